@@ -1,0 +1,1 @@
+"""Places to run a model: the device, a cloud node, and what joins them."""

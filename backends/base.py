@@ -1,0 +1,78 @@
+"""The one shape that every place to run a model has. A fake of it fits in 45 lines, and the tests use that fake."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from hybrid_llm.router.clearance import Cleared
+from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.types import Chunk, Location, Request
+
+__all__ = ["Backend", "Capabilities", "estimate_tokens"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do, known before any call."""
+
+    model: str
+    context_window: int
+    """Most tokens of prompt and answer together; 0 where it is not known yet."""
+    output_schema: bool = False
+    tools: bool = False
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place to run a model. `stream` and `astream` do the same; closing the generator cancels the work."""
+
+    @property
+    def name(self) -> str:
+        """The name that policies and configurations use, such as `edge`."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """Where the prompt goes, as privacy tags see it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; no I/O."""
+        ...
+
+    def state(self) -> BackendState:
+        """What is known of it right now; no I/O, a few microseconds, from any thread."""
+        ...
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the prompt: exact where the tokenizer is here, else `estimate_tokens`; no network."""
+        ...
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        """Answer in pieces. The last chunk, and only it, has a finish reason.
+
+        Raises:
+            PrivacyViolation: the clearance does not cover this location; nothing was sent.
+            BackendError: one of its kinds, within the deadline of the request.
+        """
+        ...
+
+    def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        """Do as `stream` does, without blocking the event loop."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; running requests end with `BackendUnavailable`. Twice is once."""
+        ...
+
+    async def aclose(self) -> None:
+        """Do as `close` does, for what belongs to the running event loop as well."""
+        ...
+
+
+def estimate_tokens(request: Request) -> int:
+    """A guess from the number of UTF-8 bytes, on the high side: three bytes a token, four tokens a message."""
+    return sum(4 + (len(message.content.encode("utf-8", "surrogatepass")) + 2) // 3 for message in request.messages)

@@ -1,0 +1,1 @@
+"""What happens to one request on the app's side: guard, signals, decision, attempts."""

@@ -1,0 +1,123 @@
+"""One answer in progress: counts and times what the attempts yield, then tells the hooks and the predictor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+
+from hybrid_llm.router.attempts import Attempts
+from hybrid_llm.router.errors import HybridLLMError
+from hybrid_llm.router.hooks import Hook, RequestEvent, emit
+from hybrid_llm.router.types import Chunk, Decision, FinishReason, Generation, Request, Timings, Usage
+
+__all__ = ["Answer", "Observer"]
+
+Observer = Callable[[str, int, float, float | None], None]
+"""Told once per complete answer: backend, prompt tokens, TTFT in ms of that backend, TPOT in ms or None."""
+
+
+class Answer:
+    """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
+
+    def __init__(self, attempts: Attempts, *, hooks: Iterable[Hook], observe: Observer) -> None:
+        self._attempts = attempts
+        self._hooks = hooks
+        self._observe = observe
+        self._parts: list[str] = []
+        self._tokens = 0
+        self._first_at = 0.0
+        self._last_at = 0.0
+        self._final: Chunk | None = None
+        self._error = "cancelled"
+
+    @property
+    def request(self) -> Request:
+        """The request with its effective tags."""
+        return self._attempts.request
+
+    @property
+    def decision(self) -> Decision:
+        """Who is asked, and why."""
+        return self._attempts.decision
+
+    @property
+    def backend(self) -> str:
+        """Who answers; empty until someone does."""
+        return self._attempts.answering
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Yield the pieces of the answer; errors are those of `Attempts.run`."""
+        try:
+            async with aclosing(self._attempts.run()) as pieces:
+                async for chunk in pieces:
+                    self._take(chunk)
+                    yield chunk
+        except HybridLLMError as error:
+            self._error = type(error).__name__
+            raise
+        finally:
+            emit(self._hooks, self._event())
+
+    def _take(self, chunk: Chunk) -> None:
+        self._last_at = time.monotonic()
+        self._first_at = self._first_at or self._last_at
+        self._parts.append(chunk.text)
+        self._tokens += chunk.tokens
+        if chunk.finish_reason is not None:
+            self._final, self._error = chunk, ""
+            began_ms = (self._first_at - self._attempts.began) * 1e3
+            self._observe(self.backend, self._usage().prompt_tokens, began_ms, self._tpot_ms())
+
+    def _usage(self) -> Usage:
+        reported = self._final.usage if self._final is not None else None
+        return reported or Usage(prompt_tokens=self.request.prompt_tokens, completion_tokens=self._tokens)
+
+    def _tpot_ms(self) -> float | None:
+        further = self._usage().completion_tokens - 1
+        return (self._last_at - self._first_at) * 1e3 / further if further > 0 else None
+
+    def _timings(self) -> Timings:
+        created = self.request.created
+        own = self._final.timings if self._final is not None else None
+        return Timings(
+            queue_ms=own.queue_ms if own is not None else 0.0,
+            ttft_ms=max(0.0, self._first_at - created) * 1e3,
+            tpot_ms=self._tpot_ms() or 0.0,
+            total_ms=(time.monotonic() - created) * 1e3,
+        )
+
+    def _finish_reason(self) -> FinishReason | None:
+        return self._final.finish_reason if self._final is not None else None
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer.
+
+        Raises:
+            HybridLLMError: it is not complete.
+        """
+        reason = self._finish_reason()
+        if reason is None:
+            raise HybridLLMError("the answer is not complete: iterate to its end first")
+        return Generation(
+            text="".join(self._parts),
+            finish_reason=reason,
+            usage=self._usage(),
+            timings=self._timings(),
+            backend=self.backend,
+            decision=self.decision,
+            request_id=self.request.request_id,
+        )
+
+    def _event(self) -> RequestEvent:
+        return RequestEvent(
+            request_id=self.request.request_id,
+            decision=self.decision,
+            backend=self.backend if not self._error else "",
+            attempts=tuple(self._attempts.records),
+            finish_reason=self._finish_reason(),
+            usage=self._usage(),
+            timings=self._timings(),
+            error=self._error,
+        )

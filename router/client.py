@@ -1,0 +1,205 @@
+"""The client that apps hold: `generate`, its streaming and async forms, and one life cycle; no logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+from hybrid_llm.backends.base import Backend
+from hybrid_llm.policies import Policy
+from hybrid_llm.router.clearance import Cleared
+from hybrid_llm.router.detectors import Detector
+from hybrid_llm.router.drive import blocking_sleep, stepped
+from hybrid_llm.router.errors import HybridLLMError
+from hybrid_llm.router.hooks import Hook
+from hybrid_llm.router.pipeline import Pipeline, PolicySource
+from hybrid_llm.router.request import Defaults
+from hybrid_llm.router.sensors import Sensors, SystemSensors
+from hybrid_llm.router.signals import Signals
+from hybrid_llm.router.streams import AsyncStream, Stream
+from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Generation, Message, Prompt, Request
+
+__all__ = ["FixedPolicy", "HybridLLM"]
+
+_log = logging.getLogger("hybrid_llm")
+
+
+class FixedPolicy:
+    """A policy that does not change."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.current = policy
+
+    def close(self) -> None:
+        """Nothing is watched."""
+
+
+class HybridLLM:
+    """Answers on the device where it can, in the cloud where it must, as the policy says.
+
+    One client serves many threads and event loops at once. Use it as a context manager, or call `close`.
+
+        with HybridLLM.from_config("hybrid.yaml") as llm:
+            print(llm.generate("Is this review positive? 'A warm, funny film.'").text)
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        policy: Policy | PolicySource,
+        *,
+        sensors: Sensors | None = None,
+        detectors: Iterable[Detector] = (),
+        hooks: Sequence[Hook] = (),
+        defaults: Defaults | None = None,
+        prices: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take over *backends*: closing the client closes them, last in, first out.
+
+        *prices* maps a backend to its price per 1,000 tokens; *sensors* replaces this machine's own.
+        """
+        self._pipeline = Pipeline(
+            backends,
+            FixedPolicy(policy) if isinstance(policy, Policy) else policy,
+            sensors=sensors or SystemSensors(),
+            detectors=detectors,
+            hooks=hooks,
+            defaults=defaults or Defaults(),
+            prices=prices or {},
+        )
+        self._closed = False
+
+    @classmethod
+    def from_config(cls, path: str | Path, *, hooks: Sequence[Hook] = (), sensors: Sensors | None = None) -> Self:
+        """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
+
+        Raises:
+            ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
+        """
+        from hybrid_llm.router.config import load_config
+
+        config = load_config(Path(path))
+        return cls(
+            config.open_backends(),
+            config.open_policy(),
+            sensors=sensors,
+            hooks=hooks,
+            defaults=config.defaults,
+            prices=config.prices,
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides now."""
+        return self._pipeline.policy
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends, in the order of the configuration."""
+        return tuple(self._pipeline.backends.values())
+
+    def signals(self) -> Signals:
+        """What a policy would see now for an empty request."""
+        return self._pipeline.snapshot(Request(messages=(Message(role="user", content=""),)))
+
+    def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
+        """Tell who would be asked, and why; nothing is sent, and no model runs."""
+        self._check_open()
+        return self._pipeline.route(prompt, options).decision
+
+    def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
+        """Answer *prompt*; blocks until the whole answer is there.
+
+        Args:
+            prompt: a text, a `Message`, or a list of `{"role": ..., "content": ...}`.
+            options: see `GenerateOptions`: privacy tags, `max_tokens`, `deadline` in seconds, sampling, stop texts.
+
+        Raises:
+            InvalidRequest: an option is out of range, or a privacy tag is unknown.
+            NoEligibleBackend: nobody may or can take the request.
+            AllBackendsFailed: everyone was tried.
+            DeadlineExceeded: the time is over.
+            StreamInterrupted: the answer broke off.
+            SecurityError: trust is broken.
+        """
+        with self.stream(prompt, **options) as stream:
+            for _ in stream:
+                pass
+            return stream.generation
+
+    def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
+        """Do as `generate` does, piece by piece. The decision is made here; errors of routing are raised here."""
+        self._check_open()
+        routed = self._pipeline.route(prompt, options)
+        return Stream(self._pipeline.answer(routed, _open_sync, blocking_sleep))
+
+    async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
+        """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
+        async with self.astream(prompt, **options) as stream:
+            async for _ in stream:
+                pass
+            return stream.generation
+
+    def astream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
+        """Do as `stream` does, for `async for`."""
+        self._check_open()
+        routed = self._pipeline.route(prompt, options)
+        return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HybridLLMError("this client is closed; make a new one")
+
+    def close(self) -> None:
+        """Close every backend; requests that run end with `BackendUnavailable`. Twice is once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pipeline.release()
+        for backend in reversed(self.backends):
+            try:
+                backend.close()
+            except Exception as error:  # noqa: BLE001  # one that cannot close must not keep the others open
+                _log_close(backend, error)
+
+    async def aclose(self) -> None:
+        """Do as `close` does, from an event loop."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pipeline.release()
+        for backend in reversed(self.backends):
+            try:
+                await backend.aclose()
+            except Exception as error:  # noqa: BLE001  # as in `close`
+                _log_close(backend, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _open_sync(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+    return stepped(backend.stream(cleared))
+
+
+def _open_async(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+    return backend.astream(cleared)
+
+
+def _log_close(backend: Backend, error: Exception) -> None:
+    _log.warning("closing %s failed with %s", backend.name, type(error).__name__)

@@ -1,0 +1,306 @@
+"""`hybrid.yaml`: which backends there are and which policy decides. Read strictly; every fault is told with its place.
+
+version: 1
+policy: policy.yaml                    # a file beside this one, or the name of a built-in policy
+backends:
+  edge:  {kind: onnx, model: embedded, load: eager}
+  cloud: {kind: grpc, target: "node.example:7443", tls: {ca: ca.pem, cert: app.pem, key: app.key}}
+defaults: {max_tokens: 256, deadline: 30, privacy: [pii]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.policies.source import Faults, Source, did_you_mean
+from hybrid_llm.policies.yamltext import Mapping as Table
+from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
+from hybrid_llm.policies.yamltext import Sequence as Items
+from hybrid_llm.router.errors import ConfigError, PolicyError
+from hybrid_llm.router.request import Defaults
+from hybrid_llm.router.types import Location
+
+if TYPE_CHECKING:
+    from hybrid_llm.backends.base import Backend
+    from hybrid_llm.router.pipeline import PolicySource
+
+__all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "load_config", "parse_config"]
+
+EMBEDDED: Final = "embedded"
+_LOADS: Final = ("lazy", "eager")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSpec:
+    """A backend of kind `onnx`. *model* is None for the embedded one."""
+
+    name: str
+    model: Path | None = None
+    threads: int = 0
+    max_concurrency: int = 2
+    max_queue: int = 16
+    memory_limit_mb: int = 512
+    load: str = "lazy"
+    price_per_1k_tokens: float = 0.0
+    location: Location = Location.EDGE
+
+    def open(self) -> Backend:
+        """Make the backend; ConfigError if its folder is wrong."""
+        from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+
+        return EdgeBackend(
+            EdgeConfig(
+                name=self.name,
+                model=self.model,
+                threads=self.threads,
+                max_concurrency=self.max_concurrency,
+                max_queue=self.max_queue,
+                memory_limit_mb=self.memory_limit_mb,
+                load="eager" if self.load == "eager" else "lazy",
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudSpec:
+    """A backend of kind `grpc`: one node, and the files that open the door to it."""
+
+    name: str
+    target: str
+    ca: Path
+    cert: Path
+    key: Path
+    server_name: str | None = None
+    price_per_1k_tokens: float = 0.0
+    location: Location = Location.CLOUD
+
+    def open(self) -> Backend:
+        """Make the backend; ConfigError if a certificate file is wrong. Nothing is connected yet."""
+        from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
+        from hybrid_llm.backends.transport import TLSFiles
+
+        tls = TLSFiles(ca=self.ca, cert=self.cert, key=self.key)
+        return CloudBackend(CloudConfig(name=self.name, target=self.target, tls=tls, server_name=self.server_name))
+
+
+BackendSpec = EdgeSpec | CloudSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A `hybrid.yaml` that is checked. Nothing is opened until `open_backends` and `open_policy`."""
+
+    path: Path
+    policy: str
+    backends: tuple[BackendSpec, ...]
+    defaults: Defaults = field(default_factory=Defaults)
+
+    @property
+    def locations(self) -> Mapping[str, Location]:
+        """Backend -> where it runs: what a policy is checked against."""
+        return {spec.name: spec.location for spec in self.backends}
+
+    @property
+    def prices(self) -> Mapping[str, float]:
+        """Backend -> price per 1,000 tokens."""
+        return {spec.name: spec.price_per_1k_tokens for spec in self.backends}
+
+    def open_backends(self) -> list[Backend]:
+        """Make every backend; if one fails, those made before it are closed again."""
+        made: list[Backend] = []
+        try:
+            for spec in self.backends:
+                made.append(spec.open())
+        except BaseException:
+            for backend in made:
+                backend.close()
+            raise
+        return made
+
+    def open_policy(self) -> PolicySource:
+        """The policy: a built-in one is fixed, a file is watched. PolicyError if it is wrong."""
+        from hybrid_llm.policies import PolicyFile, builtin_names, builtin_policy
+        from hybrid_llm.router.client import FixedPolicy
+
+        if self.policy in builtin_names():
+            return FixedPolicy(builtin_policy(self.policy, backends=self.locations))
+        source = PolicyFile(self.path.parent / self.policy, backends=self.locations)
+        source.start()
+        return source
+
+
+def load_config(path: Path) -> Config:
+    """Read *path*.
+
+    Raises:
+        ConfigError: it is not there, not UTF-8, or wrong; all faults are told at once, with line and column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: it is not UTF-8 text", path=str(path)) from None
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Check *text*; files that it names are looked for beside *path*. Raises as `load_config`."""
+    faults = Faults(Source(text, str(path)))
+    root = read_yaml(text, faults)
+    config = None
+    if isinstance(root, Table):
+        config = _Reader(path, faults).config(root)
+    elif root is not None:
+        faults.add("a configuration is a table of `key: value`", 0)
+    try:
+        faults.check()
+    except PolicyError as error:
+        raise ConfigError(str(error), path=str(path)) from None
+    assert config is not None
+    return config
+
+
+class _Reader:
+    """Turns tables into records; whatever is wrong goes to *faults*, and a stand-in keeps the reading going."""
+
+    def __init__(self, path: Path, faults: Faults) -> None:
+        self._path = path
+        self._faults = faults
+
+    def config(self, table: Table) -> Config:
+        self._known(table, {"version", "policy", "backends", "defaults"})
+        if self._text(table, "version", "") != "1":
+            self._faults.add("this version of the library reads `version: 1`", table.offset, "begin with `version: 1`")
+        return Config(
+            path=self._path,
+            policy=self._text(table, "policy", "balanced"),
+            backends=self._backends(table),
+            defaults=self._defaults(self._table(table, "defaults")),
+        )
+
+    def _backends(self, table: Table) -> tuple[BackendSpec, ...]:
+        backends = self._table(table, "backends")
+        if backends is None or not backends.entries:
+            offset = table.offset if backends is None else backends.offset
+            self._faults.add("name at least one backend", offset, "backends: {edge: {kind: onnx, model: embedded}}")
+            return ()
+        specs = [self._backend(entry.key, entry.value) for entry in backends.entries]
+        return tuple(spec for spec in specs if spec is not None)
+
+    def _backend(self, name: Scalar, value: Value) -> BackendSpec | None:
+        if not isinstance(value, Table):
+            self._faults.add("a backend is a table", name.offset, "such as {kind: onnx, model: embedded}")
+            return None
+        kind = self._text(value, "kind", "")
+        if kind == "onnx":
+            return self._edge(name.text, value)
+        if kind == "grpc":
+            return self._cloud(name.text, value)
+        self._faults.add(f"`kind: {kind}` is not a kind of backend", value.offset, did_you_mean(kind, ("onnx", "grpc")))
+        return None
+
+    def _edge(self, name: str, table: Table) -> EdgeSpec:
+        numbers = ("threads", "max_concurrency", "max_queue", "memory_limit_mb")
+        self._known(table, {"kind", "model", "load", "price_per_1k_tokens", *numbers})
+        model, load = self._text(table, "model", EMBEDDED), self._text(table, "load", "lazy")
+        if load not in _LOADS:
+            self._faults.add(f"`load: {load}` is not known", table.offset, did_you_mean(load, _LOADS))
+        return EdgeSpec(
+            name=name,
+            model=None if model == EMBEDDED else self._beside(model),
+            load=load,
+            threads=int(self._number(table, "threads", 0)),
+            max_concurrency=int(self._number(table, "max_concurrency", 2)),
+            max_queue=int(self._number(table, "max_queue", 16)),
+            memory_limit_mb=int(self._number(table, "memory_limit_mb", 512)),
+            price_per_1k_tokens=self._number(table, "price_per_1k_tokens", 0.0),
+        )
+
+    def _cloud(self, name: str, table: Table) -> CloudSpec:
+        self._known(table, {"kind", "target", "tls", "server_name", "price_per_1k_tokens"})
+        tls = self._table(table, "tls")
+        if tls is None:
+            self._faults.add(
+                "a grpc backend needs `tls`", table.offset, "tls: {ca: ca.pem, cert: app.pem, key: app.key}"
+            )
+            tls = Table((), table.offset)
+        else:
+            self._known(tls, {"ca", "cert", "key"})
+        ca, cert, key = (self._beside(self._needed(tls, part)) for part in ("ca", "cert", "key"))
+        return CloudSpec(
+            name=name,
+            target=self._target(table),
+            ca=ca,
+            cert=cert,
+            key=key,
+            server_name=self._text(table, "server_name", "") or None,
+            price_per_1k_tokens=self._number(table, "price_per_1k_tokens", 0.0),
+        )
+
+    def _target(self, table: Table) -> str:
+        target = self._needed(table, "target")
+        host, _, port = target.rpartition(":")
+        if target and not (host and port.isdecimal() and 0 < int(port) < 65_536):
+            self._faults.add("`target` is HOST:PORT", table.offset, 'such as "node.example:7443"')
+        return target
+
+    def _defaults(self, table: Table | None) -> Defaults:
+        if table is None:
+            return Defaults()
+        self._known(table, {"max_tokens", "deadline", "privacy"})
+        return Defaults(
+            max_tokens=int(self._number(table, "max_tokens", 256)),
+            deadline=self._number(table, "deadline", 0.0) or None,
+            privacy=self._names(table, "privacy"),
+        )
+
+    def _beside(self, name: str) -> Path:
+        return self._path.parent / name
+
+    def _known(self, table: Table, names: set[str]) -> None:
+        for entry in table.entries:
+            if entry.key.text not in names:
+                hint = did_you_mean(entry.key.text, names)
+                self._faults.add(f"`{entry.key.text}` is not a key here", entry.key.offset, hint)
+
+    def _table(self, table: Table, key: str) -> Table | None:
+        value = table.get(key)
+        if value is not None and not isinstance(value, Table):
+            self._faults.add(f"`{key}` is a table of `key: value`", value.offset)
+            return None
+        return value
+
+    def _text(self, table: Table, key: str, default: str) -> str:
+        value = table.get(key)
+        if value is not None and not isinstance(value, Scalar):
+            self._faults.add(f"`{key}` is one text", value.offset)
+            return default
+        return value.text if value is not None else default
+
+    def _needed(self, table: Table, key: str) -> str:
+        text = self._text(table, key, "")
+        if not text:
+            self._faults.add(f"`{key}` is missing", table.offset)
+        return text
+
+    def _number(self, table: Table, key: str, default: float) -> float:
+        text = self._text(table, key, str(default))
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 1e9:
+            self._faults.add(f"`{key}` is a number from 0", table.get(key).offset)  # type: ignore[union-attr]
+            return default
+        return number
+
+    def _names(self, table: Table, key: str) -> frozenset[str]:
+        value = table.get(key)
+        items = value.items if isinstance(value, Items) else ()
+        if value is not None and not (isinstance(value, Items) and all(isinstance(item, Scalar) for item in items)):
+            self._faults.add(f"`{key}` is a list of names", value.offset, f"{key}: [pii]")
+        return frozenset(item.text for item in items if isinstance(item, Scalar))

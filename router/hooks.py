@@ -1,0 +1,56 @@
+"""What is told to the outside about a request once it is over: one frozen event, and never what was said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hybrid_llm.router.types import Decision, FinishReason, Timings, Usage
+
+__all__ = ["AttemptRecord", "Hook", "RequestEvent", "emit"]
+
+_log = logging.getLogger("hybrid_llm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One call of one backend. *error* is the name of the error's class, empty when it worked."""
+
+    backend: str
+    error: str = ""
+    elapsed_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestEvent:
+    """One request, over. It holds counts, names and times; no prompt, no answer, no key."""
+
+    request_id: str
+    decision: Decision
+    backend: str = ""
+    """Who answered; empty when nobody did."""
+    attempts: tuple[AttemptRecord, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+    error: str = ""
+    """The name of the error's class; empty when the answer is complete. `cancelled` when the caller closed it."""
+
+
+class Hook(Protocol):
+    """Called once per request, in the thread or task of the request: be quick, or hand over to a queue."""
+
+    def __call__(self, event: RequestEvent) -> None:
+        """Take note of *event*."""
+        ...
+
+
+def emit(hooks: Iterable[Hook], event: RequestEvent) -> None:
+    """Call every hook. A hook that raises is logged by its error's class and harms nobody."""
+    for hook in hooks:
+        try:
+            hook(event)
+        except Exception as error:  # noqa: BLE001  # a broken metric must not break an answer
+            _log.warning("hook %r failed with %s", type(hook).__name__, type(error).__name__)

@@ -1,0 +1,190 @@
+"""From a prompt to a decision and its attempts: hops 1 to 5 of a request, without calling any backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from hybrid_llm.backends.base import Backend, estimate_tokens
+from hybrid_llm.policies import Policy
+from hybrid_llm.router.answer import Answer
+from hybrid_llm.router.attempts import Attempts, Sleep
+from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
+from hybrid_llm.router.clearance import Cleared
+from hybrid_llm.router.detectors import Detector
+from hybrid_llm.router.errors import ConfigError, NoEligibleBackend
+from hybrid_llm.router.hooks import Hook
+from hybrid_llm.router.predict import PRIORS, LatencyPredictor
+from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.request import Defaults, make_request
+from hybrid_llm.router.sensors import Sensors
+from hybrid_llm.router.signals import BackendState, Signals
+from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Location, Prompt, Request
+
+__all__ = ["Opener", "Pipeline", "PolicySource", "Routed"]
+
+_log = logging.getLogger("hybrid_llm")
+_EXACT_COUNT_LIMIT: Final = 65_536
+_DEADLINE_S: Final = 60.0
+_WINDOW_UNKNOWN: Final = 2**31 - 1
+
+Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
+
+
+class PolicySource(Protocol):
+    """Where the policy of the moment comes from: fixed, or a file that is watched."""
+
+    @property
+    def current(self) -> Policy:
+        """The policy that decides now."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """A request that is judged and decided, not yet sent anywhere."""
+
+    assessment: Assessment
+    signals: Signals
+    decision: Decision
+    policy: Policy
+
+    @property
+    def request(self) -> Request:
+        """The request with its effective tags and its token count."""
+        return self.assessment.request
+
+
+class Pipeline:
+    """Guard, signals, policy, attempts: what one client needs for each of its requests."""
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        policies: PolicySource,
+        *,
+        sensors: Sensors,
+        detectors: Iterable[Detector],
+        hooks: Sequence[Hook],
+        defaults: Defaults,
+        prices: Mapping[str, float],
+    ) -> None:
+        self.backends = {backend.name: backend for backend in backends}
+        if len(self.backends) != len(backends) or not backends:
+            raise ConfigError("give at least one backend, and each its own name")
+        self._policies = policies
+        self._sensors = sensors
+        self._guard = PrivacyGuard(detectors)
+        self._hooks = tuple(hooks)
+        self._defaults = defaults
+        self._prices = prices
+        self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
+        self._counter = next((b for b in backends if b.location is Location.EDGE), backends[0])
+        policy = policies.current
+        self._configured_for = policy
+        self._breakers = {
+            name: CircuitBreaker(failures=policy.resilience.breaker_failures, open_s=policy.resilience.breaker_open_s)
+            for name in self.backends
+        }
+        self._budget = RetryBudget(ratio=policy.resilience.retry_budget)
+
+    def route(self, prompt: Prompt, options: GenerateOptions) -> Routed:
+        """Do hops 1 to 4. Raises InvalidRequest, or TypeError for an option that does not exist."""
+        policy = self._policies.current
+        self._adopt(policy)
+        deadline = policy.objectives.deadline_s or _DEADLINE_S
+        request = make_request(prompt, options, self._defaults, deadline=deadline)
+        request = replace(request, prompt_tokens=self._count(request))
+        assessment = self._guard.assess(request, policy)
+        signals = self.snapshot(assessment.request)
+        if assessment.uncertain:
+            signals = _keep_on_device(signals, assessment.uncertain)
+        decision = policy.decide(assessment.request, signals)
+        return Routed(assessment=assessment, signals=signals, decision=decision, policy=policy)
+
+    def _adopt(self, policy: Policy) -> None:
+        if policy is self._configured_for:
+            return
+        self._configured_for, limits = policy, policy.resilience
+        self._budget.configure(ratio=limits.retry_budget)
+        for breaker in self._breakers.values():
+            breaker.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+
+    def _count(self, request: Request) -> int:
+        """Exact while that is quick; for what is far too long for a device an estimate says enough."""
+        characters = sum(len(message.content) for message in request.messages)
+        if characters > _EXACT_COUNT_LIMIT:
+            return estimate_tokens(request)
+        return self._counter.count_tokens(request)
+
+    def snapshot(self, request: Request) -> Signals:
+        """What is known now: samples taken beside the requests, and every backend's state with predictions."""
+        device, network = self._sensors.read()
+        states = {name: self._state(backend, request) for name, backend in self.backends.items()}
+        return Signals(device=device, network=network, backends=states)
+
+    def _state(self, backend: Backend, request: Request) -> BackendState:
+        predictor, state = self._predictors[backend.name], backend.state()
+        return replace(
+            state,
+            context_window=state.context_window or _WINDOW_UNKNOWN,
+            breaker=self._breakers[backend.name].state,
+            predicted_ttft_ms=predictor.ttft_ms(request.prompt_tokens),
+            predicted_tpot_ms=predictor.tpot_ms,
+            cost_per_1k_tokens=self._prices.get(backend.name, 0.0),
+        )
+
+    def answer(self, routed: Routed, open_stream: Opener, sleep: Sleep) -> Answer:
+        """Make the attempts of hop 5; they begin with the first chunk that is asked for.
+
+        Raises:
+            NoEligibleBackend: the decision has nobody.
+        """
+        if not routed.decision.order:
+            reasons = "; ".join(f"{name}: {why}" for name, why in routed.decision.excluded.items())
+            raise NoEligibleBackend(f"no backend is eligible: {reasons}", decision=routed.decision)
+
+        def open_backend(name: str) -> AsyncGenerator[Chunk, None]:
+            backend = self.backends[name]
+            return open_stream(backend, self._guard.clear(routed.assessment, backend.location))
+
+        attempts = Attempts(
+            request=routed.request,
+            decision=routed.decision,
+            open_stream=open_backend,
+            sleep=sleep,
+            breakers=self._breakers,
+            budget=self._budget,
+            retries=routed.policy.resilience.retries,
+        )
+        return Answer(attempts, hooks=self._hooks, observe=self._observe)
+
+    def _observe(self, backend: str, prompt_tokens: int, ttft_ms: float, tpot_ms: float | None) -> None:
+        self._predictors[backend].observe(prompt_tokens=prompt_tokens, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that decides now."""
+        return self._policies.current
+
+    def release(self) -> None:
+        """Stop the sampler and the watcher."""
+        self._sensors.close()
+        self._policies.close()
+
+
+def _keep_on_device(signals: Signals, uncertain: tuple[str, ...]) -> Signals:
+    why = f"the detector {uncertain[0]} failed: the request stays on the device"
+    return replace(
+        signals,
+        backends={
+            name: state if state.location is Location.EDGE else replace(state, ready=False, reason=why)
+            for name, state in signals.backends.items()
+        },
+    )

@@ -1,0 +1,96 @@
+"""What is known about the device, the network and each backend at one instant: records only, no reading.
+
+The samplers that fill these records are in `router.sensors`; a policy reads them under the names below, with the unit
+in the name. A field that may be None is one that a device need not have: a policy must guard it with `has()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from hybrid_llm.router.types import Location
+
+__all__ = ["BackendState", "Breaker", "DeviceSignals", "NetworkSignals", "Signals"]
+
+
+class Breaker(StrEnum):
+    """The state of a circuit breaker (Nygard, *Release It!*)."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSignals:
+    """The device that the app runs on; in a container, what the container may use."""
+
+    cpu_load: float = 0.0
+    """Share of the usable processors that is busy, 0 to 1."""
+    memory_available_mb: float = 0.0
+    """Memory that can still be taken without swapping, MiB, the cgroup's limit respected."""
+    memory_total_mb: float = 0.0
+    """Memory that there is in all, MiB."""
+    memory_pressure: float | None = None
+    """PSI `some avg10` of memory, percent of time stalled; None without PSI."""
+    cpu_pressure: float | None = None
+    """PSI `some avg10` of the processors, percent of time stalled; None without PSI."""
+    battery: float | None = None
+    """Charge, 0 to 1; None on a device without a battery."""
+    charging: bool | None = None
+    """On external power; None on a device without a battery."""
+    temperature_c: float | None = None
+    """The hottest processor sensor, degrees Celsius; None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSignals:
+    """The way to the cloud."""
+
+    online: bool = True
+    """False while no route leads off the device; true does not promise that a node answers."""
+    metered: bool | None = None
+    """The connection is paid by volume; None where the system does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendState:
+    """One backend, as the calls so far have shown it."""
+
+    name: str
+    location: Location
+    ready: bool = True
+    """It can take a request now, or would load on first use."""
+    reason: str = ""
+    """Why it is not ready, for people."""
+    breaker: Breaker = Breaker.CLOSED
+    active: int = 0
+    """Requests it is working on."""
+    queue: int = 0
+    """Requests that wait."""
+    load: float = 0.0
+    """Share of its slots in use, 0 to 1 and above 1 when requests wait."""
+    context_window: int = 0
+    """Most tokens of prompt and answer together. While a node has not told its own, no limit is assumed here: it
+    refuses for itself what does not fit, before it reads it."""
+    rtt_ms: float | None = None
+    """Round-trip time without the backend's own work, ms; None before the first call and on the device."""
+    predicted_ttft_ms: float = 0.0
+    """Expected time to the first token for the request at hand, ms."""
+    predicted_tpot_ms: float = 0.0
+    """Expected time per further token, ms."""
+    cost_per_1k_tokens: float = 0.0
+    """Price per 1,000 tokens, in the currency of the configuration."""
+    energy_per_1k_tokens_j: float = 0.0
+    """Energy that the device spends per 1,000 tokens, joules."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """One instant, complete: the second argument of `Policy.decide`. *backends* is keyed by name, in order."""
+
+    device: DeviceSignals = field(default_factory=DeviceSignals)
+    network: NetworkSignals = field(default_factory=NetworkSignals)
+    backends: Mapping[str, BackendState] = field(default_factory=dict)

@@ -1,0 +1,97 @@
+"""What `stream` and `astream` return: the decision is known at once, the pieces come by iteration, close cancels."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Final, Self
+
+from hybrid_llm.router.answer import Answer
+from hybrid_llm.router.drive import iterate
+from hybrid_llm.router.errors import DeadlineExceeded
+from hybrid_llm.router.types import Chunk, Decision, Generation
+
+__all__ = ["AsyncStream", "Stream"]
+
+_GRACE_S: Final = 0.05
+
+
+class _Progress:
+    """What both kinds of stream show of the answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._chunks = answer.chunks()
+
+    @property
+    def decision(self) -> Decision:
+        """Who is asked, and why: known before the first chunk."""
+        return self._answer.decision
+
+    @property
+    def request_id(self) -> str:
+        """The id that logs and the node know the request by."""
+        return self._answer.request.request_id
+
+    @property
+    def backend(self) -> str:
+        """Who answers; empty before the first chunk."""
+        return self._answer.backend
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer, after the last chunk; HybridLLMError before."""
+        return self._answer.generation
+
+
+class Stream(_Progress):
+    """An iterator of `Chunk`. Leaving it early through `close` or `with` stops the backend's work."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self._steps = iterate(self._chunks)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Stop; what has not been generated never is."""
+        self._steps.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncStream(_Progress):
+    """An async iterator of `Chunk`. Leaving it early through `aclose`, `async with` or cancellation stops the work."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        request = self._answer.request
+        try:
+            async with asyncio.timeout(max(0.0, request.remaining()) + _GRACE_S):
+                return await anext(self._chunks)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the deadline of {request.deadline:g} s is over", backend=self.backend, elapsed=request.deadline
+            ) from None
+
+    async def aclose(self) -> None:
+        """Stop; what has not been generated never is."""
+        await self._chunks.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()

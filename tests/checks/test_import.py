@@ -1,0 +1,152 @@
+"""Importing the library is free, its public names are exact, and its rooms depend on each other one way only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hybrid_llm
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "torch",
+    "transformers",
+    "onnxruntime",
+    "grpc",
+    "tokenizers",
+    "numpy",
+    "yaml",
+    "psutil",
+    "tenacity",
+    "jinja2",
+    "asyncio",
+)
+
+PUBLIC = {
+    "Backend",
+    "Capabilities",
+    "Chunk",
+    "ConfigError",
+    "Decision",
+    "Detector",
+    "FinishReason",
+    "Generation",
+    "Hook",
+    "HybridLLM",
+    "HybridLLMError",
+    "InvalidRequest",
+    "Location",
+    "Message",
+    "Policy",
+    "PolicyError",
+    "Request",
+    "RequestEvent",
+    "Signals",
+    "Timings",
+    "Tool",
+    "Usage",
+    "agenerate",
+    "astream",
+    "decide",
+    "errors",
+    "generate",
+    "load_policy",
+    "stream",
+}
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_loads_no_runtime_opens_no_socket_and_starts_no_thread():
+    code = (
+        "import sys, json, threading, os\n"
+        "events = []\n"
+        "sys.addaudithook(lambda name, args: events.append(name) if name.startswith('socket.') else None)\n"
+        "import hybrid_llm\n"
+        f"heavy = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "print(json.dumps([heavy, events, threading.active_count()]))"
+    )
+    assert json.loads(run(code)) == [[], [], 1]
+
+
+def test_the_client_can_be_imported_without_any_runtime():
+    heavy = json.loads(
+        run(
+            "import sys, json\nfrom hybrid_llm import HybridLLM\n"
+            "print(json.dumps([m for m in ('torch', 'transformers', 'onnxruntime', 'grpc') if m in sys.modules]))"
+        )
+    )
+    assert heavy == []
+
+
+def test_the_public_names_are_exactly_these_and_each_can_be_loaded():
+    assert set(hybrid_llm.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(hybrid_llm, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        _ = hybrid_llm.nope
+
+
+LEAVES = {"router.types", "router.errors", "router.signals", "router.clearance"}
+MAY_IMPORT = {
+    "policies": LEAVES | {"policies"},
+    "backends": LEAVES | {"backends", "protos"},
+    "protos": {"protos"},
+    "router": {"router", "policies", "backends"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module.count(".") <= 1}
+    return found
+
+
+def modules(room: str) -> list[Path]:
+    return [path for path in (ROOT / room).rglob("*.py") if "_pb2" not in path.name]
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_dependencies_point_one_way(room):
+    for path in modules(room):
+        for name in imports_of(path):
+            inside = name.removeprefix("hybrid_llm.")
+            if inside == name or "." not in name:
+                continue
+            allowed = any(inside == a or inside.startswith(f"{a}.") for a in MAY_IMPORT[room])
+            parent_only = inside in {"router", "backends"} and room == "backends"
+            assert allowed or parent_only, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_leaves_import_nothing_but_leaves():
+    for leaf in LEAVES:
+        for name in imports_of(ROOT / f"{leaf.replace('.', '/')}.py"):
+            if name.startswith("hybrid_llm."):
+                assert any(name.removeprefix("hybrid_llm.").startswith(other) for other in LEAVES), f"{leaf}: {name}"
+
+
+def test_torch_and_transformers_are_imported_only_by_node_and_prepare():
+    for room in MAY_IMPORT:
+        for path in modules(room):
+            heavy = {name.split(".")[0] for name in imports_of(path)} & {"torch", "transformers", "onnxruntime_genai"}
+            if heavy:
+                assert path.relative_to(ROOT).parts[:2] in {("backends", "node"), ("backends", "prepare")}, path
+
+
+def test_clearances_are_made_by_the_guard_alone():
+    for room in MAY_IMPORT:
+        for path in modules(room):
+            if "_make_cleared" in path.read_text(encoding="utf-8"):
+                assert path.relative_to(ROOT).as_posix() in {"router/clearance.py", "router/privacy.py"}, path

@@ -1,0 +1,54 @@
+"""The fake of a backend that the tests use: it plays a script, and remembers what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+
+from hybrid_llm.backends.base import Capabilities, estimate_tokens
+from hybrid_llm.router.clearance import Cleared, require_clearance
+from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.types import Chunk, FinishReason, Location, Request, Usage
+
+Script = Sequence[str | Exception]
+
+
+class FakeBackend:
+    """Plays one script a call, the last one for ever: texts are chunks, exceptions are raised, the end is a finish."""
+
+    def __init__(self, name: str, location: Location, *scripts: Script, ready: bool = True) -> None:
+        self.name, self.location, self.ready = name, location, ready
+        self.capabilities = Capabilities(model="fake", context_window=1000)
+        self._scripts = list(scripts) or [["ok"]]
+        self.requests: list[Request] = []
+        self.closed = self.abandoned = 0
+
+    def state(self) -> BackendState:
+        return BackendState(name=self.name, location=self.location, ready=self.ready, context_window=1000)
+
+    def count_tokens(self, request: Request) -> int:
+        return estimate_tokens(request)
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        self.requests.append(require_clearance(cleared, self.location))
+        script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
+        done = False
+        try:
+            for step in script:
+                if isinstance(step, Exception):
+                    raise step
+                yield Chunk(text=step)
+            done = True
+            usage = Usage(prompt_tokens=3, completion_tokens=len(script))
+            yield Chunk(tokens=0, finish_reason=FinishReason.STOP, usage=usage)
+        finally:
+            self.abandoned += not done
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        for chunk in self.stream(cleared):
+            yield chunk
+
+    def close(self) -> None:
+        self.closed += 1
+
+    async def aclose(self) -> None:
+        self.close()

@@ -1,0 +1,261 @@
+"""The attempts of a request: whatever backends do, the decided ones are called in order, and every request ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_llm.router.attempts import Attempts
+from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
+from hybrid_llm.router.drive import finish, iterate, stepped
+from hybrid_llm.router.errors import (
+    AllBackendsFailed,
+    AuthenticationFailed,
+    BackendError,
+    BackendOverloaded,
+    BackendUnavailable,
+    DeadlineExceeded,
+    HybridLLMError,
+    PrivacyViolation,
+    RequestRejected,
+    StreamInterrupted,
+    UntrustedPeer,
+)
+from hybrid_llm.router.types import Chunk, Decision, FinishReason, Message, Request
+
+LAST = Chunk(text="end", finish_reason=FinishReason.STOP)
+Script = Sequence[Chunk | Exception]
+NAMES = ("a", "b", "c")
+
+
+class World:
+    """Backends that play scripts, a clock that only sleeping moves, and a record of who was called."""
+
+    def __init__(self, scripts: Mapping[str, Sequence[Script]]) -> None:
+        self.scripts = {name: list(plays) for name, plays in scripts.items()}
+        self.calls: list[str] = []
+        self.open_streams = 0
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def play(self, name: str):
+        self.calls.append(name)
+        plays = self.scripts[name]
+        script = plays.pop(0) if len(plays) > 1 else plays[0]
+        self.open_streams += 1
+        try:
+            for step in script:
+                if isinstance(step, Exception):
+                    raise step
+                yield step
+        finally:
+            self.open_streams -= 1
+
+    def open(self, name: str) -> AsyncGenerator[Chunk, None]:
+        return stepped(self.play(name))
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def attempts(world: World, order: Sequence[str], *, retries: int = 2, deadline: float = 10.0, reserve: float = 10.0):
+    request = Request(messages=(Message(role="user", content="x"),), deadline=deadline, created=0.0)
+    return Attempts(
+        request=request,
+        decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
+        open_stream=world.open,
+        sleep=world.sleep,
+        breakers={name: CircuitBreaker(failures=100, open_s=30.0, clock=lambda: world.now) for name in NAMES},
+        budget=RetryBudget(ratio=0.1, reserve=reserve),
+        retries=retries,
+        clock=lambda: world.now,
+    )
+
+
+def play(run: Attempts) -> tuple[list[Chunk], HybridLLMError | None]:
+    got: list[Chunk] = []
+    try:
+        for chunk in iterate(run.run()):
+            got.append(chunk)
+    except HybridLLMError as error:
+        return got, error
+    return got, None
+
+
+def errors(name: str) -> list[Exception]:
+    return [
+        BackendUnavailable("down", backend=name),
+        BackendOverloaded("full", backend=name, retry_after=0.01),
+        AuthenticationFailed("who?", backend=name),
+        RequestRejected("too long", backend=name, reason="context_overflow"),
+        RequestRejected("nonsense", backend=name),
+        StreamInterrupted("cut", backend=name),
+        DeadlineExceeded("late", backend=name),
+        UntrustedPeer("wrong name", backend=name),
+        PrivacyViolation("no", location="cloud"),
+    ]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> dict[str, list[list[Chunk | Exception]]]:
+    scripts = {}
+    for name in NAMES:
+        plays = []
+        for _ in range(draw(st.integers(1, 4))):
+            body: list[Chunk | Exception] = [Chunk(text="t")] * draw(st.integers(0, 3))
+            end = draw(st.sampled_from([LAST, None, *errors(name)]))
+            plays.append(body + ([end] if end is not None else []))
+        scripts[name] = plays
+    return scripts
+
+
+@given(scripts=worlds(), order=st.permutations(NAMES), size=st.integers(1, 3), retries=st.integers(0, 3))
+def test_only_decided_backends_are_called_in_rounds_of_the_decided_order(scripts, order, size, retries):
+    world, order = World(scripts), order[:size]
+    run = attempts(world, order, retries=retries)
+    play(run)
+    assert set(world.calls) <= set(order)
+    assert len(world.calls) <= size * (retries + 1)
+    rounds: list[list[str]] = [[]]
+    for name in world.calls:
+        if rounds[-1] and order.index(name) <= order.index(rounds[-1][-1]):
+            rounds.append([])
+        rounds[-1].append(name)
+    assert len(rounds) <= retries + 1
+    assert rounds[0] == list(order[: len(rounds[0])])
+
+
+@given(scripts=worlds(), order=st.permutations(NAMES))
+def test_every_request_ends_with_one_finish_or_one_typed_error_and_closes_every_stream(scripts, order):
+    world = World(scripts)
+    got, error = play(attempts(world, order))
+    finished = [chunk for chunk in got if chunk.finish_reason is not None]
+    assert (len(finished) == 1) is (error is None)
+    assert not finished or finished == got[-1:]
+    assert world.open_streams == 0
+
+
+@given(scripts=worlds(), order=st.permutations(NAMES))
+def test_after_the_first_token_and_after_a_broken_trust_nobody_else_is_called(scripts, order):
+    world = World(scripts)
+    run = attempts(world, order)
+    got, error = play(run)
+    if got:
+        assert run.answering == world.calls[-1]
+    if isinstance(error, UntrustedPeer | PrivacyViolation) and not got:
+        assert run.failures.keys() <= set(world.calls[:-1])
+
+
+@given(scripts=worlds(), order=st.permutations(NAMES))
+def test_async_callers_see_what_sync_callers_see(scripts, order):
+    async def collect(run: Attempts) -> tuple[list[Chunk], type | None]:
+        got: list[Chunk] = []
+        try:
+            async for chunk in run.run():
+                got.append(chunk)
+        except HybridLLMError as error:
+            return got, type(error)
+        return got, None
+
+    sync_world, async_world = World(scripts), World(scripts)
+    got, error = play(attempts(sync_world, order))
+    assert asyncio.run(collect(attempts(async_world, order))) == (got, type(error) if error else None)
+    assert sync_world.calls == async_world.calls
+
+
+def test_a_failure_hands_over_at_once_without_a_pause():
+    world = World({"a": [[BackendUnavailable("down", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
+    got, error = play(attempts(world, "ab"))
+    assert (got, error, world.calls, world.slept) == ([LAST], None, ["a", "b"], [])
+
+
+def test_a_round_is_repeated_for_those_who_may_recover_only():
+    down, rejected = BackendUnavailable("down", backend="a"), AuthenticationFailed("who?", backend="b")
+    world = World({"a": [[down], [LAST]], "b": [[rejected]], "c": [[LAST]]})
+    got, _ = play(attempts(world, "ab"))
+    assert got == [LAST]
+    assert world.calls == ["a", "b", "a"]
+    assert len(world.slept) == 1
+
+
+def test_the_failures_of_all_are_told():
+    world = World({n: [[BackendUnavailable(f"{n} is down", backend=n)]] for n in NAMES})
+    _, error = play(attempts(world, "abc", retries=1))
+    assert isinstance(error, AllBackendsFailed)
+    assert list(error.failures) == ["a", "b", "c"]
+    assert "b is down" in str(error)
+    assert world.calls == list("abcabc")
+
+
+def test_no_retry_is_made_that_would_end_after_the_deadline():
+    full = BackendOverloaded("full", backend="a", retry_after=5.0)
+    world = World({"a": [[full], [LAST]], "b": [[LAST]], "c": [[LAST]]})
+    _, error = play(attempts(world, "a", deadline=2.0))
+    assert isinstance(error, AllBackendsFailed)
+    assert world.slept == []
+
+
+def test_what_the_node_asks_to_wait_is_waited():
+    full = BackendOverloaded("full", backend="a", retry_after=3.0)
+    world = World({"a": [[full], [LAST]], "b": [[LAST]], "c": [[LAST]]})
+    got, _ = play(attempts(world, "a"))
+    assert got == [LAST]
+    assert world.slept[0] >= 3.0
+
+
+def test_an_empty_retry_budget_means_no_retry():
+    world = World({"a": [[BackendUnavailable("down", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
+    play(attempts(world, "a", reserve=0.0))
+    assert world.calls == ["a"]
+
+
+def test_a_stream_without_a_finish_reason_is_never_taken_for_complete():
+    world = World({"a": [[Chunk(text="half")]], "b": [[LAST]], "c": [[LAST]]})
+    got, error = play(attempts(world, "ab"))
+    assert [c.text for c in got] == ["half"]
+    assert isinstance(error, StreamInterrupted)
+
+
+def test_a_deadline_that_passes_between_tokens_ends_the_stream():
+    world = World({"a": [[Chunk(text="1"), Chunk(text="2"), LAST]], "b": [[LAST]], "c": [[LAST]]})
+    steps = iterate(attempts(world, "a", deadline=1.0).run())
+    assert next(steps).text == "1"
+    world.now = 2.0
+    with pytest.raises(DeadlineExceeded):
+        list(steps)
+    assert world.open_streams == 0
+
+
+def test_an_open_breaker_keeps_its_backend_from_being_called_and_is_not_fed_by_that():
+    world = World({"a": [[BackendUnavailable("down", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
+    run = attempts(world, "ab")
+    run.breakers = {
+        "a": CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now),
+        "b": CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now),
+    }
+    play(run)
+    again = attempts(world, "ab")
+    again.breakers = run.breakers
+    play(again)
+    assert world.calls == ["a", "b", "b"]
+    assert again.records[0].error == "BackendUnavailable"
+    world.now = 31.0
+    assert run.breakers["a"].admit()
+
+
+def test_the_records_tell_what_was_tried_and_how_it_ended():
+    world = World({"a": [[BackendOverloaded("full", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
+    run = attempts(world, "ab")
+    play(run)
+    assert [(r.backend, r.error) for r in run.records] == [("a", "BackendOverloaded"), ("b", "")]
+    assert isinstance(run.failures["a"], BackendError)
+
+
+def test_a_core_that_would_really_wait_is_refused_instead_of_hanging():
+    with pytest.raises(RuntimeError, match="synchronous"):
+        finish(asyncio.sleep(0))

@@ -1,0 +1,84 @@
+"""hybrid.yaml is read strictly; every fault is told with its place, and all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
+from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.types import Location
+
+GOOD = """\
+version: 1
+policy: policy.yaml
+backends:
+  edge:  {kind: onnx, model: embedded, load: eager, threads: 2}
+  cloud:
+    {kind: grpc, target: "127.0.0.1:7443", tls: {ca: ca.pem, cert: app.pem, key: app.key}, price_per_1k_tokens: 0.5}
+defaults: {max_tokens: 64, deadline: 5, privacy: [pii]}
+"""
+
+
+def test_a_whole_configuration_is_read(tmp_path):
+    config = parse_config(GOOD, tmp_path / "hybrid.yaml")
+    edge, cloud = config.backends
+    assert edge == EdgeSpec(name="edge", load="eager", threads=2)
+    assert isinstance(cloud, CloudSpec)
+    assert (cloud.ca, cloud.target) == (tmp_path / "ca.pem", "127.0.0.1:7443")
+    assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}
+    assert config.prices["cloud"] == 0.5
+    assert (config.defaults.max_tokens, config.defaults.deadline) == (64, 5.0)
+    assert config.defaults.privacy == {"pii"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "empty"),
+        ("- a\n", "a configuration is a table"),
+        ("version: 2\nbackends: {edge: {kind: onnx}}\n", "version: 1"),
+        ("version: 1\n", "at least one backend"),
+        ("version: 1\nbackends: {edge: {kind: onxx}}\n", "did you mean `onnx`?"),
+        ("version: 1\nbackends: {edge: {kind: onnx, modle: x}}\n", "did you mean `model`?"),
+        ("version: 1\nbackends: {edge: 7}\n", "a backend is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`threads` is a number from 0"),
+        ("version: 1\nbackends: {edge: {kind: onnx, load: now}}\n", "`load: now`"),
+        ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1'}}\n", "needs `tls`"),
+        ("version: 1\nbackends: {c: {kind: grpc, target: nowhere, tls: {ca: a, cert: b, key: c}}}\n", "HOST:PORT"),
+        ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1', tls: {ca: a, cert: b}}}\n", "`key` is missing"),
+        ("version: 1\nbackends: {edge: {kind: onnx}, edge: {kind: onnx}}\n", "there twice"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: pii}\n", "a list of names"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {deadline: soon}\n", "`deadline` is a number"),
+        ("a: [1\n", "this is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(text, expected):
+    with pytest.raises(ConfigError, match=r"hybrid\.yaml:\d+:\d+") as caught:
+        parse_config(text, Path("hybrid.yaml"))
+    assert expected in str(caught.value)
+
+
+def test_all_faults_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        parse_config("version: 3\nbackends: {edge: {kind: onnx, x: 1}}\nextra: 1\n", Path("hybrid.yaml"))
+    assert "3 errors" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(tmp_path / "bytes.yaml")
+
+
+@given(st.text(max_size=200) | st.lists(st.sampled_from(GOOD.splitlines()), max_size=8).map("\n".join))
+def test_any_text_gives_a_configuration_or_the_one_error_for_it(text):
+    try:
+        parse_config(text, Path("hybrid.yaml"))
+    except ConfigError as error:
+        assert error.path == "hybrid.yaml"

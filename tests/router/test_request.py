@@ -1,0 +1,132 @@
+"""What an app passes is checked before anything else happens, and the message never repeats the prompt."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_llm.router.errors import InvalidRequest
+from hybrid_llm.router.request import Defaults, make_request
+from hybrid_llm.router.types import GenerateOptions, Message
+
+SECRET = "SECRET-PROMPT"
+
+
+def make(prompt=SECRET, **options):
+    return make_request(prompt, options, Defaults())
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": math.inf}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"min_p": 1.1}, "min_p"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"deadline": 0}, "deadline"),
+        ({"deadline": -3.0}, "deadline"),
+        ({"deadline": math.inf}, "deadline"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a"] * 17}, "stop"),
+        ({"privacy": "phi"}, "privacy"),
+        ({"privacy": [""]}, "privacy"),
+        ({"tenant": ""}, "tenant"),
+        ({"session_id": "a\nb"}, "session_id"),
+        ({"request_id": "x" * 129}, "request_id"),
+        ({"output_schema": "{"}, "output_schema"),
+        ({"output_schema": "[]"}, "output_schema"),
+        ({"output_schema": {"a": object()}}, "output_schema"),
+        ({"tools": [{"name": "f"}]}, "tools"),
+        ({"task": ""}, "task"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(options, field):
+    with pytest.raises(InvalidRequest) as caught:
+        make(**options)
+    assert caught.value.field == field
+    assert str(caught.value).startswith(field)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "   \n",
+        [],
+        [{"role": "user", "content": ""}],
+        7,
+        None,
+        b"bytes",
+        [SECRET],
+        [{"role": "boss", "content": "x"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": "x", "extra": "y"}],
+        [{"role": "user", "content": None}],
+        "\ud800",
+    ],
+)
+def test_a_prompt_that_is_no_prompt_is_refused(prompt):
+    with pytest.raises(InvalidRequest) as caught:
+        make(prompt)
+    assert caught.value.field == "prompt"
+    assert SECRET not in str(caught.value)
+
+
+def test_a_misspelt_option_is_an_error_that_names_the_right_one():
+    with pytest.raises(TypeError, match=r"'privcy'; did you mean 'privacy'\?"):
+        make(privcy={"phi"})
+
+
+def test_every_form_of_a_prompt_becomes_messages():
+    message = Message(role="user", content="hi")
+    for prompt in ("hi", message, [message], [{"role": "user", "content": "hi"}], (message,)):
+        assert make(prompt).messages == (message,)
+
+
+def test_defaults_fill_what_the_call_leaves_open_and_tags_add_up():
+    request = make_request(
+        "x", GenerateOptions(privacy={"a"}), Defaults(max_tokens=7, deadline=3.0, privacy=frozenset({"b"}))
+    )
+    assert (request.max_tokens, request.deadline, request.privacy) == (7, 3.0, frozenset({"a", "b"}))
+
+
+def test_the_deadline_of_the_policy_holds_where_nobody_else_names_one():
+    assert make_request("x", {}, Defaults(), deadline=5.0).deadline == 5.0
+    assert make_request("x", {"deadline": 2}, Defaults(deadline=3.0), deadline=5.0).deadline == 2.0
+
+
+def test_the_text_of_a_request_never_shows_in_its_repr():
+    request = make(SECRET, stop=["never"], output_schema={"title": SECRET})
+    assert SECRET not in repr(request)
+
+
+@given(
+    st.text(max_size=50),
+    st.dictionaries(
+        st.sampled_from(sorted(GenerateOptions.__annotations__)),
+        st.one_of(
+            st.none(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.text(max_size=3), max_size=3)
+        ),
+    ),
+)
+def test_any_input_gives_a_request_or_the_one_error_for_it(prompt, options):
+    try:
+        request = make_request(prompt, options, Defaults())
+    except (InvalidRequest, TypeError):
+        return
+    assert request.max_tokens > 0
+    assert math.isfinite(request.deadline)
