@@ -100,7 +100,21 @@ class Attempts:
 
     async def _first(self) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
         """Go down the order until someone gives a first chunk; repeat the round while that makes sense."""
+        try:
+            return await self._round()
+        except _RoundFailed as failed:
+            return await self._repeat(failed)
+
+    async def _repeat(self, failed: _RoundFailed) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
+        """Hand over to tenacity, whose first attempt is the round that failed: success at once pays nothing for it."""
         from tenacity import AsyncRetrying, retry_if_exception_type
+
+        made = [failed]
+
+        async def attempt() -> tuple[AsyncGenerator[Chunk, None], Chunk]:
+            if made:
+                raise made.pop()
+            return await self._round()
 
         rounds = AsyncRetrying(
             sleep=self.sleep,
@@ -110,7 +124,7 @@ class Attempts:
             reraise=True,
         )
         try:
-            return await rounds(self._round)
+            return await rounds(attempt)
         except _RoundFailed:
             raise AllBackendsFailed(
                 f"all backends failed: {_summary(self.failures)}", decision=self.decision, failures=self.failures

@@ -39,7 +39,8 @@ class Cleared:
 
 def _seal(request: Request, location: Location, tags: frozenset[str]) -> bytes:
     mac = hashlib.blake2b(key=_SECRET, digest_size=32)
-    parts = [location.value, *sorted(tags), "\x00", *request.visible_text()]
+    roles = ",".join(message.role for message in request.messages)
+    parts = [location.value, *sorted(tags), "\x00", roles, *request.visible_text()]
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
         mac.update(len(data).to_bytes(8, "big"))

@@ -121,9 +121,8 @@ class Request:
         return self.expires - (time.monotonic() if now is None else now)
 
     def visible_text(self) -> Iterator[str]:
-        """Every text that a backend would see, in a fixed order: what a clearance seals and a detector scans."""
+        """Every text of the app's that a backend would see, in a fixed order: what a detector scans."""
         for message in self.messages:
-            yield message.role
             yield message.content
         if self.output_schema is not None:
             yield self.output_schema

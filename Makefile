@@ -1,0 +1,69 @@
+# Two commands on a fresh machine: `make demo` runs the main job, `make test` passes all tests. Each does its own set-up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH  := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test check bench models protos mutants clean help
+
+help:        ## what there is
+	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(VENV)/.node  ## the main job, end to end: certificates, a node, a device, a policy, a dozen requests
+	$(BIN)/hybrid-llm demo $(DEMO)
+
+test: $(VENV)/.dev   ## all tests
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev  ## style, types, generated code, budgets of size
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy hybrid_llm
+	$(BIN)/python -m hybrid_llm.protos.generate --check
+	$(BIN)/python tests/checks/size_budget.py
+
+bench: $(VENV)/.bench  ## every benchmark, each beside its floor or peer in the same run
+	$(BIN)/python -m benchmarks
+
+models: $(VENV)/.dev   ## train, export and evaluate the two demonstration models again (about an hour on 2 cores)
+	$(BIN)/python -m examples.models.recipe all
+
+protos: $(VENV)/.dev   ## generate the code of the wire again
+	$(BIN)/python -m hybrid_llm.protos.generate
+
+mutants: $(VENV)/.dev  ## plant every mutant and see the tests kill it
+	$(BIN)/python -m tests.mutants
+
+clean:  ## everything that these commands made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip setuptools wheel
+
+# torch from PyPI brings gigabytes for a GPU. Where there is none, and pip would not take a CPU build anyway (as one
+# from a local folder), it comes from PyTorch's own index of CPU builds.
+$(VENV)/.torch: $(VENV)/bin/python
+	@echo "installing torch $(TORCH)"
+	@if command -v nvidia-smi >/dev/null 2>&1 \
+	  || $(PIP) --dry-run --no-deps --ignore-installed --report - torch==$(TORCH) 2>/dev/null | grep -q '"$(TORCH)+cpu"'; \
+	then $(PIP) torch==$(TORCH); \
+	else $(PIP) torch==$(TORCH) --index-url $(TORCH_CPU_INDEX); fi
+	@touch $@
+
+$(VENV)/.node: pyproject.toml $(VENV)/.torch
+	@echo "installing hybrid-llm with its node"
+	@$(PIP) --editable '.[node]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.torch
+	@echo "installing hybrid-llm for development"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.node
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m venv $(VENV)-litellm
+	$(VENV)-litellm/bin/python -m pip install --quiet --disable-pip-version-check litellm
+	@touch $@

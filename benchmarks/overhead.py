@@ -1,0 +1,200 @@
+"""What the router adds to calling a backend directly: per `generate` and per streamed token, sync and async.
+
+    python benchmarks/overhead.py [--json FILE]
+
+The backend is one that answers from memory, so that all that is left is what the router costs. LiteLLM's Router is
+measured the same way, over its own mock of a provider, in its own environment (`.venv-litellm`), where there is one.
+CPU time, interleaved, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+
+from hybrid_llm.backends.base import Capabilities, estimate_tokens
+from hybrid_llm.policies import builtin_policy
+from hybrid_llm.router.clearance import Cleared, _make_cleared
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.sensors import FixedSensors
+from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request
+
+PROMPT = "Summarise the meeting of Tuesday in two sentences, and name the three people who spoke most."
+CALLS, TOKENS = 300, 2000
+LITELLM = Path(__file__).resolve().parents[1] / ".venv-litellm" / "bin" / "python"
+
+
+class Memory:
+    """A backend that answers *tokens* tokens from memory."""
+
+    def __init__(self, name: str, location: Location, tokens: int) -> None:
+        self.name, self.location = name, location
+        self.capabilities = Capabilities(model="memory", context_window=8192)
+        self._state = BackendState(name=name, location=location, context_window=8192)
+        self._chunks = [Chunk(text="word ")] * (tokens - 1) + [Chunk(text="end", finish_reason=FinishReason.STOP)]
+
+    def state(self) -> BackendState:
+        return self._state
+
+    def count_tokens(self, request: Request) -> int:
+        return estimate_tokens(request)
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:  # noqa: ARG002  # the Protocol's signature
+        yield from self._chunks
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:  # noqa: ARG002  # as above
+        for chunk in self._chunks:
+            yield chunk
+
+    def close(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+def client(tokens: int) -> tuple[HybridLLM, Memory, Cleared]:
+    edge, cloud = Memory("edge", Location.EDGE, tokens), Memory("cloud", Location.CLOUD, tokens)
+    policy = builtin_policy("balanced", backends={"edge": Location.EDGE, "cloud": Location.CLOUD})
+    request = Request(messages=(Message(role="user", content=PROMPT),))
+    return (
+        HybridLLM([edge, cloud], policy, sensors=FixedSensors()),
+        edge,
+        _make_cleared(request, Location.EDGE, frozenset()),
+    )
+
+
+def cpu_us(work: Callable[[], None], times: int) -> float:
+    began = time.process_time()
+    for _ in range(times):
+        work()
+    return (time.process_time() - began) / times * 1e6
+
+
+def median_difference(routed: Callable[[], None], direct: Callable[[], None], times: int, rounds: int = 9) -> float:
+    """Microseconds of CPU that *routed* takes more than *direct*, in turns."""
+    return statistics.median(cpu_us(routed, times) - cpu_us(direct, times) for _ in range(rounds))
+
+
+def measure() -> dict[str, float]:
+    one, edge, cleared = client(1)
+    many, edges, cleareds = client(TOKENS)
+
+    def collect(backend: Memory, what: Cleared) -> Callable[[], None]:
+        return lambda: _drain(backend.stream(what))
+
+    results = {
+        "generate_us": median_difference(lambda: one.generate(PROMPT), collect(edge, cleared), CALLS),
+        "decide_us": median_difference(lambda: one.decide(PROMPT), lambda: None, CALLS),
+        "token_us": median_difference(lambda: _drain(many.stream(PROMPT)), collect(edges, cleareds), 3) / TOKENS,
+    }
+    results |= asyncio.run(_measure_async(one, edge, cleared, many, edges, cleareds))
+    return results
+
+
+def _drain(items: object) -> None:
+    for _ in items:  # type: ignore[attr-defined]
+        pass
+
+
+async def _adrain(items: object) -> None:
+    async for _ in items:  # type: ignore[attr-defined]
+        pass
+
+
+async def _measure_async(
+    one: HybridLLM, edge: Memory, cleared: Cleared, many: HybridLLM, edges: Memory, cleareds: Cleared
+) -> dict[str, float]:
+    generates, tokens = [], []
+    for _ in range(9):
+        routed = await _cpu(lambda: one.agenerate(PROMPT), CALLS)
+        generates.append(routed - await _cpu(lambda: _adrain(edge.astream(cleared)), CALLS))
+        streamed = await _cpu(lambda: _adrain(many.astream(PROMPT)), 3)
+        tokens.append((streamed - await _cpu(lambda: _adrain(edges.astream(cleareds)), 3)) / TOKENS)
+    return {"agenerate_us": statistics.median(generates), "async_token_us": statistics.median(tokens)}
+
+
+async def _cpu(work: Callable[[], object], times: int) -> float:
+    began = time.process_time()
+    for _ in range(times):
+        await work()  # type: ignore[misc]
+    return (time.process_time() - began) / times * 1e6
+
+
+PEER = """
+import asyncio, json, os, statistics, time
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+import litellm
+from litellm import Router
+litellm.suppress_debug_info = True
+litellm.telemetry = False
+entry = lambda n: {"model_name": "m", "litellm_params": dict(model=f"openai/{n}", api_key="x", mock_response="end")}
+router = Router(model_list=[entry("a"), entry("b")], num_retries=2)
+messages = [{"role": "user", "content": PROMPT}]
+direct = dict(model="openai/a", api_key="x", mock_response="end", messages=messages)
+def cpu(f, n=60):
+    b = time.process_time()
+    for _ in range(n): f()
+    return (time.process_time() - b) / n * 1e6
+async def acpu(f, n=60):
+    b = time.process_time()
+    for _ in range(n): await f()
+    return (time.process_time() - b) / n * 1e6
+async def run_async():
+    return [await acpu(lambda: router.acompletion("m", messages)) - await acpu(lambda: litellm.acompletion(**direct))
+            for _ in range(5)]
+cpu(lambda: router.completion("m", messages), 5)
+sync = [cpu(lambda: router.completion("m", messages)) - cpu(lambda: litellm.completion(**direct)) for _ in range(5)]
+picks = [cpu(lambda: router.get_available_deployment("m", messages=messages)) for _ in range(5)]
+print(json.dumps({"generate_us": statistics.median(sync), "agenerate_us": statistics.median(asyncio.run(run_async())),
+                  "decide_us": statistics.median(picks)}))
+"""
+
+
+def peer() -> dict[str, float] | None:
+    """LiteLLM Router's own overhead over `litellm.completion`, both with its mock answer; None without it."""
+    if not LITELLM.exists():
+        return None
+    code = f"PROMPT = {PROMPT!r}\n{PEER}"
+    done = subprocess.run([LITELLM, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode:
+        print(f"LiteLLM could not be measured: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+BUDGETS = {"generate_us": 150.0, "agenerate_us": 150.0, "token_us": 10.0, "async_token_us": 10.0}
+NAMES = {
+    "generate_us": "generate over the backend",
+    "agenerate_us": "agenerate over the backend",
+    "decide_us": "decide (guard, signals, policy)",
+    "token_us": "a streamed token, sync",
+    "async_token_us": "a streamed token, async",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    ours, theirs = measure(), peer() or {}
+    print(f"{'CPU added, us':34} {'ours':>9} {'budget':>9} {'LiteLLM Router':>15}")
+    for key, name in NAMES.items():
+        budget = f"{BUDGETS[key]:.0f}" if key in BUDGETS else "-"
+        beside = f"{theirs[key]:.0f}" if key in theirs else "-"
+        print(f"{name:34} {ours[key]:9.1f} {budget:>9} {beside:>15}")
+    if args.json:
+        args.json.write_text(json.dumps({"ours": ours, "litellm_router": theirs}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The whole way of a request over real parts: the embedded edge model, mutual TLS on loopback, a node with torch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from hybrid_llm.cli.demo.proxy import RecordingProxy
+from hybrid_llm.router.errors import (
+    AllBackendsFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    HybridLLMError,
+    NoEligibleBackend,
+    RequestRejected,
+    StreamInterrupted,
+)
+
+REVIEW = "Is this review positive? 'A warm, funny film.'"
+COUNT = "Count from 3 to 40."
+
+
+def test_the_device_and_the_cloud_both_answer(node):
+    with node.client() as llm:
+        near, far = llm.generate(REVIEW, max_tokens=24), llm.generate(REVIEW, max_tokens=24, task="far")
+    assert (near.backend, far.backend) == ("edge", "cloud")
+    for reply in (near, far):
+        assert "positive" in reply.text
+        assert reply.usage.prompt_tokens > 5
+        assert 0 < reply.timings.ttft_ms <= reply.timings.total_ms
+
+
+def test_sync_async_and_streams_give_the_same_greedy_answer(node):
+    with node.client() as llm:
+        for task in ("near", "far"):
+            whole = llm.generate(COUNT, task=task, max_tokens=40).text
+            assert "".join(chunk.text for chunk in llm.stream(COUNT, task=task, max_tokens=40)) == whole
+
+            async def ask(llm=llm, task=task) -> list[str]:
+                replies = [llm.agenerate(COUNT, task=task, max_tokens=40) for _ in range(3)]
+                return [reply.text for reply in await asyncio.gather(*replies)]
+
+            assert asyncio.run(ask()) == [whole] * 3
+
+
+def test_not_one_byte_of_a_private_request_reaches_the_network(node, caplog):
+    with RecordingProxy(delay_s=0.0) as proxy, caplog.at_level(logging.DEBUG):
+        proxy.target_port = node.port
+        with node.client(proxy.port) as llm:
+            llm.generate(REVIEW, task="far", max_tokens=8)
+            time.sleep(0.3)
+            before = proxy.bytes_to_node
+            assert before > 0
+            for text, tags in [("SECRET-PROMPT", {"phi"}), ("SECRET-PROMPT to jane@example.org", set())]:
+                assert llm.generate(text, task="far", privacy=tags, max_tokens=8).backend == "edge"
+                asyncio.run(llm.agenerate(text, task="far", privacy=tags, max_tokens=8))
+            time.sleep(0.3)
+            assert proxy.bytes_to_node == before
+    assert "SECRET-PROMPT" not in caplog.text
+
+
+def test_a_private_request_that_the_device_cannot_take_ends_in_an_error_and_not_in_the_cloud(node):
+    with node.client() as llm, pytest.raises(NoEligibleBackend) as caught:
+        llm.generate("word " * 2000, privacy={"phi"})
+    assert "does not fit" in caught.value.decision.excluded["edge"]
+    assert "phi" in caught.value.decision.excluded["cloud"]
+
+
+def test_a_prompt_of_a_megabyte_is_refused_with_the_reason(node):
+    with node.client() as llm, pytest.raises(AllBackendsFailed) as caught:
+        llm.generate("word " * 200_000, deadline=30.0)
+    failure = caught.value.failures["cloud"]
+    assert isinstance(failure, RequestRejected)
+    assert failure.reason == "context_overflow"
+
+
+def test_many_threads_share_one_client(node):
+    with node.client() as llm, ThreadPoolExecutor(8) as pool:
+        tasks = ["near", "far"] * 8
+        replies = list(pool.map(lambda task: llm.generate(REVIEW, task=task, max_tokens=16), tasks))
+    assert [reply.backend for reply in replies] == ["edge", "cloud"] * 8
+    assert len({reply.text for reply in replies[::2]}) == 1
+    assert len({reply.text for reply in replies[1::2]}) == 1
+
+
+def test_a_short_deadline_ends_in_time_on_both_sides(node):
+    with node.client() as llm:
+        llm.generate(REVIEW, task="far", max_tokens=4)
+        llm.generate(REVIEW, task="near", max_tokens=4)
+        for task in ("near", "far"):
+            began = time.monotonic()
+            with pytest.raises((DeadlineExceeded, AllBackendsFailed)):
+                llm.generate(COUNT, task=task, max_tokens=400, deadline=0.02, temperature=1.0, seed=1)
+            assert time.monotonic() - began < 1.0
+
+
+def test_a_node_that_is_killed_in_mid_stream_ends_the_stream_with_an_error_and_leaves_no_process(own_node):
+    parent = psutil.Process(own_node.process.pid)
+    children = parent.children(recursive=True)
+    assert children, "the engine runs in a process of its own"
+    with own_node.client() as llm:
+        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=1.0, seed=1, deadline=20.0)
+        next(stream)
+        os.kill(parent.pid, signal.SIGKILL)
+        with pytest.raises((StreamInterrupted, BackendUnavailable)):
+            list(stream)
+        with pytest.raises(HybridLLMError, match="not complete"):
+            _ = stream.generation
+        assert llm.generate(REVIEW, task="far", max_tokens=8).backend == "edge"
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_an_engine_that_is_killed_fails_its_streams_and_comes_back(own_node):
+    engine = psutil.Process(own_node.process.pid).children(recursive=True)[-1]
+    with own_node.client() as llm:
+        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=1.0, seed=1, deadline=20.0)
+        next(stream)
+        engine.kill()
+        with pytest.raises((StreamInterrupted, BackendUnavailable)):
+            list(stream)
+        until = time.monotonic() + 60.0
+        while llm.generate(REVIEW, task="far", max_tokens=8).backend != "cloud":
+            assert time.monotonic() < until, "the engine did not come back"
+            time.sleep(0.5)
