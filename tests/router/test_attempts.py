@@ -259,3 +259,14 @@ def test_the_records_tell_what_was_tried_and_how_it_ended():
 def test_a_core_that_would_really_wait_is_refused_instead_of_hanging():
     with pytest.raises(RuntimeError, match="synchronous"):
         finish(asyncio.sleep(0))
+
+
+def test_a_success_forgets_earlier_failures_of_the_breaker():
+    down = BackendUnavailable("down", backend="a")
+    world = World({"a": [[down], [LAST], [down], [LAST]], "b": [[LAST]], "c": [[LAST]]})
+    breakers = {name: CircuitBreaker(failures=2, open_s=30.0, clock=lambda: world.now) for name in NAMES}
+    for _ in range(4):
+        run = attempts(world, "ab")
+        run.breakers = breakers
+        play(run)
+    assert world.calls == ["a", "b", "a", "a", "b", "a"]

@@ -91,3 +91,11 @@ def test_retries_never_exceed_the_reserve_plus_the_share_of_requests(steps, rati
         else:
             retries += budget.withdraw()
     assert retries <= reserve + ratio * requests + 1e-6
+
+
+def test_requests_fill_the_budget_again():
+    budget = RetryBudget(ratio=0.5, reserve=1.0)
+    assert [budget.withdraw(), budget.withdraw()] == [True, False]
+    budget.deposit()
+    budget.deposit()
+    assert [budget.withdraw(), budget.withdraw()] == [True, False]

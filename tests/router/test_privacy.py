@@ -216,3 +216,10 @@ def test_every_detector_a_policy_may_name_exists():
     from hybrid_llm.router.detectors import DETECTORS
 
     assert set(DETECTORS) == KNOWN_DETECTORS
+
+
+def test_a_role_that_is_changed_breaks_the_seal():
+    good = cleared_for(Location.CLOUD)
+    system = replace(good.request, messages=(Message(role="system", content="words"),))
+    with pytest.raises(PrivacyViolation):
+        require_clearance(replace(good, request=system), Location.CLOUD)
