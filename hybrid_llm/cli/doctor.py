@@ -1,0 +1,170 @@
+"""`hybrid-llm doctor`: tests the whole installation, and says what to do about each fault."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.cli.arguments import add_config, add_json, describe
+from hybrid_llm.cli.checks_here import (
+    check_edge,
+    check_packages,
+    check_policy,
+    check_python,
+    check_runtime,
+    check_sensors,
+)
+from hybrid_llm.cli.checks_there import check_certificates, check_nodes
+from hybrid_llm.cli.exits import Exit
+from hybrid_llm.cli.findings import Check, Finding, Setup, Status, fault, fine, run_checks
+from hybrid_llm.cli.output import print_json, printable, record
+from hybrid_llm.router.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hybrid_llm.backends.transport.certificates import TLSFiles
+    from hybrid_llm.router.config import CloudSpec, Config
+
+__all__ = ["CHECKS", "FIRST_CHECKS", "add_arguments", "run"]
+
+FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": check_packages}
+"""What is checked before anything else is imported."""
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "runtime": check_runtime,
+    "models": check_edge,
+    "policy": check_policy,
+    "sensors": check_sensors,
+    "certificates": check_certificates,
+    "nodes": check_nodes,
+}
+"""What is checked then, in order."""
+
+_MARKS: Final = {Status.OK: "ok     ", Status.WARNING: "warning", Status.FAULT: "FAULT  "}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options and the help."""
+    describe(
+        parser,
+        "Test the installation: Python, packages, runtime, models, policy, sensors, certificates, nodes and clocks.\n"
+        "Each check is ok, a warning or a fault, with what to do; exit code 1 if there is a fault.",
+        examples=[
+            "hybrid-llm doctor",
+            "hybrid-llm doctor --config hybrid.yaml --json",
+            "hybrid-llm doctor --tls certs --name app --target node.example:7443",
+        ],
+        codes=(Exit.FAILURE,),
+    )
+    add_config(parser)
+    parser.add_argument("--tls", type=Path, metavar="DIR", help="check every certificate in this folder")
+    parser.add_argument("--target", metavar="HOST:PORT", help="call this node, with a client certificate of --tls")
+    parser.add_argument("--name", help="the client certificate for --target; default: the only one in --tls")
+    parser.add_argument("--server-name", metavar="HOST", help="whom the node's certificate must name, if not HOST")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run every check, print every finding."""
+    findings = []
+    for finding in _findings(args):
+        findings.append(finding)
+        if not args.json:
+            _show(finding)
+    faults = sum(finding.status is Status.FAULT for finding in findings)
+    if args.json:
+        print_json([record(finding) for finding in findings])
+    else:
+        print(f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault")
+    return Exit.FAILURE if faults else Exit.OK
+
+
+def _show(finding: Finding) -> None:
+    """Print one finding as soon as it is there: some checks take seconds."""
+    print(f"{_MARKS[finding.status]}  {finding.check}: {printable(finding.message)}")
+    if finding.remedy:
+        print(f"         -> {printable(finding.remedy)}")
+    sys.stdout.flush()
+
+
+def _findings(args: argparse.Namespace) -> Iterator[Finding]:
+    """The first checks need nothing installed; the set-up is read only after them, so that they always speak."""
+    yield from run_checks(FIRST_CHECKS, Setup())
+    made: list[Setup] = []
+
+    def read_setup(_: Setup) -> Iterator[Finding]:
+        config, findings = _config(args)
+        yield from findings
+        made.append(_setup(args, config))
+
+    yield from run_checks({"configuration": read_setup}, Setup())
+    yield from run_checks(CHECKS, made[0] if made else Setup())
+
+
+def _config(args: argparse.Namespace) -> tuple[Config | None, list[Finding]]:
+    """The configuration; one that is wrong is a finding, and the other checks go on without it."""
+    from hybrid_llm.router.config import load_config
+    from hybrid_llm.router.default import CONFIG_VARIABLE
+
+    path = args.config or os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        return None, []
+    try:
+        config = load_config(Path(path))
+    except ConfigError as error:
+        return None, [fault("configuration", str(error), "mend the file; the other checks go on without it")]
+    return config, [fine("configuration", f"{path}: {', '.join(spec.name for spec in config.backends)}")]
+
+
+def _setup(args: argparse.Namespace, config: Config | None) -> Setup:
+    from hybrid_llm.router.config import CloudSpec
+
+    pairs = _pairs(args.tls) if args.tls is not None else {}
+    clouds = [spec for spec in config.backends if isinstance(spec, CloudSpec)] if config is not None else []
+    if args.target is not None:
+        clouds.append(_target(args, pairs))
+    return Setup(config=config, pairs=pairs, clouds=tuple(clouds), folder=args.tls)
+
+
+def _pairs(folder: Path) -> dict[str, TLSFiles]:
+    """The files of each certificate in *folder*, the authority aside."""
+    from hybrid_llm.backends.transport.certificates import TLSFiles
+
+    names = sorted(path.stem for path in folder.glob("*.pem") if path.stem != "ca")
+    return {name: TLSFiles.from_dir(folder, name) for name in names}
+
+
+def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> CloudSpec:
+    from hybrid_llm.router.config import CloudSpec
+
+    name = args.name or _only_client(pairs)
+    if name not in pairs:
+        known = ", ".join(pairs) or "none"
+        raise ConfigError(f"--target needs --tls with a client certificate, and --name to choose one; there: {known}")
+    files = pairs[name]
+    return CloudSpec(
+        name="target",
+        target=args.target,
+        ca=files.ca,
+        cert=files.cert,
+        key=files.key,
+        server_name=args.server_name,
+    )
+
+
+def _only_client(pairs: Mapping[str, TLSFiles]) -> str:
+    """The name of the only client certificate; empty where there is none, or a choice."""
+    names = [name for name, files in pairs.items() if _is_client(files)]
+    return names[0] if len(names) == 1 else ""
+
+
+def _is_client(files: TLSFiles) -> bool:
+    from hybrid_llm.backends.transport.certificates import inspect
+
+    try:
+        return "client" in inspect(files.cert).kinds
+    except ConfigError:
+        return False

@@ -1,0 +1,162 @@
+"""`hybrid-llm serve`: runs a cloud node until it is told to stop. The node itself is `hybrid_llm.backends.node`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.cli.arguments import describe
+from hybrid_llm.cli.exits import Exit
+from hybrid_llm.cli.output import note
+from hybrid_llm.cli.progress import Progress
+from hybrid_llm.router.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hybrid_llm.backends.node.server import NodeConfig
+
+__all__ = ["add_arguments", "run"]
+
+_NEEDED: Final = ("torch", "transformers", "grpc_health", "grpc_reflection")
+_EXTRA: Final = "pip install 'hybrid-llm[node]'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options and the help."""
+    describe(
+        parser,
+        f"Run a cloud node: one model, over mutual TLS 1.3. Needs {_EXTRA}.\n"
+        "SIGTERM or Ctrl-C lets running answers end, then exits with 0; a second one hurries.",
+        examples=[
+            "hybrid-llm serve --model examples/models/hybrid-demo-node --listen 127.0.0.1:7443 --tls certs",
+            "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1",
+            "hybrid-llm serve --model MODEL --listen 127.0.0.1:0 --tls certs --ready-file port.txt",
+        ],
+        codes=(Exit.FAILURE, Exit.CONFIG),
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="DIR", help="config.json, *.safetensors, tokenizer"
+    )
+    parser.add_argument("--listen", default="127.0.0.1:7443", metavar="HOST:PORT", help="port 0 takes a free one")
+    parser.add_argument("--tls", type=Path, required=True, metavar="DIR", help="ca.pem, NAME.pem, NAME.key")
+    parser.add_argument("--name", default="node", help="name of the certificate in --tls (node)")
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="holds the port while the node is ready")
+    parser.add_argument("--max-queue", type=_count, default=64, metavar="N", help="requests that may wait (64)")
+    parser.add_argument("--max-deadline", type=float, default=600.0, metavar="S", help="longest call, seconds (600)")
+    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds for answers to end (10)")
+    parser.add_argument("--verbose", "-v", action="store_true", help="log each call on standard error, without texts")
+    _add_engine(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engine")
+    group.add_argument("--engine", choices=("auto", "packed", "one_by_one"), default="auto", help="how it batches")
+    group.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    group.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="of weights and cache")
+    group.add_argument("--slots", type=_positive, default=16, metavar="N", help="requests answered at once (16)")
+    group.add_argument("--threads", type=_count, default=0, metavar="N", help="on the cpu; 0 leaves one to the front")
+    group.add_argument("--kv-tokens", type=_count, default=0, metavar="N", help="tokens of the KV cache; 0 fits memory")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is less than 0")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"a node needs {', '.join(missing)}: {_EXTRA}")
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    with _ready_file(args.ready_file) as announce:
+        asyncio.run(_serve(_config(args), args.grace, announce))
+    note("stopped")
+    return Exit.OK
+
+
+def _config(args: argparse.Namespace) -> NodeConfig:
+    from hybrid_llm.backends.node.engine import EngineConfig
+    from hybrid_llm.backends.node.server import NodeConfig
+    from hybrid_llm.backends.transport.certificates import TLSFiles
+
+    engine = EngineConfig(
+        model=args.model,
+        engine=args.engine,
+        device=args.device,
+        dtype=args.dtype,
+        threads=args.threads,
+        max_slots=args.slots,
+        kv_tokens=args.kv_tokens,
+        max_waiting=args.max_queue,
+    )
+    return NodeConfig(
+        engine=engine,
+        tls=TLSFiles.from_dir(args.tls, args.name),
+        listen=args.listen,
+        max_queue=args.max_queue,
+        max_deadline=args.max_deadline,
+    )
+
+
+async def _serve(config: NodeConfig, grace: float, announce: Callable[[int], None]) -> None:
+    from hybrid_llm.backends.node.process import EngineProcess
+    from hybrid_llm.backends.node.server import NodeServer
+
+    with Progress(f"loading {config.engine.model.name}") as progress:
+        progress.phase("starting the engine")
+        engine = EngineProcess(config.engine, on_progress=progress.phase)
+
+        def ready(port: int) -> None:
+            progress.clear()
+            host = config.listen.rpartition(":")[0]
+            info = engine.info
+            about = f"{info.model} ({info.engine}, {info.device}, {info.slots} slots)" if info is not None else ""
+            print(f"ready on {host}:{port}: {about}", flush=True)
+            announce(port)
+
+        await NodeServer(config, engine).serve_forever(grace=grace, on_ready=ready)
+
+
+@contextlib.contextmanager
+def _ready_file(path: Path | None) -> Iterator[Callable[[int], None]]:
+    """Yields what writes the port to *path*, whole or not at all; the file is gone before and after the node is."""
+    if path is None:
+        yield lambda _port: None
+        return
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--ready-file: {path.parent} is not a folder", path=str(path))
+    path.unlink(missing_ok=True)
+    try:
+        yield lambda port: _write_whole(path, f"{port}\n")
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="ascii")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""`hybrid-llm doctor`: every part is looked at, each fault says what to do, and no check breaks the others."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hybrid_llm.backends.transport.certificates import issue, make_authority
+from hybrid_llm.cli.checks_there import judge_clock
+from hybrid_llm.cli.findings import Setup, Status, fine, run_checks
+from hybrid_llm.router.errors import ConfigError
+
+
+def examine(cli, *arguments):
+    result = cli("doctor", "--json", *arguments)
+    found = json.loads(result.out)
+    assert result.code == (1 if any(item["status"] == "fault" for item in found) else 0)
+    assert all(item["remedy"] for item in found if item["status"] != "ok")
+    return found
+
+
+def faults(found):
+    return [item["message"] for item in found if item["status"] == "fault"]
+
+
+def test_a_sound_installation_has_no_fault_and_every_part_was_looked_at(cli):
+    found = examine(cli)
+    assert faults(found) == []
+    assert {item["check"] for item in found} >= {"python", "packages", "runtime", "model edge", "policy", "sensors"}
+    assert any("answered" in item["message"] for item in found)
+
+
+def test_people_get_one_line_a_finding_and_a_verdict(cli):
+    result = cli("doctor")
+    assert result.code == 0
+    assert "ok       python: Python 3." in result.out
+    assert result.out.endswith("no fault\n")
+
+
+def test_a_node_that_answers_is_described_with_clock_and_context(cli, configure, node, tls):
+    found = examine(cli, "--config", configure(node.port, edge=True), "--tls", tls)
+    assert faults(found) == []
+    told = " ".join(item["message"] for item in found)
+    for part in ("TLSv1.3", "slow on cpu, 2048 tokens", "the node's clock is 0.", "valid until"):
+        assert part in told
+
+
+def test_a_node_that_is_not_there_is_a_fault_with_a_remedy(cli, tls):
+    found = examine(cli, "--tls", tls, "--target", "127.0.0.1:1")
+    assert faults(found) == ["nothing listens on 127.0.0.1:1; is the node running?"]
+
+
+def test_a_node_under_another_name_or_authority_is_a_fault_that_says_which(cli, node, tls, tmp_path):
+    target = f"127.0.0.1:{node.port}"
+    (name,) = faults(examine(cli, "--tls", tls, "--target", target, "--server-name", "elsewhere.example"))
+    assert "does not name elsewhere.example" in name
+    make_authority(tmp_path / "other", name="somebody else")
+    issue(tmp_path / "other", "app")
+    (authority,) = faults(examine(cli, "--tls", tmp_path / "other", "--target", target))
+    assert "another authority" in authority
+
+
+def test_certificates_that_end_soon_or_are_wrong_are_told_each(cli, tmp_path):
+    make_authority(tmp_path)
+    issue(tmp_path, "soon", days=3)
+    issue(tmp_path, "old", days=7, not_before=datetime.now(UTC) - timedelta(days=9))
+    issue(tmp_path, "mixed")
+    issue(tmp_path, "other")
+    (tmp_path / "mixed.key").write_bytes((tmp_path / "other.key").read_bytes())
+    (tmp_path / "other.key").chmod(0o644)
+    found = {item["check"]: item for item in examine(cli, "--tls", tmp_path) if item["check"].startswith("certificate")}
+    assert "2 days left" in found["certificate soon"]["message"]
+    assert "expired" in found["certificate old"]["message"]
+    assert "is not the key of" in found["certificate mixed"]["message"]
+    assert found["certificate other"]["remedy"].startswith("chmod 600")
+    assert [found[f"certificate {name}"]["status"] for name in ("soon", "old", "mixed", "other")] == [
+        "warning",
+        "fault",
+        "fault",
+        "warning",
+    ]
+
+
+def test_a_wrong_configuration_is_a_fault_and_the_rest_is_still_looked_at(cli, tmp_path):
+    path = tmp_path / "hybrid.yaml"
+    path.write_text("version: 1\nbackends: {edge: {kind: onx}}\n", encoding="utf-8")
+    found = examine(cli, "--config", path)
+    assert len(faults(found)) == 1
+    assert found[-1]["check"] == "sensors"
+
+
+def test_a_target_without_a_client_certificate_and_an_empty_folder_are_faults(cli, tmp_path):
+    assert "client certificate" in faults(examine(cli, "--target", "127.0.0.1:1"))[0]
+    assert "no certificate" in faults(examine(cli, "--tls", tmp_path))[0]
+
+
+def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
+    def breaks(_):
+        yield fine("a", "before")
+        raise ZeroDivisionError("x")
+
+    def refuses(_):
+        raise ConfigError("mend it")
+        yield
+
+    def lacks(_):
+        raise ModuleNotFoundError("No module named 'grpc'", name="grpc")
+        yield
+
+    checks = {"a": breaks, "b": refuses, "c": lacks, "d": lambda _: iter([fine("d", "after")])}
+    found = list(run_checks(checks, Setup()))
+    assert [item.status for item in found] == [Status.OK, Status.FAULT, Status.FAULT, Status.FAULT, Status.OK]
+    assert "ZeroDivisionError" in found[1].message
+    assert found[3].remedy.startswith("pip install")
+
+
+def test_a_package_that_is_missing_is_a_fault_for_doctor_and_one_message_elsewhere():
+    def without_yaml(*arguments):
+        program = f"import sys; sys.modules['yaml'] = None; from hybrid_llm.cli.main import main; main({arguments!r})"
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+
+    doctor = without_yaml("doctor")
+    assert "FAULT    policy: yaml cannot be imported" in doctor.stdout
+    assert "-> pip install" in doctor.stdout
+    assert "ok       runtime" in doctor.stdout
+    other = without_yaml("policy", "check", "balanced")
+    assert other.stderr.startswith("hybrid-llm: yaml is missing: pip install")
+
+
+@pytest.mark.parametrize(
+    ("skew", "status"), [(0.2, "ok"), (-4.9, "ok"), (6.0, "warning"), (-299.0, "warning"), (301.0, "fault")]
+)
+def test_clocks_that_differ_are_judged_by_how_much(skew, status):
+    finding = judge_clock("node", skew)
+    assert finding.status == status
+    assert bool(finding.remedy) is (status != "ok")
+    assert ("behind" if skew < 0 else "ahead") in finding.message

@@ -1,0 +1,70 @@
+"""`hybrid-llm models`: what there is, whether it is whole, and what is missing to convert."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from hybrid_llm.backends.edge import embedded_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(embedded_model(), tmp_path / "models" / "copy")
+    return tmp_path / "models" / "copy"
+
+
+def test_the_embedded_model_is_listed_and_so_are_those_of_a_folder(cli, folder, monkeypatch):
+    listed = json.loads(cli("models", "list", folder.parent, "--json").out)
+    assert [item["embedded"] for item in listed] == [True, False]
+    assert listed[1]["folder"] == str(folder)
+    monkeypatch.chdir(folder.parent.parent)
+    assert len(cli("models", "list").out.splitlines()) == 2
+
+
+def test_a_broken_manifest_does_not_hide_the_other_models(cli, folder):
+    (folder / "manifest.json").write_text("{", encoding="utf-8")
+    result = cli("models", "list", folder.parent)
+    assert len(result.out.splitlines()) == 1
+    assert "is not a model manifest" in result.err
+
+
+def test_inspect_verifies_every_file_and_describes_the_model(cli):
+    result = cli("models", "inspect", "embedded")
+    assert result.code == 0
+    assert "context window" in result.out
+    assert "SHA-256 of all verified" in result.out
+    shown = json.loads(cli("models", "inspect", embedded_model(), "--json").out)
+    assert shown["verified"]
+    assert shown["embedded"]
+    assert shown["files"]["model.onnx"]["bytes"] > 0
+
+
+def test_a_half_written_and_a_changed_file_are_code_3(cli, folder):
+    weights = folder / "model.onnx.data"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    half = cli("models", "inspect", folder)
+    assert half.code == 3
+    assert "half-written" in half.err
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "SHA-256" in cli("models", "inspect", folder).err
+
+
+def test_a_folder_that_is_none_is_code_3(cli, tmp_path):
+    assert cli("models", "inspect", tmp_path / "absent").code == 3
+    assert cli("models", "list", tmp_path / "absent").code == 3
+
+
+def test_convert_without_its_extra_says_what_to_install(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
+    result = cli("models", "convert", tmp_path, tmp_path / "out")
+    assert result.code == 3
+    assert "pip install 'hybrid-llm[prepare]'" in result.err
+
+
+def test_convert_refuses_an_incomplete_source_and_leaves_nothing(cli, tmp_path):
+    result = cli("models", "convert", tmp_path, tmp_path / "out")
+    assert result.code == 3
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,83 @@
+"""`hybrid-llm serve`: a real node with a real torch model, from start to a graceful end."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+MODEL = Path(__file__).resolve().parents[2] / "examples" / "models" / "hybrid-demo-node"
+
+
+def wait_for(path, process, seconds=60):
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until, "the node was not ready in time"
+        time.sleep(0.05)
+    return int(path.read_text(encoding="ascii"))
+
+
+def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, configure, tls, tmp_path):
+    ready = tmp_path / "port"
+    options = ("--model", MODEL, "--tls", tls, "--slots", 2)
+    process = start("serve", *options, "--listen", "127.0.0.1:0", "--ready-file", ready)
+    port = wait_for(ready, process)
+    assert process.stdout.readline().decode() == f"ready on 127.0.0.1:{port}: hybrid-demo-node (packed, cpu, 2 slots)\n"
+    config = configure(port)
+    answer = cli("generate", "What is 2 + 3?", "--config", config, "--max-tokens", 16, "--verbose")
+    assert answer.code == 0
+    assert "cloud: " in answer.err
+    assert cli("doctor", "--config", config).code == 0
+    taken = cli("serve", *options, "--listen", f"127.0.0.1:{port}")
+    assert taken.code == 3
+    assert str(port) in taken.err
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert not ready.exists()
+    assert b"loading the weights" in process.stderr.read()
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def test_ctrl_c_while_the_model_loads_ends_it_and_leaves_no_process(start, tls, tmp_path):
+    process = start("serve", "--model", MODEL, "--tls", tls, "--listen", "127.0.0.1:0", "--ready-file", tmp_path / "p")
+    line = b""
+    while b"importing torch" not in line:
+        line = process.stderr.readline()
+        assert line
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ({"--model": "absent"}, 3, "absent"),
+        ({"--tls": "absent"}, 3, "hybrid-llm certs"),
+        ({"--name": "app"}, 3, "not a server's"),
+        ({"--listen": "nowhere"}, 3, "HOST:PORT"),
+        ({"--ready-file": "absent/folder/port"}, 3, "--ready-file"),
+        ({"--slots": "0"}, 2, "less than 1"),
+        ({"--max-queue": "-1"}, 2, "less than 0"),
+        ({"--engine": "vroom"}, 2, "invalid choice"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_node_serves(cli, tls, change, code, message):
+    options = {"--model": MODEL, "--tls": tls, "--listen": "127.0.0.1:0", **change}
+    result = cli("serve", *(part for option in options.items() for part in option))
+    assert result.code == code
+    assert message in result.err
+
+
+def test_without_torch_it_says_what_to_install(cli, tls, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = cli("serve", "--model", MODEL, "--tls", tls)
+    assert result.code == 3
+    assert "pip install 'hybrid-llm[node]'" in result.err
