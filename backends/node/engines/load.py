@@ -1,0 +1,268 @@
+"""From a model folder to an engine: checks the folder, loads the weights, chooses the runner. Nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
+from hybrid_llm.backends.node.engines.folder import check_folder, read_json
+from hybrid_llm.backends.node.engines.grammar import GrammarFactory
+from hybrid_llm.backends.node.engines.kv import SlotCache
+from hybrid_llm.backends.node.engines.loop import LoopEngine
+from hybrid_llm.backends.node.engines.packed import ATTENTION, PackedRunner, UnsupportedModel, packed_attention
+from hybrid_llm.backends.node.engines.scheduler import Scheduler
+from hybrid_llm.backends.node.engines.sequence import Segment
+from hybrid_llm.backends.node.engines.single import SingleRunner
+from hybrid_llm.router.errors import ConfigError
+
+__all__ = ["load_engine"]
+
+Progress = Callable[[str], None]
+_KV_SHARE = 0.25
+"""Part of the free memory that the KV cache may take when its size is not given."""
+_LEAST_CONTEXT = 32
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_MADE_FROM_POSITION = frozenset({"dynamic", "longrope"})
+
+
+def load_engine(config: EngineConfig, progress: Progress = lambda _: None) -> LoopEngine:
+    """Load what *config* says; *progress* hears of each phase.
+
+    Raises:
+        ConfigError: the folder or an option is wrong; the message has the remedy.
+    """
+    _check_options(config)
+    torch.set_num_threads(config.threads or _spare_processors())
+    check_folder(config.model)
+    progress("loading the weights")
+    model = _load_model(config)
+    progress("checking the engine")
+    return _choose(config, model)
+
+
+def _check_options(config: EngineConfig) -> None:
+    for name in ("max_slots", "prefill_budget"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be 1 or more")
+    for name in ("threads", "kv_tokens", "max_waiting"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"{name} must be 0 or more")
+    _one_of("engine", config.engine, ("auto", "packed", "one_by_one"))
+    _one_of("dtype", config.dtype, ("auto", "bf16", "fp32"))
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device is cuda, and torch sees none: use device='cpu', or install torch for CUDA")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}: use one of {', '.join(allowed)}")
+
+
+def _spare_processors() -> int:
+    return max(1, _processors() - 1)
+
+
+def _processors() -> int:
+    """Processors that this process may use: its affinity, and the quota of its container (cgroup v2)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return count if quota == "max" else max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):
+        return count
+
+
+def _load_model(config: EngineConfig) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    device = _device(config)
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            config.model,
+            dtype=_dtype(config, device),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises what each architecture happens to raise
+        raise ConfigError(_load_problem(config.model, error), path=str(config.model)) from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"{config.model} lacks {len(missing)} of the weights that its config.json asks for, such as {missing[0]}: "
+            "the two do not belong together",
+            path=str(config.model),
+        )
+    return model.to(device).eval()
+
+
+def _load_problem(folder: Path, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [""])[0][:300]
+    return (
+        f"transformers cannot load {folder} as a causal language model ({type(error).__name__}: {reason}); "
+        "check that config.json names an architecture of the installed transformers and fits the weights"
+    )
+
+
+def _device(config: EngineConfig) -> torch.device:
+    if config.device != "auto":
+        try:
+            return torch.device(config.device)
+        except RuntimeError:
+            raise ConfigError(f"torch knows no device {config.device!r}: use 'cpu', 'cuda' or 'auto'") from None
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    named = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if config.dtype in named:
+        return named[config.dtype]
+    if device.type != "cpu":
+        return torch.bfloat16
+    stored = read_json(config.model / "config.json", "").get("dtype", "float32")
+    return torch.bfloat16 if stored == "bfloat16" else torch.float32
+
+
+def _choose(config: EngineConfig, model: Any) -> LoopEngine:
+    if config.engine == "one_by_one":
+        return _single_engine(config, model)
+    original = model.config._attn_implementation
+    try:
+        return _packed_engine(config, model)
+    except UnsupportedModel as error:
+        if config.engine == "packed":
+            raise ConfigError(
+                f"the packed engine does not take this model: {error}; use engine='auto' or 'one_by_one'",
+                path=str(config.model),
+            ) from error
+    model.set_attn_implementation(original)
+    return _single_engine(config, model)
+
+
+def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
+    info = _info(config, model, engine="one_by_one", slots=1, context_window=_model_window(model))
+    scheduler = Scheduler(slots=1, prefill_budget=info.context_window, max_waiting=config.max_waiting)
+    runner = SingleRunner(model)
+    try:
+        runner.forward([Segment(slot=0, start=0, ids=[0, 0], complete=True)])
+        runner.forward([Segment(slot=0, start=2, ids=[0], complete=True)])
+    except Exception as error:  # an architecture that does not work this way may fail in any way
+        raise ConfigError(
+            f"no engine here runs a {info.architecture} ({type(error).__name__}): use a decoder-only model",
+            path=str(config.model),
+        ) from error
+    return LoopEngine(runner, info, scheduler, grammars=_grammars(config, info))
+
+
+def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
+    capacity = _capacity(config, model)
+    info = _info(config, model, engine="packed", slots=config.max_slots, context_window=capacity)
+    cache = SlotCache(slots=config.max_slots, capacity=capacity, dtype=model.dtype, device=model.device)
+    runner = PackedRunner(model, cache)
+    _self_check(model, runner, slots=config.max_slots)
+    scheduler = Scheduler(slots=config.max_slots, prefill_budget=config.prefill_budget, max_waiting=config.max_waiting)
+    return LoopEngine(runner, info, scheduler, grammars=_grammars(config, info))
+
+
+def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_window: int) -> EngineInfo:
+    return EngineInfo(
+        engine=engine,
+        model=config.model.resolve().name,
+        architecture=type(model).__name__,
+        vocab_size=model.get_input_embeddings().num_embeddings,
+        context_window=context_window,
+        slots=slots,
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        output_schema=(config.model / "tokenizer.json").is_file(),
+    )
+
+
+def _grammars(config: EngineConfig, info: EngineInfo) -> GrammarFactory | None:
+    if not info.output_schema:
+        return None
+    return GrammarFactory(config.model / "tokenizer.json", vocab_size=info.vocab_size)
+
+
+def _model_window(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048)
+
+
+def _capacity(config: EngineConfig, model: Any) -> int:
+    """Tokens of a slot: the model's window, or an equal share of what the cache may hold."""
+    tokens = config.kv_tokens or int(_free_memory(model.device) * _KV_SHARE) // _bytes_per_token(model)
+    capacity = min(_model_window(model), tokens // config.max_slots)
+    if capacity < _LEAST_CONTEXT:
+        raise ConfigError(
+            f"{tokens} KV tokens in {config.max_slots} slots leave {capacity} tokens a request, fewer than "
+            f"{_LEAST_CONTEXT}: raise kv_tokens or lower max_slots"
+        )
+    return capacity
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _bytes_per_token(model: Any) -> int:
+    text = model.config.get_text_config()
+    if not hasattr(text, "num_attention_heads"):
+        raise UnsupportedModel("it has no attention")
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * size * model.dtype.itemsize)
+
+
+def _self_check(model: Any, runner: PackedRunner, *, slots: int) -> None:
+    """Hold the packed loop against the model's own forward on two ragged random texts.
+
+    Raises:
+        UnsupportedModel: they differ, or one of them raises.
+    """
+    from transformers import AttentionInterface
+
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    if rope.get("rope_type") in _MADE_FROM_POSITION:
+        raise UnsupportedModel("its rotary embedding depends on the length of the text")
+    random = torch.Generator().manual_seed(0)
+    texts = [torch.randint(model.config.get_text_config().vocab_size, (n,), generator=random).tolist() for n in (9, 14)]
+    AttentionInterface.register(ATTENTION, packed_attention)
+    try:
+        expected = [_reference(model, text) for text in texts[: min(2, slots)]]
+        model.set_attn_implementation(ATTENTION)
+        got = _packed_logits(runner, texts[: min(2, slots)])
+    except UnsupportedModel:
+        raise
+    except Exception as error:  # an architecture that does not fit may fail in any way
+        raise UnsupportedModel(f"its forward fails with {type(error).__name__}") from error
+    for ours, theirs in zip(got, expected, strict=True):
+        difference = float((ours - theirs).norm() / theirs.norm())
+        if not difference <= _TOLERANCE.get(model.dtype, 5e-2):
+            raise UnsupportedModel(f"its logits differ by {difference:.1e} from the model's own")
+
+
+def _reference(model: Any, text: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = model(torch.tensor([text], device=model.device), use_cache=False).logits[0, -1].float()
+    return logits
+
+
+def _packed_logits(runner: PackedRunner, texts: list[list[int]]) -> list[torch.Tensor]:
+    """The last logits of each text, read as two pieces of a prompt and a last token together with the others."""
+    for begin, end in ((0, 4), (4, -1)):
+        runner.forward(
+            [Segment(slot=slot, start=begin, ids=text[begin:end], complete=False) for slot, text in enumerate(texts)]
+        )
+    last = [Segment(slot=slot, start=len(text) - 1, ids=text[-1:], complete=True) for slot, text in enumerate(texts)]
+    return list(runner.forward(last).float())

@@ -1,0 +1,241 @@
+"""The engine: takes requests, lets the scheduler plan a step, a runner compute it, samplers draw. No model code.
+
+The same loop drives both runners: many slots for the packed one, one slot for the single one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence as Items
+from typing import Protocol
+
+import torch
+
+from hybrid_llm.backends.node.engine import EngineFault, EngineInfo, EngineLoad, EngineOutput, EngineRequest, FaultCode
+from hybrid_llm.backends.node.engines.checks import objection
+from hybrid_llm.backends.node.engines.grammar import Constraint, GrammarFactory, SchemaError
+from hybrid_llm.backends.node.engines.sampler import Sampler
+from hybrid_llm.backends.node.engines.scheduler import Scheduler
+from hybrid_llm.backends.node.engines.sequence import Segment, Sequence
+from hybrid_llm.router.types import FinishReason
+
+__all__ = ["LoopEngine", "Runner"]
+
+_log = logging.getLogger(__name__)
+_SMOOTHING = 0.1
+_HOPELESS = 8
+"""Steps in a row in which nobody could be computed, after which the engine gives itself up."""
+Planned = tuple[Sequence, Segment]
+Drawn = tuple[Sequence, "int | None"]
+
+
+class Runner(Protocol):
+    """Computes segments. Computing one again is harmless."""
+
+    def forward(self, segments: Items[Segment]) -> torch.Tensor:
+        """Logits of shape (complete segments, vocab), in order."""
+        ...
+
+    def wipe(self, slot: int) -> None:
+        """Forget what *slot* holds."""
+        ...
+
+
+class LoopEngine:
+    """`Engine` over a runner and a scheduler. A step that fails is tried again one request at a time."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        info: EngineInfo,
+        scheduler: Scheduler,
+        *,
+        grammars: GrammarFactory | None = None,
+    ) -> None:
+        self._runner = runner
+        self._info = info
+        self._scheduler = scheduler
+        self._grammars = grammars
+        self._refused: list[EngineOutput] = []
+        self._tokens_per_s = 0.0
+        self._step_ms = 0.0
+        self._hopeless = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        """What was loaded."""
+        return self._info
+
+    @property
+    def idle(self) -> bool:
+        """Whether `step` would do nothing."""
+        return not (self._refused or self._scheduler.running or self._scheduler.waiting)
+
+    def submit(self, request: EngineRequest) -> None:
+        """Take a request, or note why not: the next `step` tells."""
+        reason = objection(request, self._info)
+        if reason is not None:
+            self._refuse(request, "rejected", reason)
+        elif request.request_id in self._scheduler:
+            self._refuse(request, "rejected", "a request of this id is in flight")
+        elif self._scheduler.full:
+            self._refuse(request, "overloaded", "too many requests wait for this engine")
+        else:
+            self._enqueue(request)
+
+    def abort(self, request_id: str) -> None:
+        """Give a request up; its slot is free for the next `step`."""
+        self._refused = [output for output in self._refused if output.request_id != request_id]
+        self._scheduler.remove(request_id)
+
+    def step(self) -> list[EngineOutput]:
+        """Give up what is too late, fill the slots, read one batch, draw one token for each answer in it.
+
+        Raises:
+            RuntimeError: nobody could be computed for many steps: the device or the model is broken.
+        """
+        started = time.monotonic()
+        outputs = self._take_refused() + self._expire(started)
+        self._scheduler.admit(started)
+        batch = self._scheduler.plan()
+        if batch:
+            drawn = self._compute(batch)
+            self._despair(drawn)
+            outputs += [self._advance(sequence, token) for sequence, token in drawn]
+            self._measure(time.monotonic() - started, len(drawn))
+        return outputs
+
+    def load(self) -> EngineLoad:
+        """How busy it is."""
+        return EngineLoad(
+            active=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            slots=self._info.slots,
+            kv_tokens_used=self._scheduler.promised,
+            kv_tokens_total=self._info.slots * self._info.context_window,
+            tokens_per_s=self._tokens_per_s,
+            step_ms=self._step_ms,
+        )
+
+    def close(self) -> None:
+        """Forget every request."""
+        for request_id in (*self._scheduler.running, *self._scheduler.waiting):
+            self._scheduler.remove(request_id)
+
+    def _refuse(self, request: EngineRequest, code: FaultCode, message: str) -> None:
+        fault = EngineFault(code=code, message=message)
+        self._refused.append(EngineOutput(request_id=request.request_id, error=fault))
+
+    def _take_refused(self) -> list[EngineOutput]:
+        refused, self._refused = self._refused, []
+        return refused
+
+    def _enqueue(self, request: EngineRequest) -> None:
+        try:
+            constraint = self._constraint(request)
+        except SchemaError as error:
+            return self._refuse(request, "rejected", str(error))
+        ids = request.prompt_ids
+        sampler = Sampler(request.sampling, vocab_size=self._info.vocab_size, prompt_ids=ids, constraint=constraint)
+        self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
+        return None
+
+    def _constraint(self, request: EngineRequest) -> Constraint | None:
+        if request.output_schema is None or self._grammars is None:
+            return None
+        return self._grammars.compile(request.output_schema, request.eos_ids)
+
+    def _expire(self, now: float) -> list[EngineOutput]:
+        late = self._scheduler.expired(now)
+        return [self._fail(sequence, "deadline", "the deadline passed on the node") for sequence in late]
+
+    def _compute(self, batch: list[Planned]) -> list[Drawn]:
+        """The next token of each complete segment; None where the model or the sampler failed at it."""
+        try:
+            logits = self._runner.forward([segment for _, segment in batch])
+        except Exception as error:  # noqa: BLE001 whatever torch or the model raises: it must not reach the other requests
+            _log.warning("a step over %d requests failed with %s", len(batch), type(error).__name__)
+            return self._compute_apart(batch)
+        return self._draw(batch, logits)
+
+    def _compute_apart(self, batch: list[Planned]) -> list[Drawn]:
+        """Each request on its own, so that only those fail that cannot be computed."""
+        if len(batch) == 1:
+            return [(batch[0][0], None)]
+        return [drawn for planned in batch for drawn in self._compute([planned])]
+
+    def _draw(self, batch: list[Planned], logits: torch.Tensor) -> list[Drawn]:
+        for sequence, segment in batch:
+            sequence.cached = segment.end
+        complete = [sequence for sequence, segment in batch if segment.complete]
+        if not complete:
+            return []
+        likeliest = logits.max(-1)
+        tokens, finite = likeliest.indices.tolist(), likeliest.values.isfinite().tolist()
+        return [
+            (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else None)
+            for row, sequence in enumerate(complete)
+        ]
+
+    def _token(self, sequence: Sequence, logits: torch.Tensor, likeliest: int) -> int | None:
+        if sequence.sampler.plain:
+            return likeliest
+        with contextlib.suppress(RuntimeError, ValueError, IndexError):  # a sampler's trouble is its own request's
+            return sequence.sampler.pick(logits.float().cpu())
+        return None
+
+    def _despair(self, drawn: list[Drawn]) -> None:
+        """A broken device fails every step: a new process is what helps then."""
+        failed = bool(drawn) and all(token is None for _, token in drawn)
+        self._hopeless = self._hopeless + 1 if failed else 0
+        if self._hopeless >= _HOPELESS:
+            raise RuntimeError(f"{_HOPELESS} steps in a row failed for every request in them")
+
+    def _advance(self, sequence: Sequence, token: int | None) -> EngineOutput:
+        if token is None:
+            self._runner.wipe(sequence.slot)
+            return self._fail(sequence, "internal", "the model could not compute this request")
+        if token in sequence.request.eos_ids:
+            return self._finish(sequence, FinishReason.STOP)
+        sequence.tokens.append(token)
+        sequence.sampler.accept(token)
+        if sequence.sampler.done:
+            return self._finish(sequence, FinishReason.STOP, token)
+        if sequence.generated == sequence.request.max_tokens:
+            return self._finish(sequence, FinishReason.LENGTH, token)
+        return _output(sequence, (token,))
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, *tokens: int) -> EngineOutput:
+        self._scheduler.remove(sequence.request.request_id)
+        return _output(sequence, tokens, finish_reason=reason)
+
+    def _fail(self, sequence: Sequence, code: FaultCode, message: str) -> EngineOutput:
+        self._scheduler.remove(sequence.request.request_id)
+        return _output(sequence, (), error=EngineFault(code=code, message=message))
+
+    def _measure(self, seconds: float, tokens: int) -> None:
+        rate = tokens / max(seconds, 1e-6)
+        self._step_ms = _smooth(self._step_ms, seconds * 1e3)
+        self._tokens_per_s = _smooth(self._tokens_per_s, rate)
+
+
+def _smooth(average: float, value: float) -> float:
+    return value if average == 0 else average + _SMOOTHING * (value - average)
+
+
+def _output(
+    sequence: Sequence,
+    tokens: tuple[int, ...],
+    *,
+    finish_reason: FinishReason | None = None,
+    error: EngineFault | None = None,
+) -> EngineOutput:
+    return EngineOutput(
+        request_id=sequence.request.request_id,
+        token_ids=tokens,
+        finish_reason=finish_reason,
+        queue_ms=sequence.queue_ms,
+        error=error,
+    )

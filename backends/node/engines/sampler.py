@@ -1,0 +1,99 @@
+"""Draws the next token of one request from its logits: nobody else's request or random state has a say in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from hybrid_llm.backends.node.engines.grammar import Constraint
+from hybrid_llm.router.types import Sampling
+
+__all__ = ["Sampler"]
+
+_FIRST_LOOK = 256
+"""The nucleus is looked for among this many of the likeliest tokens before all are sorted."""
+
+
+class Sampler:
+    """The sampling settings of one request with their state: a random generator, the tokens seen, a grammar.
+
+    The order is that of transformers: penalty, grammar, temperature, top-k, top-p, min-p, draw. A draw takes one
+    uniform number, so the n-th token of a seed depends on the logits and the seed alone.
+    """
+
+    def __init__(
+        self, sampling: Sampling, *, vocab_size: int, prompt_ids: Iterable[int], constraint: Constraint | None = None
+    ) -> None:
+        self._sampling = sampling
+        self._constraint = constraint
+        self._seen: torch.Tensor | None = None
+        if sampling.repetition_penalty != 1.0:
+            self._seen = torch.zeros(vocab_size, dtype=torch.bool)
+            self._seen[list(prompt_ids)] = True
+        self._random = torch.Generator()
+        if sampling.temperature > 0 and sampling.seed is not None:
+            self._random.manual_seed(sampling.seed % 2**63)
+        elif sampling.temperature > 0:
+            self._random.seed()
+
+    @property
+    def plain(self) -> bool:
+        """Whether the next token is simply the likeliest."""
+        return self._sampling.temperature == 0 and self._seen is None and self._constraint is None
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer's grammar is complete and nothing can follow."""
+        return self._constraint is not None and self._constraint.done
+
+    def pick(self, logits: torch.Tensor) -> int:
+        """The next token, from *logits* of shape (vocab,) in float32 on the cpu; they are not kept."""
+        logits = self._penalised(logits)
+        if self._constraint is not None:
+            logits = self._constraint.masked(logits)
+        if self._sampling.temperature == 0:
+            return int(logits.argmax())
+        return self._draw(self._kept(logits))
+
+    def accept(self, token: int) -> None:
+        """Remember that *token* is part of the answer."""
+        if self._seen is not None:
+            self._seen[token] = True
+        if self._constraint is not None:
+            self._constraint.accept(token)
+
+    def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
+        if self._seen is None:
+            return logits
+        penalty = self._sampling.repetition_penalty
+        return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+    def _kept(self, logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities, not normalised, of the tokens that may be drawn."""
+        sampling = self._sampling
+        scores = (logits - logits.max()) / sampling.temperature
+        if 0 < sampling.top_k < len(scores):
+            scores = scores.masked_fill(scores < scores.topk(sampling.top_k).values[-1], -torch.inf)
+        probabilities = scores.softmax(-1)
+        if sampling.top_p < 1:
+            probabilities = torch.where(probabilities >= _nucleus_edge(probabilities, sampling.top_p), probabilities, 0)
+        if sampling.min_p > 0:
+            probabilities = torch.where(probabilities >= sampling.min_p * probabilities.max(), probabilities, 0)
+        return probabilities
+
+    def _draw(self, probabilities: torch.Tensor) -> int:
+        cumulative = probabilities.double().cumsum(-1)
+        point = torch.rand(1, generator=self._random, dtype=torch.float64) * cumulative[-1]
+        return min(int(torch.searchsorted(cumulative, point, right=True)), len(cumulative) - 1)
+
+
+def _nucleus_edge(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The smallest probability inside the nucleus: the likeliest tokens that together reach *top_p*."""
+    for look in (min(_FIRST_LOOK, len(probabilities)), len(probabilities)):
+        likeliest = probabilities.topk(look).values
+        before = likeliest.cumsum(-1) - likeliest
+        inside = int((before < top_p).sum())
+        if inside < look:
+            break
+    return likeliest[max(inside, 1) - 1]

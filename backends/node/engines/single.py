@@ -1,0 +1,40 @@
+"""One request at a time through the model's own cache: for architectures that the packed loop does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hybrid_llm.backends.node.engines.packed import UnsupportedModel
+from hybrid_llm.backends.node.engines.sequence import Segment
+
+__all__ = ["SingleRunner"]
+
+
+class SingleRunner:
+    """Reads the segments of one slot, whole prompts at once, with whatever cache the model makes for itself."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._cache: Any = None
+
+    def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Logits of shape (1, vocab). *segments* is a single complete one."""
+        (segment,) = segments
+        if segment.start == 0:
+            self._cache = None
+        with torch.inference_mode():
+            ids = torch.tensor([segment.ids], dtype=torch.long, device=self._model.device)
+            output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        self._cache = getattr(output, "past_key_values", None)
+        if self._cache is None:
+            raise UnsupportedModel("the model keeps no past_key_values")
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def wipe(self, slot: int) -> None:
+        """Forget what *slot* holds."""
+        del slot
+        self._cache = None

@@ -1,0 +1,188 @@
+"""How front and engine process talk: frames of JSON over a pair of pipes. Records to bytes and back; no I/O, no state.
+
+Front to engine: a `Start`, then `EngineRequest` and `Abort`. Engine to front: `Progress` while it loads, `Ready` or
+`Refused`, then one `Step` for each step that has news.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from hybrid_llm.backends.node.engine import (
+    EngineConfig,
+    EngineFault,
+    EngineInfo,
+    EngineLoad,
+    EngineOutput,
+    EngineRequest,
+)
+from hybrid_llm.router.types import FinishReason, Sampling
+
+__all__ = [
+    "HEADER",
+    "Abort",
+    "FromEngine",
+    "Progress",
+    "Ready",
+    "Refused",
+    "Start",
+    "Step",
+    "ToEngine",
+    "decode",
+    "encode",
+]
+
+HEADER = struct.Struct(">I")
+"""Comes before each frame: its length in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Load this."""
+
+    config: EngineConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Give this request up."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the engine is loading now."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine takes requests."""
+
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine cannot start: the message and path of a `ConfigError`."""
+
+    message: str
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What came of one step."""
+
+    outputs: tuple[EngineOutput, ...]
+    load: EngineLoad
+
+
+ToEngine = Start | EngineRequest | Abort
+FromEngine = Progress | Ready | Refused | Step
+Message = ToEngine | FromEngine
+
+
+def encode(message: Message) -> bytes:
+    """A frame with its header.
+
+    Raises:
+        TypeError, ValueError: a field of the message has no form in JSON.
+    """
+    fields = _WRITERS[type(message)](message)
+    body = json.dumps([type(message).__name__, *fields], separators=(",", ":"), check_circular=False).encode()
+    return HEADER.pack(len(body)) + body
+
+
+def decode(body: bytes) -> Message:
+    """The message of a frame without its header."""
+    kind, *fields = json.loads(body)
+    return _READERS[kind](fields)
+
+
+def _write_start(message: Start) -> list[Any]:
+    return [{**asdict(message.config), "model": str(message.config.model)}]
+
+
+def _read_start(fields: list[Any]) -> Start:
+    return Start(EngineConfig(**{**fields[0], "model": Path(fields[0]["model"])}))
+
+
+def _write_request(message: EngineRequest) -> list[Any]:
+    sampling = {**asdict(message.sampling), "stop": ()}
+    return [
+        message.request_id,
+        message.prompt_ids,
+        message.max_tokens,
+        sampling,
+        list(message.eos_ids),
+        message.expires,
+        message.output_schema,
+    ]
+
+
+def _read_request(fields: list[Any]) -> EngineRequest:
+    request_id, prompt_ids, max_tokens, sampling, eos_ids, expires, output_schema = fields
+    return EngineRequest(
+        request_id=request_id,
+        prompt_ids=tuple(prompt_ids),
+        max_tokens=max_tokens,
+        sampling=Sampling(**{**sampling, "stop": ()}),
+        eos_ids=frozenset(eos_ids),
+        expires=expires,
+        output_schema=output_schema,
+    )
+
+
+def _write_step(message: Step) -> list[Any]:
+    return [[_output_fields(output) for output in message.outputs], astuple(message.load)]
+
+
+def _output_fields(output: EngineOutput) -> list[Any]:
+    error = None if output.error is None else [output.error.code, output.error.message]
+    return [output.request_id, output.token_ids, output.finish_reason, round(output.queue_ms, 3), error]
+
+
+def _read_step(fields: list[Any]) -> Step:
+    outputs, load = fields
+    return Step(tuple(_read_output(*output) for output in outputs), EngineLoad(**dict(zip(_LOAD, load, strict=True))))
+
+
+def _read_output(
+    request_id: str, token_ids: list[int], finish_reason: str | None, queue_ms: float, error: list[Any] | None
+) -> EngineOutput:
+    return EngineOutput(
+        request_id=request_id,
+        token_ids=tuple(token_ids),
+        finish_reason=None if finish_reason is None else FinishReason(finish_reason),
+        queue_ms=queue_ms,
+        error=None if error is None else EngineFault(code=error[0], message=error[1]),
+    )
+
+
+_LOAD = tuple(EngineLoad.__dataclass_fields__)
+_WRITERS: dict[type, Callable[[Any], list[Any]]] = {
+    Start: _write_start,
+    EngineRequest: _write_request,
+    Abort: lambda message: [message.request_id],
+    Progress: lambda message: [message.phase],
+    Ready: lambda message: [asdict(message.info)],
+    Refused: lambda message: [message.message, message.path],
+    Step: _write_step,
+}
+_READERS: dict[str, Callable[[list[Any]], Message]] = {
+    "Start": _read_start,
+    "EngineRequest": _read_request,
+    "Abort": lambda fields: Abort(*fields),
+    "Progress": lambda fields: Progress(*fields),
+    "Ready": lambda fields: Ready(EngineInfo(**fields[0])),
+    "Refused": lambda fields: Refused(*fields),
+    "Step": _read_step,
+}

@@ -1,0 +1,262 @@
+"""The engine among bad requests, full queues, deadlines and failing models: only what is bad ends badly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
+from hybrid_llm.backends.node.engines.load import load_engine
+from hybrid_llm.backends.node.engines.loop import LoopEngine
+from hybrid_llm.backends.node.engines.scheduler import Scheduler
+from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.types import FinishReason, Sampling
+
+POISON = {
+    "empty prompt": {"prompt_ids": ()},
+    "id above the vocabulary": {"prompt_ids": (1, 211)},
+    "negative id": {"prompt_ids": (-1,)},
+    "id that is no number": {"prompt_ids": ("1",)},
+    "id that is a bool": {"prompt_ids": (True,)},
+    "end id above the vocabulary": {"eos_ids": frozenset({999})},
+    "no tokens wanted": {"max_tokens": 0},
+    "negative max_tokens": {"max_tokens": -5},
+    "absurd max_tokens": {"max_tokens": 10**18},
+    "max_tokens that is a float": {"max_tokens": 1.5},
+    "prompt larger than the window": {"prompt_ids": (1,) * 300},
+    "NaN deadline": {"expires": math.nan},
+    "NaN temperature": {"sampling": Sampling(temperature=math.nan)},
+    "negative temperature": {"sampling": Sampling(temperature=-1.0)},
+    "infinite temperature": {"sampling": Sampling(temperature=math.inf)},
+    "top_p of 0": {"sampling": Sampling(top_p=0.0)},
+    "NaN top_p": {"sampling": Sampling(top_p=math.nan)},
+    "negative top_k": {"sampling": Sampling(top_k=-1)},
+    "min_p above 1": {"sampling": Sampling(min_p=1.5)},
+    "penalty of 0": {"sampling": Sampling(repetition_penalty=0.0)},
+    "temperature that is a text": {"sampling": Sampling(temperature="hot")},
+    "seed that is a float": {"sampling": Sampling(temperature=1.0, seed=1.5)},
+    "schema without a tokenizer": {"output_schema": "{}"},
+}
+
+
+@pytest.fixture(scope="module")
+def engine(model_folder):
+    return load_engine(
+        EngineConfig(model=model_folder("llama"), max_slots=3, prefill_budget=16, max_waiting=8, threads=1)
+    )
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_a_poison_request_fails_alone(poison, engine, make_request, run, expected, model_folder):
+    good, bad = make_request(range(10), 6), dataclasses.replace(make_request(), **POISON[poison])
+    answers = run(engine, [good, bad])
+    assert answers.error(bad) == "rejected"
+    assert answers.tokens[bad.request_id] == []
+    assert answers.tokens[good.request_id] == expected(model_folder("llama"), good)
+
+
+def test_a_second_request_of_the_same_id_is_rejected(engine, make_request):
+    request = make_request(max_tokens=4)
+    engine.submit(request)
+    engine.submit(request)
+    assert [output.error.code for output in engine.step() if output.error] == ["rejected"]
+    while not engine.idle:
+        engine.step()
+
+
+def test_more_than_slots_and_queue_hold_is_overloaded(engine, make_request, run):
+    requests = [make_request(max_tokens=2) for _ in range(3 + 8 + 2)]
+    answers = run(engine, requests)
+    assert [answers.error(request) for request in requests] == [None] * 11 + ["overloaded"] * 2
+
+
+def test_an_abort_frees_the_slot_in_the_next_step(engine, make_request):
+    long = [make_request(range(5), 200) for _ in range(3)]
+    waiting = make_request(range(5), 2)
+    for request in (*long, waiting):
+        engine.submit(request)
+    engine.step()
+    assert (engine.load().active, engine.load().waiting) == (3, 1)
+    engine.abort(long[1].request_id)
+    assert {output.request_id for output in engine.step()} >= {waiting.request_id}
+    for request in long:
+        engine.abort(request.request_id)
+    engine.abort("never heard of")
+    outputs = []
+    while not engine.idle:
+        outputs += engine.step()
+    assert {output.request_id for output in outputs} <= {waiting.request_id}
+    assert engine.load().kv_tokens_used == 0
+
+
+def test_deadlines_end_running_and_waiting_requests(engine, make_request, run):
+    soon = time.monotonic() + 0.05
+    running = [make_request(range(5), 250, expires=soon) for _ in range(3)]
+    waiting = make_request(range(5), 5, expires=soon - 1)
+    answers = run(engine, [*running, waiting])
+    assert [answers.error(request) for request in (*running, waiting)] == ["deadline"] * 4
+    assert answers.tokens[waiting.request_id] == []
+
+
+def test_the_time_in_the_queue_is_told(engine, make_request, run):
+    requests = [make_request(range(5), 30) for _ in range(4)]
+    answers = run(engine, requests)
+    first, last = (answers.ends[request.request_id].queue_ms for request in (requests[0], requests[-1]))
+    assert 0 <= first < last
+
+
+def test_length_is_reached_exactly_at_the_end_of_the_window(engine, make_request, run):
+    request = make_request(range(200), 56)
+    answers = run(engine, [request])
+    assert len(answers.tokens[request.request_id]) == 56
+    assert answers.ends[request.request_id].finish_reason is FinishReason.LENGTH
+
+
+class Failing:
+    """A runner that raises, or gives NaN, when it reads certain tokens; else the next token is the last one + 1."""
+
+    def __init__(self) -> None:
+        self.wiped: list[int] = []
+
+    def forward(self, segments):
+        logits = torch.zeros(0, 50)
+        for segment in segments:
+            if 13 in segment.ids:
+                raise RuntimeError("this model does not like 13")
+            row = torch.zeros(1, 50)
+            row[0, (segment.ids[-1] + 1) % 50] = math.nan if 14 in segment.ids else 1.0
+            logits = torch.cat([logits, row]) if segment.complete else logits
+        return logits
+
+    def wipe(self, slot: int) -> None:
+        self.wiped.append(slot)
+
+
+def test_a_step_that_raises_fails_only_the_request_that_makes_it_raise(make_request, run):
+    info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=4)
+    runner = Failing()
+    engine = LoopEngine(runner, info, Scheduler(slots=4, prefill_budget=64, max_waiting=8))
+    good, late = make_request([1, 2], 5), make_request([20], 5)
+    raises, nan, reaches = make_request([1, 13], 5), make_request([14], 5), make_request([10], 8)
+    answers = run(engine, [good, raises, nan, reaches, late])
+    assert answers.tokens[good.request_id] == [3, 4, 5, 6, 7]
+    assert answers.tokens[late.request_id] == [21, 22, 23, 24, 25]
+    assert answers.tokens[reaches.request_id] == [11, 12, 13]
+    assert [answers.error(request) for request in (raises, nan, reaches)] == ["internal"] * 3
+    assert len(runner.wiped) == 3
+
+
+def test_an_engine_that_fails_at_everybody_gives_itself_up(make_request, run):
+    info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=2)
+    engine = LoopEngine(Failing(), info, Scheduler(slots=2, prefill_budget=64, max_waiting=64))
+    with pytest.raises(RuntimeError, match="every request"):
+        run(engine, [make_request([13], 5) for _ in range(30)])
+
+
+def test_an_answer_follows_its_schema(demo_model, make_request, run):
+    engine = load_engine(EngineConfig(model=demo_model, max_slots=2, threads=1))
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}, "ok": {"type": "boolean"}},
+        "required": ["n", "ok"],
+        "additionalProperties": False,
+    }
+    fields = {"eos_ids": frozenset({5}), "sampling": Sampling(temperature=1.0, seed=3)}
+    request = make_request(range(20, 40), 60, output_schema=json.dumps(schema), **fields)
+    broken = make_request(range(20, 40), 60, output_schema='{"type": "no such type"}', **fields)
+    answers = run(engine, [request, broken, make_request(range(30, 50), 10)])
+    tokenizers = pytest.importorskip("tokenizers")
+    text = tokenizers.Tokenizer.from_file(str(demo_model / "tokenizer.json")).decode(answers.tokens[request.request_id])
+    assert json.loads(text).keys() == {"n", "ok"}
+    assert answers.ends[request.request_id].finish_reason is FinishReason.STOP
+    assert answers.error(broken) == "rejected"
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def half_written(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def no_config(folder):
+    (folder / "config.json").unlink()
+
+
+def broken_config(folder):
+    (folder / "config.json").write_text("{", encoding="utf-8")
+
+
+def unknown_architecture(folder):
+    (folder / "config.json").write_text('{"model_type": "from-the-future"}', encoding="utf-8")
+
+
+def other_shape(folder):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 5}), encoding="utf-8")
+
+
+def missing_shard(folder):
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (no_weights, "no weights"),
+        (half_written, "cut off"),
+        (no_config, "config.json is missing"),
+        (broken_config, "config.json cannot be read"),
+        (unknown_architecture, "from-the-future"),
+        (other_shape, "do not belong together"),
+        (missing_shard, "missing or cut off"),
+    ],
+)
+def test_a_broken_model_folder_is_refused_with_the_remedy(harm, says, model_folder, tmp_path):
+    folder = copy_of(model_folder("llama"), tmp_path / "model")
+    harm(folder)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_engine(EngineConfig(model=folder))
+    assert caught.value.path is not None
+    assert str(folder) in caught.value.path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_slots": 0},
+        {"prefill_budget": 0},
+        {"threads": -1},
+        {"kv_tokens": 40},
+        {"device": "nonsense"},
+        {"engine": "v8"},
+    ],
+)
+def test_an_impossible_option_is_refused(options, model_folder):
+    with pytest.raises(ConfigError):
+        load_engine(EngineConfig(model=model_folder("llama"), **options))
+
+
+def test_the_kv_budget_bounds_the_window(model_folder, make_request, run):
+    engine = load_engine(EngineConfig(model=model_folder("llama"), max_slots=2, kv_tokens=128, threads=1))
+    assert engine.info.context_window == 64
+    assert engine.load().kv_tokens_total == 128
+    fits, too_long = make_request(range(40), 24), make_request(range(40), 25)
+    answers = run(engine, [fits, too_long])
+    assert (answers.error(fits), answers.error(too_long)) == (None, "rejected")

@@ -1,0 +1,82 @@
+"""Records survive the pipe between front and engine, whatever they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_llm.backends.node.engine import (
+    EngineConfig,
+    EngineFault,
+    EngineInfo,
+    EngineLoad,
+    EngineOutput,
+    EngineRequest,
+)
+from hybrid_llm.backends.node.pipe import HEADER, Abort, Progress, Ready, Refused, Start, Step, decode, encode
+from hybrid_llm.router.types import FinishReason, Sampling
+
+floats = st.floats(allow_nan=False)
+text = st.text(st.characters(exclude_categories=[]))
+samplings = st.builds(
+    Sampling,
+    temperature=floats,
+    top_p=floats,
+    top_k=st.integers(),
+    min_p=floats,
+    repetition_penalty=floats,
+    seed=st.none() | st.integers(),
+)
+requests = st.builds(
+    EngineRequest,
+    request_id=text,
+    prompt_ids=st.lists(st.integers()).map(tuple),
+    max_tokens=st.integers(),
+    sampling=samplings,
+    eos_ids=st.frozensets(st.integers()),
+    expires=floats,
+    output_schema=st.none() | text,
+)
+faults = st.builds(EngineFault, code=st.sampled_from(["rejected", "overloaded", "deadline", "internal"]), message=text)
+outputs = st.builds(
+    EngineOutput,
+    request_id=text,
+    token_ids=st.lists(st.integers()).map(tuple),
+    finish_reason=st.none() | st.sampled_from(FinishReason),
+    queue_ms=st.integers(0, 10**6).map(float),
+    error=st.none() | faults,
+)
+loads = st.builds(EngineLoad, active=st.integers(), tokens_per_s=floats, step_ms=floats)
+infos = st.builds(
+    EngineInfo,
+    engine=text,
+    model=text,
+    architecture=text,
+    vocab_size=st.integers(),
+    context_window=st.integers(),
+    slots=st.integers(),
+)
+messages = st.one_of(
+    requests,
+    st.builds(Abort, text),
+    st.builds(Progress, text),
+    st.builds(Ready, infos),
+    st.builds(Refused, text, st.none() | text),
+    st.builds(Step, st.lists(outputs).map(tuple), loads),
+    st.builds(Start, st.builds(EngineConfig, model=st.just(Path("/models/one")), max_slots=st.integers())),
+)
+
+
+@given(messages)
+def test_a_message_comes_out_as_it_went_in(message):
+    frame = encode(message)
+    assert HEADER.unpack(frame[: HEADER.size])[0] == len(frame) - HEADER.size
+    assert decode(frame[HEADER.size :]) == message
+
+
+@given(requests)
+def test_a_request_shows_no_prompt_in_its_repr(request):
+    assert "prompt_ids" not in repr(request)
+    assert "output_schema" not in repr(request)

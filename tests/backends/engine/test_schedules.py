@@ -1,0 +1,141 @@
+"""Under any order of arrivals and aborts every request ends once, within slots and budget, with its own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo, EngineOutput, EngineRequest
+from hybrid_llm.backends.node.engines.load import load_engine
+from hybrid_llm.backends.node.engines.loop import LoopEngine
+from hybrid_llm.backends.node.engines.scheduler import Scheduler
+
+SLOTS, CAPACITY, BUDGET, WAITING, VOCAB = 3, 48, 7, 4, 31
+
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 40), st.integers(1, 12)),
+        st.tuples(st.just("abort"), st.integers(0, 20), st.just(0)),
+        st.tuples(st.just("step"), st.integers(1, 4), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+class Tape:
+    """A runner whose next token depends on everything in the slot, and that checks what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.slots: dict[int, list[int]] = {slot: [] for slot in range(SLOTS)}
+
+    def forward(self, segments):
+        assert len({segment.slot for segment in segments}) == len(segments) <= SLOTS
+        assert sum(len(segment.ids) for segment in segments) <= BUDGET + SLOTS
+        rows = []
+        for segment in segments:
+            assert segment.end <= CAPACITY
+            kept = self.slots[segment.slot][: segment.start]
+            assert len(kept) == segment.start, "reads on from what is not in the cache"
+            self.slots[segment.slot] = kept + segment.ids
+            if segment.complete:
+                rows.append(torch.nn.functional.one_hot(torch.tensor(answer(self.slots[segment.slot])), VOCAB).float())
+        return torch.stack(rows) if rows else torch.zeros(0, VOCAB)
+
+    def wipe(self, slot: int) -> None:
+        raise AssertionError("nothing fails here")
+
+
+def answer(tokens: list[int]) -> int:
+    return hash(tuple(tokens)) % VOCAB
+
+
+def alone(prompt: tuple[int, ...], most: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(most):
+        tokens.append(answer(tokens))
+    return tokens[len(prompt) :]
+
+
+@given(events=events)
+@settings(max_examples=200, deadline=None)
+def test_every_request_ends_exactly_once_with_the_answer_it_gets_alone(events):
+    info = EngineInfo(
+        engine="tape", model="m", architecture="a", vocab_size=VOCAB, context_window=CAPACITY, slots=SLOTS
+    )
+    engine = LoopEngine(Tape(), info, Scheduler(slots=SLOTS, prefill_budget=BUDGET, max_waiting=WAITING))
+    check(engine, events, alone)
+
+
+class Trial:
+    """Plays events to an engine, and holds every output against what must never happen."""
+
+    def __init__(self, engine: LoopEngine) -> None:
+        self.engine = engine
+        self.submitted: dict[str, EngineRequest] = {}
+        self.finished: dict[str, list[int]] = {}
+        self.tokens: dict[str, list[int]] = {}
+        self.given_up: set[str] = set()
+
+    def play(self, kind: str, first: int, second: int) -> None:
+        if kind == "submit":
+            self.submit(first, second)
+        elif kind == "step":
+            for _ in range(first):
+                self.step()
+        elif str(first) in self.submitted.keys() - self.finished.keys():
+            self.engine.abort(str(first))
+            self.given_up.add(str(first))
+
+    def submit(self, length: int, most: int) -> None:
+        prompt = tuple((length * 7 + index * 3) % self.engine.info.vocab_size for index in range(length))
+        request = EngineRequest(request_id=str(len(self.submitted)), prompt_ids=prompt, max_tokens=most)
+        self.submitted[request.request_id] = request
+        self.engine.submit(request)
+
+    def step(self) -> None:
+        for output in self.engine.step():
+            self.hear(output)
+        load = self.engine.load()
+        assert load.active <= load.slots
+        assert load.kv_tokens_used <= load.kv_tokens_total
+
+    def hear(self, output: EngineOutput) -> None:
+        assert output.request_id not in self.finished.keys() | self.given_up
+        self.tokens.setdefault(output.request_id, []).extend(output.token_ids)
+        if output.error is not None:
+            assert output.error.code in {"rejected", "overloaded"}
+            self.given_up.add(output.request_id)
+        elif output.last:
+            self.finished[output.request_id] = self.tokens[output.request_id]
+
+
+def check(engine: LoopEngine, events: list[tuple[str, int, int]], alone: Callable[..., list[int]]) -> None:
+    trial = Trial(engine)
+    for event in events:
+        trial.play(*event)
+    while not engine.idle:
+        trial.step()
+    assert trial.finished.keys() | trial.given_up == trial.submitted.keys()
+    for request_id, tokens in trial.finished.items():
+        request = trial.submitted[request_id]
+        assert tokens == alone(request.prompt_ids, request.max_tokens)
+
+
+@given(events=events)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_real_model_answers_under_any_schedule_as_it_does_alone(events, model_folder, expected):
+    check(engine_of(model_folder("llama")), events, lambda ids, most: single(expected, model_folder, ids, most))
+
+
+@cache
+def engine_of(folder):
+    return load_engine(EngineConfig(model=folder, max_slots=SLOTS, prefill_budget=BUDGET, max_waiting=64, threads=1))
+
+
+@cache
+def single(expected, model_folder, ids, most):
+    return expected(model_folder("llama"), EngineRequest(request_id="alone", prompt_ids=ids, max_tokens=most))
