@@ -1,0 +1,6 @@
+"""The client of a cloud node: gRPC over mutual TLS."""
+
+from hybrid_llm.backends.cloud.backend import CloudBackend
+from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
+
+__all__ = ["CloudBackend", "CloudConfig", "NodeDescription"]

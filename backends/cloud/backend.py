@@ -1,0 +1,245 @@
+"""The cloud as a backend: sends what is cleared for it to one node over mutual TLS, and nothing else to anyone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+
+from hybrid_llm.backends.base import Capabilities, estimate_tokens
+from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
+from hybrid_llm.backends.cloud.connection import Connection, Link
+from hybrid_llm.backends.cloud.exchange import METADATA, Exchange, Observed
+from hybrid_llm.backends.transport.status import Metadata, has_detail
+from hybrid_llm.backends.transport.wire import PROTOCOL
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.router.clearance import Cleared, require_clearance
+from hybrid_llm.router.errors import ProtocolMismatch
+from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.types import Chunk, Location, Request
+
+__all__ = ["CloudBackend"]
+
+_DIAGNOSIS_S = 2.0
+"""Longest that finding out why a node is gone may take, seconds."""
+
+
+class CloudBackend:
+    """One cloud node. Nothing is opened before the first call or `probe`.
+
+    Raises:
+        ConfigError: the target is not HOST:PORT, or the certificate files do not fit together.
+    """
+
+    def __init__(self, config: CloudConfig) -> None:
+        self._config = config
+        self._connection = Connection(config)
+        self._observed = Observed(context_window=config.context_window)
+        self._capabilities = Capabilities(model="", context_window=config.context_window, output_schema=True)
+
+    @property
+    def name(self) -> str:
+        """The name that policies use."""
+        return self._config.name
+
+    @property
+    def location(self) -> Location:
+        """Always the cloud."""
+        return Location.CLOUD
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
+        known = self._capabilities
+        window = self._config.context_window or self._observed.context_window
+        return Capabilities(
+            model=known.model, context_window=window, output_schema=known.output_schema, tools=known.tools
+        )
+
+    def state(self) -> BackendState:
+        """What the calls so far have shown; no I/O."""
+        active, queue, load = self._observed.load()
+        closed = self._connection.closed
+        return BackendState(
+            name=self.name,
+            location=Location.CLOUD,
+            ready=not closed,
+            reason="closed" if closed else "",
+            active=active,
+            queue=queue,
+            load=load,
+            context_window=self._config.context_window or self._observed.context_window,
+            rtt_ms=self._observed.rtt_ms,
+        )
+
+    def count_tokens(self, request: Request) -> int:
+        """Estimate the tokens of the prompt: the tokenizer is on the node."""
+        return estimate_tokens(request)
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        """Answer in pieces; closing the generator stops the generation on the node.
+
+        Raises:
+            PrivacyViolation: the clearance does not cover the cloud; nothing was sent.
+            BackendError, SecurityError: see `hybrid_llm.router.errors`.
+        """
+        request = require_clearance(cleared, Location.CLOUD)
+        exchange = self._exchange(request)
+        message = exchange.message()
+        link = self._connection.link(exchange.remaining())
+        exchange.start(warm=link.warm)
+        call = link.stub.Generate(message, timeout=exchange.remaining(), metadata=METADATA)
+        with self._running(call.cancel):
+            try:
+                for piece in call:
+                    yield exchange.take(piece)
+                self._complete(exchange, link, _pairs(call.trailing_metadata()))
+            except grpc.RpcError:
+                raise self._failed(exchange, call.code(), call.details(), _pairs(call.trailing_metadata())) from None
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        """Do as `stream` does, without blocking the event loop."""
+        request = require_clearance(cleared, Location.CLOUD)
+        exchange = self._exchange(request)
+        message = exchange.message()
+        link = await self._connection.alink(exchange.remaining())
+        exchange.start(warm=link.warm)
+        call = link.stub.Generate(message, timeout=exchange.remaining(), metadata=METADATA)
+        with self._running(call.cancel, asyncio.get_running_loop()):
+            try:
+                async for piece in call:
+                    yield exchange.take(piece)
+                self._complete(exchange, link, await _trailing(call))
+            except (grpc.RpcError, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                    raise
+                # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
+                facts = (await call.code(), await call.details(), await _trailing(call))
+                raise await asyncio.to_thread(self._failed, exchange, *facts) from None
+
+    def probe(self, *, timeout: float = 5.0) -> NodeDescription:
+        """Ask the node what it is, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
+
+        Raises:
+            ProtocolMismatch: it speaks another version of the protocol.
+            BackendError, SecurityError: it cannot be reached, or is not to be trusted.
+        """
+        link = self._connection.link(timeout)
+        try:
+            # The first connects, so that the second measures the way alone.
+            link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
+            started, wall = time.perf_counter(), time.time()
+            told = link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            raise self._failed(
+                self._exchange(), error.code(), error.details(), _pairs(error.trailing_metadata())
+            ) from None
+        rtt_ms = (time.perf_counter() - started) * 1000
+        link.warm = True
+        self._learn(told, rtt_ms)
+        return describe(told, rtt_ms=rtt_ms, asked=wall)
+
+    def close(self) -> None:
+        """End running calls with `BackendUnavailable`; further ones end the same way."""
+        self._connection.close()
+
+    async def aclose(self) -> None:
+        """Do as `close` does, and close the running event loop's channel."""
+        await self._connection.aclose()
+
+    def _exchange(self, request: Request | None = None) -> Exchange:
+        limit = self._config.max_message_bytes
+        return Exchange(request or Request(messages=()), backend=self.name, observed=self._observed, limit=limit)
+
+    @contextmanager
+    def _running(
+        self, cancel: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
+    ) -> Generator[None, None, None]:
+        """Cancel the call when its consumer leaves: gRPC alone would let the node go on generating."""
+        elsewhere = cancel if loop is None else partial(loop.call_soon_threadsafe, cancel)
+        self._observed.begin()
+        self._connection.hold(elsewhere)
+        try:
+            yield
+        finally:
+            cancel()
+            self._connection.release(elsewhere)
+            self._observed.end()
+
+    def _complete(self, exchange: Exchange, link: Link, trailing: Metadata) -> None:
+        link.warm = True
+        exchange.settle(trailing)
+        exchange.finish()
+
+    def _failed(self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata) -> Exception:
+        """Return the error of a call that failed; a node that is not there is looked at once, to say why."""
+        if self._connection.closed:
+            return exchange.closed()
+        exchange.settle(trailing)
+        error = exchange.failure(code, message or "", trailing)
+        if code is grpc.StatusCode.UNAVAILABLE and not has_detail(trailing):
+            self._connection.drop()
+            left = min(exchange.left(), _DIAGNOSIS_S)
+            if not exchange.received_tokens and left > 0:
+                return self._connection.diagnose(left) or error
+        return error
+
+    def _learn(self, told: pb.NodeDescription, rtt_ms: float) -> None:
+        if told.protocol != PROTOCOL:
+            text = (
+                f"{self.name} speaks version {told.protocol} of the protocol, we speak {PROTOCOL}: update the older one"
+            )
+            raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=told.protocol)
+        self._observed.take_load(told.load)
+        self._observed.take_rtt(rtt_ms, warm=True)
+        self._observed.context_window = told.context_window
+        self._capabilities = Capabilities(
+            model=told.model,
+            context_window=told.context_window,
+            output_schema=told.output_schema,
+            tools=told.tools,
+        )
+
+
+async def _trailing(call: Any) -> Metadata:
+    return _pairs(await call.trailing_metadata())
+
+
+def _pairs(metadata: Any) -> Metadata:
+    """Metadata as pairs; gRPC's sync and asyncio calls have types of their own for it."""
+    return tuple((key, value) for key, value in metadata or ())
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the task that is running, rather than the call that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def describe(told: pb.NodeDescription, *, rtt_ms: float, asked: float) -> NodeDescription:
+    """Return what a node told as a record; *asked* is the wall clock when the question went out, in seconds."""
+    return NodeDescription(
+        protocol=told.protocol,
+        version=told.version,
+        model=told.model,
+        engine=told.engine,
+        device=told.device,
+        context_window=told.context_window,
+        output_schema=told.output_schema,
+        tools=told.tools,
+        ready=told.ready,
+        reason=told.reason,
+        active=told.load.active,
+        queue=told.load.queue,
+        slots=told.load.slots,
+        clock_skew_s=told.server_time_ms / 1000 - (asked + rtt_ms / 2000),
+        rtt_ms=rtt_ms,
+        tls_version=told.tls_version,
+        tls_group=told.tls_group,
+        identity=told.identity,
+    )

@@ -1,0 +1,164 @@
+"""Opens and keeps the channels to one node: one for threads, one for each event loop, none before the first call."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.transport.certificates import inspect
+from hybrid_llm.backends.transport.channel import aio_channel, client_credentials, client_options, sync_channel
+from hybrid_llm.backends.transport.checks import check_dates, check_files
+from hybrid_llm.backends.transport.handshake import Endpoint, shake_hands
+from hybrid_llm.backends.transport.watch import FileWatch
+from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
+from hybrid_llm.router.errors import AuthenticationFailed, BackendUnavailable, ConfigError, HybridLLMError
+
+__all__ = ["Connection", "Link"]
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """An open channel. *warm*: it has answered before."""
+
+    channel: Any
+    stub: HybridLLMStub
+    warm: bool = False
+
+    @classmethod
+    def over(cls, channel: Any) -> Link:
+        """Make the calls that go over *channel*."""
+        return cls(channel, HybridLLMStub(channel))  # type: ignore[no-untyped-call]
+
+
+class Connection:
+    """The way to one node. A link that failed, or whose certificates were replaced, is dropped and opened anew.
+
+    A dropped channel is not closed: calls that are under way on it end in peace, then it goes.
+    """
+
+    def __init__(self, config: CloudConfig) -> None:
+        self._config = config
+        self._endpoint = Endpoint.parse(config.target, config.server_name)
+        check_files(config.tls, "client")
+        self._watch = FileWatch(config.tls)
+        self._lock = threading.Lock()
+        self._sync: Link | None = None
+        self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
+        self._cancels: set[Callable[[], object]] = set()
+        self.closed = False
+
+    def link(self, timeout: float) -> Link:
+        """Return the channel for threads, opened if need be within *timeout* seconds; errors as `prove` has."""
+        self._check_open()
+        with self._lock:
+            if self._sync is not None:
+                return self._sync
+        self.prove(timeout)
+        with self._lock:
+            if self._sync is None:
+                channel = sync_channel(self._config.target, client_credentials(self._config.tls), self._options())
+                self._sync = Link.over(channel)
+            return self._sync
+
+    async def alink(self, timeout: float) -> Link:
+        """Return the channel of the running event loop, as `link` does."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if (known := self._aio.get(loop)) is not None:
+                return known
+        await self._aprove(timeout)
+        with self._lock:
+            if (known := self._aio.get(loop)) is not None:
+                return known
+            channel = aio_channel(self._config.target, client_credentials(self._config.tls), self._options())
+            self._aio[loop] = link = Link.over(channel)
+            return link
+
+    def prove(self, timeout: float) -> None:
+        """Make sure that the node can be reached and trusted, and trusts us, without sending it anything.
+
+        Raises:
+            BackendUnavailable, UntrustedPeer: see `shake_hands`.
+            AuthenticationFailed: the node does not take our certificate, or it is expired or cannot be read.
+        """
+        name, files = self._config.name, self._config.tls
+        try:
+            check_dates(inspect(files.cert), files)
+            shake_hands(self._endpoint, files, timeout=min(timeout, self._config.connect_timeout), backend=name)
+        except ConfigError as error:
+            raise AuthenticationFailed(str(error), backend=name) from error
+
+    def diagnose(self, timeout: float) -> HybridLLMError | None:
+        """Say why the node cannot be reached or trusted; None when it can."""
+        try:
+            self.prove(timeout)
+        except HybridLLMError as error:
+            return error
+        return None
+
+    def drop(self) -> None:
+        """Forget the channels, so that the next call opens a new one."""
+        with self._lock:
+            self._sync = None
+            self._aio.clear()
+
+    def hold(self, cancel: Callable[[], object]) -> None:
+        """Remember how to cancel a call that begins; once closed, it is cancelled at once."""
+        with self._lock:
+            self._cancels.add(cancel)
+        if self.closed:
+            cancel()
+
+    def release(self, cancel: Callable[[], object]) -> None:
+        """Forget a call that is over."""
+        with self._lock:
+            self._cancels.discard(cancel)
+
+    def close(self) -> None:
+        """Cancel every call and open none again."""
+        with self._lock:
+            self.closed = True
+            cancels, self._cancels = self._cancels, set()
+            link, self._sync = self._sync, None
+        for cancel in cancels:
+            cancel()
+        if link is not None:
+            link.channel.close()
+
+    async def aclose(self) -> None:
+        """Do as `close`, and close the running event loop's channel as well."""
+        self.close()
+        with self._lock:
+            link = self._aio.pop(asyncio.get_running_loop(), None)
+        if link is not None:
+            await link.channel.close()
+
+    async def _aprove(self, timeout: float) -> None:
+        """Do as `prove` in a thread; a name that takes its time to resolve does not hold up the caller."""
+        try:
+            await asyncio.wait_for(asyncio.to_thread(self.prove, timeout), timeout)
+        except TimeoutError:
+            name = self._config.name
+            raise BackendUnavailable(f"{name} could not be reached within {timeout:.1f} s", backend=name) from None
+
+    def _check_open(self) -> None:
+        """Raise once closed; otherwise see to it that replaced certificates are used."""
+        if self.closed:
+            raise BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
+        with self._lock:
+            changed = self._watch.changed()
+        if changed:
+            self.drop()
+
+    def _options(self) -> list[tuple[str, str | int]]:
+        return client_options(
+            max_message_bytes=self._config.max_message_bytes,
+            connect_timeout=self._config.connect_timeout,
+            server_name=self._config.server_name,
+        )

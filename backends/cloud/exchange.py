@@ -1,0 +1,190 @@
+"""One call to a node, without I/O: what is sent, what an answer means, what the node told beside it.
+
+The sync and the asyncio backend drive the same `Exchange`; they differ only in how they wait.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
+
+from hybrid_llm.backends.transport.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode
+from hybrid_llm.backends.transport.wire import PROTOCOL, chunk_from_wire, request_to_wire
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded, RequestRejected, StreamInterrupted
+from hybrid_llm.router.types import Chunk, Request
+
+__all__ = ["METADATA", "Exchange", "Observed", "read_load"]
+
+METADATA = ((PROTOCOL_KEY, str(PROTOCOL)),)
+
+_LONGEST_S = 1e6
+_FRESH_S = 10.0
+"""How long a node's word about its load counts, seconds."""
+_WEIGHT = 0.2
+"""Weight of a new round-trip time in the moving average."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the calls so far have shown of a node. Written by any thread, read by any thread."""
+
+    context_window: int = 0
+    in_flight: int = 0
+    rtt_ms: float | None = None
+    _sure: bool = False
+    """Whether *rtt_ms* comes from a connection that was open already."""
+    _load: pb.NodeLoad = field(default_factory=pb.NodeLoad)
+    _told: float = float("-inf")
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Count a call as in flight."""
+        with self._lock:
+            self.in_flight += 1
+
+    def end(self) -> None:
+        """Count a call as over."""
+        with self._lock:
+            self.in_flight -= 1
+
+    def take_load(self, load: pb.NodeLoad) -> None:
+        """Take what a node said of its load."""
+        with self._lock:
+            self._load, self._told = load, time.monotonic()
+            self.context_window = load.context_window or self.context_window
+
+    def take_rtt(self, rtt_ms: float, *, warm: bool) -> None:
+        """Take a round-trip time; one that includes connecting counts only until there is a better one."""
+        with self._lock:
+            if self.rtt_ms is None or (warm and not self._sure):
+                self.rtt_ms, self._sure = rtt_ms, warm
+            elif warm:
+                self.rtt_ms += _WEIGHT * (rtt_ms - self.rtt_ms)
+
+    def load(self) -> tuple[int, int, float]:
+        """Return the node's active and waiting requests and its load; our own calls alone once its word is old."""
+        with self._lock:
+            if time.monotonic() - self._told > _FRESH_S:
+                return self.in_flight, 0, 0.0
+            load = self._load
+            active = max(load.active, self.in_flight)
+            return active, load.queue, (active + load.queue) / load.slots if load.slots else 0.0
+
+
+class Exchange:
+    """The state of one call."""
+
+    def __init__(self, request: Request, *, backend: str, observed: Observed, limit: int) -> None:
+        self._request = request
+        self._backend = backend
+        self._observed = observed
+        self._limit = limit
+        self._started = 0.0
+        self._first_ms = 0.0
+        self._warm = False
+        self.received_tokens = 0
+        self.ended = False
+
+    def message(self) -> pb.GenerateRequest:
+        """Return what is sent.
+
+        Raises:
+            DeadlineExceeded: there is no time left.
+            RequestRejected: the request does not fit the protocol, or is larger than a message may be.
+        """
+        remaining = self.remaining()
+        try:
+            message = request_to_wire(self._request, remaining=remaining)
+            size = message.ByteSize()
+        except (KeyError, ValueError, TypeError):
+            # Their texts may quote the prompt.
+            text = "a field of the request does not fit the protocol: its role, a number's range, or invalid Unicode"
+            raise RequestRejected(text, backend=self._backend) from None
+        if size > self._limit:
+            text = f"the request has {size} bytes; a message to {self._backend} holds at most {self._limit}"
+            raise RequestRejected(text, backend=self._backend, reason="message_too_large")
+        return message
+
+    def remaining(self) -> float:
+        """Seconds left; raises `DeadlineExceeded` when there are none."""
+        remaining = self.left()
+        if not remaining > 0:
+            elapsed = time.monotonic() - self._request.created
+            text = f"the deadline of {self._request.deadline:g} s was over before {self._backend} was asked"
+            raise DeadlineExceeded(text, backend=self._backend, elapsed=elapsed)
+        return remaining
+
+    def left(self) -> float:
+        """Seconds left, at most what gRPC can count."""
+        return min(self._request.remaining(), _LONGEST_S)
+
+    def start(self, *, warm: bool) -> None:
+        """The call goes out now; *warm*: over a connection that has answered before."""
+        self._warm = warm
+        self._started = time.perf_counter()
+
+    def take(self, message: pb.GenerateChunk) -> Chunk:
+        """Return a piece of the answer.
+
+        Raises:
+            StreamInterrupted: it cannot be understood, or comes after the last one.
+        """
+        if not self._first_ms:
+            self._first_ms = self._elapsed_ms()
+        try:
+            chunk = chunk_from_wire(message)
+        except KeyError:
+            raise self._broken("the node sent a finish reason that this version does not know") from None
+        if self.ended:
+            raise self._broken("the node sent more after the end of the answer")
+        self.received_tokens += chunk.tokens or bool(chunk.text)
+        self.ended = chunk.finish_reason is not None
+        return chunk
+
+    def settle(self, trailing: Metadata) -> None:
+        """Take what the node says beside its answer: load, and the time it took itself."""
+        load = read_load(trailing)
+        if load is None:
+            return
+        self._observed.take_load(load)
+        ours, theirs = (self._first_ms, load.first_ms) if load.first_ms else (self._elapsed_ms(), load.server_ms)
+        self._observed.take_rtt(max(ours - theirs, 0.0), warm=self._warm)
+
+    def finish(self) -> None:
+        """The stream is over; raises `StreamInterrupted` when its last chunk did not come."""
+        if not self.ended:
+            raise self._broken("the answer ended without its last piece")
+
+    def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
+        """Return the error that a status means to the caller."""
+        if code is StatusCode.DEADLINE_EXCEEDED:
+            text = f"{self._backend} did not finish within the deadline of {self._request.deadline:g} s"
+            elapsed = time.monotonic() - self._request.created
+            return DeadlineExceeded(text, backend=self._backend, elapsed=elapsed)
+        return decode(code, message, trailing, backend=self._backend, received_tokens=self.received_tokens)
+
+    def closed(self) -> BackendUnavailable:
+        """The error of a call whose backend was closed under it."""
+        return BackendUnavailable(f"{self._backend} is closed", backend=self._backend)
+
+    def _broken(self, message: str) -> StreamInterrupted:
+        return StreamInterrupted(message, backend=self._backend, received_tokens=self.received_tokens)
+
+    def _elapsed_ms(self) -> float:
+        return (time.perf_counter() - self._started) * 1000
+
+
+def read_load(trailing: Metadata) -> pb.NodeLoad | None:
+    """Find a node's load in its trailing metadata; None where there is none."""
+    for key, value in trailing:
+        if key == LOAD_KEY and isinstance(value, bytes):
+            try:
+                return pb.NodeLoad.FromString(value)
+            except DecodeError:
+                return None
+    return None

@@ -1,0 +1,131 @@
+"""From an engine's tokens to the pieces of an answer: text, stop texts, counts and times of one request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Protocol
+
+from hybrid_llm.backends.node.engine import AsyncEngine, EngineFault, EngineOutput, EngineRequest
+from hybrid_llm.backends.node.validation import NODE
+from hybrid_llm.router.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendUnavailable,
+    DeadlineExceeded,
+    RequestRejected,
+)
+from hybrid_llm.router.types import Chunk, FinishReason, Timings, Usage
+
+__all__ = ["Answer", "TokensToText", "fault_error"]
+
+
+class TokensToText(Protocol):
+    """What turns one answer's tokens into text: `hybrid_llm.backends.text.TextStream` is one."""
+
+    @property
+    def stopped(self) -> bool:
+        """A stop text has been met."""
+        ...
+
+    def push(self, token_id: int) -> str:
+        """Take a token; return the text that is certain now."""
+        ...
+
+    def flush(self) -> str:
+        """Return the text that was held back."""
+        ...
+
+
+class Answer:
+    """One answer as it grows. Its times begin at *started*, on the clock of `time.perf_counter()`."""
+
+    def __init__(self, request: EngineRequest, text: TokensToText, *, started: float) -> None:
+        self._request = request
+        self._text = text
+        self._started = started
+        self._first = 0.0
+        self._told = 0
+        self._queue_ms = 0.0
+        self.tokens = 0
+        """Tokens so far."""
+        self.finish_reason: FinishReason | None = None
+        """How it ended; None until then, and after a failure."""
+
+    async def pieces(self, engine: AsyncEngine) -> AsyncGenerator[Chunk, None]:
+        """Have *engine* generate, and yield the pieces; leaving early aborts the engine's request.
+
+        Raises:
+            BackendError: the engine refused the request or failed at it.
+            EngineDied: the engine went away.
+        """
+        async with aclosing(engine.stream(self._request)) as outputs:
+            async for output in outputs:
+                chunk = self._take(output)
+                if chunk is not None:
+                    yield chunk
+                if self.finish_reason is not None:
+                    return
+        raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE)
+
+    def _take(self, output: EngineOutput) -> Chunk | None:
+        if output.error is not None:
+            raise fault_error(output.error)
+        self._queue_ms = output.queue_ms
+        text = self._decode(output.token_ids)
+        if self._text.stopped:
+            self.finish_reason = FinishReason.STOP
+        elif output.finish_reason is not None:
+            self.finish_reason = output.finish_reason
+            text += self._text.flush()
+        if self.finish_reason is not None:
+            return self._last(text)
+        return self._piece(text) if text else None
+
+    def _decode(self, token_ids: Iterable[int]) -> str:
+        texts = []
+        for token_id in token_ids:
+            if self._text.stopped:
+                break
+            self.tokens += 1
+            texts.append(self._text.push(token_id))
+        if self.tokens and not self._first:
+            self._first = time.perf_counter()
+        return "".join(texts)
+
+    def _piece(self, text: str) -> Chunk:
+        tokens, self._told = self.tokens - self._told, self.tokens
+        return Chunk(text=text, tokens=tokens)
+
+    def _last(self, text: str) -> Chunk:
+        return Chunk(
+            text=text,
+            tokens=self.tokens - self._told,
+            finish_reason=self.finish_reason,
+            usage=Usage(prompt_tokens=len(self._request.prompt_ids), completion_tokens=self.tokens),
+            timings=self.timings(),
+        )
+
+    def timings(self) -> Timings:
+        """The times so far, as the node sees them."""
+        now = time.perf_counter()
+        first = self._first or now
+        steps = max(self.tokens - 1, 1)
+        return Timings(
+            queue_ms=self._queue_ms,
+            ttft_ms=(first - self._started) * 1000,
+            tpot_ms=(now - first) * 1000 / steps,
+            total_ms=(now - self._started) * 1000,
+        )
+
+
+def fault_error(fault: EngineFault) -> BackendError:
+    """Return what a fault of the engine means to the caller."""
+    if fault.code == "rejected":
+        return RequestRejected(fault.message, backend=NODE, reason="unsupported")
+    if fault.code == "overloaded":
+        return BackendOverloaded(fault.message, backend=NODE)
+    if fault.code == "deadline":
+        return DeadlineExceeded(fault.message, backend=NODE)
+    return BackendUnavailable(fault.message, backend=NODE)

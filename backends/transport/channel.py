@@ -1,0 +1,63 @@
+"""How a client reaches a node: mutual TLS channels, sync and asyncio, with gRPC's own retries off.
+
+Retrying is the router's business alone, under one budget. No proxy and no service configuration from DNS is asked: a
+channel opens one connection, to the target that the user named.
+"""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+from grpc.experimental import ChannelOptions
+
+from hybrid_llm.backends.transport.certificates import TLSFiles, read_file
+
+__all__ = ["MAX_MESSAGE_BYTES", "aio_channel", "client_credentials", "client_options", "sync_channel"]
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Largest message that client and node accept, bytes."""
+
+Options = list[tuple[str, str | int]]
+
+
+def client_credentials(files: TLSFiles) -> grpc.ChannelCredentials:
+    """Read *files* into the credentials of a client; raises `ConfigError` when one cannot be read."""
+    return grpc.ssl_channel_credentials(
+        root_certificates=read_file(files.ca),
+        private_key=read_file(files.key),
+        certificate_chain=read_file(files.cert),
+    )
+
+
+def client_options(
+    *, max_message_bytes: int = MAX_MESSAGE_BYTES, connect_timeout: float = 5.0, server_name: str | None = None
+) -> Options:
+    """The options of a client's channel; *server_name* is whom the certificate must name, where not the target."""
+    options: Options = [
+        ("grpc.enable_retries", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 0),
+        # This is also the time that one attempt to connect gets.
+        ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+    if server_name is not None:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    return options
+
+
+def sync_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.Channel:
+    """Open a channel for threads. A stream is read by the thread that iterates, without one of its own."""
+    return grpc.secure_channel(target, credentials, options=[*options, (ChannelOptions.SingleThreadedUnaryStream, 1)])
+
+
+def aio_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.aio.Channel:
+    """Open a channel for the event loop that is running."""
+    return grpc.aio.secure_channel(target, credentials, options=options)
