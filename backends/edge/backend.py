@@ -1,0 +1,335 @@
+"""The device as a backend: loads one model, admits requests, runs them off the event loop. No decoding here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hybrid_llm.backends.base import Capabilities, estimate_tokens
+from hybrid_llm.backends.edge.layout import read_layout
+from hybrid_llm.backends.edge.manifest import read_manifest
+from hybrid_llm.backends.edge.slots import Slots
+from hybrid_llm.backends.edge.watchdog import Watchdog
+from hybrid_llm.router.clearance import Cleared, require_clearance
+from hybrid_llm.router.errors import (
+    BackendOverloaded,
+    BackendUnavailable,
+    ConfigError,
+    InvalidRequest,
+    RequestRejected,
+)
+from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.types import Chunk, Location, Request
+
+if TYPE_CHECKING:
+    from hybrid_llm.backends.edge.generation import Loaded, Run
+    from hybrid_llm.backends.text import ChatTokenizer
+
+__all__ = ["EdgeBackend", "EdgeConfig", "embedded_model"]
+
+_EMBEDDED = "hybrid-demo-edge"
+_EXACT_COUNT_BYTES = 64 * 1024
+"""Above this, and far beyond the context window, a prompt's tokens are estimated: counting would take too long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeConfig:
+    """How the device answers."""
+
+    model: Path | None = None
+    """A model folder; None is the small model that comes with the package."""
+    name: str = "edge"
+    threads: int = 0
+    """Threads of the runtime; 0 takes every processor that this process may use."""
+    max_concurrency: int = 2
+    """Requests that run at once."""
+    max_queue: int = 16
+    """Requests that wait; one more is refused with `BackendOverloaded`."""
+    memory_limit_mb: int = 512
+    """MiB for key-value caches of all running requests together."""
+    load: Literal["lazy", "eager"] = "lazy"
+    """When the model is loaded: on first use, or when the backend is made."""
+    spin: bool = True
+    """Let the runtime's threads spin between steps: faster on an idle device, far slower on one that is busy."""
+
+
+class EdgeBackend:
+    """Answers on this device, with ONNX Runtime. Safe to use from many threads and event loops at once."""
+
+    def __init__(self, config: EdgeConfig | None = None) -> None:
+        """Read what the model folder says of itself; load the model if *config* says `eager`.
+
+        Raises:
+            ConfigError: the folder or an option is unusable.
+        """
+        self._config = config = config or EdgeConfig()
+        _check_config(config)
+        self._folder = config.model or embedded_model()
+        self._manifest = read_manifest(self._folder)
+        per_token = read_layout(self._folder, self._manifest).kv_bytes_per_token(4)
+        self._memory = config.memory_limit_mb << 20
+        self._context_window = min(self._manifest.context_window, self._memory // per_token)
+        self._slots = Slots(concurrency=config.max_concurrency, queue=config.max_queue, memory=self._memory)
+        self._watchdog = Watchdog()
+        self._lock, self._load_lock = threading.Lock(), threading.Lock()
+        self._runs: set[Run] = set()
+        self._tokenizer: ChatTokenizer | None = None
+        self._loaded: Loaded | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._failure = ""
+        self._closed = False
+        self._mean_seconds = 0.0
+        if config.load == "eager":
+            self.load()
+
+    @property
+    def name(self) -> str:
+        """The name that policies and configurations use."""
+        return self._config.name
+
+    @property
+    def location(self) -> Location:
+        """`edge`: the prompt stays on this device."""
+        return Location.EDGE
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; known before the model is loaded."""
+        return Capabilities(model=self._manifest.name, context_window=self._context_window, output_schema=True)
+
+    @property
+    def loaded(self) -> bool:
+        """The model is in memory."""
+        return self._loaded is not None
+
+    def state(self) -> BackendState:
+        """What is known right now. A model that could not be loaded, or a closed backend, is not ready."""
+        active, queued = self._slots.active, self._slots.queued
+        return BackendState(
+            name=self.name,
+            location=Location.EDGE,
+            ready=not self._closed and not self._failure,
+            reason="closed" if self._closed else self._failure,
+            active=active,
+            queue=queued,
+            load=(active + queued) / self._config.max_concurrency,
+            context_window=self._context_window,
+        )
+
+    def load(self) -> None:
+        """Load the model now, if it is not loaded; callers at the same time wait for the one load.
+
+        Raises:
+            ConfigError: the folder is unusable; the message says what to do. A later call tries again.
+        """
+        with self._load_lock:
+            if self._loaded is not None:
+                return
+            try:
+                self._loaded = self._open()
+            except ConfigError as error:
+                self._failure = str(error)
+                raise
+            self._failure = ""
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the prompt, exact; estimated only for a prompt far larger than the context window.
+
+        Raises:
+            ConfigError: the tokenizer cannot be loaded.
+        """
+        estimate = estimate_tokens(request)
+        if 3 * estimate > _EXACT_COUNT_BYTES and estimate > 8 * self._context_window:
+            return estimate
+        try:
+            return len(self._text().encode(request))
+        except InvalidRequest:
+            return estimate
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        """Answer in pieces, in the thread of the caller. Closing the generator cancels.
+
+        Raises:
+            PrivacyViolation: the clearance does not cover this device.
+            BackendError: one of its kinds, within the deadline of the request.
+        """
+        request = require_clearance(cleared, Location.EDGE)
+        run = self._enter(request)
+        try:
+            yield from run.chunks(self._ready())
+        finally:
+            self._leave(run)
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        """Do as `stream` does, in a thread of this backend. Cancelling the task ends the run within its step."""
+        from hybrid_llm.backends.edge.generation import EndCause
+
+        request = require_clearance(cleared, Location.EDGE)
+        run = self._enter(request)
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+
+        def deliver(chunk: Chunk | None) -> None:
+            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+        try:
+            work = loop.run_in_executor(self._threads(), self._pump, run, deliver)
+        except BaseException:
+            self._leave(run)
+            raise
+        try:
+            while (chunk := await chunks.get()) is not None:
+                yield chunk
+            await work
+        finally:
+            run.end(EndCause.CANCELLED)
+            await _settled(work)
+
+    def close(self) -> None:
+        """End running requests with `BackendUnavailable`, let go of the model and the threads. Twice is once."""
+        with self._lock:
+            self._closed = True
+            runs, executor, self._executor = list(self._runs), self._executor, None
+        if runs:
+            from hybrid_llm.backends.edge.generation import EndCause
+
+            for run in runs:
+                run.end(EndCause.CLOSED)
+        self._watchdog.close()
+        if executor is not None:
+            executor.shutdown(wait=True)
+        self._loaded = self._tokenizer = None
+
+    async def aclose(self) -> None:
+        """Do as `close` does, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    def _pump(self, run: Run, deliver: Callable[[Chunk | None], object]) -> None:
+        """Run in a worker thread: the whole answer, then None. The slot is free as soon as the last token is made."""
+        try:
+            for chunk in run.chunks(self._ready()):
+                deliver(chunk)
+        finally:
+            self._leave(run)
+            deliver(None)
+
+    def _enter(self, request: Request) -> Run:
+        """Check the request and take a place in the queue; nothing here blocks."""
+        from hybrid_llm.backends.edge.generation import Run
+
+        problem = _problem(request)
+        if problem is not None:
+            raise RequestRejected(problem[1], backend=self.name, reason=problem[0])
+        with self._lock:
+            if self._closed:
+                raise BackendUnavailable("the backend is closed", backend=self.name)
+            ticket = self._slots.enter()
+            if ticket is None:
+                raise self._overloaded()
+            run = Run(request, backend=self.name, ticket=ticket, watchdog=self._watchdog)
+            self._runs.add(run)
+            return run
+
+    def _leave(self, run: Run) -> None:
+        run.leave()
+        with self._lock:
+            self._runs.discard(run)
+            self._mean_seconds += 0.2 * (time.perf_counter() - run.begun - self._mean_seconds)
+
+    def _overloaded(self) -> BackendOverloaded:
+        rounds = (self._slots.active + self._slots.queued) / self._config.max_concurrency
+        return BackendOverloaded(
+            f"{self._config.max_concurrency} requests run and {self._config.max_queue} wait already",
+            backend=self.name,
+            retry_after=round(self._mean_seconds * rounds, 3) or None,
+        )
+
+    def _ready(self) -> Loaded:
+        """The loaded model; loads it on first use. A load that failed once is not tried again for every request."""
+        loaded = self._loaded
+        if loaded is None and not self._failure:
+            try:
+                self.load()
+            except ConfigError as error:
+                raise BackendUnavailable(str(error), backend=self.name) from error
+            loaded = self._loaded
+        if loaded is None:
+            raise BackendUnavailable(self._failure or "the backend is closed", backend=self.name)
+        return loaded
+
+    def _open(self) -> Loaded:
+        from hybrid_llm.backends.edge.generation import Loaded
+        from hybrid_llm.backends.edge.grammar import GrammarCompiler
+        from hybrid_llm.backends.edge.model import EdgeModel
+
+        model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=self._tokenizer)
+        self._tokenizer = model.tokenizer
+        self._context_window = min(model.layout.context_length, self._memory // model.kv_bytes_per_token)
+        grammars = GrammarCompiler(
+            model.tokenizer.tokenizer, vocab_size=model.layout.vocab_size, eos_ids=model.tokenizer.eos_ids
+        )
+        return Loaded(model=model, grammars=grammars, context_window=self._context_window)
+
+    def _text(self) -> ChatTokenizer:
+        from hybrid_llm.backends.text import ChatTokenizer
+
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            tokenizer = self._tokenizer = ChatTokenizer.load(self._folder)
+        return tokenizer
+
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._closed:
+                raise BackendUnavailable("the backend is closed", backend=self.name)
+            if self._executor is None:
+                workers = self._config.max_concurrency + self._config.max_queue
+                self._executor = ThreadPoolExecutor(workers, thread_name_prefix="hybrid-llm-edge")
+            return self._executor
+
+
+def embedded_model() -> Path:
+    """The folder of the small model that comes with the package."""
+    return Path(str(files("hybrid_llm.backends.edge") / "models" / _EMBEDDED))
+
+
+async def _settled(work: asyncio.Future[None]) -> None:
+    """Wait until a worker has ended, whatever way; its error, if any, has been told or is of no interest now."""
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()
+
+
+def _problem(request: Request) -> tuple[str, str] | None:
+    """Why no edge backend takes *request*: a reason code and a text for people."""
+    from hybrid_llm.backends.edge.sampling import check_sampling
+
+    if request.tools:
+        return "unsupported", "this backend does not call tools"
+    if request.max_tokens < 1:
+        return "invalid_argument", "max_tokens must be 1 or more"
+    if request.deadline != request.deadline:
+        return "invalid_argument", "deadline must be a number of seconds"
+    problem = check_sampling(request.sampling)
+    return ("invalid_argument", problem) if problem else None
+
+
+def _check_config(config: EdgeConfig) -> None:
+    checks = (
+        (config.threads >= 0, "threads must be 0 or more"),
+        (config.max_concurrency >= 1, "max_concurrency must be 1 or more"),
+        (config.max_queue >= 0, "max_queue must be 0 or more"),
+        (config.memory_limit_mb >= 1, "memory_limit_mb must be 1 or more"),
+        (config.load in ("lazy", "eager"), "load must be 'lazy' or 'eager'"),
+        (bool(config.name), "name must not be empty"),
+    )
+    for fine, problem in checks:
+        if not fine:
+            raise ConfigError(f"edge backend: {problem}")

@@ -1,0 +1,192 @@
+"""One answer, token by token: queue, prefill, decode, and every way in which it can end. The threads are elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum
+
+from hybrid_llm.backends.edge.grammar import Grammar, GrammarCompiler, UnusableSchema
+from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
+from hybrid_llm.backends.edge.sampling import Sampler
+from hybrid_llm.backends.edge.slots import Ticket
+from hybrid_llm.backends.edge.watchdog import Watchdog
+from hybrid_llm.router.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InvalidRequest,
+    RequestRejected,
+)
+from hybrid_llm.router.types import Chunk, FinishReason, Request, Timings, Usage
+
+__all__ = ["EndCause", "Loaded", "Run"]
+
+
+class EndCause(Enum):
+    """Why a run is to end before its answer does."""
+
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A model that is open, and what goes with it. *context_window* is what model and memory limit both allow."""
+
+    model: EdgeModel
+    grammars: GrammarCompiler
+    context_window: int
+
+
+class Run:
+    """One request on its way through. `chunks` runs in one thread; `end` may be called from any."""
+
+    def __init__(self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog) -> None:
+        self._request, self._backend = request, backend
+        self._ticket, self._watchdog = ticket, watchdog
+        self._cause: EndCause | None = None
+        self._sequence: EdgeSequence | None = None
+        self.begun = time.perf_counter()
+        self._first = self.begun
+        self._queued = 0.0
+
+    def end(self, cause: EndCause) -> None:
+        """Stop within the running step. The first cause counts."""
+        self._cause = self._cause or cause
+        self._ticket.cancel()
+        if self._sequence is not None:
+            self._sequence.terminate()
+
+    def leave(self) -> None:
+        """Give back slot and cache."""
+        self._sequence = None
+        self._ticket.leave()
+
+    def chunks(self, loaded: Loaded) -> Generator[Chunk, None, None]:
+        """Yield the answer.
+
+        Raises:
+            BackendError: the request is refused, or ended before its answer.
+        """
+        prompt = self._encode(loaded)
+        capacity = len(prompt) + self._request.max_tokens
+        grammar = self._grammar(loaded)
+        self._wait(capacity * loaded.model.kv_bytes_per_token)
+        sampler = Sampler(self._request.sampling, prompt, loaded.model.layout.vocab_size)
+        sequence = self._sequence = loaded.model.sequence(capacity)
+        with self._watchdog.alarm(self._request.expires, self._expire):
+            yield from self._decode(loaded.model, sequence, prompt, sampler, grammar)
+
+    def _decode(
+        self, model: EdgeModel, sequence: EdgeSequence, prompt: list[int], sampler: Sampler, grammar: Grammar | None
+    ) -> Generator[Chunk, None, None]:
+        text = model.tokenizer.text_stream(self._request.sampling.stop)
+        eos_ids, limit = model.tokenizer.eos_ids, self._request.max_tokens
+        pending, count = prompt, 0
+        while True:
+            token = self._draw(sampler, self._append(sequence, pending), grammar)
+            count += 1
+            self._first = self._first if count > 1 else time.perf_counter()
+            piece = "" if token in eos_ids else text.push(token)
+            stop = token in eos_ids or text.stopped or (grammar is not None and grammar.complete)
+            reason = FinishReason.STOP if stop else FinishReason.LENGTH if count >= limit else None
+            if reason is not None:
+                yield self._last_chunk(piece + text.flush(), reason, len(prompt), count)
+                return
+            yield Chunk(text=piece)
+            pending = [token]
+
+    def _append(self, sequence: EdgeSequence, ids: list[int]) -> Logits:
+        self._check_time()
+        try:
+            return sequence.append(ids)
+        except Exception as error:
+            # onnxruntime has one unrelated exception class per status; a run that was told to end raises one of them.
+            self._check_time()
+            raise BackendUnavailable(f"the model failed: {type(error).__name__}", backend=self._backend) from error
+
+    def _draw(self, sampler: Sampler, logits: Logits, grammar: Grammar | None) -> int:
+        try:
+            token = sampler.draw(logits, None if grammar is None else grammar.allowed())
+        except FloatingPointError as error:
+            raise BackendUnavailable(f"the model failed: {error}", backend=self._backend) from error
+        if grammar is not None:
+            grammar.take(token)
+        return token
+
+    def _grammar(self, loaded: Loaded) -> Grammar | None:
+        if self._request.output_schema is None:
+            return None
+        try:
+            return loaded.grammars.compile(self._request.output_schema)
+        except UnusableSchema as error:
+            raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
+
+    def _check_room(self, prompt_tokens: int, window: int) -> None:
+        needed = prompt_tokens + self._request.max_tokens
+        if needed > window:
+            raise self._overflow(str(prompt_tokens), window)
+
+    def _overflow(self, prompt_tokens: str, window: int) -> RequestRejected:
+        return RequestRejected(
+            f"{prompt_tokens} tokens of prompt and {self._request.max_tokens} of answer: "
+            f"the context window holds {window} together",
+            backend=self._backend,
+            reason="context_overflow",
+        )
+
+    def _encode(self, loaded: Loaded) -> list[int]:
+        """The prompt's token ids; a prompt that cannot fit is refused without encoding all of it."""
+        try:
+            if (least := loaded.model.tokenizer.least_tokens(self._request)) > loaded.context_window:
+                raise self._overflow(f"at least {least}", loaded.context_window)
+            ids = loaded.model.tokenizer.encode(self._request)
+        except InvalidRequest as error:
+            raise RequestRejected(str(error), backend=self._backend, reason="unsupported") from None
+        if not ids:
+            raise RequestRejected("the prompt is empty", backend=self._backend)
+        self._check_room(len(ids), loaded.context_window)
+        return ids
+
+    def _wait(self, size: int) -> None:
+        begun = time.perf_counter()
+        result = self._ticket.wait(size, self._request.expires)
+        self._queued = time.perf_counter() - begun
+        if result == "expired":
+            self._cause = self._cause or EndCause.DEADLINE
+        self._check_time()
+
+    def _expire(self) -> None:
+        self.end(EndCause.DEADLINE)
+
+    def _check_time(self) -> None:
+        """Raise what an early end means, if there is one."""
+        if self._cause is None and self._request.remaining() <= 0:
+            self._cause = EndCause.DEADLINE
+        if self._cause is not None:
+            raise self._error(self._cause)
+
+    def _error(self, cause: EndCause) -> BackendError:
+        if cause is EndCause.DEADLINE:
+            elapsed = self._request.deadline - self._request.remaining()
+            message = f"no complete answer within {self._request.deadline:g} s"
+            return DeadlineExceeded(message, backend=self._backend, elapsed=elapsed)
+        what = "closed" if cause is EndCause.CLOSED else "told to cancel"
+        return BackendUnavailable(f"the backend was {what} while the request ran", backend=self._backend)
+
+    def _last_chunk(self, text: str, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
+        now = time.perf_counter()
+        return Chunk(
+            text=text,
+            finish_reason=reason,
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count),
+            timings=Timings(
+                queue_ms=1e3 * self._queued,
+                ttft_ms=1e3 * (self._first - self.begun),
+                tpot_ms=1e3 * (now - self._first) / max(1, count - 1),
+                total_ms=1e3 * (now - self.begun),
+            ),
+        )

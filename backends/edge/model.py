@@ -1,0 +1,216 @@
+"""A loaded model and the key-value cache of one sequence in it: token ids in, logits out. No sampling and no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid_llm.backends.edge.layout import ModelLayout, read_layout
+from hybrid_llm.backends.edge.manifest import Manifest, verify_manifest
+from hybrid_llm.backends.edge.runtime import load_runtime, open_session
+from hybrid_llm.backends.text import ChatTokenizer
+from hybrid_llm.router.errors import ConfigError
+
+__all__ = ["EdgeModel", "EdgeSequence", "Logits"]
+
+Logits = NDArray[np.float32]
+
+_DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+_PREFILL_CHUNK = 512
+"""Tokens of a prompt per run: bounds the memory for activations, large enough for full speed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Graph:
+    """What the session itself tells of its tensors."""
+
+    kv_dtype: np.dtype[Any]
+    logits_dtype: np.dtype[Any]
+    all_logits: bool
+    """The graph returns the logits of every position, not only of the last."""
+    has_positions: bool
+
+
+class EdgeModel:
+    """One model folder, verified and opened. Threads may share it; each sequence belongs to one thread at a time."""
+
+    def __init__(
+        self, folder: Path, *, threads: int = 0, spin: bool = True, tokenizer: ChatTokenizer | None = None
+    ) -> None:
+        """Verify *folder* against its manifest, then open it.
+
+        Raises:
+            ConfigError: a file is missing, changed or unusable.
+        """
+        self.manifest: Manifest = verify_manifest(folder)
+        self.layout: ModelLayout = read_layout(folder, self.manifest)
+        self.tokenizer = tokenizer or ChatTokenizer.load(folder)
+        if self.tokenizer.vocab_size > self.layout.vocab_size:
+            raise ConfigError(
+                f"{folder}: the tokenizer has {self.tokenizer.vocab_size} ids, the model {self.layout.vocab_size}: "
+                "they do not belong together",
+                path=str(folder),
+            )
+        path = folder / self.layout.filename
+        self._session = open_session(path, threads=threads, spin=spin)
+        self._graph = _inspect(self._session, self.layout, path)
+        _probe(self._session, self.layout, self._graph, path)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of cache that one token of prompt or answer takes."""
+        return self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
+
+    def sequence(self, capacity: int) -> EdgeSequence:
+        """Return an empty sequence with room for *capacity* tokens of prompt and answer together."""
+        if not 1 <= capacity <= self.layout.context_length:
+            raise ValueError(f"capacity must be from 1 to {self.layout.context_length}")
+        return EdgeSequence(self._session, self.layout, self._graph, capacity)
+
+
+class EdgeSequence:
+    """The cache of one request, shared between past and present, so that a step writes one token and copies nothing."""
+
+    def __init__(self, session: Any, layout: ModelLayout, graph: _Graph, capacity: int) -> None:
+        self._session, self._layout, self._graph = session, layout, graph
+        self._capacity, self._length = capacity, 0
+        self._options = load_runtime().RunOptions()
+        self._binding = session.io_binding()
+        self._mask = np.ones((1, capacity), dtype=np.int64)
+        self._positions = np.arange(capacity, dtype=np.int64).reshape(1, capacity)
+        self._token = np.zeros((1, 1), dtype=np.int64)
+        self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
+        self._kv = self._bind_cache()
+        self._step_bound = False
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._length
+
+    def terminate(self) -> None:
+        """End the run that is going on, and refuse further ones, from any thread. `append` raises then."""
+        self._options.terminate = True
+
+    def append(self, ids: Sequence[int]) -> Logits:
+        """Run the model over *ids* and return the logits after the last one, shape (vocab_size,).
+
+        The array is overwritten by the next call.
+
+        Raises:
+            ValueError: *ids* is empty, does not fit, or holds an id outside the vocabulary (the runtime would read
+                wild memory silently).
+        """
+        if not ids or self._length + len(ids) > self._capacity:
+            raise ValueError(f"{len(ids)} ids do not fit behind {self._length} of {self._capacity}")
+        if min(ids) < 0 or max(ids) >= self._layout.vocab_size:
+            raise ValueError(f"an id is outside the vocabulary of {self._layout.vocab_size}")
+        if len(ids) == 1:
+            return self._step(ids[0])
+        for start in range(0, len(ids), _PREFILL_CHUNK):
+            logits = self._prefill(ids[start : start + _PREFILL_CHUNK])
+        return logits
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first *length* tokens; they stay valid without another run."""
+        if not 0 <= length <= self._length:
+            raise ValueError(f"cannot rewind from {self._length} to {length}")
+        self._length = length
+
+    def _step(self, token_id: int) -> Logits:
+        self._token[0, 0] = token_id
+        if not self._step_bound:
+            self._bind_rows(self._token, self._step_logits)
+            self._step_bound = True
+        return self._run(self._step_logits, 1)
+
+    def _prefill(self, ids: Sequence[int]) -> Logits:
+        block = np.asarray([ids], dtype=np.int64)
+        rows = len(ids) if self._graph.all_logits else 1
+        logits = np.empty((1, rows, self._layout.vocab_size), dtype=self._graph.logits_dtype)
+        self._bind_rows(block, logits)
+        self._step_bound = False
+        return self._run(logits, len(ids))
+
+    def _run(self, logits: NDArray[Any], count: int) -> Logits:
+        total = self._length + count
+        layout, binding = self._layout, self._binding
+        binding.bind_input(layout.attention_mask, "cpu", 0, np.int64, (1, total), self._mask.ctypes.data)
+        if self._graph.has_positions:
+            start = self._positions.ctypes.data + 8 * self._length
+            binding.bind_input(layout.position_ids, "cpu", 0, np.int64, (1, count), start)
+        self._session.run_with_iobinding(binding, self._options)
+        self._length = total
+        last: Logits = logits[0, -1].astype(np.float32, copy=False)
+        return last
+
+    def _bind_rows(self, ids: NDArray[np.int64], logits: NDArray[Any]) -> None:
+        layout, binding = self._layout, self._binding
+        binding.bind_input(layout.input_ids, "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
+        binding.bind_output(layout.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data)
+
+    def _bind_cache(self) -> list[NDArray[Any]]:
+        """Bind one zeroed buffer per cache tensor as past and as present; the list keeps them alive."""
+        layout, buffers = self._layout, []
+        shape, dtype = layout.kv_shape(self._capacity), self._graph.kv_dtype
+        pasts = layout.past_keys + layout.past_values
+        presents = layout.present_keys + layout.present_values
+        for past, present in zip(pasts, presents, strict=True):
+            buffer = np.zeros(shape, dtype=dtype)
+            self._binding.bind_input(past, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
+            self._binding.bind_output(present, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
+            buffers.append(buffer)
+        return buffers
+
+
+def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
+    """Hold the graph's own tensors against the configuration: every name there, none left over, sizes equal."""
+    inputs = {tensor.name: tensor for tensor in session.get_inputs()}
+    outputs = {tensor.name: tensor for tensor in session.get_outputs()}
+    pasts, presents = layout.past_keys + layout.past_values, layout.present_keys + layout.present_values
+    needed = {layout.input_ids, layout.attention_mask, *pasts}
+    has_positions = layout.position_ids in inputs
+    allowed = needed | ({layout.position_ids} if has_positions else set())
+    if not needed <= set(inputs) <= allowed or not {layout.logits, *presents} <= set(outputs):
+        raise _mismatch(path, "its inputs and outputs are not those of a decoder with a key-value cache")
+    kinds = {tensor.type for tensor in (*map(inputs.__getitem__, pasts), *map(outputs.__getitem__, presents))}
+    logits = outputs[layout.logits]
+    if len(kinds) != 1 or not kinds <= set(_DTYPES) or logits.type not in _DTYPES:
+        raise _mismatch(path, "its cache or logits are neither float32 nor float16")
+    if logits.shape[-1] != layout.vocab_size:
+        raise _mismatch(path, f"its vocabulary is {logits.shape[-1]}, genai_config.json says {layout.vocab_size}")
+    if any(inputs[name].shape[1] != layout.kv_heads for name in pasts):
+        raise _mismatch(path, "the number of its key-value heads is not that of genai_config.json")
+    return _Graph(
+        kv_dtype=_DTYPES[kinds.pop()],
+        logits_dtype=_DTYPES[logits.type],
+        all_logits=logits.shape[1] != 1,
+        has_positions=has_positions,
+    )
+
+
+def _probe(session: Any, layout: ModelLayout, graph: _Graph, path: Path) -> None:
+    """Run one token with an empty cache: the graph's shapes are symbolic, only a run tells the true head size."""
+    one = np.ones((1, 1), dtype=np.int64)
+    feeds: dict[str, NDArray[Any]] = {layout.input_ids: one, layout.attention_mask: one}
+    if layout.position_ids is not None and graph.has_positions:
+        feeds[layout.position_ids] = np.zeros_like(one)
+    empty = np.zeros(layout.kv_shape(0), dtype=graph.kv_dtype)
+    feeds |= dict.fromkeys(layout.past_keys + layout.past_values, empty)
+    try:
+        logits, key = session.run([layout.logits, layout.present_keys[0]], feeds)
+    except Exception as error:  # onnxruntime has one unrelated exception class per status
+        raise _mismatch(path, f"it fails on its first token ({type(error).__name__})") from error
+    if key.shape != layout.kv_shape(1):
+        raise _mismatch(path, f"its cache has the shape {key.shape}, genai_config.json makes it {layout.kv_shape(1)}")
+    if not np.isfinite(logits).all():
+        raise _mismatch(path, "its logits are not finite")
+
+
+def _mismatch(path: Path, what: str) -> ConfigError:
+    return ConfigError(f"{path}: {what}; convert the model again", path=str(path))

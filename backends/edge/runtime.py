@@ -1,0 +1,90 @@
+"""The one door to onnxruntime: telemetry off before the import, sessions with our threads. No model logic in here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybrid_llm.router.errors import ConfigError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["load_runtime", "open_session", "usable_processors"]
+
+_TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
+
+
+def load_runtime() -> Any:
+    """Import onnxruntime with its telemetry switched off, and return the module.
+
+    onnxruntime from 1.29 on writes a device id under the home directory and looks up a collector as soon as it is
+    imported, unless `ORT_DISABLE_TELEMETRY=1` is set before that. Where the app imported it first without the
+    variable, that has happened already: a warning says so, and what is left to switch off is switched off.
+
+    Raises:
+        ConfigError: onnxruntime cannot be imported.
+    """
+    if "onnxruntime" in sys.modules:
+        return _already_imported(sys.modules["onnxruntime"])
+    os.environ[_TELEMETRY_SWITCH] = "1"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"onnxruntime cannot be imported ({error}): pip install --upgrade onnxruntime") from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def _already_imported(module: Any) -> Any:
+    if os.environ.get(_TELEMETRY_SWITCH) != "1":
+        warnings.warn(
+            "onnxruntime was imported before hybrid_llm and without ORT_DISABLE_TELEMETRY=1: it may have written a "
+            "device id under the home directory and contacted its collector. Set the variable, or create the "
+            "HybridLLM before importing onnxruntime.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        os.environ[_TELEMETRY_SWITCH] = "1"
+        module.disable_telemetry_events()
+    return module
+
+
+def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.InferenceSession:
+    """Open an ONNX file on the processor with *threads* threads, which *spin* between steps or sleep.
+
+    Raises:
+        ConfigError: onnxruntime refuses the file.
+    """
+    ort = load_runtime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_processors()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has one unrelated exception class per status
+        raise ConfigError(
+            f"onnxruntime {ort.__version__} cannot load {path} ({type(error).__name__}): "
+            "upgrade onnxruntime, or convert the model again",
+            path=str(path),
+        ) from error
+
+
+def usable_processors() -> int:
+    """Processors that this process may use: its affinity, and the cgroup's quota rounded up."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(count, _cgroup_quota(count)))
+
+
+def _cgroup_quota(default: int) -> int:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return default

@@ -1,0 +1,107 @@
+"""From logits to the next token: the numbers of `Sampling`, nothing of the model. Numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid_llm.router.types import Sampling
+
+__all__ = ["Sampler", "check_sampling"]
+
+Logits = NDArray[np.float32]
+Ids = NDArray[np.intp]
+
+_COLDEST = 1e-5
+"""Below this temperature only the likeliest token is left, and float32 runs out of numbers."""
+_FIRST_SORT = 512
+"""Candidates for the nucleus that are sorted at first; more only where they do not hold enough."""
+_MAX_SEED = 2**128
+
+
+def check_sampling(sampling: Sampling) -> str:
+    """Return what is wrong with *sampling*, for people, or an empty text. NaN is wrong everywhere."""
+    checks = (
+        (0.0 <= sampling.temperature <= 100.0, "temperature must be from 0 to 100"),
+        (0.0 < sampling.top_p <= 1.0, "top_p must be above 0 and at most 1"),
+        (0.0 <= sampling.min_p <= 1.0, "min_p must be from 0 to 1"),
+        (sampling.top_k >= 0, "top_k must be 0 or more"),
+        (0.0 < sampling.repetition_penalty < math.inf, "repetition_penalty must be above 0"),
+        (sampling.seed is None or 0 <= sampling.seed < _MAX_SEED, "seed must be from 0 to 2**128 - 1"),
+    )
+    return next((problem for fine, problem in checks if not fine), "")
+
+
+class Sampler:
+    """Draws the tokens of one answer. The order of the filters is transformers': penalty, temperature, k, p, min-p."""
+
+    def __init__(self, sampling: Sampling, prompt: Iterable[int], vocab_size: int) -> None:
+        self._sampling = sampling
+        self._greedy = sampling.temperature < _COLDEST
+        self._random = None if self._greedy else np.random.default_rng(sampling.seed)
+        self._seen: NDArray[np.bool_] | None = None
+        if sampling.repetition_penalty != 1.0:
+            self._seen = np.zeros(vocab_size, dtype=np.bool_)
+            self._seen[list(prompt)] = True
+
+    def draw(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> int:
+        """Return the next token's id. *logits* may be changed; *allowed* is a grammar's mask of the vocabulary.
+
+        Raises:
+            FloatingPointError: the logits are not numbers: the model is broken.
+        """
+        if self._seen is not None:
+            _penalise(logits, self._seen, self._sampling.repetition_penalty)
+        if allowed is not None:
+            logits[~allowed] = -np.inf
+        best = int(logits.argmax())
+        if not math.isfinite(logits[best]):
+            raise FloatingPointError("the model's logits are not finite")
+        token = best if self._greedy else self._draw(logits, logits[best])
+        if self._seen is not None:
+            self._seen[token] = True
+        return token
+
+    def _draw(self, logits: Logits, highest: np.float32) -> int:
+        weights = np.exp((logits - highest) / np.float32(self._sampling.temperature))
+        ids = _largest(weights, self._sampling.top_k) if self._sampling.top_k else np.flatnonzero(weights)
+        if self._sampling.top_p < 1.0:
+            ids = _nucleus(weights, ids, self._sampling.top_p)
+        kept = weights[ids]
+        ids = ids[kept >= self._sampling.min_p * kept.max()]
+        cumulative = np.cumsum(weights[ids], dtype=np.float64)
+        assert self._random is not None
+        at = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
+        return int(ids[min(at, len(ids) - 1)])
+
+
+def _largest(weights: Logits, count: int) -> Ids:
+    """Ids of the *count* largest weights, in no order."""
+    if count >= len(weights):
+        return np.flatnonzero(weights)
+    return np.argpartition(weights, len(weights) - count)[len(weights) - count :]
+
+
+def _nucleus(weights: Logits, ids: Ids, top_p: float) -> Ids:
+    """The fewest of *ids*, likeliest first, that hold *top_p* of their weight; sorts only as many as may be needed."""
+    target = top_p * float(weights[ids].sum(dtype=np.float64))
+    # What lies below this share cannot add up to the rest, so all of the nucleus lies above it.
+    ids = ids[weights[ids] >= (1.0 - top_p) * target / top_p / len(ids)]
+    size = _FIRST_SORT
+    while size < len(ids):
+        head = ids[_largest(weights[ids], size)]
+        if weights[head].sum(dtype=np.float64) >= target:
+            ids = head
+            break
+        size *= 8
+    ordered: Ids = ids[np.argsort(-weights[ids], kind="stable")]
+    count = int(np.searchsorted(np.cumsum(weights[ordered], dtype=np.float64), target)) + 1
+    return ordered[:count]
+
+
+def _penalise(logits: Logits, seen: NDArray[np.bool_], penalty: float) -> None:
+    values = logits[seen]
+    logits[seen] = np.where(values > 0, values / penalty, values * penalty)

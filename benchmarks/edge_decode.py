@@ -1,0 +1,288 @@
+"""Edge decoding beside its peers: tokens per second, time to first token, memory, and how still the event loop stands.
+
+    python benchmarks/edge_decode.py            the embedded model and random weights in the shape of SmolLM2-135M
+    python benchmarks/edge_decode.py --big      Qwen2.5-0.5B's shape as well (6 GB of memory, some minutes)
+    python benchmarks/edge_decode.py --quick    fewer rounds, no 135M
+
+Every engine runs in a process of its own; the rounds are interleaved, so that a busy machine slows all alike, and the
+table shows medians. Needs the `prepare` extra. Trust the ratios, not the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
+from hybrid_llm.backends.prepare import Floor, Shape, convert, random_model
+from hybrid_llm.router.clearance import Cleared
+from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.types import Location, Message, Request
+
+PROMPTS = ("Is this review positive? 'A warm, funny film.'", "What is 312 + 466?", "Write the date 3 May 2021 as ISO.")
+RANDOM_WEIGHTS = Floor(top1_agreement=0.0, logit_correlation=0.4)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer: tokens read and written, seconds to the first token and from there to the last."""
+
+    prompt: int
+    completion: int
+    first: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every engine is asked: *texts* with *decode* tokens each."""
+
+    texts: tuple[str, ...]
+    decode: int
+
+
+Answer = Callable[[str, int], Sample]
+
+
+def cleared(text: str, max_tokens: int) -> Cleared:
+    request = Request(messages=(Message(role="user", content=text),), max_tokens=max_tokens, deadline=600.0)
+    return PrivacyGuard().clear(Assessment(request=request, allowed=frozenset({Location.EDGE})), Location.EDGE)
+
+
+def ours(folder: Path, _source: Path, *, spin: bool = True) -> Answer:
+    backend = EdgeBackend(EdgeConfig(model=folder, load="eager", spin=spin))
+
+    def answer(text: str, decode: int) -> Sample:
+        begun, times, usage = time.perf_counter(), [], None
+        for chunk in backend.stream(cleared(text, decode)):
+            times.append(time.perf_counter())
+            usage = chunk.usage
+        assert usage is not None
+        return Sample(usage.prompt_tokens, usage.completion_tokens, times[0] - begun, times[-1] - times[0])
+
+    return answer
+
+
+def genai(folder: Path, _source: Path) -> Answer:
+    import onnxruntime_genai as og
+
+    from hybrid_llm.backends.text import ChatTokenizer
+
+    model, chat = og.Model(str(folder)), ChatTokenizer.load(folder)
+
+    def answer(text: str, decode: int) -> Sample:
+        begun = first = time.perf_counter()
+        ids = chat.encode(cleared(text, decode).request)
+        params = og.GeneratorParams(model)
+        params.set_search_options(max_length=len(ids) + decode, do_sample=False)
+        generator, stream, count = og.Generator(model, params), chat.text_stream(), 0
+        generator.append_tokens(ids)
+        while not generator.is_done():
+            generator.generate_next_token()
+            stream.push(int(generator.get_next_tokens()[0]))
+            count += 1
+            first = time.perf_counter() if count == 1 else first
+        return Sample(len(ids), count, first - begun, time.perf_counter() - first)
+
+    return answer
+
+
+def transformers(folder: Path, source: Path) -> Answer:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from hybrid_llm.backends.text import ChatTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch.float32).eval()
+    chat = ChatTokenizer.load(folder)
+
+    class Clock:
+        """A streamer that notes when tokens come; the first `put` is the prompt."""
+
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def put(self, _value: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def end(self) -> None:
+            pass
+
+    def answer(text: str, decode: int) -> Sample:
+        begun, clock = time.perf_counter(), Clock()
+        ids = torch.tensor([chat.encode(cleared(text, decode).request)])
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=decode, do_sample=False, streamer=clock)
+        times = clock.times[1:]
+        return Sample(ids.shape[1], len(times), times[0] - begun, times[-1] - times[0])
+
+    return answer
+
+
+ENGINES: dict[str, Callable[[Path, Path], Answer]] = {
+    "hybrid-llm": ours,
+    "hybrid-llm, no spin": partial(ours, spin=False),
+    "onnxruntime-genai": genai,
+    "transformers fp32": transformers,
+}
+
+
+def serve(engine: str, folder: Path, source: Path) -> None:
+    """The worker's side: load, then answer one job per line."""
+    answer = ENGINES[engine](folder, source)
+    for line in sys.stdin:
+        job = json.loads(line)
+        samples = [asdict(answer(text, job["decode"])) for text in job["texts"]]
+        rss = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        print(json.dumps({"samples": samples, "rss": rss}), flush=True)
+
+
+@contextmanager
+def worker(*arguments: str) -> Iterator[Callable[[Job], dict[str, Any]]]:
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--worker", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def ask(job: Job) -> dict[str, Any]:
+        print(json.dumps(asdict(job)), file=process.stdin, flush=True)
+        reply: dict[str, Any] = json.loads(process.stdout.readline())
+        return reply
+
+    try:
+        yield ask
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int) -> None:
+    engines = [name for name in ENGINES if source is not None or name != "transformers fp32"]
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
+    with ExitStack() as stack:
+        ask = {name: stack.enter_context(worker(name, str(folder), str(source))) for name in engines}
+        for name in engines:
+            ask[name](job)
+        for number in range(rounds):
+            for name in engines if number % 2 else reversed(engines):
+                results[name].append(ask[name](job))
+    print(f"\n{title}: {rounds} rounds, medians")
+    print(
+        f"{'engine':20}{'prefill tok/s':>15}{'decode tok/s':>14}{'TTFT ms':>10}{'RSS MB':>9}{'decode, ours / it':>20}"
+    )
+    reference = _median(results["hybrid-llm"], _decode_rate)
+    for name, replies in results.items():
+        decode = _median(replies, _decode_rate)
+        print(
+            f"{name:20}{_median(replies, _prefill_rate):15.0f}{decode:14.1f}{1e3 * _median(replies, _first):10.1f}"
+            f"{max(reply['rss'] for reply in replies):9.0f}{reference / decode:20.2f}"
+        )
+
+
+def _median(replies: list[dict[str, Any]], figure: Callable[[list[dict[str, Any]]], float]) -> float:
+    return statistics.median(figure(reply["samples"]) for reply in replies)
+
+
+def _prefill_rate(samples: list[dict[str, Any]]) -> float:
+    return float(sum(s["prompt"] for s in samples) / sum(s["first"] for s in samples))
+
+
+def _decode_rate(samples: list[dict[str, Any]]) -> float:
+    return float(sum(s["completion"] - 1 for s in samples) / sum(s["rest"] for s in samples))
+
+
+def _first(samples: list[dict[str, Any]]) -> float:
+    return float(statistics.mean(s["first"] for s in samples))
+
+
+async def measure_lag(work: Callable[[], Any], pause: float = 0.001) -> list[float]:
+    """Milliseconds by which a timer of *pause* seconds comes late while *work* goes on."""
+    lags, task = [], asyncio.ensure_future(work())
+    while not task.done():
+        begun = time.perf_counter()
+        await asyncio.sleep(pause)
+        lags.append(1e3 * (time.perf_counter() - begun - pause))
+    await task
+    return lags
+
+
+def lag(engine: str, folder: Path) -> None:
+    """The worker's side of the lag table: one line of figures."""
+    text, decode = "ab " * 254, 32
+    if engine == "hybrid-llm":
+        backend = EdgeBackend(EdgeConfig(model=folder, load="eager"))
+
+        async def work() -> None:
+            async for _ in backend.astream(cleared(text, decode)):
+                pass
+
+    else:
+        answer = genai(folder, folder)
+
+        async def work() -> None:
+            await asyncio.to_thread(answer, text, decode)
+
+    asyncio.run(measure_lag(work))
+    lags = sorted(lag for _ in range(5) for lag in asyncio.run(measure_lag(work)))
+    print(json.dumps({"p50": lags[len(lags) // 2], "p99": lags[int(len(lags) * 0.99)], "max": lags[-1]}))
+
+
+def compare_lag(title: str, folder: Path) -> None:
+    print(f"\n{title}: lateness of a 1 ms timer in the event loop while a prompt of about 512 tokens is answered, ms")
+    print(f"{'engine':32}{'p50':>8}{'p99':>8}{'max':>8}")
+    for engine, label in (("hybrid-llm", "hybrid-llm astream"), ("onnxruntime-genai", "onnxruntime-genai in a thread")):
+        command = [sys.executable, __file__, "--lag", engine, str(folder)]
+        figures = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
+        print(f"{label:32}{figures['p50']:8.2f}{figures['p99']:8.2f}{figures['max']:8.1f}")
+
+
+def prepared(shape: Shape, cache: Path) -> tuple[Path, Path]:
+    source, folder = cache / shape, cache / f"{shape}-int4"
+    if not folder.exists():
+        print(f"making random weights in the shape of {shape} ...", flush=True)
+        random_model(shape, source)
+        convert(source, folder, parity_steps=2, parity_floor=RANDOM_WEIGHTS)
+    return source, folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--big", action="store_true", help="Qwen2.5-0.5B's shape as well")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, the embedded model only")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--lag", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return serve(options.worker[0], *map(Path, options.worker[1:]))
+    if options.lag:
+        return lag(options.lag[0], Path(options.lag[1]))
+    rounds = 3 if options.quick else options.rounds
+    compare("embedded model", embedded_model(), None, Job(PROMPTS, 64), rounds)
+    shapes: list[Shape] = [] if options.quick else ["smollm2-135m"]
+    for shape in [*shapes, *(["qwen2.5-0.5b"] if options.big else [])]:
+        source, folder = prepared(shape, options.cache)
+        compare(f"{shape} shape, int4, prompt 128, decode 128", folder, source, Job(("ab " * 62,), 128), rounds)
+        compare_lag(f"{shape} shape", folder)
+    return None
+
+
+if __name__ == "__main__":
+    main()
