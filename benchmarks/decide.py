@@ -1,0 +1,198 @@
+"""What a decision costs: 20 rules as a policy, beside a hand-written `if` chain and cel-expr-python.
+
+    python benchmarks/decide.py [--json FILE]
+
+All are timed in turns in one run, and the median of the turns is told, so that a busy machine disturbs them alike.
+LiteLLM Router's pick is timed by a script of its own, in its own environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.types import Decision, Location, Request
+
+HARD = [
+    ("edge", "request.prompt_tokens + request.max_tokens > edge.context_window"),
+    ("cloud", "request.prompt_tokens + request.max_tokens > cloud.context_window"),
+    ("cloud", "!network.online"),
+    ("edge", "device.memory_available_mb < 400.0 || device.cpu_load > 98%"),
+    ("edge", "has(device.temperature_c) && device.temperature_c > 95.0"),
+    ("cloud", "has(network.metered) && network.metered && request.prompt_tokens > 4000"),
+    ("cloud", "cloud.queue > 100 && cloud.load > 2.0"),
+    ("edge", 'request.task == "translate-book"'),
+    ("cloud", "request.deadline_ms < 50ms"),
+    ("edge", "edge.queue > 8"),
+]
+SOFT = [
+    "has(device.battery) && has(device.charging) && device.battery < 20% && !device.charging",
+    "has(device.temperature_c) && device.temperature_c > 85.0",
+    'request.task in ["summarise", "translate"]',
+    'has(request.tenant) && request.tenant.startsWith("batch-")',
+    "edge.predicted_ttft_ms > 4s",
+    "request.has_tools && request.message_count > 20",
+    "device.cpu_load > 90%",
+    "cloud.predicted_ttft_ms + 90.0 * cloud.predicted_tpot_ms < 20.0",
+    "request.max_tokens > 4000",
+]
+TAGS = "tags:\n  phi: {allow: [edge]}\n  public: {allow: [edge, cloud]}\n"
+
+
+def policy_text() -> str:
+    """20 rules: 10 hard, 9 with a condition that order, and a last one without."""
+    hard = "".join(f"  - exclude: {target}\n    when: >-\n      {condition}\n" for target, condition in HARD)
+    soft = "".join(f"  - prefer: [cloud, edge]\n    when: >-\n      {condition}\n" for condition in SOFT)
+    return f"version: 1\nname: bench\n{TAGS}rules:\n{hard}{soft}  - prefer: [edge, cloud]\n"
+
+
+def hard_chain(request: Request, signals: Signals) -> tuple[bool, bool]:
+    """The ten hard rules by hand: (edge is out, cloud is out)."""
+    device, network = signals.device, signals.network
+    edge, cloud = signals.backends["edge"], signals.backends["cloud"]
+    total = request.prompt_tokens + request.max_tokens
+    no_edge = (
+        total > edge.context_window
+        or device.memory_available_mb < 400.0
+        or device.cpu_load > 0.98
+        or (device.temperature_c is not None and device.temperature_c > 95.0)
+        or request.task == "translate-book"
+        or edge.queue > 8
+    )
+    no_cloud = (
+        total > cloud.context_window
+        or not network.online
+        or (network.metered is not None and network.metered and request.prompt_tokens > 4000)
+        or (cloud.queue > 100 and cloud.load > 2.0)
+        or request.deadline * 1000.0 < 50.0
+    )
+    return no_edge, no_cloud
+
+
+def soft_chain(request: Request, signals: Signals) -> bool:
+    """The nine conditions that order, by hand: is the cloud first?"""
+    device, edge, cloud = signals.device, signals.backends["edge"], signals.backends["cloud"]
+    return bool(
+        (device.battery is not None and device.charging is not None and device.battery < 0.2 and not device.charging)
+        or (device.temperature_c is not None and device.temperature_c > 85.0)
+        or request.task in ("summarise", "translate")
+        or (request.tenant is not None and request.tenant.startswith("batch-"))
+        or edge.predicted_ttft_ms > 4000.0
+        or (request.tools and len(request.messages) > 20)
+        or device.cpu_load > 0.9
+        or cloud.predicted_ttft_ms + 90.0 * cloud.predicted_tpot_ms < 20.0
+        or request.max_tokens > 4000
+    )
+
+
+def by_hand(request: Request, signals: Signals) -> list[str]:
+    """Conditions only: no tags, no states, no reasons, no record of the decision."""
+    no_edge, no_cloud = hard_chain(request, signals)
+    order = ["cloud", "edge"] if soft_chain(request, signals) else ["edge", "cloud"]
+    return [name for name in order if not (no_edge if name == "edge" else no_cloud)]
+
+
+def by_hand_with_decision(request: Request, signals: Signals) -> Decision:
+    """The same, ending in the same record: what a hand-written router must make too, to be able to explain itself."""
+    order = by_hand(request, signals)
+    excluded = {name: "a rule" for name in signals.backends if name not in order}
+    return Decision(order=tuple(order), excluded=excluded, policy="hand", digest="", tags=request.privacy)
+
+
+def in_cel(request: Request, signals: Signals) -> Callable[[], object] | None:
+    """The 19 conditions evaluated one by one with cel-expr-python; None where it is not installed."""
+    try:
+        from cel_expr_python.cel import NewEnv, Type
+    except ImportError:
+        return None
+    kinds = {"bool": Type.BOOL, "int": Type.INT, "float": Type.DOUBLE, "str": Type.STRING}
+    values = flat(request, signals)
+    environment = NewEnv(variables={name: kinds[type(value).__name__] for name, value in values.items()})
+    compiled = [environment.compile(cel_text(condition)) for condition in [text for _, text in HARD] + SOFT]
+    return lambda: [expression.eval(data=values) for expression in compiled]
+
+
+def flat(request: Request, signals: Signals) -> dict[str, bool | int | float | str]:
+    """Every field under a flat name, as a CEL environment without protobuf messages needs it."""
+    found: dict[str, bool | int | float | str] = {}
+    groups = {"device": signals.device, "network": signals.network, **signals.backends}
+    for group, record in groups.items():
+        for name in record.__slots__:
+            value = getattr(record, name)
+            found[f"{group}_{name}"] = str(value) if isinstance(value, str) else 0.5 if value is None else value
+    found["network_metered"] = False
+    found |= {"request_prompt_tokens": request.prompt_tokens, "request_max_tokens": request.max_tokens}
+    found |= {"request_task": request.task, "request_tenant": "a", "request_deadline_ms": request.deadline * 1000.0}
+    return found | {"request_has_tools": bool(request.tools), "request_message_count": len(request.messages)}
+
+
+def cel_text(condition: str) -> str:
+    """The condition in plain CEL: flat names, no has(), numbers for quantities."""
+    plain = {"98%": "0.98", "20%": "0.2", "90%": "0.9", "50ms": "50.0", "4s": "4000.0"}
+    for quantity, value in plain.items():
+        condition = condition.replace(quantity, value)
+    without_has = re.sub(r"has\([a-z_.]+\) && ", "", condition)
+    return re.sub(r"\b(request|device|network|edge|cloud)\.", r"\1_", without_has)
+
+
+def measure(subjects: dict[str, Callable[[], object]], turns: int = 41, calls: int = 2000) -> dict[str, float]:
+    """Median microseconds of one call, subjects in turns."""
+    times: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(turns):
+        for name, subject in subjects.items():
+            count = calls if "cel" not in name else calls // 20
+            start = time.perf_counter()
+            for _ in range(count):
+                subject()
+            times[name].append((time.perf_counter() - start) / count * 1e6)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def situation() -> tuple[Request, Signals]:
+    """A laptop at ease, and a short question that may go anywhere."""
+    request = Request(messages=(), prompt_tokens=200, max_tokens=128, privacy=frozenset({"public"}), tenant="a")
+    device = DeviceSignals(cpu_load=0.2, memory_available_mb=4000.0, battery=0.8, charging=True, temperature_c=50.0)
+    edge = BackendState(name="edge", location=Location.EDGE, context_window=4096, predicted_ttft_ms=150.0)
+    cloud = BackendState(name="cloud", location=Location.CLOUD, context_window=32768, predicted_ttft_ms=300.0)
+    signals = Signals(device=device, network=NetworkSignals(metered=False), backends={"edge": edge, "cloud": cloud})
+    return request, signals
+
+
+def main() -> None:
+    """Time everything, and print one line per subject."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
+    request, signals = situation()
+    policy = parse_policy(policy_text())
+    subjects: dict[str, Callable[[], object]] = {
+        "policy.decide, 20 rules": lambda: policy.decide(request, signals),
+        "if chain by hand, conditions only": lambda: by_hand(request, signals),
+        "if chain by hand, with the Decision record": lambda: by_hand_with_decision(request, signals),
+    }
+    assert policy.decide(request, signals).order == tuple(by_hand(request, signals)), "both must decide alike"
+    cel = in_cel(request, signals)
+    if cel is None:
+        print("cel-expr-python is not installed and left out: pip install cel-expr-python")
+    else:
+        subjects["cel-expr-python, the 19 conditions"] = cel
+    figures = measure(subjects)
+    floor = figures["if chain by hand, conditions only"]
+    for name, microseconds in figures.items():
+        print(f"{name:45} {microseconds:8.2f} us   {microseconds / floor:6.1f} x the conditions by hand")
+    decision = policy.decide(request, signals)
+    explained = measure({"explain": decision.explain}, turns=5, calls=20)["explain"]
+    print(f"{'explanation, when it is asked for':45} {explained:8.2f} us")
+    if options.json:
+        options.json.write_text(json.dumps({**figures, "explain": explained}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

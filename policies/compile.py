@@ -1,0 +1,224 @@
+"""Turns checked expressions into one Python function, by building its syntax tree; no text is ever evaluated.
+
+The function is `rules(request, device, network, states, excluded) -> int`: it calls a hook for every hard rule that
+holds and returns the index of the first ordering rule that does, -1 where none does.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+
+from hybrid_llm.policies.nodes import (
+    Binary,
+    Call,
+    Conditional,
+    Field,
+    Has,
+    ListOf,
+    Literal,
+    Logic,
+    Negate,
+    Node,
+    Not,
+)
+from hybrid_llm.policies.runtime import ARITHMETIC, READERS, not_a_number
+from hybrid_llm.policies.schema import FieldSpec, Schema
+from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals
+from hybrid_llm.router.types import Request
+
+__all__ = ["Expression", "Hook", "Rules", "Step", "compile_expression", "compile_rules"]
+
+Hook = Callable[[MutableMapping[str, str]], None]
+Expression = Callable[[Request, DeviceSignals, NetworkSignals, Mapping[str, BackendState]], object]
+Rules = Callable[
+    [Request, DeviceSignals, NetworkSignals, Mapping[str, BackendState], MutableMapping[str, str]],
+    int,
+]
+
+_PARAMETERS = ("request", "device", "network", "states")
+_COMPARE: dict[str, type[ast.cmpop]] = {
+    "==": ast.Eq,
+    "!=": ast.NotEq,
+    "<": ast.Lt,
+    "<=": ast.LtE,
+    ">": ast.Gt,
+    ">=": ast.GtE,
+    "in": ast.In,
+}
+_PLAIN: dict[str, type[ast.operator]] = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult}
+_CHECKED = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
+_METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule: *held* and *failed* are the hooks of a hard rule, None for a rule that orders."""
+
+    index: int
+    condition: Node | None
+    held: Hook | None = None
+    failed: Hook | None = None
+
+
+def compile_expression(node: Node, schema: Schema) -> Expression:
+    """One checked expression as a function of (request, device, network, states)."""
+    body: list[ast.stmt] = [ast.Return(_Emitter(schema).emit(node))]
+    function: Expression = _function("expression", _PARAMETERS, body, _namespace())
+    return function
+
+
+def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
+    """All rules of a policy as one function: every hard rule first, wherever it stands, then those that order.
+
+    Whatever goes wrong in a hard rule calls its *failed* hook.
+    """
+    emitter = _Emitter(schema)
+    namespace = _namespace()
+    steps = tuple(steps)
+    hard = [_hard(step, emitter, namespace) for step in steps if step.held is not None]
+    soft = [_soft(step, emitter) for step in steps if step.held is None]
+    body: list[ast.stmt] = [*hard, *soft, ast.Return(ast.Constant(-1))]
+    function: Rules = _function("rules", (*_PARAMETERS, "excluded"), body, namespace)
+    return function
+
+
+def _namespace() -> dict[str, object]:
+    readers = {f"read_{name}": reader for name, reader in READERS.items()}
+    builtins = {"len": len, "float": float, "Exception": Exception}
+    return {**ARITHMETIC, **readers, **builtins, "not_a_number": not_a_number, "__builtins__": {}}
+
+
+def _hard(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
+    namespace[f"held_{step.index}"] = step.held
+    namespace[f"failed_{step.index}"] = step.failed
+    held: ast.stmt = ast.Expr(_call(f"held_{step.index}", _name("excluded")))
+    if step.condition is None:
+        return held
+    failed: ast.stmt = ast.Expr(_call(f"failed_{step.index}", _name("excluded")))
+    return _try(ast.If(emitter.emit(step.condition), [held], []), failed)
+
+
+def _soft(step: Step, emitter: _Emitter) -> ast.stmt:
+    found: ast.stmt = ast.Return(ast.Constant(step.index))
+    if step.condition is None:
+        return found
+    return _try(ast.If(emitter.emit(step.condition), [found], []), ast.Pass())
+
+
+def _try(body: ast.stmt, otherwise: ast.stmt) -> ast.stmt:
+    # Every exception: signals come from sensors, and a rule that cannot be judged must not end the request.
+    handler = ast.ExceptHandler(_name("Exception"), None, [otherwise])
+    return ast.Try([body], [handler], [], [])
+
+
+def _function(name: str, parameters: Iterable[str], body: list[ast.stmt], namespace: dict[str, object]) -> FunctionType:
+    """Build the function from its code object, so that no statement of a module ever runs."""
+    arguments = ast.arguments([], [ast.arg(parameter) for parameter in parameters], None, [], [], None, [])
+    definition = ast.FunctionDef(name, arguments, body, [], None)
+    module = ast.fix_missing_locations(ast.Module([definition], []))
+    outer = compile(module, "<policy>", "exec")
+    code = next(constant for constant in outer.co_consts if isinstance(constant, CodeType))
+    return FunctionType(code, namespace, name)
+
+
+def _name(name: str) -> ast.expr:
+    return ast.Name(name, ast.Load())
+
+
+def _call(function: str, *args: ast.expr) -> ast.expr:
+    return ast.Call(_name(function), list(args), [])
+
+
+def _attribute(value: ast.expr, name: str) -> ast.expr:
+    return ast.Attribute(value, name, ast.Load())
+
+
+class _Emitter:
+    """Writes the Python syntax tree of a checked expression."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def emit(self, node: Node) -> ast.expr:
+        match node:
+            case Literal():
+                return ast.Constant(node.value)
+            case Field():
+                return self._field(node)
+            case Has():
+                return self._has(node)
+            case Not():
+                return ast.UnaryOp(ast.Not(), self.emit(node.item))
+            case Logic():
+                return ast.BoolOp(ast.And() if node.op == "&&" else ast.Or(), [self.emit(item) for item in node.items])
+            case _:
+                return self._compound(node)
+
+    def _compound(self, node: ListOf | Negate | Conditional | Call | Binary) -> ast.expr:
+        match node:
+            case ListOf():
+                return ast.Tuple([self.emit(item) for item in node.items], ast.Load())
+            case Negate():
+                item = self.emit(node.item)
+                return _call("negate", item) if node.type.kind == "int" else ast.UnaryOp(ast.USub(), item)
+            case Conditional():
+                return ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))
+            case Call():
+                return self._function(node)
+            case Binary():
+                return self._binary(node)
+
+    def _spec(self, node: Field) -> FieldSpec:
+        return self._schema.fields(node.path[0])[node.path[1]]
+
+    def _raw(self, spec: FieldSpec) -> ast.expr:
+        """The reading itself, unchecked."""
+        if spec.root == "objectives":
+            return ast.Constant(spec.constant)
+        if spec.root == "backend":
+            state = ast.Subscript(_name("states"), ast.Constant(spec.owner), ast.Load())
+            return _attribute(state, spec.attribute)
+        if spec.root == "request" and spec.attribute in READERS:
+            return _call(f"read_{spec.attribute}", _name("request"))
+        return _attribute(_name(spec.root), spec.attribute)
+
+    def _field(self, node: Field) -> ast.expr:
+        """A double is checked for NaN as it is read: `(v if (v := x) == v else not_a_number())`."""
+        spec = self._spec(node)
+        raw = self._raw(spec)
+        if spec.type.kind != "double" or spec.root == "objectives":
+            return raw
+        stored = ast.NamedExpr(ast.Name("v", ast.Store()), raw)
+        return ast.IfExp(ast.Compare(stored, [ast.Eq()], [_name("v")]), _name("v"), _call("not_a_number"))
+
+    def _has(self, node: Has) -> ast.expr:
+        raw = self._raw(self._spec(node.field))
+        return ast.Compare(raw, [ast.IsNot()], [ast.Constant(None)])
+
+    def _function(self, node: Call) -> ast.expr:
+        args = [self.emit(arg) for arg in node.args]
+        match node.function:
+            case "size":
+                return _call("len", *args)
+            case "double":
+                return _call("float", *args)
+            case "contains":
+                return ast.Compare(args[1], [ast.In()], [args[0]])
+            case _:
+                return ast.Call(_attribute(args[0], _METHODS[node.function]), args[1:], [])
+
+    def _binary(self, node: Binary) -> ast.expr:
+        left = self.emit(node.left)
+        if node.op == "in" and isinstance(node.right, Field) and node.right.key == "request.tags":
+            return ast.Compare(left, [ast.In()], [_attribute(_name("request"), "privacy")])
+        right = self.emit(node.right)
+        if node.op in _COMPARE:
+            return ast.Compare(left, [_COMPARE[node.op]()], [right])
+        if node.type.kind == "int":
+            return _call(_CHECKED[node.op], left, right)
+        if node.op == "/":
+            return _call("divide_double", left, right)
+        return ast.BinOp(left, _PLAIN[node.op](), right)

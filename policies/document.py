@@ -1,0 +1,276 @@
+"""From YAML to the records of a policy: the vocabulary of the file, key by key; conditions stay text here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from hybrid_llm.policies import yamltext
+from hybrid_llm.policies.quantities import Values
+from hybrid_llm.policies.schema import Objectives
+from hybrid_llm.policies.source import Faults, did_you_mean
+from hybrid_llm.policies.yamltext import Scalar, Sequence, Value
+from hybrid_llm.router.types import Location
+
+__all__ = ["Document", "Resilience", "RuleDraft", "TagRule", "read_document"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagRule:
+    """A privacy tag: where a request that carries it may go, and the detectors that set it."""
+
+    allow: frozenset[Location]
+    detect: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resilience:
+    """What may be tried when a backend fails; never more than the tags and hard rules allow."""
+
+    retries: int = 2
+    """Further attempts after the first."""
+    retry_budget: float = 0.1
+    """Share of the requests that may be retried or hedged on top of them, over time."""
+    hedge_after_s: float | None = None
+    """Ask the next backend too after this many seconds without a first token; None never does, as always here."""
+    continue_streams: bool = False
+    """Let the next backend continue an answer that broke off; always false in this version."""
+    breaker_failures: int = 5
+    """Failures in a row that open a backend's circuit breaker."""
+    breaker_open_s: float = 30.0
+    """Seconds until an open breaker lets one request through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleDraft:
+    """A rule as read: *kind* is exclude, prefer or rank; *targets* are names of backends, locations resolved."""
+
+    index: int
+    kind: str
+    offset: int
+    targets: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    when: Scalar | None = None
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """Everything that a policy file says."""
+
+    name: str
+    version: int
+    tags: Mapping[str, TagRule]
+    objectives: Objectives
+    rules: tuple[RuleDraft, ...]
+    resilience: Resilience
+
+
+_NOT_YET = {
+    "policy": {"budgets", "include", "cases"},
+    "a tag": {"to_cloud", "to_edge", "cache"},
+    "objectives": {"budget", "quality"},
+    "a rule": {"share", "tenant", "until"},
+    "rank": {"quality"},
+    "resilience": {"retry_on", "hedge_after"},
+}
+"""Keys that a later version has: refused by name here, so that nobody takes them to be in force."""
+
+_WEIGHTS = ("latency", "cost", "energy")
+_KINDS = ("exclude", "prefer", "rank")
+
+
+def read_document(root: Value, faults: Faults, backends: Mapping[str, Location], detectors: frozenset[str]) -> Document:
+    """The records of the file; whatever is wrong goes to *faults*, and a neutral value takes its place."""
+    return _Reader(faults, backends, detectors).document(root)
+
+
+class _Reader:
+    def __init__(self, faults: Faults, backends: Mapping[str, Location], detectors: frozenset[str]) -> None:
+        self._faults = faults
+        self._backends = backends
+        self._detectors = detectors
+        self._values = Values(faults)
+
+    def document(self, root: Value) -> Document:
+        allowed = ("version", "name", "tags", "objectives", "rules", "resilience")
+        keys = self._keys(root, "policy", allowed)
+        self._version(keys, root.offset)
+        name = self._values.text(keys["name"], "the name of the policy") if "name" in keys else None
+        if "name" not in keys:
+            self._faults.add("`name` is missing", root.offset, "name the policy: name: clinic")
+        return Document(
+            name=name or "",
+            version=1,
+            tags=MappingProxyType(self._tags(keys.get("tags"))),
+            objectives=self._objectives(keys.get("objectives")),
+            rules=self._rules(keys.get("rules")),
+            resilience=self._resilience(keys.get("resilience")),
+        )
+
+    def _version(self, keys: Mapping[str, Value], offset: int) -> None:
+        if "version" not in keys:
+            self._faults.add("`version` is missing", offset, "write version: 1 at the top")
+            return
+        value = keys["version"]
+        if not isinstance(value, Scalar) or not value.plain or value.text != "1":
+            shown = f" {value.text}" if isinstance(value, Scalar) else ""
+            self._faults.add(f"this version reads policies of version 1, not{shown or ' this'}", value.offset)
+
+    def _keys(self, value: Value, where: str, allowed: tuple[str, ...]) -> dict[str, Value]:
+        """The entries of a mapping, unknown keys told and left out."""
+        if not isinstance(value, yamltext.Mapping):
+            self._faults.add(f"{where} must be a group of keys: {', '.join(allowed)}", value.offset)
+            return {}
+        found: dict[str, Value] = {}
+        for entry in value.entries:
+            key = entry.key.text
+            if key in allowed:
+                found[key] = entry.value
+            elif key in _NOT_YET.get(where, ()):
+                hint = "remove it: a policy never holds a key that is not in force"
+                self._faults.add(f"`{key}` is not available in this version", entry.key.offset, hint)
+            else:
+                self._faults.add(f"{where} has no key `{key}`", entry.key.offset, did_you_mean(key, allowed))
+        return found
+
+    def _tags(self, value: Value | None) -> dict[str, TagRule]:
+        if value is None:
+            return {}
+        if not isinstance(value, yamltext.Mapping):
+            self._faults.add("`tags` must be a group of tags: public: {allow: [edge, cloud]}", value.offset)
+            return {}
+        tags: dict[str, TagRule] = {}
+        for entry in value.entries:
+            name = self._values.text(entry.key, "the name of a tag")
+            rule = self._tag(entry)
+            if name is not None:
+                tags[name] = rule
+        return tags
+
+    def _tag(self, entry: yamltext.Entry) -> TagRule:
+        keys = self._keys(entry.value, "a tag", ("allow", "detect"))
+        if "allow" not in keys:
+            hint = "say where such requests may go: allow: [edge]"
+            self._faults.add(f"tag `{entry.key.text}` has no `allow`", entry.key.offset, hint)
+        locations = self._names(keys.get("allow"), "a location", {place.value for place in Location})
+        detect = self._names(keys.get("detect"), "a detector", self._detectors)
+        return TagRule(allow=frozenset(Location(name) for name in locations), detect=tuple(detect))
+
+    def _names(self, value: Value | None, what: str, known: set[str] | frozenset[str]) -> list[str]:
+        """A list of names out of *known*, each once."""
+        if value is None:
+            return []
+        if not isinstance(value, Sequence):
+            self._faults.add(f"expected is a list, each item {what}", value.offset, "write it in brackets: [edge]")
+            return []
+        names: list[str] = []
+        for item in value.items:
+            name = self._values.text(item, what)
+            if name is None:
+                continue
+            if name not in known:
+                self._faults.add(f"`{name}` is not {what}", item.offset, did_you_mean(name, known))
+            elif name in names:
+                self._faults.add(f"`{name}` is there twice", item.offset)
+            else:
+                names.append(name)
+        return names
+
+    def _objectives(self, value: Value | None) -> Objectives:
+        if value is None:
+            return Objectives()
+        keys = self._keys(value, "objectives", ("ttft", "tpot", "deadline", "cost"))
+        seconds = {name: self._read(keys, name, self._values.duration) for name in ("ttft", "tpot", "deadline")}
+        money = self._read(keys, "cost", self._values.money)
+        return Objectives(
+            ttft_ms=_milliseconds(seconds["ttft"]),
+            tpot_ms=_milliseconds(seconds["tpot"]),
+            deadline_s=seconds["deadline"],
+            cost=money.amount if money else None,
+            currency=money.currency if money else None,
+        )
+
+    def _read(self, keys: Mapping[str, Value], name: str, reader: Callable[[Value], Any]) -> Any:
+        return reader(keys[name]) if name in keys else None
+
+    def _resilience(self, value: Value | None) -> Resilience:
+        if value is None:
+            return Resilience()
+        keys = self._keys(value, "resilience", ("retries", "retry_budget", "continue_streams", "breaker"))
+        breaker = self._keys(keys["breaker"], "breaker", ("failures", "open")) if "breaker" in keys else {}
+        found = {
+            "retries": self._read(keys, "retries", lambda item: self._values.integer(item, 0, 10)),
+            "retry_budget": self._read(keys, "retry_budget", self._values.percent),
+            "continue_streams": self._read(keys, "continue_streams", self._never),
+            "breaker_failures": self._read(breaker, "failures", lambda item: self._values.integer(item, 1, 1000)),
+            "breaker_open_s": self._read(breaker, "open", self._values.duration),
+        }
+        return Resilience(**{name: value for name, value in found.items() if value is not None})
+
+    def _never(self, value: Value) -> bool | None:
+        """A flag that may only say what is so: false."""
+        flag = self._values.flag(value)
+        if flag:
+            self._faults.add("`continue_streams: true` is not available in this version", value.offset, "remove it")
+        return flag
+
+    def _rules(self, value: Value | None) -> tuple[RuleDraft, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence):
+            self._faults.add("`rules` must be a list: each rule begins with a dash", value.offset)
+            return ()
+        drafts = [self._rule(index, item) for index, item in enumerate(value.items)]
+        return tuple(draft for draft in drafts if draft is not None)
+
+    def _rule(self, index: int, value: Value) -> RuleDraft | None:
+        keys = self._keys(value, "a rule", (*_KINDS, "when", "because"))
+        kinds = [kind for kind in _KINDS if kind in keys]
+        if len(kinds) != 1:
+            here = f"are {' and '.join(kinds)}" if kinds else "is none"
+            self._faults.add(f"a rule has one of exclude, prefer and rank; here {here}", value.offset)
+            return None
+        kind = kinds[0]
+        because = self._values.text(keys["because"], "a reason") if "because" in keys else None
+        return RuleDraft(
+            index=index,
+            kind=kind,
+            offset=value.offset,
+            targets=() if kind == "rank" else self._targets(keys[kind], kind),
+            weights=self._weights(keys[kind]) if kind == "rank" else {},
+            when=self._values.scalar(keys["when"], "a condition") if "when" in keys else None,
+            because=because or "",
+        )
+
+    def _targets(self, value: Value, kind: str) -> tuple[str, ...]:
+        """Backends in the order written; a location stands for its backends."""
+        known = set(self._backends) | {place.value for place in Location}
+        listed = Sequence((value,), value.offset) if isinstance(value, Scalar) else value
+        names = self._names(listed, "a backend or a location", known)
+        if isinstance(value, Sequence) and not value.items:
+            self._faults.add(f"`{kind}` names nobody", value.offset)
+        targets: list[str] = []
+        for name in names:
+            here = [name] if name in self._backends else self._located(Location(name))
+            targets.extend(backend for backend in here if backend not in targets)
+        return tuple(targets)
+
+    def _located(self, location: Location) -> list[str]:
+        return [name for name, place in self._backends.items() if place is location]
+
+    def _weights(self, value: Value) -> dict[str, float]:
+        keys = self._keys(value, "rank", _WEIGHTS)
+        read = {name: self._values.number(item) for name, item in keys.items()}
+        weights = {name: weight for name, weight in read.items() if weight is not None}
+        if weights and not any(weights.values()):
+            self._faults.add("one weight of `rank` must be more than 0", value.offset)
+        elif not keys and isinstance(value, yamltext.Mapping) and not value.entries:
+            self._faults.add("`rank` needs weights", value.offset, "for example rank: {latency: 1.0, cost: 0.2}")
+        return weights
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000.0

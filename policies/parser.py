@@ -1,0 +1,278 @@
+"""Parses one expression into nodes, by precedence; it resolves no names and checks no types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from hybrid_llm.policies.lexer import Token, tokenize
+from hybrid_llm.policies.nodes import (
+    BOOL,
+    DOUBLE,
+    DURATION,
+    INT,
+    PERCENT,
+    STRING,
+    Binary,
+    Call,
+    Conditional,
+    Field,
+    Has,
+    ListOf,
+    Literal,
+    Logic,
+    Negate,
+    Node,
+    Not,
+)
+from hybrid_llm.policies.source import Fault, did_you_mean
+
+__all__ = ["FUNCTIONS", "METHODS", "parse"]
+
+FUNCTIONS = frozenset({"has", "size", "double"})
+METHODS = frozenset({"startsWith", "endsWith", "contains", "size"})
+
+_MAX_DEPTH = 30
+_MAX_OPERATORS = 100
+_MAX_TOKENS = 1000
+_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT}
+_LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
+_MACROS = frozenset({"all", "exists", "exists_one", "map", "filter", "transformList", "transformMap", "existsOne"})
+_CEL_FUNCTIONS = frozenset(
+    {"duration", "timestamp", "int", "uint", "string", "bytes", "bool", "dyn", "type", "matches"}
+)
+_RESERVED = frozenset(
+    """as break const continue else for function if import let loop package namespace return var void while
+    null""".split()  # noqa: SIM905 - a list literal of reserved words would be one word a line
+)
+_WORDS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "is": "=="}
+_HINTS = {
+    "duration": "write the duration as it is: 400ms",
+    "timestamp": "a policy sees no clock",
+    "int": "int and double compare without a conversion",
+}
+
+
+def parse(text: str) -> Node:
+    """The tree of *text*.
+
+    Raises:
+        Fault: the text is not one expression of the language; the offset is that of the first thing that does not fit.
+    """
+    tokens = tokenize(text)
+    if len(tokens) > _MAX_TOKENS:
+        raise Fault("this expression is too long", 0, "split it into several rules")
+    return _Parser(tokens).whole()
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+        self._operators = 0
+
+    def whole(self) -> Node:
+        if self._token.kind == "end":
+            raise Fault("the expression is empty", 0, "leave `when` out for a rule that always matches")
+        node = self._expression()
+        if self._token.kind != "end":
+            raise self._unexpected("an operator or the end of the expression")
+        return node
+
+    @property
+    def _token(self) -> Token:
+        return self._tokens[self._next]
+
+    def _at(self, *texts: str) -> bool:
+        return self._token.text in texts and self._token.kind in {"op", "name"}
+
+    def _advance(self) -> Token:
+        token = self._token
+        self._next += 1
+        return token
+
+    def _expect(self, text: str, purpose: str) -> Token:
+        if not self._at(text):
+            raise self._unexpected(f"`{text}` {purpose}")
+        return self._advance()
+
+    def _unexpected(self, wanted: str) -> Fault:
+        token = self._token
+        if token.kind == "end":
+            return Fault(f"the expression ends where {wanted} is expected", token.start)
+        hint = f"write `{_WORDS[token.text]}`" if token.text in _WORDS else None
+        return Fault(f"`{token.text}` stands where {wanted} is expected", token.start, hint)
+
+    def _expression(self) -> Node:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Fault(f"nested deeper than {_MAX_DEPTH} levels", self._token.start, "split it into several rules")
+        condition = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
+        if self._at("?"):
+            condition = self._conditional(condition)
+        self._depth -= 1
+        return condition
+
+    def _conditional(self, condition: Node) -> Node:
+        self._advance()
+        then = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
+        self._expect(":", "between the two values of `?`")
+        otherwise = self._expression()
+        return Conditional(
+            start=condition.start, end=otherwise.end, condition=condition, then=then, otherwise=otherwise
+        )
+
+    def _logic(self, op: str, operand: Callable[[], Node]) -> Node:
+        items = [operand()]
+        while self._at(op):
+            self._advance()
+            items.append(operand())
+        if len(items) == 1:
+            return items[0]
+        return Logic(start=items[0].start, end=items[-1].end, op=op, items=tuple(items))
+
+    def _binary(self, level: int) -> Node:
+        if level == len(_LEVELS):
+            return self._unary()
+        left = self._binary(level + 1)
+        while self._at(*_LEVELS[level]):
+            self._operators += 1
+            if self._operators > _MAX_OPERATORS:
+                raise Fault(f"more than {_MAX_OPERATORS} operators", self._token.start, "split it into several rules")
+            operator = self._advance()
+            right = self._binary(level + 1)
+            left = Binary(start=left.start, end=right.end, op=operator.text, left=left, right=right, at=operator.start)
+        return left
+
+    def _unary(self) -> Node:
+        if not self._at("!", "-"):
+            return self._postfix(self._primary())
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Fault(f"nested deeper than {_MAX_DEPTH} levels", self._token.start)
+        operator = self._advance()
+        item = self._negative(operator) if operator.text == "-" else None
+        if item is None:
+            inner = self._unary()
+            maker = Not if operator.text == "!" else Negate
+            item = maker(start=operator.start, end=inner.end, item=inner)
+        self._depth -= 1
+        return item
+
+    def _negative(self, operator: Token) -> Node | None:
+        """A minus in front of a number belongs to it, as in CEL: else the least int could not be written."""
+        if self._token.kind not in {"int", "double"}:
+            return None
+        token = self._advance()
+        assert isinstance(token.value, int | float)
+        return Literal(start=operator.start, end=token.end, value=-token.value, type=_LITERALS[token.kind])
+
+    def _primary(self) -> Node:
+        token = self._token
+        if token.kind in _LITERALS:
+            return self._literal()
+        if token.kind == "name":
+            return self._name()
+        if self._at("("):
+            self._advance()
+            inner = self._expression()
+            self._expect(")", "to close the parenthesis")
+            return inner
+        if self._at("["):
+            return self._list()
+        raise self._unexpected("a value")
+
+    def _literal(self) -> Node:
+        token = self._advance()
+        if token.kind == "int" and token.value == 2**63:
+            raise Fault("this number does not fit an int of 64 bits", token.start)
+        return Literal(start=token.start, end=token.end, value=token.value, type=_LITERALS[token.kind])
+
+    def _list(self) -> Node:
+        opening = self._advance()
+        items = self._items("]", "to close the list")
+        return ListOf(start=opening.start, end=self._tokens[self._next - 1].end, items=items)
+
+    def _items(self, closing: str, purpose: str) -> tuple[Node, ...]:
+        items: list[Node] = []
+        while not self._at(closing):
+            if items:
+                self._expect(",", "between two values")
+            items.append(self._expression())
+        self._expect(closing, purpose)
+        return tuple(items)
+
+    def _name(self) -> Node:
+        token = self._advance()
+        if token.text in {"true", "false"}:
+            return Literal(start=token.start, end=token.end, value=token.text == "true", type=BOOL)
+        if token.text in _WORDS or token.text in _RESERVED:
+            hint = f"write `{_WORDS[token.text]}`" if token.text in _WORDS else _reserved_hint(token.text)
+            raise Fault(f"`{token.text}` is not part of this language", token.start, hint)
+        if self._at("("):
+            return self._function(token)
+        return Field(start=token.start, end=token.end, path=(token.text,))
+
+    def _postfix(self, node: Node) -> Node:
+        while self._at(".", "["):
+            if self._at("["):
+                raise Fault("indexing is not part of this language", self._token.start, "test membership with `in`")
+            self._advance()
+            node = self._member(node)
+        return node
+
+    def _member(self, node: Node) -> Node:
+        if self._token.kind != "name":
+            raise self._unexpected("a name")
+        token = self._advance()
+        if self._at("("):
+            return self._method(node, token)
+        if not isinstance(node, Field):
+            raise Fault(f"a value has no field `{token.text}`", token.start)
+        return replace(node, path=(*node.path, token.text), end=token.end)
+
+    def _function(self, token: Token) -> Node:
+        if token.text not in FUNCTIONS:
+            raise _refused_call(token, FUNCTIONS, METHODS)
+        self._advance()
+        args = self._items(")", "to close the call")
+        end = self._tokens[self._next - 1].end
+        if len(args) != 1:
+            raise Fault(f"{token.text}() takes one argument, not {len(args)}", token.start)
+        if token.text != "has":
+            return Call(start=token.start, end=end, function=token.text, args=args)
+        if not isinstance(args[0], Field) or len(args[0].path) < 2:
+            raise Fault("has() takes the name of a field", args[0].start, "for example has(device.battery)")
+        return Has(start=token.start, end=end, field=args[0])
+
+    def _method(self, receiver: Node, token: Token) -> Node:
+        if token.text not in METHODS:
+            raise _refused_call(token, METHODS, FUNCTIONS)
+        self._advance()
+        args = self._items(")", "to close the call")
+        wanted = 0 if token.text == "size" else 1
+        if len(args) != wanted:
+            raise Fault(f".{token.text}() takes {wanted or 'no'} argument, not {len(args)}", token.start)
+        end = self._tokens[self._next - 1].end
+        return Call(start=receiver.start, end=end, function=token.text, args=(receiver, *args))
+
+
+def _reserved_hint(word: str) -> str:
+    return "test with has() whether a signal is there" if word == "null" else "it is a reserved word of CEL"
+
+
+def _refused_call(token: Token, known: frozenset[str], others: frozenset[str]) -> Fault:
+    name = token.text
+    if name in _MACROS:
+        return Fault(
+            f"the macro {name}() of CEL is not part of this language", token.start, "there are no loops; use `in`"
+        )
+    if name == "matches":
+        return Fault("matches() is not available in this version", token.start, "use startsWith, endsWith or contains")
+    if name in _CEL_FUNCTIONS:
+        return Fault(f"{name}() of CEL is not part of this language", token.start, _HINTS.get(name))
+    if name in others:
+        form = f"text.{name}(...)" if name in METHODS else f"{name}(...)"
+        return Fault(f"{name} is not called like this", token.start, f"write {form}")
+    return Fault(f"there is no function {name}()", token.start, did_you_mean(name, known | others))
