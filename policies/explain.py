@@ -17,6 +17,7 @@ __all__ = ["Replayer"]
 
 ABSENT = "absent"
 UNKNOWN = "cannot be judged"
+NOBODY = (("backend", "there is none of this name here"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def _probe(rule: Rule, schema: Schema) -> _Probe:
 
 def _trace(probe: _Probe, request: Request, signals: Signals) -> RuleTrace:
     rule = probe.rule
+    if rule.kind == "exclude" and not rule.targets:
+        return RuleTrace(rule=f"{rule.label} {rule.kind}", place=rule.place, matched=False, values=NOBODY)
     held = True if probe.condition is None else _value(probe.condition, request, signals)
     values = dict(_values(probe, request, signals))
     if held == UNKNOWN:

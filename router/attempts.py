@@ -151,11 +151,7 @@ class Attempts:
     async def _open(self, name: str) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
         self.answering, self.began = name, self.clock()
         stream = self.open_stream(name)
-        try:
-            return stream, await self._next(stream)
-        except BaseException:
-            await stream.aclose()
-            raise
+        return stream, await self._next(stream)
 
     def _failed(self, name: str, error: BackendError) -> None:
         self._note(name, error, (self.clock() - self.began) * 1e3)

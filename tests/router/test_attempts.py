@@ -177,10 +177,26 @@ def test_a_failure_hands_over_at_once_without_a_pause():
 def test_a_round_is_repeated_for_those_who_may_recover_only():
     down, rejected = BackendUnavailable("down", backend="a"), AuthenticationFailed("who?", backend="b")
     world = World({"a": [[down], [LAST]], "b": [[rejected]], "c": [[LAST]]})
-    got, _ = play(attempts(world, "ab"))
+    got, _ = play(attempts(world, "ba"))
     assert got == [LAST]
-    assert world.calls == ["a", "b", "a"]
+    assert world.calls == ["b", "a", "a"]
     assert len(world.slept) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestRejected("nonsense", backend="a"),
+        DeadlineExceeded("late", backend="a"),
+        UntrustedPeer("wrong name", backend="a"),
+        PrivacyViolation("no", location="cloud"),
+    ],
+)
+def test_what_no_other_backend_can_mend_ends_the_request_at_once(error):
+    world = World({"a": [[error]], "b": [[LAST]], "c": [[LAST]]})
+    _, told = play(attempts(world, "ab"))
+    assert told is error
+    assert world.calls == ["a"]
 
 
 def test_the_failures_of_all_are_told():

@@ -99,3 +99,14 @@ def test_requests_fill_the_budget_again():
     budget.deposit()
     budget.deposit()
     assert [budget.withdraw(), budget.withdraw()] == [True, False]
+
+
+def test_a_failed_probe_opens_again_even_when_another_policy_has_raised_the_limit():
+    now = [0.0]
+    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker.failed()
+    breaker.configure(failures=10, open_s=10.0)
+    now[0] = 10.0
+    assert breaker.admit()
+    breaker.failed()
+    assert breaker.state is Breaker.OPEN

@@ -223,3 +223,11 @@ def test_a_role_that_is_changed_breaks_the_seal():
     system = replace(good.request, messages=(Message(role="system", content="words"),))
     with pytest.raises(PrivacyViolation):
         require_clearance(replace(good, request=system), Location.CLOUD)
+
+
+def test_a_detector_that_raises_leaves_the_guard_nothing_but_the_device_to_clear_for():
+    guard = PrivacyGuard([Broken()])
+    assessment = guard.assess(request(), POLICY)
+    assert (assessment.allowed, assessment.uncertain) == ({Location.EDGE}, ("email",))
+    with pytest.raises(PrivacyViolation):
+        guard.clear(assessment, Location.CLOUD)

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS", "Mutant"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """In *file* of the package, *old* (there exactly once) becomes *new*: *what* this means."""
-
-    what: str
-    file: str
-    old: str
-    new: str
-
+__all__ = ["MUTANTS"]
 
 MUTANTS = (
     Mutant("tags are joined, not intersected", "policy.py", "allowed &= rule.allow", "allowed |= rule.allow"),
