@@ -111,6 +111,8 @@ class Answer:
         )
 
     def _event(self) -> RequestEvent:
+        if self._error == "cancelled" and self.request.remaining() <= 0.0:
+            self._error = "DeadlineExceeded"  # the event loop cancels what is late
         return RequestEvent(
             request_id=self.request.request_id,
             decision=self.decision,

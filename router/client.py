@@ -74,8 +74,17 @@ class HybridLLM:
         self._closed = False
 
     @classmethod
-    def from_config(cls, path: str | Path, *, hooks: Sequence[Hook] = (), sensors: Sensors | None = None) -> Self:
+    def from_config(
+        cls,
+        path: str | Path,
+        *,
+        sensors: Sensors | None = None,
+        detectors: Sequence[Detector] = (),
+        hooks: Sequence[Hook] = (),
+    ) -> Self:
         """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
+
+        The policy may name *detectors* of the app's own beside those of the library.
 
         Raises:
             ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
@@ -83,10 +92,17 @@ class HybridLLM:
         from hybrid_llm.router.config import load_config
 
         config = load_config(Path(path))
+        policy = config.open_policy(frozenset(detector.name for detector in detectors))
+        try:
+            backends = config.open_backends()
+        except BaseException:
+            policy.close()
+            raise
         return cls(
-            config.open_backends(),
-            config.open_policy(),
+            backends,
+            policy,
             sensors=sensors,
+            detectors=detectors,
             hooks=hooks,
             defaults=config.defaults,
             prices=config.prices,

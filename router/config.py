@@ -120,14 +120,18 @@ class Config:
             raise
         return made
 
-    def open_policy(self) -> PolicySource:
-        """The policy: a built-in one is fixed, a file is watched. PolicyError if it is wrong."""
-        from hybrid_llm.policies import PolicyFile, builtin_names, builtin_policy
+    def open_policy(self, detectors: frozenset[str] = frozenset()) -> PolicySource:
+        """The policy: a built-in one is fixed, a file is watched. PolicyError if it is wrong.
+
+        *detectors* names those that it may use beside the library's own.
+        """
+        from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile, builtin_names, builtin_policy
         from hybrid_llm.router.client import FixedPolicy
 
         if self.policy in builtin_names():
             return FixedPolicy(builtin_policy(self.policy, backends=self.locations))
-        source = PolicyFile(self.path.parent / self.policy, backends=self.locations)
+        path, known = self.path.parent / self.policy, KNOWN_DETECTORS | detectors
+        source = PolicyFile(path, backends=self.locations, detectors=known)
         source.start()
         return source
 

@@ -149,9 +149,11 @@ class Hanging(FakeBackend):
 
 
 def test_an_async_backend_that_hangs_ends_at_the_deadline(make_client):
+    events: list[RequestEvent] = []
     backend = Hanging("edge", Location.EDGE)
     with pytest.raises(DeadlineExceeded):
-        asyncio.run(make_client(backend).agenerate("hello", deadline=0.1))
+        asyncio.run(make_client(backend, hooks=[events.append]).agenerate("hello", deadline=0.1))
+    assert events[0].error == "DeadlineExceeded"
 
 
 def test_cancelling_a_task_cancels_the_work(make_client):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.types import Location
 
 GOOD = """\
@@ -82,3 +83,27 @@ def test_any_text_gives_a_configuration_or_the_one_error_for_it(text):
         parse_config(text, Path("hybrid.yaml"))
     except ConfigError as error:
         assert error.path == "hybrid.yaml"
+
+
+def test_a_client_over_a_policy_that_is_wrong_opens_nothing(tmp_path):
+    (tmp_path / "hybrid.yaml").write_text("version: 1\npolicy: policy.yaml\nbackends: {edge: {kind: onnx}}\n")
+    (tmp_path / "policy.yaml").write_text("version: 1\nname: p\nrules: [{prefer: [egde]}]\n")
+    with pytest.raises(PolicyError, match=r"policy\.yaml:3:\d+"):
+        HybridLLM.from_config(tmp_path / "hybrid.yaml")
+
+
+def test_a_policy_may_name_a_detector_of_the_app(tmp_path):
+    class Detector:
+        name = "project_name"
+
+        def find(self, text: str):
+            return iter(())
+
+    (tmp_path / "hybrid.yaml").write_text("version: 1\npolicy: policy.yaml\nbackends: {edge: {kind: onnx}}\n")
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nname: p\ntags: {own: {allow: [edge], detect: [project_name]}}\nrules: []\n"
+    )
+    with HybridLLM.from_config(tmp_path / "hybrid.yaml", detectors=[Detector()]) as llm:
+        assert llm.decide("hello").order == ("edge",)
+    with pytest.raises(PolicyError, match="project_name"):
+        HybridLLM.from_config(tmp_path / "hybrid.yaml")
