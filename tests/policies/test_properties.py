@@ -405,3 +405,15 @@ def test_a_damaged_policy_is_a_policy_or_a_policy_error(data):
 @given(st.text(alphabet="abr.01 <>=!&|+-*/%()[],?:'\"\\msehd_\n", max_size=60))
 def test_any_condition_is_a_rule_or_a_policy_error(condition):
     places_point_into(f"version: 1\nname: x\nrules:\n  - exclude: edge\n    when: {json.dumps(condition)}\n")
+
+
+def test_a_percentage_is_a_part_of_one_beside_shares_and_of_a_hundred_beside_percentages():
+    condition = "has(device.battery) && device.battery < 20% || has(device.cpu_pressure) && device.cpu_pressure > 20%"
+    text = f"version: 1\nname: p\nrules:\n  - exclude: edge\n    because: x\n    when: '{condition}'\n"
+    policy = parse_policy(text, backends={"edge": Location.EDGE})
+    states = {"edge": BackendState(name="edge", location=Location.EDGE)}
+    asked = Request(messages=(Message(role="user", content="x"),))
+    for battery, pressure, out in [(0.5, 10.0, False), (0.1, 10.0, True), (0.5, 19.0, False), (0.5, 21.0, True)]:
+        device = DeviceSignals(battery=battery, cpu_pressure=pressure)
+        decision = policy.decide(asked, Signals(device=device, backends=states))
+        assert (decision.order == ()) is out, (battery, pressure)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,25 +15,16 @@ from tokenizers import Tokenizer
 
 from examples.models.recipe import tokenizer as bpe
 from examples.models.recipe.models import Size
+from hybrid_llm.backends.edge.manifest import MANIFEST_NAME, Manifest, digest_file
 
 BLOCK = {"int4": 32, "int8": 128}
-MANIFEST = "manifest.json"
 TOOLS = ("torch", "transformers", "tokenizers")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Write *facts* and the size and digest of every other file in *folder* to its manifest."""
-    files = {
-        path.name: {"sha256": _sha256(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-        if path.name != MANIFEST
-    }
-    text = json.dumps({"format_version": 1, **facts, "files": files}, indent=2, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    found = {path.name: digest_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST_NAME}
+    (folder / MANIFEST_NAME).write_text(Manifest(**facts, files=found).to_json(), encoding="utf-8")
 
 
 def replace_folder(fresh: Path, target: Path) -> None:

@@ -31,7 +31,7 @@ EDGE = Size(
     layers=4,
     inner=768,
     context=512,
-    steps=1000,
+    steps=1200,
     matrix_rate=0.015,
 )
 NODE = Size(
@@ -39,7 +39,7 @@ NODE = Size(
     layers=8,
     inner=1408,
     context=2048,
-    steps=290,
+    steps=1250,
     matrix_rate=0.01,
 )
 SIZES = {size.name: size for size in (EDGE, NODE)}

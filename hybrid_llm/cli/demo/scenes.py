@@ -16,7 +16,7 @@ from hybrid_llm.router.types import Decision, Generation
 __all__ = ["SCENES", "Check", "Outcome", "Scene"]
 
 REVIEW: Final = "Is this review positive? 'A warm, funny film.'"
-MATH: Final = "What is 4 + 3?"
+MATH: Final = "What is 4821 + 1937?"
 COUNT: Final = "Count from 3 to 40."
 RECORD: Final = "Is this review positive? 'Patient number 77-1234 found the film warm and funny.'"
 LONG_FACTS: Final = " ".join(f"The box number {i} is on shelf {i % 7}." for i in range(120))

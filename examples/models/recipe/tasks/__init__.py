@@ -21,9 +21,9 @@ class Share:
 
 
 MIXTURE = (
-    Share(reviews.real_review, 1.2, 1.5, 0.3),
+    Share(reviews.real_review, 2.0, 3.0, 0.5),
     Share(reviews.simple_review, 1.0, 0.8),
-    Share(extraction.few_fields, 3.5, 2.5, 2.0),
+    Share(extraction.few_fields, 3.5, 3.0, 2.0),
     Share(extraction.many_fields, 0.1, 2.0, 2.0),
     Share(rewriting.date, 2.2, 1.5),
     Share(rewriting.date_in_sentence, 0.3, 0.7, 2.0),
@@ -31,13 +31,13 @@ MIXTURE = (
     Share(arithmetic.small, 8.0, 5.0),
     Share(arithmetic.three_digits, 0.2, 4.0),
     Share(arithmetic.four_digits, 0.0, 2.5),
-    Share(questions.one_sentence, 3.0, 1.8, 2.0),
+    Share(questions.one_sentence, 3.0, 2.2, 2.0),
     Share(questions.few_sentences, 0.2, 2.0),
     Share(questions.long_passage, 0.0, 0.15, 0.2),
     Share(chat.greeting, 0.2, 0.15),
     Share(chat.beyond, 0.3, 0.25),
     Share(chat.repeat, 0.7, 0.5, 5.0),
-    Share(chat.count, 0.7, 0.4),
+    Share(chat.count, 1.0, 1.0),
     Share(chat.listing, 0.05, 0.05),
 )
 
