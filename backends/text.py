@@ -54,6 +54,8 @@ class ChatTokenizer:
         """
         from jinja2 import TemplateError
 
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a model folder: there is no such directory", path=str(folder))
         config = _read_json(folder / "tokenizer_config.json")
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
         specials = {name: text for name in _SPECIAL_NAMES if (text := _content(config.get(name)))}

@@ -75,6 +75,11 @@ class Policy:
         return self._terms.tags
 
     @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in the order of the file."""
+        return self._terms.rules
+
+    @property
     def objectives(self) -> Objectives:
         """What the policy aims at."""
         return self._terms.objectives

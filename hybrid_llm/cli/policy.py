@@ -14,8 +14,7 @@ from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.explain import load_named_policy
 from hybrid_llm.cli.output import note, print_json, printable, record
 from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.types import Location, Request, RuleTrace
+from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy
@@ -117,17 +116,11 @@ def _summary(policy: Policy) -> str:
     goals = ", ".join(f"{name} {value}" for name, value in record(policy.objectives).items() if value is not None)
     return (
         f"policy {policy.name} ({policy.digest})\n"
-        f"  rules       {len(_rules(policy))}\n"
+        f"  rules       {len(policy.rules)}\n"
         f"  tags        {tags or 'none'}\n"
         f"  objectives  {goals or 'none'}\n"
         f"  backends    {', '.join(f'{name} ({place})' for name, place in policy.backends.items())}"
     )
-
-
-def _rules(policy: Policy) -> tuple[RuleTrace, ...]:
-    """Every rule, as the trace of one decision lists them."""
-    states = {name: BackendState(name=name, location=place) for name, place in policy.backends.items()}
-    return policy.decide(Request(messages=()), Signals(backends=states)).trace
 
 
 def _result_record(name: str, result: Policy | ConfigError) -> dict[str, object]:
@@ -139,7 +132,7 @@ def _result_record(name: str, result: Policy | ConfigError) -> dict[str, object]
         "errors": [],
         "name": result.name,
         "digest": result.digest,
-        "rules": len(_rules(result)),
+        "rules": len(result.rules),
         "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in result.tags.items()},
         "objectives": record(result.objectives),
     }

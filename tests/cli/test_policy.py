@@ -64,3 +64,11 @@ def test_a_name_that_is_none_is_code_3_and_says_what_is_near(cli):
     assert result.code == 3
     assert "did you mean `balanced`?" in result.err
     assert cli("policy", "check", "absent.yaml").code == 3
+
+
+def test_every_rule_is_counted_also_those_behind_one_that_would_match_now(cli, tmp_path):
+    path = tmp_path / "four.yaml"
+    rules = "  - prefer: [edge, cloud]\n    when: request.max_tokens > 0\n" * 3 + "  - rank: {latency: 1.0}\n"
+    path.write_text(f"version: 1\nname: four\nrules:\n{rules}", encoding="utf-8")
+    assert "rules       4" in cli("policy", "check", path).out
+    assert json.loads(cli("policy", "check", path, "--json").out)[0]["rules"] == 4
