@@ -168,7 +168,7 @@ def test_without_any_end_of_text_the_folder_is_refused(folder):
 
 
 def test_an_unknown_folder_is_a_config_error():
-    with pytest.raises(ConfigError, match="missing"):
+    with pytest.raises(ConfigError, match="no such directory"):
         ChatTokenizer.load(Path("/nowhere"))
 
 
