@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from hybrid_llm.backends.edge.grammar import Grammar, GrammarCompiler, UnusableSchema
@@ -50,7 +50,7 @@ class Run:
         self._cause: EndCause | None = None
         self._sequence: EdgeSequence | None = None
         self.begun = time.perf_counter()
-        self._first = self.begun
+        self._first = 0.0
         self._queued = 0.0
 
     def end(self, cause: EndCause) -> None:
@@ -88,13 +88,14 @@ class Run:
         pending, count = prompt, 0
         while True:
             token = self._draw(sampler, self._append(sequence, pending), grammar)
-            count += 1
-            self._first = self._first if count > 1 else time.perf_counter()
-            piece = "" if token in eos_ids else text.push(token)
-            stop = token in eos_ids or text.stopped or (grammar is not None and grammar.complete)
+            self._first = self._first or time.perf_counter()
+            new = token not in eos_ids  # the end of the turn is no part of the answer, nor counted as one
+            count += new
+            piece = text.push(token) if new else ""
+            stop = not new or text.stopped or (grammar is not None and grammar.complete)
             reason = FinishReason.STOP if stop else FinishReason.LENGTH if count >= limit else None
             if reason is not None:
-                yield self._last_chunk(piece + text.flush(), reason, len(prompt), count)
+                yield replace(self._last_chunk(piece + text.flush(), reason, len(prompt), count), tokens=int(new))
                 return
             yield Chunk(text=piece)
             pending = [token]

@@ -34,7 +34,15 @@ def test_the_device_and_the_cloud_both_answer(node):
     for reply in (near, far):
         assert "positive" in reply.text
         assert reply.usage.prompt_tokens > 5
+        assert reply.finish_reason == "stop"
         assert 0 < reply.timings.ttft_ms <= reply.timings.total_ms
+
+
+def test_both_sides_count_the_same_tokens_for_the_same_answer(node):
+    with node.client() as llm:
+        replies = [llm.generate(REVIEW, max_tokens=24, task=task) for task in ("near", "far")]
+    assert replies[0].text == replies[1].text
+    assert replies[0].usage == replies[1].usage
 
 
 def test_sync_async_and_streams_give_the_same_greedy_answer(node):

@@ -277,6 +277,9 @@ def test_max_tokens_ends_the_answer_with_length_and_the_count(edge, clear):
     chunks = list(edge().stream(clear(max_tokens=5)))
     assert chunks[-1].finish_reason is FinishReason.LENGTH
     assert chunks[-1].usage.completion_tokens == sum(chunk.tokens for chunk in chunks) == 5
+    timings = chunks[-1].timings
+    assert 0 < timings.ttft_ms < timings.total_ms
+    assert 0 < timings.tpot_ms < timings.total_ms
 
 
 SCHEMA = json.dumps(
