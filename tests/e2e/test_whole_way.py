@@ -25,6 +25,8 @@ from hybrid_llm.router.errors import (
 
 REVIEW = "Is this review positive? 'A warm, funny film.'"
 COUNT = "Count from 3 to 40."
+# Where an answer must still run when something happens to it, it is drawn at temperature 100: nearly evenly from all
+# tokens, so that it hardly ever comes to an end by itself.
 
 
 def test_the_device_and_the_cloud_both_answer(node):
@@ -105,7 +107,7 @@ def test_a_short_deadline_ends_in_time_on_both_sides(node):
         for task in ("near", "far"):
             began = time.monotonic()
             with pytest.raises((DeadlineExceeded, AllBackendsFailed)):
-                llm.generate(COUNT, task=task, max_tokens=400, deadline=0.02, temperature=1.0, seed=1)
+                llm.generate(COUNT, task=task, max_tokens=400, deadline=0.02, temperature=100.0, seed=1)
             assert time.monotonic() - began < 1.0
 
 
@@ -114,7 +116,7 @@ def test_a_node_that_is_killed_in_mid_stream_ends_the_stream_with_an_error_and_l
     children = parent.children(recursive=True)
     assert children, "the engine runs in a process of its own"
     with own_node.client() as llm:
-        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=1.0, seed=1, deadline=20.0)
+        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=100.0, seed=1, deadline=20.0)
         next(stream)
         os.kill(parent.pid, signal.SIGKILL)
         with pytest.raises((StreamInterrupted, BackendUnavailable)):
@@ -129,7 +131,7 @@ def test_a_node_that_is_killed_in_mid_stream_ends_the_stream_with_an_error_and_l
 def test_an_engine_that_is_killed_fails_its_streams_and_comes_back(own_node):
     engine = psutil.Process(own_node.process.pid).children(recursive=True)[-1]
     with own_node.client() as llm:
-        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=1.0, seed=1, deadline=20.0)
+        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=100.0, seed=1, deadline=20.0)
         next(stream)
         engine.kill()
         with pytest.raises((StreamInterrupted, BackendUnavailable)):
