@@ -27,8 +27,8 @@ from examples.models.recipe.chat_format import (
     prompt_ids,
 )
 from examples.models.recipe.evaluation import held_out_items
-from examples.models.recipe.export import write_manifest
-from examples.models.recipe.models import SIZES
+from examples.models.recipe.export import facts, write_manifest
+from examples.models.recipe.models import EDGE, SIZES
 from examples.models.recipe.scoring import correct
 from examples.models.recipe.tasks import (
     EVALUATED,
@@ -226,7 +226,7 @@ def test_the_manifest_names_every_file_with_its_digest(folder):
 def test_a_manifest_does_not_name_itself(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"x")
     for _ in range(2):
-        write_manifest(tmp_path, {"name": "demo"})
+        write_manifest(tmp_path, facts(EDGE, "int8", 7, {}))
     manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     assert list(manifest["files"]) == ["model.onnx"]
     assert manifest["format_version"] == 1
