@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH  := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+# A process for each group: torch, gRPC and ONNX Runtime do not share one for a thousand tests.
+TEST_GROUPS := "tests/backends/edge tests/backends/prepare tests/backends/test_text.py" "tests/backends/engine" \
+  "tests/backends/wire" "tests/cli tests/checks" "tests/e2e" "tests/models tests/mutants tests/policies tests/router"
 
 .PHONY: demo test check bench models protos mutants clean help
 
@@ -15,7 +18,7 @@ demo: $(VENV)/.node  ## the main job, end to end: certificates, a node, a device
 	$(BIN)/hybrid-llm demo $(DEMO)
 
 test: $(VENV)/.dev   ## all tests
-	$(BIN)/python -m pytest $(TESTS)
+	@set -e; for group in $(if $(TESTS),"$(TESTS)",$(TEST_GROUPS)); do $(BIN)/python -m pytest $$group; done
 
 check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 	$(BIN)/ruff check .

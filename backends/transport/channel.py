@@ -59,5 +59,10 @@ def sync_channel(target: str, credentials: grpc.ChannelCredentials, options: Opt
 
 
 def aio_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.aio.Channel:
-    """Open a channel for the event loop that is running."""
+    """Open a channel for the event loop that is running.
+
+    gRPC stops its poller when the last asyncio object is collected, by whatever thread collects, and starts another
+    with the next one. The reference taken here is never given back, so that the poller of this process stays.
+    """
+    grpc.aio.init_grpc_aio()
     return grpc.aio.secure_channel(target, credentials, options=options)
