@@ -64,5 +64,5 @@ def aio_channel(target: str, credentials: grpc.ChannelCredentials, options: Opti
     gRPC stops its poller when the last asyncio object is collected, by whatever thread collects, and starts another
     with the next one. The reference taken here is never given back, so that the poller of this process stays.
     """
-    grpc.aio.init_grpc_aio()
+    grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # the stubs do not know it
     return grpc.aio.secure_channel(target, credentials, options=options)
