@@ -40,7 +40,7 @@ mutants: $(VENV)/.dev  ## plant every mutant and see the tests kill it
 	$(BIN)/python -m tests.mutants
 
 clean:  ## everything that these commands made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-litellm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -25,7 +24,6 @@ from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Location, 
 
 __all__ = ["Opener", "Pipeline", "PolicySource", "Routed"]
 
-_log = logging.getLogger("hybrid_llm")
 _EXACT_COUNT_LIMIT: Final = 65_536
 _DEADLINE_S: Final = 60.0
 _WINDOW_UNKNOWN: Final = 2**31 - 1

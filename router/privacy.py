@@ -38,11 +38,6 @@ class PrivacyGuard:
     def __init__(self, detectors: Iterable[Detector] = ()) -> None:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
 
-    @property
-    def detectors(self) -> frozenset[str]:
-        """The names that a policy's `detect` may use."""
-        return frozenset(self._detectors)
-
     def assess(self, request: Request, policy: Policy) -> Assessment:
         """Find the effective tags, declared and detected, and the places that all of them allow.
 
