@@ -19,10 +19,14 @@ __all__ = ["Document", "Resilience", "RuleDraft", "TagRule", "read_document"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagRule:
-    """A privacy tag: where a request that carries it may go, and the detectors that set it."""
+    """A privacy tag: where a request that carries it may go and in which form, and the detectors that set it."""
 
     allow: frozenset[Location]
     detect: tuple[str, ...] = ()
+    pseudonymise: bool = False
+    """`to_cloud: pseudonymise`: what the detectors find is replaced before the request goes to the cloud."""
+    cache: frozenset[Location] = frozenset()
+    """Where an answer to such a request may be kept; by default wherever the request may go as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +74,8 @@ class Document:
 
 _NOT_YET = {
     "policy": {"budgets", "include", "cases"},
-    "a tag": {"to_cloud", "to_edge", "cache"},
-    "objectives": {"budget", "quality"},
+    "a tag": {"to_edge"},
+    "objectives": {"quality"},
     "a rule": {"share", "tenant", "until"},
     "rank": {"quality"},
     "resilience": {"retry_on", "hedge_after"},
@@ -151,13 +155,41 @@ class _Reader:
         return tags
 
     def _tag(self, entry: yamltext.Entry) -> TagRule:
-        keys = self._keys(entry.value, "a tag", ("allow", "detect"))
+        keys = self._keys(entry.value, "a tag", ("allow", "to_cloud", "detect", "cache"))
         if "allow" not in keys:
             hint = "say where such requests may go: allow: [edge]"
             self._faults.add(f"tag `{entry.key.text}` has no `allow`", entry.key.offset, hint)
-        locations = self._names(keys.get("allow"), "a location", {place.value for place in Location})
-        detect = self._names(keys.get("detect"), "a detector", self._detectors)
-        return TagRule(allow=frozenset(Location(name) for name in locations), detect=tuple(detect))
+        allow = self._locations(keys.get("allow"))
+        detect = tuple(self._names(keys.get("detect"), "a detector", self._detectors))
+        pseudonymise = self._pseudonymise(keys.get("to_cloud"), allow, detect)
+        as_it_is = allow - {Location.CLOUD} if pseudonymise else allow
+        cache = self._cache(keys["cache"], as_it_is) if "cache" in keys else as_it_is
+        return TagRule(allow=allow, detect=detect, pseudonymise=pseudonymise, cache=cache)
+
+    def _locations(self, value: Value | None) -> frozenset[Location]:
+        return frozenset(map(Location, self._names(value, "a location", {place.value for place in Location})))
+
+    def _pseudonymise(self, value: Value | None, allow: frozenset[Location], detect: tuple[str, ...]) -> bool:
+        if value is None:
+            return False
+        name = self._values.text(value, "a form, `pseudonymise`")
+        if name is not None and name != "pseudonymise":
+            self._faults.add(f"`{name}` is not a form", value.offset, did_you_mean(name, ["pseudonymise"]))
+        elif name and Location.CLOUD not in allow:
+            hint = "remove `to_cloud`, or write allow: [edge, cloud]"
+            self._faults.add("this tag never goes to the cloud", value.offset, hint)
+        elif name and not detect:
+            hint = "name the detectors that find what is to be replaced: detect: [email, phone]"
+            self._faults.add("nothing would be replaced: this tag has no `detect`", value.offset, hint)
+        return name == "pseudonymise"
+
+    def _cache(self, value: Value, most: frozenset[Location]) -> frozenset[Location]:
+        places = self._locations(value)
+        if places - most:
+            listed = ", ".join(sorted(most)) or "nowhere"
+            message = f"an answer may be kept only where the request may go as it is: {listed}"
+            self._faults.add(message, value.offset, "remove `cache`, or name fewer places")
+        return places & most
 
     def _names(self, value: Value | None, what: str, known: set[str] | frozenset[str]) -> list[str]:
         """A list of names out of *known*, each once."""
@@ -182,15 +214,20 @@ class _Reader:
     def _objectives(self, value: Value | None) -> Objectives:
         if value is None:
             return Objectives()
-        keys = self._keys(value, "objectives", ("ttft", "tpot", "deadline", "cost"))
+        keys = self._keys(value, "objectives", ("ttft", "tpot", "deadline", "cost", "budget"))
         seconds = {name: self._read(keys, name, self._values.duration) for name in ("ttft", "tpot", "deadline")}
-        money = self._read(keys, "cost", self._values.money)
+        cost = self._read(keys, "cost", self._values.money)
+        budget = self._read(keys, "budget", self._values.money_per_day)
+        if cost and budget and cost.currency != budget.currency:
+            hint = f"write both in {cost.currency}"
+            self._faults.add("`cost` and `budget` are in two currencies", keys["budget"].offset, hint)
         return Objectives(
             ttft_ms=_milliseconds(seconds["ttft"]),
             tpot_ms=_milliseconds(seconds["tpot"]),
             deadline_s=seconds["deadline"],
-            cost=money.amount if money else None,
-            currency=money.currency if money else None,
+            cost=cost.amount if cost else None,
+            budget=budget.amount if budget else None,
+            currency=cost.currency if cost else budget.currency if budget else None,
         )
 
     def _read(self, keys: Mapping[str, Value], name: str, reader: Callable[[Value], Any]) -> Any:

@@ -102,6 +102,6 @@ def _values(probe: _Probe, request: Request, signals: Signals) -> Iterator[tuple
 
 def _value(expression: Expression, request: Request, signals: Signals) -> object:
     try:
-        return expression(request, signals.device, signals.network, signals.backends)
+        return expression(request, signals)
     except Exception:  # noqa: BLE001 - the same net as the compiled rules have: sensors may hand in anything
         return UNKNOWN

@@ -20,13 +20,13 @@ from hybrid_llm.policies.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.source import Fault, Faults, Source, did_you_mean
 from hybrid_llm.policies.yamltext import Scalar, read_yaml
 from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.signals import BackendState, Signals
 from hybrid_llm.router.types import Location, Request
 
 __all__ = ["builtin_names", "builtin_policy", "load_policy", "parse_policy"]
 
 _BACKENDS: Mapping[str, Location] = MappingProxyType({"edge": Location.EDGE, "cloud": Location.CLOUD})
-_ROOTS = frozenset({"request", "device", "network", "objectives"})
+_ROOTS = frozenset({"request", "device", "network", "budget", "objectives"})
 
 
 def load_policy(
@@ -120,7 +120,7 @@ def _check_names(backends: Mapping[str, Location]) -> None:
 def _try_once(policy: Policy, backends: Mapping[str, Location]) -> None:
     """A dry run: what is compiled must run before it is put in force."""
     states = {name: BackendState(name=name, location=place) for name, place in backends.items()}
-    signals = Signals(device=DeviceSignals(), network=NetworkSignals(), backends=states)
+    signals = Signals(backends=states)
     policy.decide(Request(messages=()), signals)
 
 
@@ -186,9 +186,7 @@ class _Builder:
         ):
             return None
         try:
-            value = compile_expression(condition, self._schema)(
-                Request(messages=()), DeviceSignals(), NetworkSignals(), {}
-            )
+            value = compile_expression(condition, self._schema)(Request(messages=()), Signals())
         except ArithmeticError as error:
             self._faults.add(f"this always fails: {error}", when.at(condition.start))
             return None

@@ -116,7 +116,7 @@ class Policy:
             InvalidRequest: a tag that the policy does not declare.
         """
         excluded = self._barred(request.privacy, signals.backends)
-        index = self._run(request, signals.device, signals.network, signals.backends, excluded)
+        index = self._run(request, signals, excluded)
         rule = self._orders.get(index)
         return Decision(
             order=self._ordered(rule, request, signals, excluded),

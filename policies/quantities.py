@@ -16,6 +16,7 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
 _PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 _MONEY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ([A-Z]{3})")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BUDGET = re.compile(_MONEY.pattern + "/day")
 _YAML_11 = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|~|\.nan|[-+]?\.inf)?")
 _NUMBER_LIKE = re.compile(
     r"[-+]?(?:0[xXoObB][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?|[0-9][0-9_.]*(?:[eE][-+]?[0-9]+)?)"
@@ -110,6 +111,12 @@ class Values:
     def money(self, value: Value) -> Money | None:
         """A positive amount with its currency."""
         match = self._match(value, _MONEY, "an amount with its currency, such as 0.02 USD")
+        amount = self._positive(value, float(match[1])) if match else None
+        return Money(amount, match[2]) if match and amount is not None else None
+
+    def money_per_day(self, value: Value) -> Money | None:
+        """A positive amount with its currency, for each day."""
+        match = self._match(value, _BUDGET, "an amount for each day, such as 5 USD/day")
         amount = self._positive(value, float(match[1])) if match else None
         return Money(amount, match[2]) if match and amount is not None else None
 

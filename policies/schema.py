@@ -9,7 +9,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 
 from hybrid_llm.policies.nodes import BOOL, DOUBLE, INT, STRING, Type
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals
+from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals
 from hybrid_llm.router.types import Location, Request
 
 __all__ = ["KNOWN_DETECTORS", "FieldSpec", "Objectives", "Schema"]
@@ -54,8 +54,10 @@ class Objectives:
     """Time for the whole answer, seconds; rules read it as `objectives.deadline_ms`."""
     cost: float | None = None
     """Most that one request may cost, in *currency*."""
+    budget: float | None = None
+    """Most that a tenant may spend in a day (UTC), in *currency*."""
     currency: str | None = None
-    """The currency of *cost*, as written; that of the backends' prices is taken to be the same."""
+    """The currency of *cost* and *budget*, as written; that of the backends' prices is taken to be the same."""
 
     def value(self, name: str) -> float | None:
         """The number behind `objectives.<name>` of an expression."""
@@ -70,12 +72,13 @@ OBJECTIVE_NAMES = {
     "tpot_ms": Type("double", "ms"),
     "deadline_ms": Type("double", "ms"),
     "cost": DOUBLE,
+    "budget": DOUBLE,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSpec:
-    """One readable name. *root* is request, device, network, objectives or backend; *owner* a backend's name."""
+    """One readable name. *root* is request, objectives, backend or a record of the signals; *owner* is a backend."""
 
     root: str
     attribute: str
@@ -101,6 +104,7 @@ class Schema:
             "request": dict(_request_fields()),
             "device": dict(_record_fields(DeviceSignals, "device")),
             "network": dict(_record_fields(NetworkSignals, "network")),
+            "budget": dict(_record_fields(BudgetSignals, "budget")),
             "objectives": dict(_objective_fields(objectives)),
         }
         for name, owner in _backend_roots(backends).items():

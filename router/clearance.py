@@ -49,7 +49,7 @@ def _seal(request: Request, location: Location, tags: frozenset[str]) -> bytes:
 
 
 def _make_cleared(request: Request, location: Location, tags: frozenset[str]) -> Cleared:
-    """Seal *request* for *location*. Called by `router.privacy` alone; a test holds every module to that."""
+    """Seal *request* for *location*. Called by `router.privacy.guard` alone; a test holds every module to that."""
     return Cleared(
         request=request,
         clearance=Clearance(location=location, tags=tags, seal=_seal(request, location, tags)),

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hybrid_llm.router.types import Location
 
-__all__ = ["BackendState", "Breaker", "DeviceSignals", "NetworkSignals", "Signals"]
+__all__ = ["BackendState", "Breaker", "BudgetSignals", "DeviceSignals", "NetworkSignals", "Signals"]
 
 
 class Breaker(StrEnum):
@@ -88,9 +88,20 @@ class BackendState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSignals:
+    """What the tenant of the request has spent, in the currency of the configuration; a day begins at 00:00 UTC."""
+
+    spent: float = 0.0
+    """Spent today, requests in flight counted at their highest price."""
+    left: float | None = None
+    """What is left of today's budget, never below 0; None where the policy sets none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
     """One instant, complete: the second argument of `Policy.decide`. *backends* is keyed by name, in order."""
 
     device: DeviceSignals = field(default_factory=DeviceSignals)
     network: NetworkSignals = field(default_factory=NetworkSignals)
+    budget: BudgetSignals = field(default_factory=BudgetSignals)
     backends: Mapping[str, BackendState] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from hybrid_llm.cli.arguments import (
 from hybrid_llm.cli.assumed import AssumedBackend, add_backend, parse_backends
 from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.output import decision_record, note, print_json, printable
+from hybrid_llm.cli.policy.shared import load_named_policy
 from hybrid_llm.cli.what_if import WhatIf, parse_overrides
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.sensors import SystemSensors
@@ -28,11 +29,10 @@ from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
-    from hybrid_llm.policies import Policy
     from hybrid_llm.router.config import Config
     from hybrid_llm.router.pipeline import PolicySource
 
-__all__ = ["add_arguments", "load_named_policy", "run"]
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,12 +134,3 @@ def _backend(args: argparse.Namespace, name: str, place: Location) -> Backend:
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 
     return EdgeBackend(EdgeConfig(name=name))
-
-
-def load_named_policy(name: str, locations: Mapping[str, Location]) -> Policy:
-    """A policy by the name of a built-in one, else by its file; raises `PolicyError` with every fault."""
-    from hybrid_llm.policies import builtin_names, builtin_policy, load_policy
-
-    if name in builtin_names():
-        return builtin_policy(name, backends=locations)
-    return load_policy(Path(name), locations)

@@ -8,21 +8,28 @@ __all__ = ["MUTANTS"]
 
 MUTANTS = (
     Mutant(
-        "a failed detector changes nothing", "privacy.py", "            allowed &= {Location.EDGE}", "            pass"
+        "a failed detector changes nothing",
+        "privacy/guard.py",
+        "            allowed &= {Location.EDGE}",
+        "            pass",
     ),
-    Mutant("everything is cleared", "privacy.py", "if location not in assessment.allowed:", "if location in ():"),
-    Mutant("detectors never run", "privacy.py", "if tag not in tags and name not in uncertain:", "if tag in tags:"),
-    Mutant("a failed detector is forgotten", "privacy.py", "            uncertain.append(name)", "            pass"),
+    Mutant("everything is cleared", "privacy/guard.py", "if location not in assessment.allowed:", "if location in ():"),
+    Mutant(
+        "detectors never run", "privacy/guard.py", "if tag not in tags and name not in uncertain:", "if tag in tags:"
+    ),
+    Mutant(
+        "a failed detector is forgotten", "privacy/guard.py", "            uncertain.append(name)", "            pass"
+    ),
     Mutant(
         "detected tags are not carried",
-        "privacy.py",
+        "privacy/guard.py",
         "request=replace(request, privacy=frozenset(tags))",
         "request=request",
     ),
-    Mutant("a finding sets no tag", "privacy.py", "                tags.add(tag)", "                pass"),
+    Mutant("a finding sets no tag", "privacy/guard.py", "                tags.add(tag)", "                pass"),
     Mutant(
         "only the first text is scanned",
-        "privacy.py",
+        "privacy/guard.py",
         "for text in request.visible_text() for _",
         "for text in list(request.visible_text())[:1] for _",
     ),

@@ -16,7 +16,7 @@ from hybrid_llm.policies.compile import compile_expression
 from hybrid_llm.policies.parser import parse
 from hybrid_llm.policies.runtime import Surprise
 from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals
+from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.router.types import Location, Request
 
 cel = pytest.importorskip("cel_expr_python.cel", reason="the oracle is not installed: pip install cel-expr-python")
@@ -118,6 +118,7 @@ class World:
                 load=draw.choice(amounts),
             )
         }
+        self.signals = Signals(device=self.device, network=self.network, backends=self.states)
 
     def flat(self) -> dict[str, object]:
         roots = {"request": self.request, "device": self.device, "network": self.network, "edge": self.states["edge"]}
@@ -150,7 +151,7 @@ def ours(text: str, world: World) -> object:
     if faults:
         return None
     try:
-        return compile_expression(typed, schema)(world.request, world.device, world.network, world.states)
+        return compile_expression(typed, schema)(world.request, world.signals)
     except Surprise:
         return "error"
 

@@ -27,7 +27,7 @@ def test_every_policy_on_the_page_loads(page):
 
 def test_every_name_of_the_language_is_on_the_page(page):
     schema = Schema({"edge": Location.EDGE, "cloud": Location.CLOUD}, Objectives())
-    for root in ("request", "device", "network", "edge", "objectives"):
+    for root in ("request", "device", "network", "budget", "edge", "objectives"):
         for name in schema.fields(root):
             assert f"`{root}.{name}`" in page or f"`.{name}`" in page, f"{root}.{name}"
     for name in (*builtin_names(), *KNOWN_DETECTORS):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.router.cgroup import ControlGroup, pressure_some_avg10
 from hybrid_llm.router.sensors import SystemSensors
+from hybrid_llm.router.sensors.cgroup import ControlGroup, pressure_some_avg10
 
 MIB = 1024 * 1024
 

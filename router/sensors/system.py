@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final, Protocol
 
-from hybrid_llm.router.cgroup import ControlGroup
+from hybrid_llm.router.sensors.cgroup import ControlGroup
 from hybrid_llm.router.signals import DeviceSignals, NetworkSignals
 
 __all__ = ["FixedSensors", "Sensors", "SystemSensors"]

@@ -1,18 +1,15 @@
-"""`hybrid-llm policy`: check policy files, and show the ones that come with the library."""
+"""`hybrid-llm policy check`: every error of policy files at once."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybrid_llm.cli.arguments import add_json, describe, subcommands
-from hybrid_llm.cli.assumed import add_backend, parse_backends
+from hybrid_llm.cli.arguments import add_json, describe
 from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.explain import load_named_policy
 from hybrid_llm.cli.output import note, print_json, printable, record
+from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.types import Location
 
@@ -23,20 +20,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the sub-commands and their help."""
-    describe(
-        parser,
-        "Check policy files, and show the policies that come with the library.",
-        examples=["hybrid-llm policy check clinic.yaml", "hybrid-llm policy list", "hybrid-llm policy show balanced"],
-        codes=(Exit.CONFIG,),
-    )
-    group = subcommands(parser, "action")
-    _add_check(group.add_parser("check", help="check files; all errors at once", allow_abbrev=False))
-    _add_show(group.add_parser("show", help="print a built-in policy", allow_abbrev=False))
-    _add_list(group.add_parser("list", help="list the built-in policies", allow_abbrev=False))
-
-
-def _add_check(parser: argparse.ArgumentParser) -> None:
+    """Declare the options and the help."""
     describe(
         parser,
         "Check policy files. All errors of all files are told at once, each with line, column and a hint.",
@@ -48,38 +32,13 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         codes=(Exit.CONFIG,),
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a policy file or the name of a built-in policy")
-    places = parser.add_mutually_exclusive_group()
-    places.add_argument("--config", type=Path, metavar="FILE", help="take the backends from this hybrid.yaml")
-    add_backend(places)
+    add_places(parser)
     add_json(parser)
-    parser.set_defaults(act=_check)
-
-
-def _add_show(parser: argparse.ArgumentParser) -> None:
-    describe(
-        parser,
-        "Print a built-in policy: a start for one of your own.",
-        examples=["hybrid-llm policy show balanced > policy.yaml"],
-        codes=(Exit.CONFIG,),
-    )
-    parser.add_argument("name", metavar="NAME")
-    parser.set_defaults(act=_show)
-
-
-def _add_list(parser: argparse.ArgumentParser) -> None:
-    describe(parser, "List the built-in policies.", examples=["hybrid-llm policy list --json"], codes=())
-    add_json(parser)
-    parser.set_defaults(act=_list)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the chosen sub-command."""
-    code: int = args.act(args)
-    return code
-
-
-def _check(args: argparse.Namespace) -> int:
-    locations = _locations(args)
+    """Check, and tell."""
+    locations = locations_of(args)
     results = [(name, _judge(name, locations)) for name in args.files]
     if args.json:
         print_json([_result_record(name, result) for name, result in results])
@@ -87,14 +46,6 @@ def _check(args: argparse.Namespace) -> int:
         for name, result in results:
             _print_result(name, result)
     return Exit.CONFIG if any(isinstance(result, ConfigError) for _, result in results) else Exit.OK
-
-
-def _locations(args: argparse.Namespace) -> Mapping[str, Location]:
-    if args.config is None:
-        return parse_backends(args.backend)
-    from hybrid_llm.router.config import load_config
-
-    return load_config(args.config).locations
 
 
 def _judge(name: str, locations: Mapping[str, Location]) -> Policy | ConfigError:
@@ -147,21 +98,3 @@ def _error_record(error: ConfigError) -> dict[str, object]:
         return {"path": error.path, "message": str(error)}
     text = str(error).splitlines()[0].removeprefix(f"{error.path}:{error.line}:{error.column}: ")
     return {"path": error.path, "line": error.line, "column": error.column, "message": text, "hint": error.hint}
-
-
-def _show(args: argparse.Namespace) -> int:
-    from hybrid_llm.policies import builtin_policy
-
-    builtin_policy(args.name)
-    print((files("hybrid_llm.policies") / "builtin" / f"{args.name}.yaml").read_text("utf-8"), end="")
-    return Exit.OK
-
-
-def _list(args: argparse.Namespace) -> int:
-    from hybrid_llm.policies import builtin_names
-
-    if args.json:
-        print_json(list(builtin_names()))
-    else:
-        print("\n".join(builtin_names()))
-    return Exit.OK

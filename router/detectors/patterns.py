@@ -10,31 +10,11 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-__all__ = ["DETECTORS", "Detector", "Finding", "PatternDetector"]
+from hybrid_llm.router.detectors.base import Detector, Finding
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Where something was found: *start* and *end* are character offsets, *kind* the detector's name."""
-
-    kind: str
-    start: int
-    end: int
-
-
-class Detector(Protocol):
-    """Finds one kind of sensitive text. One that raises makes the request local-only."""
-
-    @property
-    def name(self) -> str:
-        """The name that a policy's `detect` uses."""
-        ...
-
-    def find(self, text: str) -> Iterator[Finding]:
-        """Yield what is found in *text*, in order."""
-        ...
+__all__ = ["DETECTORS", "PatternDetector"]
 
 
 @dataclass(frozen=True, slots=True)

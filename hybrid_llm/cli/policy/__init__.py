@@ -1,0 +1,1 @@
+"""`hybrid-llm policy`: the integrator's commands, one module each."""

@@ -1,0 +1,44 @@
+"""`hybrid-llm policy`: the table of its sub-commands; each is a module that imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import TYPE_CHECKING, Final, cast
+
+from hybrid_llm.cli.arguments import describe, subcommands
+from hybrid_llm.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from hybrid_llm.cli.main import Command
+
+__all__ = ["ACTIONS", "add_arguments", "run"]
+
+ACTIONS: Final = {
+    "check": ("hybrid_llm.cli.policy.check", "check files; all errors at once"),
+    "show": ("hybrid_llm.cli.policy.show", "print a built-in policy"),
+    "list": ("hybrid_llm.cli.policy.listing", "list the built-in policies"),
+}
+"""Name -> module and one line for the overview."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-commands and their options."""
+    describe(
+        parser,
+        "The integrator's tools: check policies, try them, and see what they would do.",
+        examples=["hybrid-llm policy check clinic.yaml", "hybrid-llm policy list", "hybrid-llm policy show balanced"],
+        codes=(Exit.CONFIG,),
+    )
+    group = subcommands(parser, "action")
+    for name, (_, about) in ACTIONS.items():
+        _load(name).add_arguments(group.add_parser(name, help=about, allow_abbrev=False))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen sub-command."""
+    return _load(args.action).run(args)
+
+
+def _load(name: str) -> Command:
+    return cast("Command", importlib.import_module(ACTIONS[name][0]))

@@ -1,0 +1,6 @@
+"""Detectors: what finds personal data and secrets in a text, behind one Protocol."""
+
+from hybrid_llm.router.detectors.base import Detector, Finding
+from hybrid_llm.router.detectors.patterns import DETECTORS, PatternDetector
+
+__all__ = ["DETECTORS", "Detector", "Finding", "PatternDetector"]
