@@ -9,7 +9,8 @@ from contextlib import aclosing
 from hybrid_llm.router.attempts import Attempts
 from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.hooks import Hook, RequestEvent, emit
-from hybrid_llm.router.types import Chunk, Decision, FinishReason, Generation, Request, Timings, Usage
+from hybrid_llm.router.signals import Signals
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Timings, Usage
 
 __all__ = ["Answer", "Observer"]
 
@@ -20,8 +21,9 @@ Observer = Callable[[str, int, float, float | None], None]
 class Answer:
     """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
 
-    def __init__(self, attempts: Attempts, *, hooks: Iterable[Hook], observe: Observer) -> None:
+    def __init__(self, attempts: Attempts, signals: Signals, *, hooks: Iterable[Hook], observe: Observer) -> None:
         self._attempts = attempts
+        self._signals = signals
         self._hooks = hooks
         self._observe = observe
         self._parts: list[str] = []
@@ -32,9 +34,9 @@ class Answer:
         self._error = "cancelled"
 
     @property
-    def request(self) -> Request:
-        """The request with its effective tags."""
-        return self._attempts.request
+    def facts(self) -> Facts:
+        """What is known of the request."""
+        return self._attempts.facts
 
     @property
     def decision(self) -> Decision:
@@ -71,14 +73,14 @@ class Answer:
 
     def _usage(self) -> Usage:
         reported = self._final.usage if self._final is not None else None
-        return reported or Usage(prompt_tokens=self.request.prompt_tokens, completion_tokens=self._tokens)
+        return reported or Usage(prompt_tokens=self.facts.prompt_tokens, completion_tokens=self._tokens)
 
     def _tpot_ms(self) -> float | None:
         further = self._usage().completion_tokens - 1
         return (self._last_at - self._first_at) * 1e3 / further if further > 0 else None
 
     def _timings(self) -> Timings:
-        created = self.request.created
+        created = self.facts.created
         own = self._final.timings if self._final is not None else None
         return Timings(
             queue_ms=own.queue_ms if own is not None else 0.0,
@@ -107,14 +109,15 @@ class Answer:
             timings=self._timings(),
             backend=self.backend,
             decision=self.decision,
-            request_id=self.request.request_id,
+            request_id=self.facts.request_id,
         )
 
     def _event(self) -> RequestEvent:
-        if self._error == "cancelled" and self.request.remaining() <= 0.0:
+        if self._error == "cancelled" and self.facts.remaining() <= 0.0:
             self._error = "DeadlineExceeded"  # the event loop cancels what is late
         return RequestEvent(
-            request_id=self.request.request_id,
+            facts=self.facts,
+            signals=self._signals,
             decision=self.decision,
             backend=self.backend if not self._error else "",
             attempts=tuple(self._attempts.records),

@@ -29,7 +29,7 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.router.hooks import AttemptRecord
-from hybrid_llm.router.types import Chunk, Decision, Request
+from hybrid_llm.router.types import Chunk, Decision, Facts
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -53,7 +53,8 @@ class Attempts:
     *clock*.
     """
 
-    request: Request
+    facts: Facts
+    """What is known of the request; its texts are the guard's, and the streams carry them."""
     decision: Decision
     open_stream: Callable[[str], AsyncGenerator[Chunk, None]]
     """Starts the stream of one backend by name; nothing happens before its first `anext`."""
@@ -168,10 +169,10 @@ class Attempts:
         self.breakers[self.answering].succeeded()
 
     def _check_deadline(self) -> None:
-        if self.request.remaining(self.clock()) <= 0.0:
+        if self.facts.remaining(self.clock()) <= 0.0:
             name = self.answering or next(iter(self.decision.order))
             raise DeadlineExceeded(
-                f"the deadline of {self.request.deadline:g} s is over", backend=name, elapsed=self.request.deadline
+                f"the deadline of {self.facts.deadline:g} s is over", backend=name, elapsed=self.facts.deadline
             )
 
     def _pause(self, state: RetryCallState) -> float:
@@ -183,7 +184,7 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         if state.attempt_number > self.retries or not self._candidates():
             return True
-        late = state.upcoming_sleep >= self.request.remaining(self.clock())
+        late = state.upcoming_sleep >= self.facts.remaining(self.clock())
         return late or not self.budget.withdraw()
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hybrid_llm.router.types import Decision, FinishReason, Timings, Usage
+from hybrid_llm.router.errors import PrivacyViolation
+from hybrid_llm.router.signals import Signals
+from hybrid_llm.router.types import Decision, Facts, FinishReason, Timings, Usage
 
 __all__ = ["AttemptRecord", "Hook", "RequestEvent", "emit"]
 
@@ -27,7 +29,10 @@ class AttemptRecord:
 class RequestEvent:
     """One request, over. It holds counts, names and times; no prompt, no answer, no key."""
 
-    request_id: str
+    facts: Facts
+    """The request without its texts: the only form of it that leaves the client."""
+    signals: Signals
+    """What the policy saw."""
     decision: Decision
     backend: str = ""
     """Who answered; empty when nobody did."""
@@ -37,6 +42,17 @@ class RequestEvent:
     timings: Timings = field(default_factory=Timings)
     error: str = ""
     """The name of the error's class; empty when the answer is complete. `cancelled` when the caller closed it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.facts, Facts):
+            raise PrivacyViolation(
+                "telemetry takes the facts of a request only, never the request", location="telemetry"
+            )
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request."""
+        return self.facts.request_id
 
 
 class Hook(Protocol):

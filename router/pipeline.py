@@ -20,7 +20,7 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.request import Defaults, make_request
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Location, Prompt, Request
+from hybrid_llm.router.types import Chunk, Decision, Facts, GenerateOptions, Location, Prompt, Request
 
 __all__ = ["Opener", "Pipeline", "PolicySource", "Routed"]
 
@@ -46,17 +46,13 @@ class PolicySource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """A request that is judged and decided, not yet sent anywhere."""
+    """A request that is judged and decided, not yet sent anywhere. Only the guard's *assessment* holds its texts."""
 
     assessment: Assessment
+    facts: Facts
     signals: Signals
     decision: Decision
     policy: Policy
-
-    @property
-    def request(self) -> Request:
-        """The request with its effective tags and its token count."""
-        return self.assessment.request
 
 
 class Pipeline:
@@ -100,11 +96,12 @@ class Pipeline:
         request = make_request(prompt, options, self._defaults, deadline=deadline)
         request = replace(request, prompt_tokens=self._count(request))
         assessment = self._guard.assess(request, policy)
-        signals = self.snapshot(assessment.request)
+        facts = Facts.of(assessment.request)
+        signals = self.snapshot(facts)
         if assessment.uncertain:
             signals = _keep_on_device(signals, assessment.uncertain)
-        decision = policy.decide(assessment.request, signals)
-        return Routed(assessment=assessment, signals=signals, decision=decision, policy=policy)
+        decision = policy.decide(facts, signals)
+        return Routed(assessment=assessment, facts=facts, signals=signals, decision=decision, policy=policy)
 
     def _adopt(self, policy: Policy) -> None:
         if policy is self._configured_for:
@@ -153,7 +150,7 @@ class Pipeline:
             return open_stream(backend, self._guard.clear(routed.assessment, backend.location))
 
         attempts = Attempts(
-            request=routed.request,
+            facts=routed.facts,
             decision=routed.decision,
             open_stream=open_backend,
             sleep=sleep,
@@ -161,7 +158,7 @@ class Pipeline:
             budget=self._budget,
             retries=routed.policy.resilience.retries,
         )
-        return Answer(attempts, hooks=self._hooks, observe=self._observe)
+        return Answer(attempts, routed.signals, hooks=self._hooks, observe=self._observe)
 
     def _observe(self, backend: str, prompt_tokens: int, ttft_ms: float, tpot_ms: float | None) -> None:
         self._predictors[backend].observe(prompt_tokens=prompt_tokens, ttft_ms=ttft_ms, tpot_ms=tpot_ms)

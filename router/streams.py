@@ -31,7 +31,7 @@ class _Progress:
     @property
     def request_id(self) -> str:
         """The id that logs and the node know the request by."""
-        return self._answer.request.request_id
+        return self._answer.facts.request_id
 
     @property
     def backend(self) -> str:
@@ -75,13 +75,13 @@ class AsyncStream(_Progress):
         return self
 
     async def __anext__(self) -> Chunk:
-        request = self._answer.request
+        facts = self._answer.facts
         try:
-            async with asyncio.timeout(max(0.0, request.remaining()) + _GRACE_S):
+            async with asyncio.timeout(max(0.0, facts.remaining()) + _GRACE_S):
                 return await anext(self._chunks)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the deadline of {request.deadline:g} s is over", backend=self.backend, elapsed=request.deadline
+                f"the deadline of {facts.deadline:g} s is over", backend=self.backend, elapsed=facts.deadline
             ) from None
 
     async def aclose(self) -> None:

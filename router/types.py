@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 __all__ = [
     "Chunk",
     "Decision",
+    "Facts",
     "FinishReason",
     "GenerateOptions",
     "Generation",
@@ -129,6 +130,43 @@ class Request:
         for tool in self.tools:
             yield from (tool.name, tool.description, tool.parameters)
         yield from self.sampling.stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(Request):
+    """A request without its texts: what a policy, a trace, a hook and a recording see of it.
+
+    Roles, counts and whether there is a schema are those of the request; whatever was written is empty.
+
+    Raises:
+        ValueError: a text is not empty.
+    """
+
+    def __post_init__(self) -> None:
+        if any(self.visible_text()):
+            raise ValueError("facts hold no text of a request")
+
+    @classmethod
+    def of(cls, request: Request) -> Facts:
+        """The facts of *request*."""
+        return cls(
+            messages=tuple([_BLANK[message.role] for message in request.messages]),
+            task=request.task,
+            privacy=request.privacy,
+            max_tokens=request.max_tokens,
+            deadline=request.deadline,
+            created=request.created,
+            output_schema=None if request.output_schema is None else "",
+            tools=(_NO_TOOL,) * len(request.tools),
+            session_id=request.session_id,
+            tenant=request.tenant,
+            request_id=request.request_id,
+            prompt_tokens=request.prompt_tokens,
+        )
+
+
+_BLANK: Mapping[str, Message] = {role: Message(role=role, content="") for role in get_args(Role)}
+_NO_TOOL = Tool(name="", parameters="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
     UntrustedPeer,
 )
-from hybrid_llm.router.types import Chunk, Decision, FinishReason, Message, Request
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Message
 
 LAST = Chunk(text="end", finish_reason=FinishReason.STOP)
 Script = Sequence[Chunk | Exception]
@@ -64,9 +64,8 @@ class World:
 
 
 def attempts(world: World, order: Sequence[str], *, retries: int = 2, deadline: float = 10.0, reserve: float = 10.0):
-    request = Request(messages=(Message(role="user", content="x"),), deadline=deadline, created=0.0)
     return Attempts(
-        request=request,
+        facts=Facts(messages=(Message(role="user", content=""),), deadline=deadline, created=0.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=world.sleep,
