@@ -14,7 +14,7 @@ from hybrid_llm.policies.source import Faults, did_you_mean
 from hybrid_llm.policies.yamltext import Scalar, Sequence, Value
 from hybrid_llm.router.types import Location
 
-__all__ = ["Document", "Resilience", "RuleDraft", "TagRule", "read_document"]
+__all__ = ["KEYS", "KINDS", "Document", "Resilience", "RuleDraft", "TagRule", "read_document"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,21 @@ _NOT_YET = {
 }
 """Keys that a later version has: refused by name here, so that nobody takes them to be in force."""
 
-_WEIGHTS = ("latency", "cost", "energy")
-_KINDS = ("exclude", "prefer", "rank")
+KINDS = ("exclude", "prefer", "rank")
+"""What a rule may be; each has exactly one of these keys."""
+
+KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "policy": ("version", "name", "tags", "objectives", "rules", "resilience"),
+        "a tag": ("allow", "to_cloud", "detect", "cache"),
+        "objectives": ("ttft", "tpot", "deadline", "cost", "budget"),
+        "a rule": (*KINDS, "when", "because"),
+        "rank": ("latency", "cost", "energy"),
+        "resilience": ("retries", "retry_budget", "continue_streams", "breaker"),
+        "breaker": ("failures", "open"),
+    }
+)
+"""The groups of a policy file and the keys that each may have; the schema for editors is made from it."""
 
 
 def read_document(root: Value, faults: Faults, backends: Mapping[str, Location], detectors: frozenset[str]) -> Document:
@@ -99,8 +112,7 @@ class _Reader:
         self._values = Values(faults)
 
     def document(self, root: Value) -> Document:
-        allowed = ("version", "name", "tags", "objectives", "rules", "resilience")
-        keys = self._keys(root, "policy", allowed)
+        keys = self._keys(root, "policy")
         self._version(keys, root.offset)
         name = self._values.text(keys["name"], "the name of the policy") if "name" in keys else None
         if "name" not in keys:
@@ -123,8 +135,9 @@ class _Reader:
             shown = f" {value.text}" if isinstance(value, Scalar) else ""
             self._faults.add(f"this version reads policies of version 1, not{shown or ' this'}", value.offset)
 
-    def _keys(self, value: Value, where: str, allowed: tuple[str, ...]) -> dict[str, Value]:
+    def _keys(self, value: Value, where: str) -> dict[str, Value]:
         """The entries of a mapping, unknown keys told and left out."""
+        allowed = KEYS[where]
         if not isinstance(value, yamltext.Mapping):
             self._faults.add(f"{where} must be a group of keys: {', '.join(allowed)}", value.offset)
             return {}
@@ -155,7 +168,7 @@ class _Reader:
         return tags
 
     def _tag(self, entry: yamltext.Entry) -> TagRule:
-        keys = self._keys(entry.value, "a tag", ("allow", "to_cloud", "detect", "cache"))
+        keys = self._keys(entry.value, "a tag")
         if "allow" not in keys:
             hint = "say where such requests may go: allow: [edge]"
             self._faults.add(f"tag `{entry.key.text}` has no `allow`", entry.key.offset, hint)
@@ -214,7 +227,7 @@ class _Reader:
     def _objectives(self, value: Value | None) -> Objectives:
         if value is None:
             return Objectives()
-        keys = self._keys(value, "objectives", ("ttft", "tpot", "deadline", "cost", "budget"))
+        keys = self._keys(value, "objectives")
         seconds = {name: self._read(keys, name, self._values.duration) for name in ("ttft", "tpot", "deadline")}
         cost = self._read(keys, "cost", self._values.money)
         budget = self._read(keys, "budget", self._values.money_per_day)
@@ -236,8 +249,8 @@ class _Reader:
     def _resilience(self, value: Value | None) -> Resilience:
         if value is None:
             return Resilience()
-        keys = self._keys(value, "resilience", ("retries", "retry_budget", "continue_streams", "breaker"))
-        breaker = self._keys(keys["breaker"], "breaker", ("failures", "open")) if "breaker" in keys else {}
+        keys = self._keys(value, "resilience")
+        breaker = self._keys(keys["breaker"], "breaker") if "breaker" in keys else {}
         found = {
             "retries": self._read(keys, "retries", lambda item: self._values.integer(item, 0, 10)),
             "retry_budget": self._read(keys, "retry_budget", self._values.percent),
@@ -264,8 +277,8 @@ class _Reader:
         return tuple(draft for draft in drafts if draft is not None)
 
     def _rule(self, index: int, value: Value) -> RuleDraft | None:
-        keys = self._keys(value, "a rule", (*_KINDS, "when", "because"))
-        kinds = [kind for kind in _KINDS if kind in keys]
+        keys = self._keys(value, "a rule")
+        kinds = [kind for kind in KINDS if kind in keys]
         if len(kinds) != 1:
             here = f"are {' and '.join(kinds)}" if kinds else "is none"
             self._faults.add(f"a rule has one of exclude, prefer and rank; here {here}", value.offset)
@@ -299,7 +312,7 @@ class _Reader:
         return [name for name, place in self._backends.items() if place is location]
 
     def _weights(self, value: Value) -> dict[str, float]:
-        keys = self._keys(value, "rank", _WEIGHTS)
+        keys = self._keys(value, "rank")
         read = {name: self._values.number(item) for name, item in keys.items()}
         weights = {name: weight for name, weight in read.items() if weight is not None}
         if weights and not any(weights.values()):

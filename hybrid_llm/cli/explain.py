@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.config import Config
     from hybrid_llm.router.pipeline import PolicySource
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "add_situation", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ],
         codes=(Exit.CONFIG, Exit.INTERRUPTED),
     )
+    parser.add_argument(
+        "--policy", metavar="FILE", help="a policy file or the name of a built-in one; see `policy list`"
+    )
+    add_situation(parser)
+
+
+def add_situation(parser: argparse.ArgumentParser) -> None:
+    """Add what is explained: the prompt and its options, the backends, and signals that are given."""
     add_prompt(parser)
     places = parser.add_mutually_exclusive_group()
     add_config(places)
     add_backend(places)
-    parser.add_argument(
-        "--policy", metavar="FILE", help="a policy file or the name of a built-in one; see `policy list`"
-    )
     parser.add_argument(
         "--signal",
         action="append",

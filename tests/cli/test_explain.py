@@ -134,3 +134,13 @@ def test_signals_shows_the_names_that_a_policy_reads(cli):
     assert shown["device"]["memory_total_mb"] > 0
     assert shown["edge"]["context_window"] > 0
     assert set(shown) == {"device", "network", "edge"}
+
+
+def test_the_action_of_policy_explains_as_the_command_does(cli, policy):
+    given = ("Hello", "--signal", "device.battery=0.1", "--privacy", "phi")
+    action = cli("policy", "explain", policy, *given)
+    command = cli("explain", *given, "--policy", policy)
+    assert action.code == 0
+    assert action.out.splitlines()[:3] == command.out.splitlines()[:3]
+    assert "excluded: cloud: tag phi allows only edge" in action.out
+    assert json.loads(cli("policy", "explain", policy, *given, "--json").out)["order"] == ["edge"]

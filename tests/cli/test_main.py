@@ -8,13 +8,14 @@ import pytest
 
 from hybrid_llm.cli.exits import MEANING, Exit, exit_for
 from hybrid_llm.cli.main import COMMANDS
+from hybrid_llm.cli.policy.command import ACTIONS
 from hybrid_llm.router import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *([name] for name in COMMANDS),
     *(["certs", action] for action in ("init", "issue", "inspect")),
-    *(["policy", action] for action in ("check", "show", "list")),
+    *(["policy", action] for action in ACTIONS),
     *(["models", action] for action in ("list", "inspect", "convert")),
 ]
 FAMILY = {
