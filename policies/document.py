@@ -14,7 +14,7 @@ from hybrid_llm.policies.source import Faults, did_you_mean
 from hybrid_llm.policies.yamltext import Scalar, Sequence, Value
 from hybrid_llm.router.types import Location
 
-__all__ = ["KEYS", "KINDS", "Document", "Resilience", "RuleDraft", "TagRule", "read_document"]
+__all__ = ["KEYS", "KINDS", "Document", "Resilience", "RuleDraft", "TagRule", "read_document", "read_keys"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +99,24 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The groups of a policy file and the keys that each may have; the schema for editors is made from it."""
 
 
+def read_keys(value: Value, where: str, allowed: tuple[str, ...], faults: Faults) -> dict[str, Value]:
+    """The entries of a group of keys; unknown ones are told and left out. *where* names the group in messages."""
+    if not isinstance(value, yamltext.Mapping):
+        faults.add(f"{where} must be a group of keys: {', '.join(allowed)}", value.offset)
+        return {}
+    found: dict[str, Value] = {}
+    for entry in value.entries:
+        key = entry.key.text
+        if key in allowed:
+            found[key] = entry.value
+        elif key in _NOT_YET.get(where, ()):
+            hint = "remove it: a policy never holds a key that is not in force"
+            faults.add(f"`{key}` is not available in this version", entry.key.offset, hint)
+        else:
+            faults.add(f"{where} has no key `{key}`", entry.key.offset, did_you_mean(key, allowed))
+    return found
+
+
 def read_document(root: Value, faults: Faults, backends: Mapping[str, Location], detectors: frozenset[str]) -> Document:
     """The records of the file; whatever is wrong goes to *faults*, and a neutral value takes its place."""
     return _Reader(faults, backends, detectors).document(root)
@@ -136,22 +154,7 @@ class _Reader:
             self._faults.add(f"this version reads policies of version 1, not{shown or ' this'}", value.offset)
 
     def _keys(self, value: Value, where: str) -> dict[str, Value]:
-        """The entries of a mapping, unknown keys told and left out."""
-        allowed = KEYS[where]
-        if not isinstance(value, yamltext.Mapping):
-            self._faults.add(f"{where} must be a group of keys: {', '.join(allowed)}", value.offset)
-            return {}
-        found: dict[str, Value] = {}
-        for entry in value.entries:
-            key = entry.key.text
-            if key in allowed:
-                found[key] = entry.value
-            elif key in _NOT_YET.get(where, ()):
-                hint = "remove it: a policy never holds a key that is not in force"
-                self._faults.add(f"`{key}` is not available in this version", entry.key.offset, hint)
-            else:
-                self._faults.add(f"{where} has no key `{key}`", entry.key.offset, did_you_mean(key, allowed))
-        return found
+        return read_keys(value, where, KEYS[where], self._faults)
 
     def _tags(self, value: Value | None) -> dict[str, TagRule]:
         if value is None:

@@ -49,8 +49,8 @@ def load_policy(
 
 def builtin_names() -> tuple[str, ...]:
     """The names of the policies that come with the package."""
-    folder = files("hybrid_llm.policies") / "builtin"
-    return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
+    found = (item.name for item in (files("hybrid_llm.policies") / "builtin").iterdir())
+    return tuple(sorted(name[:-5] for name in found if name.endswith(".yaml") and not name.endswith(".test.yaml")))
 
 
 def builtin_policy(

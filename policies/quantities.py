@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from hybrid_llm.policies.source import Faults
 from hybrid_llm.policies.yamltext import Scalar, Sequence, Value
 
-__all__ = ["Money", "Values"]
+__all__ = ["BUDGET", "DURATION", "INTEGER", "MONEY", "NUMBER", "PERCENT", "SECONDS", "Money", "Values"]
 
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_INTEGER = re.compile(r"[0-9]{1,9}")
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
-_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
-_MONEY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ([A-Z]{3})")
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_BUDGET = re.compile(_MONEY.pattern + "/day")
+NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+INTEGER = re.compile(r"[0-9]{1,9}")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h)")
+PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+MONEY = re.compile(r"([0-9]+(?:\.[0-9]+)?) ([A-Z]{3})")
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+BUDGET = re.compile(MONEY.pattern + "/day")
 _YAML_11 = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|~|\.nan|[-+]?\.inf)?")
 _NUMBER_LIKE = re.compile(
     r"[-+]?(?:0[xXoObB][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?|[0-9][0-9_.]*(?:[eE][-+]?[0-9]+)?)"
@@ -78,7 +78,7 @@ class Values:
         scalar = self.scalar(value, wanted)
         if scalar is None:
             return None
-        if not scalar.plain or not _INTEGER.fullmatch(scalar.text) or not least <= int(scalar.text) <= most:
+        if not scalar.plain or not INTEGER.fullmatch(scalar.text) or not least <= int(scalar.text) <= most:
             self._refuse(scalar, f"`{scalar.text}` is not {wanted}", _number_hint(scalar))
             return None
         return int(scalar.text)
@@ -88,19 +88,19 @@ class Values:
         scalar = self.scalar(value, "a number")
         if scalar is None:
             return None
-        if not scalar.plain or not _NUMBER.fullmatch(scalar.text) or len(scalar.text) > 300:
+        if not scalar.plain or not NUMBER.fullmatch(scalar.text) or len(scalar.text) > 300:
             self._refuse(scalar, f"`{scalar.text}` is not a number of at least 0, such as 1.0", _number_hint(scalar))
             return None
         return float(scalar.text)
 
     def duration(self, value: Value) -> float | None:
         """A positive duration, in seconds."""
-        match = self._match(value, _DURATION, "a duration such as 400ms, 10s, 5m or 1h")
-        return self._positive(value, float(match[1]) * _SECONDS[match[2]]) if match else None
+        match = self._match(value, DURATION, "a duration such as 400ms, 10s, 5m or 1h")
+        return self._positive(value, float(match[1]) * SECONDS[match[2]]) if match else None
 
     def percent(self, value: Value) -> float | None:
         """A percentage, as a share."""
-        match = self._match(value, _PERCENT, "a percentage such as 10%")
+        match = self._match(value, PERCENT, "a percentage such as 10%")
         if match is None:
             return None
         if float(match[1]) <= 100.0:
@@ -110,13 +110,13 @@ class Values:
 
     def money(self, value: Value) -> Money | None:
         """A positive amount with its currency."""
-        match = self._match(value, _MONEY, "an amount with its currency, such as 0.02 USD")
+        match = self._match(value, MONEY, "an amount with its currency, such as 0.02 USD")
         amount = self._positive(value, float(match[1])) if match else None
         return Money(amount, match[2]) if match and amount is not None else None
 
     def money_per_day(self, value: Value) -> Money | None:
         """A positive amount with its currency, for each day."""
-        match = self._match(value, _BUDGET, "an amount for each day, such as 5 USD/day")
+        match = self._match(value, BUDGET, "an amount for each day, such as 5 USD/day")
         amount = self._positive(value, float(match[1])) if match else None
         return Money(amount, match[2]) if match and amount is not None else None
 

@@ -47,10 +47,11 @@ class Source:
 
 
 class Faults:
-    """Collects the faults of one source, so that a reader learns all of them at once."""
+    """Collects the faults of one source, so that a reader learns all of them at once. *what* names it in the sum."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, what: str = "the policy") -> None:
         self._source = source
+        self._what = what
         self._found: dict[tuple[int, str], Fault] = {}
 
     def add(self, message: str, offset: int, hint: str | None = None) -> None:
@@ -74,7 +75,7 @@ class Faults:
         if len(errors) == 1:
             raise errors[0]
         first = errors[0]
-        text = "\n".join([*(str(error) for error in errors), f"{len(errors)} errors; the policy is refused"])
+        text = "\n".join([*(str(error) for error in errors), f"{len(errors)} errors; {self._what} is refused"])
         raise PolicyError(text, path=first.path, line=first.line, column=first.column, hint=first.hint, errors=errors)
 
     def _error(self, fault: Fault) -> PolicyError:

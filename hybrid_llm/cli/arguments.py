@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -50,11 +50,21 @@ class Subcommands(Protocol):
         ...
 
 
-def describe(parser: argparse.ArgumentParser, about: str, *, examples: Sequence[str], codes: Iterable[Exit]) -> None:
-    """Give *parser* its text: what it does, examples, and the exit codes that it can end with."""
+def describe(
+    parser: argparse.ArgumentParser,
+    about: str,
+    *,
+    examples: Sequence[str],
+    codes: Iterable[Exit],
+    meanings: Mapping[Exit, str] = MEANING,
+) -> None:
+    """Give *parser* its text: what it does, examples, and the exit codes that it can end with.
+
+    *meanings* says what a code means for this command, where that is more precise than for all.
+    """
     shown = sorted({Exit.OK, Exit.USAGE, *codes})
     lines = ["examples:", *(f"  {example}" for example in examples), "", "exit codes:"]
-    lines += [f"  {code:<4}{MEANING[code]}" for code in shown]
+    lines += [f"  {code:<4}{meanings.get(code, MEANING[code])}" for code in shown]
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = about
     parser.epilog = "\n".join(lines)

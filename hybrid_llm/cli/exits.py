@@ -26,7 +26,7 @@ class Exit(IntEnum):
 
 MEANING: Final = {
     Exit.OK: "done",
-    Exit.FAILURE: "another failure, such as a disk that is full",
+    Exit.FAILURE: "another failure: a test or check that fails, a disk that is full",
     Exit.USAGE: "the command line or the request is wrong",
     Exit.CONFIG: "a configuration, policy, model folder or certificate is wrong",
     Exit.ROUTING: "no backend may or could answer",

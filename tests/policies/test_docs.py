@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 
 from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, parse_policy
+from hybrid_llm.policies.casefile import CASE_KEYS, parse_cases
+from hybrid_llm.policies.cases import run_suite
 from hybrid_llm.policies.schema import Objectives, Schema
 from hybrid_llm.router.errors import PolicyError
+from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.types import Location
 
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
+
+
+def blocks(page: str, *, cases: bool) -> list[str]:
+    """The blocks of YAML on the page: files of cases say so in their first line, all others are policies."""
+    found = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    return [block for block in found if block.startswith("# clinic.test.yaml") is cases]
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +28,23 @@ def page() -> str:
 
 
 def test_every_policy_on_the_page_loads(page):
-    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
-    for block in blocks:
+    policies = blocks(page, cases=False)
+    assert len(policies) >= 4
+    for block in policies:
         parse_policy(block)
+
+
+def test_the_cases_on_the_page_are_those_of_its_first_policy_and_pass(page):
+    policy = parse_policy(blocks(page, cases=False)[0])
+    (text,) = blocks(page, cases=True)
+    suite = parse_cases(text, "clinic.test.yaml", lambda _: policy)
+    report = run_suite(policy, suite.cases, lambda request: PrivacyGuard().assess(request, policy).request)
+    assert report.passed, report.outcomes
+
+
+def test_every_key_of_a_file_of_cases_is_on_the_page(page):
+    for keys in CASE_KEYS.values():
+        assert all(f"`{key}" in page or f" {key}`" in page or f"{key}:" in page for key in keys)
 
 
 def test_every_name_of_the_language_is_on_the_page(page):

@@ -17,6 +17,7 @@ __all__ = ["ACTIONS", "add_arguments", "run"]
 ACTIONS: Final = {
     "check": ("hybrid_llm.cli.policy.check", "check files; all errors at once"),
     "explain": ("hybrid_llm.cli.policy.explain", "tell what a policy does with one prompt, and why"),
+    "test": ("hybrid_llm.cli.policy.test", "run the cases that stand beside a policy"),
     "show": ("hybrid_llm.cli.policy.show", "print a built-in policy"),
     "list": ("hybrid_llm.cli.policy.listing", "list the built-in policies"),
 }

@@ -1,0 +1,103 @@
+"""`hybrid-llm policy test`: cases beside a policy, what failed and why, and what was never tried."""
+
+import json
+
+import pytest
+
+from hybrid_llm.policies import builtin_names
+
+POLICY = """\
+version: 1
+name: clinic
+tags:
+  phi: {allow: [edge], detect: [medical_record]}
+rules:
+  - prefer: [cloud, edge]
+    when: has(device.battery) && device.battery < 20%
+    because: the battery is low
+  - prefer: [edge, cloud]
+"""
+CASES = """\
+version: 1
+cases:
+  - name: notes stay
+    request: {text: "patient number 77-1234 MARKER"}
+    expect: {order: [edge], tags: [phi]}
+  - name: a low battery is spared
+    signals: {device.battery: 10%}
+    expect: {order: [cloud, edge]}
+"""
+
+
+@pytest.fixture
+def policy(tmp_path):
+    path = tmp_path / "clinic.yaml"
+    path.write_text(POLICY, encoding="utf-8")
+    (tmp_path / "clinic.test.yaml").write_text(CASES, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_every_built_in_policy_passes_its_own_cases_and_they_try_every_rule(cli, name):
+    result = cli("policy", "test", name, "--strict")
+    assert result.code == 0, result.out
+    assert "0 failed" in result.out
+
+
+def test_the_cases_beside_a_policy_are_found_and_its_detectors_read_their_texts(cli, policy):
+    result = cli("policy", "test", policy, "--strict")
+    assert result.code == 0, result.out
+    assert "2 passed, 0 failed" in result.out
+    assert "MARKER" not in result.out
+
+
+def test_a_failure_tells_what_was_expected_what_came_and_why(cli, policy):
+    policy.write_text(POLICY.replace("20%", "5%"), encoding="utf-8")
+    result = cli("policy", "test", policy)
+    assert result.code == 1
+    assert "FAIL  a low battery is spared" in result.out
+    assert "expected cloud > edge" in result.out
+    assert "but came edge > cloud" in result.out
+    assert "device.battery=0.1" in result.out
+
+
+def test_what_was_never_tried_is_told_and_fails_when_strict(cli, policy, tmp_path):
+    few = tmp_path / "few.yaml"
+    few.write_text("version: 1\ncases:\n  - {name: one, expect: {first: edge}}\n", encoding="utf-8")
+    result = cli("policy", "test", policy, few)
+    assert result.code == 0
+    assert "never matched: rules[0] prefer" in result.out
+    assert "tags that no case has: phi" in result.out
+    assert cli("policy", "test", policy, few, "--strict").code == 1
+    assert cli("policy", "test", policy, few, policy.with_suffix(".test.yaml"), "--strict").code == 0
+
+
+def test_json_has_every_case_its_mismatches_and_its_decision(cli, policy):
+    policy.write_text(POLICY.replace("20%", "5%"), encoding="utf-8")
+    shown = json.loads(cli("policy", "test", policy, "--json").out)
+    assert [case["passed"] for case in shown["cases"]] == [True, False]
+    assert shown["cases"][1]["mismatches"] == [{"what": "order", "expected": "cloud > edge", "came": "edge > cloud"}]
+    assert shown["cases"][1]["decision"]["rule"] == "rules[1]"
+    assert shown["never_matched"] == ["rules[0]"]
+
+
+def test_without_cases_and_with_wrong_ones_it_says_what_to_do(cli, policy):
+    cases = policy.with_suffix(".test.yaml")
+    cases.write_text(CASES.replace("battery: 10", "batery: 10"), encoding="utf-8")
+    wrong = cli("policy", "test", policy)
+    assert (wrong.code, "did you mean `battery`?" in wrong.err) == (3, True)
+    cases.unlink()
+    absent = cli("policy", "test", policy)
+    assert (absent.code, "clinic.test.yaml does not exist" in absent.err) == (3, True)
+    policy.write_text("version: 1\n", encoding="utf-8")
+    cases.write_text(CASES, encoding="utf-8")
+    assert cli("policy", "test", policy).code == 3
+
+
+def test_backends_of_the_command_line_are_those_of_the_cases(cli, tmp_path):
+    path = tmp_path / "fleet.yaml"
+    path.write_text("version: 1\nname: fleet\nrules:\n  - prefer: [eu, phone]\n", encoding="utf-8")
+    cases = tmp_path / "fleet.test.yaml"
+    cases.write_text("version: 1\ncases:\n  - {name: a, expect: {order: [eu, phone]}}\n", encoding="utf-8")
+    assert cli("policy", "test", path, "--backend", "phone=edge", "--backend", "eu=cloud").code == 0
+    assert cli("policy", "test", path).code == 3
