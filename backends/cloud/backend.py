@@ -97,8 +97,11 @@ class CloudBackend:
         with self._running(call.cancel):
             try:
                 for piece in call:
-                    yield exchange.take(piece)
+                    chunk = exchange.take(piece)
+                    if not exchange.ended:
+                        yield chunk
                 self._complete(exchange, link, _pairs(call.trailing_metadata()))
+                yield exchange.latest
             except grpc.RpcError:
                 raise self._failed(exchange, call.code(), call.details(), _pairs(call.trailing_metadata())) from None
 
@@ -113,8 +116,11 @@ class CloudBackend:
         with self._running(call.cancel, asyncio.get_running_loop()):
             try:
                 async for piece in call:
-                    yield exchange.take(piece)
+                    chunk = exchange.take(piece)
+                    if not exchange.ended:
+                        yield chunk
                 self._complete(exchange, link, await _trailing(call))
+                yield exchange.latest
             except (grpc.RpcError, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise
@@ -172,6 +178,7 @@ class CloudBackend:
             self._observed.end()
 
     def _complete(self, exchange: Exchange, link: Link, trailing: Metadata) -> None:
+        """Take what follows the last piece. That piece is held back until then: whoever has it asks for no more."""
         link.warm = True
         exchange.settle(trailing)
         exchange.finish()

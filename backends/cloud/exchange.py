@@ -89,6 +89,7 @@ class Exchange:
         self._warm = False
         self.received_tokens = 0
         self.ended = False
+        self.latest = Chunk()
 
     def message(self) -> pb.GenerateRequest:
         """Return what is sent.
@@ -144,6 +145,7 @@ class Exchange:
             raise self._broken("the node sent more after the end of the answer")
         self.received_tokens += chunk.tokens or bool(chunk.text)
         self.ended = chunk.finish_reason is not None
+        self.latest = chunk
         return chunk
 
     def settle(self, trailing: Metadata) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import replace
@@ -52,6 +53,22 @@ def test_it_is_a_backend_and_its_state_learns_from_calls(cloud, tools):
     assert after.context_window == 4096 == cloud.capabilities.context_window
     assert 0 < after.rtt_ms < 1000
     assert (after.active, after.queue) == (0, 0)
+
+
+def test_a_reader_that_leaves_with_the_last_piece_has_learnt_what_the_node_told(cloud, tools):
+    def read() -> None:
+        with contextlib.closing(cloud.stream(tools.cleared("hi"))) as stream:
+            assert next(chunk for chunk in stream if chunk.finish_reason is not None)
+
+    async def aread() -> None:
+        async with contextlib.aclosing(cloud.astream(tools.cleared("hi"))) as stream:
+            assert [chunk async for chunk in stream if chunk.finish_reason is not None]
+
+    read()
+    first = cloud.state()
+    assert (first.context_window, first.rtt_ms is not None) == (4096, True)
+    asyncio.run(aread())
+    assert cloud.state().rtt_ms != first.rtt_ms
 
 
 def test_the_node_sees_every_field(cloud, node, tools):
