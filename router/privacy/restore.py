@@ -1,0 +1,114 @@
+"""Turns pseudonyms back into what they stand for, in an answer that comes in pieces. It never looks at what it wrote.
+
+The pieces may be cut anywhere: together they give what the whole text would give. Only an end that could begin a known
+pseudonym is held back, and a restored value is not looked at again, even if it reads as a pseudonym itself. What reads
+as a pseudonym and is none of this session's stays as it is.
+
+In JSON, as in the arguments of a tool call, a value is written as JSON: with its escapes inside a string, as a string
+of its own elsewhere. JSON that stands in a string of other JSON is not told apart: there the outer text stays valid.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from hybrid_llm.router.privacy.form import canonical, stream_pattern
+from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable
+
+__all__ = ["Restorer", "restorer"]
+
+
+class Restorer:
+    """Restores one answer. It knows the pseudonyms that its table had when it was made: those that were sent.
+
+    It belongs to one stream and is not for several threads.
+    """
+
+    __slots__ = ("_held", "_inside", "_json", "_known", "_reach", "_search", "_table")
+
+    def __init__(self, table: PseudonymTable, *, json: bool = False) -> None:
+        table.check()
+        types, alphabet, length = table.form
+        self._table = table
+        self._known = len(table)
+        self._json = json
+        self._search = stream_pattern(types, alphabet, length, json=json).search if types else None
+        self._reach = max(map(len, types), default=0) + 3  # a type, a space and two backslashes
+        self._held = ""
+        self._inside = False  # a string of JSON
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def feed(self, piece: str) -> str:
+        """Take the next *piece* and return what is certain by now; it may be empty.
+
+        Raises:
+            PrivacyViolation: the table is wiped.
+        """
+        self._table.check()
+        if self._search is None or not piece:
+            return piece
+        text, self._held = self._held + piece, ""
+        whole_ones = self._json or "_" in text
+        return self._restore(text, 0 if whole_ones else max(0, len(text) - self._reach))
+
+    def _restore(self, text: str, at: int) -> str:
+        assert self._search is not None
+        parts: list[str] = []
+        done = 0
+        while (match := self._search(text, at)) is not None:
+            if self._undecided(match):
+                self._held, text = text[match.start() :], text[: match.start()]
+                break
+            value = self._value(match)
+            if value is not None:
+                parts += [text[done : match.start()], value]
+                done = match.end()
+            at = match.end() if value is not None or self._lexical(match) else match.start() + 1
+        return "".join([*parts, text[done:]]) if parts else text
+
+    def _undecided(self, match: re.Match[str]) -> bool:
+        """Whether what comes next decides what this is."""
+        if match.lastgroup == "part":
+            return self._table.begins(canonical(match))
+        return match.lastgroup == "head" or (match.lastgroup == "cut" and self._inside)
+
+    def _value(self, match: re.Match[str]) -> str | None:
+        if match.lastgroup != "suffix":
+            return None
+        entry = self._table.entry(canonical(match))
+        return self._written(entry) if entry is not None and entry.ordinal < self._known else None
+
+    def _written(self, entry: Entry) -> str:
+        if not self._json:
+            return entry.value
+        return entry.escaped if self._inside else f'"{entry.escaped}"'
+
+    def _lexical(self, match: re.Match[str]) -> bool:
+        """Whether this is a quote or an escape of JSON, which is passed whole; a quote opens or closes a string."""
+        if match.lastgroup == "quote":
+            self._inside = not self._inside
+            return True
+        return match.lastgroup == "escape" and self._inside
+
+    def finish(self) -> str:
+        """Return what is still held back: the answer ends here. The next piece would begin another one.
+
+        Raises:
+            PrivacyViolation: the table is wiped.
+        """
+        self._table.check()
+        held, self._held, self._inside = self._held, "", False
+        return held
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Restorer is neither copied nor pickled: it leads to the values of a session")
+
+
+def restorer(table: PseudonymTable, *, json: bool = False) -> Restorer:
+    """A restorer for one answer; with *json* for one text of JSON, such as the arguments of one tool call."""
+    return Restorer(table, json=json)

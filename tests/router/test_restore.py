@@ -1,0 +1,244 @@
+"""A stream gives what the whole gives, wherever it is cut and whatever a model did to the pseudonyms."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid_llm.router.detectors import Finding
+from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.restore import restorer
+
+RUNS = int(os.environ.get("HYBRID_LLM_CUT_RUNS", "3000"))
+KINDS = ["email", "phone", "cn_resident_id", "person"]
+VALUES = ["bob@example.org", "+49 30 1234567", '张 "Wei" \\ Zhang\n\t', "EMAIL_QYSAI", "\u2028é"]
+
+
+def table_of(values: list[str], **options) -> tuple[PseudonymTable, list[str]]:
+    table = PseudonymTable(b"k" * 32, **options)
+    findings = [[Finding(kind=KINDS[i % 4], start=0, end=len(v))] for i, v in enumerate(values)]
+    return table, table.replace_all(values, findings)
+
+
+def stream(table: PseudonymTable, pieces: list[str], *, in_json: bool = False) -> str:
+    one = restorer(table, json=in_json)
+    out = "".join(one.feed(piece) for piece in pieces) + one.finish()
+    assert not one.pending
+    return out
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    edges = [0, *sorted(places), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(edges)]
+
+
+TABLE, NAMES = table_of(VALUES)
+EMAIL, PHONE = NAMES[0], NAMES[1]
+
+
+def expected(text: str, names: list[str] = NAMES, values: list[str] = VALUES) -> str:
+    """Another way to the same: one pattern of all spellings over the whole text."""
+    spelled = {name.replace("_", "\0"): value for name, value in zip(names, values, strict=True)}
+    pattern = "|".join(re.escape(name).replace("\0", r" ?\\{0,2}_ ?") for name in spelled)
+    plain = {name.replace("\0", "_"): value for name, value in spelled.items()}
+    return re.sub(
+        pattern, lambda m: plain[re.sub(r" ?\\{0,2}_ ?", "_", m[0]).upper()], text, flags=re.IGNORECASE | re.ASCII
+    )
+
+
+SPELLINGS = [lambda n: n, str.lower, str.title, lambda n: n.replace("_", "\\_"), lambda n: n.replace("_", "\\\\_")]
+SPELLINGS += [lambda n: n.replace("_", " _ "), lambda n: n[:-1], lambda n: n[:3], lambda n: n + "s", lambda n: n[1:]]
+FILLERS = [
+    "",
+    " ",
+    "_",
+    "\\",
+    "**",
+    "`",
+    "[",
+    "](x)",
+    '"',
+    "的",
+    "E",
+    "em",
+    "EMAIL",
+    "PERSON_",
+    "ID",
+    "A",
+    "\n",
+    "ſ",
+    "\ud800",
+]
+
+
+def some_text(rng: random.Random, names: list[str]) -> str:
+    parts = []
+    for _ in range(rng.randrange(8)):
+        parts += [rng.choice(FILLERS), rng.choice(SPELLINGS)(rng.choice(names)), rng.choice(FILLERS)]
+    return "".join(parts)
+
+
+def test_random_cuts_of_random_texts_give_what_the_whole_gives():
+    rng = random.Random(7)
+    differences = 0
+    for _ in range(RUNS):
+        text = some_text(rng, NAMES)
+        pieces = cut(text, [rng.randrange(len(text) + 1) for _ in range(rng.randrange(12))])
+        differences += stream(TABLE, pieces) != expected(text)
+    assert differences == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.lists(st.sampled_from(["E", "M", "I", "D", "_", "\\", " ", "A", "B", "ID_", "email_"]), max_size=30).map(
+        "".join
+    ),
+    places=st.lists(st.integers(0, 60), max_size=8),
+)
+def test_cuts_of_texts_in_which_pseudonyms_lie_side_by_side_and_half(text, places):
+    values = ["v1", "v2", "v3", "v4", "v5", "v6"]
+    table, names = table_of(values, alphabet="AB", length=2)
+    pieces = cut(text, [min(place, len(text)) for place in places])
+    assert stream(table, pieces) == stream(table, [text]) == expected(text, names, values)
+
+
+JSON_PIECES = ['"', "\\", "\\n", "\\u00e9", "\\u00", "{", ": ", "e", "E", *NAMES, *(n.lower() for n in NAMES[:3])]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.lists(st.sampled_from(JSON_PIECES), max_size=16).map("".join), places=st.lists(st.integers(0, 200)))
+def test_cuts_of_what_is_hardly_json_give_what_the_whole_gives(text, places):
+    pieces = cut(text, [min(place, len(text)) for place in places])
+    assert stream(TABLE, pieces, in_json=True) == stream(TABLE, [text], in_json=True)
+
+
+documents = st.recursive(
+    st.sampled_from([*NAMES, f"to {EMAIL}, {PHONE}", f"{EMAIL}{PHONE}", f'"{NAMES[2]}"', "\\", "é\n", 1, None, True]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*NAMES, "k", '"']), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def restored(document: object) -> object:
+    if isinstance(document, str):
+        return expected(document)
+    if isinstance(document, list):
+        return [restored(each) for each in document]
+    if isinstance(document, dict):
+        return {restored(key): restored(each) for key, each in document.items()}
+    return document
+
+
+@settings(max_examples=200, deadline=None)
+@given(document=documents, ascii_only=st.booleans(), places=st.lists(st.integers(0, 400), max_size=20))
+def test_json_stays_valid_and_each_string_holds_the_values(document, ascii_only, places):
+    text = json.dumps(document, ensure_ascii=ascii_only)
+    pieces = cut(text, [min(place, len(text)) for place in places])
+    assert json.loads(stream(TABLE, pieces, in_json=True)) == restored(document)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "shown"),
+    [
+        (f"Write to {EMAIL}.", "Write to bob@example.org."),
+        (EMAIL.lower(), "bob@example.org"),
+        (EMAIL.title(), "bob@example.org"),
+        (EMAIL.replace("_", "\\_"), "bob@example.org"),
+        (EMAIL.replace("_", " _ "), "bob@example.org"),
+        (f"**{EMAIL}** *{EMAIL}* _{EMAIL}_ `{EMAIL}`", "**{0}** *{0}* _{0}_ `{0}`".format("bob@example.org")),
+        (f"[mail](mailto:{EMAIL})", "[mail](mailto:bob@example.org)"),
+        (f"<{EMAIL}>;{PHONE}|{PHONE}", "<bob@example.org>;+49 30 1234567|+49 30 1234567"),
+        (f"{EMAIL}{PHONE}", "bob@example.org+49 30 1234567"),
+        (f"{EMAIL}s and {EMAIL}'s", "bob@example.orgs and bob@example.org's"),
+        (f"请写信给{EMAIL}，谢谢", "请写信给bob@example.org，谢谢"),
+        (f"EMAIL_{EMAIL}", "EMAIL_bob@example.org"),
+        (f"EMAIL_AB{EMAIL}", "EMAIL_ABbob@example.org"),
+    ],
+)
+def test_what_models_do_to_pseudonyms_is_undone(spelled, shown):
+    assert stream(TABLE, [spelled]) == stream(TABLE, list(spelled)) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "EMAIL_AAAAA is unknown, email_about too",
+        EMAIL.replace("_", "-"),
+        EMAIL.replace("_", " "),
+        EMAIL.replace("_", ""),
+        EMAIL.replace("_", "\u200b_"),
+        EMAIL.replace("_", "__"),
+        EMAIL[:-1],
+        EMAIL[1:],
+        EMAIL.replace("I", "ı"),
+    ],
+)
+def test_what_could_be_something_else_is_left_alone(text):
+    assert stream(TABLE, [text]) == stream(TABLE, list(text)) == text
+
+
+def test_a_restored_value_that_reads_as_a_pseudonym_is_not_restored_again():
+    table = PseudonymTable(b"k" * 32)
+    email = table.replace("a@example.org", [Finding(kind="email", start=0, end=13)])
+    person = table.replace(email, [Finding(kind="person", start=0, end=len(email))])
+    assert person != email
+    for pieces in ([person], list(person), [person[:-1], person[-1] + "\n"]):
+        assert stream(table, pieces).rstrip("\n") == email
+    half = table.replace("EMAIL_", [Finding(kind="person", start=0, end=6)])
+    assert stream(table, [half, email[6:]]) == email
+
+
+def test_only_an_end_that_could_begin_a_known_pseudonym_is_held_back():
+    one = restorer(TABLE)
+    assert one.feed("my EMAIL_") == "my "
+    assert one.pending
+    unknown = "2" if EMAIL[6] != "2" else "3"
+    assert one.feed(unknown) == f"EMAIL_{unknown}"
+    assert not one.pending
+    assert one.feed("to EMA") == "to "
+    assert one.feed("NUEL") == "EMANUEL"[:-1] + "L"
+    assert one.feed(EMAIL[:-1]) == ""
+    assert one.finish() == EMAIL[:-1]
+
+
+def test_a_table_without_entries_holds_nothing_back():
+    one = restorer(PseudonymTable())
+    assert [one.feed(piece) for piece in ("EMAIL_", "", "E")] == ["EMAIL_", "", "E"]
+
+
+def test_a_restorer_knows_what_its_table_knew_when_it_was_made():
+    table = PseudonymTable()
+    first = table.replace("bob@example.org", [Finding(kind="email", start=0, end=15)])
+    before = restorer(table)
+    second = table.replace("eve@example.org", [Finding(kind="email", start=0, end=15)])
+    assert before.feed(f"{first} {second} ") + before.finish() == f"bob@example.org {second} "
+    assert stream(table, [f"{first} {second}"]) == "bob@example.org eve@example.org"
+
+
+@pytest.mark.parametrize("value", ['say "hi"', "back\\slash", "two\nlines", "tab\t", "张伟", "\u2028", "\x00", "a/b"])
+def test_inside_a_string_of_json_a_value_is_escaped_and_outside_it_becomes_a_string(value):
+    table, (name,) = table_of([value])
+    text = f'{{"a": "x {name} \\" {name}", "b": {name}}}'
+    for pieces in ([text], list(text)):
+        assert json.loads(stream(table, pieces, in_json=True)) == {"a": f'x {value} " {value}', "b": value}
+
+
+def test_an_escape_of_json_before_a_pseudonym_stays_whole():
+    table = PseudonymTable(b"k" * 32)
+    name = table.replace("Zoe", [Finding(kind="n", start=0, end=3)]).lower()  # n_xxxxx, as if after a line break
+    text = f'"\\{name} {name} \\u000{name} \\\\{name} \\"{name}"'
+    for pieces in ([text], list(text)):
+        assert stream(table, pieces, in_json=True).startswith(f'"\\{name} Zoe ')
+
+
+def test_one_restorer_takes_one_answer_after_the_other():
+    one = restorer(TABLE, json=True)
+    assert one.feed('"open ') + one.finish() == '"open '
+    assert one.feed(EMAIL) + one.finish() == '"bob@example.org"'
