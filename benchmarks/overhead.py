@@ -68,7 +68,7 @@ def client(tokens: int) -> tuple[HybridLLM, Memory, Cleared]:
     return (
         HybridLLM([edge, cloud], policy, sensors=FixedSensors()),
         edge,
-        _make_cleared(request, Location.EDGE, frozenset()),
+        _make_cleared(request, Location.EDGE),
     )
 
 

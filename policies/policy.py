@@ -109,6 +109,13 @@ class Policy:
             allowed &= rule.allow
         return allowed
 
+    def keepable(self, tags: Iterable[str]) -> frozenset[Location]:
+        """Where an answer to a request with all of *tags* may be kept; everywhere without tags. Raises as `allowed`."""
+        places = self.allowed(tags)
+        for tag in tags:
+            places &= self._terms.tags[tag].cache
+        return places
+
     def decide(self, request: Request, signals: Signals) -> Decision:
         """Who is asked, in which order, and why. `request.privacy` holds the effective tags.
 

@@ -3,29 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
-from hybrid_llm.router.attempts import Attempts
+from hybrid_llm.router.cache import Replay
 from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.hooks import Hook, RequestEvent, emit
+from hybrid_llm.router.hooks import AttemptRecord, Hook, RequestEvent, emit
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Timings, Usage
 
-__all__ = ["Answer", "Observer"]
+__all__ = ["Answer", "Observer", "Over", "Run"]
 
 Observer = Callable[[str, int, float, float | None], None]
 """Told once per complete answer: backend, prompt tokens, TTFT in ms of that backend, TPOT in ms or None."""
+
+Over = Callable[[Generation | None], None]
+"""Told once when an answer that began is over: the whole of it, or None where it is not complete."""
+
+
+class Run(Protocol):
+    """Where the pieces of one answer come from: `Attempts`, or what a cache kept."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the request."""
+        ...
+
+    @property
+    def decision(self) -> Decision:
+        """Who is asked, and why."""
+        ...
+
+    @property
+    def answering(self) -> str:
+        """Who answers; empty until someone does."""
+        ...
+
+    @property
+    def began(self) -> float:
+        """When that backend was called, on the clock of `time.monotonic()`."""
+        ...
+
+    @property
+    def records(self) -> Sequence[AttemptRecord]:
+        """What was tried."""
+        ...
+
+    def run(self) -> AsyncGenerator[Chunk, None]:
+        """The pieces."""
+        ...
 
 
 class Answer:
     """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
 
-    def __init__(self, attempts: Attempts, signals: Signals, *, hooks: Iterable[Hook], observe: Observer) -> None:
-        self._attempts = attempts
+    def __init__(self, run: Run, signals: Signals, *, hooks: Iterable[Hook], observe: Observer, over: Over) -> None:
+        self._run = run
         self._signals = signals
         self._hooks = hooks
         self._observe = observe
+        self._over = over
         self._parts: list[str] = []
         self._tokens = 0
         self._first_at = 0.0
@@ -36,22 +74,22 @@ class Answer:
     @property
     def facts(self) -> Facts:
         """What is known of the request."""
-        return self._attempts.facts
+        return self._run.facts
 
     @property
     def decision(self) -> Decision:
         """Who is asked, and why."""
-        return self._attempts.decision
+        return self._run.decision
 
     @property
     def backend(self) -> str:
         """Who answers; empty until someone does."""
-        return self._attempts.answering
+        return self._run.answering
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the pieces of the answer; errors are those of `Attempts.run`."""
         try:
-            async with aclosing(self._attempts.run()) as pieces:
+            async with aclosing(self._run.run()) as pieces:
                 async for chunk in pieces:
                     self._take(chunk)
                     yield chunk
@@ -59,6 +97,7 @@ class Answer:
             self._error = type(error).__name__
             raise
         finally:
+            self._over(self.generation if not self._error else None)
             emit(self._hooks, self._event())
 
     def _take(self, chunk: Chunk) -> None:
@@ -68,7 +107,7 @@ class Answer:
         self._tokens += chunk.tokens
         if chunk.finish_reason is not None:
             self._final, self._error = chunk, ""
-            began_ms = (self._first_at - self._attempts.began) * 1e3
+            began_ms = (self._first_at - self._run.began) * 1e3
             self._observe(self.backend, self._usage().prompt_tokens, began_ms, self._tpot_ms())
 
     def _usage(self) -> Usage:
@@ -110,6 +149,7 @@ class Answer:
             backend=self.backend,
             decision=self.decision,
             request_id=self.facts.request_id,
+            cached=isinstance(self._run, Replay),
         )
 
     def _event(self) -> RequestEvent:
@@ -120,7 +160,7 @@ class Answer:
             signals=self._signals,
             decision=self.decision,
             backend=self.backend if not self._error else "",
-            attempts=tuple(self._attempts.records),
+            attempts=tuple(self._run.records),
             finish_reason=self._finish_reason(),
             usage=self._usage(),
             timings=self._timings(),

@@ -1,8 +1,8 @@
-"""The proof that a request may go to a place: made by the privacy guard, demanded by every backend.
+"""The proof that a request may go to a place: made by the privacy guard, demanded by every backend, cache and wire.
 
-A `Clearance` binds the exact bytes of the messages to one location. It is keyed with a secret of this process, so a
-record built by hand, or one for another text or place, does not pass. This module holds the seal and the check; who
-may be cleared is decided in `router.privacy`.
+A `Clearance` binds every text of a request, in the form in which it was judged, to one location and one purpose. It is
+keyed with a secret of this process, so a record built by hand, or one for another text, place or purpose, does not
+pass. This module holds the seal and the check; who may be cleared is decided in `router.privacy.guard`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,25 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from hybrid_llm.router.errors import PrivacyViolation
 from hybrid_llm.router.types import Location, Request
 
-__all__ = ["Clearance", "Cleared", "require_clearance"]
+__all__ = ["Clearance", "Cleared", "Purpose", "require_clearance"]
 
 _SECRET = secrets.token_bytes(32)
+
+
+class Purpose(StrEnum):
+    """What a request is cleared for."""
+
+    ANSWER = "answer"
+    """A backend reads it and answers."""
+    CACHE = "cache"
+    """A cache keeps the answer under it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +38,7 @@ class Clearance:
     location: Location
     tags: frozenset[str]
     seal: bytes
+    purpose: Purpose = Purpose.ANSWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,35 +49,42 @@ class Cleared:
     clearance: Clearance
 
 
-def _seal(request: Request, location: Location, tags: frozenset[str]) -> bytes:
+def _texts(request: Request) -> Iterator[str]:
+    """Every text that could leave with *request*, and how many of each kind there are."""
+    sampling = request.sampling
+    yield f"{request.output_schema is not None} {len(request.tools)} {len(sampling.stop)}"
+    yield ",".join(message.role for message in request.messages)
+    yield from (request.task, request.tenant or "", request.session_id or "", request.request_id)
+    yield from request.visible_text()
+
+
+def _seal(request: Request, location: Location, purpose: Purpose, tags: frozenset[str]) -> bytes:
     mac = hashlib.blake2b(key=_SECRET, digest_size=32)
-    roles = ",".join(message.role for message in request.messages)
-    parts = [location.value, *sorted(tags), "\x00", roles, *request.visible_text()]
-    for part in parts:
+    for part in (location.value, purpose.value, str(len(tags)), *sorted(tags), *_texts(request)):
         data = part.encode("utf-8", "surrogatepass")
         mac.update(len(data).to_bytes(8, "big"))
         mac.update(data)
     return mac.digest()
 
 
-def _make_cleared(request: Request, location: Location, tags: frozenset[str]) -> Cleared:
-    """Seal *request* for *location*. Called by `router.privacy.guard` alone; a test holds every module to that."""
-    return Cleared(
-        request=request,
-        clearance=Clearance(location=location, tags=tags, seal=_seal(request, location, tags)),
-    )
+def _make_cleared(request: Request, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
+    """Seal *request* under its tags. Called by `router.privacy.guard` alone; a test holds every module to that."""
+    tags = request.privacy
+    seal = _seal(request, location, purpose, tags)
+    return Cleared(request=request, clearance=Clearance(location=location, tags=tags, seal=seal, purpose=purpose))
 
 
-def require_clearance(cleared: Cleared, location: Location) -> Request:
-    """Return the request, once its clearance is proved genuine, for *location* and for this very text.
+def require_clearance(cleared: Cleared, location: Location, purpose: Purpose = Purpose.ANSWER) -> Request:
+    """Return the request, once its clearance is proved genuine, for *location*, *purpose* and this very text.
 
     Raises:
-        PrivacyViolation: the clearance is missing, forged, for another place or for another text.
+        PrivacyViolation: the clearance is missing, forged, or for another place, purpose or text.
     """
     if not isinstance(cleared, Cleared):
         raise PrivacyViolation(f"a request without clearance was sent to {location.value}", location=location.value)
-    clearance = cleared.clearance
-    genuine = hmac.compare_digest(_seal(cleared.request, location, clearance.tags), clearance.seal)
-    if clearance.location is not location or not genuine:
+    request, clearance = cleared.request, cleared.clearance
+    genuine = hmac.compare_digest(_seal(request, location, purpose, clearance.tags), clearance.seal)
+    meant = clearance.location is location and clearance.purpose is purpose and clearance.tags == request.privacy
+    if not (genuine and meant):
         raise PrivacyViolation(f"the clearance does not cover {location.value}", location=location.value)
-    return cleared.request
+    return request

@@ -11,6 +11,7 @@ from typing import Self, Unpack
 
 from hybrid_llm.backends.base import Backend
 from hybrid_llm.policies import Policy
+from hybrid_llm.router.cache import Cache
 from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.drive import blocking_sleep, stepped
@@ -57,10 +58,12 @@ class HybridLLM:
         hooks: Sequence[Hook] = (),
         defaults: Defaults | None = None,
         prices: Mapping[str, float] | None = None,
+        cache: Cache | None = None,
     ) -> None:
         """Take over *backends*: closing the client closes them, last in, first out.
 
-        *prices* maps a backend to its price per 1,000 tokens; *sensors* replaces this machine's own.
+        *prices* maps a backend to its price per 1,000 tokens; *sensors* replaces this machine's own; *cache*, such as
+        a `MemoryCache`, keeps answers for identical requests, as far as their privacy tags allow.
         """
         self._pipeline = Pipeline(
             backends,
@@ -70,6 +73,7 @@ class HybridLLM:
             hooks=hooks,
             defaults=defaults or Defaults(),
             prices=prices or {},
+            cache=cache,
         )
         self._closed = False
 
@@ -125,7 +129,9 @@ class HybridLLM:
     def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         """Tell who would be asked, and why; nothing is sent, and no model runs."""
         self._check_open()
-        return self._pipeline.route(prompt, options).decision
+        routed = self._pipeline.route(prompt, options)
+        self._pipeline.release(routed)
+        return routed.decision
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Answer *prompt*; blocks until the whole answer is there.
@@ -166,6 +172,10 @@ class HybridLLM:
         routed = self._pipeline.route(prompt, options)
         return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep))
 
+    def forget(self, session_id: str, *, tenant: str | None = None) -> None:
+        """The conversation is over: wipe what its pseudonyms stand for. Without this they go when they are idle."""
+        self._pipeline.forget(session_id, tenant)
+
     def _check_open(self) -> None:
         if self._closed:
             raise HybridLLMError("this client is closed; make a new one")
@@ -175,7 +185,7 @@ class HybridLLM:
         if self._closed:
             return
         self._closed = True
-        self._pipeline.release()
+        self._pipeline.close()
         for backend in reversed(self.backends):
             try:
                 backend.close()
@@ -187,7 +197,7 @@ class HybridLLM:
         if self._closed:
             return
         self._closed = True
-        self._pipeline.release()
+        self._pipeline.close()
         for backend in reversed(self.backends):
             try:
                 await backend.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 from hybrid_llm.backends.base import Backend, estimate_tokens
@@ -11,7 +12,8 @@ from hybrid_llm.policies import Policy
 from hybrid_llm.router.answer import Answer
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.clearance import Cleared
+from hybrid_llm.router.cache import Cache, CachedAnswer, Replay, is_repeatable
+from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend
 from hybrid_llm.router.hooks import Hook
@@ -20,7 +22,7 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.request import Defaults, make_request
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.types import Chunk, Decision, Facts, GenerateOptions, Location, Prompt, Request
+from hybrid_llm.router.types import Chunk, Decision, Facts, GenerateOptions, Generation, Location, Prompt, Request
 
 __all__ = ["Opener", "Pipeline", "PolicySource", "Routed"]
 
@@ -68,6 +70,7 @@ class Pipeline:
         hooks: Sequence[Hook],
         defaults: Defaults,
         prices: Mapping[str, float],
+        cache: Cache | None = None,
     ) -> None:
         self.backends = {backend.name: backend for backend in backends}
         if len(self.backends) != len(backends) or not backends:
@@ -78,6 +81,7 @@ class Pipeline:
         self._hooks = tuple(hooks)
         self._defaults = defaults
         self._prices = prices
+        self._cache = cache
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
         self._counter = next((b for b in backends if b.location is Location.EDGE), backends[0])
         policy = policies.current
@@ -97,9 +101,7 @@ class Pipeline:
         request = replace(request, prompt_tokens=self._count(request))
         assessment = self._guard.assess(request, policy)
         facts = Facts.of(assessment.request)
-        signals = self.snapshot(facts)
-        if assessment.uncertain:
-            signals = _keep_on_device(signals, assessment.uncertain)
+        signals = _without(assessment.barred, self.snapshot(facts))
         decision = policy.decide(facts, signals)
         return Routed(assessment=assessment, facts=facts, signals=signals, decision=decision, policy=policy)
 
@@ -142,14 +144,25 @@ class Pipeline:
             NoEligibleBackend: the decision has nobody.
         """
         if not routed.decision.order:
+            self.release(routed)
             reasons = "; ".join(f"{name}: {why}" for name, why in routed.decision.excluded.items())
             raise NoEligibleBackend(f"no backend is eligible: {reasons}", decision=routed.decision)
+        kept = self._kept(routed)
+        if kept is not None:
+            self.release(routed)
+            replay = Replay(facts=routed.facts, decision=routed.decision, answer=kept)
+            return Answer(replay, routed.signals, hooks=self._hooks, observe=_ignore, over=_ignore)
+        attempts = self._attempts(routed, open_stream, sleep)
+        over = partial(self._over, routed)
+        return Answer(attempts, routed.signals, hooks=self._hooks, observe=self._observe, over=over)
 
+    def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep) -> Attempts:
         def open_backend(name: str) -> AsyncGenerator[Chunk, None]:
             backend = self.backends[name]
-            return open_stream(backend, self._guard.clear(routed.assessment, backend.location))
+            chunks = open_stream(backend, self._guard.clear(routed.assessment, backend.location))
+            return self._guard.restore(routed.assessment, backend.location, chunks)
 
-        attempts = Attempts(
+        return Attempts(
             facts=routed.facts,
             decision=routed.decision,
             open_stream=open_backend,
@@ -158,7 +171,39 @@ class Pipeline:
             budget=self._budget,
             retries=routed.policy.resilience.retries,
         )
-        return Answer(attempts, routed.signals, hooks=self._hooks, observe=self._observe)
+
+    def _cleared_for_cache(self, routed: Routed) -> Cleared | None:
+        """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
+        cache = self._cache
+        if cache is None or not is_repeatable(routed.assessment.request):
+            return None
+        if cache.location not in routed.assessment.keepable:
+            return None
+        return self._guard.clear(routed.assessment, cache.location, Purpose.CACHE)
+
+    def _kept(self, routed: Routed) -> CachedAnswer | None:
+        """An answer that was kept, if whoever would be asked first gave it."""
+        cleared = self._cleared_for_cache(routed)
+        kept = self._cache.get(cleared) if self._cache is not None and cleared is not None else None
+        return kept if kept is not None and kept.backend == routed.decision.order[0] else None
+
+    def _over(self, routed: Routed, generation: Generation | None) -> None:
+        cleared = self._cleared_for_cache(routed) if generation is not None else None
+        if self._cache is not None and cleared is not None and generation is not None:
+            self._cache.put(
+                cleared,
+                CachedAnswer(
+                    text=generation.text,
+                    finish_reason=generation.finish_reason,
+                    usage=generation.usage,
+                    backend=generation.backend,
+                ),
+            )
+        self.release(routed)
+
+    def release(self, routed: Routed) -> None:
+        """The request is over, or was only decided: forget what its pseudonyms stood for."""
+        self._guard.release(routed.assessment)
 
     def _observe(self, backend: str, prompt_tokens: int, ttft_ms: float, tpot_ms: float | None) -> None:
         self._predictors[backend].observe(prompt_tokens=prompt_tokens, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
@@ -168,18 +213,29 @@ class Pipeline:
         """The policy that decides now."""
         return self._policies.current
 
-    def release(self) -> None:
-        """Stop the sampler and the watcher."""
+    def forget(self, session_id: str, tenant: str | None) -> None:
+        """A session is over: wipe its pseudonyms."""
+        self._guard.forget(session_id, tenant)
+
+    def close(self) -> None:
+        """Stop the sampler and the watcher, wipe pseudonyms and cache."""
         self._sensors.close()
         self._policies.close()
+        self._guard.close()
+        if self._cache is not None:
+            self._cache.close()
 
 
-def _keep_on_device(signals: Signals, uncertain: tuple[str, ...]) -> Signals:
-    why = f"the detector {uncertain[0]} failed: the request stays on the device"
-    return replace(
-        signals,
-        backends={
-            name: state if state.location is Location.EDGE else replace(state, ready=False, reason=why)
-            for name, state in signals.backends.items()
-        },
-    )
+def _ignore(*_: object) -> None:
+    """Nothing is learnt from an answer that was kept."""
+
+
+def _without(barred: Mapping[Location, str], signals: Signals) -> Signals:
+    """The signals, with the backends of places that the guard has barred not ready, and its reasons."""
+    if not barred:
+        return signals
+    states = {
+        name: replace(state, ready=False, reason=barred[state.location]) if state.location in barred else state
+        for name, state in signals.backends.items()
+    }
+    return replace(signals, backends=states)

@@ -7,10 +7,10 @@ the name wherever it is not seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, Self, TypedDict, get_args
 
 __all__ = [
     "Chunk",
@@ -130,6 +130,17 @@ class Request:
         for tool in self.tools:
             yield from (tool.name, tool.description, tool.parameters)
         yield from self.sampling.stop
+
+    def with_texts(self, texts: Iterable[str]) -> Self:
+        """The same request with *texts* in place of those that `visible_text` yields, in that order."""
+        new = iter(texts)
+        return replace(
+            self,
+            messages=tuple([replace(message, content=next(new)) for message in self.messages]),
+            output_schema=None if self.output_schema is None else next(new),
+            tools=tuple([Tool(name=next(new), description=next(new), parameters=next(new)) for _ in self.tools]),
+            sampling=replace(self.sampling, stop=tuple([next(new) for _ in self.sampling.stop])),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +282,8 @@ class Generation:
     backend: str
     decision: Decision
     request_id: str = ""
+    cached: bool = False
+    """The answer was kept from an identical request; *backend* gave it then, and nobody was called now."""
 
 
 Prompt = str | Message | Sequence[Message | Mapping[str, str]]

@@ -90,10 +90,10 @@ class CloudBackend:
         """
         request = require_clearance(cleared, Location.CLOUD)
         exchange = self._exchange(request)
-        message = exchange.message()
+        payload = exchange.payload(cleared)
         link = self._connection.link(exchange.remaining())
         exchange.start(warm=link.warm)
-        call = link.stub.Generate(message, timeout=exchange.remaining(), metadata=METADATA)
+        call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
         with self._running(call.cancel):
             try:
                 for piece in call:
@@ -109,10 +109,10 @@ class CloudBackend:
         """Do as `stream` does, without blocking the event loop."""
         request = require_clearance(cleared, Location.CLOUD)
         exchange = self._exchange(request)
-        message = exchange.message()
+        payload = exchange.payload(cleared)
         link = await self._connection.alink(exchange.remaining())
         exchange.start(warm=link.warm)
-        call = link.stub.Generate(message, timeout=exchange.remaining(), metadata=METADATA)
+        call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
         with self._running(call.cancel, asyncio.get_running_loop()):
             try:
                 async for piece in call:

@@ -15,24 +15,29 @@ from hybrid_llm.backends.transport.channel import aio_channel, client_credential
 from hybrid_llm.backends.transport.checks import check_dates, check_files
 from hybrid_llm.backends.transport.handshake import Endpoint, shake_hands
 from hybrid_llm.backends.transport.watch import FileWatch
+from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 from hybrid_llm.router.errors import AuthenticationFailed, BackendUnavailable, ConfigError, HybridLLMError
 
 __all__ = ["Connection", "Link"]
 
+_GENERATE = "/hybrid_llm.v1.HybridLLM/Generate"
+
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """An open channel. *warm*: it has answered before."""
+    """An open channel. *generate* takes bytes only, as `outgoing` has checked them; *warm*: it has answered before."""
 
     channel: Any
     stub: HybridLLMStub
+    generate: Any
     warm: bool = False
 
     @classmethod
     def over(cls, channel: Any) -> Link:
         """Make the calls that go over *channel*."""
-        return cls(channel, HybridLLMStub(channel))  # type: ignore[no-untyped-call]
+        generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
+        return cls(channel, HybridLLMStub(channel), generate)  # type: ignore[no-untyped-call]
 
 
 class Connection:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
+from hybrid_llm.backends.transport.outgoing import outgoing
 from hybrid_llm.backends.transport.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode
-from hybrid_llm.backends.transport.wire import PROTOCOL, chunk_from_wire, request_to_wire
+from hybrid_llm.backends.transport.wire import PROTOCOL, chunk_from_wire
 from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded, RequestRejected, StreamInterrupted
 from hybrid_llm.router.types import Chunk, Request
 
@@ -91,25 +93,25 @@ class Exchange:
         self.ended = False
         self.latest = Chunk()
 
-    def message(self) -> pb.GenerateRequest:
-        """Return what is sent.
+    def payload(self, cleared: Cleared) -> bytes:
+        """Return what is sent: the bytes of the cleared request, held against its clearance.
 
         Raises:
+            PrivacyViolation: the bytes are not what was cleared.
             DeadlineExceeded: there is no time left.
             RequestRejected: the request does not fit the protocol, or is larger than a message may be.
         """
         remaining = self.remaining()
         try:
-            message = request_to_wire(self._request, remaining=remaining)
-            size = message.ByteSize()
+            data = outgoing(cleared, remaining=remaining)
         except (KeyError, ValueError, TypeError):
             # Their texts may quote the prompt.
             text = "a field of the request does not fit the protocol: its role, a number's range, or invalid Unicode"
             raise RequestRejected(text, backend=self._backend) from None
-        if size > self._limit:
-            text = f"the request has {size} bytes; a message to {self._backend} holds at most {self._limit}"
+        if len(data) > self._limit:
+            text = f"the request has {len(data)} bytes; a message to {self._backend} holds at most {self._limit}"
             raise RequestRejected(text, backend=self._backend, reason="message_too_large")
-        return message
+        return data
 
     def remaining(self) -> float:
         """Seconds left; raises `DeadlineExceeded` when there are none."""

@@ -98,7 +98,7 @@ def _pipeline(args: argparse.Namespace) -> Iterator[WhatIf]:
     try:
         yield pipeline
     finally:
-        pipeline.release()
+        pipeline.close()
         for backend in backends:
             backend.close()
 

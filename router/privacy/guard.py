@@ -1,81 +1,185 @@
-"""The privacy guard: what a request is tagged with, where it may go, and the only place where clearances are made.
+"""The privacy guard: what a request is tagged with, where it may go and in which form; clearances are made here alone.
 
-It filters and never weighs. Whatever is uncertain, such as a detector that raises, keeps the request on the device.
+It filters and never weighs. Whatever is uncertain keeps the request on the device: a detector that raises, a tag that
+demands pseudonyms where nothing is found to replace, a form in which something is still found.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from hybrid_llm.policies import Policy
-from hybrid_llm.router.clearance import Cleared, _make_cleared
-from hybrid_llm.router.detectors import DETECTORS, Detector
+from hybrid_llm.policies import Policy, TagRule
+from hybrid_llm.router.clearance import Cleared, Purpose, _make_cleared
+from hybrid_llm.router.detectors import DETECTORS, Detector, Finding
 from hybrid_llm.router.errors import ConfigError, PrivacyViolation
-from hybrid_llm.router.types import Location, Request
+from hybrid_llm.router.privacy.restore import restorer
+from hybrid_llm.router.privacy.sessions import Lease, Sessions
+from hybrid_llm.router.privacy.streams import restored
+from hybrid_llm.router.types import Chunk, Location, Request
 
 __all__ = ["Assessment", "PrivacyGuard"]
 
 _log = logging.getLogger("hybrid_llm.privacy")
+_DEVICE: Final = frozenset({Location.EDGE})
+_Findings = list[tuple[Finding, ...]]
+"""What was found in each text of `Request.visible_text`, in its order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What the guard found. *request* carries the effective tags; *allowed* is every place it may go.
+    """What the guard found. *request* carries the effective tags and the texts as the app wrote them.
 
-    *uncertain* names the detectors that failed; the request is then local-only.
+    *allowed* is every place it may go, *keepable* every place where an answer to it may be kept, and *barred* says,
+    for people, why a place that the tags allow is out all the same.
     """
 
     request: Request
     allowed: frozenset[Location]
-    uncertain: tuple[str, ...] = ()
+    keepable: frozenset[Location] = frozenset()
+    barred: Mapping[Location, str] = field(default_factory=dict)
+    hidden: Request | None = field(default=None, repr=False)
+    """The form for the cloud, where it differs: with pseudonyms."""
+    lease: Lease | None = None
+    """Holds what the pseudonyms of *hidden* stand for, until the request is over."""
+
+    def form(self, location: Location) -> Request:
+        """The request as *location* may see it."""
+        return self.request if location is Location.EDGE or self.hidden is None else self.hidden
 
 
 class PrivacyGuard:
     """Tags requests by what a policy declares and detectors find, and clears them for the places they may go."""
 
-    def __init__(self, detectors: Iterable[Detector] = ()) -> None:
+    def __init__(self, detectors: Iterable[Detector] = (), *, sessions: Sessions | None = None) -> None:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
+        self._sessions = sessions or Sessions()
 
     def assess(self, request: Request, policy: Policy) -> Assessment:
-        """Find the effective tags, declared and detected, and the places that all of them allow.
+        """Find the effective tags, declared and detected, and the places and forms that all of them allow.
 
         Raises:
             InvalidRequest: a declared tag is not in the policy's vocabulary.
             ConfigError: the policy asks for a detector that does not exist here.
         """
         policy.allowed(request.privacy)  # an undeclared tag is refused before anything is scanned
-        tags = set(request.privacy)
-        uncertain: list[str] = []
-        for tag, rule in policy.tags.items():
-            for name in rule.detect:
-                if tag not in tags and name not in uncertain:
-                    self._apply(name, tag, request, tags, uncertain)
-        allowed = policy.allowed(frozenset(tags))
-        if uncertain:
-            allowed &= {Location.EDGE}
-        return Assessment(
-            request=replace(request, privacy=frozenset(tags)), allowed=allowed, uncertain=tuple(uncertain)
-        )
+        scan = _Scan(self._detectors, tuple(request.visible_text()))
+        tags = request.privacy | {tag for tag, rule in policy.tags.items() if self._detected(tag, rule, request, scan)}
+        allowed, keepable = policy.allowed(tags), policy.keepable(tags)
+        judged = Assessment(request=replace(request, privacy=tags), allowed=allowed, keepable=keepable)
+        if scan.failed:
+            return _failed(judged, scan)
+        hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
+        if not hiding or Location.CLOUD not in allowed:
+            return judged
+        return self._hide(judged, policy, hiding, scan)
 
-    def _apply(self, name: str, tag: str, request: Request, tags: set[str], uncertain: list[str]) -> None:
-        detector = self._detectors.get(name)
-        if detector is None:
-            raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
-        try:
-            if any(True for text in request.visible_text() for _ in detector.find(text)):
-                tags.add(tag)
-        except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
-            _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
-            uncertain.append(name)
+    def _detected(self, tag: str, rule: TagRule, request: Request, scan: _Scan) -> bool:
+        """Whether a detector finds this tag; one that is declared is looked for only where it is to be replaced."""
+        if tag in request.privacy and not rule.pseudonymise:
+            return False
+        return any(scan.any(name) for name in rule.detect)
 
-    def clear(self, assessment: Assessment, location: Location) -> Cleared:
-        """Seal the request for *location*.
+    def _hide(self, judged: Assessment, policy: Policy, hiding: list[str], scan: _Scan) -> Assessment:
+        """Make the form for the cloud, and look at it again: whatever is still found keeps the request here."""
+        names = sorted({name for tag in hiding for name in policy.tags[tag].detect})
+        found = scan.merged(names)
+        if scan.failed:
+            return _failed(judged, scan)
+        for tag in hiding:
+            if not any(scan.any(name) for name in policy.tags[tag].detect):
+                return _kept_here(judged, f"tag {tag} was declared, and no detector finds what to replace")
+        lease = self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
+        hidden = judged.request.with_texts(lease.table.replace_all(scan.texts, found))
+        again = _Scan(self._detectors, tuple(hidden.visible_text()))
+        left = [name for name in names if again.any(name)] + again.failed
+        if left:
+            lease.close()
+            return _kept_here(judged, f"the detector {left[0]} still finds something between the pseudonyms")
+        return replace(judged, hidden=hidden, lease=lease)
+
+    def clear(self, assessment: Assessment, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
+        """Seal the request, in the form for *location*.
 
         Raises:
             PrivacyViolation: the assessment does not allow it; nothing was made.
         """
-        if location not in assessment.allowed:
+        allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.keepable
+        if location not in allowed:
             raise PrivacyViolation(f"the request's tags do not allow {location.value}", location=location.value)
-        return _make_cleared(assessment.request, location, assessment.request.privacy)
+        return _make_cleared(assessment.form(location), location, purpose)
+
+    def restore(
+        self, assessment: Assessment, location: Location, chunks: AsyncGenerator[Chunk, None]
+    ) -> AsyncGenerator[Chunk, None]:
+        """The answer from *location* with the values back in place of their pseudonyms."""
+        if assessment.lease is None or assessment.form(location) is assessment.request:
+            return chunks
+        as_json = assessment.request.output_schema is not None
+        return restored(chunks, restorer(assessment.lease.table, json=as_json))
+
+    def release(self, assessment: Assessment) -> None:
+        """The request is over: pseudonyms that belong to no session are wiped."""
+        if assessment.lease is not None:
+            assessment.lease.close()
+
+    def forget(self, session_id: str, tenant: str | None = None) -> None:
+        """The session is over: its pseudonyms are wiped."""
+        self._sessions.forget(session_id, tenant=tenant)
+
+    def close(self) -> None:
+        """Wipe every table."""
+        self._sessions.close()
+
+
+class _Scan:
+    """The texts of one request under the detectors; each runs once, when it is first asked for."""
+
+    def __init__(self, detectors: Mapping[str, Detector], texts: tuple[str, ...]) -> None:
+        self._detectors = detectors
+        self._found: dict[str, _Findings] = {}
+        self.texts = texts
+        self.failed: list[str] = []
+
+    def any(self, name: str) -> bool:
+        """Whether detector *name* finds something; one that raises is noted in *failed* and finds nothing."""
+        return any(self._findings(name))
+
+    def merged(self, names: Iterable[str]) -> _Findings:
+        """What all of *names* found, text by text."""
+        columns = [self._findings(name) for name in names]
+        return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
+
+    def _findings(self, name: str) -> _Findings:
+        if name not in self._found:
+            self._found[name] = self._run(name)
+        return self._found[name]
+
+    def _run(self, name: str) -> _Findings:
+        detector = self._detectors.get(name)
+        if detector is None:
+            raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
+        try:
+            return [_inside(text, detector.find(text)) for text in self.texts]
+        except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
+            _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
+            self.failed.append(name)
+            return [() for _ in self.texts]
+
+
+def _inside(text: str, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    found = tuple(findings)
+    if not all(0 <= finding.start < finding.end <= len(text) for finding in found):
+        raise ValueError("a finding is not inside its text")
+    return found
+
+
+def _failed(judged: Assessment, scan: _Scan) -> Assessment:
+    return _kept_here(judged, f"the detector {scan.failed[0]} failed: the request stays on the device")
+
+
+def _kept_here(judged: Assessment, why: str) -> Assessment:
+    barred = dict.fromkeys(judged.allowed - _DEVICE, why)
+    return replace(judged, allowed=judged.allowed & _DEVICE, keepable=judged.keepable & _DEVICE, barred=barred)

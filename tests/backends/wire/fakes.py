@@ -159,7 +159,7 @@ def cleared(text="hi", *, location=Location.CLOUD, **fields):
     messages = fields.pop("messages", (Message(role="user", content=text),))
     sampling = fields.pop("sampling", Sampling())
     request = Request(messages=messages, sampling=sampling, **fields)
-    return _make_cleared(request, location, frozenset())
+    return _make_cleared(request, location)
 
 
 def backend(target, tls, **config):

@@ -1,0 +1,103 @@
+"""The last look before a request leaves: the bytes say what was cleared, all of it, and nothing beside it."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_llm.backends.transport.outgoing import hold_to_clearance, outgoing
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.router.clearance import Cleared, Purpose, require_clearance
+from hybrid_llm.router.errors import PrivacyViolation
+from hybrid_llm.router.privacy import PrivacyGuard
+from hybrid_llm.router.types import Location, Message, Request, Sampling, Tool
+
+POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]}}\n")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NAMES = st.text(string.ascii_letters, min_size=1, max_size=8)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    messages = st.builds(Message, role=st.sampled_from(["system", "user", "assistant", "tool"]), content=TEXTS)
+    tools = st.builds(Tool, name=NAMES, description=TEXTS, parameters=TEXTS)
+    return Request(
+        messages=tuple(draw(st.lists(messages, min_size=1, max_size=4))),
+        task=draw(NAMES),
+        privacy=draw(st.sampled_from([frozenset(), frozenset({"public"})])),
+        sampling=Sampling(temperature=draw(st.floats(0, 2)), stop=tuple(draw(st.lists(TEXTS, max_size=2)))),
+        output_schema=draw(st.none() | TEXTS),
+        tools=tuple(draw(st.lists(tools, max_size=2))),
+        session_id=draw(st.none() | NAMES),
+        tenant=draw(st.none() | NAMES),
+        request_id=draw(NAMES),
+    )
+
+
+def cleared(request: Request, location: Location = Location.CLOUD) -> Cleared:
+    guard = PrivacyGuard()
+    return guard.clear(guard.assess(request, POLICY), location)
+
+
+SIMPLE = Request(messages=(Message(role="user", content="words"),), privacy=frozenset({"public"}))
+
+
+@given(requests())
+def test_the_bytes_of_whatever_is_cleared_pass_and_say_the_same(request):
+    data = outgoing(cleared(request), remaining=1.0)
+    message = pb.GenerateRequest.FromString(data)
+    assert [m.content for m in message.messages] == [m.content for m in request.messages]
+    assert message.request_id == request.request_id
+
+
+@given(requests(), st.data())
+def test_another_text_in_any_place_is_found(request, data):
+    good = cleared(request)
+    message = pb.GenerateRequest.FromString(outgoing(good, remaining=1.0))
+    places = ["message", "role", "task", "request_id", "tenant", "session_id", "schema", "tag", "more", "stop", "tool"]
+    match data.draw(st.sampled_from(places)):
+        case "message":
+            message.messages[0].content += "!"
+        case "role":
+            message.messages[0].role = message.messages[0].role % 4 + 1
+        case "schema":
+            message.output_schema += "!"
+        case "tag":
+            message.tags.append("more")
+        case "more":
+            message.messages.add(role=pb.ROLE_USER, content="")
+        case "stop":
+            message.sampling.stop.append("")
+        case "tool":
+            message.tools.add()
+        case name:
+            setattr(message, name, getattr(message, name) + "!")
+    with pytest.raises(PrivacyViolation):
+        hold_to_clearance(message.SerializeToString(deterministic=True), good.clearance)
+
+
+def test_bytes_that_a_request_does_not_have_are_found():
+    good = cleared(SIMPLE)
+    data = outgoing(good, remaining=1.0)
+    unknown_field = bytes([0xA2, 0x06, 6]) + b"SECRET"  # number 100, length-delimited
+    for more in (data + unknown_field, data + b"\xff", b"\xff" + data):
+        with pytest.raises(PrivacyViolation) as caught:
+            hold_to_clearance(more, good.clearance)
+        assert "SECRET" not in str(caught.value)
+
+
+def test_a_clearance_for_another_place_or_purpose_does_not_open_the_wire():
+    guard = PrivacyGuard()
+    assessment = guard.assess(SIMPLE, POLICY)
+    for_cache = guard.clear(assessment, Location.CLOUD, Purpose.CACHE)
+    for wrong in (cleared(SIMPLE, Location.EDGE), for_cache, replace(for_cache, request=SIMPLE), SIMPLE):
+        with pytest.raises(PrivacyViolation):
+            outgoing(wrong, remaining=1.0)
+    assert require_clearance(for_cache, Location.CLOUD, Purpose.CACHE).messages == SIMPLE.messages
+    with pytest.raises(PrivacyViolation):
+        require_clearance(cleared(SIMPLE), Location.CLOUD, Purpose.CACHE)
