@@ -9,7 +9,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 TEST_GROUPS := "tests/backends/edge tests/backends/prepare tests/backends/test_text.py" "tests/backends/engine" \
   "tests/backends/wire" "tests/cli tests/checks" "tests/e2e" "tests/models tests/mutants tests/policies tests/router"
 
-.PHONY: demo test check bench models protos mutants clean help
+.PHONY: demo test check bench models protos schemas mutants clean help
 
 help:        ## what there is
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -26,6 +26,7 @@ check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 	$(BIN)/mypy hybrid_llm
 	$(BIN)/python -m hybrid_llm.protos.generate --check
 	$(BIN)/python tests/checks/size_budget.py
+	$(BIN)/python tests/checks/schemas.py
 
 bench: $(VENV)/.bench  ## every benchmark, each beside its floor or peer in the same run
 	$(BIN)/python -m benchmarks
@@ -35,6 +36,9 @@ models: $(VENV)/.dev   ## train, export and evaluate the two demonstration model
 
 protos: $(VENV)/.dev   ## generate the code of the wire again
 	$(BIN)/python -m hybrid_llm.protos.generate
+
+schemas: $(VENV)/.dev  ## write the JSON Schemas for editors again
+	$(BIN)/python tests/checks/schemas.py --write
 
 mutants: $(VENV)/.dev  ## plant every mutant and see the tests kill it
 	$(BIN)/python -m tests.mutants

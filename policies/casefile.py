@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from hybrid_llm.policies import yamltext
 from hybrid_llm.policies.cases import Case, Expected, Suite
-from hybrid_llm.policies.document import read_keys
+from hybrid_llm.policies.document import read_keys, read_names
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.quantities import DURATION, NUMBER, PERCENT, SECONDS, Values
 from hybrid_llm.policies.schema import FieldSpec, Schema
@@ -270,15 +270,8 @@ class _Reader:
             tags=None if tags is None else frozenset(self._names(tags, "a declared tag", self._policy.tags)),
         )
 
-    def _names(self, value: Value, what: str, known: Mapping[str, object]) -> list[str]:
-        if not isinstance(value, Sequence):
-            self._faults.add(f"expected is a list, each item {what}", value.offset, "write it in brackets: [edge]")
-            return []
-        names = [(item, self._values.text(item, what)) for item in value.items]
-        for item, name in names:
-            if name is not None and name not in known:
-                self._faults.add(f"`{name}` is not {what}", item.offset, did_you_mean(name, known))
-        return [name for _, name in names if name is not None and name in known]
+    def _names(self, value: Value, what: str, known: Iterable[str]) -> list[str]:
+        return read_names(value, what, known, self._faults)
 
     def _targets(self, value: Value | None) -> tuple[str, ...]:
         """Backends; a location stands for its backends, as in a policy."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,19 @@ from hybrid_llm.policies.source import Faults, did_you_mean
 from hybrid_llm.policies.yamltext import Scalar, Sequence, Value
 from hybrid_llm.router.types import Location
 
-__all__ = ["KEYS", "KINDS", "Document", "Resilience", "RuleDraft", "TagRule", "read_document", "read_keys"]
+__all__ = [
+    "FORMS",
+    "KEYS",
+    "KINDS",
+    "LIMITS",
+    "Document",
+    "Resilience",
+    "RuleDraft",
+    "TagRule",
+    "read_document",
+    "read_keys",
+    "read_names",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +110,11 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """The groups of a policy file and the keys that each may have; the schema for editors is made from it."""
 
+LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType({"retries": (0, 10), "failures": (1, 1000)})
+"""The keys that hold a whole number -> the least and the most that it may be."""
+FORMS = ("pseudonymise",)
+"""In what form a request may go, other than as it is."""
+
 
 def read_keys(value: Value, where: str, allowed: tuple[str, ...], faults: Faults) -> dict[str, Value]:
     """The entries of a group of keys; unknown ones are told and left out. *where* names the group in messages."""
@@ -115,6 +132,27 @@ def read_keys(value: Value, where: str, allowed: tuple[str, ...], faults: Faults
         else:
             faults.add(f"{where} has no key `{key}`", entry.key.offset, did_you_mean(key, allowed))
     return found
+
+
+def read_names(value: Value | None, what: str, known: Iterable[str], faults: Faults) -> list[str]:
+    """A list of names out of *known*, each once; *what* names an item in messages."""
+    if value is None:
+        return []
+    if not isinstance(value, Sequence):
+        faults.add(f"expected is a list, each item {what}", value.offset, "write it in brackets: [edge]")
+        return []
+    values, choices, names = Values(faults), set(known), list[str]()
+    for item in value.items:
+        name = values.text(item, what)
+        if name is None:
+            continue
+        if name not in choices:
+            faults.add(f"`{name}` is not {what}", item.offset, did_you_mean(name, choices))
+        elif name in names:
+            faults.add(f"`{name}` is there twice", item.offset)
+        else:
+            names.append(name)
+    return names
 
 
 def read_document(root: Value, faults: Faults, backends: Mapping[str, Location], detectors: frozenset[str]) -> Document:
@@ -190,7 +228,7 @@ class _Reader:
             return False
         name = self._values.text(value, "a form, `pseudonymise`")
         if name is not None and name != "pseudonymise":
-            self._faults.add(f"`{name}` is not a form", value.offset, did_you_mean(name, ["pseudonymise"]))
+            self._faults.add(f"`{name}` is not a form", value.offset, did_you_mean(name, FORMS))
         elif name and Location.CLOUD not in allow:
             hint = "remove `to_cloud`, or write allow: [edge, cloud]"
             self._faults.add("this tag never goes to the cloud", value.offset, hint)
@@ -207,25 +245,8 @@ class _Reader:
             self._faults.add(message, value.offset, "remove `cache`, or name fewer places")
         return places & most
 
-    def _names(self, value: Value | None, what: str, known: set[str] | frozenset[str]) -> list[str]:
-        """A list of names out of *known*, each once."""
-        if value is None:
-            return []
-        if not isinstance(value, Sequence):
-            self._faults.add(f"expected is a list, each item {what}", value.offset, "write it in brackets: [edge]")
-            return []
-        names: list[str] = []
-        for item in value.items:
-            name = self._values.text(item, what)
-            if name is None:
-                continue
-            if name not in known:
-                self._faults.add(f"`{name}` is not {what}", item.offset, did_you_mean(name, known))
-            elif name in names:
-                self._faults.add(f"`{name}` is there twice", item.offset)
-            else:
-                names.append(name)
-        return names
+    def _names(self, value: Value | None, what: str, known: Iterable[str]) -> list[str]:
+        return read_names(value, what, known, self._faults)
 
     def _objectives(self, value: Value | None) -> Objectives:
         if value is None:
@@ -255,13 +276,16 @@ class _Reader:
         keys = self._keys(value, "resilience")
         breaker = self._keys(keys["breaker"], "breaker") if "breaker" in keys else {}
         found = {
-            "retries": self._read(keys, "retries", lambda item: self._values.integer(item, 0, 10)),
+            "retries": self._whole(keys, "retries"),
             "retry_budget": self._read(keys, "retry_budget", self._values.percent),
             "continue_streams": self._read(keys, "continue_streams", self._never),
-            "breaker_failures": self._read(breaker, "failures", lambda item: self._values.integer(item, 1, 1000)),
+            "breaker_failures": self._whole(breaker, "failures"),
             "breaker_open_s": self._read(breaker, "open", self._values.duration),
         }
         return Resilience(**{name: value for name, value in found.items() if value is not None})
+
+    def _whole(self, keys: Mapping[str, Value], name: str) -> int | None:
+        return self._values.integer(keys[name], *LIMITS[name]) if name in keys else None
 
     def _never(self, value: Value) -> bool | None:
         """A flag that may only say what is so: false."""

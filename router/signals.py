@@ -66,6 +66,7 @@ class BackendState:
     reason: str = ""
     """Why it is not ready, for people."""
     breaker: Breaker = Breaker.CLOSED
+    """Its circuit breaker: open while it is left alone after failures."""
     active: int = 0
     """Requests it is working on."""
     queue: int = 0
