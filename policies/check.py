@@ -8,9 +8,7 @@ from dataclasses import replace
 from hybrid_llm.policies.nodes import (
     BOOL,
     DOUBLE,
-    DURATION,
     INT,
-    PERCENT,
     STRING,
     UNKNOWN,
     Binary,
@@ -25,9 +23,13 @@ from hybrid_llm.policies.nodes import (
     Node,
     Not,
     Type,
+    children,
 )
+from hybrid_llm.policies.refusals import refused_name
+from hybrid_llm.policies.runtime import compile_pattern
 from hybrid_llm.policies.schema import FieldSpec, Schema
 from hybrid_llm.policies.source import did_you_mean
+from hybrid_llm.policies.units import article, clash_hint, in_unit_of, may_meet, named, result_type, same
 
 __all__ = ["Checker", "Report"]
 
@@ -35,24 +37,42 @@ Report = Callable[[str, int, str | None], None]
 """Takes a message, an offset in the expression and a hint."""
 
 _COMPARISONS = frozenset({"<", "<=", ">", ">="})
-_ORDERED = frozenset({"int", "double", "string", "duration", "percent", "bool"})
-_PER_SECOND = {"ms": 1000.0, "s": 1.0}
-_PER_SHARE = {"share": 1.0, "percent": 100.0}
+_ORDERED = frozenset({"int", "double", "string", "duration", "percent", "money", "bool"})
+_MAX_PATTERN = 500
 
 
 class Checker:
-    """Checks expressions against one schema and one set of declared tags."""
+    """Checks the expressions of one policy against one schema and one set of declared tags.
 
-    def __init__(self, schema: Schema, tags: frozenset[str]) -> None:
+    *currency* is that of the objectives; where they name none, the first amount in an expression sets it.
+    """
+
+    def __init__(self, schema: Schema, tags: frozenset[str], currency: str | None = None) -> None:
         self._schema = schema
         self._tags = tags
+        self._currency = currency
 
     def condition(self, node: Node, report: Report) -> Node:
         """The typed tree of *node*, which must be a bool; every fault goes to *report*."""
-        typed = _Pass(self._schema, self._tags, report).check(node)
+        typed = self.expression(node, report)
         if typed.type not in (BOOL, UNKNOWN):
-            report(f"a condition must be a bool, this is {_a(typed.type)}", typed.start, "compare it with something")
+            report(f"a condition must be a bool, this is {named(typed.type)}", typed.start, "compare it with something")
         return typed
+
+    def expression(self, node: Node, report: Report) -> Node:
+        """The typed tree of *node*, of any type; every fault goes to *report*."""
+        self._check_money(node, report)
+        return _Pass(self._schema, self._tags, report).check(node)
+
+    def _check_money(self, node: Node, report: Report) -> None:
+        """One policy counts in one currency; nothing is converted."""
+        if isinstance(node, Literal) and node.type.kind == "money":
+            self._currency = self._currency or node.type.unit
+            if node.type.unit != self._currency:
+                hint = f"write it in {self._currency}; nothing is converted"
+                report(f"this policy counts in {self._currency}, this amount is in {node.type.unit}", node.start, hint)
+        for child in children(node):
+            self._check_money(child, report)
 
 
 class _Pass:
@@ -93,7 +113,7 @@ class _Pass:
     def _bool(self, node: Node, purpose: str) -> Node:
         typed = self.check(node)
         if typed.type not in (BOOL, UNKNOWN):
-            self._fault(f"{purpose} needs a bool, this is {_a(typed.type)}", typed.start)
+            self._fault(f"{purpose} needs a bool, this is {named(typed.type)}", typed.start)
         return typed
 
     def _field(self, node: Field) -> Field:
@@ -104,7 +124,8 @@ class _Pass:
         root, *rest = node.path
         known = self._schema.fields(root)
         if not known:
-            self._fault(f"there is no `{root}`", node.start, did_you_mean(root, self._schema.roots))
+            message, hint = refused_name(root) or (f"there is no `{root}`", did_you_mean(root, self._schema.roots))
+            self._fault(message, node.start, hint)
         elif not rest:
             self._fault(f"`{root}` is a group of fields, not a value", node.start, did_you_mean("", known))
         elif rest[0] not in known:
@@ -121,23 +142,23 @@ class _Pass:
             return replace(node, item=self._bool(node.item, "`!`"), type=BOOL)
         item = self.check(node.item)
         if not item.type.numeric and item.type is not UNKNOWN:
-            self._fault(f"`-` needs a number, this is {_a(item.type)}", item.start)
+            self._fault(f"`-` needs a number, this is {named(item.type)}", item.start)
             return replace(node, item=item)
         return replace(node, item=item, type=item.type)
 
     def _list(self, node: ListOf) -> Node:
         items = tuple(self.check(item) for item in node.items)
         kinds = [item.type for item in items if item.type is not UNKNOWN]
-        odd = next((item for item in items if kinds and not _same(item.type, kinds[0])), None)
+        odd = next((item for item in items if kinds and not same(item.type, kinds[0])), None)
         if odd is not None:
-            self._fault(f"a list holds one type: {kinds[0]} first, and here {_a(odd.type)}", odd.start)
+            self._fault(f"a list holds one type: {kinds[0]} first, and here {named(odd.type)}", odd.start)
         kind = kinds[0] if kinds and odd is None else UNKNOWN
         return replace(node, items=items, type=Type("list", item=kind))
 
     def _conditional(self, node: Conditional) -> Node:
         condition = self._bool(node.condition, "`?`")
         then, otherwise = self._fit(self.check(node.then), self.check(node.otherwise))
-        if not _same(then.type, otherwise.type):
+        if not same(then.type, otherwise.type):
             self._fault(f"both values of `?` must have one type: {then.type} and {otherwise.type}", otherwise.start)
             return replace(node, condition=condition, then=then, otherwise=otherwise)
         kind = otherwise.type if then.type is UNKNOWN else then.type
@@ -156,12 +177,30 @@ class _Pass:
             case _:
                 for arg in args:
                     self._need(arg, f"{node.function}()", "string")
+                if node.function == "matches":
+                    self._pattern(args[1])
                 return replace(typed, type=BOOL)
+
+    def _pattern(self, node: Node) -> None:
+        """The pattern of `matches` is compiled here once, so that a bad one is told with its place."""
+        if not isinstance(node, Literal) or not isinstance(node.value, str):
+            if node.type in (STRING, UNKNOWN):
+                self._fault("the pattern of matches() must be a text in quotes", node.start, "it is compiled at load")
+            return
+        if len(node.value) > _MAX_PATTERN:
+            self._fault(f"the pattern is longer than {_MAX_PATTERN} characters", node.start, "split it")
+            return
+        try:
+            compile_pattern(node.value)
+        except ValueError as error:
+            hint = "patterns are those of RE2, without look-around and back-references; r'...' keeps backslashes"
+            self._fault(f"this is not a pattern: {error}", node.start, hint)
 
     def _need(self, node: Node, purpose: str, *kinds: str) -> None:
         if node.type.kind not in (*kinds, "unknown"):
             self._fault(
-                f"{purpose} needs {' or '.join(_article(kind) for kind in kinds)}, this is {_a(node.type)}", node.start
+                f"{purpose} needs {' or '.join(article(kind) for kind in kinds)}, this is {named(node.type)}",
+                node.start,
             )
 
     def _binary(self, node: Binary) -> Node:
@@ -178,26 +217,27 @@ class _Pass:
 
     def _fit(self, left: Node, right: Node) -> tuple[Node, Node]:
         """Turn a quantity beside a field with a unit into a number of that unit."""
-        return _in_unit_of(left, right.type), _in_unit_of(right, left.type)
+        return in_unit_of(left, right.type), in_unit_of(right, left.type)
 
     def _comparison(self, node: Binary) -> Node:
         left, right = node.left.type, node.right.type
-        agree = _same(left, right) or (left.numeric and right.numeric)
+        agree = may_meet(left, right) and (same(left, right) or (left.numeric and right.numeric))
         if not agree:
-            self._fault(f"`{node.op}` cannot compare {_a(left)} with {_a(right)}", node.at, _unit_hint(left, right))
+            self._fault(
+                f"`{node.op}` cannot compare {named(left)} with {named(right)}", node.at, clash_hint(left, right)
+            )
         elif node.op in _COMPARISONS and left.kind not in _ORDERED:
-            self._fault(f"`{node.op}` has no order for {_a(left)}", node.at, "test membership with `in`")
+            self._fault(f"`{node.op}` has no order for {named(left)}", node.at, "test membership with `in`")
         self._known_values(node)
         return replace(node, type=BOOL)
 
     def _arithmetic(self, node: Binary) -> Node:
         left, right = node.left.type, node.right.type
-        kind = _result(node.op, left, right)
+        kind = result_type(node.op, left, right)
         if kind is None:
-            hint = "write 100.0 instead of 100, or double(...)" if left.numeric and right.numeric else None
-            self._fault(
-                f"`{node.op}` does not take {_a(left)} and {_a(right)}", node.at, hint or _unit_hint(left, right)
-            )
+            mixed = left.numeric and right.numeric and left.kind != right.kind
+            hint = "write 100.0 instead of 100, or double(...)" if mixed else clash_hint(left, right)
+            self._fault(f"`{node.op}` does not take {named(left)} and {named(right)}", node.at, hint)
             return node
         if node.op in "/%" and isinstance(node.right, Literal) and kind == INT and node.right.value == 0:
             self._fault("division by zero", node.right.start)
@@ -207,9 +247,9 @@ class _Pass:
         item, group = node.left.type, node.right.type
         if group.kind not in {"list", "unknown"}:
             hint = "write text.contains(part)" if group == STRING else None
-            self._fault(f"`in` needs a list on the right, this is {_a(group)}", node.right.start, hint)
-        elif group.item is not None and not _same(item, group.item) and not (item.numeric and group.item.numeric):
-            self._fault(f"{_a(item)} is never in {_a(group)}", node.at)
+            self._fault(f"`in` needs a list on the right, this is {named(group)}", node.right.start, hint)
+        elif group.item is not None and not same(item, group.item) and not (item.numeric and group.item.numeric):
+            self._fault(f"{named(item)} is never in {named(group)}", node.at)
         self._tag_literals(node.left, node.right)
         self._known_values(node)
         return replace(node, type=BOOL)
@@ -236,55 +276,6 @@ class _Pass:
         for item in node.items if isinstance(node, ListOf) else (node,):
             if isinstance(item, Literal) and isinstance(item.value, str) and item.value not in known:
                 self._fault(f'"{item.value}" {message}', item.start, did_you_mean(item.value, known))
-
-
-def _in_unit_of(node: Node, other: Type) -> Node:
-    if not isinstance(node, Literal) or not isinstance(node.value, float):
-        return node
-    if node.type == DURATION and other.unit in _PER_SECOND:
-        return replace(node, value=node.value * _PER_SECOND[other.unit], type=other)
-    if node.type == PERCENT and other.unit in _PER_SHARE:
-        return replace(node, value=node.value * _PER_SHARE[other.unit], type=other)
-    return node
-
-
-def _result(op: str, left: Type, right: Type) -> Type | None:
-    if left == STRING and right == STRING:
-        return STRING if op == "+" else None
-    if left.kind != right.kind or left.kind not in {"int", "double", "duration"}:
-        return None
-    if left == INT:
-        return INT
-    if op == "%" or (left == DURATION and op not in "+-"):
-        return None
-    if left == DURATION:
-        return DURATION
-    unit = left.unit if op in "+-" and left.unit == right.unit else ""
-    return Type("double", unit)
-
-
-def _same(left: Type, right: Type) -> bool:
-    if "unknown" in (left.kind, right.kind):
-        return True
-    if left.item is not None and right.item is not None:
-        return _same(left.item, right.item)
-    return left.kind == right.kind
-
-
-def _unit_hint(left: Type, right: Type) -> str | None:
-    if DURATION in (left, right):
-        return "a duration compares with a field that ends in _ms, or with another duration"
-    if PERCENT in (left, right):
-        return "a percentage compares with a field that is a share, such as device.battery"
-    return None
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _a(kind: Type) -> str:
-    return _article(str(kind))
 
 
 def _text(node: Node) -> str:

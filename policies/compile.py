@@ -2,6 +2,9 @@
 
 The function is `rules(request, signals, excluded) -> int`: it calls a hook for every hard rule that
 holds and returns the index of the first ordering rule that does, -1 where none does.
+
+A condition is compiled to Python's own `and` and `or`. Where that raises, a second, careful form decides as CEL has
+it: `a && b` is false where one side is false, whatever the other does. So nobody pays for it until something fails.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from hybrid_llm.policies.nodes import (
     Negate,
     Node,
     Not,
+    children,
 )
-from hybrid_llm.policies.runtime import ARITHMETIC, READERS, not_a_number
+from hybrid_llm.policies.runtime import ARITHMETIC, READERS, compile_pattern, not_a_number, settle
 from hybrid_llm.policies.schema import FieldSpec, Schema
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Request
@@ -64,9 +68,28 @@ class Step:
 
 def compile_expression(node: Node, schema: Schema) -> Expression:
     """One checked expression as a function of (request, signals)."""
-    body: list[ast.stmt] = [ast.Return(_Emitter(schema).emit(node))]
-    function: Expression = _function("expression", _PARAMETERS, body, _namespace())
+    namespace = _namespace()
+    quick = _judge(_Emitter(schema, namespace), node, namespace)
+    if not _has_logic(node):
+        return quick
+    careful = _judge(_Emitter(schema, namespace, safe=True), node, namespace)
+
+    def expression(request: Request, signals: Signals) -> object:
+        try:
+            return quick(request, signals)
+        except Exception:  # noqa: BLE001 - the same net as compiled rules have: sensors may hand in anything
+            return careful(request, signals)
+
+    return expression
+
+
+def _judge(emitter: _Emitter, node: Node, namespace: dict[str, object]) -> Expression:
+    function: Expression = _function("expression", _PARAMETERS, [ast.Return(emitter.emit(node))], namespace)
     return function
+
+
+def _has_logic(node: Node) -> bool:
+    return isinstance(node, Logic) or any(map(_has_logic, children(node)))
 
 
 def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
@@ -74,11 +97,11 @@ def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
 
     Whatever goes wrong in a hard rule calls its *failed* hook.
     """
-    emitter = _Emitter(schema)
     namespace = _namespace()
+    emitter = _Emitter(schema, namespace)
     steps = tuple(steps)
     hard = [_hard(step, emitter, namespace) for step in steps if step.held is not None]
-    soft = [_soft(step, emitter) for step in steps if step.held is None]
+    soft = [_soft(step, emitter, namespace) for step in steps if step.held is None]
     body: list[ast.stmt] = [*hard, *soft, ast.Return(ast.Constant(-1))]
     function: Rules = _function("rules", (*_PARAMETERS, "excluded"), body, namespace)
     return function
@@ -87,7 +110,7 @@ def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
 def _namespace() -> dict[str, object]:
     readers = {f"read_{name}": reader for name, reader in READERS.items()}
     builtins = {"len": len, "float": float, "Exception": Exception}
-    return {**ARITHMETIC, **readers, **builtins, "not_a_number": not_a_number, "__builtins__": {}}
+    return {**ARITHMETIC, **readers, **builtins, "not_a_number": not_a_number, "settle": settle, "__builtins__": {}}
 
 
 def _hard(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
@@ -97,14 +120,25 @@ def _hard(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.st
     if step.condition is None:
         return held
     failed: ast.stmt = ast.Expr(_call(f"failed_{step.index}", _name("excluded")))
-    return _try(ast.If(emitter.emit(step.condition), [held], []), failed)
+    return _if(step, step.condition, emitter, namespace, held, failed)
 
 
-def _soft(step: Step, emitter: _Emitter) -> ast.stmt:
+def _soft(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
     found: ast.stmt = ast.Return(ast.Constant(step.index))
     if step.condition is None:
         return found
-    return _try(ast.If(emitter.emit(step.condition), [found], []), ast.Pass())
+    return _if(step, step.condition, emitter, namespace, found, ast.Pass())
+
+
+def _if(
+    step: Step, condition: Node, emitter: _Emitter, namespace: dict[str, object], held: ast.stmt, failed: ast.stmt
+) -> ast.stmt:
+    """Do *held* where the condition holds, *failed* where it cannot be judged."""
+    if _has_logic(condition):
+        namespace[f"careful_{step.index}"] = _judge(emitter.careful(), condition, namespace)
+        again = _call(f"careful_{step.index}", _name("request"), _name("signals"))
+        failed = _try(ast.If(again, [held], []), failed)
+    return _try(ast.If(emitter.emit(condition), [held], []), failed)
 
 
 def _try(body: ast.stmt, otherwise: ast.stmt) -> ast.stmt:
@@ -148,8 +182,14 @@ def _attribute(value: ast.expr, name: str) -> ast.expr:
 class _Emitter:
     """Writes the Python syntax tree of a checked expression."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, namespace: dict[str, object], *, safe: bool = False) -> None:
         self._schema = schema
+        self._namespace = namespace
+        self._safe = safe
+
+    def careful(self) -> _Emitter:
+        """The emitter of the form in which one side of `&&` and `||` may fail and the other decide."""
+        return _Emitter(self._schema, self._namespace, safe=True)
 
     def emit(self, node: Node) -> ast.expr:
         match node:
@@ -162,7 +202,7 @@ class _Emitter:
             case Not():
                 return ast.UnaryOp(ast.Not(), self.emit(node.item))
             case Logic():
-                return ast.BoolOp(ast.And() if node.op == "&&" else ast.Or(), [self.emit(item) for item in node.items])
+                return self._logic(node)
             case _:
                 return self._compound(node)
 
@@ -179,6 +219,13 @@ class _Emitter:
                 return self._function(node)
             case Binary():
                 return self._binary(node)
+
+    def _logic(self, node: Logic) -> ast.expr:
+        items = [self.emit(item) for item in node.items]
+        if not self._safe:
+            return ast.BoolOp(ast.And() if node.op == "&&" else ast.Or(), items)
+        nothing = ast.arguments([], [], None, [], [], None, [])
+        return _call("settle", ast.Constant(node.op == "||"), *(ast.Lambda(nothing, item) for item in items))
 
     def _spec(self, node: Field) -> FieldSpec:
         return self._schema.fields(node.path[0])[node.path[1]]
@@ -214,10 +261,19 @@ class _Emitter:
                 return _call("len", *args)
             case "double":
                 return _call("float", *args)
+            case "matches":
+                return ast.Compare(self._search(node.args[1], args[0]), [ast.IsNot()], [ast.Constant(None)])
             case "contains":
                 return ast.Compare(args[1], [ast.In()], [args[0]])
             case _:
                 return ast.Call(_attribute(args[0], _METHODS[node.function]), args[1:], [])
+
+    def _search(self, pattern: Node, text: ast.expr) -> ast.expr:
+        """Call the search of a pattern, which is compiled once and lives in the namespace."""
+        assert isinstance(pattern, Literal)
+        name = f"search_{len(self._namespace)}"
+        self._namespace[name] = compile_pattern(str(pattern.value))
+        return _call(name, text)
 
     def _binary(self, node: Binary) -> ast.expr:
         left = self.emit(node.left)

@@ -16,9 +16,13 @@ _SUFFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r"([rRbB]{0,2})(\"\"\"|'''|\"|')")
 _OPERATOR = re.compile(r"&&|\|\||==|!=|<=|>=|[-+*/%<>!?:()\[\],.]")
 _ESCAPE = re.compile(r"[abfnrtv\\?\"'`]|[xX][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-3][0-7]{2}")
-_OPERAND_FOLLOWS = re.compile(r"[ \t\r\n]*[A-Za-z0-9_(\"'\[.!-]")
+_OPERAND_FOLLOWS = re.compile(r"[ \t\r\n]*(?!in\b|!=)[A-Za-z0-9_(\"'\[.!-]")
+_CURRENCY = re.compile(r"[ \t\r\n]+([A-Z]{3})(?![A-Za-z0-9_.(])")
+_PER_DAY = re.compile(r"[ \t]*/[ \t]*day\b")
+_OPTIONAL = re.compile(r"\?\.[A-Za-z_`]")
 _NAMED_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MILLISECONDS = {"us": (1.0, 1000.0), "ms": (1.0, 1.0), "s": (1e3, 1.0), "m": (6e4, 1.0), "h": (3.6e6, 1.0)}
+"""Unit -> factor and divisor; both are whole, so that 7ms is 7.0 and not a little more."""
 _INT_MAX = 2**63 - 1
 _REFUSED = {
     "{": "maps and messages of CEL are not part of this language",
@@ -28,12 +32,16 @@ _REFUSED = {
     "|": "bit operators do not exist; write `||` for `or`",
     "#": "`#` begins no comment inside an expression",
     ";": "an expression is one value; there are no statements",
+    "`": "names in backticks of CEL are not part of this language",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """*kind* is int, double, string, duration, percent, name, op or end; *value* is that of a literal."""
+    """*kind* is int, double, string, duration, percent, money, name, op or end; *value* is that of a literal.
+
+    A duration is in ms, a percentage in percent, money in the currency that ends *text*.
+    """
 
     kind: str
     text: str
@@ -69,6 +77,8 @@ def tokenize(text: str) -> list[Token]:
 def _next(text: str, offset: int) -> Token:
     if text.startswith("//", offset):
         raise Fault("comments of CEL are not part of this language", offset, "put a YAML comment (#) above the rule")
+    if _OPTIONAL.match(text, offset):
+        raise Fault("optional values of CEL (`?.`) are not part of this language", offset, "guard with has()")
     if _STRING.match(text, offset):
         return _string(text, offset)
     name = _NAME.match(text, offset)
@@ -91,10 +101,19 @@ def _number(text: str, offset: int) -> Token:
     if suffix:
         return _quantity(body, suffix.group(), offset)
     if text.startswith("%", end) and not _OPERAND_FOLLOWS.match(text, end + 1):
-        return Token("percent", body + "%", offset, _finite(body, offset) / 100.0)
+        return Token("percent", body + "%", offset, _finite(body, offset))
+    currency = _CURRENCY.match(text, end)
+    if currency:
+        return _money(text, offset, end, currency)
     if re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", body):
         return _integer(body, offset)
     return Token("double", body, offset, _finite(body, offset))
+
+
+def _money(text: str, offset: int, end: int, currency: re.Match[str]) -> Token:
+    if _PER_DAY.match(text, currency.end()):
+        raise Fault("an amount in a condition has no `/day`", currency.end(), f"write {text[offset : currency.end()]}")
+    return Token("money", text[offset : currency.end()], offset, _finite(text[offset:end], offset))
 
 
 def _integer(body: str, offset: int) -> Token:
@@ -107,9 +126,15 @@ def _integer(body: str, offset: int) -> Token:
 def _quantity(body: str, unit: str, offset: int) -> Token:
     if unit in {"u", "U"}:
         raise Fault("unsigned numbers of CEL (uint) are not part of this language", offset, f"write {body}")
-    if unit not in _SECONDS or body[:2].lower() == "0x":
-        raise Fault(f"`{unit}` is not a unit", offset + len(body), "durations are written 250us, 400ms, 2s, 10m or 1h")
-    return Token("duration", body + unit, offset, _finite(body, offset) * _SECONDS[unit])
+    if unit not in _MILLISECONDS or body[:2].lower() == "0x":
+        hint = "durations are written 250us, 400ms, 2s, 10m or 1h"
+        hint = f"write a space in between: {body} {unit}" if re.fullmatch("[A-Z]{3}", unit) else hint
+        raise Fault(f"`{unit}` is not a unit", offset + len(body), hint)
+    factor, divisor = _MILLISECONDS[unit]
+    value = _finite(body, offset) * factor / divisor
+    if value == float("inf"):
+        raise Fault("this duration does not fit a double", offset)
+    return Token("duration", body + unit, offset, value)
 
 
 def _finite(body: str, offset: int) -> float:

@@ -135,7 +135,7 @@ class _Builder:
         self._source = source
         self._faults = faults
         self._backends = backends
-        self._checker = Checker(schema, frozenset(document.tags))
+        self._checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
         self._final: RuleDraft | None = None
 
     def rules(self) -> Iterator[Rule]:

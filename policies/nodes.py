@@ -10,6 +10,7 @@ __all__ = [
     "DOUBLE",
     "DURATION",
     "INT",
+    "MONEY",
     "PERCENT",
     "STRING",
     "UNKNOWN",
@@ -33,7 +34,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A type of the language. *unit* is `ms`, `s`, `share` or `percent` where a quantity may stand beside the value."""
+    """A type of the language. *unit* tells which quantity may stand beside a value.
+
+    Units are ms, mb, share, percent and money; of a literal of money, its currency.
+    """
 
     kind: str
     unit: str = ""
@@ -53,9 +57,11 @@ DOUBLE = Type("double")
 STRING = Type("string")
 BOOL = Type("bool")
 DURATION = Type("duration")
-"""A literal such as `400ms`; its value is in seconds."""
+"""A literal such as `400ms`; its value is in ms."""
 PERCENT = Type("percent")
-"""A literal such as `20%`; its value is a share, 0.2."""
+"""A literal such as `20%`; its value is 20.0."""
+MONEY = Type("money")
+"""A literal such as `0.02 USD`, before its currency is known."""
 UNKNOWN = Type("unknown")
 """What a fault leaves behind: it agrees with everything, so that one mistake is told once."""
 

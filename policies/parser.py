@@ -11,6 +11,7 @@ from hybrid_llm.policies.nodes import (
     DOUBLE,
     DURATION,
     INT,
+    MONEY,
     PERCENT,
     STRING,
     Binary,
@@ -24,33 +25,23 @@ from hybrid_llm.policies.nodes import (
     Negate,
     Node,
     Not,
+    Type,
 )
-from hybrid_llm.policies.source import Fault, did_you_mean
+from hybrid_llm.policies.refusals import RESERVED, WORDS, refused_call, refused_word
+from hybrid_llm.policies.source import Fault
 
 __all__ = ["FUNCTIONS", "METHODS", "parse"]
 
-FUNCTIONS = frozenset({"has", "size", "double"})
-METHODS = frozenset({"startsWith", "endsWith", "contains", "size"})
+FUNCTIONS = {"has": 1, "size": 1, "double": 1, "matches": 2}
+"""Name -> number of arguments."""
+METHODS = {"startsWith": 1, "endsWith": 1, "contains": 1, "matches": 1, "size": 0}
+"""Name -> number of arguments behind the receiver."""
 
-_MAX_DEPTH = 30
+_MAX_DEPTH = 36
 _MAX_OPERATORS = 100
 _MAX_TOKENS = 1000
-_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT}
+_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT, "money": MONEY}
 _LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
-_MACROS = frozenset({"all", "exists", "exists_one", "map", "filter", "transformList", "transformMap", "existsOne"})
-_CEL_FUNCTIONS = frozenset(
-    {"duration", "timestamp", "int", "uint", "string", "bytes", "bool", "dyn", "type", "matches"}
-)
-_RESERVED = frozenset(
-    """as break const continue else for function if import let loop package namespace return var void while
-    null""".split()  # noqa: SIM905 - a list literal of reserved words would be one word a line
-)
-_WORDS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "is": "=="}
-_HINTS = {
-    "duration": "write the duration as it is: 400ms",
-    "timestamp": "a policy sees no clock",
-    "int": "int and double compare without a conversion",
-}
 
 
 def parse(text: str) -> Node:
@@ -101,7 +92,7 @@ class _Parser:
         token = self._token
         if token.kind == "end":
             return Fault(f"the expression ends where {wanted} is expected", token.start)
-        hint = f"write `{_WORDS[token.text]}`" if token.text in _WORDS else None
+        hint = f"write `{WORDS[token.text]}`" if token.text in WORDS else None
         return Fault(f"`{token.text}` stands where {wanted} is expected", token.start, hint)
 
     def _expression(self) -> Node:
@@ -181,13 +172,17 @@ class _Parser:
             return inner
         if self._at("["):
             return self._list()
+        if self._at("."):
+            message = "names with a leading dot of CEL are not part of this language"
+            raise Fault(message, token.start, "write the name without it")
         raise self._unexpected("a value")
 
     def _literal(self) -> Node:
         token = self._advance()
         if token.kind == "int" and token.value == 2**63:
             raise Fault("this number does not fit an int of 64 bits", token.start)
-        return Literal(start=token.start, end=token.end, value=token.value, type=_LITERALS[token.kind])
+        kind = Type("money", token.text[-3:]) if token.kind == "money" else _LITERALS[token.kind]
+        return Literal(start=token.start, end=token.end, value=token.value, type=kind)
 
     def _list(self) -> Node:
         opening = self._advance()
@@ -199,6 +194,10 @@ class _Parser:
         while not self._at(closing):
             if items:
                 self._expect(",", "between two values")
+            if self._at("?"):
+                raise Fault("optional values of CEL (`?`) are not part of this language", self._token.start)
+            if items and closing == "]" and self._at(closing):  # CEL lets a list end in a comma
+                break
             items.append(self._expression())
         self._expect(closing, purpose)
         return tuple(items)
@@ -207,9 +206,8 @@ class _Parser:
         token = self._advance()
         if token.text in {"true", "false"}:
             return Literal(start=token.start, end=token.end, value=token.text == "true", type=BOOL)
-        if token.text in _WORDS or token.text in _RESERVED:
-            hint = f"write `{_WORDS[token.text]}`" if token.text in _WORDS else _reserved_hint(token.text)
-            raise Fault(f"`{token.text}` is not part of this language", token.start, hint)
+        if token.text in WORDS or token.text in RESERVED:
+            raise refused_word(token.text, token.start)
         if self._at("("):
             return self._function(token)
         return Field(start=token.start, end=token.end, path=(token.text,))
@@ -234,12 +232,13 @@ class _Parser:
 
     def _function(self, token: Token) -> Node:
         if token.text not in FUNCTIONS:
-            raise _refused_call(token, FUNCTIONS, METHODS)
+            raise refused_call(token.text, "", token.start, FUNCTIONS, METHODS, f"text.{token.text}(...)")
         self._advance()
         args = self._items(")", "to close the call")
         end = self._tokens[self._next - 1].end
-        if len(args) != 1:
-            raise Fault(f"{token.text}() takes one argument, not {len(args)}", token.start)
+        wanted = FUNCTIONS[token.text]
+        if len(args) != wanted:
+            raise Fault(f"{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
         if token.text != "has":
             return Call(start=token.start, end=end, function=token.text, args=args)
         if not isinstance(args[0], Field) or len(args[0].path) < 2:
@@ -248,31 +247,16 @@ class _Parser:
 
     def _method(self, receiver: Node, token: Token) -> Node:
         if token.text not in METHODS:
-            raise _refused_call(token, METHODS, FUNCTIONS)
+            space = receiver.name if isinstance(receiver, Field) else ""
+            raise refused_call(token.text, space, token.start, METHODS, FUNCTIONS, f"{token.text}(...)")
         self._advance()
         args = self._items(")", "to close the call")
-        wanted = 0 if token.text == "size" else 1
+        wanted = METHODS[token.text]
         if len(args) != wanted:
-            raise Fault(f".{token.text}() takes {wanted or 'no'} argument, not {len(args)}", token.start)
+            raise Fault(f".{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
         end = self._tokens[self._next - 1].end
         return Call(start=receiver.start, end=end, function=token.text, args=(receiver, *args))
 
 
-def _reserved_hint(word: str) -> str:
-    return "test with has() whether a signal is there" if word == "null" else "it is a reserved word of CEL"
-
-
-def _refused_call(token: Token, known: frozenset[str], others: frozenset[str]) -> Fault:
-    name = token.text
-    if name in _MACROS:
-        return Fault(
-            f"the macro {name}() of CEL is not part of this language", token.start, "there are no loops; use `in`"
-        )
-    if name == "matches":
-        return Fault("matches() is not available in this version", token.start, "use startsWith, endsWith or contains")
-    if name in _CEL_FUNCTIONS:
-        return Fault(f"{name}() of CEL is not part of this language", token.start, _HINTS.get(name))
-    if name in others:
-        form = f"text.{name}(...)" if name in METHODS else f"{name}(...)"
-        return Fault(f"{name} is not called like this", token.start, f"write {form}")
-    return Fault(f"there is no function {name}()", token.start, did_you_mean(name, known | others))
+def _arguments(count: int) -> str:
+    return ("no argument", "one argument", "two arguments")[count]

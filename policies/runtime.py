@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hybrid_llm.router.types import Request
 
-__all__ = ["ARITHMETIC", "READERS", "Surprise", "not_a_number"]
+__all__ = ["ARITHMETIC", "READERS", "Surprise", "compile_pattern", "not_a_number", "settle"]
 
 _MIN = -(2**63)
 _MAX = 2**63 - 1
@@ -24,6 +24,44 @@ def not_a_number() -> float:
         Surprise: always; a sensor that answers NaN knows nothing, and a comparison with it would say false.
     """
     raise Surprise("a signal is not a number")
+
+
+def compile_pattern(pattern: str) -> Callable[[str], object | None]:
+    """The search for a pattern of RE2, whose time is linear in the text; what it returns is None where none is found.
+
+    Source: github.com/google/re2/wiki/Syntax. It finds the pattern anywhere in the text, as `matches` of CEL does.
+
+    Raises:
+        ValueError: this is not a pattern of RE2.
+    """
+    import re2  # only a policy that uses `matches` pays for it
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        search: Callable[[str], object | None] = re2.compile(pattern, options).search
+    except re2.error as error:
+        reason = error.args[0] if error.args else "it cannot be read"
+        raise ValueError(reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)) from None
+    return search
+
+
+def settle(decisive: bool, *items: Callable[[], object]) -> bool:  # noqa: FBT001 - compiled code calls it
+    """`||` of CEL where *decisive* is true, `&&` where it is false: an item of that value decides, whatever else fails.
+
+    Raises:
+        Exception: what the first item that failed raised, where no other one decided.
+    """
+    failure: Exception | None = None
+    for item in items:
+        try:
+            if bool(item()) is decisive:
+                return decisive
+        except Exception as error:  # noqa: BLE001 - sensors may hand in anything, and another item may still decide
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return not decisive
 
 
 def _checked(value: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import NoneType, UnionType
 
-from hybrid_llm.policies.nodes import BOOL, DOUBLE, INT, STRING, Type
+from hybrid_llm.policies.nodes import BOOL, INT, STRING, Type
 from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals
 from hybrid_llm.router.types import Location, Request
 
@@ -31,6 +31,7 @@ KNOWN_DETECTORS = frozenset(
 
 _SHARES = frozenset({"cpu_load", "battery", "load"})
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure"})
+_MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
 _FOR_PEOPLE = frozenset({"reason"})
 _COMPUTED = {
     "deadline_ms": Type("double", "ms"),
@@ -71,8 +72,8 @@ OBJECTIVE_NAMES = {
     "ttft_ms": Type("double", "ms"),
     "tpot_ms": Type("double", "ms"),
     "deadline_ms": Type("double", "ms"),
-    "cost": DOUBLE,
-    "budget": DOUBLE,
+    "cost": Type("double", "money"),
+    "budget": Type("double", "money"),
 }
 
 
@@ -185,4 +186,6 @@ def _unit(name: str) -> str:
         return "share"
     if name in _PERCENTS:
         return "percent"
-    return "ms" if name.endswith("_ms") else ""
+    if name in _MONEY:
+        return "money"
+    return next((unit for unit in ("ms", "mb") if name.endswith(f"_{unit}")), "")

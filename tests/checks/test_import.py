@@ -25,6 +25,7 @@ HEAVY = (
     "tenacity",
     "jinja2",
     "asyncio",
+    "re2",
 )
 
 PUBLIC = {

@@ -53,7 +53,7 @@ MUTANTS = (
         "a rule behind one that orders is skipped",
         "compile.py",
         "[*hard, *soft, ast.Return",
-        "[*[(_hard(s, emitter, namespace) if s.held else _soft(s, emitter)) for s in steps], ast.Return",
+        "[*[(_hard(s, emitter, namespace) if s.held else _soft(s, emitter, namespace)) for s in steps], ast.Return",
     ),
     Mutant(
         "a hard rule fails open",
@@ -64,8 +64,8 @@ MUTANTS = (
     Mutant(
         "a soft rule that cannot be judged matches",
         "compile.py",
-        "[found], []), ast.Pass())",
-        "[found], []), ast.Return(ast.Constant(step.index)))",
+        "namespace, found, ast.Pass())",
+        "namespace, found, ast.Return(ast.Constant(step.index)))",
     ),
     Mutant(
         "not is lost",
@@ -79,6 +79,17 @@ MUTANTS = (
         'ast.And() if node.op == "&&" else ast.Or()',
         'ast.Or() if node.op == "&&" else ast.Or()',
     ),
+    Mutant(
+        "a side that fails ends && and ||", "compile.py", "    if _has_logic(condition):", "    if condition is None:"
+    ),
+    Mutant(
+        "a side that fails is forgotten",
+        "runtime.py",
+        "    if failure is not None:\n        raise failure",
+        "    if failure is None:\n        return decisive",
+    ),
+    Mutant("careful and is or", "compile.py", 'ast.Constant(node.op == "||")', 'ast.Constant(node.op == "&&")'),
+    Mutant("a pattern must match the whole text", "runtime.py", "options).search", "options).fullmatch"),
     Mutant("less is less or equal", "compile.py", '"<": ast.Lt,', '"<": ast.GtE,'),
     Mutant("has is upside down", "compile.py", "[ast.IsNot()]", "[ast.Is()]"),
     Mutant("NaN passes for a number", "compile.py", '_call("not_a_number"))', '_name("v"))'),
@@ -104,9 +115,9 @@ MUTANTS = (
     Mutant("the deadline is in seconds", "runtime.py", "request.deadline * 1000.0", "request.deadline * 1.0"),
     Mutant(
         "a share is read as a percentage",
-        "check.py",
-        '{"share": 1.0, "percent": 100.0}',
-        '{"share": 100.0, "percent": 100.0}',
+        "units.py",
+        '("percent", "share"): 100.0',
+        '("percent", "share"): 1.0',
     ),
     Mutant(
         "latency forgets the tokens",

@@ -50,6 +50,19 @@ TRUE = [
     '"b" > "a" && request.prompt_tokens > 0',
     "-9223372036854775808 < request.prompt_tokens",
     "[1, 2] == [1, 2] && request.prompt_tokens > 0",
+    "size([1, 2,]) == 2 && request.prompt_tokens > 0",
+    "request.task.matches('h.t') && matches(request.task, '^c') && !request.task.matches('^h')",
+    "request.task.matches(r'\\Ach\\w+$') && request.task.matches('(?i)CHAT') && request.task.matches('')",
+    "request.task.matches('[Ѐ-ӿ]') == false",
+    "budget.spent < 0.02 USD && 2 USD > budget.spent && cloud.cost_per_1k_tokens == 0.5 USD",
+    "double(request.prompt_tokens) / 10.0 * cloud.cost_per_1k_tokens + 1 USD > 1.49\nUSD",
+    "cloud.cost_per_1k_tokens in [0.1 USD, 0.5 USD] && 3 USD > 2 USD || request.prompt_tokens > 0",
+    "budget.spent * 2.0 < 1 USD && budget.spent / 2.0 < 1 USD",
+    "has(device.battery) && device.battery in [20%, 80%]",
+    "device.memory_available_mb / device.memory_total_mb == 50%",
+    "has(device.battery) && device.battery > 20% ? true : false",
+    "has(device.battery) && 7%!=device.battery && !(7% in [8%, 9%])",
+    "edge.predicted_ttft_ms in [150ms, 0.3s] && edge.predicted_ttft_ms / cloud.predicted_ttft_ms == 50%",
 ]
 
 
@@ -173,8 +186,56 @@ REFUSED = [
     ("{'a': 1}.a == 1", "maps and messages"),
     ("duration('1s') > 1s", "write the duration as it is"),
     ("timestamp('x') > 1", "no clock"),
-    ("request.task.matches('a+')", "not available in this version"),
-    ("request.task.upperAscii() == 'A'", "there is no function"),
+    ("request.task.matches('a(')", "not a pattern: missing \\)"),
+    ("request.task.matches(r'(?=a)')", "RE2, without look-around"),
+    ("request.task.matches(request.task)", "must be a text in quotes"),
+    ("request.task.matches('a' + 'b')", "must be a text in quotes"),
+    ("request.task.matches(1)", "needs a string, this is an int"),
+    ("request.prompt_tokens.matches('a')", "needs a string, this is an int"),
+    (f"request.task.matches('{'a' * 501}')", "longer than 500 characters"),
+    ("matches(request.task)", "takes two arguments, not 1"),
+    ("budget.spent > 5 EUR && budget.spent > 5 USD", "counts in EUR, this amount is in USD"),
+    ("budget.spent > 5 USD/day", "no `/day`"),
+    ("budget.spent > 5USD", "write a space in between: 5 USD"),
+    ("budget.spent > 400ms", "cannot compare a double \\(money\\) with a duration"),
+    ("device.cpu_load > 5 USD", "cannot compare a double \\(share\\) with an amount of money"),
+    ("device.memory_available_mb > 5 USD", "an amount of money compares with a price or a budget"),
+    ("edge.predicted_ttft_ms > budget.spent", "the left is ms, the right is an amount of money".replace("is an", "an")),
+    ("edge.predicted_ttft_ms + budget.spent > 1.0", "does not take a double \\(ms\\) and a double \\(money\\)"),
+    ("has(device.cpu_pressure) && device.cpu_pressure > device.cpu_load", "a percentage, the right a share"),
+    ("edge.predicted_ttft_ms / 1000.0 > 2s", "cannot compare a double with a duration"),
+    ("5 USD * 2 > 1 USD", "does not take an amount of money and an int"),
+    ("request.tenant?.size > 1", "optional values of CEL"),
+    ("[?request.tenant] == []", "optional values of CEL"),
+    ("request.`task` == 'a'", "backticks"),
+    (".request.task == 'a'", "leading dot"),
+    ("math.greatest(1, 2) > 1", "extension function math.greatest"),
+    ("strings.quote('a') == 'a'", "extension function strings.quote"),
+    ("optional.of(1) == optional.none()", "extension function optional.of"),
+    ("cel.bind(x, 1, x > 0)", "extension function cel.bind"),
+    ("math > 1", "extension library `math`"),
+    ("request.task.lowerAscii() == 'a'", "extension function lowerAscii"),
+    ("request.task.replace('a', 'b') == 'a'", "extension function replace"),
+    ("type(request.task) == string", "type\\(\\) of CEL"),
+    ("request.task == string", "`string` names a type of CEL"),
+    ("int(request.task) > 1", "int\\(\\) of CEL"),
+    ("uint(1) > 1", "uint\\(\\) of CEL"),
+    ("string(1) == 'a'", "string\\(\\) of CEL"),
+    ("bytes('a') == bytes('b')", "bytes\\(\\) of CEL"),
+    ("bool('true')", "bool\\(\\) of CEL"),
+    ("dyn(1) == 1", "dyn\\(\\) of CEL"),
+    ("request.deadline_ms.getHours() > 1", "getHours\\(\\) of CEL"),
+    ("request.tags.all(t, t == 'a')", "macro all"),
+    ("request.tags.exists_one(t, t == 'a')", "macro exists_one"),
+    ("request.tags.existsOne(i, t, t == 'a')", "macro existsOne"),
+    ("request.tags.filter(t, t == 'a') == []", "macro filter"),
+    ("request.tags.transformList(i, t, t) == []", "macro transformList"),
+    ("Msg{a: 1}.a == 1", "maps and messages"),
+    ("google.protobuf.Duration{seconds: 1} == 1s", "maps and messages"),
+    ("0x1Fu > 1", "unsigned"),
+    ('br"x" == b"x"', "byte strings"),
+    ("request.tags == null", "has\\(\\)"),
+    ("request.task.uper() == 'A'", "there is no function"),
     ("startsWith(request.task, 'a')", "write text.startsWith"),
     ("has(1)", "has\\(\\) takes the name of a field"),
     ("has(device.batery)", "did you mean `battery`"),
@@ -209,3 +270,43 @@ def test_objectives_are_readable_once_they_are_set(holds):
     head = "objectives: {ttft: 100ms, deadline: 5s, cost: 0.02 USD, tpot: 1ms}\n"
     assert holds("edge.predicted_ttft_ms > objectives.ttft_ms && objectives.deadline_ms == 5s", head=head)
     assert holds("cloud.cost_per_1k_tokens > objectives.cost && objectives.tpot_ms == 1ms", head=head)
+    assert holds("objectives.cost == 0.02 USD && objectives.cost <= 0.02 USD", head=head)
+    budget = "objectives: {budget: 5 USD/day}\n"
+    assert holds("has(budget.left) || budget.spent / objectives.budget < 10%", head=budget)
+    with pytest.raises(PolicyError, match="counts in USD, this amount is in EUR"):
+        holds("budget.spent > 1 EUR", head=budget)
+
+
+def test_one_policy_counts_in_one_currency_across_its_rules():
+    first = "rules:\n  - exclude: edge\n    when: budget.spent > 1 USD\n"
+    second = "  - exclude: cloud\n    when: budget.spent > 2 EUR\n"
+    with pytest.raises(PolicyError, match="counts in USD, this amount is in EUR") as caught:
+        parse_policy("version: 1\nname: money\n" + first + second)
+    assert (caught.value.line, caught.value.column) == (7, 26)
+
+
+@pytest.mark.parametrize(
+    ("condition", "out"),
+    [
+        ("1 / (request.prompt_tokens - 10) > 0 && request.max_tokens > 1000", False),
+        ("request.max_tokens > 1000 && 1 / (request.prompt_tokens - 10) > 0", False),
+        ("!(1 / (request.prompt_tokens - 10) > 0 || request.max_tokens > 1)", False),
+        ("1 / (request.prompt_tokens - 10) > 0 || request.max_tokens > 1", True),
+        ("1 / (request.prompt_tokens - 10) > 0 && request.max_tokens > 1", True),
+        ("(1 / (request.prompt_tokens - 10) > 0 || false) ? true : false", True),
+        ("(1 / (request.prompt_tokens - 10) > 0 && true) || (request.max_tokens > 1000 && true)", True),
+    ],
+)
+def test_one_side_of_and_and_or_decides_where_the_other_fails_as_in_cel(holds, condition, out):
+    assert holds(condition) is out
+
+
+def test_a_soft_rule_whose_one_side_fails_matches_where_the_other_decides(signals, request_):
+    text = "version: 1\nname: soft\nrules:\n  - prefer: [cloud, edge]\n    when: 1 / (request.prompt_tokens - 10) > 0 "
+    assert parse_policy(text + "|| request.max_tokens > 1\n").decide(request_, signals).order == ("cloud", "edge")
+    assert parse_policy(text + "&& request.max_tokens > 1\n").decide(request_, signals).rule == "default"
+
+
+def test_a_text_that_no_pattern_can_read_fails_closed(holds):
+    assert holds("request.task.matches('a')", request={"task": "\ud800"})
+    assert holds("!request.task.matches('a')", request={"task": "\ud800"})

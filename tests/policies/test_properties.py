@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.policies import builtin_names, parse_policy
 from hybrid_llm.router.errors import InvalidRequest, PolicyError
-from hybrid_llm.router.signals import BackendState, Breaker, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.router.types import Location, Message, Request
 
 LAYOUTS = [
@@ -40,6 +40,22 @@ def number(value: object) -> float:
     return value
 
 
+def either(*sides: Callable[[], bool]) -> bool:
+    """`||` of CEL: one side that is true decides, whatever the other one does."""
+    found: list[bool | Exception] = []
+    for side in sides:
+        try:
+            found.append(side())
+        except ArithmeticError as error:
+            found.append(error)
+    if True in found:
+        return True
+    for item in found:
+        if isinstance(item, Exception):
+            raise item
+    return False
+
+
 def whole(value: int) -> int:
     if not -(2**63) <= value < 2**63:
         raise ArithmeticError
@@ -59,8 +75,13 @@ CONDITIONS: dict[str, Judge] = {
     ),
     "1000 / request.prompt_tokens > 9": lambda r, s: divisible(r) and abs(1000 // r.prompt_tokens) > 9,
     "device.memory_available_mb < 400.0": lambda r, s: number(s.device.memory_available_mb) < 400.0,
-    "device.memory_available_mb < 400.0 || device.cpu_load > 90%": lambda r, s: (
-        number(s.device.memory_available_mb) < 400.0 or number(s.device.cpu_load) > 0.9
+    "device.memory_available_mb < 400.0 || device.cpu_load > 90%": lambda r, s: either(
+        lambda: number(s.device.memory_available_mb) < 400.0, lambda: number(s.device.cpu_load) > 0.9
+    ),
+    "device.memory_available_mb < 400.0 && device.cpu_load > 90%": lambda r, s: (
+        not either(
+            lambda: not number(s.device.memory_available_mb) < 400.0, lambda: not number(s.device.cpu_load) > 0.9
+        )
     ),
     "has(device.battery) && device.battery < 20%": lambda r, s: (
         s.device.battery is not None and number(s.device.battery) < 0.2
@@ -73,6 +94,8 @@ CONDITIONS: dict[str, Judge] = {
     ),
     "!network.online": lambda r, s: not s.network.online,
     "edge.predicted_ttft_ms > 400ms": lambda r, s: number(edge_of(s).predicted_ttft_ms) > 400.0,
+    r'request.task.matches(r"s\w$")': lambda r, s: r.task == "ask",
+    "budget.spent > 0.5 USD": lambda r, s: number(s.budget.spent) > 0.5,
     'request.task in ["ask", "sum"]': lambda r, s: r.task in ("ask", "sum"),
     'request.task.startsWith("a") && size(request.task) > 2': lambda r, s: r.task.startswith("a") and len(r.task) > 2,
     '"open" in request.tags': lambda r, s: "open" in r.privacy,
@@ -169,7 +192,8 @@ def worlds(draw: st.DrawFn, backends: dict[str, Location]) -> Signals:
         charging=draw(st.sampled_from([None, True, False])),
         temperature_c=draw(OPTIONAL),
     )
-    return Signals(device=device, network=NetworkSignals(online=draw(st.booleans())), backends=known)
+    budget = BudgetSignals(spent=draw(WEIRD))
+    return Signals(device=device, budget=budget, network=NetworkSignals(online=draw(st.booleans())), backends=known)
 
 
 @st.composite
