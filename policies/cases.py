@@ -16,8 +16,8 @@ from hybrid_llm.router.types import Decision, Facts, Request
 
 __all__ = ["Case", "Expected", "Judge", "Mismatch", "Outcome", "Report", "Suite", "run_suite"]
 
-Judge = Callable[[Request], Request]
-"""Gives a request its effective tags, as the privacy guard does."""
+Judge = Callable[[Request, Signals], tuple[Request, Signals]]
+"""Gives a request its effective tags, and takes out the backends that its text bars, as the privacy guard does."""
 NOBODY = "nobody"
 
 
@@ -119,8 +119,10 @@ def run_suite(policy: Policy, cases: Iterable[Case], judge: Judge) -> Report:
 
 
 def _run(policy: Policy, case: Case, judge: Judge) -> Outcome:
-    spoken = any(case.request.visible_text())
-    decision = policy.decide(Facts.of(judge(case.request) if spoken else case.request), case.signals)
+    request, signals = case.request, case.signals
+    if any(request.visible_text()):
+        request, signals = judge(request, signals)
+    decision = policy.decide(Facts.of(request), signals)
     labels = {f"{rule.label} {rule.kind}": rule.index for rule in policy.rules}
     return Outcome(
         case=case,

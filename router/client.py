@@ -98,6 +98,7 @@ class HybridLLM:
         config = load_config(Path(path))
         policy = config.open_policy(frozenset(detector.name for detector in detectors))
         try:
+            recorders = config.open_hooks()
             backends = config.open_backends()
         except BaseException:
             policy.close()
@@ -107,7 +108,7 @@ class HybridLLM:
             policy,
             sensors=sensors,
             detectors=detectors,
-            hooks=hooks,
+            hooks=(*hooks, *recorders),
             defaults=config.defaults,
             prices=config.prices,
         )

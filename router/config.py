@@ -6,6 +6,7 @@ backends:
   edge:  {kind: onnx, model: embedded, load: eager}
   cloud: {kind: grpc, target: "node.example:7443", tls: {ca: ca.pem, cert: app.pem, key: app.key}}
 defaults: {max_tokens: 256, deadline: 30, privacy: [pii]}
+record: {path: decisions.jsonl, max_mb: 64, keep: 2}     # decisions for `policy diff`; never a text of a request
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
+    from hybrid_llm.router.hooks import Hook
     from hybrid_llm.router.pipeline import PolicySource
 
-__all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "load_config", "parse_config"]
+__all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
 EMBEDDED: Final = "embedded"
 _LOADS: Final = ("lazy", "eager")
@@ -90,6 +92,21 @@ BackendSpec = EdgeSpec | CloudSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSpec:
+    """Where decisions are recorded, and how much of them is kept."""
+
+    path: Path
+    max_mb: int = 64
+    keep: int = 2
+
+    def open(self) -> Hook:
+        """Make the recorder; ConfigError if its folder does not exist."""
+        from hybrid_llm.router.record import DecisionRecorder
+
+        return DecisionRecorder(self.path, max_bytes=self.max_mb * 1024 * 1024, keep=self.keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A `hybrid.yaml` that is checked. Nothing is opened until `open_backends` and `open_policy`."""
 
@@ -97,6 +114,7 @@ class Config:
     policy: str
     backends: tuple[BackendSpec, ...]
     defaults: Defaults = field(default_factory=Defaults)
+    record: RecordSpec | None = None
 
     @property
     def locations(self) -> Mapping[str, Location]:
@@ -119,6 +137,10 @@ class Config:
                 backend.close()
             raise
         return made
+
+    def open_hooks(self) -> tuple[Hook, ...]:
+        """The hooks that the file asks for: the recorder of decisions."""
+        return (self.record.open(),) if self.record is not None else ()
 
     def open_policy(self, detectors: frozenset[str] = frozenset()) -> PolicySource:
         """The policy: a built-in one is fixed, a file is watched. PolicyError if it is wrong.
@@ -176,7 +198,7 @@ class _Reader:
         self._faults = faults
 
     def config(self, table: Table) -> Config:
-        self._known(table, {"version", "policy", "backends", "defaults"})
+        self._known(table, {"version", "policy", "backends", "defaults", "record"})
         if self._text(table, "version", "") != "1":
             self._faults.add("this version of the library reads `version: 1`", table.offset, "begin with `version: 1`")
         return Config(
@@ -184,7 +206,17 @@ class _Reader:
             policy=self._text(table, "policy", "balanced"),
             backends=self._backends(table),
             defaults=self._defaults(self._table(table, "defaults")),
+            record=self._record(self._table(table, "record")),
         )
+
+    def _record(self, table: Table | None) -> RecordSpec | None:
+        if table is None:
+            return None
+        self._known(table, {"path", "max_mb", "keep"})
+        max_mb, keep = int(self._number(table, "max_mb", 64)), int(self._number(table, "keep", 2))
+        if max_mb < 1:
+            self._faults.add("`max_mb` is at least 1", table.offset)
+        return RecordSpec(path=self._beside(self._needed(table, "path")), max_mb=max_mb, keep=keep)
 
     def _backends(self, table: Table) -> tuple[BackendSpec, ...]:
         backends = self._table(table, "backends")

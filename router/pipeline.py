@@ -16,15 +16,16 @@ from hybrid_llm.router.cache import Cache, CachedAnswer, Replay, is_repeatable
 from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend
-from hybrid_llm.router.hooks import Hook
+from hybrid_llm.router.hooks import Hook, RequestEvent, emit
 from hybrid_llm.router.predict import PRIORS, LatencyPredictor
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.record import DecisionRecorder
 from hybrid_llm.router.request import Defaults, make_request
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
 from hybrid_llm.router.types import Chunk, Decision, Facts, GenerateOptions, Generation, Location, Prompt, Request
 
-__all__ = ["Opener", "Pipeline", "PolicySource", "Routed"]
+__all__ = ["Opener", "Pipeline", "PolicySource", "Routed", "without"]
 
 _EXACT_COUNT_LIMIT: Final = 65_536
 _DEADLINE_S: Final = 60.0
@@ -101,7 +102,7 @@ class Pipeline:
         request = replace(request, prompt_tokens=self._count(request))
         assessment = self._guard.assess(request, policy)
         facts = Facts.of(assessment.request)
-        signals = _without(assessment.barred, self.snapshot(facts))
+        signals = without(assessment.barred, self.snapshot(facts))
         decision = policy.decide(facts, signals)
         return Routed(assessment=assessment, facts=facts, signals=signals, decision=decision, policy=policy)
 
@@ -145,6 +146,7 @@ class Pipeline:
         """
         if not routed.decision.order:
             self.release(routed)
+            self._tell_nobody(routed)
             reasons = "; ".join(f"{name}: {why}" for name, why in routed.decision.excluded.items())
             raise NoEligibleBackend(f"no backend is eligible: {reasons}", decision=routed.decision)
         kept = self._kept(routed)
@@ -155,6 +157,13 @@ class Pipeline:
         attempts = self._attempts(routed, open_stream, sleep)
         over = partial(self._over, routed)
         return Answer(attempts, routed.signals, hooks=self._hooks, observe=self._observe, over=over)
+
+    def _tell_nobody(self, routed: Routed) -> None:
+        """The hooks learn of a request for which nobody is eligible too."""
+        error = NoEligibleBackend.__name__
+        emit(
+            self._hooks, RequestEvent(facts=routed.facts, signals=routed.signals, decision=routed.decision, error=error)
+        )
 
     def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep) -> Attempts:
         def open_backend(name: str) -> AsyncGenerator[Chunk, None]:
@@ -222,6 +231,9 @@ class Pipeline:
         self._sensors.close()
         self._policies.close()
         self._guard.close()
+        for hook in self._hooks:
+            if isinstance(hook, DecisionRecorder):
+                hook.close()
         if self._cache is not None:
             self._cache.close()
 
@@ -230,7 +242,7 @@ def _ignore(*_: object) -> None:
     """Nothing is learnt from an answer that was kept."""
 
 
-def _without(barred: Mapping[Location, str], signals: Signals) -> Signals:
+def without(barred: Mapping[Location, str], signals: Signals) -> Signals:
     """The signals, with the backends of places that the guard has barred not ready, and its reasons."""
     if not barred:
         return signals

@@ -14,6 +14,7 @@ from hybrid_llm.policies.casefile import at_ease, parse_cases
 from hybrid_llm.policies.cases import Report, run_suite
 from hybrid_llm.policies.schema import Schema
 from hybrid_llm.router.errors import PolicyError
+from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Location, Request
 
 POLICY = """\
@@ -44,8 +45,8 @@ def suite(text: str, policy: str = POLICY):
     return parse_cases(text, "clinic.test.yaml", policy_for)
 
 
-def tagged(request: Request) -> Request:
-    return replace(request, privacy=request.privacy | {"phi"}, prompt_tokens=7)
+def tagged(request: Request, signals: Signals) -> tuple[Request, Signals]:
+    return replace(request, privacy=request.privacy | {"phi"}, prompt_tokens=7), signals
 
 
 def run(*cases: str, base: str = "") -> Report:

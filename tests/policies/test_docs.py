@@ -38,7 +38,7 @@ def test_the_cases_on_the_page_are_those_of_its_first_policy_and_pass(page):
     policy = parse_policy(blocks(page, cases=False)[0])
     (text,) = blocks(page, cases=True)
     suite = parse_cases(text, "clinic.test.yaml", lambda _: policy)
-    report = run_suite(policy, suite.cases, lambda request: PrivacyGuard().assess(request, policy).request)
+    report = run_suite(policy, suite.cases, lambda request, now: (PrivacyGuard().assess(request, policy).request, now))
     assert report.passed, report.outcomes
 
 

@@ -14,6 +14,7 @@ from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.output import decision_record, print_json, printable, record
 from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
 from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Location, Request
 
 if TYPE_CHECKING:
@@ -94,13 +95,16 @@ def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
 def _judge(policy: Policy) -> Judge:
     """What the guard finds in the text of a case, and how long the text is."""
     from hybrid_llm.backends.base import estimate_tokens
+    from hybrid_llm.router.pipeline import without
     from hybrid_llm.router.privacy import PrivacyGuard
 
     guard = PrivacyGuard()
 
-    def judge(request: Request) -> Request:
+    def judge(request: Request, signals: Signals) -> tuple[Request, Signals]:
         counted = replace(request, prompt_tokens=request.prompt_tokens or estimate_tokens(request))
-        return guard.assess(counted, policy).request
+        assessment = guard.assess(counted, policy)
+        guard.release(assessment)
+        return assessment.request, without(assessment.barred, signals)
 
     return judge
 

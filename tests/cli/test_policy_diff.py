@@ -1,0 +1,66 @@
+"""`hybrid-llm policy diff`: recorded requests under two policies."""
+
+import json
+
+import pytest
+
+from hybrid_llm.policies import builtin_policy
+from hybrid_llm.policies.casefile import at_ease
+from hybrid_llm.router.recording import Recording, dump
+from hybrid_llm.router.types import Facts, Message, Request
+
+
+@pytest.fixture
+def trace(tmp_path):
+    path = tmp_path / "decisions.jsonl"
+    lines = []
+    for number, tags in enumerate(({"public"}, {"phi"}, set())):
+        request = Request(
+            messages=(Message(role="user", content="x"),),
+            privacy=frozenset(tags),
+            request_id=f"r-{number}",
+            prompt_tokens=100,
+            max_tokens=100,
+        )
+        lines.append(dump(Recording(at=0.0, facts=Facts.of(request), signals=at_ease(builtin_policy("balanced")))))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_it_tells_who_would_go_elsewhere_and_counts_the_routes(cli, trace):
+    result = cli("policy", "diff", "balanced", "latency-first", "--trace", trace)
+    assert result.code == 1
+    assert "r-0" in result.out
+    assert "edge > cloud -> cloud > edge" in result.out
+    assert "r-1" not in result.out
+    assert "2  edge -> cloud   elsewhere" in result.out
+    assert "2 of 3 requests would go elsewhere; 0 more" in result.out
+
+
+def test_the_same_policy_is_code_0(cli, trace):
+    result = cli("policy", "diff", "balanced", "balanced", "--trace", trace, "--trace", trace)
+    assert result.code == 0
+    assert "0 of 6 requests would go elsewhere" in result.out
+
+
+def test_a_place_that_is_new_is_pointed_out(cli, trace):
+    result = cli("policy", "diff", "private-first", "balanced", "--trace", trace)
+    assert "! 1 may reach a place that they could not reach before" in result.out
+
+
+def test_rows_are_limited_and_json_has_all(cli, trace):
+    arguments = ("policy", "diff", "balanced", "latency-first", "--trace", trace)
+    assert "... and 1 more" in cli(*arguments, "--limit", "1").out
+    shown = json.loads(cli(*arguments, "--json").out)
+    assert (shown["total"], shown["elsewhere"], len(shown["changes"])) == (3, 2, 2)
+    assert shown["changes"][0]["new"]["rule"] == "rules[4]"
+
+
+def test_a_bad_line_and_an_empty_file_are_code_3(cli, trace, tmp_path):
+    trace.write_text(trace.read_text() + "{}\n")
+    result = cli("policy", "diff", "balanced", "balanced", "--trace", trace)
+    assert (result.code, f"{trace}:4: " in result.err) == (3, True)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    assert cli("policy", "diff", "balanced", "balanced", "--trace", empty).code == 3
+    assert cli("policy", "diff", "balanced", "balanced").code == 2
