@@ -11,7 +11,7 @@ from hybrid_llm.router.cache import Replay
 from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.hooks import AttemptRecord, Hook, RequestEvent, emit
 from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Timings, Usage
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Seam, Timings, Usage
 
 __all__ = ["Answer", "Observer", "Over", "Run"]
 
@@ -48,6 +48,11 @@ class Run(Protocol):
     @property
     def records(self) -> Sequence[AttemptRecord]:
         """What was tried."""
+        ...
+
+    @property
+    def seams(self) -> Sequence[Seam]:
+        """Where the answer was continued."""
         ...
 
     def run(self) -> AsyncGenerator[Chunk, None]:
@@ -149,6 +154,7 @@ class Answer:
             backend=self.backend,
             decision=self.decision,
             request_id=self.facts.request_id,
+            seams=tuple(self._run.seams),
             cached=isinstance(self._run, Replay),
         )
 

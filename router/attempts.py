@@ -1,20 +1,26 @@
 """Who is called, in which order, how often: the attempts of one request. It does no I/O and decides no policy.
 
-Written once, as an async generator over injected backends and an injected sleep, it serves async callers directly and
-sync callers through `router.drive`. It awaits nothing of asyncio.
+Written once, as an async generator over injected backends, an injected sleep and an injected race, it serves async
+callers directly and sync callers through `router.drive`. It awaits nothing of asyncio. One deadline and one retry
+budget hold for all of it:
 
-The order of the decision is followed exactly. A backend that fails before its first token hands over to the next at
-once; when everyone has failed and someone may recover, the round is repeated after a jittered pause (full jitter;
-Brooker, *Exponential Backoff and Jitter*, 2015), as far as the deadline and the retry budget allow. After the first
-token nothing is repeated: a broken stream ends in `StreamInterrupted`.
+- **Fall back.** The order of the decision is followed exactly. A backend that fails before its first token hands over
+  to the next at once.
+- **Retry.** When everyone has failed and someone may recover, the round is repeated after a jittered pause (full
+  jitter; Brooker, *Exponential Backoff and Jitter*, 2015).
+- **Hedge.** A backend that is silent for too long gets a rival, the next of the order; the first token wins, the other
+  is cancelled (Dean and Barroso, *The Tail at Scale*, 2013).
+- **Continue.** An answer that breaks off is continued by whoever the decision allows: the text so far becomes the
+  beginning of the answer there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
@@ -29,7 +35,8 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.router.hooks import AttemptRecord
-from hybrid_llm.router.types import Chunk, Decision, Facts
+from hybrid_llm.router.race import Lane, OneByOne, Race
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Seam, Usage
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -45,77 +52,116 @@ class _RoundFailed(Exception):
     """Internal: everyone in the order has failed once more."""
 
 
+def _never(_: str) -> float | None:
+    return None
+
+
 @dataclass(slots=True, kw_only=True)
 class Attempts:
     """The attempts of one request.
 
     Afterwards *records* tells what was tried, *answering* who answered, *began* when that backend was called, on
-    *clock*.
+    *clock*, and *seams* where the answer was continued.
     """
 
     facts: Facts
     """What is known of the request; its texts are the guard's, and the streams carry them."""
     decision: Decision
-    open_stream: Callable[[str], AsyncGenerator[Chunk, None]]
-    """Starts the stream of one backend by name; nothing happens before its first `anext`."""
+    open_stream: Callable[[str, Given], AsyncGenerator[Chunk, None]]
+    """Starts the stream of one backend by name, behind what was given; nothing happens before its first `anext`."""
     sleep: Sleep
     breakers: Mapping[str, CircuitBreaker]
     budget: RetryBudget
+    """Pays for every call beyond the first of each backend, and for every rival."""
     retries: int
+    """Further calls of each backend after its first."""
+    continue_streams: bool = False
+    race: Callable[[], Race] = OneByOne
+    patience: Callable[[str], float | None] = _never
+    """Seconds of silence after which a backend gets a rival; None where it never does."""
     clock: Callable[[], float] = time.monotonic
     records: list[AttemptRecord] = field(default_factory=list)
     failures: dict[str, BackendError] = field(default_factory=dict)
+    seams: list[Seam] = field(default_factory=list)
     answering: str = ""
     began: float = 0.0
+    _calls: Counter[str] = field(default_factory=Counter)
+    _parts: list[str] = field(default_factory=list)
+    _tokens: int = 0
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks of the first backend that answers.
+        """Yield the chunks of the first backend that answers, and of those that continue it.
 
         Raises:
             AllBackendsFailed: nobody answered.
             DeadlineExceeded: the time is over.
-            StreamInterrupted: the answer broke off.
+            StreamInterrupted: the answer broke off, and nobody continued it.
             SecurityError: trust is broken; nothing else was tried.
         """
         self.budget.deposit()
-        stream, chunk = await self._first()
-        async with aclosing(stream):
-            try:
-                while chunk.finish_reason is None:
-                    self._check_deadline()
-                    yield chunk
-                    chunk = await self._next(stream)
-            except BackendError as error:
-                self._failed(self.answering, error)
-                raise
-        self._succeeded()
-        yield chunk
+        lane = await self._settle(self._candidates)
+        while True:
+            async with aclosing(lane.stream):
+                try:
+                    chunk = await self._opening(lane)
+                    while chunk.finish_reason is None:
+                        self._parts.append(chunk.text)
+                        self._tokens += chunk.tokens
+                        yield chunk
+                        self._check_deadline()
+                        chunk = await lane.next()
+                    break
+                except BackendError as error:
+                    broken = error
+                    self._failed(lane, error)
+            if self._is_full():
+                yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
+                return
+            lane = await self._continue(lane.name, broken)
+        self._succeeded(lane)
+        yield self._completed(chunk)
 
-    async def _next(self, stream: AsyncGenerator[Chunk, None]) -> Chunk:
-        try:
-            return await anext(stream)
-        except StopAsyncIteration:
-            raise StreamInterrupted(
-                f"{self.answering} ended its stream without a finish reason", backend=self.answering
-            ) from None
+    async def _opening(self, lane: Lane) -> Chunk:
+        """The lane's first chunk, which the race has waited for."""
+        self._check_deadline()
+        assert lane.first is not None
+        return lane.first
 
-    async def _first(self) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
-        """Go down the order until someone gives a first chunk; repeat the round while that makes sense."""
+    async def _continue(self, name: str, error: BackendError) -> Lane:
+        """Who takes over the answer of *name*: the others first, then the same again; nobody, and *error* stands."""
+        if not self.continue_streams or not _may_go_elsewhere(error):
+            raise error
         try:
-            return await self._round()
+            lane = await self._settle(lambda: sorted(self._candidates(), key=lambda other: other == name))
+        except AllBackendsFailed:
+            raise error from None
+        self.seams.append(Seam(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
+        return lane
+
+    def _given(self) -> Given:
+        return Given(text="".join(self._parts), tokens=self._tokens)
+
+    def _is_full(self) -> bool:
+        """All tokens that were asked for are there, and only the end was cut off."""
+        return self.continue_streams and self._tokens >= self.facts.max_tokens
+
+    async def _settle(self, names: Callable[[], list[str]]) -> Lane:
+        """Go down *names* until someone gives a first chunk; repeat the round while that makes sense."""
+        try:
+            return await self._round(names())
         except _RoundFailed as failed:
-            return await self._repeat(failed)
+            return await self._repeat(failed, names)
 
-    async def _repeat(self, failed: _RoundFailed) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
+    async def _repeat(self, failed: _RoundFailed, names: Callable[[], list[str]]) -> Lane:
         """Hand over to tenacity, whose first attempt is the round that failed: success at once pays nothing for it."""
         from tenacity import AsyncRetrying, retry_if_exception_type
 
         made = [failed]
 
-        async def attempt() -> tuple[AsyncGenerator[Chunk, None], Chunk]:
+        async def attempt() -> Lane:
             if made:
                 raise made.pop()
-            return await self._round()
+            return await self._round(names())
 
         rounds = AsyncRetrying(
             sleep=self.sleep,
@@ -131,42 +177,73 @@ class Attempts:
                 f"all backends failed: {_summary(self.failures)}", decision=self.decision, failures=self.failures
             ) from None
 
-    async def _round(self) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
-        for name in self._candidates():
-            self._check_deadline()
-            if not self.breakers[name].admit():
-                self._note(name, BackendUnavailable(f"{name}: its circuit breaker is open", backend=name))
-                continue
-            try:
-                return await self._open(name)
-            except BackendError as error:
-                self._failed(name, error)
-                if not _may_go_elsewhere(error):
-                    raise
-        raise _RoundFailed
+    async def _round(self, names: Iterable[str]) -> Lane:
+        """Call *names* one after the other, or the next one beside a silent one, until a first chunk is there."""
+        waiting, race = deque(names), self.race()
+        try:
+            while waiting or race.running:
+                if not race.running:
+                    self._start(race, waiting.popleft())
+                elif (lane := await race.ready(self._patience(waiting, race))) is None:
+                    self._start(race, waiting.popleft(), rival=True)
+                elif lane.error is None:
+                    self.answering, self.began = lane.name, lane.began
+                    return lane
+                else:
+                    self._failed(lane, lane.error)
+                    if not _may_go_elsewhere(lane.error):
+                        raise lane.error
+            raise _RoundFailed
+        finally:
+            for lane in await race.stop():
+                self._note(lane.name, "Cancelled", (self.clock() - lane.began) * 1e3)
+
+    def _patience(self, waiting: deque[str], race: Race) -> float | None:
+        """How long to wait until the next one starts beside the one that runs; None until something happens."""
+        may = waiting and race.running == 1 and self.budget.pays()
+        return self.patience(self.answering) if may else None
+
+    def _start(self, race: Race, name: str, *, rival: bool = False) -> None:
+        """Call *name*, unless its breaker is open, or it is not its first call and nothing pays for another."""
+        self._check_deadline()
+        again = self._calls[name] > 0
+        if not self.breakers[name].admit():
+            self._refuse(name, "its circuit breaker is open")
+        elif self._calls[name] > self.retries or ((again or rival) and not self.budget.withdraw()):
+            self._refuse(name, "no further call is allowed: retries or retry budget are used up")
+        else:
+            self._calls[name] += 1
+            self.answering = name
+            race.start(Lane(name=name, stream=self.open_stream(name, self._given()), began=self.clock()))
+
+    def _refuse(self, name: str, why: str) -> None:
+        error = BackendUnavailable(f"{name}: {why}", backend=name)
+        self._note(name, type(error).__name__)
+        self.failures.setdefault(name, error)
 
     def _candidates(self) -> list[str]:
         """The order of the decision, less those that a repetition cannot help."""
         return [name for name in self.decision.order if name not in self.failures or self.failures[name].retryable]
 
-    async def _open(self, name: str) -> tuple[AsyncGenerator[Chunk, None], Chunk]:
-        self.answering, self.began = name, self.clock()
-        stream = self.open_stream(name)
-        return stream, await self._next(stream)
-
-    def _failed(self, name: str, error: BackendError) -> None:
-        self._note(name, error, (self.clock() - self.began) * 1e3)
+    def _failed(self, lane: Lane, error: BackendError) -> None:
+        self._note(lane.name, type(error).__name__, (self.clock() - lane.began) * 1e3)
+        self.failures[lane.name] = error
         if isinstance(error, _BREAKING):
-            self.breakers[name].failed()
+            self.breakers[lane.name].failed()
 
-    def _note(self, name: str, error: BackendError, elapsed_ms: float = 0.0) -> None:
-        self.records.append(AttemptRecord(backend=name, error=type(error).__name__, elapsed_ms=elapsed_ms))
-        self.failures[name] = error
+    def _note(self, name: str, error: str, elapsed_ms: float = 0.0) -> None:
+        self.records.append(AttemptRecord(backend=name, error=error, elapsed_ms=elapsed_ms))
 
-    def _succeeded(self) -> None:
-        elapsed_ms = (self.clock() - self.began) * 1e3
-        self.records.append(AttemptRecord(backend=self.answering, elapsed_ms=elapsed_ms))
-        self.breakers[self.answering].succeeded()
+    def _succeeded(self, lane: Lane) -> None:
+        self._note(lane.name, "", (self.clock() - lane.began) * 1e3)
+        self.breakers[lane.name].succeeded()
+
+    def _completed(self, last: Chunk) -> Chunk:
+        """The last chunk; of an answer in several parts, with the tokens of all of them."""
+        if not self.seams:
+            return last
+        usage = last.usage or Usage(prompt_tokens=self.facts.prompt_tokens)
+        return replace(last, usage=replace(usage, completion_tokens=self.seams[-1].tokens + usage.completion_tokens))
 
     def _check_deadline(self) -> None:
         if self.facts.remaining(self.clock()) <= 0.0:
@@ -184,8 +261,7 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         if state.attempt_number > self.retries or not self._candidates():
             return True
-        late = state.upcoming_sleep >= self.facts.remaining(self.clock())
-        return late or not self.budget.withdraw()
+        return state.upcoming_sleep >= self.facts.remaining(self.clock()) or not self.budget.pays()
 
 
 def _may_go_elsewhere(error: BackendError) -> bool:

@@ -88,6 +88,10 @@ class RetryBudget:
         with self._lock:
             self._tokens = min(self._cap, self._tokens + self._ratio)
 
+    def pays(self) -> bool:
+        """Whether a retry would be paid for now."""
+        return self._tokens >= 1.0
+
     def withdraw(self) -> bool:
         """Take one token for a retry; false means no retry now."""
         with self._lock:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from hybrid_llm.router.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.router.errors import ConfigError
 from hybrid_llm.router.hooks import AttemptRecord
-from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Location, Request, Sampling, Usage
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Location, Request, Sampling, Seam, Usage
 
 __all__ = ["Cache", "CachedAnswer", "MemoryCache", "Replay", "is_repeatable"]
 
@@ -136,6 +136,7 @@ class Replay:
     decision: Decision
     answer: CachedAnswer
     records: list[AttemptRecord] = field(default_factory=list)
+    seams: tuple[Seam, ...] = ()
     began: float = field(default_factory=time.monotonic)
 
     @property

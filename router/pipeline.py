@@ -23,7 +23,17 @@ from hybrid_llm.router.record import DecisionRecorder
 from hybrid_llm.router.request import Defaults, make_request
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.types import Chunk, Decision, Facts, GenerateOptions, Generation, Location, Prompt, Request
+from hybrid_llm.router.types import (
+    Chunk,
+    Decision,
+    Facts,
+    GenerateOptions,
+    Generation,
+    Given,
+    Location,
+    Prompt,
+    Request,
+)
 
 __all__ = ["Opener", "Pipeline", "PolicySource", "Routed", "without"]
 
@@ -166,7 +176,7 @@ class Pipeline:
         )
 
     def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep) -> Attempts:
-        def open_backend(name: str) -> AsyncGenerator[Chunk, None]:
+        def open_backend(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
             backend = self.backends[name]
             chunks = open_stream(backend, self._guard.clear(routed.assessment, backend.location))
             return self._guard.restore(routed.assessment, backend.location, chunks)

@@ -19,6 +19,7 @@ __all__ = [
     "FinishReason",
     "GenerateOptions",
     "Generation",
+    "Given",
     "Location",
     "Message",
     "Prompt",
@@ -26,6 +27,7 @@ __all__ = [
     "Role",
     "RuleTrace",
     "Sampling",
+    "Seam",
     "Timings",
     "Tool",
     "Usage",
@@ -219,6 +221,23 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the app has of an answer that is to be continued: the next backend begins behind it."""
+
+    text: str = field(default="", repr=False)
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seam:
+    """Where an answer broke off and was continued: *at* characters and *tokens* tokens were there, *backend* went on."""
+
+    at: int
+    tokens: int
+    backend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuleTrace:
     """What one rule saw. *place* is `path:line:column`; *values* are the signals it read and their values."""
 
@@ -282,6 +301,8 @@ class Generation:
     backend: str
     decision: Decision
     request_id: str = ""
+    seams: tuple[Seam, ...] = ()
+    """Where it broke off and another backend, or the same again, went on."""
     cached: bool = False
     """The answer was kept from an identical request; *backend* gave it then, and nobody was called now."""
 

@@ -25,7 +25,7 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
     UntrustedPeer,
 )
-from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Message
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Message
 
 LAST = Chunk(text="end", finish_reason=FinishReason.STOP)
 Script = Sequence[Chunk | Exception]
@@ -55,7 +55,7 @@ class World:
         finally:
             self.open_streams -= 1
 
-    def open(self, name: str) -> AsyncGenerator[Chunk, None]:
+    def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
         return stepped(self.play(name))
 
     async def sleep(self, seconds: float) -> None:
