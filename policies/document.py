@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -50,9 +51,11 @@ class Resilience:
     retry_budget: float = 0.1
     """Share of the requests that may be retried or hedged on top of them, over time."""
     hedge_after_s: float | None = None
-    """Ask the next backend too after this many seconds without a first token; None never does, as always here."""
+    """Ask the next backend too after this many seconds without a first token; None never does."""
+    hedge_quantile: float | None = None
+    """The same, after the time that this share of the backend's own answers began within: 0.95 for `p95`."""
     continue_streams: bool = False
-    """Let the next backend continue an answer that broke off; always false in this version."""
+    """Let the next backend continue an answer that broke off."""
     breaker_failures: int = 5
     """Failures in a row that open a backend's circuit breaker."""
     breaker_open_s: float = 30.0
@@ -90,7 +93,7 @@ _NOT_YET = {
     "objectives": {"quality"},
     "a rule": {"share", "tenant", "until"},
     "rank": {"quality"},
-    "resilience": {"retry_on", "hedge_after"},
+    "resilience": {"retry_on"},
 }
 """Keys that a later version has: refused by name here, so that nobody takes them to be in force."""
 
@@ -104,7 +107,7 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "objectives": ("ttft", "tpot", "deadline", "cost", "budget"),
         "a rule": (*KINDS, "when", "because"),
         "rank": ("latency", "cost", "energy"),
-        "resilience": ("retries", "retry_budget", "continue_streams", "breaker"),
+        "resilience": ("retries", "retry_budget", "hedge_after", "continue_streams", "breaker"),
         "breaker": ("failures", "open"),
     }
 )
@@ -112,6 +115,8 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 LIMITS: Mapping[str, tuple[int, int]] = MappingProxyType({"retries": (0, 10), "failures": (1, 1000)})
 """The keys that hold a whole number -> the least and the most that it may be."""
+PERCENTILE = re.compile(r"p([5-9][0-9])")
+"""A percentile from the 50th, as `hedge_after` takes it."""
 FORMS = ("pseudonymise",)
 """In what form a request may go, other than as it is."""
 
@@ -275,24 +280,27 @@ class _Reader:
             return Resilience()
         keys = self._keys(value, "resilience")
         breaker = self._keys(keys["breaker"], "breaker") if "breaker" in keys else {}
-        found = {
+        found: dict[str, Any] = {
             "retries": self._whole(keys, "retries"),
             "retry_budget": self._read(keys, "retry_budget", self._values.percent),
-            "continue_streams": self._read(keys, "continue_streams", self._never),
+            "continue_streams": self._read(keys, "continue_streams", self._values.flag),
             "breaker_failures": self._whole(breaker, "failures"),
             "breaker_open_s": self._read(breaker, "open", self._values.duration),
         }
+        if "hedge_after" in keys:
+            found.update(self._hedge(keys["hedge_after"]))
         return Resilience(**{name: value for name, value in found.items() if value is not None})
+
+    def _hedge(self, value: Value) -> dict[str, float]:
+        """A time, or a percentile of the backend's own times such as `p95`."""
+        match = PERCENTILE.fullmatch(value.text) if isinstance(value, Scalar) else None
+        if match is not None:
+            return {"hedge_quantile": int(match[1]) / 100.0}
+        seconds = self._values.duration(value)
+        return {} if seconds is None else {"hedge_after_s": seconds}
 
     def _whole(self, keys: Mapping[str, Value], name: str) -> int | None:
         return self._values.integer(keys[name], *LIMITS[name]) if name in keys else None
-
-    def _never(self, value: Value) -> bool | None:
-        """A flag that may only say what is so: false."""
-        flag = self._values.flag(value)
-        if flag:
-            self._faults.add("`continue_streams: true` is not available in this version", value.offset, "remove it")
-        return flag
 
     def _rules(self, value: Value | None) -> tuple[RuleDraft, ...]:
         if value is None:

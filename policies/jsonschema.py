@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.policies.casefile import ABSENT, CASE_KEYS, FIXED, WORLD
-from hybrid_llm.policies.document import FORMS, KEYS, KINDS, LIMITS, Resilience
+from hybrid_llm.policies.document import FORMS, KEYS, KINDS, LIMITS, PERCENTILE, Resilience
 from hybrid_llm.policies.quantities import BUDGET, DURATION, MONEY, PERCENT
 from hybrid_llm.policies.schema import KNOWN_DETECTORS, FieldSpec, Objectives, Schema
 from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals
@@ -126,7 +126,13 @@ def _resilience() -> Json:
         {
             "retries": _whole("retries", about["retries"]),
             "retry_budget": _percentage(about["retry_budget"]),
-            "continue_streams": {"const": False, "description": about["continue_streams"]},
+            "hedge_after": {
+                "type": "string",
+                "pattern": f"^(?:{DURATION.pattern}|{PERCENTILE.pattern})$",
+                "description": about["hedge_after_s"],
+                "examples": ["300ms", "p95"],
+            },
+            "continue_streams": {"type": "boolean", "description": about["continue_streams"]},
             "breaker": breaker,
         },
     )

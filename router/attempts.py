@@ -103,7 +103,7 @@ class Attempts:
         while True:
             async with aclosing(lane.stream):
                 try:
-                    chunk = await self._opening(lane)
+                    chunk = self._opening(lane)
                     while chunk.finish_reason is None:
                         self._parts.append(chunk.text)
                         self._tokens += chunk.tokens
@@ -121,7 +121,7 @@ class Attempts:
         self._succeeded(lane)
         yield self._completed(chunk)
 
-    async def _opening(self, lane: Lane) -> Chunk:
+    def _opening(self, lane: Lane) -> Chunk:
         """The lane's first chunk, which the race has waited for."""
         self._check_deadline()
         assert lane.first is not None

@@ -17,7 +17,9 @@ from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.drive import blocking_sleep, stepped
 from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.hooks import Hook
+from hybrid_llm.router.loop import LoopThread
 from hybrid_llm.router.pipeline import Pipeline, PolicySource
+from hybrid_llm.router.race import OneByOne, TaskRace
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.sensors import Sensors, SystemSensors
 from hybrid_llm.router.signals import Signals
@@ -75,6 +77,7 @@ class HybridLLM:
             prices=prices or {},
             cache=cache,
         )
+        self._loop = LoopThread()
         self._closed = False
 
     @classmethod
@@ -158,7 +161,9 @@ class HybridLLM:
         """Do as `generate` does, piece by piece. The decision is made here; errors of routing are raised here."""
         self._check_open()
         routed = self._pipeline.route(prompt, options)
-        return Stream(self._pipeline.answer(routed, _open_sync, blocking_sleep))
+        if not self._pipeline.may_hedge(routed):
+            return Stream(self._pipeline.answer(routed, _open_sync, blocking_sleep))
+        return Stream(self._pipeline.answer(routed, _open_async, asyncio.sleep, TaskRace), self._loop)
 
     async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
@@ -171,7 +176,8 @@ class HybridLLM:
         """Do as `stream` does, for `async for`."""
         self._check_open()
         routed = self._pipeline.route(prompt, options)
-        return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep))
+        race = TaskRace if self._pipeline.may_hedge(routed) else OneByOne
+        return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep, race))
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
         """The conversation is over: wipe what its pseudonyms stand for. Without this they go when they are idle."""
@@ -192,6 +198,7 @@ class HybridLLM:
                 backend.close()
             except Exception as error:  # noqa: BLE001  # one that cannot close must not keep the others open
                 _log_close(backend, error)
+        self._loop.close()
 
     async def aclose(self) -> None:
         """Do as `close` does, from an event loop."""
@@ -204,6 +211,7 @@ class HybridLLM:
                 await backend.aclose()
             except Exception as error:  # noqa: BLE001  # as in `close`
                 _log_close(backend, error)
+        self._loop.close()
 
     def __enter__(self) -> Self:
         return self

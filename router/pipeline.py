@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
 from hybrid_llm.backends.base import Backend, estimate_tokens
-from hybrid_llm.policies import Policy
+from hybrid_llm.policies import Policy, Resilience
 from hybrid_llm.router.answer import Answer
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
 from hybrid_llm.router.cache import Cache, CachedAnswer, Replay, is_repeatable
 from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
-from hybrid_llm.router.errors import ConfigError, NoEligibleBackend
+from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.router.hooks import Hook, RequestEvent, emit
 from hybrid_llm.router.predict import PRIORS, LatencyPredictor
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.race import OneByOne, Race
+from hybrid_llm.router.recent import RecentTimes
 from hybrid_llm.router.record import DecisionRecorder
 from hybrid_llm.router.request import Defaults, make_request
 from hybrid_llm.router.sensors import Sensors
@@ -101,7 +104,8 @@ class Pipeline:
             name: CircuitBreaker(failures=policy.resilience.breaker_failures, open_s=policy.resilience.breaker_open_s)
             for name in self.backends
         }
-        self._budget = RetryBudget(ratio=policy.resilience.retry_budget)
+        self._budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
+        self._recent = {name: RecentTimes() for name in self.backends}
 
     def route(self, prompt: Prompt, options: GenerateOptions) -> Routed:
         """Do hops 1 to 4. Raises InvalidRequest, or TypeError for an option that does not exist."""
@@ -120,7 +124,8 @@ class Pipeline:
         if policy is self._configured_for:
             return
         self._configured_for, limits = policy, policy.resilience
-        self._budget.configure(ratio=limits.retry_budget)
+        for budget in self._budgets.values():
+            budget.configure(ratio=limits.retry_budget)
         for breaker in self._breakers.values():
             breaker.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
 
@@ -148,7 +153,12 @@ class Pipeline:
             cost_per_1k_tokens=self._prices.get(backend.name, 0.0),
         )
 
-    def answer(self, routed: Routed, open_stream: Opener, sleep: Sleep) -> Answer:
+    def may_hedge(self, routed: Routed) -> bool:
+        """Whether a silent backend may get a rival: the policy says after how long, and there is another one."""
+        limits = routed.policy.resilience
+        return len(routed.decision.order) > 1 and (limits.hedge_after_s or limits.hedge_quantile) is not None
+
+    def answer(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race] = OneByOne) -> Answer:
         """Make the attempts of hop 5; they begin with the first chunk that is asked for.
 
         Raises:
@@ -164,7 +174,7 @@ class Pipeline:
             self.release(routed)
             replay = Replay(facts=routed.facts, decision=routed.decision, answer=kept)
             return Answer(replay, routed.signals, hooks=self._hooks, observe=_ignore, over=_ignore)
-        attempts = self._attempts(routed, open_stream, sleep)
+        attempts = self._attempts(routed, open_stream, sleep, race)
         over = partial(self._over, routed)
         return Answer(attempts, routed.signals, hooks=self._hooks, observe=self._observe, over=over)
 
@@ -175,11 +185,13 @@ class Pipeline:
             self._hooks, RequestEvent(facts=routed.facts, signals=routed.signals, decision=routed.decision, error=error)
         )
 
-    def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep) -> Attempts:
+    def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race]) -> Attempts:
+        limits = routed.policy.resilience
+
         def open_backend(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
-            backend = self.backends[name]
-            chunks = open_stream(backend, self._guard.clear(routed.assessment, backend.location))
-            return self._guard.restore(routed.assessment, backend.location, chunks)
+            if given.text:
+                return self._open_behind(routed, self.backends[name], given, open_stream)
+            return self._open(routed.assessment, self.backends[name], open_stream)
 
         return Attempts(
             facts=routed.facts,
@@ -187,9 +199,39 @@ class Pipeline:
             open_stream=open_backend,
             sleep=sleep,
             breakers=self._breakers,
-            budget=self._budget,
-            retries=routed.policy.resilience.retries,
+            budget=self._budgets[routed.decision.order[0]],
+            retries=limits.retries,
+            continue_streams=limits.continue_streams,
+            race=race,
+            patience=partial(self._patience, limits),
         )
+
+    def _open(self, assessment: Assessment, backend: Backend, open_stream: Opener) -> AsyncGenerator[Chunk, None]:
+        """Start a backend with the form that its place may see; the answer gets its values back."""
+        chunks = open_stream(backend, self._guard.clear(assessment, backend.location))
+        return self._guard.restore(assessment, backend.location, chunks)
+
+    async def _open_behind(
+        self, routed: Routed, backend: Backend, given: Given, open_stream: Opener
+    ) -> AsyncGenerator[Chunk, None]:
+        """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
+        assessment = self._guard.assess(routed.assessment.request.behind(given), routed.policy)
+        try:
+            if backend.location not in assessment.allowed:
+                text = f"{backend.name} may not see what the answer holds so far"
+                raise RequestRejected(text, backend=backend.name, reason="unsupported")
+            async with aclosing(self._open(assessment, backend, open_stream)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._guard.release(assessment)
+
+    def _patience(self, limits: Resilience, name: str) -> float | None:
+        """Seconds of silence after which *name* gets a rival."""
+        if limits.hedge_quantile is None:
+            return limits.hedge_after_s
+        usual = self._recent[name].quantile(limits.hedge_quantile)
+        return None if usual is None else usual / 1e3
 
     def _cleared_for_cache(self, routed: Routed) -> Cleared | None:
         """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
@@ -225,6 +267,7 @@ class Pipeline:
         self._guard.release(routed.assessment)
 
     def _observe(self, backend: str, prompt_tokens: int, ttft_ms: float, tpot_ms: float | None) -> None:
+        self._recent[backend].add(ttft_ms)
         self._predictors[backend].observe(prompt_tokens=prompt_tokens, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
 
     @property

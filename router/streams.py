@@ -9,6 +9,7 @@ from typing import Final, Self
 from hybrid_llm.router.answer import Answer
 from hybrid_llm.router.drive import iterate
 from hybrid_llm.router.errors import DeadlineExceeded
+from hybrid_llm.router.loop import LoopThread
 from hybrid_llm.router.types import Chunk, Decision, Generation
 
 __all__ = ["AsyncStream", "Stream"]
@@ -47,9 +48,10 @@ class _Progress:
 class Stream(_Progress):
     """An iterator of `Chunk`. Leaving it early through `close` or `with` stops the backend's work."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, loop: LoopThread | None = None) -> None:
+        """Step *answer* in the caller's thread, or in *loop* where it needs several things at once."""
         super().__init__(answer)
-        self._steps = iterate(self._chunks)
+        self._steps = iterate(self._chunks) if loop is None else loop.iterate(lambda: AsyncStream(answer))
 
     def __iter__(self) -> Self:
         return self

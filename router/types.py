@@ -108,6 +108,8 @@ class Request:
     output_schema: str | None = field(default=None, repr=False)
     """JSON Schema, as JSON text, that the answer must follow."""
     tools: tuple[Tool, ...] = ()
+    answer_prefix: str = field(default="", repr=False)
+    """The beginning of the assistant's answer, already given to the app: the answer goes on behind it."""
     session_id: str | None = None
     tenant: str | None = None
     request_id: str = ""
@@ -132,6 +134,8 @@ class Request:
         for tool in self.tools:
             yield from (tool.name, tool.description, tool.parameters)
         yield from self.sampling.stop
+        if self.answer_prefix:
+            yield self.answer_prefix
 
     def with_texts(self, texts: Iterable[str]) -> Self:
         """The same request with *texts* in place of those that `visible_text` yields, in that order."""
@@ -142,7 +146,12 @@ class Request:
             output_schema=None if self.output_schema is None else next(new),
             tools=tuple([Tool(name=next(new), description=next(new), parameters=next(new)) for _ in self.tools]),
             sampling=replace(self.sampling, stop=tuple([next(new) for _ in self.sampling.stop])),
+            answer_prefix=next(new) if self.answer_prefix else "",
         )
+
+    def behind(self, given: Given) -> Self:
+        """The same request for the rest of an answer of which *given* is there."""
+        return replace(self, answer_prefix=given.text, max_tokens=self.max_tokens - given.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +239,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seam:
-    """Where an answer broke off and was continued: *at* characters and *tokens* tokens were there, *backend* went on."""
+    """Where an answer broke off: *at* characters and *tokens* tokens were there when *backend* went on."""
 
     at: int
     tokens: int

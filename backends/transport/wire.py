@@ -45,6 +45,7 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
         session_id=request.session_id,
         tenant=request.tenant,
         request_id=request.request_id,
+        answer_prefix=request.answer_prefix,
     )
 
 
@@ -78,6 +79,7 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         session_id=message.session_id if message.HasField("session_id") else None,
         tenant=message.tenant if message.HasField("tenant") else None,
         request_id=message.request_id,
+        answer_prefix=message.answer_prefix,
     )
 
 

@@ -1,0 +1,81 @@
+"""An event loop in a thread of its own, for synchronous callers whose request needs several things at once: hedging.
+
+A request that needs no hedge never comes here: it is stepped in the caller's thread (`router.drive`), which is cheaper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+__all__ = ["LoopThread"]
+
+T = TypeVar("T")
+_PATIENCE_S: Final = 5.0
+"""Longest that a caller who leaves waits for the work to end."""
+_Item = tuple[T | None, BaseException | None]
+
+
+class LoopThread:
+    """One daemon thread with an event loop, started by the first use. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._run, args=(self._loop,), name="hybrid-llm-loop", daemon=True).start()
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
+        """The items of what *make* gives, which runs in the loop; closing the generator cancels it and waits for it."""
+        items: SimpleQueue[_Item[T]] = SimpleQueue()
+        over = threading.Event()
+        work = asyncio.run_coroutine_threadsafe(_pump(make, items, over), self._started())
+        try:
+            while True:
+                item, error = items.get()
+                if isinstance(error, StopAsyncIteration):
+                    return
+                if error is not None:
+                    raise error
+                yield item  # type: ignore[misc]  # an item, since it is no error
+        finally:
+            work.cancel()
+            over.wait(_PATIENCE_S)
+
+    def close(self) -> None:
+        """Stop the loop; what still runs in it is cancelled with the client's backends. Twice is once."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+
+async def _pump(make: Callable[[], AsyncIterator[T]], items: SimpleQueue[_Item[T]], over: threading.Event) -> None:
+    made = make()
+    try:
+        async for item in made:
+            items.put((item, None))
+        items.put((None, StopAsyncIteration()))
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the caller's thread raises it
+        items.put((None, error))
+    finally:
+        close: Any = getattr(made, "aclose", None)
+        if close is not None:
+            await close()
+        over.set()

@@ -1,0 +1,216 @@
+"""Hedges and continuations: the first token wins, no token is lost or said twice, and nobody else is called."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import pytest
+from hypothesis import given as given_
+from hypothesis import strategies as st
+
+from hybrid_llm.router.attempts import Attempts
+from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
+from hybrid_llm.router.drive import iterate, stepped
+from hybrid_llm.router.errors import (
+    AllBackendsFailed,
+    BackendUnavailable,
+    HybridLLMError,
+    StreamInterrupted,
+    UntrustedPeer,
+)
+from hybrid_llm.router.race import TaskRace
+from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Message, Usage
+
+NAMES = ("a", "b", "c")
+
+
+def play(run: Attempts) -> tuple[list[Chunk], HybridLLMError | None]:
+    got: list[Chunk] = []
+    try:
+        for chunk in iterate(run.run()):
+            got.append(chunk)
+    except HybridLLMError as error:
+        return got, error
+    return got, None
+
+
+class Tokens:
+    """Backends that count: each call of *name* goes on where the answer stands, and breaks off as its script says."""
+
+    def __init__(self, total: int, cuts: Mapping[str, Sequence[int]]) -> None:
+        self.total = total
+        self.cuts = {name: list(places) for name, places in cuts.items()}
+        self.calls: list[tuple[str, int]] = []
+
+    def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+        return stepped(self.play(name, given))
+
+    def play(self, name: str, given: Given):
+        self.calls.append((name, given.tokens))
+        assert given.text == "".join(f"{n} " for n in range(given.tokens))
+        places = self.cuts.get(name, [])
+        cut = places.pop(0) if places else self.total + 1
+        for number in range(given.tokens, self.total):
+            if number - given.tokens == cut:
+                raise StreamInterrupted("cut", backend=name)
+            yield Chunk(text=f"{number} ")
+        if self.total - given.tokens == cut:
+            raise StreamInterrupted("cut", backend=name)
+        usage = Usage(prompt_tokens=7, completion_tokens=self.total - given.tokens)
+        yield Chunk(tokens=0, finish_reason=FinishReason.STOP, usage=usage)
+
+
+def continuing(world: Tokens, order: Sequence[str], *, max_tokens: int = 100, **options) -> Attempts:
+    return Attempts(
+        facts=Facts(messages=(Message(role="user", content=""),), max_tokens=max_tokens, deadline=10.0, created=0.0),
+        decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
+        open_stream=world.open,
+        sleep=nothing,
+        breakers={name: CircuitBreaker(failures=100, open_s=30.0) for name in NAMES},
+        budget=RetryBudget(ratio=1.0),
+        retries=2,
+        continue_streams=True,
+        clock=lambda: 0.0,
+        **options,
+    )
+
+
+async def nothing(_: float) -> None:
+    """No pause."""
+
+
+cuts = st.dictionaries(st.sampled_from(NAMES), st.lists(st.integers(0, 12), max_size=4), max_size=3)
+
+
+@given_(cuts=cuts, order=st.permutations(NAMES), size=st.integers(1, 3), total=st.integers(1, 12))
+def test_an_answer_in_parts_has_every_token_once_or_ends_in_one_error(cuts, order, size, total):
+    world = Tokens(total, cuts)
+    run = continuing(world, order[:size])
+    got, error = play(run)
+    text = "".join(chunk.text for chunk in got)
+    assert "".join(f"{number} " for number in range(total)).startswith(text)
+    if error is None:
+        assert text == "".join(f"{number} " for number in range(total))
+        assert got[-1].finish_reason is FinishReason.STOP
+        assert got[-1].usage == Usage(prompt_tokens=7, completion_tokens=total)
+        assert (run.seams[-1].tokens if run.seams else 0) == world.calls[-1][1]
+        assert {(seam.backend, seam.tokens) for seam in run.seams} <= set(world.calls)
+        assert all(text[: seam.at] == "".join(f"{n} " for n in range(seam.tokens)) for seam in run.seams)
+    else:
+        assert isinstance(error, StreamInterrupted | AllBackendsFailed)
+        assert not any(chunk.finish_reason for chunk in got)
+    assert all(count <= 3 for count in Counter(name for name, _ in world.calls).values())
+
+
+def test_the_others_continue_an_answer_before_the_same_backend_is_asked_again():
+    world = Tokens(5, {"a": [2], "b": [1]})
+    run = continuing(world, "ab")
+    _, error = play(run)
+    assert error is None
+    assert world.calls == [("a", 0), ("b", 2), ("a", 3)]
+    assert [(seam.tokens, seam.backend) for seam in run.seams] == [(2, "b"), (3, "a")]
+    assert run.answering == "a"
+
+
+def test_an_answer_that_lacked_only_its_end_is_complete_at_its_length():
+    world = Tokens(4, {"a": [4]})
+    got, error = play(continuing(world, "ab", max_tokens=4))
+    assert (error, got[-1].finish_reason, world.calls) == (None, FinishReason.LENGTH, [("a", 0)])
+
+
+def test_without_leave_to_continue_a_broken_answer_ends_in_its_error():
+    world = Tokens(5, {"a": [2]})
+    run = continuing(world, "ab")
+    run.continue_streams = False
+    got, error = play(run)
+    assert isinstance(error, StreamInterrupted)
+    assert (len(got), world.calls) == (2, [("a", 0)])
+
+
+class Slow:
+    """Backends that are silent for so many seconds, then answer in their own name."""
+
+    def __init__(self, **silence: float | Exception) -> None:
+        self.silence = silence
+        self.calls: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+        self.calls.append(name)
+        silence = self.silence[name]
+        try:
+            if isinstance(silence, Exception):
+                raise silence
+            await asyncio.sleep(silence)
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        yield Chunk(text=name)
+        yield Chunk(tokens=0, finish_reason=FinishReason.STOP)
+
+
+def hedged(world: Slow, order: str, *, after: float | None = 0.02, reserve: float = 10.0) -> tuple[str, Attempts]:
+    run = Attempts(
+        facts=Facts(messages=(Message(role="user", content=""),), deadline=10.0),
+        decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
+        open_stream=world.open,
+        sleep=asyncio.sleep,
+        breakers={name: CircuitBreaker(failures=100, open_s=30.0) for name in NAMES},
+        budget=RetryBudget(ratio=0.1, reserve=reserve),
+        retries=0,
+        race=TaskRace,
+        patience=lambda name: after,
+    )
+
+    async def collect() -> str:
+        return "".join([chunk.text async for chunk in run.run()])
+
+    return asyncio.run(collect()), run
+
+
+def test_a_silent_backend_gets_a_rival_and_the_first_token_wins():
+    world = Slow(a=5.0, b=0.0)
+    text, run = hedged(world, "ab")
+    assert (text, world.calls, world.cancelled) == ("b", ["a", "b"], ["a"])
+    assert [(record.backend, record.error) for record in run.records] == [("a", "Cancelled"), ("b", "")]
+    assert run.breakers["a"].state == "closed", "to be slower than another is no failure"
+
+
+def test_a_rival_that_is_slower_is_cancelled():
+    world = Slow(a=0.06, b=5.0)
+    assert hedged(world, "ab")[0] == "a"
+    assert world.cancelled == ["b"]
+
+
+def test_a_quick_backend_gets_no_rival():
+    world = Slow(a=0.0, b=0.0)
+    assert hedged(world, "ab", after=5.0)[0] == "a"
+    assert world.calls == ["a"]
+
+
+def test_a_rival_that_fails_leaves_the_first_running_and_the_next_one_starts():
+    world = Slow(a=5.0, b=BackendUnavailable("down", backend="b"), c=0.0)
+    text, _ = hedged(world, "abc")
+    assert (text, world.calls, world.cancelled) == ("c", ["a", "b", "c"], ["a"])
+
+
+def test_rivals_draw_from_the_retry_budget_and_without_it_there_are_none():
+    world = Slow(a=0.05, b=0.0)
+    assert hedged(world, "ab", reserve=0.0)[0] == "a"
+    assert world.calls == ["a"]
+    assert hedged(Slow(a=BackendUnavailable("down", backend="a"), b=0.0), "ab", reserve=0.0)[0] == "b"
+
+
+def test_nobody_outside_the_decision_is_a_rival():
+    world = Slow(a=0.05, b=0.0, c=0.0)
+    assert hedged(world, "a")[0] == "a"
+    assert world.calls == ["a"]
+
+
+def test_broken_trust_in_one_lane_ends_the_request_and_cancels_the_other():
+    world = Slow(a=5.0, b=UntrustedPeer("wrong name", backend="b"))
+    with pytest.raises(UntrustedPeer):
+        hedged(world, "ab")
+    assert world.cancelled == ["a"]
