@@ -25,6 +25,12 @@ KNOWN_DETECTORS = frozenset(
         "cn_resident_id",
         "us_ssn",
         "medical_record",
+        "crypto_wallet",
+        "date_of_birth",
+        "driver_license",
+        "mac_address",
+        "national_id",
+        "passport",
     }
 )
 """The detectors that a tag may name when the caller does not say which ones there are."""

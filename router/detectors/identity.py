@@ -1,0 +1,214 @@
+"""Numbers that states give to people. Check digits and dates are evidence; words beside a number are evidence too.
+
+Formats and check digits are those that the issuing authorities publish: GB 11643 for China, the Social Security
+Administration for the USA, and the authority named beside each row of `NATIONAL_ID`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from hybrid_llm.router.detectors.checksums import luhn, mod11_2, verhoeff, weighted
+from hybrid_llm.router.detectors.evidence import Candidate, Context, Pattern
+from hybrid_llm.router.detectors.linear import linear
+
+__all__ = ["CN_RESIDENT_ID", "NATIONAL_ID", "US_SSN"]
+
+_PROVINCES: Final = re.compile("1[1-5]|2[123]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")
+_ABOUT_ID: Final = Context(
+    rb"id|identity|identification|resident|citizen|sfz|id[ _-]?(?:card|no|number)|shen ?fen ?zheng",
+    ("身份证", "身份證", "证件", "公民身份", "身分证", "居民"),
+)
+
+
+def _is_date(digits: str) -> bool:
+    """YYYYMMDD between 1880 and 2049, or YYMMDD."""
+    year, month, day = digits[:-4], int(digits[-4:-2]), int(digits[-2:])
+    return 1 <= month <= 12 and 1 <= day <= 31 and (len(year) == 2 or 1880 <= int(year) <= 2049)
+
+
+def _resident(candidate: Candidate) -> float:
+    """18 characters: six for the place, eight for the birthday, three in turn, one to check."""
+    compact = candidate.value.replace(" ", "").replace("-", "")
+    score = 0.2 if _PROVINCES.match(compact) else 0.1
+    if _is_date(compact[6:14]):
+        score += 0.25
+    return score + (0.25 if mod11_2(compact) else 0.0)
+
+
+def _old_resident(candidate: Candidate) -> float:
+    """The 15 digits that were given until 1999 have nothing to check."""
+    digits = candidate.value
+    return 0.3 if _PROVINCES.match(digits) and _is_date(digits[6:12]) else 0.0
+
+
+CN_RESIDENT_ID: Final = (
+    Pattern(
+        linear(rb"(?:^|[^0-9])([1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx])(?:[^0-9]|$)"),
+        _resident,
+        near=_ABOUT_ID,
+        needs=b"6",
+    ),
+    Pattern(linear(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"6"),
+)
+
+_ABOUT_SSN: Final = Context(
+    rb"ssns?|social|social security|ss#|itin|tax ?(?:payer)?[ -]?id|tin", ("社会安全", "社保", "社安")
+)
+
+
+def _ssn(candidate: Candidate) -> float:
+    """Numbers that are never given out (20 CFR 422.103, and areas from 900 on) count only beside a word."""
+    digits, value = candidate.digits, candidate.value
+    given = digits[:3] not in {"000", "666"} and digits[0] != "9" and digits[3:5] != "00" and digits[5:] != "0000"
+    if len(set(digits)) == 1:
+        return 0.0
+    return (0.4 if "-" in value else 0.25) + (0.2 if given and "-" in value else 0.0) - (0.0 if given else 0.05)
+
+
+US_SSN: Final = (
+    Pattern(
+        linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}-[0-9]{2}-[0-9]{4})(?:[^0-9A-Za-z_-]|$)"),
+        _ssn,
+        near=_ABOUT_SSN,
+        needs=b"6",
+    ),
+    Pattern(
+        linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9})(?:[^0-9A-Za-z_-]|$)"),
+        _ssn,
+        near=_ABOUT_SSN,
+        weak=True,
+        needs=b"6",
+    ),
+)
+
+_ABOUT_NATIONAL: Final = Context(
+    rb"identity|national id|id (?:card|no|number)|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale"
+    rb"|aadhaa?r|uidai|cpf|rrn|nric|fin|hkid|personnummer",
+    ("身份证", "證件", "身分證", "身份證"),
+)
+_TEN: Final = tuple(range(10, 1, -1))
+
+
+def _compact(candidate: Candidate) -> str:
+    return "".join(filter(str.isalnum, candidate.value)).upper()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(char, 36) for char in text]
+
+
+def _if(check: Callable[[str], bool], yes: float, no: float) -> Callable[[Candidate], float]:
+    """*yes* for a number whose check holds, *no* for one whose does not; none for one digit again and again."""
+
+    def score(candidate: Candidate) -> float:
+        compact = _compact(candidate)
+        return 0.0 if len(set(compact)) <= 2 else yes if check(compact) else no
+
+    return score
+
+
+def _dni(compact: str) -> bool:
+    number = compact[:-1].translate(str.maketrans("XYZ", "012"))
+    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == compact[-1]
+
+
+def _nir(compact: str) -> bool:
+    return compact[13:].isdigit() and 97 - int(compact[:13]) % 97 == int(compact[13:])
+
+
+def _cpf(compact: str) -> bool:
+    digits = _numbers(compact)
+    first = sum(d * w for d, w in zip(digits[:9], _TEN, strict=True)) * 10 % 11 % 10
+    second = sum(d * w for d, w in zip(digits[:10], (11, *_TEN), strict=True)) * 10 % 11 % 10
+    return digits[9:] == [first, second]
+
+
+def _nric(compact: str) -> bool:
+    total = sum(d * w for d, w in zip(_numbers(compact[1:8]), (2, 7, 6, 5, 4, 3, 2), strict=True))
+    total += 4 if compact[0] in "TG" else 3 if compact[0] == "M" else 0
+    letters = {"S": "JZIHGFEDCBA", "T": "JZIHGFEDCBA", "F": "XWUTRQPNMLK", "G": "XWUTRQPNMLK", "M": "XWUTRQPNJLK"}
+    return letters[compact[0]][total % 11] == compact[8]
+
+
+def _hkid(compact: str) -> bool:
+    padded = [36, *_numbers(compact)] if len(compact) == 8 else _numbers(compact)
+    return weighted([*padded[:-1], 10 if compact[-1] == "A" else padded[-1]], (9, 8, 7, 6, 5, 4, 3, 2, 1), 11)
+
+
+def _taiwan(compact: str) -> bool:
+    letter = "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(compact[0]) + 10
+    return weighted([*divmod(letter, 10), *_numbers(compact[1:])], (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), 10)
+
+
+def _pesel(compact: str) -> bool:
+    return weighted(_numbers(compact), (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1), 10) and 1 <= int(compact[4:6]) <= 31
+
+
+def _steuer_id(compact: str) -> bool:
+    """ISO 7064 MOD 11,10."""
+    product = 10
+    for digit in _numbers(compact[:-1]):
+        product = ((digit + product) % 10 or 10) * 2 % 11
+    return compact[0] != "0" and (11 - product) % 10 == int(compact[-1])
+
+
+def _birthday(compact: str) -> bool:
+    return _is_date(compact[:6])
+
+
+def _personnummer(compact: str) -> bool:
+    return luhn(compact[-10:]) and _is_date(compact[-10:-4])
+
+
+def _bsn(compact: str) -> bool:
+    return weighted(_numbers(compact), (9, 8, 7, 6, 5, 4, 3, 2, -1), 11)
+
+
+def _nhs(compact: str) -> bool:
+    return weighted(_numbers(compact), (10, 9, 8, 7, 6, 5, 4, 3, 2, 1), 11)
+
+
+def _known(_: str) -> bool:
+    return True
+
+
+def _row(pattern: bytes, check: Callable[[str], bool], yes: float, no: float, words: bytes = b"") -> Pattern:
+    """A form; with *words*, one so common that it counts beside one of these alone."""
+    regex = linear(rb"(?:^|[^0-9A-Za-z_.-])(" + pattern + rb")(?:[^0-9A-Za-z_-]|$)")
+    near = Context(words) if words else _ABOUT_NATIONAL
+    return Pattern(regex, _if(check, yes, no), near=near, weak=yes < 0.5, needs=b"6")
+
+
+NATIONAL_ID: Final = (
+    _row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", _known, 0.5, 0.0),  # HMRC, UK
+    _row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.6, 0.2),  # Policía Nacional, Spain
+    _row(
+        rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.7, 0.25
+    ),  # INSEE
+    _row(rb"[2-9][0-9]{3}[ -][0-9]{4}[ -][0-9]{4}|[2-9][0-9]{11}", verhoeff, 0.45, 0.2),  # UIDAI, India
+    _row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),  # Receita Federal, Brazil
+    _row(rb"[0-9]{6}-[1-8][0-9]{6}", _birthday, 0.6, 0.2),  # Korea; given at random since 2020, so nothing to check
+    _row(rb"[STFGM][0-9]{7}[A-Z]", _nric, 0.8, 0.25),  # ICA, Singapore
+    _row(rb"[A-Z]{1,2}[0-9]{6} ?\([0-9A]\)", _hkid, 0.8, 0.3),  # Immigration Department, Hong Kong
+    _row(rb"[A-Z][1289][0-9]{8}", _taiwan, 0.6, 0.2),  # National Immigration Agency, Taiwan
+    _row(rb"(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}", _personnummer, 0.6, 0.2),  # Skatteverket, Sweden
+    _row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", _nhs, 0.45, 0.25, rb"nhs"),  # NHS, UK
+    _row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sin|social insurance"),  # Service Canada
+    _row(rb"[0-9]{11}", _cpf, 0.45, 0.25, rb"cpf"),
+    _row(rb"[0-9]{11}", _pesel, 0.45, 0.25, rb"pesel"),  # Poland
+    _row(
+        rb"[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}",
+        _steuer_id,
+        0.45,
+        0.25,
+        rb"steuer-?id(?:nr)?|steuernummer|steueridentifikationsnummer|steuerliche identifikationsnummer|idnr|tax id",
+    ),  # Bundeszentralamt für Steuern, Germany
+    _row(rb"[0-9]{9}", _bsn, 0.45, 0.25, rb"bsn|burgerservicenummer"),  # the Netherlands
+    _row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
+    Pattern(  # Agenzia delle Entrate, Italy; its digits do not stand together
+        linear(rb"(?:^|[^0-9A-Za-z_])([A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z])(?:[^0-9A-Za-z_]|$)")
+    ),
+)
