@@ -126,4 +126,6 @@ def _candidates(view: View) -> Iterator[tuple[int, int]]:
     yield from _assigned(view)
     if not view.text.isascii():
         yield from _chinese(view)
-    yield from gitleaks.secrets(view)
+    for start, end in gitleaks.secrets(view):
+        quoted = end - start > 2 and view.data[start] == view.data[end - 1] and view.data[start] in b"\"'"
+        yield (start + 1, end - 1) if quoted else (start, end)

@@ -42,4 +42,4 @@ DETECTORS: Final[dict[str, PatternDetector]] = {
         _made("phone", *contact.PHONE),
     )
 }
-"""The detectors by name, the most telling first: of two findings that are equally long, this order says which counts."""
+"""The detectors by name, the most telling first: of two findings of one length, this order tells which counts."""

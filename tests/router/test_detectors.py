@@ -307,7 +307,17 @@ def test_values_behind_each_other_are_all_found(values):
     )
 
 
-AROUND = ('password: "{}"', "api_key = '{}'", "MRN: {}", "card {} ok", "call {}", "passport {}", "token={}", "密码是{}", "born {}")
+AROUND = (
+    'password: "{}"',
+    "api_key = '{}'",
+    "MRN: {}",
+    "card {} ok",
+    "call {}",
+    "passport {}",
+    "token={}",
+    "密码是{}",
+    "born {}",
+)
 
 
 @given(
