@@ -1,4 +1,4 @@
-"""One answer in progress: counts and times what the attempts yield, then tells the hooks and the predictor."""
+"""One answer in progress: counts and times what the attempts yield, then tells the hooks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from hybrid_llm.router.hooks import AttemptRecord, Hook, RequestEvent, emit
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Seam, Timings, Usage
 
-__all__ = ["Answer", "Observer", "Over", "Run"]
-
-Observer = Callable[[str, int, float, float | None], None]
-"""Told once per complete answer: backend, prompt tokens, TTFT in ms of that backend, TPOT in ms or None."""
+__all__ = ["Answer", "Over", "Run"]
 
 Over = Callable[[Generation | None], None]
 """Told once when an answer that began is over: the whole of it, or None where it is not complete."""
@@ -41,11 +38,6 @@ class Run(Protocol):
         ...
 
     @property
-    def began(self) -> float:
-        """When that backend was called, on the clock of `time.monotonic()`."""
-        ...
-
-    @property
     def records(self) -> Sequence[AttemptRecord]:
         """What was tried."""
         ...
@@ -63,11 +55,10 @@ class Run(Protocol):
 class Answer:
     """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
 
-    def __init__(self, run: Run, signals: Signals, *, hooks: Iterable[Hook], observe: Observer, over: Over) -> None:
+    def __init__(self, run: Run, signals: Signals, *, hooks: Iterable[Hook], over: Over) -> None:
         self._run = run
         self._signals = signals
         self._hooks = hooks
-        self._observe = observe
         self._over = over
         self._parts: list[str] = []
         self._tokens = 0
@@ -112,8 +103,6 @@ class Answer:
         self._tokens += chunk.tokens
         if chunk.finish_reason is not None:
             self._final, self._error = chunk, ""
-            began_ms = (self._first_at - self._run.began) * 1e3
-            self._observe(self.backend, self._usage().prompt_tokens, began_ms, self._tpot_ms())
 
     def _usage(self) -> Usage:
         reported = self._final.usage if self._final is not None else None

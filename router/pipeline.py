@@ -18,6 +18,7 @@ from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.router.hooks import Hook, RequestEvent, emit
+from hybrid_llm.router.meter import Measured, metered
 from hybrid_llm.router.predict import PRIORS, LatencyPredictor
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.race import OneByOne, Race
@@ -144,12 +145,16 @@ class Pipeline:
 
     def _state(self, backend: Backend, request: Request) -> BackendState:
         predictor, state = self._predictors[backend.name], backend.state()
+        ttft_ms, tpot_ms = predictor.ttft_ms(request.prompt_tokens, state), predictor.tpot_ms(request.prompt_tokens)
         return replace(
             state,
             context_window=state.context_window or _WINDOW_UNKNOWN,
             breaker=self._breakers[backend.name].state,
-            predicted_ttft_ms=predictor.ttft_ms(request.prompt_tokens),
-            predicted_tpot_ms=predictor.tpot_ms,
+            predicted_ttft_ms=ttft_ms,
+            predicted_tpot_ms=tpot_ms,
+            predicted_ttft_error_ms=predictor.ttft_error_ms(ttft_ms),
+            predicted_tpot_error_ms=predictor.tpot_error_ms(tpot_ms),
+            predictions=predictor.predictions,
             cost_per_1k_tokens=self._prices.get(backend.name, 0.0),
         )
 
@@ -173,10 +178,10 @@ class Pipeline:
         if kept is not None:
             self.release(routed)
             replay = Replay(facts=routed.facts, decision=routed.decision, answer=kept)
-            return Answer(replay, routed.signals, hooks=self._hooks, observe=_ignore, over=_ignore)
+            return Answer(replay, routed.signals, hooks=self._hooks, over=_ignore)
         attempts = self._attempts(routed, open_stream, sleep, race)
         over = partial(self._over, routed)
-        return Answer(attempts, routed.signals, hooks=self._hooks, observe=self._observe, over=over)
+        return Answer(attempts, routed.signals, hooks=self._hooks, over=over)
 
     def _tell_nobody(self, routed: Routed) -> None:
         """The hooks learn of a request for which nobody is eligible too."""
@@ -191,7 +196,7 @@ class Pipeline:
         def open_backend(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
             if given.text:
                 return self._open_behind(routed, self.backends[name], given, open_stream)
-            return self._open(routed.assessment, self.backends[name], open_stream)
+            return self._open(routed, routed.assessment, self.backends[name], open_stream)
 
         return Attempts(
             facts=routed.facts,
@@ -206,9 +211,13 @@ class Pipeline:
             patience=partial(self._patience, limits),
         )
 
-    def _open(self, assessment: Assessment, backend: Backend, open_stream: Opener) -> AsyncGenerator[Chunk, None]:
+    def _open(
+        self, routed: Routed, assessment: Assessment, backend: Backend, open_stream: Opener, given_tokens: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
         """Start a backend with the form that its place may see; the answer gets its values back."""
         chunks = open_stream(backend, self._guard.clear(assessment, backend.location))
+        state, tokens = routed.signals.backends[backend.name], routed.facts.prompt_tokens + given_tokens
+        chunks = metered(chunks, partial(self._learn, backend.name, state, tokens))
         return self._guard.restore(assessment, backend.location, chunks)
 
     async def _open_behind(
@@ -220,7 +229,7 @@ class Pipeline:
             if backend.location not in assessment.allowed:
                 text = f"{backend.name} may not see what the answer holds so far"
                 raise RequestRejected(text, backend=backend.name, reason="unsupported")
-            async with aclosing(self._open(assessment, backend, open_stream)) as chunks:
+            async with aclosing(self._open(routed, assessment, backend, open_stream, given.tokens)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
@@ -266,9 +275,13 @@ class Pipeline:
         """The request is over, or was only decided: forget what its pseudonyms stood for."""
         self._guard.release(routed.assessment)
 
-    def _observe(self, backend: str, prompt_tokens: int, ttft_ms: float, tpot_ms: float | None) -> None:
-        self._recent[backend].add(ttft_ms)
-        self._predictors[backend].observe(prompt_tokens=prompt_tokens, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+    def _learn(self, backend: str, state: BackendState, prompt_tokens: int, measured: Measured) -> None:
+        predictor = self._predictors[backend]
+        if measured.ttft_ms is None:
+            predictor.missed(prompt_tokens, state, after_ms=measured.elapsed_ms)
+        else:
+            self._recent[backend].add(measured.ttft_ms)
+            predictor.observe(prompt_tokens, state, ttft_ms=measured.ttft_ms, tpot_ms=measured.tpot_ms)
 
     @property
     def policy(self) -> Policy:
@@ -292,7 +305,7 @@ class Pipeline:
 
 
 def _ignore(*_: object) -> None:
-    """Nothing is learnt from an answer that was kept."""
+    """Nothing is to be done after an answer that was kept."""
 
 
 def without(barred: Mapping[Location, str], signals: Signals) -> Signals:

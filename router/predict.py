@@ -1,8 +1,8 @@
-"""How long a backend will take, learnt online from how long it took: no history is kept, only six numbers.
+"""How long a backend will take, learnt online from how long it took: no history is kept, only a few numbers.
 
-Time to first token is a line in the number of prompt tokens, fitted by recursive least squares with forgetting (Haykin,
-*Adaptive Filter Theory*, ch. 10), so that it follows a device that heats up or a node that fills. Time per output token
-is an exponentially weighted mean.
+Time to first token grows with the prompt, with the requests at work and with those that wait; time per output token
+with the prompt. Each is a `Fit`, and each prediction is held against what then happened, so that rules and people see
+how far to trust it. Formulas and measured errors are in docs/prediction.md.
 """
 
 from __future__ import annotations
@@ -11,69 +11,138 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from hybrid_llm.router.fit import Features, Fit, FitState
+from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location
 
-__all__ = ["PRIORS", "LatencyPredictor", "Prior"]
+__all__ = ["PRIORS", "LatencyPredictor", "Learned", "Prior"]
 
-_FORGET: Final = 0.97
-_BLEND: Final = 0.3
 _SCALE: Final = 100.0
+_MANY: Final = 10_000_000
+_BLEND: Final = 0.1
+_TTFT_FLOOR_MS: Final = 1.0
+_TPOT_FLOOR_MS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """What is assumed before the first call: ms to start, ms per prompt token, ms per output token."""
+    """What is assumed before the first call, ms: to start, per prompt token, per request at work, per one waiting."""
 
     base_ms: float
     per_prompt_token_ms: float
+    per_active_ms: float
+    per_waiting_ms: float
     tpot_ms: float
 
 
 PRIORS: Final = {
-    Location.EDGE: Prior(base_ms=30.0, per_prompt_token_ms=1.0, tpot_ms=15.0),
-    Location.CLOUD: Prior(base_ms=150.0, per_prompt_token_ms=0.2, tpot_ms=25.0),
+    Location.EDGE: Prior(base_ms=30.0, per_prompt_token_ms=1.0, per_active_ms=10.0, per_waiting_ms=100.0, tpot_ms=15.0),
+    Location.CLOUD: Prior(base_ms=150.0, per_prompt_token_ms=0.2, per_active_ms=5.0, per_waiting_ms=50.0, tpot_ms=25.0),
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a predictor has learnt, to begin with in another process."""
+
+    ttft: FitState
+    tpot: FitState
+
+
 class LatencyPredictor:
-    """One backend's line and mean. Safe to use from any thread."""
+    """One backend's two fits and their errors. Safe to use from any thread."""
 
     def __init__(self, prior: Prior) -> None:
-        self._base = prior.base_ms
-        self._slope = prior.per_prompt_token_ms * _SCALE
-        self._tpot = prior.tpot_ms
-        self._cov = (4.0, 0.0, 4.0)  # upper triangle of the inverse information matrix
+        per_prompt = prior.per_prompt_token_ms * _SCALE
+        line = (prior.base_ms, per_prompt, prior.per_active_ms, prior.per_waiting_ms)
+        self._ttft = Fit(line, floor=_TTFT_FLOOR_MS)
+        self._tpot = Fit((prior.tpot_ms, 0.0, 0.0, 0.0), floor=_TPOT_FLOOR_MS)
+        self._ttft_error = _Error()
+        self._tpot_error = _Error()
         self._lock = threading.Lock()
 
-    def ttft_ms(self, prompt_tokens: int) -> float:
-        """Expected time to the first token of a prompt of *prompt_tokens*, ms."""
-        return max(0.0, self._base + self._slope * prompt_tokens / _SCALE)
+    def ttft_ms(self, prompt_tokens: int, state: BackendState) -> float:
+        """Expected time to the first token of a prompt of *prompt_tokens* for the backend as *state* shows it, ms."""
+        return self._ttft.predict(_ttft_features(prompt_tokens, state))
+
+    def tpot_ms(self, prompt_tokens: int) -> float:
+        """Expected time per further token, ms."""
+        return self._tpot.predict(_tpot_features(prompt_tokens))
+
+    def ttft_error_ms(self, predicted_ms: float) -> float:
+        """How far off the latest predictions of the first token were, ms in the mean; at first *predicted_ms*."""
+        mean = self._ttft_error.mean
+        return predicted_ms if mean is None else mean
+
+    def tpot_error_ms(self, predicted_ms: float) -> float:
+        """How far off the latest predictions of further tokens were, ms in the mean; at first *predicted_ms*."""
+        mean = self._tpot_error.mean
+        return predicted_ms if mean is None else mean
 
     @property
-    def tpot_ms(self) -> float:
-        """Expected time per further token, ms."""
-        return self._tpot
+    def predictions(self) -> int:
+        """How many predictions have been held against what happened."""
+        return self._ttft_error.count
 
-    def observe(self, *, prompt_tokens: int, ttft_ms: float, tpot_ms: float | None) -> None:
-        """Learn from one finished answer. *tpot_ms* is None where fewer than two tokens came."""
+    def observe(self, prompt_tokens: int, state: BackendState, *, ttft_ms: float, tpot_ms: float | None = None) -> None:
+        """Learn from an answer. *state* is the backend as it was predicted for; *tpot_ms* None where it is not known.
+
+        The errors are those of the predictions in *state*, made before anything of this answer was known.
+        """
         with self._lock:
-            self._learn_line(prompt_tokens / _SCALE, ttft_ms)
+            self._ttft_error.take(state.predicted_ttft_ms - ttft_ms)
+            self._ttft.learn(_ttft_features(prompt_tokens, state), ttft_ms)
             if tpot_ms is not None:
-                self._tpot += _BLEND * (tpot_ms - self._tpot)
+                self._tpot_error.take(state.predicted_tpot_ms - tpot_ms)
+                self._tpot.learn(_tpot_features(prompt_tokens), tpot_ms)
 
-    def _learn_line(self, x: float, y: float) -> None:
-        a, b, c = self._cov
-        px, py = a + b * x, b + c * x
-        denominator = _FORGET + px + x * py
-        gain_base, gain_slope = px / denominator, py / denominator
-        error = y - (self._base + self._slope * x)
-        self._base += gain_base * error
-        self._slope = max(0.0, self._slope + gain_slope * error)
-        self._cov = tuple(  # type: ignore[assignment]  # three numbers in, three out
-            min(4.0, value)
-            for value in (
-                (a - gain_base * px) / _FORGET,
-                (b - gain_base * py) / _FORGET,
-                (c - gain_slope * py) / _FORGET,
-            )
-        )
+    def missed(self, prompt_tokens: int, state: BackendState, *, after_ms: float) -> None:
+        """Learn from an attempt that had no first token *after_ms*: it would have taken longer than that.
+
+        One that was expected to take longer still says nothing, so a refusal after a moment teaches nothing.
+        """
+        with self._lock:
+            if after_ms > state.predicted_ttft_ms:
+                self._ttft_error.take(after_ms - state.predicted_ttft_ms)
+            self._ttft.learn_at_least(_ttft_features(prompt_tokens, state), after_ms)
+
+    @property
+    def learned(self) -> Learned:
+        """What has been learnt so far."""
+        with self._lock:
+            return Learned(ttft=self._ttft.state, tpot=self._tpot.state)
+
+    def resume(self, learned: Learned) -> None:
+        """Begin from what was learnt before, here or by a calibration."""
+        with self._lock:
+            self._ttft.resume(learned.ttft)
+            self._tpot.resume(learned.tpot)
+
+
+class _Error:
+    """The mean of absolute errors: of all at first, of the last ten or so later."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: float | None = None
+
+    def take(self, error: float) -> None:
+        size = min(abs(error), 1e9)
+        if size != size:
+            return
+        self.count += 1
+        mean = self.mean or 0.0
+        self.mean = mean + max(_BLEND, 1.0 / self.count) * (size - mean)
+
+
+def _ttft_features(prompt_tokens: int, state: BackendState) -> Features:
+    """Prompt, requests at work, turns to wait: those that wait, and one more where no slot is free."""
+    return _count(prompt_tokens) / _SCALE, _count(state.active), _count(state.queue + (state.load >= 1.0))
+
+
+def _tpot_features(prompt_tokens: int) -> Features:
+    return _count(prompt_tokens) / _SCALE, 0.0, 0.0
+
+
+def _count(number: int) -> int:
+    return 0 if number < 0 else min(number, _MANY)

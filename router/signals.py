@@ -82,6 +82,13 @@ class BackendState:
     """Expected time to the first token for the request at hand, ms."""
     predicted_tpot_ms: float = 0.0
     """Expected time per further token, ms."""
+    predicted_ttft_error_ms: float = 0.0
+    """How far off the latest predictions of the first token were, ms in the mean; until one has been held against what
+    happened, as much as is predicted."""
+    predicted_tpot_error_ms: float = 0.0
+    """The same for further tokens."""
+    predictions: int = 0
+    """How many predictions have been held against what happened."""
     cost_per_1k_tokens: float = 0.0
     """Price per 1,000 tokens, in the currency of the configuration."""
     energy_per_1k_tokens_j: float = 0.0
