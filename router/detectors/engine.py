@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hybrid_llm.router.detectors.base import Detector, Finding
 from hybrid_llm.router.detectors.embedded import embedded
-from hybrid_llm.router.detectors.evidence import Candidate, Pattern
+from hybrid_llm.router.detectors.evidence import Pattern
 from hybrid_llm.router.detectors.views import View, decoded
 
 __all__ = ["PatternDetector", "Spans", "find_all", "scan"]
@@ -34,12 +34,12 @@ class PatternDetector:
         return iter(scan(text, (self,)))
 
     def spans(self, view: View) -> Iterator[tuple[int, int]]:
-        """Yield where in *view* it is found; spans may overlap."""
+        """Yield where in *view* it is found; spans may overlap. What one pattern found no other looks at again."""
+        known = bytearray(len(view.data))
         for pattern in self.patterns:
-            if pattern.may_match(view):
-                for found in pattern.regex.finditer(view.data):
-                    if pattern.accepts(Candidate(view, found.start, found.end)):
-                        yield found.start, found.end
+            for start, end in pattern.spans(view, known):
+                known[start:end] = b"\1" * (end - start)
+                yield start, end
         if self.search is not None:
             yield from self.search(view)
 
