@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
@@ -19,10 +20,12 @@ from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.hooks import Hook
 from hybrid_llm.router.loop import LoopThread
 from hybrid_llm.router.pipeline import Pipeline, PolicySource
+from hybrid_llm.router.prices import Price
 from hybrid_llm.router.race import OneByOne, TaskRace
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.sensors import Sensors, SystemSensors
 from hybrid_llm.router.signals import Signals
+from hybrid_llm.router.spend import Ledger
 from hybrid_llm.router.streams import AsyncStream, Stream
 from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Generation, Message, Prompt, Request
 
@@ -59,12 +62,14 @@ class HybridLLM:
         detectors: Iterable[Detector] = (),
         hooks: Sequence[Hook] = (),
         defaults: Defaults | None = None,
-        prices: Mapping[str, float] | None = None,
+        prices: Mapping[str, float | Price] | None = None,
+        ledger: Ledger | None = None,
         cache: Cache | None = None,
     ) -> None:
         """Take over *backends*: closing the client closes them, last in, first out.
 
-        *prices* maps a backend to its price per 1,000 tokens; *sensors* replaces this machine's own; *cache*, such as
+        *prices* maps a backend to its price, a `Price` or a number per 1,000 tokens; *ledger* is what tenants spend is
+        booked in, by default one that ends with the client; *sensors* replaces this machine's own; *cache*, such as
         a `MemoryCache`, keeps answers for identical requests, as far as their privacy tags allow.
         """
         self._pipeline = Pipeline(
@@ -75,6 +80,7 @@ class HybridLLM:
             hooks=hooks,
             defaults=defaults or Defaults(),
             prices=prices or {},
+            ledger=ledger,
             cache=cache,
         )
         self._loop = LoopThread()
@@ -99,22 +105,28 @@ class HybridLLM:
         from hybrid_llm.router.config import load_config
 
         config = load_config(Path(path))
-        policy = config.open_policy(frozenset(detector.name for detector in detectors))
-        try:
+        with ExitStack() as opened:
+            policy = config.open_policy(frozenset(detector.name for detector in detectors))
+            opened.callback(policy.close)
             recorders = config.open_hooks()
+            ledger = config.open_ledger()
+            if ledger is not None:
+                opened.callback(ledger.close)
             backends = config.open_backends()
-        except BaseException:
-            policy.close()
-            raise
-        return cls(
-            backends,
-            policy,
-            sensors=sensors,
-            detectors=detectors,
-            hooks=(*hooks, *recorders),
-            defaults=config.defaults,
-            prices=config.prices,
-        )
+            for backend in backends:
+                opened.callback(backend.close)
+            client = cls(
+                backends,
+                policy,
+                sensors=sensors,
+                detectors=detectors,
+                hooks=(*hooks, *recorders),
+                defaults=config.defaults,
+                prices=config.prices,
+                ledger=ledger,
+            )
+            opened.pop_all()
+        return client
 
     @property
     def policy(self) -> Policy:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.policies.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
-from hybrid_llm.policies.yamltext import Sequence as Items
+from hybrid_llm.router.config_values import FREE, ValueReader
 from hybrid_llm.router.errors import ConfigError, PolicyError
+from hybrid_llm.router.prices import Price, currency_of
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.types import Location
 
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
     from hybrid_llm.router.hooks import Hook
     from hybrid_llm.router.pipeline import PolicySource
+    from hybrid_llm.router.spend import Ledger
 
 __all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
 EMBEDDED: Final = "embedded"
 _LOADS: Final = ("lazy", "eager")
+_PRICES: Final = ("price", "price_per_1k_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class EdgeSpec:
     max_queue: int = 16
     memory_limit_mb: int = 512
     load: str = "lazy"
-    price_per_1k_tokens: float = 0.0
+    price: Price = FREE
     location: Location = Location.EDGE
 
     def open(self) -> Backend:
@@ -76,7 +79,7 @@ class CloudSpec:
     cert: Path
     key: Path
     server_name: str | None = None
-    price_per_1k_tokens: float = 0.0
+    price: Price = FREE
     location: Location = Location.CLOUD
 
     def open(self) -> Backend:
@@ -115,6 +118,8 @@ class Config:
     backends: tuple[BackendSpec, ...]
     defaults: Defaults = field(default_factory=Defaults)
     record: RecordSpec | None = None
+    spend: Path | None = None
+    """The file that spending is booked in; without one it is forgotten with the client."""
 
     @property
     def locations(self) -> Mapping[str, Location]:
@@ -122,9 +127,17 @@ class Config:
         return {spec.name: spec.location for spec in self.backends}
 
     @property
-    def prices(self) -> Mapping[str, float]:
-        """Backend -> price per 1,000 tokens."""
-        return {spec.name: spec.price_per_1k_tokens for spec in self.backends}
+    def prices(self) -> Mapping[str, Price]:
+        """Backend -> its price."""
+        return {spec.name: spec.price for spec in self.backends}
+
+    def open_ledger(self) -> Ledger | None:
+        """The file under `spend`, made where it is not there; None without one. ConfigError if it is something else."""
+        if self.spend is None:
+            return None
+        from hybrid_llm.router.spend_file import FileLedger
+
+        return FileLedger(self.spend, currency_of(self.prices))
 
     def open_backends(self) -> list[Backend]:
         """Make every backend; if one fails, those made before it are closed again."""
@@ -190,15 +203,11 @@ def parse_config(text: str, path: Path) -> Config:
     return config
 
 
-class _Reader:
-    """Turns tables into records; whatever is wrong goes to *faults*, and a stand-in keeps the reading going."""
-
-    def __init__(self, path: Path, faults: Faults) -> None:
-        self._path = path
-        self._faults = faults
+class _Reader(ValueReader):
+    """Turns tables into records."""
 
     def config(self, table: Table) -> Config:
-        self._known(table, {"version", "policy", "backends", "defaults", "record"})
+        self._known(table, {"version", "policy", "backends", "defaults", "record", "spend"})
         if self._text(table, "version", "") != "1":
             self._faults.add("this version of the library reads `version: 1`", table.offset, "begin with `version: 1`")
         return Config(
@@ -207,7 +216,14 @@ class _Reader:
             backends=self._backends(table),
             defaults=self._defaults(self._table(table, "defaults")),
             record=self._record(self._table(table, "record")),
+            spend=self._spend(self._table(table, "spend")),
         )
+
+    def _spend(self, table: Table | None) -> Path | None:
+        if table is None:
+            return None
+        self._known(table, {"file"})
+        return self._beside(self._needed(table, "file"))
 
     def _record(self, table: Table | None) -> RecordSpec | None:
         if table is None:
@@ -241,7 +257,7 @@ class _Reader:
 
     def _edge(self, name: str, table: Table) -> EdgeSpec:
         numbers = ("threads", "max_concurrency", "max_queue", "memory_limit_mb")
-        self._known(table, {"kind", "model", "load", "price_per_1k_tokens", *numbers})
+        self._known(table, {"kind", "model", "load", *_PRICES, *numbers})
         model, load = self._text(table, "model", EMBEDDED), self._text(table, "load", "lazy")
         if load not in _LOADS:
             self._faults.add(f"`load: {load}` is not known", table.offset, did_you_mean(load, _LOADS))
@@ -253,11 +269,11 @@ class _Reader:
             max_concurrency=int(self._number(table, "max_concurrency", 2)),
             max_queue=int(self._number(table, "max_queue", 16)),
             memory_limit_mb=int(self._number(table, "memory_limit_mb", 512)),
-            price_per_1k_tokens=self._number(table, "price_per_1k_tokens", 0.0),
+            price=self._price(table),
         )
 
     def _cloud(self, name: str, table: Table) -> CloudSpec:
-        self._known(table, {"kind", "target", "tls", "server_name", "price_per_1k_tokens"})
+        self._known(table, {"kind", "target", "tls", "server_name", *_PRICES})
         tls = self._table(table, "tls")
         if tls is None:
             self._faults.add(
@@ -274,7 +290,7 @@ class _Reader:
             cert=cert,
             key=key,
             server_name=self._text(table, "server_name", "") or None,
-            price_per_1k_tokens=self._number(table, "price_per_1k_tokens", 0.0),
+            price=self._price(table),
         )
 
     def _target(self, table: Table) -> str:
@@ -293,50 +309,3 @@ class _Reader:
             deadline=self._number(table, "deadline", 0.0) or None,
             privacy=self._names(table, "privacy"),
         )
-
-    def _beside(self, name: str) -> Path:
-        return self._path.parent / name
-
-    def _known(self, table: Table, names: set[str]) -> None:
-        for entry in table.entries:
-            if entry.key.text not in names:
-                hint = did_you_mean(entry.key.text, names)
-                self._faults.add(f"`{entry.key.text}` is not a key here", entry.key.offset, hint)
-
-    def _table(self, table: Table, key: str) -> Table | None:
-        value = table.get(key)
-        if value is not None and not isinstance(value, Table):
-            self._faults.add(f"`{key}` is a table of `key: value`", value.offset)
-            return None
-        return value
-
-    def _text(self, table: Table, key: str, default: str) -> str:
-        value = table.get(key)
-        if value is not None and not isinstance(value, Scalar):
-            self._faults.add(f"`{key}` is one text", value.offset)
-            return default
-        return value.text if value is not None else default
-
-    def _needed(self, table: Table, key: str) -> str:
-        text = self._text(table, key, "")
-        if not text:
-            self._faults.add(f"`{key}` is missing", table.offset)
-        return text
-
-    def _number(self, table: Table, key: str, default: float) -> float:
-        text = self._text(table, key, str(default))
-        try:
-            number = float(text)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number < 1e9:
-            self._faults.add(f"`{key}` is a number from 0", table.get(key).offset)  # type: ignore[union-attr]
-            return default
-        return number
-
-    def _names(self, table: Table, key: str) -> frozenset[str]:
-        value = table.get(key)
-        items = value.items if isinstance(value, Items) else ()
-        if value is not None and not (isinstance(value, Items) and all(isinstance(item, Scalar) for item in items)):
-            self._faults.add(f"`{key}` is a list of names", value.offset, f"{key}: [pii]")
-        return frozenset(item.text for item in items if isinstance(item, Scalar))

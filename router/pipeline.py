@@ -14,12 +14,14 @@ from hybrid_llm.router.answer import Answer
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
 from hybrid_llm.router.cache import Cache, CachedAnswer, Replay, is_repeatable
+from hybrid_llm.router.charge import Order, Spending
 from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.router.hooks import Hook, RequestEvent, emit
 from hybrid_llm.router.meter import Measured, metered
 from hybrid_llm.router.predict import PRIORS, LatencyPredictor
+from hybrid_llm.router.prices import Price
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.race import OneByOne, Race
 from hybrid_llm.router.recent import RecentTimes
@@ -27,6 +29,7 @@ from hybrid_llm.router.record import DecisionRecorder
 from hybrid_llm.router.request import Defaults, make_request
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
+from hybrid_llm.router.spend import Ledger
 from hybrid_llm.router.types import (
     Chunk,
     Decision,
@@ -72,6 +75,15 @@ class Routed:
     policy: Policy
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of the client: what is asked, and how its backends are opened and its pauses made."""
+
+    routed: Routed
+    open_stream: Opener
+    sleep: Sleep
+
+
 class Pipeline:
     """Guard, signals, policy, attempts: what one client needs for each of its requests."""
 
@@ -84,7 +96,8 @@ class Pipeline:
         detectors: Iterable[Detector],
         hooks: Sequence[Hook],
         defaults: Defaults,
-        prices: Mapping[str, float],
+        prices: Mapping[str, float | Price],
+        ledger: Ledger | None = None,
         cache: Cache | None = None,
     ) -> None:
         self.backends = {backend.name: backend for backend in backends}
@@ -95,7 +108,8 @@ class Pipeline:
         self._guard = PrivacyGuard(detectors)
         self._hooks = tuple(hooks)
         self._defaults = defaults
-        self._prices = prices
+        self._spending = Spending(prices, ledger)
+        self._spending.check(policies.current.objectives)
         self._cache = cache
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
         self._counter = next((b for b in backends if b.location is Location.EDGE), backends[0])
@@ -141,7 +155,8 @@ class Pipeline:
         """What is known now: samples taken beside the requests, and every backend's state with predictions."""
         device, network = self._sensors.read()
         states = {name: self._state(backend, request) for name, backend in self.backends.items()}
-        return Signals(device=device, network=network, backends=states)
+        signals = Signals(device=device, network=network, backends=states)
+        return self._spending.seen(signals, request, self._policies.current.objectives)
 
     def _state(self, backend: Backend, request: Request) -> BackendState:
         predictor, state = self._predictors[backend.name], backend.state()
@@ -155,7 +170,7 @@ class Pipeline:
             predicted_ttft_error_ms=predictor.ttft_error_ms(ttft_ms),
             predicted_tpot_error_ms=predictor.tpot_error_ms(tpot_ms),
             predictions=predictor.predictions,
-            cost_per_1k_tokens=self._prices.get(backend.name, 0.0),
+            cost_per_1k_tokens=self._spending.cost_per_1k(backend.name, request),
         )
 
     def may_hedge(self, routed: Routed) -> bool:
@@ -191,12 +206,12 @@ class Pipeline:
         )
 
     def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race]) -> Attempts:
-        limits = routed.policy.resilience
+        limits, call = routed.policy.resilience, _Call(routed, open_stream, sleep)
 
         def open_backend(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
             if given.text:
-                return self._open_behind(routed, self.backends[name], given, open_stream)
-            return self._open(routed, routed.assessment, self.backends[name], open_stream)
+                return self._open_behind(call, self.backends[name], given)
+            return self._open(call, routed.assessment, self.backends[name])
 
         return Attempts(
             facts=routed.facts,
@@ -212,24 +227,30 @@ class Pipeline:
         )
 
     def _open(
-        self, routed: Routed, assessment: Assessment, backend: Backend, open_stream: Opener, given_tokens: int = 0
+        self, call: _Call, assessment: Assessment, backend: Backend, given_tokens: int = 0
     ) -> AsyncGenerator[Chunk, None]:
-        """Start a backend with the form that its place may see; the answer gets its values back."""
-        chunks = open_stream(backend, self._guard.clear(assessment, backend.location))
-        state, tokens = routed.signals.backends[backend.name], routed.facts.prompt_tokens + given_tokens
-        chunks = metered(chunks, partial(self._learn, backend.name, state, tokens))
+        """Start a backend with the form that its place may see, timed and paid; the answer gets its values back."""
+        routed, request = call.routed, assessment.request
+        order = Order(
+            backend=backend.name,
+            tenant=request.tenant,
+            prompt_tokens=request.prompt_tokens + given_tokens,
+            max_tokens=request.max_tokens,
+        )
+        chunks = call.open_stream(backend, self._guard.clear(assessment, backend.location))
+        chunks = metered(chunks, partial(self._learn, order, routed.signals.backends[backend.name]))
+        chunks = self._spending.charged(chunks, order, routed.policy.objectives, call.sleep)
         return self._guard.restore(assessment, backend.location, chunks)
 
-    async def _open_behind(
-        self, routed: Routed, backend: Backend, given: Given, open_stream: Opener
-    ) -> AsyncGenerator[Chunk, None]:
+    async def _open_behind(self, call: _Call, backend: Backend, given: Given) -> AsyncGenerator[Chunk, None]:
         """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
+        routed = call.routed
         assessment = self._guard.assess(routed.assessment.request.behind(given), routed.policy)
         try:
             if backend.location not in assessment.allowed:
                 text = f"{backend.name} may not see what the answer holds so far"
                 raise RequestRejected(text, backend=backend.name, reason="unsupported")
-            async with aclosing(self._open(routed, assessment, backend, open_stream, given.tokens)) as chunks:
+            async with aclosing(self._open(call, assessment, backend, given.tokens)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
@@ -275,13 +296,13 @@ class Pipeline:
         """The request is over, or was only decided: forget what its pseudonyms stood for."""
         self._guard.release(routed.assessment)
 
-    def _learn(self, backend: str, state: BackendState, prompt_tokens: int, measured: Measured) -> None:
-        predictor = self._predictors[backend]
+    def _learn(self, order: Order, state: BackendState, measured: Measured) -> None:
+        predictor = self._predictors[order.backend]
         if measured.ttft_ms is None:
-            predictor.missed(prompt_tokens, state, after_ms=measured.elapsed_ms)
+            predictor.missed(order.prompt_tokens, state, after_ms=measured.elapsed_ms)
         else:
-            self._recent[backend].add(measured.ttft_ms)
-            predictor.observe(prompt_tokens, state, ttft_ms=measured.ttft_ms, tpot_ms=measured.tpot_ms)
+            self._recent[order.backend].add(measured.ttft_ms)
+            predictor.observe(order.prompt_tokens, state, ttft_ms=measured.ttft_ms, tpot_ms=measured.tpot_ms)
 
     @property
     def policy(self) -> Policy:
@@ -293,10 +314,11 @@ class Pipeline:
         self._guard.forget(session_id, tenant)
 
     def close(self) -> None:
-        """Stop the sampler and the watcher, wipe pseudonyms and cache."""
+        """Stop the sampler and the watcher, wipe pseudonyms and cache, close the ledger."""
         self._sensors.close()
         self._policies.close()
         self._guard.close()
+        self._spending.close()
         for hook in self._hooks:
             if isinstance(hook, DecisionRecorder):
                 hook.close()

@@ -92,8 +92,16 @@ def _pipeline(args: argparse.Namespace) -> Iterator[WhatIf]:
     backends, policies = _parts(args, config)
     defaults = config.defaults if config is not None else Defaults()
     prices = config.prices if config is not None else {}
+    ledger = config.open_ledger() if config is not None else None
     pipeline = WhatIf(
-        backends, policies, sensors=SystemSensors(), detectors=(), hooks=(), defaults=defaults, prices=prices
+        backends,
+        policies,
+        sensors=SystemSensors(),
+        detectors=(),
+        hooks=(),
+        defaults=defaults,
+        prices=prices,
+        ledger=ledger,
     )
     try:
         yield pipeline

@@ -51,7 +51,11 @@ def _settled(session: Session) -> Signals:
 
 
 def _records(signals: Signals) -> dict[str, dict[str, object]]:
-    found = {"device": record(signals.device), "network": record(signals.network)}
+    found = {
+        "device": record(signals.device),
+        "network": record(signals.network),
+        "budget": record(signals.budget),
+    }
     return {**found, **{name: record(state) for name, state in signals.backends.items()}}
 
 

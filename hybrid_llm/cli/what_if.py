@@ -12,7 +12,7 @@ from typing import Any
 from hybrid_llm.policies.source import did_you_mean
 from hybrid_llm.router.errors import InvalidRequest
 from hybrid_llm.router.pipeline import Pipeline
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.router.types import Location, Request
 
 __all__ = ["Override", "WhatIf", "amend", "parse_overrides"]
@@ -24,7 +24,7 @@ _FIXED = frozenset({"name", "location"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """One signal as given: *owner* is `device`, `network` or a backend's name."""
+    """One signal as given: *owner* is `device`, `network`, `budget` or a backend's name."""
 
     owner: str
     field: str
@@ -49,6 +49,8 @@ def amend(signals: Signals, overrides: Iterable[Override]) -> Signals:
             signals = replace(signals, device=replace(signals.device, **change))
         elif override.owner == "network":
             signals = replace(signals, network=replace(signals.network, **change))
+        elif override.owner == "budget":
+            signals = replace(signals, budget=replace(signals.budget, **change))
         else:
             states = dict(signals.backends)
             states[override.owner] = replace(states[override.owner], **change)
@@ -79,7 +81,7 @@ def _parse(text: str, backends: Mapping[str, Location]) -> Override:
 
 
 def _owner(owner: str, backends: Mapping[str, Location]) -> tuple[str, type]:
-    records: dict[str, type] = {"device": DeviceSignals, "network": NetworkSignals}
+    records: dict[str, type] = {"device": DeviceSignals, "network": NetworkSignals, "budget": BudgetSignals}
     if owner in records:
         return owner, records[owner]
     if owner in backends:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
 from hybrid_llm.router.errors import ConfigError, PolicyError
+from hybrid_llm.router.prices import Price
 from hybrid_llm.router.types import Location
 
 GOOD = """\
@@ -31,9 +33,32 @@ def test_a_whole_configuration_is_read(tmp_path):
     assert isinstance(cloud, CloudSpec)
     assert (cloud.ca, cloud.target) == (tmp_path / "ca.pem", "127.0.0.1:7443")
     assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}
-    assert config.prices["cloud"] == 0.5
+    assert config.prices["cloud"] == Price(input_per_1k=0.5, output_per_1k=0.5)
     assert (config.defaults.max_tokens, config.defaults.deadline) == (64, 5.0)
     assert config.defaults.privacy == {"pii"}
+
+
+PRICE = "{input_per_1k: 0.5, output_per_1k: 1.5, currency: USD}"
+
+
+def test_a_price_for_prompt_and_answer_and_the_ledger_are_read(tmp_path):
+    text = f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE}}}}}\nspend: {{file: spend.db}}\n"
+    config = parse_config(text, tmp_path / "hybrid.yaml")
+    assert config.prices == {"edge": Price(input_per_1k=0.5, output_per_1k=1.5, currency="USD")}
+    assert config.spend == tmp_path / "spend.db"
+    ledger = config.open_ledger()
+    assert ledger.balance("").total == 0
+    ledger.close()
+
+
+def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_and_nothing_stays_open(tmp_path):
+    (tmp_path / "policy.yaml").write_text("version: 1\nname: p\nobjectives: {budget: 1 EUR/day}\n")
+    config = tmp_path / "hybrid.yaml"
+    config.write_text(f"version: 1\npolicy: policy.yaml\nbackends: {{edge: {{kind: onnx, price: {PRICE}}}}}\n")
+    before = threading.active_count()
+    with pytest.raises(ConfigError, match="prices are in USD, the policy counts in EUR"):
+        HybridLLM.from_config(config)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(
@@ -51,6 +76,19 @@ def test_a_whole_configuration_is_read(tmp_path):
         ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1'}}\n", "needs `tls`"),
         ("version: 1\nbackends: {c: {kind: grpc, target: nowhere, tls: {ca: a, cert: b, key: c}}}\n", "HOST:PORT"),
         ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1', tls: {ca: a, cert: b}}}\n", "`key` is missing"),
+        ("version: 1\nbackends: {edge: {kind: onnx, price: 3}}\n", "`price` is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx, price: {input_per_1k: 1}}}\n", "`output_per_1k` is missing"),
+        ("version: 1\nbackends: {edge: {kind: onnx, price: {input_per_k: 1}}}\n", "did you mean `input_per_1k`?"),
+        (f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE.replace('1.5', '-1')}}}}}\n", "number from 0"),
+        (f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE.replace('USD', 'usd')}}}}}\n", "three capital"),
+        (f"version: 1\nbackends: {{edge: {{kind: onnx, price_per_1k_tokens: 1, price: {PRICE}}}}}\n", "not both"),
+        (
+            f"version: 1\nbackends: {{a: {{kind: onnx, price: {PRICE}}},\n"
+            f"  b: {{kind: onnx, price: {PRICE.replace('USD', 'EUR')}}}}}\n",
+            "prices are in USD and in EUR",
+        ),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {path: x}\n", "`path` is not a key"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {}\n", "`file` is missing"),
         ("version: 1\nbackends: {edge: {kind: onnx}, edge: {kind: onnx}}\n", "there twice"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: pii}\n", "a list of names"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {deadline: soon}\n", "`deadline` is a number"),

@@ -1,0 +1,229 @@
+"""Holds a tenant to its budget: what the signals say of it, who is left out for it, and what each attempt pays.
+
+A backend with a price is asked only when its highest price could be reserved first; where the ledger cannot be read or
+written, backends with a price are left out and those without are not touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeVar
+
+from hybrid_llm.policies.schema import Objectives
+from hybrid_llm.router.errors import (
+    AuthenticationFailed,
+    BackendOverloaded,
+    BackendUnavailable,
+    ConfigError,
+    PermissionDenied,
+    ProtocolMismatch,
+    QuotaExceeded,
+    RequestRejected,
+)
+from hybrid_llm.router.prices import UNIT, Price, currency_of, priced
+from hybrid_llm.router.signals import BudgetSignals, Signals
+from hybrid_llm.router.spend import Balance, Ledger, LedgerBusy, LedgerError, MemoryLedger, Reservation
+from hybrid_llm.router.types import Chunk, Request, Usage
+
+__all__ = ["Order", "Spending"]
+
+_log = logging.getLogger("hybrid_llm.spend")
+_T = TypeVar("_T")
+_NOT_TAKEN: Final = (
+    AuthenticationFailed,
+    BackendOverloaded,
+    BackendUnavailable,
+    PermissionDenied,
+    ProtocolMismatch,
+    QuotaExceeded,
+    RequestRejected,
+)
+"""Before a first token these say that the backend has not worked on the request; whatever else is paid."""
+_PATIENCE_S: Final = 1.0
+_TEMPLATE_TOKENS: Final = 16
+"""What a chat template may add to a prompt that was counted without it."""
+_MOST_RATIO: Final = 8.0
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One attempt, as far as its price depends on it."""
+
+    backend: str
+    tenant: str | None
+    prompt_tokens: int
+    max_tokens: int
+
+
+class Spending:
+    """The prices of a client's backends and the ledger that its requests are booked in."""
+
+    def __init__(self, prices: Mapping[str, float | Price], ledger: Ledger | None = None) -> None:
+        """Raises ConfigError where prices are in several currencies."""
+        self._prices = priced(prices)
+        self.currency = currency_of(self._prices)
+        self._ledger = ledger or MemoryLedger(self.currency)
+        self._ratios = dict.fromkeys(self._prices, 1.0)
+
+    def check(self, objectives: Objectives) -> None:
+        """Raise ConfigError where the policy counts in another currency than the prices."""
+        if self._foreign(objectives):
+            raise ConfigError(self._foreign(objectives))
+
+    def cost_per_1k(self, backend: str, request: Request) -> float:
+        """The price per 1,000 tokens of *request*, prompt and answer together; 0 where it costs nothing."""
+        price = self._prices.get(backend)
+        return price.per_1k(request.prompt_tokens, request.max_tokens) if price is not None else 0.0
+
+    def seen(self, signals: Signals, request: Request, objectives: Objectives) -> Signals:
+        """*signals* with the budget of the request's tenant; whom it cannot pay is not ready, with the reason."""
+        if not self._prices:
+            left = objectives.budget
+            return signals if left is None else replace(signals, budget=BudgetSignals(left=left))
+        try:
+            balance = self._ledger.balance(request.tenant or "")
+        except LedgerError as error:
+            return self._without_priced(signals, objectives, f"its price cannot be booked: {error}")
+        if problem := self._foreign(objectives):
+            return self._without_priced(signals, objectives, problem)
+        return self._within(signals, request, objectives, balance)
+
+    def _within(self, signals: Signals, request: Request, objectives: Objectives, balance: Balance) -> Signals:
+        spent, budget = balance.total / UNIT, objectives.budget
+        if budget is None:
+            return replace(signals, budget=BudgetSignals(spent=spent))
+        seen = BudgetSignals(spent=spent, left=max(0.0, budget - spent))
+        states = dict(signals.backends)
+        for name in self._prices.keys() & states.keys():
+            needed = self._highest(_order(name, request))
+            if states[name].ready and balance.total + needed > _units(budget):
+                reason = _too_dear(spent, needed / UNIT, budget, objectives.currency or self.currency)
+                states[name] = replace(states[name], ready=False, reason=reason)
+        return replace(signals, budget=seen, backends=states)
+
+    def _without_priced(self, signals: Signals, objectives: Objectives, reason: str) -> Signals:
+        states = {
+            name: replace(state, ready=False, reason=reason) if name in self._prices else state
+            for name, state in signals.backends.items()
+        }
+        budget = objectives.budget
+        unknown = BudgetSignals(spent=budget or 0.0, left=None if budget is None else 0.0)
+        return replace(signals, budget=unknown, backends=states)
+
+    def _foreign(self, objectives: Objectives) -> str:
+        ours, theirs = self.currency, objectives.currency
+        if not ours or not theirs or ours == theirs:
+            return ""
+        return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
+
+    def charged(
+        self, chunks: AsyncGenerator[Chunk, None], order: Order, objectives: Objectives, sleep: Sleep
+    ) -> AsyncGenerator[Chunk, None]:
+        """*chunks*, paid for; a backend without a price passes its own through."""
+        return self._charged(chunks, order, objectives, sleep) if order.backend in self._prices else chunks
+
+    async def _charged(
+        self, chunks: AsyncGenerator[Chunk, None], order: Order, objectives: Objectives, sleep: Sleep
+    ) -> AsyncGenerator[Chunk, None]:
+        """Reserve before the first piece, settle after the last, however it ends.
+
+        Raises:
+            QuotaExceeded: the budget does not allow it, or it cannot be booked; the backend was not asked.
+        """
+        reservation = await self._reserve(order, objectives, sleep)
+        tokens, usage, taken = 0, None, True
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    tokens, usage = tokens + chunk.tokens, chunk.usage or usage
+                    yield chunk
+        except _NOT_TAKEN:
+            taken = tokens > 0
+            raise
+        finally:
+            amount = self._actual(order, usage, tokens) if taken else None
+            await self._settle(reservation, amount, order.backend, sleep)
+
+    async def _reserve(self, order: Order, objectives: Objectives, sleep: Sleep) -> Reservation:
+        needed, budget = self._highest(order), objectives.budget
+        work = partial(self._ledger.reserve, order.tenant or "", needed, None if budget is None else _units(budget))
+        try:
+            reservation = await _patiently(work, sleep)
+        except LedgerError as error:
+            raise QuotaExceeded(f"its price cannot be booked: {error}", backend=order.backend) from None
+        if reservation is None:
+            message = f"the budget of {budget:g} a day does not allow another {needed / UNIT:.4g}"
+            raise QuotaExceeded(message, backend=order.backend)
+        return reservation
+
+    async def _settle(self, reservation: Reservation, amount: int | None, backend: str, sleep: Sleep) -> None:
+        ledger = self._ledger
+        work = partial(ledger.release, reservation) if amount is None else partial(ledger.settle, reservation, amount)
+        try:
+            await _patiently(work, sleep)
+        except LedgerError as error:
+            # The highest price stays reserved until the day is over: too much rather than too little.
+            _log.warning("what %s cost could not be booked and stays reserved: %s", backend, error)
+
+    def _highest(self, order: Order) -> int:
+        prompt = math.ceil(order.prompt_tokens * self._ratios[order.backend]) + _TEMPLATE_TOKENS
+        return self._prices[order.backend].cost(prompt, order.max_tokens)
+
+    def _actual(self, order: Order, usage: Usage | None, tokens: int) -> int:
+        """The price of what was read and written, as the backend counted it, else as it was counted here."""
+        price = self._prices[order.backend]
+        if usage is None:
+            return price.cost(order.prompt_tokens, tokens)
+        self._learn_ratio(order, usage)
+        return price.cost(usage.prompt_tokens, usage.completion_tokens)
+
+    def _learn_ratio(self, order: Order, usage: Usage) -> None:
+        """A backend whose tokenizer counts more than ours gets larger reservations."""
+        more = (usage.prompt_tokens - _TEMPLATE_TOKENS) / max(1, order.prompt_tokens)
+        if more > self._ratios[order.backend]:
+            self._ratios[order.backend] = min(_MOST_RATIO, more)
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+
+async def _patiently(work: Callable[[], _T], sleep: Sleep) -> _T:
+    """Call *work* again while another process is writing, for a second at most."""
+    pause, waited = 0.001, 0.0
+    while True:
+        try:
+            return work()
+        except LedgerBusy:
+            if waited >= _PATIENCE_S:
+                raise
+        await sleep(pause)
+        waited, pause = waited + pause, min(0.05, 2.0 * pause)
+
+
+def _order(backend: str, request: Request) -> Order:
+    return Order(
+        backend=backend,
+        tenant=request.tenant,
+        prompt_tokens=request.prompt_tokens,
+        max_tokens=request.max_tokens,
+    )
+
+
+def _units(budget: float) -> int:
+    return round(budget * UNIT)
+
+
+def _too_dear(spent: float, needed: float, budget: float, currency: str) -> str:
+    unit = f" {currency}" if currency else ""
+    return (
+        f"the budget of {budget:g}{unit} a day does not allow it: {spent:.4g}{unit} are spent today, "
+        f"and this request may cost {needed:.4g}{unit}"
+    )

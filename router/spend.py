@@ -1,0 +1,169 @@
+"""What each tenant has spent on each day (UTC), and what requests in flight may still spend. It knows no prices.
+
+A request reserves its highest price before it starts and settles for what it cost when it is over. `Ledger` is the
+Protocol; `MemoryLedger` forgets with the process, `spend_file.FileLedger` is shared by the processes of a machine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ["Balance", "Entry", "Ledger", "LedgerBusy", "LedgerError", "MemoryLedger", "Reservation", "day_of"]
+
+
+class LedgerError(Exception):
+    """The ledger cannot be read or written; the message says why, for people."""
+
+
+class LedgerBusy(LedgerError):
+    """Another process is writing; the same call may work in a moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """One tenant's *day*, in billionths of the currency."""
+
+    day: str
+    spent: int = 0
+    reserved: int = 0
+
+    @property
+    def total(self) -> int:
+        """Spent, with the requests in flight at their highest price."""
+        return self.spent + self.reserved
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What a request in flight holds: *amount*, in billionths, on the *day* on which it began."""
+
+    day: str
+    tenant: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the ledger."""
+
+    day: str
+    tenant: str
+    currency: str
+    spent: int
+    reserved: int
+    requests: int
+
+
+class Ledger(Protocol):
+    """Books amounts; every call is atomic, from any thread, and may raise `LedgerError`, or `LedgerBusy` to try again.
+
+    The day never goes back: where a clock does, what follows is booked on the latest day that was seen.
+    """
+
+    def balance(self, tenant: str) -> Balance:
+        """What *tenant* has spent and reserved today."""
+        ...
+
+    def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
+        """Reserve *amount*; None where spent and reserved would then pass *budget*, which None never does."""
+        ...
+
+    def settle(self, reservation: Reservation, amount: int) -> None:
+        """Turn a reservation into *amount* spent. Once for each reservation."""
+        ...
+
+    def release(self, reservation: Reservation) -> None:
+        """Give a reservation back: the request was not taken."""
+        ...
+
+    def entries(self) -> list[Entry]:
+        """All lines, the latest day first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...
+
+
+@dataclass(slots=True)
+class _Line:
+    spent: int = 0
+    reserved: int = 0
+    requests: int = 0
+
+
+class MemoryLedger:
+    """A ledger of this process. *clock* gives seconds since 1970."""
+
+    def __init__(self, currency: str = "", clock: Callable[[], float] = time.time) -> None:
+        self._currency = currency
+        self._clock = clock
+        self._day = ""
+        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lock = threading.Lock()
+
+    def balance(self, tenant: str) -> Balance:
+        """What *tenant* has spent and reserved today."""
+        with self._lock:
+            day = self._today()
+            line = self._lines.get((day, tenant)) or _Line()
+            return Balance(day=day, spent=line.spent, reserved=line.reserved)
+
+    def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
+        """Reserve *amount*, unless that would pass *budget*."""
+        with self._lock:
+            day = self._today()
+            line = self._lines.setdefault((day, tenant), _Line())
+            if budget is not None and line.spent + line.reserved + amount > budget:
+                return None
+            line.reserved += amount
+            return Reservation(day=day, tenant=tenant, amount=amount)
+
+    def settle(self, reservation: Reservation, amount: int) -> None:
+        """Turn a reservation into *amount* spent."""
+        self._close(reservation, amount, 1)
+
+    def release(self, reservation: Reservation) -> None:
+        """Give a reservation back."""
+        self._close(reservation, 0, 0)
+
+    def _close(self, reservation: Reservation, amount: int, requests: int) -> None:
+        with self._lock:
+            line = self._lines.setdefault((reservation.day, reservation.tenant), _Line())
+            line.reserved -= reservation.amount
+            line.spent += amount
+            line.requests += requests
+
+    def _today(self) -> str:
+        self._day = max(self._day, day_of(self._clock()))
+        return self._day
+
+    def entries(self) -> list[Entry]:
+        """All lines, the latest day first."""
+        with self._lock:
+            lines = sorted(self._lines.items())
+        lines.sort(key=lambda item: item[0][0], reverse=True)
+        return [
+            Entry(
+                day=day,
+                tenant=tenant,
+                currency=self._currency,
+                spent=line.spent,
+                reserved=line.reserved,
+                requests=line.requests,
+            )
+            for (day, tenant), line in lines
+        ]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def day_of(seconds: float) -> str:
+    """The day in UTC of an instant, as `2026-11-25`: texts that sort as days do."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

@@ -1,0 +1,147 @@
+"""The ledger in a file, shared by the processes of a machine: SQLite in WAL mode, a short transaction for each booking.
+
+No call waits for another process: it raises `LedgerBusy`, and the caller decides how to wait, so that an event loop is
+never blocked. A process that dies leaves what it had reserved reserved until the day is over: too much rather than too
+little. A power cut may take the last bookings with it (`synchronous=NORMAL`); a crash does not.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.spend import Balance, Entry, LedgerBusy, LedgerError, Reservation, day_of
+
+__all__ = ["FileLedger"]
+
+_VERSION: Final = 1
+_APPLICATION: Final = 0x68796C6D  # "hylm", so that another program's file is not taken for a ledger
+_OPENING_S: Final = 5.0
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS spend (
+  day TEXT NOT NULL, tenant TEXT NOT NULL, currency TEXT NOT NULL,
+  spent INTEGER NOT NULL DEFAULT 0, reserved INTEGER NOT NULL DEFAULT 0, requests INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (day, tenant, currency)) WITHOUT ROWID
+"""
+_LATEST: Final = "SELECT day FROM spend ORDER BY day DESC LIMIT 1"
+_LINE: Final = "SELECT spent, reserved FROM spend WHERE day = ? AND tenant = ? AND currency = ?"
+_ADD: Final = """
+INSERT INTO spend (day, tenant, currency, spent, reserved, requests) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET spent = spent + excluded.spent, reserved = reserved + excluded.reserved,
+  requests = requests + excluded.requests
+"""
+_ALL: Final = "SELECT day, tenant, currency, spent, reserved, requests FROM spend ORDER BY day DESC, tenant, currency"
+
+
+class FileLedger:
+    """A ledger in the file *path*, which is made where it is not there. *clock* gives seconds since 1970.
+
+    Raises:
+        ConfigError: the file cannot be opened, or is something else.
+    """
+
+    def __init__(self, path: Path, currency: str = "", clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._currency = currency
+        self._clock = clock
+        self._lock = threading.Lock()
+        try:
+            self._db = sqlite3.connect(path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None)
+            self._prepare()
+        except sqlite3.Error as error:
+            message = f"{path}: the spend ledger cannot be opened: {error}"
+            raise ConfigError(message, path=str(path)) from None
+
+    def _prepare(self) -> None:
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if (application, version) != (_APPLICATION, _VERSION) and (application or version or tables):
+            self._db.close()
+            message = f"{self._path} is not a spend ledger of this version: name another file under `spend`"
+            raise ConfigError(message, path=str(self._path))
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(_TABLE)
+        self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
+        self._db.execute(f"PRAGMA user_version = {_VERSION}")
+        self._db.execute("PRAGMA busy_timeout = 0")
+
+    def balance(self, tenant: str) -> Balance:
+        """What *tenant* has spent and reserved today."""
+        with self._transaction("DEFERRED"):
+            return self._read(tenant)
+
+    def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
+        """Reserve *amount*, unless that would pass *budget*."""
+        with self._transaction("IMMEDIATE"):
+            balance = self._read(tenant)
+            if budget is not None and balance.total + amount > budget:
+                return None
+            self._db.execute(_ADD, (balance.day, tenant, self._currency, 0, amount, 0))
+            return Reservation(day=balance.day, tenant=tenant, amount=amount)
+
+    def settle(self, reservation: Reservation, amount: int) -> None:
+        """Turn a reservation into *amount* spent."""
+        self._close(reservation, amount, 1)
+
+    def release(self, reservation: Reservation) -> None:
+        """Give a reservation back."""
+        self._close(reservation, 0, 0)
+
+    def _close(self, reservation: Reservation, amount: int, requests: int) -> None:
+        with self._transaction("IMMEDIATE"):
+            where = (reservation.day, reservation.tenant, self._currency)
+            self._db.execute(_ADD, (*where, amount, -reservation.amount, requests))
+
+    def entries(self) -> list[Entry]:
+        """All lines, the latest day first."""
+        with self._transaction("DEFERRED"):
+            rows = self._db.execute(_ALL).fetchall()
+        return [Entry(day=d, tenant=t, currency=c, spent=s, reserved=r, requests=n) for d, t, c, s, r, n in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._db.close()
+
+    def _read(self, tenant: str) -> Balance:
+        latest = self._db.execute(_LATEST).fetchone()
+        day = max(day_of(self._clock()), latest[0] if latest else "")
+        line = self._db.execute(_LINE, (day, tenant, self._currency)).fetchone()
+        spent, reserved = line or (0, 0)
+        return Balance(day=day, spent=spent, reserved=reserved)
+
+    @contextmanager
+    def _transaction(self, kind: str) -> Iterator[None]:
+        """All or nothing; sqlite's errors become the ledger's."""
+        with self._lock:
+            try:
+                self._db.execute(f"BEGIN {kind}")
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise _translated(error) from None
+            finally:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        """What was not committed is taken back; on a full disk SQLite has done so already."""
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except sqlite3.Error:
+            return
+
+
+def _translated(error: sqlite3.Error) -> LedgerError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return LedgerBusy("another process is writing to it")
+    return LedgerError(str(error))
