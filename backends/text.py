@@ -7,7 +7,7 @@ characters and never as the token, so a message cannot begin a turn that nobody 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _MARKERS = range(0x10FFFD, 0xF0000, -1)
 """Private-use characters; the first one that the request does not contain becomes its marker."""
+_CONTEXT_TOKENS = 16
+"""Tokens of a prompt that a decoder looks back at where an answer goes on."""
 _LONG_TEXT = 4096
 """Characters from which on encoding must not hold the GIL."""
 
@@ -87,10 +89,12 @@ class ChatTokenizer:
     def render(self, request: Request) -> str:
         """Return the prompt as text, as transformers' `apply_chat_template` with a generation prompt does.
 
+        Behind it stands what there is of the answer, where one is to be continued.
+
         Raises:
             InvalidRequest: the template refuses the conversation, or a role is none of the four.
         """
-        return self._render(_messages(request), _tools(request))
+        return self._render(_messages(request), _tools(request)) + request.answer_prefix
 
     def encode(self, request: Request) -> list[int]:
         """Return the prompt as token ids; names of control tokens inside messages become plain text.
@@ -99,9 +103,9 @@ class ChatTokenizer:
             InvalidRequest: the template refuses the conversation, or its text cannot be told from control tokens.
         """
         messages, tools = _messages(request), _tools(request)
-        typed = [message["content"] for message in messages] + list(_strings(tools))
+        typed = [message["content"] for message in messages] + list(_strings(tools)) + [request.answer_prefix]
         if not any(map(self._guard.touches, typed)):
-            text = self._render(messages, tools)
+            text = self._render(messages, tools) + request.answer_prefix
             ids = _ids(self._tokenizer, text)
             if self._guard.count(text) == sum(map(self._control_values.__contains__, ids)):
                 return ids
@@ -109,7 +113,8 @@ class ChatTokenizer:
         mark = partial(self._guard.mark, marker=marker)
         for message in messages:
             message["content"] = mark(message["content"])
-        return list(self._encode_marked(self._render(messages, _map_strings(mark, tools)), marker))
+        text = self._render(messages, _map_strings(mark, tools)) + mark(request.answer_prefix)
+        return list(self._encode_marked(text, marker))
 
     def least_tokens(self, request: Request) -> int:
         """A number of tokens that the prompt surely has, from its length alone; 0 where nothing is sure."""
@@ -117,9 +122,10 @@ class ChatTokenizer:
             return 0
         return sum(len(message.content.strip()) for message in request.messages) // self._longest
 
-    def text_stream(self, stop: tuple[str, ...] = ()) -> TextStream:
-        """Return a new decoder of one answer, that ends at the first of *stop*."""
-        return TextStream(self._tokenizer, stop)
+    def text_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> TextStream:
+        """Return a new decoder of the answer to *request*, whose prompt is *prompt_ids*; it ends at a stop text."""
+        behind = prompt_ids[-_CONTEXT_TOKENS:] if request.answer_prefix else ()
+        return TextStream(self._tokenizer, request.sampling.stop, behind)
 
     @cached_property
     def _control_values(self) -> frozenset[int]:
@@ -160,13 +166,14 @@ class ChatTokenizer:
 class TextStream:
     """Turns the tokens of one answer into text that is final: whole characters, nothing that may begin a stop text."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), behind: Sequence[int] = ()) -> None:
+        """*behind*: the tokens that the answer goes on from; some decoders take a blank off the first token."""
         from tokenizers.decoders import DecodeStream
 
         self._tokenizer = tokenizer
-        self._decode = DecodeStream(skip_special_tokens=True)
+        self._decode = DecodeStream(ids=list(behind), skip_special_tokens=True)
         self._stop = tuple(text for text in stop if text)
-        self._released: list[int] = []
+        self._released: list[int] = list(behind)
         self._waiting: list[int] = []
         self._held = ""
         self._stopped = False

@@ -88,6 +88,7 @@ class Attempts:
     _calls: Counter[str] = field(default_factory=Counter)
     _parts: list[str] = field(default_factory=list)
     _tokens: int = 0
+    _held: int = 0
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the first backend that answers, and of those that continue it.
@@ -105,8 +106,7 @@ class Attempts:
                 try:
                     chunk = self._opening(lane)
                     while chunk.finish_reason is None:
-                        self._parts.append(chunk.text)
-                        self._tokens += chunk.tokens
+                        self._take(chunk)
                         yield chunk
                         self._check_deadline()
                         chunk = await lane.next()
@@ -120,6 +120,14 @@ class Attempts:
             lane = await self._continue(lane.name, broken)
         self._succeeded(lane)
         yield self._completed(chunk)
+
+    def _take(self, chunk: Chunk) -> None:
+        """Note what is given now; a token whose text is held back is given with the text."""
+        self._held += chunk.tokens
+        if chunk.text:
+            self._parts.append(chunk.text)
+            self._tokens += self._held
+            self._held = 0
 
     def _opening(self, lane: Lane) -> Chunk:
         """The lane's first chunk, which the race has waited for."""
@@ -135,6 +143,7 @@ class Attempts:
             lane = await self._settle(lambda: sorted(self._candidates(), key=lambda other: other == name))
         except AllBackendsFailed:
             raise error from None
+        self._held = 0
         self.seams.append(Seam(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
         return lane
 

@@ -313,8 +313,6 @@ def _problem(request: Request) -> tuple[str, str] | None:
 
     if request.tools:
         return "unsupported", "this backend does not call tools"
-    if request.answer_prefix:
-        return "unsupported", "this backend does not continue answers"
     if request.max_tokens < 1:
         return "invalid_argument", "max_tokens must be 1 or more"
     if request.deadline != request.deadline:

@@ -7,11 +7,12 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from hybrid_llm.backends.edge.grammar import Grammar, GrammarCompiler, UnusableSchema
+from hybrid_llm.backends.edge.grammar import Grammar, GrammarCompiler
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.sampling import Sampler
 from hybrid_llm.backends.edge.slots import Ticket
 from hybrid_llm.backends.edge.watchdog import Watchdog
+from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.router.errors import (
     BackendError,
     BackendUnavailable,
@@ -76,6 +77,9 @@ class Run:
         grammar = self._grammar(loaded)
         self._wait(capacity * loaded.model.kv_bytes_per_token)
         sampler = Sampler(self._request.sampling, prompt, loaded.model.layout.vocab_size)
+        if grammar is not None and grammar.complete:  # only the end of the answer was cut off
+            yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
+            return
         sequence = self._sequence = loaded.model.sequence(capacity)
         with self._watchdog.alarm(self._request.expires, self._expire):
             yield from self._decode(loaded.model, sequence, prompt, sampler, grammar)
@@ -83,7 +87,7 @@ class Run:
     def _decode(
         self, model: EdgeModel, sequence: EdgeSequence, prompt: list[int], sampler: Sampler, grammar: Grammar | None
     ) -> Generator[Chunk, None, None]:
-        text = model.tokenizer.text_stream(self._request.sampling.stop)
+        text = model.tokenizer.text_stream(self._request, prompt)
         eos_ids, limit = model.tokenizer.eos_ids, self._request.max_tokens
         pending, count = prompt, 0
         while True:
@@ -122,7 +126,7 @@ class Run:
         if self._request.output_schema is None:
             return None
         try:
-            return loaded.grammars.compile(self._request.output_schema)
+            return loaded.grammars.compile(self._request.output_schema, self._request.answer_prefix)
         except UnusableSchema as error:
             raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
 
@@ -186,8 +190,8 @@ class Run:
             usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count),
             timings=Timings(
                 queue_ms=1e3 * self._queued,
-                ttft_ms=1e3 * (self._first - self.begun),
-                tpot_ms=1e3 * (now - self._first) / max(1, count - 1),
+                ttft_ms=1e3 * ((self._first or now) - self.begun),
+                tpot_ms=1e3 * (now - (self._first or now)) / max(1, count - 1),
                 total_ms=1e3 * (now - self.begun),
             ),
         )

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid_llm.backends.schema import check_schema, new_matcher
+
 if TYPE_CHECKING:
     from llguidance import LLMatcher
     from tokenizers import Tokenizer
 
-__all__ = ["Grammar", "GrammarCompiler", "UnusableSchema"]
-
-
-_COMPACT: Any = {"whitespace_pattern": r"( |\n {0,24})"}
-"""Between the parts of a document: nothing, a blank, or a line break with indentation. Free whitespace would let a
-small model fill its answer with it."""
-
-
-class UnusableSchema(ValueError):
-    """The output schema is no JSON, or more than the compiler does. *reason* is as in `RequestRejected`."""
-
-    def __init__(self, message: str, *, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+__all__ = ["Grammar", "GrammarCompiler"]
 
 
 class GrammarCompiler:
@@ -37,26 +25,14 @@ class GrammarCompiler:
         self._prepared: Any = None
         self._lock = Lock()
 
-    def compile(self, schema: str) -> Grammar:
-        """Return a fresh matcher for one answer.
+    def compile(self, schema: str, prefix: str = "") -> Grammar:
+        """Return a fresh matcher for one answer that begins with *prefix*.
 
         Raises:
-            UnusableSchema: the schema cannot be used; its text is not quoted.
+            UnusableSchema: the schema cannot be used, or *prefix* does not follow it; no text is quoted.
         """
-        from llguidance import LLMatcher
-
-        try:
-            parsed = json.loads(schema)
-        except ValueError:
-            raise UnusableSchema("output_schema is not JSON", reason="invalid_argument") from None
-        if not isinstance(parsed, dict):
-            raise UnusableSchema("output_schema must be a JSON object", reason="invalid_argument")
-        matcher = LLMatcher(
-            self._ll_tokenizer(), LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT), log_level=0
-        )
-        if matcher.is_error():
-            raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported")
-        return Grammar(matcher, self._vocab_size)
+        check_schema(schema)
+        return Grammar(new_matcher(self._ll_tokenizer(), schema, prefix), self._vocab_size)
 
     def _ll_tokenizer(self) -> Any:
         from llguidance import LLTokenizer

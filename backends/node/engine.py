@@ -72,6 +72,8 @@ class EngineRequest:
     """`time.monotonic()` of this machine at which the request is given up."""
     output_schema: str | None = field(default=None, repr=False)
     """JSON Schema, as JSON text, that the answer must follow; rejected by an engine that cannot."""
+    answer_prefix: str = field(default="", repr=False)
+    """The beginning of a document that follows the schema, where the prompt ends with one: the answer goes on there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

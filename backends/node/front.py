@@ -129,7 +129,7 @@ class Front(HybridLLMServicer):
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
         prompt = await self._prompts.encode(request, context_window=info.context_window)
         call.prompt_tokens = len(prompt)
-        text = self._tokenizer.text_stream(request.sampling.stop)
+        text = self._tokenizer.text_stream(request, prompt)
         call.answer = answer = Answer(self._order(request, prompt), text, started=call.started)
         async with aclosing(answer.pieces(self._engine)) as pieces:
             async for piece in pieces:
@@ -147,6 +147,7 @@ class Front(HybridLLMServicer):
             eos_ids=self._tokenizer.eos_ids,
             expires=request.expires,
             output_schema=request.output_schema,
+            answer_prefix=request.answer_prefix if request.output_schema is not None else "",
         )
 
     def _ready(self) -> EngineInfo:

@@ -125,11 +125,12 @@ def _write_request(message: EngineRequest) -> list[Any]:
         list(message.eos_ids),
         message.expires,
         message.output_schema,
+        message.answer_prefix,
     ]
 
 
 def _read_request(fields: list[Any]) -> EngineRequest:
-    request_id, prompt_ids, max_tokens, sampling, eos_ids, expires, output_schema = fields
+    request_id, prompt_ids, max_tokens, sampling, eos_ids, expires, output_schema, answer_prefix = fields
     return EngineRequest(
         request_id=request_id,
         prompt_ids=tuple(prompt_ids),
@@ -138,6 +139,7 @@ def _read_request(fields: list[Any]) -> EngineRequest:
         eos_ids=frozenset(eos_ids),
         expires=expires,
         output_schema=output_schema,
+        answer_prefix=answer_prefix,
     )
 
 

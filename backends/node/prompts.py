@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from hybrid_llm.backends.node.answer import TokensToText
@@ -29,8 +30,8 @@ class Tokenizer(Protocol):
         """Return the prompt as token ids; raises `InvalidRequest`."""
         ...
 
-    def text_stream(self, stop: tuple[str, ...] = ()) -> TokensToText:
-        """Return a new decoder of one answer."""
+    def text_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> TokensToText:
+        """Return a new decoder of the answer to *request*, whose prompt is *prompt_ids*."""
         ...
 
 

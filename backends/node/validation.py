@@ -39,8 +39,6 @@ def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
         raise RequestRejected(fault, backend=NODE, reason="invalid_argument")
     if message.tools:
         raise RequestRejected("this node does not take tools", backend=NODE, reason="unsupported")
-    if message.answer_prefix:
-        raise RequestRejected("this node does not continue answers", backend=NODE, reason="unsupported")
     return request_from_wire(message, deadline=deadline)
 
 

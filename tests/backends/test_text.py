@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hybrid_llm.backends.prepare.shapes import synthetic_tokenizer
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.router.errors import ConfigError, InvalidRequest
-from hybrid_llm.router.types import Message, Request, Tool
+from hybrid_llm.router.types import Message, Request, Sampling, Tool
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n{{ message.content | trim }}<|end|>\n"
@@ -172,8 +172,12 @@ def test_an_unknown_folder_is_a_config_error():
         ChatTokenizer.load(Path("/nowhere"))
 
 
+def _asks(stop: tuple[str, ...], prefix: str = "") -> Request:
+    return Request(messages=(Message(role="user", content="x"),), sampling=Sampling(stop=stop), answer_prefix=prefix)
+
+
 def _stream(ids, stop):
-    stream = CHAT.text_stream(stop)
+    stream = CHAT.text_stream(_asks(stop))
     parts = [stream.push(token_id) for token_id in ids]
     return "".join(parts) + stream.flush(), stream.stopped
 
@@ -208,9 +212,27 @@ def test_any_ids_even_broken_characters_stream_to_what_the_tokenizer_decodes(ids
 @given(ids=st.lists(st.integers(5, 1023), max_size=25), stop=STOPS)
 @settings(max_examples=200, deadline=None)
 def test_nothing_that_may_begin_a_stop_text_is_released_early(ids, stop):
-    stream, released = CHAT.text_stream(stop), ""
+    stream, released = CHAT.text_stream(_asks(stop)), ""
     for token_id in ids:
         released += stream.push(token_id)
         assert not any(s in released for s in stop)
         assert not released.endswith("\ufffd") or TOKENIZER.decode(ids).count("\ufffd")
     assert not any(released.endswith(s[:n]) for s in stop for n in range(1, len(s)) if not stream.stopped)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), cut=st.integers(0, 20))
+@settings(max_examples=200, deadline=None)
+def test_an_answer_that_goes_on_behind_a_prefix_decodes_to_the_rest_and_nothing_is_lost_at_the_seam(text, cut):
+    prefix, rest = text[:cut], text[cut:]
+    request = _asks((), prefix)
+    prompt = CHAT.encode(request)
+    assert TOKENIZER.decode(prompt, skip_special_tokens=False).endswith(prefix) or not prefix.isascii()
+    stream = CHAT.text_stream(request, prompt)
+    parts = [stream.push(token_id) for token_id in TOKENIZER.encode(rest, add_special_tokens=False).ids]
+    whole = TOKENIZER.decode(TOKENIZER.encode(rest, add_special_tokens=False).ids)
+    assert "".join(parts) + stream.flush() == whole
+
+
+def test_a_control_token_inside_the_given_answer_stays_text():
+    ids = CHAT.encode(ask("x", answer_prefix="so <|end|> says"))
+    assert ids.count(3) == CHAT.encode(ask("x")).count(3)

@@ -7,15 +7,12 @@ from typing import Any, Protocol
 
 import torch
 
-__all__ = ["Constraint", "GrammarFactory", "SchemaError", "SchemaMatcher"]
+from hybrid_llm.backends.node.engine import EngineRequest
+from hybrid_llm.backends.schema import check_schema, new_matcher
+
+__all__ = ["Constraint", "GrammarFactory", "SchemaMatcher"]
 
 _BITS = 32
-_WHITESPACE = " ?"
-"""Between JSON tokens: at most one space, or an answer could go on with blanks to its last token."""
-
-
-class SchemaError(ValueError):
-    """The schema is no schema, or asks for what cannot be enforced. Its text is not in the message."""
 
 
 class Constraint(Protocol):
@@ -43,21 +40,16 @@ class GrammarFactory:
         self._vocab_size = vocab_size
         self._tokenizers: dict[frozenset[int], Any] = {}
 
-    def compile(self, schema: str, eos_ids: frozenset[int]) -> Constraint:
-        """A matcher for one answer.
+    def compile(self, request: EngineRequest) -> Constraint | None:
+        """A matcher for one answer; None where the request has no schema.
 
         Raises:
-            SchemaError: the schema is refused.
+            UnusableSchema: the schema is refused, or what there is of the answer does not follow it.
         """
-        from llguidance import LLMatcher
-
-        try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _WHITESPACE})
-            matcher = LLMatcher(self._tokenizer(eos_ids), grammar, log_level=0)
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise SchemaError("unsupported: the output schema is not valid JSON Schema") from error
-        if matcher.is_error():
-            raise SchemaError("unsupported: the output schema cannot be enforced")
+        if request.output_schema is None:
+            return None
+        check_schema(request.output_schema)
+        matcher = new_matcher(self._tokenizer(request.eos_ids), request.output_schema, request.answer_prefix)
         return SchemaMatcher(matcher, vocab_size=self._vocab_size)
 
     def _tokenizer(self, eos_ids: frozenset[int]) -> Any:

@@ -15,10 +15,11 @@ import torch
 
 from hybrid_llm.backends.node.engine import EngineFault, EngineInfo, EngineLoad, EngineOutput, EngineRequest, FaultCode
 from hybrid_llm.backends.node.engines.checks import objection
-from hybrid_llm.backends.node.engines.grammar import Constraint, GrammarFactory, SchemaError
+from hybrid_llm.backends.node.engines.grammar import GrammarFactory
 from hybrid_llm.backends.node.engines.sampler import Sampler
 from hybrid_llm.backends.node.engines.scheduler import Scheduler
 from hybrid_llm.backends.node.engines.sequence import Segment, Sequence
+from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.router.types import FinishReason
 
 __all__ = ["LoopEngine", "Runner"]
@@ -134,18 +135,16 @@ class LoopEngine:
 
     def _enqueue(self, request: EngineRequest) -> None:
         try:
-            constraint = self._constraint(request)
-        except SchemaError as error:
+            constraint = self._grammars.compile(request) if self._grammars is not None else None
+        except UnusableSchema as error:
             return self._refuse(request, "rejected", str(error))
+        if constraint is not None and constraint.done:  # only the end of the answer was cut off
+            self._refused.append(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.STOP))
+            return None
         ids = request.prompt_ids
         sampler = Sampler(request.sampling, vocab_size=self._info.vocab_size, prompt_ids=ids, constraint=constraint)
         self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
         return None
-
-    def _constraint(self, request: EngineRequest) -> Constraint | None:
-        if request.output_schema is None or self._grammars is None:
-            return None
-        return self._grammars.compile(request.output_schema, request.eos_ids)
 
     def _expire(self, now: float) -> list[EngineOutput]:
         late = self._scheduler.expired(now)
