@@ -15,6 +15,9 @@ from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Genera
 
 __all__ = ["Answer", "Over", "Run"]
 
+Parse = Callable[[str], object] | None
+"""Makes an object of an answer that follows a schema."""
+
 Over = Callable[[Generation | None], None]
 """Told once when an answer that began is over: the whole of it, or None where it is not complete."""
 
@@ -55,11 +58,12 @@ class Run(Protocol):
 class Answer:
     """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
 
-    def __init__(self, run: Run, signals: Signals, *, hooks: Iterable[Hook], over: Over) -> None:
+    def __init__(self, run: Run, signals: Signals, *, hooks: Iterable[Hook], over: Over, parse: Parse) -> None:
         self._run = run
         self._signals = signals
         self._hooks = hooks
         self._over = over
+        self._parse = parse
         self._parts: list[str] = []
         self._tokens = 0
         self._first_at = 0.0
@@ -144,6 +148,7 @@ class Answer:
             decision=self.decision,
             request_id=self.facts.request_id,
             seams=tuple(self._run.seams),
+            parse=self._parse,
             cached=isinstance(self._run, Replay),
         )
 

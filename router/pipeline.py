@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from hybrid_llm.backends.base import Backend, estimate_tokens
 from hybrid_llm.policies import Policy, Resilience
-from hybrid_llm.router.answer import Answer
+from hybrid_llm.router.answer import Answer, Parse
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
 from hybrid_llm.router.cache import Cache, CachedAnswer, Replay, is_repeatable
@@ -26,7 +26,7 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.race import OneByOne, Race
 from hybrid_llm.router.recent import RecentTimes
 from hybrid_llm.router.record import DecisionRecorder
-from hybrid_llm.router.request import Defaults, make_request
+from hybrid_llm.router.request import Defaults, make_request, parser_of
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
 from hybrid_llm.router.spend import Ledger
@@ -73,6 +73,7 @@ class Routed:
     signals: Signals
     decision: Decision
     policy: Policy
+    parse: Parse = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,14 @@ class Pipeline:
         facts = Facts.of(assessment.request)
         signals = without(assessment.barred, self.snapshot(facts))
         decision = policy.decide(facts, signals)
-        return Routed(assessment=assessment, facts=facts, signals=signals, decision=decision, policy=policy)
+        return Routed(
+            assessment=assessment,
+            facts=facts,
+            signals=signals,
+            decision=decision,
+            policy=policy,
+            parse=parser_of(options.get("output_schema")),
+        )
 
     def _adopt(self, policy: Policy) -> None:
         if policy is self._configured_for:
@@ -193,10 +201,10 @@ class Pipeline:
         if kept is not None:
             self.release(routed)
             replay = Replay(facts=routed.facts, decision=routed.decision, answer=kept)
-            return Answer(replay, routed.signals, hooks=self._hooks, over=_ignore)
+            return Answer(replay, routed.signals, hooks=self._hooks, over=_ignore, parse=routed.parse)
         attempts = self._attempts(routed, open_stream, sleep, race)
         over = partial(self._over, routed)
-        return Answer(attempts, routed.signals, hooks=self._hooks, over=over)
+        return Answer(attempts, routed.signals, hooks=self._hooks, over=over, parse=routed.parse)
 
     def _tell_nobody(self, routed: Routed) -> None:
         """The hooks learn of a request for which nobody is eligible too."""

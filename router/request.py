@@ -6,14 +6,14 @@ import difflib
 import json
 import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_args
 
 from hybrid_llm.router.errors import InvalidRequest
-from hybrid_llm.router.types import GenerateOptions, Message, Prompt, Request, Role, Sampling, Tool
+from hybrid_llm.router.types import GenerateOptions, Message, OutputSchema, Prompt, Request, Role, Sampling, Tool
 
-__all__ = ["Defaults", "make_request"]
+__all__ = ["Defaults", "make_request", "parser_of"]
 
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
@@ -145,17 +145,30 @@ def _tools(value: Iterable[Tool]) -> tuple[Tool, ...]:
     return tools
 
 
-def _schema(value: Mapping[str, Any] | str | None) -> str | None:
+def _schema(value: OutputSchema | None) -> str | None:
+    """The schema as JSON text; what no backend here could enforce is refused now, by name."""
     if value is None:
         return None
+    from hybrid_llm.backends.schema import UnusableSchema, check_schema
+
     try:
-        schema = json.loads(value) if isinstance(value, str) else value
-        text = json.dumps(schema, separators=(",", ":"))
-    except (TypeError, ValueError):
-        raise InvalidRequest("output_schema: it is not JSON", field="output_schema") from None
-    if not isinstance(schema, Mapping):
-        raise InvalidRequest("output_schema: a JSON Schema is an object", field="output_schema")
+        schema = value.model_json_schema() if isinstance(value, type) else value
+        text = schema if isinstance(schema, str) else json.dumps(schema, separators=(",", ":"))
+        check_schema(text)
+    except UnusableSchema as error:
+        raise InvalidRequest(f"output_schema: {error}".replace(": output_schema", ""), field="output_schema") from None
+    except (AttributeError, TypeError, ValueError):
+        hint = "pass a JSON Schema as a dict or as JSON text, or a pydantic model"
+        raise InvalidRequest(f"output_schema: it is not a schema; {hint}", field="output_schema") from None
     return text
+
+
+def parser_of(value: OutputSchema | None) -> Callable[[str], object] | None:
+    """What makes an object of an answer that follows *value*: the model's own validation, else JSON; None without."""
+    if value is None:
+        return None
+    parse: Callable[[str], object] = value.model_validate_json if isinstance(value, type) else json.loads
+    return parse
 
 
 def _number(value: float, field: str, low: float, high: float) -> float:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, Self, TypedDict, get_args
+from typing import Any, Literal, Protocol, Self, TypedDict, get_args
+
+from hybrid_llm.router.errors import HybridLLMError
 
 __all__ = [
     "Chunk",
@@ -22,6 +24,7 @@ __all__ = [
     "Given",
     "Location",
     "Message",
+    "OutputSchema",
     "Prompt",
     "Request",
     "Role",
@@ -312,12 +315,44 @@ class Generation:
     request_id: str = ""
     seams: tuple[Seam, ...] = ()
     """Where it broke off and another backend, or the same again, went on."""
+    parse: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
     cached: bool = False
     """The answer was kept from an identical request; *backend* gave it then, and nobody was called now."""
+
+    @property
+    def parsed(self) -> object:
+        """The object that an answer with `output_schema` is: an instance of the pydantic model, else what JSON says.
+
+        Raises:
+            HybridLLMError: no schema was given, or the answer was cut off by `max_tokens`.
+            ValueError: a validator of the model refuses what its schema allows.
+        """
+        if self.parse is None or self.finish_reason is FinishReason.LENGTH:
+            why = "no output_schema was given" if self.parse is None else "max_tokens cut it off"
+            raise HybridLLMError(f"the answer is not an object: {why}")
+        return self.parse(self.text)
 
 
 Prompt = str | Message | Sequence[Message | Mapping[str, str]]
 """What `generate` takes: a text, a `Message`, or a conversation in the form of the OpenAI chat API."""
+
+
+class SchemaModel(Protocol):
+    """What a pydantic model's class offers, as far as it is used here."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The model's JSON Schema."""
+        ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: str) -> Any:
+        """An instance of the model."""
+        ...
+
+
+OutputSchema = Mapping[str, Any] | str | type[SchemaModel]
+"""What `output_schema` takes: a JSON Schema as a dict or as JSON text, or a pydantic model."""
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -334,7 +369,7 @@ class GenerateOptions(TypedDict, total=False):
     repetition_penalty: float
     seed: int | None
     stop: str | Sequence[str]
-    output_schema: Mapping[str, Any] | str | None
+    output_schema: OutputSchema | None
     tools: Sequence[Tool]
     session_id: str | None
     tenant: str | None

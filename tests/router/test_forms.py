@@ -14,7 +14,7 @@ from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.clearance import Cleared, require_clearance
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import BackendUnavailable
+from hybrid_llm.router.errors import BackendUnavailable, HybridLLMError
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request, Tool, Usage
 from tests.fakes import FakeBackend
@@ -258,3 +258,28 @@ def test_a_cache_forgets_what_is_old_and_what_was_used_least():
         now[0] = 11.0
         assert not client.generate("a").cached
         assert Message(role="user", content="a") in cloud.requests[-1].messages
+
+
+class Place:
+    """What pydantic's models offer, by hand: the library needs no pydantic."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def model_json_schema(cls) -> dict:
+        return {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
+    @classmethod
+    def model_validate_json(cls, json_data: str):
+        return cls(**json.loads(json_data))
+
+
+def test_an_answer_with_a_schema_is_an_object(edge, cloud):
+    cloud.template = '{{"name": "{}"}}'
+    with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors()) as client:
+        assert client.generate("Ulm", output_schema=Place.model_json_schema()).parsed == {"name": "Ulm"}
+        assert client.generate("Ulm", output_schema=Place).parsed.name == "Ulm"
+        assert json.loads(cloud.requests[-1].output_schema) == Place.model_json_schema()
+        with pytest.raises(HybridLLMError, match="no output_schema"):
+            _ = client.generate("Ulm").parsed

@@ -49,6 +49,10 @@ def make(prompt=SECRET, **options):
         ({"output_schema": "{"}, "output_schema"),
         ({"output_schema": "[]"}, "output_schema"),
         ({"output_schema": {"a": object()}}, "output_schema"),
+        ({"output_schema": {"not": {"type": "string"}}}, "output_schema"),
+        ({"output_schema": {"type": "string", "pattern": "(?=a)b"}}, "output_schema"),
+        ({"output_schema": {"$ref": "#/nowhere"}}, "output_schema"),
+        ({"output_schema": int}, "output_schema"),
         ({"tools": [{"name": "f"}]}, "tools"),
         ({"task": ""}, "task"),
     ],
@@ -130,3 +134,9 @@ def test_any_input_gives_a_request_or_the_one_error_for_it(prompt, options):
         return
     assert request.max_tokens > 0
     assert math.isfinite(request.deadline)
+
+
+def test_a_keyword_that_no_backend_could_enforce_is_refused_by_name_and_nothing_else_of_the_schema_is_told():
+    with pytest.raises(InvalidRequest, match="`uniqueItems`") as caught:
+        make("x", output_schema={"type": "array", "uniqueItems": True, "title": SECRET})
+    assert SECRET not in str(caught.value)
