@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ from hybrid_llm.policies.refusals import refused_name
 from hybrid_llm.policies.runtime import compile_pattern
 from hybrid_llm.policies.schema import FieldSpec, Schema
 from hybrid_llm.policies.source import did_you_mean
-from hybrid_llm.policies.units import article, clash_hint, in_unit_of, may_meet, named, result_type, same
+from hybrid_llm.policies.units import article, clash_hint, in_unit_of, joined, may_meet, named, result_type, same
 
 __all__ = ["Checker", "Report"]
 
@@ -152,7 +153,7 @@ class _Pass:
         odd = next((item for item in items if kinds and not same(item.type, kinds[0])), None)
         if odd is not None:
             self._fault(f"a list holds one type: {kinds[0]} first, and here {named(odd.type)}", odd.start)
-        kind = kinds[0] if kinds and odd is None else UNKNOWN
+        kind = functools.reduce(joined, kinds) if kinds and odd is None else UNKNOWN
         return replace(node, items=items, type=Type("list", item=kind))
 
     def _conditional(self, node: Conditional) -> Node:
@@ -239,8 +240,6 @@ class _Pass:
             hint = "write 100.0 instead of 100, or double(...)" if mixed else clash_hint(left, right)
             self._fault(f"`{node.op}` does not take {named(left)} and {named(right)}", node.at, hint)
             return node
-        if node.op in "/%" and isinstance(node.right, Literal) and kind == INT and node.right.value == 0:
-            self._fault("division by zero", node.right.start)
         return replace(node, type=kind)
 
     def _membership(self, node: Binary) -> Node:

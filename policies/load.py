@@ -9,10 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hybrid_llm.policies.check import Checker
-from hybrid_llm.policies.compile import compile_expression
+from hybrid_llm.policies.constants import check_constants, constant_value, is_constant
 from hybrid_llm.policies.document import Document, RuleDraft, read_document
 from hybrid_llm.policies.guards import check_guards
-from hybrid_llm.policies.nodes import BOOL, Node, fields_of
+from hybrid_llm.policies.nodes import BOOL, Node
 from hybrid_llm.policies.parser import parse
 from hybrid_llm.policies.policy import Policy, Terms
 from hybrid_llm.policies.rules import Rule
@@ -177,16 +177,16 @@ class _Builder:
             report(fault.message, fault.offset, fault.hint)
             return None
         check_guards(typed, self._schema, report)
+        if self._faults.count == before:
+            check_constants(typed, self._schema, report)
         return typed if self._faults.count == before else None
 
     def _constant(self, condition: Node, when: Scalar) -> object:
         """The value of a condition that reads nothing; None of one that does. One that is never true is a fault."""
-        if any(
-            self._schema.fields(field.path[0])[field.path[1]].root != "objectives" for field in fields_of(condition)
-        ):
+        if not is_constant(condition, self._schema):
             return None
         try:
-            value = compile_expression(condition, self._schema)(Request(messages=()), Signals())
+            value = constant_value(condition, self._schema)
         except ArithmeticError as error:
             self._faults.add(f"this always fails: {error}", when.at(condition.start))
             return None

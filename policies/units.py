@@ -15,7 +15,7 @@ from hybrid_llm.policies.nodes import (
     Type,
 )
 
-__all__ = ["article", "clash_hint", "in_unit_of", "may_meet", "named", "result_type", "same"]
+__all__ = ["article", "clash_hint", "in_unit_of", "joined", "may_meet", "named", "result_type", "same"]
 
 _DIVISORS = {
     ("duration", "ms"): 1.0,
@@ -76,6 +76,13 @@ def same(left: Type, right: Type) -> bool:
     if left.item is not None and right.item is not None:
         return same(left.item, right.item)
     return left.kind == right.kind
+
+
+def joined(left: Type, right: Type) -> Type:
+    """The type that says more of two that are the same: `[]` beside `[[1]]` is a list of lists too."""
+    if left.item is not None and right.item is not None:
+        return Type("list", item=joined(left.item, right.item))
+    return right if left.kind == "unknown" else left
 
 
 def clash_hint(left: Type, right: Type) -> str | None:

@@ -26,10 +26,14 @@ _DIHEDRAL: Final = (
     "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
 )  # fmt: skip
 
+_PLAIN: Final = bytes(byte - 48 if 48 <= byte <= 57 else 0 for byte in range(256))
+_DOUBLED: Final = bytes(sum(divmod(2 * plain, 10)) for plain in _PLAIN)
+
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1, Annex B."""
-    total = sum(int(d) for d in digits[-1::-2]) + sum(sum(divmod(2 * int(d), 10)) for d in digits[-2::-2])
+    raw = digits.encode("ascii")
+    total = sum(raw[-1::-2].translate(_PLAIN)) + sum(raw[-2::-2].translate(_DOUBLED))
     return total % 10 == 0 and len(set(digits)) > 1
 
 

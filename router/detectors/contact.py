@@ -121,7 +121,8 @@ _EXTENSION: Final = re.compile("[ex#]")
 def _plausible(candidate: Candidate, fewest: int = 7, most: int = 15) -> bool:
     """As many digits as a number has, and no date, no number of another kind, no piece of a longer one."""
     value = candidate.value
-    digits = "".join(filter(str.isdigit, _EXTENSION.split(value, maxsplit=1)[0]))
+    extension = _EXTENSION.search(value)
+    digits = (candidate._replace(end=candidate.start + extension.start()) if extension else candidate).digits
     if not fewest <= len(digits) <= most or len(set(digits)) == 1:
         return False
     return not (_DATE.match(value) or _OTHERS.fullmatch(value) or _is_piece(candidate))

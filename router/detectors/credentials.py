@@ -95,12 +95,10 @@ _BEHIND: Final = linear(rb"[\x80\x90-\x99\xa1\s:='\"]{0,6}([!-~]{6,64})")
 def _chinese(view: View) -> Iterator[tuple[int, int]]:
     """What stands behind the Chinese words for password, key and token."""
     for word in _CHINESE:
-        at = view.text.find(word)
-        while at >= 0:
+        for at in view.find(word):
             match = _BEHIND.match(view.data, at + len(word))
             if match is not None and any(48 <= byte <= 57 for byte in match.group(1)):
                 yield match.span(1)
-            at = view.text.find(word, at + len(word))
 
 
 _PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")

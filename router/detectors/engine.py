@@ -5,20 +5,33 @@ It does not know what is sensitive; `catalog` does. Time is linear in the length
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from hybrid_llm.router.detectors.base import Detector, Finding
 from hybrid_llm.router.detectors.embedded import embedded
-from hybrid_llm.router.detectors.evidence import Candidate, Pattern
+from hybrid_llm.router.detectors.evidence import Pattern
 from hybrid_llm.router.detectors.views import View, decoded
 
-__all__ = ["PatternDetector", "Spans", "find_all", "scan"]
+__all__ = ["PatternDetector", "Prepared", "Spans", "find_all", "find_with", "scan"]
 
-_DEPTH = 3
+_DEPTH: Final = 3
 """How deep base64 in base64 is followed."""
 
 Spans = Iterable[tuple[int, int]]
+
+
+class Prepared:
+    """A text with its encodings undone and the texts inside it found, once for all detectors that look at it."""
+
+    __slots__ = ("inner", "text", "view")
+
+    def __init__(self, text: str, depth: int = _DEPTH) -> None:
+        self.text = text
+        self.view = decoded(text)
+        runs = embedded(self.view) if depth else ()
+        self.inner = [(run.start, run.end, Prepared(run.text, depth - 1)) for run in runs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,54 +44,60 @@ class PatternDetector:
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield what is found in *text*, in order, without overlaps."""
-        return iter(scan(text, (self,)))
+        return self.find_in(Prepared(text))
 
-    def spans(self, view: View) -> Iterator[tuple[int, int]]:
-        """Yield where in *view* it is found; spans may overlap."""
+    def find_in(self, prepared: Prepared) -> Iterator[Finding]:
+        """As `find`, for a text that several detectors look at."""
+        for start, end in _joined(self._origins(prepared)):
+            yield Finding(kind=self.name, start=start, end=end)
+
+    def _origins(self, prepared: Prepared) -> Iterator[tuple[int, int]]:
+        """Where it is found, as places of the original text: a run that holds it inside is found whole."""
+        view = prepared.view
+        yield from (view.origin(start, end) for start, end in self._spans(view))
+        for start, end, inner in prepared.inner:
+            if next(self._origins(inner), None) is not None:
+                yield start, end
+
+    def _spans(self, view: View) -> Iterator[tuple[int, int]]:
+        """Yield where in *view* it is found; spans may overlap. What one pattern found no other looks at again."""
+        known = bytearray(len(view.data))
         for pattern in self.patterns:
-            if pattern.may_match(view):
-                for found in pattern.regex.finditer(view.data):
-                    if pattern.accepts(Candidate(view, found.start, found.end)):
-                        yield found.start, found.end
+            for start, end in pattern.spans(view, known):
+                known[start:end] = b"\1" * (end - start)
+                yield start, end
         if self.search is not None:
             yield from self.search(view)
 
 
-def scan(text: str, detectors: Sequence[PatternDetector]) -> list[Finding]:
-    """All that *detectors* find in *text*, in one pass over its forms.
+def scan(text: str, detectors: Iterable[PatternDetector]) -> list[Finding]:
+    """All that *detectors* find in *text*.
 
     Finds of one kind never overlap: those that do are joined. Finds of different kinds may. The order is that of
     `start`, the longer first, then that of *detectors*.
     """
-    found = {detector.name: _joined(spans) for detector, spans in _raw(text, detectors, _DEPTH)}
-    findings = [Finding(kind=name, start=start, end=end) for name, spans in found.items() for start, end in spans]
-    return sorted(findings, key=lambda finding: (finding.start, -finding.end))
+    prepared = Prepared(text)
+    return _ordered(finding for detector in detectors for finding in detector.find_in(prepared))
 
 
 def find_all(text: str, detectors: Iterable[Detector]) -> list[Finding]:
-    """As `scan`, for detectors of every sort: those with patterns share the work, the others run one by one."""
-    detectors = list(detectors)
-    findings = scan(text, [detector for detector in detectors if isinstance(detector, PatternDetector)])
-    for detector in detectors:
-        if not isinstance(detector, PatternDetector):
-            findings += detector.find(text)
+    """As `scan`, for detectors of every sort: those with patterns share the work on the text, the others do their own."""
+    prepared = Prepared(text)
+    return _ordered(finding for detector in detectors for finding in find_with(detector, prepared))
+
+
+def find_with(detector: Detector, prepared: Prepared) -> Iterator[Finding]:
+    """What one detector of any sort finds in a text that several look at."""
+    if isinstance(detector, PatternDetector):
+        return detector.find_in(prepared)
+    return detector.find(prepared.text)
+
+
+def _ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.start, -finding.end))
 
 
-_Raw = list[tuple[PatternDetector, list[tuple[int, int]]]]
-
-
-def _raw(text: str, detectors: Sequence[PatternDetector], depth: int) -> _Raw:
-    view = decoded(text)
-    raw = [(detector, [view.origin(*span) for span in detector.spans(view)]) for detector in detectors]
-    for run in embedded(view) if depth else ():
-        for (_, spans), (_, inner) in zip(raw, _raw(run.text, detectors, depth - 1), strict=True):
-            if inner:
-                spans.append((run.start, run.end))
-    return raw
-
-
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """*spans* in order, overlapping ones made one."""
     joined: list[tuple[int, int]] = []
     for start, end in sorted(spans):

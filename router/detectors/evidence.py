@@ -7,10 +7,11 @@ pen is found where the text says `card`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from hybrid_llm.router.detectors.linear import Regex, linear
 from hybrid_llm.router.detectors.views import View
@@ -22,10 +23,10 @@ CONTEXT: Final = 0.3
 """What a word beside a find adds to its score, or a word that speaks against it takes."""
 _BEFORE: Final = 60
 _AFTER: Final = 24
+_NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """What a pattern matched: the characters *start* to *end* (not included) of *view*."""
 
     view: View
@@ -40,7 +41,7 @@ class Candidate:
     @property
     def digits(self) -> str:
         """The digits of the value alone."""
-        return "".join(filter(str.isdigit, self.value))
+        return self.view.data[self.start : self.end].translate(None, _NO_DIGITS).decode("ascii")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,23 +58,27 @@ class Context:
         return linear(rb"(?i)(?:\b|_)(?:" + self.words + rb")(?:\b|_|[0-9])")
 
     def within(self, view: View) -> bool:
-        """Does one of the words stand anywhere in *view*? It is looked for once."""
-        if self not in view.notes:
-            view.notes[self] = self._regex.search(view.data) is not None or any(w in view.text for w in self.chinese)
-        return view.notes[self]
+        """Does one of the words stand anywhere in *view*?"""
+        return bool(self._places(view))
 
     def around(self, candidate: Candidate) -> bool:
         """Does one of the words stand near *candidate*?"""
-        if not self.within(candidate.view):
-            return False
-        view, start, end = candidate.view, max(0, candidate.start - self.before), candidate.end + self.after
-        window = view.data[start : candidate.start] + b" # " + view.data[candidate.end : end]
-        if self._regex.search(window) is not None:
-            return True
-        if not self.chinese or view.text.isascii():
-            return False
-        text = view.text[start : candidate.start] + "#" + view.text[candidate.end : end]
-        return any(word in text for word in self.chinese)
+        places = self._places(candidate.view)
+        index = bisect_left(places, candidate.start - self.before)
+        while index < len(places) and places[index] < candidate.end + self.after:
+            if not candidate.start < places[index] < candidate.end:
+                return True
+            index += 1
+        return False
+
+    def _places(self, view: View) -> Sequence[int]:
+        """Where the words begin in *view*; they are looked for once."""
+        if self not in view.notes:
+            places = [found.start for found in self._regex.finditer(view.data)]
+            if self.chinese and not view.text.isascii():
+                places = sorted([*places, *(start for word in self.chinese for start in view.find(word))])
+            view.notes[self] = places
+        return view.notes[self]
 
 
 def _always(_: Candidate) -> float:
@@ -100,7 +105,14 @@ class Pattern:
     weak: bool = False
     needs: bytes = b""
 
-    def may_match(self, view: View) -> bool:
+    def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
+        """Yield where it is found in *view*, but not inside the characters that *known* marks."""
+        if self._may_match(view):
+            for start, end, _ in self.regex.finditer(view.data):
+                if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
+                    yield start, end
+
+    def _may_match(self, view: View) -> bool:
         """A quick look: is what every match needs there at all?"""
         if not (view.has_number if self.needs == b"6" else self.needs in view.data):
             return False

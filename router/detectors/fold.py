@@ -8,11 +8,13 @@ spaces become `CJK`: a number beside them is not glued to a word.
 
 from __future__ import annotations
 
+import codecs
 import unicodedata
 from typing import Final
 
 __all__ = ["CJK", "CJK_CLASS", "fold"]
 
+_HANDLER: Final = "hybrid_llm.fold"
 CJK: Final = 0x80
 """A character of a script that separates no words."""
 CJK_CLASS: Final = rb"[\x80\x90-\x99]"
@@ -44,7 +46,13 @@ _FILLERS: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
 
 def fold(text: str) -> bytes:
     """One byte for each character of *text*; it never fails, whatever the text holds."""
-    return text.encode("ascii") if text.isascii() else text.translate(_TABLE).encode("latin-1")
+    return text.encode("ascii", _HANDLER)
+
+
+def _fold_run(error: UnicodeError) -> tuple[bytes, int]:
+    """What the ASCII encoder calls for each run of other characters: so ASCII, most of most texts, costs nothing."""
+    assert isinstance(error, UnicodeEncodeError)
+    return error.object[error.start : error.end].translate(_TABLE).encode("latin-1"), error.end
 
 
 class _Table(dict[int, int]):
@@ -98,3 +106,4 @@ def _by_category(char: str) -> int:
 
 
 _TABLE: Final = _Table()
+codecs.register_error(_HANDLER, _fold_run)

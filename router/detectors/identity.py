@@ -1,20 +1,22 @@
 """Numbers that states give to people. Check digits and dates are evidence; words beside a number are evidence too.
 
 Formats and check digits are those that the issuing authorities publish: GB 11643 for China, the Social Security
-Administration for the USA, and the authority named beside each row of `NATIONAL_ID`.
+Administration for the USA, and the authority named beside each row.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from hybrid_llm.router.detectors.checksums import luhn, mod11_2, verhoeff, weighted
 from hybrid_llm.router.detectors.evidence import Candidate, Context, Pattern
 from hybrid_llm.router.detectors.linear import linear
+from hybrid_llm.router.detectors.views import View
 
-__all__ = ["CN_RESIDENT_ID", "NATIONAL_ID", "US_SSN"]
+__all__ = ["CN_RESIDENT_ID", "US_SSN", "national_ids"]
 
 _PROVINCES: Final = re.compile("1[1-5]|2[123]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")
 _ABOUT_ID: Final = Context(
@@ -86,7 +88,7 @@ US_SSN: Final = (
 
 _ABOUT_NATIONAL: Final = Context(
     rb"identity|national id|id (?:card|no|number)|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale"
-    rb"|aadhaa?r|uidai|cpf|rrn|nric|fin|hkid|personnummer",
+    rb"|cpf|rrn|nric|fin|hkid|personnummer",
     ("身份证", "證件", "身分證", "身份證"),
 )
 _TEN: Final = tuple(range(10, 1, -1))
@@ -175,40 +177,80 @@ def _known(_: str) -> bool:
     return True
 
 
-def _row(pattern: bytes, check: Callable[[str], bool], yes: float, no: float, words: bytes = b"") -> Pattern:
-    """A form; with *words*, one so common that it counts beside one of these alone."""
-    regex = linear(rb"(?:^|[^0-9A-Za-z_.-])(" + pattern + rb")(?:[^0-9A-Za-z_-]|$)")
-    near = Context(words) if words else _ABOUT_NATIONAL
-    return Pattern(regex, _if(check, yes, no), near=near, weak=yes < 0.5, needs=b"6")
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A number of one country: *yes* and *no* are its scores with a check that holds and with one that does not.
+
+    With *words* it is so common that it counts beside one of these alone.
+    """
+
+    form: bytes
+    check: Callable[[str], bool]
+    yes: float
+    no: float
+    words: bytes = b""
+
+    def pattern(self) -> Pattern:
+        near = Context(self.words) if self.words else _ABOUT_NATIONAL
+        regex = linear(_APART + rb"(" + self.form + rb")" + _END)
+        return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"6")
 
 
-NATIONAL_ID: Final = (
-    _row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", _known, 0.5, 0.0),  # HMRC, UK
-    _row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.6, 0.2),  # Policía Nacional, Spain
-    _row(
-        rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.7, 0.25
-    ),  # INSEE
-    _row(rb"[2-9][0-9]{3}[ -][0-9]{4}[ -][0-9]{4}|[2-9][0-9]{11}", verhoeff, 0.45, 0.2),  # UIDAI, India
-    _row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),  # Receita Federal, Brazil
-    _row(rb"[0-9]{6}-[1-8][0-9]{6}", _birthday, 0.6, 0.2),  # Korea; given at random since 2020, so nothing to check
-    _row(rb"[STFGM][0-9]{7}[A-Z]", _nric, 0.8, 0.25),  # ICA, Singapore
-    _row(rb"[A-Z]{1,2}[0-9]{6} ?\([0-9A]\)", _hkid, 0.8, 0.3),  # Immigration Department, Hong Kong
-    _row(rb"[A-Z][1289][0-9]{8}", _taiwan, 0.6, 0.2),  # National Immigration Agency, Taiwan
-    _row(rb"(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}", _personnummer, 0.6, 0.2),  # Skatteverket, Sweden
-    _row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", _nhs, 0.45, 0.25, rb"nhs"),  # NHS, UK
-    _row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sin|social insurance"),  # Service Canada
-    _row(rb"[0-9]{11}", _cpf, 0.45, 0.25, rb"cpf"),
-    _row(rb"[0-9]{11}", _pesel, 0.45, 0.25, rb"pesel"),  # Poland
-    _row(
+_APART: Final = rb"(?:^|[^0-9A-Za-z_.-])"
+_END: Final = rb"(?:[^0-9A-Za-z_-]|$)"
+_CLEAR: Final = (
+    # HMRC, United Kingdom: the national insurance number
+    _Row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", _known, 0.5, 0.0),
+    # Policía Nacional, Spain: DNI and NIE
+    _Row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.6, 0.2),
+    # INSEE, France: NIR
+    _Row(rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.7, 0.25),
+    # Receita Federal, Brazil: CPF
+    _Row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),
+    # Korea: RRN; given at random since 2020, so there is no more than the birthday to check
+    _Row(rb"[0-9]{6}-[1-8][0-9]{6}", _birthday, 0.6, 0.2),
+    # ICA, Singapore: NRIC and FIN
+    _Row(rb"[STFGM][0-9]{7}[A-Z]", _nric, 0.8, 0.25),
+    # Immigration Department, Hong Kong
+    _Row(rb"[A-Z]{1,2}[0-9]{6} ?\([0-9A]\)", _hkid, 0.8, 0.3),
+    # National Immigration Agency, Taiwan
+    _Row(rb"[A-Z][1289][0-9]{8}", _taiwan, 0.6, 0.2),
+    # Skatteverket, Sweden: personnummer
+    _Row(rb"(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}", _personnummer, 0.6, 0.2),
+    # Agenzia delle Entrate, Italy: codice fiscale
+    _Row(rb"[A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z]", _known, 0.8, 0.0),
+)
+_COMMON: Final = (
+    _Row(rb"[2-9][0-9]{3}[ -]?[0-9]{4}[ -]?[0-9]{4}", verhoeff, 0.45, 0.25, rb"aadhaa?r|uidai"),  # India
+    _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", _nhs, 0.45, 0.25, rb"nhs"),  # United Kingdom
+    _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sin|social insurance"),  # Service Canada
+    _Row(rb"[0-9]{11}", _cpf, 0.45, 0.25, rb"cpf"),  # Brazil
+    _Row(rb"[0-9]{11}", _pesel, 0.45, 0.25, rb"pesel"),  # Poland
+    _Row(  # Bundeszentralamt für Steuern, Germany
         rb"[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}",
         _steuer_id,
         0.45,
         0.25,
         rb"steuer-?id(?:nr)?|steuernummer|steueridentifikationsnummer|steuerliche identifikationsnummer|idnr|tax id",
-    ),  # Bundeszentralamt für Steuern, Germany
-    _row(rb"[0-9]{9}", _bsn, 0.45, 0.25, rb"bsn|burgerservicenummer"),  # the Netherlands
-    _row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
-    Pattern(  # Agenzia delle Entrate, Italy; its digits do not stand together
-        linear(rb"(?:^|[^0-9A-Za-z_])([A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z])(?:[^0-9A-Za-z_]|$)")
     ),
+    _Row(rb"[0-9]{9}", _bsn, 0.45, 0.25, rb"bsn|burgerservicenummer"),  # the Netherlands
+    _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
 )
+_CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
+_CLEAR_FORMS: Final = linear(
+    _APART + rb"(?:" + b"|".join(b"(?P<n%d>%s)" % (i, row.form) for i, row in enumerate(_CLEAR)) + rb")" + _END
+)
+_ABOUT_COMMON: Final = Context(b"|".join(row.words for row in _COMMON))
+_COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)
+
+
+def national_ids(view: View) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of other countries: one pass for all clear forms, one more for each that a word asks for."""
+    if not view.has_digit:
+        return
+    for start, end, kind in _CLEAR_FORMS.finditer(view.data):
+        if _CLEAR_PATTERNS[int(kind[1:])].accepts(Candidate(view, start, end)):
+            yield start, end
+    if view.has_number and _ABOUT_COMMON.within(view):
+        for pattern in _COMMON_PATTERNS:
+            yield from pattern.spans(view, bytearray(len(view.data)))

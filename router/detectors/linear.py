@@ -10,12 +10,20 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-__all__ = ["Regex", "WordSet", "linear"]
+__all__ = ["Found", "Regex", "WordSet", "linear"]
 
 _MEMORY: Final = 16 << 20
 """Bytes that one expression's automaton may use; beyond, RE2 takes its slower way, still linear."""
+
+
+class Found(NamedTuple):
+    """A find: *start* and *end* are those of the group that took part, *kind* its name."""
+
+    start: int
+    end: int
+    kind: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +31,6 @@ class Regex:
     """A pattern in RE2's syntax over bytes in Latin-1."""
 
     pattern: bytes
-
-    @dataclass(frozen=True, slots=True)
-    class Found:
-        """A find: *start* and *end* are those of the group that took part, *kind* its name."""
-
-        start: int
-        end: int
-        kind: str
 
     @cached_property
     def _compiled(self) -> Any:
@@ -61,7 +61,7 @@ class Regex:
         while match is not None:
             index = groups if groups < 2 else match.lastindex
             start, end = match.span(index)
-            yield Regex.Found(start, end, self._names.get(index, ""))
+            yield Found(start, end, self._names.get(index, ""))
             match = search(data, max(end, start + 1)) if end < len(data) else None
 
 

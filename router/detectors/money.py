@@ -43,9 +43,10 @@ _ABOUT_CARDS: Final = Context(
 
 def _card(candidate: Candidate) -> float:
     digits = candidate.digits
-    if not 12 <= len(digits) <= 19 or len(set(digits)) == 1:
+    issued = digits.startswith(_ISSUERS)
+    if len(set(digits)) == 1 or not (issued or _ABOUT_CARDS.within(candidate.view)):
         return 0.0
-    return (0.4 if luhn(digits) else 0.0) + (0.3 if digits.startswith(_ISSUERS) else 0.0)
+    return (0.4 if luhn(digits) else 0.0) + (0.3 if issued else 0.0)
 
 
 PAYMENT_CARD: Final = (

@@ -36,7 +36,7 @@ DETECTORS: Final[dict[str, PatternDetector]] = {
         _made("passport", search=labelled.passports),
         _made("driver_license", search=labelled.driver_licenses),
         _made("date_of_birth", search=labelled.birthdays),
-        _made("national_id", *identity.NATIONAL_ID),
+        _made("national_id", search=identity.national_ids),
         _made("ip_address", *network.IP_ADDRESS),
         _made("mac_address", *network.MAC_ADDRESS),
         _made("phone", *contact.PHONE),

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import html
 import re
-from array import array
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
 from hybrid_llm.router.detectors.fold import fold
-from hybrid_llm.router.detectors.linear import Regex, linear
+from hybrid_llm.router.detectors.linear import Found, linear
 
 __all__ = ["View", "decoded"]
 
@@ -33,10 +33,14 @@ _WORDS: Final = {
 }
 _REPEATS: Final = {"double": 2, "triple": 3}
 _WORD: Final = "|".join((*_WORDS, *_REPEATS))
-_ESCAPES: Final = linear(
-    rb"(?i)(?P<unseen>\xa2+)|(?P<entity>&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});)"
-    rb"|(?P<url>(?:%[0-9a-f]{2})+)|(?P<unicode>(?:\\u[0-9a-f]{4})+)|(?P<escape>\\(?:x[0-9a-f]{2}|[nrtbf\"'/\\]))"
-    rb"|\b(?P<spelled>(?:" + _WORD.encode() + rb")(?:[ ,.-]{1,3}(?:" + _WORD.encode() + rb"|[0-9]{1,4})){6,})\b"
+_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2")
+"""How codes begin: most texts hold none of these."""
+_CODES: Final = re.compile(
+    rb"(?P<unseen>\xa2+)|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});)"
+    rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:\\u[0-9a-fA-F]{4})+)|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf\"'/\\]))"
+)
+_SPELLED: Final = linear(
+    rb"(?i)\b(?P<words>(?:" + _WORD.encode() + rb")(?:[ ,.-]{1,3}(?:" + _WORD.encode() + rb"|[0-9]{1,4})){6,})\b"
     rb"|(?P<chinese>[\x90-\x99](?:[ -]?[\x90-\x99]){6,})"
 )
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
@@ -48,27 +52,55 @@ _Piece = tuple[str, int, int]
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A form of a text: *text*, the same folded to *data*, one byte a character, and where each character came from."""
+    """A form of a text: *text*, the same folded to *data*, one byte a character, and where each character came from.
+
+    It is made of parts of *source*, another view: part *i* begins at `begins[i]` and was read from the characters
+    `parts[i]` of the source, one by one where there are as many as here. A view without source is the original.
+    """
 
     text: str
     data: bytes
-    starts: array[int] | None = None
-    ends: array[int] | None = None
-    notes: dict[object, bool] = field(default_factory=dict)
-    """Answers to questions about the whole text, kept by whoever asked."""
+    source: View | None = None
+    begins: Sequence[int] = ()
+    parts: Sequence[tuple[int, int]] = ()
+    notes: dict[object, Sequence[int]] = field(default_factory=dict)
+    """Places that were looked for in the whole text, kept by whoever looked."""
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """The part of the original text that the characters *start* to *end* (not included) were read from."""
-        if self.starts is None or self.ends is None:
+        if self.source is None:
             return start, end
-        return self.starts[start], self.ends[end - 1]
+        first, last = self._read_from(start)[0], self._read_from(end - 1)[1]
+        return self.source.origin(first, last)
+
+    def find(self, word: str) -> Iterator[int]:
+        """Yield where *word* begins in the text."""
+        at = self.text.find(word)
+        while at >= 0:
+            yield at
+            at = self.text.find(word, at + len(word))
+
+    def _read_from(self, position: int) -> tuple[int, int]:
+        """The characters of the source that one character was read from."""
+        index = bisect_right(self.begins, position) - 1
+        begin, (start, end) = self.begins[index], self.parts[index]
+        behind = self.begins[index + 1] if index + 1 < len(self.begins) else len(self.text)
+        if behind - begin != end - start:
+            return start, end
+        return start + position - begin, start + position - begin + 1
+
+    @cached_property
+    def has_digit(self) -> bool:
+        """Is there a digit at all?"""
+        return _DIGIT.search(self.data) is not None
 
     @cached_property
     def has_number(self) -> bool:
         """Are there six digits with little between them? Most texts have not, and most patterns need them."""
-        return _NUMBER.search(self.data) is not None
+        return self.has_digit and _NUMBER.search(self.data) is not None
 
 
+_DIGIT: Final = linear(rb"[0-9]")
 _NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
 
 
@@ -76,32 +108,47 @@ def decoded(text: str) -> View:
     """*text* with what is encoded in it undone, layer by layer."""
     view = View(text, fold(text))
     for _ in range(_LAYERS):
-        pieces = [piece for found in _ESCAPES.finditer(view.data) for piece in _pieces(view, found)]
+        pieces = [piece for match in _codes(view.data) for piece in _decode(view, match)]
         if not pieces:
             break
         view = _join(view, pieces)
-    return view
+    spelled = [piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)]
+    return _join(view, spelled) if spelled else view
 
 
-def _pieces(view: View, found: Regex.Found) -> Iterator[_Piece]:
-    kind, start, end = found.kind, found.start, found.end
+def _codes(data: bytes) -> list[re.Match[bytes]]:
+    """Every code in *data*, in order. To look for each sign by itself is much faster than to look for all at once."""
+    matches: list[re.Match[bytes]] = []
+    for sign in _SIGNS:
+        at = data.find(sign)
+        while at >= 0:
+            match = _CODES.match(data, at)
+            if match is not None:
+                matches.append(match)
+            at = data.find(sign, at + 1 if match is None else match.end())
+    return sorted(matches, key=re.Match.start)
+
+
+def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
+    kind, (start, end) = match.lastgroup, match.span()
     text = view.text[start:end]
+    if kind == "escape":
+        return ((_unescaped(text), start, end),)
     if kind == "url":
-        yield from _from_url(text, start)
-    elif kind == "spelled":
+        return _from_url(text, start)
+    if kind == "unicode":
+        return ((chr(int(text[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
+    shown = html.unescape(text) if kind == "entity" else ""
+    return ((shown, start, end),) if shown != text else ()
+
+
+def _digits(view: View, found: Found) -> Iterator[_Piece]:
+    start, end = found.start, found.end
+    if found.kind == "words":
         yield from _from_words(view.data[start:end].decode("latin-1"), start)
-    elif kind == "chinese":
-        yield from (
-            (str(byte & 15), start + i, start + i + 1) for i, byte in enumerate(view.data[start:end]) if byte >= 0x90
-        )
-    elif kind == "unicode":
-        yield from ((chr(int(text[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
-    elif kind == "entity":
-        shown = html.unescape(text)
-        if shown != text:
-            yield shown, start, end
     else:
-        yield ("" if kind == "unseen" else _unescaped(text)), start, end
+        digits = enumerate(view.data[start:end], start)
+        yield from ((str(byte & 15), place, place + 1) for place, byte in digits if byte >= 0x90)
 
 
 def _from_url(text: str, offset: int) -> Iterator[_Piece]:
@@ -138,24 +185,18 @@ def _unescaped(text: str) -> str:
 
 def _join(view: View, pieces: list[_Piece]) -> View:
     texts: list[str] = []
-    starts, ends = array("q"), array("q")
-    done = 0
-    for text, start, end in (*pieces, ("", len(view.text), len(view.text))):
-        texts += (view.text[done:start], text)
-        _copy(view, done, start, starts, ends)
-        if text:
-            first, last = view.origin(start, end)
-            starts.extend([first] * len(text))
-            ends.extend([last] * len(text))
+    datas: list[bytes] = []
+    begins: list[int] = []
+    parts: list[tuple[int, int]] = []
+    size = done = 0
+    for shown, start, end in (*pieces, ("", len(view.text), len(view.text))):
+        kept = (view.text[done:start], view.data[done:start], done, start)
+        for text, data, first, last in (kept, (shown, fold(shown), start, end)):
+            if text:
+                texts.append(text)
+                datas.append(data)
+                begins.append(size)
+                parts.append((first, last))
+                size += len(text)
         done = end
-    joined = "".join(texts)
-    return View(joined, fold(joined), starts, ends)
-
-
-def _copy(view: View, start: int, end: int, starts: array[int], ends: array[int]) -> None:
-    if view.starts is None or view.ends is None:
-        starts.extend(range(start, end))
-        ends.extend(range(start + 1, end + 1))
-    else:
-        starts.extend(view.starts[start:end])
-        ends.extend(view.ends[start:end])
+    return View("".join(texts), b"".join(datas), view, begins, parts)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from hybrid_llm.policies import Policy, TagRule
 from hybrid_llm.router.clearance import Cleared, Purpose, _make_cleared
-from hybrid_llm.router.detectors import DETECTORS, Detector, Finding
+from hybrid_llm.router.detectors import DETECTORS, Detector, Finding, Prepared, find_with
 from hybrid_llm.router.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.restore import restorer
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
@@ -143,6 +144,11 @@ class _Scan:
         self.texts = texts
         self.failed: list[str] = []
 
+    @cached_property
+    def _prepared(self) -> list[Prepared]:
+        """The texts with their encodings undone, once for all detectors."""
+        return [Prepared(text) for text in self.texts]
+
     def any(self, name: str) -> bool:
         """Whether detector *name* finds something; one that raises is noted in *failed* and finds nothing."""
         return any(self._findings(name))
@@ -162,7 +168,7 @@ class _Scan:
         if detector is None:
             raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
         try:
-            return [_inside(text, detector.find(text)) for text in self.texts]
+            return [_inside(each.text, find_with(detector, each)) for each in self._prepared]
         except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
             self.failed.append(name)
