@@ -81,7 +81,7 @@ def scan(text: str, detectors: Iterable[PatternDetector]) -> list[Finding]:
 
 
 def find_all(text: str, detectors: Iterable[Detector]) -> list[Finding]:
-    """As `scan`, for detectors of every sort: those with patterns share the work on the text, the others do their own."""
+    """As `scan`, for detectors of every sort: those with patterns share the work on the text, others do their own."""
     prepared = Prepared(text)
     return _ordered(finding for detector in detectors for finding in find_with(detector, prepared))
 
