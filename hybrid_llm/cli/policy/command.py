@@ -21,6 +21,7 @@ ACTIONS: Final = {
     "diff": ("hybrid_llm.cli.policy.diff", "tell which recorded requests would go elsewhere"),
     "schema": ("hybrid_llm.cli.policy.schema", "print a JSON Schema, for editors"),
     "show": ("hybrid_llm.cli.policy.show", "print a built-in policy"),
+    "simulate": ("hybrid_llm.cli.policy.simulate", "play a trace through a policy and its rivals"),
     "list": ("hybrid_llm.cli.policy.listing", "list the built-in policies"),
 }
 """Name -> module and one line for the overview."""

@@ -1,0 +1,87 @@
+"""How long a simulation takes: 10,000 requests through four policies, beside the bare decisions (the floor).
+
+The budget is 10 s for all four runs together. Everything runs in one thread, so processor time is what a machine that
+does nothing else would take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from hybrid_llm.cli.policy.simulate import make_parts
+from hybrid_llm.policies import Policy, builtin_policy
+from hybrid_llm.policies.simulation.arrivals import Trace, made_up, with_tags
+from hybrid_llm.policies.simulation.compare import Contestant, compare
+from hybrid_llm.policies.simulation.report import report
+from hybrid_llm.policies.simulation.rivals import always
+from hybrid_llm.policies.simulation.service import Setting
+from hybrid_llm.policies.simulation.summary import Goals
+from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.types import Location, Request
+
+REQUESTS = 10_000
+BUDGET_S = 10.0
+
+
+def policies() -> list[Policy]:
+    """The policy in question and its rivals."""
+    own = builtin_policy("balanced")
+    return [own, always(Location.EDGE, own), always(Location.CLOUD, own), builtin_policy("latency-first")]
+
+
+def bare(found: list[Policy], trace: Trace) -> None:
+    """One decision for each request and policy, over signals that never change."""
+    states = {
+        "edge": BackendState(name="edge", location=Location.EDGE, context_window=4096, predicted_ttft_ms=150.0),
+        "cloud": BackendState(name="cloud", location=Location.CLOUD, context_window=32768, predicted_ttft_ms=300.0),
+    }
+    device = DeviceSignals(battery=0.8, charging=False, temperature_c=50.0)
+    signals = Signals(device=device, network=NetworkSignals(metered=False), backends=states)
+    requests = [Request(messages=(), prompt_tokens=one.prompt_tokens, privacy=one.tags) for one in trace.arrivals]
+    for policy in found:
+        for request in requests:
+            policy.decide(request, signals)
+
+
+def seconds(subject: Callable[[], object], turns: int) -> float:
+    """The median of *turns*."""
+    times = []
+    for _ in range(turns):
+        began = time.process_time()
+        subject()
+        times.append(time.process_time() - began)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Time everything, and print one line per subject."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    options = parser.parse_args()
+    tags = dict.fromkeys(("phi", "pii", "secret"), 0.03)
+    trace = with_tags(made_up(REQUESTS, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
+    found = policies()
+    contestants = [Contestant(policy=policy, text="") for policy in found]
+    run = lambda: compare(contestants, trace, Setting(), make_parts(), Goals(ttft_ms=400.0))  # noqa: E731
+    comparison = run()
+    figures = {
+        f"simulate, {REQUESTS} requests, {len(found)} policies": seconds(run, 3),
+        "the decisions alone": seconds(lambda: bare(found, trace), 3),
+        "the report": seconds(lambda: report(comparison, command="", version=""), 3),
+    }
+    whole, floor, _ = figures.values()
+    for name, value in figures.items():
+        print(f"{name:45} {value:8.2f} s")
+    per = whole / REQUESTS / len(found) * 1e6
+    print(f"{per:.0f} us for each request and policy, {whole / floor:.1f} x the decisions alone; budget {BUDGET_S:g} s")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""`hybrid-llm policy simulate`: a trace of requests through a policy and its rivals, in a modelled world."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from hybrid_llm.cli.arguments import add_json, describe, read_text
+from hybrid_llm.cli.exits import Exit
+from hybrid_llm.cli.output import note, print_json, printable, record
+from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
+from hybrid_llm.router.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from hybrid_llm.policies import Policy
+    from hybrid_llm.policies.simulation.arrivals import Arrival, Trace
+    from hybrid_llm.policies.simulation.compare import Comparison, Contestant
+    from hybrid_llm.policies.simulation.parts import Parts
+    from hybrid_llm.policies.simulation.rtt import RoundTrips
+    from hybrid_llm.policies.simulation.service import Setting
+    from hybrid_llm.policies.simulation.world import World
+
+__all__ = ["add_arguments", "make_parts", "run"]
+
+T = TypeVar("T")
+_REQUESTS: Final = 10_000
+_PER_HOUR: Final = 120.0
+_TAG_SHARE: Final = 0.03
+_HOURLY: Final = {"h": 1.0, "m": 60.0, "s": 3600.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options and the help."""
+    describe(
+        parser,
+        "Play a trace of requests through a policy and its rivals (always-edge, always-cloud, other files) in a model\n"
+        "of device, network and node, and compare routes, times, missed service levels, cost, energy and privacy.\n"
+        "Nothing is sent and no model runs. The formulas and every constant are in docs/simulation.md.",
+        examples=[
+            "hybrid-llm policy simulate clinic.yaml",
+            "hybrid-llm policy simulate clinic.yaml --against balanced --tag phi=10% --html report.html",
+            "hybrid-llm policy simulate --trace AzureLLMInferenceTrace_conv.csv.gz --rate 120/h --requests 10000",
+            "hybrid-llm policy simulate --rtt NetLatency-Seattle.tar.xz --offline 2h..3h --metered 10h..14h",
+            "hybrid-llm policy simulate --show-world > world.yaml",
+            "hybrid-llm policy simulate clinic.yaml --world world.yaml --json",
+        ],
+        codes=(Exit.CONFIG, Exit.SECURITY),
+    )
+    parser.add_argument(
+        "policy", nargs="?", default="balanced", metavar="POLICY", help="a policy file or the name of a built-in one"
+    )
+    parser.add_argument("--against", action="append", default=[], metavar="POLICY", help="a further rival; repeat it")
+    _add_trace(parser)
+    _add_setting(parser)
+    add_places(parser)
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report; needs hybrid-llm[report]")
+    add_json(parser)
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("requests")
+    group.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="Azure's or Mooncake's trace (plain or .gz), or recorded decisions; without it a made-up one",
+    )
+    group.add_argument("--requests", type=int, metavar="N", help=f"the first N; made up without --trace: {_REQUESTS}")
+    group.add_argument("--rate", metavar="N/h", help="stretch the gaps between requests to this mean rate")
+    group.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="TAG=SHARE",
+        help="tag this share of the requests, such as phi=5%%; repeat it; `none` tags none",
+    )
+    group.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same result")
+
+
+def _add_setting(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("world")
+    group.add_argument(
+        "--rtt", metavar="TIME|FILE", help="round-trip time such as 30ms, NetLatency's .tar.xz, or a CSV seconds,rtt_ms"
+    )
+    group.add_argument("--rtt-pair", metavar="A,B", help="which two devices of NetLatency; drawn by the seed otherwise")
+    for name, about in (("offline", "no route to the cloud"), ("metered", "the connection is paid by volume")):
+        group.add_argument(
+            f"--{name}", action="append", default=[], metavar="FROM..TO", help=f"{about}, such as 10m..25m; repeat it"
+        )
+    group.add_argument("--world", type=Path, metavar="FILE", help="constants that differ from the defaults, in YAML")
+    group.add_argument("--show-world", action="store_true", help="print all constants as such a file, and stop")
+    group.add_argument("--slo-ttft", metavar="TIME", help="goal of the first token; default: the policy's objective")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, and tell."""
+    from hybrid_llm.policies.simulation.worldfile import load_world, parse_world
+
+    world = load_world(args.world) if args.world is not None else parse_world("version: 1")
+    if args.show_world:
+        print(world.text(), end="")
+        return Exit.OK
+    comparison = _compare(args, world)
+    _tell(args, comparison)
+    if args.html is not None:
+        _write_report(args, comparison)
+    if any(one.bound_left for one in comparison.summaries):
+        note("hybrid-llm: a request that may not leave the device was sent to the cloud; please report this")
+        return Exit.SECURITY
+    return Exit.OK
+
+
+def _compare(args: argparse.Namespace, world: World) -> Comparison:
+    from hybrid_llm.policies.simulation.compare import compare
+    from hybrid_llm.policies.simulation.summary import Goals
+
+    contestants = _contestants(args)
+    policy = contestants[0].policy
+    trace = _tagged(args, _trace(args, world), policy)
+    goal = _time("--slo-ttft", args.slo_ttft) * 1000.0 if args.slo_ttft else policy.objectives.ttft_ms
+    return compare(contestants, trace, _setting(args, world), make_parts(), Goals(ttft_ms=goal))
+
+
+def _contestants(args: argparse.Namespace) -> list[Contestant]:
+    from hybrid_llm.policies.simulation.compare import Contestant
+    from hybrid_llm.policies.simulation.rivals import always, always_text
+    from hybrid_llm.router.types import Location
+
+    locations = locations_of(args)
+    policy = load_named_policy(args.policy, locations)
+    found = [Contestant(policy=policy, text=_text(args.policy))]
+    for place in Location:
+        found.append(Contestant(policy=always(place, policy), text=always_text(place, policy)))
+    for name in args.against:
+        found.append(Contestant(policy=load_named_policy(name, locations), text=_text(name)))
+    return found
+
+
+def _text(name: str) -> str:
+    from hybrid_llm.policies import builtin_names
+
+    if name in builtin_names():
+        return (files("hybrid_llm.policies") / "builtin" / f"{name}.yaml").read_text("utf-8")
+    return read_text(Path(name))
+
+
+def _trace(args: argparse.Namespace, world: World) -> Trace:
+    from hybrid_llm.policies.simulation.arrivals import at_rate, made_up
+    from hybrid_llm.policies.simulation.spans import parse_clock
+    from hybrid_llm.policies.simulation.traces import load_trace
+
+    if args.requests is not None and args.requests < 1:
+        raise InvalidRequest("--requests must be 1 or more", field="requests")
+    rate = _rate(args.rate) if args.rate else None
+    if args.trace is None:
+        starts = parse_clock(world.battery.day_starts_at[0])
+        count = args.requests or _REQUESTS
+        return made_up(count, per_hour=rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
+    trace = load_trace(args.trace, _recordings, limit=args.requests)
+    return trace if rate is None else at_rate(trace, rate)
+
+
+def _recordings(path: Path) -> Iterator[Arrival]:
+    """The requests of recorded decisions; an answer of unknown length is as long as it may be."""
+    from hybrid_llm.policies.simulation.arrivals import Arrival
+    from hybrid_llm.router.recording import read_recordings
+
+    for one in read_recordings(path):
+        yield Arrival(
+            at_s=one.at,
+            prompt_tokens=one.facts.prompt_tokens,
+            output_tokens=one.outcome.completion_tokens or one.facts.max_tokens,
+            max_tokens=one.facts.max_tokens,
+            deadline_s=one.facts.deadline,
+            task=one.facts.task,
+            tags=one.facts.privacy,
+            tenant=one.facts.tenant,
+        )
+
+
+def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
+    """The trace with the tags of `--tag`; without any, with a few that are bound to the device."""
+    from hybrid_llm.policies.simulation.arrivals import with_tags
+
+    if args.tag:
+        return with_tags(trace, _shares(args.tag), seed=args.seed)
+    if any(one.tags for one in trace.arrivals):
+        return trace
+    shares = _assumed_shares(policy)
+    if shares:
+        note(f"assumed: {_TAG_SHARE:.0%} of the requests are tagged {', '.join(shares)}, each; change it with --tag")
+    return with_tags(trace, shares, seed=args.seed)
+
+
+def _assumed_shares(policy: Policy) -> Mapping[str, float]:
+    from hybrid_llm.router.types import Location
+
+    return {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
+
+
+def _shares(texts: list[str]) -> Mapping[str, float]:
+    if texts == ["none"]:
+        return {}
+    return dict(_share(text) for text in texts)
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    try:
+        value = float(share.removesuffix("%")) / 100.0 if share.endswith("%") else float("nan")
+    except ValueError:
+        value = float("nan")
+    if not name or not 0.0 <= value <= 1.0:
+        raise InvalidRequest(f"--tag: `{text}` is not TAG=SHARE such as phi=5%, nor `none` alone", field="tag")
+    return name, value
+
+
+def _rate(text: str) -> float:
+    number, _, unit = text.partition("/")
+    try:
+        value = float(number) * _HOURLY[unit]
+    except (ValueError, KeyError):
+        value = float("nan")
+    if not 0.0 < value < float("inf"):
+        raise InvalidRequest(f"--rate: `{text}` is not a rate such as 120/h, 2/m or 0.5/s", field="rate")
+    return value
+
+
+def _setting(args: argparse.Namespace, world: World) -> Setting:
+    from hybrid_llm.policies.simulation.service import Setting
+    from hybrid_llm.policies.simulation.spans import Spans, parse_span
+
+    offline, metered = (
+        Spans([_parsed(f"--{name}", text, parse_span) for text in getattr(args, name)])
+        for name in ("offline", "metered")
+    )
+    return Setting(world=world, rtt=_rtt(args, world), offline=offline, metered=metered, seed=args.seed)
+
+
+def _rtt(args: argparse.Namespace, world: World) -> RoundTrips:
+    from hybrid_llm.policies.simulation.rtt import constant_rtt, load_rtt
+
+    pair = _pair(args.rtt_pair) if args.rtt_pair else None
+    if args.rtt is None:
+        return constant_rtt(world.network.rtt_ms)
+    if args.rtt[:1].isdigit() and not Path(args.rtt).exists():
+        return constant_rtt(_time("--rtt", args.rtt) * 1000.0)
+    return load_rtt(Path(args.rtt), seed=args.seed, slice_s=world.network.slice_s, pair=pair)
+
+
+def _pair(text: str) -> tuple[int, int]:
+    a, _, b = text.partition(",")
+    if not (a.isdecimal() and b.isdecimal()):
+        raise InvalidRequest(f"--rtt-pair: `{text}` is not two numbers such as 3,17", field="rtt_pair")
+    return int(a), int(b)
+
+
+def _time(option: str, text: str) -> float:
+    from hybrid_llm.policies.simulation.spans import parse_duration
+
+    return _parsed(option, text, parse_duration)
+
+
+def _parsed(option: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{option}: {error}", field=option.strip("-").replace("-", "_")) from None
+
+
+def make_parts() -> Parts:
+    """The predictor, breaker and retry budget of the router, as production has them."""
+    from hybrid_llm.policies.simulation.parts import Parts
+    from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
+    from hybrid_llm.router.predict import PRIORS, LatencyPredictor
+    from hybrid_llm.router.recent import RecentTimes
+
+    return Parts(
+        predictor=lambda location: LatencyPredictor(PRIORS[location]),
+        recent=RecentTimes,
+        breaker=lambda failures, open_s, clock: CircuitBreaker(failures=failures, open_s=open_s, clock=clock),
+        retry_budget=lambda ratio: RetryBudget(ratio=ratio),
+    )
+
+
+def _tell(args: argparse.Namespace, comparison: Comparison) -> None:
+    from hybrid_llm.policies.simulation.table import table
+    from hybrid_llm.policies.simulation.words import sentences, warnings
+
+    if args.json:
+        print_json(_document(args, comparison))
+    else:
+        print(f"{comparison.trace.source}; round trips: {comparison.setting.rtt.source}\n")
+        print(printable(table(comparison.summaries, currency=comparison.currency, goal_ms=comparison.goals.ttft_ms)))
+        print(printable("\n" + "\n".join(sentences(comparison))))
+    for warning in warnings(comparison):
+        note(f"note: {warning}")
+
+
+def _write_report(args: argparse.Namespace, comparison: Comparison) -> None:
+    from hybrid_llm import __version__
+    from hybrid_llm.policies.simulation.report import report
+
+    args.html.write_text(report(comparison, command=_command(args), version=__version__), encoding="utf-8")
+    note(f"the report is in {args.html}")
+
+
+def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, object]:
+    from hybrid_llm.policies.simulation.words import sentences
+
+    return {
+        "trace": comparison.trace.source,
+        "round_trips": comparison.setting.rtt.source,
+        "seed": comparison.setting.seed,
+        "currency": comparison.currency,
+        "goals": record(comparison.goals),
+        "policies": [record(one) for one in comparison.summaries],
+        "sentences": sentences(comparison),
+        "world": {constant.name: constant.value for constant in comparison.setting.world.constants()},
+        "command": _command(args),
+    }
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line that gives the same again."""
+    words = ["hybrid-llm", "policy", "simulate", args.policy]
+    options = ("against", "trace", "requests", "rate", "tag", "seed", "rtt", "rtt_pair", "offline", "metered")
+    for name in (*options, "world", "slo_ttft", "config", "backend", "html"):
+        value = getattr(args, name)
+        for item in value if isinstance(value, list) else [value]:
+            if item is not None:
+                words += [f"--{name.replace('_', '-')}", str(item)]
+    return shlex.join(words)

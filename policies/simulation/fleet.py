@@ -1,0 +1,124 @@
+"""The simulated backends: slots, learnt predictions and what a policy sees of each; no events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid_llm.policies.policy import Policy
+from hybrid_llm.policies.simulation.arrivals import Trace
+from hybrid_llm.policies.simulation.parts import Parts, Predictor, Recent, Switch
+from hybrid_llm.policies.simulation.station import Station
+from hybrid_llm.policies.simulation.world import World
+from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.types import Location
+
+__all__ = ["Server", "energy_per_1k_tokens", "make_fleet"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """One backend. *rtt_ms* is the mean of the round trips so far, None before the first and on the device."""
+
+    name: str
+    location: Location
+    station: Station[Any]
+    predictor: Predictor
+    recent: Recent
+    breaker: Switch
+    context_window: int
+    input_per_1k: float
+    output_per_1k: float
+    energy_per_1k_tokens_j: float
+    background: int = 0
+    rtt_ms: float | None = None
+    reported: tuple[int, int, float] = field(default=(0, 0, 0.0))
+    """Active, queue and load of a node, as its last answer told them."""
+
+    def price(self, prompt_tokens: int, output_tokens: int) -> float:
+        """What that many tokens cost."""
+        return (prompt_tokens * self.input_per_1k + output_tokens * self.output_per_1k) / 1000.0
+
+    def state(self, prompt_tokens: int, max_tokens: int, *, affordable: bool) -> BackendState:
+        """What a policy sees for such a request: the device's slots as they are now, a node's as it told them last."""
+        here = self.location is Location.EDGE
+        active, queue, load = self._slots() if here else self.reported
+        bare = BackendState(name=self.name, location=self.location, active=active, queue=queue, load=load)
+        ttft_ms, tpot_ms = self.predictor.ttft_ms(prompt_tokens, bare), self.predictor.tpot_ms(prompt_tokens)
+        return BackendState(
+            name=self.name,
+            location=self.location,
+            ready=affordable,
+            reason="" if affordable else "the budget does not allow it",
+            breaker=self.breaker.state,
+            active=active,
+            queue=queue,
+            load=load,
+            context_window=self.context_window,
+            rtt_ms=self.rtt_ms,
+            predicted_ttft_ms=ttft_ms,
+            predicted_tpot_ms=tpot_ms,
+            predicted_ttft_error_ms=self.predictor.ttft_error_ms(ttft_ms),
+            predicted_tpot_error_ms=self.predictor.tpot_error_ms(tpot_ms),
+            predictions=self.predictor.predictions,
+            cost_per_1k_tokens=self.price(prompt_tokens, max_tokens) * 1000.0 / max(1, prompt_tokens + max_tokens),
+            energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
+        )
+
+    def _slots(self) -> tuple[int, int, float]:
+        return self.station.active, self.station.queue, self.station.load
+
+    def report(self) -> None:
+        """The node tells its load with an answer, other clients' streams included."""
+        slots = self.station.slots + self.background
+        active, queue = self.station.active + self.background, self.station.queue
+        self.reported = (active, queue, (active + queue) / slots)
+
+    def learn_rtt(self, rtt_ms: float, weight: float) -> None:
+        """Blend in one round trip, as the cloud backend does."""
+        self.rtt_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms + weight * (rtt_ms - self.rtt_ms)
+
+
+def make_fleet(
+    policy: Policy, world: World, trace: Trace, parts: Parts, breakers: Mapping[str, Switch]
+) -> dict[str, Server]:
+    """The backends of *policy*, idle, in order."""
+    return {
+        name: _server(name, location, world, trace, parts, breakers[name]) for name, location in policy.backends.items()
+    }
+
+
+def _server(name: str, location: Location, world: World, trace: Trace, parts: Parts, breaker: Switch) -> Server:
+    edge, node = world.edge, world.node
+    here = location is Location.EDGE
+    slots, limit = (edge.slots, edge.queue_limit) if here else (node.slots - node.background_streams, node.queue_limit)
+    model = edge if here else node
+    return Server(
+        name=name,
+        location=location,
+        station=Station(slots, limit),
+        predictor=parts.predictor(location),
+        recent=parts.recent(),
+        breaker=breaker,
+        context_window=model.context_window,
+        input_per_1k=model.input_per_1k,
+        output_per_1k=model.output_per_1k,
+        energy_per_1k_tokens_j=energy_per_1k_tokens(location, world, trace),
+        background=0 if here else node.background_streams,
+    )
+
+
+def energy_per_1k_tokens(location: Location, world: World, trace: Trace) -> float:
+    """Joules of the device for 1,000 tokens of the trace's mean request, at full speed: what an integrator measures."""
+    count = max(1, len(trace.arrivals))
+    prompt = sum(one.prompt_tokens for one in trace.arrivals) / count
+    output = sum(min(one.output_tokens, one.max_tokens or world.requests.max_tokens) for one in trace.arrivals) / count
+    edge, node, power = world.edge, world.node, world.power
+    if location is Location.EDGE:
+        busy = edge.overhead_ms / 1000.0 + prompt / edge.prefill_tokens_per_s + output / edge.decode_tokens_per_s
+        joules = power.compute_w / edge.slots * busy
+    else:
+        busy = (node.overhead_ms + output * node.decode_ms) / 1000.0 + prompt / node.prefill_tokens_per_s
+        joules = power.radio_w * busy
+    return 1000.0 * joules / max(1.0, prompt + output)

@@ -1,0 +1,37 @@
+"""What the tests of the simulation share: small traces, and runs with the router's own parts."""
+
+from __future__ import annotations
+
+from hybrid_llm.cli.policy.simulate import make_parts
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.policies.simulation.arrivals import Arrival, Trace
+from hybrid_llm.policies.simulation.engine import Simulation
+from hybrid_llm.policies.simulation.service import Setting
+from hybrid_llm.policies.simulation.worldfile import parse_world
+
+HEAD = "version: 1\nname: one\ntags: {phi: {allow: [edge]}, open: {allow: [edge, cloud]}}\n"
+EDGE = parse_policy(HEAD + "rules:\n  - exclude: cloud\n")
+CLOUD = parse_policy(HEAD + "rules:\n  - exclude: edge\n")
+EDGE_FIRST = parse_policy(HEAD + "rules:\n  - prefer: [edge, cloud]\n")
+CLOUD_FIRST = parse_policy(HEAD + "rules:\n  - prefer: [cloud, edge]\n")
+
+
+def trace(*arrivals):
+    """A trace of (seconds, prompt tokens, output tokens, tags...)."""
+    made = [
+        Arrival(at_s=at, prompt_tokens=prompt, output_tokens=output, tags=frozenset(tags))
+        for at, prompt, output, *tags in arrivals
+    ]
+    return Trace(arrivals=tuple(made), source="a test")
+
+
+def world(**sections):
+    """A world from the given constants: world(edge={"slots": 2})."""
+    lines = ["version: 1"]
+    for section, constants in sections.items():
+        lines += [f"{section}:", *(f"  {name}: {value}" for name, value in constants.items())]
+    return parse_world("\n".join(lines))
+
+
+def simulate(policy, requests, *, parts=None, **setting):
+    return Simulation(policy, requests, Setting(**setting), parts or make_parts()).run()
