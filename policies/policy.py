@@ -55,6 +55,11 @@ class Policy:
         return f"Policy(name={self.name!r}, digest={self.digest!r})"
 
     @property
+    def terms(self) -> Terms:
+        """Everything that it is made of."""
+        return self._terms
+
+    @property
     def name(self) -> str:
         """The name that the file gives."""
         return self._terms.name

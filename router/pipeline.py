@@ -100,13 +100,16 @@ class Pipeline:
         prices: Mapping[str, float | Price],
         ledger: Ledger | None = None,
         cache: Cache | None = None,
+        guard: PrivacyGuard | None = None,
+        attempts: type[Attempts] = Attempts,
     ) -> None:
         self.backends = {backend.name: backend for backend in backends}
         if len(self.backends) != len(backends) or not backends:
             raise ConfigError("give at least one backend, and each its own name")
         self._policies = policies
         self._sensors = sensors
-        self._guard = PrivacyGuard(detectors)
+        self._guard = guard or PrivacyGuard(detectors)
+        self._make_attempts = attempts
         self._hooks = tuple(hooks)
         self._defaults = defaults
         self._spending = Spending(prices, ledger)
@@ -221,7 +224,7 @@ class Pipeline:
                 return self._open_behind(call, self.backends[name], given)
             return self._open(call, routed.assessment, self.backends[name])
 
-        return Attempts(
+        return self._make_attempts(
             facts=routed.facts,
             decision=routed.decision,
             open_stream=open_backend,
@@ -286,8 +289,17 @@ class Pipeline:
         kept = self._cache.get(cleared) if self._cache is not None and cleared is not None else None
         return kept if kept is not None and kept.backend == routed.decision.order[0] else None
 
+    def _may_keep(self, routed: Routed, text: str) -> bool:
+        """Whether an answer may be kept with what is found in *text*: its tags count like those of the request."""
+        if self._cache is None:
+            return False
+        judged = self._guard.assess(routed.assessment.request.behind(Given(text=text)), routed.policy)
+        self._guard.release(judged)
+        return self._cache.location in judged.keepable
+
     def _over(self, routed: Routed, generation: Generation | None) -> None:
-        cleared = self._cleared_for_cache(routed) if generation is not None else None
+        keep = generation is not None and self._may_keep(routed, generation.text)
+        cleared = self._cleared_for_cache(routed) if keep else None
         if self._cache is not None and cleared is not None and generation is not None:
             self._cache.put(
                 cleared,

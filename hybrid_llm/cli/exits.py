@@ -20,6 +20,7 @@ class Exit(IntEnum):
     ROUTING = 4
     BACKEND = 5
     SECURITY = 6
+    UNPROVED = 7
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -32,6 +33,7 @@ MEANING: Final = {
     Exit.ROUTING: "no backend may or could answer",
     Exit.BACKEND: "the backend failed, or the deadline is over",
     Exit.SECURITY: "trust is broken: a wrong peer, changed bytes, or text that may not leave",
+    Exit.UNPROVED: "a promise of a policy is broken, as `policy prove` found",
     Exit.INTERRUPTED: "stopped with Ctrl-C",
     Exit.BROKEN_PIPE: "the reader of the output went away",
 }

@@ -18,6 +18,7 @@ ACTIONS: Final = {
     "check": ("hybrid_llm.cli.policy.check", "check files; all errors at once"),
     "explain": ("hybrid_llm.cli.policy.explain", "tell what a policy does with one prompt, and why"),
     "test": ("hybrid_llm.cli.policy.test", "run the cases that stand beside a policy"),
+    "prove": ("hybrid_llm.cli.policy.prove", "prove for each tag where its requests can go"),
     "diff": ("hybrid_llm.cli.policy.diff", "tell which recorded requests would go elsewhere"),
     "schema": ("hybrid_llm.cli.policy.schema", "print a JSON Schema, for editors"),
     "show": ("hybrid_llm.cli.policy.show", "print a built-in policy"),

@@ -1,0 +1,242 @@
+"""`policy prove`: what it says of sound code is true, and a mistake planted in guard, policy or attempts is found.
+
+HYBRID_LLM_PROOFS=1 proves all built-in policies, not one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from hybrid_llm.policies import Policy, builtin_names, builtin_policy, parse_policy
+from hybrid_llm.router.attempts import Attempts
+from hybrid_llm.router.privacy import PrivacyGuard
+from hybrid_llm.router.proof import Claim, Parts, Proof, prove
+from hybrid_llm.router.proof.ledger import ATTEMPTED, CLEARED, DECIDED, REACHED
+from hybrid_llm.router.proof.records import UNTAGGED
+from hybrid_llm.router.types import Location
+
+EDGE, CLOUD = Location.EDGE, Location.CLOUD
+SMALL = """\
+version: 1
+name: small
+tags:
+  phi:    {allow: [edge], detect: [medical_record]}
+  pii:    {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}
+  public: {allow: [edge, cloud]}
+rules:
+  - exclude: edge
+    when: device.cpu_load > 90%
+    because: the device is busy
+  - prefer: [cloud, edge]
+    when: network.online
+resilience: {retries: 1}
+"""
+TINY = SMALL.replace("{retries: 1}", "{retries: 0}")
+BRAVE = SMALL.replace("{retries: 1}", "{retries: 1, hedge_after: 50ms, continue_streams: true}")
+
+
+def said(proof: Proof) -> dict[str, str]:
+    return {statement.tag: statement.text() for statement in proof.statements}
+
+
+def steps(proof: Proof, tag: str) -> tuple[str, ...]:
+    (statement,) = [statement for statement in proof.statements if statement.tag == tag]
+    assert statement.broken is not None, f"{tag} is not broken"
+    return (statement.broken.promise, *statement.broken.steps)
+
+
+def test_the_small_policy_is_proved_tag_by_tag():
+    proof = prove(parse_policy(SMALL))
+    assert proof.holds
+    assert said(proof) == {
+        "phi": "never leaves the device; answers are kept on edge",
+        "pii": "reaches edge as it is; reaches cloud only with pseudonyms; answers are kept on edge",
+        "public": "reaches edge and cloud as it is; answers are kept on edge",
+        UNTAGGED: "reaches edge and cloud as it is; answers are kept on edge",
+    }
+    assert proof.bound.judgements > 50
+    assert proof.bound.decisions > 500
+    assert proof.bound.runs > 300
+    assert any("a request without a tag" in note for note in proof.notes)
+
+
+def test_hedges_and_continuations_are_proved_too():
+    proof = prove(parse_policy(BRAVE))
+    assert proof.holds, [statement.broken for statement in proof.statements]
+    assert "silent until a rival" in proof.bound.covers["failures"]
+    assert said(proof)["phi"].startswith("never leaves the device")
+
+
+@pytest.mark.parametrize("name", builtin_names() if os.environ.get("HYBRID_LLM_PROOFS") else ["offline-first"])
+def test_the_built_in_policies_are_proved(name):
+    proof = prove(builtin_policy(name))
+    assert proof.holds
+    for tag in ("phi", "pii", "secret"):
+        assert said(proof)[tag].startswith("never leaves the device")
+
+
+def test_a_condition_on_tags_alone_is_taken_as_it_is():
+    claim = Claim(tag=UNTAGGED, places=frozenset({EDGE}))
+    assert prove(builtin_policy("private-first"), claims=[claim]).holds
+    proof = prove(parse_policy(TINY), claims=[claim])
+    ((_, broken),) = proof.claims
+    assert not proof.holds
+    assert broken.steps[0] == "the app declares no tag"
+    assert broken.steps[-1] == "cloud is called with the request as it is"
+    assert len(broken.steps) <= 5
+
+
+def test_what_the_configuration_gives_every_request_is_told():
+    proof = prove(parse_policy(TINY), defaults=frozenset({"phi"}))
+    assert "the configuration tags every request phi" in proof.notes
+    assert not any("without a tag" in note for note in proof.notes)
+
+
+def test_a_tag_that_no_detector_sets_and_one_that_goes_nowhere_are_told():
+    text = "version: 1\nname: p\ntags: {quiet: {allow: [edge]}, shut: {allow: []}}\nrules: []\n"
+    proof = prove(parse_policy(text))
+    assert proof.holds
+    assert "no detector sets the tag quiet: it protects only what the app declares" in proof.notes
+    assert "no request with the tag shut ever reaches a backend" in proof.notes
+    assert said(proof)["shut"] == "reaches no backend"
+
+
+def test_a_large_policy_is_bounded_and_says_how():
+    tags = "".join(f"  t{i}: {{allow: [edge], detect: [email, phone]}}\n" for i in range(8))
+    rules = "".join(f"  - exclude: eu\n    when: device.cpu_load > 0.{i}\n" for i in range(1, 10))
+    rules += "".join(f"  - prefer: [eu, phone]\n    when: device.cpu_load > 0.{i}\n" for i in range(1, 10))
+    policy = parse_policy(
+        f"version: 1\nname: p\ntags:\n{tags}rules:\n{rules}resilience: {{retries: 0}}\n",
+        backends={"phone": EDGE, "eu": CLOUD, "us": CLOUD},
+    )
+    proof = prove(policy)
+    assert proof.holds
+    assert proof.bound.decisions < 200_000
+    assert "of 18 conditions" in proof.bound.covers["conditions"]
+    assert "each one, each two" in proof.bound.covers["tags"]
+
+
+# Mistakes planted in the code that is put to the proof.
+
+
+class Forgetful(Policy):
+    """Bars nobody for a tag."""
+
+    def _barred(self, tags, states):
+        del tags
+        return super()._barred(frozenset(), states)
+
+
+class Gullible(Policy):
+    """Believes that a backend is where the policy was told."""
+
+    def _barred(self, tags, states):
+        told = {name: replace(state, location=self.backends[name]) for name, state in states.items()}
+        return super()._barred(tags, told)
+
+
+class Lenient(Policy):
+    """Takes a hard rule for a wish."""
+
+    def decide(self, request, signals):
+        decision = super().decide(request, signals)
+        ruled = [name for name, why in decision.excluded.items() if "(rules[" in why]
+        return replace(decision, order=(*decision.order, *ruled))
+
+
+class Generous(Policy):
+    """Holds every place for allowed: guard and policy both believe it."""
+
+    def allowed(self, tags):
+        super().allowed(tags)
+        return frozenset(Location)
+
+
+class Sloppy(Policy):
+    """Lets answers be kept everywhere."""
+
+    def keepable(self, tags):
+        del tags
+        return frozenset(Location)
+
+
+class Stray(Attempts):
+    """Falls back to whoever there is."""
+
+    def _candidates(self):
+        return [*super()._candidates(), *(name for name in self.breakers if name not in self.decision.order)]
+
+
+class Lax(PrivacyGuard):
+    """Clears everything."""
+
+    def assess(self, request, policy):
+        return replace(super().assess(request, policy), allowed=frozenset(Location))
+
+
+class Blind(PrivacyGuard):
+    """Sets no tag for what is found."""
+
+    def assess(self, request, policy):
+        assessment = super().assess(request, policy)
+        kept = replace(assessment.request, privacy=request.privacy)
+        return replace(assessment, request=kept, allowed=policy.allowed(request.privacy))
+
+
+class Naked(PrivacyGuard):
+    """Forgets the form for the cloud."""
+
+    def assess(self, request, policy):
+        return replace(super().assess(request, policy), hidden=None)
+
+
+class Careless(PrivacyGuard):
+    """Takes a detector that fails for one that finds nothing."""
+
+    def assess(self, request, policy):
+        assessment = super().assess(request, policy)
+        tags = assessment.request.privacy
+        return replace(assessment, allowed=policy.allowed(tags), keepable=policy.keepable(tags), barred={})
+
+
+@pytest.mark.parametrize(
+    ("policy", "parts", "tag", "promise", "last"),
+    [
+        (Forgetful, Parts(), "phi", DECIDED, "but cloud is among them, and tag phi allows only edge"),
+        (Gullible, Parts(), UNTAGGED, DECIDED, "but edge is among them, and it is not fit"),
+        (Lenient, Parts(), UNTAGGED, DECIDED, "but edge is among them, and it is not fit, or a hard rule takes it out"),
+        (Generous, Parts(), "phi", CLEARED, "but tag phi allows only edge"),
+        (Sloppy, Parts(), "phi", CLEARED, "but tag phi allows only edge"),
+        (Policy, Parts(guard=Lax), "phi", CLEARED, "but tag phi allows only edge"),
+        (Policy, Parts(guard=Blind), "phi", CLEARED, "the guard makes it untagged, and it is phi"),
+        (Policy, Parts(guard=Naked), "pii", CLEARED, "but what email finds is still in the text"),
+        (Policy, Parts(guard=Careless), UNTAGGED, CLEARED, "but the detector email of tag pii failed"),
+        (Policy, Parts(attempts=Stray), UNTAGGED, ATTEMPTED, "then the guard has to stop what comes next"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_planted_mistake_is_found_and_shown_in_a_few_steps(policy, parts, tag, promise, last):
+    proof = prove(policy(parse_policy(TINY).terms), parts=parts)
+    assert not proof.holds
+    found = steps(proof, tag)
+    assert found[0] == promise
+    assert last in found[-1]
+    assert len(found) <= 7
+
+
+def test_attempts_that_stray_where_no_tag_forbids_it_are_told_too():
+    policy = parse_policy("version: 1\nname: p\nrules: []\nresilience: {retries: 0}\n")
+    found = steps(prove(policy, parts=Parts(attempts=Stray)), UNTAGGED)
+    assert found[0] == ATTEMPTED
+    assert found[-2:] == ("cloud is called with the request as it is", "but the policy did not decide for it")
+
+
+def test_what_gets_through_both_walls_is_told_as_reached():
+    """With a policy and a guard that both believe every place allowed, the text itself gets to the cloud."""
+    proof = prove(Generous(parse_policy(TINY).terms))
+    reached = [steps(proof, statement.tag) for statement in proof.statements if statement.broken is not None]
+    assert {found[0] for found in reached} <= {CLEARED, REACHED, DECIDED}
+    assert all(found for found in reached)
