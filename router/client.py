@@ -22,6 +22,7 @@ from hybrid_llm.router.loop import LoopThread
 from hybrid_llm.router.pipeline import Pipeline, PolicySource
 from hybrid_llm.router.prices import Price
 from hybrid_llm.router.race import OneByOne, TaskRace
+from hybrid_llm.router.remember import PredictionStore
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.sensors import Sensors, SystemSensors
 from hybrid_llm.router.signals import Signals
@@ -64,13 +65,15 @@ class HybridLLM:
         defaults: Defaults | None = None,
         prices: Mapping[str, float | Price] | None = None,
         ledger: Ledger | None = None,
+        predictions: PredictionStore | None = None,
         cache: Cache | None = None,
     ) -> None:
         """Take over *backends*: closing the client closes them, last in, first out.
 
         *prices* maps a backend to its price, a `Price` or a number per 1,000 tokens; *ledger* is what tenants spend is
-        booked in, by default one that ends with the client; *sensors* replaces this machine's own; *cache*, such as
-        a `MemoryCache`, keeps answers for identical requests, as far as their privacy tags allow.
+        booked in, by default one that ends with the client; *predictions* is what speeds begin from; *sensors* replaces
+        this machine's own; *cache*, such as a `MemoryCache`, keeps answers for identical requests, as far as their
+        privacy tags allow.
         """
         self._pipeline = Pipeline(
             backends,
@@ -81,6 +84,7 @@ class HybridLLM:
             defaults=defaults or Defaults(),
             prices=prices or {},
             ledger=ledger,
+            predictions=predictions,
             cache=cache,
         )
         self._loop = LoopThread()
@@ -102,6 +106,7 @@ class HybridLLM:
         Raises:
             ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
         """
+        from hybrid_llm.router.calibrate import calibrate_missing
         from hybrid_llm.router.config import load_config
 
         config = load_config(Path(path))
@@ -115,6 +120,9 @@ class HybridLLM:
             backends = config.open_backends()
             for backend in backends:
                 opened.callback(backend.close)
+            predictions = config.open_predictions()
+            if config.prediction.calibrate:
+                calibrate_missing(backends, predictions, policy.current, config.eager)
             client = cls(
                 backends,
                 policy,
@@ -124,6 +132,7 @@ class HybridLLM:
                 defaults=config.defaults,
                 prices=config.prices,
                 ledger=ledger,
+                predictions=predictions,
             )
             opened.pop_all()
         return client

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
     from hybrid_llm.router.hooks import Hook
     from hybrid_llm.router.pipeline import PolicySource
+    from hybrid_llm.router.remember import PredictionStore
     from hybrid_llm.router.spend import Ledger
 
 __all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
 EMBEDDED: Final = "embedded"
 _LOADS: Final = ("lazy", "eager")
+_CALIBRATE: Final = ("never", "auto")
 _PRICES: Final = ("price", "price_per_1k_tokens")
 
 
@@ -110,6 +112,14 @@ class RecordSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionSpec:
+    """Whether speeds are measured at an eager start and kept at the end, and where; by default in the user's folder."""
+
+    calibrate: bool = False
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A `hybrid.yaml` that is checked. Nothing is opened until `open_backends` and `open_policy`."""
 
@@ -120,6 +130,7 @@ class Config:
     record: RecordSpec | None = None
     spend: Path | None = None
     """The file that spending is booked in; without one it is forgotten with the client."""
+    prediction: PredictionSpec = field(default_factory=PredictionSpec)
 
     @property
     def locations(self) -> Mapping[str, Location]:
@@ -130,6 +141,19 @@ class Config:
     def prices(self) -> Mapping[str, Price]:
         """Backend -> its price."""
         return {spec.name: spec.price for spec in self.backends}
+
+    @property
+    def eager(self) -> frozenset[str]:
+        """The device's backends that are loaded at the start."""
+        return frozenset(spec.name for spec in self.backends if isinstance(spec, EdgeSpec) and spec.load == "eager")
+
+    def open_predictions(self) -> PredictionStore:
+        """What was learnt of these backends on this device, to begin with."""
+        from hybrid_llm.router.identity import identities
+        from hybrid_llm.router.remember import PredictionStore, state_folder
+
+        folder = self.prediction.folder or state_folder()
+        return PredictionStore(folder, identities(self.backends), keeping=self.prediction.calibrate)
 
     def open_ledger(self) -> Ledger | None:
         """The file under `spend`, made where it is not there; None without one. ConfigError if it is something else."""
@@ -207,7 +231,7 @@ class _Reader(ValueReader):
     """Turns tables into records."""
 
     def config(self, table: Table) -> Config:
-        self._known(table, {"version", "policy", "backends", "defaults", "record", "spend"})
+        self._known(table, {"version", "policy", "backends", "defaults", "record", "spend", "prediction"})
         if self._text(table, "version", "") != "1":
             self._faults.add("this version of the library reads `version: 1`", table.offset, "begin with `version: 1`")
         return Config(
@@ -217,7 +241,17 @@ class _Reader(ValueReader):
             defaults=self._defaults(self._table(table, "defaults")),
             record=self._record(self._table(table, "record")),
             spend=self._spend(self._table(table, "spend")),
+            prediction=self._prediction(self._table(table, "prediction")),
         )
+
+    def _prediction(self, table: Table | None) -> PredictionSpec:
+        if table is None:
+            return PredictionSpec()
+        self._known(table, {"calibrate", "folder"})
+        wanted, folder = self._text(table, "calibrate", "never"), self._text(table, "folder", "")
+        if wanted not in _CALIBRATE:
+            self._faults.add(f"`calibrate: {wanted}` is not known", table.offset, did_you_mean(wanted, _CALIBRATE))
+        return PredictionSpec(calibrate=wanted == "auto", folder=self._beside(folder) if folder else None)
 
     def _spend(self, table: Table | None) -> Path | None:
         if table is None:

@@ -26,6 +26,7 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.race import OneByOne, Race
 from hybrid_llm.router.recent import RecentTimes
 from hybrid_llm.router.record import DecisionRecorder
+from hybrid_llm.router.remember import PredictionStore
 from hybrid_llm.router.request import Defaults, make_request, parser_of
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
@@ -99,6 +100,7 @@ class Pipeline:
         defaults: Defaults,
         prices: Mapping[str, float | Price],
         ledger: Ledger | None = None,
+        predictions: PredictionStore | None = None,
         cache: Cache | None = None,
         guard: PrivacyGuard | None = None,
         attempts: type[Attempts] = Attempts,
@@ -116,6 +118,8 @@ class Pipeline:
         self._spending.check(policies.current.objectives)
         self._cache = cache
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
+        self._predictions = predictions
+        self._resume_predictions()
         self._counter = next((b for b in backends if b.location is Location.EDGE), backends[0])
         policy = policies.current
         self._configured_for = policy
@@ -324,6 +328,13 @@ class Pipeline:
             self._recent[order.backend].add(measured.ttft_ms)
             predictor.observe(order.prompt_tokens, state, ttft_ms=measured.ttft_ms, tpot_ms=measured.tpot_ms)
 
+    def _resume_predictions(self) -> None:
+        """Let every backend begin from what is kept of it."""
+        for name, predictor in self._predictors.items():
+            learned = self._predictions.load(name) if self._predictions is not None else None
+            if learned is not None:
+                predictor.resume(learned)
+
     @property
     def policy(self) -> Policy:
         """The policy that decides now."""
@@ -334,11 +345,14 @@ class Pipeline:
         self._guard.forget(session_id, tenant)
 
     def close(self) -> None:
-        """Stop the sampler and the watcher, wipe pseudonyms and cache, close the ledger."""
+        """Stop the sampler and the watcher, wipe pseudonyms and cache, close the ledger, keep what was learnt."""
         self._sensors.close()
         self._policies.close()
         self._guard.close()
         self._spending.close()
+        if self._predictions is not None:
+            for name, predictor in self._predictors.items():
+                self._predictions.keep(name, predictor)
         for hook in self._hooks:
             if isinstance(hook, DecisionRecorder):
                 hook.close()

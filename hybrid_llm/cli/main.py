@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "chat": ("hybrid_llm.cli.chat", "talk, turn by turn"),
     "explain": ("hybrid_llm.cli.explain", "tell who would answer a prompt, and why"),
     "signals": ("hybrid_llm.cli.signals", "show what a policy sees of this device now"),
+    "calibrate": ("hybrid_llm.cli.calibrate", "measure how fast backends are, for their first predictions"),
     "spend": ("hybrid_llm.cli.spend", "show what each tenant has spent on each day"),
     "policy": ("hybrid_llm.cli.policy.command", "check, try, prove and compare policies"),
     "models": ("hybrid_llm.cli.models", "list, inspect and convert edge models"),
