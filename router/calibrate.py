@@ -50,10 +50,8 @@ def calibrate(backend: Backend, clear: Clear) -> Learned:
     lengths = _fitting(backend)
     _measure(backend, lengths[0], clear)
     measured = [_median(backend, repeats, clear) for repeats in lengths]
-    idle, predictor = (
-        BackendState(name=backend.name, location=backend.location),
-        LatencyPredictor(PRIORS[backend.location]),
-    )
+    idle = BackendState(name=backend.name, location=backend.location)
+    predictor = LatencyPredictor(PRIORS[backend.location])
     for _ in range(_PASSES):
         for tokens, ttft_ms, tpot_ms in measured:
             predictor.observe(tokens, idle, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
