@@ -38,9 +38,14 @@ def _make() -> HybridLLM:
         return HybridLLM.from_config(path)
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
+    from hybrid_llm.router.config import EdgeSpec
+    from hybrid_llm.router.identity import identities
+    from hybrid_llm.router.remember import PredictionStore, state_folder
 
     edge = EdgeBackend(EdgeConfig())
-    return HybridLLM([edge], builtin_policy("balanced", backends={edge.name: edge.location}))
+    predictions = PredictionStore(state_folder(), identities([EdgeSpec(name=edge.name)]))
+    policy = builtin_policy("balanced", backends={edge.name: edge.location})
+    return HybridLLM([edge], policy, predictions=predictions)
 
 
 def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:

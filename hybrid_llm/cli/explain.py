@@ -102,6 +102,7 @@ def _pipeline(args: argparse.Namespace) -> Iterator[WhatIf]:
         defaults=defaults,
         prices=prices,
         ledger=ledger,
+        predictions=config.open_predictions() if config is not None else None,
     )
     try:
         yield pipeline

@@ -133,7 +133,7 @@ def test_signals_shows_the_names_that_a_policy_reads(cli):
     shown = json.loads(cli("signals", "--json").out)
     assert shown["device"]["memory_total_mb"] > 0
     assert shown["edge"]["context_window"] > 0
-    assert set(shown) == {"device", "network", "edge"}
+    assert set(shown) == {"device", "network", "budget", "edge"}
 
 
 def test_the_action_of_policy_explains_as_the_command_does(cli, policy):

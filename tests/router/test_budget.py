@@ -250,3 +250,45 @@ def test_many_tasks_at_once_do_not_pass_the_budget(make_client, tmp_path, kind):
     assert total <= 1.0
     assert reserved == 0.0
     assert 0 < backend.served < 60
+
+
+class Silent(FakeBackend):
+    async def astream(self, cleared):
+        self.requests.append(cleared.request)
+        await asyncio.sleep(30)
+        yield Chunk(text="too late")
+
+
+def test_a_hedge_to_a_priced_backend_reserves_and_a_priced_loser_pays_for_its_prompt(make_client, edge, ledger):
+    policy = POLICY.replace("retries: 0", "retries: 0, hedge_after: 20ms")
+    slow = Silent("cloud", Location.CLOUD)
+    client = make_client(edge, slow, policy=policy, prices=PRICE, ledger=ledger)
+    reply = asyncio.run(client.agenerate("hello", max_tokens=20))
+    assert (reply.backend, len(slow.requests)) == ("edge", 1)
+    prompt = 0.001 * slow.count_tokens(slow.requests[0])
+    assert spent(ledger) == (pytest.approx(prompt), 0.0)
+
+    other = MemoryLedger("USD")
+    quick = FakeBackend("cloud", Location.CLOUD, ["in ", "the ", "cloud"])
+    policy = policy.replace("prefer: [cloud, edge]", "prefer: [edge, cloud]")
+    client = make_client(Silent("edge", Location.EDGE), quick, policy=policy, prices=PRICE, ledger=other)
+    assert asyncio.run(client.agenerate("hello", max_tokens=20)).backend == "cloud"
+    assert spent(other) == (pytest.approx(0.033), 0.0)
+
+
+def test_a_hedge_that_the_budget_does_not_allow_is_not_made(make_client, ledger):
+    policy = POLICY.replace("retries: 0", "retries: 0, hedge_after: 20ms").replace(
+        "prefer: [cloud, edge]", "prefer: [edge, cloud]"
+    )
+
+    class Slow(FakeBackend):
+        async def astream(self, cleared):
+            ledger.reserve("", UNIT, None)
+            await asyncio.sleep(0.1)
+            async for chunk in super().astream(cleared):
+                yield chunk
+
+    cloud = FakeBackend("cloud", Location.CLOUD)
+    client = make_client(Slow("edge", Location.EDGE), cloud, policy=policy, prices=PRICE, ledger=ledger)
+    assert asyncio.run(client.agenerate("hello", max_tokens=20)).backend == "edge"
+    assert cloud.requests == []
