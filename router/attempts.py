@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
@@ -75,6 +76,8 @@ class Attempts:
     """Pays for every call beyond the first of each backend, and for every rival."""
     retries: int
     """Further calls of each backend after its first."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """How many nodes stand behind a backend, where it is more than one: each may be asked once before the next one."""
     continue_streams: bool = False
     race: Callable[[], Race] = OneByOne
     patience: Callable[[str], float | None] = _never
@@ -136,16 +139,23 @@ class Attempts:
         return lane.first
 
     async def _continue(self, name: str, error: BackendError) -> Lane:
-        """Who takes over the answer of *name*: the others first, then the same again; nobody, and *error* stands."""
+        """Who takes over the answer of *name*: another node, another backend, the same again; or *error* stands."""
         if not self.continue_streams or not _may_go_elsewhere(error):
             raise error
         try:
-            lane = await self._settle(lambda: sorted(self._candidates(), key=lambda other: other == name))
+            lane = await self._settle(lambda: sorted(self._candidates(), key=partial(self._is_spent, name)))
         except AllBackendsFailed:
             raise error from None
         self._held = 0
         self.seams.append(Seam(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
         return lane
+
+    def _is_spent(self, broken: str, name: str) -> bool:
+        """Whether *name* is the one that broke off, and has no other node."""
+        return name == broken and self._calls[name] >= self._copies(name)
+
+    def _copies(self, name: str) -> int:
+        return self.nodes.get(name, 1)
 
     def _given(self) -> Given:
         return Given(text="".join(self._parts), tokens=self._tokens)
@@ -215,10 +225,11 @@ class Attempts:
     def _start(self, race: Race, name: str, *, rival: bool = False) -> None:
         """Call *name*, unless its breaker is open, or it is not its first call and nothing pays for another."""
         self._check_deadline()
-        again = self._calls[name] > 0
+        calls, free = self._calls[name], self._copies(name)
+        extra = rival or calls >= free
         if not self.breakers[name].admit():
             self._refuse(name, "its circuit breaker is open")
-        elif self._calls[name] > self.retries or ((again or rival) and not self.budget.withdraw()):
+        elif calls >= (self.retries + 1) * free or (extra and not self.budget.withdraw()):
             self._refuse(name, "no further call is allowed: retries or retry budget are used up")
         else:
             self._calls[name] += 1
@@ -231,13 +242,14 @@ class Attempts:
         self.failures.setdefault(name, error)
 
     def _candidates(self) -> list[str]:
-        """The order of the decision, less those that a repetition cannot help."""
-        return [name for name in self.decision.order if name not in self.failures or self.failures[name].retryable]
+        """The order of the decision, a backend once for each of its nodes, less those that a repetition cannot help."""
+        able = [name for name in self.decision.order if name not in self.failures or self.failures[name].retryable]
+        return [name for name in able for _ in range(self._copies(name))]
 
     def _failed(self, lane: Lane, error: BackendError) -> None:
         self._note(lane.name, type(error).__name__, (self.clock() - lane.began) * 1e3)
         self.failures[lane.name] = error
-        if isinstance(error, _BREAKING):
+        if isinstance(error, _BREAKING) and self._calls[lane.name] >= self._copies(lane.name):
             self.breakers[lane.name].failed()
 
     def _note(self, name: str, error: str, elapsed_ms: float = 0.0) -> None:

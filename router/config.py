@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.policies.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
+from hybrid_llm.policies.yamltext import Sequence as Items
 from hybrid_llm.router.config_values import FREE, ValueReader
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.prices import Price, currency_of
@@ -73,24 +74,31 @@ class EdgeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudSpec:
-    """A backend of kind `grpc`: one node, and the files that open the door to it."""
+    """A backend of kind `grpc`: its nodes, and the files that open the door to them."""
 
     name: str
-    target: str
+    targets: tuple[str, ...]
     ca: Path
     cert: Path
     key: Path
     server_name: str | None = None
+    resolve: bool = False
+    """Take every address that a host name resolves to for a node of its own."""
     price: Price = FREE
     location: Location = Location.CLOUD
 
     def open(self) -> Backend:
         """Make the backend; ConfigError if a certificate file is wrong. Nothing is connected yet."""
-        from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
+        from hybrid_llm.backends.cloud import CloudBackend, CloudConfig, CloudPool
         from hybrid_llm.backends.transport import TLSFiles
 
         tls = TLSFiles(ca=self.ca, cert=self.cert, key=self.key)
-        return CloudBackend(CloudConfig(name=self.name, target=self.target, tls=tls, server_name=self.server_name))
+        configs = [
+            CloudConfig(name=self.name, target=target, tls=tls, server_name=self.server_name) for target in self.targets
+        ]
+        if len(configs) == 1 and not self.resolve:
+            return CloudBackend(configs[0])
+        return CloudPool(configs, name=self.name)
 
 
 BackendSpec = EdgeSpec | CloudSpec
@@ -307,7 +315,7 @@ class _Reader(ValueReader):
         )
 
     def _cloud(self, name: str, table: Table) -> CloudSpec:
-        self._known(table, {"kind", "target", "tls", "server_name", *_PRICES})
+        self._known(table, {"kind", "target", "targets", "resolve", "tls", "server_name", *_PRICES})
         tls = self._table(table, "tls")
         if tls is None:
             self._faults.add(
@@ -319,7 +327,8 @@ class _Reader(ValueReader):
         ca, cert, key = (self._beside(self._needed(tls, part)) for part in ("ca", "cert", "key"))
         return CloudSpec(
             name=name,
-            target=self._target(table),
+            targets=self._targets(table),
+            resolve=self._resolve(table),
             ca=ca,
             cert=cert,
             key=key,
@@ -327,12 +336,29 @@ class _Reader(ValueReader):
             price=self._price(table),
         )
 
-    def _target(self, table: Table) -> str:
-        target = self._needed(table, "target")
-        host, _, port = target.rpartition(":")
-        if target and not (host and port.isdecimal() and 0 < int(port) < 65_536):
-            self._faults.add("`target` is HOST:PORT", table.offset, 'such as "node.example:7443"')
-        return target
+    def _targets(self, table: Table) -> tuple[str, ...]:
+        """`target: HOST:PORT`, or `targets` with several; each once."""
+        several = table.get("targets")
+        if several is None:
+            targets = [self._needed(table, "target")]
+        else:
+            items = several.items if isinstance(several, Items) else ()
+            targets = [item.text for item in items if isinstance(item, Scalar)]
+            if not targets or len(targets) != len(set(targets)) or table.get("target") is not None:
+                hint = 'targets: ["a.example:7443", "b.example:7443"], and no `target` beside it'
+                self._faults.add("`targets` is a list of HOST:PORT, each once", several.offset, hint)
+        for target in targets:
+            host, _, port = target.rpartition(":")
+            if target and not (host and port.isdecimal() and 0 < int(port) < 65_536):
+                self._faults.add("`target` is HOST:PORT", table.offset, 'such as "node.example:7443"')
+        return tuple(targets)
+
+    def _resolve(self, table: Table) -> bool:
+        text = self._text(table, "resolve", "first")
+        if text not in {"first", "all"}:
+            hint = "all: each address of a host name is a node of its own"
+            self._faults.add("`resolve` is first or all", table.offset, hint)
+        return text == "all"
 
     def _defaults(self, table: Table | None) -> Defaults:
         if table is None:

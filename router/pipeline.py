@@ -236,6 +236,7 @@ class Pipeline:
             breakers=self._breakers,
             budget=self._budgets[routed.decision.order[0]],
             retries=limits.retries,
+            nodes={name: state.nodes for name, state in routed.signals.backends.items() if state.nodes > 1},
             continue_streams=limits.continue_streams,
             race=race,
             patience=partial(self._patience, limits),

@@ -67,6 +67,8 @@ class BackendState:
     """Why it is not ready, for people."""
     breaker: Breaker = Breaker.CLOSED
     """Its circuit breaker: open while it is left alone after failures."""
+    nodes: int = 1
+    """Nodes behind it that can be asked now."""
     active: int = 0
     """Requests it is working on."""
     queue: int = 0

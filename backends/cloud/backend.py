@@ -64,12 +64,12 @@ class CloudBackend:
     def state(self) -> BackendState:
         """What the calls so far have shown; no I/O."""
         active, queue, load = self._observed.load()
-        closed = self._connection.closed
+        reason = "closed" if self._connection.closed else "stopping" if self._observed.stopping else ""
         return BackendState(
             name=self.name,
             location=Location.CLOUD,
-            ready=not closed,
-            reason="closed" if closed else "",
+            ready=not reason,
+            reason=reason,
             active=active,
             queue=queue,
             load=load,

@@ -68,6 +68,12 @@ class Observed:
             elif warm:
                 self.rtt_ms += _WEIGHT * (rtt_ms - self.rtt_ms)
 
+    @property
+    def stopping(self) -> bool:
+        """The node said, a moment ago, that it is about to stop."""
+        with self._lock:
+            return self._load.stopping and time.monotonic() - self._told <= _FRESH_S
+
     def load(self) -> tuple[int, int, float]:
         """Return the node's active and waiting requests and its load; our own calls alone once its word is old."""
         with self._lock:

@@ -68,6 +68,8 @@ class Front(HybridLLMServicer):
         self._max_deadline = max_deadline
         self._version = version
         self._numbers = itertools.count(1)
+        self.stopping = False
+        """The node is about to stop: every answer says so, and callers go elsewhere."""
 
     @property
     def in_flight(self) -> int:
@@ -165,6 +167,7 @@ class Front(HybridLLMServicer):
             server_ms=call.elapsed_ms() if call else 0.0,
             first_ms=call.first_ms if call else 0.0,
             context_window=info.context_window if info else 0,
+            stopping=self.stopping,
         )
 
     async def _abort(self, context: Any, call: _Call, error: HybridLLMError) -> None:

@@ -48,7 +48,7 @@ class Listener:
                 max_message_bytes=config.max_message_bytes, max_connection_age=config.max_connection_age
             ),
         )
-        front = Front(
+        front = self._front = Front(
             engine, tokenizer, max_queue=config.max_queue, max_deadline=config.max_deadline, version=_version()
         )
         add_HybridLLMServicer_to_server(front, self._server)  # type: ignore[no-untyped-call]
@@ -71,6 +71,7 @@ class Listener:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
+        self._front.stopping = True
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 

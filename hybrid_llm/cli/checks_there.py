@@ -98,12 +98,13 @@ def _dated(check: str, facts: CertificateFacts, files: TLSFiles) -> Finding:
 def check_nodes(setup: Setup) -> Iterator[Finding]:
     """Each node: can it be reached, does TLS hold, what does it run, and do the clocks agree."""
     for spec in setup.clouds:
-        check = f"node {spec.name}"
-        try:
-            yield _handshake(check, spec)
-            yield from _described(check, _probe(spec))
-        except HybridLLMError as error:
-            yield fault(check, str(error), _remedy(error))
+        for target in spec.targets:
+            check = f"node {spec.name}" + (f" {target}" if len(spec.targets) > 1 else "")
+            try:
+                yield _handshake(check, spec, target)
+                yield from _described(check, _probe(spec, target))
+            except HybridLLMError as error:
+                yield fault(check, str(error), _remedy(error))
 
 
 def _remedy(error: HybridLLMError) -> str:
@@ -111,20 +112,18 @@ def _remedy(error: HybridLLMError) -> str:
     return next(found, "do what the message says, then run `hybrid-llm doctor` again")
 
 
-def _handshake(check: str, spec: CloudSpec) -> Finding:
+def _handshake(check: str, spec: CloudSpec, target: str) -> Finding:
     from hybrid_llm.backends.transport.handshake import Endpoint, shake_hands
 
-    endpoint = Endpoint.parse(spec.target, spec.server_name)
+    endpoint = Endpoint.parse(target, spec.server_name)
     shaken = shake_hands(endpoint, _files(spec), timeout=_TIMEOUT_S, backend=spec.name)
     return fine(check, f"{endpoint} answers, {shaken.version} with {shaken.cipher} in {shaken.elapsed_ms:.0f} ms")
 
 
-def _probe(spec: CloudSpec) -> NodeDescription:
+def _probe(spec: CloudSpec, target: str) -> NodeDescription:
     from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
 
-    backend = CloudBackend(
-        CloudConfig(name=spec.name, target=spec.target, tls=_files(spec), server_name=spec.server_name)
-    )
+    backend = CloudBackend(CloudConfig(name=spec.name, target=target, tls=_files(spec), server_name=spec.server_name))
     try:
         return backend.probe(timeout=_TIMEOUT_S)
     finally:

@@ -147,7 +147,7 @@ def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> CloudSpe
     files = pairs[name]
     return CloudSpec(
         name="target",
-        target=args.target,
+        targets=(args.target,),
         ca=files.ca,
         cert=files.cert,
         key=files.key,

@@ -31,7 +31,7 @@ def test_a_whole_configuration_is_read(tmp_path):
     edge, cloud = config.backends
     assert edge == EdgeSpec(name="edge", load="eager", threads=2)
     assert isinstance(cloud, CloudSpec)
-    assert (cloud.ca, cloud.target) == (tmp_path / "ca.pem", "127.0.0.1:7443")
+    assert (cloud.ca, cloud.targets, cloud.resolve) == (tmp_path / "ca.pem", ("127.0.0.1:7443",), False)
     assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}
     assert config.prices["cloud"] == Price(input_per_1k=0.5, output_per_1k=0.5)
     assert (config.defaults.max_tokens, config.defaults.deadline) == (64, 5.0)
@@ -145,3 +145,27 @@ def test_a_policy_may_name_a_detector_of_the_app(tmp_path):
         assert llm.decide("hello").order == ("edge",)
     with pytest.raises(PolicyError, match="project_name"):
         HybridLLM.from_config(tmp_path / "hybrid.yaml")
+
+
+TLS = "tls: {ca: ca.pem, cert: app.pem, key: app.key}"
+
+
+def test_a_cloud_backend_may_have_several_nodes(tmp_path):
+    text = f'version: 1\nbackends: {{c: {{kind: grpc, targets: ["a:1", "b:2"], resolve: all, {TLS}}}}}\n'
+    (cloud,) = parse_config(text, tmp_path / "hybrid.yaml").backends
+    assert (cloud.targets, cloud.resolve) == (("a:1", "b:2"), True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("targets: []", "a list of HOST:PORT"),
+        ('targets: ["a:1", "a:1"]', "each once"),
+        ('targets: ["a:1"], target: "b:1"', "no `target` beside it"),
+        ('targets: ["a"]', "is HOST:PORT"),
+        ('target: "a:1", resolve: some', "first or all"),
+    ],
+)
+def test_what_is_wrong_with_nodes_is_told(tmp_path, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(f"version: 1\nbackends: {{c: {{kind: grpc, {keys}, {TLS}}}}}\n", tmp_path / "hybrid.yaml")

@@ -1,0 +1,246 @@
+"""Several nodes as one backend: each call goes to one of them, and none is asked twice for the same request.
+
+It chooses, ejects and drains; it retries nothing. Who is called again, hedged or continued is decided in
+`router.attempts`, which knows how many nodes there are from `BackendState.nodes`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field
+from typing import Final
+
+from hybrid_llm.backends.base import Capabilities, estimate_tokens
+from hybrid_llm.backends.cloud.backend import CloudBackend
+from hybrid_llm.backends.cloud.choose import Chooser, blocks_of
+from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.cloud.names import Names
+from hybrid_llm.router.breaker import CircuitBreaker
+from hybrid_llm.router.clearance import Cleared, require_clearance
+from hybrid_llm.router.errors import BackendError, BackendOverloaded, BackendUnavailable
+from hybrid_llm.router.signals import BackendState, Breaker
+from hybrid_llm.router.types import Chunk, Location, Request
+
+__all__ = ["CloudPool"]
+
+_FAILURES: Final = 2
+_EJECTED_S: Final = 5.0
+_WEIGHT: Final = 0.2
+_HALF_LIFE_S: Final = 10.0
+_REMEMBERED: Final = 4096
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """One node of the pool, and what its calls have shown."""
+
+    name: str
+    backend: CloudBackend
+    clock: Callable[[], float]
+    breaker: CircuitBreaker = field(init=False)
+    first_ms: float = 0.0
+    """Its usual time to a first token."""
+    samples: int = 0
+    sampled: float = 0.0
+    rests_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.breaker = CircuitBreaker(failures=_FAILURES, open_s=_EJECTED_S, clock=self.clock)
+
+    @property
+    def busy(self) -> float:
+        """Its load as it told it, or our own calls alone."""
+        state = self.backend.state()
+        return state.load or float(state.active)
+
+    @property
+    def waiting_ms(self) -> float:
+        """Its usual time to a first token, for each request that is there already; what is old counts less and less.
+
+        So a node that was slow once is tried again (peak EWMA, as in Finagle). Of one that was asked once only that
+        it had to connect is known.
+        """
+        if self.samples < 2:
+            return 0.0
+        state = self.backend.state()
+        fresh = 0.5 ** ((self.clock() - self.sampled) / _HALF_LIFE_S)
+        return self.first_ms * fresh * (1 + state.active + state.queue)
+
+    def can_be_asked(self) -> bool:
+        """Not stopping, not resting after overload, and not ejected."""
+        state = self.backend.state()
+        return state.ready and self.breaker.state is not Breaker.OPEN and self.clock() >= self.rests_until
+
+    def took(self, seconds: float) -> None:
+        """Learn from a first token; the second one takes the place of the first, which had to connect."""
+        weight = 1.0 if self.samples < 2 else _WEIGHT
+        self.first_ms += weight * (seconds * 1e3 - self.first_ms)
+        self.samples, self.sampled = self.samples + 1, self.clock()
+
+    def failed(self, error: BackendError) -> None:
+        """Learn from a failure: an overloaded node rests, one that is gone is ejected after a few."""
+        if isinstance(error, BackendOverloaded):
+            self.rests_until = self.clock() + (error.retry_after or 0.0)
+        elif error.retryable:
+            self.breaker.failed()
+
+
+class CloudPool:
+    """A cloud backend of several nodes, each reached over its own mutual TLS. Nothing is opened before the first call.
+
+    Args:
+        configs: One for each node, or one whose host is a name that resolves to several.
+        name: The name that policies use.
+        clock: Seconds, never backwards.
+
+    Raises:
+        ConfigError: as `CloudBackend` has, for each node.
+    """
+
+    location: Final = Location.CLOUD
+
+    def __init__(
+        self, configs: Sequence[CloudConfig], *, name: str = "cloud", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self._clock = clock
+        self._chooser = Chooser()
+        self._nodes: dict[str, _Node] = {}
+        self._asked: OrderedDict[str, set[str]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._names = Names(configs, clock=clock)
+        self._take(self._names.known)
+
+    def _take(self, configs: Sequence[CloudConfig]) -> None:
+        """Add the nodes that are new, and let go of those that no name leads to any more, once they are idle."""
+        with self._lock:
+            wanted = {config.target: config for config in configs}
+            for target, config in wanted.items():
+                if target not in self._nodes and not self._closed:
+                    self._nodes[target] = _Node(target, CloudBackend(config), self._clock)
+            gone = [node for target, node in self._nodes.items() if target not in wanted and not node.busy]
+            for node in gone:
+                del self._nodes[node.name]
+        for node in gone:
+            node.backend.close()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What every node can do: the least of them."""
+        known = [node.backend.capabilities for node in self._list()]
+        windows = [capabilities.context_window for capabilities in known if capabilities.context_window]
+        return Capabilities(
+            model=known[0].model if known else "", context_window=min(windows, default=0), output_schema=True
+        )
+
+    def state(self) -> BackendState:
+        """All nodes together: their work is added up, the nearest gives the round-trip time."""
+        nodes = self._list()
+        states = [node.backend.state() for node in nodes]
+        askable = sum(node.can_be_asked() for node in nodes)
+        windows = [state.context_window for state in states if state.context_window]
+        return BackendState(
+            name=self.name,
+            location=Location.CLOUD,
+            ready=not self._closed,
+            reason="closed" if self._closed else "",
+            nodes=max(1, askable),
+            active=sum(state.active for state in states),
+            queue=sum(state.queue for state in states),
+            load=min((state.load for state in states), default=0.0),
+            context_window=min(windows, default=0),
+            rtt_ms=min((state.rtt_ms for state in states if state.rtt_ms is not None), default=None),
+        )
+
+    def count_tokens(self, request: Request) -> int:
+        """Estimate the tokens of the prompt: the tokenizers are on the nodes."""
+        return estimate_tokens(request)
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        """Answer in pieces, from one node that this request has not asked yet; errors as `CloudBackend.stream` has."""
+        node = self._pick(require_clearance(cleared, Location.CLOUD), self._names.refresh())
+        began, first = self._clock(), True
+        try:
+            with closing(node.backend.stream(cleared)) as chunks:
+                for chunk in chunks:
+                    if first:
+                        node.took(self._clock() - began)
+                        first = False
+                    yield chunk
+        except BackendError as error:
+            node.failed(error)
+            raise
+        self._answered(node, cleared.request)
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        """Do as `stream` does, without blocking the event loop."""
+        node = self._pick(require_clearance(cleared, Location.CLOUD), await self._names.arefresh())
+        began, first = self._clock(), True
+        try:
+            async with aclosing(node.backend.astream(cleared)) as chunks:
+                async for chunk in chunks:
+                    if first:
+                        node.took(self._clock() - began)
+                        first = False
+                    yield chunk
+        except BackendError as error:
+            node.failed(error)
+            raise
+        self._answered(node, cleared.request)
+
+    def _pick(self, request: Request, configs: Sequence[CloudConfig] | None) -> _Node:
+        if configs is not None:
+            self._take(configs)
+        asked = self._asked_by(request)
+        nodes = [node for node in self._list() if node.name not in asked]
+        able = [node for node in nodes if node.can_be_asked()] or [node for node in nodes if node.backend.state().ready]
+        if not able:
+            raise BackendUnavailable(f"{self.name}: {self._why(len(asked))}", backend=self.name)
+        node = self._chooser.choose(able, blocks_of(request) if len(self._nodes) > 1 else ())
+        node.breaker.admit()
+        with self._lock:
+            asked.add(node.name)
+        return node
+
+    def _why(self, asked: int) -> str:
+        nodes = self._list()
+        stopping = sum(not node.backend.state().ready for node in nodes)
+        return (
+            f"no node is left of {len(nodes)}: {asked} were asked for this request, {stopping} are stopping or closed"
+        )
+
+    def _asked_by(self, request: Request) -> set[str]:
+        """The nodes that this request has asked; once it has asked all of them it may begin anew."""
+        with self._lock:
+            asked = self._asked.setdefault(request.request_id, set()) if request.request_id else set()
+            if asked >= self._nodes.keys():
+                asked.clear()
+            while len(self._asked) > _REMEMBERED:
+                self._asked.popitem(last=False)
+            return asked
+
+    def _answered(self, node: _Node, request: Request) -> None:
+        node.breaker.succeeded()
+        with self._lock:
+            self._asked.pop(request.request_id, None)
+
+    def _list(self) -> list[_Node]:
+        with self._lock:
+            return list(self._nodes.values())
+
+    def close(self) -> None:
+        """End running calls with `BackendUnavailable`; further ones end the same way. Twice is once."""
+        self._closed = True
+        for node in self._list():
+            node.backend.close()
+
+    async def aclose(self) -> None:
+        """Do as `close` does, and close the running event loop's channels."""
+        self._closed = True
+        for node in self._list():
+            await node.backend.aclose()

@@ -1,0 +1,158 @@
+"""Several nodes behind one backend: real nodes on loopback that are killed, filled, stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from hybrid_llm.backends.base import Backend
+from hybrid_llm.backends.cloud import CloudConfig, CloudPool
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.errors import AllBackendsFailed, StreamInterrupted
+from hybrid_llm.router.sensors import FixedSensors
+from hybrid_llm.router.types import Location
+
+POLICY = (
+    "version: 1\nname: pool\nresilience: {{retries: {retries}, retry_budget: 10%, {more}"
+    "breaker: {{failures: 5, open: 30s}}}}\n"
+)
+
+
+def client(pool: CloudPool, *, retries: int = 0, more: str = "", **options) -> HybridLLM:
+    policy = parse_policy(POLICY.format(retries=retries, more=more), backends={"cloud": Location.CLOUD})
+    return HybridLLM([pool], policy, sensors=FixedSensors(), **options)
+
+
+@pytest.fixture
+def nodes(pki, tools):
+    started = [tools.Node(pki.node).__enter__() for _ in range(3)]
+    yield started
+    for node in started:
+        if node.thread.is_alive():
+            node.__exit__()
+
+
+@pytest.fixture
+def pool(nodes, pki):
+    made = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+    yield made
+    made.close()
+
+
+def seen(nodes) -> list[int]:
+    return [len(node.engine.seen) for node in nodes]
+
+
+def test_it_is_a_backend_that_adds_its_nodes_up(pool, nodes):
+    assert isinstance(pool, Backend)
+    with client(pool) as llm:
+        assert llm.generate("hi").text == "hello from the node"
+        state = pool.state()
+    assert (state.nodes, state.ready, state.context_window) == (3, True, 4096)
+    assert sum(seen(nodes)) == 1
+
+
+def test_requests_spread_and_a_session_stays(pool, nodes):
+    for node in nodes:
+        node.engine.delay = 0.005
+    with client(pool, retries=2) as llm, ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda _: llm.generate("hi", deadline=20.0), range(48)))
+        assert min(seen(nodes)) >= 8, seen(nodes)
+        before = seen(nodes)
+        for _ in range(5):
+            llm.generate("hi", session_id="s")
+    assert sorted(now - then for now, then in zip(seen(nodes), before, strict=True)) == [0, 0, 5]
+
+
+def test_a_node_that_is_gone_costs_no_request_and_is_left_alone(pool, nodes):
+    with client(pool) as llm:
+        for node in nodes[:2]:
+            node.__exit__()
+        replies = [llm.generate("hi") for _ in range(12)]
+        assert {reply.text for reply in replies} == {"hello from the node"}
+        assert llm.signals().backends["cloud"].breaker == "closed", "the others answer: the backend is well"
+        assert pool.state().nodes == 1
+        failures = sum(not record for record in seen(nodes)[:2])
+        assert failures == 2
+
+
+def test_when_all_nodes_are_gone_each_is_tried_once_and_one_typed_error_says_so(pool, nodes):
+    for node in nodes:
+        node.__exit__()
+    tried = []
+    with client(pool, hooks=[lambda event: tried.extend(event.attempts)]) as llm, pytest.raises(AllBackendsFailed):
+        llm.generate("hi", deadline=5.0)
+    assert [record.error for record in tried] == ["BackendUnavailable"] * 3
+
+
+def test_a_full_node_sends_its_callers_to_the_others(pki, tools):
+    engines = [tools.FakeEngine(delay=0.3, slots=1), tools.FakeEngine(slots=4), tools.FakeEngine(slots=4)]
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(tools.Node(pki.node, engine, max_queue=0)) for engine in engines]
+        pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+        with client(pool, retries=2) as llm, ThreadPoolExecutor(8) as threads:
+            replies = list(threads.map(lambda _: llm.generate("hi", max_tokens=6, deadline=20.0), range(24)))
+    assert {reply.text for reply in replies} == {"hello "}
+    assert len(engines[0].seen) < 6
+
+
+def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki, tools):
+    cut = tools.FakeEngine(delay=0.01)
+    cut.die = False
+
+    async def run(llm) -> str:
+        async with llm.astream("hi", deadline=10.0) as stream:
+            parts = []
+            async for chunk in stream:
+                parts.append(chunk.text)
+                cut.die = True
+            return "".join(parts) + f"|{len(stream.generation.seams)}"
+
+    with tools.Node(pki.node, cut) as first, tools.Node(pki.node, cut) as second:
+        pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in (first, second)])
+        with client(pool, more="continue_streams: true, ") as llm, pytest.raises(StreamInterrupted):
+            asyncio.run(run(llm))
+    assert len(cut.seen) == 2, "both nodes were asked, and no other"
+
+
+def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
+    nodes = [tools.Node(pki.node, tools.FakeEngine(delay=0.002)).__enter__() for _ in range(3)]
+    pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+    stop, answers, errors = threading.Event(), Counter(), []
+
+    def ask(llm: HybridLLM) -> None:
+        while not stop.is_set():
+            try:
+                answers[llm.generate("hi", deadline=10.0).text] += 1
+            except Exception as error:  # noqa: BLE001  # whatever was lost is told below
+                errors.append(repr(error))
+
+    with client(pool, retries=1, more="continue_streams: true, ") as llm:
+        threads = [threading.Thread(target=ask, args=(llm,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for index, node in enumerate(list(nodes)):
+            node.do(node.server.stop(5.0))
+            nodes[index] = tools.Node(pki.node, tools.FakeEngine(delay=0.002), listen=node.target).__enter__()
+            tools.eventually(lambda i=index: len(nodes[i].engine.seen) > 3, 15.0)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    for node in nodes:
+        node.__exit__()
+    assert errors == []
+    assert set(answers) == {"hello from the node"}
+    assert sum(answers.values()) > 30
+
+
+def test_a_name_is_one_node_for_each_of_its_addresses(pki, tools):
+    with tools.Node(pki.node) as node:
+        pool = CloudPool([CloudConfig(target=f"localhost:{node.port}", tls=pki.app)])
+        with client(pool) as llm:
+            assert llm.generate("hi", deadline=10.0).text == "hello from the node"
