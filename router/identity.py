@@ -42,5 +42,5 @@ def _edge(spec: EdgeSpec) -> Identity | None:
 
 
 def _node(spec: CloudSpec) -> Identity:
-    address = hashlib.sha256(f"{spec.target} {spec.server_name or ''}".encode()).hexdigest()
+    address = hashlib.sha256(f"{' '.join(spec.targets)} {spec.server_name or ''}".encode()).hexdigest()
     return Identity(kind="grpc", model=address, device="node")

@@ -67,7 +67,7 @@ class _Node:
         if self.samples < 2:
             return 0.0
         state = self.backend.state()
-        fresh = 0.5 ** ((self.clock() - self.sampled) / _HALF_LIFE_S)
+        fresh: float = 0.5 ** ((self.clock() - self.sampled) / _HALF_LIFE_S)
         return self.first_ms * fresh * (1 + state.active + state.queue)
 
     def can_be_asked(self) -> bool:

@@ -95,7 +95,7 @@ def test_the_public_names_are_exactly_these_and_each_can_be_loaded():
         _ = hybrid_llm.nope
 
 
-LEAVES = {"router.types", "router.errors", "router.signals", "router.clearance"}
+LEAVES = {"router.types", "router.errors", "router.signals", "router.clearance", "router.breaker"}
 MAY_IMPORT = {
     "policies": LEAVES | {"policies"},
     "backends": LEAVES | {"backends", "protos"},
