@@ -1,11 +1,13 @@
 """`hybrid-llm policy test`: cases beside a policy, what failed and why, and what was never tried."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from hybrid_llm.policies import builtin_names
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "clinic" / "policy.yaml"
 POLICY = """\
 version: 1
 name: clinic
@@ -42,6 +44,11 @@ def test_every_built_in_policy_passes_its_own_cases_and_they_try_every_rule(cli,
     result = cli("policy", "test", name, "--strict")
     assert result.code == 0, result.out
     assert "0 failed" in result.out
+
+
+def test_the_policy_of_the_example_passes_its_cases(cli):
+    result = cli("policy", "test", EXAMPLE, "--strict")
+    assert result.code == 0, result.out
 
 
 def test_the_cases_beside_a_policy_are_found_and_its_detectors_read_their_texts(cli, policy):

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import policies, router
+from tests.mutants import policies, proof, router
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +42,7 @@ SUITES = (
         tuple(f"router/test_{name}.py" for name in ("attempts", "breaker", "privacy", "client")),
         ("router/conftest.py", "fakes.py"),
     ),
+    Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
 )
 
 

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POLICY, CASES = Draft202012Validator(policy_schema()), Draft202012Validator(cases_schema())
 HERE = Draft202012Validator(policy_schema(PLACES))
 """As for the two backends that the tests have: then a rule may name no other."""
-FILES = sorted((ROOT / "policies" / "builtin").glob("*.yaml")) + sorted((ROOT / "examples").rglob("policy.yaml"))
+FILES = sorted((ROOT / "policies" / "builtin").glob("*.yaml")) + sorted((ROOT / "examples").rglob("policy*.yaml"))
 LEXICAL = ("not a character", "not YAML", "anchors", "YAML tags", "directives", "deep", "not read")
 LEXICAL += ("write true", "the first is on line", "another document", "quotes", "disagree")
 SEMANTIC = ("never reached", "two currencies", "never matches", "version 1")

@@ -15,6 +15,7 @@ from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.clearance import Cleared, require_clearance
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.errors import BackendUnavailable, HybridLLMError
+from hybrid_llm.router.proof.world import NotingCache
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request, Tool, Usage
 from tests.fakes import FakeBackend
@@ -236,6 +237,20 @@ def test_a_cache_in_the_cloud_never_sees_what_may_not_leave(edge, cloud):
         for text in ("open", f"Write to {MAIL}.", "4111 1111 1111 1111"):
             client.generate(text)
     assert [everything(request) for request in cache.seen] == ["open"]
+
+
+def test_an_answer_is_kept_only_where_what_it_holds_may_be_kept(cloud):
+    class Talkative(Echo):
+        template = "{}: ask jane.doe@example.org, card 4111 1111 1111 1111"
+
+    cache = NotingCache(Location.CLOUD)
+    edge = Talkative("edge", Location.EDGE)
+    cloud.ready = False
+    with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=cache) as client:
+        client.generate("open")
+        edge.template = "{}"
+        client.generate("open")
+    assert [call.answer for call in cache.calls if call.answer] == ["open"]
 
 
 def test_a_cached_answer_is_not_given_for_a_backend_that_is_not_asked_first_now(edge, cloud):

@@ -32,6 +32,7 @@ rules:
     because: the device is busy
   - prefer: [cloud, edge]
     when: network.online
+  - rank: {latency: 1.0}
 resilience: {retries: 1}
 """
 TINY = SMALL.replace("{retries: 1}", "{retries: 0}")

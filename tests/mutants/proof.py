@@ -1,0 +1,81 @@
+"""Faults that `policy prove` itself must find: each breaks a promise of privacy on the way to a backend or cache."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+__all__ = ["MUTANTS"]
+
+MUTANTS = (
+    Mutant(
+        "a failing detector is no reason to stay",
+        "privacy/guard.py",
+        "        if scan.failed:\n            return _failed(judged, scan)\n        hiding",
+        "        hiding",
+    ),
+    Mutant("the guard clears every place", "privacy/guard.py", "if location not in allowed:", "if location in ():"),
+    Mutant(
+        "findings set no tag", "privacy/guard.py", "return any(scan.any(name) for name in rule.detect)", "return False"
+    ),
+    Mutant(
+        "the cloud gets the request as it is",
+        "privacy/guard.py",
+        "return self.request if location is Location.EDGE or self.hidden is None else self.hidden",
+        "return self.request",
+    ),
+    Mutant(
+        "what may be answered may be kept",
+        "privacy/guard.py",
+        "allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.keepable",
+        "allowed = assessment.allowed",
+    ),
+    Mutant(
+        "nothing to replace is no reason to stay",
+        "privacy/guard.py",
+        "            if not any(scan.any(name) for name in policy.tags[tag].detect):\n                return",
+        "            if ():\n                return",
+    ),
+    Mutant("who must stay may go", "privacy/guard.py", "allowed=judged.allowed & _DEVICE", "allowed=judged.allowed"),
+    Mutant(
+        "the answer of who must stay is kept anywhere",
+        "privacy/guard.py",
+        "keepable=judged.keepable & _DEVICE",
+        "keepable=judged.keepable",
+    ),
+    Mutant(
+        "every clearance is for the device",
+        "pipeline.py",
+        "self._guard.clear(assessment, backend.location)",
+        "self._guard.clear(assessment, Location.EDGE)",
+    ),
+    Mutant(
+        "an answer is continued anywhere",
+        "pipeline.py",
+        "            if backend.location not in assessment.allowed:",
+        "            if backend.location in ():",
+    ),
+    Mutant(
+        "the policy does not learn of what the guard bars",
+        "pipeline.py",
+        "signals = without(assessment.barred, self.snapshot(facts))",
+        "signals = self.snapshot(facts)",
+    ),
+    Mutant(
+        "an answer is kept whatever it holds",
+        "pipeline.py",
+        "        return self._cache.location in judged.keepable",
+        "        return True",
+    ),
+    Mutant(
+        "a cache is asked where nothing may be kept",
+        "pipeline.py",
+        "        if cache.location not in routed.assessment.keepable:",
+        "        if cache.location in ():",
+    ),
+    Mutant(
+        "the attempts stray from the decision",
+        "attempts.py",
+        "return [name for name in self.decision.order if",
+        "return [name for name in self.breakers if",
+    ),
+)
