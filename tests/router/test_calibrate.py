@@ -161,9 +161,9 @@ def test_an_identity_names_no_host_address_or_person(tmp_path):
     assert edge != identity_of(EdgeSpec(name="edge", threads=1))
     assert edge == identity_of(EdgeSpec(name="other"))
     files = {"ca": tmp_path, "cert": tmp_path, "key": tmp_path}
-    node = identity_of(CloudSpec(name="cloud", target="secret-host.example:7443", **files))
+    node = identity_of(CloudSpec(name="cloud", targets=("secret-host.example:7443",), **files))
     assert "secret-host" not in repr(node)
-    assert node != identity_of(CloudSpec(name="cloud", target="other.example:7443", **files))
+    assert node != identity_of(CloudSpec(name="cloud", targets=("other.example:7443",), **files))
     assert "cores" in device_of()
     assert "onnxruntime" in device_of()
 
