@@ -105,6 +105,8 @@ class PseudonymTable:
         """
         with self._lock:
             self.check()
+            if len(texts) != len(findings):
+                raise ValueError(f"{len(texts)} texts came with {len(findings)} lists of findings: give one for each")
             found = [_spans(text, each) for text, each in zip(texts, findings, strict=True)]
             for text, each in zip(texts, found, strict=True):
                 for span in each:
@@ -112,11 +114,13 @@ class PseudonymTable:
             return self._write_all(texts, [self._all(text, each) for text, each in zip(texts, found, strict=True)])
 
     def _all(self, text: str, found: list[_Span]) -> list[_Span]:
-        """All that is replaced in *text*: what is found, what was found before, and what reads as a pseudonym."""
-        return _merge([*found, *self._occurrences(text), *self._lookalikes(text)])
+        """All values in *text*: what is found in it, and what was found before or elsewhere."""
+        return _merge([*found, *self._occurrences(text)])
 
     def _learn(self, value: str, kind: str) -> None:
         """Remember a value, and how it would stand in JSON: so do tools and models send it back."""
+        if value in self._values and value not in self._raw:
+            return
         self._values.setdefault(value, kind)
         for ascii_only in (False, True):
             escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
@@ -130,9 +134,6 @@ class PseudonymTable:
             while start >= 0:
                 yield _Span(start, start + len(value), kind)
                 start = text.find(value, start + 1)
-
-    def _lookalikes(self, text: str) -> Iterator[_Span]:
-        return (_Span(start, end, LITERAL) for start, end in self._pseudonyms(text))
 
     def _pseudonyms(self, text: str) -> Iterator[tuple[int, int]]:
         """Where known pseudonyms stand in *text*, from left to right, as `Restorer` finds them."""
@@ -149,8 +150,8 @@ class PseudonymTable:
     def _write_all(self, texts: Sequence[str], spans: list[list[_Span]]) -> list[str]:
         """Write every text, and look whether each pseudonym, and nothing else, would be turned back.
 
-        Where text and pseudonym together read as another pseudonym, as `EMAIL_` before `PHONE_QYSAI` may, the text
-        goes into the value. A span grows each time, so this ends.
+        What would be turned back too becomes a value: a pseudonym that somebody typed, or text that reads as one
+        together with the pseudonym beside it, as `EMAIL_` before `PHONE_QYSAI` may. Spans only grow, so this ends.
         """
         taken = normalise(texts)
         while True:
@@ -158,12 +159,10 @@ class PseudonymTable:
                 for span in each:
                     self._name(text[span.start : span.end], span.type, taken)
             written = [self._write(text, each) for text, each in zip(texts, spans, strict=True)]
-            strays = [self._stray(text, placed) for text, placed in written]
+            strays = [self._strays(text, placed) for text, placed in written]
             if not any(strays):
                 return [text for text, _ in written]
-            spans = [
-                _merge([*each, stray]) if stray is not None else each for each, stray in zip(spans, strays, strict=True)
-            ]
+            spans = [_merge([*each, *more]) for each, more in zip(spans, strays, strict=True)]
 
     def _write(self, text: str, spans: list[_Span]) -> tuple[str, list[_Placed]]:
         parts: list[str] = []
@@ -177,14 +176,14 @@ class PseudonymTable:
             source = span.end
         return "".join([*parts, text[source:]]), placed
 
-    def _stray(self, text: str, placed: list[_Placed]) -> _Span | None:
-        """The part of the source that reads as a pseudonym which nobody put there; None where there is none."""
-        expected = iter(placed)
-        for start, end in self._pseudonyms(text):
-            here = next(expected, None)
-            if here is None or (start, end) != (here.start, here.end):
-                return _Span(_source(start, placed, end=False), _source(end, placed, end=True), LITERAL)
-        return None
+    def _strays(self, text: str, placed: list[_Placed]) -> list[_Span]:
+        """The parts of the source that a restorer would take for pseudonyms, although nobody put them there."""
+        ours = {(here.start, here.end) for here in placed}
+        return [
+            _Span(_source(start, placed, end=False), _source(end, placed, end=True), LITERAL)
+            for start, end in self._pseudonyms(text)
+            if (start, end) not in ours
+        ]
 
     def _name(self, value: str, kind: str, taken: str) -> str:
         """The pseudonym of *value*: the one it has, or a new one that is in none of the texts."""

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import policies, proof, router
+from tests.mutants import policies, proof, pseudonyms, router
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +43,7 @@ SUITES = (
         ("router/conftest.py", "fakes.py"),
     ),
     Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
+    Suite("router", pseudonyms.MUTANTS, ("router/test_pseudonyms.py", "router/test_restore.py")),
 )
 
 
@@ -107,7 +108,7 @@ def run(suite: Suite, only: str, examples: int, jobs: int) -> tuple[int, int]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the whole list, or the part that the options name."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--room", choices=[suite.room for suite in SUITES], help="only the faults of this room")
+    parser.add_argument("--room", choices=sorted({suite.room for suite in SUITES}), help="only the faults of this room")
     parser.add_argument("--only", default="", help="plant only faults whose description holds this text")
     parser.add_argument("--examples", type=int, default=150, help="examples per property (default: 150)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")

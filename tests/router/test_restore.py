@@ -238,6 +238,20 @@ def test_an_escape_of_json_before_a_pseudonym_stays_whole():
         assert stream(table, pieces, in_json=True).startswith(f'"\\{name} Zoe ')
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f'"\\u000{EMAIL.lower()}"', f'"\\u000{EMAIL.lower()}"'),
+        (f'"\\u00E{EMAIL}"', f'"\\u00E{EMAIL}"'),
+        (f'"\\u00EE{EMAIL}"', '"\\u00EEbob@example.org"'),
+        (f"\\u00E{EMAIL}", '\\u00E"bob@example.org"'),
+    ],
+)
+def test_the_digits_of_an_escape_inside_a_string_begin_no_pseudonym(text, shown):
+    for pieces in ([text], list(text)):
+        assert stream(TABLE, pieces, in_json=True) == shown
+
+
 def test_one_restorer_takes_one_answer_after_the_other():
     one = restorer(TABLE, json=True)
     assert one.feed('"open ') + one.finish() == '"open '
