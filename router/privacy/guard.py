@@ -56,7 +56,7 @@ class PrivacyGuard:
 
     def __init__(self, detectors: Iterable[Detector] = (), *, sessions: Sessions | None = None) -> None:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
-        self._sessions = sessions or Sessions()
+        self._sessions = sessions if sessions is not None else Sessions()  # an empty one is false
 
     def assess(self, request: Request, policy: Policy) -> Assessment:
         """Find the effective tags, declared and detected, and the places and forms that all of them allow.

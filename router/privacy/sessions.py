@@ -85,6 +85,20 @@ class Sessions:
             session.used = self._clock()
         return Lease(session.table, lambda: self._release(session))
 
+    def resume(self, session_id: str | None, *, tenant: str | None = None) -> Lease | None:
+        """A lease as `open` gives it, on a session that knows a value already; None where there is none.
+
+        A request in which no detector finds anything may hold such a value all the same, and is to be looked through.
+
+        Raises:
+            PrivacyViolation: everything is closed.
+        """
+        lease = self.open(session_id, tenant=tenant) if (tenant, session_id) in self._sessions else None
+        if lease is not None and not len(lease.table):
+            lease.close()
+            return None
+        return lease
+
     def _alone_one(self) -> _Session:
         session = _Session(self._clock())
         session.left = True

@@ -57,7 +57,8 @@ def test_the_pieces_of_a_real_tokenizer_are_restored_to_the_text(tokenizer, spel
     assert len(table) == 5
     for name in table.names():
         written = written.replace(name, spell(name))
-    stream, one = tokenizer.text_stream(), restorer(table)
+    request = Request(messages=(Message(role="user", content=written),))
+    stream, one = tokenizer.text_stream(request), restorer(table)
     pieces = [stream.push(token) for token in tokenizer.tokenizer.encode(written).ids] + [stream.flush()]
     assert "".join(pieces) == written
     assert max(len(piece) for piece in pieces) < 12, "the pseudonyms are cut"

@@ -338,6 +338,24 @@ def test_a_session_keeps_its_table_from_request_to_request():
         assert not wiped(again.table)
 
 
+def test_only_a_session_that_knows_a_value_is_resumed():
+    sessions = Sessions()
+    assert sessions.resume("a") is None
+    assert sessions.resume(None) is None
+    with sessions.open("a") as lease:
+        assert sessions.resume("a") is None
+        lease.table.replace("bob@example.org", find("bob@example.org"))
+    again = sessions.resume("a")
+    assert again is not None
+    assert again.table is lease.table
+    assert sessions.resume("a", tenant="x") is None
+    sessions.forget("a")
+    assert not wiped(again.table)
+    again.close()
+    assert wiped(again.table)
+    assert sessions.resume("a") is None
+
+
 def test_the_same_session_id_of_another_tenant_is_another_session():
     sessions = Sessions()
     assert sessions.open("a", tenant="x").table is not sessions.open("a", tenant="y").table
