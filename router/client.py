@@ -101,7 +101,7 @@ class HybridLLM:
     ) -> Self:
         """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
 
-        The policy may name *detectors* of the app's own beside those of the library.
+        The policy may name *detectors* of the app's own beside those of the library and of the file.
 
         Raises:
             ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
@@ -113,7 +113,7 @@ class HybridLLM:
         with ExitStack() as opened:
             policy = config.open_policy(frozenset(detector.name for detector in detectors))
             opened.callback(policy.close)
-            recorders = config.open_hooks()
+            recorders, models = config.open_hooks(), config.open_detectors()
             ledger = config.open_ledger()
             if ledger is not None:
                 opened.callback(ledger.close)
@@ -127,7 +127,7 @@ class HybridLLM:
                 backends,
                 policy,
                 sensors=sensors,
-                detectors=detectors,
+                detectors=(*models, *detectors),
                 hooks=(*hooks, *recorders),
                 defaults=config.defaults,
                 prices=config.prices,

@@ -6,6 +6,7 @@ backends:
   edge:  {kind: onnx, model: embedded, load: eager}
   cloud: {kind: grpc, target: "node.example:7443", tls: {ca: ca.pem, cert: app.pem, key: app.key}}
 defaults: {max_tokens: 256, deadline: 30, privacy: [pii]}
+detectors: {names: {kind: ner, model: ner/, labels: {PER: person_name}}}
 record: {path: decisions.jsonl, max_mb: 64, keep: 2}     # decisions for `policy diff`; never a text of a request
 """
 
@@ -20,7 +21,8 @@ from hybrid_llm.policies.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
 from hybrid_llm.policies.yamltext import Sequence as Items
-from hybrid_llm.router.config_values import FREE, ValueReader
+from hybrid_llm.router.config_detectors import DetectorReader
+from hybrid_llm.router.config_values import FREE
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.prices import Price, currency_of
 from hybrid_llm.router.request import Defaults
@@ -28,6 +30,8 @@ from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
+    from hybrid_llm.router.detectors import Detector
+    from hybrid_llm.router.detectors.specs import DetectorSpec
     from hybrid_llm.router.hooks import Hook
     from hybrid_llm.router.pipeline import PolicySource
     from hybrid_llm.router.remember import PredictionStore
@@ -139,6 +143,7 @@ class Config:
     spend: Path | None = None
     """The file that spending is booked in; without one it is forgotten with the client."""
     prediction: PredictionSpec = field(default_factory=PredictionSpec)
+    detectors: tuple[DetectorSpec, ...] = ()
 
     @property
     def locations(self) -> Mapping[str, Location]:
@@ -171,6 +176,11 @@ class Config:
 
         return FileLedger(self.spend, currency_of(self.prices))
 
+    @property
+    def detector_names(self) -> frozenset[str]:
+        """The detectors that a policy may name because of this file."""
+        return frozenset(spec.name for spec in self.detectors)
+
     def open_backends(self) -> list[Backend]:
         """Make every backend; if one fails, those made before it are closed again."""
         made: list[Backend] = []
@@ -187,17 +197,21 @@ class Config:
         """The hooks that the file asks for: the recorder of decisions."""
         return (self.record.open(),) if self.record is not None else ()
 
+    def open_detectors(self) -> tuple[Detector, ...]:
+        """Load the models that the file names beside the library's own detectors; ConfigError if one is wrong."""
+        return tuple(spec.open() for spec in self.detectors)
+
     def open_policy(self, detectors: frozenset[str] = frozenset()) -> PolicySource:
         """The policy: a built-in one is fixed, a file is watched. PolicyError if it is wrong.
 
-        *detectors* names those that it may use beside the library's own.
+        *detectors* names those that it may use beside the library's own and the file's.
         """
         from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile, builtin_names, builtin_policy
         from hybrid_llm.router.client import FixedPolicy
 
         if self.policy in builtin_names():
             return FixedPolicy(builtin_policy(self.policy, backends=self.locations))
-        path, known = self.path.parent / self.policy, KNOWN_DETECTORS | detectors
+        path, known = self.path.parent / self.policy, KNOWN_DETECTORS | detectors | self.detector_names
         source = PolicyFile(path, backends=self.locations, detectors=known)
         source.start()
         return source
@@ -235,11 +249,11 @@ def parse_config(text: str, path: Path) -> Config:
     return config
 
 
-class _Reader(ValueReader):
+class _Reader(DetectorReader):
     """Turns tables into records."""
 
     def config(self, table: Table) -> Config:
-        self._known(table, {"version", "policy", "backends", "defaults", "record", "spend", "prediction"})
+        self._known(table, {"version", "policy", "backends", "defaults", "record", "detectors", "spend", "prediction"})
         if self._text(table, "version", "") != "1":
             self._faults.add("this version of the library reads `version: 1`", table.offset, "begin with `version: 1`")
         return Config(
@@ -250,6 +264,7 @@ class _Reader(ValueReader):
             record=self._record(self._table(table, "record")),
             spend=self._spend(self._table(table, "spend")),
             prediction=self._prediction(self._table(table, "prediction")),
+            detectors=self._detectors(table),
         )
 
     def _prediction(self, table: Table | None) -> PredictionSpec:

@@ -97,7 +97,7 @@ def _pipeline(args: argparse.Namespace) -> Iterator[WhatIf]:
         backends,
         policies,
         sensors=SystemSensors(),
-        detectors=(),
+        detectors=config.open_detectors() if config is not None else (),
         hooks=(),
         defaults=defaults,
         prices=prices,
@@ -127,7 +127,7 @@ def _parts(args: argparse.Namespace, config: Config | None) -> tuple[list[Backen
         policies = config.open_policy()
         return config.open_backends(), policies
     locations = config.locations if config is not None else _assumed(args)
-    policy = load_named_policy(args.policy or "balanced", locations)
+    policy = load_named_policy(args.policy or "balanced", locations, config.detector_names if config else frozenset())
     if config is not None:
         return config.open_backends(), FixedPolicy(policy)
     return [_backend(args, name, place) for name, place in locations.items()], FixedPolicy(policy)

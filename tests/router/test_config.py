@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
+from hybrid_llm.router.detectors.specs import NerSpec, PresidioSpec
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.prices import Price
 from hybrid_llm.router.types import Location
@@ -92,6 +93,25 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ("version: 1\nbackends: {edge: {kind: onnx}, edge: {kind: onnx}}\n", "there twice"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: pii}\n", "a list of names"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {deadline: soon}\n", "`deadline` is a number"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: 7}\n", "a detector is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: nr, model: x}}\n", "did you mean `ner`?"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner}}\n", "`model` is missing"),
+        (
+            "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner, modle: x}}\n",
+            "did you mean `model`?",
+        ),
+        (
+            "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner, model: x, labels: 7}}\n",
+            "a table of",
+        ),
+        (
+            "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner, model: x, min_score: 2}}\n",
+            "`min_score` is a number from 0 to 1",
+        ),
+        (
+            "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {email: {kind: ner, model: x}}\n",
+            "`email` is one of the library's own detectors",
+        ),
         ("a: [1\n", "this is not YAML"),
     ],
 )
@@ -169,3 +189,24 @@ def test_a_cloud_backend_may_have_several_nodes(tmp_path):
 def test_what_is_wrong_with_nodes_is_told(tmp_path, keys, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(f"version: 1\nbackends: {{c: {{kind: grpc, {keys}, {TLS}}}}}\n", tmp_path / "hybrid.yaml")
+
+
+def test_detectors_with_a_model_are_read_and_may_be_named_by_the_policy(tmp_path):
+    (tmp_path / "policy.yaml").write_text(
+        "version: 1\nname: p\nrules: []\ntags: {people: {allow: [edge], detect: [names, more]}}\n"
+    )
+    text = GOOD + (
+        "detectors:\n"
+        "  names: {kind: ner, model: ner/, labels: {PER: person_name}, min_score: 0.7}\n"
+        "  more: {kind: presidio, model: en_core_web_sm, language: de}\n"
+    )
+    config = parse_config(text, tmp_path / "hybrid.yaml")
+    assert config.detectors == (
+        NerSpec(name="names", model=tmp_path / "ner", labels={"PER": "person_name"}, min_score=0.7),
+        PresidioSpec(name="more", model="en_core_web_sm", language="de"),
+    )
+    source = config.open_policy()
+    assert source.current.tags["people"].detect == ("names", "more")
+    source.close()
+    with pytest.raises(ConfigError, match=r"model\.onnx not there"):
+        config.open_detectors()

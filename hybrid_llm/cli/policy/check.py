@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hybrid_llm.cli.arguments import add_json, describe
 from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.output import note, print_json, printable, record
-from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
+from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.types import Location
 
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, and tell."""
     locations = locations_of(args)
-    results = [(name, _judge(name, locations)) for name in args.files]
+    detectors = detectors_of(args)
+    results = [(name, _judge(name, locations, detectors)) for name in args.files]
     if args.json:
         print_json([_result_record(name, result) for name, result in results])
     else:
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     return Exit.CONFIG if any(isinstance(result, ConfigError) for _, result in results) else Exit.OK
 
 
-def _judge(name: str, locations: Mapping[str, Location]) -> Policy | ConfigError:
+def _judge(name: str, locations: Mapping[str, Location], detectors: frozenset[str]) -> Policy | ConfigError:
     try:
-        return load_named_policy(name, locations)
+        return load_named_policy(name, locations, detectors)
     except ConfigError as error:
         return error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hybrid_llm.cli.arguments import add_json, describe
 from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.output import print_json, printable
-from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
+from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
 from hybrid_llm.router.errors import ConfigError
 from hybrid_llm.router.types import Location
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not recordings:
         raise ConfigError(f"{args.trace[0]}: there is no recorded decision", path=str(args.trace[0]))
     places = locations_of(args) if args.config or args.backend else _recorded(recordings)
-    old, new = load_named_policy(args.old, places), load_named_policy(args.new, places)
+    old, new = (load_named_policy(name, places, detectors_of(args)) for name in (args.old, args.new))
     difference = compare(old, new, ((recording.facts, recording.signals) for recording in recordings))
     if args.json:
         print_json(_record(difference))

@@ -13,7 +13,7 @@ from hybrid_llm.router.types import Location
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy
 
-__all__ = ["add_places", "load_named_policy", "locations_of"]
+__all__ = ["add_places", "detectors_of", "load_named_policy", "locations_of"]
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +32,22 @@ def locations_of(args: argparse.Namespace) -> Mapping[str, Location]:
     return load_config(args.config).locations
 
 
-def load_named_policy(name: str, locations: Mapping[str, Location]) -> Policy:
-    """A policy by the name of a built-in one, else by its file; raises `PolicyError` with every fault."""
-    from hybrid_llm.policies import builtin_names, builtin_policy, load_policy
+def detectors_of(args: argparse.Namespace) -> frozenset[str]:
+    """The detectors that the configuration of `add_places` names beside the library's own."""
+    if args.config is None:
+        return frozenset()
+    from hybrid_llm.router.config import load_config
+
+    return load_config(args.config).detector_names
+
+
+def load_named_policy(name: str, locations: Mapping[str, Location], detectors: frozenset[str] = frozenset()) -> Policy:
+    """A policy by the name of a built-in one, else by its file; raises `PolicyError` with every fault.
+
+    *detectors* are those that it may name beside the library's own.
+    """
+    from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, builtin_policy, load_policy
 
     if name in builtin_names():
         return builtin_policy(name, backends=locations)
-    return load_policy(Path(name), locations)
+    return load_policy(Path(name), locations, detectors=KNOWN_DETECTORS | detectors)

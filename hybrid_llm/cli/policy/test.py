@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hybrid_llm.cli.arguments import add_json, describe, read_text
 from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.output import decision_record, print_json, printable, record
-from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
+from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
 from hybrid_llm.router.errors import ConfigError
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Location, Request
@@ -68,7 +68,7 @@ def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
     given = locations_of(args) if args.config or args.backend else None
 
     def policy_for(named: Mapping[str, Location] | None) -> Policy:
-        return load_named_policy(args.policy, given or named or locations_of(args))
+        return load_named_policy(args.policy, given or named or locations_of(args), detectors_of(args))
 
     suites = [parse_cases(text, path, policy_for) for text, path in _texts(args.policy, args.cases)]
     if any(suite.policy.backends != suites[0].policy.backends for suite in suites):
