@@ -1,4 +1,4 @@
-"""Reads `detectors` of a `hybrid.yaml`, the models for names and places; `router.detectors.specs` says what they are."""
+"""Reads `detectors` of a `hybrid.yaml`, the models for names and places; `router.detectors.specs` has their records."""
 
 from __future__ import annotations
 

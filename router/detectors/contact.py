@@ -158,24 +158,24 @@ def _weak(candidate: Candidate) -> float:
     return 0.25 if _plausible(candidate, 7, 13) else 0.0
 
 
-def _phone(pattern: bytes, score: Callable[[Candidate], float] = _clear, *, weak: bool = False) -> Pattern:
+def _phone(pattern: bytes, score: Callable[[Candidate], float] = _clear, *, needs: bytes = b"9") -> Pattern:
     return Pattern(
         linear(_BEFORE + rb"(" + pattern + rb")" + _AFTER),
         score,
         near=_ABOUT_PHONE,
         against=None if score is _clear else _NOT_PHONE,
-        needs=b"6",
-        weak=weak,
+        needs=needs,
+        weak=score is _weak,
     )
 
 
 PHONE: Final = (
-    _phone(rb"\+[1-9](?:[ .()/-]{0,3}[0-9]){6,14}" + _EXT),
+    _phone(rb"\+[1-9](?:[ .()/-]{0,3}[0-9]){6,14}" + _EXT, needs=b"+"),
     _phone(rb"(?:(?:00)?86[ -]?)?1[3-9][0-9](?:[0-9]{8}|[ -][0-9]{4}[ -][0-9]{4}|[ -][0-9]{8})"),
     _phone(rb"(?:1[ .-])?(?:\([0-9]{3}\) ?|[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}" + _EXT, _north_american),
     _phone(rb"00[1-9][0-9]{0,2}(?:[ .()-]{1,2}[0-9]{1,5}){2,5}" + _EXT),
     _phone(rb"\(?0[1-9][0-9]{1,2}\)?-[2-9][0-9]{6,7}"),
     _phone(rb"\(?0[0-9]{1,4}\)?(?:[ .-][0-9]{2,4}){2,5}" + _EXT, _national),
-    _phone(rb"\(?[0-9]{1,5}\)?(?:[ .-]{1,2}[0-9]{2,8}){1,5}" + _EXT, _weak, weak=True),
-    _phone(rb"[0-9]{7,13}" + _EXT, _weak, weak=True),
+    _phone(rb"\(?[0-9]{1,5}\)?(?:[ .-]{1,2}[0-9]{2,8}){1,5}" + _EXT, _weak, needs=b"6"),
+    _phone(rb"[0-9]{7,13}" + _EXT, _weak, needs=b"6"),
 )

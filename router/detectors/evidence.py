@@ -95,7 +95,7 @@ class Pattern:
         near: Words that raise the score.
         against: Words that lower it.
         weak: It never counts without a word of *near*: texts that hold none are not searched at all.
-        needs: What a text must hold, else the pattern is not tried: a character, or `6` for six digits.
+        needs: What a text must hold, else the pattern is not tried: a character, or `6` or `9` for so many digits.
     """
 
     regex: Regex
@@ -114,7 +114,11 @@ class Pattern:
 
     def _may_match(self, view: View) -> bool:
         """A quick look: is what every match needs there at all?"""
-        if not (view.has_number if self.needs == b"6" else self.needs in view.data):
+        if self.needs == b"9":
+            there = view.has_long_number
+        else:
+            there = view.has_number if self.needs == b"6" else self.needs in view.data
+        if not there:
             return False
         return not self.weak or self.near is None or self.near.within(view)
 

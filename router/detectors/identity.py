@@ -51,9 +51,9 @@ CN_RESIDENT_ID: Final = (
         linear(rb"(?:^|[^0-9])([1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx])(?:[^0-9]|$)"),
         _resident,
         near=_ABOUT_ID,
-        needs=b"6",
+        needs=b"9",
     ),
-    Pattern(linear(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"6"),
+    Pattern(linear(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
 )
 
 _ABOUT_SSN: Final = Context(
@@ -75,14 +75,14 @@ US_SSN: Final = (
         linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}-[0-9]{2}-[0-9]{4})(?:[^0-9A-Za-z_-]|$)"),
         _ssn,
         near=_ABOUT_SSN,
-        needs=b"6",
+        needs=b"9",
     ),
     Pattern(
         linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9})(?:[^0-9A-Za-z_-]|$)"),
         _ssn,
         near=_ABOUT_SSN,
         weak=True,
-        needs=b"6",
+        needs=b"9",
     ),
 )
 
@@ -193,7 +193,7 @@ class _Row:
     def pattern(self) -> Pattern:
         near = Context(self.words) if self.words else _ABOUT_NATIONAL
         regex = linear(_APART + rb"(" + self.form + rb")" + _END)
-        return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"6")
+        return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"9")
 
 
 _APART: Final = rb"(?:^|[^0-9A-Za-z_.-])"

@@ -57,7 +57,7 @@ PAYMENT_CARD: Final = (
         ),
         _card,
         near=_ABOUT_CARDS,
-        needs=b"6",
+        needs=b"9",
     ),
 )
 

@@ -99,9 +99,15 @@ class View:
         """Are there six digits with little between them? Most texts have not, and most patterns need them."""
         return self.has_digit and _NUMBER.search(self.data) is not None
 
+    @cached_property
+    def has_long_number(self) -> bool:
+        """Are there nine digits with little between them? A date has fewer."""
+        return self.has_number and _LONG_NUMBER.search(self.data) is not None
+
 
 _DIGIT: Final = linear(rb"[0-9]")
 _NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
+_LONG_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){8}")
 
 
 def decoded(text: str) -> View:
