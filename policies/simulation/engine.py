@@ -55,7 +55,7 @@ class Simulation:
         breakers = {
             name: parts.breaker(limits.breaker_failures, limits.breaker_open_s, clock) for name in policy.backends
         }
-        self._fleet = make_fleet(policy, setting.world, trace, parts, breakers)
+        self._fleet = make_fleet(policy, setting.world, parts, breakers)
         self._service = Service(
             budget=policy.objectives.budget,
             setting=setting,

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.simulation.arrivals import Trace
 from hybrid_llm.policies.simulation.parts import Parts, Predictor, Recent, Switch
 from hybrid_llm.policies.simulation.station import Station
 from hybrid_llm.policies.simulation.world import World
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location
 
-__all__ = ["Server", "energy_per_1k_tokens", "make_fleet"]
+__all__ = ["Server", "make_fleet"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,16 +79,12 @@ class Server:
         self.rtt_ms = rtt_ms if self.rtt_ms is None else self.rtt_ms + weight * (rtt_ms - self.rtt_ms)
 
 
-def make_fleet(
-    policy: Policy, world: World, trace: Trace, parts: Parts, breakers: Mapping[str, Switch]
-) -> dict[str, Server]:
+def make_fleet(policy: Policy, world: World, parts: Parts, breakers: Mapping[str, Switch]) -> dict[str, Server]:
     """The backends of *policy*, idle, in order."""
-    return {
-        name: _server(name, location, world, trace, parts, breakers[name]) for name, location in policy.backends.items()
-    }
+    return {name: _server(name, location, world, parts, breakers[name]) for name, location in policy.backends.items()}
 
 
-def _server(name: str, location: Location, world: World, trace: Trace, parts: Parts, breaker: Switch) -> Server:
+def _server(name: str, location: Location, world: World, parts: Parts, breaker: Switch) -> Server:
     edge, node = world.edge, world.node
     here = location is Location.EDGE
     slots, limit = (edge.slots, edge.queue_limit) if here else (node.slots - node.background_streams, node.queue_limit)
@@ -104,21 +99,6 @@ def _server(name: str, location: Location, world: World, trace: Trace, parts: Pa
         context_window=model.context_window,
         input_per_1k=model.input_per_1k,
         output_per_1k=model.output_per_1k,
-        energy_per_1k_tokens_j=energy_per_1k_tokens(location, world, trace),
+        energy_per_1k_tokens_j=model.energy_per_1k_tokens_j,
         background=0 if here else node.background_streams,
     )
-
-
-def energy_per_1k_tokens(location: Location, world: World, trace: Trace) -> float:
-    """Joules of the device for 1,000 tokens of the trace's mean request, at full speed: what an integrator measures."""
-    count = max(1, len(trace.arrivals))
-    prompt = sum(one.prompt_tokens for one in trace.arrivals) / count
-    output = sum(min(one.output_tokens, one.max_tokens or world.requests.max_tokens) for one in trace.arrivals) / count
-    edge, node, power = world.edge, world.node, world.power
-    if location is Location.EDGE:
-        busy = edge.overhead_ms / 1000.0 + prompt / edge.prefill_tokens_per_s + output / edge.decode_tokens_per_s
-        joules = power.compute_w / edge.slots * busy
-    else:
-        busy = (node.overhead_ms + output * node.decode_ms) / 1000.0 + prompt / node.prefill_tokens_per_s
-        joules = power.radio_w * busy
-    return 1000.0 * joules / max(1.0, prompt + output)

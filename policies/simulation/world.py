@@ -28,6 +28,7 @@ _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
 _AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
 _LTE = "cited: Huang et al., MobiSys 2012, table 4 (base power of LTE and Wi-Fi)"
 _H100 = "cited: InferenceBench, concurrency sweep, Llama-3.1-8B on one H100, vLLM 0.21, 2026-05-16"
+_TOLD = "the router tells 0"
 _ASSUMED = "assumed: set it from your own device or node"
 
 
@@ -117,6 +118,7 @@ class Edge:
     decode_tokens_per_s: float = _constant(94.0, "tokens written per second", _BENCH, least=0.001)
     input_per_1k: float = _constant(0.0, "price of 1,000 prompt tokens", "your own device")
     output_per_1k: float = _constant(0.0, "price of 1,000 answer tokens", "your own device")
+    energy_per_1k_tokens_j: float = _constant(0.0, "joules for 1,000 tokens that policies are told", _TOLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ class Node:
     failure_share: float = _constant(0.0, "share of the calls that fail after one round trip", _ASSUMED, most=1.0)
     input_per_1k: float = _constant(0.0004, "price of 1,000 prompt tokens, in the policy's currency", _ASSUMED)
     output_per_1k: float = _constant(0.0012, "price of 1,000 answer tokens, in the policy's currency", _ASSUMED)
+    energy_per_1k_tokens_j: float = _constant(0.0, "joules for 1,000 tokens that policies are told", _TOLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -334,6 +334,27 @@ def test_the_built_in_policies_let_nothing_out_that_their_tags_keep(name):
     assert found.bound_left == 0
 
 
+class Leaky:
+    """A policy that decides against its own tags, as a broken engine would."""
+
+    def __init__(self, policy):
+        self._policy = policy
+
+    def __getattr__(self, name):
+        return getattr(self._policy, name)
+
+    def decide(self, request, signals):
+        return dataclasses.replace(self._policy.decide(request, signals), order=("cloud", "edge"))
+
+
+def test_a_request_that_leaves_against_its_tags_is_counted_whoever_decided_so():
+    requests = trace((0.0, 10, 5, "phi"), (1.0, 10, 5), (2.0, 10, 5, "phi"), (3.0, 9000, 5, "phi"))
+    offline = Spans([(2.5, 60.0)])
+    run = simulate(Leaky(EDGE_FIRST), requests, offline=offline)
+    assert [one.left for one in run.ended] == [True, False, True, False], "offline nothing leaves"
+    assert summarise(run, Goals()).bound_left == 2
+
+
 def test_always_edge_sends_nothing_and_always_cloud_shows_who_had_no_place():
     policy, requests = builtin_policy("balanced"), busy(300)
     requests = Trace(
