@@ -14,6 +14,10 @@ EDGE = parse_policy(HEAD + "rules:\n  - exclude: cloud\n")
 CLOUD = parse_policy(HEAD + "rules:\n  - exclude: edge\n")
 EDGE_FIRST = parse_policy(HEAD + "rules:\n  - prefer: [edge, cloud]\n")
 CLOUD_FIRST = parse_policy(HEAD + "rules:\n  - prefer: [cloud, edge]\n")
+COOL = {"resistance_k_per_w": 0.0}
+BARE = {"overhead_ms": 0.0, "prefill_tokens_per_s": 1000.0, "decode_tokens_per_s": 100.0}
+FREE = {"background_share": 0.0, "edge_share": 1.0}
+ENDLESS = {"capacity_wh": 0.0}
 
 
 def trace(*arrivals):
@@ -35,3 +39,13 @@ def world(**sections):
 
 def simulate(policy, requests, *, parts=None, **setting):
     return Simulation(policy, requests, Setting(**setting), parts or make_parts()).run()
+
+
+class Around:
+    """Stands in front of a policy."""
+
+    def __init__(self, policy):
+        self._policy = policy
+
+    def __getattr__(self, name):
+        return getattr(self._policy, name)

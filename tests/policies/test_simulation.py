@@ -20,7 +20,21 @@ from hybrid_llm.policies.simulation.spans import Spans
 from hybrid_llm.policies.simulation.summary import Goals, percentile, summarise
 from hybrid_llm.policies.simulation.world import World
 from hybrid_llm.router.types import Location
-from tests.policies.simulated import CLOUD, CLOUD_FIRST, EDGE, EDGE_FIRST, HEAD, simulate, trace, world
+from tests.policies.simulated import (
+    BARE,
+    CLOUD,
+    CLOUD_FIRST,
+    COOL,
+    EDGE,
+    EDGE_FIRST,
+    ENDLESS,
+    FREE,
+    HEAD,
+    Around,
+    simulate,
+    trace,
+    world,
+)
 from tests.policies.test_properties import cases
 
 SETTINGS = settings(
@@ -28,10 +42,6 @@ SETTINGS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-COOL = {"resistance_k_per_w": 0.0}
-BARE = {"overhead_ms": 0.0, "prefill_tokens_per_s": 1000.0, "decode_tokens_per_s": 100.0}
-FREE = {"background_share": 0.0, "edge_share": 1.0}
-ENDLESS = {"capacity_wh": 0.0}
 
 
 def busy(count=400, *, seed=1, per_hour=1500.0):
@@ -135,7 +145,7 @@ def test_calls_that_fail_open_the_breaker_and_are_answered_by_the_device():
     run = simulate(
         CLOUD_FIRST, trace(*[(n * 5.0, 50, 10) for n in range(20)]), world=world(node={"failure_share": 1.0})
     )
-    assert all(one.location is Location.EDGE for one in run.ended)
+    assert all(one.location is Location.EDGE and one.cost == 0.0 for one in run.ended)
     waits = [one.ttft_ms for one in run.ended]
     assert min(waits[6:11]) < min(waits[:5]) - 25.0, "with the breaker open nobody waits for a round trip"
 
@@ -174,6 +184,13 @@ def test_an_answer_that_breaks_off_is_continued_where_the_policy_says_so():
     assert one.total_ms == pytest.approx(1000.0 + (100 + given) + (200 - given - 1) * 10.0)
     (lost,) = simulate(CLOUD_FIRST, requests, world=here, offline=offline, rtt=constant_rtt(0.0)).ended
     assert lost.how is How.FAILED
+
+
+def test_an_answer_closes_the_breaker_again():
+    text = HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {breaker: {failures: 2, open: 10m}}\n"
+    requests = trace(*[(10.0 * number, 10, 5) for number in range(4)])
+    run = simulate(parse_policy(text), requests, offline=Spans([(0.0, 5.0), (15.0, 25.0)]))
+    assert [one.location for one in run.ended] == [Location.EDGE, Location.CLOUD, Location.EDGE, Location.CLOUD]
 
 
 def test_a_metered_connection_costs_more_energy():
@@ -271,13 +288,20 @@ def test_a_device_without_a_battery_tells_none():
     st.integers(0, 10**6),
 )
 def test_the_battery_stays_between_empty_and_full_and_the_device_draws_at_least_its_idle_power(battery, policy, seed):
-    text = {name: f"{value:.6f}" for name, value in battery.items()}
+    text = {name: f"{value:.6f}" for name, value in battery.items()} | {"charging": '["07:01-07:03"]'}
     run = simulate(policy, busy(60, seed=seed), world=world(battery=text))
     assert all(0.0 <= sample.battery <= 1.0 for sample in run.samples)
     assert run.energy_j >= World().power.idle_w * run.on_s - 1e-6
     assert run.energy_j == pytest.approx(World().power.idle_w * run.on_s + run.model_energy_j)
     assert World().thermal.ambient_c - 1e-9 <= run.peak_c <= 25.0 + 4.0 * (3.5 + 15.0 + 1.288)
     assert len(run.ended) == 60
+
+
+def test_the_mains_fill_the_battery_by_what_arrives_less_what_is_drawn():
+    battery = {"capacity_wh": 10.0, "start_share": 0.1, "charging": '["07:00-08:00"]'}
+    run = simulate(EDGE, trace((0.0, 10, 1)), world=world(battery=battery, power={"compute_w": 0.0}))
+    gained = (30.0 * 0.9 - 3.5) * run.on_s
+    assert run.battery == pytest.approx(0.1 + gained / 36_000.0)
 
 
 # ---- privacy and conservation, under any policy
@@ -334,14 +358,8 @@ def test_the_built_in_policies_let_nothing_out_that_their_tags_keep(name):
     assert found.bound_left == 0
 
 
-class Leaky:
-    """A policy that decides against its own tags, as a broken engine would."""
-
-    def __init__(self, policy):
-        self._policy = policy
-
-    def __getattr__(self, name):
-        return getattr(self._policy, name)
+class Leaky(Around):
+    """Decides against its own tags, as a broken engine would."""
 
     def decide(self, request, signals):
         return dataclasses.replace(self._policy.decide(request, signals), order=("cloud", "edge"))
