@@ -35,8 +35,8 @@ KNOWN_DETECTORS = frozenset(
 )
 """The detectors that a tag may name when the caller does not say which ones there are."""
 
-_SHARES = frozenset({"cpu_load", "battery", "load"})
-_PERCENTS = frozenset({"memory_pressure", "cpu_pressure"})
+_SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
+_PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
 _MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
 _FOR_PEOPLE = frozenset({"reason"})
 _COMPUTED = {

@@ -28,21 +28,37 @@ class DeviceSignals:
     """The device that the app runs on; in a container, what the container may use."""
 
     cpu_load: float = 0.0
-    """Share of the usable processors that is busy, 0 to 1."""
+    """Share of the usable processors that is busy, 0 to 1; NaN where it cannot be read."""
     memory_available_mb: float = 0.0
     """Memory that can still be taken without swapping, MiB, the cgroup's limit respected."""
     memory_total_mb: float = 0.0
     """Memory that there is in all, MiB."""
+    swap_available_mb: float | None = None
+    """Swap that can still be taken, MiB; None without any."""
     memory_pressure: float | None = None
     """PSI `some avg10` of memory, percent of time stalled; None without PSI."""
     cpu_pressure: float | None = None
     """PSI `some avg10` of the processors, percent of time stalled; None without PSI."""
+    io_pressure: float | None = None
+    """PSI `some avg10` of input and output, percent of time stalled; None without PSI."""
     battery: float | None = None
     """Charge, 0 to 1; None on a device without a battery."""
     charging: bool | None = None
     """On external power; None on a device without a battery."""
     temperature_c: float | None = None
     """The hottest processor sensor, degrees Celsius; None without one."""
+    thermal_headroom_c: float | None = None
+    """Degrees Celsius until the system acts against heat, below 0 beyond; None where it tells no such temperature."""
+    throttled: bool | None = None
+    """The processors are slowed down against heat now; None where the system does not tell."""
+    gpu_load: float | None = None
+    """Share of time that the GPU was busy, 0 to 1; None without a GPU that tells."""
+    gpu_memory_available_mb: float | None = None
+    """The GPU's own memory that is free, MiB; None without any."""
+    gpu_memory_total_mb: float | None = None
+    """The GPU's own memory in all, MiB; None without any."""
+    gpu_temperature_c: float | None = None
+    """The GPU's temperature, degrees Celsius; None where it is not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +66,8 @@ class NetworkSignals:
     """The way to the cloud."""
 
     online: bool = True
-    """False while no route leads off the device; true does not promise that a node answers."""
+    """False while no route leads off the device, or a captive portal stands in it; true where that is not known, and no
+    promise that a node answers."""
     metered: bool | None = None
     """The connection is paid by volume; None where the system does not tell."""
 

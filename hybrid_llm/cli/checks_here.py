@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -170,7 +171,7 @@ def check_sensors(_: Setup) -> Iterator[Finding]:
     sensors = SystemSensors()
     device, network = sensors.read()
     sensors.close()
-    optional = ("memory_pressure", "cpu_pressure", "battery", "temperature_c")
+    optional = [field.name for field in fields(device) if field.default is None]
     has = [name for name in optional if getattr(device, name) is not None]
     lacks = [name for name in optional if name not in has]
     yield fine("sensors", f"has {', '.join(has) or 'none of the optional ones'}; lacks {', '.join(lacks) or 'none'}")
@@ -178,4 +179,4 @@ def check_sensors(_: Setup) -> Iterator[Finding]:
         left = f"{device.memory_available_mb:.0f} MiB of memory are left"
         yield warning("sensors", left, "end other programs, or give the container more memory")
     if not network.online:
-        yield warning("sensors", "no network interface is up", "only the device can answer until one is")
+        yield warning("sensors", "no route leads off the device", "only the device can answer until one is")

@@ -1,25 +1,34 @@
-"""The samplers that read device and network beside the requests, never on their path.
+"""The device's and the network's signals for a client: sampled beside its requests, read by them for nothing.
 
-What a device does not have stays None. In a container the limits of its own control group count, not the host's.
+What a device does not have stays None. In a container the limits of its own control groups count, not the host's.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from hybrid_llm.router.sensors.cgroup import ControlGroup
+from hybrid_llm.router.sensors.files import Files
+from hybrid_llm.router.sensors.sampler import PATIENCE_S, Sampler
+from hybrid_llm.router.sensors.source import Source, Value
 from hybrid_llm.router.signals import DeviceSignals, NetworkSignals
 
-__all__ = ["FixedSensors", "Sensors", "SystemSensors"]
+__all__ = ["UNKNOWN", "FixedSensors", "Sensors", "SystemSensors", "system_sources"]
 
-_log = logging.getLogger("hybrid_llm.sensors")
-_MIB: Final = 1024 * 1024
-_PROCESSOR_SENSORS: Final = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "acpitz", "cpu")
+_NAN: Final = float("nan")
+_MACHINE: Final = Path("/")
+UNKNOWN: Final = (
+    DeviceSignals(cpu_load=_NAN, memory_available_mb=_NAN, memory_total_mb=_NAN),
+    NetworkSignals(),
+)
+"""What there is while nothing is known: a hard rule that reads a NaN takes its backends out."""
 
 
 class Sensors(Protocol):
@@ -49,104 +58,109 @@ class FixedSensors:
         """Nothing runs."""
 
 
-class SystemSensors:
-    """This machine, sampled every *interval* seconds by a daemon thread that the first `read` starts."""
+@dataclass(slots=True, eq=False)
+class _Sample:
+    """One sample, and the time on the monotonic clock until which it counts."""
 
-    def __init__(self, *, interval: float = 1.0, root: Path = Path("/")) -> None:
+    signals: tuple[DeviceSignals, NetworkSignals]
+    until: float
+
+
+class SystemSensors:
+    """This machine, sampled every *interval* seconds by a daemon thread that the first `read` starts.
+
+    *root* is `/` but in tests; *sources* makes the sources, all that this system has by default.
+    """
+
+    def __init__(
+        self,
+        *,
+        interval: float = 1.0,
+        root: Path = _MACHINE,
+        sources: Callable[[], Sequence[Source]] | None = None,
+    ) -> None:
         self._interval = interval
-        self._group = ControlGroup(root)
-        self._cpu = _CpuMeter(self._group)
-        self._latest: tuple[DeviceSignals, NetworkSignals] | None = None
+        self._make = sources or (lambda: system_sources(root))
+        self._closed = False
+        self._begin_anew()
+        _alive.add(self)
+
+    def _begin_anew(self) -> None:
+        """Forget the sampler; also in a forked child, where threads and locks of the parent are worth nothing."""
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._arrived = threading.Event()
+        self._sampler: Sampler | None = None
+        self._latest: _Sample | None = None
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
-        """The latest sample; the first call takes one itself and starts the thread."""
-        latest = self._latest
-        return latest if latest is not None else self._first()
+        """The latest sample, or `UNKNOWN` where there is none that still counts.
+
+        The first call starts the sampler and waits for it, half a second at most.
+        """
+        latest, sampler = self._latest, self._sampler
+        if latest is None or sampler is None:
+            return self._first()
+        sampler.asked = True
+        return latest.signals if time.monotonic() < latest.until else UNKNOWN
 
     def _first(self) -> tuple[DeviceSignals, NetworkSignals]:
         with self._lock:
-            if self._latest is None:
-                self._latest = self._sample()
-                if not self._stop.is_set():
-                    threading.Thread(target=self._run, name="hybrid-llm-sensors", daemon=True).start()
-            return self._latest
+            if self._sampler is None and not self._closed:
+                self._sampler = Sampler(sources=self._make(), publish=self._publish, interval=self._interval)
+                self._sampler.start()
+        if not self._closed:
+            self._arrived.wait(2 * PATIENCE_S)
+        return self._latest.signals if self._latest is not None else UNKNOWN
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            try:
-                self._latest = self._sample()
-            except Exception as error:  # noqa: BLE001  # a sensor that breaks keeps its last sample, and says so
-                _log.warning("sampling the device failed: %s", type(error).__name__)
-
-    def _sample(self) -> tuple[DeviceSignals, NetworkSignals]:
-        return self._device(), NetworkSignals(online=_online())
-
-    def _device(self) -> DeviceSignals:
-        import psutil
-
-        memory = psutil.virtual_memory()
-        left, limit = self._group.memory_left(), self._group.memory_limit()
-        battery, charging = _battery()
-        return DeviceSignals(
-            cpu_load=self._cpu.read(),
-            memory_available_mb=(memory.available if left is None else min(left, memory.available)) / _MIB,
-            memory_total_mb=(memory.total if limit is None else min(limit, memory.total)) / _MIB,
-            memory_pressure=self._group.pressure("memory"),
-            cpu_pressure=self._group.pressure("cpu"),
-            battery=battery,
-            charging=charging,
-            temperature_c=_temperature(),
-        )
+    def _publish(self, known: Mapping[str, Value], until: float) -> None:
+        device = replace(UNKNOWN[0], **_part(known, "device."))
+        network = replace(UNKNOWN[1], **_part(known, "network."))
+        self._latest = _Sample((device, network), until)
+        self._arrived.set()
 
     def close(self) -> None:
         """Stop the thread; the last sample stays readable."""
-        self._stop.set()
+        with self._lock:
+            self._closed = True
+            sampler = self._sampler
+        if sampler is not None:
+            sampler.close()
+        if self._latest is not None:
+            self._latest.until = float("inf")
 
 
-class _CpuMeter:
-    """Share of the usable processors that is busy between two readings."""
-
-    def __init__(self, group: ControlGroup) -> None:
-        self._group = group
-        self._last: tuple[float, float] | None = None
-
-    def read(self) -> float:
-        import psutil
-
-        limit, used = self._group.cpu_limit(), self._group.cpu_seconds()
-        machine = psutil.cpu_percent(interval=None) / 100.0
-        if limit is None or used is None:
-            return min(1.0, machine)
-        now, last = time.monotonic(), self._last
-        self._last = (now, used)
-        if last is None or now <= last[0]:
-            return min(1.0, machine)
-        return max(0.0, min(1.0, (used - last[1]) / (now - last[0]) / min(limit, float(os.cpu_count() or 1))))
+_alive: weakref.WeakSet[SystemSensors] = weakref.WeakSet()
 
 
-def _battery() -> tuple[float | None, bool | None]:
-    import psutil
-
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    if battery is None:
-        return None, None
-    return battery.percent / 100.0, battery.power_plugged
+def _part(known: Mapping[str, Value], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in known.items() if name.startswith(prefix)}
 
 
-def _temperature() -> float | None:
-    import psutil
-
-    if not hasattr(psutil, "sensors_temperatures"):
-        return None
-    found = psutil.sensors_temperatures()
-    readings = [entry.current for name in _PROCESSOR_SENSORS for entry in found.get(name, ())]
-    return max(readings, default=None)
+def _after_fork() -> None:
+    for sensors in list(_alive):
+        sensors._begin_anew()
 
 
-def _online() -> bool:
-    """Whether an interface other than loopback is up: no packet is sent to find out."""
-    import psutil
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
-    return any(stats.isup and not name.startswith("lo") for name, stats in psutil.net_if_stats().items())
+
+def system_sources(root: Path = _MACHINE) -> list[Source]:
+    """Every source that this system has, the quick ones first; a tree of files elsewhere than at `/` is Linux's."""
+    if sys.platform != "linux" and root == _MACHINE:
+        return _portable()
+    from hybrid_llm.router.sensors.gpu import GpuSource
+    from hybrid_llm.router.sensors.heat import HeatSource
+    from hybrid_llm.router.sensors.kernel import CpuSource, MemorySource, PressureSource
+    from hybrid_llm.router.sensors.network import NetworkManagerSource, OnlineSource
+    from hybrid_llm.router.sensors.power import PowerSource
+
+    kinds = (MemorySource, PressureSource, OnlineSource, CpuSource, PowerSource, HeatSource, NetworkManagerSource)
+    return [*(kind(Files(root)) for kind in kinds), GpuSource(Files(root))]
+
+
+def _portable() -> list[Source]:
+    from hybrid_llm.router.sensors.gpu import GpuSource
+    from hybrid_llm.router.sensors.portable import PortableBattery, PortableMachine, PortableNetwork
+
+    return [PortableMachine(), PortableNetwork(), PortableBattery(), GpuSource(Files())]
