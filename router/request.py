@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_args
@@ -52,7 +52,7 @@ def make_request(prompt: Prompt, options: GenerateOptions, defaults: Defaults, *
         tools=_tools(options.get("tools", ())),
         session_id=_name(options.get("session_id"), "session_id"),
         tenant=_name(options.get("tenant"), "tenant"),
-        request_id=_name(options.get("request_id"), "request_id") or uuid.uuid4().hex,
+        request_id=_name(options.get("request_id"), "request_id") or secrets.token_hex(16),
     )
 
 

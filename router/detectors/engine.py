@@ -48,26 +48,29 @@ class PatternDetector:
 
     def find_in(self, prepared: Prepared) -> Iterator[Finding]:
         """As `find`, for a text that several detectors look at."""
-        for start, end in _joined(self._origins(prepared)):
-            yield Finding(kind=self.name, start=start, end=end)
+        origins = self._origins(prepared)
+        return iter(
+            [Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)] if origins else ()
+        )
 
-    def _origins(self, prepared: Prepared) -> Iterator[tuple[int, int]]:
+    def _origins(self, prepared: Prepared) -> list[tuple[int, int]]:
         """Where it is found, as places of the original text: a run that holds it inside is found whole."""
         view = prepared.view
-        yield from (view.origin(start, end) for start, end in self._spans(view))
-        for start, end, inner in prepared.inner:
-            if next(self._origins(inner), None) is not None:
-                yield start, end
+        origins = [view.origin(start, end) for start, end in self._spans(view)]
+        return origins + [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
 
-    def _spans(self, view: View) -> Iterator[tuple[int, int]]:
-        """Yield where in *view* it is found; spans may overlap. What one pattern found no other looks at again."""
-        known = bytearray(len(view.data))
-        for pattern in self.patterns:
+    def _spans(self, view: View) -> list[tuple[int, int]]:
+        """Where in *view* it is found; spans may overlap. What one pattern found no other looks at again."""
+        likely = [pattern for pattern in self.patterns if pattern.may_match(view)]
+        found: list[tuple[int, int]] = []
+        known = bytearray(len(view.data)) if likely else bytearray()
+        for pattern in likely:
             for start, end in pattern.spans(view, known):
                 known[start:end] = b"\1" * (end - start)
-                yield start, end
+                found.append((start, end))
         if self.search is not None:
-            yield from self.search(view)
+            found.extend(self.search(view))
+        return found
 
 
 def scan(text: str, detectors: Iterable[PatternDetector]) -> list[Finding]:

@@ -107,12 +107,11 @@ class Pattern:
 
     def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
         """Yield where it is found in *view*, but not inside the characters that *known* marks."""
-        if self._may_match(view):
-            for start, end, _ in self.regex.finditer(view.data):
-                if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
-                    yield start, end
+        for start, end, _ in self.regex.finditer(view.data):
+            if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
+                yield start, end
 
-    def _may_match(self, view: View) -> bool:
+    def may_match(self, view: View) -> bool:
         """A quick look: is what every match needs there at all?"""
         if self.needs == b"9":
             there = view.has_long_number

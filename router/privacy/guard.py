@@ -168,16 +168,15 @@ class _Scan:
         if detector is None:
             raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
         try:
-            return [_inside(each.text, find_with(detector, each)) for each in self._prepared]
+            return [_inside(each.text, tuple(find_with(detector, each))) for each in self._prepared]
         except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
             self.failed.append(name)
             return [() for _ in self.texts]
 
 
-def _inside(text: str, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    found = tuple(findings)
-    if not all(0 <= finding.start < finding.end <= len(text) for finding in found):
+def _inside(text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    if found and not all(0 <= finding.start < finding.end <= len(text) for finding in found):
         raise ValueError("a finding is not inside its text")
     return found
 
