@@ -9,6 +9,7 @@ from hybrid_llm.policies.document import Resilience, TagRule
 from hybrid_llm.policies.load import builtin_names, builtin_policy, load_policy, parse_policy
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.schema import KNOWN_DETECTORS, Objectives
+from hybrid_llm.policies.source import PolicyWarning
 from hybrid_llm.policies.watch import PolicyFile
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Objectives",
     "Policy",
     "PolicyFile",
+    "PolicyWarning",
     "Resilience",
     "TagRule",
     "builtin_names",

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
 from hybrid_llm.policies.check import Checker
-from hybrid_llm.policies.constants import check_constants, constant_value, is_constant
+from hybrid_llm.policies.constants import check_constants
 from hybrid_llm.policies.document import Document, RuleDraft, read_document
+from hybrid_llm.policies.findings import Finding, examine_rules, unused_tags
 from hybrid_llm.policies.guards import check_guards
-from hybrid_llm.policies.nodes import BOOL, Node
+from hybrid_llm.policies.nodes import Node
 from hybrid_llm.policies.parser import parse
 from hybrid_llm.policies.policy import Policy, Terms
 from hybrid_llm.policies.rules import Rule
 from hybrid_llm.policies.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.source import Fault, Faults, Source, did_you_mean
-from hybrid_llm.policies.yamltext import Scalar, read_yaml
+from hybrid_llm.policies.yamltext import Mapping as Table
+from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.signals import BackendState, Signals
 from hybrid_llm.router.types import Location, Request
 
-__all__ = ["builtin_names", "builtin_policy", "load_policy", "parse_policy"]
+__all__ = ["builtin_names", "builtin_policy", "load_policy", "parse_policy", "read_policy"]
 
+_log = logging.getLogger("hybrid_llm.policies")
 _BACKENDS: Mapping[str, Location] = MappingProxyType({"edge": Location.EDGE, "cloud": Location.CLOUD})
 _ROOTS = frozenset({"request", "device", "network", "budget", "objectives"})
 
@@ -32,7 +36,21 @@ _ROOTS = frozenset({"request", "device", "network", "budget", "objectives"})
 def load_policy(
     path: Path, backends: Mapping[str, Location] = _BACKENDS, *, detectors: frozenset[str] = KNOWN_DETECTORS
 ) -> Policy:
-    """The policy in the file at *path*, checked against *backends* and *detectors*.
+    """The policy in the file at *path*, checked against *backends* and *detectors*; its warnings go to the log.
+
+    Raises:
+        PolicyError: the file cannot be read or is not a policy; `.errors` has every fault.
+    """
+    policy = read_policy(path, backends, detectors=detectors)
+    for warning in policy.warnings:
+        _log.warning("%s", warning)
+    return policy
+
+
+def read_policy(
+    path: Path, backends: Mapping[str, Location] = _BACKENDS, *, detectors: frozenset[str] = KNOWN_DETECTORS
+) -> Policy:
+    """Do as `load_policy` does, for callers that show the warnings themselves.
 
     Raises:
         PolicyError: the file cannot be read or is not a policy; `.errors` has every fault.
@@ -90,7 +108,7 @@ def parse_policy(
         raise AssertionError("a text that cannot be read has a fault")
     document = read_document(root, faults, backends, detectors)
     schema = Schema(backends, document.objectives)
-    rules = tuple(_Builder(document, schema, source, faults, backends).rules())
+    rules = _Builder(document, schema, source, faults, backends, _tag_places(root)).rules()
     faults.check()
     policy = Policy(
         Terms(
@@ -103,10 +121,17 @@ def parse_policy(
             rules=rules,
             backends=MappingProxyType(dict(backends)),
             schema=schema,
+            warnings=faults.warnings,
         )
     )
     _try_once(policy, backends)
     return policy
+
+
+def _tag_places(root: Value) -> dict[str, int]:
+    """Where each tag is declared."""
+    tags = root.get("tags") if isinstance(root, Table) else None
+    return {entry.key.text: entry.key.offset for entry in tags.entries} if isinstance(tags, Table) else {}
 
 
 def _check_names(backends: Mapping[str, Location]) -> None:
@@ -128,28 +153,42 @@ class _Builder:
     """Makes rules of drafts: parses, checks and guards each condition, and finds rules that can never matter."""
 
     def __init__(
-        self, document: Document, schema: Schema, source: Source, faults: Faults, backends: Mapping[str, Location]
+        self,
+        document: Document,
+        schema: Schema,
+        source: Source,
+        faults: Faults,
+        backends: Mapping[str, Location],
+        tag_places: Mapping[str, int],
     ) -> None:
         self._document = document
         self._schema = schema
         self._source = source
         self._faults = faults
         self._backends = backends
+        self._tag_places = tag_places
         self._checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
-        self._final: RuleDraft | None = None
 
-    def rules(self) -> Iterator[Rule]:
-        for draft in self._document.rules:
-            if draft.kind != "exclude" and self._final is not None:
-                message = f"this rule is never reached: rules[{self._final.index}] always matches"
-                self._faults.add(message, draft.offset, "move it up, or give that rule a `when`")
-            yield self._rule(draft)
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules; what is wrong with them goes to the faults, what is odd to the warnings."""
+        rules = tuple(map(self._rule, self._document.rules))
+        drafts = {draft.index: draft for draft in self._document.rules}
+        whole = [rule for rule in rules if rule.condition is not None or drafts[rule.index].when is None]
+        for finding in examine_rules(whole, self._schema):
+            self._tell(finding, drafts[finding.rule])
+        for name in unused_tags(self._document.tags, whole) if len(whole) == len(rules) else ():
+            message = f"no detector sets the tag `{name}` and no rule reads it: only an app can bring it about"
+            hint = "name what finds it, detect: [...], or make sure that the app sets it"
+            self._faults.warn(message, self._tag_places.get(name, 0), hint)
+        return rules
+
+    def _tell(self, finding: Finding, draft: RuleDraft) -> None:
+        tell = self._faults.add if finding.sure else self._faults.warn
+        place = draft.when.at(finding.offset) if draft.when is not None and finding.offset is not None else draft.offset
+        tell(finding.message, place, finding.hint)
 
     def _rule(self, draft: RuleDraft) -> Rule:
         condition = self._condition(draft.when) if draft.when is not None else None
-        always = draft.when is None or (condition is not None and self._constant(condition, draft.when) is True)
-        if always and draft.kind != "exclude" and self._final is None:
-            self._final = draft
         text = " ".join(draft.when.text.split()) if draft.when is not None else "always"
         return Rule(
             index=draft.index,
@@ -180,16 +219,3 @@ class _Builder:
         if self._faults.count == before:
             check_constants(typed, self._schema, report)
         return typed if self._faults.count == before else None
-
-    def _constant(self, condition: Node, when: Scalar) -> object:
-        """The value of a condition that reads nothing; None of one that does. One that is never true is a fault."""
-        if not is_constant(condition, self._schema):
-            return None
-        try:
-            value = constant_value(condition, self._schema)
-        except ArithmeticError as error:
-            self._faults.add(f"this always fails: {error}", when.at(condition.start))
-            return None
-        if value is False and condition.type == BOOL:
-            self._faults.add("this rule never matches: the condition is always false", when.at(condition.start))
-        return value

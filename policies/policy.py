@@ -11,7 +11,7 @@ from hybrid_llm.policies.document import Resilience, TagRule
 from hybrid_llm.policies.explain import Replayer
 from hybrid_llm.policies.rules import Rule, rank_scores
 from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.policies.source import did_you_mean
+from hybrid_llm.policies.source import PolicyWarning, did_you_mean
 from hybrid_llm.router.errors import InvalidRequest
 from hybrid_llm.router.signals import BackendState, Breaker, Signals
 from hybrid_llm.router.types import Decision, Location, Request
@@ -35,6 +35,7 @@ class Terms:
     rules: tuple[Rule, ...]
     backends: Mapping[str, Location]
     schema: Schema
+    warnings: tuple[PolicyWarning, ...] = ()
 
 
 class Policy:
@@ -83,6 +84,11 @@ class Policy:
     def rules(self) -> tuple[Rule, ...]:
         """The rules, in the order of the file."""
         return self._terms.rules
+
+    @property
+    def warnings(self) -> tuple[PolicyWarning, ...]:
+        """What works and is probably not meant, in the order of the file."""
+        return self._terms.warnings
 
     @property
     def objectives(self) -> Objectives:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -36,6 +37,8 @@ KNOWN_DETECTORS = frozenset(
 """The detectors that a tag may name when the caller does not say which ones there are."""
 
 _SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
+_WHOLES = _SHARES - {"load"}
+"""The shares that are never above 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
 _MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
 _FOR_PEOPLE = frozenset({"reason"})
@@ -96,6 +99,10 @@ class FieldSpec:
     """Every value that a text field can have; empty where any is possible."""
     constant: float | None = None
     """The value of an objective."""
+    least: float = -math.inf
+    """No reading is below this."""
+    most: float = math.inf
+    """No reading is above this."""
 
     @property
     def key(self) -> str:
@@ -140,7 +147,8 @@ def _request_fields() -> Iterator[tuple[str, FieldSpec]]:
     known = dict(_record_fields(Request, "request", only=_FROM_REQUEST))
     yield from known.items()
     for name, kind in _COMPUTED.items():
-        yield name, FieldSpec(root="request", attribute=name, type=kind)
+        least, most = _range(name, kind)
+        yield name, FieldSpec(root="request", attribute=name, type=kind, least=least, most=most)
 
 
 def _objective_fields(objectives: Objectives) -> Iterator[tuple[str, FieldSpec]]:
@@ -157,15 +165,19 @@ def _record_fields(
         if field.name in _FOR_PEOPLE or (only and field.name not in only):
             continue
         bare, optional = _without_none(hints[field.name])
+        kind = _type_of(field.name, bare)
+        least, most = _range(field.name, kind)
         yield (
             field.name,
             FieldSpec(
                 root=root,
                 attribute=field.name,
-                type=_type_of(field.name, bare),
+                type=kind,
                 optional=optional,
                 owner=owner,
-                values=frozenset(bare) if issubclass(bare, StrEnum) else frozenset(),
+                values=frozenset(map(str, bare)) if issubclass(bare, StrEnum) else frozenset(),
+                least=least,
+                most=most,
             ),
         )
 
@@ -185,6 +197,14 @@ def _type_of(name: str, bare: type) -> Type:
     if issubclass(bare, str):
         return STRING
     return Type("double", _unit(name))
+
+
+def _range(name: str, kind: Type) -> tuple[float, float]:
+    """The least and the most that a reading can be: counts and what has one of these units are never negative."""
+    if kind != INT and not kind.unit and not name.endswith("_j"):
+        return -math.inf, math.inf
+    most = 100.0 if name in _PERCENTS else 1.0 if name in _WHOLES else math.inf
+    return 0.0, most
 
 
 def _unit(name: str) -> str:

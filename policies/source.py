@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hybrid_llm.router.errors import PolicyError
 
-__all__ = ["Fault", "Faults", "Source", "did_you_mean"]
+__all__ = ["Fault", "Faults", "PolicyWarning", "Source", "did_you_mean"]
 
 _WINDOW = 140
 
@@ -46,6 +46,22 @@ class Source:
         return f"{self.path}:{line}:{column}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyWarning:
+    """Something in a policy that works and is probably not meant. *line* and *column* are counted from 1."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str | None = None
+    text: str = ""
+    """The whole warning as people read it, with the line and a caret."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Faults:
     """Collects the faults of one source, so that a reader learns all of them at once. *what* names it in the sum."""
 
@@ -53,10 +69,27 @@ class Faults:
         self._source = source
         self._what = what
         self._found: dict[tuple[int, str], Fault] = {}
+        self._odd: dict[tuple[int, str], Fault] = {}
 
     def add(self, message: str, offset: int, hint: str | None = None) -> None:
         """Note that *message* is wrong at *offset* of the source; *hint* says what to write instead."""
         self._found.setdefault((offset, message), Fault(message, offset, hint))
+
+    def warn(self, message: str, offset: int, hint: str | None = None) -> None:
+        """Note that *message* is odd at *offset* of the source, and no fault."""
+        self._odd.setdefault((offset, message), Fault(message, offset, hint))
+
+    @property
+    def warnings(self) -> tuple[PolicyWarning, ...]:
+        """What is odd, in the order of the text."""
+        return tuple(self._warning(odd) for odd in sorted(self._odd.values(), key=lambda odd: odd.offset))
+
+    def _warning(self, odd: Fault) -> PolicyWarning:
+        line, column = self._source.place(odd.offset)
+        text = self._shown(odd, "warning: ")
+        return PolicyWarning(
+            path=self._source.path, line=line, column=column, message=odd.message, hint=odd.hint, text=text
+        )
 
     @property
     def count(self) -> int:
@@ -80,11 +113,13 @@ class Faults:
 
     def _error(self, fault: Fault) -> PolicyError:
         line, column = self._source.place(fault.offset)
+        return PolicyError(self._shown(fault), path=self._source.path, line=line, column=column, hint=fault.hint)
+
+    def _shown(self, fault: Fault, kind: str = "") -> str:
+        line, column = self._source.place(fault.offset)
         shown, caret = _window(self._source.line(line), column)
-        parts = [f"{self._source.path}:{line}:{column}: {fault.message}", f"    {shown}", f"    {caret}"]
-        if fault.hint:
-            parts.append(f"    hint: {fault.hint}")
-        return PolicyError("\n".join(parts), path=self._source.path, line=line, column=column, hint=fault.hint)
+        parts = [f"{self._source.path}:{line}:{column}: {kind}{fault.message}", f"    {shown}", f"    {caret}"]
+        return "\n".join([*parts, f"    hint: {fault.hint}"] if fault.hint else parts)
 
 
 def _window(line: str, column: int) -> tuple[str, str]:

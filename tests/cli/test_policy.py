@@ -68,7 +68,42 @@ def test_a_name_that_is_none_is_code_3_and_says_what_is_near(cli):
 
 def test_every_rule_is_counted_also_those_behind_one_that_would_match_now(cli, tmp_path):
     path = tmp_path / "four.yaml"
-    rules = "  - prefer: [edge, cloud]\n    when: request.max_tokens > 0\n" * 3 + "  - rank: {latency: 1.0}\n"
+    rules = "".join(f"  - prefer: [edge, cloud]\n    when: request.max_tokens > {least}\n" for least in (30, 20, 0))
+    rules += "  - rank: {latency: 1.0}\n"
     path.write_text(f"version: 1\nname: four\nrules:\n{rules}", encoding="utf-8")
     assert "rules       4" in cli("policy", "check", path).out
     assert json.loads(cli("policy", "check", path, "--json").out)[0]["rules"] == 4
+
+
+ODD = """\
+version: 1
+name: odd
+tags: {ghost: {allow: [edge]}}
+rules:
+  - exclude: edge
+    when: device.memory_available_mb >= 0.0
+"""
+
+
+def test_warnings_are_shown_and_fail_only_where_they_are_asked_to(cli, tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text(ODD, encoding="utf-8")
+    result = cli("policy", "check", path)
+    assert result.code == 0
+    assert "odd.yaml: right. policy odd" in result.out
+    assert f"{path}:3:8: warning: no detector sets the tag `ghost`" in result.err
+    assert f"{path}:6:11: warning: this condition always holds, unless a signal cannot be read" in result.err
+    assert result.err.count("warning:") == 2
+    assert cli("policy", "check", path, "--strict").code == 3
+    assert cli("policy", "check", "balanced", "--strict").code == 0
+
+
+def test_json_has_the_warnings_too(cli, tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text(ODD, encoding="utf-8")
+    result = cli("policy", "check", path, "--json", "--strict")
+    checked = json.loads(result.out)[0]
+    assert (result.code, result.err) == (3, "")
+    assert (checked["right"], checked["errors"]) == (True, [])
+    assert [(one["line"], one["column"]) for one in checked["warnings"]] == [(3, 8), (6, 11)]
+    assert checked["warnings"][0]["hint"].startswith("name what finds it")

@@ -64,3 +64,12 @@ def test_the_error_on_the_page_is_the_real_one(page):
     with pytest.raises(PolicyError) as caught:
         parse_policy(text, path="clinic.yaml")
     assert f"```text\n{caught.value}\n```" in page
+
+
+def test_the_warning_on_the_page_is_the_real_one(page):
+    text = (
+        "version: 1\nname: clinic\ntags:\n  public: {allow: [edge, cloud]}\n\n\nrules:\n"
+        "  - prefer: edge\n    when: device.cpu_load >= 0% && network.online\n"
+    )
+    (warning,) = parse_policy(text, path="clinic.yaml").warnings
+    assert f"```text\n{warning}\n```" in page

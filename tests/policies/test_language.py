@@ -48,7 +48,7 @@ TRUE = [
     "edge.context_window < cloud.context_window",
     'edge.location == "edge"',
     '"b" > "a" && request.prompt_tokens > 0',
-    "-9223372036854775808 < request.prompt_tokens",
+    "-9223372036854775808 + request.prompt_tokens < 0",
     "[1, 2] == [1, 2] && request.prompt_tokens > 0",
     "size([1, 2,]) == 2 && request.prompt_tokens > 0",
     "request.task.matches('h.t') && matches(request.task, '^c') && !request.task.matches('^h')",

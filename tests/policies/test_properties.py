@@ -154,7 +154,18 @@ def cases(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         last = draw(rules(names, draw(st.sampled_from(["prefer", "rank"]))))
         found.append(replace(last, condition=None))
-    return Case(backends, tags, found)
+    return reachable(Case(backends, tags, found))
+
+
+def reachable(case: Case) -> Case:
+    """The case without the rules that a policy is refused for: never reached, or repeated. Each stands on one line."""
+    first = case.text()[: case.text().find("rules:")].count("\n") + 2
+    try:
+        parse_policy(case.text(), backends=case.backends)
+    except PolicyError as error:
+        wrong = {one.line - first for one in error.errors}
+        return reachable(replace(case, rules=[rule for at, rule in enumerate(case.rules) if at not in wrong]))
+    return case
 
 
 WEIRD = st.one_of(st.floats(0, 1000), st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 0.1, 1e300]))

@@ -14,7 +14,7 @@ from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
-    from hybrid_llm.policies import Policy
+    from hybrid_llm.policies import Policy, PolicyWarning
 
 __all__ = ["add_arguments", "run"]
 
@@ -23,15 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options and the help."""
     describe(
         parser,
-        "Check policy files. All errors of all files are told at once, each with line, column and a hint.",
+        "Check policy files. All errors and warnings of all files are told at once, each with line, column and a hint.",
         examples=[
             "hybrid-llm policy check clinic.yaml",
-            "hybrid-llm policy check clinic.yaml --config hybrid.yaml",
+            "hybrid-llm policy check clinic.yaml --config hybrid.yaml --strict",
             "hybrid-llm policy check policies/*.yaml --backend phone=edge --backend eu=cloud --json",
         ],
         codes=(Exit.CONFIG,),
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a policy file or the name of a built-in policy")
+    parser.add_argument("--strict", action="store_true", help="let warnings fail the check too")
     add_places(parser)
     add_json(parser)
 
@@ -46,7 +47,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         for name, result in results:
             _print_result(name, result)
-    return Exit.CONFIG if any(isinstance(result, ConfigError) for _, result in results) else Exit.OK
+    return Exit.CONFIG if any(_fails(result, strict=args.strict) for _, result in results) else Exit.OK
+
+
+def _fails(result: Policy | ConfigError, *, strict: bool) -> bool:
+    return isinstance(result, ConfigError) or (strict and bool(result.warnings))
 
 
 def _judge(name: str, locations: Mapping[str, Location], detectors: frozenset[str]) -> Policy | ConfigError:
@@ -61,6 +66,8 @@ def _print_result(name: str, result: Policy | ConfigError) -> None:
         note(printable(str(result)))
     else:
         print(f"{name}: right. {_summary(result)}")
+        for warning in result.warnings:
+            note(printable(str(warning)))
 
 
 def _summary(policy: Policy) -> str:
@@ -77,17 +84,29 @@ def _summary(policy: Policy) -> str:
 
 def _result_record(name: str, result: Policy | ConfigError) -> dict[str, object]:
     if isinstance(result, ConfigError):
-        return {"file": name, "right": False, "errors": [_error_record(error) for error in _errors(result)]}
+        return {
+            "file": name,
+            "right": False,
+            "errors": [_error_record(error) for error in _errors(result)],
+            "warnings": [],
+        }
     return {
         "file": name,
         "right": True,
         "errors": [],
+        "warnings": [_warning_record(warning) for warning in result.warnings],
         "name": result.name,
         "digest": result.digest,
         "rules": len(result.rules),
         "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in result.tags.items()},
         "objectives": record(result.objectives),
     }
+
+
+def _warning_record(warning: PolicyWarning) -> dict[str, object]:
+    found = record(warning)
+    del found["text"]
+    return found
 
 
 def _errors(error: ConfigError) -> tuple[ConfigError, ...]:

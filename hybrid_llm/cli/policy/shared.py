@@ -46,8 +46,9 @@ def load_named_policy(name: str, locations: Mapping[str, Location], detectors: f
 
     *detectors* are those that it may name beside the library's own.
     """
-    from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, builtin_policy, load_policy
+    from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, builtin_policy
+    from hybrid_llm.policies.load import read_policy
 
     if name in builtin_names():
         return builtin_policy(name, backends=locations)
-    return load_policy(Path(name), locations, detectors=KNOWN_DETECTORS | detectors)
+    return read_policy(Path(name), locations, detectors=KNOWN_DETECTORS | detectors)
