@@ -1,9 +1,10 @@
-"""What a decision costs: 20 rules as a policy, beside a hand-written `if` chain and cel-expr-python.
+"""What a decision costs: 20 rules as a policy, beside a hand-written `if` chain, cel-expr-python and LiteLLM's Router.
 
     python benchmarks/decide.py [--json FILE]
 
 All are timed in turns in one run, and the median of the turns is told, so that a busy machine disturbs them alike.
-LiteLLM Router's pick is timed by a script of its own, in its own environment.
+LiteLLM Router picks in its own environment (`.venv-litellm`, which `make bench` makes), in a process that waits for its
+turns; it chooses between two deployments by its default strategy, and reads no rules.
 """
 
 from __future__ import annotations
@@ -12,13 +13,36 @@ import argparse
 import json
 import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.router.types import Decision, Location, Request
+
+LITELLM = Path(__file__).resolve().parents[1] / ".venv-litellm" / "bin" / "python"
+PICK = """
+import os, time
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+import litellm
+from litellm import Router
+litellm.suppress_debug_info = True
+litellm.telemetry = False
+entry = lambda n: {"model_name": "m", "litellm_params": dict(model=f"openai/{n}", api_key="x", mock_response="end")}
+router = Router(model_list=[entry("a"), entry("b")])
+messages = [{"role": "user", "content": "A short question?"}]
+pick = lambda: router.get_available_deployment("m", messages=messages)
+for _ in range(50): pick()
+print("ready", flush=True)
+while True:
+    count = int(input())
+    start = time.perf_counter()
+    for _ in range(count): pick()
+    print((time.perf_counter() - start) / count * 1e6, flush=True)
+"""
 
 HARD = [
     ("edge", "request.prompt_tokens + request.max_tokens > edge.context_window"),
@@ -43,6 +67,8 @@ SOFT = [
     "cloud.predicted_ttft_ms + 90.0 * cloud.predicted_tpot_ms < 20.0",
     "request.max_tokens > 4000",
 ]
+Timer = Callable[[int], float]
+"""Calls so often, and answers the microseconds of one call."""
 TAGS = "tags:\n  phi: {allow: [edge]}\n  public: {allow: [edge, cloud]}\n"
 
 
@@ -142,16 +168,45 @@ def cel_text(condition: str) -> str:
     return re.sub(r"\b(request|device|network|edge|cloud)\.", r"\1_", without_has)
 
 
-def measure(subjects: dict[str, Callable[[], object]], turns: int = 41, calls: int = 2000) -> dict[str, float]:
-    """Median microseconds of one call, subjects in turns."""
+class Picker:
+    """LiteLLM Router's pick of a deployment, in its own process; *time* gives the microseconds of one."""
+
+    def __init__(self, python: Path) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            [python, "-c", PICK], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+        )
+        self.ready = self._line().strip() == "ready"
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def time(self, count: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def timed(subject: Callable[[], object], count: int) -> float:
+    """Microseconds of one call."""
+    start = time.perf_counter()
+    for _ in range(count):
+        subject()
+    return (time.perf_counter() - start) / count * 1e6
+
+
+def measure(subjects: dict[str, Timer], turns: int = 41, calls: int = 2000) -> dict[str, float]:
+    """Median microseconds of one call, subjects in turns; the slow ones are called less often."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(turns):
         for name, subject in subjects.items():
-            count = calls if "cel" not in name else calls // 20
-            start = time.perf_counter()
-            for _ in range(count):
-                subject()
-            times[name].append((time.perf_counter() - start) / count * 1e6)
+            times[name].append(subject(calls // 20 if "cel" in name or "LiteLLM" in name else calls))
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -169,26 +224,34 @@ def main() -> None:
     """Time everything, and print one line per subject."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--litellm", type=Path, default=LITELLM, help="the Python of an environment with LiteLLM")
     options = parser.parse_args()
     request, signals = situation()
     policy = parse_policy(policy_text())
-    subjects: dict[str, Callable[[], object]] = {
-        "policy.decide, 20 rules": lambda: policy.decide(request, signals),
-        "if chain by hand, conditions only": lambda: by_hand(request, signals),
-        "if chain by hand, with the Decision record": lambda: by_hand_with_decision(request, signals),
+    subjects: dict[str, Timer] = {
+        "policy.decide, 20 rules": partial(timed, lambda: policy.decide(request, signals)),
+        "if chain by hand, conditions only": partial(timed, lambda: by_hand(request, signals)),
+        "if chain by hand, with the Decision record": partial(timed, lambda: by_hand_with_decision(request, signals)),
     }
     assert policy.decide(request, signals).order == tuple(by_hand(request, signals)), "both must decide alike"
     cel = in_cel(request, signals)
     if cel is None:
         print("cel-expr-python is not installed and left out: pip install cel-expr-python")
     else:
-        subjects["cel-expr-python, the 19 conditions"] = cel
+        subjects["cel-expr-python, the 19 conditions"] = partial(timed, cel)
+    picker = Picker(options.litellm) if options.litellm.exists() else None
+    if picker is not None and picker.ready:
+        subjects["LiteLLM Router's pick, 2 deployments"] = picker.time
+    else:
+        print("LiteLLM is not installed and left out: make bench makes its environment")
     figures = measure(subjects)
+    if picker is not None:
+        picker.close()
     floor = figures["if chain by hand, conditions only"]
     for name, microseconds in figures.items():
         print(f"{name:45} {microseconds:8.2f} us   {microseconds / floor:6.1f} x the conditions by hand")
     decision = policy.decide(request, signals)
-    explained = measure({"explain": decision.explain}, turns=5, calls=20)["explain"]
+    explained = measure({"explain": partial(timed, decision.explain)}, turns=5, calls=20)["explain"]
     print(f"{'explanation, when it is asked for':45} {explained:8.2f} us")
     if options.json:
         options.json.write_text(json.dumps({**figures, "explain": explained}, indent=2) + "\n")

@@ -27,7 +27,8 @@ class PolicyFile:
     Args:
         path: The file. It may be replaced by an editor, or be a link that is moved, as Kubernetes does.
         backends: As for `load_policy`.
-        interval: Seconds between two looks.
+        interval: Seconds between two looks. A change is loaded once two looks in a row see the same file, so that one
+            that is still being written is not taken for whole; with the default it is in force within a second.
         on_reload: Called with each policy that comes into force, by the watching thread.
         on_error: Called with each fault that keeps a file from coming into force.
         detectors: As for `load_policy`.
@@ -40,7 +41,7 @@ class PolicyFile:
         self,
         path: Path,
         backends: Mapping[str, Location] | None = None,
-        interval: float = 0.5,
+        interval: float = 0.25,
         on_reload: Callable[[Policy], None] | None = None,
         on_error: Callable[[PolicyError], None] | None = None,
         *,
@@ -127,7 +128,11 @@ class PolicyFile:
         return load_policy(self._path, self._backends, detectors=self._detectors)
 
     def _watch(self) -> None:
+        seen = self._stamp
         while not self._closed.wait(self._interval):
+            before, seen = seen, _stamp(self._path)
+            if seen != before or seen == self._stamp:
+                continue
             try:
                 self.reload()
             except Exception:  # noqa: BLE001 - a caller's callback failed; the watch must outlive it

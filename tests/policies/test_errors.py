@@ -1,10 +1,13 @@
 """Every fault of a file is told at once, where it stands, in every style of YAML."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybrid_llm.policies import load_policy, parse_policy
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.types import Location
+from tests.policies.test_properties import SETTINGS
 
 HEAD = "version: 1\nname: test\n"
 
@@ -171,3 +174,67 @@ def test_detectors_are_those_that_the_caller_has():
     assert parse_policy(text, detectors=frozenset({"names"})).tags["phi"].detect == ("names",)
     with pytest.raises(PolicyError, match="is not a detector"):
         parse_policy(text)
+
+
+WORDS = st.text(alphabet="ab\t zé病历😀ß-_", min_size=0, max_size=6).map(lambda word: f'request.task != "{word}"')
+PARTS = st.one_of(
+    WORDS, st.sampled_from(["request.max_tokens > 1", "(network.online || edge.ready)", "edge.queue < 0x1F"])
+)
+
+
+def broken_at_spaces(draw: st.DrawFn, text: str, newline: str) -> str:
+    """Some of the spaces that stand outside the texts become line breaks, which fold to a space again."""
+    pieces, inside = [], False
+    for char in text:
+        inside ^= char == '"'
+        pieces.append(newline if char == " " and not inside and not draw(st.integers(0, 3)) else char)
+    return "".join(pieces)
+
+
+def escaped(draw: st.DrawFn, text: str) -> str:
+    """For double quotes: what must be escaped, and some of what may be."""
+    out = []
+    for char in text:
+        if char in '"\\':
+            out.append("\\" + char)
+        elif ord(char) > 127 and draw(st.booleans()):
+            out.append(f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}")
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+@st.composite
+def written(draw: st.DrawFn) -> str:
+    """A policy with one wrong name, its condition in any style of YAML."""
+    before = draw(st.lists(PARTS, max_size=3))
+    after = draw(st.lists(PARTS, max_size=2))
+    space = draw(st.sampled_from([" ", "  "]))
+    condition = f"{space}&&{space}".join([*before, "request.wrong > 1", *after])
+    deep = "\n" + " " * draw(st.integers(6, 9))
+    style = draw(st.sampled_from(["plain", "single", "double", "|", ">", "|-", ">+", "flow"]))
+    if style == "plain":
+        value = broken_at_spaces(draw, condition.replace("  ", " "), deep)
+    elif style == "single":
+        value = f"'{broken_at_spaces(draw, condition, deep)}'"
+    elif style == "double":
+        value = f'"{broken_at_spaces(draw, escaped(draw, condition).replace(chr(92) + chr(34), "¤"), deep)}"'
+        value = value.replace("¤", chr(92) + chr(34))
+    elif style == "flow":
+        rule = f"  - {{exclude: edge, when: '{condition}', because: \"病\"}}\n"
+        return f"{HEAD}rules:\n{rule}"
+    else:
+        comment = draw(st.sampled_from(["", "  # 说明"]))
+        body = broken_at_spaces(draw, condition, "\n      ").replace("\n", "\n" + "\n" * draw(st.integers(0, 1)))
+        value = f"{style}{comment}\n      {body}\n"
+    return f"{HEAD}rules:\n  - exclude: edge\n    when: {value}\n    because: 病\n"
+
+
+@SETTINGS
+@given(written(), st.booleans(), st.booleans())
+def test_the_place_is_right_whatever_the_style_and_the_line_ends(text, windows, marked):
+    text = text.replace("\n", "\r\n") if windows else text
+    text = "\ufeff" + text if marked else text
+    ((line, column, report),) = faults_of(text)
+    assert "no field `wrong`" in report
+    assert shown_at(text, line, column).startswith("wrong"), text
