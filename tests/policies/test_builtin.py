@@ -41,8 +41,22 @@ def test_each_has_its_name_the_four_tags_and_keeps_private_ones_on_the_device(na
     policy = builtin_policy(name)
     assert policy.name == name
     assert set(policy.tags) == {"phi", "pii", "secret", "public"}
-    for tag in ("phi", "pii", "secret"):
+    for tag in ("phi", "secret"):
         assert decide(name, signals, request_, tag).order == ("edge",)
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_personal_data_leaves_under_pseudonyms_or_not_at_all(name):
+    policy = builtin_policy(name)
+    leaves = Location.CLOUD in policy.allowed({"pii"})
+    assert policy.tags["pii"].pseudonymise == leaves == (name != "private-first")
+    assert policy.keepable({"pii"}) == {Location.EDGE}
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_an_answer_that_breaks_off_is_continued_where_that_can_help(name):
+    assert builtin_policy(name).resilience.continue_streams == (name != "private-first")
+    assert (builtin_policy(name).resilience.hedge_quantile is not None) == (name == "latency-first")
 
 
 @pytest.mark.parametrize("name", builtin_names())

@@ -75,8 +75,10 @@ def test_hedges_and_continuations_are_proved_too():
 def test_the_built_in_policies_are_proved(name):
     proof = prove(builtin_policy(name))
     assert proof.holds
-    for tag in ("phi", "pii", "secret"):
+    for tag in ("phi", "secret"):
         assert said(proof)[tag].startswith("never leaves the device")
+    hidden = "reaches edge as it is; reaches cloud only with pseudonyms"
+    assert said(proof)["pii"].startswith("never leaves the device" if name == "private-first" else hidden)
 
 
 def test_a_condition_on_tags_alone_is_taken_as_it_is():
@@ -108,7 +110,7 @@ def test_a_tag_that_no_detector_sets_and_one_that_goes_nowhere_are_told():
 def test_a_large_policy_is_bounded_and_says_how():
     tags = "".join(f"  t{i}: {{allow: [edge], detect: [email, phone]}}\n" for i in range(8))
     rules = "".join(f"  - exclude: eu\n    when: device.cpu_load > 0.{i}\n" for i in range(1, 10))
-    rules += "".join(f"  - prefer: [eu, phone]\n    when: device.cpu_load > 0.{i}\n" for i in range(1, 10))
+    rules += "".join(f"  - prefer: [eu, phone]\n    when: device.cpu_load > 0.{i}\n" for i in range(9, 0, -1))
     policy = parse_policy(
         f"version: 1\nname: p\ntags:\n{tags}rules:\n{rules}resilience: {{retries: 0}}\n",
         backends={"phone": EDGE, "eu": CLOUD, "us": CLOUD},
