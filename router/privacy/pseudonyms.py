@@ -31,6 +31,7 @@ from hybrid_llm.router.privacy.form import BASE32, LITERAL, canonical, full_patt
 __all__ = ["Entry", "PseudonymTable"]
 
 _ATTEMPTS = 256
+_ROUNDS = 64
 
 
 class _Span(NamedTuple):
@@ -151,10 +152,11 @@ class PseudonymTable:
         """Write every text, and look whether each pseudonym, and nothing else, would be turned back.
 
         What would be turned back too becomes a value: a pseudonym that somebody typed, or text that reads as one
-        together with the pseudonym beside it, as `EMAIL_` before `PHONE_QYSAI` may. Spans only grow, so this ends.
+        together with the pseudonym beside it, as `EMAIL_` before `PHONE_QYSAI` may. Spans only grow, and one round is
+        nearly always enough.
         """
         taken = normalise(texts)
-        while True:
+        for _ in range(_ROUNDS):
             for text, each in zip(texts, spans, strict=True):
                 for span in each:
                     self._name(text[span.start : span.end], span.type, taken)
@@ -163,6 +165,7 @@ class PseudonymTable:
             if not any(strays):
                 return [text for text, _ in written]
             spans = [_merge([*each, *more]) for each, more in zip(spans, strays, strict=True)]
+        raise PrivacyViolation("the texts and their pseudonyms cannot be told apart", location="cloud")
 
     def _write(self, text: str, spans: list[_Span]) -> tuple[str, list[_Placed]]:
         parts: list[str] = []
