@@ -17,11 +17,11 @@ from typing import Final
 from hybrid_llm.backends.base import Capabilities, estimate_tokens
 from hybrid_llm.backends.cloud.backend import CloudBackend
 from hybrid_llm.backends.cloud.choose import Chooser, blocks_of
-from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
 from hybrid_llm.backends.cloud.names import Names
 from hybrid_llm.router.breaker import CircuitBreaker
 from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.errors import BackendError, BackendOverloaded, BackendUnavailable
+from hybrid_llm.router.errors import BackendError, BackendOverloaded, BackendUnavailable, HybridLLMError
 from hybrid_llm.router.signals import BackendState, Breaker
 from hybrid_llm.router.types import Chunk, Location, Request
 
@@ -232,6 +232,23 @@ class CloudPool:
     def _list(self) -> list[_Node]:
         with self._lock:
             return list(self._nodes.values())
+
+    def probe(self, *, timeout: float = 5.0) -> NodeDescription:
+        """Ask each node what it is, within *timeout* seconds for each; the nearest one's answer.
+
+        Raises:
+            BackendError, SecurityError: no node answered; that of the last.
+        """
+        told: list[NodeDescription] = []
+        failure: HybridLLMError = BackendUnavailable(f"{self.name} has no nodes", backend=self.name)
+        for node in self._list():
+            try:
+                told.append(node.backend.probe(timeout=timeout))
+            except HybridLLMError as error:
+                failure = error
+        if not told:
+            raise failure
+        return min(told, key=lambda node: node.rtt_ms)
 
     def close(self) -> None:
         """End running calls with `BackendUnavailable`; further ones end the same way. Twice is once."""

@@ -9,11 +9,17 @@ import time
 from types import TracebackType
 from typing import Final, Self, TextIO
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "bar"]
 
 _WIDTH: Final = 24
 _EVERY_S: Final = 0.1
 _TICK_S: Final = 0.5
+
+
+def bar(share: float, width: int) -> str:
+    """*width* signs, of which *share*, from 0 to 1, are filled."""
+    filled = round(max(0.0, min(1.0, share)) * width)
+    return "#" * filled + "." * (width - filled)
 
 
 class Progress:
@@ -54,9 +60,8 @@ class Progress:
         if not self._live or total <= 0:
             return
         share = min(1.0, done / total)
-        filled = round(share * _WIDTH)
         numbers = f" {done:,.0f}/{total:,.0f} {unit}" if unit else ""
-        self._bar = f" [{'#' * filled}{'.' * (_WIDTH - filled)}] {share:.0%}{numbers}"
+        self._bar = f" [{bar(share, _WIDTH)}] {share:.0%}{numbers}"
         if share >= 1 or time.monotonic() - self._drawn >= _EVERY_S:
             self._draw()
 

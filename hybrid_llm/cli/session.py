@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from hybrid_llm.backends.base import Backend
 from hybrid_llm.cli.progress import Progress
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Decision, GenerateOptions, Generation, Prompt
@@ -65,6 +66,11 @@ class Session:
     def decide(self, prompt: Prompt, options: GenerateOptions) -> Decision:
         """Tell who would be asked; nothing is sent."""
         return self._client.decide(prompt, **options)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends of the client."""
+        return self._client.backends
 
     def signals(self) -> Signals:
         """What a policy would see now."""

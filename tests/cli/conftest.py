@@ -18,6 +18,7 @@ from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 from hybrid_llm.backends.transport.certificates import TLSFiles, issue, make_authority
 from hybrid_llm.cli.main import main
 from hybrid_llm.router.types import FinishReason
+from tests.cli.screens import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_MODEL = ROOT / "examples" / "models" / "hybrid-demo-node"
@@ -71,6 +72,20 @@ def start():
     for process in running:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def terminal(command):
+    """Start the installed command on a terminal of its own."""
+    opened = []
+
+    def run(*arguments, **options):
+        opened.append(Terminal(command, *arguments, **options))
+        return opened[-1]
+
+    yield run
+    for one in opened:
+        one.kill()
 
 
 @pytest.fixture(scope="session")

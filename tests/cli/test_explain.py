@@ -1,4 +1,4 @@
-"""`hybrid-llm explain` and `hybrid-llm signals`: the decision, under live and given signals, without a call."""
+"""`hybrid-llm explain`: the decision, under live and given signals, without a call."""
 
 import json
 
@@ -127,13 +127,6 @@ def test_what_a_device_need_not_have_can_be_taken_away():
     assert [override.value for override in overrides] == [None, Breaker.HALF_OPEN]
     with pytest.raises(InvalidRequest):
         parse_overrides(["cloudy.ready=true"], PLACES)
-
-
-def test_signals_shows_the_names_that_a_policy_reads(cli):
-    shown = json.loads(cli("signals", "--json").out)
-    assert shown["device"]["memory_total_mb"] > 0
-    assert shown["edge"]["context_window"] > 0
-    assert set(shown) == {"device", "network", "budget", "edge"}
 
 
 def test_the_action_of_policy_explains_as_the_command_does(cli, policy):

@@ -14,7 +14,7 @@ from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.cloud import CloudConfig, CloudPool
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import AllBackendsFailed, StreamInterrupted
+from hybrid_llm.router.errors import AllBackendsFailed, BackendError, StreamInterrupted
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Location
 
@@ -156,3 +156,15 @@ def test_a_name_is_one_node_for_each_of_its_addresses(pki, tools):
         pool = CloudPool([CloudConfig(target=f"localhost:{node.port}", tls=pki.app)])
         with client(pool) as llm:
             assert llm.generate("hi", deadline=10.0).text == "hello from the node"
+
+
+def test_a_probe_asks_every_node_and_fails_only_when_none_answers(pool, nodes):
+    assert pool.state().rtt_ms is None
+    nodes[0].__exit__()
+    told = pool.probe(timeout=10.0)
+    assert told.context_window == pool.state().context_window == 4096
+    assert pool.state().rtt_ms > 0
+    for node in nodes[1:]:
+        node.__exit__()
+    with pytest.raises(BackendError):
+        pool.probe(timeout=5.0)

@@ -1,0 +1,220 @@
+"""`hybrid-llm signals`: once, as JSON, and live on a terminal of any size that is left as it was found."""
+
+import json
+import re
+import signal
+import threading
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid_llm.cli.signals_text import document, lines
+from hybrid_llm.cli.signals_view import Style, frame
+from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.types import Location
+
+PLAIN, COLOURED = Style(colour=False), Style(colour=True)
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+LAPTOP = DeviceSignals(
+    cpu_load=0.125,
+    memory_available_mb=4000.0,
+    memory_total_mb=16000.0,
+    swap_available_mb=100.0,
+    memory_pressure=0.0,
+    cpu_pressure=7.25,
+    io_pressure=0.5,
+    battery=0.15,
+    charging=False,
+    temperature_c=61.0,
+    thermal_headroom_c=39.0,
+    throttled=True,
+)
+EDGE = BackendState(name="edge", location=Location.EDGE, context_window=2**31 - 1)
+CLOUD = BackendState(
+    name="eu-1",
+    location=Location.CLOUD,
+    breaker=Breaker.OPEN,
+    rtt_ms=31.25,
+    load=1.5,
+    predicted_ttft_ms=250.0,
+    predicted_ttft_error_ms=40.0,
+)
+SEEN = Signals(
+    device=LAPTOP,
+    network=NetworkSignals(metered=True),
+    budget=BudgetSignals(spent=1.25, left=3.75),
+    backends={"edge": EDGE, "eu-1": CLOUD},
+)
+
+
+def shown(signals=SEEN, columns=80, rows=50, style=PLAIN, faults=()):
+    return frame(signals, "title", faults, columns=columns, rows=rows, style=style)
+
+
+def row(name, among):
+    return next(line for line in among if line.startswith(f"{name} "))
+
+
+def test_each_signal_stands_on_a_line_of_its_own_in_the_units_of_policies():
+    found = dict(line.split(maxsplit=1) for line in lines(SEEN) if ".reason" not in line)
+    assert found["device.cpu_load"] == "12.5%"
+    assert found["device.cpu_pressure"] == "7.2%"
+    assert found["device.memory_available_mb"] == "4,000 MiB"
+    assert found["device.temperature_c"] == "61.0 C"
+    assert found["device.gpu_load"] == "absent"
+    assert found["network.metered"] == "true"
+    assert found["budget.left"] == "3.75"
+    assert found["edge.context_window"] == "no limit known"
+    assert (found["eu-1.breaker"], found["eu-1.rtt_ms"], found["eu-1.load"]) == ("open", "31.2 ms", "150.0%")
+
+
+def test_the_live_view_shows_every_field_of_every_record_by_itself():
+    screen = shown(columns=120)
+    for owner in (LAPTOP, NetworkSignals(), BudgetSignals(), EDGE):
+        for field in fields(owner):
+            if field.name not in {"name", "location", "reason", "memory_total_mb"} and "_error_" not in field.name:
+                assert any(re.search(rf"\b{field.name}\b", line) for line in screen), field.name
+
+
+def test_what_belongs_together_is_shown_as_one():
+    screen = shown()
+    assert any("4000/16000 MiB" in line for line in screen)
+    assert "250.0 ms +/- 40.0" in row("predicted_ttft_ms", screen)
+    assert "31.2 ms" in row("rtt_ms", screen)
+    assert row("backends", screen).split() == ["backends", "edge", "eu-1", "(cloud)"]
+
+
+def test_what_is_absent_is_named_and_what_is_unknown_is_not_zero():
+    screen = shown(replace(SEEN, device=DeviceSignals(cpu_load=float("nan"), memory_available_mb=float("nan"))))
+    assert any(line.startswith("absent: swap_available_mb, ") for line in screen)
+    assert "unknown" in row("cpu_load", screen)
+
+
+def test_only_what_wants_attention_is_red():
+    screen = shown(style=COLOURED)
+    red = " ".join(re.findall(r"\x1b\[31m(.*?)\x1b\[0m", "\n".join(screen)))
+    assert red.split("#")[0].split() == ["15.0%"], "the battery"
+    assert {"open", "true"} <= set(red.split()), "the breaker, and throttled"
+    assert "12.5%" not in red
+
+
+def test_faults_and_reasons_are_shown_and_command_no_terminal():
+    hostile = replace(CLOUD, ready=False, reason="full\x1b[2J\nof\tit")
+    screen = shown(replace(SEEN, backends={"eu-1": hostile}), faults=["eu-1: gone\x1b[H"])
+    assert r"full\x1b[2J of it" in row("reason", screen)
+    assert screen[-1] == r"eu-1: gone\x1b[H"
+
+
+def test_a_window_that_is_too_low_says_how_much_is_hidden():
+    whole, low = shown(), shown(rows=10)
+    assert len(low) == 10
+    assert low[-1].endswith("more lines: make the window higher")
+    assert len(whole) == len([line for line in whole if line]) + 3, "blank lines where there is room"
+    assert len(shown(columns=80, rows=24)) <= 24
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    columns=st.integers(1, 250),
+    rows=st.integers(1, 80),
+    backends=st.lists(st.text(max_size=40), max_size=9, unique=True),
+    number=st.one_of(st.none(), st.floats(), st.integers(-(10**12), 10**12)),
+)
+def test_a_frame_fits_every_window_whatever_the_signals_are(columns, rows, backends, number):
+    values = dict.fromkeys((field.name for field in fields(DeviceSignals)), number)
+    states = {name: replace(CLOUD, name=name, rtt_ms=number, reason=name) for name in backends}
+    signals = Signals(device=DeviceSignals(**values), backends=states)
+    plain = shown(signals, columns, rows, faults=backends[:1])
+    assert len(plain) <= rows
+    assert all(len(line) < max(2, columns) for line in plain)
+    coloured = shown(signals, columns, rows, COLOURED, faults=backends[:1])
+    assert [ESCAPES.sub("", line) for line in coloured] == plain
+    json.dumps(document(signals, datetime.now(UTC)), allow_nan=False)
+    lines(signals)
+
+
+def test_json_has_the_names_that_a_policy_reads_and_null_for_what_is_absent(cli):
+    seen = json.loads(cli("signals", "--json").out)
+    assert set(seen) == {"time", "device", "network", "budget", "edge"}
+    assert seen["device"]["memory_total_mb"] > 0
+    assert seen["edge"]["context_window"] > 0
+    assert datetime.fromisoformat(seen["time"]).tzinfo is not None
+    nothing = document(replace(SEEN, device=DeviceSignals(cpu_load=float("nan"))), datetime.now(UTC))
+    assert nothing["device"]["cpu_load"] is None
+    assert nothing["device"]["battery"] is None
+
+
+def test_json_that_follows_is_a_line_for_each_sample_until_ctrl_c(start):
+    process = start("signals", "--json", "--follow", "--interval", "0.1")
+    seen = [json.loads(process.stdout.readline()) for _ in range(3)]
+    assert len({line["time"] for line in seen}) == 3
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--follow",), "--follow goes with --json"),
+        (("--interval", "0"), "--interval is a number of seconds from 0.1 to 3600"),
+        (("--interval", "nan"), "--interval is a number of seconds"),
+        (("--once", "--follow", "--json"), "not allowed with argument"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(cli, arguments, says):
+    done = cli("signals", *arguments)
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_a_probe_makes_the_state_of_a_node_known(cli, node, configure):
+    without = json.loads(cli("signals", "--json", "--config", configure(node.port)).out)["cloud"]
+    assert without["rtt_ms"] is None
+    seen = json.loads(cli("signals", "--json", "--probe", "--config", configure(node.port)).out)["cloud"]
+    assert seen["rtt_ms"] > 0
+    assert seen["context_window"] == 2048
+
+
+def test_a_probe_that_fails_says_why_and_the_rest_is_shown(cli, configure):
+    done = cli("signals", "--once", "--probe", "--config", configure(1))
+    assert done.code == 0
+    assert done.err.startswith("cloud: ")
+    assert "device.cpu_load" in done.out
+    assert not [thread for thread in threading.enumerate() if thread.name == "hybrid-llm-probe"]
+
+
+LEFT = "\x1b[?25h\x1b[?1049l"
+
+
+def test_the_live_view_is_drawn_again_fits_a_new_size_and_ctrl_c_leaves_the_terminal_clean(terminal):
+    screen = terminal("signals", "--interval", "0.2", TERM="xterm")
+    screen.wait_for("\x1b[?1049h\x1b[?25l\x1b[H")
+    screen.wait_for("predicted_tpot_ms")
+    screen.shown = ""
+    screen.wait_for("hybrid-llm signals")
+    screen.resize(60, 8)
+    screen.wait_for("more lines: make the window higher")
+    screen.type("\x03")
+    assert screen.end() == 130
+    assert screen.shown.endswith(LEFT)
+    assert "Traceback" not in screen.shown
+
+
+def test_the_live_view_ends_cleanly_when_it_is_terminated(terminal):
+    screen = terminal("signals", TERM="xterm", NO_COLOR="1")
+    screen.wait_for("predicted_tpot_ms")
+    assert not ESCAPES.search(screen.shown), "no colours"
+    screen.signal(signal.SIGTERM)
+    assert screen.end() == 128 + signal.SIGTERM
+    assert screen.shown.endswith(LEFT)
+
+
+def test_a_terminal_that_cannot_be_drawn_on_gets_one_sample(terminal):
+    screen = terminal("signals", TERM="dumb")
+    assert screen.end() == 0
+    assert "device.cpu_load" in screen.shown
+    assert "\x1b" not in screen.shown
