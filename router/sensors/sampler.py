@@ -25,9 +25,8 @@ STALE_AFTER: Final = 3.0
 """After this many of its own intervals without a new value, a signal is absent."""
 _LEEWAY_S: Final = 2.0
 """Added to that, for machines that are busy."""
-_QUIET_S: Final = 60.0
 _SLOWED: Final = 5.0
-"""Where nobody has read for `_QUIET_S`, intervals are this many times longer: a quiet app spares the battery."""
+"""Where nobody has read for a while, intervals are this many times longer: a quiet app spares the battery."""
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +109,8 @@ class Sampler:
     sources: Sequence[Source]
     publish: Callable[[Mapping[str, Value], float], None]
     interval: float
+    quiet: float = 60.0
+    """Seconds after which nobody is thought to read."""
     asked: bool = True
     """Set by whoever reads what was published."""
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -133,7 +134,7 @@ class Sampler:
         while not self._stop.is_set():
             now = time.monotonic()
             quiet_since, self.asked = (now if self.asked else quiet_since), False
-            interval = self.interval * (_SLOWED if now - quiet_since > _QUIET_S else 1.0)
+            interval = self.interval * (_SLOWED if now - quiet_since > self.quiet else 1.0)
             worker, complete = self._round(slots, worker, now, interval)
             self.publish(dict(_known(slots, interval)), time.monotonic() + _lasts(interval))
             if complete:

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from hybrid_llm.router.sensors import SystemSensors
+from hybrid_llm.router.sensors.sampler import Sampler
 from hybrid_llm.router.sensors.system import UNKNOWN
 from tests.router.sensors.machines import LAPTOP, build
 
@@ -188,6 +189,23 @@ def test_many_threads_that_read_first_start_one_sampler(sampled):
         thread.join()
     assert seen == [0.5] * 16
     assert len([thread for thread in ours() if thread.name == "hybrid-llm-sensors"]) == 1
+
+
+def test_while_nobody_reads_the_pace_is_slower_until_somebody_does():
+    lasts = []
+    sampler = Sampler(
+        sources=[Given("device.battery", 0.5)],
+        publish=lambda _, until: lasts.append(until - time.monotonic()),
+        interval=0.1,
+        quiet=0.2,
+    )
+    sampler.start()
+    wait_for(lambda: lasts and lasts[-1] > 3.0)
+    assert lasts[0] < 3.0
+    sampler.asked = True
+    wait_for(lambda: lasts[-1] < 3.0)
+    sampler.close()
+    assert not ours()
 
 
 FORK = """
