@@ -90,9 +90,10 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
 
 
-def add_prompt(parser: argparse.ArgumentParser) -> None:
+def add_prompt(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
     """Add the prompt."""
-    parser.add_argument("prompt", metavar="PROMPT", help="the text to answer; - reads it from standard input")
+    about = "the text to answer; - reads it from standard input"
+    parser.add_argument("prompt", metavar="PROMPT", nargs=None if needed else "?", help=about)
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:

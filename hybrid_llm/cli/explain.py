@@ -25,14 +25,14 @@ from hybrid_llm.cli.policy.shared import load_named_policy
 from hybrid_llm.cli.what_if import WhatIf, parse_overrides
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.sensors import SystemSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.types import Decision, Location
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
     from hybrid_llm.router.config import Config
     from hybrid_llm.router.pipeline import PolicySource
 
-__all__ = ["add_arguments", "add_situation", "run"]
+__all__ = ["add_arguments", "add_situation", "run", "show"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_situation(parser)
 
 
-def add_situation(parser: argparse.ArgumentParser) -> None:
-    """Add what is explained: the prompt and its options, the backends, and signals that are given."""
-    add_prompt(parser)
+def add_situation(parser: argparse.ArgumentParser, *, prompt: bool = True) -> None:
+    """Add what is explained: the prompt, if *prompt* says that it is needed, its options, backends and signals."""
+    add_prompt(parser, needed=prompt)
     places = parser.add_mutually_exclusive_group()
     add_config(places)
     add_backend(places)
@@ -78,7 +78,12 @@ def run(args: argparse.Namespace) -> int:
         locations = {name: backend.location for name, backend in pipeline.backends.items()}
         pipeline.overrides = parse_overrides(args.signal, locations)
         decision = pipeline.route(prompt, options).decision
-    if args.json:
+    return show(decision, as_json=args.json)
+
+
+def show(decision: Decision, *, as_json: bool) -> int:
+    """Print a decision with its trace."""
+    if as_json:
         print_json(decision_record(decision))
     else:
         print(printable(decision.explain()))

@@ -56,6 +56,19 @@ def test_rows_are_limited_and_json_has_all(cli, trace):
     assert shown["changes"][0]["new"]["rule"] == "rules[4]"
 
 
+def test_a_recorded_request_is_explained_under_the_signals_that_were_there(cli, trace):
+    result = cli("policy", "explain", "balanced", "--trace", trace, "--request", "r-1")
+    assert result.code == 0
+    assert "excluded: cloud: tag phi allows only edge" in result.out
+    assert "edge.predicted_ttft_ms=150.0" in result.out
+    hot = ("--signal", "device.temperature_c=90")
+    last = json.loads(cli("policy", "explain", "balanced", "--trace", trace, *hot, "--json").out)
+    assert last["order"] == ["cloud", "edge"]
+    assert cli("policy", "explain", "balanced", "--trace", trace, "--request", "r-9").code == 2
+    assert cli("policy", "explain", "balanced").code == 2
+    assert cli("policy", "explain", "balanced", "Hello", "--trace", trace).code == 2
+
+
 def test_a_bad_line_and_an_empty_file_are_code_3(cli, trace, tmp_path):
     trace.write_text(trace.read_text() + "{}\n")
     result = cli("policy", "diff", "balanced", "balanced", "--trace", trace)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.policies import builtin_policy, parse_policy
@@ -183,6 +183,7 @@ FIELDS = sorted(
 )
 
 
+@settings(deadline=None)
 @given(field=st.sampled_from(FIELDS), number=st.integers(0, 10**6))
 def test_every_signal_that_a_condition_can_read_can_be_given(field, number):
     root, name = field

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
@@ -51,6 +51,7 @@ def test_a_tag_that_the_new_policy_lacks_is_told_as_refused():
     assert "'phi' is not declared" in change.why
 
 
+@settings(deadline=None)
 @given(name=st.sampled_from(builtin_names()), tokens=st.integers(0, 50_000), battery=st.none() | st.floats(0, 1))
 def test_a_policy_differs_from_itself_in_nothing(name, tokens, battery):
     policy = builtin_policy(name)

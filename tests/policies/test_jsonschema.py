@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -184,6 +184,7 @@ def refused(document: object) -> list[str]:
     return []
 
 
+@settings(deadline=None)
 @given(document=DOCUMENTS)
 def test_schema_and_reader_agree_on_every_generated_policy(document):
     faults = refused(document)
@@ -237,6 +238,7 @@ CASE_FILES = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(document=CASE_FILES)
 def test_schema_and_reader_agree_on_every_generated_file_of_cases_but_for_names(document):
     policy = builtin_policy("balanced")

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.policies import builtin_policy
@@ -70,6 +70,7 @@ RECORDINGS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(recording=RECORDINGS)
 def test_what_is_written_reads_back_the_same_and_holds_no_text(recording, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "one.jsonl"
