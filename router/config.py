@@ -13,7 +13,7 @@ record: {path: decisions.jsonl, max_mb: 64, keep: 2}     # decisions for `policy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +42,7 @@ __all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load
 EMBEDDED: Final = "embedded"
 _LOADS: Final = ("lazy", "eager")
 _CALIBRATE: Final = ("never", "auto")
+_ENERGY: Final = "energy_per_1k_tokens_j"
 _PRICES: Final = ("price", "price_per_1k_tokens")
 
 
@@ -56,6 +57,7 @@ class EdgeSpec:
     max_queue: int = 16
     memory_limit_mb: int = 512
     load: str = "lazy"
+    energy_per_1k_tokens_j: float = 0.0
     price: Price = FREE
     location: Location = Location.EDGE
 
@@ -71,6 +73,7 @@ class EdgeSpec:
                 max_concurrency=self.max_concurrency,
                 max_queue=self.max_queue,
                 memory_limit_mb=self.memory_limit_mb,
+                energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
                 load="eager" if self.load == "eager" else "lazy",
             )
         )
@@ -88,6 +91,7 @@ class CloudSpec:
     server_name: str | None = None
     resolve: bool = False
     """Take every address that a host name resolves to for a node of its own."""
+    energy_per_1k_tokens_j: float = 0.0
     price: Price = FREE
     location: Location = Location.CLOUD
 
@@ -97,9 +101,14 @@ class CloudSpec:
         from hybrid_llm.backends.transport import TLSFiles
 
         tls = TLSFiles(ca=self.ca, cert=self.cert, key=self.key)
-        configs = [
-            CloudConfig(name=self.name, target=target, tls=tls, server_name=self.server_name) for target in self.targets
-        ]
+        one = CloudConfig(
+            name=self.name,
+            target="",
+            tls=tls,
+            server_name=self.server_name,
+            energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
+        )
+        configs = [replace(one, target=target) for target in self.targets]
         if len(configs) == 1 and not self.resolve:
             return CloudBackend(configs[0])
         return CloudPool(configs, name=self.name)
@@ -314,7 +323,7 @@ class _Reader(DetectorReader):
 
     def _edge(self, name: str, table: Table) -> EdgeSpec:
         numbers = ("threads", "max_concurrency", "max_queue", "memory_limit_mb")
-        self._known(table, {"kind", "model", "load", *_PRICES, *numbers})
+        self._known(table, {"kind", "model", "load", _ENERGY, *_PRICES, *numbers})
         model, load = self._text(table, "model", EMBEDDED), self._text(table, "load", "lazy")
         if load not in _LOADS:
             self._faults.add(f"`load: {load}` is not known", table.offset, did_you_mean(load, _LOADS))
@@ -326,11 +335,12 @@ class _Reader(DetectorReader):
             max_concurrency=int(self._number(table, "max_concurrency", 2)),
             max_queue=int(self._number(table, "max_queue", 16)),
             memory_limit_mb=int(self._number(table, "memory_limit_mb", 512)),
+            energy_per_1k_tokens_j=self._number(table, _ENERGY, 0.0),
             price=self._price(table),
         )
 
     def _cloud(self, name: str, table: Table) -> CloudSpec:
-        self._known(table, {"kind", "target", "targets", "resolve", "tls", "server_name", *_PRICES})
+        self._known(table, {"kind", "target", "targets", "resolve", "tls", "server_name", _ENERGY, *_PRICES})
         tls = self._table(table, "tls")
         if tls is None:
             self._faults.add(
@@ -344,6 +354,7 @@ class _Reader(DetectorReader):
             name=name,
             targets=self._targets(table),
             resolve=self._resolve(table),
+            energy_per_1k_tokens_j=self._number(table, _ENERGY, 0.0),
             ca=ca,
             cert=cert,
             key=key,

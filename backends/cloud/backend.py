@@ -75,6 +75,7 @@ class CloudBackend:
             load=load,
             context_window=self._config.context_window or self._observed.context_window,
             rtt_ms=self._observed.rtt_ms,
+            energy_per_1k_tokens_j=self._config.energy_per_1k_tokens_j,
         )
 
     def count_tokens(self, request: Request) -> int:

@@ -25,6 +25,8 @@ class CloudConfig:
     max_message_bytes: int = 4 * 1024 * 1024
     connect_timeout: float = 5.0
     """Seconds that one attempt to connect may take."""
+    energy_per_1k_tokens_j: float = 0.0
+    """What the device spends to send and receive 1,000 tokens, joules, as somebody measured it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,7 @@ class CloudPool:
             load=min((state.load for state in states), default=0.0),
             context_window=min(windows, default=0),
             rtt_ms=min((state.rtt_ms for state in states if state.rtt_ms is not None), default=None),
+            energy_per_1k_tokens_j=max((state.energy_per_1k_tokens_j for state in states), default=0.0),
         )
 
     def count_tokens(self, request: Request) -> int:

@@ -58,6 +58,8 @@ class EdgeConfig:
     """When the model is loaded: on first use, or when the backend is made."""
     spin: bool = True
     """Let the runtime's threads spin between steps: faster on an idle device, far slower on one that is busy."""
+    energy_per_1k_tokens_j: float = 0.0
+    """What 1,000 tokens cost the device, joules, as somebody measured it; policies rank by it."""
 
 
 class EdgeBackend:
@@ -121,6 +123,7 @@ class EdgeBackend:
             queue=queued,
             load=(active + queued) / self._config.max_concurrency,
             context_window=self._context_window,
+            energy_per_1k_tokens_j=self._config.energy_per_1k_tokens_j,
         )
 
     def load(self) -> None:

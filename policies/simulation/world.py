@@ -28,7 +28,7 @@ _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
 _AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
 _LTE = "cited: Huang et al., MobiSys 2012, table 4 (base power of LTE and Wi-Fi)"
 _H100 = "cited: InferenceBench, concurrency sweep, Llama-3.1-8B on one H100, vLLM 0.21, 2026-05-16"
-_TOLD = "the router tells 0"
+_TOLD = "the configuration gives none"
 _ASSUMED = "assumed: set it from your own device or node"
 
 

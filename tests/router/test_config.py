@@ -20,7 +20,7 @@ GOOD = """\
 version: 1
 policy: policy.yaml
 backends:
-  edge:  {kind: onnx, model: embedded, load: eager, threads: 2}
+  edge:  {kind: onnx, model: embedded, load: eager, threads: 2, energy_per_1k_tokens_j: 80}
   cloud:
     {kind: grpc, target: "127.0.0.1:7443", tls: {ca: ca.pem, cert: app.pem, key: app.key}, price_per_1k_tokens: 0.5}
 defaults: {max_tokens: 64, deadline: 5, privacy: [pii]}
@@ -30,7 +30,7 @@ defaults: {max_tokens: 64, deadline: 5, privacy: [pii]}
 def test_a_whole_configuration_is_read(tmp_path):
     config = parse_config(GOOD, tmp_path / "hybrid.yaml")
     edge, cloud = config.backends
-    assert edge == EdgeSpec(name="edge", load="eager", threads=2)
+    assert edge == EdgeSpec(name="edge", load="eager", threads=2, energy_per_1k_tokens_j=80.0)
     assert isinstance(cloud, CloudSpec)
     assert (cloud.ca, cloud.targets, cloud.resolve) == (tmp_path / "ca.pem", ("127.0.0.1:7443",), False)
     assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}
