@@ -25,6 +25,8 @@ __all__ = ["METADATA", "Exchange", "Observed", "read_load"]
 METADATA = ((PROTOCOL_KEY, str(PROTOCOL)),)
 
 _LONGEST_S = 1e6
+_STOPPING_S = 2.0
+"""How long a node that said it stops is left alone, seconds; then a call finds out whether it is back."""
 _FRESH_S = 10.0
 """How long a node's word about its load counts, seconds."""
 _WEIGHT = 0.2
@@ -72,7 +74,7 @@ class Observed:
     def stopping(self) -> bool:
         """The node said, a moment ago, that it is about to stop."""
         with self._lock:
-            return self._load.stopping and time.monotonic() - self._told <= _FRESH_S
+            return self._load.stopping and time.monotonic() - self._told <= _STOPPING_S
 
     def load(self) -> tuple[int, int, float]:
         """Return the node's active and waiting requests and its load; our own calls alone once its word is old."""

@@ -140,7 +140,7 @@ def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
         for index, node in enumerate(list(nodes)):
             node.do(node.server.stop(5.0))
             nodes[index] = tools.Node(pki.node, tools.FakeEngine(delay=0.002), listen=node.target).__enter__()
-            tools.eventually(lambda i=index: len(nodes[i].engine.seen) > 3, 15.0)
+            tools.eventually(lambda i=index: len(nodes[i].engine.seen) > 3, 60.0)
         stop.set()
         for thread in threads:
             thread.join()
