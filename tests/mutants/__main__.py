@@ -55,7 +55,7 @@ def build(folder: Path, suite: Suite) -> Path:
         if item.name not in {suite.room, "__pycache__"}:
             (package / item.name).symlink_to(item.resolve())
     shutil.copytree(ROOT / suite.room, package / suite.room, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (*suite.tests, *suite.needs):
+    for name in ("conftest.py", *suite.tests, *suite.needs):
         target = folder / "tests" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "tests" / name, target)
