@@ -72,10 +72,10 @@ class PrivacyGuard:
         judged = Assessment(request=replace(request, privacy=tags), allowed=allowed, keepable=keepable)
         if scan.failed:
             return _failed(judged, scan)
-        hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
-        if not hiding or Location.CLOUD not in allowed:
+        if Location.CLOUD not in allowed:
             return judged
-        return self._hide(judged, policy, hiding, scan)
+        hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
+        return self._hide(judged, policy, hiding, scan) if hiding else self._hide_known(judged, scan)
 
     def _detected(self, tag: str, rule: TagRule, request: Request, scan: _Scan) -> bool:
         """Whether a detector finds this tag; one that is declared is looked for only where it is to be replaced."""
@@ -93,13 +93,28 @@ class PrivacyGuard:
             if not any(scan.any(name) for name in policy.tags[tag].detect):
                 return _kept_here(judged, f"tag {tag} was declared, and no detector finds what to replace")
         lease = self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
-        hidden = judged.request.with_texts(lease.table.replace_all(scan.texts, found))
+        hidden = _replaced(judged.request, scan.texts, found, lease)
+        if hidden is None:
+            return _kept_here(judged, "the texts and their pseudonyms cannot be told apart")
         again = _Scan(self._detectors, tuple(hidden.visible_text()))
         left = [name for name in names if again.any(name)] + again.failed
         if left:
             lease.close()
             return _kept_here(judged, f"the detector {left[0]} still finds something between the pseudonyms")
         return replace(judged, hidden=hidden, lease=lease)
+
+    def _hide_known(self, judged: Assessment, scan: _Scan) -> Assessment:
+        """Nothing is found now, but the session may know a value: it came back in an answer, and is here again."""
+        lease = self._sessions.resume(judged.request.session_id, tenant=judged.request.tenant)
+        if lease is None:
+            return judged
+        hidden = _replaced(judged.request, scan.texts, [() for _ in scan.texts], lease)
+        if hidden is None:
+            return _kept_here(judged, "the texts and their pseudonyms cannot be told apart")
+        if hidden == judged.request:
+            lease.close()
+            return judged
+        return replace(judged, hidden=hidden, lease=lease, keepable=judged.keepable & _DEVICE)
 
     def clear(self, assessment: Assessment, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
         """Seal the request, in the form for *location*.
@@ -179,6 +194,15 @@ def _inside(text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
     if found and not all(0 <= finding.start < finding.end <= len(text) for finding in found):
         raise ValueError("a finding is not inside its text")
     return found
+
+
+def _replaced(request: Request, texts: tuple[str, ...], found: _Findings, lease: Lease) -> Request | None:
+    """The request with pseudonyms; None, and the lease is closed, where no names can be found for it."""
+    try:
+        return request.with_texts(lease.table.replace_all(texts, found))
+    except PrivacyViolation:
+        lease.close()
+        return None
 
 
 def _failed(judged: Assessment, scan: _Scan) -> Assessment:

@@ -131,6 +131,28 @@ def test_a_session_has_one_pseudonym_for_a_value_on_every_turn_and_another_sessi
     assert three not in two
 
 
+def test_a_value_that_the_session_knows_is_replaced_also_where_no_detector_fires(edge, cloud):
+    class After:
+        """Finds what stands behind `id `, and nothing without that word."""
+
+        name = "email"
+
+        def find(self, text: str):
+            from hybrid_llm.router.detectors import Finding
+
+            at = text.find("id 4711")
+            if at >= 0:
+                yield Finding(kind="email", start=at + 3, end=at + 7)
+
+    with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), detectors=[After()]) as client:
+        assert client.generate("my id 4711", session_id="s").text == "my id 4711"
+        assert client.generate("so 4711 it is", session_id="s").text == "so 4711 it is"
+        assert client.generate("so 4711 it is", session_id="other").text == "so 4711 it is"
+    seen = [everything(request) for request in cloud.requests]
+    assert "4711" not in seen[0] + seen[1]
+    assert "4711" in seen[2], "another session does not know it"
+
+
 def test_a_tag_that_the_app_declares_and_no_detector_finds_keeps_the_request_here(llm, cloud, edge):
     reply = llm.generate("My name is Jane.", privacy={"pii"})
     assert reply.backend == "edge"
