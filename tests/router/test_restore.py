@@ -152,6 +152,8 @@ def test_json_stays_valid_and_each_string_holds_the_values(document, ascii_only,
         (EMAIL.title(), "bob@example.org"),
         (EMAIL.replace("_", "\\_"), "bob@example.org"),
         (EMAIL.replace("_", " _ "), "bob@example.org"),
+        (EMAIL.replace("_", " \\\\_ "), "bob@example.org"),
+        (NAMES[3].replace("_", " \\\\_ "), "EMAIL_QYSAI"),
         (f"**{EMAIL}** *{EMAIL}* _{EMAIL}_ `{EMAIL}`", "**{0}** *{0}* _{0}_ `{0}`".format("bob@example.org")),
         (f"[mail](mailto:{EMAIL})", "[mail](mailto:bob@example.org)"),
         (f"<{EMAIL}>;{PHONE}|{PHONE}", "<bob@example.org>;+49 30 1234567|+49 30 1234567"),
@@ -206,6 +208,13 @@ def test_only_an_end_that_could_begin_a_known_pseudonym_is_held_back():
     assert one.feed("NUEL") == "EMANUEL"[:-1] + "L"
     assert one.feed(EMAIL[:-1]) == ""
     assert one.finish() == EMAIL[:-1]
+
+
+def test_a_backslash_is_held_back_inside_a_string_of_json_only():
+    one = restorer(TABLE, json=True)
+    assert one.feed("[\\") == "[\\"
+    assert one.feed('"\\') == '"'
+    assert one.feed("n") == "\\n"
 
 
 def test_a_table_without_entries_holds_nothing_back():
