@@ -200,6 +200,8 @@ class Usage:
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    """Of the prompt, those that the backend had read before and did not compute again."""
 
     @property
     def total_tokens(self) -> int:

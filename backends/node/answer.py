@@ -48,6 +48,8 @@ class Answer:
         self._first = 0.0
         self._told = 0
         self._queue_ms = 0.0
+        self.cached_tokens = 0
+        """Tokens of the prompt that the engine did not compute again."""
         self.tokens = 0
         """Tokens so far."""
         self.finish_reason: FinishReason | None = None
@@ -72,7 +74,7 @@ class Answer:
     def _take(self, output: EngineOutput) -> Chunk | None:
         if output.error is not None:
             raise fault_error(output.error)
-        self._queue_ms = output.queue_ms
+        self._queue_ms, self.cached_tokens = output.queue_ms, output.cached_tokens
         text = self._decode(output.token_ids)
         if self._text.stopped:
             self.finish_reason = FinishReason.STOP
@@ -103,7 +105,11 @@ class Answer:
             text=text,
             tokens=self.tokens - self._told,
             finish_reason=self.finish_reason,
-            usage=Usage(prompt_tokens=len(self._request.prompt_ids), completion_tokens=self.tokens),
+            usage=Usage(
+                prompt_tokens=len(self._request.prompt_ids),
+                completion_tokens=self.tokens,
+                cached_prompt_tokens=self.cached_tokens,
+            ),
             timings=self.timings(),
         )
 

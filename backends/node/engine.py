@@ -53,6 +53,8 @@ class EngineConfig:
     """Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster."""
     max_waiting: int = 64
     """Requests that wait for a slot; more are refused as overloaded."""
+    reuse_prefixes: bool = True
+    """Slots keep what they hold when their request ends, for requests of the same salt that begin alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class EngineRequest:
     """`time.monotonic()` of this machine at which the request is given up."""
     output_schema: str | None = field(default=None, repr=False)
     """JSON Schema, as JSON text, that the answer must follow; rejected by an engine that cannot."""
+    salt: str = field(default="", repr=False)
+    """Whose it is: what was computed under one salt is never used under another."""
     answer_prefix: str = field(default="", repr=False)
     """The beginning of a document that follows the schema, where the prompt ends with one: the answer goes on there."""
 
@@ -98,6 +102,8 @@ class EngineOutput:
     finish_reason: FinishReason | None = None
     queue_ms: float = 0.0
     """Milliseconds from submission to the slot; the same in every output of a request."""
+    cached_tokens: int = 0
+    """Tokens of the prompt that were not computed for this request; the same in every output of it."""
     error: EngineFault | None = None
 
     @property

@@ -132,14 +132,14 @@ class Front(HybridLLMServicer):
         prompt = await self._prompts.encode(request, context_window=info.context_window)
         call.prompt_tokens = len(prompt)
         text = self._tokenizer.text_stream(request, prompt)
-        call.answer = answer = Answer(self._order(request, prompt), text, started=call.started)
+        call.answer = answer = Answer(self._order(request, prompt, call.peer), text, started=call.started)
         async with aclosing(answer.pieces(self._engine)) as pieces:
             async for piece in pieces:
                 # While this waits for a slow reader, the engine's outputs are joined: the next piece is longer.
                 await context.write(chunk_to_wire(piece))
                 call.first_ms = call.first_ms or call.elapsed_ms()
 
-    def _order(self, request: Request, prompt: tuple[int, ...]) -> EngineRequest:
+    def _order(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
         return EngineRequest(
             # A client chooses its own ids, so two clients may choose the same.
             request_id=f"{next(self._numbers)}",
@@ -149,6 +149,7 @@ class Front(HybridLLMServicer):
             eos_ids=self._tokenizer.eos_ids,
             expires=request.expires,
             output_schema=request.output_schema,
+            salt=json.dumps([peer.identity, request.tenant]),
             answer_prefix=request.answer_prefix if request.output_schema is not None else "",
         )
 
@@ -223,14 +224,15 @@ def _log_call(call: _Call, outcome: str) -> None:
     answer = call.answer
     timings = answer.timings() if answer else None
     _log.info(
-        "request=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d tokens=%d queue_ms=%.1f ttft_ms=%.1f "
-        "total_ms=%.1f",
+        "request=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d cached=%d tokens=%d "
+        "queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
         _word(call.request_id),
         _word(call.peer.identity),
         _word(call.tenant),
         outcome,
         (answer.finish_reason if answer else None) or "-",
         call.prompt_tokens,
+        answer.cached_tokens if answer else 0,
         answer.tokens if answer else 0,
         timings.queue_ms if timings else 0.0,
         timings.ttft_ms if timings else 0.0,

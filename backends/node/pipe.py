@@ -126,11 +126,12 @@ def _write_request(message: EngineRequest) -> list[Any]:
         message.expires,
         message.output_schema,
         message.answer_prefix,
+        message.salt,
     ]
 
 
 def _read_request(fields: list[Any]) -> EngineRequest:
-    request_id, prompt_ids, max_tokens, sampling, eos_ids, expires, output_schema, answer_prefix = fields
+    request_id, prompt_ids, max_tokens, sampling, eos_ids, expires, output_schema, answer_prefix, salt = fields
     return EngineRequest(
         request_id=request_id,
         prompt_ids=tuple(prompt_ids),
@@ -140,6 +141,7 @@ def _read_request(fields: list[Any]) -> EngineRequest:
         expires=expires,
         output_schema=output_schema,
         answer_prefix=answer_prefix,
+        salt=salt,
     )
 
 
@@ -149,7 +151,8 @@ def _write_step(message: Step) -> list[Any]:
 
 def _output_fields(output: EngineOutput) -> list[Any]:
     error = None if output.error is None else [output.error.code, output.error.message]
-    return [output.request_id, output.token_ids, output.finish_reason, round(output.queue_ms, 3), error]
+    queue_ms = round(output.queue_ms, 3)
+    return [output.request_id, output.token_ids, output.finish_reason, queue_ms, output.cached_tokens, error]
 
 
 def _read_step(fields: list[Any]) -> Step:
@@ -158,13 +161,19 @@ def _read_step(fields: list[Any]) -> Step:
 
 
 def _read_output(
-    request_id: str, token_ids: list[int], finish_reason: str | None, queue_ms: float, error: list[Any] | None
+    request_id: str,
+    token_ids: list[int],
+    finish_reason: str | None,
+    queue_ms: float,
+    cached_tokens: int,
+    error: list[Any] | None,
 ) -> EngineOutput:
     return EngineOutput(
         request_id=request_id,
         token_ids=tuple(token_ids),
         finish_reason=None if finish_reason is None else FinishReason(finish_reason),
         queue_ms=queue_ms,
+        cached_tokens=cached_tokens,
         error=None if error is None else EngineFault(code=error[0], message=error[1]),
     )
 

@@ -104,7 +104,11 @@ def chunk_to_wire(chunk: Chunk) -> pb.GenerateChunk:
         text=chunk.text,
         tokens=chunk.tokens,
         finish_reason=_REASONS[chunk.finish_reason],
-        usage=pb.Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens),
+        usage=pb.Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_prompt_tokens=usage.cached_prompt_tokens,
+        ),
         timings=pb.Timings(
             queue_ms=timings.queue_ms, ttft_ms=timings.ttft_ms, tpot_ms=timings.tpot_ms, total_ms=timings.total_ms
         ),
@@ -124,7 +128,11 @@ def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
         text=message.text,
         tokens=message.tokens,
         finish_reason=_REASON_NAMES[message.finish_reason],
-        usage=Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens),
+        usage=Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_prompt_tokens=usage.cached_prompt_tokens,
+        ),
         timings=Timings(
             queue_ms=timings.queue_ms, ttft_ms=timings.ttft_ms, tpot_ms=timings.tpot_ms, total_ms=timings.total_ms
         ),

@@ -63,6 +63,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--slots", type=_positive, default=16, metavar="N", help="requests answered at once (16)")
     group.add_argument("--threads", type=_count, default=0, metavar="N", help="on the cpu; 0 leaves one to the front")
     group.add_argument("--kv-tokens", type=_count, default=0, metavar="N", help="tokens of the KV cache; 0 fits memory")
+    group.add_argument(
+        "--reuse-prefixes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep what a slot has read for requests of the same identity and tenant that begin alike",
+    )
 
 
 def _count(text: str) -> int:
@@ -109,6 +115,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         max_slots=args.slots,
         kv_tokens=args.kv_tokens,
         max_waiting=args.max_queue,
+        reuse_prefixes=args.reuse_prefixes,
     )
     return NodeConfig(
         engine=engine,

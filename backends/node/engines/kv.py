@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -34,11 +36,24 @@ class SlotCache:
         """Keys and values of all slots of *layer*: views, not copies."""
         return self._layers[layer]
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give slot *target* the first *length* tokens of slot *source*."""
+        with torch.inference_mode():
+            for stored in self._tensors():
+                stored[target, :length].copy_(stored[source, :length])
+
+    def finite(self, slot: int, first: int, last: int) -> bool:
+        """Whether every number of the tokens *first* to *last* of *slot* is one."""
+        return all(bool(stored[slot, first:last].isfinite().all()) for stored in self._tensors())
+
     def wipe(self, slot: int) -> None:
         """Zero a slot: what is not finite in it would reach its next user through the mask."""
-        for keys, values in self._layers.values():
-            keys[slot].zero_()
-            values[slot].zero_()
+        with torch.inference_mode():
+            for stored in self._tensors():
+                stored[slot].zero_()
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        return chain.from_iterable(self._layers.values())
 
     def _zeros(self, like: torch.Tensor) -> torch.Tensor:
         shape = (self.slots, self.capacity, *like.shape[1:])

@@ -149,7 +149,6 @@ def _choose(config: EngineConfig, model: Any) -> LoopEngine:
 
 def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
     info = _info(config, model, engine="one_by_one", slots=1, context_window=_model_window(model))
-    scheduler = Scheduler(slots=1, prefill_budget=info.context_window, max_waiting=config.max_waiting)
     runner = SingleRunner(model)
     try:
         runner.forward([Segment(slot=0, start=0, ids=[0, 0], complete=True)])
@@ -159,6 +158,13 @@ def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
             f"no engine here runs a {info.architecture} ({type(error).__name__}): use a decoder-only model",
             path=str(config.model),
         ) from error
+    scheduler = Scheduler(
+        slots=1,
+        prefill_budget=info.context_window,
+        max_waiting=config.max_waiting,
+        reuse=config.reuse_prefixes,
+        rewinds=runner.rewinds,
+    )
     return LoopEngine(runner, info, scheduler, grammars=_grammars(config, info))
 
 
@@ -168,7 +174,12 @@ def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
     cache = SlotCache(slots=config.max_slots, capacity=capacity, dtype=model.dtype, device=model.device)
     runner = PackedRunner(model, cache)
     _self_check(model, runner, slots=config.max_slots)
-    scheduler = Scheduler(slots=config.max_slots, prefill_budget=config.prefill_budget, max_waiting=config.max_waiting)
+    scheduler = Scheduler(
+        slots=config.max_slots,
+        prefill_budget=config.prefill_budget,
+        max_waiting=config.max_waiting,
+        reuse=config.reuse_prefixes,
+    )
     return LoopEngine(runner, info, scheduler, grammars=_grammars(config, info))
 
 

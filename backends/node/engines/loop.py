@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence as Items
+from itertools import compress
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from hybrid_llm.backends.node.engines.grammar import GrammarFactory
 from hybrid_llm.backends.node.engines.sampler import Sampler
 from hybrid_llm.backends.node.engines.scheduler import Scheduler
 from hybrid_llm.backends.node.engines.sequence import Segment, Sequence
+from hybrid_llm.backends.node.engines.slots import Place
 from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.router.types import FinishReason
 
@@ -41,6 +43,14 @@ class Runner(Protocol):
 
     def wipe(self, slot: int) -> None:
         """Forget what *slot* holds."""
+        ...
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give *target* the first *length* tokens of *source*, another slot."""
+        ...
+
+    def intact(self, slot: int, first: int, last: int) -> bool:
+        """Whether what was computed for the tokens *first* to *last* of *slot* can be used."""
         ...
 
 
@@ -89,7 +99,7 @@ class LoopEngine:
     def abort(self, request_id: str) -> None:
         """Give a request up; its slot is free for the next `step`."""
         self._refused = [output for output in self._refused if output.request_id != request_id]
-        self._scheduler.remove(request_id)
+        self._release(request_id)
 
     def step(self) -> list[EngineOutput]:
         """Give up what is too late, fill the slots, read one batch, draw one token for each answer in it.
@@ -99,7 +109,7 @@ class LoopEngine:
         """
         started = time.monotonic()
         outputs = self._take_refused() + self._expire(started)
-        self._scheduler.admit(started)
+        self._make_ready(self._scheduler.admit(started))
         batch = self._scheduler.plan()
         if batch:
             drawn = self._compute(batch)
@@ -124,6 +134,26 @@ class LoopEngine:
         """Forget every request."""
         for request_id in (*self._scheduler.running, *self._scheduler.waiting):
             self._scheduler.remove(request_id)
+
+    def _make_ready(self, places: list[Place]) -> None:
+        for place in places:
+            if place.shared and place.source != place.slot:
+                self._runner.copy(place.source, place.slot, place.shared)
+
+    def _release(self, request_id: str) -> None:
+        """Free its slot, which keeps what is sound: of a prompt that was not read to its end no logits were seen."""
+        sequence = self._scheduler.running.get(request_id)
+        if sequence is not None and not self._sound(sequence):
+            self._forget(sequence)
+        self._scheduler.remove(request_id)
+
+    def _sound(self, sequence: Sequence) -> bool:
+        first, last = sequence.proven, sequence.cached
+        return first == last or self._runner.intact(sequence.slot, first, last)
+
+    def _forget(self, sequence: Sequence) -> None:
+        self._runner.wipe(sequence.slot)
+        sequence.cached = sequence.proven = 0
 
     def _refuse(self, request: EngineRequest, code: FaultCode, message: str) -> None:
         fault = EngineFault(code=code, message=message)
@@ -173,6 +203,8 @@ class LoopEngine:
             return []
         likeliest = logits.max(-1)
         tokens, finite = likeliest.indices.tolist(), likeliest.values.isfinite().tolist()
+        for sequence in compress(complete, finite):
+            sequence.proven = sequence.cached
         return [
             (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else None)
             for row, sequence in enumerate(complete)
@@ -194,7 +226,7 @@ class LoopEngine:
 
     def _advance(self, sequence: Sequence, token: int | None) -> EngineOutput:
         if token is None:
-            self._runner.wipe(sequence.slot)
+            self._forget(sequence)
             return self._fail(sequence, "internal", "the model could not compute this request")
         if token in sequence.request.eos_ids:
             return self._finish(sequence, FinishReason.STOP)
@@ -207,11 +239,11 @@ class LoopEngine:
         return _output(sequence, (token,))
 
     def _finish(self, sequence: Sequence, reason: FinishReason, *tokens: int) -> EngineOutput:
-        self._scheduler.remove(sequence.request.request_id)
+        self._release(sequence.request.request_id)
         return _output(sequence, tokens, finish_reason=reason)
 
     def _fail(self, sequence: Sequence, code: FaultCode, message: str) -> EngineOutput:
-        self._scheduler.remove(sequence.request.request_id)
+        self._release(sequence.request.request_id)
         return _output(sequence, (), error=EngineFault(code=code, message=message))
 
     def _measure(self, seconds: float, tokens: int) -> None:
@@ -236,5 +268,6 @@ def _output(
         token_ids=tokens,
         finish_reason=finish_reason,
         queue_ms=sequence.queue_ms,
+        cached_tokens=sequence.reused,
         error=error,
     )

@@ -88,6 +88,14 @@ class PackedRunner:
         """Forget what *slot* holds."""
         self._cache.wipe(slot)
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give *target* the first *length* tokens of *source*."""
+        self._cache.copy(source, target, length)
+
+    def intact(self, slot: int, first: int, last: int) -> bool:
+        """Whether what was computed for the tokens *first* to *last* of *slot* is finite."""
+        return self._cache.finite(slot, first, last)
+
     def _tensor(self, values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
-
 from hybrid_llm.backends.node.engines.sequence import NO_SLOT, Segment, Sequence
+from hybrid_llm.backends.node.engines.slots import FreeSlots, Held, Place
 
 __all__ = ["Scheduler"]
 
@@ -13,14 +12,18 @@ class Scheduler:
     """Waiting requests, slots, and the token budget of a step.
 
     A slot holds *capacity* tokens, so whoever has a slot can end there: nobody is preempted, and the KV cache cannot
-    overflow. The lowest free slot is taken first, which keeps the used ones side by side.
+    overflow. A free slot keeps what it holds, for whoever begins alike; with *reuse* off it does not, and the lowest
+    free slot is taken, which keeps the used ones side by side. *rewinds* is as `FreeSlots` has it.
     """
 
-    def __init__(self, *, slots: int, prefill_budget: int, max_waiting: int) -> None:
+    def __init__(
+        self, *, slots: int, prefill_budget: int, max_waiting: int, reuse: bool = True, rewinds: bool = True
+    ) -> None:
         self.slots = slots
         self.running: dict[str, Sequence] = {}
         self.waiting: dict[str, Sequence] = {}
-        self._free = list(range(slots))
+        self._free = FreeSlots(slots, rewinds=rewinds)
+        self._reuse = reuse
         self._prefill_budget = prefill_budget
         self._max_waiting = max_waiting
 
@@ -46,7 +49,7 @@ class Scheduler:
         self.waiting.pop(request_id, None)
         sequence = self.running.pop(request_id, None)
         if sequence is not None:
-            heapq.heappush(self._free, sequence.slot)
+            self._free.put(sequence.slot, sequence.held if self._reuse else Held())
             sequence.slot = NO_SLOT
 
     def expired(self, now: float) -> list[Sequence]:
@@ -54,14 +57,22 @@ class Scheduler:
         everyone = (*self.running.values(), *self.waiting.values())
         return [sequence for sequence in everyone if sequence.request.expires <= now]
 
-    def admit(self, now: float) -> None:
-        """Give the free slots to those who wait longest."""
+    def admit(self, now: float) -> list[Place]:
+        """Give the free slots to those who wait longest; tells their places, to be made ready in this order."""
+        places: list[Place] = []
         while self._free and self.waiting:
             request_id = next(iter(self.waiting))
             sequence = self.waiting.pop(request_id)
-            sequence.slot = heapq.heappop(self._free)
+            places.append(self._place(sequence))
             sequence.queue_ms = (now - sequence.submitted) * 1e3
             self.running[request_id] = sequence
+        return places
+
+    def _place(self, sequence: Sequence) -> Place:
+        running = [(other.slot, other.held) for other in self.running.values()] if self._reuse else []
+        place = self._free.take(Held(salt=sequence.request.salt, tokens=sequence.tokens), running)
+        sequence.settle(place)
+        return place
 
     def plan(self) -> list[tuple[Sequence, Segment]]:
         """What the next step reads: the newest token of each answer, by slot, then prompts up to the budget."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hybrid_llm.backends.node.engine import EngineRequest
 from hybrid_llm.backends.node.engines.sampler import Sampler
+from hybrid_llm.backends.node.engines.slots import Held, Place
 
 __all__ = ["Segment", "Sequence"]
 
@@ -41,7 +42,16 @@ class Sequence:
     """Prompt, then answer."""
     slot: int = NO_SLOT
     cached: int = 0
+    reused: int = 0
+    """Of them, those that the slot was given: they were computed for another request."""
+    proven: int = 0
+    """Of them, those that finite logits were made from."""
     queue_ms: float = 0.0
+
+    def settle(self, place: Place) -> None:
+        """Take a slot, with what it brings."""
+        self.slot = place.slot
+        self.cached = self.reused = self.proven = place.shared
 
     @property
     def pending(self) -> int:
@@ -57,6 +67,11 @@ class Sequence:
     def promised(self) -> int:
         """Tokens of prompt and longest answer: what the cache must hold for it."""
         return len(self.request.prompt_ids) + self.request.max_tokens
+
+    @property
+    def held(self) -> Held:
+        """What its slot holds."""
+        return Held(salt=self.request.salt, tokens=self.tokens[: self.cached])
 
     def segment(self, most: int) -> Segment:
         """The next piece to read, of *most* tokens."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from hybrid_llm.backends.node.engines.packed import UnsupportedModel
 from hybrid_llm.backends.node.engines.sequence import Segment
@@ -23,8 +24,7 @@ class SingleRunner:
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Logits of shape (1, vocab). *segments* is a single complete one."""
         (segment,) = segments
-        if segment.start == 0:
-            self._cache = None
+        self._rewind(segment.start)
         with torch.inference_mode():
             ids = torch.tensor([segment.ids], dtype=torch.long, device=self._model.device)
             output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
@@ -34,7 +34,27 @@ class SingleRunner:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether the model can go on from any token of the last text: not where a layer keeps a window or a state."""
+        return all(type(layer) is DynamicLayer for layer in getattr(self._cache, "layers", [None]))
+
     def wipe(self, slot: int) -> None:
         """Forget what *slot* holds."""
         del slot
         self._cache = None
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """There is one slot, and nothing to copy."""
+        raise NotImplementedError
+
+    def intact(self, slot: int, first: int, last: int) -> bool:
+        """Nobody can tell from here."""
+        del slot, first, last
+        return False
+
+    def _rewind(self, length: int) -> None:
+        if length == 0:
+            self._cache = None
+        elif self.rewinds and (more := self._cache.get_seq_length() - length) > 0:
+            self._cache.crop(-more)

@@ -137,6 +137,12 @@ class Failing:
     def wipe(self, slot: int) -> None:
         self.wiped.append(slot)
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        pass
+
+    def intact(self, slot: int, first: int, last: int) -> bool:
+        return True
+
 
 def test_a_step_that_raises_fails_only_the_request_that_makes_it_raise(make_request, run):
     info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=4)

@@ -38,6 +38,7 @@ requests = st.builds(
     eos_ids=st.frozensets(st.integers()),
     expires=floats,
     output_schema=st.none() | text,
+    salt=text,
 )
 faults = st.builds(EngineFault, code=st.sampled_from(["rejected", "overloaded", "deadline", "internal"]), message=text)
 outputs = st.builds(
@@ -46,6 +47,7 @@ outputs = st.builds(
     token_ids=st.lists(st.integers()).map(tuple),
     finish_reason=st.none() | st.sampled_from(FinishReason),
     queue_ms=st.integers(0, 10**6).map(float),
+    cached_tokens=st.integers(),
     error=st.none() | faults,
 )
 loads = st.builds(EngineLoad, active=st.integers(), tokens_per_s=floats, step_ms=floats)

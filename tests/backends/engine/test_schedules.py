@@ -19,6 +19,7 @@ SLOTS, CAPACITY, BUDGET, WAITING, VOCAB = 3, 48, 7, 4, 31
 events = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.integers(1, 40), st.integers(1, 12)),
+        st.tuples(st.just("fork"), st.integers(0, 20), st.integers(0, 40)),
         st.tuples(st.just("abort"), st.integers(0, 20), st.just(0)),
         st.tuples(st.just("step"), st.integers(1, 4), st.just(0)),
     ),
@@ -47,6 +48,15 @@ class Tape:
 
     def wipe(self, slot: int) -> None:
         raise AssertionError("nothing fails here")
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        assert source != target
+        assert length <= len(self.slots[source]), "copies what is not in the cache"
+        self.slots[target] = self.slots[source][:length]
+
+    def intact(self, slot: int, first: int, last: int) -> bool:
+        assert first < last <= len(self.slots[slot])
+        return True
 
 
 def answer(tokens: list[int]) -> int:
@@ -79,10 +89,13 @@ class Trial:
         self.finished: dict[str, list[int]] = {}
         self.tokens: dict[str, list[int]] = {}
         self.given_up: set[str] = set()
+        self.salts = ("mine", "mine", "yours")
 
     def play(self, kind: str, first: int, second: int) -> None:
         if kind == "submit":
-            self.submit(first, second)
+            self.submit(tuple((first * 7 + index * 3) % self.engine.info.vocab_size for index in range(first)), second)
+        elif kind == "fork" and str(first) in self.submitted:
+            self.fork(str(first), second)
         elif kind == "step":
             for _ in range(first):
                 self.step()
@@ -90,9 +103,14 @@ class Trial:
             self.engine.abort(str(first))
             self.given_up.add(str(first))
 
-    def submit(self, length: int, most: int) -> None:
-        prompt = tuple((length * 7 + index * 3) % self.engine.info.vocab_size for index in range(length))
-        request = EngineRequest(request_id=str(len(self.submitted)), prompt_ids=prompt, max_tokens=most)
+    def fork(self, request_id: str, length: int) -> None:
+        """Begin as another one did, its answer so far included, for *length* tokens; then go another way."""
+        told = (*self.submitted[request_id].prompt_ids, *self.tokens.get(request_id, ()))
+        self.submit((*told[:length], 1 + len(self.submitted) % (self.engine.info.vocab_size - 1)), 4)
+
+    def submit(self, prompt: tuple[int, ...], most: int) -> None:
+        salt = self.salts[len(self.submitted) % len(self.salts)]
+        request = EngineRequest(request_id=str(len(self.submitted)), prompt_ids=prompt, max_tokens=most, salt=salt)
         self.submitted[request.request_id] = request
         self.engine.submit(request)
 
@@ -105,6 +123,7 @@ class Trial:
 
     def hear(self, output: EngineOutput) -> None:
         assert output.request_id not in self.finished.keys() | self.given_up
+        assert output.cached_tokens < len(self.submitted[output.request_id].prompt_ids)
         self.tokens.setdefault(output.request_id, []).extend(output.token_ids)
         if output.error is not None:
             assert output.error.code in {"rejected", "overloaded"}

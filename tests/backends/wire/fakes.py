@@ -39,6 +39,7 @@ class FakeEngine:
         self.delay, self.slots, self.window, self.error = delay, slots, window, error
         self.active, self.seen, self.aborted = 0, [], 0
         self.info, self.healthy, self.die = None, False, False
+        self.cached = 0
 
     async def start(self):
         self.info = EngineInfo(
@@ -63,7 +64,9 @@ class FakeEngine:
                 await asyncio.sleep(self.delay)
                 yield EngineOutput(request_id=request.request_id, token_ids=(token,), queue_ms=1.5)
             reason = FinishReason.STOP if len(ids) == len(self.ids) else FinishReason.LENGTH
-            yield EngineOutput(request_id=request.request_id, finish_reason=reason, queue_ms=1.5)
+            yield EngineOutput(
+                request_id=request.request_id, finish_reason=reason, queue_ms=1.5, cached_tokens=self.cached
+            )
             done = True
         finally:
             self.active -= 1

@@ -337,7 +337,7 @@ LAST = st.builds(
     text=texts,
     tokens=counts,
     finish_reason=st.sampled_from(FinishReason),
-    usage=st.builds(Usage, prompt_tokens=counts, completion_tokens=counts),
+    usage=st.builds(Usage, prompt_tokens=counts, completion_tokens=counts, cached_prompt_tokens=counts),
     timings=st.builds(Timings, queue_ms=floats, ttft_ms=floats, tpot_ms=floats, total_ms=floats),
 )
 

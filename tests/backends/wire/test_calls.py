@@ -12,6 +12,7 @@ import pytest
 
 from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.node.engine import EngineFault
+from hybrid_llm.backends.transport import TLSFiles, issue
 from hybrid_llm.router.clearance import Clearance, Cleared
 from hybrid_llm.router.errors import (
     BackendOverloaded,
@@ -34,6 +35,23 @@ def test_an_answer_arrives_whole_with_usage_and_timings(cloud, tools):
     assert last.usage.prompt_tokens == len("[user] hi\n[assistant] ")
     assert 0 < last.timings.ttft_ms <= last.timings.total_ms
     assert last.timings.queue_ms == 1.5
+
+
+def test_usage_tells_what_of_the_prompt_the_node_had_read_before(node, cloud, tools):
+    node.engine.cached = 12
+    usage = list(cloud.stream(tools.cleared("hi")))[-1].usage
+    assert (usage.cached_prompt_tokens, usage.prompt_tokens) == (12, len("[user] hi\n[assistant] "))
+
+
+def test_the_engine_is_told_whose_a_request_is_by_certificate_and_tenant(node, pki, tools):
+    issue(pki.folder, "other-app")
+    other = TLSFiles.from_dir(pki.folder, "other-app")
+    for tls, tenant in ((other, None), (pki.app, None), (pki.app, ""), (pki.app, "a"), (pki.app, "a")):
+        with contextlib.closing(tools.backend(node.target, tls)) as client:
+            list(client.stream(tools.cleared("hi", tenant=tenant)))
+    salts = [request.salt for request in node.engine.seen]
+    assert len(set(salts[:4])) == 4, "another identity, no tenant, one without a name, and one with"
+    assert salts[3] == salts[4]
 
 
 def test_the_asyncio_way_gives_the_same(cloud, tools):

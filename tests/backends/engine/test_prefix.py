@@ -1,0 +1,202 @@
+"""What a slot has read is not read again, for the same identity and tenant alone, and no answer is another for it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from hybrid_llm.backends.node.engine import EngineConfig
+from hybrid_llm.backends.node.engines.load import load_engine
+from hybrid_llm.backends.node.engines.slots import FreeSlots, Held, Place, shared_prefix
+
+VOCAB = 211
+SYSTEM = [(7 * i + 3) % VOCAB for i in range(60)]
+
+
+def packed(folder, **options):
+    defaults = {"engine": "packed", "max_slots": 3, "prefill_budget": 16, "threads": 1, "dtype": "fp32"}
+    return load_engine(EngineConfig(model=folder, **{**defaults, **options}))
+
+
+@pytest.fixture(scope="module")
+def folders(model_folder, demo_model):
+    return {"random": model_folder("llama"), "trained": demo_model}
+
+
+@pytest.mark.parametrize("name", ["random", "trained"])
+def test_chats_that_begin_alike_get_the_answers_they_get_without_reuse(name, folders, make_request, expected, answers):
+    """Random turns of several chats, some given up in mid-prompt or mid-answer, against transformers' own generate."""
+    engine = packed(folders[name])
+    vocab = engine.info.vocab_size
+    rng = random.Random(11)
+    chats = [SYSTEM[: rng.randrange(20, 60)] for _ in range(4)]
+    requests, cached = [], 0
+    for _ in range(24):
+        index = rng.randrange(len(chats))
+        prompt = [*chats[index], *(rng.randrange(8, vocab) for _ in range(rng.randint(1, 30)))]
+        if len(prompt) > 180:
+            chats[index] = SYSTEM[:40]
+        request = make_request(prompt, rng.randint(1, 12))
+        engine.submit(request)
+        for _ in range(rng.randint(0, 12)):
+            answers.add(engine.step())
+        told = answers.tokens.get(request.request_id, [])
+        if request.request_id not in answers.ends and rng.random() < 0.4:
+            engine.abort(request.request_id)
+        else:
+            requests.append(request)
+        chats[index] = [*prompt, *told]
+    while not engine.idle:
+        answers.add(engine.step())
+    for request in requests:
+        assert answers.tokens[request.request_id] == expected(folders[name], request)
+        cached += answers.ends[request.request_id].cached_tokens
+    assert cached > 200, "nothing was reused: equality proves nothing"
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-window"])
+def test_one_by_one_goes_on_from_the_last_text(name, model_folder, make_request, expected, run):
+    engine = load_engine(EngineConfig(model=model_folder(name), engine="one_by_one", threads=1))
+    first = make_request(SYSTEM, 10)
+    told = run(engine, [first]).tokens[first.request_id]
+    follows = make_request([*SYSTEM, *told, 5, 6], 10)
+    answers = run(engine, [follows])
+    assert answers.ends[follows.request_id].cached_tokens == len(SYSTEM) + len(told) - 1
+    branches = make_request([*SYSTEM[:50], 9, 8], 10)
+    answers.add(run(engine, [branches]).ends.values())
+    again = make_request([*SYSTEM[:50], 9, 8], 10)
+    answers = run(engine, [again])
+    assert answers.tokens[again.request_id] == expected(model_folder(name), again)
+    assert (answers.ends[again.request_id].cached_tokens > 0) == (name == "llama"), "a window cannot be rewound"
+    answers = run(engine, [follows])
+    assert answers.tokens[follows.request_id] == expected(model_folder(name), follows)
+
+
+def test_a_whole_prompt_that_is_known_is_computed_from_its_last_token(model_folder, make_request, expected, run):
+    engine = packed(model_folder("llama"))
+    requests = [make_request(SYSTEM, 6) for _ in range(3)]
+    for request in requests:
+        answers = run(engine, [request])
+        assert answers.tokens[request.request_id] == expected(model_folder("llama"), request)
+    assert answers.ends[request.request_id].cached_tokens == len(SYSTEM) - 1
+
+
+def test_another_identity_or_tenant_begins_anew(model_folder, make_request, run):
+    engine = packed(model_folder("llama"))
+    cached = [
+        run(engine, [request]).ends[request.request_id].cached_tokens
+        for request in (make_request(SYSTEM, 2, salt=salt) for salt in ("a", "b", "", "a", "c"))
+    ]
+    assert cached == [0, 0, 0, len(SYSTEM) - 1, 0]
+
+
+def test_a_prompt_can_begin_as_one_that_is_being_answered(model_folder, make_request, expected, answers):
+    engine = packed(model_folder("llama"))
+    long, short = make_request(SYSTEM, 40), make_request([*SYSTEM, 9], 5)
+    engine.submit(long)
+    for _ in range(8):
+        answers.add(engine.step())
+    engine.submit(short)
+    while not engine.idle:
+        answers.add(engine.step())
+    assert answers.ends[short.request_id].cached_tokens == len(SYSTEM)
+    for request in (long, short):
+        assert answers.tokens[request.request_id] == expected(model_folder("llama"), request)
+
+
+def test_a_prompt_that_was_given_up_halfway_is_read_on_from_there(model_folder, make_request, expected, run):
+    engine = packed(model_folder("llama"))
+    left = make_request(SYSTEM, 5)
+    engine.submit(left)
+    for _ in range(2):
+        engine.step()
+    engine.abort(left.request_id)
+    again = make_request(SYSTEM, 5)
+    answers = run(engine, [again])
+    assert answers.ends[again.request_id].cached_tokens == 32
+    assert answers.tokens[again.request_id] == expected(model_folder("llama"), again)
+
+
+def test_the_budget_of_a_step_counts_what_is_computed(model_folder, make_request, run, answers):
+    engine = packed(model_folder("llama"))
+    run(engine, [make_request(SYSTEM, 1)])
+    follows = make_request([*SYSTEM, *range(10)], 1)
+    engine.submit(follows)
+    answers.add(engine.step())
+    assert answers.ends[follows.request_id].cached_tokens == len(SYSTEM), "ten tokens fit one step of sixteen"
+
+
+def test_with_reuse_off_nothing_is_kept(model_folder, make_request, run):
+    engine = packed(model_folder("llama"), reuse_prefixes=False)
+    requests = [make_request(SYSTEM, 2) for _ in range(2)]
+    answers = run(engine, requests)
+    assert [answers.ends[request.request_id].cached_tokens for request in requests] == [0, 0]
+
+
+@pytest.mark.parametrize("steps", [2, 20])
+def test_what_came_out_as_no_number_is_not_kept(steps, model_folder, make_request, expected, run, tmp_path):
+    """A token whose embedding is NaN, read in mid-prompt and given up, or read to the end: the next one is unharmed."""
+    engine = packed(model_folder("llama"), max_slots=1)
+    weights = engine._runner._model.get_input_embeddings().weight
+    with torch.no_grad():
+        weights[13] = torch.nan
+    bad = make_request([*SYSTEM[:12], 13, *SYSTEM[12:50]], 5)
+    assert 13 not in SYSTEM
+    engine.submit(bad)
+    outputs = [output for _ in range(steps) for output in engine.step()]
+    engine.abort(bad.request_id)
+    assert [output.error.code for output in outputs] == (["internal"] if steps == 20 else [])
+    good = make_request([*SYSTEM[:12], 20, 21], 5)
+    answers = run(engine, [good])
+    assert answers.ends[good.request_id].cached_tokens == 0
+    assert answers.tokens[good.request_id] == expected(model_folder("llama"), good)
+
+
+# --- which slot ---------------------------------------------------------------------------------------------------
+
+A, B = tuple(range(100)), tuple(range(500, 600))
+
+
+def held(tokens, salt="s"):
+    return Held(salt=salt, tokens=tokens)
+
+
+def test_slots_that_hold_nothing_are_taken_first_and_by_number():
+    free = FreeSlots(3)
+    assert [free.take(held(A)).slot for _ in range(2)] == [0, 1]
+    free.put(0, held(A))
+    assert free.take(held(B)) == Place(slot=2, source=2, shared=0)
+
+
+def test_a_chat_goes_on_in_its_own_slot():
+    free = FreeSlots(3)
+    free.take(held(A))
+    free.put(0, held(A))
+    assert free.take(held((*A[:90], 7, 7))) == Place(slot=0, source=0, shared=90)
+
+
+def test_a_beginning_is_copied_where_the_rest_is_worth_keeping():
+    free = FreeSlots(3)
+    free.take(held(A))
+    free.put(0, held(A))
+    assert free.take(held((*A[:40], 7, 7))) == Place(slot=1, source=0, shared=40)
+    assert free.take(held((*A, 7)), [(1, held(A[:40]))]) == Place(slot=0, source=0, shared=100)
+
+
+def test_where_nothing_is_shared_the_slot_that_was_free_for_longest_is_given_up():
+    free = FreeSlots(2)
+    for slot in (0, 1):
+        free.take(held(()))
+        free.put(slot, held((A, B)[slot]))
+    free.put(free.take(held((*A[:50], 3, 3))).slot, held(A[:50]))
+    assert free.take(held(tuple(range(900, 950)))).slot == 0, "slot 1 was given up for the copy, then used last"
+
+
+def test_the_beginning_that_two_texts_share():
+    for size in (0, 1, 255, 256, 257, 700):
+        left = list(range(size))
+        assert shared_prefix(left, [*left, 1], most=size) == size
+        assert shared_prefix(left, [*left[:-1], -1], most=size + 1) == max(0, size - 1)
+        assert shared_prefix(left, left, most=size - 1) == max(0, size - 1)
