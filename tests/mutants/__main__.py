@@ -35,7 +35,12 @@ class Suite:
 
 
 SUITES = (
-    Suite("policies", policies.MUTANTS, ("policies/test_properties.py",), ("policies/conftest.py",)),
+    Suite(
+        "policies",
+        policies.MUTANTS,
+        ("policies/test_properties.py", "policies/test_findings.py"),
+        ("policies/conftest.py",),
+    ),
     Suite(
         "router",
         router.MUTANTS,

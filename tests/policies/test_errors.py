@@ -214,7 +214,8 @@ def written(draw: st.DrawFn) -> str:
     deep = "\n" + " " * draw(st.integers(6, 9))
     style = draw(st.sampled_from(["plain", "single", "double", "|", ">", "|-", ">+", "flow"]))
     if style == "plain":
-        value = broken_at_spaces(draw, condition.replace("  ", " "), deep)
+        plain = condition.replace("  ", " ").replace("\t", "t")  # a plain text ends at a tab
+        value = broken_at_spaces(draw, plain, deep)
     elif style == "single":
         value = f"'{broken_at_spaces(draw, condition, deep)}'"
     elif style == "double":

@@ -100,6 +100,46 @@ def test_the_field_that_no_value_fits_is_named_where_it_is_one():
     )
 
 
+POSSIBLE = [
+    'request.task.startsWith("ab") && request.task.startsWith("a")',
+    'request.task.startsWith("a") && request.task.startsWith("ab")',
+    'request.task.contains("ab") && !request.task.startsWith("ab")',
+    'request.task.endsWith("ab") && !request.task.startsWith("ab")',
+    'request.task >= "b" && !(request.task <= "a")',
+    "edge.load / edge.load != 1.0 && !(edge.load / edge.load < 1.0) && !(edge.load / edge.load > 1.0)",
+    "!has(device.battery)",
+    "has(device.battery) && device.battery <= 100% && device.battery >= 100%",
+    "edge.queue > 3 && edge.queue < 5",
+    "device.cpu_load > 3% && device.cpu_load < 4%",
+    "edge.load > 120%",
+    "has(device.temperature_c) && device.temperature_c < -10.0",
+    "10 < edge.queue && 12 > edge.queue",
+    "network.online != edge.ready",
+    "(network.online ? edge.ready : network.online) == false",
+]
+
+
+@pytest.mark.parametrize("condition", POSSIBLE)
+def test_a_rule_that_could_match_is_never_refused(condition):
+    assert errors_of(f"exclude: edge when {condition}") == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "request.prompt_tokens * 2 > 5 || request.prompt_tokens * 2 <= 5",
+        "-request.prompt_tokens > 5 || -request.prompt_tokens <= 5",
+        'request.task.matches("a") || !request.task.matches("a")',
+        "edge.ready || !edge.ready",
+        "edge.load > 1.0 || edge.load <= 1.0",
+        "(edge.ready ? network.online : network.online) || !network.online",
+    ],
+)
+def test_a_rule_behind_one_that_may_fail_is_let_pass(condition):
+    """An overflow, a text that no pattern can read, a backend of which nothing is known: then the next rule counts."""
+    assert errors_of(f"prefer: [cloud, edge] when {condition}", "rank: {cost: 1.0}") == []
+
+
 ALWAYS = [
     "network.online || !network.online",
     "request.prompt_tokens >= 0",
