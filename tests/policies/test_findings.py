@@ -113,7 +113,7 @@ POSSIBLE = [
     "device.cpu_load > 3% && device.cpu_load < 4%",
     "edge.load > 120%",
     "has(device.temperature_c) && device.temperature_c < -10.0",
-    "10 < edge.queue && 12 > edge.queue",
+    "10 < edge.queue && edge.queue > 11 && 13 > edge.queue && edge.queue < 14",
     "network.online != edge.ready",
     "(network.online ? edge.ready : network.online) == false",
 ]
