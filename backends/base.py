@@ -10,7 +10,7 @@ from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Chunk, Location, Request
 
-__all__ = ["Backend", "Capabilities", "estimate_tokens"]
+__all__ = ["Backend", "Capabilities", "Forgetful", "estimate_tokens"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,15 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Do as `close` does, for what belongs to the running event loop as well."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A backend on this device that keeps something of a session between its requests."""
+
+    def forget(self, session_id: str, tenant: str | None) -> None:
+        """Give up what requests of the session left in memory; unknown ones are ignored."""
         ...
 
 

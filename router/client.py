@@ -201,7 +201,10 @@ class HybridLLM:
         return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep, race))
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
-        """The conversation is over: wipe what its pseudonyms stand for. Without this they go when they are idle."""
+        """The conversation is over: wipe what its pseudonyms stand for, and what the device keeps of what it read.
+
+        Without this pseudonyms go when they are idle, and what was read when the memory is needed.
+        """
         self._pipeline.forget(session_id, tenant)
 
     def _check_open(self) -> None:

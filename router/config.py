@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
 EMBEDDED: Final = "embedded"
-_LOADS: Final = ("lazy", "eager")
-_CALIBRATE: Final = ("never", "auto")
 _ENERGY: Final = "energy_per_1k_tokens_j"
 _PRICES: Final = ("price", "price_per_1k_tokens")
 
@@ -56,6 +54,7 @@ class EdgeSpec:
     max_concurrency: int = 2
     max_queue: int = 16
     memory_limit_mb: int = 512
+    reuse_prefixes: bool = True
     load: str = "lazy"
     energy_per_1k_tokens_j: float = 0.0
     price: Price = FREE
@@ -73,6 +72,7 @@ class EdgeSpec:
                 max_concurrency=self.max_concurrency,
                 max_queue=self.max_queue,
                 memory_limit_mb=self.memory_limit_mb,
+                reuse_prefixes=self.reuse_prefixes,
                 energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
                 load="eager" if self.load == "eager" else "lazy",
             )
@@ -280,9 +280,7 @@ class _Reader(DetectorReader):
         if table is None:
             return PredictionSpec()
         self._known(table, {"calibrate", "folder"})
-        wanted, folder = self._text(table, "calibrate", "never"), self._text(table, "folder", "")
-        if wanted not in _CALIBRATE:
-            self._faults.add(f"`calibrate: {wanted}` is not known", table.offset, did_you_mean(wanted, _CALIBRATE))
+        wanted, folder = self._one_of(table, "calibrate", ("never", "auto")), self._text(table, "folder", "")
         return PredictionSpec(calibrate=wanted == "auto", folder=self._beside(folder) if folder else None)
 
     def _spend(self, table: Table | None) -> Path | None:
@@ -323,14 +321,13 @@ class _Reader(DetectorReader):
 
     def _edge(self, name: str, table: Table) -> EdgeSpec:
         numbers = ("threads", "max_concurrency", "max_queue", "memory_limit_mb")
-        self._known(table, {"kind", "model", "load", _ENERGY, *_PRICES, *numbers})
-        model, load = self._text(table, "model", EMBEDDED), self._text(table, "load", "lazy")
-        if load not in _LOADS:
-            self._faults.add(f"`load: {load}` is not known", table.offset, did_you_mean(load, _LOADS))
+        self._known(table, {"kind", "model", "load", "reuse_prefixes", _ENERGY, *_PRICES, *numbers})
+        model = self._text(table, "model", EMBEDDED)
         return EdgeSpec(
             name=name,
             model=None if model == EMBEDDED else self._beside(model),
-            load=load,
+            load=self._one_of(table, "load", ("lazy", "eager")),
+            reuse_prefixes=self._one_of(table, "reuse_prefixes", ("true", "false")) == "true",
             threads=int(self._number(table, "threads", 0)),
             max_concurrency=int(self._number(table, "max_concurrency", 2)),
             max_queue=int(self._number(table, "max_queue", 16)),
@@ -378,6 +375,12 @@ class _Reader(DetectorReader):
             if target and not (host and port.isdecimal() and 0 < int(port) < 65_536):
                 self._faults.add("`target` is HOST:PORT", table.offset, 'such as "node.example:7443"')
         return tuple(targets)
+
+    def _one_of(self, table: Table, key: str, known: tuple[str, ...]) -> str:
+        text = self._text(table, key, known[0])
+        if text not in known:
+            self._faults.add(f"`{key}: {text}` is not known", table.offset, did_you_mean(text, known))
+        return text
 
     def _resolve(self, table: Table) -> bool:
         text = self._text(table, "resolve", "first")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
-from hybrid_llm.backends.base import Backend, estimate_tokens
+from hybrid_llm.backends.base import Backend, Forgetful, estimate_tokens
 from hybrid_llm.policies import Policy, Resilience
 from hybrid_llm.router.answer import Answer, Parse
 from hybrid_llm.router.attempts import Attempts, Sleep
@@ -342,8 +342,11 @@ class Pipeline:
         return self._policies.current
 
     def forget(self, session_id: str, tenant: str | None) -> None:
-        """A session is over: wipe its pseudonyms."""
+        """A session is over: wipe its pseudonyms, and what the device's model has read of it."""
         self._guard.forget(session_id, tenant)
+        for backend in self.backends.values():
+            if isinstance(backend, Forgetful):
+                backend.forget(session_id, tenant)
 
     def close(self) -> None:
         """Stop the sampler and the watcher, wipe pseudonyms and cache, close the ledger, keep what was learnt."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from hybrid_llm.backends.base import Capabilities, estimate_tokens
 from hybrid_llm.backends.edge.layout import read_layout
 from hybrid_llm.backends.edge.manifest import read_manifest
+from hybrid_llm.backends.edge.shelf import Shelf
 from hybrid_llm.backends.edge.slots import Slots
 from hybrid_llm.backends.edge.watchdog import Watchdog
 from hybrid_llm.router.clearance import Cleared, require_clearance
@@ -53,9 +54,11 @@ class EdgeConfig:
     max_queue: int = 16
     """Requests that wait; one more is refused with `BackendOverloaded`."""
     memory_limit_mb: int = 512
-    """MiB for key-value caches of all running requests together."""
+    """MiB for key-value caches: of all running requests together, then of those that have ended."""
     load: Literal["lazy", "eager"] = "lazy"
     """When the model is loaded: on first use, or when the backend is made."""
+    reuse_prefixes: bool = True
+    """Keep the caches of the last requests, within the memory limit, for those of the same tenant that begin alike."""
     spin: bool = True
     """Let the runtime's threads spin between steps: faster on an idle device, far slower on one that is busy."""
     energy_per_1k_tokens_j: float = 0.0
@@ -79,6 +82,7 @@ class EdgeBackend:
         self._memory = config.memory_limit_mb << 20
         self._context_window = min(self._manifest.context_window, self._memory // per_token)
         self._slots = Slots(concurrency=config.max_concurrency, queue=config.max_queue, memory=self._memory)
+        self._shelf = Shelf() if config.reuse_prefixes else None
         self._watchdog = Watchdog()
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._runs: set[Run] = set()
@@ -195,6 +199,11 @@ class EdgeBackend:
             run.end(EndCause.CANCELLED)
             await _settled(work)
 
+    def forget(self, session_id: str, tenant: str | None) -> None:
+        """Give up what requests of a session left in memory."""
+        if self._shelf is not None:
+            self._shelf.forget(session_id, tenant)
+
     def close(self) -> None:
         """End running requests with `BackendUnavailable`, let go of the model and the threads. Twice is once."""
         with self._lock:
@@ -205,6 +214,8 @@ class EdgeBackend:
 
             for run in runs:
                 run.end(EndCause.CLOSED)
+        if self._shelf is not None:
+            self._shelf.close()
         self._watchdog.close()
         if executor is not None:
             executor.shutdown(wait=True)
@@ -236,7 +247,7 @@ class EdgeBackend:
             ticket = self._slots.enter()
             if ticket is None:
                 raise self._overloaded()
-            run = Run(request, backend=self.name, ticket=ticket, watchdog=self._watchdog)
+            run = Run(request, backend=self.name, ticket=ticket, watchdog=self._watchdog, shelf=self._shelf)
             self._runs.add(run)
             return run
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 from hybrid_llm.backends.edge.grammar import Grammar, GrammarCompiler
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.sampling import Sampler
+from hybrid_llm.backends.edge.shelf import Entry, Shelf, Start
 from hybrid_llm.backends.edge.slots import Ticket
 from hybrid_llm.backends.edge.watchdog import Watchdog
 from hybrid_llm.backends.schema import UnusableSchema
@@ -45,11 +47,16 @@ class Loaded:
 class Run:
     """One request on its way through. `chunks` runs in one thread; `end` may be called from any."""
 
-    def __init__(self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog) -> None:
+    def __init__(
+        self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog, shelf: Shelf | None = None
+    ) -> None:
         self._request, self._backend = request, backend
-        self._ticket, self._watchdog = ticket, watchdog
+        self._ticket, self._watchdog, self._shelf = ticket, watchdog, shelf
         self._cause: EndCause | None = None
         self._sequence: EdgeSequence | None = None
+        self._tokens: list[int] = []
+        self._start: Start | None = None
+        self._size = 0
         self.begun = time.perf_counter()
         self._first = 0.0
         self._queued = 0.0
@@ -58,13 +65,22 @@ class Run:
         """Stop within the running step. The first cause counts."""
         self._cause = self._cause or cause
         self._ticket.cancel()
-        if self._sequence is not None:
-            self._sequence.terminate()
+        if (sequence := self._sequence) is not None:
+            sequence.terminate()
 
     def leave(self) -> None:
-        """Give back slot and cache."""
-        self._sequence = None
-        self._ticket.leave()
+        """Give back slot and cache; what was computed goes to the shelf."""
+        sequence, self._sequence = self._sequence, None
+        if sequence is None or self._shelf is None:
+            return self._ticket.leave()
+        entry = Entry(
+            tenant=self._request.tenant,
+            session_id=self._request.session_id,
+            tokens=self._tokens[: sequence.length],
+            buffers=sequence.buffers,
+            size=self._size,
+        )
+        return self._ticket.leave(partial(self._shelf.put, entry))
 
     def chunks(self, loaded: Loaded) -> Generator[Chunk, None, None]:
         """Yield the answer.
@@ -75,12 +91,14 @@ class Run:
         prompt = self._encode(loaded)
         capacity = len(prompt) + self._request.max_tokens
         grammar = self._grammar(loaded)
-        self._wait(capacity * loaded.model.kv_bytes_per_token)
+        self._size = capacity * loaded.model.kv_bytes_per_token
+        self._wait(prompt)
         sampler = Sampler(self._request.sampling, prompt, loaded.model.layout.vocab_size)
         if grammar is not None and grammar.complete:  # only the end of the answer was cut off
             yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
             return
-        sequence = self._sequence = loaded.model.sequence(capacity)
+        self._tokens = list(prompt)
+        sequence = self._sequence = loaded.model.sequence(capacity, self._start)
         with self._watchdog.alarm(self._request.expires, self._expire):
             yield from self._decode(loaded.model, sequence, prompt, sampler, grammar)
 
@@ -89,7 +107,7 @@ class Run:
     ) -> Generator[Chunk, None, None]:
         text = model.tokenizer.text_stream(self._request, prompt)
         eos_ids, limit = model.tokenizer.eos_ids, self._request.max_tokens
-        pending, count = prompt, 0
+        pending, count = prompt[sequence.length :], 0
         while True:
             token = self._draw(sampler, self._append(sequence, pending), grammar)
             self._first = self._first or time.perf_counter()
@@ -103,6 +121,7 @@ class Run:
                 return
             yield Chunk(text=piece)
             pending = [token]
+            self._tokens.append(token)
 
     def _append(self, sequence: EdgeSequence, ids: list[int]) -> Logits:
         self._check_time()
@@ -111,16 +130,21 @@ class Run:
         except Exception as error:
             # onnxruntime has one unrelated exception class per status; a run that was told to end raises one of them.
             self._check_time()
-            raise BackendUnavailable(f"the model failed: {type(error).__name__}", backend=self._backend) from error
+            raise self._failed(type(error).__name__) from error
 
     def _draw(self, sampler: Sampler, logits: Logits, grammar: Grammar | None) -> int:
         try:
             token = sampler.draw(logits, None if grammar is None else grammar.allowed())
         except FloatingPointError as error:
-            raise BackendUnavailable(f"the model failed: {error}", backend=self._backend) from error
+            raise self._failed(str(error)) from error
         if grammar is not None:
             grammar.take(token)
         return token
+
+    def _failed(self, what: str) -> BackendUnavailable:
+        """Nobody knows what is in the cache now: it is not kept."""
+        self._sequence = None
+        return BackendUnavailable(f"the model failed: {what}", backend=self._backend)
 
     def _grammar(self, loaded: Loaded) -> Grammar | None:
         if self._request.output_schema is None:
@@ -156,9 +180,13 @@ class Run:
         self._check_room(len(ids), loaded.context_window)
         return ids
 
-    def _wait(self, size: int) -> None:
+    def _wait(self, prompt: list[int]) -> None:
+        def claim(spare: int) -> None:
+            if self._shelf is not None:
+                self._start = self._shelf.claim(self._request.tenant, prompt, spare)
+
         begun = time.perf_counter()
-        result = self._ticket.wait(size, self._request.expires)
+        result = self._ticket.wait(self._size, self._request.expires, claim)
         self._queued = time.perf_counter() - begun
         if result == "expired":
             self._cause = self._cause or EndCause.DEADLINE
@@ -182,12 +210,15 @@ class Run:
         what = "closed" if cause is EndCause.CLOSED else "told to cancel"
         return BackendUnavailable(f"the backend was {what} while the request ran", backend=self._backend)
 
+    def _known(self) -> int:
+        return self._start.length if self._start is not None and self._sequence is not None else 0
+
     def _last_chunk(self, text: str, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
         now = time.perf_counter()
         return Chunk(
             text=text,
             finish_reason=reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count),
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count, cached_prompt_tokens=self._known()),
             timings=Timings(
                 queue_ms=1e3 * self._queued,
                 ttft_ms=1e3 * ((self._first or now) - self.begun),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hybrid_llm.backends.edge.layout import ModelLayout, read_layout
 from hybrid_llm.backends.edge.manifest import Manifest, verify_manifest
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session
+from hybrid_llm.backends.edge.shelf import Start
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.router.errors import ConfigError
 
@@ -66,32 +67,42 @@ class EdgeModel:
         """Bytes of cache that one token of prompt or answer takes."""
         return self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
 
-    def sequence(self, capacity: int) -> EdgeSequence:
-        """Return an empty sequence with room for *capacity* tokens of prompt and answer together."""
+    def sequence(self, capacity: int, start: Start | None = None) -> EdgeSequence:
+        """Return a sequence with room for *capacity* tokens of prompt and answer together, those of *start* included.
+
+        The buffers of *start* are copied, and let go of one by one.
+        """
         if not 1 <= capacity <= self.layout.context_length:
             raise ValueError(f"capacity must be from 1 to {self.layout.context_length}")
-        return EdgeSequence(self._session, self.layout, self._graph, capacity)
+        return EdgeSequence(self._session, self.layout, self._graph, capacity, start)
 
 
 class EdgeSequence:
     """The cache of one request, shared between past and present, so that a step writes one token and copies nothing."""
 
-    def __init__(self, session: Any, layout: ModelLayout, graph: _Graph, capacity: int) -> None:
+    def __init__(
+        self, session: Any, layout: ModelLayout, graph: _Graph, capacity: int, start: Start | None = None
+    ) -> None:
         self._session, self._layout, self._graph = session, layout, graph
-        self._capacity, self._length = capacity, 0
+        self._capacity, self._length = capacity, start.length if start is not None else 0
         self._options = load_runtime().RunOptions()
         self._binding = session.io_binding()
         self._mask = np.ones((1, capacity), dtype=np.int64)
         self._positions = np.arange(capacity, dtype=np.int64).reshape(1, capacity)
         self._token = np.zeros((1, 1), dtype=np.int64)
         self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
-        self._kv = self._bind_cache()
+        self._kv = self._bind_cache(start.buffers if start is not None else [])
         self._step_bound = False
 
     @property
     def length(self) -> int:
         """Tokens in the cache."""
         return self._length
+
+    @property
+    def buffers(self) -> list[NDArray[Any]]:
+        """The cache itself, keys then values of each layer; never written again once no `append` is called any more."""
+        return self._kv
 
     def terminate(self) -> None:
         """End the run that is going on, and refuse further ones, from any thread. `append` raises then."""
@@ -154,14 +165,19 @@ class EdgeSequence:
         binding.bind_input(layout.input_ids, "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_output(layout.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data)
 
-    def _bind_cache(self) -> list[NDArray[Any]]:
-        """Bind one zeroed buffer per cache tensor as past and as present; the list keeps them alive."""
+    def _bind_cache(self, known: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Bind one buffer per cache tensor as past and as present, zero but for what is *known*.
+
+        The list keeps them alive. *known* is emptied on the way, so that there are never two whole caches.
+        """
         layout, buffers = self._layout, []
         shape, dtype = layout.kv_shape(self._capacity), self._graph.kv_dtype
         pasts = layout.past_keys + layout.past_values
         presents = layout.present_keys + layout.present_values
         for past, present in zip(pasts, presents, strict=True):
             buffer = np.zeros(shape, dtype=dtype)
+            if known:
+                buffer[:, :, : self._length] = known.pop(0)[:, :, : self._length]
             self._binding.bind_input(past, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
             self._binding.bind_output(present, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
             buffers.append(buffer)

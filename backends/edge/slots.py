@@ -8,14 +8,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 __all__ = ["Slots", "Ticket", "WaitResult"]
 
 WaitResult = Literal["admitted", "expired", "cancelled"]
+Spare = Callable[[int], object]
 
 _LONGEST_SLEEP = 3600.0
 """Seconds; a deadline may be infinite, a wait on a condition may not."""
+
+
+def _nothing(_spare: int) -> None:
+    pass
 
 
 class Ticket:
@@ -27,17 +33,20 @@ class Ticket:
         self._admitted = False
         self._cancelled = False
 
-    def wait(self, size: int, expires: float) -> WaitResult:
-        """Block until there is a slot and *size* bytes, or until `time.monotonic()` reaches *expires*."""
-        return self._slots._wait(self, size, expires)
+    def wait(self, size: int, expires: float, then: Spare = _nothing) -> WaitResult:
+        """Block until there is a slot and *size* bytes, or until `time.monotonic()` reaches *expires*.
+
+        Once admitted *then* is told how many bytes nobody runs in, before they can change.
+        """
+        return self._slots._wait(self, size, expires, then)
 
     def cancel(self) -> None:
         """Make a `wait` that is going on, or the next one, return `cancelled`; from any thread."""
         self._slots._cancel(self)
 
-    def leave(self) -> None:
-        """Give back the place, the slot and the memory. Twice is once."""
-        self._slots._leave(self)
+    def leave(self, then: Spare = _nothing) -> None:
+        """Give back the place, the slot and the memory; tell *then* as `wait` does. Twice is once."""
+        self._slots._leave(self, then)
 
 
 class Slots:
@@ -69,7 +78,7 @@ class Slots:
             self._waiting.append(ticket)
             return ticket
 
-    def _wait(self, ticket: Ticket, size: int, expires: float) -> WaitResult:
+    def _wait(self, ticket: Ticket, size: int, expires: float, then: Spare) -> WaitResult:
         with self._changed:
             while not self._may_run(ticket, size):
                 if ticket._cancelled:
@@ -82,6 +91,7 @@ class Slots:
             self._running.add(ticket)
             ticket._bytes, ticket._admitted = size, True
             self._used += size
+            then(self._memory - self._used)
             self._changed.notify_all()
             return "admitted"
 
@@ -95,7 +105,7 @@ class Slots:
             ticket._cancelled = True
             self._changed.notify_all()
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: Ticket, then: Spare) -> None:
         with self._changed:
             if ticket._admitted:
                 self._running.discard(ticket)
@@ -103,4 +113,5 @@ class Slots:
                 ticket._bytes, ticket._admitted = 0, False
             elif ticket in self._waiting:
                 self._waiting.remove(ticket)
+            then(self._memory - self._used)
             self._changed.notify_all()

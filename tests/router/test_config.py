@@ -27,6 +27,12 @@ defaults: {max_tokens: 64, deadline: 5, privacy: [pii]}
 """
 
 
+def test_the_reuse_of_prefixes_can_be_switched_off(tmp_path):
+    for text, wanted in (("", True), (", reuse_prefixes: true", True), (", reuse_prefixes: false", False)):
+        config = parse_config(f"version: 1\nbackends: {{e: {{kind: onnx{text}}}}}\n", tmp_path / "hybrid.yaml")
+        assert config.backends[0].reuse_prefixes is wanted
+
+
 def test_a_whole_configuration_is_read(tmp_path):
     config = parse_config(GOOD, tmp_path / "hybrid.yaml")
     edge, cloud = config.backends
@@ -71,6 +77,7 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ("version: 1\n", "at least one backend"),
         ("version: 1\nbackends: {edge: {kind: onxx}}\n", "did you mean `onnx`?"),
         ("version: 1\nbackends: {edge: {kind: onnx, modle: x}}\n", "did you mean `model`?"),
+        ("version: 1\nbackends: {edge: {kind: onnx, reuse_prefixes: flase}}\n", "did you mean `false`?"),
         ("version: 1\nbackends: {edge: 7}\n", "a backend is a table"),
         ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`threads` is a number from 0"),
         ("version: 1\nbackends: {edge: {kind: onnx, load: now}}\n", "`load: now`"),

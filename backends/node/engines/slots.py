@@ -12,13 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-__all__ = ["FreeSlots", "Held", "Place", "shared_prefix"]
+from hybrid_llm.backends.prefixes import LEAST_SHARED, TAIL, shared_prefix
 
-_TAIL = 32
-"""Tokens behind the shared beginning that may be lost: the end of a turn comes back written otherwise."""
-_LEAST = 8
-"""Fewer tokens are computed as fast as they are found and copied."""
-_STRIDE = 256
+__all__ = ["FreeSlots", "Held", "Place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +68,7 @@ class FreeSlots:
 
     def _spends_little(self, slot: int, shared: int) -> bool:
         """Whether *slot* is free, and all but the end of what it holds is shared."""
-        return slot in self._held and len(self._held[slot].tokens) <= shared + _TAIL
+        return slot in self._held and len(self._held[slot].tokens) <= shared + TAIL
 
     def _idlest(self) -> int:
         """The first slot that holds nothing, else the one that nobody has used for longest."""
@@ -84,14 +80,4 @@ class FreeSlots:
             return 0
         shared = shared_prefix(held.tokens, wanted.tokens, most=len(wanted.tokens) - 1)
         goes_on = self._rewinds or shared == len(held.tokens)
-        return shared if goes_on and shared >= _LEAST else 0
-
-
-def shared_prefix(left: Sequence[int], right: Sequence[int], *, most: int) -> int:
-    """How many tokens *left* and *right*, of the same type, begin with alike; not more than *most*."""
-    end = min(len(left), len(right), most)
-    for start in range(0, end, _STRIDE):
-        stop = min(start + _STRIDE, end)
-        if left[start:stop] != right[start:stop]:
-            return next(index for index in range(start, stop) if left[index] != right[index])
-    return max(end, 0)
+        return shared if goes_on and shared >= LEAST_SHARED else 0

@@ -184,7 +184,7 @@ def test_cancelling_the_task_ends_the_run_and_raises_cancelled(edge, clear):
 
 def test_a_deadline_ends_a_run_in_mid_prefill(edge, clear):
     """With one token to make, nothing but the end of the model's own run can raise: without it the answer is whole."""
-    backend = edge()
+    backend = edge(reuse_prefixes=False)
     text = "ab " * 660
     prompt = backend.count_tokens(clear(text).request)
     list(backend.stream(clear(max_tokens=1)))

@@ -1,0 +1,248 @@
+"""What the device has read is not read again, within its memory and one tenant, and no answer is another for it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from contextlib import closing, suppress
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid_llm.backends.base import Forgetful
+from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.edge.shelf import Entry, Shelf, Start
+from hybrid_llm.router.errors import BackendUnavailable
+
+STORY = "Once there was a train that went over seven hills and nine rivers. " * 4
+
+
+def ask(backend, clear, text, **options):
+    options.setdefault("max_tokens", 12)
+    options.setdefault("deadline", 60.0)
+    chunks = list(backend.stream(clear(text, **options)))
+    return SimpleNamespace(text="".join(c.text for c in chunks), usage=chunks[-1].usage)
+
+
+def cached(backend, clear, text, **options):
+    return ask(backend, clear, text, **options).usage.cached_prompt_tokens
+
+
+@pytest.mark.parametrize("name", ["random", "trained"])
+def test_texts_that_begin_alike_get_the_answers_they_get_without_reuse(name, edge, tiny, clear):
+    """Random branches of one story, some given up in mid-answer, beside a backend that keeps nothing."""
+    folder = {"random": tiny.fp32, "trained": embedded_model()}[name]
+    backend, plain = edge(folder), edge(folder, reuse_prefixes=False)
+    rng, reused = random.Random(5), 0
+    words = STORY.split()
+    for _ in range(20):
+        text = " ".join(words[: rng.randrange(len(words))] + rng.choices(words, k=rng.randrange(6)))
+        if rng.random() < 0.3:
+            with closing(backend.stream(clear(text, max_tokens=20, deadline=60.0))) as chunks:
+                for _ in range(rng.randrange(4)):
+                    next(chunks)
+        answer = ask(backend, clear, text)
+        reused += answer.usage.cached_prompt_tokens
+        assert answer.text == ask(plain, clear, text).text
+        assert answer.usage.cached_prompt_tokens < answer.usage.prompt_tokens
+    assert reused > 200, "nothing was reused: equality proves nothing"
+
+
+@pytest.fixture(scope="module")
+def fp32(tiny):
+    return EdgeModel(tiny.fp32, threads=1)
+
+
+@given(kept=st.integers(1, 40), shared=st.integers(0, 40), new=st.integers(1, 20), more=st.integers(0, 30))
+@settings(max_examples=30, deadline=None)
+def test_a_sequence_that_begins_with_what_another_has_read_has_the_same_logits(fp32, kept, shared, new, more):
+    shared = min(shared, kept)
+    rng = random.Random(kept * 1000 + shared)
+    first = [rng.randrange(5, 1000) for _ in range(kept)]
+    second = [*first[:shared], *(rng.randrange(5, 1000) for _ in range(new))]
+    donor = fp32.sequence(kept + 3)
+    donor.append(first)
+    heir = fp32.sequence(len(second) + more, Start(length=shared, buffers=list(donor.buffers)))
+    alone = fp32.sequence(len(second) + more)
+    expected = alone.append(second).copy()
+    np.testing.assert_allclose(heir.append(second[shared:]), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(donor.append([7]), fp32.sequence(kept + 1).append([*first, 7]), rtol=1e-3, atol=1e-3)
+
+
+def test_the_next_turn_reads_only_what_is_new(edge, clear):
+    backend = edge()
+    first = ask(backend, clear, STORY)
+    again = ask(backend, clear, STORY)
+    assert (first.usage.cached_prompt_tokens, again.usage.cached_prompt_tokens) == (0, first.usage.prompt_tokens - 1)
+    assert again.text == first.text
+    longer = STORY + "And then it came to the sea, where it stood and looked."
+    grown = ask(backend, clear, longer)
+    assert first.usage.prompt_tokens - 12 < grown.usage.cached_prompt_tokens < grown.usage.prompt_tokens - 10
+
+
+def test_another_tenant_begins_anew(edge, clear):
+    backend = edge()
+    tokens = [cached(backend, clear, STORY, tenant=tenant) for tenant in ("a", "b", None, "", "a")]
+    assert tokens[:4] == [0, 0, 0, 0]
+    assert tokens[4] > 100
+
+
+def test_a_session_that_is_forgotten_leaves_nothing(edge, clear):
+    backend = edge()
+    assert isinstance(backend, Forgetful)
+    for session, tenant in (("s", "t"), ("s", None), ("other", "t")):
+        ask(backend, clear, STORY, session_id=session, tenant=tenant)
+    backend.forget("s", "t")
+    assert backend._shelf.size > 0
+    backend.forget("other", "t")
+    assert cached(backend, clear, STORY, tenant="t") == 0
+    assert cached(backend, clear, STORY) > 100
+
+
+def test_with_reuse_off_nothing_is_kept(edge, clear):
+    backend = edge(reuse_prefixes=False)
+    assert [cached(backend, clear, STORY) for _ in range(2)] == [0, 0]
+    backend.forget("s", None)
+
+
+def test_a_run_that_was_ended_in_the_middle_leaves_only_whole_pieces(fp32):
+    ids = [5 + (7 * i) % 1000 for i in range(1500)]
+    sequence = fp32.sequence(len(ids))
+    timer = threading.Timer(0.05, sequence.terminate)
+    timer.start()
+    with suppress(Exception):  # onnxruntime has one unrelated exception class per status
+        sequence.append(ids)
+    timer.join()
+    assert sequence.length in {0, 512, 1024, 1500}
+    kept = min(sequence.length, 1400)
+    heir, alone = fp32.sequence(1500, Start(length=kept, buffers=list(sequence.buffers))), fp32.sequence(1500)
+    np.testing.assert_allclose(heir.append(ids[kept:]), alone.append(ids), rtol=1e-3, atol=1e-3)
+
+
+def test_an_answer_that_was_given_up_is_of_use_to_the_next(edge, clear):
+    backend = edge()
+    with closing(backend.stream(clear(STORY, max_tokens=40, deadline=60.0))) as chunks:
+        next(chunks)
+    assert cached(backend, clear, STORY) > 100
+
+
+def test_a_model_that_failed_leaves_nothing(edge, clear):
+    """No number comes out of it, which is what a broken weight looks like."""
+    backend = edge(load="eager")
+    model = backend._loaded.model
+    whole, broken = model.sequence, iter([True])
+
+    def sequence(capacity, start=None):
+        made = whole(capacity, start)
+        if next(broken, False):
+            append = made.append
+            made.append = lambda ids: append(ids) * np.nan
+        return made
+
+    model.sequence = sequence
+    with pytest.raises(BackendUnavailable, match="failed"):
+        ask(backend, clear, STORY)
+    assert backend._shelf.size == 0
+    assert cached(backend, clear, STORY) == 0
+
+
+def test_what_runs_comes_before_what_is_kept(edge, clear):
+    """Two long requests need nearly all memory: what others left is given up, and they neither wait nor fail."""
+    probe = edge(load="eager")
+    per_token = probe._loaded.model.kv_bytes_per_token
+    limit = max(1, (2 * 1100 * per_token) >> 20)
+    backend = edge(memory_limit_mb=limit, max_concurrency=2)
+    for number in range(6):
+        ask(backend, clear, f"{number} {STORY}")
+    assert 0 < backend._shelf.size <= limit << 20
+    texts = [f"{number} {'ab ' * 300}" for number in range(2)]
+    threads = [threading.Thread(target=ask, args=(backend, clear, text), kwargs={"max_tokens": 300}) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert backend._shelf.size + backend._slots._used <= limit << 20
+    assert cached(backend, clear, texts[0], max_tokens=4) > 300
+
+
+def test_a_long_chat_is_moved_where_there_is_no_room_for_two(edge, clear):
+    backend = edge(memory_limit_mb=1)
+    window = backend.capabilities.context_window
+    text = "ab " * (window // 4)
+    tokens = ask(backend, clear, text, max_tokens=8).usage.prompt_tokens
+    assert tokens > window // 3
+    most = window - tokens - 8
+    assert cached(backend, clear, text[: len(text) // 2] + " and so on", max_tokens=most) > tokens // 3
+
+
+def test_many_threads_share_beginnings_and_get_their_own_answers(edge, tiny, clear):
+    backend, plain = edge(tiny.fp32, max_concurrency=4, max_queue=40), edge(tiny.fp32, reuse_prefixes=False)
+    texts = [STORY[: 40 * (1 + number % 6)] + "xyz"[number % 3] for number in range(18)]
+    expected = {text: ask(plain, clear, text).text for text in set(texts)}
+    got = {}
+    threads = [
+        threading.Thread(target=lambda i=i, t=t: got.update({i: ask(backend, clear, t).text}))
+        for i, t in enumerate(texts)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [got[i] for i in range(len(texts))] == [expected[text] for text in texts]
+
+
+def test_a_closed_backend_keeps_nothing(edge, clear):
+    backend = edge()
+    with closing(backend.stream(clear(STORY, max_tokens=400, deadline=60.0))) as chunks:
+        next(chunks)
+        backend.close()
+        with pytest.raises(BackendUnavailable):
+            list(chunks)
+    assert backend._shelf.size == 0
+
+
+# --- the shelf ----------------------------------------------------------------------------------------------------
+
+
+def entry(tokens, size=10, tenant=None, session=None):
+    return Entry(tenant=tenant, session_id=session, tokens=list(tokens), buffers=(np.zeros(1),), size=size)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["put", "claim"]), st.integers(0, 60), st.integers(0, 60), st.integers(0, 50)),
+        max_size=25,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_the_room_is_kept_and_only_what_is_shared_is_given(steps):
+    shelf = Shelf()
+    for kind, shared, own, room in steps:
+        tokens = [*range(shared), *(1000 + own + index for index in range(own))]
+        if kind == "put":
+            shelf.put(entry(tokens), room)
+        else:
+            start = shelf.claim(None, tokens, room)
+            assert start is None or 8 <= start.length < len(tokens)
+        assert shelf.size <= room
+
+
+def test_the_oldest_is_given_up_first_and_what_is_used_is_not_old():
+    shelf = Shelf()
+    texts = [[100 * number + index for index in range(80)] for number in range(3)]
+    for text in texts:
+        shelf.put(entry(text), 30)
+    assert shelf.claim(None, [*texts[0][:20], 5], 30).length == 20
+    shelf.put(entry(range(900, 950)), 20)
+    assert [shelf.claim(None, [*text, 5], 100) is not None for text in texts] == [True, False, False]
+
+
+def test_what_another_tenant_left_is_not_seen():
+    shelf = Shelf()
+    shelf.put(entry(range(50), tenant="a"), 100)
+    assert [shelf.claim(tenant, list(range(50)), 100) for tenant in (None, "", "b")] == [None] * 3
+    assert shelf.claim("a", list(range(50)), 100).length == 49
