@@ -14,7 +14,7 @@ TEST_GROUPS := "tests/backends/edge tests/backends/prepare tests/backends/test_t
 help:        ## what there is
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: $(VENV)/.node  ## the main job, end to end: certificates, a node, a device, a policy, a dozen requests
+demo: $(VENV)/.node  ## the main job, end to end: certificates, two nodes, a device, a policy, twenty-one requests
 	$(BIN)/hybrid-llm demo $(DEMO)
 
 test: $(VENV)/.dev   ## all tests

@@ -21,7 +21,7 @@ from hybrid_llm.router.errors import HybridLLMError
 __all__ = ["COMMANDS", "Command", "main"]
 
 COMMANDS: Final = {
-    "demo": ("hybrid_llm.cli.demo.command", "see the whole way of a request, with a node and an edge model of its own"),
+    "demo": ("hybrid_llm.cli.demo.command", "see the whole way of a request, with two nodes and an edge model"),
     "generate": ("hybrid_llm.cli.generate", "answer a prompt"),
     "chat": ("hybrid_llm.cli.chat", "talk, turn by turn"),
     "explain": ("hybrid_llm.cli.explain", "tell who would answer a prompt, and why"),

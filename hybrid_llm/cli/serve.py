@@ -20,7 +20,10 @@ from hybrid_llm.cli.progress import Progress
 from hybrid_llm.router.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig
     from hybrid_llm.backends.node.server import NodeConfig
+
+    MakeEngine = Callable[[EngineConfig, Callable[[str], None]], AsyncEngine]
 
 __all__ = ["add_arguments", "run"]
 
@@ -85,8 +88,8 @@ def _positive(text: str) -> int:
     return number
 
 
-def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT."""
+def run(args: argparse.Namespace, *, engine: MakeEngine | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; *engine* makes another one than `EngineProcess`."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {_EXTRA}")
@@ -96,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     with _ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(_config(args), args.grace, announce))
+        asyncio.run(_serve(_config(args), args.grace, announce, engine or _engine_process))
     note("stopped")
     return Exit.OK
 
@@ -126,13 +129,18 @@ def _config(args: argparse.Namespace) -> NodeConfig:
     )
 
 
-async def _serve(config: NodeConfig, grace: float, announce: Callable[[int], None]) -> None:
+def _engine_process(config: EngineConfig, on_progress: Callable[[str], None]) -> AsyncEngine:
     from hybrid_llm.backends.node.process import EngineProcess
+
+    return EngineProcess(config, on_progress=on_progress)
+
+
+async def _serve(config: NodeConfig, grace: float, announce: Callable[[int], None], make_engine: MakeEngine) -> None:
     from hybrid_llm.backends.node.server import NodeServer
 
     with Progress(f"loading {config.engine.model.name}") as progress:
         progress.phase("starting the engine")
-        engine = EngineProcess(config.engine, on_progress=progress.phase)
+        engine = make_engine(config.engine, progress.phase)
 
         def ready(port: int) -> None:
             progress.clear()

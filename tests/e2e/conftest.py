@@ -11,7 +11,7 @@ import pytest
 from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
-from hybrid_llm.cli.demo.world import NodeProcess
+from hybrid_llm.cli.demo.process import NodeProcess
 from hybrid_llm.policies import Policy, parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.sensors import FixedSensors
@@ -68,7 +68,8 @@ def certificates(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def node(certificates, tmp_path_factory) -> Iterator[Node]:
-    process = NodeProcess(NODE_MODEL, certificates, tmp_path_factory.mktemp("node"))
+    folder = tmp_path_factory.mktemp("node")
+    process = NodeProcess(NODE_MODEL, certificates, folder, witness=folder / "witness.jsonl")
     port = process.start()
     yield Node(process, port, certificates)
     process.stop()

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     describe(
         parser,
-        "Make certificates, start a node, load the edge model, and send requests that each take another way.",
+        "Make certificates, start two nodes, load the edge model, and send requests that each take another way.",
         examples=["hybrid-llm demo", "hybrid-llm demo --node-model examples/models/hybrid-demo-node"],
         codes=[Exit.CONFIG],
     )
@@ -34,16 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play; returns 0 if every expectation came true, 1 if not. ConfigError if a part is missing."""
     from hybrid_llm.cli.demo.report import Report
+    from hybrid_llm.cli.demo.scenes import SCENES
     from hybrid_llm.cli.demo.world import World
 
     logging.getLogger("hybrid_llm").addHandler(logging.NullHandler())  # the scenes tell what matters themselves
     model = _node_model(args.node_model)
     began = time.monotonic()
     report = Report()
-    report.say(f"making a private CA, starting a node over {model.name}, loading the edge model")
+    report.say(f"making a private CA, starting two nodes over {model.name}, loading the edge model")
     with World(model) as world:
         report.say(f"ready after {time.monotonic() - began:.1f} s; the policy:\n\n{world.policy_text()}")
-        report.play(world)
+        report.play(world, SCENES)
     report.table()
     report.say(f"{report.total} requests, {time.monotonic() - began:.1f} s in all")
     if report.wrong:

@@ -1,12 +1,14 @@
-"""A TCP proxy that holds every packet for a while and counts the bytes: a far-away node, and a witness."""
+"""A TCP proxy that holds every packet for a while and counts the bytes: a far-away node, a witness, and a bad line."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Self
+from typing import Final, Self
 
 __all__ = ["RecordingProxy"]
+
+_LOOK_S: Final = 0.02
 
 
 class RecordingProxy:
@@ -20,6 +22,9 @@ class RecordingProxy:
         self.target_port = 0
         self.bytes_to_node = 0
         """Bytes that the app has sent so far."""
+        self.silent = False
+        """While this is set, nothing that the node says reaches the app."""
+        self._is_cut = False
         self._delay_s = delay_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="demo-proxy", daemon=True)
@@ -40,7 +45,23 @@ class RecordingProxy:
         ).result()
         return self
 
+    def cut(self) -> None:
+        """Break every connection, and refuse new ones; what is under way is lost."""
+        self._is_cut = True
+        self._loop.call_soon_threadsafe(self._abort)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
+
+    def _abort(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
         try:
             node_reader, node_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:
@@ -54,6 +75,8 @@ class RecordingProxy:
         try:
             while data := await source.read(65536):
                 self.bytes_to_node += len(data) if counted else 0
+                while self.silent and not counted:
+                    await asyncio.sleep(_LOOK_S)
                 self._loop.call_later(self._delay_s, self._forward, sink, data)
         except OSError:
             pass  # the other side was cut; what was under way is lost, as on a real line
@@ -73,8 +96,7 @@ class RecordingProxy:
     async def _shut(self) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in self._open:
-            writer.transport.abort()
+        self._abort()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

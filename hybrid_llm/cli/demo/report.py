@@ -7,15 +7,17 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from hybrid_llm.cli.demo.scenes import SCENES, Outcome, Scene, failed
+from hybrid_llm.cli.demo.scene import Outcome, Scene, failed
 from hybrid_llm.cli.demo.world import World
 from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.types import Generation
 
 __all__ = ["Report"]
 
-_HEADS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "tokens/s", "bytes to cloud", "")
+_HEADS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "tok/s", "bytes out", "")
 _SETTLE_S: Final = 0.3
+_REASON: Final = 36
+"""Characters of a reason in the table; decisions tell all of it."""
 
 
 class Report:
@@ -39,9 +41,9 @@ class Report:
         """Tell a person something."""
         print(text, flush=True)
 
-    def play(self, world: World) -> None:
-        """Play every scene in *world*, after the last one's packets have come to rest."""
-        for scene in SCENES:
+    def play(self, world: World, scenes: Sequence[Scene]) -> None:
+        """Play *scenes* in *world*, each after the last one's packets have come to rest."""
+        for scene in scenes:
             time.sleep(_SETTLE_S)
             self.say(f"\n--- {scene.title}: {scene.said}")
             try:
@@ -53,7 +55,7 @@ class Report:
 
     def _show(self, outcome: Outcome) -> None:
         if outcome.reply is not None:
-            self.say(f"    {outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")
+            self.say(f"    {outcome.by or outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")
         for check in outcome.checks:
             self.say(f"    [{'ok' if check.true else 'WRONG'}] {check.text}")
 
@@ -73,9 +75,9 @@ def _row(scene: Scene, outcome: Outcome) -> Sequence[str]:
     decision, reply = outcome.decision, outcome.reply
     return (
         scene.title,
-        " > ".join(decision.order) if decision else "-",
-        _reason(outcome),
-        reply.backend if reply else outcome.ending,
+        (" > ".join(decision.order) if decision else "") or "-",
+        textwrap.shorten(_reason(outcome), _REASON, placeholder="..."),
+        outcome.by or (reply.backend if reply else "-"),
         f"{reply.timings.ttft_ms:.0f}" if reply else "-",
         _speed(reply) if reply else "-",
         str(outcome.bytes_to_cloud),
@@ -88,7 +90,7 @@ def _reason(outcome: Outcome) -> str:
     if decision is None:
         return "-"
     out = [f"not {name}: {why.split(' (')[0]}" for name, why in decision.excluded.items()]
-    return "; ".join([*out, f"{decision.rule} {decision.because}"] if not out or len(decision.order) > 1 else out)
+    return "; ".join(out) if out else f"{decision.rule} {decision.because}"
 
 
 def _speed(reply: Generation) -> str:

@@ -1,12 +1,9 @@
-"""What the demonstration needs around it: a private CA, a node in a process of its own, a proxy, a policy, a client."""
+"""What the demonstration needs around it: a private CA, two nodes, the lines to them, a policy, a client."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import resources
@@ -14,22 +11,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
+from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.cloud.pool import CloudPool
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
+from hybrid_llm.cli.demo.process import NodeProcess
 from hybrid_llm.cli.demo.proxy import RecordingProxy
 from hybrid_llm.policies import PolicyFile
+from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.prices import Price
 from hybrid_llm.router.sensors import SystemSensors
 from hybrid_llm.router.signals import DeviceSignals, NetworkSignals
+from hybrid_llm.router.spend import MemoryLedger
 from hybrid_llm.router.types import Location
 
-__all__ = ["DISTANCE_S", "GivenSensors", "NodeProcess", "World"]
+__all__ = ["DISTANCE_S", "PRICE", "GivenSensors", "World"]
 
 DISTANCE_S: Final = 0.1
-"""How far away the node seems, seconds in each direction."""
-_START_S: Final = 90.0
+"""How far away the nodes seem, seconds in each direction."""
+PRICE: Final = Price(input_per_1k=0.15, output_per_1k=0.6, currency="USD")
+_NODES: Final = 2
 
 
 class GivenSensors:
@@ -49,54 +52,15 @@ class GivenSensors:
         self._real.close()
 
 
-class NodeProcess:
-    """`hybrid-llm serve` in a process of its own."""
-
-    def __init__(self, model: Path, tls: Path, folder: Path) -> None:
-        self._command = [sys.executable, "-m", "hybrid_llm.cli.main", "serve", "--model", str(model)]
-        self._command += ["--listen", "127.0.0.1:0", "--tls", str(tls), "--name", "node"]
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> int:
-        """Start it, wait until it is ready, and return its port; ConfigError with its own words if it ends."""
-        ready, log = self._folder / "ready", self._folder / "node.log"
-        ready.unlink(missing_ok=True)
-        with log.open("wb") as output:
-            command = [*self._command, "--ready-file", str(ready)]
-            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
-        until = time.monotonic() + _START_S
-        while not ready.exists():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.stop()
-                raise ConfigError(f"the node did not start: {log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.05)
-        return int(ready.read_text().strip().rpartition(":")[2])
-
-    @property
-    def pid(self) -> int:
-        """The process of the front; 0 while nothing runs."""
-        return self._process.pid if self._process is not None else 0
-
-    def stop(self) -> None:
-        """Ask it to end, and wait for that."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-
 class World:
     """Everything, made on entry and gone on exit, whatever happens in between."""
 
     def __init__(self, node_model: Path) -> None:
         self._node_model = node_model
         self._stack = ExitStack()
+        self.ledger = MemoryLedger(PRICE.currency)
+        self.events: list[RequestEvent] = []
+        """What the client told its hook of every request, the latest last."""
 
     def __enter__(self) -> Self:
         with self._stack:
@@ -111,32 +75,64 @@ class World:
         make_authority(certificates)
         issue(certificates, "node", kind="node", hosts=["127.0.0.1", "localhost"])
         issue(certificates, "app", kind="client")
-        self.proxy = self._stack.enter_context(RecordingProxy(delay_s=DISTANCE_S))
-        self.node = NodeProcess(self._node_model, certificates, self.folder)
-        self._stack.callback(self.node.stop)
-        self.start_node()
+        self.lines = [self._stack.enter_context(RecordingProxy(delay_s=DISTANCE_S)) for _ in range(_NODES)]
+        self.nodes = [self._node(certificates, number) for number in range(_NODES)]
+        for node in self.nodes:
+            node.launch()
         self.policy_path = self.folder / "policy.yaml"
         self.policy_path.write_text(self.policy_text(), encoding="utf-8")
         self.llm = self._stack.enter_context(self._client(certificates))
+        for number in range(_NODES):
+            self._connect(number)
+
+    def _node(self, certificates: Path, number: int) -> NodeProcess:
+        folder = self.folder / f"node-{number}"
+        folder.mkdir()
+        node = NodeProcess(self._node_model, certificates, folder, witness=folder / "witness.jsonl")
+        self._stack.callback(node.stop)
+        return node
 
     def _client(self, certificates: Path) -> HybridLLM:
         edge = EdgeBackend(EdgeConfig(load="eager"))
-        target = f"127.0.0.1:{self.proxy.port}"
-        cloud = CloudBackend(CloudConfig(target=target, tls=TLSFiles.from_dir(certificates, "app")))
-        locations = {"edge": Location.EDGE, "cloud": Location.CLOUD}
-        self.policies = PolicyFile(self.policy_path, locations, interval=0.1)
+        files = TLSFiles.from_dir(certificates, "app")
+        cloud = CloudPool([CloudConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
+        self.policies = PolicyFile(self.policy_path, {"edge": Location.EDGE, "cloud": Location.CLOUD}, interval=0.1)
         self.policies.start()
         self.sensors = GivenSensors()
-        return HybridLLM([edge, cloud], self.policies, sensors=self.sensors)
+        return HybridLLM(
+            [edge, cloud],
+            self.policies,
+            sensors=self.sensors,
+            hooks=[self._note],
+            prices={"cloud": PRICE},
+            ledger=self.ledger,
+            cache=MemoryCache(),
+        )
+
+    def _note(self, event: RequestEvent) -> None:
+        self.events.append(event)
 
     @staticmethod
     def policy_text() -> str:
         """The commented policy that the demonstration begins with."""
         return resources.files("hybrid_llm.cli.demo").joinpath("policy.yaml").read_text(encoding="utf-8")
 
-    def start_node(self) -> None:
-        """Start the node, and lead the proxy to it."""
-        self.proxy.target_port = self.node.start()
+    @property
+    def bytes_to_cloud(self) -> int:
+        """Bytes that the app has sent to the nodes so far, as the network sees them."""
+        return sum(line.bytes_to_node for line in self.lines)
+
+    def told_to_nodes(self) -> list[str]:
+        """Every request that an engine of a node was given, in its own words."""
+        return [line for node in self.nodes for line in node.witnessed()]
+
+    def start_node(self, number: int) -> None:
+        """Start a node that was stopped, and lead its line to it."""
+        self.nodes[number].launch()
+        self._connect(number)
+
+    def _connect(self, number: int) -> None:
+        self.lines[number].target_port = self.nodes[number].wait()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stack.close()

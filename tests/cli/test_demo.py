@@ -1,0 +1,122 @@
+"""The demonstration judges honestly: an expectation that fails is told, counted and ends with 1."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hybrid_llm.cli.demo.proxy import RecordingProxy
+from hybrid_llm.cli.demo.report import Report
+from hybrid_llm.cli.demo.scene import Check, Outcome, Scene, failed, wait_until
+from hybrid_llm.cli.demo.scenes import SCENES
+from hybrid_llm.cli.demo.world import World
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.errors import DeadlineExceeded
+from hybrid_llm.router.types import Decision
+
+
+def scene(title: str, *, true: bool) -> Scene:
+    why = "the budget of 2 USD a day does not allow it: 1.99 USD are spent today"
+    decision = Decision(order=("edge",), excluded={"cloud": why}, policy="p", digest="d")
+    return Scene(title, "", lambda _: Outcome(checks=(Check("it holds", true),), decision=decision))
+
+
+def raising(_: World) -> Outcome:
+    raise DeadlineExceeded("late", backend="cloud", elapsed=1.0)
+
+
+def test_an_expectation_that_fails_and_an_error_nobody_expected_are_counted_and_shown(capsys):
+    report = Report()
+    scenes = [scene("good", true=True), scene("bad", true=False), Scene("late", "", raising)]
+    report.play(World(Path()), scenes)
+    report.table()
+    printed = capsys.readouterr().out
+    assert (report.total, report.wrong) == (3, 2)
+    assert "[WRONG] it holds" in printed
+    assert "[WRONG] no DeadlineExceeded: late" in printed
+    table = printed[printed.index("request ") :].splitlines()
+    assert [line.split()[-1] for line in table if line[:4] in {"good", "bad ", "late"}] == ["ok", "WRONG", "WRONG"]
+    assert max(map(len, table)) <= 120
+
+
+def test_a_scene_that_ends_in_an_error_says_which():
+    assert failed(DeadlineExceeded("late", backend="cloud", elapsed=1.0)).by == "DeadlineExceeded"
+
+
+def test_scenes_have_titles_that_fit_the_table_and_their_own_names():
+    titles = [scene.title for scene in SCENES]
+    assert len(set(titles)) == len(titles)
+    assert max(map(len, titles)) <= 17
+
+
+def test_the_policy_of_the_demonstration_is_right_and_warns_of_nothing_but_the_tag_for_everything():
+    assert parse_policy(World.policy_text()).warnings == ()
+
+
+def test_a_folder_without_a_model_is_told_and_nothing_is_started(cli, tmp_path):
+    done = cli("demo", "--node-model", tmp_path)
+    assert done.code == 3
+    assert "--node-model" in done.err
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that says what it is told."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=_echo, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield server.getsockname()[1]
+    server.close()
+
+
+def _echo(connection: socket.socket) -> None:
+    with connection:
+        while data := connection.recv(64):
+            connection.sendall(data)
+
+
+def said(line: socket.socket, text: bytes, seconds: float = 5.0) -> bytes:
+    line.settimeout(seconds)
+    line.sendall(text)
+    return line.recv(64)
+
+
+def echoes(line: socket.socket) -> bool:
+    try:
+        return said(line, b"x") == b"x"
+    except ConnectionError:
+        return False
+
+
+def test_a_line_counts_falls_silent_breaks_and_comes_back(echo):
+    with RecordingProxy(delay_s=0.0) as proxy:
+        proxy.target_port = echo
+        with socket.create_connection(("127.0.0.1", proxy.port)) as line:
+            assert said(line, b"one") == b"one"
+            assert proxy.bytes_to_node == 3
+            proxy.silent = True
+            with pytest.raises(TimeoutError):
+                said(line, b"two", 0.2)
+            proxy.silent = False
+            line.settimeout(5.0)
+            assert line.recv(64) == b"two"
+            proxy.cut()
+            wait_until(lambda: not echoes(line))
+            assert not echoes(line)
+        with socket.create_connection(("127.0.0.1", proxy.port)) as refused:
+            assert not echoes(refused)
+        proxy.mend()
+        with socket.create_connection(("127.0.0.1", proxy.port)) as line:
+            assert said(line, b"five") == b"five"
