@@ -1,4 +1,4 @@
-"""A short measurement of one backend, so that its first predictions are not guesses. It sends one fixed text alone.
+"""A short measurement of one backend, so that its first predictions are not guesses. It sends one text's words alone.
 
 Three lengths of prompt, each answered three times with a few tokens, after one answer that warms up and is not counted.
 Of the three the median counts: a device does other things too.
@@ -7,6 +7,7 @@ Of the three the median counts: a device does other things too.
 from __future__ import annotations
 
 import logging
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ __all__ = ["TEXT", "calibrate", "calibrate_missing", "sealer"]
 _log = logging.getLogger("hybrid_llm")
 
 TEXT: Final = "The river runs from the hills to the sea, and boats carry wood and grain along it. "
-"""All that a calibration ever sends, repeated."""
+"""All that a calibration ever sends: its words, in an order that changes, repeated."""
 
 _REPEATS: Final = (1, 4, 12)
 _TOKENS: Final = 12
@@ -74,7 +75,7 @@ def _fitting(backend: Backend) -> list[int]:
 
 
 def _request(backend: Backend, repeats: int) -> Request:
-    message = Message(role="user", content=TEXT * repeats)
+    message = Message(role="user", content=_text(repeats))
     plain = Request(messages=(message,), task="calibrate", max_tokens=_TOKENS, deadline=_DEADLINE_S)
     return Request(
         messages=plain.messages,
@@ -84,6 +85,12 @@ def _request(backend: Backend, repeats: int) -> Request:
         created=time.monotonic(),
         prompt_tokens=backend.count_tokens(plain),
     )
+
+
+def _text(repeats: int) -> str:
+    """The words in an order of its own, so that no backend has read its beginning before."""
+    words = TEXT.split()
+    return " ".join(random.sample(words, len(words)) * repeats)
 
 
 def _measure(backend: Backend, repeats: int, clear: Clear) -> tuple[int, Measured]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from hybrid_llm.router.types import Chunk
+from hybrid_llm.router.types import Chunk, Usage
 
 __all__ = ["Measured", "metered"]
 
@@ -24,6 +24,8 @@ class Measured:
     """None where no token came: the first one would have taken *elapsed_ms* or more."""
     tpot_ms: float | None = None
     """None too where the reader was so slow that the times are its own."""
+    computed: float = 1.0
+    """The share of the prompt that the backend had not read before; 1 where it does not tell."""
 
 
 async def metered(
@@ -34,6 +36,7 @@ async def metered(
     """Pass *chunks* on, and tell *over* what was measured, however the stream ends."""
     tokens = 0
     first = held = 0.0
+    usage: Usage | None = None
     began = last = clock()
     try:
         async with aclosing(chunks):
@@ -41,10 +44,17 @@ async def metered(
                 last = clock()
                 first = first or last
                 tokens += chunk.tokens
+                usage = chunk.usage or usage
                 yield chunk
                 held += clock() - last
     finally:
-        over(_measured(began, first, last, clock(), tokens, held))
+        over(replace(_measured(began, first, last, clock(), tokens, held), computed=_computed(usage)))
+
+
+def _computed(usage: Usage | None) -> float:
+    if usage is None or not 0 < usage.cached_prompt_tokens <= usage.prompt_tokens:
+        return 1.0
+    return 1.0 - usage.cached_prompt_tokens / usage.prompt_tokens
 
 
 def _measured(began: float, first: float, last: float, now: float, tokens: int, held: float) -> Measured:

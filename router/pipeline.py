@@ -327,7 +327,13 @@ class Pipeline:
             predictor.missed(order.prompt_tokens, state, after_ms=measured.elapsed_ms)
         else:
             self._recent[order.backend].add(measured.ttft_ms)
-            predictor.observe(order.prompt_tokens, state, ttft_ms=measured.ttft_ms, tpot_ms=measured.tpot_ms)
+            predictor.observe(
+                order.prompt_tokens,
+                state,
+                ttft_ms=measured.ttft_ms,
+                tpot_ms=measured.tpot_ms,
+                computed=measured.computed,
+            )
 
     def _resume_predictions(self) -> None:
         """Let every backend begin from what is kept of it."""

@@ -84,14 +84,23 @@ class LatencyPredictor:
         """How many predictions have been held against what happened."""
         return self._ttft_error.count
 
-    def observe(self, prompt_tokens: int, state: BackendState, *, ttft_ms: float, tpot_ms: float | None = None) -> None:
+    def observe(
+        self,
+        prompt_tokens: int,
+        state: BackendState,
+        *,
+        ttft_ms: float,
+        tpot_ms: float | None = None,
+        computed: float = 1.0,
+    ) -> None:
         """Learn from an answer. *state* is the backend as it was predicted for; *tpot_ms* None where it is not known.
 
-        The errors are those of the predictions in *state*, made before anything of this answer was known.
+        Of the prompt the share *computed* took the time; the backend had read the rest before. The errors are those of
+        the predictions in *state*, made before anything of this answer was known.
         """
         with self._lock:
             self._ttft_error.take(state.predicted_ttft_ms - ttft_ms)
-            self._ttft.learn(_ttft_features(prompt_tokens, state), ttft_ms)
+            self._ttft.learn(_ttft_features(round(prompt_tokens * computed), state), ttft_ms)
             if tpot_ms is not None:
                 self._tpot_error.take(state.predicted_tpot_ms - tpot_ms)
                 self._tpot.learn(_tpot_features(prompt_tokens), tpot_ms)

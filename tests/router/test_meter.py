@@ -10,7 +10,7 @@ import pytest
 from hybrid_llm.router.drive import iterate, stepped
 from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded
 from hybrid_llm.router.meter import Measured, metered
-from hybrid_llm.router.types import Chunk, FinishReason, Location
+from hybrid_llm.router.types import Chunk, FinishReason, Location, Usage
 from tests.fakes import FakeBackend
 
 END = Chunk(tokens=0, finish_reason=FinishReason.STOP)
@@ -54,6 +54,15 @@ def test_first_token_and_further_tokens_are_timed():
     measured = measure(Clock(), Chunk(text="a"), Chunk(text="b"), Chunk(text="c"), END)
     assert measured.ttft_ms == pytest.approx(10.0)
     assert measured.tpot_ms == pytest.approx(15.0), "three pieces after the first, two tokens"
+
+
+def test_the_share_of_the_prompt_that_was_computed_is_told():
+    for cached, share in ((0, 1.0), (75, 0.25), (100, 0.0), (101, 1.0), (-5, 1.0)):
+        end = Chunk(
+            tokens=0, finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=100, cached_prompt_tokens=cached)
+        )
+        assert measure(Clock(), Chunk(text="a"), end).computed == share
+    assert measure(Clock(), Chunk(text="a"), END).computed == 1.0
 
 
 def test_a_stream_that_its_reader_leaves_early_is_measured_as_far_as_it_came():

@@ -56,6 +56,15 @@ def test_prompt_load_and_queue_are_learnt_within_a_tenth(base, prompt, active, t
     assert predictor.tpot_ms(100) == pytest.approx(7.0, rel=0.01)
 
 
+def test_a_chat_whose_beginning_is_known_does_not_teach_that_prompts_cost_nothing():
+    predictor = LatencyPredictor(PRIORS[Location.EDGE])
+    for turn in range(60):
+        tokens, new = 500 + 40 * (turn % 12), 20 + 60 * (turn % 3)
+        predictor.observe(tokens, IDLE, ttft_ms=5.0 + 2.0 * new, computed=new / tokens)
+    assert predictor.ttft_ms(1000, IDLE) == pytest.approx(2005.0, rel=0.1)
+    assert predictor.ttft_ms(50, IDLE) == pytest.approx(105.0, rel=0.1)
+
+
 @settings(max_examples=12, deadline=None)
 @given(base=st.floats(1.0, 1e3), prompt=st.floats(0.01, 20.0), turn=st.floats(0.0, 1e3), seed=st.integers(0, 2**32 - 1))
 def test_any_stationary_line_is_converged_to(base, prompt, turn, seed):
