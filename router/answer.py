@@ -70,6 +70,7 @@ class Answer:
         self._last_at = 0.0
         self._final: Chunk | None = None
         self._error = "cancelled"
+        self._begun = False
 
     @property
     def facts(self) -> Facts:
@@ -88,6 +89,7 @@ class Answer:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the pieces of the answer; errors are those of `Attempts.run`."""
+        self._begun = True
         try:
             async with aclosing(self._run.run()) as pieces:
                 async for chunk in pieces:
@@ -97,7 +99,18 @@ class Answer:
             self._error = type(error).__name__
             raise
         finally:
+            self._end()
+
+    def abandon(self) -> None:
+        """Nobody will ask for the pieces; one whose pieces were asked for ends with them. Twice is once."""
+        if not self._begun:
+            self._begun = True
+            self._end()
+
+    def _end(self) -> None:
+        try:
             self._over(self.generation if not self._error else None)
+        finally:
             emit(self._hooks, self._event())
 
     def _take(self, chunk: Chunk) -> None:

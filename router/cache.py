@@ -7,6 +7,7 @@ is not here: "safe" and "unsafe" are neighbours to an embedding.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import threading
 import time
@@ -16,12 +17,13 @@ from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
 from hybrid_llm.router.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.router.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.hooks import AttemptRecord
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Location, Request, Sampling, Seam, Usage
 
-__all__ = ["Cache", "CachedAnswer", "MemoryCache", "Replay", "is_repeatable"]
+__all__ = ["Cache", "CachedAnswer", "Forgiving", "MemoryCache", "Replay", "is_repeatable"]
 
+_log = logging.getLogger("hybrid_llm.cache")
 _SAMPLING: Final = tuple(f.name for f in fields(Sampling) if f.name != "stop")
 
 
@@ -126,6 +128,45 @@ class MemoryCache:
             mac.update(len(data).to_bytes(8, "big"))
             mac.update(data)
         return mac.digest()
+
+
+class Forgiving:
+    """A cache that may fail: then it has nothing, and keeps nothing. A clearance that is missing is raised still."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    @property
+    def location(self) -> Location:
+        """Where the answers lie."""
+        return self._cache.location
+
+    def get(self, cleared: Cleared) -> CachedAnswer | None:
+        """The answer, or None where the cache fails."""
+        try:
+            return self._cache.get(cleared)
+        except PrivacyViolation:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a cache does, the request is answered
+            _failed("get", error)
+            return None
+
+    def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
+        """Keep *answer*, unless the cache fails."""
+        try:
+            self._cache.put(cleared, answer)
+        except PrivacyViolation:
+            raise
+        except Exception as error:  # noqa: BLE001  # as in `get`
+            _failed("put", error)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._cache.close()
+
+
+def _failed(what: str, error: Exception) -> None:
+    _log.warning("%s of the cache failed with %s", what, type(error).__name__)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from hybrid_llm.policies import Policy, Resilience
 from hybrid_llm.router.answer import Answer, Parse
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.cache import Cache, CachedAnswer, Replay, is_repeatable
+from hybrid_llm.router.cache import Cache, CachedAnswer, Forgiving, Replay, is_repeatable
 from hybrid_llm.router.charge import Order, Spending
 from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
@@ -116,11 +116,11 @@ class Pipeline:
         self._defaults = defaults
         self._spending = Spending(prices, ledger)
         self._spending.check(policies.current.objectives)
-        self._cache = cache
+        self._cache = Forgiving(cache) if cache is not None else None
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
         self._predictions = predictions
         self._resume_predictions()
-        self._counter = next((b for b in backends if b.location is Location.EDGE), backends[0])
+        self._counter = next((b for b in backends if b.location is Location.EDGE), None)
         policy = policies.current
         self._configured_for = policy
         self._breakers = {
@@ -138,16 +138,18 @@ class Pipeline:
         request = make_request(prompt, options, self._defaults, deadline=deadline)
         request = replace(request, prompt_tokens=self._count(request))
         assessment = self._guard.assess(request, policy)
+        try:
+            return self._decided(assessment, policy, parser_of(options.get("output_schema")))
+        except BaseException:
+            self._guard.release(assessment)
+            raise
+
+    def _decided(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
         facts = Facts.of(assessment.request)
         signals = without(assessment.barred, self.snapshot(facts))
         decision = policy.decide(facts, signals)
         return Routed(
-            assessment=assessment,
-            facts=facts,
-            signals=signals,
-            decision=decision,
-            policy=policy,
-            parse=parser_of(options.get("output_schema")),
+            assessment=assessment, facts=facts, signals=signals, decision=decision, policy=policy, parse=parse
         )
 
     def _adopt(self, policy: Policy) -> None:
@@ -160,9 +162,12 @@ class Pipeline:
             breaker.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
 
     def _count(self, request: Request) -> int:
-        """Exact while that is quick; for what is far too long for a device an estimate says enough."""
+        """Exact while that is quick; for what is far too long for a device an estimate says enough.
+
+        Only a backend on the device is asked: nothing is cleared yet.
+        """
         characters = sum(len(message.content) for message in request.messages)
-        if characters > _EXACT_COUNT_LIMIT:
+        if self._counter is None or characters > _EXACT_COUNT_LIMIT:
             return estimate_tokens(request)
         return self._counter.count_tokens(request)
 
@@ -303,19 +308,22 @@ class Pipeline:
         return self._cache.location in judged.keepable
 
     def _over(self, routed: Routed, generation: Generation | None) -> None:
-        keep = generation is not None and self._may_keep(routed, generation.text)
-        cleared = self._cleared_for_cache(routed) if keep else None
-        if self._cache is not None and cleared is not None and generation is not None:
-            self._cache.put(
-                cleared,
-                CachedAnswer(
-                    text=generation.text,
-                    finish_reason=generation.finish_reason,
-                    usage=generation.usage,
-                    backend=generation.backend,
-                ),
+        try:
+            if generation is not None and self._may_keep(routed, generation.text):
+                self._keep(routed, generation)
+        finally:
+            self.release(routed)
+
+    def _keep(self, routed: Routed, generation: Generation) -> None:
+        cleared = self._cleared_for_cache(routed)
+        if self._cache is not None and cleared is not None:
+            answer = CachedAnswer(
+                text=generation.text,
+                finish_reason=generation.finish_reason,
+                usage=generation.usage,
+                backend=generation.backend,
             )
-        self.release(routed)
+            self._cache.put(cleared, answer)
 
     def release(self, routed: Routed) -> None:
         """The request is over, or was only decided: forget what its pseudonyms stood for."""

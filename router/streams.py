@@ -62,6 +62,7 @@ class Stream(_Progress):
     def close(self) -> None:
         """Stop; what has not been generated never is."""
         self._steps.close()
+        self._answer.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +90,7 @@ class AsyncStream(_Progress):
     async def aclose(self) -> None:
         """Stop; what has not been generated never is."""
         await self._chunks.aclose()
+        self._answer.abandon()
 
     async def __aenter__(self) -> Self:
         return self

@@ -67,9 +67,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A function that the model may ask for: *parameters* is a JSON Schema as JSON text."""
+    """A function that the model may ask for: *parameters* is a JSON Schema as JSON text. `repr` shows nothing of it."""
 
-    name: str
+    name: str = field(repr=False)
     description: str = field(default="", repr=False)
     parameters: str = field(default="{}", repr=False)
 
@@ -90,7 +90,7 @@ class Sampling:
     """Divide the positive logits of tokens seen by this, multiply the negative (Keskar et al., 2019); 1 is off."""
     seed: int | None = None
     """Same seed, same model, same backend: same draw. None draws a fresh one."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = field(default=(), repr=False)
     """Texts that end the answer; they are not part of it."""
 
 

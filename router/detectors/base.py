@@ -11,7 +11,10 @@ __all__ = ["Detector", "Finding"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Where something was found: *start* and *end* are character offsets, *kind* the detector's name."""
+    """Where something was found: *start* and *end* are character offsets, *kind* what it is.
+
+    A kind is a name, such as `email` or `person_name`, never a piece of the text: it shows in pseudonyms.
+    """
 
     kind: str
     start: int

@@ -67,7 +67,8 @@ class PrivacyGuard:
         """
         policy.allowed(request.privacy)  # an undeclared tag is refused before anything is scanned
         scan = _Scan(self._detectors, tuple(request.visible_text()))
-        tags = request.privacy | {tag for tag, rule in policy.tags.items() if self._detected(tag, rule, request, scan)}
+        more = (tag for tag in policy.tags if tag not in request.privacy)
+        tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
         allowed, keepable = policy.allowed(tags), policy.keepable(tags)
         judged = Assessment(request=replace(request, privacy=tags), allowed=allowed, keepable=keepable)
         if scan.failed:
@@ -77,44 +78,46 @@ class PrivacyGuard:
         hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
         return self._hide(judged, policy, hiding, scan) if hiding else self._hide_known(judged, scan)
 
-    def _detected(self, tag: str, rule: TagRule, request: Request, scan: _Scan) -> bool:
-        """Whether a detector finds this tag; one that is declared is looked for only where it is to be replaced."""
-        if tag in request.privacy and not rule.pseudonymise:
-            return False
-        return any(scan.any(name) for name in rule.detect)
-
     def _hide(self, judged: Assessment, policy: Policy, hiding: list[str], scan: _Scan) -> Assessment:
-        """Make the form for the cloud, and look at it again: whatever is still found keeps the request here."""
+        """Make the form for the cloud of what the tags *hiding* find, and of what the session knows already."""
         names = sorted({name for tag in hiding for name in policy.tags[tag].detect})
         found = scan.merged(names)
         if scan.failed:
             return _failed(judged, scan)
         for tag in hiding:
-            if not any(scan.any(name) for name in policy.tags[tag].detect):
+            if not scan.sees(policy.tags[tag]):
                 return _kept_here(judged, f"tag {tag} was declared, and no detector finds what to replace")
         lease = self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
-        hidden = _replaced(judged.request, scan.texts, found, lease)
-        if hidden is None:
-            return _kept_here(judged, "the texts and their pseudonyms cannot be told apart")
-        again = _Scan(self._detectors, tuple(hidden.visible_text()))
-        left = [name for name in names if again.any(name)] + again.failed
-        if left:
-            lease.close()
-            return _kept_here(judged, f"the detector {left[0]} still finds something between the pseudonyms")
-        return replace(judged, hidden=hidden, lease=lease)
+        return self._formed(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
 
     def _hide_known(self, judged: Assessment, scan: _Scan) -> Assessment:
         """Nothing is found now, but the session may know a value: it came back in an answer, and is here again."""
         lease = self._sessions.resume(judged.request.session_id, tenant=judged.request.tenant)
         if lease is None:
             return judged
-        hidden = _replaced(judged.request, scan.texts, [() for _ in scan.texts], lease)
-        if hidden is None:
-            return _kept_here(judged, "the texts and their pseudonyms cannot be told apart")
+        nothing: _Findings = [() for _ in scan.texts]
+        return self._formed(judged, _replaced(judged.request, scan.texts, nothing, lease), [], lease)
+
+    def _formed(self, judged: Assessment, hidden: Request | None, names: list[str], lease: Lease) -> Assessment:
+        """Look at the form for the cloud again: whatever is in doubt keeps the request here."""
+        why = self._doubt(hidden, names, lease.table.begins_value(judged.request.answer_prefix))
+        if hidden is None or why:
+            lease.close()
+            return _kept_here(judged, why)
         if hidden == judged.request:
             lease.close()
             return judged
         return replace(judged, hidden=hidden, lease=lease, keepable=judged.keepable & _DEVICE)
+
+    def _doubt(self, hidden: Request | None, names: list[str], torn: bool) -> str:  # noqa: FBT001
+        """Why the form for the cloud may not leave; empty where it may. *torn*: a value is cut at its end."""
+        if hidden is None:
+            return "the texts and their pseudonyms cannot be told apart"
+        again = _Scan(self._detectors, tuple(hidden.visible_text()))
+        left = [name for name in names if again.any(name)] + again.failed
+        if left:
+            return f"the detector {left[0]} still finds something between the pseudonyms"
+        return "the answer so far ends within a value, which no detector can find" if torn else ""
 
     def clear(self, assessment: Assessment, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
         """Seal the request, in the form for *location*.
@@ -133,8 +136,9 @@ class PrivacyGuard:
         """The answer from *location* with the values back in place of their pseudonyms."""
         if assessment.lease is None or assessment.form(location) is assessment.request:
             return chunks
-        as_json = assessment.request.output_schema is not None
-        return restored(chunks, restorer(assessment.lease.table, json=as_json))
+        one = restorer(assessment.lease.table, json=assessment.request.output_schema is not None)
+        one.behind(assessment.form(location).answer_prefix)
+        return restored(chunks, one)
 
     def release(self, assessment: Assessment) -> None:
         """The request is over: pseudonyms that belong to no session are wiped."""
@@ -168,9 +172,13 @@ class _Scan:
         """Whether detector *name* finds something; one that raises is noted in *failed* and finds nothing."""
         return any(self._findings(name))
 
+    def sees(self, rule: TagRule) -> bool:
+        """Whether one of the tag's detectors finds something."""
+        return any(self.any(name) for name in rule.detect)
+
     def merged(self, names: Iterable[str]) -> _Findings:
         """What all of *names* found, text by text."""
-        columns = [self._findings(name) for name in names]
+        columns = [self._findings(name) for name in names] or [[() for _ in self.texts]]
         return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
 
     def _findings(self, name: str) -> _Findings:
@@ -193,15 +201,16 @@ class _Scan:
 def _inside(text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
     if found and not all(0 <= finding.start < finding.end <= len(text) for finding in found):
         raise ValueError("a finding is not inside its text")
+    if not all(finding.kind.isidentifier() for finding in found):
+        raise ValueError("a kind is not a name")  # it shows in pseudonyms, and could be a piece of the text
     return found
 
 
 def _replaced(request: Request, texts: tuple[str, ...], found: _Findings, lease: Lease) -> Request | None:
-    """The request with pseudonyms; None, and the lease is closed, where no names can be found for it."""
+    """The request with pseudonyms; None where no names can be found for it."""
     try:
         return request.with_texts(lease.table.replace_all(texts, found))
     except PrivacyViolation:
-        lease.close()
         return None
 
 

@@ -114,6 +114,11 @@ class PseudonymTable:
                     self._learn(text[span.start : span.end], span.type)
             return self._write_all(texts, [self._all(text, each) for text, each in zip(texts, found, strict=True)])
 
+    def begins_value(self, text: str) -> bool:
+        """Whether *text* ends with the beginning of a value, two characters at least: a stream was cut within it."""
+        with self._lock:
+            return any(text.endswith(value[:end]) for value in self._values for end in range(2, len(value)))
+
     def _all(self, text: str, found: list[_Span]) -> list[_Span]:
         """All values in *text*: what is found in it, and what was found before or elsewhere."""
         return _merge([*found, *self._occurrences(text)])

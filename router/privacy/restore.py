@@ -25,7 +25,7 @@ class Restorer:
     It belongs to one stream and is not for several threads.
     """
 
-    __slots__ = ("_held", "_inside", "_json", "_known", "_reach", "_search", "_table")
+    __slots__ = ("_given", "_held", "_inside", "_json", "_known", "_reach", "_search", "_table")
 
     def __init__(self, table: PseudonymTable, *, json: bool = False) -> None:
         table.check()
@@ -37,6 +37,18 @@ class Restorer:
         self._reach = max(map(len, types), default=0) + 3  # a type, a space and two backslashes
         self._held = ""
         self._inside = False  # a string of JSON
+        self._given = 0  # characters of what is held that are there already
+
+    def behind(self, given: str) -> None:
+        """The answer goes on behind *given*, which is there already: where that ends in JSON is taken from it.
+
+        Raises:
+            PrivacyViolation: the table is wiped.
+        """
+        self.feed(given)
+        if not self._held.startswith("\\"):
+            self._held = ""
+        self._given = len(self._held)  # an escape that was cut
 
     @property
     def pending(self) -> bool:
@@ -54,7 +66,10 @@ class Restorer:
             return piece
         text, self._held = self._held + piece, ""
         whole_ones = self._json or "_" in text
-        return self._restore(text, 0 if whole_ones else max(0, len(text) - self._reach))
+        certain = self._restore(text, 0 if whole_ones else max(0, len(text) - self._reach))
+        if self._given and certain:
+            certain, self._given = certain[self._given :], 0
+        return certain
 
     def _restore(self, text: str, at: int) -> str:
         assert self._search is not None
@@ -102,7 +117,8 @@ class Restorer:
             PrivacyViolation: the table is wiped.
         """
         self._table.check()
-        held, self._held, self._inside = self._held, "", False
+        held = self._held[self._given :]
+        self._held, self._inside, self._given = "", False, 0
         return held
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
