@@ -1,0 +1,427 @@
+"""A client under generated policies, requests and faults: nothing of what must stay leaves, and nothing at all is told.
+
+One run is one request, in a situation of its own: policy of the moment, tags, texts, faults, and how it is called.
+Hypothesis chooses what happens in which order, and the numbers that situations are drawn from; to let it draw each
+field of them takes five times as long, and shows less, since it likes to draw the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, note, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile
+from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.errors import RoutingError
+from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.record import DecisionRecorder
+from hybrid_llm.router.sensors import FixedSensors
+from hybrid_llm.router.types import Generation, Location
+from tests.leaks.canaries import Canaries, leaked
+from tests.leaks.doubles import BrokenCache, CloudCache, Double, FaultyDetector, Record
+from tests.leaks.situations import FAULTS, KINDS, MOMENTS, Plan, Shape, Verdict, judge, plan_of, shape_of
+from tests.leaks.texts import Draft, Texts
+from tests.leaks.witness import Witness
+
+__all__ = ["WORTH_SEEING", "Leaks", "explore", "happened"]
+
+happened: Counter[str] = Counter()
+"""What was seen over all runs; a check that could not have failed shows here as a zero."""
+
+WORTH_SEEING = (
+    "must stay",
+    "sent",
+    "sent with pseudonyms",
+    "a value that no detector sees",
+    "kept here by a detector that failed",
+    "answered by local",
+    "answered by node",
+    "answered by far",
+    "cache hit",
+    "breaker open",
+    "continued",
+    "several at once, and a reload",
+    "recorded decisions",
+    *(f"fault: {fault}" for fault in FAULTS),
+    *(f"in flight: {moment}" for moment in MOMENTS),
+)
+"""What a run of some length sees; else its silence says little."""
+_LOCATIONS = {"local": Location.EDGE, "liar": Location.EDGE, "node": Location.CLOUD, "far": Location.CLOUD}
+_CACHES: dict[str, Callable[[Record], MemoryCache | None]] = {
+    "none": lambda _: None,
+    "memory": lambda _: MemoryCache(),
+    "cloud": CloudCache,
+    "broken": lambda _: BrokenCache(),
+}
+_NUMBERS = st.integers(0, 2**24 - 1)
+_SETTINGS = settings(
+    database=None,
+    deadline=None,
+    stateful_step_count=12,
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asked:
+    """One request on its way: what it says, how it is asked, what may become of it, and what did."""
+
+    draft: Draft
+    shape: Shape
+    verdicts: tuple[Verdict, ...]
+    """One for each plan that may be in force when it is judged."""
+    error: BaseException | None = None
+    reply: Generation | None = None
+
+    @property
+    def stays(self) -> bool:
+        """No plan lets it leave."""
+        return all(verdict.stay for verdict in self.verdicts)
+
+    def may_leave(self) -> set[str]:
+        """The canaries of it that a node may see."""
+        return {text for verdict in self.verdicts if not verdict.stay for text in self.draft.visible(verdict.hidden)}
+
+    def may_be_kept(self) -> set[str]:
+        """The canaries of it that a cache in the cloud may have."""
+        return set(self.draft.visible(frozenset())) if any(verdict.keep for verdict in self.verdicts) else set()
+
+
+class Leaks(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = Path(tempfile.mkdtemp(prefix="leaks-"))
+        self._path = self._folder / "policy.yaml"
+        self._witness = Witness(own=self._folder)
+        self._record = Record(happened=happened)
+        self._detectors = {kind: FaultyDetector(kind) for kind in KINDS}
+        self._loop = asyncio.new_event_loop()
+        self._number = 0
+        self._steps: dict[str, int] = {}
+        self._last: Draft | None = None
+        self._client: HybridLLM | None = None
+
+    @initialize(
+        number=_NUMBERS,
+        others=st.sampled_from(
+            [("local",), ("local", "far"), ("local", "far"), ("liar", "local"), ("local", "liar", "far"), ()]
+        ),
+        cache=st.sampled_from(list(_CACHES)),
+    )
+    def begin(self, number: int, others: tuple[str, ...], cache: str) -> None:
+        """A client of its own, with a policy that is watched."""
+        self._seed, self._drawn = number, 0
+        self._texts = Texts(Canaries(number))
+        self._names, self._cache = (*others, "node"), cache
+        self._plan = self._next = self._any_plan(number)
+        self._open()
+
+    def _random(self, number: int) -> Random:
+        """Never the same twice, though hypothesis draws the same numbers again and again."""
+        self._drawn += 1
+        return Random(f"{self._seed} {self._drawn} {number}")
+
+    def _any_plan(self, number: int) -> Plan:
+        plan = plan_of(self._random(number), device="local" in self._names)
+        note(f"a policy: {plan}")
+        return plan
+
+    def _any_shape(self, number: int, *, alone: bool) -> Shape:
+        shape = shape_of(self._random(number), alone=alone)
+        note(f"a request: {shape}")
+        return shape
+
+    def _write(self, text: str) -> None:
+        self._path.write_text(text, "utf-8")
+
+    def _new_text(self, plan: Plan) -> str:
+        self._number += 1
+        return plan.text(self._number)
+
+    def _open(self) -> None:
+        locations = {name: _LOCATIONS[name] for name in self._names}
+        self._write(self._new_text(self._plan))
+        with self._witness.watching():
+            self._policies = PolicyFile(self._path, locations, detectors=KNOWN_DETECTORS | {"codeword"})
+        self._recorder = DecisionRecorder(self._folder / "decisions.jsonl")
+        self._client = HybridLLM(
+            [Double(name, place, self._record, self._steps) for name, place in locations.items()],
+            self._policies,
+            sensors=FixedSensors(),
+            detectors=self._detectors.values(),
+            hooks=[self._witness, _raising, self._recorder],
+            cache=_CACHES[self._cache](self._record),
+        )
+        self._texts.forget_all()
+
+    @rule(number=_NUMBERS)
+    def reload(self, number: int) -> None:
+        """Another policy comes into force between two requests."""
+        self._next = self._any_plan(number)
+        with self._witness.watching():
+            self._take_over()
+
+    def _take_over(self) -> None:
+        self._write(self._new_text(self._next))
+        assert self._policies.reload(), self._policies.error
+        self._plan = self._next
+
+    @rule(numbers=st.lists(_NUMBERS, min_size=2, max_size=5))
+    def in_turn(self, numbers: list[int]) -> None:
+        """One request after the other, with whatever happens while each is answered."""
+        for number in numbers:
+            shape = self._any_shape(number, alone=True)
+            if shape.moment == "reload":
+                self._next = self._any_plan(number)
+            self._one(shape)
+
+    def _one(self, shape: Shape) -> None:
+        for detector in self._detectors.values():
+            detector.fault, detector.misbehaved = shape.detector_fault, False
+        asked = self._ask(shape, self._plan)
+        self._record.in_flight = _once(lambda: self._during(asked))
+        with self._witness.watching():
+            self._run(asked)
+        self._record.in_flight, self._record.lying = _nothing, False
+        self._check([asked], failed=self._detectors_failed())
+        if shape.moment == "close the client":
+            self._close()
+            self._open()
+
+    def _detectors_failed(self) -> bool:
+        failed = any(detector.misbehaved for detector in self._detectors.values())
+        for detector in self._detectors.values():
+            detector.fault = None
+        return failed
+
+    def _during(self, asked: _Asked) -> None:
+        """The first chunk is out."""
+        assert self._client is not None
+        match asked.shape.moment:
+            case "reload":
+                self._take_over()
+            case "break the policy":
+                self._write(f"version: 1\nname: [{self._number}")
+                assert not self._policies.reload()
+            case "close the client":
+                self._client.close()
+            case "forget" if asked.draft.session[1] is not None:
+                tenant, session = asked.draft.session
+                self._client.forget(session or "", tenant=tenant)
+                self._texts.forget(session or "", tenant)
+            case _:
+                return
+        happened[f"in flight: {asked.shape.moment}"] += 1
+
+    @rule(numbers=st.lists(_NUMBERS, min_size=2, max_size=4), swap=st.booleans())
+    def several(self, numbers: list[int], swap: bool) -> None:  # noqa: FBT001
+        """Several at once, from threads and tasks, and perhaps another policy meanwhile."""
+        group = [self._any_shape(number, alone=False) for number in numbers]
+        before, self._next = self._plan, self._any_plan(numbers[0]) if swap else self._plan
+        asked = [self._ask(shape, before, self._next) for shape in group]
+        with self._witness.watching(), ThreadPoolExecutor(4) as pool:
+            work = [pool.submit(self._run, one) for one in asked if not one.shape.is_async]
+            work += [pool.submit(self._take_over)] if swap else []
+            tasks = [self._run_async(one) for one in asked if one.shape.is_async]
+            self._loop.run_until_complete(_all(tasks))
+            for done in work:
+                done.result()
+        happened["several at once"] += 1
+        happened["several at once, and a reload"] += swap
+        self._check(asked)
+
+    @rule(session=st.sampled_from(["s", "t"]), tenant=st.sampled_from([None, "tenant"]))
+    def forget(self, session: str, tenant: str | None) -> None:
+        """A session is over."""
+        assert self._client is not None
+        self._client.forget(session, tenant=tenant)
+        self._texts.forget(session, tenant)
+
+    def _ask(self, shape: Shape, *in_force: Plan) -> _Asked:
+        """Draw the texts, and judge them by every plan that may be in force."""
+        draft = (
+            self._texts.draft(shape)
+            if not shape.again or self._last is None
+            else self._texts.again(self._last, shape.deadline)
+        )
+        self._last = draft
+        self._steps[draft.request_id] = shape.step
+        self._record.faults[draft.request_id] = {name: list(faults) for name, faults in shape.faults.items()}
+        readings = {draft.kinds, draft.kinds | draft.unseen}
+        verdicts = tuple(judge(plan, draft.declared, kinds) for plan in in_force for kinds in readings)
+        return _Asked(draft=draft, shape=shape, verdicts=verdicts)
+
+    def _run(self, asked: _Asked) -> None:
+        if asked.shape.is_async:
+            self._loop.run_until_complete(_all([self._run_async(asked)]))
+            return
+        try:
+            self._sync(asked)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not tell
+            asked.error = error
+
+    def _sync(self, asked: _Asked) -> None:
+        assert self._client is not None
+        if asked.shape.how == "decide":
+            decision = self._client.decide(asked.draft.prompt, **asked.draft.options)
+            self._witness.told += [decision.explain(), repr(decision)]
+            return
+        if asked.shape.how == "generate" and asked.shape.moment not in {"leave", "lie"}:
+            asked.reply = self._client.generate(asked.draft.prompt, **asked.draft.options)
+            return
+        with self._client.stream(asked.draft.prompt, **asked.draft.options) as stream:
+            self._begun(asked)
+            for _ in stream:
+                if asked.shape.moment == "leave":
+                    happened["in flight: leave"] += 1
+                    return
+            asked.reply = stream.generation
+
+    def _begun(self, asked: _Asked) -> None:
+        """The request is judged, and nobody was called yet."""
+        self._record.lying = asked.shape.moment == "lie"
+        happened["in flight: lie"] += self._record.lying
+
+    async def _run_async(self, asked: _Asked) -> None:
+        try:
+            await self._async(asked)
+        except Exception as error:  # noqa: BLE001
+            asked.error = error
+
+    async def _async(self, asked: _Asked) -> None:
+        assert self._client is not None
+        if asked.shape.how == "agenerate" and asked.shape.moment not in {"leave", "lie"}:
+            asked.reply = await self._client.agenerate(asked.draft.prompt, **asked.draft.options)
+            return
+        async with self._client.astream(asked.draft.prompt, **asked.draft.options) as stream:
+            self._begun(asked)
+            async for _ in stream:
+                if asked.shape.moment == "leave":
+                    happened["in flight: leave"] += 1
+                    return
+            asked.reply = stream.generation
+
+    def _check(self, asked: list[_Asked], *, failed: bool = False) -> None:
+        """Look at everything that left and that was told since the last look."""
+        by_id = {one.draft.request_id: one for one in asked}
+        for one in asked:
+            self._take_note(one, failed=failed)
+        self._check_sent(by_id, failed=failed)
+        told = leaked(self._texts.canaries, "\n".join(dict.fromkeys(self._witness.told)))
+        assert not told, f"told: {told} in {[text for text in self._witness.told if leaked(told, text)][:3]}"
+        assert not self._witness.touched, self._witness.touched
+        assert not self._record.uncleared, "a backend in the cloud was given a request without a clearance"
+        self._witness.told.clear()
+        for sink in (self._record.wire, self._record.cloud_cache, self._record.asked):
+            sink.clear()
+        self._record.faults.clear()
+
+    def _check_sent(self, by_id: dict[str, _Asked], *, failed: bool) -> None:
+        called = {request_id for request_id, _ in self._record.asked}
+        kept = {request_id for request_id, _ in self._record.cloud_cache}
+        for request_id in called | kept:
+            one = by_id[request_id]
+            assert not failed, "a detector failed, and the request left"
+            assert not one.stays, f"what must stay left: {sorted(called)}, {one.draft.declared}, {one.draft.kinds}"
+        for request_id, data in self._record.wire:
+            found = leaked(set(self._texts.canaries) - by_id[request_id].may_leave(), data)
+            assert not found, f"sent: {found} in {data!r}"
+        for request_id, data in self._record.cloud_cache:
+            found = leaked(set(self._texts.canaries) - by_id[request_id].may_be_kept(), data)
+            assert not found, f"kept in the cloud: {found}"
+
+    def _take_note(self, one: _Asked, *, failed: bool) -> None:
+        """Count what was seen, hand errors to the witness, and see that an answer says exactly what was said."""
+        sent = any(request_id == one.draft.request_id for request_id, _ in self._record.wire)
+        hidden = frozenset().union(*(verdict.hidden for verdict in one.verdicts))
+        happened["requests"] += 1
+        happened["must stay"] += one.stays or failed
+        happened["sent"] += sent
+        happened["sent with pseudonyms"] += sent and bool(one.draft.values(hidden))
+        happened["a value that no detector sees"] += sent and bool(one.draft.unseen)
+        happened["kept here by a detector that failed"] += failed and not one.stays
+        if one.error is not None:
+            self._take_error(one.error)
+        if one.reply is not None:
+            self._take_reply(one, one.reply, hidden if sent else frozenset())
+
+    def _take_error(self, error: BaseException) -> None:
+        self._witness.caught(error)
+        happened[f"error: {type(error).__name__}"] += 1
+        if isinstance(error, RoutingError):
+            happened["breaker open"] += "breaker is open" in f"{error} {error.decision.excluded}"
+
+    def _take_reply(self, one: _Asked, reply: Generation, hidden: frozenset[str]) -> None:
+        self._witness.told += [repr(reply), reply.decision.explain()]
+        happened[f"answered by {reply.backend}"] += 1
+        happened["cache hit"] += reply.cached
+        happened["continued"] += bool(reply.seams)
+        happened["breaker open"] += "breaker is open" in str(reply.decision.excluded)
+        said = json.loads(reply.text) if "output_schema" in one.draft.options else {"said": reply.text}
+        assert said == {"said": one.draft.messages[-1].content}, "the answer did not come back as it was said"
+        single = len(set(one.verdicts)) == 1
+        self._texts.answered(one.draft, reply.text, hidden if single else frozenset())
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        self._close()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+        files = {path.name: path.read_bytes() for path in self._folder.iterdir()}
+        shutil.rmtree(self._folder)
+        assert files.keys() <= {"policy.yaml", "decisions.jsonl"}, files.keys()
+        told = leaked(self._texts.canaries, b"\n".join(files.values())) if files else []
+        assert not told, f"written down: {told}"
+        happened["recorded decisions"] += files.get("decisions.jsonl", b"").count(b"\n")
+
+
+def _raising(event: RequestEvent) -> None:
+    raise RuntimeError(repr(event))
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _once(act: Callable[[], None]) -> Callable[[str], None]:
+    """*act*, the first time only."""
+    left = [act]
+    return lambda _: left.pop()() if left else None
+
+
+async def _all(tasks: list[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.timeout(60):
+        await asyncio.gather(*tasks)
+
+
+def explore(examples: int, number: int, *, shrink: bool = False) -> None:
+    """Run *examples* clients of at most twelve steps each; *number* is the seed.
+
+    Raises:
+        AssertionError: something left or was told. With *shrink* the shortest way to it is looked for, which takes
+            minutes.
+    """
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
+    seeded = seed(number)(type("Leaks", (Leaks,), {}))
+    run_state_machine_as_test(seeded, settings=settings(_SETTINGS, max_examples=examples, phases=phases))

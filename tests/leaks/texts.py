@@ -1,0 +1,182 @@
+"""The texts of requests, canaries in each of them, and what an app remembers of its sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from hybrid_llm.router.types import GenerateOptions, Role, Tool
+from tests.leaks.canaries import Canaries
+from tests.leaks.situations import Part, Shape
+
+__all__ = ["Draft", "Said", "Texts"]
+
+Value = tuple[str, str]
+"""A kind, and a value of it."""
+_Session = tuple[str | None, str | None]
+_UNSEEN = {"us_ssn": "{}-1", "email": "w" * 70 + "{}"}
+"""Places in which a value is not found again: within what looks like a longer number, behind a name too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One text: its *words* are canaries, and so are its *values*; those *unseen* stand where no detector sees them."""
+
+    role: Role = "user"
+    content: str
+    words: tuple[str, ...] = ()
+    values: tuple[Value, ...] = ()
+    unseen: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A request, ready to be asked."""
+
+    request_id: str
+    messages: tuple[Said, ...]
+    beside: tuple[Said, ...] = ()
+    """Texts that are no message: in the schema, in tools, in stop texts."""
+    declared: frozenset[str] = frozenset()
+    options: GenerateOptions = field(default_factory=GenerateOptions)
+
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        """The messages as an app passes them."""
+        return [{"role": said.role, "content": said.content} for said in self.messages]
+
+    @property
+    def session(self) -> _Session:
+        """Whose it is."""
+        return self.options.get("tenant"), self.options.get("session_id")
+
+    def _said(self) -> Iterable[Said]:
+        return (*self.messages, *self.beside)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What a detector finds in it."""
+        return frozenset(kind for said in self._said() for kind, _ in said.values)
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """The kinds of what stands where no detector sees it."""
+        return frozenset(kind for said in self._said() for kind, _ in said.unseen)
+
+    def values(self, kinds: frozenset[str]) -> list[Value]:
+        """Its values of these kinds."""
+        return [value for said in self._said() for value in said.values if value[0] in kinds]
+
+    def visible(self, hidden: frozenset[str]) -> Iterable[str]:
+        """The canaries that whoever may see it sees, if values of *hidden* kinds are replaced."""
+        for said in self._said():
+            yield from said.words
+            yield from (value for kind, value in said.values if kind not in hidden)
+
+    def expected(self) -> str:
+        """What a backend that echoes gives back, to the app."""
+        last = self.messages[-1].content
+        return json.dumps({"said": last}, ensure_ascii=False) if "output_schema" in self.options else last
+
+
+class Texts:
+    """Draws the texts of one client's requests. *canaries* are all that were ever drawn."""
+
+    def __init__(self, source: Canaries) -> None:
+        self._source = source
+        self._count = 0
+        self._turns: dict[_Session, list[tuple[Draft, Said]]] = {}
+        self._known: dict[_Session, list[Value]] = {}
+        self.canaries: list[str] = []
+
+    def draft(self, shape: Shape) -> Draft:
+        """A new request of this shape."""
+        parts = [(part.place, self._said(part)) for part in shape.parts]
+        messages = [said for place, said in parts if place in {"user", "system", "assistant", "tool"}]
+        session = (shape.tenant, shape.session)
+        back, declared = self._history(shape, session)
+        options = self._options(shape, [(place, said) for place, said in parts if said not in messages])
+        return self._numbered(
+            Draft(
+                request_id="",
+                messages=(*back, *messages),
+                beside=tuple(said for _, said in parts if said not in messages),
+                declared=shape.declared | declared,
+                options={**options, "privacy": shape.declared | declared},
+            )
+        )
+
+    def again(self, draft: Draft, deadline: float) -> Draft:
+        """The same request once more; *deadline* is in seconds."""
+        return self._numbered(replace(draft, options={**draft.options, "deadline": deadline}))
+
+    def _numbered(self, draft: Draft) -> Draft:
+        self._count += 1
+        request_id = f"r{self._count}"
+        return replace(draft, request_id=request_id, options={**draft.options, "request_id": request_id})
+
+    def _said(self, part: Part) -> Said:
+        words = (self._drawn(self._source.word()), self._drawn(self._source.word()))
+        values = tuple((kind, self._drawn(self._source.value(kind))) for kind in part.kinds)
+        content = " , ".join([words[0], *(value for _, value in values), words[1]])
+        role: Role = part.place if part.place in {"system", "assistant", "tool"} else "user"  # type: ignore[assignment]
+        return Said(role=role, content=content, words=words, values=values)
+
+    def _drawn(self, canary: str) -> str:
+        self.canaries.append(canary)
+        return canary
+
+    def _options(self, shape: Shape, beside: list[tuple[str, Said]]) -> GenerateOptions:
+        options = GenerateOptions(task=shape.task, temperature=shape.temperature, deadline=shape.deadline)
+        if shape.session is not None:
+            options["session_id"] = shape.session
+        if shape.tenant is not None:
+            options["tenant"] = shape.tenant
+        for place, said in beside:
+            match place:
+                case "schema":
+                    options["output_schema"] = {**(options.get("output_schema") or {}), said.words[0]: said.content}
+                case "tool definition":
+                    tool = Tool(
+                        name=said.words[0], description=said.content, parameters=json.dumps({"title": said.content})
+                    )
+                    options["tools"] = [*options.get("tools", ()), tool]
+                case "stop":
+                    options["stop"] = [*options.get("stop", ()), said.content]
+        return options
+
+    def _history(self, shape: Shape, session: _Session) -> tuple[list[Said], frozenset[str]]:
+        """What comes back of the session; tags go with the texts that they were declared for."""
+        turns = self._turns.get(session, [])[-3:] if shape.session is not None else []
+        if shape.history == "unseen":
+            known = [value for value in self._known.get(session, ()) if value[0] in _UNSEEN]
+            return [self._out_of_sight(value) for value in known[-1:]], frozenset()
+        if shape.history == "none" or not turns:
+            return [], frozenset()
+        if shape.history == "answer":
+            turns = turns[-1:]
+            return [answer for _, answer in turns], turns[0][0].declared
+        said = [said for draft, answer in turns for said in (*draft.messages, answer)]
+        return said[-12:], frozenset().union(*(draft.declared for draft, _ in turns))
+
+    def _out_of_sight(self, value: Value) -> Said:
+        kind, text = value
+        return Said(role="assistant", content=_UNSEEN[kind].format(text), unseen=(value,))
+
+    def answered(self, draft: Draft, text: str, hidden: frozenset[str]) -> None:
+        """An answer came; the values of *hidden* kinds were replaced on the way."""
+        if draft.session[1] is None:
+            return
+        last = draft.messages[-1]
+        answer = Said(role="assistant", content=text, words=last.words, values=last.values, unseen=last.unseen)
+        self._turns.setdefault(draft.session, []).append((draft, answer))
+        self._known.setdefault(draft.session, []).extend(draft.values(hidden))
+
+    def forget(self, session: str, tenant: str | None) -> None:
+        """The session is over; the app keeps what was said, and the client knows no value any more."""
+        self._known.pop((tenant, session), None)
+
+    def forget_all(self) -> None:
+        """Another client knows nothing."""
+        self._known.clear()
