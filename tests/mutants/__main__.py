@@ -1,6 +1,6 @@
 """Plants each fault in a copy of its room and runs the room's tests against it; all must be noticed.
 
-    python -m tests.mutants [--room policies|router] [--only TEXT] [--examples N] [--jobs N]
+    python -m tests.mutants [--room NAME] [--only TEXT] [--examples N] [--jobs N]
 
 Exit status: 0 all were noticed, 1 one was not, 2 a fault could not be planted or the tests fail without one.
 """
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import policies, proof, pseudonyms, router
+from tests.mutants import policies, privacy, proof, pseudonyms, router
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,13 @@ SUITES = (
     Suite(
         "router",
         router.MUTANTS,
-        tuple(f"router/test_{name}.py" for name in ("attempts", "breaker", "privacy", "client")),
+        tuple(f"router/test_{name}.py" for name in ("attempts", "recovery", "breaker", "client")),
+        ("router/conftest.py", "fakes.py"),
+    ),
+    Suite(
+        "router",
+        privacy.MUTANTS,
+        tuple(f"router/test_{name}.py" for name in ("guard", "forms", "facts", "privacy")),
         ("router/conftest.py", "fakes.py"),
     ),
     Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
@@ -59,7 +65,7 @@ def build(folder: Path, suite: Suite) -> Path:
     for item in (ROOT / "hybrid_llm").iterdir():
         if item.name not in {suite.room, "__pycache__"}:
             (package / item.name).symlink_to(item.resolve())
-    shutil.copytree(ROOT / suite.room, package / suite.room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / suite.room, package / suite.room)
     for name in ("conftest.py", *suite.tests, *suite.needs):
         target = folder / "tests" / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -172,7 +172,7 @@ MUTANTS = (
         "tell = self._faults.add if None",
     ),
     Mutant("less is less or equal", "compile.py", '"<": ast.Lt,', '"<": ast.GtE,'),
-    Mutant("has is upside down", "compile.py", "[ast.IsNot()]", "[ast.Is()]"),
+    Mutant("has is upside down", "compile.py", "ast.Compare(raw, [ast.IsNot()]", "ast.Compare(raw, [ast.Is()]"),
     Mutant("NaN passes for a number", "compile.py", '_call("not_a_number"))', '_name("v"))'),
     Mutant(
         "the branches of ?: are swapped",

@@ -10,12 +10,12 @@ MUTANTS = (
     Mutant(
         "a failing detector is no reason to stay",
         "privacy/guard.py",
-        "        if scan.failed:\n            return _failed(judged, scan)\n        hiding",
-        "        hiding",
+        "        if scan.failed:\n            return _failed(judged, scan)\n        if Location",
+        "        if Location",
     ),
     Mutant("the guard clears every place", "privacy/guard.py", "if location not in allowed:", "if location in ():"),
     Mutant(
-        "findings set no tag", "privacy/guard.py", "return any(scan.any(name) for name in rule.detect)", "return False"
+        "findings set no tag", "privacy/guard.py", "return any(self.any(name) for name in rule.detect)", "return False"
     ),
     Mutant(
         "the cloud gets the request as it is",
@@ -32,15 +32,15 @@ MUTANTS = (
     Mutant(
         "nothing to replace is no reason to stay",
         "privacy/guard.py",
-        "            if not any(scan.any(name) for name in policy.tags[tag].detect):\n                return",
+        "            if not scan.sees(policy.tags[tag]):\n                return",
         "            if ():\n                return",
     ),
     Mutant("who must stay may go", "privacy/guard.py", "allowed=judged.allowed & _DEVICE", "allowed=judged.allowed"),
     Mutant(
         "the answer of who must stay is kept anywhere",
         "privacy/guard.py",
-        "keepable=judged.keepable & _DEVICE",
-        "keepable=judged.keepable",
+        "judged.allowed & _DEVICE, keepable=judged.keepable & _DEVICE",
+        "judged.allowed & _DEVICE, keepable=judged.keepable",
     ),
     Mutant(
         "every clearance is for the device",
@@ -75,7 +75,7 @@ MUTANTS = (
     Mutant(
         "the attempts stray from the decision",
         "attempts.py",
-        "return [name for name in self.decision.order if",
-        "return [name for name in self.breakers if",
+        "able = [name for name in self.decision.order if",
+        "able = [name for name in self.breakers if",
     ),
 )

@@ -62,8 +62,8 @@ MUTANTS = (
     Mutant(
         "a string stays open for the next answer",
         _RESTORE,
-        'held, self._held, self._inside = self._held, "", False',
-        'held, self._held = self._held, ""',
+        'self._held, self._inside, self._given = "", False, 0',
+        'self._held, self._given = "", 0',
     ),
     Mutant("tenants share sessions", _SESSIONS, "self._named((tenant, session_id))", "self._named((None, session_id))"),
     Mutant("a table in use is wiped", _SESSIONS, "        if session.leases:\n", "        if False:\n"),
