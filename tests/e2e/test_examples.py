@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,54 @@ def test_a_script_runs(name):
     done = run(EXAMPLES / name)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_a_chat_goes_out_under_pseudonyms_and_comes_back_with_its_values():
+    out = run(EXAMPLES / "pseudonyms.py").stdout
+    saw = [line for line in out.splitlines() if line.startswith(("the cloud saw", "afterwards"))]
+    got = [line for line in out.splitlines() if line.startswith("the app got")]
+    assert "jane@example.org" not in "".join(saw)
+    assert all("jane@example.org" in line for line in got)
+    first, second, afterwards = (re.findall(r"EMAIL_\w{5}", line) for line in saw)
+    assert first == second != afterwards
+
+
+def test_a_schema_holds_as_a_dict_and_as_a_model_and_what_cannot_be_enforced_is_refused():
+    out = run(EXAMPLES / "structured.py").stdout.splitlines()
+    assert out[0] == "Anna Keller | Lisbon | stop"
+    assert out[-1].startswith("refused before anything ran: output_schema: `not`")
+    assert (importlib.util.find_spec("pydantic") is None) == (len(out) == 2)
+
+
+def test_an_answer_that_breaks_off_is_continued_and_says_where():
+    out = run(EXAMPLES / "continuation.py").stdout.splitlines()
+    assert out == ["The train leaves at nine from platform four.", "after 'The train leaves at' far went on"]
+
+
+def test_a_tenant_that_has_spent_its_budget_is_answered_on_the_device():
+    out = run(EXAMPLES / "budget.py").stdout.splitlines()
+    assert [line.split()[1] for line in out[:6]] == ["cloud"] * 3 + ["edge"] * 3
+    assert "the budget of 0.1 USD a day does not allow it" in out[5]
+    assert out[6] == "another tenant: cloud"
+
+
+def test_recorded_decisions_hold_no_text_and_are_held_against_another_policy():
+    out = run(EXAMPLES / "record_and_diff.py").stdout
+    assert "3 decisions, '12 + 30' in trace.read_text()=False" in out
+    assert "1 of 3 requests would go elsewhere" in out
+    assert "exit code: 1" in out
+
+
+def test_of_two_nodes_one_that_is_not_there_costs_no_request(node, tmp_path):
+    folder = tmp_path / "nodes"
+    shutil.copytree(EXAMPLES / "nodes", folder)
+    shutil.copytree(node.tls, folder / "tls")
+    config = folder / "hybrid.yaml"
+    text = config.read_text().replace("7443", str(node.port)).replace("7444", "1")
+    config.write_text(text.replace("latency-first", "policy.yaml"))
+    (folder / "policy.yaml").write_text("version: 1\nname: far\nrules: [{prefer: [cloud]}]\n")
+    done = run(folder / "ask.py")
+    assert "{'cloud'} 8 answers" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_detector_of_the_app_sets_its_tag():
@@ -43,3 +93,9 @@ def test_an_example_without_its_certificates_says_what_is_missing():
     done = run(EXAMPLES / "clinic" / "ask.py")
     assert done.returncode == 1
     assert "does not exist; make certificates" in done.stderr
+
+
+def test_every_example_is_listed():
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    names = [path.name for path in EXAMPLES.iterdir() if path.suffix == ".py" or path.is_dir()]
+    assert [name for name in names if not name.startswith("_") and f"({name})" not in listed] == []
