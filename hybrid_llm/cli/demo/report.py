@@ -10,11 +10,10 @@ from typing import Final
 from hybrid_llm.cli.demo.scene import Outcome, Scene, failed
 from hybrid_llm.cli.demo.world import World
 from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.types import Generation
 
 __all__ = ["Report"]
 
-_HEADS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "tok/s", "bytes out", "")
+_HEADS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "all ms", "bytes out", "")
 _SETTLE_S: Final = 0.3
 _REASON: Final = 36
 """Characters of a reason in the table; decisions tell all of it."""
@@ -79,7 +78,7 @@ def _row(scene: Scene, outcome: Outcome) -> Sequence[str]:
         textwrap.shorten(_reason(outcome), _REASON, placeholder="..."),
         outcome.by or (reply.backend if reply else "-"),
         f"{reply.timings.ttft_ms:.0f}" if reply else "-",
-        _speed(reply) if reply else "-",
+        f"{reply.timings.total_ms:.0f}" if reply else "-",
         str(outcome.bytes_to_cloud),
         "ok" if all(check.true for check in outcome.checks) else "WRONG",
     )
@@ -91,7 +90,3 @@ def _reason(outcome: Outcome) -> str:
         return "-"
     out = [f"not {name}: {why.split(' (')[0]}" for name, why in decision.excluded.items()]
     return "; ".join(out) if out else f"{decision.rule} {decision.because}"
-
-
-def _speed(reply: Generation) -> str:
-    return f"{1e3 / reply.timings.tpot_ms:.0f}" if reply.timings.tpot_ms > 0 else "-"
