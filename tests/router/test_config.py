@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,19 @@ def test_the_reuse_of_prefixes_can_be_switched_off(tmp_path):
     for text, wanted in (("", True), (", reuse_prefixes: true", True), (", reuse_prefixes: false", False)):
         config = parse_config(f"version: 1\nbackends: {{e: {{kind: onnx{text}}}}}\n", tmp_path / "hybrid.yaml")
         assert config.backends[0].reuse_prefixes is wanted
+
+
+def test_the_configuration_on_the_page_for_apps_is_right_and_names_every_part(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "apps.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    config = parse_config(block, tmp_path / "hybrid.yaml")
+    edge, cloud = config.backends
+    assert (edge.name, cloud.name) == ("edge", "cloud")
+    assert None not in (config.record, config.spend)
+    assert config.detectors
+    assert config.prediction.calibrate
+    wanted = {field.name for spec in (edge, cloud) for field in fields(spec)} - {"name", "location"}
+    assert {name for name in wanted if f"{name}:" not in block} == set()
 
 
 def test_a_whole_configuration_is_read(tmp_path):
