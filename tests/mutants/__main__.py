@@ -38,7 +38,7 @@ SUITES = (
     Suite(
         "policies",
         policies.MUTANTS,
-        ("policies/test_properties.py", "policies/test_findings.py"),
+        tuple(f"policies/test_{name}.py" for name in ("decide", "language", "findings", "properties")),
         ("policies/conftest.py",),
     ),
     Suite(
