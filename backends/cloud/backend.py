@@ -19,13 +19,13 @@ from hybrid_llm.backends.transport.status import Metadata, has_detail
 from hybrid_llm.backends.transport.wire import PROTOCOL
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.errors import ProtocolMismatch
+from hybrid_llm.router.errors import HybridLLMError, ProtocolMismatch
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Chunk, Location, Request
 
 __all__ = ["CloudBackend"]
 
-_DIAGNOSIS_S = 2.0
+_DIAGNOSIS_S = 1.0
 """Longest that finding out why a node is gone may take, seconds."""
 
 
@@ -64,7 +64,7 @@ class CloudBackend:
     def state(self) -> BackendState:
         """What the calls so far have shown; no I/O."""
         active, queue, load = self._observed.load()
-        reason = "closed" if self._connection.closed else "stopping" if self._observed.stopping else ""
+        reason = self._why_not()
         return BackendState(
             name=self.name,
             location=Location.CLOUD,
@@ -77,6 +77,16 @@ class CloudBackend:
             rtt_ms=self._observed.rtt_ms,
             energy_per_1k_tokens_j=self._config.energy_per_1k_tokens_j,
         )
+
+    def _why_not(self) -> str:
+        if self._connection.closed:
+            return "closed"
+        return "does not answer" if self._connection.way.silent else "stopping" if self._observed.stopping else ""
+
+    @property
+    def in_doubt(self) -> bool:
+        """The node could not be reached or trusted when it was last looked at; it is looked at again."""
+        return self._connection.way.in_doubt
 
     def count_tokens(self, request: Request) -> int:
         """Estimate the tokens of the prompt: the tokenizer is on the node."""
@@ -95,7 +105,7 @@ class CloudBackend:
         link = self._connection.link(exchange.remaining())
         exchange.start(warm=link.warm)
         call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
-        with self._running(call.cancel):
+        with self._running(exchange, call.cancel):
             try:
                 for piece in call:
                     chunk = exchange.take(piece)
@@ -104,7 +114,8 @@ class CloudBackend:
                 self._complete(exchange, link, _pairs(call.trailing_metadata()))
                 yield exchange.latest
             except grpc.RpcError:
-                raise self._failed(exchange, call.code(), call.details(), _pairs(call.trailing_metadata())) from None
+                facts = (call.code(), call.details(), _pairs(call.trailing_metadata()))
+                raise self._failed(exchange, *facts) from None
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
@@ -114,7 +125,7 @@ class CloudBackend:
         link = await self._connection.alink(exchange.remaining())
         exchange.start(warm=link.warm)
         call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
-        with self._running(call.cancel, asyncio.get_running_loop()):
+        with self._running(exchange, call.cancel, asyncio.get_running_loop()):
             try:
                 async for piece in call:
                     chunk = exchange.take(piece)
@@ -127,7 +138,7 @@ class CloudBackend:
                     raise
                 # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
                 facts = (await call.code(), await call.details(), await _trailing(call))
-                raise await asyncio.to_thread(self._failed, exchange, *facts) from None
+                raise await self._afailed(exchange, *facts) from None
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
         """Ask the node what it is, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
@@ -165,37 +176,65 @@ class CloudBackend:
 
     @contextmanager
     def _running(
-        self, cancel: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
+        self, exchange: Exchange, cancel: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
     ) -> Generator[None, None, None]:
         """Cancel the call when its consumer leaves: gRPC alone would let the node go on generating."""
         elsewhere = cancel if loop is None else partial(loop.call_soon_threadsafe, cancel)
         self._observed.begin()
-        self._connection.hold(elsewhere)
+        self._connection.hold(elsewhere, exchange.give_up)
         try:
             yield
         finally:
             cancel()
             self._connection.release(elsewhere)
             self._observed.end()
+            if exchange.unheard:
+                self._connection.way.suspect()
 
     def _complete(self, exchange: Exchange, link: Link, trailing: Metadata) -> None:
         """Take what follows the last piece. That piece is held back until then: whoever has it asks for no more."""
         link.warm = True
+        self._connection.way.heard()
         exchange.settle(trailing)
         exchange.finish()
 
     def _failed(self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata) -> Exception:
         """Return the error of a call that failed; a node that is not there is looked at once, to say why."""
-        if self._connection.closed:
-            return exchange.closed()
-        exchange.settle(trailing)
-        error = exchange.failure(code, message or "", trailing)
-        if code is grpc.StatusCode.UNAVAILABLE and not has_detail(trailing):
-            self._connection.drop()
-            left = min(exchange.left(), _DIAGNOSIS_S)
-            if not exchange.received_tokens and left > 0:
-                return self._connection.diagnose(left) or error
+        error, patience = self._judge(exchange, code, message, trailing)
+        try:
+            if patience:
+                self._connection.way.prove(patience)
+        except HybridLLMError as better:
+            return better
         return error
+
+    async def _afailed(
+        self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
+    ) -> Exception:
+        """Do as `_failed` does, without blocking the event loop."""
+        error, patience = self._judge(exchange, code, message, trailing)
+        try:
+            if patience:
+                await self._connection.way.aprove(patience)
+        except HybridLLMError as better:
+            return better
+        return error
+
+    def _judge(
+        self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
+    ) -> tuple[Exception, float]:
+        """What a status means, and for how many seconds it is worth looking for a better reason."""
+        if self._connection.closed:
+            return exchange.closed(), 0.0
+        exchange.settle(trailing)
+        if has_detail(trailing):
+            self._connection.way.heard()
+        error = exchange.failure(code, message or "", trailing)
+        if code is not grpc.StatusCode.UNAVAILABLE or has_detail(trailing):
+            return error, 0.0
+        self._connection.drop()
+        self._connection.way.suspect()
+        return error, 0.0 if exchange.received_tokens else max(0.0, min(exchange.left(), _DIAGNOSIS_S))
 
     def _learn(self, told: pb.NodeDescription, rtt_ms: float) -> None:
         if told.protocol != PROTOCOL:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.cloud.way import Way
 from hybrid_llm.backends.transport.certificates import inspect
 from hybrid_llm.backends.transport.channel import aio_channel, client_credentials, client_options, sync_channel
 from hybrid_llm.backends.transport.checks import check_dates, check_files
@@ -17,7 +19,7 @@ from hybrid_llm.backends.transport.handshake import Endpoint, shake_hands
 from hybrid_llm.backends.transport.watch import FileWatch
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
-from hybrid_llm.router.errors import AuthenticationFailed, BackendUnavailable, ConfigError, HybridLLMError
+from hybrid_llm.router.errors import AuthenticationFailed, BackendUnavailable, ConfigError
 
 __all__ = ["Connection", "Link"]
 
@@ -54,16 +56,18 @@ class Connection:
         self._lock = threading.Lock()
         self._sync: Link | None = None
         self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
-        self._cancels: set[Callable[[], object]] = set()
+        self._calls: dict[Callable[[], object], Callable[[], bool]] = {}
+        self.way = Way(self._look, longest=config.connect_timeout, name=config.name, on_silence=self._fall_silent)
+        """Whether the node can be reached."""
         self.closed = False
 
     def link(self, timeout: float) -> Link:
-        """Return the channel for threads, opened if need be within *timeout* seconds; errors as `prove` has."""
+        """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_look` has."""
         self._check_open()
         with self._lock:
             if self._sync is not None:
                 return self._sync
-        self.prove(timeout)
+        self.way.prove(timeout)
         with self._lock:
             if self._sync is None:
                 channel = sync_channel(self._config.target, client_credentials(self._config.tls), self._options())
@@ -77,7 +81,7 @@ class Connection:
         with self._lock:
             if (known := self._aio.get(loop)) is not None:
                 return known
-        await self._aprove(timeout)
+        await self.way.aprove(timeout)
         with self._lock:
             if (known := self._aio.get(loop)) is not None:
                 return known
@@ -85,7 +89,7 @@ class Connection:
             self._aio[loop] = link = Link.over(channel)
             return link
 
-    def prove(self, timeout: float) -> None:
+    def _look(self, timeout: float) -> None:
         """Make sure that the node can be reached and trusted, and trusts us, without sending it anything.
 
         Raises:
@@ -95,17 +99,18 @@ class Connection:
         name, files = self._config.name, self._config.tls
         try:
             check_dates(inspect(files.cert), files)
-            shake_hands(self._endpoint, files, timeout=min(timeout, self._config.connect_timeout), backend=name)
+            shake_hands(self._endpoint, files, timeout=timeout, backend=name)
         except ConfigError as error:
             raise AuthenticationFailed(str(error), backend=name) from error
 
-    def diagnose(self, timeout: float) -> HybridLLMError | None:
-        """Say why the node cannot be reached or trusted; None when it can."""
-        try:
-            self.prove(timeout)
-        except HybridLLMError as error:
-            return error
-        return None
+    def _fall_silent(self) -> None:
+        """Calls that the node has not answered for a while would wait for nothing."""
+        self.drop()
+        with self._lock:
+            hopeless = [cancel for cancel, give_up in self._calls.items() if give_up()]
+        for cancel in hopeless:
+            with suppress(RuntimeError):  # its event loop is closed, and the call with it
+                cancel()
 
     def drop(self) -> None:
         """Forget the channels, so that the next call opens a new one."""
@@ -113,23 +118,27 @@ class Connection:
             self._sync = None
             self._aio.clear()
 
-    def hold(self, cancel: Callable[[], object]) -> None:
-        """Remember how to cancel a call that begins; once closed, it is cancelled at once."""
+    def hold(self, cancel: Callable[[], object], give_up: Callable[[], bool]) -> None:
+        """Remember how to cancel a call that begins; once closed, it is cancelled at once.
+
+        *give_up* is asked when the node has fallen silent, and tells whether the call waits for it.
+        """
         with self._lock:
-            self._cancels.add(cancel)
+            self._calls[cancel] = give_up
         if self.closed:
             cancel()
 
     def release(self, cancel: Callable[[], object]) -> None:
         """Forget a call that is over."""
         with self._lock:
-            self._cancels.discard(cancel)
+            self._calls.pop(cancel, None)
 
     def close(self) -> None:
         """Cancel every call and open none again."""
+        self.way.close()
         with self._lock:
             self.closed = True
-            cancels, self._cancels = self._cancels, set()
+            cancels, self._calls = list(self._calls), {}
             link, self._sync = self._sync, None
         for cancel in cancels:
             cancel()
@@ -143,14 +152,6 @@ class Connection:
             link = self._aio.pop(asyncio.get_running_loop(), None)
         if link is not None:
             await link.channel.close()
-
-    async def _aprove(self, timeout: float) -> None:
-        """Do as `prove` in a thread; a name that takes its time to resolve does not hold up the caller."""
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self.prove, timeout), timeout)
-        except TimeoutError:
-            name = self._config.name
-            raise BackendUnavailable(f"{name} could not be reached within {timeout:.1f} s", backend=name) from None
 
     def _check_open(self) -> None:
         """Raise once closed; otherwise see to it that replaced certificates are used."""

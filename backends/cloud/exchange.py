@@ -29,6 +29,8 @@ _STOPPING_S = 2.0
 """How long a node that said it stops is left alone, seconds; then a call finds out whether it is back."""
 _FRESH_S = 10.0
 """How long a node's word about its load counts, seconds."""
+_SILENCE_S = 1.0
+"""A call that heard nothing for so long ends when its node is found silent, seconds."""
 _WEIGHT = 0.2
 """Weight of a new round-trip time in the moving average."""
 
@@ -100,6 +102,8 @@ class Exchange:
         self.received_tokens = 0
         self.ended = False
         self.latest = Chunk()
+        self._heard = float("-inf")
+        self._given_up = False
 
     def payload(self, cleared: Cleared) -> bytes:
         """Return what is sent: the bytes of the cleared request, held against its clearance.
@@ -145,6 +149,7 @@ class Exchange:
         Raises:
             StreamInterrupted: it cannot be understood, or comes after the last one.
         """
+        self._heard = time.monotonic()
         if not self._first_ms:
             self._first_ms = self._elapsed_ms()
         try:
@@ -157,6 +162,16 @@ class Exchange:
         self.ended = chunk.finish_reason is not None
         self.latest = chunk
         return chunk
+
+    @property
+    def unheard(self) -> bool:
+        """The call has begun, and not a word came."""
+        return self._started > 0.0 and not self._first_ms
+
+    def give_up(self) -> bool:
+        """The node does not answer any more: whether this call, too, has heard nothing for a while."""
+        self._given_up = time.monotonic() - self._heard > _SILENCE_S
+        return self._given_up
 
     def settle(self, trailing: Metadata) -> None:
         """Take what the node says beside its answer: load, and the time it took itself."""
@@ -174,6 +189,8 @@ class Exchange:
 
     def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
         """Return the error that a status means to the caller."""
+        if self._given_up:
+            code, message = StatusCode.UNAVAILABLE, f"{self._backend} does not answer any more"
         if code is StatusCode.DEADLINE_EXCEEDED:
             text = f"{self._backend} did not finish within the deadline of {self._request.deadline:g} s"
             elapsed = time.monotonic() - self._request.created

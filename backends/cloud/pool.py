@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +21,13 @@ from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
 from hybrid_llm.backends.cloud.names import Names
 from hybrid_llm.router.breaker import CircuitBreaker
 from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.errors import BackendError, BackendOverloaded, BackendUnavailable, HybridLLMError
+from hybrid_llm.router.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendUnavailable,
+    DeadlineExceeded,
+    HybridLLMError,
+)
 from hybrid_llm.router.signals import BackendState, Breaker
 from hybrid_llm.router.types import Chunk, Location, Request
 
@@ -71,9 +77,10 @@ class _Node:
         return self.first_ms * fresh * (1 + state.active + state.queue)
 
     def can_be_asked(self) -> bool:
-        """Not stopping, not resting after overload, and not ejected."""
-        state = self.backend.state()
-        return state.ready and self.breaker.state is not Breaker.OPEN and self.clock() >= self.rests_until
+        """Not stopping, not out of reach, not resting after overload, and not ejected."""
+        if self.backend.in_doubt or not self.backend.state().ready:
+            return False
+        return self.breaker.state is not Breaker.OPEN and self.clock() >= self.rests_until
 
     def took(self, seconds: float) -> None:
         """Learn from a first token; the second one takes the place of the first, which had to connect."""
@@ -81,12 +88,22 @@ class _Node:
         self.first_ms += weight * (seconds * 1e3 - self.first_ms)
         self.samples, self.sampled = self.samples + 1, self.clock()
 
+    def missed(self, seconds: float) -> None:
+        """Learn from a call that had no first token within this time: it takes longer than that."""
+        if seconds * 1e3 > self.first_ms:
+            self.took(seconds)
+
     def failed(self, error: BackendError) -> None:
-        """Learn from a failure: an overloaded node rests, one that is gone is ejected after a few."""
-        if isinstance(error, BackendOverloaded):
-            self.rests_until = self.clock() + (error.retry_after or 0.0)
-        elif error.retryable:
+        """Learn from a failure: a node rests for the time that it names, one that fails is ejected after a few.
+
+        One that cannot be reached is in doubt, and nothing is asked to find out when it is back.
+        """
+        if isinstance(error, BackendOverloaded | BackendUnavailable) and error.retry_after:
+            self.rests_until = self.clock() + error.retry_after
+        if error.retryable and not isinstance(error, BackendOverloaded) and not self.backend.in_doubt:
             self.breaker.failed()
+        else:
+            self.breaker.abandoned()
 
 
 class CloudPool:
@@ -165,33 +182,20 @@ class CloudPool:
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in pieces, from one node that this request has not asked yet; errors as `CloudBackend.stream` has."""
         node = self._pick(require_clearance(cleared, Location.CLOUD), self._names.refresh())
-        began, first = self._clock(), True
-        try:
-            with closing(node.backend.stream(cleared)) as chunks:
-                for chunk in chunks:
-                    if first:
-                        node.took(self._clock() - began)
-                        first = False
-                    yield chunk
-        except BackendError as error:
-            node.failed(error)
-            raise
+        with _watched(node) as taken, closing(node.backend.stream(cleared)) as chunks:
+            for chunk in chunks:
+                taken()
+                yield chunk
         self._answered(node, cleared.request)
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
         node = self._pick(require_clearance(cleared, Location.CLOUD), await self._names.arefresh())
-        began, first = self._clock(), True
-        try:
+        with _watched(node) as taken:
             async with aclosing(node.backend.astream(cleared)) as chunks:
                 async for chunk in chunks:
-                    if first:
-                        node.took(self._clock() - began)
-                        first = False
+                    taken()
                     yield chunk
-        except BackendError as error:
-            node.failed(error)
-            raise
         self._answered(node, cleared.request)
 
     def _pick(self, request: Request, configs: Sequence[CloudConfig] | None) -> _Node:
@@ -199,7 +203,7 @@ class CloudPool:
             self._take(configs)
         asked = self._asked_by(request)
         nodes = [node for node in self._list() if node.name not in asked]
-        able = [node for node in nodes if node.can_be_asked()] or [node for node in nodes if node.backend.state().ready]
+        able = _best(nodes)
         if not able:
             raise BackendUnavailable(f"{self.name}: {self._why(len(asked))}", backend=self.name)
         node = self._chooser.choose(able, blocks_of(request) if len(self._nodes) > 1 else ())
@@ -262,3 +266,35 @@ class CloudPool:
         self._closed = True
         for node in self._list():
             await node.backend.aclose()
+
+
+def _best(nodes: Sequence[_Node]) -> Sequence[_Node]:
+    """Those that can be asked; where there are none, those that are not out of reach; else all that are not closed."""
+    able = [node for node in nodes if node.can_be_asked()]
+    ready = [] if able else [node for node in nodes if node.backend.state().ready]
+    return able or [node for node in ready if not node.backend.in_doubt] or ready
+
+
+@contextmanager
+def _watched(node: _Node) -> Iterator[Callable[[], None]]:
+    """Learn from one call of *node*; what it yields is to be called with each chunk."""
+    began, first = node.clock(), True
+
+    def taken() -> None:
+        nonlocal first
+        if first:
+            node.took(node.clock() - began)
+            first = False
+
+    try:
+        yield taken
+    except BackendError as error:
+        node.failed(error)
+        if first and isinstance(error, DeadlineExceeded):
+            node.missed(node.clock() - began)
+        raise
+    except BaseException:  # the caller left, or trust is broken
+        node.breaker.abandoned()
+        if first:
+            node.missed(node.clock() - began)
+        raise

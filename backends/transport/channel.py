@@ -40,8 +40,12 @@ def client_options(
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
+        # While calls run: a node that says nothing at all for five seconds is gone, and they go on elsewhere.
+        ("grpc.keepalive_time_ms", 2_000),
+        ("grpc.keepalive_timeout_ms", 3_000),
+        ("grpc.http2.ping_timeout_ms", 3_000),
+        # By default gRPC sends no third ping before the app sends data, which it never does while it reads an answer.
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 0),
         # This is also the time that one attempt to connect gets.
         ("grpc.min_reconnect_backoff_ms", int(connect_timeout * 1000)),

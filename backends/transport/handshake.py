@@ -71,6 +71,9 @@ def shake_hands(endpoint: Endpoint, files: TLSFiles, *, timeout: float, backend:
         raise UntrustedPeer(_distrust(error, endpoint, files), backend=backend) from None
     except ssl.SSLError as error:
         raise _no_tls(error, endpoint, files, backend) from None
+    except TimeoutError as error:
+        # The cause tells silence from a refusal.
+        raise BackendUnavailable(_unreachable(error, endpoint, timeout), backend=backend) from error
     except OSError as error:
         raise BackendUnavailable(_unreachable(error, endpoint, timeout), backend=backend) from None
 

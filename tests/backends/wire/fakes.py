@@ -116,7 +116,7 @@ class Proxy:
     def __init__(self, port: int):
         self.upstream, self.sent, self.connections = port, bytearray(), 0
         self.garble_after: int | None = None
-        self.cut = threading.Event()
+        self.cut, self.silent = threading.Event(), threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.sockets: list[socket.socket] = []
@@ -140,6 +140,8 @@ class Proxy:
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                while self.silent.is_set():
+                    time.sleep(0.01)
                 if up:
                     self.sent += data
                 elif self.garble_after is not None and passed + len(data) > self.garble_after:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,9 +14,10 @@ import pytest
 
 from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.cloud import CloudConfig, CloudPool
+from hybrid_llm.backends.transport import TLSFiles
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import AllBackendsFailed, BackendError, StreamInterrupted
+from hybrid_llm.router.errors import AllBackendsFailed, BackendError, StreamInterrupted, UntrustedPeer
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Location
 
@@ -149,6 +152,48 @@ def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
     assert errors == []
     assert set(answers) == {"hello from the node"}
     assert sum(answers.values()) > 30
+
+
+def test_a_node_that_is_not_to_be_trusted_costs_one_request_and_is_left_alone_until_it_is(pki, tools, tmp_path):
+    for name in ("ca.pem", "node.pem", "node.key"):
+        shutil.copy(pki.folder / name, tmp_path)
+    with tools.Node(TLSFiles.from_dir(tmp_path, "node")) as strange, tools.Node(pki.node) as good:
+        stranger = pki.foreign_node
+        for source, name in ((stranger.ca, "ca.pem"), (stranger.cert, "node.pem"), (stranger.key, "node.key")):
+            shutil.copy(source, tmp_path / name)
+        pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in (strange, good)])
+        with client(pool) as llm:
+            refused = 0
+            for _ in range(20):
+                try:
+                    llm.generate("hi", deadline=10.0)
+                except UntrustedPeer:
+                    refused += 1
+            assert refused <= 1
+            assert len(good.engine.seen) == 20 - refused
+            for name in ("ca.pem", "node.pem", "node.key"):
+                shutil.copy(pki.folder / name, tmp_path)
+            tools.eventually(lambda: llm.generate("hi", deadline=10.0) and strange.engine.seen, 20.0)
+
+
+def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_their_deadline(pki, tools):
+    engines = tools.FakeEngine("a" * 40, delay=0.05), tools.FakeEngine("a" * 40)
+    with tools.Node(pki.node, engines[0]) as node, tools.Node(pki.node, engines[1]) as other:
+        proxy = tools.Proxy(node.port)
+        pool = CloudPool([CloudConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
+        with client(pool, more="continue_streams: true, ") as llm:
+            while not engines[0].seen:
+                with llm.stream("hi", deadline=50.0) as stream:
+                    next(stream)
+                    if engines[0].seen:
+                        proxy.silent.set()
+                        began = time.monotonic()
+                        assert len([*stream]) > 1
+            assert [seam.backend for seam in stream.generation.seams] == ["cloud"]
+            assert time.monotonic() - began < 30.0
+            proxy.silent.clear()
+            tools.eventually(lambda: pool.state().nodes == 2, 15.0)
+        proxy.close()
 
 
 def test_a_name_is_one_node_for_each_of_its_addresses(pki, tools):

@@ -1,0 +1,174 @@
+"""Finds out beside the calls whether a node can be reached and trusted: one look at a time, however many wait for it.
+
+A node that cannot be reached or trusted is `in_doubt`; one that does not answer at all is `silent` as well. It is
+looked at again and again, with growing, jittered pauses (full jitter; Brooker, *Exponential Backoff and Jitter*, 2015),
+so that no request has to find out, and many clients that find their way back at the same time are no storm. It knows no
+calls; what a look does is injected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from hybrid_llm.router.errors import BackendUnavailable
+
+__all__ = ["Way"]
+
+Look = Future[Exception | None]
+"""What a look found: nothing wrong, or why the node cannot be used."""
+_QUICK_S: Final = 2.0
+"""Longest that a node which is under suspicion may take to answer, seconds."""
+_FRESH_S: Final = 1.0
+"""A node that was heard within this time is under no suspicion, seconds."""
+_PAUSES_S: Final = (0.25, 5.0)
+"""The first pause between two looks at a silent node and, doubled each time, the longest; seconds."""
+
+
+class Way:
+    """The way to one node. Safe to use from any thread; a thread of its own runs while there is something to find out.
+
+    Args:
+        look: Does a handshake within the seconds that it is given; raises as `shake_hands` does.
+        longest: Seconds that a look may take.
+        name: The backend, for errors.
+        on_silence: Called, from the thread that looked, when the node has become silent.
+        interest: Seconds for which it is looked at though nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[float], None],
+        *,
+        longest: float,
+        name: str,
+        on_silence: Callable[[], object],
+        interest: float = 60.0,
+    ) -> None:
+        self._interest = interest
+        self._look = look
+        self._longest = longest
+        self._name = name
+        self._on_silence = on_silence
+        self._lock = threading.Lock()
+        self._looking: Look | None = None
+        self._closed = threading.Event()
+        self._heard = float("-inf")
+        self._found: Exception | None = None
+        self._watched = False
+        self._wanted = 0.0
+
+    @property
+    def in_doubt(self) -> bool:
+        """The last look failed; another one is on its way."""
+        if self._found is None:
+            return False
+        self._wanted = time.monotonic()
+        return True
+
+    @property
+    def silent(self) -> bool:
+        """It failed because no answer came, so that whoever asks would only wait."""
+        return self.in_doubt and _is_silence(self._found)
+
+    def prove(self, timeout: float) -> None:
+        """Make sure that the node can be reached and trusted, and trusts us; wait at most *timeout* seconds.
+
+        Raises:
+            BackendUnavailable, UntrustedPeer, AuthenticationFailed: see `shake_hands`.
+        """
+        try:
+            _raise(self._begun(self._longest).result(timeout))
+        except TimeoutError:
+            raise self._unreachable(timeout) from None
+
+    async def aprove(self, timeout: float) -> None:
+        """Do as `prove` does, without blocking the event loop."""
+        look = asyncio.wrap_future(self._begun(self._longest))
+        done, _ = await asyncio.wait({look}, timeout=timeout)
+        if not done:
+            raise self._unreachable(timeout)
+        _raise(look.result())
+
+    def heard(self) -> None:
+        """The node has said something."""
+        self._heard = time.monotonic()
+
+    def suspect(self) -> None:
+        """A call got nothing: look whether the node is there at all, unless it was heard a moment ago."""
+        if time.monotonic() - self._heard > _FRESH_S and self._looking is None and not self._closed.is_set():
+            self._begun(min(self._longest, _QUICK_S))
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def _unreachable(self, timeout: float) -> BackendUnavailable:
+        return BackendUnavailable(f"{self._name} could not be reached within {timeout:.1f} s", backend=self._name)
+
+    def _begun(self, limit: float) -> Look:
+        """The look that is under way, or a new one; of a silent node the last one."""
+        with self._lock:
+            if self.silent:
+                last: Look = Future()
+                last.set_result(self._found)
+                return last
+            if self._looking is None:
+                self._looking = Future()
+                name = f"hybrid-llm-way-{self._name}"
+                threading.Thread(target=self._run, args=(self._looking, limit), name=name, daemon=True).start()
+            return self._looking
+
+    def _run(self, look: Look, limit: float) -> None:
+        """Look once; go on looking while the node is in doubt."""
+        error = self._try(limit)
+        with self._lock:
+            self._looking = None
+            begins = error is not None and not self._watched
+            self._watched = self._watched or begins
+        look.set_result(error)
+        if _is_silence(error):
+            self._on_silence()
+        if begins:
+            self._watch()
+
+    def _try(self, limit: float) -> Exception | None:
+        try:
+            self._look(limit)
+        except Exception as error:  # noqa: BLE001  # whoever waits for the look raises it
+            self._found = error
+            return error
+        self._found = None
+        self.heard()
+        return None
+
+    def _watch(self) -> None:
+        """Look again and again, for as long as somebody wants to know."""
+        (pause, longest), self._wanted = _PAUSES_S, time.monotonic()
+        while not self._closed.wait(random.uniform(pause / 2, pause)):  # noqa: S311  # jitter is no secret
+            pause = min(longest, 2 * pause)
+            error = self._try(self._longest)
+            with self._lock:
+                if time.monotonic() - self._wanted > self._interest:
+                    self._found = None  # whoever asks next finds out
+                if error is None or self._found is None:
+                    self._watched = False
+                    return
+
+
+def _is_silence(error: Exception | None) -> bool:
+    """Whether nothing came within the time, rather than a refusal."""
+    return isinstance(error, BackendUnavailable) and isinstance(error.__cause__, TimeoutError)
+
+
+def _raise(error: Exception | None) -> None:
+    """Raise what a look found; a copy, since several may wait for one look, in several threads."""
+    if error is not None:
+        copy = type(error).__new__(type(error), *error.args)
+        copy.__dict__.update(error.__dict__)
+        raise copy from error.__cause__
