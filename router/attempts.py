@@ -31,6 +31,7 @@ from hybrid_llm.router.errors import (
     BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
+    HybridLLMError,
     ProtocolMismatch,
     RequestRejected,
     StreamInterrupted,
@@ -46,6 +47,7 @@ __all__ = ["Attempts", "Sleep"]
 
 Sleep = Callable[[float], Awaitable[None]]
 _BREAKING = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
+_MOST_RIVALS = 2
 _ELSEWHERE = frozenset({"context_overflow", "unsupported"})
 
 
@@ -117,6 +119,9 @@ class Attempts:
                 except BackendError as error:
                     broken = error
                     self._failed(lane, error)
+                except BaseException:  # the caller left, or trust is broken
+                    self.breakers[lane.name].abandoned()
+                    raise
             if self._is_full():
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
@@ -204,7 +209,7 @@ class Attempts:
                 if not race.running:
                     self._start(race, waiting.popleft())
                 elif (lane := await race.ready(self._patience(waiting, race))) is None:
-                    self._start(race, waiting.popleft(), rival=True)
+                    self._start_rival(race, waiting)
                 elif lane.error is None:
                     self.answering, self.began = lane.name, lane.began
                     return lane
@@ -216,20 +221,31 @@ class Attempts:
         finally:
             for lane in await race.stop():
                 self._note(lane.name, "Cancelled", (self.clock() - lane.began) * 1e3)
+                self._hung_or_abandoned(lane, is_late=self.facts.remaining(self.clock()) <= 0.0)
 
     def _patience(self, waiting: deque[str], race: Race) -> float | None:
         """How long to wait until the next one starts beside the one that runs; None until something happens."""
-        may = waiting and race.running == 1 and self.budget.pays()
+        may = waiting and race.running <= _MOST_RIVALS and self.budget.pays()
         return self.patience(self.answering) if may else None
 
-    def _start(self, race: Race, name: str, *, rival: bool = False) -> None:
+    def _start_rival(self, race: Race, waiting: deque[str]) -> None:
+        """Call the next one beside those that are silent: another backend once two nodes of one are.
+
+        Who cannot be paid for now still has its turn when the others have failed.
+        """
+        if self.budget.withdraw():
+            others = (name for name in waiting if name != self.answering)
+            name = next(others, waiting[0]) if race.running > 1 else waiting[0]
+            waiting.remove(name)
+            self._start(race, name, paid=True)
+
+    def _start(self, race: Race, name: str, *, paid: bool = False) -> None:
         """Call *name*, unless its breaker is open, or it is not its first call and nothing pays for another."""
         self._check_deadline()
         calls, free = self._calls[name], self._copies(name)
-        extra = rival or calls >= free
         if not self.breakers[name].admit():
             self._refuse(name, "its circuit breaker is open")
-        elif calls >= (self.retries + 1) * free or (extra and not self.budget.withdraw()):
+        elif calls >= (self.retries + 1) * free or not (paid or calls < free or self.budget.withdraw()):
             self._refuse(name, "no further call is allowed: retries or retry budget are used up")
         else:
             self._calls[name] += 1
@@ -246,11 +262,22 @@ class Attempts:
         able = [name for name in self.decision.order if name not in self.failures or self.failures[name].retryable]
         return [name for name in able for _ in range(self._copies(name))]
 
-    def _failed(self, lane: Lane, error: BackendError) -> None:
+    def _failed(self, lane: Lane, error: HybridLLMError) -> None:
         self._note(lane.name, type(error).__name__, (self.clock() - lane.began) * 1e3)
-        self.failures[lane.name] = error
+        if isinstance(error, BackendError):
+            self.failures[lane.name] = error
         if isinstance(error, _BREAKING) and self._calls[lane.name] >= self._copies(lane.name):
             self.breakers[lane.name].failed()
+        else:
+            self._hung_or_abandoned(lane, is_late=isinstance(error, DeadlineExceeded))
+
+    def _hung_or_abandoned(self, lane: Lane, *, is_late: bool) -> None:
+        """A backend that let a request's time pass without a word has failed, if it had a fair share of that time."""
+        fair = self.clock() - lane.began >= self.facts.deadline / 2
+        if is_late and lane.first is None and fair:
+            self.breakers[lane.name].failed()
+        else:
+            self.breakers[lane.name].abandoned()
 
     def _note(self, name: str, error: str, elapsed_ms: float = 0.0) -> None:
         self.records.append(AttemptRecord(backend=name, error=error, elapsed_ms=elapsed_ms))
@@ -276,7 +303,8 @@ class Attempts:
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_random_exponential
 
-        asked = [e.retry_after or 0.0 for e in self.failures.values() if isinstance(e, BackendOverloaded)]
+        hints = (BackendOverloaded, BackendUnavailable)
+        asked = [e.retry_after or 0.0 for e in self.failures.values() if isinstance(e, hints)]
         return max(wait_random_exponential(multiplier=0.05, max=2.0)(state), *asked, 0.0)
 
     def _give_up(self, state: RetryCallState) -> bool:
@@ -285,8 +313,10 @@ class Attempts:
         return state.upcoming_sleep >= self.facts.remaining(self.clock()) or not self.budget.pays()
 
 
-def _may_go_elsewhere(error: BackendError) -> bool:
-    """Whether another backend may do better: not when the request itself is at fault, or its time is over."""
+def _may_go_elsewhere(error: HybridLLMError) -> bool:
+    """Whether another backend may do better: not when the request is at fault, its time is over or trust is broken."""
+    if not isinstance(error, BackendError):
+        return False
     if isinstance(error, RequestRejected):
         return error.reason in _ELSEWHERE
     return not isinstance(error, DeadlineExceeded)

@@ -58,6 +58,11 @@ class CircuitBreaker:
         with self._lock:
             self._failures, self._opened, self._probe = 0, None, None
 
+    def abandoned(self) -> None:
+        """A call ended and tells nothing, as one that its caller left: if it was the probe, the next one may pass."""
+        with self._lock:
+            self._probe = None
+
     def failed(self) -> None:
         """A call failed: count it, and open at the limit or when it was the probe."""
         with self._lock:

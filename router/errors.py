@@ -130,9 +130,16 @@ class BackendError(HybridLLMError):
 
 
 class BackendUnavailable(BackendError):
-    """The backend is not there: not loaded, connection refused, shutting down."""
+    """The backend is not there: not loaded, connection refused, shutting down.
+
+    *retry_after* is in seconds, None where nobody knows when it is back.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, backend: str, retry_after: float | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.retry_after = retry_after
 
 
 class BackendOverloaded(BackendError):

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Generator
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from hybrid_llm.router.errors import BackendUnavailable
+
 __all__ = ["LoopThread"]
 
 T = TypeVar("T")
@@ -24,10 +26,13 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._closed:
+                raise _closed()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._run, args=(self._loop,), name="hybrid-llm-loop", daemon=True).start()
@@ -37,20 +42,28 @@ class LoopThread:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
+            loop.run_until_complete(_end_all())
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
-        """The items of what *make* gives, which runs in the loop; closing the generator cancels it and waits for it."""
+        """The items of what *make* gives, which runs in the loop; closing the generator cancels it and waits for it.
+
+        Raises:
+            BackendUnavailable: this was closed meanwhile. Whatever *make* raises, else.
+        """
+        loop = self._started()
         items: SimpleQueue[_Item[T]] = SimpleQueue()
         over = threading.Event()
-        work = asyncio.run_coroutine_threadsafe(_pump(make, items, over), self._started())
+        work = asyncio.run_coroutine_threadsafe(_pump(make, items, over), loop)
         try:
             while True:
                 item, error = items.get()
                 if isinstance(error, StopAsyncIteration):
                     return
+                if isinstance(error, asyncio.CancelledError):
+                    raise _closed() from None
                 if error is not None:
                     raise error
                 yield item  # type: ignore[misc]  # an item, since it is no error
@@ -59,11 +72,23 @@ class LoopThread:
             over.wait(_PATIENCE_S)
 
     def close(self) -> None:
-        """Stop the loop; what still runs in it is cancelled with the client's backends. Twice is once."""
+        """Cancel what runs, then stop the loop. Twice is once."""
         with self._lock:
-            loop, self._loop = self._loop, None
+            loop, self._loop, self._closed = self._loop, None, True
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
+
+
+def _closed() -> BackendUnavailable:
+    return BackendUnavailable("the client is closed", backend="")
+
+
+async def _end_all() -> None:
+    """Cancel every task, and wait until its caller has been told."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pump(make: Callable[[], AsyncIterator[T]], items: SimpleQueue[_Item[T]], over: threading.Event) -> None:
@@ -76,6 +101,8 @@ async def _pump(make: Callable[[], AsyncIterator[T]], items: SimpleQueue[_Item[T
         items.put((None, error))
     finally:
         close: Any = getattr(made, "aclose", None)
-        if close is not None:
-            await close()
-        over.set()
+        try:
+            if close is not None:
+                await close()
+        finally:
+            over.set()

@@ -195,8 +195,9 @@ class Pipeline:
 
     def may_hedge(self, routed: Routed) -> bool:
         """Whether a silent backend may get a rival: the policy says after how long, and there is another one."""
-        limits = routed.policy.resilience
-        return len(routed.decision.order) > 1 and (limits.hedge_after_s or limits.hedge_quantile) is not None
+        limits, states = routed.policy.resilience, routed.signals.backends
+        nodes = sum(states[name].nodes for name in routed.decision.order)
+        return nodes > 1 and (limits.hedge_after_s or limits.hedge_quantile) is not None
 
     def answer(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race] = OneByOne) -> Answer:
         """Make the attempts of hop 5; they begin with the first chunk that is asked for.

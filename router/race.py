@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hybrid_llm.router.errors import BackendError, StreamInterrupted
+from hybrid_llm.router.errors import HybridLLMError, StreamInterrupted
 from hybrid_llm.router.types import Chunk
 
 __all__ = ["Lane", "OneByOne", "Race", "TaskRace"]
@@ -27,7 +27,7 @@ class Lane:
     stream: AsyncGenerator[Chunk, None]
     began: float
     first: Chunk | None = None
-    error: BackendError | None = None
+    error: HybridLLMError | None = None
 
     async def next(self) -> Chunk:
         """The next chunk.
@@ -42,10 +42,10 @@ class Lane:
             raise StreamInterrupted(message, backend=self.name) from None
 
     async def begin(self) -> None:
-        """Wait for *first* or *error*. What is not a `BackendError` is raised: nobody else can mend it."""
+        """Wait for *first* or *error*."""
         try:
             self.first = await self.next()
-        except BackendError as error:
+        except HybridLLMError as error:
             self.error = error
 
 
@@ -87,12 +87,11 @@ class OneByOne:
 
     async def ready(self, timeout: float | None) -> Lane | None:  # noqa: ARG002  # nobody else could be started
         """The lane, with its first chunk or its error."""
-        lane = self._lanes.pop(0)
-        await lane.begin()
-        return lane
+        await self._lanes[0].begin()
+        return self._lanes.pop(0)
 
     async def stop(self) -> list[Lane]:
-        """Nothing runs that is not waited for."""
+        """What was waited for when the caller left; it is closed already."""
         stopped, self._lanes = self._lanes, []
         return stopped
 

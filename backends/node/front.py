@@ -182,7 +182,7 @@ def _not_ready(info: EngineInfo | None) -> str:
 def _known(error: Exception) -> HybridLLMError:
     """Return the error that the client may see; one that nobody foresaw is logged without its text."""
     if isinstance(error, EngineDied):
-        return BackendUnavailable(str(error), backend=NODE)
+        return BackendUnavailable(str(error), backend=NODE, retry_after=error.retry_after)
     if isinstance(error, HybridLLMError):
         return error
     place = error.__traceback__

@@ -71,7 +71,9 @@ def _optional(detail: pb.ErrorDetail, name: str) -> float | None:
 
 ROWS: dict[str, _Row] = {
     "backend_unavailable": _Row(
-        BackendUnavailable, StatusCode.UNAVAILABLE, lambda text, name, _: BackendUnavailable(text, backend=name)
+        BackendUnavailable,
+        StatusCode.UNAVAILABLE,
+        lambda text, name, facts: BackendUnavailable(text, backend=name, retry_after=_optional(facts, "retry_after")),
     ),
     "backend_overloaded": _Row(
         BackendOverloaded,

@@ -285,3 +285,77 @@ def test_a_success_forgets_earlier_failures_of_the_breaker():
         run.breakers = breakers
         play(run)
     assert world.calls == ["a", "b", "a", "a", "b", "a"]
+
+
+def half_open(world: World) -> dict[str, CircuitBreaker]:
+    """Breakers of which `a` is half open now, and closes again for nothing but a success."""
+    made = {name: CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now) for name in NAMES}
+    made["a"].failed()
+    world.now = 30.0
+    return made
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BackendOverloaded("full", backend="a"), RequestRejected("no", backend="a", reason="unsupported")],
+)
+def test_a_probe_that_fails_for_another_reason_leaves_the_breaker_to_the_next_request(error):
+    world = World({"a": [[error], [LAST]], "b": [[LAST]], "c": [[LAST]]})
+    breakers = half_open(world)
+    for _ in range(2):
+        run = attempts(world, "ab", deadline=100.0, retries=0)
+        run.breakers = breakers
+        play(run)
+    assert world.calls == ["a", "b", "a"]
+
+
+def test_a_probe_whose_caller_leaves_leaves_the_breaker_to_the_next_request():
+    world = World({"a": [[Chunk(text="1"), LAST]], "b": [[LAST]], "c": [[LAST]]})
+    run = attempts(world, "a", deadline=100.0)
+    run.breakers = half_open(world)
+    steps = iterate(run.run())
+    next(steps)
+    steps.close()
+    assert run.breakers["a"].admit()
+
+
+def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_breaker():
+    world = World({"a": [[LAST]], "b": [[LAST]], "c": [[LAST]]})
+
+    async def hang(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+        world.now += 10.0
+        raise DeadlineExceeded("late", backend=name)
+        yield LAST
+
+    breaker = CircuitBreaker(failures=3, open_s=30.0, clock=lambda: world.now)
+    for number in range(3):
+        run = attempts(world, "a")
+        run.facts = Facts(messages=run.facts.messages, deadline=10.0, created=world.now)
+        run.breakers, run.open_stream = {"a": breaker}, hang
+        assert breaker.state == "closed", number
+        _, error = play(run)
+        assert isinstance(error, DeadlineExceeded)
+    assert breaker.state == "open"
+
+
+def test_a_backend_that_was_asked_too_late_is_not_blamed_for_the_deadline():
+    world = World({"a": [[DeadlineExceeded("late", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
+    run = attempts(world, "a")
+    run.breakers = {"a": CircuitBreaker(failures=1, open_s=30.0)}
+    play(run)
+    assert run.breakers["a"].state == "closed"
+
+
+def test_a_node_that_knows_when_it_is_back_is_waited_for():
+    down = BackendUnavailable("restarting", backend="a", retry_after=3.0)
+    world = World({"a": [[down], [LAST]], "b": [[LAST]], "c": [[LAST]]})
+    got, _ = play(attempts(world, "a"))
+    assert got == [LAST]
+    assert world.slept[0] >= 3.0
+
+
+def test_broken_trust_is_on_record():
+    world = World({"a": [[UntrustedPeer("wrong name", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
+    run = attempts(world, "ab")
+    play(run)
+    assert [(record.backend, record.error) for record in run.records] == [("a", "UntrustedPeer")]

@@ -110,3 +110,14 @@ def test_a_failed_probe_opens_again_even_when_another_policy_has_raised_the_limi
     assert breaker.admit()
     breaker.failed()
     assert breaker.state is Breaker.OPEN
+
+
+def test_a_probe_that_tells_nothing_lets_the_next_one_pass():
+    now = [0.0]
+    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker.failed()
+    now[0] = 10.0
+    assert [breaker.admit(), breaker.admit()] == [True, False]
+    breaker.abandoned()
+    assert breaker.state is Breaker.HALF_OPEN
+    assert breaker.admit()

@@ -152,22 +152,29 @@ class Slow:
 
 
 def hedged(world: Slow, order: str, *, after: float | None = 0.02, reserve: float = 10.0) -> tuple[str, Attempts]:
-    run = Attempts(
+    run = racing(world, order, after=after, budget=RetryBudget(ratio=0.1, reserve=reserve))
+    return collected(run), run
+
+
+def racing(world: Slow, order: str, *, after: float | None = 0.02, budget: RetryBudget | None = None) -> Attempts:
+    return Attempts(
         facts=Facts(messages=(Message(role="user", content=""),), deadline=10.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=asyncio.sleep,
         breakers={name: CircuitBreaker(failures=100, open_s=30.0) for name in NAMES},
-        budget=RetryBudget(ratio=0.1, reserve=reserve),
+        budget=budget or RetryBudget(ratio=0.1),
         retries=0,
         race=TaskRace,
         patience=lambda name: after,
     )
 
+
+def collected(run: Attempts) -> str:
     async def collect() -> str:
         return "".join([chunk.text async for chunk in run.run()])
 
-    return asyncio.run(collect()), run
+    return asyncio.run(collect())
 
 
 def test_a_silent_backend_gets_a_rival_and_the_first_token_wins():
@@ -214,3 +221,40 @@ def test_broken_trust_in_one_lane_ends_the_request_and_cancels_the_other():
     with pytest.raises(UntrustedPeer):
         hedged(world, "ab")
     assert world.cancelled == ["a"]
+
+
+def test_a_rival_that_nothing_pays_for_still_has_its_turn_when_the_first_has_failed():
+    class Empty(RetryBudget):
+        """Another request takes the last token between the look and the withdrawal."""
+
+        def withdraw(self) -> bool:
+            return False
+
+    class Fails(Slow):
+        async def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+            async for chunk in super().open(name, given):
+                if name == "a":
+                    raise BackendUnavailable("down", backend="a")
+                yield chunk
+
+    world = Fails(a=0.05, b=0.0)
+    run = racing(world, "ab", budget=Empty(ratio=0.1))
+    assert (collected(run), world.calls) == ("b", ["a", "b"])
+
+
+def test_once_two_nodes_of_one_backend_are_silent_another_backend_is_the_next_rival():
+    world = Slow(a=5.0, b=0.0)
+    run = racing(world, "ab")
+    run.nodes = {"a": 3}
+    assert (collected(run), world.calls) == ("b", ["a", "a", "b"])
+
+
+def test_a_lost_race_leaves_the_half_open_breaker_to_the_next_request():
+    now = [0.0]
+    breakers = {name: CircuitBreaker(failures=1, open_s=30.0, clock=lambda: now[0]) for name in NAMES}
+    breakers["a"].failed()
+    now[0] = 30.0
+    run = racing(Slow(a=5.0, b=0.0), "ab")
+    run.breakers = breakers
+    assert collected(run) == "b"
+    assert breakers["a"].admit()
