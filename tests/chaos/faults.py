@@ -1,0 +1,273 @@
+"""What can go wrong, one class each: `inject` makes it happen to some of the nodes, `heal` makes it good again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from hybrid_llm.backends.transport import issue, make_authority
+from tests.chaos.proxy import Weather
+from tests.chaos.world import HOSTS, World
+
+
+class Fault(ABC):
+    """One thing that goes wrong."""
+
+    name: ClassVar[str]
+    note: ClassVar[str] = ""
+    """What the reader of the table should know."""
+    unheard: ClassVar[bool] = False
+    """Whether nodes cannot hear that a caller has left, so that nothing is said of when its slot is free."""
+
+    def __init__(self, world: World, random_: random.Random) -> None:
+        self.world, self.random = world, random_
+
+    @abstractmethod
+    def inject(self) -> None:
+        """Let it happen."""
+
+    def heal(self) -> None:
+        """Make it good; by default calm weather, and every node up."""
+        self.world.calm()
+
+
+class _Again(Fault):
+    """A fault that strikes again and again until it is healed."""
+
+    every: ClassVar[tuple[float, float]] = (0.05, 0.3)
+
+    def inject(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(self.random.uniform(*self.every)):
+            self.strike()
+
+    @abstractmethod
+    def strike(self) -> None:
+        """Once."""
+
+    def heal(self) -> None:
+        self._over.set()
+        self._thread.join()
+        super().heal()
+
+
+class Nothing(Fault):
+    """For comparison."""
+
+    name = "nothing"
+
+    def inject(self) -> None:
+        """Nothing happens."""
+
+
+class Kill(_Again):
+    """A node is killed with SIGKILL in the middle of its work, and started again."""
+
+    name = "kill -9"
+    every = (0.3, 0.8)
+
+    def strike(self) -> None:
+        node = self.random.choice(self.world.nodes)
+        node.end(signal.SIGKILL)
+        node.start()
+        node.wait()
+
+
+class Stop(Fault):
+    """A node is stopped with SIGSTOP: its connections stay, and it says nothing."""
+
+    name = "SIGSTOP"
+    unheard = True
+
+    def inject(self) -> None:
+        self.world.nodes[0].send(signal.SIGSTOP)
+
+    def heal(self) -> None:
+        self.world.nodes[0].send(signal.SIGCONT)
+
+
+class RollingRestart(_Again):
+    """One node after the other is told to end (SIGTERM), and started again."""
+
+    name = "rolling restart"
+    every = (0.2, 0.4)
+    _next = 0
+
+    def strike(self) -> None:
+        node = self.world.nodes[self._next % len(self.world.nodes)]
+        self._next += 1
+        node.end(signal.SIGTERM)
+        node.start()
+        node.wait()
+
+
+class _BadWeather(Fault):
+    weather: ClassVar[Weather]
+
+    def inject(self) -> None:
+        for proxy in self.world.proxies:
+            proxy.weather = replace(self.weather)
+
+
+class Cut(_BadWeather):
+    """Connections are reset at random segments."""
+
+    name = "cut"
+    weather = Weather(cut=0.02)
+
+
+class Delay(_BadWeather):
+    """Every segment takes up to 60 ms in each direction."""
+
+    name = "delay"
+    weather = Weather(delay=(0.01, 0.06))
+
+
+class Reorder(_BadWeather):
+    """Segments change places inside the stream. TCP hides that from above; to TLS it is a forgery."""
+
+    name = "reorder"
+    note = "seen by TLS as forged"
+    weather = Weather(swapped=0.02)
+
+
+class Garble(_BadWeather):
+    """Bytes change on the way."""
+
+    name = "garble"
+    weather = Weather(garbled=0.01)
+
+
+class HalfOpen(Fault):
+    """What the node sends is gone; the node sees nothing of it."""
+
+    name = "half-open"
+    unheard = True
+
+    def inject(self) -> None:
+        for proxy in self.world.proxies[:2]:
+            proxy.weather = Weather(silent_down=True)
+
+
+class Offline(Fault):
+    """Everything to all nodes is gone, without a word."""
+
+    name = "offline"
+    unheard = True
+
+    def inject(self) -> None:
+        for proxy in self.world.proxies:
+            proxy.weather = Weather(silent_up=True, silent_down=True)
+
+
+class Refused(Fault):
+    """Nothing listens anywhere."""
+
+    name = "all refused"
+
+    def inject(self) -> None:
+        for proxy in self.world.proxies:
+            proxy.weather = Weather(refuse=True)
+            proxy.cut()
+
+
+class Full(Fault):
+    """The nodes have one slot and a queue of one."""
+
+    name = "full queue"
+
+    def inject(self) -> None:
+        self._restart(slots=1, queue=1)
+
+    def _restart(self, **options: int) -> None:
+        for node in self.world.nodes:
+            node.end(signal.SIGTERM)
+            node.options = replace(node.options, **options)
+            node.start()
+        for node in self.world.nodes:
+            node.wait()
+
+    def heal(self) -> None:
+        self._restart(slots=16, queue=64)
+
+
+class _Certificate(Fault):
+    """A certificate file is replaced, and connections are cut so that it comes to count."""
+
+    def _replace(self, write: Callable[[], None]) -> None:
+        write()
+        time.sleep(0.05)
+        for proxy in self.world.proxies:
+            proxy.cut()
+
+    def heal(self) -> None:
+        def write() -> None:
+            for folder in (self.world.app_tls, *(node.tls for node in self.world.nodes)):
+                shutil.copytree(self.world.folder / "tls", folder, dirs_exist_ok=True)
+
+        self._replace(write)
+        super().heal()
+
+
+def _nearly_over() -> datetime:
+    """When a certificate of one day began that ends in a second and a half."""
+    return datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=1.5)
+
+
+class AppExpired(_Certificate):
+    """The app's certificate expires while it runs."""
+
+    name = "expired (app)"
+
+    def inject(self) -> None:
+        self._replace(lambda: issue(self.world.app_tls, "app", kind="client", not_before=_nearly_over(), days=1))
+        time.sleep(1.6)
+        self._replace(lambda: None)
+
+
+class NodeExpired(_Certificate):
+    """A node's certificate expires while it runs."""
+
+    name = "expired (node)"
+
+    def inject(self) -> None:
+        node = self.world.nodes[0]
+        self._replace(lambda: issue(node.tls, "node", kind="node", hosts=HOSTS, not_before=_nearly_over(), days=1))
+        time.sleep(1.6)
+        self._replace(lambda: None)
+
+
+class ClockJump(_Certificate):
+    """The app's clock jumps back by two days: its certificate is not valid yet."""
+
+    name = "clock jump"
+    note = "as certificates see it; deadlines are on the monotonic clock, which cannot jump"
+
+    def inject(self) -> None:
+        begins = datetime.now(UTC) + timedelta(days=2)
+        self._replace(lambda: issue(self.world.app_tls, "app", kind="client", not_before=begins, days=7))
+
+
+class Swapped(_Certificate):
+    """A node comes back with the certificate of another authority: whoever that is, it is not our node."""
+
+    name = "swapped cert"
+
+    def inject(self) -> None:
+        other = self.world.folder / "other"
+        shutil.rmtree(other, ignore_errors=True)
+        make_authority(other, name="somebody else's CA")
+        issue(other, "node", kind="node", hosts=HOSTS)
+        self._replace(lambda: shutil.copytree(other, self.world.nodes[0].tls, dirs_exist_ok=True))

@@ -1,0 +1,38 @@
+"""A real node over the exact engine, in a process of its own: `python -m tests.chaos.node TLS LISTEN JOURNAL SLOTS`.
+
+Everything but the engine is what `hybrid-llm serve` runs: listener, TLS, admission, front, a graceful end at SIGTERM.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from hybrid_llm.backends.node.server import NodeConfig, NodeServer  # before gRPC, as `hybrid-llm serve` does
+from hybrid_llm.backends.transport.tls13 import require_tls13
+
+require_tls13()
+
+from hybrid_llm.backends.node.engine import EngineConfig  # noqa: E402
+from hybrid_llm.backends.transport import TLSFiles  # noqa: E402
+from tests.chaos.exact import ExactEngine  # noqa: E402
+
+
+async def main(tls: str, listen: str, journal: str, slots: str, queue: str, first_s: str, step_s: str) -> None:
+    with Path(journal).open("a", buffering=1) as log:
+        engine = ExactEngine(
+            slots=int(slots),
+            first_s=float(first_s),
+            step_s=float(step_s),
+            tell=lambda *told: print(*told, sep="\t", file=log),
+        )
+        config = NodeConfig(
+            engine=EngineConfig(model=Path("unused")),
+            tls=TLSFiles.from_dir(tls, "node"),
+            listen=listen,
+            max_queue=int(queue),
+        )
+        server = NodeServer(config, engine, tokenizer=engine.tokenizer)
+        await server.serve_forever(grace=5.0, on_ready=lambda port: print(f"PORT {port}", flush=True))
+
+
+asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""What came of the requests under each fault, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from tests.chaos.traffic import Outcome
+
+LATE_S = 0.05
+FREED_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One fault. Times in ms, *back_s* in seconds from the end of the fault to the first answer of a node."""
+
+    fault: str
+    requests: int
+    answered: int
+    continued: int
+    left: int
+    errors: Mapping[str, int]
+    lost: int
+    wrong: int
+    late: int
+    over_p99_ms: float
+    """How long after its deadline the hundredth part of the requests ended; negative: before."""
+    freed_p99_ms: float
+    """From the caller's leaving to the free slot."""
+    slow_to_free: int
+    back_s: float | None = None
+    note: str = ""
+    examples: Sequence[str] = field(default=())
+
+    @property
+    def bad(self) -> bool:
+        return bool(self.lost or self.wrong)
+
+
+def row(fault: str, outcomes: Sequence[Outcome], freed: Mapping[str, float], back_s: float | None, note: str) -> Row:
+    """Judge *outcomes*."""
+    whole = [o for o in outcomes if o.generation is not None and not o.left]
+    errors = Counter(type(o.error).__name__ for o in outcomes if o.error is not None and not o.lost)
+    over = sorted(o.over_s for o in outcomes if o.ended)
+    waits = sorted(freed[o.case.prompt] - o.left for o in outcomes if o.left and o.case.prompt in freed)
+    bad = [o for o in outcomes if o.lost or o.wrong]
+    return Row(
+        fault=fault,
+        requests=len(outcomes),
+        answered=len(whole),
+        continued=sum(bool(o.generation.seams) for o in whole if o.generation),
+        left=sum(bool(o.left) for o in outcomes),
+        errors=dict(errors.most_common()),
+        lost=sum(o.lost for o in outcomes),
+        wrong=sum(o.wrong for o in outcomes),
+        late=sum(o.over_s > LATE_S for o in outcomes if o.ended),
+        over_p99_ms=round(1e3 * _quantile(over, 0.99), 1),
+        freed_p99_ms=round(1e3 * _quantile(waits, 0.99), 1),
+        slow_to_free=sum(wait > FREED_S for wait in waits),
+        back_s=None if back_s is None else round(back_s, 2),
+        note=note,
+        examples=tuple(_tell(o) for o in bad[:5]),
+    )
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
+
+
+def _tell(outcome: Outcome) -> str:
+    what = "lost" if outcome.lost else "wrong"
+    return f"{what}: {outcome.case} -> {outcome.error!r} after {outcome.ended - outcome.began:.2f} s"
+
+
+_HEAD = f"{'fault':<18}{'requests':>9}{'answered':>9}{'continued':>10}{'left':>6}{'errors':>7}{'lost':>6}{'wrong':>6}"
+_HEAD += f"{'late':>6}{'over p99':>10}{'freed p99':>10}{'back s':>8}"
+
+
+def head() -> str:
+    return _HEAD
+
+
+def line(row: Row) -> str:
+    """One line of the table."""
+    text = f"{row.fault:<18}{row.requests:>9}{row.answered:>9}{row.continued:>10}{row.left:>6}"
+    text += f"{sum(row.errors.values()):>7}{row.lost:>6}{row.wrong:>6}{row.late:>6}"
+    text += f"{row.over_p99_ms:>10}{row.freed_p99_ms:>10}{'-' if row.back_s is None else row.back_s:>8}"
+    told = [f"{name} {count}" for name, count in row.errors.items()] + ([row.note] if row.note else [])
+    return text + ("   " + ", ".join(told) if told else "")
+
+
+def total(rows: Sequence[Row]) -> str:
+    """The sums."""
+    names = ("requests", "answered", "continued", "left", "lost", "wrong", "late", "slow_to_free")
+    sums = {name: sum(getattr(row, name) for row in rows) for name in names}
+    errors = sum(sum(row.errors.values()) for row in rows)
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sums.items()) + f", typed errors {errors}"
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
+    return [asdict(row) for row in rows]

@@ -1,0 +1,80 @@
+"""Plays one fault after the other under traffic, and judges what came of every request."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+from hybrid_llm.router.client import HybridLLM
+from tests.chaos import faults
+from tests.chaos.report import Row, row
+from tests.chaos.traffic import Case, Outcome, Traffic, make_cases
+from tests.chaos.world import World, eventually
+
+FAULTS: tuple[type[faults.Fault], ...] = (
+    faults.Nothing,
+    faults.Kill,
+    faults.Stop,
+    faults.RollingRestart,
+    faults.Cut,
+    faults.Delay,
+    faults.Reorder,
+    faults.Garble,
+    faults.HalfOpen,
+    faults.Offline,
+    faults.Refused,
+    faults.Full,
+    faults.AppExpired,
+    faults.NodeExpired,
+    faults.Swapped,
+    faults.ClockJump,
+)
+_BACK_S = 20.0
+
+
+def play(world: World, kinds: Sequence[type[faults.Fault]], *, requests: int, seed: int = 0) -> Iterator[Row]:
+    """Yield a row for each fault, after about *requests* requests under each."""
+    random_, numbers = random.Random(seed), itertools.count()
+    for kind in kinds:
+        yield _play(world, kind(world, random_), make_cases(random_, numbers, requests), numbers)
+
+
+def _play(world: World, fault: faults.Fault, cases: list[Case], numbers: Iterator[int]) -> Row:
+    clients = [world.client(), world.client(hedge="80ms")]
+    for client in clients:  # imports are no part of the fault
+        eventually(lambda c=client: _answers(c, next(numbers)), 5.0)
+    traffic = Traffic(clients)
+    before, during = len(cases) // 10, len(cases) * 7 // 10
+    traffic.put(cases[:before])
+    traffic.drain()
+    fault.inject()
+    traffic.put(cases[before:during])
+    traffic.drain()
+    fault.heal()
+    back_s = eventually(lambda: all(_answers(client, next(numbers)) for client in clients), _BACK_S)
+    traffic.put(cases[during:])
+    traffic.drain()
+    outcomes = traffic.finish()
+    eventually(lambda: fault.unheard or _all_told(world, outcomes), 2.0)
+    freed = {} if fault.unheard else world.freed()
+    for client in clients:
+        client.close()
+    return row(fault.name, outcomes, freed, back_s, fault.note)
+
+
+def _answers(client: HybridLLM, number: int) -> bool:
+    """Whether a node answers again."""
+    from hybrid_llm.router.errors import HybridLLMError
+    from tests.chaos.exact import prompt_of
+
+    try:
+        return client.generate(prompt_of(number, 2), max_tokens=64, deadline=2.0).backend == "cloud"
+    except HybridLLMError:
+        return False
+
+
+def _all_told(world: World, outcomes: Sequence[Outcome]) -> bool:
+    """Whether the nodes have noticed every caller that left them."""
+    freed = world.freed()
+    return all(o.case.prompt in freed for o in outcomes if o.left and o.first)
