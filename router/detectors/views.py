@@ -137,13 +137,13 @@ def _codes(data: bytes) -> list[re.Match[bytes]]:
 
 def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
     kind, (start, end) = match.lastgroup, match.span()
-    text = view.text[start:end]
+    text, folded = view.text[start:end], match[0].decode("latin-1")
     if kind == "escape":
         return ((_unescaped(text), start, end),)
-    if kind == "url":
-        return _from_url(text, start)
+    if kind == "url":  # its digits may be accented in the text, as they were matched
+        return _from_url(folded, start)
     if kind == "unicode":
-        return ((chr(int(text[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
+        return ((chr(int(folded[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
     shown = html.unescape(text) if kind == "entity" else ""
     return ((shown, start, end),) if shown != text else ()
 

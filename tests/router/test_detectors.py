@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 import re2
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.router.detectors import DETECTORS, Finding, find_all, scan
@@ -236,6 +236,8 @@ def test_base64_without_padding_before_a_line_of_words_is_found():
 
 @settings(deadline=None)
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda raw: raw.decode("latin-1")))
+@example("%0À")
+@example("\\u00À0")
 def test_no_text_makes_a_detector_fail_and_every_finding_lies_in_it(text):
     findings = scan(text, ALL)
     assert findings == scan(text, ALL)
