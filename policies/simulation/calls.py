@@ -47,12 +47,12 @@ class Calls:
 
     def _go(self, job: Job) -> None:
         """Ask down the round until a call is open; then wait for it, and give it a rival if it is silent."""
+        job.epoch += 1  # a rival that was to come for an earlier call comes no more
         while job.waiting and not job.lanes:
             self._start(job, job.waiting.popleft())
         if not job.lanes:
             self._round_over(job)
             return
-        job.epoch += 1
         may = job.waiting and len(job.lanes) == 1 and self._bucket(job).pays()
         patience = self._patience_s(job.asked) if may else None
         if patience is not None:

@@ -354,7 +354,7 @@ def test_the_built_in_policies_let_nothing_out_that_their_tags_keep(name):
         made_up(300, per_hour=900.0, seed=3, day_starts_s=0.0), dict.fromkeys(policy.tags, 0.2), seed=3
     )
     found = summarise(simulate(policy, requests, world=world(node={"failure_share": 0.2})), Goals())
-    assert found.bound > 100
+    assert found.bound > 80
     assert found.bound_left == 0
 
 
