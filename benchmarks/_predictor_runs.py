@@ -85,7 +85,7 @@ PHASES = (
 
 def edge_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
     """Ask the embedded model."""
-    return _record(EdgeBackend(EdgeConfig(load="eager")), Location.EDGE, phases)
+    return _record(EdgeBackend(EdgeConfig(load="eager", reuse_prefixes=False)), Location.EDGE, phases)
 
 
 def node_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
@@ -107,7 +107,7 @@ def node_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
 def _node(folder: Path) -> Iterator[int]:
     ready = folder / "ready"
     command = [sys.executable, "-m", "hybrid_llm.cli.main", "serve", "--model", str(NODE_MODEL), "--slots", "4"]
-    command += ["--listen", "127.0.0.1:0", "--tls", str(folder), "--ready-file", str(ready)]
+    command += ["--no-reuse-prefixes", "--listen", "127.0.0.1:0", "--tls", str(folder), "--ready-file", str(ready)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 90

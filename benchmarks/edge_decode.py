@@ -64,7 +64,7 @@ def cleared(text: str, max_tokens: int) -> Cleared:
 
 
 def ours(folder: Path, _source: Path, *, spin: bool = True) -> Answer:
-    backend = EdgeBackend(EdgeConfig(model=folder, load="eager", spin=spin))
+    backend = EdgeBackend(EdgeConfig(model=folder, load="eager", spin=spin, reuse_prefixes=False))
 
     def answer(text: str, decode: int) -> Sample:
         begun, times, usage = time.perf_counter(), [], None
@@ -224,7 +224,7 @@ def lag(engine: str, folder: Path) -> None:
     """The worker's side of the lag table: one line of figures."""
     text, decode = "ab " * 254, 32
     if engine == "hybrid-llm":
-        backend = EdgeBackend(EdgeConfig(model=folder, load="eager"))
+        backend = EdgeBackend(EdgeConfig(model=folder, load="eager", reuse_prefixes=False))
 
         async def work() -> None:
             async for _ in backend.astream(cleared(text, decode)):

@@ -60,7 +60,14 @@ class Stamps(BaseStreamer):
 
 
 def packed(model: Path, slots: int, context: int) -> Contender:
-    config = EngineConfig(model=model, engine="packed", threads=1, max_slots=slots, kv_tokens=slots * context)
+    config = EngineConfig(
+        model=model,
+        engine="packed",
+        threads=1,
+        max_slots=slots,
+        kv_tokens=slots * context,
+        reuse_prefixes=False,  # the rounds repeat their prompts
+    )
     engine = load_engine(config)
 
     def run(prompts: list[list[int]], tokens: int) -> Arrivals:

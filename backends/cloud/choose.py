@@ -1,13 +1,15 @@
 """Which of several nodes gets a request: whoever has read its beginning already, else the quicker of two. No I/O.
 
 Two nodes are drawn and the one with less expected waiting is taken (power of two choices; Mitzenmacher, 2001). A node
-that has seen the session, or the longest beginning of the prompt, is preferred while its share of the work is bounded
+that has seen the session, or at least half of the prompt, is preferred while its share of the work is bounded
 (consistent hashing with bounded loads; Mirrokni, Thorup and Zadimoghaddam, 2016), since it has read that part already.
+Less than half binds nobody: a system prompt that all share is soon read everywhere, and would fill one node.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import threading
 from collections import OrderedDict
@@ -23,6 +25,8 @@ _MOST_BLOCKS: Final = 64
 _REMEMBERED: Final = 65_536
 _BOUND: Final = 1.25
 _SLACK: Final = 1.0
+_WORTH: Final = 0.5
+"""The share of a prompt's beginnings that a node has read for which it is worth a longer wait there."""
 
 
 class Seat(Protocol):
@@ -85,7 +89,8 @@ class Chooser:
         """Who has read the longest beginning, if that node is not far busier than the others."""
         bound = _BOUND * sum(seat.busy for seat in seats) / len(seats) + _SLACK
         by_name = {seat.name: seat for seat in seats}
-        for block in reversed(blocks):
+        least = math.ceil(_WORTH * len(blocks))
+        for block in reversed(blocks[max(0, least - 1) :]):
             seat = by_name.get(self._readers.get(block, ""))
             if seat is not None:
                 return seat if seat.busy <= bound else None

@@ -46,6 +46,27 @@ def test_of_two_the_quicker_one_is_taken_and_the_slowest_of_all_never():
     assert taken["a"] > taken["b"] > 200
 
 
+def test_a_beginning_that_all_share_does_not_send_all_of_them_to_one_node():
+    chooser = Chooser(draw=random.Random(1))
+    seats = [Desk(name) for name in "abc"]
+    system = [b"s%d" % index for index in range(3)]
+    taken = Counter(
+        chooser.choose(seats, [*system, *(b"%d-%d" % (user, index) for index in range(5))]).name for user in range(300)
+    )
+    assert min(taken.values()) > 60, taken
+
+
+def test_who_has_read_half_of_it_is_asked():
+    for known, stays in ((5, True), (4, True), (3, False)):
+        chooser, seats = Chooser(draw=random.Random(1)), [Desk(name) for name in "abc"]
+        first = chooser.choose(seats, [b"k%d" % index for index in range(known)])
+        first.waiting_ms = 900.0
+        again = chooser.choose(
+            seats, [*(b"k%d" % index for index in range(known)), *(b"n%d" % i for i in range(8 - known))]
+        )
+        assert (again is first) == stays
+
+
 def test_a_session_stays_where_it_is_until_that_node_is_far_busier_than_the_others_or_gone():
     chooser = Chooser(draw=random.Random(1))
     seats = [Desk(name) for name in "abc"]
