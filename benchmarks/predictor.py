@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _predictor_runs import PHASES, Observation, edge_run, load, node_run, save
 
-from hybrid_llm.router.predict import PRIORS, LatencyPredictor
+from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybrid_llm.policies.schema import Objectives
-from hybrid_llm.router.charge import Spending
 from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.spend import Ledger, MemoryLedger
-from hybrid_llm.router.spend_file import FileLedger
+from hybrid_llm.router.spending.charge import Spending
+from hybrid_llm.router.spending.file import FileLedger
+from hybrid_llm.router.spending.ledger import Ledger, MemoryLedger
 from hybrid_llm.router.types import Location, Request
 
 ROUNDS = 9

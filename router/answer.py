@@ -69,6 +69,7 @@ class Answer:
         self._first_at = 0.0
         self._last_at = 0.0
         self._final: Chunk | None = None
+        self._generation: Generation | None = None
         self._error = "cancelled"
         self._begun = False
 
@@ -149,6 +150,11 @@ class Answer:
         Raises:
             HybridLLMError: it is not complete.
         """
+        if self._generation is None:
+            self._generation = self._complete()
+        return self._generation
+
+    def _complete(self) -> Generation:
         reason = self._finish_reason()
         if reason is None:
             raise HybridLLMError("the answer is not complete: iterate to its end first")

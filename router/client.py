@@ -20,13 +20,13 @@ from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.hooks import Hook
 from hybrid_llm.router.loop import LoopThread
 from hybrid_llm.router.pipeline import Pipeline, PolicySource
-from hybrid_llm.router.prices import Price
+from hybrid_llm.router.prediction.remember import PredictionStore
 from hybrid_llm.router.race import OneByOne, TaskRace
-from hybrid_llm.router.remember import PredictionStore
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.sensors import Sensors, SystemSensors
 from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.spend import Ledger
+from hybrid_llm.router.spending.ledger import Ledger
+from hybrid_llm.router.spending.prices import Price
 from hybrid_llm.router.streams import AsyncStream, Stream
 from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Generation, Message, Prompt, Request
 
@@ -106,8 +106,8 @@ class HybridLLM:
         Raises:
             ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
         """
-        from hybrid_llm.router.calibrate import calibrate_missing
         from hybrid_llm.router.config import load_config
+        from hybrid_llm.router.prediction.calibrate import calibrate_missing
 
         config = load_config(Path(path))
         with ExitStack() as opened:

@@ -39,8 +39,8 @@ def _make() -> HybridLLM:
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
     from hybrid_llm.router.config import EdgeSpec
-    from hybrid_llm.router.identity import identities
-    from hybrid_llm.router.remember import PredictionStore, state_folder
+    from hybrid_llm.router.prediction.identity import identities
+    from hybrid_llm.router.prediction.remember import PredictionStore, state_folder
 
     edge = EdgeBackend(EdgeConfig())
     predictions = PredictionStore(state_folder(), identities([EdgeSpec(name=edge.name)]))

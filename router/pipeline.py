@@ -14,23 +14,23 @@ from hybrid_llm.router.answer import Answer, Parse
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
 from hybrid_llm.router.cache import Cache, CachedAnswer, Forgiving, Replay, is_repeatable
-from hybrid_llm.router.charge import Order, Spending
 from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.router.hooks import Hook, RequestEvent, emit
-from hybrid_llm.router.meter import Measured, metered
-from hybrid_llm.router.predict import PRIORS, LatencyPredictor
-from hybrid_llm.router.prices import Price
+from hybrid_llm.router.prediction.meter import Measured, metered
+from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
+from hybrid_llm.router.prediction.recent import RecentTimes
+from hybrid_llm.router.prediction.remember import PredictionStore
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.race import OneByOne, Race
-from hybrid_llm.router.recent import RecentTimes
-from hybrid_llm.router.record import DecisionRecorder
-from hybrid_llm.router.remember import PredictionStore
+from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.request import Defaults, make_request, parser_of
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.spend import Ledger
+from hybrid_llm.router.spending.charge import Order, Spending
+from hybrid_llm.router.spending.ledger import Ledger
+from hybrid_llm.router.spending.prices import Price
 from hybrid_llm.router.types import (
     Chunk,
     Decision,

@@ -19,8 +19,8 @@ from hybrid_llm.router.types import Location
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy
     from hybrid_llm.router.config import BackendSpec, Config
-    from hybrid_llm.router.predict import Learned
-    from hybrid_llm.router.remember import PredictionStore
+    from hybrid_llm.router.prediction.predict import Learned
+    from hybrid_llm.router.prediction.remember import PredictionStore
 
 __all__ = ["add_arguments", "run"]
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, keep, and tell."""
-    from hybrid_llm.router.calibrate import calibrate, sealer
+    from hybrid_llm.router.prediction.calibrate import calibrate, sealer
 
     config = _config(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
@@ -94,7 +94,7 @@ def _policy(config: Config) -> Iterator[Policy]:
 
 
 def _told(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[str, object]:
-    from hybrid_llm.router.predict import PRIORS, LatencyPredictor
+    from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
     from hybrid_llm.router.signals import BackendState
 
     predictor = LatencyPredictor(PRIORS[spec.location])

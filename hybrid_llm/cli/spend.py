@@ -11,8 +11,8 @@ from hybrid_llm.cli.arguments import add_json, describe
 from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.output import note, print_json, printable
 from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.prices import UNIT
-from hybrid_llm.router.spend import Entry, LedgerError
+from hybrid_llm.router.spending.ledger import Entry, LedgerError
+from hybrid_llm.router.spending.prices import UNIT
 
 __all__ = ["add_arguments", "run"]
 
@@ -69,7 +69,7 @@ def _ledger(args: argparse.Namespace) -> Path:
 
 
 def _entries(path: Path) -> list[Entry]:
-    from hybrid_llm.router.spend_file import FileLedger
+    from hybrid_llm.router.spending.file import FileLedger
 
     if not path.exists():
         return []

@@ -13,7 +13,7 @@ __all__ = ["Parts", "Predictor", "Recent", "RetryBucket", "Switch"]
 
 
 class Predictor(Protocol):
-    """How long a backend will take, as learnt so far: `router.predict.LatencyPredictor`."""
+    """How long a backend will take, as learnt so far: `router.prediction.predict.LatencyPredictor`."""
 
     def ttft_ms(self, prompt_tokens: int, state: BackendState) -> float:
         """Expected time to the first token, ms."""
@@ -46,7 +46,7 @@ class Predictor(Protocol):
 
 
 class Recent(Protocol):
-    """The last times to first token of a backend: `router.recent.RecentTimes`."""
+    """The last times to first token of a backend: `router.prediction.recent.RecentTimes`."""
 
     def add(self, ms: float) -> None:
         """Take a time in."""

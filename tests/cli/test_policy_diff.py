@@ -6,7 +6,7 @@ import pytest
 
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.policies.casefile import at_ease
-from hybrid_llm.router.recording import Recording, dump
+from hybrid_llm.router.recording.form import Recording, dump
 from hybrid_llm.router.types import Facts, Message, Request
 
 

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from hybrid_llm.router.recording import Outcome, Recording, dump
+from hybrid_llm.router.recording.form import Outcome, Recording, dump
 from hybrid_llm.router.signals import BackendState, Signals
 from hybrid_llm.router.types import Facts, Location, Request
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from hybrid_llm.router.prices import UNIT
-from hybrid_llm.router.spend_file import FileLedger
+from hybrid_llm.router.spending.file import FileLedger
+from hybrid_llm.router.spending.prices import UNIT
 
 NOON = 1_795_608_000.0
 

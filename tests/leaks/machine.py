@@ -28,7 +28,7 @@ from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.errors import RoutingError
 from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.record import DecisionRecorder
+from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Generation, Location
 from tests.leaks.canaries import Canaries, leaked

@@ -37,7 +37,12 @@ MUTANTS = (
         "                        self._check_deadline()\n                        chunk = await",
         "                        chunk = await",
     ),
-    Mutant("retries are not paid for", "attempts.py", "not self.budget.withdraw()", "self.budget.withdraw() is None"),
+    Mutant(
+        "retries are not paid for",
+        "attempts.py",
+        "not (paid or calls < free or self.budget.withdraw())",
+        "not (paid or calls < free or True)",
+    ),
     Mutant(
         "a retry may come too late",
         "attempts.py",

@@ -15,9 +15,9 @@ from hybrid_llm.router.errors import (
     NoEligibleBackend,
     StreamInterrupted,
 )
-from hybrid_llm.router.prices import UNIT, Price
-from hybrid_llm.router.spend import LedgerBusy, LedgerError, MemoryLedger
-from hybrid_llm.router.spend_file import FileLedger
+from hybrid_llm.router.spending.file import FileLedger
+from hybrid_llm.router.spending.ledger import LedgerBusy, LedgerError, MemoryLedger
+from hybrid_llm.router.spending.prices import UNIT, Price
 from hybrid_llm.router.types import Chunk, FinishReason, Location, Usage
 from tests.fakes import FakeBackend
 

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.calibrate import TEXT, calibrate, calibrate_missing, sealer
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, parse_config
 from hybrid_llm.router.errors import BackendUnavailable, ConfigError
-from hybrid_llm.router.fit import FitState
-from hybrid_llm.router.identity import identity_of
-from hybrid_llm.router.predict import PRIORS, LatencyPredictor, Learned
-from hybrid_llm.router.remember import Identity, PredictionStore, device_of, state_folder
+from hybrid_llm.router.prediction.calibrate import TEXT, calibrate, calibrate_missing, sealer
+from hybrid_llm.router.prediction.fit import FitState
+from hybrid_llm.router.prediction.identity import identity_of
+from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.prediction.remember import Identity, PredictionStore, device_of, state_folder
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location
 from tests.fakes import FakeBackend

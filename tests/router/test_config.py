@@ -15,7 +15,7 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
 from hybrid_llm.router.detectors.specs import NerSpec, PresidioSpec
 from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.prices import Price
+from hybrid_llm.router.spending.prices import Price
 from hybrid_llm.router.types import Location
 
 GOOD = """\

@@ -9,7 +9,7 @@ import pytest
 
 from hybrid_llm.router.drive import iterate, stepped
 from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded
-from hybrid_llm.router.meter import Measured, metered
+from hybrid_llm.router.prediction.meter import Measured, metered
 from hybrid_llm.router.types import Chunk, FinishReason, Location, Usage
 from tests.fakes import FakeBackend
 

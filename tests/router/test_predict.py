@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.fit import Fit, FitState
-from hybrid_llm.router.predict import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.prediction.fit import Fit, FitState
+from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor, Learned
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location
 

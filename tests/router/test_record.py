@@ -17,8 +17,8 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import load_config, parse_config
 from hybrid_llm.router.errors import BackendUnavailable, ConfigError, NoEligibleBackend
 from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.record import DecisionRecorder
-from hybrid_llm.router.recording import Decided, Outcome, Recording, dump, read_recordings
+from hybrid_llm.router.recording.form import Decided, Outcome, Recording, dump, read_recordings
+from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.router.types import Decision, Facts, Location, Message, Request, Tool

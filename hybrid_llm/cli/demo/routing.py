@@ -7,7 +7,7 @@ from typing import Final
 
 from hybrid_llm.cli.demo.scene import Check, Outcome, answered, by_rule, given, left_out
 from hybrid_llm.cli.demo.world import PRICE, World
-from hybrid_llm.router.prices import UNIT
+from hybrid_llm.router.spending.prices import UNIT
 from hybrid_llm.router.types import Generation
 
 __all__ = [

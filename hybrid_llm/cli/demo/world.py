@@ -21,10 +21,10 @@ from hybrid_llm.policies import PolicyFile
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.prices import Price
 from hybrid_llm.router.sensors import SystemSensors
 from hybrid_llm.router.signals import DeviceSignals, NetworkSignals
-from hybrid_llm.router.spend import MemoryLedger
+from hybrid_llm.router.spending.ledger import MemoryLedger
+from hybrid_llm.router.spending.prices import Price
 from hybrid_llm.router.types import Location
 
 __all__ = ["DISTANCE_S", "PRICE", "GivenSensors", "World"]

@@ -17,7 +17,7 @@ from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.policies.diff import Change, Difference, Verdict
-    from hybrid_llm.router.recording import Recording
+    from hybrid_llm.router.recording.form import Recording
 
 __all__ = ["add_arguments", "run"]
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, and tell."""
     from hybrid_llm.policies.diff import compare
-    from hybrid_llm.router.recording import read_recordings
+    from hybrid_llm.router.recording.form import read_recordings
 
     recordings = [recording for path in args.trace for recording in read_recordings(path)]
     if not recordings:

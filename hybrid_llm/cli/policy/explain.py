@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _recorded(args: argparse.Namespace) -> int:
-    from hybrid_llm.router.recording import read_recordings
+    from hybrid_llm.router.recording.form import read_recordings
 
     fitting = [one for one in read_recordings(args.trace) if one.facts.request_id.startswith(args.request)]
     if not fitting:

@@ -168,7 +168,7 @@ def _trace(args: argparse.Namespace, world: World) -> Trace:
 def _recordings(path: Path) -> Iterator[Arrival]:
     """The requests of recorded decisions; an answer of unknown length is as long as it may be."""
     from hybrid_llm.policies.simulation.arrivals import Arrival
-    from hybrid_llm.router.recording import read_recordings
+    from hybrid_llm.router.recording.form import read_recordings
 
     for one in read_recordings(path):
         yield Arrival(
@@ -277,8 +277,8 @@ def make_parts() -> Parts:
     """The predictor, breaker and retry budget of the router, as production has them."""
     from hybrid_llm.policies.simulation.parts import Parts
     from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-    from hybrid_llm.router.predict import PRIORS, LatencyPredictor
-    from hybrid_llm.router.recent import RecentTimes
+    from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
+    from hybrid_llm.router.prediction.recent import RecentTimes
 
     return Parts(
         predictor=lambda location: LatencyPredictor(PRIORS[location]),

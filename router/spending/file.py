@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.spend import Balance, Entry, LedgerBusy, LedgerError, Reservation, day_of
+from hybrid_llm.router.spending.ledger import Balance, Entry, LedgerBusy, LedgerError, Reservation, day_of
 
 __all__ = ["FileLedger"]
 

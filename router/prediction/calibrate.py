@@ -18,10 +18,10 @@ from hybrid_llm.policies import Policy
 from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.drive import iterate, stepped
 from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.meter import Measured, metered
-from hybrid_llm.router.predict import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.prediction.meter import Measured, metered
+from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.prediction.remember import PredictionStore
 from hybrid_llm.router.privacy import PrivacyGuard
-from hybrid_llm.router.remember import PredictionStore
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location, Message, Request
 

@@ -6,7 +6,7 @@ from hybrid_llm.policies.schema import KNOWN_DETECTORS
 from hybrid_llm.policies.source import did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar, Value
-from hybrid_llm.router.config_values import ValueReader
+from hybrid_llm.router.config.values import ValueReader
 from hybrid_llm.router.detectors.specs import DETECTOR_KINDS, DetectorSpec, NerSpec, PresidioSpec
 
 __all__ = ["DetectorReader"]

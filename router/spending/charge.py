@@ -25,9 +25,9 @@ from hybrid_llm.router.errors import (
     QuotaExceeded,
     RequestRejected,
 )
-from hybrid_llm.router.prices import UNIT, Price, currency_of, priced
 from hybrid_llm.router.signals import BudgetSignals, Signals
-from hybrid_llm.router.spend import Balance, Ledger, LedgerBusy, LedgerError, MemoryLedger, Reservation
+from hybrid_llm.router.spending.ledger import Balance, Ledger, LedgerBusy, LedgerError, MemoryLedger, Reservation
+from hybrid_llm.router.spending.prices import UNIT, Price, currency_of, priced
 from hybrid_llm.router.types import Chunk, Request, Usage
 
 __all__ = ["Order", "Spending"]

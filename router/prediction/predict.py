@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from hybrid_llm.router.fit import Features, Fit, FitState
+from hybrid_llm.router.prediction.fit import Features, Fit, FitState
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Location
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from hybrid_llm.router.errors import ConfigError
 from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.recording import dump, recording_of
+from hybrid_llm.router.recording.form import dump, recording_of
 
 __all__ = ["DecisionRecorder"]
 

@@ -10,7 +10,7 @@ from hybrid_llm.policies.source import Faults, did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar
 from hybrid_llm.policies.yamltext import Sequence as Items
-from hybrid_llm.router.prices import Price
+from hybrid_llm.router.spending.prices import Price
 
 __all__ = ["FREE", "ValueReader"]
 

@@ -21,11 +21,11 @@ from hybrid_llm.policies.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
 from hybrid_llm.policies.yamltext import Sequence as Items
-from hybrid_llm.router.config_detectors import DetectorReader
-from hybrid_llm.router.config_values import FREE
+from hybrid_llm.router.config.detectors import DetectorReader
+from hybrid_llm.router.config.values import FREE
 from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.prices import Price, currency_of
 from hybrid_llm.router.request import Defaults
+from hybrid_llm.router.spending.prices import Price, currency_of
 from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from hybrid_llm.router.detectors.specs import DetectorSpec
     from hybrid_llm.router.hooks import Hook
     from hybrid_llm.router.pipeline import PolicySource
-    from hybrid_llm.router.remember import PredictionStore
-    from hybrid_llm.router.spend import Ledger
+    from hybrid_llm.router.prediction.remember import PredictionStore
+    from hybrid_llm.router.spending.ledger import Ledger
 
 __all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
@@ -127,7 +127,7 @@ class RecordSpec:
 
     def open(self) -> Hook:
         """Make the recorder; ConfigError if its folder does not exist."""
-        from hybrid_llm.router.record import DecisionRecorder
+        from hybrid_llm.router.recording.recorder import DecisionRecorder
 
         return DecisionRecorder(self.path, max_bytes=self.max_mb * 1024 * 1024, keep=self.keep)
 
@@ -171,8 +171,8 @@ class Config:
 
     def open_predictions(self) -> PredictionStore:
         """What was learnt of these backends on this device, to begin with."""
-        from hybrid_llm.router.identity import identities
-        from hybrid_llm.router.remember import PredictionStore, state_folder
+        from hybrid_llm.router.prediction.identity import identities
+        from hybrid_llm.router.prediction.remember import PredictionStore, state_folder
 
         folder = self.prediction.folder or state_folder()
         return PredictionStore(folder, identities(self.backends), keeping=self.prediction.calibrate)
@@ -181,7 +181,7 @@ class Config:
         """The file under `spend`, made where it is not there; None without one. ConfigError if it is something else."""
         if self.spend is None:
             return None
-        from hybrid_llm.router.spend_file import FileLedger
+        from hybrid_llm.router.spending.file import FileLedger
 
         return FileLedger(self.spend, currency_of(self.prices))
 

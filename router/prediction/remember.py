@@ -21,8 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.router.fit import FitState
-from hybrid_llm.router.predict import LatencyPredictor, Learned
+from hybrid_llm.router.prediction.fit import FitState
+from hybrid_llm.router.prediction.predict import LatencyPredictor, Learned
 
 __all__ = ["Identity", "PredictionStore", "device_of", "state_folder"]
 

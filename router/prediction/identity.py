@@ -1,4 +1,4 @@
-"""What a configured backend is, as far as its speed depends on it: for `router.remember`. It opens no backend."""
+"""What a configured backend is, as far as its speed depends on it. It opens no backend."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.remember import Identity, device_of
+from hybrid_llm.router.prediction.remember import Identity, device_of
 
 if TYPE_CHECKING:
     from hybrid_llm.router.config import BackendSpec, CloudSpec, EdgeSpec
