@@ -42,11 +42,12 @@ def policy() -> Policy:
 
 @dataclass(frozen=True)
 class Node:
-    """A running node: where it listens and the certificates around it."""
+    """A running node: where it listens, the certificates around it and its log."""
 
     process: NodeProcess
     port: int
     tls: Path
+    log: Path
 
     def cloud(self, port: int | None = None, **options) -> CloudBackend:
         files = TLSFiles.from_dir(self.tls, "app")
@@ -71,7 +72,7 @@ def node(certificates, tmp_path_factory) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp("node")
     process = NodeProcess(NODE_MODEL, certificates, folder, witness=folder / "witness.jsonl")
     port = process.start()
-    yield Node(process, port, certificates)
+    yield Node(process, port, certificates, folder / "node.log")
     process.stop()
 
 
@@ -80,5 +81,5 @@ def own_node(certificates, tmp_path) -> Iterator[Node]:
     """A node that the test may kill."""
     process = NodeProcess(NODE_MODEL, certificates, tmp_path)
     port = process.start()
-    yield Node(process, port, certificates)
+    yield Node(process, port, certificates, tmp_path / "node.log")
     process.stop()

@@ -66,7 +66,8 @@ class Canaries:
         return " ".join(digits[i : i + 4] for i in range(0, 16, 4))
 
     def _medical_record(self) -> str:
-        return f"MRN {self._digits(12)}"
+        pairs = zip(self._random.choices("BCDFGHJKLMNPQRSTVWXZ", k=6), self._digits(6), strict=True)
+        return f"MRN {''.join(map(''.join, pairs))}"  # digits alone would stand in some figure, by chance
 
     def _credential(self) -> str:
         return "AKIA" + "".join(self._random.choices("BCDFGHJKLMNPQRSTVWXYZ234567", k=16))

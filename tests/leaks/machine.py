@@ -376,8 +376,8 @@ class Leaks(RuleBasedStateMachine):
         happened["breaker open"] += "breaker is open" in str(reply.decision.excluded)
         said = json.loads(reply.text) if "output_schema" in one.draft.options else {"said": reply.text}
         assert said == {"said": one.draft.messages[-1].content}, "the answer did not come back as it was said"
-        single = len(set(one.verdicts)) == 1
-        self._texts.answered(one.draft, reply.text, hidden if single else frozenset())
+        learnt = len(set(one.verdicts)) == 1 and one.shape.moment != "forget"
+        self._texts.answered(one.draft, reply.text, hidden if learnt else frozenset())
 
     def _close(self) -> None:
         if self._client is not None:

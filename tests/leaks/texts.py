@@ -109,7 +109,8 @@ class Texts:
 
     def again(self, draft: Draft, deadline: float) -> Draft:
         """The same request once more; *deadline* is in seconds."""
-        return self._numbered(replace(draft, options={**draft.options, "deadline": deadline}))
+        messages = tuple(self._as_known(said, draft.session) for said in draft.messages)
+        return self._numbered(replace(draft, messages=messages, options={**draft.options, "deadline": deadline}))
 
     def _numbered(self, draft: Draft) -> Draft:
         self._count += 1
@@ -155,10 +156,18 @@ class Texts:
         if shape.history == "none" or not turns:
             return [], frozenset()
         if shape.history == "answer":
-            turns = turns[-1:]
-            return [answer for _, answer in turns], turns[0][0].declared
-        said = [said for draft, answer in turns for said in (*draft.messages, answer)]
-        return said[-12:], frozenset().union(*(draft.declared for draft, _ in turns))
+            draft, answer = turns[-1]
+            return [self._as_known(answer, session)], draft.declared
+        said = [said for draft, answer in turns for said in (*draft.messages, answer)][-12:]
+        declared = frozenset().union(*(draft.declared for draft, _ in turns))
+        return [self._as_known(each, session) for each in said], declared
+
+    def _as_known(self, said: Said, session: _Session) -> Said:
+        """A value that no detector sees is a word like others once the session has forgotten it."""
+        known = self._known.get(session, ())
+        forgotten = tuple(text for kind, text in said.unseen if (kind, text) not in known)
+        unseen = tuple(value for value in said.unseen if value in known)
+        return replace(said, words=(*said.words, *forgotten), unseen=unseen)
 
     def _out_of_sight(self, value: Value) -> Said:
         kind, text = value

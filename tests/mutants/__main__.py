@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import policies, privacy, proof, pseudonyms, router
+from tests.mutants import policies, privacy, proof, pseudonyms, router, sending
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ class Suite:
     needs: tuple[str, ...] = ()
 
 
+_LEAKS = tuple(f"leaks/{path.name}" for path in sorted((ROOT / "tests" / "leaks").glob("*.py")))
 SUITES = (
     Suite(
         "policies",
@@ -50,9 +51,10 @@ SUITES = (
     Suite(
         "router",
         privacy.MUTANTS,
-        tuple(f"router/test_{name}.py" for name in ("guard", "forms", "facts", "privacy")),
-        ("router/conftest.py", "fakes.py"),
+        tuple(f"router/test_{name}.py" for name in ("guard", "forms", "facts", "privacy", "leaks")),
+        ("router/conftest.py", "fakes.py", *_LEAKS),
     ),
+    Suite("backends", sending.MUTANTS, ("backends/wire/test_outgoing.py",)),
     Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
     Suite("router", pseudonyms.MUTANTS, ("router/test_pseudonyms.py", "router/test_restore.py")),
 )
@@ -93,7 +95,12 @@ def passes(suite: Suite, mutant: Mutant | None, examples: int) -> bool:
         room = build(folder, suite)
         if mutant is not None:
             plant(room, mutant)
-        environment = {**os.environ, "HYBRID_LLM_EXAMPLES": str(examples), "PYTHONPATH": str(folder)}
+        environment = {
+            **os.environ,
+            "HYBRID_LLM_EXAMPLES": str(examples),
+            "HYBRID_LLM_LEAK_CLIENTS": "12",
+            "PYTHONPATH": str(folder),
+        }
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
         command += ["--rootdir", str(folder), *(str(folder / "tests" / test) for test in suite.tests)]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

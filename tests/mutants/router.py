@@ -50,10 +50,10 @@ MUTANTS = (
         "return not",
     ),
     Mutant(
-        "one round too many",
+        "a backend is called without end",
         "attempts.py",
-        "state.attempt_number > self.retries",
-        "state.attempt_number > self.retries + 1",
+        "elif calls >= (self.retries + 1) * free or",
+        "elif calls < 0 or",
     ),
     Mutant("what the node asks to wait is not waited", "attempts.py", ", *asked, 0.0)", ", 0.0)"),
     Mutant(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.cache import CachedAnswer, MemoryCache
 from hybrid_llm.router.clearance import Clearance, Cleared, Purpose, require_clearance
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.detectors import Finding
@@ -20,7 +22,7 @@ from hybrid_llm.router.hooks import RequestEvent
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request, Sampling, Tool
+from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request, Sampling, Tool, Usage
 from tests.fakes import FakeBackend
 
 POLICY = parse_policy(
@@ -258,6 +260,31 @@ def test_only_a_backend_on_the_device_counts_the_tokens_of_a_request_that_nothin
         assert client.decide("x" * 100_000).order == ("cloud",)
 
 
+def test_the_seal_of_one_process_is_worth_nothing_in_another():
+    code = (
+        "from hybrid_llm.policies import parse_policy\n"
+        "from hybrid_llm.router.privacy import PrivacyGuard\n"
+        "from hybrid_llm.router.types import Location, Message, Request\n"
+        "guard, policy = PrivacyGuard(), parse_policy('version: 1\\nname: p\\n')\n"
+        "judged = guard.assess(Request(messages=(Message(role='user', content='words'),)), policy)\n"
+        "print(guard.clear(judged, Location.CLOUD).clearance.seal.hex())\n"
+    )
+    seals = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(seals) == 2
+
+
+def test_a_hook_that_fails_is_logged_without_its_words(caplog):
+    def hook(event: RequestEvent) -> None:
+        raise RuntimeError("SECRET")
+
+    edge = FakeBackend("edge", Location.EDGE)
+    policy = parse_policy("version: 1\nname: p\n", backends={"edge": Location.EDGE})
+    with caplog.at_level(logging.DEBUG), HybridLLM([edge], policy, sensors=FixedSensors(), hooks=[hook]) as client:
+        assert client.generate("words").text == "ok"
+    assert "RuntimeError" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
 def test_no_repr_shows_a_text_of_a_request():
     guard = PrivacyGuard()
     secret = request(
@@ -361,6 +388,31 @@ def test_a_cache_that_fails_costs_no_answer_and_its_words_are_not_logged(session
         assert sessions.held() == 0
     assert caplog.text.count("ConnectionError") == 2
     assert MAIL not in caplog.text
+
+
+def test_a_cache_neither_gives_nor_takes_without_a_clearance_for_a_cache():
+    guard, cache = PrivacyGuard(), MemoryCache()
+    assessment = guard.assess(request("words"), POLICY)
+    answer = CachedAnswer(text="", finish_reason=FinishReason.STOP, usage=Usage(), backend="edge")
+    for wrong in (
+        guard.clear(assessment, Location.EDGE),
+        guard.clear(assessment, Location.CLOUD, Purpose.CACHE),
+        assessment.request,
+    ):
+        with pytest.raises(PrivacyViolation):
+            cache.get(wrong)
+        with pytest.raises(PrivacyViolation):
+            cache.put(wrong, answer)
+    right = guard.clear(assessment, Location.EDGE, Purpose.CACHE)
+    cache.put(right, answer)
+    assert cache.get(right) == answer
+
+
+def test_an_answer_is_kept_for_the_same_tags_and_only_where_the_model_would_say_it_again():
+    edge, cloud = FakeBackend("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD)
+    with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=MemoryCache()) as client:
+        asked = [{}, {"privacy": {"open"}}, {"temperature": 0.5}, {"temperature": 0.5}, {"privacy": {"open"}}, {}]
+        assert [client.generate("words", **options).cached for options in asked] == [False] * 4 + [True] * 2
 
 
 class Unclearing(MemoryCache):

@@ -21,6 +21,9 @@ POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.text(string.ascii_letters, min_size=1, max_size=8)
 
+PLACES = ["message", "role", "schema", "tag", "more", "stop", "tool"]
+PLACES += ["task", "request_id", "tenant", "session_id", "answer_prefix"]
+
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
@@ -33,6 +36,7 @@ def requests(draw: st.DrawFn) -> Request:
         sampling=Sampling(temperature=draw(st.floats(0, 2)), stop=tuple(draw(st.lists(TEXTS, max_size=2)))),
         output_schema=draw(st.none() | TEXTS),
         tools=tuple(draw(st.lists(tools, max_size=2))),
+        answer_prefix=draw(TEXTS),
         session_id=draw(st.none() | NAMES),
         tenant=draw(st.none() | NAMES),
         request_id=draw(NAMES),
@@ -59,8 +63,7 @@ def test_the_bytes_of_whatever_is_cleared_pass_and_say_the_same(request):
 def test_another_text_in_any_place_is_found(request, data):
     good = cleared(request)
     message = pb.GenerateRequest.FromString(outgoing(good, remaining=1.0))
-    places = ["message", "role", "task", "request_id", "tenant", "session_id", "schema", "tag", "more", "stop", "tool"]
-    match data.draw(st.sampled_from(places)):
+    match data.draw(st.sampled_from(PLACES)):
         case "message":
             message.messages[0].content += "!"
         case "role":
@@ -101,3 +104,32 @@ def test_a_clearance_for_another_place_or_purpose_does_not_open_the_wire():
     assert require_clearance(for_cache, Location.CLOUD, Purpose.CACHE).messages == SIMPLE.messages
     with pytest.raises(PrivacyViolation):
         require_clearance(cleared(SIMPLE), Location.CLOUD, Purpose.CACHE)
+
+
+class Shifty:
+    """A message whose text is another one when it is read again: a mistake between the clearance and the bytes."""
+
+    role = "user"
+
+    def __init__(self) -> None:
+        self._texts = ["words", "SECRET"]
+
+    @property
+    def content(self) -> str:
+        return self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
+
+
+def test_a_text_that_becomes_another_one_behind_the_clearance_is_found_in_the_bytes():
+    good = cleared(SIMPLE)
+    shifty = replace(good, request=replace(good.request, messages=(Shifty(),)))
+    with pytest.raises(PrivacyViolation) as caught:
+        outgoing(shifty, remaining=1.0)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_role_that_the_protocol_does_not_have_is_found_in_the_bytes():
+    good = cleared(SIMPLE)
+    message = pb.GenerateRequest.FromString(outgoing(good, remaining=1.0))
+    message.messages[0].role = 99  # type: ignore[assignment]
+    with pytest.raises(PrivacyViolation):
+        hold_to_clearance(message.SerializeToString(deterministic=True), good.clearance)
