@@ -115,9 +115,13 @@ class PseudonymTable:
             return self._write_all(texts, [self._all(text, each) for text, each in zip(texts, found, strict=True)])
 
     def begins_value(self, text: str) -> bool:
-        """Whether *text* ends with the beginning of a value, two characters at least: a stream was cut within it."""
+        """Whether *text* ends with the beginning of a value, as a stream does that was cut within one.
+
+        A single character counts where a word begins with it.
+        """
+        shortest = 2 if text[-2:-1].isalnum() else 1
         with self._lock:
-            return any(text.endswith(value[:end]) for value in self._values for end in range(2, len(value)))
+            return any(text.endswith(value[:end]) for value in self._values for end in range(shortest, len(value)))
 
     def _all(self, text: str, found: list[_Span]) -> list[_Span]:
         """All values in *text*: what is found in it, and what was found before or elsewhere."""

@@ -30,7 +30,10 @@ from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Chunk, FinishReason, Location, Request, Usage
 from tests.leaks.situations import AFTER_A_CHUNK
 
-__all__ = ["BrokenCache", "CloudCache", "Codeword", "Double", "FaultyDetector", "Record"]
+__all__ = ["OWN_FAULT", "BrokenCache", "CloudCache", "Codeword", "Double", "FaultyDetector", "Record"]
+
+OWN_FAULT = "a fault of the backend's own"
+"""What a backend says that raises what no backend should."""
 
 
 @dataclass(slots=True)
@@ -174,7 +177,7 @@ class Double:
             "untrusted": lambda: UntrustedPeer("who is it", backend=name),
             "cut": lambda: StreamInterrupted("cut", backend=name, received_tokens=1),
         }
-        return makers.get(fault, lambda: RuntimeError("a fault of the backend's own"))()
+        return makers.get(fault, lambda: RuntimeError(OWN_FAULT))()
 
 
 class CloudCache(MemoryCache):

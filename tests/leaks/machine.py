@@ -26,13 +26,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import RoutingError
+from hybrid_llm.router.errors import HybridLLMError, RoutingError
 from hybrid_llm.router.hooks import RequestEvent
 from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Generation, Location
 from tests.leaks.canaries import Canaries, leaked
-from tests.leaks.doubles import BrokenCache, CloudCache, Double, FaultyDetector, Record
+from tests.leaks.doubles import OWN_FAULT, BrokenCache, CloudCache, Double, FaultyDetector, Record
 from tests.leaks.situations import FAULTS, KINDS, MOMENTS, Plan, Shape, Verdict, judge, plan_of, shape_of
 from tests.leaks.texts import Draft, Texts
 from tests.leaks.witness import Witness
@@ -363,6 +363,8 @@ class Leaks(RuleBasedStateMachine):
             self._take_reply(one, one.reply, hidden if sent else frozenset())
 
     def _take_error(self, error: BaseException) -> None:
+        own = isinstance(error, RuntimeError) and str(error) == OWN_FAULT
+        assert own or isinstance(error, HybridLLMError), f"a request ends with an answer or one typed error: {error!r}"
         self._witness.caught(error)
         happened[f"error: {type(error).__name__}"] += 1
         if isinstance(error, RoutingError):
@@ -375,7 +377,8 @@ class Leaks(RuleBasedStateMachine):
         happened["continued"] += bool(reply.seams)
         happened["breaker open"] += "breaker is open" in str(reply.decision.excluded)
         said = json.loads(reply.text) if "output_schema" in one.draft.options else {"said": reply.text}
-        assert said == {"said": one.draft.messages[-1].content}, "the answer did not come back as it was said"
+        whole = {"said": one.draft.messages[-1].content}
+        assert said == whole, f"the answer is not what was said: {said}, {whole}, {reply.seams}"
         learnt = len(set(one.verdicts)) == 1 and one.shape.moment != "forget"
         self._texts.answered(one.draft, reply.text, hidden if learnt else frozenset())
 

@@ -31,6 +31,7 @@ POLICY = parse_policy(
     "  pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}\n"
     "  ids: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [us_ssn, payment_card]}\n"
     "  open: {allow: [edge, cloud], detect: [iban]}\n"
+    "  free: {allow: [edge, cloud]}\n"
     "rules: [{prefer: [cloud, edge]}]\n"
     "resilience: {retries: 0, continue_streams: true}\n"
 )
@@ -151,7 +152,9 @@ class Breaking(FakeBackend):
             yield chunk
 
 
-@pytest.mark.parametrize(("said", "goes_on"), [("to ", True), ("to jane.doe@exam", False), (f"to {MAIL} ", True)])
+@pytest.mark.parametrize(
+    ("said", "goes_on"), [("to ", True), ("to jane.doe@exam", False), ("to j", False), (f"to {MAIL} ", True)]
+)
 def test_an_answer_that_broke_off_within_a_value_is_not_continued_in_the_cloud(said, goes_on):
     edge, cloud = Breaking("edge", Location.EDGE), Breaking("cloud", Location.CLOUD)
     edge.cut = len(said)
@@ -173,16 +176,16 @@ JSON_TEXT = '{"to": "\\\\ \\" \\u00e9 jane.doe@example.org", "or": "jane.doe@exa
 def test_an_answer_in_json_that_breaks_off_anywhere_stays_the_same_json(at):
     edge, cloud = Breaking("edge", Location.EDGE), Breaking("cloud", Location.CLOUD)
     edge.cut = at
-    if JSON_TEXT[at - 1 : at + 1] == "ja":
-        return  # one letter says nothing, and the echo cannot go on behind it
     with HybridLLM([edge, cloud], POLICY_EDGE, sensors=FixedSensors()) as client:
         try:
             assert client.generate(JSON_TEXT, output_schema={"type": "object"}).text == JSON_TEXT
         except StreamInterrupted:
-            assert any(JSON_TEXT[:at].endswith(MAIL[:end]) for end in range(2, len(MAIL)))
+            assert any(JSON_TEXT[:at].endswith(MAIL[:end]) for end in range(1, len(MAIL)))
     assert not any("jane" in texts(seen) for seen in cloud.requests)
 
 
+SPLIT = Sampling(stop=("f", "g"))
+"""The same texts in the same order as those of FULL are, when another one of them is a tool's."""
 FULL = Request(
     messages=(Message(role="system", content="a"), Message(role="user", content="b")),
     output_schema="c",
@@ -211,6 +214,7 @@ FULL = Request(
         {"sampling": Sampling(stop=("g", ""))},
         {"sampling": Sampling(stop=("gh",)), "answer_prefix": ""},
         {"answer_prefix": "x"},
+        {"output_schema": None, "tools": (Tool(name="c", description="d", parameters="e"),), "sampling": SPLIT},
         {"task": "x"},
         {"tenant": None},
         {"session_id": None},
@@ -411,8 +415,18 @@ def test_a_cache_neither_gives_nor_takes_without_a_clearance_for_a_cache():
 def test_an_answer_is_kept_for_the_same_tags_and_only_where_the_model_would_say_it_again():
     edge, cloud = FakeBackend("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD)
     with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=MemoryCache()) as client:
-        asked = [{}, {"privacy": {"open"}}, {"temperature": 0.5}, {"temperature": 0.5}, {"privacy": {"open"}}, {}]
-        assert [client.generate("words", **options).cached for options in asked] == [False] * 4 + [True] * 2
+        new = [{}, {"privacy": {"open"}}, {"privacy": {"free"}}, {"temperature": 0.5}, {"temperature": 0.5}]
+        assert [client.generate("words", **options).cached for options in new] == [False] * 5
+        assert [client.generate("words", **options).cached for options in new] == [True] * 3 + [False] * 2
+
+
+def test_an_answer_that_broke_off_is_not_kept():
+    broken = FakeBackend("edge", Location.EDGE, ["half", StreamInterrupted("cut", backend="edge")], ["whole"])
+    policy = parse_policy("version: 1\nname: p\n", backends={"edge": Location.EDGE})
+    with HybridLLM([broken], policy, sensors=FixedSensors(), cache=MemoryCache()) as client:
+        with pytest.raises(StreamInterrupted):
+            client.generate("words")
+        assert [client.generate("words").cached for _ in range(2)] == [False, True]
 
 
 class Unclearing(MemoryCache):

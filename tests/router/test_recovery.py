@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given as given_
@@ -118,6 +119,22 @@ def test_an_answer_that_lacked_only_its_end_is_complete_at_its_length():
     world = Tokens(4, {"a": [4]})
     got, error = play(continuing(world, "ab", max_tokens=4))
     assert (error, got[-1].finish_reason, world.calls) == (None, FinishReason.LENGTH, [("a", 0)])
+
+
+def test_a_backend_that_breaks_off_again_and_again_is_called_as_often_as_retries_allow():
+    world = Tokens(total=50, cuts={"a": [1] * 50})
+    tokens, error = play(continuing(world, ["a"]))
+    assert isinstance(error, StreamInterrupted)
+    assert world.calls == [("a", 0), ("a", 1), ("a", 2)]
+    assert len(tokens) == 3
+
+
+def test_every_further_call_takes_from_the_retry_budget_that_all_requests_share():
+    world, budget = Tokens(total=50, cuts={"a": [1] * 50}), RetryBudget(ratio=0.0, reserve=3.0)
+    for calls in (3, 2, 1):
+        world.calls.clear()
+        play(replace(continuing(world, ["a"]), budget=budget))
+        assert len(world.calls) == calls
 
 
 def test_without_leave_to_continue_a_broken_answer_ends_in_its_error():
