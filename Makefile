@@ -7,9 +7,10 @@ TORCH  := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # A process for each group: torch, gRPC and ONNX Runtime do not share one for a thousand tests.
 TEST_GROUPS := "tests/backends/edge tests/backends/prepare tests/backends/test_text.py" "tests/backends/engine" \
-  "tests/backends/wire" "tests/cli tests/checks" "tests/e2e" "tests/models tests/mutants tests/policies tests/router"
+  "tests/backends/wire" "tests/chaos" "tests/cli tests/checks" "tests/e2e" \
+  "tests/models tests/mutants tests/policies tests/router"
 
-.PHONY: demo test check bench models protos schemas mutants clean help
+.PHONY: demo test check bench chaos models protos schemas mutants clean help
 
 help:        ## what there is
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +31,9 @@ check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 
 bench: $(VENV)/.bench  ## every benchmark, each beside its floor or peer in the same run
 	$(BIN)/python -m benchmarks
+
+chaos: $(VENV)/.dev  ## faults under traffic: nothing may be lost or wrong (about five minutes; CHAOS="--only cut" for a part)
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 models: $(VENV)/.dev   ## train, export and evaluate the two demonstration models again (about an hour on 2 cores)
 	$(BIN)/python -m examples.models.recipe all

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from hybrid_llm.backends.transport import issue, make_authority
+from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.record import DecisionRecorder
+from hybrid_llm.router.spend_file import FileLedger
 from tests.chaos.proxy import Weather
 from tests.chaos.world import HOSTS, World
 
@@ -27,8 +34,17 @@ class Fault(ABC):
     unheard: ClassVar[bool] = False
     """Whether nodes cannot hear that a caller has left, so that nothing is said of when its slot is free."""
 
+    ends_clients: ClassVar[bool] = False
+    """The clients do not live on."""
+
     def __init__(self, world: World, random_: random.Random) -> None:
         self.world, self.random = world, random_
+        self.clients: list[HybridLLM] = []
+        """Those that ask; set before `inject`."""
+
+    def options(self) -> dict[str, object]:
+        """What each client is made with, for faults of what it writes."""
+        return {}
 
     @abstractmethod
     def inject(self) -> None:
@@ -37,6 +53,9 @@ class Fault(ABC):
     def heal(self) -> None:
         """Make it good; by default calm weather, and every node up."""
         self.world.calm()
+
+    def end(self) -> None:  # noqa: B027  # most have nothing to do
+        """The clients are closed: clear up."""
 
 
 class _Again(Fault):
@@ -271,3 +290,56 @@ class Swapped(_Certificate):
         make_authority(other, name="somebody else's CA")
         issue(other, "node", kind="node", hosts=HOSTS)
         self._replace(lambda: shutil.copytree(other, self.world.nodes[0].tls, dirs_exist_ok=True))
+
+
+class Closed(Fault):
+    """The app closes its clients while they are at work."""
+
+    name = "client closed"
+    ends_clients = True
+
+    def inject(self) -> None:
+        for number, client in enumerate(self.clients):
+            threading.Timer(0.1 + 0.1 * number, client.close).start()
+
+
+class DiskFull(Fault):
+    """The disk that holds recorded decisions and the ledger of what tenants spend is full. The cache is in memory."""
+
+    name = "disk full"
+    _count = 0
+
+    def __init__(self, world: World, random_: random.Random) -> None:
+        super().__init__(world, random_)
+        self._folder = world.folder / "disk"
+        self._folder.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(self._folder)]
+        self._mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def options(self) -> dict[str, object]:
+        self._count += 1
+        return {
+            "hooks": [DecisionRecorder(self._folder / f"decisions{self._count}.jsonl", max_bytes=16_384, keep=1)],
+            "ledger": FileLedger(self._folder / f"spend{self._count}.db"),
+            "prices": {"cloud": 0.01},
+            "cache": MemoryCache(),
+        }
+
+    def inject(self) -> None:
+        if self._mounted:
+            with suppress(OSError), (self._folder / "filler").open("wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(4096))
+        else:  # without the right to mount, no file of this process may grow
+            self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, self._before[1]))
+
+    def heal(self) -> None:
+        if self._mounted:
+            (self._folder / "filler").unlink()
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+    def end(self) -> None:
+        if self._mounted:
+            subprocess.run(["umount", str(self._folder)], check=True)

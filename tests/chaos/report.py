@@ -41,7 +41,7 @@ class Row:
 
 def row(fault: str, outcomes: Sequence[Outcome], freed: Mapping[str, float], back_s: float | None, note: str) -> Row:
     """Judge *outcomes*."""
-    whole = [o for o in outcomes if o.generation is not None and not o.left]
+    whole = [o for o in outcomes if o.whole]
     errors = Counter(type(o.error).__name__ for o in outcomes if o.error is not None and not o.lost)
     over = sorted(o.over_s for o in outcomes if o.ended)
     waits = sorted(freed[o.case.prompt] - o.left for o in outcomes if o.left and o.case.prompt in freed)
@@ -71,7 +71,9 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 def _tell(outcome: Outcome) -> str:
     what = "lost" if outcome.lost else "wrong"
-    return f"{what}: {outcome.case} -> {outcome.error!r} after {outcome.ended - outcome.began:.2f} s"
+    seams = outcome.generation.seams if outcome.generation else ()
+    took = f"{outcome.ended - outcome.began:.2f} s" if outcome.ended else "never ended"
+    return f"{what}: {outcome.case} -> {outcome.error!r}, {took}, seams {seams}, text {outcome.text[-80:]!r}"
 
 
 _HEAD = f"{'fault':<18}{'requests':>9}{'answered':>9}{'continued':>10}{'left':>6}{'errors':>7}{'lost':>6}{'wrong':>6}"

@@ -7,9 +7,11 @@ import random
 from collections.abc import Iterator, Sequence
 
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.errors import HybridLLMError
 from tests.chaos import faults
+from tests.chaos.exact import prompt_of
 from tests.chaos.report import Row, row
-from tests.chaos.traffic import Case, Outcome, Traffic, make_cases
+from tests.chaos.traffic import Case, Outcome, Traffic
 from tests.chaos.world import World, eventually
 
 FAULTS: tuple[type[faults.Fault], ...] = (
@@ -29,22 +31,37 @@ FAULTS: tuple[type[faults.Fault], ...] = (
     faults.NodeExpired,
     faults.Swapped,
     faults.ClockJump,
+    faults.DiskFull,
+    faults.Closed,
 )
-_BACK_S = 20.0
+"""Those of the exact world, in the order of the table."""
 
 
 def play(world: World, kinds: Sequence[type[faults.Fault]], *, requests: int, seed: int = 0) -> Iterator[Row]:
     """Yield a row for each fault, after about *requests* requests under each."""
     random_, numbers = random.Random(seed), itertools.count()
     for kind in kinds:
-        yield _play(world, kind(world, random_), make_cases(random_, numbers, requests), numbers)
+        yield _play(world, kind(world, random_), world.cases(random_, numbers, requests), numbers)
 
 
 def _play(world: World, fault: faults.Fault, cases: list[Case], numbers: Iterator[int]) -> Row:
-    clients = [world.client(), world.client(hedge="80ms")]
+    clients = fault.clients = [world.client(**fault.options()), world.client(hedge=world.hedge, **fault.options())]
     for client in clients:  # imports are no part of the fault
         eventually(lambda c=client: _answers(c, next(numbers)), 5.0)
-    traffic = Traffic(clients)
+    outcomes, back_s = _under(fault, clients, cases, numbers)
+    eventually(lambda: fault.unheard or _all_told(world, outcomes), 2.0)
+    freed = {} if fault.unheard else world.freed()
+    for client in clients:
+        client.close()
+    fault.end()
+    return row(fault.name, outcomes, freed, back_s, fault.note)
+
+
+def _under(
+    fault: faults.Fault, clients: Sequence[HybridLLM], cases: list[Case], numbers: Iterator[int]
+) -> tuple[list[Outcome], float | None]:
+    """A tenth of the traffic before the fault, most of it under it, the rest afterwards."""
+    traffic = Traffic(clients, fault.world.judge)
     before, during = len(cases) // 10, len(cases) * 7 // 10
     traffic.put(cases[:before])
     traffic.drain()
@@ -52,24 +69,18 @@ def _play(world: World, fault: faults.Fault, cases: list[Case], numbers: Iterato
     traffic.put(cases[before:during])
     traffic.drain()
     fault.heal()
-    back_s = eventually(lambda: all(_answers(client, next(numbers)) for client in clients), _BACK_S)
+    back_s = None
+    if not fault.ends_clients:
+        back_s = eventually(lambda: all(_answers(client, next(numbers)) for client in clients), fault.world.back_s)
     traffic.put(cases[during:])
     traffic.drain()
-    outcomes = traffic.finish()
-    eventually(lambda: fault.unheard or _all_told(world, outcomes), 2.0)
-    freed = {} if fault.unheard else world.freed()
-    for client in clients:
-        client.close()
-    return row(fault.name, outcomes, freed, back_s, fault.note)
+    return traffic.finish(), back_s
 
 
 def _answers(client: HybridLLM, number: int) -> bool:
-    """Whether a node answers again."""
-    from hybrid_llm.router.errors import HybridLLMError
-    from tests.chaos.exact import prompt_of
-
+    """Whether a node answers."""
     try:
-        return client.generate(prompt_of(number, 2), max_tokens=64, deadline=2.0).backend == "cloud"
+        return client.generate(prompt_of(number, 2), max_tokens=8, deadline=2.0).backend == "cloud"
     except HybridLLMError:
         return False
 

@@ -8,7 +8,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybrid_llm.router.client import HybridLLM
@@ -22,6 +22,9 @@ _WEIGHTS = (4, 3, 4, 3, 1, 1, 1)
 _HANGS_S = 5.0
 """Seconds after its deadline at which a request that has not ended is taken for lost."""
 
+Judge = Callable[["Outcome"], bool]
+"""Whether what the app was given is right, as far as it goes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
@@ -30,20 +33,23 @@ class Case:
     kind: str
     prompt: str
     deadline: float
-    schema: bool = False
+    schema: Mapping[str, object] | None = None
     far: bool = False
     """Only a node may answer it."""
     session: str | None = None
     pieces: int = 0
     """After so many pieces the caller leaves."""
+    max_tokens: int = 4096
+    temperature: float = 0.0
 
     def options(self) -> dict[str, object]:
         return {
             "deadline": self.deadline,
-            "max_tokens": 4096,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
             "task": "far" if self.far else "chat",
             "session_id": self.session,
-            "output_schema": SCHEMA if self.schema else None,
+            "output_schema": self.schema,
         }
 
 
@@ -52,6 +58,7 @@ class Outcome:
     """What came of it; times are those of `time.monotonic()`."""
 
     case: Case
+    judge: Judge
     began: float = 0.0
     ended: float = 0.0
     first: float = 0.0
@@ -82,10 +89,20 @@ class Outcome:
     @property
     def wrong(self) -> bool:
         """The app was given something else than the right answer, or than its beginning."""
-        right = answer_to(self.case.prompt)
-        if self.generation is not None and not self.left:
-            return self.generation.text != right or (bool(self.text) and self.text != right)
-        return not right.startswith(self.text)
+        return not self.judge(self)
+
+    @property
+    def whole(self) -> bool:
+        """The app was told that this is the whole answer."""
+        return self.generation is not None and not self.left
+
+
+def is_exact(outcome: Outcome) -> bool:
+    """Whether an answer of the exact engine is right, or as far as it goes."""
+    right = answer_to(outcome.case.prompt)
+    if outcome.whole and outcome.generation is not None:
+        return outcome.generation.text == outcome.text == right
+    return right.startswith(outcome.text)
 
 
 def make_cases(random_: random.Random, numbers: itertools.count, count: int) -> list[Case]:
@@ -102,7 +119,7 @@ def _case(random_: random.Random, number: int) -> Case:
         kind=kind,
         prompt=prompt_of(number, words, is_json=schema),
         deadline=random_.uniform(0.2, 0.5) if random_.random() < 0.1 else random_.uniform(2.0, 4.0),
-        schema=schema,
+        schema=SCHEMA if schema else None,
         far=random_.random() < 0.3,
         session=f"s{number % 7}" if random_.random() < 0.2 else None,
         pieces=random_.randint(1, 4),
@@ -112,8 +129,9 @@ def _case(random_: random.Random, number: int) -> Case:
 class Traffic:
     """Threads and tasks that work off cases, each asking one of *clients*. `finish` waits for all of them."""
 
-    def __init__(self, clients: Sequence[HybridLLM], *, threads: int = 8, tasks: int = 8) -> None:
+    def __init__(self, clients: Sequence[HybridLLM], judge: Judge, *, threads: int = 8, tasks: int = 8) -> None:
         self._clients = itertools.cycle(clients)
+        self._judge = judge
         self.outcomes: list[Outcome] = []
         self._sync: queue.SimpleQueue[Case | None] = queue.SimpleQueue()
         self._async: queue.SimpleQueue[Case | None] = queue.SimpleQueue()
@@ -139,7 +157,7 @@ class Traffic:
 
     def _begin(self, case: Case) -> tuple[HybridLLM, Outcome]:
         with self._lock:
-            client, outcome = next(self._clients), Outcome(case)
+            client, outcome = next(self._clients), Outcome(case, self._judge)
             self.outcomes.append(outcome)
         outcome.began = time.monotonic()
         return client, outcome
@@ -225,8 +243,7 @@ async def _astream(client: HybridLLM, case: Case, outcome: Outcome) -> None:
     async with client.astream(case.prompt, **case.options()) as stream:
         async for chunk in stream:
             outcome.take(chunk)
-            case_over = outcome.first and len(outcome.text) > 12 * case.pieces
-            if case.kind == "aleave" and case_over and chunk.finish_reason is None:
+            if case.kind == "aleave" and len(outcome.text) > 12 * case.pieces and chunk.finish_reason is None:
                 outcome.left = time.monotonic()
                 return
         outcome.generation = stream.generation

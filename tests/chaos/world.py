@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.cloud import CloudConfig, CloudPool
 from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
 from hybrid_llm.policies import parse_policy
@@ -21,6 +24,7 @@ from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Location
 from tests.chaos.exact import ExactEdge
 from tests.chaos.proxy import Proxy
+from tests.chaos.traffic import Case, Outcome, is_exact, make_cases
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = ("127.0.0.1", "localhost")
@@ -59,13 +63,15 @@ class ExactNode:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Begin to start; `wait` waits for it."""
+    def command(self) -> list[str]:
         o = self.options
         arguments = (self.tls, f"127.0.0.1:{self.port}", self.journal, o.slots, o.queue, o.first_s, o.step_s)
-        command = [sys.executable, "-m", "tests.chaos.node", *map(str, arguments)]
+        return [sys.executable, "-m", "tests.chaos.node", *map(str, arguments)]
+
+    def start(self) -> None:
+        """Begin to start; `wait` waits for it."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
+            self._process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
 
     def wait(self) -> None:
         """Wait until it serves."""
@@ -74,6 +80,10 @@ class ExactNode:
         line = self._process.stdout.readline().decode()
         assert line.startswith("PORT "), f"the node did not start: {self.log.read_text()[-2000:]}"
         self.port = int(line.split()[1])
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
 
     @property
     def alive(self) -> bool:
@@ -110,6 +120,11 @@ class ExactNode:
 class World:
     """Everything that a fault may touch. Made on entry, gone on exit."""
 
+    node_type: type[ExactNode] = ExactNode
+    hedge = "80ms"
+    back_s = 20.0
+    """Seconds within which nodes should answer again after a fault."""
+
     def __init__(self, *, nodes: int = 3, options: NodeOptions | None = None) -> None:
         self._count, self._options = nodes, options or NodeOptions()
         self._stack = ExitStack()
@@ -129,7 +144,7 @@ class World:
         issue(tls, "app", kind="client")
         self.app_tls = self.folder / "app"
         shutil.copytree(tls, self.app_tls)
-        self.nodes = [ExactNode(self.folder, number, self._options) for number in range(self._count)]
+        self.nodes = [self.node_type(self.folder, number, self._options) for number in range(self._count)]
         for node in self.nodes:
             node.start()
             self._stack.callback(node.end, signal.SIGKILL)
@@ -146,9 +161,20 @@ class World:
         ]
         return CloudPool(configs)
 
-    def client(self, *, hedge: str = "", edge: ExactEdge | None = None, policy: str = POLICY, **options) -> HybridLLM:
+    def edge(self) -> Backend:
+        return ExactEdge()
+
+    def cases(self, random_: random.Random, numbers: itertools.count, count: int) -> list[Case]:
+        """Requests whose answers `judge` can judge."""
+        return make_cases(random_, numbers, count)
+
+    def judge(self, outcome: Outcome) -> bool:
+        """Whether what the app was given is right."""
+        return is_exact(outcome)
+
+    def client(self, *, hedge: str = "", edge: Backend | None = None, policy: str = POLICY, **options) -> HybridLLM:
         """A client with the nodes as one backend and a device beside them; *hedge* such as `100ms` or `p95`."""
-        backends = [edge or ExactEdge(), self.pool()]
+        backends = [edge or self.edge(), self.pool()]
         text = policy.replace("HEDGE", f"hedge_after: {hedge}," if hedge else "")
         places = {"edge": Location.EDGE, "cloud": Location.CLOUD}
         return HybridLLM(backends, parse_policy(text, backends=places), sensors=FixedSensors(), **options)
