@@ -19,8 +19,8 @@ from typing import ClassVar
 from hybrid_llm.backends.transport import issue, make_authority
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.record import DecisionRecorder
-from hybrid_llm.router.spend_file import FileLedger
+from hybrid_llm.router.recording.recorder import DecisionRecorder
+from hybrid_llm.router.spending.file import FileLedger
 from tests.chaos.proxy import Weather
 from tests.chaos.world import HOSTS, World
 
