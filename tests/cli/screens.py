@@ -64,8 +64,13 @@ class Terminal:
         until = time.monotonic() + seconds
         while self._read() and time.monotonic() < until:
             pass
-        self.code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        return self.code
+        while time.monotonic() < until:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+                return self.code
+            time.sleep(0.02)
+        raise AssertionError(f"it has not ended; last shown: {self.shown[-200:]!r}")
 
     def kill(self):
         if self.code is None:

@@ -12,6 +12,7 @@ def test_a_conversation_prompts_answers_and_ends_with_ctrl_d(terminal):
     screen.wait_until_it_reads()
     screen.type("\x03")
     screen.wait_for("Ctrl-C again")
+    screen.wait_until_it_reads()
     screen.type("\x04")
     assert screen.end() == 0
 
