@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from contextlib import closing, suppress
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -128,6 +129,15 @@ def test_an_answer_that_was_given_up_is_of_use_to_the_next(edge, clear):
     with closing(backend.stream(clear(STORY, max_tokens=40, deadline=60.0))) as chunks:
         next(chunks)
     assert cached(backend, clear, STORY) > 100
+
+
+def test_an_answer_that_broke_off_goes_on_without_reading_its_prompt_again(edge, tiny, clear):
+    backend, plain = edge(tiny.fp32), edge(tiny.fp32, reuse_prefixes=False)
+    with closing(backend.stream(clear(STORY, max_tokens=40, deadline=60.0))) as chunks:
+        begun = "".join(chunk.text for chunk in islice(chunks, 8))
+    prompt = backend.count_tokens(clear(STORY).request)
+    assert cached(backend, clear, STORY, answer_prefix=begun) >= prompt - 1
+    assert ask(backend, clear, STORY, answer_prefix=begun).text == ask(plain, clear, STORY, answer_prefix=begun).text
 
 
 def test_a_model_that_failed_leaves_nothing(edge, clear):
