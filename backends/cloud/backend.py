@@ -88,6 +88,10 @@ class CloudBackend:
         """The node could not be reached or trusted when it was last looked at; it is looked at again."""
         return self._connection.way.in_doubt
 
+    def suspect(self) -> None:
+        """Look, beside the calls, whether the node is there; does nothing where that was done a moment ago."""
+        self._connection.way.suspect(time.monotonic())
+
     def count_tokens(self, request: Request) -> int:
         """Estimate the tokens of the prompt: the tokenizer is on the node."""
         return estimate_tokens(request)
@@ -172,7 +176,9 @@ class CloudBackend:
 
     def _exchange(self, request: Request | None = None) -> Exchange:
         limit = self._config.max_message_bytes
-        return Exchange(request or Request(messages=()), backend=self.name, observed=self._observed, limit=limit)
+        heard = self._connection.way.heard
+        request = request or Request(messages=())
+        return Exchange(request, backend=self.name, observed=self._observed, limit=limit, heard=heard)
 
     @contextmanager
     def _running(
@@ -189,12 +195,11 @@ class CloudBackend:
             self._connection.release(elsewhere)
             self._observed.end()
             if exchange.unheard:
-                self._connection.way.suspect()
+                self._connection.way.suspect(exchange.began)
 
     def _complete(self, exchange: Exchange, link: Link, trailing: Metadata) -> None:
         """Take what follows the last piece. That piece is held back until then: whoever has it asks for no more."""
         link.warm = True
-        self._connection.way.heard()
         exchange.settle(trailing)
         exchange.finish()
 
@@ -233,7 +238,7 @@ class CloudBackend:
         if code is not grpc.StatusCode.UNAVAILABLE or has_detail(trailing):
             return error, 0.0
         self._connection.drop()
-        self._connection.way.suspect()
+        self.suspect()
         return error, 0.0 if exchange.received_tokens else max(0.0, min(exchange.left(), _DIAGNOSIS_S))
 
     def _learn(self, told: pb.NodeDescription, rtt_ms: float) -> None:

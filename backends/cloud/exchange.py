@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -91,11 +92,23 @@ class Observed:
 class Exchange:
     """The state of one call."""
 
-    def __init__(self, request: Request, *, backend: str, observed: Observed, limit: int) -> None:
+    def __init__(
+        self,
+        request: Request,
+        *,
+        backend: str,
+        observed: Observed,
+        limit: int,
+        heard: Callable[[], object] = lambda: None,
+    ) -> None:
+        """*heard* is called with each piece; *limit* is in bytes."""
         self._request = request
         self._backend = backend
         self._observed = observed
         self._limit = limit
+        self._on_word = heard
+        self.began = 0.0
+        """When the call went out, on `time.monotonic()`."""
         self._started = 0.0
         self._first_ms = 0.0
         self._warm = False
@@ -141,6 +154,7 @@ class Exchange:
     def start(self, *, warm: bool) -> None:
         """The call goes out now; *warm*: over a connection that has answered before."""
         self._warm = warm
+        self.began = time.monotonic()
         self._started = time.perf_counter()
 
     def take(self, message: pb.GenerateChunk) -> Chunk:
@@ -150,6 +164,7 @@ class Exchange:
             StreamInterrupted: it cannot be understood, or comes after the last one.
         """
         self._heard = time.monotonic()
+        self._on_word()
         if not self._first_ms:
             self._first_ms = self._elapsed_ms()
         try:

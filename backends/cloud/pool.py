@@ -182,7 +182,7 @@ class CloudPool:
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in pieces, from one node that this request has not asked yet; errors as `CloudBackend.stream` has."""
         node = self._pick(require_clearance(cleared, Location.CLOUD), self._names.refresh())
-        with _watched(node) as taken, closing(node.backend.stream(cleared)) as chunks:
+        with self._watched(node) as taken, closing(node.backend.stream(cleared)) as chunks:
             for chunk in chunks:
                 taken()
                 yield chunk
@@ -191,12 +191,43 @@ class CloudPool:
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
         node = self._pick(require_clearance(cleared, Location.CLOUD), await self._names.arefresh())
-        with _watched(node) as taken:
+        with self._watched(node) as taken:
             async with aclosing(node.backend.astream(cleared)) as chunks:
                 async for chunk in chunks:
                     taken()
                     yield chunk
         self._answered(node, cleared.request)
+
+    @contextmanager
+    def _watched(self, node: _Node) -> Iterator[Callable[[], None]]:
+        """Learn from one call of *node*; what it yields is to be called with each chunk."""
+        began, first = self._clock(), True
+
+        def taken() -> None:
+            nonlocal first
+            if first:
+                node.took(self._clock() - began)
+                first = False
+
+        try:
+            yield taken
+        except BackendError as error:
+            node.failed(error)
+            if first and isinstance(error, DeadlineExceeded):
+                node.missed(self._clock() - began)
+            self._suspect_others(node)
+            raise
+        except BaseException:  # the caller left, or trust is broken
+            node.breaker.abandoned()
+            if first:
+                node.missed(self._clock() - began)
+            raise
+
+    def _suspect_others(self, node: _Node) -> None:
+        """Where one node is out of reach, it may be the network: look at the others before requests hang there."""
+        if node.backend.in_doubt:
+            for other in self._list():
+                other.backend.suspect()
 
     def _pick(self, request: Request, configs: Sequence[CloudConfig] | None) -> _Node:
         if configs is not None:
@@ -273,28 +304,3 @@ def _best(nodes: Sequence[_Node]) -> Sequence[_Node]:
     able = [node for node in nodes if node.can_be_asked()]
     ready = [] if able else [node for node in nodes if node.backend.state().ready]
     return able or [node for node in ready if not node.backend.in_doubt] or ready
-
-
-@contextmanager
-def _watched(node: _Node) -> Iterator[Callable[[], None]]:
-    """Learn from one call of *node*; what it yields is to be called with each chunk."""
-    began, first = node.clock(), True
-
-    def taken() -> None:
-        nonlocal first
-        if first:
-            node.took(node.clock() - began)
-            first = False
-
-    try:
-        yield taken
-    except BackendError as error:
-        node.failed(error)
-        if first and isinstance(error, DeadlineExceeded):
-            node.missed(node.clock() - began)
-        raise
-    except BaseException:  # the caller left, or trust is broken
-        node.breaker.abandoned()
-        if first:
-            node.missed(node.clock() - began)
-        raise

@@ -22,10 +22,12 @@ __all__ = ["Way"]
 
 Look = Future[Exception | None]
 """What a look found: nothing wrong, or why the node cannot be used."""
-_QUICK_S: Final = 2.0
-"""Longest that a node which is under suspicion may take to answer, seconds."""
-_FRESH_S: Final = 1.0
-"""A node that was heard within this time is under no suspicion, seconds."""
+_QUICK_S: Final = (1.0, 2.0)
+"""How long a node that is under suspicion gets to answer: at least, and where it never answered before; seconds."""
+_TIMES_USUAL: Final = 5.0
+"""It gets so many times what it took before."""
+_AGAIN_S: Final = 1.0
+"""A node that is under suspicion again and again is looked at no more often than this, seconds."""
 _PAUSES_S: Final = (0.25, 5.0)
 """The first pause between two looks at a silent node and, doubled each time, the longest; seconds."""
 
@@ -58,10 +60,10 @@ class Way:
         self._lock = threading.Lock()
         self._looking: Look | None = None
         self._closed = threading.Event()
-        self._heard = float("-inf")
+        self._heard = self._looked = float("-inf")
         self._found: Exception | None = None
         self._watched = False
-        self._wanted = 0.0
+        self._took = self._wanted = 0.0
 
     @property
     def in_doubt(self) -> bool:
@@ -99,10 +101,16 @@ class Way:
         """The node has said something."""
         self._heard = time.monotonic()
 
-    def suspect(self) -> None:
-        """A call got nothing: look whether the node is there at all, unless it was heard a moment ago."""
-        if time.monotonic() - self._heard > _FRESH_S and self._looking is None and not self._closed.is_set():
-            self._begun(min(self._longest, _QUICK_S))
+    def suspect(self, since: float) -> None:
+        """A call that began at the instant *since* got nothing: look whether the node is there at all.
+
+        Not where it said something to another call meanwhile, nor where it was looked at a moment ago.
+        """
+        now = time.monotonic()
+        if self._heard > since or now - self._looked < _AGAIN_S or self._looking is not None or self._closed.is_set():
+            return
+        usual = _TIMES_USUAL * self._took if self._took else _QUICK_S[1]
+        self._begun(min(self._longest, max(_QUICK_S[0], usual)))
 
     def close(self) -> None:
         """Look no more."""
@@ -138,12 +146,13 @@ class Way:
             self._watch()
 
     def _try(self, limit: float) -> Exception | None:
+        began = self._looked = time.monotonic()
         try:
             self._look(limit)
         except Exception as error:  # noqa: BLE001  # whoever waits for the look raises it
             self._found = error
             return error
-        self._found = None
+        self._found, self._took = None, time.monotonic() - began
         self.heard()
         return None
 

@@ -99,17 +99,28 @@ def test_one_in_doubt_is_looked_at_by_whoever_asks_and_beside(tools):
     road.close()
 
 
-def test_a_node_that_was_heard_a_moment_ago_is_under_no_suspicion(tools):
+def test_a_node_that_was_heard_since_the_call_began_is_under_no_suspicion(tools):
     look = Look(None)
     road = way(look)
+    began = time.monotonic()
     road.heard()
-    road.suspect()
+    road.suspect(began)
     assert look.calls == 0
     silent = Look(silence())
     other = way(silent)
-    other.suspect()
+    other.heard()
+    other.suspect(time.monotonic())
     tools.eventually(lambda: other.silent)
     other.close()
+
+
+def test_suspicions_are_followed_up_once_a_second_at_most(tools):
+    look = Look(None)
+    road = way(look)
+    for _ in range(50):
+        road.suspect(time.monotonic())
+        time.sleep(0.002)
+    assert look.calls == 1
 
 
 def test_nobody_looks_once_it_is_closed(tools):
@@ -120,7 +131,7 @@ def test_nobody_looks_once_it_is_closed(tools):
     road.close()
     time.sleep(0.4)
     before = look.calls
-    road.suspect()
+    road.suspect(time.monotonic())
     time.sleep(0.4)
     assert look.calls == before
 
