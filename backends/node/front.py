@@ -120,13 +120,16 @@ class Front(HybridLLMServicer):
         call.request_id, call.tenant = request.request_id, request.tenant or ""
         info = self._ready()
         _check_supported(request, info)
-        with self._admission.place(info.slots):
+        with self._admission.place(info.slots, deadline):
             try:
                 async with asyncio.timeout(deadline):
                     await self._answer(request, info, context, call)
             except TimeoutError:
+                if not call.first_ms:
+                    self._admission.expired()
                 raise DeadlineExceeded("the deadline passed", backend=NODE, elapsed=call.elapsed_ms() / 1000) from None
-            self._admission.took(call.elapsed_ms() / 1000)
+            waited_ms = call.answer.timings().queue_ms if call.answer else 0.0
+            self._admission.took(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
         prompt = await self._prompts.encode(request, context_window=info.context_window)

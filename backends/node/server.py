@@ -34,7 +34,8 @@ class NodeConfig:
     listen: str = "127.0.0.1:7443"
     """`HOST:PORT`; port 0 takes a free one. The default is reached from this machine alone."""
     max_queue: int = 64
-    """Requests that wait for a slot; more are refused with a time to try again."""
+    """Most requests that wait for a slot; more are refused with a time to try again. Fewer may wait while they do so
+    for longer than an answer takes."""
     max_deadline: float = 600.0
     """Seconds after which a call ends that names no deadline, or a later one."""
     max_message_bytes: int = 4 * 1024 * 1024
