@@ -14,7 +14,7 @@ from hybrid_llm.router.types import Chunk, Decision, Generation
 
 __all__ = ["AsyncStream", "Stream"]
 
-_GRACE_S: Final = 0.05
+_GRACE_S: Final = 0.02
 
 
 class _Progress:
