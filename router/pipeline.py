@@ -267,7 +267,7 @@ class Pipeline:
     async def _open_behind(self, call: _Call, backend: Backend, given: Given) -> AsyncGenerator[Chunk, None]:
         """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
         routed = call.routed
-        assessment = self._guard.assess(routed.assessment.request.behind(given), routed.policy)
+        assessment = self._judge_behind(routed, given)
         try:
             if backend.location not in assessment.allowed:
                 text = f"{backend.name} may not see what the answer holds so far"
@@ -277,6 +277,10 @@ class Pipeline:
                     yield chunk
         finally:
             self._guard.release(assessment)
+
+    def _judge_behind(self, routed: Routed, given: Given) -> Assessment:
+        known = routed.assessment
+        return self._guard.assess(known.request.behind(given), routed.policy, behind=known)
 
     def _patience(self, limits: Resilience, name: str) -> float | None:
         """Seconds of silence after which *name* gets a rival."""
@@ -304,7 +308,7 @@ class Pipeline:
         """Whether an answer may be kept with what is found in *text*: its tags count like those of the request."""
         if self._cache is None:
             return False
-        judged = self._guard.assess(routed.assessment.request.behind(Given(text=text)), routed.policy)
+        judged = self._judge_behind(routed, Given(text=text))
         self._guard.release(judged)
         return self._cache.location in judged.keepable
 

@@ -25,6 +25,7 @@ __all__ = ["Assessment", "PrivacyGuard"]
 
 _log = logging.getLogger("hybrid_llm.privacy")
 _DEVICE: Final = frozenset({Location.EDGE})
+_CLOSED: Final = "the client is closed, and what its pseudonyms stood for is wiped"
 _Findings = list[tuple[Finding, ...]]
 """What was found in each text of `Request.visible_text`, in its order."""
 
@@ -58,8 +59,11 @@ class PrivacyGuard:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
         self._sessions = sessions if sessions is not None else Sessions()  # an empty one is false
 
-    def assess(self, request: Request, policy: Policy) -> Assessment:
+    def assess(self, request: Request, policy: Policy, *, behind: Assessment | None = None) -> Assessment:
         """Find the effective tags, declared and detected, and the places and forms that all of them allow.
+
+        *behind* is what was found for the request that this one continues: what was replaced there is replaced here,
+        even if the session was forgotten or the client closed meanwhile.
 
         Raises:
             InvalidRequest: a declared tag is not in the policy's vocabulary.
@@ -76,9 +80,12 @@ class PrivacyGuard:
         if Location.CLOUD not in allowed:
             return judged
         hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
-        return self._hide(judged, policy, hiding, scan) if hiding else self._hide_known(judged, scan)
+        held = behind.lease.shared() if behind is not None and behind.lease is not None else None
+        return self._hide(judged, policy, hiding, scan, held) if hiding else self._hide_known(judged, scan, held)
 
-    def _hide(self, judged: Assessment, policy: Policy, hiding: list[str], scan: _Scan) -> Assessment:
+    def _hide(
+        self, judged: Assessment, policy: Policy, hiding: list[str], scan: _Scan, held: Lease | None
+    ) -> Assessment:
         """Make the form for the cloud of what the tags *hiding* find, and of what the session knows already."""
         names = sorted({name for tag in hiding for name in policy.tags[tag].detect})
         found = scan.merged(names)
@@ -87,12 +94,18 @@ class PrivacyGuard:
         for tag in hiding:
             if not scan.sees(policy.tags[tag]):
                 return _kept_here(judged, f"tag {tag} was declared, and no detector finds what to replace")
-        lease = self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
+        try:
+            lease = held or self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
+        except PrivacyViolation:
+            return _kept_here(judged, _CLOSED)
         return self._formed(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
 
-    def _hide_known(self, judged: Assessment, scan: _Scan) -> Assessment:
+    def _hide_known(self, judged: Assessment, scan: _Scan, held: Lease | None) -> Assessment:
         """Nothing is found now, but the session may know a value: it came back in an answer, and is here again."""
-        lease = self._sessions.resume(judged.request.session_id, tenant=judged.request.tenant)
+        try:
+            lease = held or self._sessions.resume(judged.request.session_id, tenant=judged.request.tenant)
+        except PrivacyViolation:
+            return _kept_here(judged, _CLOSED)
         if lease is None:
             return judged
         nothing: _Findings = [() for _ in scan.texts]
@@ -191,19 +204,25 @@ class _Scan:
         if detector is None:
             raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
         try:
-            return [_inside(each.text, tuple(find_with(detector, each))) for each in self._prepared]
+            return [_inside(name, each.text, tuple(find_with(detector, each))) for each in self._prepared]
         except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
             self.failed.append(name)
             return [() for _ in self.texts]
 
 
-def _inside(text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+def _inside(name: str, text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
     if found and not all(0 <= finding.start < finding.end <= len(text) for finding in found):
         raise ValueError("a finding is not inside its text")
-    if not all(finding.kind.isidentifier() for finding in found):
-        raise ValueError("a kind is not a name")  # it shows in pseudonyms, and could be a piece of the text
+    if not all(finding.kind == name or _is_kind(finding, text) for finding in found):
+        raise ValueError("a kind is not a name, or is a piece of the text")
     return found
+
+
+def _is_kind(finding: Finding, text: str) -> bool:
+    """Whether the kind may show in a pseudonym: a name, and not what the text says there."""
+    kind = finding.kind
+    return kind.isidentifier() and kind.casefold() not in text[finding.start : finding.end].casefold()
 
 
 def _replaced(request: Request, texts: tuple[str, ...], found: _Findings, lease: Lease) -> Request | None:

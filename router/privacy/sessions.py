@@ -32,6 +32,10 @@ class _Session:
         """No new request gets it: it is wiped when the last lease is closed."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Lease:
     """The right to use a session's *table* for one request, until `close`; a context manager."""
 
@@ -41,6 +45,10 @@ class Lease:
         self.table = table
         self._close = close
         self._closed = False
+
+    def shared(self) -> Lease:
+        """The same right for a part of the same request: closing it closes nothing."""
+        return Lease(self.table, _nothing)
 
     def close(self) -> None:
         """The answer is over. Twice is once."""
@@ -93,7 +101,8 @@ class Sessions:
         Raises:
             PrivacyViolation: everything is closed.
         """
-        lease = self.open(session_id, tenant=tenant) if (tenant, session_id) in self._sessions else None
+        known = (tenant, session_id) in self._sessions or (self._closed and session_id is not None)
+        lease = self.open(session_id, tenant=tenant) if known else None
         if lease is not None and not len(lease.table):
             lease.close()
             return None

@@ -43,7 +43,8 @@ class Canaries:
     def _new(self, draw: Callable[[], str]) -> str:
         while True:
             text = draw()
-            pieces = set(_pieces(text.casefold())) | set(_pieces(text.casefold()[::-1]))
+            between = f" {text.casefold()} "  # as it stands among others
+            pieces = set(_pieces(between)) | set(_pieces(between[::-1]))
             if self._taken.isdisjoint(pieces):
                 self._taken |= pieces
                 return text

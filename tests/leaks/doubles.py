@@ -248,6 +248,11 @@ class FaultyDetector:
         return self._bad(text)
 
     def _bad(self, text: str) -> Iterator[Finding]:
+        if self.fault == "telltale":  # the value itself as the kind, which shows in the pseudonym
+            for found in self._real.find(text):
+                self.misbehaved = True
+                yield Finding(kind=text[found.start : found.end], start=found.start, end=found.end)
+            return
         yield from self._real.find(text)
         self.misbehaved = True
         if self.fault == "raise late":

@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,11 +26,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError, RoutingError
+from hybrid_llm.router.errors import HybridLLMError, PrivacyViolation, RoutingError
 from hybrid_llm.router.hooks import RequestEvent
 from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Generation, Location
+from hybrid_llm.router.types import Decision, Generation, Location
 from tests.leaks.canaries import Canaries, leaked
 from tests.leaks.doubles import OWN_FAULT, BrokenCache, CloudCache, Double, FaultyDetector, Record
 from tests.leaks.situations import FAULTS, KINDS, MOMENTS, Plan, Shape, Verdict, judge, plan_of, shape_of
@@ -87,11 +87,19 @@ class _Asked:
     """One for each plan that may be in force when it is judged."""
     error: BaseException | None = None
     reply: Generation | None = None
+    decision: Decision | None = None
+    """Where it was streamed: known before anything of the answer is."""
 
     @property
     def stays(self) -> bool:
         """No plan lets it leave."""
         return all(verdict.stay for verdict in self.verdicts)
+
+    def identity(self) -> tuple[object, ...]:
+        """What an answer may be kept under; one that the app left may have been whole by then."""
+        decision = self.reply.decision if self.reply is not None else self.decision
+        tags = decision.tags if decision is not None else None
+        return self.draft.options.get("tenant"), tags, tuple(said.content for said in self.draft.messages)
 
     def may_leave(self) -> set[str]:
         """The canaries of it that a node may see."""
@@ -115,7 +123,8 @@ class Leaks(RuleBasedStateMachine):
         self._loop = asyncio.new_event_loop()
         self._number = 0
         self._steps: dict[str, int] = {}
-        self._last: Draft | None = None
+        self._last: tuple[Shape, Draft] | None = None
+        self._answered: set[tuple[object, ...]] = set()
         self._client: HybridLLM | None = None
 
     @initialize(
@@ -123,7 +132,7 @@ class Leaks(RuleBasedStateMachine):
         others=st.sampled_from(
             [("local",), ("local", "far"), ("local", "far"), ("liar", "local"), ("local", "liar", "far"), ()]
         ),
-        cache=st.sampled_from(list(_CACHES)),
+        cache=st.sampled_from(["memory", "memory", "cloud", "cloud", "none", "broken"]),
     )
     def begin(self, number: int, others: tuple[str, ...], cache: str) -> None:
         """A client of its own, with a policy that is watched."""
@@ -256,12 +265,13 @@ class Leaks(RuleBasedStateMachine):
 
     def _ask(self, shape: Shape, *in_force: Plan) -> _Asked:
         """Draw the texts, and judge them by every plan that may be in force."""
-        draft = (
-            self._texts.draft(shape)
-            if not shape.again or self._last is None
-            else self._texts.again(self._last, shape.deadline)
-        )
-        self._last = draft
+        if shape.again and self._last is not None:
+            before, last = self._last
+            other = shape.again == "other words"
+            draft = self._texts.draft(replace(before, faults=shape.faults)) if other else self._texts.again(last, shape)
+        else:
+            before, draft = shape, self._texts.draft(shape)
+        self._last = before, draft
         self._steps[draft.request_id] = shape.step
         self._record.faults[draft.request_id] = {name: list(faults) for name, faults in shape.faults.items()}
         readings = {draft.kinds, draft.kinds | draft.unseen}
@@ -287,15 +297,16 @@ class Leaks(RuleBasedStateMachine):
             asked.reply = self._client.generate(asked.draft.prompt, **asked.draft.options)
             return
         with self._client.stream(asked.draft.prompt, **asked.draft.options) as stream:
-            self._begun(asked)
+            self._begun(asked, stream.decision)
             for _ in stream:
                 if asked.shape.moment == "leave":
                     happened["in flight: leave"] += 1
                     return
             asked.reply = stream.generation
 
-    def _begun(self, asked: _Asked) -> None:
+    def _begun(self, asked: _Asked, decision: Decision) -> None:
         """The request is judged, and nobody was called yet."""
+        asked.decision = decision
         self._record.lying = asked.shape.moment == "lie"
         happened["in flight: lie"] += self._record.lying
 
@@ -311,7 +322,7 @@ class Leaks(RuleBasedStateMachine):
             asked.reply = await self._client.agenerate(asked.draft.prompt, **asked.draft.options)
             return
         async with self._client.astream(asked.draft.prompt, **asked.draft.options) as stream:
-            self._begun(asked)
+            self._begun(asked, stream.decision)
             async for _ in stream:
                 if asked.shape.moment == "leave":
                     happened["in flight: leave"] += 1
@@ -324,6 +335,7 @@ class Leaks(RuleBasedStateMachine):
         for one in asked:
             self._take_note(one, failed=failed)
         self._check_sent(by_id, failed=failed)
+        self._check_cached(asked)
         told = leaked(self._texts.canaries, "\n".join(dict.fromkeys(self._witness.told)))
         assert not told, f"told: {told} in {[text for text in self._witness.told if leaked(told, text)][:3]}"
         assert not self._witness.touched, self._witness.touched
@@ -358,13 +370,16 @@ class Leaks(RuleBasedStateMachine):
         happened["a value that no detector sees"] += sent and bool(one.draft.unseen)
         happened["kept here by a detector that failed"] += failed and not one.stays
         if one.error is not None:
-            self._take_error(one.error)
+            self._take_error(one, one.error)
         if one.reply is not None:
             self._take_reply(one, one.reply, hidden if sent else frozenset())
 
-    def _take_error(self, error: BaseException) -> None:
+    def _take_error(self, one: _Asked, error: BaseException) -> None:
         own = isinstance(error, RuntimeError) and str(error) == OWN_FAULT
         assert own or isinstance(error, HybridLLMError), f"a request ends with an answer or one typed error: {error!r}"
+        lied = one.shape.moment == "lie" or any("lie" in faults for faults in one.shape.faults.values())
+        expected = lied or one.shape.moment == "close the client"
+        assert expected or not isinstance(error, PrivacyViolation), f"nobody lied, and yet: {error}"
         self._witness.caught(error)
         happened[f"error: {type(error).__name__}"] += 1
         if isinstance(error, RoutingError):
@@ -381,6 +396,13 @@ class Leaks(RuleBasedStateMachine):
         assert said == whole, f"the answer is not what was said: {said}, {whole}, {reply.seams}"
         learnt = len(set(one.verdicts)) == 1 and one.shape.moment != "forget"
         self._texts.answered(one.draft, reply.text, hidden if learnt else frozenset())
+
+    def _check_cached(self, asked: list[_Asked]) -> None:
+        """An answer that was kept is one to the same words of the same tenant, under the same tags."""
+        self._answered |= {one.identity() for one in asked if one.reply is None or not one.reply.cached}
+        for one in asked:
+            kept = one.reply is not None and one.reply.cached
+            assert not kept or one.identity() in self._answered, "the answer to another request was given"
 
     def _close(self) -> None:
         if self._client is not None:

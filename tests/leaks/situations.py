@@ -38,7 +38,17 @@ FAULTS = (*BEFORE_A_CHUNK, *AFTER_A_CHUNK, "lie")
 """What a backend does wrong. *silence* is broken after 5 ms, long enough for a rival; *hang* lasts until the deadline;
 *lie*: one that is on the device wants to send."""
 
-DETECTOR_FAULTS = ("raise", "raise late", "outside", "empty", "backwards", "no finding", "nothing", "second look")
+DETECTOR_FAULTS = (
+    "raise",
+    "raise late",
+    "outside",
+    "empty",
+    "backwards",
+    "no finding",
+    "nothing",
+    "second look",
+    "telltale",
+)
 MOMENTS = ("reload", "break the policy", "close the client", "leave", "forget", "lie")
 """What happens while an answer is under way. *lie*: from now on every backend says that it is on the device."""
 
@@ -128,8 +138,8 @@ class Shape:
     how: str = "generate"
     task: str = "chat"
     temperature: float = 0.0
-    again: bool = False
-    """Send the last request that was sent once more."""
+    again: str = ""
+    """The last request once more: the `same`, with `other words`, or of an `other tenant`."""
     faults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What each backend does, call after call, and `first` whoever is called."""
     detector_fault: str | None = None
@@ -172,6 +182,7 @@ _WITHIN = ((), (), *((kind,) for kind in KINDS), *pairwise(KINDS))
 _DECLARED = (*(frozenset[str](),) * 5, *(frozenset({tag}) for tag in TAGS), frozenset(TAGS[:2]))
 _SESSIONS = ((None, None), (None, None), ("s", None), ("s", None), ("t", "tenant"), ("s", "tenant"))
 _HISTORIES = ("none", "all", "answer", "unseen", "unseen")
+_AGAIN = ("",) * 10 + ("same", "same", "same", "other words", "other tenant", "other tenant")
 _HOW = ("generate", "stream", "agenerate", "astream") * 4 + ("decide",)
 
 
@@ -219,8 +230,8 @@ def shape_of(random: Random, *, alone: bool = True) -> Shape:
         history=random.choice(_HISTORIES) if session else "none",
         how=random.choice(_HOW if alone else ("stream", "astream")),
         task=random.choice(["chat", "chat", "chat", "near", "far"]),
-        temperature=random.choice([0.0, 0.0, 0.5]),
-        again=random.random() < 0.2,
+        temperature=random.choice([0.0, 0.0, 0.0, 0.5]),
+        again=random.choice(_AGAIN),
         faults=_trouble(random),
         detector_fault=random.choice(DETECTOR_FAULTS) if luck < 0.15 else None,
         moment=random.choice(MOMENTS) if 0.15 < luck < 0.5 else None,

@@ -10,13 +10,13 @@ from hybrid_llm.router.types import GenerateOptions, Role, Tool
 from tests.leaks.canaries import Canaries
 from tests.leaks.situations import Part, Shape
 
-__all__ = ["Draft", "Said", "Texts"]
+__all__ = ["UNSEEN", "Draft", "Said", "Texts"]
 
 Value = tuple[str, str]
 """A kind, and a value of it."""
 _Session = tuple[str | None, str | None]
-_UNSEEN = {"us_ssn": "{}-1", "email": "w" * 70 + "{}"}
-"""Places in which a value is not found again: within what looks like a longer number, behind a name too long."""
+UNSEEN = {"us_ssn": "{}-1", "payment_card": "7{}", "credential": "x{}", "medical_record": "x{}"}
+"""Places in which a value is not found again: within what looks like a longer number, or at the end of a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +107,13 @@ class Texts:
             )
         )
 
-    def again(self, draft: Draft, deadline: float) -> Draft:
-        """The same request once more; *deadline* is in seconds."""
-        messages = tuple(self._as_known(said, draft.session) for said in draft.messages)
-        return self._numbered(replace(draft, messages=messages, options={**draft.options, "deadline": deadline}))
+    def again(self, draft: Draft, shape: Shape) -> Draft:
+        """The same request once more; of another tenant if *shape* says so."""
+        options = GenerateOptions(**{**draft.options, "deadline": shape.deadline})
+        if shape.again == "other tenant":
+            options["tenant"] = "another"
+        messages = tuple(self._as_known(said, (options.get("tenant"), draft.session[1])) for said in draft.messages)
+        return self._numbered(replace(draft, messages=messages, options=options))
 
     def _numbered(self, draft: Draft) -> Draft:
         self._count += 1
@@ -151,7 +154,7 @@ class Texts:
         """What comes back of the session; tags go with the texts that they were declared for."""
         turns = self._turns.get(session, [])[-3:] if shape.session is not None else []
         if shape.history == "unseen":
-            known = [value for value in self._known.get(session, ()) if value[0] in _UNSEEN]
+            known = [value for value in self._known.get(session, ()) if value[0] in UNSEEN]
             return [self._out_of_sight(value) for value in known[-1:]], frozenset()
         if shape.history == "none" or not turns:
             return [], frozenset()
@@ -171,7 +174,7 @@ class Texts:
 
     def _out_of_sight(self, value: Value) -> Said:
         kind, text = value
-        return Said(role="assistant", content=_UNSEEN[kind].format(text), unseen=(value,))
+        return Said(role="assistant", content=UNSEEN[kind].format(text), unseen=(value,))
 
     def answered(self, draft: Draft, text: str, hidden: frozenset[str]) -> None:
         """An answer came; the values of *hidden* kinds were replaced on the way."""

@@ -184,8 +184,14 @@ MUTANTS = (
     Mutant(
         "a kind may be a text",
         _GUARD,
-        "    if not all(finding.kind.isidentifier() for finding in found):",
-        "    if ():",
+        "return kind.isidentifier() and kind",
+        "return kind",
+    ),
+    Mutant(
+        "a kind may be a piece of the text",
+        _GUARD,
+        " and kind.casefold() not in text[finding.start : finding.end].casefold()",
+        "",
     ),
     Mutant(
         "a declared tag without findings goes",
@@ -203,8 +209,20 @@ MUTANTS = (
     Mutant(
         "values that a session knows are not looked for",
         _GUARD,
-        "if hiding else self._hide_known(judged, scan)",
+        "if hiding else self._hide_known(judged, scan, held)",
         "if hiding else judged",
+    ),
+    Mutant(
+        "what goes on behind a broken answer has pseudonyms of its own",
+        _PIPELINE,
+        "routed.policy, behind=known)",
+        "routed.policy)",
+    ),
+    Mutant(
+        "a session that is closed knew nothing",
+        "privacy/sessions.py",
+        " or (self._closed and session_id is not None)",
+        "",
     ),
     Mutant(
         "an answer cut within a value is continued",
@@ -301,8 +319,8 @@ MUTANTS = (
     Mutant(
         "what was given is not judged anew",
         _PIPELINE,
-        "self._guard.assess(routed.assessment.request.behind(given), routed.policy)\n        try",
-        "replace(routed.assessment, request=routed.assessment.request.behind(given))\n        try",
+        "self._guard.assess(known.request.behind(given), routed.policy, behind=known)",
+        "replace(known, request=known.request.behind(given))",
     ),
     Mutant(
         "an answer is continued anywhere",

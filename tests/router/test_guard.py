@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -74,6 +74,7 @@ class Misled:
         Finding(kind="iban", start=2, end=2),
         Finding(kind="iban", start=3, end=2),
         Finding(kind="five letters", start=0, end=5),
+        Finding(kind="Words", start=0, end=5),
         (0, 5),
         None,
     ],
@@ -167,6 +168,55 @@ def test_an_answer_that_broke_off_within_a_value_is_not_continued_in_the_cloud(s
                 client.generate(text)
     assert len(cloud.requests) == goes_on
     assert not any("jane" in texts(seen) for seen in cloud.requests)
+
+
+class Interrupting(Breaking):
+    """Does something before it breaks off."""
+
+    def __init__(self, name: str, location: Location, cut: int, act: Callable[[], object]) -> None:
+        super().__init__(name, location)
+        self.cut, self._act = cut, act
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        for number, chunk in enumerate(super().stream(cleared)):
+            if number == 1:
+                self._act()
+            yield chunk
+
+
+@pytest.mark.parametrize("act", [lambda llm: llm.forget("s"), lambda llm: llm.close(), lambda llm: None])
+@pytest.mark.parametrize("where", ["user", "system"])
+def test_what_goes_on_behind_a_broken_answer_has_the_pseudonyms_of_the_request_whatever_was_forgotten(act, where):
+    clients: list[HybridLLM] = []
+    edge = Interrupting("edge", Location.EDGE, 5, lambda: act(clients[0]))
+    cloud = Breaking("cloud", Location.CLOUD)
+    policy = parse_policy(
+        "version: 1\nname: p\n"
+        "tags: {ids: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [us_ssn]},"
+        " pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}}\n"
+        "rules: [{prefer: [edge, cloud], when: request.task == 'near'}, {prefer: [cloud, edge]}]\n"
+        "resilience: {retries: 0, continue_streams: true}\n"
+    )
+    with HybridLLM([edge, cloud], policy, sensors=FixedSensors()) as client:
+        clients.append(client)
+        client.generate(f"I have {SSN}.", session_id="s")
+        assert SSN not in texts(cloud.requests[0])
+        more = f" and {MAIL}" if where == "system" else ""
+        with suppress(HybridLLMError):
+            client.generate(f"what of {SSN}-1{more} is ours?", session_id="s", task="near")
+    assert len(edge.requests) == 1
+    assert not any(value in texts(seen) for seen in cloud.requests for value in (SSN, MAIL))
+
+
+def test_a_guard_that_is_closed_clears_nothing_of_a_session_for_the_cloud():
+    guard = PrivacyGuard()
+    guard.close()
+    for text, tags in [("words", frozenset()), (MAIL, frozenset({"pii"}))]:
+        assessment = guard.assess(request(text, session_id="s"), POLICY)
+        assert assessment.allowed == {Location.EDGE}
+        assert "closed" in assessment.barred[Location.CLOUD]
+        assert assessment.request.privacy == tags
+    assert Location.CLOUD in guard.assess(request("words"), POLICY).allowed
 
 
 JSON_TEXT = '{"to": "\\\\ \\" \\u00e9 jane.doe@example.org", "or": "jane.doe@example.org"}'

@@ -12,9 +12,11 @@ from urllib.parse import quote
 
 import pytest
 
+from hybrid_llm.router.detectors import DETECTORS
 from tests.leaks.canaries import Canaries, leaked
 from tests.leaks.machine import WORTH_SEEING, explore, happened
 from tests.leaks.situations import KINDS, Plan, TagPlan, judge
+from tests.leaks.texts import UNSEEN
 from tests.leaks.witness import rendered
 
 CLIENTS = int(os.environ.get("HYBRID_LLM_LEAK_CLIENTS", "40"))
@@ -60,6 +62,14 @@ def test_a_canary_is_found_in_bytes_and_in_whatever_an_object_leads_to():
     canary = Canaries(0).word()
     assert leaked([canary], b"\x00\xff" + canary.encode()) == [canary]
     assert leaked([canary], "\n".join(rendered({"deep": [(ValueError(canary),)]}, {}))) == [canary]
+
+
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_a_value_is_found_where_it_is_planted_and_by_no_detector_where_none_should_see_it(kind):
+    for seed in range(50):
+        value = Canaries(seed).value(kind)
+        assert list(DETECTORS[kind].find(f"abc , {value} , def"))
+        assert not [name for name, each in DETECTORS.items() if list(each.find(UNSEEN[kind].format(value)))]
 
 
 OPEN, HERE = frozenset({"edge", "cloud"}), frozenset({"edge"})

@@ -176,14 +176,14 @@ class Stray(Attempts):
 class Lax(PrivacyGuard):
     """Clears everything."""
 
-    def assess(self, request, policy):
+    def assess(self, request, policy, *, behind=None):
         return replace(super().assess(request, policy), allowed=frozenset(Location))
 
 
 class Blind(PrivacyGuard):
     """Sets no tag for what is found."""
 
-    def assess(self, request, policy):
+    def assess(self, request, policy, *, behind=None):
         assessment = super().assess(request, policy)
         kept = replace(assessment.request, privacy=request.privacy)
         return replace(assessment, request=kept, allowed=policy.allowed(request.privacy))
@@ -192,14 +192,14 @@ class Blind(PrivacyGuard):
 class Naked(PrivacyGuard):
     """Forgets the form for the cloud."""
 
-    def assess(self, request, policy):
+    def assess(self, request, policy, *, behind=None):
         return replace(super().assess(request, policy), hidden=None)
 
 
 class Careless(PrivacyGuard):
     """Takes a detector that fails for one that finds nothing."""
 
-    def assess(self, request, policy):
+    def assess(self, request, policy, *, behind=None):
         assessment = super().assess(request, policy)
         tags = assessment.request.privacy
         return replace(assessment, allowed=policy.allowed(tags), keepable=policy.keepable(tags), barred={})
