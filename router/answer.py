@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
 from typing import Protocol
 
 from hybrid_llm.router.cache import Replay
@@ -88,19 +87,26 @@ class Answer:
         """Who answers; empty until someone does."""
         return self._run.answering
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its last piece is there."""
+        return self._final is not None
+
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the pieces of the answer; errors are those of `Attempts.run`."""
-        self._begun = True
+        self._begun, pieces = True, self._run.run()
         try:
-            async with aclosing(self._run.run()) as pieces:
-                async for chunk in pieces:
-                    self._take(chunk)
-                    yield chunk
+            async for chunk in pieces:
+                self._take(chunk)
+                yield chunk
         except HybridLLMError as error:
             self._error = type(error).__name__
             raise
         finally:
-            self._end()
+            try:
+                await pieces.aclose()
+            finally:
+                self._end()
 
     def abandon(self) -> None:
         """Nobody will ask for the pieces; one whose pieces were asked for ends with them. Twice is once."""
@@ -126,9 +132,10 @@ class Answer:
         reported = self._final.usage if self._final is not None else None
         return reported or Usage(prompt_tokens=self.facts.prompt_tokens, completion_tokens=self._tokens)
 
-    def _tpot_ms(self) -> float | None:
+    def _tpot_ms(self) -> float:
+        """Per token behind the first; 0 where there is none."""
         further = self._usage().completion_tokens - 1
-        return (self._last_at - self._first_at) * 1e3 / further if further > 0 else None
+        return (self._last_at - self._first_at) * 1e3 / further if further > 0 else 0.0
 
     def _timings(self) -> Timings:
         created = self.facts.created
@@ -136,7 +143,7 @@ class Answer:
         return Timings(
             queue_ms=own.queue_ms if own is not None else 0.0,
             ttft_ms=max(0.0, self._first_at - created) * 1e3,
-            tpot_ms=self._tpot_ms() or 0.0,
+            tpot_ms=self._tpot_ms(),
             total_ms=(time.monotonic() - created) * 1e3,
         )
 
@@ -174,6 +181,7 @@ class Answer:
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.facts.remaining() <= 0.0:
             self._error = "DeadlineExceeded"  # the event loop cancels what is late
+        whole = self._generation
         return RequestEvent(
             facts=self.facts,
             signals=self._signals,
@@ -181,7 +189,7 @@ class Answer:
             backend=self.backend if not self._error else "",
             attempts=tuple(self._run.records),
             finish_reason=self._finish_reason(),
-            usage=self._usage(),
-            timings=self._timings(),
+            usage=whole.usage if whole is not None else self._usage(),
+            timings=whole.timings if whole is not None else self._timings(),
             error=self._error,
         )

@@ -135,8 +135,7 @@ class Pipeline:
         policy = self._policies.current
         self._adopt(policy)
         deadline = policy.objectives.deadline_s or _DEADLINE_S
-        request = make_request(prompt, options, self._defaults, deadline=deadline)
-        request = replace(request, prompt_tokens=self._count(request))
+        request = make_request(prompt, options, self._defaults, deadline=deadline, count=self._count)
         assessment = self._guard.assess(request, policy)
         try:
             return self._decided(assessment, policy, parser_of(options.get("output_schema")))

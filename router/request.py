@@ -18,6 +18,7 @@ __all__ = ["Defaults", "make_request", "parser_of"]
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
 _KNOWN: Final = frozenset(GenerateOptions.__annotations__)
+_GREEDY: Final = Sampling()
 _MAX_TOKENS: Final = 1_000_000
 _MAX_SEED: Final = 2**63 - 1
 
@@ -31,17 +32,24 @@ class Defaults:
     privacy: frozenset[str] = frozenset()
 
 
-def make_request(prompt: Prompt, options: GenerateOptions, defaults: Defaults, *, deadline: float = 60.0) -> Request:
+def make_request(
+    prompt: Prompt,
+    options: GenerateOptions,
+    defaults: Defaults,
+    *,
+    deadline: float = 60.0,
+    count: Callable[[Request], int] | None = None,
+) -> Request:
     """Check everything that can be checked without a model, and freeze it.
 
-    *deadline*, in seconds, holds where neither the call nor the defaults name one.
+    *deadline*, in seconds, holds where neither the call nor the defaults name one; *count* counts the prompt's tokens.
 
     Raises:
         TypeError: an option that does not exist, with the nearest that does.
         InvalidRequest: a value out of range; the message says what is allowed, and never repeats the prompt.
     """
     _refuse_unknown(options)
-    return Request(
+    request = Request(
         messages=_messages(prompt),
         task=_text(options.get("task", "chat"), "task"),
         privacy=_tags(options.get("privacy", ())) | defaults.privacy,
@@ -54,6 +62,9 @@ def make_request(prompt: Prompt, options: GenerateOptions, defaults: Defaults, *
         tenant=_name(options.get("tenant"), "tenant"),
         request_id=_name(options.get("request_id"), "request_id") or secrets.token_hex(16),
     )
+    if count is not None:  # nobody else has seen the record yet, and a copy of it costs 3 us
+        object.__setattr__(request, "prompt_tokens", count(request))
+    return request
 
 
 def _refuse_unknown(options: Mapping[str, object]) -> None:
@@ -82,7 +93,7 @@ def _conversation(prompt: Prompt) -> Sequence[Message | Mapping[str, str]]:
 
 
 def _message(item: Message | Mapping[str, str]) -> Message:
-    if isinstance(item, Mapping):
+    if not isinstance(item, Message) and isinstance(item, Mapping):
         item = _from_mapping(item)
     if not isinstance(item, Message) or item.role not in _ROLES or not isinstance(item.content, str):
         raise InvalidRequest(
@@ -110,7 +121,7 @@ def _has_lone_surrogate(text: str) -> bool:
 def _sampling(options: Mapping[str, Any]) -> Sampling:
     given = {name: value for name, value in options.items() if name in _SAMPLING}
     if not given:
-        return Sampling()
+        return _GREEDY
     return Sampling(
         temperature=_number(given.get("temperature", 0.0), "temperature", 0.0, 100.0),
         top_p=_number(given.get("top_p", 1.0), "top_p", 1e-6, 1.0),

@@ -24,10 +24,9 @@ _KEY_BLOCK: Final = (
     rb"(?:\s{0,4}-----END [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----)?)"
 )
 _USER_INFO: Final = rb"[a-z][a-z0-9+.-]{1,20}://([^\s/:@'\"<>{}$%*]{0,100}:[^\s/@'\"<>{}$*]{1,200})@"
-_HEADER: Final = (
-    rb"(?i)(?:authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token|digest)|bearer)\s{1,3}"
-    rb"([A-Za-z0-9._~+/=-]{12,})"
-)
+_SHOWN: Final = rb"\s{1,3}([A-Za-z0-9._~+/=-]{12,})"
+_HEADER: Final = rb"(?i)authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token|digest)" + _SHOWN
+_BEARER: Final = rb"(?i)bearer" + _SHOWN
 _WORDS: Final = (
     rb"pass(?:word|wd|phrase|code)?|pwd|passwort|contrase[nx]a|senha|mot de passe|credentials?|secret(?:[ _-]?key)?"
     rb"|token|api[ _-]?(?:key|secret)|access[ _-]?(?:key|token)|auth[ _-]?key|private[ _-]?key|client[ _-]?secret"
@@ -107,9 +106,10 @@ _ASSIGNMENT: Final = linear(_ASSIGNED)
 
 CREDENTIAL: Final = (
     Pattern(linear(rb"\b(" + _TOKENS + rb")")),
-    Pattern(linear(_KEY_BLOCK), needs=b"-----BEGIN"),
+    Pattern(linear(_KEY_BLOCK), needs=b"-----begin"),
     Pattern(linear(_USER_INFO), _is_user_info, needs=b"://"),
-    Pattern(linear(_HEADER)),
+    Pattern(linear(_HEADER), needs=b"authorization"),
+    Pattern(linear(_BEARER), needs=b"bearer"),
 )
 
 

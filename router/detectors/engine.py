@@ -44,30 +44,33 @@ class PatternDetector:
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield what is found in *text*, in order, without overlaps."""
-        return self.find_in(Prepared(text))
+        return iter(self.find_in(Prepared(text)))
 
-    def find_in(self, prepared: Prepared) -> Iterator[Finding]:
+    def find_in(self, prepared: Prepared) -> tuple[Finding, ...]:
         """As `find`, for a text that several detectors look at."""
         origins = self._origins(prepared)
-        return iter(
-            [Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)] if origins else ()
-        )
+        if not origins:
+            return ()
+        return tuple([Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)])
 
     def _origins(self, prepared: Prepared) -> list[tuple[int, int]]:
         """Where it is found, as places of the original text: a run that holds it inside is found whole."""
         view = prepared.view
         origins = [view.origin(start, end) for start, end in self._spans(view)]
-        return origins + [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
+        if prepared.inner:
+            origins += [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
+        return origins
 
     def _spans(self, view: View) -> list[tuple[int, int]]:
         """Where in *view* it is found; spans may overlap. What one pattern found no other looks at again."""
-        likely = [pattern for pattern in self.patterns if pattern.may_match(view)]
         found: list[tuple[int, int]] = []
-        known = bytearray(len(view.data)) if likely else bytearray()
-        for pattern in likely:
-            for start, end in pattern.spans(view, known):
-                known[start:end] = b"\1" * (end - start)
-                found.append((start, end))
+        known = bytearray()
+        for pattern in self.patterns:
+            if pattern.may_match(view):
+                known = known or bytearray(len(view.data))
+                for start, end in pattern.spans(view, known):
+                    known[start:end] = b"\1" * (end - start)
+                    found.append((start, end))
         if self.search is not None:
             found.extend(self.search(view))
         return found
@@ -89,11 +92,11 @@ def find_all(text: str, detectors: Iterable[Detector]) -> list[Finding]:
     return _ordered(finding for detector in detectors for finding in find_with(detector, prepared))
 
 
-def find_with(detector: Detector, prepared: Prepared) -> Iterator[Finding]:
+def find_with(detector: Detector, prepared: Prepared) -> tuple[Finding, ...]:
     """What one detector of any sort finds in a text that several look at."""
     if isinstance(detector, PatternDetector):
         return detector.find_in(prepared)
-    return detector.find(prepared.text)
+    return tuple(detector.find(prepared.text))
 
 
 def _ordered(findings: Iterable[Finding]) -> list[Finding]:

@@ -95,7 +95,8 @@ class Pattern:
         near: Words that raise the score.
         against: Words that lower it.
         weak: It never counts without a word of *near*: texts that hold none are not searched at all.
-        needs: What a text must hold, else the pattern is not tried: a character, or `6` or `9` for so many digits.
+        needs: What a text must hold, else the pattern is not tried: characters, letters small and found in any case, or
+            `6` or `9` for so many digits.
     """
 
     regex: Regex
@@ -116,7 +117,7 @@ class Pattern:
         if self.needs == b"9":
             there = view.has_long_number
         else:
-            there = view.has_number if self.needs == b"6" else self.needs in view.data
+            there = view.has_number if self.needs == b"6" else self.needs in view.lower
         if not there:
             return False
         return not self.weak or self.near is None or self.near.within(view)

@@ -76,7 +76,7 @@ _LENGTHS: Final = {entry[:2]: int(entry[2:]) for entry in _REGISTRY.split()}
 
 def ibans(view: View) -> Iterator[tuple[int, int]]:
     """Yield each IBAN in *view*, cut to the length that its country defines, so that no word behind it is taken."""
-    match = _IBAN.search(view.data)
+    match = _IBAN.search(view.data) if view.has_digit else None
     while match is not None:
         start, end = match.span(1)
         cut = _cut(view.data, start, end)

@@ -90,6 +90,11 @@ class View:
         return start + position - begin, start + position - begin + 1
 
     @cached_property
+    def lower(self) -> bytes:
+        """The data with small letters."""
+        return self.data.lower()
+
+    @cached_property
     def has_digit(self) -> bool:
         """Is there a digit at all?"""
         return _DIGIT.search(self.data) is not None
@@ -105,7 +110,7 @@ class View:
         return self.has_number and _LONG_NUMBER.search(self.data) is not None
 
 
-_DIGIT: Final = linear(rb"[0-9]")
+_DIGIT: Final = re.compile(rb"[0-9]")
 _NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
 _LONG_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){8}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from hybrid_llm.router.types import Chunk, Usage
@@ -48,7 +48,7 @@ async def metered(
                 yield chunk
                 held += clock() - last
     finally:
-        over(replace(_measured(began, first, last, clock(), tokens, held), computed=_computed(usage)))
+        over(_measured(began, first, last, clock(), tokens, held, _computed(usage)))
 
 
 def _computed(usage: Usage | None) -> float:
@@ -57,7 +57,9 @@ def _computed(usage: Usage | None) -> float:
     return 1.0 - usage.cached_prompt_tokens / usage.prompt_tokens
 
 
-def _measured(began: float, first: float, last: float, now: float, tokens: int, held: float) -> Measured:
+def _measured(
+    began: float, first: float, last: float, now: float, tokens: int, held: float, computed: float
+) -> Measured:
     if not first:
         return Measured(elapsed_ms=(now - began) * 1e3)
     waited = last - first - held  # the time after the last piece is no longer in *held*: the reader has left
@@ -66,4 +68,5 @@ def _measured(began: float, first: float, last: float, now: float, tokens: int, 
         elapsed_ms=(now - began) * 1e3,
         ttft_ms=(first - began) * 1e3,
         tpot_ms=(last - first) * 1e3 / (tokens - 1) if fluent else None,
+        computed=computed,
     )

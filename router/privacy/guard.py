@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Final
 
 from hybrid_llm.policies import Policy, TagRule
@@ -74,7 +73,8 @@ class PrivacyGuard:
         more = (tag for tag in policy.tags if tag not in request.privacy)
         tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
         allowed, keepable = policy.allowed(tags), policy.keepable(tags)
-        judged = Assessment(request=replace(request, privacy=tags), allowed=allowed, keepable=keepable)
+        tagged = request if tags == request.privacy else replace(request, privacy=tags)
+        judged = Assessment(request=tagged, allowed=allowed, keepable=keepable)
         if scan.failed:
             return _failed(judged, scan)
         if Location.CLOUD not in allowed:
@@ -174,12 +174,8 @@ class _Scan:
         self._detectors = detectors
         self._found: dict[str, _Findings] = {}
         self.texts = texts
+        self._prepared: list[Prepared] | None = None
         self.failed: list[str] = []
-
-    @cached_property
-    def _prepared(self) -> list[Prepared]:
-        """The texts with their encodings undone, once for all detectors."""
-        return [Prepared(text) for text in self.texts]
 
     def any(self, name: str) -> bool:
         """Whether detector *name* finds something; one that raises is noted in *failed* and finds nothing."""
@@ -195,16 +191,19 @@ class _Scan:
         return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
 
     def _findings(self, name: str) -> _Findings:
-        if name not in self._found:
-            self._found[name] = self._run(name)
-        return self._found[name]
+        found = self._found.get(name)
+        if found is None:
+            found = self._found[name] = self._run(name)
+        return found
 
     def _run(self, name: str) -> _Findings:
         detector = self._detectors.get(name)
         if detector is None:
             raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
         try:
-            return [_inside(name, each.text, tuple(find_with(detector, each))) for each in self._prepared]
+            if self._prepared is None:  # their encodings are undone once for all detectors
+                self._prepared = [Prepared(text) for text in self.texts]
+            return [_inside(name, each.text, find_with(detector, each)) for each in self._prepared]
         except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
             self.failed.append(name)
@@ -212,7 +211,9 @@ class _Scan:
 
 
 def _inside(name: str, text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    if found and not all(0 <= finding.start < finding.end <= len(text) for finding in found):
+    if not found:
+        return ()
+    if not all(0 <= finding.start < finding.end <= len(text) for finding in found):
         raise ValueError("a finding is not inside its text")
     if not all(finding.kind == name or _is_kind(finding, text) for finding in found):
         raise ValueError("a kind is not a name, or is a piece of the text")

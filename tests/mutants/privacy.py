@@ -25,7 +25,7 @@ MUTANTS = (
         "allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.keepable",
         "allowed = assessment.allowed",
     ),
-    Mutant("detected tags are not carried", _GUARD, "request=replace(request, privacy=tags)", "request=request"),
+    Mutant("detected tags are not carried", _GUARD, "else replace(request, privacy=tags)", "else request"),
     Mutant(
         "only the first text is scanned", _GUARD, "tuple(request.visible_text()))", "tuple(request.visible_text())[:1])"
     ),
