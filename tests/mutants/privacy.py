@@ -86,12 +86,7 @@ MUTANTS = (
     ),
     Mutant("the seal forgets the tenant", _CLEARANCE, 'request.tenant or "", ', ""),
     Mutant("the seal forgets the session", _CLEARANCE, 'request.session_id or "", ', ""),
-    Mutant(
-        "the seal forgets where a text ends",
-        _CLEARANCE,
-        '        mac.update(len(data).to_bytes(8, "big"))\n',
-        "",
-    ),
+    Mutant("the seal forgets where a text ends", _CLEARANCE, 'lengths + b"".join(parts)', 'b"".join(parts)'),
     Mutant("the seal has no key", _CLEARANCE, "key=_SECRET, ", ""),
     Mutant(
         "a request without clearance is taken", _CLEARANCE, "if not isinstance(cleared, Cleared):", "if cleared == 7:"
@@ -178,7 +173,7 @@ MUTANTS = (
     Mutant(
         "a finding may lie anywhere",
         _GUARD,
-        "    if found and not all(0 <= finding.start",
+        "    if not all(0 <= finding.start",
         "    if () and all(0 <= finding.start",
     ),
     Mutant(
