@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from hybrid_llm.router.clearance import Cleared
-from hybrid_llm.router.signals import BackendState
+from hybrid_llm.router.signals import BackendState, NodeState
 from hybrid_llm.router.types import Chunk, Location, Request
 
-__all__ = ["Backend", "Capabilities", "Forgetful", "estimate_tokens"]
+__all__ = ["Backend", "Capabilities", "Forgetful", "Several", "estimate_tokens"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,15 @@ class Forgetful(Protocol):
 
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Give up what requests of the session left in memory; unknown ones are ignored."""
+        ...
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A backend of several nodes that can be told one by one."""
+
+    def members(self) -> tuple[NodeState, ...]:
+        """What is known of each node right now; no I/O, from any thread."""
         ...
 
 

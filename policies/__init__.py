@@ -10,13 +10,14 @@ from hybrid_llm.policies.load import builtin_names, builtin_policy, load_policy,
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.schema import KNOWN_DETECTORS, Objectives
 from hybrid_llm.policies.source import PolicyWarning
-from hybrid_llm.policies.watch import PolicyFile
+from hybrid_llm.policies.watch import PolicyFile, PolicySource
 
 __all__ = [
     "KNOWN_DETECTORS",
     "Objectives",
     "Policy",
     "PolicyFile",
+    "PolicySource",
     "PolicyWarning",
     "Resilience",
     "TagRule",

@@ -41,7 +41,7 @@ _WHOLES = _SHARES - {"load"}
 """The shares that are never above 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
 _MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
-_FOR_PEOPLE = frozenset({"reason"})
+_FOR_PEOPLE = frozenset({"reason", "members"})
 _COMPUTED = {
     "deadline_ms": Type("double", "ms"),
     "tags": Type("list", item=STRING),

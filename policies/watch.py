@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from hybrid_llm.policies.load import load_policy
 from hybrid_llm.policies.policy import Policy
@@ -13,10 +14,23 @@ from hybrid_llm.policies.schema import KNOWN_DETECTORS
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.types import Location
 
-__all__ = ["PolicyFile"]
+__all__ = ["PolicyFile", "PolicySource"]
 
 _log = logging.getLogger("hybrid_llm.policies")
 _Stamp = tuple[int, ...]
+
+
+class PolicySource(Protocol):
+    """Where the policy of the moment comes from: fixed, or a file that is watched."""
+
+    @property
+    def current(self) -> Policy:
+        """The policy that decides now."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching."""
+        ...
 
 
 class PolicyFile:

@@ -192,4 +192,6 @@ class Answer:
             usage=whole.usage if whole is not None else self._usage(),
             timings=whole.timings if whole is not None else self._timings(),
             error=self._error,
+            seams=tuple(self._run.seams),
+            cached=isinstance(self._run, Replay),
         )

@@ -220,7 +220,7 @@ class Attempts:
             raise _RoundFailed
         finally:
             for lane in await race.stop():
-                self._note(lane.name, "Cancelled", (self.clock() - lane.began) * 1e3)
+                self._ended(lane, "Cancelled")
                 self._hung_or_abandoned(lane, is_late=self.facts.remaining(self.clock()) <= 0.0)
 
     def _patience(self, waiting: deque[str], race: Race) -> float | None:
@@ -250,11 +250,12 @@ class Attempts:
         else:
             self._calls[name] += 1
             self.answering = name
-            race.start(Lane(name=name, stream=self.open_stream(name, self._given()), began=self.clock()))
+            stream = self.open_stream(name, self._given())
+            race.start(Lane(name=name, stream=stream, began=self.clock(), rival=paid))
 
     def _refuse(self, name: str, why: str) -> None:
         error = BackendUnavailable(f"{name}: {why}", backend=name)
-        self._note(name, type(error).__name__)
+        self.records.append(AttemptRecord(backend=name, error=type(error).__name__))
         self.failures.setdefault(name, error)
 
     def _candidates(self) -> list[str]:
@@ -263,7 +264,7 @@ class Attempts:
         return [name for name in able for _ in range(self._copies(name))]
 
     def _failed(self, lane: Lane, error: HybridLLMError) -> None:
-        self._note(lane.name, type(error).__name__, (self.clock() - lane.began) * 1e3)
+        self._ended(lane, type(error).__name__)
         if isinstance(error, BackendError):
             self.failures[lane.name] = error
         if isinstance(error, _BREAKING) and self._calls[lane.name] >= self._copies(lane.name):
@@ -279,11 +280,12 @@ class Attempts:
         else:
             self.breakers[lane.name].abandoned()
 
-    def _note(self, name: str, error: str, elapsed_ms: float = 0.0) -> None:
-        self.records.append(AttemptRecord(backend=name, error=error, elapsed_ms=elapsed_ms))
+    def _ended(self, lane: Lane, error: str = "") -> None:
+        elapsed_ms = (self.clock() - lane.began) * 1e3
+        self.records.append(AttemptRecord(backend=lane.name, error=error, elapsed_ms=elapsed_ms, rival=lane.rival))
 
     def _succeeded(self, lane: Lane) -> None:
-        self._note(lane.name, "", (self.clock() - lane.began) * 1e3)
+        self._ended(lane)
         self.breakers[lane.name].succeeded()
 
     def _completed(self, last: Chunk) -> Chunk:

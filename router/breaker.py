@@ -93,6 +93,11 @@ class RetryBudget:
         with self._lock:
             self._tokens = min(self._cap, self._tokens + self._ratio)
 
+    @property
+    def left(self) -> float:
+        """Retries that it would pay for now."""
+        return self._tokens
+
     def pays(self) -> bool:
         """Whether a retry would be paid for now."""
         return self._tokens >= 1.0

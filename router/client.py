@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from hybrid_llm.backends.base import Backend
-from hybrid_llm.policies import Policy
+from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.cache import Cache
 from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.detectors import Detector
@@ -19,7 +19,7 @@ from hybrid_llm.router.drive import blocking_sleep, stepped
 from hybrid_llm.router.errors import HybridLLMError
 from hybrid_llm.router.hooks import Hook
 from hybrid_llm.router.loop import LoopThread
-from hybrid_llm.router.pipeline import Pipeline, PolicySource
+from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.prediction.remember import PredictionStore
 from hybrid_llm.router.race import OneByOne, TaskRace
 from hybrid_llm.router.request import Defaults
@@ -28,7 +28,7 @@ from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.spending.ledger import Ledger
 from hybrid_llm.router.spending.prices import Price
 from hybrid_llm.router.streams import AsyncStream, Stream
-from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Generation, Message, Prompt, Request
+from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Generation, Prompt
 
 __all__ = ["FixedPolicy", "HybridLLM"]
 
@@ -98,10 +98,12 @@ class HybridLLM:
         sensors: Sensors | None = None,
         detectors: Sequence[Detector] = (),
         hooks: Sequence[Hook] = (),
+        serve_metrics: bool = True,
     ) -> Self:
         """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
 
-        The policy may name *detectors* of the app's own beside those of the library and of the file.
+        The policy may name *detectors* of the app's own beside those of the library and of the file. Without
+        *serve_metrics* the file's `metrics` are left alone, for a second process beside the one that serves them.
 
         Raises:
             ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
@@ -113,7 +115,7 @@ class HybridLLM:
         with ExitStack() as opened:
             policy = config.open_policy(frozenset(detector.name for detector in detectors))
             opened.callback(policy.close)
-            recorders, models = config.open_hooks(), config.open_detectors()
+            own, models = config.open_hooks(opened, serve_metrics=serve_metrics), config.open_detectors()
             ledger = config.open_ledger()
             if ledger is not None:
                 opened.callback(ledger.close)
@@ -128,7 +130,7 @@ class HybridLLM:
                 policy,
                 sensors=sensors,
                 detectors=(*models, *detectors),
-                hooks=(*hooks, *recorders),
+                hooks=(*hooks, *own),
                 defaults=config.defaults,
                 prices=config.prices,
                 ledger=ledger,
@@ -148,8 +150,8 @@ class HybridLLM:
         return tuple(self._pipeline.backends.values())
 
     def signals(self) -> Signals:
-        """What a policy would see now for an empty request."""
-        return self._pipeline.snapshot(Request(messages=(Message(role="user", content=""),)))
+        """What a policy would see now for an empty request; the nodes of a backend are its `members`, one by one."""
+        return self._pipeline.vitals().signals
 
     def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         """Tell who would be asked, and why; nothing is sent, and no model runs."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hybrid_llm.router.errors import PrivacyViolation
 from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.types import Decision, Facts, FinishReason, Timings, Usage
+from hybrid_llm.router.types import Decision, Facts, FinishReason, Seam, Timings, Usage
 
-__all__ = ["AttemptRecord", "Hook", "RequestEvent", "emit"]
+if TYPE_CHECKING:
+    from hybrid_llm.router.vitals import Vitals
+
+__all__ = ["Attached", "AttemptRecord", "Hook", "RequestEvent", "attach", "detach", "emit"]
 
 _log = logging.getLogger("hybrid_llm")
 
@@ -23,6 +26,8 @@ class AttemptRecord:
     backend: str
     error: str = ""
     elapsed_ms: float = 0.0
+    rival: bool = False
+    """It was called beside one that was silent: a hedge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,10 @@ class RequestEvent:
     timings: Timings = field(default_factory=Timings)
     error: str = ""
     """The name of the error's class; empty when the answer is complete. `cancelled` when the caller closed it."""
+    seams: tuple[Seam, ...] = ()
+    """Where the answer broke off, and who went on."""
+    cached: bool = False
+    """The answer was kept from an identical request; nobody was called."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.facts, Facts):
@@ -61,6 +70,33 @@ class Hook(Protocol):
     def __call__(self, event: RequestEvent) -> None:
         """Take note of *event*."""
         ...
+
+
+@runtime_checkable
+class Attached(Protocol):
+    """A hook that is told whose requests it sees, and can look at how that client stands."""
+
+    def attach(self, look: Callable[[], Vitals]) -> None:
+        """A client begins; *look* tells how it stands at any time, from any thread."""
+        ...
+
+    def detach(self, look: Callable[[], Vitals]) -> None:
+        """That client is closed."""
+        ...
+
+
+def attach(hooks: Iterable[Hook], look: Callable[[], Vitals]) -> None:
+    """A client begins: tell the hooks that want to know."""
+    for hook in hooks:
+        if isinstance(hook, Attached):
+            hook.attach(look)
+
+
+def detach(hooks: Iterable[Hook], look: Callable[[], Vitals]) -> None:
+    """The client is closed: tell the same hooks."""
+    for hook in hooks:
+        if isinstance(hook, Attached):
+            hook.detach(look)
 
 
 def emit(hooks: Iterable[Hook], event: RequestEvent) -> None:

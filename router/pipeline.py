@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from hybrid_llm.backends.base import Backend, Forgetful, estimate_tokens
-from hybrid_llm.policies import Policy, Resilience
+from hybrid_llm.policies import Policy, PolicySource, Resilience
 from hybrid_llm.router.answer import Answer, Parse
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
@@ -17,14 +17,13 @@ from hybrid_llm.router.cache import Cache, CachedAnswer, Forgiving, Replay, is_r
 from hybrid_llm.router.clearance import Cleared, Purpose
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
-from hybrid_llm.router.hooks import Hook, RequestEvent, emit
+from hybrid_llm.router.hooks import Hook, RequestEvent, attach, detach, emit
 from hybrid_llm.router.prediction.meter import Measured, metered
 from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
 from hybrid_llm.router.prediction.recent import RecentTimes
 from hybrid_llm.router.prediction.remember import PredictionStore
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.race import OneByOne, Race
-from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.request import Defaults, make_request, parser_of
 from hybrid_llm.router.sensors import Sensors
 from hybrid_llm.router.signals import BackendState, Signals
@@ -39,30 +38,19 @@ from hybrid_llm.router.types import (
     Generation,
     Given,
     Location,
+    Message,
     Prompt,
     Request,
 )
+from hybrid_llm.router.vitals import Vitals, with_members
 
-__all__ = ["Opener", "Pipeline", "PolicySource", "Routed", "without"]
+__all__ = ["Opener", "Pipeline", "Routed", "without"]
 
 _EXACT_COUNT_LIMIT: Final = 65_536
 _DEADLINE_S: Final = 60.0
 _WINDOW_UNKNOWN: Final = 2**31 - 1
 
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
-
-
-class PolicySource(Protocol):
-    """Where the policy of the moment comes from: fixed, or a file that is watched."""
-
-    @property
-    def current(self) -> Policy:
-        """The policy that decides now."""
-        ...
-
-    def close(self) -> None:
-        """Stop watching."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +109,14 @@ class Pipeline:
         self._predictions = predictions
         self._resume_predictions()
         self._counter = next((b for b in backends if b.location is Location.EDGE), None)
-        policy = policies.current
-        self._configured_for = policy
+        self._configured_for = policy = policies.current
         self._breakers = {
             name: CircuitBreaker(failures=policy.resilience.breaker_failures, open_s=policy.resilience.breaker_open_s)
             for name in self.backends
         }
         self._budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
         self._recent = {name: RecentTimes() for name in self.backends}
+        attach(self._hooks, self.vitals)
 
     def route(self, prompt: Prompt, options: GenerateOptions) -> Routed:
         """Do hops 1 to 4. Raises InvalidRequest, or TypeError for an option that does not exist."""
@@ -176,6 +164,20 @@ class Pipeline:
         states = {name: self._state(backend, request) for name, backend in self.backends.items()}
         signals = Signals(device=device, network=network, backends=states)
         return self._spending.seen(signals, request, self._policies.current.objectives)
+
+    def vitals(self) -> Vitals:
+        """How everything stands now."""
+        policy, nothing = self.policy, Request(messages=(Message(role="user", content=""),))
+        return Vitals(
+            signals=with_members(self.snapshot(nothing), self.backends.values()),
+            policy=policy.name,
+            digest=policy.digest,
+            objectives=policy.objectives,
+            models={name: backend.capabilities.model for name, backend in self.backends.items()},
+            retries_left={name: budget.left for name, budget in self._budgets.items()},
+            spent=self._spending.spent,
+            currency=self._spending.currency,
+        )
 
     def _state(self, backend: Backend, request: Request) -> BackendState:
         predictor, state = self._predictors[backend.name], backend.state()
@@ -375,9 +377,7 @@ class Pipeline:
         if self._predictions is not None:
             for name, predictor in self._predictors.items():
                 self._predictions.keep(name, predictor)
-        for hook in self._hooks:
-            if isinstance(hook, DecisionRecorder):
-                hook.close()
+        detach(self._hooks, self.vitals)
         if self._cache is not None:
             self._cache.close()
 

@@ -26,6 +26,8 @@ class Lane:
     name: str
     stream: AsyncGenerator[Chunk, None]
     began: float
+    rival: bool = False
+    """It was started beside one that was silent."""
     first: Chunk | None = None
     error: HybridLLMError | None = None
 

@@ -12,7 +12,16 @@ from enum import StrEnum
 
 from hybrid_llm.router.types import Location
 
-__all__ = ["BackendState", "Breaker", "BudgetSignals", "DeviceSignals", "NetworkSignals", "Signals"]
+__all__ = [
+    "BackendState",
+    "Breaker",
+    "BudgetSignals",
+    "DeviceSignals",
+    "NetworkSignals",
+    "NodeHealth",
+    "NodeState",
+    "Signals",
+]
 
 
 class Breaker(StrEnum):
@@ -72,6 +81,48 @@ class NetworkSignals:
     """The connection is paid by volume; None where the system does not tell."""
 
 
+class NodeHealth(StrEnum):
+    """Whether one node of a backend is asked now, and if not, why."""
+
+    NEW = "new"
+    """It can be asked, and has not answered yet."""
+    READY = "ready"
+    """It can be asked, and has answered before."""
+    RESTING = "resting"
+    """It was full, and is left alone for the time that it named."""
+    EJECTED = "ejected"
+    """Its circuit breaker is open."""
+    UNREACHABLE = "unreachable"
+    """It could not be reached or trusted when it was last looked at; it is looked at again beside the calls."""
+    STOPPING = "stopping"
+    """It said that it stops: what runs there ends, and nothing new is sent."""
+    CLOSED = "closed"
+    """The client is closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """One node of a backend that has several, for people and metrics; policies see the backend."""
+
+    address: str
+    """`HOST:PORT`."""
+    health: NodeHealth = NodeHealth.NEW
+    reason: str = ""
+    """The name of the error's class where it is unreachable, such as `UntrustedPeer`; else empty."""
+    breaker: Breaker = Breaker.CLOSED
+    """Its own circuit breaker, beside that of the backend."""
+    active: int = 0
+    """Requests that it is working on, as it told, or those of this client alone."""
+    queue: int = 0
+    """Requests that wait there."""
+    load: float = 0.0
+    """Share of its slots in use, 0 to 1 and above 1 when requests wait; 0 where it has not told lately."""
+    rtt_ms: float | None = None
+    """Round-trip time without the node's own work, ms; None before the first call."""
+    ttft_ms: float | None = None
+    """Its usual time to the first token, ms; None before the first one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendState:
     """One backend, as the calls so far have shown it."""
@@ -112,6 +163,8 @@ class BackendState:
     """Price per 1,000 tokens, in the currency of the configuration."""
     energy_per_1k_tokens_j: float = 0.0
     """Energy that the device spends per 1,000 tokens, joules."""
+    members: tuple[NodeState, ...] = ()
+    """Its nodes one by one, where it has several and somebody looks from outside; empty on the way of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

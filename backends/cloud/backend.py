@@ -88,6 +88,11 @@ class CloudBackend:
         """The node could not be reached or trusted when it was last looked at; it is looked at again."""
         return self._connection.way.in_doubt
 
+    @property
+    def fault(self) -> str:
+        """The name of the error's class where it is in doubt; else empty."""
+        return self._connection.way.fault
+
     def suspect(self) -> None:
         """Look, beside the calls, whether the node is there; does nothing where that was done a moment ago."""
         self._connection.way.suspect(time.monotonic())

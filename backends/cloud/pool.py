@@ -28,7 +28,7 @@ from hybrid_llm.router.errors import (
     DeadlineExceeded,
     HybridLLMError,
 )
-from hybrid_llm.router.signals import BackendState, Breaker
+from hybrid_llm.router.signals import BackendState, Breaker, NodeHealth, NodeState
 from hybrid_llm.router.types import Chunk, Location, Request
 
 __all__ = ["CloudPool"]
@@ -81,6 +81,34 @@ class _Node:
         if self.backend.in_doubt or not self.backend.state().ready:
             return False
         return self.breaker.state is not Breaker.OPEN and self.clock() >= self.rests_until
+
+    def told(self) -> NodeState:
+        """What its calls have shown, for people and metrics."""
+        state = self.backend.state()
+        return NodeState(
+            address=self.name,
+            health=self._health(state),
+            reason=self.backend.fault,
+            breaker=self.breaker.state,
+            active=state.active,
+            queue=state.queue,
+            load=state.load,
+            rtt_ms=state.rtt_ms,
+            ttft_ms=self.first_ms if self.samples else None,
+        )
+
+    def _health(self, state: BackendState) -> NodeHealth:
+        if state.reason == "closed":
+            return NodeHealth.CLOSED
+        if self.backend.in_doubt:
+            return NodeHealth.UNREACHABLE
+        if not state.ready:
+            return NodeHealth.STOPPING
+        if self.breaker.state is Breaker.OPEN:
+            return NodeHealth.EJECTED
+        if self.clock() < self.rests_until:
+            return NodeHealth.RESTING
+        return NodeHealth.READY if self.samples or state.rtt_ms is not None else NodeHealth.NEW
 
     def took(self, seconds: float) -> None:
         """Learn from a first token; the second one takes the place of the first, which had to connect."""
@@ -175,6 +203,10 @@ class CloudPool:
             energy_per_1k_tokens_j=max((state.energy_per_1k_tokens_j for state in states), default=0.0),
         )
 
+    def members(self) -> tuple[NodeState, ...]:
+        """Each node by itself, in the order in which they were named."""
+        return tuple([node.told() for node in self._list()])
+
     def count_tokens(self, request: Request) -> int:
         """Estimate the tokens of the prompt: the tokenizers are on the nodes."""
         return estimate_tokens(request)
@@ -182,32 +214,35 @@ class CloudPool:
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in pieces, from one node that this request has not asked yet; errors as `CloudBackend.stream` has."""
         node = self._pick(require_clearance(cleared, Location.CLOUD), self._names.refresh())
-        with self._watched(node) as taken, closing(node.backend.stream(cleared)) as chunks:
+        with self._watched(node, cleared.request) as taken, closing(node.backend.stream(cleared)) as chunks:
             for chunk in chunks:
-                taken()
+                taken(chunk)
                 yield chunk
-        self._answered(node, cleared.request)
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
         node = self._pick(require_clearance(cleared, Location.CLOUD), await self._names.arefresh())
-        with self._watched(node) as taken:
+        with self._watched(node, cleared.request) as taken:
             async with aclosing(node.backend.astream(cleared)) as chunks:
                 async for chunk in chunks:
-                    taken()
+                    taken(chunk)
                     yield chunk
-        self._answered(node, cleared.request)
 
     @contextmanager
-    def _watched(self, node: _Node) -> Iterator[Callable[[], None]]:
-        """Learn from one call of *node*; what it yields is to be called with each chunk."""
+    def _watched(self, node: _Node, request: Request) -> Iterator[Callable[[Chunk], None]]:
+        """Learn from one call of *node*; what it yields is to be called with each chunk, before that is passed on.
+
+        Whoever has the last chunk asks for no more, so that nothing comes after it.
+        """
         began, first = self._clock(), True
 
-        def taken() -> None:
+        def taken(chunk: Chunk) -> None:
             nonlocal first
             if first:
                 node.took(self._clock() - began)
                 first = False
+            if chunk.finish_reason is not None:
+                self._answered(node, request)
 
         try:
             yield taken

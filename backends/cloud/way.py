@@ -74,6 +74,12 @@ class Way:
         return True
 
     @property
+    def fault(self) -> str:
+        """The name of the error's class that the last look ended with; empty where it found nothing wrong."""
+        found = self._found
+        return "" if found is None else type(found).__name__
+
+    @property
     def silent(self) -> bool:
         """It failed because no answer came, so that whoever asks would only wait."""
         return self.in_doubt and _is_silence(self._found)

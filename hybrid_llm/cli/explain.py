@@ -29,8 +29,8 @@ from hybrid_llm.router.types import Decision, Location
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.base import Backend
+    from hybrid_llm.policies import PolicySource
     from hybrid_llm.router.config import Config
-    from hybrid_llm.router.pipeline import PolicySource
 
 __all__ = ["add_arguments", "add_situation", "run", "show"]
 

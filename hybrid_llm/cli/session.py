@@ -34,7 +34,7 @@ class Session:
 
         path = config or os.environ.get(CONFIG_VARIABLE)
         self._owned = bool(path)
-        self._client = HybridLLM.from_config(path) if path else default_client()
+        self._client = HybridLLM.from_config(path, serve_metrics=False) if path else default_client()
         self._runner = asyncio.Runner()
 
     def ask(

@@ -15,22 +15,24 @@ from typing import Final
 
 from hybrid_llm.cli.output import printable, record
 from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.signals import Signals
+from hybrid_llm.router.signals import NodeState, Signals
 
-__all__ = ["Mood", "Shown", "document", "groups", "lines", "show", "text"]
+__all__ = ["Mood", "Shown", "document", "groups", "lines", "nodes", "show", "text"]
 
 _SCHEMA: Final = Schema({}, Objectives())
 _UNITS: Final = {
     name: spec.type.unit
     for root in ("device", "network", "budget", "edge")
     for name, spec in _SCHEMA.fields(root).items()
-}
-"""Every backend has the fields of `edge`."""
+} | {"ttft_ms": "ms"}
+"""Every backend has the fields of `edge`; a node has some of them, and its usual time to a first token."""
 _BY_NAME: Final = {"_c": " C", "_j": " J"}
 _NO_LIMIT: Final = 2**31 - 1
 _WHOLE: Final = {"share": 1.0, "percent": 100.0}
-_BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open"}
+_BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open", "health": "unreachable"}
+_MEMBERS: Final = "members"
 _DOUBTFUL: Final = {"breaker": "half_open", "metered": True}
+_WELL: Final = frozenset({"new", "ready"})
 _HIGH_IS_GOOD: Final = frozenset({"battery"})
 _DOUBTFUL_SHARE, _BAD_SHARE = 0.6, 0.85
 
@@ -66,17 +68,36 @@ def groups(signals: Signals) -> dict[str, dict[str, object]]:
 
 def document(signals: Signals, at: datetime) -> dict[str, object]:
     """The signals for programs; what is absent or unknown is null, since JSON has no NaN."""
-    shown = {owner: {name: _finite(value) for name, value in group.items()} for owner, group in groups(signals).items()}
+    shown: dict[str, dict[str, object]] = {owner: _finite(group) for owner, group in groups(signals).items()}
+    for name, state in signals.backends.items():
+        shown[name][_MEMBERS] = [_finite(record(node)) for node in state.members]
     return {"time": at.isoformat(timespec="milliseconds"), **shown}
 
 
 def lines(signals: Signals) -> list[str]:
-    """One line for each signal."""
-    return [
+    """One line for each signal, and for each node of a backend that has several."""
+    found = [
         f"{owner + '.' + name:<38}{text(name, value)}"
         for owner, group in groups(signals).items()
         for name, value in group.items()
+        if name != _MEMBERS
     ]
+    return found + [
+        f"{f'{printable(owner)} node {node.address}':<38}{', '.join(f'{one.name} {one.value}' for one in nodes(node))}"
+        for owner, state in signals.backends.items()
+        for node in state.members
+    ]
+
+
+def nodes(node: NodeState) -> Iterator[Shown]:
+    """What is known of one node; its address is for the place where it stands."""
+    for name, value in record(node).items():
+        if name == "health":
+            reason = f" ({node.reason})" if node.reason else ""
+            mood = Mood.GOOD if node.health in _WELL else _mood(name, value)
+            yield Shown(name=name, value=f"{value}{reason}", mood=mood)
+        elif name not in {"address", "reason"}:
+            yield _single(name, value)
 
 
 def text(name: str, value: object) -> str:
@@ -110,7 +131,7 @@ def show(group: Mapping[str, object]) -> Iterator[Shown]:
         stem, _, unit = name.rpartition("_")
         whole = group.get(f"{stem.removesuffix('_available')}_total_{unit}") if stem.endswith("_available") else None
         error = group.get(f"{stem}_error_{unit}")
-        if _is_part(name, group):
+        if name == _MEMBERS or _is_part(name, group):
             continue
         if isinstance(value, float) and isinstance(whole, float) and math.isfinite(value) and whole > 0:
             yield Shown(name=name, value=f"{value:.0f}/{whole:.0f} MiB", mood=_of_share(1.0 - value / whole))
@@ -150,5 +171,7 @@ def _of_share(used: float) -> Mood:
     return Mood.BAD if used >= _BAD_SHARE else Mood.DOUBTFUL if used >= _DOUBTFUL_SHARE else Mood.GOOD
 
 
-def _finite(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _finite(group: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in group.items()
+    }

@@ -10,7 +10,7 @@ from typing import Final
 
 from hybrid_llm.cli.output import printable, record
 from hybrid_llm.cli.progress import bar
-from hybrid_llm.cli.signals_text import Mood, Shown, show, text
+from hybrid_llm.cli.signals_text import Mood, Shown, nodes, show, text
 from hybrid_llm.router.signals import BackendState, Signals
 
 __all__ = ["Style", "frame"]
@@ -56,6 +56,7 @@ def frame(signals: Signals, title: str, faults: Iterable[str], *, columns: int, 
         list(_device(signals, width)),
         list(_network_and_budget(signals, width)),
         list(_backends(signals.backends, width)),
+        list(_members(signals.backends)),
         [(_Piece(line, Mood.BAD),) for fault in faults for line in textwrap.wrap(printable(fault), width)],
     ]
     blank: list[_Line] = [()] if sum(len(part) + 1 for part in parts if part) - 1 <= rows else []
@@ -145,6 +146,23 @@ def _backends(backends: Mapping[str, BackendState], width: int) -> Iterator[_Lin
         name = row[0].name
         if name not in _IN_HEAD and any(item.value for item in row):
             yield (_Piece(f"{name:<{_LABEL}}"), *(_value(item, size) for item in row))
+
+
+def _members(backends: Mapping[str, BackendState]) -> Iterator[_Line]:
+    """A line for each node of the backends that have several."""
+    found = [
+        (f"{state.name} {node.address}", list(nodes(node))) for state in backends.values() for node in state.members
+    ]
+    if not found:
+        return
+    place = max(_LABEL, *(len(printable(name)) + 1 for name, _ in found))
+    names = [item.name for item in found[0][1]]
+    sizes = [max(len(text) for text in (name, *(row[i].value for _, row in found))) for i, name in enumerate(names)]
+    columns = list(zip(names, sizes, strict=True))
+    yield (_Piece(f"{'each node':<{place}}{'  '.join(f'{name:<{size}}' for name, size in columns)}", Mood.HEAD),)
+    for name, row in found:
+        cells = (_Piece(f"{item.value:<{size}}  ", item.mood) for item, size in zip(row, sizes, strict=True))
+        yield (_Piece(f"{printable(name):<{place}}"), *cells)
 
 
 def _head(state: BackendState) -> str:

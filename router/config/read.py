@@ -8,6 +8,7 @@ backends:
 defaults: {max_tokens: 256, deadline: 30, privacy: [pii]}
 detectors: {names: {kind: ner, model: ner/, labels: {PER: person_name}}}
 record: {path: decisions.jsonl, max_mb: 64, keep: 2}     # decisions for `policy diff`; never a text of a request
+metrics: {listen: "127.0.0.1:9464"}                      # for Prometheus
 """
 
 from __future__ import annotations
@@ -21,25 +22,38 @@ from hybrid_llm.policies.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.yamltext import Mapping as Table
 from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
 from hybrid_llm.policies.yamltext import Sequence as Items
+from hybrid_llm.router.config.beside import BesideReader, MetricsSpec, OwnHook, PredictionSpec, RecordSpec
 from hybrid_llm.router.config.detectors import DetectorReader
-from hybrid_llm.router.config.values import FREE
+from hybrid_llm.router.config.values import FREE, is_address
 from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.spending.prices import Price, currency_of
 from hybrid_llm.router.types import Location
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from hybrid_llm.backends.base import Backend
+    from hybrid_llm.policies import PolicySource
     from hybrid_llm.router.detectors import Detector
     from hybrid_llm.router.detectors.specs import DetectorSpec
-    from hybrid_llm.router.hooks import Hook
-    from hybrid_llm.router.pipeline import PolicySource
     from hybrid_llm.router.prediction.remember import PredictionStore
     from hybrid_llm.router.spending.ledger import Ledger
 
 __all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
 EMBEDDED: Final = "embedded"
+_KEYS: Final = (
+    "version",
+    "policy",
+    "backends",
+    "defaults",
+    "record",
+    "detectors",
+    "spend",
+    "prediction",
+    "metrics",
+)
 _ENERGY: Final = "energy_per_1k_tokens_j"
 _PRICES: Final = ("price", "price_per_1k_tokens")
 
@@ -118,29 +132,6 @@ BackendSpec = EdgeSpec | CloudSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordSpec:
-    """Where decisions are recorded, and how much of them is kept."""
-
-    path: Path
-    max_mb: int = 64
-    keep: int = 2
-
-    def open(self) -> Hook:
-        """Make the recorder; ConfigError if its folder does not exist."""
-        from hybrid_llm.router.recording.recorder import DecisionRecorder
-
-        return DecisionRecorder(self.path, max_bytes=self.max_mb * 1024 * 1024, keep=self.keep)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictionSpec:
-    """Whether speeds are measured at an eager start and kept at the end, and where; by default in the user's folder."""
-
-    calibrate: bool = False
-    folder: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A `hybrid.yaml` that is checked. Nothing is opened until `open_backends` and `open_policy`."""
 
@@ -152,6 +143,7 @@ class Config:
     spend: Path | None = None
     """The file that spending is booked in; without one it is forgotten with the client."""
     prediction: PredictionSpec = field(default_factory=PredictionSpec)
+    metrics: MetricsSpec | None = None
     detectors: tuple[DetectorSpec, ...] = ()
 
     @property
@@ -202,9 +194,17 @@ class Config:
             raise
         return made
 
-    def open_hooks(self) -> tuple[Hook, ...]:
-        """The hooks that the file asks for: the recorder of decisions."""
-        return (self.record.open(),) if self.record is not None else ()
+    def open_hooks(self, opened: ExitStack, *, serve_metrics: bool = True) -> tuple[OwnHook, ...]:
+        """The hooks that the file asks for: the recorder of decisions, and metrics on a port of their own.
+
+        *opened* is told how to close them; ConfigError if one cannot be opened.
+        """
+        hooks: list[OwnHook] = []
+        for spec in (self.record, self.metrics if serve_metrics else None):
+            if spec is not None:
+                hooks.append(spec.open())
+                opened.callback(hooks[-1].close)
+        return tuple(hooks)
 
     def open_detectors(self) -> tuple[Detector, ...]:
         """Load the models that the file names beside the library's own detectors; ConfigError if one is wrong."""
@@ -258,11 +258,11 @@ def parse_config(text: str, path: Path) -> Config:
     return config
 
 
-class _Reader(DetectorReader):
+class _Reader(DetectorReader, BesideReader):
     """Turns tables into records."""
 
     def config(self, table: Table) -> Config:
-        self._known(table, {"version", "policy", "backends", "defaults", "record", "detectors", "spend", "prediction"})
+        self._known(table, set(_KEYS))
         if self._text(table, "version", "") != "1":
             self._faults.add("this version of the library reads `version: 1`", table.offset, "begin with `version: 1`")
         return Config(
@@ -273,30 +273,9 @@ class _Reader(DetectorReader):
             record=self._record(self._table(table, "record")),
             spend=self._spend(self._table(table, "spend")),
             prediction=self._prediction(self._table(table, "prediction")),
+            metrics=self._metrics(self._table(table, "metrics")),
             detectors=self._detectors(table),
         )
-
-    def _prediction(self, table: Table | None) -> PredictionSpec:
-        if table is None:
-            return PredictionSpec()
-        self._known(table, {"calibrate", "folder"})
-        wanted, folder = self._one_of(table, "calibrate", ("never", "auto")), self._text(table, "folder", "")
-        return PredictionSpec(calibrate=wanted == "auto", folder=self._beside(folder) if folder else None)
-
-    def _spend(self, table: Table | None) -> Path | None:
-        if table is None:
-            return None
-        self._known(table, {"file"})
-        return self._beside(self._needed(table, "file"))
-
-    def _record(self, table: Table | None) -> RecordSpec | None:
-        if table is None:
-            return None
-        self._known(table, {"path", "max_mb", "keep"})
-        max_mb, keep = int(self._number(table, "max_mb", 64)), int(self._number(table, "keep", 2))
-        if max_mb < 1:
-            self._faults.add("`max_mb` is at least 1", table.offset)
-        return RecordSpec(path=self._beside(self._needed(table, "path")), max_mb=max_mb, keep=keep)
 
     def _backends(self, table: Table) -> tuple[BackendSpec, ...]:
         backends = self._table(table, "backends")
@@ -371,16 +350,9 @@ class _Reader(DetectorReader):
                 hint = 'targets: ["a.example:7443", "b.example:7443"], and no `target` beside it'
                 self._faults.add("`targets` is a list of HOST:PORT, each once", several.offset, hint)
         for target in targets:
-            host, _, port = target.rpartition(":")
-            if target and not (host and port.isdecimal() and 0 < int(port) < 65_536):
+            if target and not is_address(target):
                 self._faults.add("`target` is HOST:PORT", table.offset, 'such as "node.example:7443"')
         return tuple(targets)
-
-    def _one_of(self, table: Table, key: str, known: tuple[str, ...]) -> str:
-        text = self._text(table, key, known[0])
-        if text not in known:
-            self._faults.add(f"`{key}: {text}` is not known", table.offset, did_you_mean(text, known))
-        return text
 
     def _resolve(self, table: Table) -> bool:
         text = self._text(table, "resolve", "first")

@@ -12,10 +12,22 @@ from hybrid_llm.policies.yamltext import Scalar
 from hybrid_llm.policies.yamltext import Sequence as Items
 from hybrid_llm.router.spending.prices import Price
 
-__all__ = ["FREE", "ValueReader"]
+__all__ = ["FREE", "ValueReader", "is_address", "split_address"]
 
 FREE: Final = Price(input_per_1k=0.0, output_per_1k=0.0)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
+
+
+def is_address(text: str) -> bool:
+    """Whether *text* is `HOST:PORT` or `[IPv6]:PORT`."""
+    host, port = text.rpartition(":")[::2]
+    return bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of what `is_address`."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class ValueReader:
@@ -96,6 +108,12 @@ class ValueReader:
             self._faults.add(f"`{key}` is a number from 0", table.get(key).offset)  # type: ignore[union-attr]
             return default
         return number
+
+    def _one_of(self, table: Table, key: str, known: tuple[str, ...]) -> str:
+        text = self._text(table, key, known[0])
+        if text not in known:
+            self._faults.add(f"`{key}: {text}` is not known", table.offset, did_you_mean(text, known))
+        return text
 
     def _names(self, table: Table, key: str) -> frozenset[str]:
         value = table.get(key)

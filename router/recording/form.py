@@ -28,7 +28,7 @@ __all__ = ["VERSION", "Asked", "Decided", "Outcome", "Recording", "dump", "read_
 
 VERSION: Final = 1
 _NO_NUMBERS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-_FOR_PEOPLE: Final = frozenset({"reason"})
+_FOR_PEOPLE: Final = frozenset({"reason", "members"})
 T = TypeVar("T")
 
 

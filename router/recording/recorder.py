@@ -11,13 +11,17 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.router.errors import ConfigError
 from hybrid_llm.router.hooks import RequestEvent
 from hybrid_llm.router.recording.form import dump, recording_of
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.vitals import Vitals
 
 __all__ = ["DecisionRecorder"]
 
@@ -83,6 +87,13 @@ class DecisionRecorder:
         if self.dropped == 0:
             _log.warning("a decision could not be recorded in %s: %s", self._file.path, type(error).__name__)
         self.dropped += 1
+
+    def attach(self, look: Callable[[], Vitals]) -> None:
+        """Nothing: the thread starts with the first request."""
+
+    def detach(self, look: Callable[[], Vitals]) -> None:  # noqa: ARG002  # the Protocol's signature
+        """Its client is closed: close the file."""
+        self.close()
 
     def close(self) -> None:
         """Write what waits, for five seconds at most, and close the file. Twice is once."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -71,6 +72,13 @@ class Spending:
         self.currency = currency_of(self._prices)
         self._ledger = ledger or MemoryLedger(self.currency)
         self._ratios = dict.fromkeys(self._prices, 1.0)
+        self._booked = dict.fromkeys(self._prices, 0)
+        self._lock = threading.Lock()
+
+    @property
+    def spent(self) -> Mapping[str, float]:
+        """What this client has spent so far with each backend that has a price."""
+        return {name: amount / UNIT for name, amount in self._booked.items()}
 
     def check(self, objectives: Objectives) -> None:
         """Raise ConfigError where the policy counts in another currency than the prices."""
@@ -171,6 +179,9 @@ class Spending:
         except LedgerError as error:
             # The highest price stays reserved until the day is over: too much rather than too little.
             _log.warning("what %s cost could not be booked and stays reserved: %s", backend, error)
+        else:
+            with self._lock:
+                self._booked[backend] += amount or 0
 
     def _highest(self, order: Order) -> int:
         prompt = math.ceil(order.prompt_tokens * self._ratios[order.backend]) + _TEMPLATE_TOKENS

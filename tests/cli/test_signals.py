@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from hybrid_llm.cli.signals_text import document, lines
 from hybrid_llm.cli.signals_view import Style, frame
-from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.signals import (
+    BackendState,
+    Breaker,
+    BudgetSignals,
+    DeviceSignals,
+    NetworkSignals,
+    NodeHealth,
+    NodeState,
+    Signals,
+)
 from hybrid_llm.router.types import Location
 
 PLAIN, COLOURED = Style(colour=False), Style(colour=True)
@@ -75,7 +84,10 @@ def test_the_live_view_shows_every_field_of_every_record_by_itself():
     screen = shown(columns=120)
     for owner in (LAPTOP, NetworkSignals(), BudgetSignals(), EDGE):
         for field in fields(owner):
-            if field.name not in {"name", "location", "reason", "memory_total_mb"} and "_error_" not in field.name:
+            if (
+                field.name not in {"name", "location", "reason", "memory_total_mb", "members"}
+                and "_error_" not in field.name
+            ):
                 assert any(re.search(rf"\b{field.name}\b", line) for line in screen), field.name
 
 
@@ -85,6 +97,36 @@ def test_what_belongs_together_is_shown_as_one():
     assert "250.0 ms +/- 40.0" in row("predicted_ttft_ms", screen)
     assert "31.2 ms" in row("rtt_ms", screen)
     assert row("backends", screen).split() == ["backends", "edge", "eu-1", "(cloud)"]
+
+
+POOL = replace(
+    CLOUD,
+    members=(
+        NodeState(address="10.0.0.7:7443", health=NodeHealth.READY, active=2, load=0.25, rtt_ms=30.5, ttft_ms=80.0),
+        NodeState(address="10.0.0.8:7443", health=NodeHealth.EJECTED, breaker=Breaker.OPEN),
+        NodeState(address="10.0.0.9:7443", health=NodeHealth.UNREACHABLE, reason="UntrustedPeer"),
+    ),
+)
+
+
+def test_each_node_of_a_backend_is_shown_by_itself():
+    seen = replace(SEEN, backends={"eu-1": POOL})
+    screen = shown(seen, columns=120)
+    assert row("each node", screen).split()[2:] == ["health", "breaker", "active", "queue", "load", "rtt_ms", "ttft_ms"]
+    first, second, third = (line.split() for line in screen if line.startswith("eu-1 10.0.0."))
+    assert first[1:6] == ["10.0.0.7:7443", "ready", "closed", "2", "0"]
+    assert first[6:] == ["25.0%", "30.5", "ms", "80.0", "ms"]
+    assert second[2:4] == ["ejected", "open"]
+    assert third[2:4] == ["unreachable", "(UntrustedPeer)"]
+    red = " ".join(re.findall(r"\x1b\[31m(.*?)\x1b\[0m", "\n".join(shown(seen, style=COLOURED))))
+    assert "unreachable (UntrustedPeer)" in red
+    once = [line for line in lines(seen) if " node " in line]
+    assert (
+        once[1].split(maxsplit=3)[3].startswith("health ejected, breaker open, active 0, queue 0, load 0.0%, rtt_ms -")
+    )
+    told = document(seen, datetime.now(UTC))["eu-1"]["members"]
+    assert [node["breaker"] for node in told] == ["closed", "open", "closed"]
+    assert (told[0]["address"], told[0]["ttft_ms"], told[1]["rtt_ms"]) == ("10.0.0.7:7443", 80.0, None)
 
 
 def test_what_is_absent_is_named_and_what_is_unknown_is_not_zero():
@@ -125,7 +167,8 @@ def test_a_window_that_is_too_low_says_how_much_is_hidden():
 )
 def test_a_frame_fits_every_window_whatever_the_signals_are(columns, rows, backends, number):
     values = dict.fromkeys((field.name for field in fields(DeviceSignals)), number)
-    states = {name: replace(CLOUD, name=name, rtt_ms=number, reason=name) for name in backends}
+    node = NodeState(address="h:1", rtt_ms=number)
+    states = {name: replace(CLOUD, name=name, rtt_ms=number, reason=name, members=(node,)) for name in backends}
     signals = Signals(device=DeviceSignals(**values), backends=states)
     plain = shown(signals, columns, rows, faults=backends[:1])
     assert len(plain) <= rows

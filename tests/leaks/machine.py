@@ -22,12 +22,14 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from prometheus_client import CollectorRegistry, generate_latest
 
 from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.errors import HybridLLMError, PrivacyViolation, RoutingError
 from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.metrics import PrometheusMetrics
 from hybrid_llm.router.recording.recorder import DecisionRecorder
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Decision, Generation, Location
@@ -56,6 +58,7 @@ WORTH_SEEING = (
     "continued",
     "several at once, and a reload",
     "recorded decisions",
+    "metrics of requests",
     *(f"fault: {fault}" for fault in FAULTS),
     *(f"in flight: {moment}" for moment in MOMENTS),
 )
@@ -170,12 +173,14 @@ class Leaks(RuleBasedStateMachine):
         with self._witness.watching():
             self._policies = PolicyFile(self._path, locations, detectors=KNOWN_DETECTORS | {"codeword"})
         self._recorder = DecisionRecorder(self._folder / "decisions.jsonl")
+        self._registry = CollectorRegistry()
+        self._metrics: set[str] = set()
         self._client = HybridLLM(
             [Double(name, place, self._record, self._steps) for name, place in locations.items()],
             self._policies,
             sensors=FixedSensors(),
             detectors=self._detectors.values(),
-            hooks=[self._witness, _raising, self._recorder],
+            hooks=[self._witness, _raising, self._recorder, PrometheusMetrics(registry=self._registry)],
             cache=_CACHES[self._cache](self._record),
         )
         self._texts.forget_all()
@@ -336,6 +341,7 @@ class Leaks(RuleBasedStateMachine):
             self._take_note(one, failed=failed)
         self._check_sent(by_id, failed=failed)
         self._check_cached(asked)
+        self._take_metrics()
         told = leaked(self._texts.canaries, "\n".join(dict.fromkeys(self._witness.told)))
         assert not told, f"told: {told} in {[text for text in self._witness.told if leaked(told, text)][:3]}"
         assert not self._witness.touched, self._witness.touched
@@ -344,6 +350,14 @@ class Leaks(RuleBasedStateMachine):
         for sink in (self._record.wire, self._record.cloud_cache, self._record.asked):
             sink.clear()
         self._record.faults.clear()
+
+    def _take_metrics(self) -> None:
+        """What stands before the numbers, where it is new."""
+        lines = generate_latest(self._registry).decode().splitlines()
+        shown = {line.rpartition(" ")[0] for line in lines} - self._metrics
+        self._metrics |= shown
+        self._witness.told += shown
+        happened["metrics of requests"] += any(line.startswith("hybrid_llm_attempts_total{") for line in shown)
 
     def _check_sent(self, by_id: dict[str, _Asked], *, failed: bool) -> None:
         called = {request_id for request_id, _ in self._record.asked}

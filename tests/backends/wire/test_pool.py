@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.cloud import CloudConfig, CloudPool
@@ -18,6 +19,7 @@ from hybrid_llm.backends.transport import TLSFiles
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.errors import AllBackendsFailed, BackendError, StreamInterrupted, UntrustedPeer
+from hybrid_llm.router.metrics import PrometheusMetrics
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.types import Location
 
@@ -201,6 +203,53 @@ def test_a_name_is_one_node_for_each_of_its_addresses(pki, tools):
         pool = CloudPool([CloudConfig(target=f"localhost:{node.port}", tls=pki.app)])
         with client(pool) as llm:
             assert llm.generate("hi", deadline=10.0).text == "hello from the node"
+
+
+def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
+    ahead = 0.0
+    dying, registry = tools.FakeEngine(), CollectorRegistry()
+    dying.die = True
+    with tools.Node(pki.node) as gone:
+        address = gone.target
+    with tools.Node(pki.node, dying) as first, tools.Node(pki.node) as second:
+        configs = [CloudConfig(target=target, tls=pki.app) for target in (first.target, second.target, address)]
+        pool = CloudPool(configs, clock=lambda: time.monotonic() + ahead)
+        with client(pool, hooks=[PrometheusMetrics(registry=registry)]) as llm:
+
+            def told():
+                return {node.address: node for node in llm.signals().backends["cloud"].members}
+
+            def state(node: str) -> list[str]:
+                labels = {"backend": "cloud", "node": node}
+                return [
+                    one
+                    for one in ("closed", "half_open", "open")
+                    if registry.get_sample_value("hybrid_llm_breaker_state", {**labels, "state": one})
+                ]
+
+            assert {node.health for node in told().values()} == {"new"}
+            assert all(state(node) == ["closed"] for node in (*told(), ""))
+            for _ in range(100):
+                llm.generate("hi", deadline=10.0)
+                ahead += 1.0  # it does not rest for longer
+                if told()[first.target].health == "ejected" and told()[address].health == "unreachable":
+                    break
+            assert (told()[first.target].health, told()[first.target].breaker) == ("ejected", "open")
+            assert (told()[address].health, told()[address].reason) == ("unreachable", "BackendUnavailable")
+            assert told()[second.target].health == "ready"
+            assert told()[second.target].ttft_ms > 0
+            assert (state(first.target), state(second.target), state("")) == (["open"], ["closed"], ["closed"])
+            health = {"backend": "cloud", "node": address, "health": "unreachable"}
+            assert registry.get_sample_value("hybrid_llm_node_health", health) == 1
+            dying.die = False
+            ahead += 6.0
+            assert state(first.target) == ["half_open"]
+            for _ in range(100):
+                llm.generate("hi", deadline=10.0)
+                if state(first.target) == ["closed"]:
+                    break
+            assert (told()[first.target].breaker, told()[first.target].health) == ("closed", "ready")
+        assert {node.health for node in pool.members()} == {"closed"}
 
 
 def test_a_probe_asks_every_node_and_fails_only_when_none_answers(pool, nodes):
