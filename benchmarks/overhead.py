@@ -23,6 +23,8 @@ from hybrid_llm.backends.base import Capabilities, estimate_tokens
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.clearance import Cleared, _make_cleared
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.metrics import PrometheusMetrics
 from hybrid_llm.router.sensors import FixedSensors
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request
@@ -94,10 +96,22 @@ def measure() -> dict[str, float]:
     results = {
         "generate_us": median_difference(lambda: one.generate(PROMPT), collect(edge, cleared), CALLS),
         "decide_us": median_difference(lambda: one.decide(PROMPT), lambda: None, CALLS),
+        "metrics_us": _metrics_us(),
         "token_us": median_difference(lambda: _drain(many.stream(PROMPT)), collect(edges, cleareds), 3) / TOKENS,
     }
     results |= asyncio.run(_measure_async(one, edge, cleared, many, edges, cleareds))
     return results
+
+
+def _metrics_us() -> float:
+    """What the hook for Prometheus takes for one request."""
+    edge = Memory("edge", Location.EDGE, 8)
+    policy = builtin_policy("balanced", backends={"edge": Location.EDGE})
+    events: list[RequestEvent] = []
+    with HybridLLM([edge], policy, sensors=FixedSensors(), hooks=[events.append]) as llm:
+        llm.generate(PROMPT)
+    metrics = PrometheusMetrics.alone()
+    return median_difference(lambda: metrics(events[0]), lambda: None, 10 * CALLS)
 
 
 def _drain(items: object) -> None:
@@ -177,6 +191,7 @@ NAMES = {
     "generate_us": "generate over the backend",
     "agenerate_us": "agenerate over the backend",
     "decide_us": "decide (guard, signals, policy)",
+    "metrics_us": "metrics for Prometheus, a request",
     "token_us": "a streamed token, sync",
     "async_token_us": "a streamed token, async",
 }

@@ -14,9 +14,20 @@ if TYPE_CHECKING:
 
 __all__ = ["families"]
 
+
+def _askable(state: BackendState) -> float:
+    if not state.members:
+        return float(state.ready)
+    return float(sum(node.health in (NodeHealth.NEW, NodeHealth.READY) for node in state.members))
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1e3
+
+
 _BACKEND: Final[Mapping[str, tuple[str, Callable[[BackendState], float | None]]]] = {
     "ready": ("1 where it can take a request now.", lambda state: float(state.ready)),
-    "nodes": ("Nodes that can be asked now, and 1 at least.", lambda state: state.nodes),
+    "nodes": ("Nodes that can be asked now.", _askable),
     "active_requests": ("Requests that it is working on.", lambda state: state.active),
     "queued_requests": ("Requests that wait.", lambda state: state.queue),
     "load_ratio": ("Share of its slots in use; above 1 when requests wait.", lambda state: state.load),
@@ -39,10 +50,6 @@ def families(vitals: Vitals) -> Iterator[Metric]:
     yield from _of_backends(states)
     yield from _of_nodes(states)
     yield from _of_client(vitals)
-
-
-def _seconds(ms: float | None) -> float | None:
-    return None if ms is None else ms / 1e3
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -41,7 +41,7 @@ def test_the_configuration_on_the_page_for_apps_is_right_and_names_every_part(tm
     config = parse_config(block, tmp_path / "hybrid.yaml")
     edge, cloud = config.backends
     assert (edge.name, cloud.name) == ("edge", "cloud")
-    assert None not in (config.record, config.spend)
+    assert None not in (config.record, config.spend, config.metrics)
     assert config.detectors
     assert config.prediction.calibrate
     wanted = {field.name for spec in (edge, cloud) for field in fields(spec)} - {"name", "location"}
@@ -134,6 +134,11 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
             "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {email: {kind: ner, model: x}}\n",
             "`email` is one of the library's own detectors",
         ),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: 9464\n", "`metrics` is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listn: x}\n", "did you mean `listen`?"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetric: {}\n", "did you mean `metrics`?"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listen: here}\n", "`listen: here` is not HOST:PORT"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listen: '9464'}\n", "such as 127.0.0.1:9464"),
         ("a: [1\n", "this is not YAML"),
     ],
 )
