@@ -62,9 +62,7 @@ def _seams(first: Backend, second: Backend, kind: str, count: int) -> tuple[obje
         options |= {"temperature": 1.0 if is_json else 0.0, "deadline": 30.0}
         prompt = "Describe a train." if is_json else "Count from 3 to 20."
         try:
-            reply = (
-                llm.generate(prompt, **options) if kind == "generate" else asyncio.run(llm.agenerate(prompt, **options))
-            )
+            reply = _ask(llm, kind, prompt, options)
         except HybridLLMError:
             typed += 1
             continue

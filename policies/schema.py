@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 
 from hybrid_llm.policies.nodes import BOOL, INT, STRING, Type
-from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals
+from hybrid_llm.router.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
 from hybrid_llm.router.types import Location, Request
 
 __all__ = ["KNOWN_DETECTORS", "FieldSpec", "Objectives", "Schema"]
@@ -41,7 +41,6 @@ _WHOLES = _SHARES - {"load"}
 """The shares that are never above 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
 _MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
-_FOR_PEOPLE = frozenset({"reason", "members"})
 _COMPUTED = {
     "deadline_ms": Type("double", "ms"),
     "tags": Type("list", item=STRING),
@@ -162,7 +161,7 @@ def _record_fields(
 ) -> Iterator[tuple[str, FieldSpec]]:
     hints = typing.get_type_hints(record)
     for field in fields(record):
-        if field.name in _FOR_PEOPLE or (only and field.name not in only):
+        if field.name in FOR_PEOPLE or (only and field.name not in only):
             continue
         bare, optional = _without_none(hints[field.name])
         kind = _type_of(field.name, bare)

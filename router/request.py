@@ -93,7 +93,7 @@ def _conversation(prompt: Prompt) -> Sequence[Message | Mapping[str, str]]:
 
 
 def _message(item: Message | Mapping[str, str]) -> Message:
-    if not isinstance(item, Message) and isinstance(item, Mapping):
+    if isinstance(item, Mapping):
         item = _from_mapping(item)
     if not isinstance(item, Message) or item.role not in _ROLES or not isinstance(item.content, str):
         raise InvalidRequest(

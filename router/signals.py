@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from hybrid_llm.router.types import Location
 
 __all__ = [
+    "FOR_PEOPLE",
     "BackendState",
     "Breaker",
     "BudgetSignals",
@@ -22,6 +24,9 @@ __all__ = [
     "NodeState",
     "Signals",
 ]
+
+FOR_PEOPLE: Final = frozenset({"reason", "members"})
+"""Fields of these records that no rule reads and no recording keeps."""
 
 
 class Breaker(StrEnum):
@@ -98,6 +103,11 @@ class NodeHealth(StrEnum):
     """It said that it stops: what runs there ends, and nothing new is sent."""
     CLOSED = "closed"
     """The client is closed."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether a request may go there now."""
+        return self in (NodeHealth.NEW, NodeHealth.READY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,9 +78,7 @@ class _Node:
 
     def can_be_asked(self) -> bool:
         """Not stopping, not out of reach, not resting after overload, and not ejected."""
-        if self.backend.in_doubt or not self.backend.state().ready:
-            return False
-        return self.breaker.state is not Breaker.OPEN and self.clock() >= self.rests_until
+        return self._health(self.backend.state()).can_be_asked
 
     def told(self) -> NodeState:
         """What its calls have shown, for people and metrics."""

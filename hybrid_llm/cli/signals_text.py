@@ -32,7 +32,6 @@ _WHOLE: Final = {"share": 1.0, "percent": 100.0}
 _BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open", "health": "unreachable"}
 _MEMBERS: Final = "members"
 _DOUBTFUL: Final = {"breaker": "half_open", "metered": True}
-_WELL: Final = frozenset({"new", "ready"})
 _HIGH_IS_GOOD: Final = frozenset({"battery"})
 _DOUBTFUL_SHARE, _BAD_SHARE = 0.6, 0.85
 
@@ -94,7 +93,7 @@ def nodes(node: NodeState) -> Iterator[Shown]:
     for name, value in record(node).items():
         if name == "health":
             reason = f" ({node.reason})" if node.reason else ""
-            mood = Mood.GOOD if node.health in _WELL else _mood(name, value)
+            mood = Mood.GOOD if node.health.can_be_asked else _mood(name, value)
             yield Shown(name=name, value=f"{value}{reason}", mood=mood)
         elif name not in {"address", "reason"}:
             yield _single(name, value)

@@ -18,7 +18,7 @@ __all__ = ["families"]
 def _askable(state: BackendState) -> float:
     if not state.members:
         return float(state.ready)
-    return float(sum(node.health in (NodeHealth.NEW, NodeHealth.READY) for node in state.members))
+    return float(sum(node.health.can_be_asked for node in state.members))
 
 
 def _seconds(ms: float | None) -> float | None:

@@ -21,14 +21,13 @@ from typing import Any, Final, TypeVar
 from hybrid_llm.policies.source import did_you_mean
 from hybrid_llm.router.errors import ConfigError
 from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.router.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.router.types import Facts, Message, Tool
 
 __all__ = ["VERSION", "Asked", "Decided", "Outcome", "Recording", "dump", "read_recordings", "recording_of"]
 
 VERSION: Final = 1
 _NO_NUMBERS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-_FOR_PEOPLE: Final = frozenset({"reason", "members"})
 T = TypeVar("T")
 
 
@@ -143,7 +142,7 @@ def _plain(record: object) -> dict[str, object]:
 
 @cache
 def _names(record: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(record) if f.name not in _FOR_PEOPLE)
+    return tuple(f.name for f in fields(record) if f.name not in FOR_PEOPLE)
 
 
 class _Bad(Exception):
@@ -255,7 +254,7 @@ def _read(record: type[T], value: Any, name: str) -> T:
 def _shape(record: type) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """The type of each field, and the fields that have no default."""
     hints = typing.get_type_hints(record)
-    declared = [f for f in fields(record) if f.name not in _FOR_PEOPLE]
+    declared = [f for f in fields(record) if f.name not in FOR_PEOPLE]
     needed = [f.name for f in declared if f.default is MISSING and f.default_factory is MISSING]
     return {f.name: hints[f.name] for f in declared}, tuple(needed)
 
