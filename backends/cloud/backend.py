@@ -192,7 +192,7 @@ class CloudBackend:
         """Cancel the call when its consumer leaves: gRPC alone would let the node go on generating."""
         elsewhere = cancel if loop is None else partial(loop.call_soon_threadsafe, cancel)
         self._observed.begin()
-        self._connection.hold(elsewhere, exchange.give_up)
+        self._connection.hold(elsewhere, exchange)
         try:
             yield
         finally:

@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.cloud.exchange import Exchange
 from hybrid_llm.backends.cloud.way import Way
 from hybrid_llm.backends.transport.certificates import inspect
 from hybrid_llm.backends.transport.channel import aio_channel, client_credentials, client_options, sync_channel
@@ -23,6 +24,8 @@ from hybrid_llm.router.errors import AuthenticationFailed, BackendUnavailable, C
 
 __all__ = ["Connection", "Link"]
 
+_TICK_S = 0.25
+"""How often the calls are asked whether they wait oddly long, seconds."""
 _GENERATE = "/hybrid_llm.v1.HybridLLM/Generate"
 
 
@@ -45,7 +48,8 @@ class Link:
 class Connection:
     """The way to one node. A link that failed, or whose certificates were replaced, is dropped and opened anew.
 
-    A dropped channel is not closed: calls that are under way on it end in peace, then it goes.
+    A dropped channel is not closed: calls that are under way on it end in peace, then it goes. While there are calls, a
+    thread sees to it that one which hears nothing for oddly long makes us look whether the node is there.
     """
 
     def __init__(self, config: CloudConfig) -> None:
@@ -56,10 +60,16 @@ class Connection:
         self._lock = threading.Lock()
         self._sync: Link | None = None
         self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
-        self._calls: dict[Callable[[], object], Callable[[], bool]] = {}
+        self._calls: dict[Callable[[], object], Exchange] = {}
+        self._attended = False
+        self._over = threading.Event()
         self.way = Way(self._look, longest=config.connect_timeout, name=config.name, on_silence=self._fall_silent)
         """Whether the node can be reached."""
-        self.closed = False
+
+    @property
+    def closed(self) -> bool:
+        """No call is opened any more."""
+        return self._over.is_set()
 
     def link(self, timeout: float) -> Link:
         """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_look` has."""
@@ -103,11 +113,28 @@ class Connection:
         except ConfigError as error:
             raise AuthenticationFailed(str(error), backend=name) from error
 
+    def _attend(self) -> None:
+        """Ask the calls now and then, as long as there are some, whether something is odd."""
+        while not self._over.wait(_TICK_S):
+            with self._lock:
+                exchanges = list(self._calls.values())
+                self._attended = bool(exchanges)
+            if not exchanges:
+                return
+            for exchange in exchanges:
+                if (since := exchange.lapse()) is not None:
+                    self.way.suspect(since)
+            if self.way.silent:
+                self._end_hopeless()
+
     def _fall_silent(self) -> None:
-        """Calls that the node has not answered for a while would wait for nothing."""
         self.drop()
+        self._end_hopeless()
+
+    def _end_hopeless(self) -> None:
+        """Calls that the node has not answered for a while would wait for nothing."""
         with self._lock:
-            hopeless = [cancel for cancel, give_up in self._calls.items() if give_up()]
+            hopeless = [cancel for cancel, exchange in self._calls.items() if exchange.give_up()]
         for cancel in hopeless:
             with suppress(RuntimeError):  # its event loop is closed, and the call with it
                 cancel()
@@ -118,13 +145,13 @@ class Connection:
             self._sync = None
             self._aio.clear()
 
-    def hold(self, cancel: Callable[[], object], give_up: Callable[[], bool]) -> None:
-        """Remember how to cancel a call that begins; once closed, it is cancelled at once.
-
-        *give_up* is asked when the node has fallen silent, and tells whether the call waits for it.
-        """
+    def hold(self, cancel: Callable[[], object], exchange: Exchange) -> None:
+        """Remember how to cancel a call that begins; once closed, it is cancelled at once."""
         with self._lock:
-            self._calls[cancel] = give_up
+            self._calls[cancel] = exchange
+            begins, self._attended = not self._attended, True
+        if begins:
+            threading.Thread(target=self._attend, name=f"hybrid-llm-calls-{self._config.name}", daemon=True).start()
         if self.closed:
             cancel()
 
@@ -137,7 +164,7 @@ class Connection:
         """Cancel every call and open none again."""
         self.way.close()
         with self._lock:
-            self.closed = True
+            self._over.set()
             cancels, self._calls = list(self._calls), {}
             link, self._sync = self._sync, None
         for cancel in cancels:

@@ -33,7 +33,9 @@ _FRESH_S = 10.0
 _SILENCE_S = 1.0
 """A call that heard nothing for so long ends when its node is found silent, seconds."""
 _WEIGHT = 0.2
-"""Weight of a new round-trip time in the moving average."""
+"""Weight of a new time in a moving average."""
+_PATIENCE_S = 0.25
+"""A call may hear nothing for so long, or for twice the usual time to a first piece, before that is odd; seconds."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Observed:
     context_window: int = 0
     in_flight: int = 0
     rtt_ms: float | None = None
+    first_ms: float = 0.0
+    """The usual time to the first piece of an answer; 0 before there was one."""
     _sure: bool = False
     """Whether *rtt_ms* comes from a connection that was open already."""
     _load: pb.NodeLoad = field(default_factory=pb.NodeLoad)
@@ -72,6 +76,11 @@ class Observed:
                 self.rtt_ms, self._sure = rtt_ms, warm
             elif warm:
                 self.rtt_ms += _WEIGHT * (rtt_ms - self.rtt_ms)
+
+    def take_first(self, first_ms: float) -> None:
+        """Take the time to a first piece."""
+        with self._lock:
+            self.first_ms += (_WEIGHT if self.first_ms else 1.0) * (first_ms - self.first_ms)
 
     @property
     def stopping(self) -> bool:
@@ -115,7 +124,8 @@ class Exchange:
         self.received_tokens = 0
         self.ended = False
         self.latest = Chunk()
-        self._heard = float("-inf")
+        self._heard = self._doubted = float("-inf")
+        self._patience = self._usual_patience()
         self._given_up = False
 
     def payload(self, cleared: Cleared) -> bytes:
@@ -167,6 +177,8 @@ class Exchange:
         self._on_word()
         if not self._first_ms:
             self._first_ms = self._elapsed_ms()
+            self._observed.take_first(self._first_ms)
+            self._patience = self._usual_patience()
         try:
             chunk = chunk_from_wire(message)
         except KeyError:
@@ -182,6 +194,18 @@ class Exchange:
     def unheard(self) -> bool:
         """The call has begun, and not a word came."""
         return self._started > 0.0 and not self._first_ms
+
+    def lapse(self) -> float | None:
+        """The instant since which nothing came, where that is oddly long ago; told again after twice the time."""
+        now = time.monotonic()
+        since = max(self.began, self._heard, self._doubted)
+        if not self._started or now - since < self._patience:
+            return None
+        self._doubted, self._patience = now, 2 * self._patience
+        return since
+
+    def _usual_patience(self) -> float:
+        return max(_PATIENCE_S, 2e-3 * self._observed.first_ms)
 
     def give_up(self) -> bool:
         """The node does not answer any more: whether this call, too, has heard nothing for a while."""

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import policies, privacy, proof, pseudonyms, router, sending
+from tests.mutants import nodes, policies, privacy, proof, pseudonyms, recovery, router, sending
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,7 @@ SUITES = (
         tuple(f"router/test_{name}.py" for name in ("attempts", "recovery", "breaker", "client")),
         ("router/conftest.py", "fakes.py"),
     ),
+    Suite("router", recovery.MUTANTS, ("router/test_recovery.py",), ("router/conftest.py", "fakes.py")),
     Suite(
         "router",
         privacy.MUTANTS,
@@ -55,6 +56,12 @@ SUITES = (
         ("router/conftest.py", "fakes.py", *_LEAKS),
     ),
     Suite("backends", sending.MUTANTS, ("backends/wire/test_outgoing.py",)),
+    Suite(
+        "backends",
+        nodes.MUTANTS,
+        tuple(f"backends/wire/test_{name}.py" for name in ("choose", "way", "pool")),
+        tuple(f"backends/wire/{name}.py" for name in ("conftest", "fakes", "node_process")),
+    ),
     Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
     Suite("router", pseudonyms.MUTANTS, ("router/test_pseudonyms.py", "router/test_restore.py")),
 )

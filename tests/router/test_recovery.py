@@ -18,10 +18,11 @@ from hybrid_llm.router.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     HybridLLMError,
+    RequestRejected,
     StreamInterrupted,
     UntrustedPeer,
 )
-from hybrid_llm.router.race import TaskRace
+from hybrid_llm.router.race import Lane, TaskRace
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Message, Usage
 
 NAMES = ("a", "b", "c")
@@ -146,6 +147,40 @@ def test_without_leave_to_continue_a_broken_answer_ends_in_its_error():
     assert (len(got), world.calls) == (2, [("a", 0)])
 
 
+def test_without_leave_to_continue_an_answer_that_lacks_its_end_is_not_complete_whatever_its_length():
+    run = continuing(Tokens(4, {"a": [4]}), "ab", max_tokens=4)
+    run.continue_streams = False
+    assert isinstance(play(run)[1], StreamInterrupted)
+
+
+def test_what_nobody_else_can_mend_is_not_continued():
+    class Refusing(Tokens):
+        def play(self, name: str, given: Given):
+            self.calls.append((name, given.tokens))
+            yield Chunk(text="0 ")
+            raise RequestRejected("not this", backend=name, reason="invalid")
+
+    world = Refusing(5, {})
+    assert isinstance(play(continuing(world, "ab"))[1], RequestRejected)
+    assert world.calls == [("a", 0)]
+
+
+def test_a_token_whose_text_is_held_back_is_lost_with_the_backend_and_counted_only_where_it_was_given():
+    class Holding(Tokens):
+        def play(self, name: str, given: Given):
+            self.calls.append((name, given.tokens))
+            yield Chunk(text="x")
+            if len(self.calls) < 3:
+                yield Chunk(text="", tokens=5)
+                raise StreamInterrupted("cut", backend=name)
+            yield Chunk(tokens=0, finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=7, completion_tokens=1))
+
+    world = Holding(3, {})
+    got, error = play(continuing(world, "ab"))
+    assert (error, world.calls) == (None, [("a", 0), ("b", 1), ("a", 2)])
+    assert got[-1].usage == Usage(prompt_tokens=7, completion_tokens=3)
+
+
 class Slow:
     """Backends that are silent for so many seconds, then answer in their own name."""
 
@@ -199,6 +234,7 @@ def test_a_silent_backend_gets_a_rival_and_the_first_token_wins():
     text, run = hedged(world, "ab")
     assert (text, world.calls, world.cancelled) == ("b", ["a", "b"], ["a"])
     assert [(record.backend, record.error) for record in run.records] == [("a", "Cancelled"), ("b", "")]
+    assert [record.rival for record in run.records] == [False, True]
     assert run.breakers["a"].state == "closed", "to be slower than another is no failure"
 
 
@@ -225,6 +261,19 @@ def test_rivals_draw_from_the_retry_budget_and_without_it_there_are_none():
     assert hedged(world, "ab", reserve=0.0)[0] == "a"
     assert world.calls == ["a"]
     assert hedged(Slow(a=BackendUnavailable("down", backend="a"), b=0.0), "ab", reserve=0.0)[0] == "b"
+
+
+def test_a_rival_is_paid_for_once():
+    budget = RetryBudget(ratio=0.0, reserve=5.0)
+    run = racing(Slow(a=5.0, b=0.0), "ab", budget=budget)
+    assert (collected(run), budget.left) == ("b", 4.0)
+
+
+def test_three_silent_ones_at_a_time_are_enough():
+    world = Slow(a=0.2)
+    run = racing(world, "a")
+    run.nodes = {"a": 5}
+    assert (collected(run), world.calls) == ("a", ["a"] * 3)
 
 
 def test_nobody_outside_the_decision_is_a_rival():
@@ -275,3 +324,26 @@ def test_a_lost_race_leaves_the_half_open_breaker_to_the_next_request():
     run.breakers = breakers
     assert collected(run) == "b"
     assert breakers["a"].admit()
+
+
+def test_a_loser_that_has_its_first_token_as_well_is_closed():
+    closed: list[str] = []
+
+    async def stream(name: str) -> AsyncGenerator[Chunk, None]:
+        try:
+            yield Chunk(text=name)
+        finally:
+            closed.append(name)
+
+    async def both() -> str:
+        race = TaskRace()
+        for name in "ab":
+            race.start(Lane(name=name, stream=stream(name), began=0.0))
+        winner = await race.ready(None)
+        assert winner is not None
+        await asyncio.sleep(0)
+        losers = await race.stop()
+        assert [lane.name for lane in losers] == closed == ["b"]
+        return winner.name
+
+    assert asyncio.run(both()) == "a"

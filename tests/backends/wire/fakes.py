@@ -34,12 +34,12 @@ def byte_tokenizer():
 class FakeEngine:
     """Answers with the tokens of *answer*, one each *delay* seconds; counts who is in a slot."""
 
-    def __init__(self, answer="hello from the node", *, delay=0.0, slots=2, window=4096, error=None):
+    def __init__(self, answer="hello from the node", *, delay=0.0, slots=2, window=4096, error=None, die_after=None):
         self.ids = byte_tokenizer().tokenizer.encode(answer).ids
         self.delay, self.slots, self.window, self.error = delay, slots, window, error
         self.active, self.seen, self.aborted = 0, [], 0
         self.info, self.healthy, self.die = None, False, False
-        self.cached = 0
+        self.cached, self.die_after = 0, die_after
 
     async def start(self):
         self.info = EngineInfo(
@@ -58,8 +58,8 @@ class FakeEngine:
                 yield EngineOutput(request_id=request.request_id, error=self.error)
                 return
             ids = self.ids[: request.max_tokens]
-            for token in ids:
-                if self.die:
+            for number, token in enumerate(ids):
+                if self.die or number == self.die_after:
                     raise EngineDied("the engine process ended", retry_after=0.5)
                 await asyncio.sleep(self.delay)
                 yield EngineOutput(request_id=request.request_id, token_ids=(token,), queue_ms=1.5)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -52,6 +52,14 @@ def pool(nodes, pki):
 
 def seen(nodes) -> list[int]:
     return [len(node.engine.seen) for node in nodes]
+
+
+def ask_until(llm: HybridLLM, pool: CloudPool, health: str, *, deadline: float = 20.0) -> None:
+    """Ask, and get an answer each time, until a node is told to be *health*."""
+    end = time.monotonic() + 20.0
+    while not any(member.health == health for member in pool.members()):
+        assert llm.generate("hi", deadline=deadline).text == "hello from the node"
+        assert time.monotonic() < end, [member.health for member in pool.members()]
 
 
 def test_it_is_a_backend_that_adds_its_nodes_up(pool, nodes):
@@ -105,6 +113,61 @@ def test_a_full_node_sends_its_callers_to_the_others(pki, tools):
             replies = list(threads.map(lambda _: llm.generate("hi", max_tokens=6, deadline=20.0), range(24)))
     assert {reply.text for reply in replies} == {"hello "}
     assert len(engines[0].seen) < 6
+
+
+def test_a_full_node_rests_for_the_time_that_it_names(pki, tools):
+    full, free = tools.FakeEngine(delay=0.5, slots=1), tools.FakeEngine()
+    ended = Counter()
+
+    def count(event) -> None:
+        ended.update(attempt.error for attempt in event.attempts)
+
+    with tools.Node(pki.node, full, max_queue=0) as node, tools.Node(pki.node, free) as other:
+        pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
+        holder = tools.backend(node.target, pki.app)
+        with closing(holder.stream(tools.cleared())) as stream, client(pool, hooks=[count]) as llm:
+            next(stream)
+            ask_until(llm, pool, "resting")
+            ended.clear()
+            for _ in range(10):
+                llm.generate("hi", deadline=20.0)
+            assert ended == {"": 10}
+        holder.close()
+
+
+def test_a_node_that_says_it_is_stopping_gets_nothing_new(pki, tools):
+    ended = Counter()
+
+    def count(event) -> None:
+        ended.update(attempt.error for attempt in event.attempts)
+
+    with tools.Node(pki.node, tools.FakeEngine("abcd", delay=0.2)) as node, tools.Node(pki.node) as other:
+        pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
+        with client(pool, hooks=[count]) as llm, ThreadPoolExecutor(2) as threads:
+            while not node.engine.active:
+                held = threads.submit(llm.generate, "hi", deadline=30.0)
+                time.sleep(0.1)
+            stopping = threads.submit(node.do, node.server.stop(10.0))
+            assert held.result().text == "abcd"
+            assert pool.members()[0].health == "stopping"
+            ended.clear()
+            for _ in range(10):
+                llm.generate("hi", deadline=20.0)
+            assert ended == {"": 10}
+            stopping.result()
+
+
+def test_each_node_is_asked_once_for_a_request_before_one_is_asked_again(pki, tools):
+    engines = [tools.FakeEngine(die_after=1) for _ in range(3)]
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(tools.Node(pki.node, engine)) for engine in engines]
+        for retries, calls in [(0, 1)] * 4 + [(1, 2)] * 2:
+            before = seen(nodes)
+            pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+            more = "continue_streams: true, "
+            with client(pool, retries=retries, more=more) as llm, pytest.raises(StreamInterrupted):
+                llm.generate("hi", deadline=20.0)
+            assert [now - then for now, then in zip(seen(nodes), before, strict=True)] == [calls] * 3
 
 
 def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki, tools):
@@ -195,6 +258,31 @@ def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_th
             assert time.monotonic() - began < 30.0
             proxy.silent.clear()
             tools.eventually(lambda: pool.state().nodes == 2, 15.0)
+        proxy.close()
+
+
+def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connection_is_given_up(pki, tools):
+    with tools.Node(pki.node) as node, tools.Node(pki.node) as other:
+        proxy = tools.Proxy(node.port)
+        pool = CloudPool([CloudConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
+        with client(pool) as llm:
+            while not (node.engine.seen and other.engine.seen):
+                llm.generate("hi")
+            proxy.silent.set()
+            # a ping is lost after three seconds and more, so that the deadline would be over before
+            ask_until(llm, pool, "unreachable", deadline=2.9)
+        proxy.close()
+
+
+def test_a_slow_node_is_looked_at_less_and_less_and_its_answers_are_left_alone(pki, tools):
+    with tools.Node(pki.node, tools.FakeEngine("ab", delay=1.5)) as node:
+        proxy = tools.Proxy(node.port)
+        with client(CloudPool([CloudConfig(target=proxy.target, tls=pki.app)])) as llm:
+            assert llm.generate("hi", deadline=20.0).text == "ab"
+            assert proxy.connections <= 4, "one look to begin with, the call, and a look or two beside it"
+            before = proxy.connections
+            assert llm.generate("hi", deadline=20.0).text == "ab"
+        assert proxy.connections == before, "it takes as long as ever, which is not odd"
         proxy.close()
 
 
