@@ -13,11 +13,12 @@ from hybrid_llm.policies import Policy, PolicySource, Resilience
 from hybrid_llm.router.answer import Answer, Parse
 from hybrid_llm.router.attempts import Attempts, Sleep
 from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.cache import Cache, CachedAnswer, Forgiving, Replay, is_repeatable
-from hybrid_llm.router.clearance import Cleared, Purpose
+from hybrid_llm.router.cache import Cache, Replay
+from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.detectors import Detector
 from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.router.hooks import Hook, RequestEvent, attach, detach, emit
+from hybrid_llm.router.kept import Kept
 from hybrid_llm.router.prediction.meter import Measured, metered
 from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
 from hybrid_llm.router.prediction.recent import RecentTimes
@@ -104,7 +105,7 @@ class Pipeline:
         self._defaults = defaults
         self._spending = Spending(prices, ledger)
         self._spending.check(policies.current.objectives)
-        self._cache = Forgiving(cache) if cache is not None else None
+        self._kept = Kept(cache, self._guard)
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
         self._predictions = predictions
         self._resume_predictions()
@@ -211,7 +212,7 @@ class Pipeline:
             self._tell_nobody(routed)
             reasons = "; ".join(f"{name}: {why}" for name, why in routed.decision.excluded.items())
             raise NoEligibleBackend(f"no backend is eligible: {reasons}", decision=routed.decision)
-        kept = self._kept(routed)
+        kept = self._kept.answer(routed.assessment, routed.decision.order[0])
         if kept is not None:
             self.release(routed)
             replay = Replay(facts=routed.facts, decision=routed.decision, answer=kept)
@@ -267,8 +268,8 @@ class Pipeline:
 
     async def _open_behind(self, call: _Call, backend: Backend, given: Given) -> AsyncGenerator[Chunk, None]:
         """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
-        routed = call.routed
-        assessment = self._judge_behind(routed, given)
+        known = call.routed.assessment
+        assessment = self._guard.assess(known.request.behind(given), call.routed.policy, behind=known)
         try:
             if backend.location not in assessment.allowed:
                 text = f"{backend.name} may not see what the answer holds so far"
@@ -279,10 +280,6 @@ class Pipeline:
         finally:
             self._guard.release(assessment)
 
-    def _judge_behind(self, routed: Routed, given: Given) -> Assessment:
-        known = routed.assessment
-        return self._guard.assess(known.request.behind(given), routed.policy, behind=known)
-
     def _patience(self, limits: Resilience, name: str) -> float | None:
         """Seconds of silence after which *name* gets a rival."""
         if limits.hedge_quantile is None:
@@ -290,46 +287,12 @@ class Pipeline:
         usual = self._recent[name].quantile(limits.hedge_quantile)
         return None if usual is None else usual / 1e3
 
-    def _cleared_for_cache(self, routed: Routed) -> Cleared | None:
-        """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
-        cache = self._cache
-        if cache is None or not is_repeatable(routed.assessment.request):
-            return None
-        if cache.location not in routed.assessment.keepable:
-            return None
-        return self._guard.clear(routed.assessment, cache.location, Purpose.CACHE)
-
-    def _kept(self, routed: Routed) -> CachedAnswer | None:
-        """An answer that was kept, if whoever would be asked first gave it."""
-        cleared = self._cleared_for_cache(routed)
-        kept = self._cache.get(cleared) if self._cache is not None and cleared is not None else None
-        return kept if kept is not None and kept.backend == routed.decision.order[0] else None
-
-    def _may_keep(self, routed: Routed, text: str) -> bool:
-        """Whether an answer may be kept with what is found in *text*: its tags count like those of the request."""
-        if self._cache is None:
-            return False
-        judged = self._judge_behind(routed, Given(text=text))
-        self._guard.release(judged)
-        return self._cache.location in judged.keepable
-
     def _over(self, routed: Routed, generation: Generation | None) -> None:
         try:
-            if generation is not None and self._may_keep(routed, generation.text):
-                self._keep(routed, generation)
+            if generation is not None:
+                self._kept.keep(routed.assessment, routed.policy, generation)
         finally:
             self.release(routed)
-
-    def _keep(self, routed: Routed, generation: Generation) -> None:
-        cleared = self._cleared_for_cache(routed)
-        if self._cache is not None and cleared is not None:
-            answer = CachedAnswer(
-                text=generation.text,
-                finish_reason=generation.finish_reason,
-                usage=generation.usage,
-                backend=generation.backend,
-            )
-            self._cache.put(cleared, answer)
 
     def release(self, routed: Routed) -> None:
         """The request is over, or was only decided: forget what its pseudonyms stood for."""
@@ -378,8 +341,7 @@ class Pipeline:
             for name, predictor in self._predictors.items():
                 self._predictions.keep(name, predictor)
         detach(self._hooks, self.vitals)
-        if self._cache is not None:
-            self._cache.close()
+        self._kept.close()
 
 
 def _ignore(*_: object) -> None:

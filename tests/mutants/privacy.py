@@ -7,7 +7,7 @@ from tests.mutants.mutant import Mutant
 __all__ = ["MUTANTS"]
 
 _GUARD, _CLEARANCE, _CACHE, _TYPES = "privacy/guard.py", "clearance.py", "cache.py", "types.py"
-_PIPELINE, _STREAMS = "pipeline.py", "privacy/streams.py"
+_PIPELINE, _KEPT, _STREAMS = "pipeline.py", "kept.py", "privacy/streams.py"
 _TAKES = "key = self._name(require_clearance(cleared, self.location, Purpose.CACHE))\n        with self._lock:\n"
 
 MUTANTS = (
@@ -139,14 +139,14 @@ MUTANTS = (
     ),
     Mutant(
         "a cache is asked whatever the tags say",
-        _PIPELINE,
-        "        if cache.location not in routed.assessment.keepable:\n            return None\n",
-        "",
+        _KEPT,
+        " or cache.location not in assessment.keepable:",
+        ":",
     ),
     Mutant(
         "a kept answer may be anyone's",
-        _PIPELINE,
-        "if kept is not None and kept.backend == routed.decision.order[0] else None",
+        _KEPT,
+        "if kept is not None and kept.backend == backend else None",
         "if kept is not None else None",
     ),
     Mutant(
@@ -276,13 +276,13 @@ MUTANTS = (
     Mutant(
         "a broken answer is kept",
         _PIPELINE,
-        "            if generation is not None and self._may_keep",
-        "            if generation is None or self._may_keep",
+        "            if generation is not None:\n",
+        "            if self is not None:\n",
     ),
     Mutant(
         "an answer is kept whatever it holds",
-        _PIPELINE,
-        "return self._cache.location in judged.keepable",
+        _KEPT,
+        "return cache.location in judged.keepable",
         "return True",
     ),
     Mutant("the cloud counts tokens", _PIPELINE, "if b.location is Location.EDGE), None)", "), backends[0])"),
@@ -314,7 +314,7 @@ MUTANTS = (
     Mutant(
         "what was given is not judged anew",
         _PIPELINE,
-        "self._guard.assess(known.request.behind(given), routed.policy, behind=known)",
+        "self._guard.assess(known.request.behind(given), call.routed.policy, behind=known)",
         "replace(known, request=known.request.behind(given))",
     ),
     Mutant(

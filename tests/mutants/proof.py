@@ -62,15 +62,15 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is kept whatever it holds",
-        "pipeline.py",
-        "        return self._cache.location in judged.keepable",
+        "kept.py",
+        "        return cache.location in judged.keepable",
         "        return True",
     ),
     Mutant(
         "a cache is asked where nothing may be kept",
-        "pipeline.py",
-        "        if cache.location not in routed.assessment.keepable:",
-        "        if cache.location in ():",
+        "kept.py",
+        " or cache.location not in assessment.keepable:",
+        ":",
     ),
     Mutant(
         "the attempts stray from the decision",
