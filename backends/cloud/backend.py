@@ -32,13 +32,17 @@ _DIAGNOSIS_S = 1.0
 class CloudBackend:
     """One cloud node. Nothing is opened before the first call or `probe`.
 
+    Args:
+        config: Where it is, and who we are to it.
+        on_doubt: Called, from another thread, when it seems to answer no more, with the instant since which it does.
+
     Raises:
         ConfigError: the target is not HOST:PORT, or the certificate files do not fit together.
     """
 
-    def __init__(self, config: CloudConfig) -> None:
+    def __init__(self, config: CloudConfig, *, on_doubt: Callable[[float], object] = lambda _: None) -> None:
         self._config = config
-        self._connection = Connection(config)
+        self._connection = Connection(config, on_doubt)
         self._observed = Observed(context_window=config.context_window)
         self._capabilities = Capabilities(model="", context_window=config.context_window, output_schema=True)
 
@@ -93,9 +97,9 @@ class CloudBackend:
         """The name of the error's class where it is in doubt; else empty."""
         return self._connection.way.fault
 
-    def suspect(self) -> None:
-        """Look, beside the calls, whether the node is there; does nothing where that was done a moment ago."""
-        self._connection.way.suspect(time.monotonic())
+    def suspect(self, since: float | None = None) -> None:
+        """Look, beside the calls, whether the node is there; not where it was heard *since*, or just looked at."""
+        self._connection.way.suspect(time.monotonic() if since is None else since)
 
     def count_tokens(self, request: Request) -> int:
         """Estimate the tokens of the prompt: the tokenizer is on the node."""

@@ -52,8 +52,10 @@ class Connection:
     thread sees to it that one which hears nothing for oddly long makes us look whether the node is there.
     """
 
-    def __init__(self, config: CloudConfig) -> None:
+    def __init__(self, config: CloudConfig, on_doubt: Callable[[float], object]) -> None:
+        """*on_doubt* is called while a look at the node drags, with the instant at which it began."""
         self._config = config
+        self._on_doubt = on_doubt
         self._endpoint = Endpoint.parse(config.target, config.server_name)
         check_files(config.tls, "client")
         self._watch = FileWatch(config.tls)
@@ -124,6 +126,8 @@ class Connection:
             for exchange in exchanges:
                 if (since := exchange.lapse()) is not None:
                     self.way.suspect(since)
+            if (since := self.way.drags_since()) is not None:
+                self._on_doubt(since)
             if self.way.silent:
                 self._end_hopeless()
 

@@ -165,7 +165,7 @@ class CloudPool:
             wanted = {config.target: config for config in configs}
             for target, config in wanted.items():
                 if target not in self._nodes and not self._closed:
-                    self._nodes[target] = _Node(target, CloudBackend(config), self._clock)
+                    self._nodes[target] = _Node(target, CloudBackend(config, on_doubt=self._suspect), self._clock)
             gone = [node for target, node in self._nodes.items() if target not in wanted and not node.busy]
             for node in gone:
                 del self._nodes[node.name]
@@ -245,10 +245,9 @@ class CloudPool:
         try:
             yield taken
         except BackendError as error:
-            node.failed(error)
+            self._failed(node, error)
             if first and isinstance(error, DeadlineExceeded):
                 node.missed(self._clock() - began)
-            self._suspect_others(node)
             raise
         except BaseException:  # the caller left, or trust is broken
             node.breaker.abandoned()
@@ -256,11 +255,15 @@ class CloudPool:
                 node.missed(self._clock() - began)
             raise
 
-    def _suspect_others(self, node: _Node) -> None:
-        """Where one node is out of reach, it may be the network: look at the others before requests hang there."""
+    def _failed(self, node: _Node, error: BackendError) -> None:
+        node.failed(error)
         if node.backend.in_doubt:
-            for other in self._list():
-                other.backend.suspect()
+            self._suspect()
+
+    def _suspect(self, since: float | None = None) -> None:
+        """Where one node is out of reach, it may be the network: look at all of them before requests hang there."""
+        for node in self._list():
+            node.backend.suspect(since)
 
     def _pick(self, request: Request, configs: Sequence[CloudConfig] | None) -> _Node:
         if configs is not None:

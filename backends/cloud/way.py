@@ -26,6 +26,8 @@ _QUICK_S: Final = (1.0, 2.0)
 """How long a node that is under suspicion gets to answer: at least, and where it never answered before; seconds."""
 _TIMES_USUAL: Final = 5.0
 """It gets so many times what it took before."""
+_DRAGS_S: Final = 0.2
+"""After so long without an end a look does not bode well, seconds."""
 _AGAIN_S: Final = 1.0
 """A node that is under suspicion again and again is looked at no more often than this, seconds."""
 _PAUSES_S: Final = (0.25, 5.0)
@@ -83,6 +85,12 @@ class Way:
     def silent(self) -> bool:
         """It failed because no answer came, so that whoever asks would only wait."""
         return self.in_doubt and _is_silence(self._found)
+
+    def drags_since(self) -> float | None:
+        """When the look began that is under way, if it should be over by now."""
+        looked = self._looked
+        drags = self._looking is not None and time.monotonic() - looked > _DRAGS_S
+        return looked if drags else None
 
     def prove(self, timeout: float) -> None:
         """Make sure that the node can be reached and trusted, and trusts us; wait at most *timeout* seconds.

@@ -69,6 +69,12 @@ MUTANTS = (
         "                    pass\n",
     ),
     Mutant(
+        "the other nodes are not looked at meanwhile",
+        _CONNECTION,
+        "                self._on_doubt(since)\n",
+        "                pass\n",
+    ),
+    Mutant(
         "calls of a silent node wait for their deadline",
         _CONNECTION,
         "                cancel()\n\n    def drop",

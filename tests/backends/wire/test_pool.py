@@ -274,6 +274,24 @@ def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connect
         proxy.close()
 
 
+def test_where_one_node_seems_to_be_gone_the_others_are_looked_at_meanwhile(nodes, pki, tools):
+    proxies, tried = [tools.Proxy(node.port) for node in nodes], []
+    pool = CloudPool([CloudConfig(target=proxy.target, tls=pki.app) for proxy in proxies])
+    with client(pool, hooks=[lambda event: tried.append(event.attempts)]) as llm:
+        while not all(node.engine.seen for node in nodes):
+            llm.generate("hi")
+        time.sleep(1.1)  # none of them was looked at a moment ago
+        for proxy in proxies:
+            proxy.silent.set()
+        with pytest.raises(AllBackendsFailed):
+            llm.generate("hi", deadline=20.0)
+    assert [attempt.error for attempt in tried[-1]] == ["BackendUnavailable"] * 3
+    looked = [attempt.elapsed_ms for attempt in tried[-1]]
+    assert max(looked[1:]) < 900 < looked[0], "a look takes a second, and the others were under way by then"
+    for proxy in proxies:
+        proxy.close()
+
+
 def test_a_slow_node_is_looked_at_less_and_less_and_its_answers_are_left_alone(pki, tools):
     with tools.Node(pki.node, tools.FakeEngine("ab", delay=1.5)) as node:
         proxy = tools.Proxy(node.port)
