@@ -74,8 +74,8 @@ class CircuitBreaker:
 class RetryBudget:
     """A token bucket that retries draw from: each request pays in *ratio*, each retry takes one token.
 
-    Retries can then never add more than that share to the traffic, however bad the day (Finagle's `RetryBudget`).
-    *reserve* tokens are there from the start, so that a quiet client may retry too.
+    Over time retries then add no more than that share to the traffic, however bad the day (Finagle's `RetryBudget`).
+    *reserve* tokens are there from the start, so that a quiet client may retry too; ten times as many can be saved up.
     """
 
     def __init__(self, *, ratio: float, reserve: float = 10.0) -> None:
