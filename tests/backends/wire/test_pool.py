@@ -135,6 +135,17 @@ def test_a_full_node_rests_for_the_time_that_it_names(pki, tools):
         holder.close()
 
 
+def test_a_node_whose_engine_died_rests_until_it_should_be_back(pki, tools):
+    with tools.Node(pki.node) as node, tools.Node(pki.node) as other:
+        node.engine.die = True  # it says that it is back in half a second
+        pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
+        with client(pool) as llm:
+            ask_until(llm, pool, "resting")
+            assert [member.health for member in pool.members()] == ["resting", "ready"]
+            node.engine.die = False
+            tools.eventually(lambda: pool.members()[0].health == "ready")
+
+
 def test_a_node_that_says_it_is_stopping_gets_nothing_new(pki, tools):
     ended = Counter()
 
