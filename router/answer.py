@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from hybrid_llm.router.cache import Replay
-from hybrid_llm.router.errors import HybridLLMError
+from hybrid_llm.router.errors import HybridLLMError, let_go
 from hybrid_llm.router.hooks import AttemptRecord, Hook, RequestEvent, emit
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Seam, Timings, Usage
@@ -101,6 +102,10 @@ class Answer:
                 yield chunk
         except HybridLLMError as error:
             self._error = type(error).__name__
+            let_go(error)
+            raise
+        except asyncio.CancelledError as error:
+            let_go(error)
             raise
         finally:
             try:

@@ -35,6 +35,7 @@ from hybrid_llm.router.errors import (
     ProtocolMismatch,
     RequestRejected,
     StreamInterrupted,
+    let_go,
 )
 from hybrid_llm.router.hooks import AttemptRecord
 from hybrid_llm.router.race import Lane, OneByOne, Race
@@ -123,6 +124,7 @@ class Attempts:
                     self.breakers[lane.name].abandoned()
                     raise
             if self._is_full():
+                broken.__traceback__ = None  # as in `_continue`
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
             lane = await self._continue(lane.name, broken)
@@ -146,11 +148,15 @@ class Attempts:
     async def _continue(self, name: str, error: BackendError) -> Lane:
         """Who takes over the answer of *name*: another node, another backend, the same again; or *error* stands."""
         if not self.continue_streams or not _may_go_elsewhere(error):
-            raise error
+            raise self._final(error)
+        lane = None
         try:
             lane = await self._settle(lambda: sorted(self._candidates(), key=partial(self._is_spent, name)))
-        except AllBackendsFailed:
-            raise error from None
+        except AllBackendsFailed as nobody:
+            let_go(nobody)  # and it is not the context of what is raised: its failures hold that
+        if lane is None:
+            raise self._final(error)
+        error.__traceback__ = None  # it is mended, and leads back here
         self._held = 0
         self.seams.append(Seam(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
         return lane
@@ -200,6 +206,8 @@ class Attempts:
             raise AllBackendsFailed(
                 f"all backends failed: {_summary(self.failures)}", decision=self.decision, failures=self.failures
             ) from None
+        finally:
+            rounds.iter_state.reset()  # what it was to do next holds it, and this
 
     async def _round(self, names: Iterable[str]) -> Lane:
         """Call *names* one after the other, or the next one beside a silent one, until a first chunk is there."""
@@ -216,10 +224,12 @@ class Attempts:
                 else:
                     self._failed(lane, lane.error)
                     if not _may_go_elsewhere(lane.error):
-                        raise lane.error
+                        raise self._final(lane.error)
             raise _RoundFailed
         finally:
             for lane in await race.stop():
+                if lane.error is not None:
+                    let_go(lane.error)
                 self._ended(lane, "Cancelled")
                 self._hung_or_abandoned(lane, is_late=self.facts.remaining(self.clock()) <= 0.0)
 
@@ -265,12 +275,18 @@ class Attempts:
 
     def _failed(self, lane: Lane, error: HybridLLMError) -> None:
         self._ended(lane, type(error).__name__)
+        let_go(error)
         if isinstance(error, BackendError):
             self.failures[lane.name] = error
         if isinstance(error, _BREAKING) and self._calls[lane.name] >= self._copies(lane.name):
             self.breakers[lane.name].failed()
         else:
             self._hung_or_abandoned(lane, is_late=isinstance(error, DeadlineExceeded))
+
+    def _final(self, error: HybridLLMError) -> HybridLLMError:
+        """*error*, which ends the request, and is kept here no more: what leads to it from its frames is no circle."""
+        self.failures = {name: other for name, other in self.failures.items() if other is not error}
+        return error
 
     def _hung_or_abandoned(self, lane: Lane, *, is_late: bool) -> None:
         """A backend that let a request's time pass without a word has failed, if it had a fair share of that time."""

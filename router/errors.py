@@ -229,3 +229,21 @@ class PrivacyViolation(SecurityError):
     def __init__(self, message: str, *, location: str) -> None:
         super().__init__(message)
         self.location = location
+
+
+def let_go(error: BaseException) -> None:
+    """Empty the frames that *error*, and what led to it, came through; those that still run stay as they are.
+
+    They hold the texts of the request, which nobody may read out of a traceback, and would keep them alive: an error
+    and a frame that hold each other stay until the garbage collector finds them.
+    """
+    from traceback import clear_frames
+
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            clear_frames(one.__traceback__)
+            left += [one.__cause__, one.__context__]

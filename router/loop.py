@@ -68,6 +68,7 @@ class LoopThread:
                     raise error
                 yield item  # type: ignore[misc]  # an item, since it is no error
         finally:
+            item = error = None  # an error and the frame that raised it would hold each other
             work.cancel()
             over.wait(_PATIENCE_S)
 

@@ -141,7 +141,7 @@ class Way:
                 last.set_result(self._found)
                 return last
             if self._looking is None:
-                self._looking = Future()
+                self._looking, self._looked = Future(), time.monotonic()
                 name = f"hybrid-llm-way-{self._name}"
                 threading.Thread(target=self._run, args=(self._looking, limit), name=name, daemon=True).start()
             return self._looking

@@ -48,7 +48,12 @@ SUITES = (
         tuple(f"router/test_{name}.py" for name in ("attempts", "recovery", "breaker", "client")),
         ("router/conftest.py", "fakes.py"),
     ),
-    Suite("router", recovery.MUTANTS, ("router/test_recovery.py",), ("router/conftest.py", "fakes.py")),
+    Suite(
+        "router",
+        recovery.MUTANTS,
+        ("router/test_recovery.py", "router/test_tracebacks.py"),
+        ("router/conftest.py", "fakes.py"),
+    ),
     Suite(
         "router",
         privacy.MUTANTS,

@@ -35,13 +35,13 @@ MUTANTS = (
     Mutant(
         "one lane that failed ends the race",
         _ATTEMPTS,
-        f"{_ONLY_THEN}                        raise lane.error\n            raise",
-        "                    raise lane.error\n            raise",
+        f"{_ONLY_THEN}                        raise self._final(lane.error)\n            raise",
+        "                    raise self._final(lane.error)\n            raise",
     ),
     Mutant(
         "broken trust in one lane is passed over",
         _ATTEMPTS,
-        f"{_ONLY_THEN}                        raise lane.error\n            raise",
+        f"{_ONLY_THEN}                        raise self._final(lane.error)\n            raise",
         "            raise",
     ),
     Mutant("the losers go on", _RACE, "            task.cancel()\n", "            pass\n"),
@@ -114,4 +114,35 @@ MUTANTS = (
         "calls, free = self._calls[name], self._copies(name)",
         "calls, free = self._calls[name], 9 if self._parts else self._copies(name)",
     ),
+    Mutant(
+        "an error keeps the texts of its request in its frames",
+        "errors.py",
+        "            clear_frames(one.__traceback__)\n",
+        "",
+    ),
+    Mutant(
+        "what led to an error keeps them",
+        "errors.py",
+        "            left += [one.__cause__, one.__context__]\n",
+        "",
+    ),
+    Mutant(
+        "an error that is mended stays in memory",
+        _ATTEMPTS,
+        "        error.__traceback__ = None  # it is mended, and leads back here\n",
+        "",
+    ),
+    Mutant(
+        "an error that a loser ends with keeps its frames",
+        _ATTEMPTS,
+        "                    let_go(lane.error)\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "an error that was handled keeps its frames",
+        _ATTEMPTS,
+        "        let_go(error)\n        if isinst",
+        "        if isinst",
+    ),
+    Mutant("an error that ends a request is kept", _ATTEMPTS, "if other is not error}", "if other}"),
 )

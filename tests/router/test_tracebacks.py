@@ -1,0 +1,159 @@
+"""An error keeps nothing of its request: no text in the frames of its traceback, and no circle that stays in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from types import FrameType
+
+import pytest
+
+from hybrid_llm.router.clearance import Cleared
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.errors import (
+    AllBackendsFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    HybridLLMError,
+    RequestRejected,
+    StreamInterrupted,
+)
+from hybrid_llm.router.types import Chunk, Location
+from tests.fakes import FakeBackend
+
+PROMPT = "nobody reads this in a traceback"
+POLICY = "version: 1\nname: t\nresilience: {{retries: 0, continue_streams: {continued}{hedge}}}\n"
+HOLDS_THE_CALL = {"generate", "agenerate", "stream", "astream"}
+"""The methods of the client that the app called have its prompt as their own."""
+
+
+class Failing(FakeBackend):
+    """Gives the texts, then raises a fresh error; without one it is silent for ever."""
+
+    def __init__(self, name: str, *texts: str, error: Callable[[], HybridLLMError] | None = None) -> None:
+        super().__init__(name, Location(name))
+        self.texts, self.error = texts, error
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        read = [message.content for message in cleared.request.messages]
+        for text in self.texts:
+            yield Chunk(text=text)
+        assert self.error is not None, read
+        raise self.error()
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        read = [message.content for message in cleared.request.messages]
+        for text in self.texts:
+            yield Chunk(text=text)
+        if self.error is not None:
+            raise self.error()
+        try:
+            await asyncio.sleep(30.0)
+        except asyncio.CancelledError:
+            raise down() from AssertionError(read)
+
+
+def down() -> HybridLLMError:
+    return BackendUnavailable("down", backend="edge")
+
+
+def cut() -> HybridLLMError:
+    return StreamInterrupted("cut", backend="edge")
+
+
+def rejected() -> HybridLLMError:
+    return RequestRejected("not this", backend="edge", reason="invalid")
+
+
+CASES = {
+    "rejected": ([Failing("edge", error=rejected)], RequestRejected),
+    "all failed": ([Failing("edge", error=down), Failing("cloud", error=down)], AllBackendsFailed),
+    "broken off": ([Failing("edge", "a", error=cut)], StreamInterrupted),
+    "broken off twice": ([Failing("edge", "a", error=cut), Failing("cloud", "b", error=cut)], StreamInterrupted),
+    "replaced": ([Failing("edge", error=down), FakeBackend("cloud", Location.CLOUD)], None),
+    "continued": ([Failing("edge", "a", error=cut), FakeBackend("cloud", Location.CLOUD)], None),
+}
+
+
+def asked(llm: HybridLLM, kind: str, look: Callable[[HybridLLMError], None]) -> None:
+    """Ask, and *look* at the error if there is one."""
+
+    async def ask() -> None:
+        try:
+            await llm.agenerate(PROMPT, deadline=5.0)
+        except HybridLLMError as error:
+            look(error)
+
+    if kind == "agenerate":
+        asyncio.run(ask())
+    else:
+        try:
+            llm.generate(PROMPT, deadline=5.0)
+        except HybridLLMError as error:
+            look(error)
+
+
+def frames(error: BaseException) -> Iterator[FrameType]:
+    """Of the error, of what led to it, and of the failures that it tells."""
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+    for other in (error.__cause__, error.__context__, *getattr(error, "failures", {}).values()):
+        if other is not None:
+            yield from frames(other)
+
+
+def ours(action: Callable[[], object]) -> list[str]:
+    """What *action* leaves to the garbage collector of this library's objects, and frames of its code."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        action()
+        gc.collect()
+        left = [repr(type(one)) if not isinstance(one, FrameType) else one.f_code.co_filename for one in gc.garbage]
+        return [what for what in left if "hybrid_llm" in what or "router" in what]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+@pytest.mark.parametrize("hedge", ["", ", hedge_after: 10s"])
+@pytest.mark.parametrize("kind", ["generate", "agenerate"])
+@pytest.mark.parametrize("case", CASES)
+def test_an_error_holds_no_text_and_no_circle(make_client, case, kind, hedge):
+    backends, expected = CASES[case]
+    llm = make_client(*backends, policy=POLICY.format(continued="true", hedge=hedge))
+    seen: list[type] = []
+
+    def look(error: HybridLLMError) -> None:
+        seen.append(type(error))
+        for frame in frames(error):
+            if frame.f_code.co_name not in HOLDS_THE_CALL:
+                assert PROMPT not in repr(frame.f_locals), frame.f_code
+
+    asked(llm, kind, look)
+    assert seen == [expected] * (expected is not None)
+    assert ours(lambda: asked(llm, kind, lambda _: None)) == []
+
+
+def test_nor_does_one_that_only_cut_off_the_end(make_client):
+    llm = make_client(Failing("edge", "a", error=cut), policy=POLICY.format(continued="true", hedge=""))
+    assert ours(lambda: llm.generate(PROMPT, max_tokens=1)) == []
+
+
+def test_nor_does_one_that_came_too_late_or_lost_to_a_rival(make_client):
+    policy = POLICY.format(continued="true", hedge=", hedge_after: 20ms")
+    late = make_client(Failing("edge"), Failing("cloud"), policy=policy)
+    lost = make_client(Failing("edge"), FakeBackend("cloud", Location.CLOUD), policy=policy)
+
+    def ask() -> None:
+        with pytest.raises(DeadlineExceeded):
+            late.generate(PROMPT, deadline=0.2)
+        assert lost.generate(PROMPT, deadline=5.0).backend == "cloud"
+
+    ask()
+    assert ours(ask) == []
