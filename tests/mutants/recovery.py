@@ -117,9 +117,10 @@ MUTANTS = (
     Mutant(
         "an error keeps the texts of its request in its frames",
         "errors.py",
-        "            clear_frames(one.__traceback__)\n",
-        "",
+        "                frame.clear()\n",
+        "                pass\n",
     ),
+    Mutant("the app's own frames are emptied", "errors.py", '.partition(".")[0] in _OWN:', ":"),
     Mutant(
         "what led to an error keeps them",
         "errors.py",
