@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ class SingleRunner:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        # Newer releases of transformers give it another name, and 5.40 will not know the old one.
+        self._name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
         self._cache: Any = None
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
@@ -27,10 +30,11 @@ class SingleRunner:
         self._rewind(segment.start)
         with torch.inference_mode():
             ids = torch.tensor([segment.ids], dtype=torch.long, device=self._model.device)
-            output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._cache = getattr(output, "past_key_values", None)
+            known = {self._name: self._cache}
+            output = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **known)
+        self._cache = getattr(output, self._name, None)
         if self._cache is None:
-            raise UnsupportedModel("the model keeps no past_key_values")
+            raise UnsupportedModel(f"the model keeps no {self._name}")
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
