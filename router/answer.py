@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from hybrid_llm.router.cache import Replay
-from hybrid_llm.router.errors import HybridLLMError, let_go
+from hybrid_llm.router.errors import HybridLLMError
+from hybrid_llm.router.frames import let_go
 from hybrid_llm.router.hooks import AttemptRecord, Hook, RequestEvent, emit
 from hybrid_llm.router.signals import Signals
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Generation, Seam, Timings, Usage

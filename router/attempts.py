@@ -35,8 +35,8 @@ from hybrid_llm.router.errors import (
     ProtocolMismatch,
     RequestRejected,
     StreamInterrupted,
-    let_go,
 )
+from hybrid_llm.router.frames import let_go
 from hybrid_llm.router.hooks import AttemptRecord
 from hybrid_llm.router.race import Lane, OneByOne, Race
 from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Seam, Usage
@@ -123,11 +123,12 @@ class Attempts:
                 except BaseException:  # the caller left, or trust is broken
                     self.breakers[lane.name].abandoned()
                     raise
-            if self._is_full():
-                broken.__traceback__ = None  # as in `_continue`
+            heir = None if self._is_full() else await self._continue(lane.name, broken)
+            broken.__traceback__ = None  # it is mended, and leads back here
+            if heir is None:
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
-            lane = await self._continue(lane.name, broken)
+            lane = heir
         self._succeeded(lane)
         yield self._completed(chunk)
 
@@ -156,7 +157,6 @@ class Attempts:
             let_go(nobody)  # and it is not the context of what is raised: its failures hold that
         if lane is None:
             raise self._final(error)
-        error.__traceback__ = None  # it is mended, and leads back here
         self._held = 0
         self.seams.append(Seam(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
         return lane

@@ -20,15 +20,17 @@ class Kept:
 
     def answer(self, assessment: Assessment, backend: str) -> CachedAnswer | None:
         """The answer that *backend*, which would be asked first, gave to the same request."""
-        cleared = self._cleared(assessment)
-        kept = self._cache.get(cleared) if self._cache is not None and cleared is not None else None
+        if self._cache is None:
+            return None
+        cleared = self._cleared(self._cache, assessment)
+        kept = self._cache.get(cleared) if cleared is not None else None
         return kept if kept is not None and kept.backend == backend else None
 
     def keep(self, assessment: Assessment, policy: Policy, generation: Generation) -> None:
         """Keep a whole answer, where the tags of the request and of what is found in the answer allow it."""
         if self._cache is None or not self._may_hold(self._cache, assessment, policy, generation.text):
             return
-        cleared = self._cleared(assessment)
+        cleared = self._cleared(self._cache, assessment)
         if cleared is not None:
             answer = CachedAnswer(
                 text=generation.text,
@@ -43,15 +45,14 @@ class Kept:
         if self._cache is not None:
             self._cache.close()
 
-    def _cleared(self, assessment: Assessment) -> Cleared | None:
+    def _cleared(self, cache: Forgiving, assessment: Assessment) -> Cleared | None:
         """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
-        cache = self._cache
-        if cache is None or not is_repeatable(assessment.request) or cache.location not in assessment.keepable:
+        if not is_repeatable(assessment.request) or cache.location not in assessment.keepable:
             return None
         return self._guard.clear(assessment, cache.location, Purpose.CACHE)
 
     def _may_hold(self, cache: Forgiving, assessment: Assessment, policy: Policy, text: str) -> bool:
         """Whether the tags of what is found in *text* allow the place too."""
-        judged = self._guard.assess(assessment.request.behind(Given(text=text)), policy, behind=assessment)
+        judged = self._guard.assess_behind(assessment, Given(text=text), policy)
         self._guard.release(judged)
         return cache.location in judged.keepable

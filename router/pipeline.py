@@ -268,8 +268,7 @@ class Pipeline:
 
     async def _open_behind(self, call: _Call, backend: Backend, given: Given) -> AsyncGenerator[Chunk, None]:
         """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
-        known = call.routed.assessment
-        assessment = self._guard.assess(known.request.behind(given), call.routed.policy, behind=known)
+        assessment = self._guard.assess_behind(call.routed.assessment, given, call.routed.policy)
         try:
             if backend.location not in assessment.allowed:
                 text = f"{backend.name} may not see what the answer holds so far"

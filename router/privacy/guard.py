@@ -18,7 +18,7 @@ from hybrid_llm.router.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.restore import restorer
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 from hybrid_llm.router.privacy.streams import restored
-from hybrid_llm.router.types import Chunk, Location, Request
+from hybrid_llm.router.types import Chunk, Given, Location, Request
 
 __all__ = ["Assessment", "PrivacyGuard"]
 
@@ -82,6 +82,10 @@ class PrivacyGuard:
         hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
         held = behind.lease.shared() if behind is not None and behind.lease is not None else None
         return self._hide(judged, policy, hiding, scan, held) if hiding else self._hide_known(judged, scan, held)
+
+    def assess_behind(self, known: Assessment, given: Given, policy: Policy) -> Assessment:
+        """Judge what was *given* as an answer, together with its request: it may hold what the request did not."""
+        return self.assess(known.request.behind(given), policy, behind=known)
 
     def _hide(
         self, judged: Assessment, policy: Policy, hiding: list[str], scan: _Scan, held: Lease | None

@@ -209,9 +209,9 @@ MUTANTS = (
     ),
     Mutant(
         "what goes on behind a broken answer has pseudonyms of its own",
-        _PIPELINE,
-        "routed.policy, behind=known)",
-        "routed.policy)",
+        _GUARD,
+        "policy, behind=known)",
+        "policy)",
     ),
     Mutant(
         "a session that is closed knew nothing",
@@ -313,8 +313,8 @@ MUTANTS = (
     ),
     Mutant(
         "what was given is not judged anew",
-        _PIPELINE,
-        "self._guard.assess(known.request.behind(given), call.routed.policy, behind=known)",
+        _GUARD,
+        "self.assess(known.request.behind(given), policy, behind=known)",
         "replace(known, request=known.request.behind(given))",
     ),
     Mutant(

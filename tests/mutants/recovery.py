@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 __all__ = ["MUTANTS"]
 
-_ATTEMPTS, _RACE = "attempts.py", "race.py"
+_ATTEMPTS, _RACE, _FRAMES = "attempts.py", "race.py", "frames.py"
 _ONLY_THEN = "                    if not _may_go_elsewhere(lane.error):\n"
 
 MUTANTS = (
@@ -99,8 +99,8 @@ MUTANTS = (
     Mutant(
         "an answer of full length is asked for more",
         _ATTEMPTS,
-        "            if self._is_full():\n",
-        "            if None:\n",
+        "heir = None if self._is_full() else await",
+        "heir = await",
     ),
     Mutant(
         "an answer that may not be continued is shown as whole",
@@ -116,21 +116,21 @@ MUTANTS = (
     ),
     Mutant(
         "an error keeps the texts of its request in its frames",
-        "errors.py",
+        _FRAMES,
         "                frame.clear()\n",
         "                pass\n",
     ),
-    Mutant("the app's own frames are emptied", "errors.py", '.partition(".")[0] in _OWN:', ":"),
+    Mutant("the app's own frames are emptied", _FRAMES, '.partition(".")[0] in _OWN:', ":"),
     Mutant(
         "what led to an error keeps them",
-        "errors.py",
+        _FRAMES,
         "            left += [one.__cause__, one.__context__]\n",
         "",
     ),
     Mutant(
         "an error that is mended stays in memory",
         _ATTEMPTS,
-        "        error.__traceback__ = None  # it is mended, and leads back here\n",
+        "            broken.__traceback__ = None  # it is mended, and leads back here\n",
         "",
     ),
     Mutant(

@@ -62,6 +62,21 @@ def ask_until(llm: HybridLLM, pool: CloudPool, health: str, *, deadline: float =
         assert time.monotonic() < end, [member.health for member in pool.members()]
 
 
+class Endings(Counter):
+    """A hook that counts how attempts ended, by the name of the error."""
+
+    def __call__(self, event) -> None:
+        self.update(attempt.error for attempt in event.attempts)
+
+
+def assert_ten_answer_at_once(llm: HybridLLM, ended: Endings) -> None:
+    """Ten more requests are one attempt each, and none of it fails."""
+    ended.clear()
+    for _ in range(10):
+        llm.generate("hi", deadline=20.0)
+    assert ended == {"": 10}
+
+
 def test_it_is_a_backend_that_adds_its_nodes_up(pool, nodes):
     assert isinstance(pool, Backend)
     with client(pool) as llm:
@@ -117,21 +132,15 @@ def test_a_full_node_sends_its_callers_to_the_others(pki, tools):
 
 def test_a_full_node_rests_for_the_time_that_it_names(pki, tools):
     full, free = tools.FakeEngine(delay=0.5, slots=1), tools.FakeEngine()
-    ended = Counter()
-
-    def count(event) -> None:
-        ended.update(attempt.error for attempt in event.attempts)
+    ended = Endings()
 
     with tools.Node(pki.node, full, max_queue=0) as node, tools.Node(pki.node, free) as other:
         pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
         holder = tools.backend(node.target, pki.app)
-        with closing(holder.stream(tools.cleared())) as stream, client(pool, hooks=[count]) as llm:
+        with closing(holder.stream(tools.cleared())) as stream, client(pool, hooks=[ended]) as llm:
             next(stream)
             ask_until(llm, pool, "resting")
-            ended.clear()
-            for _ in range(10):
-                llm.generate("hi", deadline=20.0)
-            assert ended == {"": 10}
+            assert_ten_answer_at_once(llm, ended)
         holder.close()
 
 
@@ -147,24 +156,18 @@ def test_a_node_whose_engine_died_rests_until_it_should_be_back(pki, tools):
 
 
 def test_a_node_that_says_it_is_stopping_gets_nothing_new(pki, tools):
-    ended = Counter()
-
-    def count(event) -> None:
-        ended.update(attempt.error for attempt in event.attempts)
+    ended = Endings()
 
     with tools.Node(pki.node, tools.FakeEngine("abcd", delay=0.2)) as node, tools.Node(pki.node) as other:
         pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
-        with client(pool, hooks=[count]) as llm, ThreadPoolExecutor(2) as threads:
+        with client(pool, hooks=[ended]) as llm, ThreadPoolExecutor(2) as threads:
             while not node.engine.active:
                 held = threads.submit(llm.generate, "hi", deadline=30.0)
                 time.sleep(0.1)
             stopping = threads.submit(node.do, node.server.stop(10.0))
             assert held.result().text == "abcd"
             assert pool.members()[0].health == "stopping"
-            ended.clear()
-            for _ in range(10):
-                llm.generate("hi", deadline=20.0)
-            assert ended == {"": 10}
+            assert_ten_answer_at_once(llm, ended)
             stopping.result()
 
 
