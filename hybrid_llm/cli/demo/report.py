@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,7 +13,6 @@ from hybrid_llm.router.errors import HybridLLMError
 __all__ = ["Report"]
 
 _HEADS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "all ms", "bytes out", "")
-_SETTLE_S: Final = 0.3
 _REASON: Final = 36
 """Characters of a reason in the table; decisions tell all of it."""
 
@@ -41,9 +39,9 @@ class Report:
         print(text, flush=True)
 
     def play(self, world: World, scenes: Sequence[Scene]) -> None:
-        """Play *scenes* in *world*, each after the last one's packets have come to rest."""
+        """Play *scenes* in *world*, each after what the last one left behind has come to rest."""
         for scene in scenes:
-            time.sleep(_SETTLE_S)
+            world.settle()
             self.say(f"\n--- {scene.title}: {scene.said}")
             try:
                 outcome = scene.play(world)

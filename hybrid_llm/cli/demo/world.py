@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import resources
@@ -33,6 +34,9 @@ DISTANCE_S: Final = 0.1
 """How far away the nodes seem, seconds in each direction."""
 PRICE: Final = Price(input_per_1k=0.15, output_per_1k=0.6, currency="USD")
 _NODES: Final = 2
+_QUIET_S: Final = 0.3
+_SETTLES_S: Final = 15.0
+_LOOK_S: Final = 0.02
 
 
 class GivenSensors:
@@ -95,12 +99,12 @@ class World:
     def _client(self, certificates: Path) -> HybridLLM:
         edge = EdgeBackend(EdgeConfig(load="eager"))
         files = TLSFiles.from_dir(certificates, "app")
-        cloud = CloudPool([CloudConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
+        self._cloud = CloudPool([CloudConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
         self.policies = PolicyFile(self.policy_path, {"edge": Location.EDGE, "cloud": Location.CLOUD}, interval=0.1)
         self.policies.start()
         self.sensors = GivenSensors()
         return HybridLLM(
-            [edge, cloud],
+            [edge, self._cloud],
             self.policies,
             sensors=self.sensors,
             hooks=[self._note],
@@ -121,6 +125,18 @@ class World:
     def bytes_to_cloud(self) -> int:
         """Bytes that the app has sent to the nodes so far, as the network sees them."""
         return sum(line.bytes_to_node for line in self.lines)
+
+    def settle(self) -> None:
+        """Wait until the app may ask every node that runs, and nothing has gone to any for a while; 15 s at most."""
+        quiet, seen, until = 0.0, -1, time.monotonic() + _SETTLES_S
+        while quiet < _QUIET_S and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+            sent, seen = seen, self.bytes_to_cloud
+            quiet = quiet + _LOOK_S if seen == sent and self._all_can_be_asked() else 0.0
+
+    def _all_can_be_asked(self) -> bool:
+        members = zip(self.nodes, self._cloud.members(), strict=True)
+        return all(member.health.can_be_asked for node, member in members if node.pid)
 
     def told_to_nodes(self) -> list[str]:
         """Every request that an engine of a node was given, in its own words; all nodes write to one file, in turn."""
