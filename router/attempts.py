@@ -81,6 +81,8 @@ class Attempts:
     """Further calls of each backend after its first."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """How many nodes stand behind a backend, where it is more than one: each may be asked once before the next one."""
+    is_ready: Callable[[str], bool] = lambda _: True
+    """Whether a backend says of itself that it can be asked; where it does not, its breaker need not find that out."""
     continue_streams: bool = False
     race: Callable[[], Race] = OneByOne
     patience: Callable[[str], float | None] = _never
@@ -279,9 +281,17 @@ class Attempts:
         if isinstance(error, BackendError):
             self.failures[lane.name] = error
         if isinstance(error, _BREAKING) and self._calls[lane.name] >= self._copies(lane.name):
-            self.breakers[lane.name].failed()
+            self._tell_breaker(lane.name)
         else:
             self._hung_or_abandoned(lane, is_late=isinstance(error, DeadlineExceeded))
+
+    def _tell_breaker(self, name: str) -> None:
+        """*name* has failed; if it says so itself, it also says when it is back, and the breaker stays out of it."""
+        breaker = self.breakers[name]
+        if self.is_ready(name):
+            breaker.failed()
+        else:
+            breaker.abandoned()
 
     def _final(self, error: HybridLLMError) -> HybridLLMError:
         """*error*, which ends the request, and is kept here no more: what leads to it from its frames is no circle."""
@@ -292,7 +302,7 @@ class Attempts:
         """A backend that let a request's time pass without a word has failed, if it had a fair share of that time."""
         fair = self.clock() - lane.began >= self.facts.deadline / 2
         if is_late and lane.first is None and fair:
-            self.breakers[lane.name].failed()
+            self._tell_breaker(lane.name)
         else:
             self.breakers[lane.name].abandoned()
 

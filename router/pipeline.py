@@ -245,6 +245,7 @@ class Pipeline:
             budget=self._budgets[routed.decision.order[0]],
             retries=limits.retries,
             nodes={name: state.nodes for name, state in routed.signals.backends.items() if state.nodes > 1},
+            is_ready=lambda name: self.backends[name].state().ready,
             continue_streams=limits.continue_streams,
             race=race,
             patience=partial(self._patience, limits),

@@ -15,6 +15,7 @@ from hybrid_llm.backends.base import Capabilities, estimate_tokens
 from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
 from hybrid_llm.backends.cloud.connection import Connection, Link
 from hybrid_llm.backends.cloud.exchange import METADATA, Exchange, Observed
+from hybrid_llm.backends.transport.lookup import Lookup
 from hybrid_llm.backends.transport.status import Metadata, has_detail
 from hybrid_llm.backends.transport.wire import PROTOCOL
 from hybrid_llm.protos import hybrid_pb2 as pb
@@ -23,8 +24,10 @@ from hybrid_llm.router.errors import HybridLLMError, ProtocolMismatch
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Chunk, Location, Request
 
-__all__ = ["CloudBackend"]
+__all__ = ["SILENT", "CloudBackend"]
 
+SILENT = "does not answer"
+"""Why a backend is not ready of which nothing comes."""
 _DIAGNOSIS_S = 1.0
 """Longest that finding out why a node is gone may take, seconds."""
 
@@ -35,14 +38,21 @@ class CloudBackend:
     Args:
         config: Where it is, and who we are to it.
         on_doubt: Called, from another thread, when it seems to answer no more, with the instant since which it does.
+        lookup: How a name becomes an address.
 
     Raises:
         ConfigError: the target is not HOST:PORT, or the certificate files do not fit together.
     """
 
-    def __init__(self, config: CloudConfig, *, on_doubt: Callable[[float], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        config: CloudConfig,
+        *,
+        on_doubt: Callable[[float], object] = lambda _: None,
+        lookup: Lookup | None = None,
+    ) -> None:
         self._config = config
-        self._connection = Connection(config, on_doubt)
+        self._connection = Connection(config, on_doubt, lookup or Lookup())
         self._observed = Observed(context_window=config.context_window)
         self._capabilities = Capabilities(model="", context_window=config.context_window, output_schema=True)
 
@@ -85,7 +95,12 @@ class CloudBackend:
     def _why_not(self) -> str:
         if self._connection.closed:
             return "closed"
-        return "does not answer" if self._connection.way.silent else "stopping" if self._observed.stopping else ""
+        return SILENT if self.silent else "stopping" if self._observed.stopping else ""
+
+    @property
+    def silent(self) -> bool:
+        """Nothing came from the node when it was last looked at, so that whoever asks would only wait."""
+        return self._connection.way.silent
 
     @property
     def in_doubt(self) -> bool:

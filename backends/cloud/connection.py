@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import grpc
+
 from hybrid_llm.backends.cloud.config import CloudConfig
 from hybrid_llm.backends.cloud.exchange import Exchange
+from hybrid_llm.backends.cloud.place import Place
 from hybrid_llm.backends.cloud.way import Way
-from hybrid_llm.backends.transport.certificates import inspect
+from hybrid_llm.backends.transport.certificates import TLSFiles, inspect
 from hybrid_llm.backends.transport.channel import aio_channel, client_credentials, client_options, sync_channel
 from hybrid_llm.backends.transport.checks import check_dates, check_files
 from hybrid_llm.backends.transport.handshake import Endpoint, shake_hands
+from hybrid_llm.backends.transport.lookup import Lookup
 from hybrid_llm.backends.transport.watch import FileWatch
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
@@ -52,11 +58,12 @@ class Connection:
     thread sees to it that one which hears nothing for oddly long makes us look whether the node is there.
     """
 
-    def __init__(self, config: CloudConfig, on_doubt: Callable[[float], object]) -> None:
+    def __init__(self, config: CloudConfig, on_doubt: Callable[[float], object], lookup: Lookup) -> None:
         """*on_doubt* is called while a look at the node drags, with the instant at which it began."""
         self._config = config
         self._on_doubt = on_doubt
         self._endpoint = Endpoint.parse(config.target, config.server_name)
+        self._place = Place(self._endpoint, config.name, lookup)
         check_files(config.tls, "client")
         self._watch = FileWatch(config.tls)
         self._lock = threading.Lock()
@@ -65,7 +72,13 @@ class Connection:
         self._calls: dict[Callable[[], object], Exchange] = {}
         self._attended = False
         self._over = threading.Event()
-        self.way = Way(self._look, longest=config.connect_timeout, name=config.name, on_silence=self._fall_silent)
+        self.way = Way(
+            self._look,
+            longest=config.connect_timeout,
+            name=config.name,
+            on_silence=self._fall_silent,
+            has_way=lambda: self._place.has_way,
+        )
         """Whether the node can be reached."""
 
     @property
@@ -82,8 +95,7 @@ class Connection:
         self.way.prove(timeout)
         with self._lock:
             if self._sync is None:
-                channel = sync_channel(self._config.target, client_credentials(self._config.tls), self._options())
-                self._sync = Link.over(channel)
+                self._sync = Link.over(sync_channel(*self._whither()))
             return self._sync
 
     async def alink(self, timeout: float) -> Link:
@@ -97,8 +109,7 @@ class Connection:
         with self._lock:
             if (known := self._aio.get(loop)) is not None:
                 return known
-            channel = aio_channel(self._config.target, client_credentials(self._config.tls), self._options())
-            self._aio[loop] = link = Link.over(channel)
+            self._aio[loop] = link = Link.over(aio_channel(*self._whither()))
             return link
 
     def _look(self, timeout: float) -> None:
@@ -111,9 +122,12 @@ class Connection:
         name, files = self._config.name, self._config.tls
         try:
             check_dates(inspect(files.cert), files)
-            shake_hands(self._endpoint, files, timeout=timeout, backend=name)
+            self._place.visit(partial(self._shake, files), timeout)
         except ConfigError as error:
             raise AuthenticationFailed(str(error), backend=name) from error
+
+    def _shake(self, files: TLSFiles, address: str, timeout: float) -> None:
+        shake_hands(self._endpoint, files, timeout=timeout, backend=self._config.name, address=address)
 
     def _attend(self) -> None:
         """Ask the calls now and then, as long as there are some, whether something is odd."""
@@ -126,6 +140,8 @@ class Connection:
             for exchange in exchanges:
                 if (since := exchange.lapse()) is not None:
                     self.way.suspect(since)
+            if not self._place.has_way:
+                self.way.suspect(time.monotonic())
             if (since := self.way.drags_since()) is not None:
                 self._on_doubt(since)
             if self.way.silent:
@@ -185,17 +201,20 @@ class Connection:
             await link.channel.close()
 
     def _check_open(self) -> None:
-        """Raise once closed; otherwise see to it that replaced certificates are used."""
+        """Raise once closed; else see to it that replaced certificates are used, and no link that leads nowhere."""
         if self.closed:
             raise BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
         with self._lock:
             changed = self._watch.changed()
-        if changed:
+        if changed or not self._place.has_way:
             self.drop()
 
-    def _options(self) -> list[tuple[str, str | int]]:
-        return client_options(
+    def _whither(self) -> tuple[str, grpc.ChannelCredentials, list[tuple[str, str | int]]]:
+        """What a channel needs: it goes to the address at which the node was proven, and looks no name up itself."""
+        endpoint = replace(self._endpoint, host=self._place.address)
+        options = client_options(
             max_message_bytes=self._config.max_message_bytes,
             connect_timeout=self._config.connect_timeout,
-            server_name=self._config.server_name,
+            server_name=endpoint.server_name if endpoint.server_name != endpoint.host else None,
         )
+        return str(endpoint), client_credentials(self._config.tls), options

@@ -3,86 +3,92 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.transport.lookup import Lookup, is_address
 
 __all__ = ["Names"]
 
 _AGAIN_S: Final = 10.0
+_FIRST_S: Final = 1.0
+"""The first call waits so long for names, seconds; a name that is not resolved by then is one node."""
+_LONGEST_S: Final = 60.0
 
 
 class Names:
     """Configurations in; one configuration for each address out. An address stands for itself.
 
-    A name that resolves to one address stays a name, so that gRPC looks it up itself. The certificate must name the
-    host as configured, whatever its address.
+    A name that resolves to one address stays a name. One that does not resolve any more keeps the addresses that it
+    had. The certificate must name the host as configured, whatever its address.
     """
 
-    def __init__(self, configs: Sequence[CloudConfig], *, clock: Callable[[], float]) -> None:
+    def __init__(self, configs: Sequence[CloudConfig], *, lookup: Lookup, clock: Callable[[], float]) -> None:
         self._configs = tuple(configs)
+        self._lookup = lookup
         self._clock = clock
-        self._resolved = all(_is_address(config) for config in configs)
+        self._found: dict[CloudConfig, tuple[CloudConfig, ...]] = {config: (config,) for config in self._configs}
+        self._resolved = all(is_address(_split(config)[0]) for config in configs)
         self._due = 0.0
         self._looking = threading.Lock()
         self.known: tuple[CloudConfig, ...] = self._configs if self._resolved else ()
         """What is known now; empty until the first look-up, where there are names."""
 
-    def refresh(self) -> tuple[CloudConfig, ...] | None:
-        """Look the names up where that is due: at first in this thread, later in one beside the calls."""
-        if self._resolved or self._clock() < self._due:
-            return None
-        self._due = self._clock() + _AGAIN_S
+    def refresh(self, timeout: float) -> tuple[CloudConfig, ...] | None:
+        """Look the names up where that is due: at first here, for *timeout* seconds at most; later beside the calls."""
         if not self.known:
-            self._look()
+            self._look_first(min(timeout, _FIRST_S))
+        elif self._is_due():
+            threading.Thread(target=self._look_again, name="hybrid-llm-names", daemon=True).start()
         else:
-            threading.Thread(target=self._look, name="hybrid-llm-names", daemon=True).start()
+            return None
         return self.known
 
-    async def arefresh(self) -> tuple[CloudConfig, ...] | None:
+    async def arefresh(self, timeout: float) -> tuple[CloudConfig, ...] | None:
         """Do as `refresh` does, without blocking the event loop."""
-        if self._resolved or self._clock() < self._due:
-            return None
-        return await asyncio.to_thread(self.refresh) if not self.known else self.refresh()
+        return self.refresh(timeout) if self.known else await asyncio.to_thread(self.refresh, timeout)
 
-    def _look(self) -> None:
+    def _is_due(self) -> bool:
+        return not self._resolved and self._clock() >= self._due
+
+    def _look_first(self, timeout: float) -> None:
         with self._looking:
-            found = [each for config in self._configs for each in _addresses(config)]
-            self.known = tuple({config.target: config for config in found}.values())
+            if not self.known:  # nobody was quicker
+                self._look(timeout)
+
+    def _look_again(self) -> None:
+        if self._looking.acquire(blocking=False):
+            try:
+                self._look(_LONGEST_S)
+            finally:
+                self._looking.release()
+
+    def _look(self, timeout: float) -> None:
+        self._due = self._clock() + _AGAIN_S
+        for config in self._configs:
+            self._found[config] = self._addresses(config, timeout)
+        found = [each for config in self._configs for each in self._found[config]]
+        self.known = tuple({config.target: config for config in found}.values())
+
+    def _addresses(self, config: CloudConfig, timeout: float) -> tuple[CloudConfig, ...]:
+        """*config* for each address of its host; what it was before where the name does not resolve."""
+        host, port = _split(config)
+        try:
+            hosts = sorted(self._lookup(host, timeout))
+        except (OSError, UnicodeError):
+            return self._found[config]
+        if len(hosts) < 2:
+            return (config,)
+        named = config.server_name or host
+        return tuple(replace(config, target=_join(address, port), server_name=named) for address in hosts)
 
 
 def _split(config: CloudConfig) -> tuple[str, str]:
     host, _, port = config.target.rpartition(":")
     return host.strip("[]"), port
-
-
-def _is_address(config: CloudConfig) -> bool:
-    try:
-        ipaddress.ip_address(_split(config)[0])
-    except ValueError:
-        return False
-    return True
-
-
-def _addresses(config: CloudConfig) -> list[CloudConfig]:
-    """*config* for each address of its host; as it is where the name does not resolve: the call will say so."""
-    if _is_address(config):
-        return [config]
-    host, port = _split(config)
-    try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    except OSError:
-        return [config]
-    hosts = sorted({str(entry[4][0]) for entry in found})
-    if len(hosts) < 2:
-        return [config]
-    named = config.server_name or host
-    return [replace(config, target=_join(address, port), server_name=named) for address in hosts]
 
 
 def _join(address: str, port: str) -> str:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hybrid_llm.backends.base import Capabilities, estimate_tokens
-from hybrid_llm.backends.cloud.backend import CloudBackend
+from hybrid_llm.backends.cloud.backend import SILENT, CloudBackend
 from hybrid_llm.backends.cloud.choose import Chooser, blocks_of
 from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
 from hybrid_llm.backends.cloud.names import Names
+from hybrid_llm.backends.transport.lookup import Lookup
 from hybrid_llm.router.breaker import CircuitBreaker
 from hybrid_llm.router.clearance import Cleared, require_clearance
 from hybrid_llm.router.errors import (
@@ -139,6 +140,7 @@ class CloudPool:
         configs: One for each node, or one whose host is a name that resolves to several.
         name: The name that policies use.
         clock: Seconds, never backwards.
+        lookup: How names become addresses.
 
     Raises:
         ConfigError: as `CloudBackend` has, for each node.
@@ -147,16 +149,22 @@ class CloudPool:
     location: Final = Location.CLOUD
 
     def __init__(
-        self, configs: Sequence[CloudConfig], *, name: str = "cloud", clock: Callable[[], float] = time.monotonic
+        self,
+        configs: Sequence[CloudConfig],
+        *,
+        name: str = "cloud",
+        clock: Callable[[], float] = time.monotonic,
+        lookup: Lookup | None = None,
     ) -> None:
         self.name = name
+        self._lookup = lookup or Lookup()
         self._clock = clock
         self._chooser = Chooser()
         self._nodes: dict[str, _Node] = {}
         self._asked: OrderedDict[str, set[str]] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
-        self._names = Names(configs, clock=clock)
+        self._names = Names(configs, lookup=self._lookup, clock=clock)
         self._take(self._names.known)
 
     def _take(self, configs: Sequence[CloudConfig]) -> None:
@@ -165,7 +173,8 @@ class CloudPool:
             wanted = {config.target: config for config in configs}
             for target, config in wanted.items():
                 if target not in self._nodes and not self._closed:
-                    self._nodes[target] = _Node(target, CloudBackend(config, on_doubt=self._suspect), self._clock)
+                    backend = CloudBackend(config, on_doubt=self._suspect, lookup=self._lookup)
+                    self._nodes[target] = _Node(target, backend, self._clock)
             gone = [node for target, node in self._nodes.items() if target not in wanted and not node.busy]
             for node in gone:
                 del self._nodes[node.name]
@@ -186,12 +195,14 @@ class CloudPool:
         nodes = self._list()
         states = [node.backend.state() for node in nodes]
         askable = sum(node.can_be_asked() for node in nodes)
+        silent = bool(nodes) and all(node.backend.silent for node in nodes)
+        reason = "closed" if self._closed else SILENT if silent else ""
         windows = [state.context_window for state in states if state.context_window]
         return BackendState(
             name=self.name,
             location=Location.CLOUD,
-            ready=not self._closed,
-            reason="closed" if self._closed else "",
+            ready=not reason,
+            reason=reason,
             nodes=max(1, askable),
             active=sum(state.active for state in states),
             queue=sum(state.queue for state in states),
@@ -211,7 +222,8 @@ class CloudPool:
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in pieces, from one node that this request has not asked yet; errors as `CloudBackend.stream` has."""
-        node = self._pick(require_clearance(cleared, Location.CLOUD), self._names.refresh())
+        request = require_clearance(cleared, Location.CLOUD)
+        node = self._pick(request, self._names.refresh(request.remaining()))
         with self._watched(node, cleared.request) as taken, closing(node.backend.stream(cleared)) as chunks:
             for chunk in chunks:
                 taken(chunk)
@@ -219,7 +231,8 @@ class CloudPool:
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
-        node = self._pick(require_clearance(cleared, Location.CLOUD), await self._names.arefresh())
+        request = require_clearance(cleared, Location.CLOUD)
+        node = self._pick(request, await self._names.arefresh(request.remaining()))
         with self._watched(node, cleared.request) as taken:
             async with aclosing(node.backend.astream(cleared)) as chunks:
                 async for chunk in chunks:

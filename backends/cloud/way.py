@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
+from hybrid_llm.backends.transport.handshake import is_silence
 from hybrid_llm.router.errors import BackendUnavailable
 
 __all__ = ["Way"]
@@ -42,6 +43,7 @@ class Way:
         longest: Seconds that a look may take.
         name: The backend, for errors.
         on_silence: Called, from the thread that looked, when the node has become silent.
+        has_way: Whether this machine could send to the node now; nothing is sent to find that out.
         interest: Seconds for which it is looked at though nobody wants to know.
     """
 
@@ -52,6 +54,7 @@ class Way:
         longest: float,
         name: str,
         on_silence: Callable[[], object],
+        has_way: Callable[[], bool] = lambda: True,
         interest: float = 60.0,
     ) -> None:
         self._interest = interest
@@ -59,6 +62,7 @@ class Way:
         self._longest = longest
         self._name = name
         self._on_silence = on_silence
+        self._has_way = has_way
         self._lock = threading.Lock()
         self._looking: Look | None = None
         self._closed = threading.Event()
@@ -84,7 +88,7 @@ class Way:
     @property
     def silent(self) -> bool:
         """It failed because no answer came, so that whoever asks would only wait."""
-        return self.in_doubt and _is_silence(self._found)
+        return self.in_doubt and _is_silent(self._found)
 
     def drags_since(self) -> float | None:
         """When the look began that is under way, if it should be over by now."""
@@ -118,10 +122,13 @@ class Way:
     def suspect(self, since: float) -> None:
         """A call that began at the instant *since* got nothing: look whether the node is there at all.
 
-        Not where it said something to another call meanwhile, nor where it was looked at a moment ago.
+        Not where it said something to another call meanwhile, nor where it was looked at a moment ago and the way has
+        not been lost since.
         """
         now = time.monotonic()
-        if self._heard > since or now - self._looked < _AGAIN_S or self._looking is not None or self._closed.is_set():
+        if self._heard > since or self._looking is not None or self._closed.is_set():
+            return
+        if now - self._looked < _AGAIN_S and self._has_way():
             return
         usual = _TIMES_USUAL * self._took if self._took else _QUICK_S[1]
         self._begun(min(self._longest, max(_QUICK_S[0], usual)))
@@ -154,7 +161,7 @@ class Way:
             begins = error is not None and not self._watched
             self._watched = self._watched or begins
         look.set_result(error)
-        if _is_silence(error):
+        if _is_silent(error):
             self._on_silence()
         if begins:
             self._watch()
@@ -171,10 +178,15 @@ class Way:
         return None
 
     def _watch(self) -> None:
-        """Look again and again, for as long as somebody wants to know."""
-        (pause, longest), self._wanted = _PAUSES_S, time.monotonic()
+        """Look again and again, for as long as somebody wants to know; at once where a lost way is there again."""
+        self._wanted = time.monotonic()
+        first, longest = _PAUSES_S
+        pause = first
         while not self._closed.wait(random.uniform(pause / 2, pause)):  # noqa: S311  # jitter is no secret
-            pause = min(longest, 2 * pause)
+            lost = not self._has_way()
+            pause = first if lost else min(longest, 2 * pause)
+            if lost and time.monotonic() - self._looked < longest:
+                continue
             error = self._try(self._longest)
             with self._lock:
                 if time.monotonic() - self._wanted > self._interest:
@@ -184,9 +196,9 @@ class Way:
                     return
 
 
-def _is_silence(error: Exception | None) -> bool:
-    """Whether nothing came within the time, rather than a refusal."""
-    return isinstance(error, BackendUnavailable) and isinstance(error.__cause__, TimeoutError)
+def _is_silent(error: Exception | None) -> bool:
+    """Whether nothing came within the time, or nothing can be sent; rather than a refusal."""
+    return isinstance(error, BackendUnavailable) and is_silence(error.__cause__)
 
 
 def _raise(error: Exception | None) -> None:

@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass
 
 from hybrid_llm.backends.transport.certificates import TLSFiles, inspect
+from hybrid_llm.backends.transport.lookup import NO_WAY
 from hybrid_llm.router.errors import AuthenticationFailed, BackendUnavailable, ConfigError, UntrustedPeer
 
-__all__ = ["Endpoint", "Handshake", "shake_hands"]
+__all__ = ["Endpoint", "Handshake", "is_silence", "shake_hands"]
 
 _TARGET = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:/@]+)):(?P<port>[0-9]{1,5})")
 
@@ -54,8 +55,12 @@ class Handshake:
     elapsed_ms: float
 
 
-def shake_hands(endpoint: Endpoint, files: TLSFiles, *, timeout: float, backend: str) -> Handshake:
+def shake_hands(
+    endpoint: Endpoint, files: TLSFiles, *, timeout: float, backend: str, address: str | None = None
+) -> Handshake:
     """Do one handshake with the node, and wait for its first bytes: only they prove that it takes our certificate.
+
+    *address* is where the host is, where that is known; without it the name is looked up.
 
     Raises:
         BackendUnavailable: nothing listens there, or it does not answer in time.
@@ -66,21 +71,31 @@ def shake_hands(endpoint: Endpoint, files: TLSFiles, *, timeout: float, backend:
     """
     context = _context(files)
     try:
-        return _shake(endpoint, files, context, timeout, backend)
+        return _shake(endpoint, files, context, timeout, backend, address)
     except ssl.SSLCertVerificationError as error:
         raise UntrustedPeer(_distrust(error, endpoint, files), backend=backend) from None
     except ssl.SSLError as error:
         raise _no_tls(error, endpoint, files, backend) from None
-    except TimeoutError as error:
-        # The cause tells silence from a refusal.
-        raise BackendUnavailable(_unreachable(error, endpoint, timeout), backend=backend) from error
     except OSError as error:
-        raise BackendUnavailable(_unreachable(error, endpoint, timeout), backend=backend) from None
+        failure = BackendUnavailable(_unreachable(error, endpoint, timeout), backend=backend)
+        raise failure from (error if is_silence(error) else None)  # the cause tells silence from a refusal
 
 
-def _shake(endpoint: Endpoint, files: TLSFiles, context: ssl.SSLContext, timeout: float, backend: str) -> Handshake:
+def is_silence(error: BaseException | None) -> bool:
+    """Whether nothing came, or nothing can be sent; rather than that somebody refused."""
+    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in NO_WAY)
+
+
+def _shake(
+    endpoint: Endpoint,
+    files: TLSFiles,
+    context: ssl.SSLContext,
+    timeout: float,
+    backend: str,
+    address: str | None,
+) -> Handshake:
     started = time.perf_counter()
-    with socket.create_connection((endpoint.host, endpoint.port), timeout=timeout) as plain:
+    with socket.create_connection((address or endpoint.host, endpoint.port), timeout=timeout) as plain:
         plain.settimeout(_left(timeout, started))
         with context.wrap_socket(plain, server_hostname=endpoint.server_name) as secure:
             elapsed_ms = (time.perf_counter() - started) * 1000

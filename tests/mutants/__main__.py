@@ -64,8 +64,12 @@ SUITES = (
     Suite(
         "backends",
         nodes.MUTANTS,
-        tuple(f"backends/wire/test_{name}.py" for name in ("choose", "way", "pool")),
-        tuple(f"backends/wire/{name}.py" for name in ("conftest", "fakes", "node_process")),
+        tuple(f"backends/wire/test_{name}.py" for name in ("choose", "way", "pool", "place", "no_network")),
+        (
+            "fakes.py",
+            "network.py",
+            *(f"backends/wire/{name}.py" for name in ("conftest", "fakes", "node_process", "no_network")),
+        ),
     ),
     Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
     Suite("router", pseudonyms.MUTANTS, ("router/test_pseudonyms.py", "router/test_restore.py")),

@@ -8,6 +8,7 @@ __all__ = ["MUTANTS"]
 
 _POOL, _CHOOSE, _WAY = "cloud/pool.py", "cloud/choose.py", "cloud/way.py"
 _CONNECTION, _EXCHANGE = "cloud/connection.py", "cloud/exchange.py"
+_PLACE, _NAMES, _LOOKUP = "cloud/place.py", "cloud/names.py", "transport/lookup.py"
 
 MUTANTS = (
     Mutant("an answer does not close a node's breaker", _POOL, "        node.breaker.succeeded()\n", ""),
@@ -58,7 +59,9 @@ MUTANTS = (
     Mutant(
         "a node that nobody heard of is under no suspicion", _WAY, "if self._heard > since or", "if self._heard > 0 or"
     ),
-    Mutant("a node that was heard is under suspicion", _WAY, "if self._heard > since or now", "if now"),
+    Mutant(
+        "a node that was heard is under suspicion", _WAY, "if self._heard > since or self._looking", "if self._looking"
+    ),
     Mutant("everyone looks for themselves", _WAY, "            if self._looking is None:\n", "            if True:\n"),
     Mutant("the way back is not looked for", _WAY, "        if begins:\n            self._watch()\n", ""),
     Mutant("a closed one looks on", _WAY, "        self._closed.set()\n", "        pass\n"),
@@ -85,5 +88,46 @@ MUTANTS = (
         _EXCHANGE,
         "return max(_PATIENCE_S, 2e-3 * self._observed.first_ms)",
         "return 0.0",
+    ),
+    Mutant(
+        "requests are sent where no way leads",
+        _CONNECTION,
+        "        if changed or not self._place.has_way:\n",
+        "        if changed:\n",
+    ),
+    Mutant(
+        "calls under way are not told that the way is lost",
+        _CONNECTION,
+        "                self.way.suspect(time.monotonic())\n",
+        "                pass\n",
+    ),
+    Mutant("a lost way is no silence", "transport/handshake.py", " and error.errno in NO_WAY", " and error.errno == 0"),
+    Mutant("there is always a way", _LOOKUP, "        return error.errno not in NO_WAY\n", "        return True\n"),
+    Mutant("everyone looks a name up", _LOOKUP, "            if asked is None:\n", "            if True:\n"),
+    Mutant("a name is waited for without end", _LOOKUP, "asked.result(timeout)", "asked.result()"),
+    Mutant("a pool of silent nodes is ready", _POOL, "SILENT if silent else", "SILENT if False else"),
+    Mutant(
+        "a pool is silent with one of its nodes", _POOL, "and all(node.backend.silent", "and any(node.backend.silent"
+    ),
+    Mutant("the name is asked each time", _PLACE, "        known = self._first\n", '        known = ""\n'),
+    Mutant(
+        "a node that has moved is never found",
+        _PLACE,
+        "        if known and left <= 0:\n",
+        "        if known:\n",
+    ),
+    Mutant(
+        "an address that keeps quiet gets all the time",
+        _PLACE,
+        "(end - time.monotonic()) / (len(found) - number)",
+        "end - time.monotonic()",
+    ),
+    Mutant("a name that fails takes its nodes along", _NAMES, "return self._found[config]", "return (config,)"),
+    Mutant("a name is looked up once for ever", _NAMES, "self._clock() >= self._due", "self._due < 0"),
+    Mutant(
+        "the first of many requests has all nodes for itself",
+        _NAMES,
+        "        if not self.known:\n            self._look_first",
+        "        if not self.known and not self._due:\n            self._look_first",
     ),
 )

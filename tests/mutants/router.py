@@ -91,7 +91,17 @@ MUTANTS = (
     Mutant("many probes at once", "breaker.py", "            self._probe = self._clock()\n", ""),
     Mutant("a failed probe closes", "breaker.py", " or self._opened is not None:", ":"),
     Mutant("success does not close", "breaker.py", "self._failures, self._opened, self._probe = 0, None, None", "pass"),
-    Mutant("the budget is not filled", "breaker.py", "self._tokens + self._ratio", "self._tokens"),
+    Mutant(
+        "the breaker opens for what a backend says itself",
+        "attempts.py",
+        "        if self.is_ready(name):\n",
+        "        if True:\n",
+    ),
+    Mutant("the budget is not filled", "breaker.py", "self._tokens + (self._ratio - given_back)", "self._tokens"),
+    Mutant(
+        "the reserve of the budget is a gift", "breaker.py", "given_back = min(self._lent, ", "given_back = min(0.0, "
+    ),
+    Mutant("what was lent is given back for ever", "breaker.py", "            self._lent -= given_back\n", ""),
     Mutant("the budget never empties", "breaker.py", "            self._tokens -= 1.0\n", ""),
     Mutant(
         "an unfinished answer is shown as whole",

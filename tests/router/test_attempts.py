@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -336,6 +337,32 @@ def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_
         _, error = play(run)
         assert isinstance(error, DeadlineExceeded)
     assert breaker.state == "open"
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("down", backend="a"), DeadlineExceeded("late", backend="a")])
+def test_the_breaker_learns_nothing_of_a_backend_that_says_itself_that_it_cannot_be_asked(error):
+    world = World({"a": [[error]], "b": [[LAST]], "c": [[LAST]]})
+    breaker, ready = CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now), {"a": False}
+    for ready["a"] in (False, True):
+        run = attempts(world, "ab", retries=0)
+        run.facts = replace(run.facts, created=world.now)
+        run.breakers, run.is_ready = run.breakers | {"a": breaker}, ready.__getitem__
+        run.open_stream = slowly(world, run.open_stream)
+        assert breaker.state == "closed"
+        play(run)
+    assert breaker.state == "open"
+
+
+def slowly(world: World, opened):
+    """Streams that take the whole time of a request before their first word."""
+
+    async def stream(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+        if name == "a":
+            world.now += 10.0
+        async for chunk in opened(name, given):
+            yield chunk
+
+    return stream
 
 
 def test_a_backend_that_was_asked_too_late_is_not_blamed_for_the_deadline():

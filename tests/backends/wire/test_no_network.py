@@ -1,0 +1,28 @@
+"""The network of this machine is gone and comes back: real routes of the kernel, in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.network import NOT_ALLOWED
+
+
+def test_without_a_network_the_device_answers_at_once_and_the_cloud_is_used_again_when_there_is_one(pki):
+    child = Path(__file__).with_name("no_network.py")
+    command = [sys.executable, str(child), str(pki.folder)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if ran.returncode == NOT_ALLOWED:
+        pytest.skip(f"this machine allows no network namespace: {ran.stdout}")
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert {backend for backend, _ in told["before"]} == {"cloud"}
+    assert told["cut"][0] == "edge", "the answer that the network broke off went on here"
+    assert told["back"] < 20.0, "the breaker, open for thirty seconds by default, has nothing to do with it"
+    assert {backend for backend, _ in told["during"]} == {"edge"}
+    assert told["during"][0][1] < 1.0, "nothing was sent into the void, so that nobody waited for an answer"
+    assert (told["ready"], told["reason"], told["breaker"]) == (False, "does not answer", "closed")
