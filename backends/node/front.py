@@ -16,7 +16,7 @@ from typing import Any
 from hybrid_llm.backends.node.admission import Admission
 from hybrid_llm.backends.node.answer import Answer
 from hybrid_llm.backends.node.engine import AsyncEngine, EngineDied, EngineInfo, EngineRequest
-from hybrid_llm.backends.node.identity import PEER, Peer, abort
+from hybrid_llm.backends.node.identity import PEER, Peer, conclude
 from hybrid_llm.backends.node.prompts import Prompts, Tokenizer
 from hybrid_llm.backends.node.validation import NODE, check_request
 from hybrid_llm.backends.transport.status import LOAD_KEY, PROTOCOL_KEY
@@ -87,9 +87,7 @@ class Front(HybridLLMServicer):
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this call alone, and in a typed status
-            known = _known(error)
-            outcome = type(known).__name__
-            await self._abort(context, call, known)
+            outcome = self._refuse(context, call, error)
         finally:
             _log_call(call, outcome)
 
@@ -174,8 +172,11 @@ class Front(HybridLLMServicer):
             stopping=self.stopping,
         )
 
-    async def _abort(self, context: Any, call: _Call, error: HybridLLMError) -> None:
-        await abort(context, error, ((LOAD_KEY, self._load(call).SerializeToString()),))
+    def _refuse(self, context: Any, call: _Call, error: Exception) -> str:
+        """Tell the client what it may know of *error*; returns the name of that."""
+        known = _known(error)
+        conclude(context, known, ((LOAD_KEY, self._load(call).SerializeToString()),))
+        return type(known).__name__
 
 
 def _not_ready(info: EngineInfo | None) -> str:

@@ -19,7 +19,7 @@ from hybrid_llm.backends.transport.status import ERROR_KEY, encode
 from hybrid_llm.backends.transport.tls13 import tls13_required
 from hybrid_llm.router.errors import AuthenticationFailed, HybridLLMError, PermissionDenied, RequestRejected
 
-__all__ = ["PEER", "IdentityInterceptor", "Peer", "abort", "peer_of"]
+__all__ = ["PEER", "IdentityInterceptor", "Peer", "conclude", "peer_of"]
 
 _log = logging.getLogger(__name__)
 _Parse = Callable[[bytes], Any]
@@ -70,10 +70,21 @@ def _text(value: bytes | str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-async def abort(context: Any, error: HybridLLMError, trailing: tuple[tuple[str, str | bytes], ...] = ()) -> None:
-    """End a call with *error*, by the one table."""
+def conclude(context: Any, error: HybridLLMError, trailing: tuple[tuple[str, str | bytes], ...] = ()) -> None:
+    """Give a call of many answers the status of *error*, by the one table, for when its handler returns.
+
+    Nothing is raised through gRPC, whose frames would hold the error, and with it the request, in a circle.
+    """
     status = encode(error)
-    await context.abort(status.code, status.message, (*trailing, (ERROR_KEY, status.detail)))
+    context.set_code(status.code)
+    context.set_details(status.message)
+    context.set_trailing_metadata((*trailing, (ERROR_KEY, status.detail)))
+
+
+async def _abort(context: Any, error: HybridLLMError) -> None:
+    """End a call with *error* at once."""
+    status = encode(error)
+    await context.abort(status.code, status.message, ((ERROR_KEY, status.detail),))
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -130,7 +141,7 @@ async def _admit(request: Any, context: Any, parse: _Parse | None) -> Any:
         return parse(request) if parse else request
     except (AuthenticationFailed, PermissionDenied) as error:
         _log.warning("refused %s: %s", context.peer(), error)
-        await abort(context, error)
+        await _abort(context, error)
     except DecodeError:
         text = "the request is not a message of this protocol"
-        await abort(context, RequestRejected(text, backend=NODE, reason="invalid_argument"))
+        await _abort(context, RequestRejected(text, backend=NODE, reason="invalid_argument"))

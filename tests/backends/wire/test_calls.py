@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
 from dataclasses import replace
@@ -12,9 +13,11 @@ import pytest
 
 from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.node.engine import EngineFault
+from hybrid_llm.backends.node.front import _Call
 from hybrid_llm.backends.transport import TLSFiles, issue
 from hybrid_llm.router.clearance import Clearance, Cleared
 from hybrid_llm.router.errors import (
+    BackendError,
     BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
@@ -260,6 +263,27 @@ def test_an_engine_that_dies_in_mid_answer_interrupts_that_answer(pki, tools):
         node.engine.die = False
         assert tools.answer(cloud.stream(tools.cleared("hi", max_tokens=5))) == "xxxxx"
         cloud.close()
+
+
+@pytest.mark.parametrize("fault", ["refused", "late", "engine died", "engine failed"])
+def test_a_call_that_failed_leaves_nothing_on_the_node_for_the_garbage_collector(pki, tools, fault):
+    engines = {
+        "refused": tools.FakeEngine(),
+        "late": tools.FakeEngine("ab", delay=5.0, slots=64),
+        "engine died": tools.FakeEngine(die_after=1),
+        "engine failed": tools.FakeEngine(error=EngineFault(code="internal", message="no memory")),
+    }
+    fields = {"refused": {"max_tokens": 99_999}, "late": {"deadline": 0.05}}
+    with tools.Node(pki.node, engines[fault]) as node, contextlib.closing(tools.backend(node.target, pki.app)) as cloud:
+        gc.collect()  # what earlier tests left
+        gc.disable()
+        try:
+            for _ in range(5):
+                with pytest.raises(BackendError):
+                    list(cloud.stream(tools.cleared(**fields.get(fault, {}))))
+            tools.eventually(lambda: not any(isinstance(each, _Call) for each in gc.get_objects()))
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
