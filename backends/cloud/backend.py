@@ -24,10 +24,11 @@ from hybrid_llm.router.errors import HybridLLMError, ProtocolMismatch
 from hybrid_llm.router.signals import BackendState
 from hybrid_llm.router.types import Chunk, Location, Request
 
-__all__ = ["SILENT", "CloudBackend"]
+__all__ = ["NO_WAY", "SILENT", "CloudBackend"]
 
 SILENT = "does not answer"
-"""Why a backend is not ready of which nothing comes."""
+NO_WAY = "no network leads there"
+"""Why a backend is not ready from which nothing comes."""
 _DIAGNOSIS_S = 1.0
 """Longest that finding out why a node is gone may take, seconds."""
 
@@ -95,12 +96,9 @@ class CloudBackend:
     def _why_not(self) -> str:
         if self._connection.closed:
             return "closed"
-        return SILENT if self.silent else "stopping" if self._observed.stopping else ""
-
-    @property
-    def silent(self) -> bool:
-        """Nothing came from the node when it was last looked at, so that whoever asks would only wait."""
-        return self._connection.way.silent
+        if self._connection.way.silent:
+            return SILENT if self._connection.has_way else NO_WAY
+        return "stopping" if self._observed.stopping else ""
 
     @property
     def in_doubt(self) -> bool:

@@ -77,7 +77,7 @@ class Connection:
             longest=config.connect_timeout,
             name=config.name,
             on_silence=self._fall_silent,
-            has_way=lambda: self._place.has_way,
+            has_way=lambda: self.has_way,
         )
         """Whether the node can be reached."""
 
@@ -85,6 +85,11 @@ class Connection:
     def closed(self) -> bool:
         """No call is opened any more."""
         return self._over.is_set()
+
+    @property
+    def has_way(self) -> bool:
+        """This machine could send to the node now."""
+        return self._place.has_way
 
     def link(self, timeout: float) -> Link:
         """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_look` has."""
@@ -140,7 +145,7 @@ class Connection:
             for exchange in exchanges:
                 if (since := exchange.lapse()) is not None:
                     self.way.suspect(since)
-            if not self._place.has_way:
+            if not self.has_way:
                 self.way.suspect(time.monotonic())
             if (since := self.way.drags_since()) is not None:
                 self._on_doubt(since)
@@ -206,7 +211,7 @@ class Connection:
             raise BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
         with self._lock:
             changed = self._watch.changed()
-        if changed or not self._place.has_way:
+        if changed or not self.has_way:
             self.drop()
 
     def _whither(self) -> tuple[str, grpc.ChannelCredentials, list[tuple[str, str | int]]]:

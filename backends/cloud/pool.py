@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hybrid_llm.backends.base import Capabilities, estimate_tokens
-from hybrid_llm.backends.cloud.backend import SILENT, CloudBackend
+from hybrid_llm.backends.cloud.backend import NO_WAY, SILENT, CloudBackend
 from hybrid_llm.backends.cloud.choose import Chooser, blocks_of
 from hybrid_llm.backends.cloud.config import CloudConfig, NodeDescription
 from hybrid_llm.backends.cloud.names import Names
@@ -195,8 +195,7 @@ class CloudPool:
         nodes = self._list()
         states = [node.backend.state() for node in nodes]
         askable = sum(node.can_be_asked() for node in nodes)
-        silent = bool(nodes) and all(node.backend.silent for node in nodes)
-        reason = "closed" if self._closed else SILENT if silent else ""
+        reason = "closed" if self._closed else _silence({state.reason for state in states})
         windows = [state.context_window for state in states if state.context_window]
         return BackendState(
             name=self.name,
@@ -346,6 +345,13 @@ class CloudPool:
         self._closed = True
         for node in self._list():
             await node.backend.aclose()
+
+
+def _silence(reasons: set[str]) -> str:
+    """Why nothing comes from any of the nodes, of which these are the reasons; empty where one of them may answer."""
+    if not reasons or not reasons <= {SILENT, NO_WAY}:
+        return ""
+    return SILENT if SILENT in reasons else NO_WAY
 
 
 def _best(nodes: Sequence[_Node]) -> Sequence[_Node]:

@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "requests are sent where no way leads",
         _CONNECTION,
-        "        if changed or not self._place.has_way:\n",
+        "        if changed or not self.has_way:\n",
         "        if changed:\n",
     ),
     Mutant(
@@ -105,9 +105,17 @@ MUTANTS = (
     Mutant("there is always a way", _LOOKUP, "        return error.errno not in NO_WAY\n", "        return True\n"),
     Mutant("everyone looks a name up", _LOOKUP, "            if asked is None:\n", "            if True:\n"),
     Mutant("a name is waited for without end", _LOOKUP, "asked.result(timeout)", "asked.result()"),
-    Mutant("a pool of silent nodes is ready", _POOL, "SILENT if silent else", "SILENT if False else"),
     Mutant(
-        "a pool is silent with one of its nodes", _POOL, "and all(node.backend.silent", "and any(node.backend.silent"
+        "a pool of silent nodes is ready",
+        _POOL,
+        "    return SILENT if SILENT in reasons else NO_WAY\n",
+        '    return ""\n',
+    ),
+    Mutant(
+        "a pool is silent with one of its nodes",
+        _POOL,
+        "not reasons <= {SILENT, NO_WAY}",
+        "not reasons & {SILENT, NO_WAY}",
     ),
     Mutant("the name is asked each time", _PLACE, "        known = self._first\n", '        known = ""\n'),
     Mutant(

@@ -25,4 +25,4 @@ def test_without_a_network_the_device_answers_at_once_and_the_cloud_is_used_agai
     assert told["back"] < 20.0, "the breaker, open for thirty seconds by default, has nothing to do with it"
     assert {backend for backend, _ in told["during"]} == {"edge"}
     assert told["during"][0][1] < 1.0, "nothing was sent into the void, so that nobody waited for an answer"
-    assert (told["ready"], told["reason"], told["breaker"]) == (False, "does not answer", "closed")
+    assert (told["ready"], told["reason"], told["breaker"]) == (False, "no network leads there", "closed")
