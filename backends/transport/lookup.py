@@ -54,15 +54,12 @@ class Lookup:
     def _ask(self, host: str, asked: Future[tuple[str, ...]]) -> None:
         try:
             found = self._getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            answer, failure = tuple(dict.fromkeys(str(entry[4][0]) for entry in found)), None
-        except (OSError, UnicodeError) as error:
-            answer, failure = (), error
-        with self._lock:
-            del self._asked[host]
-        if failure is None:
-            asked.set_result(answer)
-        else:
-            asked.set_exception(failure)
+            asked.set_result(tuple(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        except Exception as error:  # noqa: BLE001  # whoever waits raises it
+            asked.set_exception(error)
+        finally:
+            with self._lock:
+                del self._asked[host]
 
 
 def is_address(host: str) -> bool:

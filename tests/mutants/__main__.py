@@ -22,6 +22,8 @@ from tests.mutants import nodes, policies, privacy, proof, pseudonyms, recovery,
 from tests.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
+_HANGS_S = 900.0
+"""Tests that take so long hang, which is a way to notice a fault; seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,12 @@ def passes(suite: Suite, mutant: Mutant | None, examples: int) -> bool:
         }
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
         command += ["--rootdir", str(folder), *(str(folder / "tests" / test) for test in suite.tests)]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=_HANGS_S
+            )
+        except subprocess.TimeoutExpired:
+            return False
         if done.returncode not in {0, 1, 2}:
             raise LookupError(f"pytest ended with {done.returncode}: {done.stdout[-400:]}{done.stderr[-400:]}")
         return done.returncode == 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from hybrid_llm.router.errors import BackendUnavailable, HybridLLMError
 from tests.network import ADDRESS, NOT_ALLOWED, leave, network
 
 
@@ -37,38 +39,62 @@ def main(folder: Path) -> dict:
     text = "version: 1\nname: p\nresilience: {retries: 1, continue_streams: true}\nrules: [{prefer: [cloud, edge]}]\n"
     policy = parse_policy(text, backends={"cloud": Location.CLOUD, "edge": Location.EDGE})
 
-    def ask() -> tuple[str, float]:
-        began = time.monotonic()
-        reply = llm.generate("hi", deadline=30.0)
-        return reply.backend, round(time.monotonic() - began, 3)
-
-    engine = tools.FakeEngine("a long way to go", delay=0.05)
+    told: dict = {}
+    engine = tools.FakeEngine("a long way to go", delay=0.05, slots=8)
     with tools.Node(tools.TLSFiles.from_dir(folder, "node"), engine, listen=f"{ADDRESS}:0") as node:
-        pool = CloudPool([CloudConfig(target=f"{ADDRESS}:{node.port}", tls=app, server_name="localhost")])
+        config = CloudConfig(target=f"{ADDRESS}:{node.port}", tls=app, server_name="localhost")
+        pool = CloudPool([config])
         with HybridLLM([pool, edge], policy, sensors=FixedSensors()) as llm:
-            before = [ask() for _ in range(2)]
-            with llm.stream("hi", deadline=30.0) as stream:
-                next(stream)
-                network(up=False)
-                began = time.monotonic()
-                for _ in stream:
-                    pass
-            cut = (stream.generation.seams[-1].backend, round(time.monotonic() - began, 3))
-            time.sleep(1.0)
-            network(up=True)
-            began = time.monotonic()
-            while ask()[0] != "cloud" and time.monotonic() - began < 30.0:
-                time.sleep(0.02)
-            back = round(time.monotonic() - began, 3)
+            told["before"] = [llm.generate("hi").backend for _ in range(2)]
+            told["cut"] = lose_while_it_streams(llm)
+            told["back"] = seconds_until_the_cloud_answers(llm)
             time.sleep(0.2)  # no word of the kernel is this old
             network(up=False)
-            during = [ask() for _ in range(8)]
+            try:
+                tools.answer(pool.stream(tools.cleared("hi")))
+            except BackendUnavailable as error:
+                told["error"] = str(error)
+            told["during"] = [llm.generate("hi", deadline=30.0).backend for _ in range(4)]
             state = llm.signals().backends["cloud"]
+            told |= {"ready": state.ready, "reason": state.reason, "breaker": state.breaker}
             network(up=True)
-    return {
-        "before": before, "cut": cut, "back": back, "during": during,
-        "ready": state.ready, "reason": state.reason, "breaker": state.breaker,
-    }  # fmt: skip
+        engine.delay = 3.0
+        with HybridLLM([CloudPool([config]), edge], policy, sensors=FixedSensors()) as llm:
+            told["waiting"] = lose_while_it_waits(llm)
+    return told
+
+
+def lose_while_it_streams(llm) -> str:
+    """Who ends an answer that has begun."""
+    with llm.stream("hi", deadline=30.0) as stream:
+        next(stream)
+        network(up=False)
+        for _ in stream:
+            pass
+    return stream.generation.seams[-1].backend
+
+
+def seconds_until_the_cloud_answers(llm) -> float:
+    time.sleep(1.0)
+    network(up=True)
+    began = time.monotonic()
+    while llm.generate("hi", deadline=30.0).backend != "cloud" and time.monotonic() - began < 60.0:
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def lose_while_it_waits(llm) -> list[str]:
+    """Who answers with a network, and where it is lost before the first word of a node that always takes its time."""
+    answered = [llm.generate("hi", max_tokens=1, deadline=30.0).backend]
+    timer = threading.Timer(0.3, network, kwargs={"up": False})
+    timer.start()
+    try:
+        answered.append(llm.generate("hi", max_tokens=1, deadline=2.9).backend)
+    except HybridLLMError as error:
+        answered.append(type(error).__name__)
+    timer.join()
+    network(up=True)
+    return answered
 
 
 if __name__ == "__main__":

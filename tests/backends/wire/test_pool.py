@@ -285,6 +285,8 @@ def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connect
             proxy.silent.set()
             # a ping is lost after three seconds and more, so that the deadline would be over before
             ask_until(llm, pool, "unreachable", deadline=2.9)
+            assert pool.state().ready, "the other one answers"
+            assert llm.generate("hi", deadline=2.9).text == "hello from the node"
         proxy.close()
 
 
