@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -55,9 +56,12 @@ class Names:
         return not self._resolved and self._clock() >= self._due
 
     def _look_first(self, timeout: float) -> None:
-        with self._looking:
-            if not self.known:  # nobody was quicker
-                self._look(timeout)
+        if self._looking.acquire(timeout=max(timeout, 0.0)):
+            try:
+                if not self.known:  # nobody was quicker
+                    self._look(timeout)
+            finally:
+                self._looking.release()
 
     def _look_again(self) -> None:
         if self._looking.acquire(blocking=False):
@@ -67,9 +71,11 @@ class Names:
                 self._looking.release()
 
     def _look(self, timeout: float) -> None:
-        self._due = self._clock() + _AGAIN_S
-        for config in self._configs:
-            self._found[config] = self._addresses(config, timeout)
+        """Look all names up; each gets its share of *timeout* seconds."""
+        self._due, end = self._clock() + _AGAIN_S, time.monotonic() + timeout
+        for number, config in enumerate(self._configs):
+            share = (end - time.monotonic()) / (len(self._configs) - number)
+            self._found[config] = self._addresses(config, share)
         found = [each for config in self._configs for each in self._found[config]]
         self.known = tuple({config.target: config for config in found}.values())
 

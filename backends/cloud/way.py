@@ -183,17 +183,23 @@ class Way:
         first, longest = _PAUSES_S
         pause = first
         while not self._closed.wait(random.uniform(pause / 2, pause)):  # noqa: S311  # jitter is no secret
+            if self._is_over():  # somebody who asked has found it
+                return
             lost = not self._has_way()
             pause = first if lost else min(longest, 2 * pause)
             if lost and time.monotonic() - self._looked < longest:
                 continue
-            error = self._try(self._longest)
-            with self._lock:
-                if time.monotonic() - self._wanted > self._interest:
-                    self._found = None  # whoever asks next finds out
-                if error is None or self._found is None:
-                    self._watched = False
-                    return
+            self._try(self._longest)
+            if self._is_over():
+                return
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing to be found out any more; whoever finds a fault after that watches anew."""
+        with self._lock:
+            if time.monotonic() - self._wanted > self._interest:
+                self._found = None  # whoever asks next finds out
+            self._watched = self._found is not None
+            return not self._watched
 
 
 def _is_silent(error: Exception | None) -> bool:

@@ -64,6 +64,7 @@ MUTANTS = (
     ),
     Mutant("everyone looks for themselves", _WAY, "            if self._looking is None:\n", "            if True:\n"),
     Mutant("the way back is not looked for", _WAY, "        if begins:\n            self._watch()\n", ""),
+    Mutant("what was found is looked for", _WAY, "if self._is_over():  # somebody", "if not self:  # somebody"),
     Mutant("a closed one looks on", _WAY, "        self._closed.set()\n", "        pass\n"),
     Mutant(
         "nobody looks beside a call that hears nothing",

@@ -74,7 +74,8 @@ def test_name_servers_that_hang_cost_no_more_than_the_time_there_is(pki, tools):
     names = NameServer(node_test="127.0.0.1")
     names.go.clear()
     node = single(1, pki, names)
-    pool = CloudPool([CloudConfig(target="node.test:1", tls=pki.app)], lookup=Lookup(names))
+    several = [CloudConfig(target=f"{name}.test:1", tls=pki.app) for name in ("node", "second", "third")]
+    pool = CloudPool(several, lookup=Lookup(names))
     for backend in (node, pool):
         began = time.monotonic()
         with pytest.raises((BackendUnavailable, DeadlineExceeded)):
@@ -82,6 +83,7 @@ def test_name_servers_that_hang_cost_no_more_than_the_time_there_is(pki, tools):
         with pytest.raises((BackendUnavailable, DeadlineExceeded)):
             asyncio.run(tools.collect(backend.astream(tools.cleared(deadline=0.3))))
         assert time.monotonic() - began < 5.0, "a look-up of the C library takes ten seconds and more"
+    assert len(names.asked) == 4, "all of the pool, and the single one"
     names.go.set()
     node.close()
     pool.close()

@@ -99,6 +99,22 @@ def test_one_in_doubt_is_looked_at_by_whoever_asks_and_beside(tools):
     road.close()
 
 
+def test_what_somebody_who_asked_has_found_is_not_looked_for_any_more(tools):
+    look = Look(BackendUnavailable("refused", backend="cloud"), None)
+    road = way(look)
+    with pytest.raises(BackendUnavailable):
+        road.prove(5.0)
+    road.prove(5.0)
+    time.sleep(0.6)  # the first pause is a quarter of a second at most
+    assert look.calls == 2
+    look.script.insert(0, BackendUnavailable("refused again", backend="cloud"))
+    with pytest.raises(BackendUnavailable):
+        road.prove(5.0)
+    tools.eventually(lambda: not road.in_doubt)
+    assert look.calls == 4, "it is looked for again when it is lost again"
+    road.close()
+
+
 def test_a_node_that_was_heard_since_the_call_began_is_under_no_suspicion(tools):
     look = Look(None)
     road = way(look)
