@@ -75,14 +75,13 @@ class RetryBudget:
     """A token bucket that retries draw from: each request pays in *ratio*, each retry takes one token.
 
     Over time retries then add no more than that share to the traffic, however bad the day (Finagle's `RetryBudget`).
-    *reserve* tokens are lent from the start, so that a quiet client may retry too: what the first requests pay in gives
-    them back. Ten times as many can be saved up.
+    *reserve* tokens are there from the start, so that a quiet client may retry too; ten times as many can be saved up.
     """
 
     def __init__(self, *, ratio: float, reserve: float = 10.0) -> None:
         self._ratio = ratio
         self._cap = 10.0 * reserve
-        self._tokens = self._lent = reserve
+        self._tokens = reserve
         self._lock = threading.Lock()
 
     def configure(self, *, ratio: float) -> None:
@@ -92,9 +91,7 @@ class RetryBudget:
     def deposit(self) -> None:
         """A request begins."""
         with self._lock:
-            given_back = min(self._lent, self._ratio)
-            self._lent -= given_back
-            self._tokens = min(self._cap, self._tokens + (self._ratio - given_back))
+            self._tokens = min(self._cap, self._tokens + self._ratio)
 
     @property
     def left(self) -> float:

@@ -97,11 +97,7 @@ MUTANTS = (
         "        if self.is_ready(name):\n",
         "        if True:\n",
     ),
-    Mutant("the budget is not filled", "breaker.py", "self._tokens + (self._ratio - given_back)", "self._tokens"),
-    Mutant(
-        "the reserve of the budget is a gift", "breaker.py", "given_back = min(self._lent, ", "given_back = min(0.0, "
-    ),
-    Mutant("what was lent is given back for ever", "breaker.py", "            self._lent -= given_back\n", ""),
+    Mutant("the budget is not filled", "breaker.py", "self._tokens + self._ratio", "self._tokens"),
     Mutant("the budget never empties", "breaker.py", "            self._tokens -= 1.0\n", ""),
     Mutant(
         "an unfinished answer is shown as whole",

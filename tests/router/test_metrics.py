@@ -163,7 +163,7 @@ def test_rivals_are_counted_by_who_was_called_and_who_won():
         assert metered.read("hybrid_llm_rivals_total", backend="edge", outcome="ok") == 1
         assert metered.read("hybrid_llm_attempts_total", backend="cloud", outcome="cancelled") == 1
         assert metered.read("hybrid_llm_rivals_total", backend="cloud", outcome="cancelled") is None
-        assert metered.read("hybrid_llm_retry_budget_left", backend="cloud") == pytest.approx(9.0)
+        assert metered.read("hybrid_llm_retry_budget_left", backend="cloud") == pytest.approx(9.1)
 
 
 def test_refusals_failures_and_callers_who_leave_are_counted():
