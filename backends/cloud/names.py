@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.backends.cloud.config import CloudConfig
+from hybrid_llm.backends.transport.handshake import Endpoint
 from hybrid_llm.backends.transport.lookup import Lookup, is_address
 
 __all__ = ["Names"]
@@ -32,7 +33,7 @@ class Names:
         self._lookup = lookup
         self._clock = clock
         self._found: dict[CloudConfig, tuple[CloudConfig, ...]] = {config: (config,) for config in self._configs}
-        self._resolved = all(is_address(_split(config)[0]) for config in configs)
+        self._resolved = all(is_address(Endpoint.parse(config.target).host) for config in configs)
         self._due = 0.0
         self._looking = threading.Lock()
         self.known: tuple[CloudConfig, ...] = self._configs if self._resolved else ()
@@ -81,21 +82,12 @@ class Names:
 
     def _addresses(self, config: CloudConfig, timeout: float) -> tuple[CloudConfig, ...]:
         """*config* for each address of its host; what it was before where the name does not resolve."""
-        host, port = _split(config)
+        endpoint = Endpoint.parse(config.target, config.server_name)
         try:
-            hosts = sorted(self._lookup(host, timeout))
+            hosts = sorted(self._lookup(endpoint.host, timeout))
         except (OSError, UnicodeError):
             return self._found[config]
         if len(hosts) < 2:
             return (config,)
-        named = config.server_name or host
-        return tuple(replace(config, target=_join(address, port), server_name=named) for address in hosts)
-
-
-def _split(config: CloudConfig) -> tuple[str, str]:
-    host, _, port = config.target.rpartition(":")
-    return host.strip("[]"), port
-
-
-def _join(address: str, port: str) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        targets = [str(replace(endpoint, host=address)) for address in hosts]
+        return tuple(replace(config, target=target, server_name=endpoint.server_name) for target in targets)

@@ -5,7 +5,6 @@ The process lives in a network namespace of its own, with a node and a client; s
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import threading
@@ -18,21 +17,13 @@ from hybrid_llm.router.errors import BackendUnavailable, HybridLLMError
 from tests.network import ADDRESS, NOT_ALLOWED, leave, network
 
 
-def load(name: str, path: Path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def main(folder: Path) -> dict:
-    tools = load("wire_fakes", Path(__file__).with_name("fakes.py"))
     from hybrid_llm.backends.cloud import CloudConfig, CloudPool
     from hybrid_llm.policies import parse_policy
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.sensors import FixedSensors
     from hybrid_llm.router.types import Location
+    from tests.backends.wire import fakes as tools
     from tests.fakes import FakeBackend
 
     app, edge = tools.TLSFiles.from_dir(folder, "app"), FakeBackend("edge", Location.EDGE, ["here"])

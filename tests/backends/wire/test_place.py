@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -115,35 +116,36 @@ def test_once_it_has_answered_a_node_is_found_without_name_servers(pki, tools):
         backend.close()
 
 
-def test_a_node_that_has_moved_is_found_by_its_name(pki, tools):
+@contextmanager
+def one_that_moves(pki, tools):
+    """A client that has had an answer at 127.0.0.1, the node's port, and the names, which lead to 127.0.0.2 by now."""
     names = NameServer(node_test="127.0.0.1")
     with node_at("127.0.0.1", pki, tools, answer="first") as node:
         backend = single(node.port, pki, names)
         assert ask(backend, tools) == "first"
     names.addresses["node.test"] = ["127.0.0.2"]
-    with node_at("127.0.0.2", pki, tools, node.port, answer="moved"):
-        assert answers_again(backend, tools) == "moved"
+    yield backend, node.port, names
     backend.close()
 
 
+def test_a_node_that_has_moved_is_found_by_its_name(pki, tools):
+    with one_that_moves(pki, tools) as (backend, port, _), node_at("127.0.0.2", pki, tools, port, answer="moved"):
+        assert answers_again(backend, tools) == "moved"
+
+
 def test_where_somebody_else_has_the_old_address_the_node_is_found_at_its_new_one(pki, tools):
-    names = NameServer(node_test="127.0.0.1")
-    with node_at("127.0.0.1", pki, tools, answer="first") as node:
-        backend = single(node.port, pki, names)
-        assert ask(backend, tools) == "first"
-    names.addresses["node.test"] = ["127.0.0.2"]
     with (
-        tools.Node(pki.foreign_node, listen=f"127.0.0.1:{node.port}") as stranger,
-        node_at("127.0.0.2", pki, tools, node.port, answer="moved"),
+        one_that_moves(pki, tools) as (backend, port, names),
+        tools.Node(pki.foreign_node, listen=f"127.0.0.1:{port}") as stranger,
+        node_at("127.0.0.2", pki, tools, port, answer="moved"),
     ):
         assert answers_again(backend, tools) == "moved"
         assert stranger.engine.seen == []
         names.addresses["node.test"] = ["127.0.0.1"]
-        other = single(node.port, pki, names)
+        other = single(port, pki, names)
         with pytest.raises(UntrustedPeer):
             ask(other, tools)
         other.close()
-    backend.close()
 
 
 def has_asked(names: NameServer, times: int) -> bool:
