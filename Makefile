@@ -25,6 +25,7 @@ check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy hybrid_llm
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m hybrid_llm.protos.generate --check
 	$(BIN)/python tests/checks/size_budget.py
 	$(BIN)/python tests/checks/schemas.py

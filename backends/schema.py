@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-__all__ = ["UnusableSchema", "check_schema", "new_matcher"]
 
 _COMPACT: Final[Any] = {"whitespace_pattern": r"( |\n {0,24})"}
 """Between the parts of a document: nothing, a blank, or a line break with indentation. Free whitespace would let a

@@ -1,4 +1,6 @@
-"""From messages to token ids and back: chat template, tokenizer, streamed text with stop sequences. No model in here.
+"""How far two token sequences begin alike: what an engine need not compute again. Used by the node and by the edge.
+
+From messages to token ids and back: chat template, tokenizer, streamed text with stop sequences. No model in here.
 
 Text that people typed stays text: a control token's name inside a message, such as `<|assistant|>`, is encoded as
 characters and never as the token, so a message cannot begin a turn that nobody took.
@@ -10,17 +12,32 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from hybrid_llm.backends.control_tokens import ControlGuard
-from hybrid_llm.backends.templates import compile_template
-from hybrid_llm.router.errors import ConfigError, InvalidRequest
-from hybrid_llm.router.types import Request, Tool
+from hybrid_llm.backends.templates import ControlGuard, compile_template
+from hybrid_llm.core.errors import ConfigError, InvalidRequest
+from hybrid_llm.core.request import Request, Tool
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["ChatTokenizer", "TextStream"]
+
+TAIL: Final = 32
+"""Tokens behind a shared beginning that may be lost: the end of a turn comes back written otherwise."""
+LEAST_SHARED: Final = 8
+"""Fewer tokens are computed as fast as they are found and copied."""
+_STRIDE: Final = 256
+
+
+def shared_prefix(left: Sequence[int], right: Sequence[int], *, most: int) -> int:
+    """How many tokens *left* and *right*, of the same type, begin with alike; not more than *most*."""
+    end = min(len(left), len(right), most)
+    for start in range(0, end, _STRIDE):
+        stop = min(start + _STRIDE, end)
+        if left[start:stop] != right[start:stop]:
+            return next(index for index in range(start, stop) if left[index] != right[index])
+    return max(end, 0)
+
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")

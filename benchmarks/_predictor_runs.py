@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.signals import FixedSensors
 
 __all__ = ["PHASES", "Observation", "Phase", "edge_run", "load", "node_run", "save"]
 
@@ -90,8 +90,8 @@ def edge_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
 
 def node_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
     """Ask a node on loopback that runs the demonstration model in four slots."""
-    from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
-    from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
+    from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
+    from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -99,8 +99,8 @@ def node_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
         issue(folder, "node", kind="node", hosts=["127.0.0.1"])
         issue(folder, "app", kind="client")
         with _node(folder) as port:
-            config = CloudConfig(target=f"127.0.0.1:{port}", tls=TLSFiles.from_dir(folder, "app"))
-            return _record(CloudBackend(config), Location.CLOUD, phases)
+            config = GrpcConfig(target=f"127.0.0.1:{port}", tls=TLSFiles.from_dir(folder, "app"))
+            return _record(GrpcBackend(config), Location.CLOUD, phases)
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from pathlib import Path
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the worlds in tests/chaos
 
-from hybrid_llm.backends.base import Backend
+from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.sensors import FixedSensors
+from hybrid_llm.router.signals import FixedSensors
 
 NUMBERS = itertools.count(1_000_000)
 MANY_FAILURES = "breaker: {failures: 1000}"

@@ -19,9 +19,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Decision, Location, Request
 
 LITELLM = Path(__file__).resolve().parents[1] / ".venv-litellm" / "bin" / "python"
 PICK = """

@@ -29,7 +29,7 @@ from sysconfig import get_path
 
 import re2
 
-from hybrid_llm.router.detectors import DETECTORS, Finding, scan
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "shared" / "data"

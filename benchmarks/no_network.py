@@ -18,8 +18,8 @@ from pathlib import Path
 
 from _resilience import NUMBERS, client, many, quantile, row
 
-from hybrid_llm.backends.cloud import CloudConfig, CloudPool
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
+from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.router.client import HybridLLM
 from tests.chaos.exact import ExactEdge, prompt_of
 from tests.network import ADDRESS, leave, network
@@ -29,7 +29,7 @@ NODES = 2
 
 
 @contextmanager
-def nodes(tls: Path) -> Iterator[list[CloudConfig]]:
+def nodes(tls: Path) -> Iterator[list[GrpcConfig]]:
     """Nodes in processes of their own, and how to reach them."""
     make_authority(tls)
     issue(tls, "node", kind="node", hosts=[ADDRESS])
@@ -45,7 +45,7 @@ def nodes(tls: Path) -> Iterator[list[CloudConfig]]:
             )
         ports = [process.stdout.readline().split()[1] for process in started]
         app = TLSFiles.from_dir(tls, "app")
-        yield [CloudConfig(target=f"{ADDRESS}:{port}", tls=app) for port in ports]
+        yield [GrpcConfig(target=f"{ADDRESS}:{port}", tls=app) for port in ports]
     finally:
         for process in started:
             process.terminate()
@@ -65,9 +65,9 @@ def answers(llm: HybridLLM, count: int) -> tuple[float, float, float, int]:
     return quantile(times, 0.5), quantile(times, 0.99), max(times), by.count("cloud")
 
 
-def lost(configs: list[CloudConfig], count: int, seconds: float) -> None:
+def lost(configs: list[GrpcConfig], count: int, seconds: float) -> None:
     """The network goes for *seconds*."""
-    with client([CloudPool(configs), ExactEdge()], "retries: 1") as llm:
+    with client([GrpcPool(configs), ExactEdge()], "retries: 1") as llm:
         row("online", *answers(llm, count))
         time.sleep(1.0)
         network(up=False)

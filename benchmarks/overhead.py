@@ -19,15 +19,16 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
-from hybrid_llm.backends.base import Capabilities, estimate_tokens
+from hybrid_llm.core.clearance import Cleared, _make_cleared
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.protocols import Capabilities, estimate_tokens
+from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import builtin_policy
-from hybrid_llm.router.clearance import Cleared, _make_cleared
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.metrics import PrometheusMetrics
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+from hybrid_llm.router.signals import FixedSensors
 
 PROMPT = "Summarise the meeting of Tuesday in two sentences, and name the three people who spoke most."
 CALLS, TOKENS = 300, 2000

@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _predictor_runs import PHASES, Observation, edge_run, load, node_run, save
 
-from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Location
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
 
 FIRST = 30.0
 

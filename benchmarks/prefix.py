@@ -32,12 +32,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 from edge_decode import prepared
 from node_throughput import random_model
 
-from hybrid_llm.backends.cloud.choose import Chooser
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
+from hybrid_llm.backends.grpc.picker import Chooser
 from hybrid_llm.backends.node.engine import Engine, EngineConfig, EngineOutput, EngineRequest
 from hybrid_llm.backends.node.engines.load import load_engine
+from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.types import Location, Message, Request
 
 HERE = Path(__file__).resolve().parent
 NODE_MODEL = HERE.parent / "examples" / "models" / "hybrid-demo-node"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid_llm.router.detectors import DETECTORS, Finding
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import restorer
 

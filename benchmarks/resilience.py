@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 import psutil
 from _resilience import MANY_FAILURES, NUMBERS, amany, client, many, quantile, row
 
+from hybrid_llm.core.errors import BackendOverloaded, HybridLLMError
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import BackendOverloaded, HybridLLMError
-from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.observability.hooks import RequestEvent
 from tests.chaos.exact import ExactEdge, prompt_of
 from tests.chaos.proxy import Weather
 from tests.chaos.world import NodeOptions, World

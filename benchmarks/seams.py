@@ -18,11 +18,11 @@ from collections.abc import Iterator
 import jsonschema
 from _resilience import MANY_FAILURES, client, many, row
 
-from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.protocols import Backend
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.types import Generation
 from tests.chaos.real import BOUNDED, RealWorld
 from tests.e2e.test_seams import Cut
 

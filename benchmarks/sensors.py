@@ -18,9 +18,9 @@ from types import SimpleNamespace
 
 import psutil
 
-from hybrid_llm.router.sensors import SystemSensors
-from hybrid_llm.router.sensors.source import Source
-from hybrid_llm.router.sensors.system import system_sources
+from hybrid_llm.router.signals import SystemSensors
+from hybrid_llm.router.signals.sampler import Source
+from hybrid_llm.router.signals.system import system_sources
 
 ROUNDS, READS = 300, 20_000
 

@@ -14,15 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybrid_llm.cli.policy.simulate import make_parts
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.lab.simulate.compare import Contestant, always, compare
+from hybrid_llm.lab.simulate.report import report
+from hybrid_llm.lab.simulate.service import Setting
+from hybrid_llm.lab.simulate.summary import Goals
+from hybrid_llm.lab.simulate.trace import Trace, made_up, with_tags
 from hybrid_llm.policies import Policy, builtin_policy
-from hybrid_llm.policies.simulation.arrivals import Trace, made_up, with_tags
-from hybrid_llm.policies.simulation.compare import Contestant, compare
-from hybrid_llm.policies.simulation.report import report
-from hybrid_llm.policies.simulation.rivals import always
-from hybrid_llm.policies.simulation.service import Setting
-from hybrid_llm.policies.simulation.summary import Goals
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Location, Request
 
 REQUESTS = 10_000
 BUDGET_S = 10.0

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hybrid_llm.policies.schema import Objectives
-from hybrid_llm.router.signals import BackendState, Signals
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, Signals
+from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending.charge import Spending
 from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import Ledger, MemoryLedger
-from hybrid_llm.router.types import Location, Request
 
 ROUNDS = 9
 

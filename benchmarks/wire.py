@@ -4,7 +4,7 @@
 
 Node and client are processes of their own, joined by mutual TLS on loopback, and the CPU time of both counts. The
 floor is the same generated stub over the same channel, with a handler that only writes chunks. `ours` is the whole way:
-`CloudBackend.astream`, identity, validation, admission, tokenizer, and the queue that joins tokens when a reader lags.
+`GrpcBackend.astream`, identity, validation, admission, tokenizer, and the queue that joins tokens when a reader lags.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo, EngineLoad, EngineOutput, EngineRequest
-from hybrid_llm.backends.node.outlet import Outlet
+from hybrid_llm.backends.node.ipc import Outlet
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 from hybrid_llm.backends.text import ChatTokenizer
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
-from hybrid_llm.backends.transport.tls13 import require_tls13
-from hybrid_llm.router.types import FinishReason, Message, Request
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.backends.wire.tls import require_tls13
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Message, Request
 
 BUDGET_US = 60.0
 SLOTS = 64
@@ -110,7 +111,7 @@ async def _serve_floor(tls: TLSFiles, pace_s: float) -> Callable[[], Awaitable[N
     require_tls13()
     import grpc.aio
 
-    from hybrid_llm.backends.transport.listener import server_credentials
+    from hybrid_llm.backends.wire.channels import server_credentials
     from hybrid_llm.protos import hybrid_pb2 as pb
     from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer, add_HybridLLMServicer_to_server
 
@@ -176,11 +177,11 @@ async def measure(server: Server, ask: Ask, *, streams: int, tokens: int) -> Sam
 
 
 def ours(server: Server, tls: TLSFiles) -> tuple[Ask, Callable[[], Awaitable[None]]]:
-    from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
-    from hybrid_llm.router.clearance import _make_cleared
-    from hybrid_llm.router.types import Location
+    from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
+    from hybrid_llm.core.clearance import _make_cleared
+    from hybrid_llm.core.request import Location
 
-    backend = CloudBackend(CloudConfig(target=f"127.0.0.1:{server.port}", tls=tls))
+    backend = GrpcBackend(GrpcConfig(target=f"127.0.0.1:{server.port}", tls=tls))
 
     async def ask(tokens: int) -> int:
         request = Request(messages=(Message(role="user", content="hi"),), max_tokens=tokens)
@@ -191,7 +192,7 @@ def ours(server: Server, tls: TLSFiles) -> tuple[Ask, Callable[[], Awaitable[Non
 
 
 def floor(server: Server, tls: TLSFiles) -> tuple[Ask, Callable[[], Awaitable[None]]]:
-    from hybrid_llm.backends.transport.channel import aio_channel, client_credentials, client_options
+    from hybrid_llm.backends.wire.channels import aio_channel, client_credentials, client_options
     from hybrid_llm.protos import hybrid_pb2 as pb
     from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 

@@ -5,7 +5,7 @@ from own_backend import Echo
 from hybrid_llm import HybridLLM, Location
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.spending.prices import Price
+from hybrid_llm.router.spending.ledger import Price
 
 POLICY = """\
 version: 1

@@ -6,10 +6,10 @@
 from collections.abc import AsyncGenerator, Generator
 
 from hybrid_llm import Capabilities, Chunk, FinishReason, HybridLLM, Location, errors
-from hybrid_llm.backends.base import estimate_tokens
+from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.protocols import estimate_tokens
+from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.signals import BackendState
 
 
 class Echo:

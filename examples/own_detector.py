@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hybrid_llm import HybridLLM, RequestEvent
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
-from hybrid_llm.router.detectors import Finding
+from hybrid_llm.router.privacy.detectors import Finding
 
 POLICY = """\
 version: 1

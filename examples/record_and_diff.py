@@ -10,7 +10,7 @@ from own_backend import Echo
 from hybrid_llm import HybridLLM
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.policies import builtin_policy
-from hybrid_llm.router.recording.recorder import DecisionRecorder
+from hybrid_llm.router.observability.recorder import DecisionRecorder
 
 with tempfile.TemporaryDirectory() as folder:
     trace = Path(folder, "decisions.jsonl")

@@ -12,51 +12,31 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.base import Backend, Capabilities
+    from hybrid_llm import errors
+    from hybrid_llm.core.decision import Decision
+    from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
+    from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Timings, Usage
+    from hybrid_llm.core.protocols import Backend, Capabilities, Detector
+    from hybrid_llm.core.request import Location, Message, Request, Tool
+    from hybrid_llm.core.signals import Signals
     from hybrid_llm.policies import Policy, load_policy
-    from hybrid_llm.router import errors
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.default import agenerate, astream, decide, generate, stream
-    from hybrid_llm.router.detectors import Detector
-    from hybrid_llm.router.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
-    from hybrid_llm.router.hooks import Hook, RequestEvent
-    from hybrid_llm.router.signals import Signals
-    from hybrid_llm.router.types import (
-        Chunk,
-        Decision,
-        FinishReason,
-        Generation,
-        Location,
-        Message,
-        Request,
-        Timings,
-        Tool,
-        Usage,
-    )
+    from hybrid_llm.router.observability.hooks import Hook, RequestEvent
 
 __version__: Final = "0.1.0"
 
 _HOMES: Final = {
-    "backends.base": ("Backend", "Capabilities"),
+    "core.protocols": ("Backend", "Capabilities", "Detector"),
+    "core.decision": ("Decision",),
+    "core.errors": ("ConfigError", "HybridLLMError", "InvalidRequest", "PolicyError"),
+    "core.generation": ("Chunk", "FinishReason", "Generation", "Timings", "Usage"),
+    "core.request": ("Location", "Message", "Request", "Tool"),
+    "core.signals": ("Signals",),
     "policies": ("Policy", "load_policy"),
     "router.client": ("HybridLLM",),
     "router.default": ("agenerate", "astream", "decide", "generate", "stream"),
-    "router.detectors": ("Detector",),
-    "router.errors": ("ConfigError", "HybridLLMError", "InvalidRequest", "PolicyError"),
-    "router.hooks": ("Hook", "RequestEvent"),
-    "router.signals": ("Signals",),
-    "router.types": (
-        "Chunk",
-        "Decision",
-        "FinishReason",
-        "Generation",
-        "Location",
-        "Message",
-        "Request",
-        "Timings",
-        "Tool",
-        "Usage",
-    ),
+    "router.observability.hooks": ("Hook", "RequestEvent"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -96,7 +76,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load the room that *name* lives in, on first use (PEP 562)."""
     if name == "errors":
-        return importlib.import_module("hybrid_llm.router.errors")
+        return importlib.import_module("hybrid_llm.errors")
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'hybrid_llm' has no attribute {name!r}")

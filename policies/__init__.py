@@ -6,10 +6,10 @@ It decides only; who is called, and what a backend is, it does not know.
 from __future__ import annotations
 
 from hybrid_llm.policies.document import Resilience, TagRule
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Objectives
 from hybrid_llm.policies.load import builtin_names, builtin_policy, load_policy, parse_policy
 from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.schema import KNOWN_DETECTORS, Objectives
-from hybrid_llm.policies.source import PolicyWarning
+from hybrid_llm.policies.reader.source import PolicyWarning
 from hybrid_llm.policies.watch import PolicyFile, PolicySource
 
 __all__ = [

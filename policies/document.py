@@ -8,26 +8,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from hybrid_llm.policies import yamltext
-from hybrid_llm.policies.quantities import Values
-from hybrid_llm.policies.schema import Objectives
-from hybrid_llm.policies.source import Faults, did_you_mean
-from hybrid_llm.policies.yamltext import Scalar, Sequence, Value
-from hybrid_llm.router.types import Location
-
-__all__ = [
-    "FORMS",
-    "KEYS",
-    "KINDS",
-    "LIMITS",
-    "Document",
-    "Resilience",
-    "RuleDraft",
-    "TagRule",
-    "read_document",
-    "read_keys",
-    "read_names",
-]
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies.language.schema import Objectives
+from hybrid_llm.policies.reader import yamltext
+from hybrid_llm.policies.reader.quantities import Values
+from hybrid_llm.policies.reader.source import Faults, did_you_mean
+from hybrid_llm.policies.reader.yamltext import Scalar, Sequence, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

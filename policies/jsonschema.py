@@ -12,14 +12,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.policies.casefile import ABSENT, CASE_KEYS, FIXED, WORLD
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals
+from hybrid_llm.lab.casefile import ABSENT, CASE_KEYS, FIXED, WORLD
 from hybrid_llm.policies.document import FORMS, KEYS, KINDS, LIMITS, PERCENTILE, Resilience
-from hybrid_llm.policies.quantities import BUDGET, DURATION, MONEY, PERCENT
-from hybrid_llm.policies.schema import KNOWN_DETECTORS, FieldSpec, Objectives, Schema
-from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals
-from hybrid_llm.router.types import Location
-
-__all__ = ["Json", "cases_schema", "policy_schema"]
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, FieldSpec, Objectives, Schema
+from hybrid_llm.policies.reader.quantities import BUDGET, DURATION, MONEY, PERCENT
 
 Json = dict[str, Any]
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"

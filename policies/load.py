@@ -9,24 +9,21 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 
-from hybrid_llm.policies.check import Checker
-from hybrid_llm.policies.constants import check_constants
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies.document import Document, RuleDraft, read_document
-from hybrid_llm.policies.findings import Finding, examine_rules, unused_tags
-from hybrid_llm.policies.guards import check_guards
-from hybrid_llm.policies.nodes import Node
-from hybrid_llm.policies.parser import parse
+from hybrid_llm.policies.language.check import Checker
+from hybrid_llm.policies.language.compile import check_constants
+from hybrid_llm.policies.language.parser import parse
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
+from hybrid_llm.policies.language.types import Node
+from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
 from hybrid_llm.policies.policy import Policy, Terms
+from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
+from hybrid_llm.policies.reader.yamltext import Mapping as Table
+from hybrid_llm.policies.reader.yamltext import Scalar, Value, read_yaml
 from hybrid_llm.policies.rules import Rule
-from hybrid_llm.policies.schema import KNOWN_DETECTORS, Schema
-from hybrid_llm.policies.source import Fault, Faults, Source, did_you_mean
-from hybrid_llm.policies.yamltext import Mapping as Table
-from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
-from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.types import Location, Request
-
-__all__ = ["builtin_names", "builtin_policy", "load_policy", "parse_policy", "read_policy"]
 
 _log = logging.getLogger("hybrid_llm.policies")
 _BACKENDS: Mapping[str, Location] = MappingProxyType({"edge": Location.EDGE, "cloud": Location.CLOUD})

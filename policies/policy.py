@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 
-from hybrid_llm.policies.compile import Rules, Step, compile_rules
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, Breaker, Signals
 from hybrid_llm.policies.document import Resilience, TagRule
-from hybrid_llm.policies.explain import Replayer
-from hybrid_llm.policies.rules import Rule, rank_scores
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.policies.source import PolicyWarning, did_you_mean
-from hybrid_llm.router.errors import InvalidRequest
-from hybrid_llm.router.signals import BackendState, Breaker, Signals
-from hybrid_llm.router.types import Decision, Location, Request
-
-__all__ = ["Policy", "Terms"]
+from hybrid_llm.policies.language.compile import Rules, Step, compile_rules
+from hybrid_llm.policies.language.schema import Objectives, Schema
+from hybrid_llm.policies.reader.source import PolicyWarning, did_you_mean
+from hybrid_llm.policies.rules import Replayer, Rule, rank_scores
 
 _EVERYWHERE = frozenset(Location)
 _DEFAULT = "no rule matched: the backends in the order in which they are declared"

@@ -8,13 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS
 from hybrid_llm.policies.load import load_policy
 from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.schema import KNOWN_DETECTORS
-from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.types import Location
-
-__all__ = ["PolicyFile", "PolicySource"]
 
 _log = logging.getLogger("hybrid_llm.policies")
 _Stamp = tuple[int, ...]

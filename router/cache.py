@@ -2,6 +2,8 @@
 
 Only an identical request hits, drawn greedily, so that an answer is what the model would say again. A cache by meaning
 is not here: "safe" and "unsafe" are neighbours to an embedding.
+
+Which answers are kept, and which are given again: the cache behind the privacy guard.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
-from hybrid_llm.router.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.router.errors import ConfigError, PrivacyViolation
-from hybrid_llm.router.hooks import AttemptRecord
-from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Location, Request, Sampling, Seam, Usage
-
-__all__ = ["Cache", "CachedAnswer", "Forgiving", "MemoryCache", "Replay", "is_repeatable"]
+from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Usage
+from hybrid_llm.core.request import Location, PartialAnswer, Request, RequestMetadata, Sampling
+from hybrid_llm.policies import Policy
+from hybrid_llm.router.observability.hooks import AttemptRecord
+from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 
 _log = logging.getLogger("hybrid_llm.cache")
 _SAMPLING: Final = tuple(f.name for f in fields(Sampling) if f.name != "stop")
@@ -173,11 +177,11 @@ def _failed(what: str, error: Exception) -> None:
 class Replay:
     """A cached answer in the place of the attempts of a request: one chunk, and nobody is called."""
 
-    facts: Facts
+    facts: RequestMetadata
     decision: Decision
     answer: CachedAnswer
     records: list[AttemptRecord] = field(default_factory=list)
-    seams: tuple[Seam, ...] = ()
+    seams: tuple[Continuation, ...] = ()
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -194,3 +198,50 @@ class Replay:
             finish_reason=answer.finish_reason,
             usage=answer.usage,
         )
+
+
+class AnswerCache:
+    """The answers that *cache* keeps of requests that *guard* has judged; without a cache there are none."""
+
+    def __init__(self, cache: Cache | None, guard: PrivacyGuard) -> None:
+        self._cache = Forgiving(cache) if cache is not None else None
+        self._guard = guard
+
+    def answer(self, assessment: Assessment, backend: str) -> CachedAnswer | None:
+        """The answer that *backend*, which would be asked first, gave to the same request."""
+        if self._cache is None:
+            return None
+        cleared = self._cleared(self._cache, assessment)
+        kept = self._cache.get(cleared) if cleared is not None else None
+        return kept if kept is not None and kept.backend == backend else None
+
+    def keep(self, assessment: Assessment, policy: Policy, generation: Generation) -> None:
+        """Keep a whole answer, where the tags of the request and of what is found in the answer allow it."""
+        if self._cache is None or not self._may_hold(self._cache, assessment, policy, generation.text):
+            return
+        cleared = self._cleared(self._cache, assessment)
+        if cleared is not None:
+            answer = CachedAnswer(
+                text=generation.text,
+                finish_reason=generation.finish_reason,
+                usage=generation.usage,
+                backend=generation.backend,
+            )
+            self._cache.put(cleared, answer)
+
+    def close(self) -> None:
+        """Forget everything."""
+        if self._cache is not None:
+            self._cache.close()
+
+    def _cleared(self, cache: Forgiving, assessment: Assessment) -> Cleared | None:
+        """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
+        if not is_repeatable(assessment.request) or cache.location not in assessment.keepable:
+            return None
+        return self._guard.clear(assessment, cache.location, Purpose.CACHE)
+
+    def _may_hold(self, cache: Forgiving, assessment: Assessment, policy: Policy, text: str) -> bool:
+        """Whether the tags of what is found in *text* allow the place too."""
+        judged = self._guard.assess_behind(assessment, PartialAnswer(text=text), policy)
+        self._guard.release(judged)
+        return cache.location in judged.keepable

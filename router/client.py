@@ -10,27 +10,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
-from hybrid_llm.backends.base import Backend
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import GenerateOptions, Prompt
+from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.cache import Cache
-from hybrid_llm.router.clearance import Cleared
-from hybrid_llm.router.detectors import Detector
-from hybrid_llm.router.drive import blocking_sleep, stepped
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.hooks import Hook
-from hybrid_llm.router.loop import LoopThread
+from hybrid_llm.router.execution.drivers import LoopThread, blocking_sleep, stepped
+from hybrid_llm.router.execution.hedging import OneByOne, TaskRace
+from hybrid_llm.router.execution.streams import AsyncStream, Stream
+from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
-from hybrid_llm.router.prediction.remember import PredictionStore
-from hybrid_llm.router.race import OneByOne, TaskRace
+from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.request import Defaults
-from hybrid_llm.router.sensors import Sensors, SystemSensors
-from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.spending.ledger import Ledger
-from hybrid_llm.router.spending.prices import Price
-from hybrid_llm.router.streams import AsyncStream, Stream
-from hybrid_llm.router.types import Chunk, Decision, GenerateOptions, Generation, Prompt
-
-__all__ = ["FixedPolicy", "HybridLLM"]
+from hybrid_llm.router.signals import Sensors, SystemSensors
+from hybrid_llm.router.signals.store import PredictionStore
+from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _log = logging.getLogger("hybrid_llm")
 
@@ -109,7 +107,7 @@ class HybridLLM:
             ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
         """
         from hybrid_llm.router.config import load_config
-        from hybrid_llm.router.prediction.calibrate import calibrate_missing
+        from hybrid_llm.router.signals.calibrate import calibrate_missing
 
         config = load_config(Path(path))
         with ExitStack() as opened:

@@ -11,11 +11,11 @@ import os
 import threading
 from typing import Final, Unpack
 
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.streams import AsyncStream, Stream
-from hybrid_llm.router.types import Decision, GenerateOptions, Generation, Prompt
-
-__all__ = ["agenerate", "astream", "decide", "default_client", "generate", "stream"]
+from hybrid_llm.router.execution.streams import AsyncStream, Stream
 
 CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
 
@@ -39,8 +39,8 @@ def _make() -> HybridLLM:
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
     from hybrid_llm.router.config import EdgeSpec
-    from hybrid_llm.router.prediction.identity import identities
-    from hybrid_llm.router.prediction.remember import PredictionStore, state_folder
+    from hybrid_llm.router.config.identity import identities
+    from hybrid_llm.router.signals.store import PredictionStore, state_folder
 
     edge = EdgeBackend(EdgeConfig())
     predictions = PredictionStore(state_folder(), identities([EdgeSpec(name=edge.name)]))

@@ -8,44 +8,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from hybrid_llm.backends.base import Backend, Forgetful, estimate_tokens
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import ConfigError, NoEligibleBackend, RequestRejected
+from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.protocols import Backend, SessionAware, estimate_tokens
+from hybrid_llm.core.request import GenerateOptions, Location, Message, PartialAnswer, Prompt, Request, RequestMetadata
+from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies import Policy, PolicySource, Resilience
-from hybrid_llm.router.answer import Answer, Parse
-from hybrid_llm.router.attempts import Attempts, Sleep
-from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.cache import Cache, Replay
-from hybrid_llm.router.clearance import Cleared
-from hybrid_llm.router.detectors import Detector
-from hybrid_llm.router.errors import ConfigError, NoEligibleBackend, RequestRejected
-from hybrid_llm.router.hooks import Hook, RequestEvent, attach, detach, emit
-from hybrid_llm.router.kept import Kept
-from hybrid_llm.router.prediction.meter import Measured, metered
-from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
-from hybrid_llm.router.prediction.recent import RecentTimes
-from hybrid_llm.router.prediction.remember import PredictionStore
+from hybrid_llm.router.cache import AnswerCache, Cache, Replay
+from hybrid_llm.router.execution.answer import Answer, Parse
+from hybrid_llm.router.execution.attempts import Attempts, Sleep
+from hybrid_llm.router.execution.hedging import OneByOne, Race
+from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, attach, detach, emit, with_members
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.race import OneByOne, Race
+from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.request import Defaults, make_request, parser_of
-from hybrid_llm.router.sensors import Sensors
-from hybrid_llm.router.signals import BackendState, Signals
+from hybrid_llm.router.signals import Sensors
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured, RecentTimes, metered
+from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Order, Spending
-from hybrid_llm.router.spending.ledger import Ledger
-from hybrid_llm.router.spending.prices import Price
-from hybrid_llm.router.types import (
-    Chunk,
-    Decision,
-    Facts,
-    GenerateOptions,
-    Generation,
-    Given,
-    Location,
-    Message,
-    Prompt,
-    Request,
-)
-from hybrid_llm.router.vitals import Vitals, with_members
-
-__all__ = ["Opener", "Pipeline", "Routed", "without"]
+from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _EXACT_COUNT_LIMIT: Final = 65_536
 _DEADLINE_S: Final = 60.0
@@ -59,7 +43,7 @@ class Routed:
     """A request that is judged and decided, not yet sent anywhere. Only the guard's *assessment* holds its texts."""
 
     assessment: Assessment
-    facts: Facts
+    facts: RequestMetadata
     signals: Signals
     decision: Decision
     policy: Policy
@@ -105,7 +89,7 @@ class Pipeline:
         self._defaults = defaults
         self._spending = Spending(prices, ledger)
         self._spending.check(policies.current.objectives)
-        self._kept = Kept(cache, self._guard)
+        self._kept = AnswerCache(cache, self._guard)
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
         self._predictions = predictions
         self._resume_predictions()
@@ -133,7 +117,7 @@ class Pipeline:
             raise
 
     def _decided(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
-        facts = Facts.of(assessment.request)
+        facts = RequestMetadata.of(assessment.request)
         signals = without(assessment.barred, self.snapshot(facts))
         decision = policy.decide(facts, signals)
         return Routed(
@@ -166,10 +150,10 @@ class Pipeline:
         signals = Signals(device=device, network=network, backends=states)
         return self._spending.seen(signals, request, self._policies.current.objectives)
 
-    def vitals(self) -> Vitals:
+    def vitals(self) -> ClientStatus:
         """How everything stands now."""
         policy, nothing = self.policy, Request(messages=(Message(role="user", content=""),))
-        return Vitals(
+        return ClientStatus(
             signals=with_members(self.snapshot(nothing), self.backends.values()),
             policy=policy.name,
             digest=policy.digest,
@@ -231,7 +215,7 @@ class Pipeline:
     def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race]) -> Attempts:
         limits, call = routed.policy.resilience, _Call(routed, open_stream, sleep)
 
-        def open_backend(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+        def open_backend(name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
             if given.text:
                 return self._open_behind(call, self.backends[name], given)
             return self._open(call, routed.assessment, self.backends[name])
@@ -267,7 +251,7 @@ class Pipeline:
         chunks = self._spending.charged(chunks, order, routed.policy.objectives, call.sleep)
         return self._guard.restore(assessment, backend.location, chunks)
 
-    async def _open_behind(self, call: _Call, backend: Backend, given: Given) -> AsyncGenerator[Chunk, None]:
+    async def _open_behind(self, call: _Call, backend: Backend, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
         assessment = self._guard.assess_behind(call.routed.assessment, given, call.routed.policy)
         try:
@@ -328,7 +312,7 @@ class Pipeline:
         """A session is over: wipe its pseudonyms, and what the device's model has read of it."""
         self._guard.forget(session_id, tenant)
         for backend in self.backends.values():
-            if isinstance(backend, Forgetful):
+            if isinstance(backend, SessionAware):
                 backend.forget(session_id, tenant)
 
     def close(self) -> None:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_args
 
-from hybrid_llm.router.errors import InvalidRequest
-from hybrid_llm.router.types import GenerateOptions, Message, OutputSchema, Prompt, Request, Role, Sampling, Tool
-
-__all__ = ["Defaults", "make_request", "parser_of"]
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import GenerateOptions, Message, OutputSchema, Prompt, Request, Role, Sampling, Tool
 
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))

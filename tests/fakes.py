@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 
-from hybrid_llm.backends.base import Capabilities, estimate_tokens
-from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Request, Usage
+from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.protocols import Capabilities, estimate_tokens
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState
 
 Script = Sequence[str | Exception]
 

@@ -12,28 +12,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hybrid_llm.backends.base import Capabilities, estimate_tokens
-from hybrid_llm.backends.edge.layout import read_layout
-from hybrid_llm.backends.edge.manifest import read_manifest
-from hybrid_llm.backends.edge.shelf import Shelf
-from hybrid_llm.backends.edge.slots import Slots
-from hybrid_llm.backends.edge.watchdog import Watchdog
-from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.errors import (
-    BackendOverloaded,
-    BackendUnavailable,
-    ConfigError,
-    InvalidRequest,
-    RequestRejected,
-)
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Chunk, Location, Request
+from hybrid_llm.backends.edge.folder import read_layout, read_manifest
+from hybrid_llm.backends.edge.prefix_cache import PrefixCache
+from hybrid_llm.backends.edge.scheduling import Slots, Watchdog
+from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.protocols import Capabilities, estimate_tokens
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.generation import Loaded, Run
     from hybrid_llm.backends.text import ChatTokenizer
 
-__all__ = ["EdgeBackend", "EdgeConfig", "embedded_model"]
 
 _EMBEDDED = "hybrid-demo-edge"
 _EXACT_COUNT_BYTES = 64 * 1024
@@ -82,7 +74,7 @@ class EdgeBackend:
         self._memory = config.memory_limit_mb << 20
         self._context_window = min(self._manifest.context_window, self._memory // per_token)
         self._slots = Slots(concurrency=config.max_concurrency, queue=config.max_queue, memory=self._memory)
-        self._shelf = Shelf() if config.reuse_prefixes else None
+        self._shelf = PrefixCache() if config.reuse_prefixes else None
         self._watchdog = Watchdog()
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._runs: set[Run] = set()
@@ -280,8 +272,8 @@ class EdgeBackend:
 
     def _open(self) -> Loaded:
         from hybrid_llm.backends.edge.generation import Loaded
-        from hybrid_llm.backends.edge.grammar import GrammarCompiler
         from hybrid_llm.backends.edge.model import EdgeModel
+        from hybrid_llm.backends.edge.sampling import GrammarCompiler
 
         model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=self._tokenizer)
         self._tokenizer = model.tokenizer

@@ -8,23 +8,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 
-from hybrid_llm.backends.edge.grammar import Grammar, GrammarCompiler
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
-from hybrid_llm.backends.edge.sampling import Sampler
-from hybrid_llm.backends.edge.shelf import Entry, Shelf, Start
-from hybrid_llm.backends.edge.slots import Ticket
-from hybrid_llm.backends.edge.watchdog import Watchdog
+from hybrid_llm.backends.edge.prefix_cache import Entry, PrefixCache, Start
+from hybrid_llm.backends.edge.sampling import Grammar, GrammarCompiler, Sampler
+from hybrid_llm.backends.edge.scheduling import Ticket, Watchdog
 from hybrid_llm.backends.schema import UnusableSchema
-from hybrid_llm.router.errors import (
-    BackendError,
-    BackendUnavailable,
-    DeadlineExceeded,
-    InvalidRequest,
-    RequestRejected,
-)
-from hybrid_llm.router.types import Chunk, FinishReason, Request, Timings, Usage
-
-__all__ = ["EndCause", "Loaded", "Run"]
+from hybrid_llm.core.errors import BackendError, BackendUnavailable, DeadlineExceeded, InvalidRequest, RequestRejected
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.request import Request
 
 
 class EndCause(Enum):
@@ -48,7 +39,7 @@ class Run:
     """One request on its way through. `chunks` runs in one thread; `end` may be called from any."""
 
     def __init__(
-        self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog, shelf: Shelf | None = None
+        self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog, shelf: PrefixCache | None = None
     ) -> None:
         self._request, self._backend = request, backend
         self._ticket, self._watchdog, self._shelf = ticket, watchdog, shelf

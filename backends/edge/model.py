@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_llm.backends.edge.layout import ModelLayout, read_layout
-from hybrid_llm.backends.edge.manifest import Manifest, verify_manifest
+from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
+from hybrid_llm.backends.edge.prefix_cache import Start
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session
-from hybrid_llm.backends.edge.shelf import Start
 from hybrid_llm.backends.text import ChatTokenizer
-from hybrid_llm.router.errors import ConfigError
-
-__all__ = ["EdgeModel", "EdgeSequence", "Logits"]
+from hybrid_llm.core.errors import ConfigError
 
 Logits = NDArray[np.float32]
 

@@ -8,12 +8,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["load_runtime", "open_session", "usable_processors"]
 
 _TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 

@@ -12,21 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.types import FinishReason, Sampling
-
-__all__ = [
-    "AsyncEngine",
-    "Engine",
-    "EngineConfig",
-    "EngineDied",
-    "EngineFault",
-    "EngineInfo",
-    "EngineLoad",
-    "EngineOutput",
-    "EngineRequest",
-    "FaultCode",
-]
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Sampling
 
 FaultCode = Literal["rejected", "overloaded", "deadline", "internal"]
 

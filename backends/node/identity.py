@@ -13,13 +13,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from hybrid_llm.backends.node.validation import NODE
-from hybrid_llm.backends.transport.certificates import TRUST_DOMAIN
-from hybrid_llm.backends.transport.status import ERROR_KEY, encode
-from hybrid_llm.backends.transport.tls13 import tls13_required
-from hybrid_llm.router.errors import AuthenticationFailed, HybridLLMError, PermissionDenied, RequestRejected
-
-__all__ = ["PEER", "IdentityInterceptor", "Peer", "conclude", "peer_of"]
+from hybrid_llm.backends.node.admission import NODE
+from hybrid_llm.backends.wire.certificates import TRUST_DOMAIN
+from hybrid_llm.backends.wire.status import ERROR_KEY, encode
+from hybrid_llm.backends.wire.tls import tls13_required
+from hybrid_llm.core.errors import AuthenticationFailed, HybridLLMError, PermissionDenied, RequestRejected
 
 _log = logging.getLogger(__name__)
 _Parse = Callable[[bytes], Any]

@@ -13,18 +13,16 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hybrid_llm.backends.node.answer import Tokenizer
 from hybrid_llm.backends.node.engine import AsyncEngine
-from hybrid_llm.backends.node.front import Front
 from hybrid_llm.backends.node.identity import IdentityInterceptor
-from hybrid_llm.backends.node.prompts import Tokenizer
 from hybrid_llm.backends.node.server import NodeConfig
-from hybrid_llm.backends.transport.handshake import Endpoint
-from hybrid_llm.backends.transport.listener import server_credentials, server_options
+from hybrid_llm.backends.node.servicer import Front
+from hybrid_llm.backends.wire.channels import server_credentials, server_options
+from hybrid_llm.backends.wire.handshake import Endpoint
+from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import add_HybridLLMServicer_to_server
-from hybrid_llm.router.errors import ConfigError
-
-__all__ = ["Listener"]
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["HybridLLM"].full_name
 _HEALTH_INTERVAL_S = 0.1

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig
-from hybrid_llm.backends.transport.certificates import TLSFiles
-from hybrid_llm.backends.transport.tls13 import require_tls13
+from hybrid_llm.backends.wire.certificates import TLSFiles
+from hybrid_llm.backends.wire.tls import require_tls13
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.node.answer import Tokenizer
     from hybrid_llm.backends.node.listening import Listener
-    from hybrid_llm.backends.node.prompts import Tokenizer
 
-__all__ = ["NodeConfig", "NodeServer"]
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -132,6 +131,6 @@ def _load_tokenizer(config: NodeConfig) -> Tokenizer:
 
 
 def _make_engine(config: NodeConfig) -> AsyncEngine:
-    from hybrid_llm.backends.node.process import EngineProcess
+    from hybrid_llm.backends.node.supervisor import EngineProcess
 
     return EngineProcess(config.engine)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from hybrid_llm.backends.node.engine import Engine, EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines.folder import check_folder
-from hybrid_llm.backends.node.pipe import (
+from hybrid_llm.backends.node.ipc import (
     HEADER,
     Abort,
     FromEngine,
@@ -27,9 +27,7 @@ from hybrid_llm.backends.node.pipe import (
     decode,
     encode,
 )
-from hybrid_llm.router.errors import ConfigError
-
-__all__ = ["main"]
+from hybrid_llm.core.errors import ConfigError
 
 Inbox = queue.SimpleQueue[ToEngine]
 

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from hybrid_llm.cli.exits import MEANING, Exit
-from hybrid_llm.router.errors import ConfigError, InvalidRequest
-from hybrid_llm.router.types import GenerateOptions
-
-__all__ = [
-    "Subcommands",
-    "add_config",
-    "add_json",
-    "add_prompt",
-    "add_request_options",
-    "add_sampling_options",
-    "describe",
-    "read_prompt",
-    "read_text",
-    "request_options",
-    "subcommands",
-]
+from hybrid_llm.cli.terminal import MEANING, Exit
+from hybrid_llm.core.errors import ConfigError, InvalidRequest
+from hybrid_llm.core.request import GenerateOptions
 
 _REQUEST_NAMES = (
     "max_tokens",
@@ -153,3 +140,11 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text in UTF-8", path=str(path)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """One of several commands that share a module."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]

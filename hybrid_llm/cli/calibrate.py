@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_config, add_json, describe
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note, print_json
-from hybrid_llm.policies.source import did_you_mean
-from hybrid_llm.router.errors import InvalidRequest
-from hybrid_llm.router.types import Location
+from hybrid_llm.cli.terminal import Exit, note, print_json
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies.reader.source import did_you_mean
 
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy
     from hybrid_llm.router.config import BackendSpec, Config
-    from hybrid_llm.router.prediction.predict import Learned
-    from hybrid_llm.router.prediction.remember import PredictionStore
-
-__all__ = ["add_arguments", "run"]
+    from hybrid_llm.router.signals.predictor import Learned
+    from hybrid_llm.router.signals.store import PredictionStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, keep, and tell."""
-    from hybrid_llm.router.prediction.calibrate import calibrate, sealer
+    from hybrid_llm.router.signals.calibrate import calibrate, sealer
 
     config = _config(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
@@ -94,8 +91,8 @@ def _policy(config: Config) -> Iterator[Policy]:
 
 
 def _told(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[str, object]:
-    from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
-    from hybrid_llm.router.signals import BackendState
+    from hybrid_llm.core.signals import BackendState
+    from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
 
     predictor = LatencyPredictor(PRIORS[spec.location])
     predictor.resume(learned)

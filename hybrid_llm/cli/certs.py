@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_json, describe, subcommands
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note, print_json, record
+from hybrid_llm.cli.terminal import Exit, note, print_json, record
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.transport.certificates import CertificateFacts
+    from hybrid_llm.backends.wire.certificates import CertificateFacts
 
-__all__ = ["add_arguments", "facts_text", "run"]
 
 _MOST_DAYS = 36_500
 _CODES = (Exit.FAILURE, Exit.CONFIG)
@@ -96,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.transport.certificates import make_authority
+    from hybrid_llm.backends.wire.certificates import make_authority
 
     facts = make_authority(args.folder, days=args.days)
     print(f"made {args.folder / 'ca.pem'} and {args.folder / 'ca.key'}, valid until {facts.not_after:%Y-%m-%d}")
@@ -106,7 +104,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _issue(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.transport.certificates import issue
+    from hybrid_llm.backends.wire.certificates import issue
 
     verb = "renewed" if (args.folder / f"{args.name}.pem").exists() else "made"
     facts = issue(args.folder, args.name, kind=args.kind, hosts=args.host, days=args.days)
@@ -115,7 +113,7 @@ def _issue(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.transport.certificates import inspect
+    from hybrid_llm.backends.wire.certificates import inspect
 
     facts = inspect(args.file)
     if args.json:

@@ -1,4 +1,7 @@
-"""`hybrid-llm chat`: a conversation in the terminal. It keeps the turns; routing and answering are the library's."""
+"""`hybrid-llm generate`: one prompt, one answer, shown as it comes.
+
+`hybrid-llm chat`: a conversation in the terminal. It keeps the turns; routing and answering are the library's.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,76 @@ from collections.abc import Callable
 from typing import Final
 
 from hybrid_llm.cli.arguments import (
+    Subcommand,
     add_config,
+    add_json,
+    add_prompt,
     add_request_options,
     add_sampling_options,
     describe,
+    read_prompt,
     request_options,
 )
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.generate import timings_line
-from hybrid_llm.cli.output import note, print_error, write
 from hybrid_llm.cli.session import Session
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.types import Decision, GenerateOptions, Message
+from hybrid_llm.cli.terminal import Exit, generation_record, note, print_error, print_json, write
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.request import GenerateOptions, Message
 
-__all__ = ["add_arguments", "run"]
+
+def generate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options and the help."""
+    describe(
+        parser,
+        "Answer a prompt. The answer streams to standard output; everything else goes to standard error.",
+        examples=[
+            "hybrid-llm generate \"Is this review positive? 'A warm, funny film.'\"",
+            "hybrid-llm generate - --privacy phi --max-tokens 64 < note.txt",
+            "hybrid-llm generate 'What is 17 + 25?' --config hybrid.yaml --deadline 2 --json",
+        ],
+        codes=Exit,
+    )
+    add_prompt(parser)
+    add_config(parser)
+    add_request_options(parser)
+    add_sampling_options(parser)
+    add_json(parser)
+    parser.add_argument("--verbose", "-v", action="store_true", help="decision and timings on standard error")
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    """Answer, and show the answer."""
+    prompt, options = read_prompt(args.prompt), request_options(args)
+    with Session(args.config) as session:
+        if args.json:
+            print_json(generation_record(session.ask(prompt, options, on_text=_drop)))
+            return Exit.OK
+        told = _tell if args.verbose else _drop
+        generation = session.ask(prompt, options, on_text=write, on_decision=told)
+        write("\n")
+        if args.verbose:
+            note(timings_line(generation))
+    return Exit.OK
+
+
+def _drop(_: object) -> None:
+    """Show nothing."""
+
+
+def _tell(decision: Decision) -> None:
+    note(decision.explain())
+
+
+def timings_line(generation: Generation) -> str:
+    """Who answered, how fast and how much, in one line."""
+    usage, timings = generation.usage, generation.timings
+    speed = f", {1000 / timings.tpot_ms:.0f} tokens/s" if timings.tpot_ms > 0 else ""
+    return (
+        f"{generation.backend}: {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
+        f"first after {timings.ttft_ms:.0f} ms{speed}, {timings.total_ms:.0f} ms in all, {generation.finish_reason}"
+    )
+
 
 _HELP: Final = """/exit            leave (as Ctrl-D does)
 /reset           forget the conversation
@@ -31,7 +90,7 @@ _HELP: Final = """/exit            leave (as Ctrl-D does)
 /help            this list"""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def chat_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options and the help."""
     describe(
         parser,
@@ -46,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", "-v", action="store_true", help="timings on standard error after each answer")
 
 
-def run(args: argparse.Namespace) -> int:
+def run_chat(args: argparse.Namespace) -> int:
     """Talk until the end of input."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # its import alone gives `input` editing and history
@@ -146,3 +205,7 @@ class Chat:
 
     def _remember(self, decision: Decision | None) -> None:
         self._decision = decision
+
+
+generate = Subcommand(generate_arguments, run_generate)
+chat = Subcommand(chat_arguments, run_chat)

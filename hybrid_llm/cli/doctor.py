@@ -1,4 +1,7 @@
-"""`hybrid-llm doctor`: tests the whole installation, and says what to do about each fault."""
+"""What a check of `hybrid-llm doctor` reports, and what it may look at. The checks themselves are elsewhere.
+
+`hybrid-llm doctor`: tests the whole installation, and says what to do about each fault.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import add_config, add_json, describe
-from hybrid_llm.cli.checks_here import (
+from hybrid_llm.cli.doctor_checks import (
+    check_certificates,
     check_edge,
+    check_nodes,
     check_packages,
     check_policy,
     check_python,
     check_runtime,
     check_sensors,
 )
-from hybrid_llm.cli.checks_there import check_certificates, check_nodes
-from hybrid_llm.cli.exits import Exit
 from hybrid_llm.cli.findings import Check, Finding, Setup, Status, fault, fine, run_checks
-from hybrid_llm.cli.output import print_json, printable, record
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.cli.terminal import Exit, print_json, printable, record
+from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.transport.certificates import TLSFiles
+    from hybrid_llm.backends.wire.certificates import TLSFiles
     from hybrid_llm.router.config import CloudSpec, Config
 
-__all__ = ["CHECKS", "FIRST_CHECKS", "add_arguments", "run"]
 
 FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": check_packages}
 """What is checked before anything else is imported."""
@@ -131,7 +133,7 @@ def _setup(args: argparse.Namespace, config: Config | None) -> Setup:
 
 def _pairs(folder: Path) -> dict[str, TLSFiles]:
     """The files of each certificate in *folder*, the authority aside."""
-    from hybrid_llm.backends.transport.certificates import TLSFiles
+    from hybrid_llm.backends.wire.certificates import TLSFiles
 
     names = sorted(path.stem for path in folder.glob("*.pem") if path.stem != "ca")
     return {name: TLSFiles.from_dir(folder, name) for name in names}
@@ -162,7 +164,7 @@ def _only_client(pairs: Mapping[str, TLSFiles]) -> str:
 
 
 def _is_client(files: TLSFiles) -> bool:
-    from hybrid_llm.backends.transport.certificates import inspect
+    from hybrid_llm.backends.wire.certificates import inspect
 
     try:
         return "client" in inspect(files.cert).kinds

@@ -8,13 +8,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybrid_llm.router.errors import HybridLLMError
+from hybrid_llm.core.errors import HybridLLMError
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.transport.certificates import TLSFiles
+    from hybrid_llm.backends.wire.certificates import TLSFiles
     from hybrid_llm.router.config import CloudSpec, Config
-
-__all__ = ["Check", "Finding", "Setup", "Status", "fault", "fine", "run_checks", "warning"]
 
 
 class Status(StrEnum):

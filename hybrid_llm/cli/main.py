@@ -14,16 +14,13 @@ from typing import Final, Protocol, cast
 
 from hybrid_llm import __version__
 from hybrid_llm.cli.arguments import describe
-from hybrid_llm.cli.exits import Exit, exit_for
-from hybrid_llm.cli.output import note, print_error
-from hybrid_llm.router.errors import HybridLLMError
-
-__all__ = ["COMMANDS", "Command", "main"]
+from hybrid_llm.cli.terminal import Exit, exit_for, note, print_error
+from hybrid_llm.core.errors import HybridLLMError
 
 COMMANDS: Final = {
     "demo": ("hybrid_llm.cli.demo.command", "see the whole way of a request, with two nodes and an edge model"),
-    "generate": ("hybrid_llm.cli.generate", "answer a prompt"),
-    "chat": ("hybrid_llm.cli.chat", "talk, turn by turn"),
+    "generate": ("hybrid_llm.cli.chat:generate", "answer a prompt"),
+    "chat": ("hybrid_llm.cli.chat:chat", "talk, turn by turn"),
     "explain": ("hybrid_llm.cli.explain", "tell who would answer a prompt, and why"),
     "signals": ("hybrid_llm.cli.signals", "show what a policy sees of this device now"),
     "calibrate": ("hybrid_llm.cli.calibrate", "measure how fast backends are, for their first predictions"),
@@ -104,9 +101,16 @@ def _overview() -> argparse.ArgumentParser:
 
 
 def _load(name: str, parser: argparse.ArgumentParser) -> Command:
-    command = cast(Command, importlib.import_module(COMMANDS[name][0]))
+    command = load_command(COMMANDS[name][0])
     command.add_arguments(parser)
     return command
+
+
+def load_command(home: str) -> Command:
+    """Import the command at *home*: a module, or `module:name` where one module holds several commands."""
+    module, _, name = home.partition(":")
+    loaded = importlib.import_module(module)
+    return cast(Command, getattr(loaded, name) if name else loaded)
 
 
 def _forgive_encoding() -> None:

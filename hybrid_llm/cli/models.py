@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_json, describe, subcommands
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note, print_error, print_json, record
-from hybrid_llm.cli.progress import Progress
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, record
+from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.edge.manifest import Manifest
+    from hybrid_llm.backends.edge.folder import Manifest
 
-__all__ = ["add_arguments", "run"]
 
 _EXTRA = "pip install 'hybrid-llm[prepare]'"
 _HERE = Path("models")
@@ -105,7 +102,7 @@ def _embedded() -> Path:
 
 def _model_folders(root: Path) -> Iterator[Path]:
     """*root* itself, or the folders in it, as far as they have a manifest."""
-    from hybrid_llm.backends.edge.manifest import MANIFEST_NAME
+    from hybrid_llm.backends.edge.folder import MANIFEST_NAME
 
     if (root / MANIFEST_NAME).is_file():
         yield root
@@ -130,7 +127,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _readable(folders: list[tuple[Path, bool]]) -> Iterator[Found]:
     """What can be read; a manifest that cannot is told on standard error."""
-    from hybrid_llm.backends.edge.manifest import read_manifest
+    from hybrid_llm.backends.edge.folder import read_manifest
 
     for folder, embedded in folders:
         try:
@@ -158,7 +155,7 @@ def _record(found: Found) -> dict[str, object]:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.edge.manifest import verify_manifest
+    from hybrid_llm.backends.edge.folder import verify_manifest
 
     folder = _embedded() if args.folder == "embedded" else Path(args.folder)
     with Progress(f"verifying {folder}") as progress:
@@ -190,7 +187,7 @@ def _description(found: Found) -> str:
 
 def _convert(args: argparse.Namespace) -> int:
     try:
-        from hybrid_llm.backends.prepare.convert import convert
+        from hybrid_llm.backends.models.convert import convert
     except ImportError as error:
         raise ConfigError(f"{error.name} is missing: {_EXTRA}") from error
     with Progress(f"converting {args.source.name}") as progress:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import describe
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note
-from hybrid_llm.cli.progress import Progress
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.cli.terminal import Exit, Progress, note
+from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
     MakeEngine = Callable[[EngineConfig, Callable[[str], None]], AsyncEngine]
 
-__all__ = ["add_arguments", "run"]
 
 _NEEDED: Final = ("torch", "transformers", "grpc_health", "grpc_reflection")
 _EXTRA: Final = "pip install 'hybrid-llm[node]'"
@@ -107,7 +104,7 @@ def run(args: argparse.Namespace, *, engine: MakeEngine | None = None) -> int:
 def _config(args: argparse.Namespace) -> NodeConfig:
     from hybrid_llm.backends.node.engine import EngineConfig
     from hybrid_llm.backends.node.server import NodeConfig
-    from hybrid_llm.backends.transport.certificates import TLSFiles
+    from hybrid_llm.backends.wire.certificates import TLSFiles
 
     engine = EngineConfig(
         model=args.model,
@@ -130,7 +127,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
 
 
 def _engine_process(config: EngineConfig, on_progress: Callable[[str], None]) -> AsyncEngine:
-    from hybrid_llm.backends.node.process import EngineProcess
+    from hybrid_llm.backends.node.supervisor import EngineProcess
 
     return EngineProcess(config, on_progress=on_progress)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from hybrid_llm.backends.base import Backend
-from hybrid_llm.cli.progress import Progress
-from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.types import Decision, GenerateOptions, Generation, Prompt
-
-__all__ = ["Session"]
+from hybrid_llm.cli.terminal import Progress
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import GenerateOptions, Prompt
+from hybrid_llm.core.signals import Signals
 
 _PATIENCE_S = 1.0
 """Seconds without a token after which a terminal is told that something is being done."""

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from hybrid_llm.cli.arguments import add_json, describe
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note, print_json, printable
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.spending.ledger import Entry, LedgerError
-from hybrid_llm.router.spending.prices import UNIT
-
-__all__ = ["add_arguments", "run"]
+from hybrid_llm.cli.terminal import Exit, note, print_json, printable
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.router.spending.ledger import UNIT, Entry, LedgerError
 
 _NOBODY: Final = "(none)"
 

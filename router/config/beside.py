@@ -1,4 +1,8 @@
-"""Reads what a `hybrid.yaml` sets beside its backends: recordings, spending, speeds, metrics; each has its record."""
+"""Reads what a `hybrid.yaml` sets beside its backends: recordings, spending, speeds, metrics; each has its record.
+
+Reads `detectors` of a `hybrid.yaml`, the models for names and places; their
+records are in `router.privacy.detectors.specs`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from hybrid_llm.policies.yamltext import Mapping as Table
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS
+from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.policies.reader.yamltext import Mapping as Table
+from hybrid_llm.policies.reader.yamltext import Scalar, Value
 from hybrid_llm.router.config.values import ValueReader, is_address, split_address
-from hybrid_llm.router.hooks import Hook
-
-__all__ = ["BesideReader", "MetricsSpec", "OwnHook", "PredictionSpec", "RecordSpec"]
+from hybrid_llm.router.observability.hooks import Hook
+from hybrid_llm.router.privacy.detectors.specs import DETECTOR_KINDS, DetectorSpec, NerSpec, PresidioSpec
 
 _LISTEN: Final = "127.0.0.1:9464"
 """Loopback, and the port that OpenTelemetry's exporters for Prometheus use."""
@@ -34,7 +40,7 @@ class RecordSpec:
 
     def open(self) -> OwnHook:
         """Make the recorder; ConfigError if its folder does not exist."""
-        from hybrid_llm.router.recording.recorder import DecisionRecorder
+        from hybrid_llm.router.observability.recorder import DecisionRecorder
 
         return DecisionRecorder(self.path, max_bytes=self.max_mb * 1024 * 1024, keep=self.keep)
 
@@ -55,7 +61,7 @@ class MetricsSpec:
 
     def open(self) -> OwnHook:
         """Listen there; ConfigError if the port is in use, or the extra is missing."""
-        from hybrid_llm.router.metrics import PrometheusMetrics
+        from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
         host, port = split_address(self.listen)
         metrics = PrometheusMetrics.alone()
@@ -96,3 +102,43 @@ class BesideReader(ValueReader):
         if max_mb < 1:
             self._faults.add("`max_mb` is at least 1", table.offset)
         return RecordSpec(path=self._beside(self._needed(table, "path")), max_mb=max_mb, keep=keep)
+
+
+class DetectorReader(ValueReader):
+    """Turns the table `detectors` into records."""
+
+    def _detectors(self, table: Table) -> tuple[DetectorSpec, ...]:
+        detectors = self._table(table, "detectors")
+        specs = [self._detector(entry.key, entry.value) for entry in detectors.entries] if detectors is not None else []
+        return tuple(spec for spec in specs if spec is not None)
+
+    def _detector(self, name: Scalar, value: Value) -> DetectorSpec | None:
+        if not isinstance(value, Table):
+            self._faults.add("a detector is a table", name.offset, "such as {kind: ner, model: ner/}")
+            return None
+        if name.text in KNOWN_DETECTORS:
+            self._faults.add(f"`{name.text}` is one of the library's own detectors", name.offset, "choose another name")
+        kind, labels = self._text(value, "kind", ""), self._pairs(value, "labels")
+        score = self._number(value, "min_score", 0.5)
+        if score > 1:
+            self._faults.add("`min_score` is a number from 0 to 1", value.offset)
+        if kind not in DETECTOR_KINDS:
+            hint = did_you_mean(kind, DETECTOR_KINDS)
+            self._faults.add(f"`kind: {kind}` is not a kind of detector", value.offset, hint)
+            return None
+        if kind == "ner":
+            self._known(value, {"kind", "model", "labels", "min_score"})
+            model = self._beside(self._needed(value, "model"))
+            return NerSpec(name=name.text, model=model, labels=labels, min_score=score)
+        self._known(value, {"kind", "model", "labels", "min_score", "language"})
+        return PresidioSpec(
+            name=name.text,
+            model=self._needed(value, "model"),
+            labels=labels,
+            min_score=score,
+            language=self._text(value, "language", "en"),
+        )
+
+    def _pairs(self, table: Table, key: str) -> dict[str, str]:
+        pairs = self._table(table, key)
+        return {} if pairs is None else {e.key.text: self._needed(pairs, e.key.text) for e in pairs.entries}

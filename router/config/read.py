@@ -18,29 +18,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.policies.source import Faults, Source, did_you_mean
-from hybrid_llm.policies.yamltext import Mapping as Table
-from hybrid_llm.policies.yamltext import Scalar, Value, read_yaml
-from hybrid_llm.policies.yamltext import Sequence as Items
-from hybrid_llm.router.config.beside import BesideReader, MetricsSpec, OwnHook, PredictionSpec, RecordSpec
-from hybrid_llm.router.config.detectors import DetectorReader
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
+from hybrid_llm.policies.reader.yamltext import Mapping as Table
+from hybrid_llm.policies.reader.yamltext import Scalar, Value, read_yaml
+from hybrid_llm.policies.reader.yamltext import Sequence as Items
+from hybrid_llm.router.config.beside import (
+    BesideReader,
+    DetectorReader,
+    MetricsSpec,
+    OwnHook,
+    PredictionSpec,
+    RecordSpec,
+)
 from hybrid_llm.router.config.values import FREE, is_address
-from hybrid_llm.router.errors import ConfigError, PolicyError
 from hybrid_llm.router.request import Defaults
-from hybrid_llm.router.spending.prices import Price, currency_of
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.spending.ledger import Price, currency_of
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from hybrid_llm.backends.base import Backend
+    from hybrid_llm.core.protocols import Backend
     from hybrid_llm.policies import PolicySource
-    from hybrid_llm.router.detectors import Detector
-    from hybrid_llm.router.detectors.specs import DetectorSpec
-    from hybrid_llm.router.prediction.remember import PredictionStore
+    from hybrid_llm.router.privacy.detectors import Detector
+    from hybrid_llm.router.privacy.detectors.specs import DetectorSpec
+    from hybrid_llm.router.signals.store import PredictionStore
     from hybrid_llm.router.spending.ledger import Ledger
 
-__all__ = ["BackendSpec", "CloudSpec", "Config", "EdgeSpec", "RecordSpec", "load_config", "parse_config"]
 
 EMBEDDED: Final = "embedded"
 _KEYS: Final = (
@@ -111,11 +116,11 @@ class CloudSpec:
 
     def open(self) -> Backend:
         """Make the backend; ConfigError if a certificate file is wrong. Nothing is connected yet."""
-        from hybrid_llm.backends.cloud import CloudBackend, CloudConfig, CloudPool
-        from hybrid_llm.backends.transport import TLSFiles
+        from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig, GrpcPool
+        from hybrid_llm.backends.wire import TLSFiles
 
         tls = TLSFiles(ca=self.ca, cert=self.cert, key=self.key)
-        one = CloudConfig(
+        one = GrpcConfig(
             name=self.name,
             target="",
             tls=tls,
@@ -124,8 +129,8 @@ class CloudSpec:
         )
         configs = [replace(one, target=target) for target in self.targets]
         if len(configs) == 1 and not self.resolve:
-            return CloudBackend(configs[0])
-        return CloudPool(configs, name=self.name)
+            return GrpcBackend(configs[0])
+        return GrpcPool(configs, name=self.name)
 
 
 BackendSpec = EdgeSpec | CloudSpec
@@ -163,8 +168,8 @@ class Config:
 
     def open_predictions(self) -> PredictionStore:
         """What was learnt of these backends on this device, to begin with."""
-        from hybrid_llm.router.prediction.identity import identities
-        from hybrid_llm.router.prediction.remember import PredictionStore, state_folder
+        from hybrid_llm.router.config.identity import identities
+        from hybrid_llm.router.signals.store import PredictionStore, state_folder
 
         folder = self.prediction.folder or state_folder()
         return PredictionStore(folder, identities(self.backends), keeping=self.prediction.calibrate)

@@ -6,13 +6,11 @@ import re
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.policies.source import Faults, did_you_mean
-from hybrid_llm.policies.yamltext import Mapping as Table
-from hybrid_llm.policies.yamltext import Scalar
-from hybrid_llm.policies.yamltext import Sequence as Items
-from hybrid_llm.router.spending.prices import Price
-
-__all__ = ["FREE", "ValueReader", "is_address", "split_address"]
+from hybrid_llm.policies.reader.source import Faults, did_you_mean
+from hybrid_llm.policies.reader.yamltext import Mapping as Table
+from hybrid_llm.policies.reader.yamltext import Scalar
+from hybrid_llm.policies.reader.yamltext import Sequence as Items
+from hybrid_llm.router.spending.ledger import Price
 
 FREE: Final = Price(input_per_1k=0.0, output_per_1k=0.0)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")

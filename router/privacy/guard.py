@@ -11,16 +11,14 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hybrid_llm.core.clearance import Cleared, Purpose, _make_cleared
+from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
-from hybrid_llm.router.clearance import Cleared, Purpose, _make_cleared
-from hybrid_llm.router.detectors import DETECTORS, Detector, Finding, Prepared, find_with
-from hybrid_llm.router.errors import ConfigError, PrivacyViolation
-from hybrid_llm.router.privacy.restore import restorer
+from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding, Prepared, find_with
+from hybrid_llm.router.privacy.restore import restored, restorer
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
-from hybrid_llm.router.privacy.streams import restored
-from hybrid_llm.router.types import Chunk, Given, Location, Request
-
-__all__ = ["Assessment", "PrivacyGuard"]
 
 _log = logging.getLogger("hybrid_llm.privacy")
 _DEVICE: Final = frozenset({Location.EDGE})
@@ -83,7 +81,7 @@ class PrivacyGuard:
         held = behind.lease.shared() if behind is not None and behind.lease is not None else None
         return self._hide(judged, policy, hiding, scan, held) if hiding else self._hide_known(judged, scan, held)
 
-    def assess_behind(self, known: Assessment, given: Given, policy: Policy) -> Assessment:
+    def assess_behind(self, known: Assessment, given: PartialAnswer, policy: Policy) -> Assessment:
         """Judge what was *given* as an answer, together with its request: it may hold what the request did not."""
         return self.assess(known.request.behind(given), policy, behind=known)
 

@@ -6,17 +6,20 @@ as a pseudonym and is none of this session's stays as it is.
 
 In JSON, as in the arguments of a tool call, a value is written as JSON: with its escapes inside a string, as a string
 of its own elsewhere. JSON that stands in a string of other JSON is not told apart: there the outer text stays valid.
+
+Answers on their way back: each chunk with the values in place of their pseudonyms. It keeps nothing itself.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 from typing import NoReturn
 
-from hybrid_llm.router.privacy.form import canonical, stream_pattern
-from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable
-
-__all__ = ["Restorer", "restorer"]
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable, canonical, stream_pattern
 
 
 class Restorer:
@@ -128,3 +131,16 @@ class Restorer:
 def restorer(table: PseudonymTable, *, json: bool = False) -> Restorer:
     """A restorer for one answer; with *json* for one text of JSON, such as the arguments of one tool call."""
     return Restorer(table, json=json)
+
+
+async def restored(chunks: AsyncGenerator[Chunk, None], restorer: Restorer) -> AsyncGenerator[Chunk, None]:
+    """The same chunks, their texts restored. What is held back at a cut comes with a later chunk.
+
+    It awaits nothing but *chunks*, so that `router.execution.drivers` can step it; closing it closes them.
+    """
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            text = restorer.feed(chunk.text)
+            if chunk.finish_reason is not None:
+                text += restorer.finish()
+            yield replace(chunk, text=text)

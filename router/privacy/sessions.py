@@ -11,10 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Self
 
-from hybrid_llm.router.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
-
-__all__ = ["Lease", "Sessions"]
 
 _Name = tuple[str | None, str]
 

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from hybrid_llm.policies.schema import Objectives
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendOverloaded,
     BackendUnavailable,
@@ -26,12 +25,22 @@ from hybrid_llm.router.errors import (
     QuotaExceeded,
     RequestRejected,
 )
-from hybrid_llm.router.signals import BudgetSignals, Signals
-from hybrid_llm.router.spending.ledger import Balance, Ledger, LedgerBusy, LedgerError, MemoryLedger, Reservation
-from hybrid_llm.router.spending.prices import UNIT, Price, currency_of, priced
-from hybrid_llm.router.types import Chunk, Request, Usage
-
-__all__ = ["Order", "Spending"]
+from hybrid_llm.core.generation import Chunk, Usage
+from hybrid_llm.core.request import Request
+from hybrid_llm.core.signals import BudgetSignals, Signals
+from hybrid_llm.policies.language.schema import Objectives
+from hybrid_llm.router.spending.ledger import (
+    UNIT,
+    Balance,
+    Ledger,
+    LedgerBusy,
+    LedgerError,
+    MemoryLedger,
+    Price,
+    Reservation,
+    currency_of,
+    priced,
+)
 
 _log = logging.getLogger("hybrid_llm.spend")
 _T = TypeVar("_T")

@@ -15,10 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.router.spending.ledger import Balance, Entry, LedgerBusy, LedgerError, Reservation, day_of
-
-__all__ = ["FileLedger"]
 
 _VERSION: Final = 1
 _APPLICATION: Final = 0x68796C6D  # "hylm", so that another program's file is not taken for a ledger

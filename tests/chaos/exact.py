@@ -9,12 +9,13 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 
-from hybrid_llm.backends.base import Capabilities, estimate_tokens
 from hybrid_llm.backends.node.engine import EngineInfo, EngineLoad, EngineOutput
-from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Request, Usage
+from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.protocols import Capabilities, estimate_tokens
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState
 
 SCHEMA = {
     "type": "object",

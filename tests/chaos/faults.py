@@ -16,10 +16,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
-from hybrid_llm.backends.transport import issue, make_authority
+from hybrid_llm.backends.wire import issue, make_authority
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.recording.recorder import DecisionRecorder
+from hybrid_llm.router.observability.recorder import DecisionRecorder
 from hybrid_llm.router.spending.file import FileLedger
 from tests.chaos.proxy import Weather
 from tests.chaos.world import HOSTS, World

@@ -7,13 +7,13 @@ import asyncio
 import sys
 from pathlib import Path
 
-from hybrid_llm.backends.node.server import NodeConfig, NodeServer  # before gRPC, as `hybrid-llm serve` does
-from hybrid_llm.backends.transport.tls13 import require_tls13
+from hybrid_llm.backends.node.server import NodeConfig, NodeServer
+from hybrid_llm.backends.wire.tls import require_tls13
 
 require_tls13()
 
 from hybrid_llm.backends.node.engine import EngineConfig  # noqa: E402
-from hybrid_llm.backends.transport import TLSFiles  # noqa: E402
+from hybrid_llm.backends.wire import TLSFiles  # noqa: E402
 from tests.chaos.exact import ExactEngine  # noqa: E402
 
 

@@ -16,12 +16,12 @@ from functools import cache
 import jsonschema
 import psutil
 
-from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import FinishReason
+from hybrid_llm.router.signals import FixedSensors
 from tests.chaos.faults import _Again
 from tests.chaos.traffic import KINDS, Case, Outcome
 from tests.chaos.world import ROOT, ExactNode, World

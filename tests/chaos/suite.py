@@ -6,8 +6,8 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
+from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError
 from tests.chaos import faults
 from tests.chaos.exact import prompt_of
 from tests.chaos.report import Row, row

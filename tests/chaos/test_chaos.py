@@ -6,11 +6,12 @@ import os
 
 import pytest
 
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Chunk, FinishReason, Location
+from hybrid_llm.router.signals import FixedSensors
 from tests.chaos import faults
 from tests.chaos.exact import ExactEdge, answer_to, prompt_of
 from tests.chaos.report import row

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.types import Chunk, Generation
 from tests.chaos.exact import SCHEMA, answer_to, prompt_of
 
 KINDS = ("generate", "stream", "agenerate", "astream", "leave", "aleave", "cancel")

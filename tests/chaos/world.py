@@ -15,13 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybrid_llm.backends.base import Backend
-from hybrid_llm.backends.cloud import CloudConfig, CloudPool
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
+from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.signals import FixedSensors
 from tests.chaos.exact import ExactEdge
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import Case, Outcome, is_exact, make_cases
@@ -154,12 +154,12 @@ class World:
             self._stack.enter_context(Proxy(node.port, seed=number)) for number, node in enumerate(self.nodes)
         ]
 
-    def pool(self, proxies: list[Proxy] | None = None, **options) -> CloudPool:
+    def pool(self, proxies: list[Proxy] | None = None, **options) -> GrpcPool:
         files = TLSFiles.from_dir(self.app_tls, "app")
         configs = [
-            CloudConfig(target=f"127.0.0.1:{proxy.port}", tls=files, **options) for proxy in proxies or self.proxies
+            GrpcConfig(target=f"127.0.0.1:{proxy.port}", tls=files, **options) for proxy in proxies or self.proxies
         ]
-        return CloudPool(configs)
+        return GrpcPool(configs)
 
     def edge(self) -> Backend:
         return ExactEdge()

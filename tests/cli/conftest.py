@@ -15,9 +15,9 @@ import pytest
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo, EngineLoad, EngineOutput
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
-from hybrid_llm.backends.transport.certificates import TLSFiles, issue, make_authority
+from hybrid_llm.backends.wire.certificates import TLSFiles, issue, make_authority
 from hybrid_llm.cli.main import main
-from hybrid_llm.router.types import FinishReason
+from hybrid_llm.core.generation import FinishReason
 from tests.cli.screens import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.cli.demo.proxy import RecordingProxy
-from hybrid_llm.cli.demo.report import Report
+from hybrid_llm.cli.demo.command import SCENES, Report
 from hybrid_llm.cli.demo.scene import Check, Outcome, Scene, failed, wait_until
-from hybrid_llm.cli.demo.scenes import SCENES
-from hybrid_llm.cli.demo.world import World
+from hybrid_llm.cli.demo.world import RecordingProxy, World
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.errors import DeadlineExceeded
-from hybrid_llm.router.types import Decision
 
 
 def scene(title: str, *, true: bool) -> Scene:

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hybrid_llm.backends.transport.certificates import issue, make_authority
-from hybrid_llm.cli.checks_there import judge_clock
+from hybrid_llm.backends.wire.certificates import issue, make_authority
+from hybrid_llm.cli.doctor_checks import judge_clock
 from hybrid_llm.cli.findings import Setup, Status, fine, run_checks
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError
 
 
 def examine(cli, *arguments):

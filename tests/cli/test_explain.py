@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.cli.what_if import amend, parse_overrides
-from hybrid_llm.router.errors import InvalidRequest
-from hybrid_llm.router.signals import BackendState, Breaker, Signals
-from hybrid_llm.router.types import Location
+from hybrid_llm.cli.explain import amend, parse_overrides
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState, Breaker, Signals
 
 PLACES = {"phone": Location.EDGE, "eu": Location.CLOUD}
 POLICY = """\

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from hybrid_llm.backends.transport.certificates import issue, make_authority
-from hybrid_llm.cli.output import printable
+from hybrid_llm.backends.wire.certificates import issue, make_authority
+from hybrid_llm.cli.terminal import printable
 
 REVIEW = "Is this review positive? 'A warm, funny film.'"
 

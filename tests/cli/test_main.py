@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.cli.exits import MEANING, Exit, exit_for
 from hybrid_llm.cli.main import COMMANDS
 from hybrid_llm.cli.policy.command import ACTIONS
-from hybrid_llm.router import errors
+from hybrid_llm.cli.terminal import MEANING, Exit, exit_for
+from hybrid_llm.core import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [

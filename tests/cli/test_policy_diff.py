@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from hybrid_llm.core.request import Message, Request, RequestMetadata
+from hybrid_llm.lab.casefile import at_ease
 from hybrid_llm.policies import builtin_policy
-from hybrid_llm.policies.casefile import at_ease
-from hybrid_llm.router.recording.form import Recording, dump
-from hybrid_llm.router.types import Facts, Message, Request
+from hybrid_llm.router.observability.records import Recording, dump
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def trace(tmp_path):
             prompt_tokens=100,
             max_tokens=100,
         )
-        lines.append(dump(Recording(at=0.0, facts=Facts.of(request), signals=at_ease(builtin_policy("balanced")))))
+        lines.append(
+            dump(Recording(at=0.0, facts=RequestMetadata.of(request), signals=at_ease(builtin_policy("balanced"))))
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

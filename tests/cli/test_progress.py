@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.cli.progress import Progress
+from hybrid_llm.cli.terminal import Progress
 
 
 class Terminal(io.StringIO):

@@ -11,19 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.cli.signals_text import document, lines
-from hybrid_llm.cli.signals_view import Style, frame
-from hybrid_llm.router.signals import (
+from hybrid_llm.cli.signals_view import Style, document, frame, lines
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import (
     BackendState,
     Breaker,
     BudgetSignals,
     DeviceSignals,
+    EndpointHealth,
+    EndpointState,
     NetworkSignals,
-    NodeHealth,
-    NodeState,
     Signals,
 )
-from hybrid_llm.router.types import Location
 
 PLAIN, COLOURED = Style(colour=False), Style(colour=True)
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -102,9 +101,11 @@ def test_what_belongs_together_is_shown_as_one():
 POOL = replace(
     CLOUD,
     members=(
-        NodeState(address="10.0.0.7:7443", health=NodeHealth.READY, active=2, load=0.25, rtt_ms=30.5, ttft_ms=80.0),
-        NodeState(address="10.0.0.8:7443", health=NodeHealth.EJECTED, breaker=Breaker.OPEN),
-        NodeState(address="10.0.0.9:7443", health=NodeHealth.UNREACHABLE, reason="UntrustedPeer"),
+        EndpointState(
+            address="10.0.0.7:7443", health=EndpointHealth.READY, active=2, load=0.25, rtt_ms=30.5, ttft_ms=80.0
+        ),
+        EndpointState(address="10.0.0.8:7443", health=EndpointHealth.EJECTED, breaker=Breaker.OPEN),
+        EndpointState(address="10.0.0.9:7443", health=EndpointHealth.UNREACHABLE, reason="UntrustedPeer"),
     ),
 )
 
@@ -167,7 +168,7 @@ def test_a_window_that_is_too_low_says_how_much_is_hidden():
 )
 def test_a_frame_fits_every_window_whatever_the_signals_are(columns, rows, backends, number):
     values = dict.fromkeys((field.name for field in fields(DeviceSignals)), number)
-    node = NodeState(address="h:1", rtt_ms=number)
+    node = EndpointState(address="h:1", rtt_ms=number)
     states = {name: replace(CLOUD, name=name, rtt_ms=number, reason=name, members=(node,)) for name in backends}
     signals = Signals(device=DeviceSignals(**values), backends=states)
     plain = shown(signals, columns, rows, faults=backends[:1])

@@ -6,9 +6,9 @@ import shlex
 
 import pytest
 
-from hybrid_llm.router.recording.form import Outcome, Recording, dump
-from hybrid_llm.router.signals import BackendState, Signals
-from hybrid_llm.router.types import Facts, Location, Request
+from hybrid_llm.core.request import Location, Request, RequestMetadata
+from hybrid_llm.core.signals import BackendState, Signals
+from hybrid_llm.router.observability.records import Outcome, Recording, dump
 
 CLINIC = """\
 version: 1
@@ -155,7 +155,7 @@ def test_the_report_is_written_where_it_is_asked_for(cli, clinic, tmp_path):
 
 
 def test_recorded_decisions_are_simulated_with_their_own_tags_limits_and_tenants(cli, tmp_path):
-    facts = Facts.of(
+    facts = RequestMetadata.of(
         Request(messages=(), prompt_tokens=40, max_tokens=50, deadline=9.0, privacy=frozenset({"phi"}), tenant="a")
     )
     state = BackendState(name="edge", location=Location.EDGE)

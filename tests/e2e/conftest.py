@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
-from hybrid_llm.cli.demo.process import NodeProcess
+from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.cli.demo.world import NodeProcess
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import Policy, parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.signals import FixedSensors
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_MODEL = ROOT / "examples" / "models" / "hybrid-demo-node"
@@ -49,9 +49,9 @@ class Node:
     tls: Path
     log: Path
 
-    def cloud(self, port: int | None = None, **options) -> CloudBackend:
+    def cloud(self, port: int | None = None, **options) -> GrpcBackend:
         files = TLSFiles.from_dir(self.tls, "app")
-        return CloudBackend(CloudConfig(target=f"127.0.0.1:{port or self.port}", tls=files, **options))
+        return GrpcBackend(GrpcConfig(target=f"127.0.0.1:{port or self.port}", tls=files, **options))
 
     def client(self, port: int | None = None, **options) -> HybridLLM:
         edge = EdgeBackend(EdgeConfig())

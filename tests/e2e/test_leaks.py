@@ -9,12 +9,12 @@ import time
 import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.cli.demo.proxy import RecordingProxy
+from hybrid_llm.cli.demo.world import RecordingProxy
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.signals import FixedSensors
 from tests.leaks.canaries import Canaries, leaked
 from tests.leaks.witness import rendered
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from hybrid_llm import HybridLLM
-from hybrid_llm.cli.demo.scenes import SCENES
+from hybrid_llm.cli.demo.command import SCENES
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.recording.recorder import DecisionRecorder
+from hybrid_llm.router.observability.recorder import DecisionRecorder
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

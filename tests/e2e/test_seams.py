@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator, Generator
 import jsonschema
 import pytest
 
-from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.errors import StreamInterrupted
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.clearance import Cleared
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import StreamInterrupted
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Chunk, FinishReason
+from hybrid_llm.router.signals import FixedSensors
 
 SCHEMA = {
     "type": "object",

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from hybrid_llm.cli.demo.proxy import RecordingProxy
-from hybrid_llm.router.errors import (
+from hybrid_llm.cli.demo.world import RecordingProxy
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     DeadlineExceeded,

@@ -9,14 +9,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from hybrid_llm.backends.base import Capabilities, estimate_tokens
-from hybrid_llm.backends.transport.outgoing import outgoing
-from hybrid_llm.backends.transport.wire import request_from_wire
-from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.router.cache import CachedAnswer, MemoryCache
-from hybrid_llm.router.clearance import Cleared, require_clearance
-from hybrid_llm.router.detectors import DETECTORS, Detector, Finding
-from hybrid_llm.router.errors import (
+from hybrid_llm.backends.wire.messages import outgoing, request_from_wire
+from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.errors import (
     BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
@@ -26,8 +21,13 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
     UntrustedPeer,
 )
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Request, Usage
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.protocols import Capabilities, estimate_tokens
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding
 from tests.leaks.situations import AFTER_A_CHUNK
 
 __all__ = ["OWN_FAULT", "BrokenCache", "CloudCache", "Codeword", "Double", "FaultyDetector", "Record"]

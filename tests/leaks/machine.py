@@ -24,15 +24,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from prometheus_client import CollectorRegistry, generate_latest
 
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import HybridLLMError, PrivacyViolation, RoutingError
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import HybridLLMError, PrivacyViolation, RoutingError
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.metrics import PrometheusMetrics
-from hybrid_llm.router.recording.recorder import DecisionRecorder
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Decision, Generation, Location
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+from hybrid_llm.router.observability.recorder import DecisionRecorder
+from hybrid_llm.router.signals import FixedSensors
 from tests.leaks.canaries import Canaries, leaked
 from tests.leaks.doubles import OWN_FAULT, BrokenCache, CloudCache, Double, FaultyDetector, Record
 from tests.leaks.situations import FAULTS, KINDS, MOMENTS, Plan, Shape, Verdict, judge, plan_of, shape_of

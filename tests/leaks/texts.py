@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from hybrid_llm.router.types import GenerateOptions, Role, Tool
+from hybrid_llm.core.request import GenerateOptions, Role, Tool
 from tests.leaks.canaries import Canaries
 from tests.leaks.situations import Part, Shape
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.observability.hooks import RequestEvent
 
 __all__ = ["Witness", "reachable", "rendered"]
 

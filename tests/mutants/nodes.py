@@ -29,13 +29,13 @@ MUTANTS = (
     Mutant(
         "a node that says it is stopping gets requests",
         _POOL,
-        "            return NodeHealth.STOPPING\n",
+        "            return EndpointHealth.STOPPING\n",
         "            pass\n",
     ),
     Mutant(
         "a node that cannot be trusted gets requests",
         _POOL,
-        "            return NodeHealth.UNREACHABLE\n",
+        "            return EndpointHealth.UNREACHABLE\n",
         "            pass\n",
     ),
     Mutant(

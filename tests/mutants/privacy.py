@@ -102,7 +102,12 @@ MUTANTS = (
     Mutant("stop texts are not looked at", _TYPES, "        yield from self.sampling.stop\n", ""),
     Mutant("facts may hold a text", _TYPES, "        if any(self.visible_text()):", "        if ():"),
     Mutant("a message shows its text", _TYPES, "    content: str = field(repr=False)", "    content: str"),
-    Mutant("an event takes a request", "hooks.py", "        if not isinstance(self.facts, Facts):", "        if ():"),
+    Mutant(
+        "an event takes a request",
+        "hooks.py",
+        "        if not isinstance(self.facts, RequestMetadata):",
+        "        if ():",
+    ),
     Mutant(
         "a hook that fails is logged with its words",
         "hooks.py",
@@ -135,7 +140,10 @@ MUTANTS = (
         "policy.decide(assessment.request, signals)",
     ),
     Mutant(
-        "the tags that were found are not decided by", _PIPELINE, "Facts.of(assessment.request)", "Facts.of(request)"
+        "the tags that were found are not decided by",
+        _PIPELINE,
+        "RequestMetadata.of(assessment.request)",
+        "RequestMetadata.of(request)",
     ),
     Mutant(
         "a cache is asked whatever the tags say",

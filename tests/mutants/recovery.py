@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "a continuation begins anew",
         _ATTEMPTS,
-        'Given(text="".join(self._parts), tokens=self._tokens)',
-        'Given(text="", tokens=0)',
+        'PartialAnswer(text="".join(self._parts), tokens=self._tokens)',
+        'PartialAnswer(text="", tokens=0)',
     ),
     Mutant("the text before a seam is lost", _ATTEMPTS, "            self._parts.append(chunk.text)\n", ""),
     Mutant(
@@ -136,13 +136,13 @@ MUTANTS = (
     Mutant(
         "an error that a loser ends with keeps its frames",
         _ATTEMPTS,
-        "                    let_go(lane.error)\n",
+        "                    scrub_traceback(lane.error)\n",
         "                    pass\n",
     ),
     Mutant(
         "an error that was handled keeps its frames",
         _ATTEMPTS,
-        "        let_go(error)\n        if isinst",
+        "        scrub_traceback(error)\n        if isinst",
         "        if isinst",
     ),
     Mutant("an error that ends a request is kept", _ATTEMPTS, "if other is not error}", "if other}"),

@@ -18,15 +18,15 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from hybrid_llm.policies.check import Checker
-from hybrid_llm.policies.compile import compile_expression
-from hybrid_llm.policies.lexer import tokenize
-from hybrid_llm.policies.nodes import Node, Type
-from hybrid_llm.policies.parser import parse
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.policies.source import Fault
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Location, Request
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.policies.language.check import Checker
+from hybrid_llm.policies.language.compile import compile_expression
+from hybrid_llm.policies.language.lexer import tokenize
+from hybrid_llm.policies.language.parser import parse
+from hybrid_llm.policies.language.schema import Objectives, Schema
+from hybrid_llm.policies.language.types import Node, Type
+from hybrid_llm.policies.reader.source import Fault
 
 __all__ = ["FOLDER", "PAGE", "Outcome", "all_outcomes", "on_page", "outcomes", "table"]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.signals import BackendState, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Location, Message, Request
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hybrid_llm.cli.policy.simulate import make_parts
+from hybrid_llm.lab.simulate.engine import Simulation
+from hybrid_llm.lab.simulate.service import Setting
+from hybrid_llm.lab.simulate.trace import Arrival, Trace
+from hybrid_llm.lab.simulate.worldfile import parse_world
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.policies.simulation.arrivals import Arrival, Trace
-from hybrid_llm.policies.simulation.engine import Simulation
-from hybrid_llm.policies.simulation.service import Setting
-from hybrid_llm.policies.simulation.worldfile import parse_world
 
 HEAD = "version: 1\nname: one\ntags: {phi: {allow: [edge]}, open: {allow: [edge, cloud]}}\n"
 EDGE = parse_policy(HEAD + "rules:\n  - exclude: cloud\n")

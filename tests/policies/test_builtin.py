@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import builtin_names, builtin_policy
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.types import Location
 
 
 def decide(name, signals, request_, *tags, device=None, network=None, edge=None, cloud=None, **request):

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import Signals
+from hybrid_llm.lab.casefile import at_ease, parse_cases
+from hybrid_llm.lab.cases import Report, run_suite
 from hybrid_llm.policies import builtin_policy, parse_policy
-from hybrid_llm.policies.casefile import at_ease, parse_cases
-from hybrid_llm.policies.cases import Report, run_suite
-from hybrid_llm.policies.schema import Schema
-from hybrid_llm.router.errors import PolicyError
-from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.types import Location, Request
+from hybrid_llm.policies.language.schema import Schema
 
 POLICY = """\
 version: 1

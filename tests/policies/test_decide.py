@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState, Breaker, Signals
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.errors import InvalidRequest
-from hybrid_llm.router.signals import BackendState, Breaker, Signals
-from hybrid_llm.router.types import Location
 
 HEAD = (
     "version: 1\nname: clinic\ntags:\n  phi: {allow: [edge]}\n  public: {allow: [edge, cloud]}\n  stuck: {allow: []}\n"

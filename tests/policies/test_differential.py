@@ -12,14 +12,14 @@ import re
 
 import pytest
 
-from hybrid_llm.policies.check import Checker
-from hybrid_llm.policies.compile import compile_expression
-from hybrid_llm.policies.guards import check_guards
-from hybrid_llm.policies.parser import parse
-from hybrid_llm.policies.runtime import Surprise
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Location, Request
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.policies.language.check import Checker
+from hybrid_llm.policies.language.compile import compile_expression
+from hybrid_llm.policies.language.parser import parse
+from hybrid_llm.policies.language.runtime import Surprise
+from hybrid_llm.policies.language.schema import Objectives, Schema
+from hybrid_llm.policies.lint.findings import check_guards
 
 cel = pytest.importorskip("cel_expr_python.cel", reason="the oracle is not installed: pip install cel-expr-python")
 

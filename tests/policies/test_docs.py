@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.casefile import CASE_KEYS, parse_cases
+from hybrid_llm.lab.cases import run_suite
 from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, parse_policy
-from hybrid_llm.policies.casefile import CASE_KEYS, parse_cases
-from hybrid_llm.policies.cases import run_suite
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.errors import PolicyError
+from hybrid_llm.policies.language.schema import Objectives, Schema
 from hybrid_llm.router.privacy import PrivacyGuard
-from hybrid_llm.router.types import Location
 
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 

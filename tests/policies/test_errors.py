@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import load_policy, parse_policy
-from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.types import Location
 from tests.policies.test_properties import SETTINGS
 
 HEAD = "version: 1\nname: test\n"

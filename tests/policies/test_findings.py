@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import load_policy, parse_policy
-from hybrid_llm.policies.analysis import Outcome, Solver
-from hybrid_llm.policies.check import Checker
-from hybrid_llm.policies.compile import compile_expression
-from hybrid_llm.policies.constants import check_constants
-from hybrid_llm.policies.guards import check_guards
-from hybrid_llm.policies.parser import parse
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.errors import PolicyError
-from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Location, Request
+from hybrid_llm.policies.language.check import Checker
+from hybrid_llm.policies.language.compile import check_constants, compile_expression
+from hybrid_llm.policies.language.parser import parse
+from hybrid_llm.policies.language.schema import Objectives, Schema
+from hybrid_llm.policies.lint.analysis import Outcome, Solver
+from hybrid_llm.policies.lint.findings import check_guards
 from tests.policies.test_properties import SETTINGS
 
 HEAD = "version: 1\nname: dead\ntags:\n  phi: {allow: [edge], detect: [email]}\n  public: {allow: [edge, cloud]}\n"

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.casefile import CASE_KEYS, parse_cases
 from hybrid_llm.policies import KNOWN_DETECTORS, builtin_policy, parse_policy
-from hybrid_llm.policies.casefile import CASE_KEYS, parse_cases
 from hybrid_llm.policies.document import KEYS, LIMITS
 from hybrid_llm.policies.jsonschema import cases_schema, policy_schema
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.errors import PolicyError
-from hybrid_llm.router.types import Location
+from hybrid_llm.policies.language.schema import Objectives, Schema
 from tests.checks.schemas import stale
 from tests.policies.test_cases import CASES as BROKEN_CASES
 from tests.policies.test_errors import CASES as BROKEN_POLICIES

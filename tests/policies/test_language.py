@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.core.request import Tool
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.errors import PolicyError
-from hybrid_llm.router.types import Tool
 
 TAGS = "tags:\n  phi: {allow: [edge, cloud]}\n  public: {allow: [edge, cloud]}\n"
 

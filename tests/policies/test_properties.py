@@ -13,10 +13,10 @@ from importlib.resources import files
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import InvalidRequest, PolicyError
+from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import builtin_names, parse_policy
-from hybrid_llm.router.errors import InvalidRequest, PolicyError
-from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Location, Message, Request
 
 LAYOUTS = [
     {"edge": Location.EDGE, "cloud": Location.CLOUD},

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import Policy, PolicyFile, parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Generation, Location
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 RELOADS = 200

@@ -11,15 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.simulate.compare import always
+from hybrid_llm.lab.simulate.rtt import constant_rtt
+from hybrid_llm.lab.simulate.summary import Goals, How, percentile, summarise
+from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, made_up, with_tags
+from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
-from hybrid_llm.policies.simulation.arrivals import Arrival, Trace, at_rate, made_up, with_tags
-from hybrid_llm.policies.simulation.ended import How
-from hybrid_llm.policies.simulation.rivals import always
-from hybrid_llm.policies.simulation.rtt import constant_rtt
-from hybrid_llm.policies.simulation.spans import Spans
-from hybrid_llm.policies.simulation.summary import Goals, percentile, summarise
-from hybrid_llm.policies.simulation.world import World
-from hybrid_llm.router.types import Location
 from tests.policies.simulated import (
     BARE,
     CLOUD,

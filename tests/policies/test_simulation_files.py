@@ -13,13 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.policies.simulation.arrivals import TASKS, Arrival
-from hybrid_llm.policies.simulation.rtt import load_rtt
-from hybrid_llm.policies.simulation.spans import Daily, Spans, parse_daily, parse_duration, parse_span
-from hybrid_llm.policies.simulation.traces import load_trace
-from hybrid_llm.policies.simulation.world import World
-from hybrid_llm.policies.simulation.worldfile import load_world, parse_world
-from hybrid_llm.router.errors import ConfigError, PolicyError
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.lab.simulate.rtt import load_rtt
+from hybrid_llm.lab.simulate.trace import (
+    TASKS,
+    Arrival,
+    Daily,
+    Spans,
+    load_trace,
+    parse_daily,
+    parse_duration,
+    parse_span,
+)
+from hybrid_llm.lab.simulate.world import World
+from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HYBRID_LLM_DATA", ROOT / ".." / "shared" / "data"))

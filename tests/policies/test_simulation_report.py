@@ -12,18 +12,14 @@ from html.parser import HTMLParser
 import pytest
 
 from hybrid_llm.cli.policy.simulate import make_parts
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.simulate.compare import Contestant, always, always_text, compare
+from hybrid_llm.lab.simulate.plots import PAINT
+from hybrid_llm.lab.simulate.report import report, sentences, table
+from hybrid_llm.lab.simulate.service import Setting
+from hybrid_llm.lab.simulate.summary import Goals
+from hybrid_llm.lab.simulate.trace import Spans, made_up, with_tags
 from hybrid_llm.policies import builtin_policy, parse_policy
-from hybrid_llm.policies.simulation.arrivals import made_up, with_tags
-from hybrid_llm.policies.simulation.compare import Contestant, compare
-from hybrid_llm.policies.simulation.plots import PAINT
-from hybrid_llm.policies.simulation.report import report
-from hybrid_llm.policies.simulation.rivals import always, always_text
-from hybrid_llm.policies.simulation.service import Setting
-from hybrid_llm.policies.simulation.spans import Spans
-from hybrid_llm.policies.simulation.summary import Goals
-from hybrid_llm.policies.simulation.table import table
-from hybrid_llm.policies.simulation.words import sentences
-from hybrid_llm.router.types import Location
 from tests.policies.simulated import trace, world
 
 pytest.importorskip("matplotlib", reason="the report needs hybrid-llm[report]")

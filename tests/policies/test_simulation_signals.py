@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hybrid_llm.lab.simulate.rtt import constant_rtt
+from hybrid_llm.lab.simulate.trace import Spans
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.policies.simulation.rtt import constant_rtt
-from hybrid_llm.policies.simulation.spans import Spans
 from tests.policies.simulated import CLOUD, EDGE, HEAD, Around, simulate, trace, world
 
 

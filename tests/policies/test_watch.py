@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.policies import PolicyFile
-from hybrid_llm.router.errors import ConfigError, PolicyError
 
 
 def text_of(name: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 POLICY = """\

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.router.attempts import Attempts
-from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.drive import finish, iterate, stepped
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     AuthenticationFailed,
     BackendError,
@@ -26,7 +24,11 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
     UntrustedPeer,
 )
-from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Message
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.request import Message, PartialAnswer, RequestMetadata
+from hybrid_llm.router.execution.attempts import Attempts
+from hybrid_llm.router.execution.drivers import finish, iterate, stepped
 
 LAST = Chunk(text="end", finish_reason=FinishReason.STOP)
 Script = Sequence[Chunk | Exception]
@@ -56,7 +58,7 @@ class World:
         finally:
             self.open_streams -= 1
 
-    def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+    def open(self, name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         return stepped(self.play(name))
 
     async def sleep(self, seconds: float) -> None:
@@ -66,7 +68,7 @@ class World:
 
 def attempts(world: World, order: Sequence[str], *, retries: int = 2, deadline: float = 10.0, reserve: float = 10.0):
     return Attempts(
-        facts=Facts(messages=(Message(role="user", content=""),), deadline=deadline, created=0.0),
+        facts=RequestMetadata(messages=(Message(role="user", content=""),), deadline=deadline, created=0.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=world.sleep,
@@ -323,7 +325,7 @@ def test_a_probe_whose_caller_leaves_leaves_the_breaker_to_the_next_request():
 def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_breaker():
     world = World({"a": [[LAST]], "b": [[LAST]], "c": [[LAST]]})
 
-    async def hang(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+    async def hang(name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         world.now += 10.0
         raise DeadlineExceeded("late", backend=name)
         yield LAST
@@ -331,7 +333,7 @@ def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_
     breaker = CircuitBreaker(failures=3, open_s=30.0, clock=lambda: world.now)
     for number in range(3):
         run = attempts(world, "a")
-        run.facts = Facts(messages=run.facts.messages, deadline=10.0, created=world.now)
+        run.facts = RequestMetadata(messages=run.facts.messages, deadline=10.0, created=world.now)
         run.breakers, run.open_stream = {"a": breaker}, hang
         assert breaker.state == "closed", number
         _, error = play(run)
@@ -356,7 +358,7 @@ def test_the_breaker_learns_nothing_of_a_backend_that_says_itself_that_it_cannot
 def slowly(world: World, opened):
     """Streams that take the whole time of a request before their first word."""
 
-    async def stream(name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+    async def stream(name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         if name == "a":
             world.now += 10.0
         async for chunk in opened(name, given):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.signals import Breaker
+from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.signals import Breaker
 
 
 class BreakerMachine(RuleBasedStateMachine):

@@ -8,17 +8,17 @@ import threading
 
 import pytest
 
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     ConfigError,
     NoEligibleBackend,
     StreamInterrupted,
 )
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.request import Location
 from hybrid_llm.router.spending.file import FileLedger
-from hybrid_llm.router.spending.ledger import LedgerBusy, LedgerError, MemoryLedger
-from hybrid_llm.router.spending.prices import UNIT, Price
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Usage
+from hybrid_llm.router.spending.ledger import UNIT, LedgerBusy, LedgerError, MemoryLedger, Price
 from tests.fakes import FakeBackend
 
 POLICY = """\

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import BackendUnavailable, ConfigError
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, parse_config
-from hybrid_llm.router.errors import BackendUnavailable, ConfigError
-from hybrid_llm.router.prediction.calibrate import TEXT, calibrate, calibrate_missing, sealer
-from hybrid_llm.router.prediction.fit import FitState
-from hybrid_llm.router.prediction.identity import identity_of
-from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor, Learned
-from hybrid_llm.router.prediction.remember import Identity, PredictionStore, device_of, state_folder
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.config.identity import identity_of
+from hybrid_llm.router.signals.calibrate import TEXT, calibrate, calibrate_missing, sealer
+from hybrid_llm.router.signals.fit import FitState
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
 from tests.fakes import FakeBackend
 
 ME = Identity(kind="onnx", model="abc", device="some processor, 2 cores, onnxruntime 1")

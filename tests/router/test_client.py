@@ -7,9 +7,7 @@ import logging
 
 import pytest
 
-from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     ConfigError,
@@ -19,9 +17,12 @@ from hybrid_llm.router.errors import (
     NoEligibleBackend,
     StreamInterrupted,
 )
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import FinishReason, Location
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 

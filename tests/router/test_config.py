@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
-from hybrid_llm.router.detectors.specs import NerSpec, PresidioSpec
-from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.spending.prices import Price
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.privacy.detectors.specs import NerSpec, PresidioSpec
+from hybrid_llm.router.spending.ledger import Price
 
 GOOD = """\
 version: 1

@@ -17,9 +17,9 @@ import re2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.detectors import DETECTORS, Finding, find_all, scan
-from hybrid_llm.router.detectors.linear import Regex
-from hybrid_llm.router.privacy.form import BASE32, type_of
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, find_all, scan
+from hybrid_llm.router.privacy.detectors.folding import Regex
+from hybrid_llm.router.privacy.pseudonyms import BASE32, type_of
 
 ALL = list(DETECTORS.values())
 
@@ -359,7 +359,7 @@ def test_json_and_program_text_hide_nothing():
 
 
 def test_every_expression_is_one_that_runs_in_linear_time():
-    modules = [m for name, m in sys.modules.items() if name.startswith("hybrid_llm.router.detectors")]
+    modules = [m for name, m in sys.modules.items() if name.startswith("hybrid_llm.router.privacy.detectors")]
     values = [value for module in modules for value in vars(module).values()]
     backtracking = [value for value in values if isinstance(value, re.Pattern)]
     linear = [value for value in values if isinstance(value, Regex)]

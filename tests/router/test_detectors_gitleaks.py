@@ -9,11 +9,11 @@ from importlib.resources import files
 
 import pytest
 
-from hybrid_llm.router.detectors import DETECTORS
-from hybrid_llm.router.detectors.gitleaks import load_rules
-from hybrid_llm.router.detectors.views import decoded
+from hybrid_llm.router.privacy.detectors import DETECTORS
+from hybrid_llm.router.privacy.detectors.gitleaks import load_rules
+from hybrid_llm.router.privacy.detectors.views import decoded
 
-RULES = files("hybrid_llm.router.detectors").joinpath("rules", "gitleaks.toml")
+RULES = files("hybrid_llm.router.privacy.detectors").joinpath("rules", "gitleaks.toml")
 RNG = random.Random(11)
 
 

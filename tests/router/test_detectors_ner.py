@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.detectors import DETECTORS, find_all
-from hybrid_llm.router.detectors.ner import NerDetector
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.privacy.detectors import DETECTORS, find_all
+from hybrid_llm.router.privacy.detectors.ner import NerDetector
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC"]

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from hybrid_llm.router.detectors.presidio import PresidioDetector
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector
 
 
 @dataclass

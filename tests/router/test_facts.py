@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.request import Location, Message, Request, RequestMetadata, Sampling, Tool
+from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import PrivacyViolation
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.types import Decision, Facts, Location, Message, Request, Sampling, Tool
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 MARK = "MARKED-TEXT"
@@ -36,7 +37,7 @@ requests = st.builds(
 
 @given(requests)
 def test_facts_have_the_counts_and_names_of_a_request_and_none_of_its_texts(request):
-    facts = Facts.of(request)
+    facts = RequestMetadata.of(request)
     assert not any(facts.visible_text())
     assert [message.role for message in facts.messages] == [message.role for message in request.messages]
     assert (facts.output_schema is None, len(facts.tools)) == (request.output_schema is None, len(request.tools))
@@ -62,7 +63,7 @@ def test_a_request_with_its_own_texts_put_in_again_is_the_same(request):
 )
 def test_facts_refuse_a_text(text):
     with pytest.raises(ValueError, match="hold no text") as caught:
-        Facts(**text)
+        RequestMetadata(**text)
     assert MARK not in str(caught.value)
 
 
@@ -116,7 +117,7 @@ def test_nothing_that_a_hook_is_given_leads_to_a_text_of_the_request_or_the_answ
     assert edge.requests[0].messages[0].content.startswith(MARK)
     for told in (events[0], reply.decision):
         found = list(reachable(told))
-        assert any(isinstance(item, Facts) for item in found)
+        assert any(isinstance(item, RequestMetadata) for item in found)
         assert not [item for item in found if isinstance(item, str | bytes) and MARK in str(item)]
     assert events[0].facts.privacy == {"t"}
     assert MARK not in reply.decision.explain()

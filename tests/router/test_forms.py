@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.request import Location, Message, Request, Tool
+from hybrid_llm.lab.verify.world import NotingCache
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.cache import MemoryCache
-from hybrid_llm.router.clearance import Cleared, require_clearance
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import BackendUnavailable, HybridLLMError
-from hybrid_llm.router.proof.world import NotingCache
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request, Tool, Usage
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 POLICY = parse_policy(
@@ -138,7 +139,7 @@ def test_a_value_that_the_session_knows_is_replaced_also_where_no_detector_fires
         name = "email"
 
         def find(self, text: str):
-            from hybrid_llm.router.detectors import Finding
+            from hybrid_llm.router.privacy.detectors import Finding
 
             at = text.find("id 4711")
             if at >= 0:
@@ -170,7 +171,7 @@ def test_what_is_still_found_between_the_pseudonyms_keeps_the_request_here(edge,
         name = "email"
 
         def find(self, text: str):
-            from hybrid_llm.router.detectors import Finding
+            from hybrid_llm.router.privacy.detectors import Finding
 
             yield Finding(kind="email", start=0, end=1)
 
@@ -186,7 +187,7 @@ def test_a_value_that_comes_back_into_json_is_escaped(edge, cloud):
         name = "email"
 
         def find(self, text: str):
-            from hybrid_llm.router.detectors import Finding
+            from hybrid_llm.router.privacy.detectors import Finding
 
             start = text.find('"j\\d"@x.org')
             if start >= 0:

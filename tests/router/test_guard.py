@@ -12,17 +12,18 @@ from dataclasses import replace
 
 import pytest
 
+from hybrid_llm.core.clearance import Clearance, Cleared, Purpose, require_clearance
+from hybrid_llm.core.errors import HybridLLMError, PrivacyViolation, StreamInterrupted
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.cache import CachedAnswer, MemoryCache
-from hybrid_llm.router.clearance import Clearance, Cleared, Purpose, require_clearance
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.detectors import Finding
-from hybrid_llm.router.errors import HybridLLMError, PrivacyViolation, StreamInterrupted
-from hybrid_llm.router.hooks import RequestEvent
+from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.privacy import PrivacyGuard
+from hybrid_llm.router.privacy.detectors import Finding
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Message, Request, Sampling, Tool, Usage
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 POLICY = parse_policy(
@@ -318,7 +319,7 @@ def test_the_seal_of_one_process_is_worth_nothing_in_another():
     code = (
         "from hybrid_llm.policies import parse_policy\n"
         "from hybrid_llm.router.privacy import PrivacyGuard\n"
-        "from hybrid_llm.router.types import Location, Message, Request\n"
+        "from hybrid_llm.core.request import Location, Message, Request\n"
         "guard, policy = PrivacyGuard(), parse_policy('version: 1\\nname: p\\n')\n"
         "judged = guard.assess(Request(messages=(Message(role='user', content='words'),)), policy)\n"
         "print(guard.clear(judged, Location.CLOUD).clearance.seal.hex())\n"

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from hybrid_llm.router.detectors import DETECTORS
+from hybrid_llm.router.privacy.detectors import DETECTORS
 from tests.leaks.canaries import Canaries, leaked
 from tests.leaks.machine import WORTH_SEEING, explore, happened
 from tests.leaks.situations import KINDS, Plan, TagPlan, judge

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, HybridLLMError
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded, HybridLLMError
-from hybrid_llm.router.loop import LoopThread
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Chunk, FinishReason, Location
+from hybrid_llm.router.execution.drivers import LoopThread
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 

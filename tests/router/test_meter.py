@@ -7,10 +7,11 @@ import itertools
 
 import pytest
 
-from hybrid_llm.router.drive import iterate, stepped
-from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded
-from hybrid_llm.router.prediction.meter import Measured, metered
-from hybrid_llm.router.types import Chunk, FinishReason, Location, Usage
+from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.request import Location
+from hybrid_llm.router.execution.drivers import iterate, stepped
+from hybrid_llm.router.signals.predictor import Measured, metered
 from tests.fakes import FakeBackend
 
 END = Chunk(tokens=0, finish_reason=FinishReason.STOP)

@@ -15,20 +15,20 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import MemoryCache
-from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     ConfigError,
     NoEligibleBackend,
     StreamInterrupted,
 )
-from hybrid_llm.router.metrics import PrometheusMetrics
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.spending.prices import Price
-from hybrid_llm.router.types import Location
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+from hybrid_llm.router.signals import FixedSensors
+from hybrid_llm.router.spending.ledger import Price
 from tests.fakes import FakeBackend
 
 POLICY = """\
@@ -319,7 +319,7 @@ def test_a_client_that_cannot_be_made_leaves_no_server_behind(tmp_path):
 def test_without_the_package_the_error_says_how_to_install_it(tmp_path):
     code = (
         "import sys; sys.modules['prometheus_client'] = None\n"
-        "from hybrid_llm.router.metrics import PrometheusMetrics\n"
+        "from hybrid_llm.router.observability.prometheus import PrometheusMetrics\n"
         "from hybrid_llm import HybridLLM, ConfigError\n"
         f"for make in (PrometheusMetrics, lambda: HybridLLM.from_config({str(configured(tmp_path, 9))!r})):\n"
         "    try:\n        make()\n"

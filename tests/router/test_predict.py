@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.prediction.fit import Fit, FitState
-from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor, Learned
-from hybrid_llm.router.signals import BackendState
-from hybrid_llm.router.types import Location
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState
+from hybrid_llm.router.signals.fit import Fit, FitState
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
 
 IDLE = BackendState(name="b", location=Location.EDGE)
 ANY = st.floats() | st.integers(-(10**12), 10**12).map(float)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.clearance import Clearance, Cleared, require_clearance
+from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, HybridLLMError, PrivacyViolation
+from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.clearance import Clearance, Cleared, require_clearance
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import BackendOverloaded, BackendUnavailable, HybridLLMError, PrivacyViolation
 from hybrid_llm.router.privacy import PrivacyGuard
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location, Message, Request
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 RULES = (
@@ -199,21 +199,21 @@ NOT_FOUND = {
 
 @pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in FOUND.items() for t in texts])
 def test_what_a_detector_must_find(name, text):
-    from hybrid_llm.router.detectors import DETECTORS
+    from hybrid_llm.router.privacy.detectors import DETECTORS
 
     assert list(DETECTORS[name].find(f"please note {text} and go on"))
 
 
 @pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in NOT_FOUND.items() for t in texts])
 def test_what_a_detector_must_leave(name, text):
-    from hybrid_llm.router.detectors import DETECTORS
+    from hybrid_llm.router.privacy.detectors import DETECTORS
 
     assert not list(DETECTORS[name].find(f"please note {text} and go on"))
 
 
 def test_every_detector_a_policy_may_name_exists():
     from hybrid_llm.policies import KNOWN_DETECTORS
-    from hybrid_llm.router.detectors import DETECTORS
+    from hybrid_llm.router.privacy.detectors import DETECTORS
 
     assert set(DETECTORS) == KNOWN_DETECTORS
 

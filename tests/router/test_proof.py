@@ -10,13 +10,12 @@ from dataclasses import replace
 
 import pytest
 
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.verify.records import ATTEMPTED, CLEARED, DECIDED, REACHED, UNTAGGED, Claim, Proof
+from hybrid_llm.lab.verify.verify import Parts, prove
 from hybrid_llm.policies import Policy, builtin_names, builtin_policy, parse_policy
-from hybrid_llm.router.attempts import Attempts
+from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.privacy import PrivacyGuard
-from hybrid_llm.router.proof import Claim, Parts, Proof, prove
-from hybrid_llm.router.proof.ledger import ATTEMPTED, CLEARED, DECIDED, REACHED
-from hybrid_llm.router.proof.records import UNTAGGED
-from hybrid_llm.router.types import Location
 
 EDGE, CLOUD = Location.EDGE, Location.CLOUD
 SMALL = """\
@@ -125,7 +124,7 @@ def test_a_large_policy_is_bounded_and_says_how():
 # Mistakes planted in the code that is put to the proof.
 
 
-class Forgetful(Policy):
+class SessionAware(Policy):
     """Bars nobody for a tag."""
 
     def _barred(self, tags, states):
@@ -208,7 +207,7 @@ class Careless(PrivacyGuard):
 @pytest.mark.parametrize(
     ("policy", "parts", "tag", "promise", "last"),
     [
-        (Forgetful, Parts(), "phi", DECIDED, "but cloud is among them, and tag phi allows only edge"),
+        (SessionAware, Parts(), "phi", DECIDED, "but cloud is among them, and tag phi allows only edge"),
         (Gullible, Parts(), UNTAGGED, DECIDED, "but edge is among them, and it is not fit"),
         (Lenient, Parts(), UNTAGGED, DECIDED, "but edge is among them, and it is not fit, or a hard rule takes it out"),
         (Generous, Parts(), "phi", CLEARED, "but tag phi allows only edge"),

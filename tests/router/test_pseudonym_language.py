@@ -10,11 +10,11 @@ import pytest
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.edge.backend import embedded_model
 from hybrid_llm.backends.text import ChatTokenizer
-from hybrid_llm.router.detectors import DETECTORS, Finding
+from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import restorer
-from hybrid_llm.router.types import Location, Message, Request
 
 NODE = Path(__file__).resolve().parents[2] / "examples" / "models" / "hybrid-demo-node"
 TEXT = (

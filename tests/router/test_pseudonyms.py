@@ -15,10 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.detectors import DETECTORS, Finding
-from hybrid_llm.router.errors import ConfigError, PrivacyViolation
-from hybrid_llm.router.privacy.form import type_of
-from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable
+from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
+from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable, type_of
 from hybrid_llm.router.privacy.restore import restorer
 from hybrid_llm.router.privacy.sessions import Sessions
 

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import BackendUnavailable, ConfigError, NoEligibleBackend
+from hybrid_llm.core.request import Location, Message, Request, RequestMetadata, Tool
+from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import load_config, parse_config
-from hybrid_llm.router.errors import BackendUnavailable, ConfigError, NoEligibleBackend
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.recording.form import Decided, Outcome, Recording, dump, read_recordings
-from hybrid_llm.router.recording.recorder import DecisionRecorder
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.router.types import Decision, Facts, Location, Message, Request, Tool
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.observability.recorder import DecisionRecorder
+from hybrid_llm.router.observability.records import Decided, Outcome, Recording, dump, read_recordings
+from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
 NUMBERS = st.floats(allow_nan=False)
@@ -62,7 +63,7 @@ REQUESTS = st.builds(
 RECORDINGS = st.builds(
     Recording,
     at=st.floats(0, 4e9).map(lambda at: round(at, 3)),
-    facts=REQUESTS.map(Facts.of),
+    facts=REQUESTS.map(RequestMetadata.of),
     signals=SIGNALS,
     order=st.lists(NAMES, max_size=3).map(tuple),
     decided=st.builds(Decided, policy=NAMES, digest=NAMES, rule=NAMES),
@@ -77,7 +78,7 @@ def test_what_is_written_reads_back_the_same_and_holds_no_text(recording, tmp_pa
     path.write_text(dump(recording) + "\n", encoding="utf-8")
     (back,) = read_recordings(path)
     assert replace(back, place="") == replace(recording, facts=back.facts)
-    assert Facts.of(back.facts) == Facts.of(recording.facts)
+    assert RequestMetadata.of(back.facts) == RequestMetadata.of(recording.facts)
     assert back.place == f"{path}:1"
     assert "MARKER" not in path.read_text("utf-8")
 
@@ -92,9 +93,9 @@ def test_a_reading_that_is_not_a_number_survives(tmp_path):
     assert back.signals.device.temperature_c == math.inf
 
 
-def facts(**changes) -> Facts:
+def facts(**changes) -> RequestMetadata:
     request = Request(messages=(Message(role="user", content="MARKER"),), request_id="r-1", **changes)
-    return Facts.of(request)
+    return RequestMetadata.of(request)
 
 
 def line(**changes) -> str:

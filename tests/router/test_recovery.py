@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given as given_
 from hypothesis import strategies as st
 
-from hybrid_llm.router.attempts import Attempts
-from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-from hybrid_llm.router.drive import iterate, stepped
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     HybridLLMError,
@@ -22,8 +20,12 @@ from hybrid_llm.router.errors import (
     StreamInterrupted,
     UntrustedPeer,
 )
-from hybrid_llm.router.race import Lane, TaskRace
-from hybrid_llm.router.types import Chunk, Decision, Facts, FinishReason, Given, Message, Usage
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.request import Message, PartialAnswer, RequestMetadata
+from hybrid_llm.router.execution.attempts import Attempts
+from hybrid_llm.router.execution.drivers import iterate, stepped
+from hybrid_llm.router.execution.hedging import Attempt, TaskRace
 
 NAMES = ("a", "b", "c")
 
@@ -46,10 +48,10 @@ class Tokens:
         self.cuts = {name: list(places) for name, places in cuts.items()}
         self.calls: list[tuple[str, int]] = []
 
-    def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+    def open(self, name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         return stepped(self.play(name, given))
 
-    def play(self, name: str, given: Given):
+    def play(self, name: str, given: PartialAnswer):
         self.calls.append((name, given.tokens))
         assert given.text == "".join(f"{n} " for n in range(given.tokens))
         places = self.cuts.get(name, [])
@@ -66,7 +68,9 @@ class Tokens:
 
 def continuing(world: Tokens, order: Sequence[str], *, max_tokens: int = 100, **options) -> Attempts:
     return Attempts(
-        facts=Facts(messages=(Message(role="user", content=""),), max_tokens=max_tokens, deadline=10.0, created=0.0),
+        facts=RequestMetadata(
+            messages=(Message(role="user", content=""),), max_tokens=max_tokens, deadline=10.0, created=0.0
+        ),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=nothing,
@@ -155,7 +159,7 @@ def test_without_leave_to_continue_an_answer_that_lacks_its_end_is_not_complete_
 
 def test_what_nobody_else_can_mend_is_not_continued():
     class Refusing(Tokens):
-        def play(self, name: str, given: Given):
+        def play(self, name: str, given: PartialAnswer):
             self.calls.append((name, given.tokens))
             yield Chunk(text="0 ")
             raise RequestRejected("not this", backend=name, reason="invalid")
@@ -167,7 +171,7 @@ def test_what_nobody_else_can_mend_is_not_continued():
 
 def test_a_token_whose_text_is_held_back_is_lost_with_the_backend_and_counted_only_where_it_was_given():
     class Holding(Tokens):
-        def play(self, name: str, given: Given):
+        def play(self, name: str, given: PartialAnswer):
             self.calls.append((name, given.tokens))
             yield Chunk(text="x")
             if len(self.calls) < 3:
@@ -189,7 +193,7 @@ class Slow:
         self.calls: list[str] = []
         self.cancelled: list[str] = []
 
-    async def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+    async def open(self, name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         self.calls.append(name)
         silence = self.silence[name]
         try:
@@ -210,7 +214,7 @@ def hedged(world: Slow, order: str, *, after: float | None = 0.02, reserve: floa
 
 def racing(world: Slow, order: str, *, after: float | None = 0.02, budget: RetryBudget | None = None) -> Attempts:
     return Attempts(
-        facts=Facts(messages=(Message(role="user", content=""),), deadline=10.0),
+        facts=RequestMetadata(messages=(Message(role="user", content=""),), deadline=10.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=asyncio.sleep,
@@ -297,7 +301,7 @@ def test_a_rival_that_nothing_pays_for_still_has_its_turn_when_the_first_has_fai
             return False
 
     class Fails(Slow):
-        async def open(self, name: str, given: Given) -> AsyncGenerator[Chunk, None]:
+        async def open(self, name: str, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
             async for chunk in super().open(name, given):
                 if name == "a":
                     raise BackendUnavailable("down", backend="a")
@@ -338,7 +342,7 @@ def test_a_loser_that_has_its_first_token_as_well_is_closed():
     async def both() -> str:
         race = TaskRace()
         for name in "ab":
-            race.start(Lane(name=name, stream=stream(name), began=0.0))
+            race.start(Attempt(name=name, stream=stream(name), began=0.0))
         winner = await race.ready(None)
         assert winner is not None
         await asyncio.sleep(0)

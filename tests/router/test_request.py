@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.router.errors import InvalidRequest
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import GenerateOptions, Message
 from hybrid_llm.router.request import Defaults, make_request
-from hybrid_llm.router.types import GenerateOptions, Message
 
 SECRET = "SECRET-PROMPT"
 

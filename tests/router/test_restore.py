@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.detectors import Finding
+from hybrid_llm.router.privacy.detectors import Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import restorer
 

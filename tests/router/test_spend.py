@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.router.spending.file import FileLedger
-from hybrid_llm.router.spending.ledger import Balance, LedgerBusy, LedgerError, MemoryLedger, day_of
-from hybrid_llm.router.spending.prices import UNIT, Price
+from hybrid_llm.router.spending.ledger import UNIT, Balance, LedgerBusy, LedgerError, MemoryLedger, Price, day_of
 
 NOON = 1_795_608_000.0  # 2026-11-25 12:00 UTC
 DAY = 86_400.0

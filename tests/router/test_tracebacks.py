@@ -9,9 +9,8 @@ from types import FrameType
 
 import pytest
 
-from hybrid_llm.router.clearance import Cleared
-from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     DeadlineExceeded,
@@ -19,7 +18,9 @@ from hybrid_llm.router.errors import (
     RequestRejected,
     StreamInterrupted,
 )
-from hybrid_llm.router.types import Chunk, Location
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.request import Location
+from hybrid_llm.router.client import HybridLLM
 from tests.fakes import FakeBackend
 
 PROMPT = "nobody reads this in a traceback"

@@ -12,16 +12,18 @@ import torch
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines.folder import check_folder, read_json
-from hybrid_llm.backends.node.engines.grammar import GrammarFactory
-from hybrid_llm.backends.node.engines.kv import SlotCache
 from hybrid_llm.backends.node.engines.loop import LoopEngine
-from hybrid_llm.backends.node.engines.packed import ATTENTION, PackedRunner, UnsupportedModel, packed_attention
-from hybrid_llm.backends.node.engines.scheduler import Scheduler
-from hybrid_llm.backends.node.engines.sequence import Segment
-from hybrid_llm.backends.node.engines.single import SingleRunner
-from hybrid_llm.router.errors import ConfigError
-
-__all__ = ["load_engine"]
+from hybrid_llm.backends.node.engines.runners import (
+    ATTENTION,
+    PackedRunner,
+    SingleRunner,
+    SlotCache,
+    UnsupportedModel,
+    packed_attention,
+)
+from hybrid_llm.backends.node.engines.sampler import GrammarFactory
+from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment
+from hybrid_llm.core.errors import ConfigError
 
 Progress = Callable[[str], None]
 _KV_SHARE = 0.25

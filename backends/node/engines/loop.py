@@ -15,16 +15,11 @@ from typing import Protocol
 import torch
 
 from hybrid_llm.backends.node.engine import EngineFault, EngineInfo, EngineLoad, EngineOutput, EngineRequest, FaultCode
-from hybrid_llm.backends.node.engines.checks import objection
-from hybrid_llm.backends.node.engines.grammar import GrammarFactory
-from hybrid_llm.backends.node.engines.sampler import Sampler
-from hybrid_llm.backends.node.engines.scheduler import Scheduler
-from hybrid_llm.backends.node.engines.sequence import Segment, Sequence
-from hybrid_llm.backends.node.engines.slots import Place
+from hybrid_llm.backends.node.engines.folder import objection
+from hybrid_llm.backends.node.engines.sampler import GrammarFactory, Sampler
+from hybrid_llm.backends.node.engines.scheduler import Place, Scheduler, Segment, Sequence
 from hybrid_llm.backends.schema import UnusableSchema
-from hybrid_llm.router.types import FinishReason
-
-__all__ = ["LoopEngine", "Runner"]
+from hybrid_llm.core.generation import FinishReason
 
 _log = logging.getLogger(__name__)
 _SMOOTHING = 0.1

@@ -1,11 +1,160 @@
-"""Who gets a slot, and what the next step reads: first come, first served. Knows no model and computes nothing."""
+"""The free slots, what each still holds, and which one a request takes so that little is computed twice. No tensors.
+
+A request begins where the longest beginning of its prompt lies already. It goes on in that slot if little else would be
+lost there; else that beginning is copied to the slot that has been free for longest. Only what was written under the
+same salt is ever looked at.
+
+One request on its way through the engine, and the piece of it that a step computes. State only, no decisions.
+
+Who gets a slot, and what the next step reads: first come, first served. Knows no model and computes nothing.
+"""
 
 from __future__ import annotations
 
-from hybrid_llm.backends.node.engines.sequence import NO_SLOT, Segment, Sequence
-from hybrid_llm.backends.node.engines.slots import FreeSlots, Held, Place
+from collections import OrderedDict
+from collections.abc import Iterable
+from collections.abc import Sequence as TokenIds
+from dataclasses import dataclass, field
+from operator import itemgetter
 
-__all__ = ["Scheduler"]
+from hybrid_llm.backends.node.engine import EngineRequest
+from hybrid_llm.backends.node.engines.sampler import Sampler
+from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a slot holds: *tokens* whose keys and values are in the cache, written under *salt*."""
+
+    salt: str = field(default="", repr=False)
+    tokens: TokenIds[int] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a request runs: in *slot*, once the first *shared* tokens of *source* are there."""
+
+    slot: int
+    source: int
+    shared: int
+
+
+class FreeSlots:
+    """Slots that nobody runs in, the one that has been free for longest first; those that hold nothing by number.
+
+    Args:
+        slots: How many there are, all free.
+        rewinds: Whether a slot may go on from any of its tokens, or from the last one only.
+    """
+
+    def __init__(self, slots: int, *, rewinds: bool = True) -> None:
+        self._held: OrderedDict[int, Held] = OrderedDict((slot, Held()) for slot in range(slots))
+        self._rewinds = rewinds
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def put(self, slot: int, held: Held) -> None:
+        """Free *slot*, which holds *held*."""
+        self._held[slot] = held
+
+    def take(self, wanted: Held, running: Iterable[tuple[int, Held]] = ()) -> Place:
+        """A slot for the prompt *wanted*, of which at least the last token is left to compute.
+
+        *running* is what the slots hold that somebody runs in: they can be copied from. There is a free slot.
+        """
+        held = (*self._held.items(), *running)
+        source, shared = max(((slot, self._shared(there, wanted)) for slot, there in held), key=itemgetter(1))
+        if shared and source in self._held:
+            self._held.move_to_end(source)
+        slot = source if shared and self._spends_little(source, shared) else self._idlest()
+        del self._held[slot]
+        return Place(slot=slot, source=source, shared=shared)
+
+    def _spends_little(self, slot: int, shared: int) -> bool:
+        """Whether *slot* is free, and all but the end of what it holds is shared."""
+        return slot in self._held and len(self._held[slot].tokens) <= shared + TAIL
+
+    def _idlest(self) -> int:
+        """The first slot that holds nothing, else the one that nobody has used for longest."""
+        empty = [slot for slot, held in self._held.items() if not held.tokens]
+        return min(empty, default=next(iter(self._held)))
+
+    def _shared(self, held: Held, wanted: Held) -> int:
+        if held.salt != wanted.salt:
+            return 0
+        shared = shared_prefix(held.tokens, wanted.tokens, most=len(wanted.tokens) - 1)
+        goes_on = self._rewinds or shared == len(held.tokens)
+        return shared if goes_on and shared >= LEAST_SHARED else 0
+
+
+NO_SLOT = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Consecutive tokens of one slot that a step reads."""
+
+    slot: int
+    start: int
+    """Tokens of the slot that are in the cache already."""
+    ids: list[int] = field(repr=False)
+    complete: bool
+    """It reaches the newest token: its last position gives the next one."""
+
+    @property
+    def end(self) -> int:
+        """Tokens of the slot that are in the cache after the step."""
+        return self.start + len(self.ids)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sequence:
+    """A request, its tokens so far, and how many of them the cache holds."""
+
+    request: EngineRequest
+    sampler: Sampler
+    submitted: float
+    """`time.monotonic()`."""
+    tokens: list[int] = field(repr=False)
+    """Prompt, then answer."""
+    slot: int = NO_SLOT
+    cached: int = 0
+    reused: int = 0
+    """Of them, those that the slot was given: they were computed for another request."""
+    proven: int = 0
+    """Of them, those that finite logits were made from."""
+    queue_ms: float = 0.0
+
+    def settle(self, place: Place) -> None:
+        """Take a slot, with what it brings."""
+        self.slot = place.slot
+        self.cached = self.reused = self.proven = place.shared
+
+    @property
+    def pending(self) -> int:
+        """Tokens that the cache does not hold yet."""
+        return len(self.tokens) - self.cached
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the answer."""
+        return len(self.tokens) - len(self.request.prompt_ids)
+
+    @property
+    def promised(self) -> int:
+        """Tokens of prompt and longest answer: what the cache must hold for it."""
+        return len(self.request.prompt_ids) + self.request.max_tokens
+
+    @property
+    def held(self) -> Held:
+        """What its slot holds."""
+        return Held(salt=self.request.salt, tokens=self.tokens[: self.cached])
+
+    def segment(self, most: int) -> Segment:
+        """The next piece to read, of *most* tokens."""
+        ids = self.tokens[self.cached : self.cached + most]
+        return Segment(slot=self.slot, start=self.cached, ids=ids, complete=len(ids) == self.pending)
 
 
 class Scheduler:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from examples.models.recipe import tokenizer as bpe
 from examples.models.recipe.models import Size
-from hybrid_llm.backends.edge.manifest import MANIFEST_NAME, Manifest, digest_file
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
 
 BLOCK = {"int4": 32, "int8": 128}
 TOOLS = ("torch", "transformers", "tokenizers")

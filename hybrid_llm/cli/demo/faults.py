@@ -12,11 +12,9 @@ from typing import Final
 from hybrid_llm.cli.demo.routing import BECAUSE, LONG
 from hybrid_llm.cli.demo.scene import Check, Outcome, answered, by_rule, left_out, wait_until
 from hybrid_llm.cli.demo.world import World
-from hybrid_llm.router.errors import RoutingError
-from hybrid_llm.router.streams import AsyncStream
-from hybrid_llm.router.types import Generation
-
-__all__ = ["back", "cut", "nobody", "node_gone", "offline", "silent"]
+from hybrid_llm.core.errors import RoutingError
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.router.execution.streams import AsyncStream
 
 _HEDGE_MS: Final = 2000.0
 """As the policy has it."""

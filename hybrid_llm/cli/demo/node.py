@@ -13,10 +13,8 @@ from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest
-from hybrid_llm.backends.node.process import EngineProcess
+from hybrid_llm.backends.node.supervisor import EngineProcess
 from hybrid_llm.cli import serve
-
-__all__ = ["WitnessedEngine", "main"]
 
 
 class WitnessedEngine(EngineProcess):

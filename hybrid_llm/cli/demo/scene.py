@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hybrid_llm.cli.demo.world import World
-from hybrid_llm.router.errors import HybridLLMError
-from hybrid_llm.router.types import Decision, Generation
-
-__all__ = ["Check", "Outcome", "Scene", "answered", "by_rule", "failed", "given", "left_out", "wait_until"]
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,18 @@
-"""What the demonstration needs around it: a private CA, two nodes, the lines to them, a policy, a client."""
+"""A node in a process of its own, as `hybrid-llm serve` runs it, started, stopped and killed by the demonstration.
+
+A TCP proxy that holds every packet for a while and counts the bytes: a far-away node, a witness, and a bad line.
+
+What the demonstration needs around it: a private CA, two nodes, the lines to them, a policy, a client.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,23 +21,181 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from hybrid_llm.backends.cloud.config import CloudConfig
-from hybrid_llm.backends.cloud.pool import CloudPool
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
-from hybrid_llm.cli.demo.process import NodeProcess
-from hybrid_llm.cli.demo.proxy import RecordingProxy
+from hybrid_llm.backends.grpc.config import GrpcConfig
+from hybrid_llm.backends.grpc.pool import GrpcPool
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
 from hybrid_llm.policies import PolicyFile
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.hooks import RequestEvent
-from hybrid_llm.router.sensors import SystemSensors
-from hybrid_llm.router.signals import DeviceSignals, NetworkSignals
-from hybrid_llm.router.spending.ledger import MemoryLedger
-from hybrid_llm.router.spending.prices import Price
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.signals import SystemSensors
+from hybrid_llm.router.spending.ledger import MemoryLedger, Price
 
-__all__ = ["DISTANCE_S", "PRICE", "GivenSensors", "World"]
+_START_S: Final = 120.0
+
+
+class NodeProcess:
+    """`hybrid-llm serve`; with *witness* its engine writes down there what it is given, see `cli.demo.node`."""
+
+    def __init__(self, model: Path, tls: Path, folder: Path, *, witness: Path | None = None) -> None:
+        main = ["hybrid_llm.cli.main", "serve"]
+        if witness is not None:
+            main = ["hybrid_llm.cli.demo.node", "--witness", str(witness)]
+        self._ready, self._log = folder / "ready", folder / "node.log"
+        self._command = [sys.executable, "-m", *main, "--model", str(model), "--listen", "127.0.0.1:0"]
+        self._command += ["--tls", str(tls), "--name", "node", "--ready-file", str(self._ready)]
+        self._witness = witness
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def launch(self) -> None:
+        """Begin to start; `wait` tells when it is ready."""
+        self._ready.unlink(missing_ok=True)
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+
+    def wait(self) -> int:
+        """Wait until it is ready, and return its port; ConfigError with its own words if it ends."""
+        until = time.monotonic() + _START_S
+        while not self._ready.exists():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > until:
+                self.stop()
+                raise ConfigError(f"the node did not start: {self._log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.05)
+        return int(self._ready.read_text().strip().rpartition(":")[2])
+
+    def start(self) -> int:
+        """Start it, wait until it is ready, and return its port."""
+        self.launch()
+        return self.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process of the front; 0 while nothing runs."""
+        return self._process.pid if self._process is not None else 0
+
+    def witnessed(self) -> list[str]:
+        """What its engine was given, one text for each request."""
+        if self._witness is None or not self._witness.exists():
+            return []
+        return self._witness.read_text(encoding="utf-8").splitlines()
+
+    def kill(self) -> None:
+        """End it at once, as a machine ends that loses its power."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def stop(self) -> None:
+        """Ask it to end, and wait for that."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+
+_LOOK_S: Final = 0.02
+
+
+class RecordingProxy:
+    """Stands between an app and a node on loopback. It sees what any observer of the network would see.
+
+    Args:
+        delay_s: seconds that each packet is held, in each direction.
+    """
+
+    def __init__(self, *, delay_s: float) -> None:
+        self.target_port = 0
+        self.bytes_to_node = 0
+        """Bytes that the app has sent so far."""
+        self.silent = False
+        """While this is set, nothing that the node says reaches the app."""
+        self._is_cut = False
+        self._delay_s = delay_s
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="demo-proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1 that the app connects to."""
+        assert self._server is not None, "the proxy is not running"
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop
+        ).result()
+        return self
+
+    def cut(self) -> None:
+        """Break every connection, and refuse new ones; what is under way is lost."""
+        self._is_cut = True
+        self._loop.call_soon_threadsafe(self._abort)
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
+
+    def _abort(self) -> None:
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        try:
+            node_reader, node_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        except OSError:
+            writer.close()
+            return
+        self._open |= {writer, node_writer}
+        await asyncio.gather(self._pump(reader, node_writer, counted=True), self._pump(node_reader, writer))
+        self._open -= {writer, node_writer}
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counted: bool = False) -> None:
+        try:
+            while data := await source.read(65536):
+                self.bytes_to_node += len(data) if counted else 0
+                while self.silent and not counted:
+                    await asyncio.sleep(_LOOK_S)
+                self._loop.call_later(self._delay_s, self._forward, sink, data)
+        except OSError:
+            pass  # the other side was cut; what was under way is lost, as on a real line
+        self._loop.call_later(self._delay_s, sink.close)
+
+    @staticmethod
+    def _forward(sink: asyncio.StreamWriter, data: bytes) -> None:
+        if not sink.is_closing():
+            sink.write(data)
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _shut(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._abort()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
 
 DISTANCE_S: Final = 0.1
 """How far away the nodes seem, seconds in each direction."""
@@ -36,7 +203,6 @@ PRICE: Final = Price(input_per_1k=0.15, output_per_1k=0.6, currency="USD")
 _NODES: Final = 2
 _QUIET_S: Final = 0.3
 _SETTLES_S: Final = 15.0
-_LOOK_S: Final = 0.02
 
 
 class GivenSensors:
@@ -99,7 +265,7 @@ class World:
     def _client(self, certificates: Path) -> HybridLLM:
         edge = EdgeBackend(EdgeConfig(load="eager"))
         files = TLSFiles.from_dir(certificates, "app")
-        self._cloud = CloudPool([CloudConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
+        self._cloud = GrpcPool([GrpcConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
         self.policies = PolicyFile(self.policy_path, {"edge": Location.EDGE, "cloud": Location.CLOUD}, interval=0.1)
         self.policies.start()
         self.sensors = GivenSensors()

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_json, describe
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note, print_json, printable, record
 from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
-from hybrid_llm.router.errors import ConfigError, PolicyError
-from hybrid_llm.router.types import Location
+from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy, PolicyWarning
-
-__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

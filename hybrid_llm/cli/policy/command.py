@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import describe, subcommands
-from hybrid_llm.cli.exits import Exit
+from hybrid_llm.cli.terminal import Exit
 
 if TYPE_CHECKING:
     from hybrid_llm.cli.main import Command
 
-__all__ = ["ACTIONS", "add_arguments", "run"]
 
 ACTIONS: Final = {
     "check": ("hybrid_llm.cli.policy.check", "check files; all errors at once"),
     "explain": ("hybrid_llm.cli.policy.explain", "tell what a policy does with one prompt, and why"),
     "test": ("hybrid_llm.cli.policy.test", "run the cases that stand beside a policy"),
-    "prove": ("hybrid_llm.cli.policy.prove", "prove for each tag where its requests can go"),
+    "prove": ("hybrid_llm.cli.policy.verify", "prove for each tag where its requests can go"),
     "diff": ("hybrid_llm.cli.policy.diff", "tell which recorded requests would go elsewhere"),
-    "schema": ("hybrid_llm.cli.policy.schema", "print a JSON Schema, for editors"),
-    "show": ("hybrid_llm.cli.policy.show", "print a built-in policy"),
+    "schema": ("hybrid_llm.cli.policy.builtin:schema", "print a JSON Schema, for editors"),
+    "show": ("hybrid_llm.cli.policy.builtin:show", "print a built-in policy"),
     "simulate": ("hybrid_llm.cli.policy.simulate", "play a trace through a policy and its rivals"),
-    "list": ("hybrid_llm.cli.policy.listing", "list the built-in policies"),
+    "list": ("hybrid_llm.cli.policy.builtin:listing", "list the built-in policies"),
 }
 """Name -> module and one line for the overview."""
 
@@ -47,4 +45,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(name: str) -> Command:
-    return cast("Command", importlib.import_module(ACTIONS[name][0]))
+    from hybrid_llm.cli.main import load_command
+
+    return load_command(ACTIONS[name][0])

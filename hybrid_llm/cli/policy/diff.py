@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_json, describe
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import print_json, printable
 from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.types import Location
+from hybrid_llm.cli.terminal import Exit, print_json, printable
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import Location
 
 if TYPE_CHECKING:
-    from hybrid_llm.policies.diff import Change, Difference, Verdict
-    from hybrid_llm.router.recording.form import Recording
+    from hybrid_llm.lab.diff import Change, Difference, Verdict
+    from hybrid_llm.router.observability.records import Recording
 
-__all__ = ["add_arguments", "run"]
 
 _ROWS = 40
 
@@ -49,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, and tell."""
-    from hybrid_llm.policies.diff import compare
-    from hybrid_llm.router.recording.form import read_recordings
+    from hybrid_llm.lab.diff import compare
+    from hybrid_llm.router.observability.records import read_recordings
 
     recordings = [recording for path in args.trace for recording in read_recordings(path)]
     if not recordings:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from hybrid_llm.cli import explain
 from hybrid_llm.cli.arguments import describe
-from hybrid_llm.cli.exits import Exit
+from hybrid_llm.cli.explain import amend, parse_overrides
 from hybrid_llm.cli.policy.shared import load_named_policy
-from hybrid_llm.cli.what_if import amend, parse_overrides
-from hybrid_llm.router.errors import InvalidRequest
-
-__all__ = ["add_arguments", "run"]
+from hybrid_llm.cli.terminal import Exit
+from hybrid_llm.core.errors import InvalidRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _recorded(args: argparse.Namespace) -> int:
-    from hybrid_llm.router.recording.form import read_recordings
+    from hybrid_llm.router.observability.records import read_recordings
 
     fitting = [one for one in read_recordings(args.trace) if one.facts.request_id.startswith(args.request)]
     if not fitting:

@@ -9,23 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hybrid_llm.cli.arguments import add_json, describe, read_text
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import note, print_json, printable, record
 from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
-from hybrid_llm.router.errors import InvalidRequest
+from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
+from hybrid_llm.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from hybrid_llm.lab.simulate.compare import Comparison, Contestant
+    from hybrid_llm.lab.simulate.parts import Parts
+    from hybrid_llm.lab.simulate.rtt import RoundTrips
+    from hybrid_llm.lab.simulate.service import Setting
+    from hybrid_llm.lab.simulate.trace import Arrival, Trace
+    from hybrid_llm.lab.simulate.world import World
     from hybrid_llm.policies import Policy
-    from hybrid_llm.policies.simulation.arrivals import Arrival, Trace
-    from hybrid_llm.policies.simulation.compare import Comparison, Contestant
-    from hybrid_llm.policies.simulation.parts import Parts
-    from hybrid_llm.policies.simulation.rtt import RoundTrips
-    from hybrid_llm.policies.simulation.service import Setting
-    from hybrid_llm.policies.simulation.world import World
 
-__all__ = ["add_arguments", "make_parts", "run"]
 
 T = TypeVar("T")
 _REQUESTS: Final = 10_000
@@ -99,7 +97,7 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, and tell."""
-    from hybrid_llm.policies.simulation.worldfile import load_world, parse_world
+    from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
 
     world = load_world(args.world) if args.world is not None else parse_world("version: 1")
     if args.show_world:
@@ -116,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace, world: World) -> Comparison:
-    from hybrid_llm.policies.simulation.compare import compare
-    from hybrid_llm.policies.simulation.summary import Goals
+    from hybrid_llm.lab.simulate.compare import compare
+    from hybrid_llm.lab.simulate.summary import Goals
 
     contestants = _contestants(args)
     policy = contestants[0].policy
@@ -127,9 +125,8 @@ def _compare(args: argparse.Namespace, world: World) -> Comparison:
 
 
 def _contestants(args: argparse.Namespace) -> list[Contestant]:
-    from hybrid_llm.policies.simulation.compare import Contestant
-    from hybrid_llm.policies.simulation.rivals import always, always_text
-    from hybrid_llm.router.types import Location
+    from hybrid_llm.core.request import Location
+    from hybrid_llm.lab.simulate.compare import Contestant, always, always_text
 
     locations = locations_of(args)
     policy = load_named_policy(args.policy, locations)
@@ -150,9 +147,7 @@ def _text(name: str) -> str:
 
 
 def _trace(args: argparse.Namespace, world: World) -> Trace:
-    from hybrid_llm.policies.simulation.arrivals import at_rate, made_up
-    from hybrid_llm.policies.simulation.spans import parse_clock
-    from hybrid_llm.policies.simulation.traces import load_trace
+    from hybrid_llm.lab.simulate.trace import at_rate, load_trace, made_up, parse_clock
 
     if args.requests is not None and args.requests < 1:
         raise InvalidRequest("--requests must be 1 or more", field="requests")
@@ -167,8 +162,8 @@ def _trace(args: argparse.Namespace, world: World) -> Trace:
 
 def _recordings(path: Path) -> Iterator[Arrival]:
     """The requests of recorded decisions; an answer of unknown length is as long as it may be."""
-    from hybrid_llm.policies.simulation.arrivals import Arrival
-    from hybrid_llm.router.recording.form import read_recordings
+    from hybrid_llm.lab.simulate.trace import Arrival
+    from hybrid_llm.router.observability.records import read_recordings
 
     for one in read_recordings(path):
         yield Arrival(
@@ -185,7 +180,7 @@ def _recordings(path: Path) -> Iterator[Arrival]:
 
 def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
     """The trace with the tags of `--tag`; without any, with a few that are bound to the device."""
-    from hybrid_llm.policies.simulation.arrivals import with_tags
+    from hybrid_llm.lab.simulate.trace import with_tags
 
     if args.tag:
         return with_tags(trace, _shares(args.tag), seed=args.seed)
@@ -198,7 +193,7 @@ def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
 
 
 def _assumed_shares(policy: Policy) -> Mapping[str, float]:
-    from hybrid_llm.router.types import Location
+    from hybrid_llm.core.request import Location
 
     return {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
 
@@ -232,8 +227,8 @@ def _rate(text: str) -> float:
 
 
 def _setting(args: argparse.Namespace, world: World) -> Setting:
-    from hybrid_llm.policies.simulation.service import Setting
-    from hybrid_llm.policies.simulation.spans import Spans, parse_span
+    from hybrid_llm.lab.simulate.service import Setting
+    from hybrid_llm.lab.simulate.trace import Spans, parse_span
 
     offline, metered = (
         Spans([_parsed(f"--{name}", text, parse_span) for text in getattr(args, name)])
@@ -243,7 +238,7 @@ def _setting(args: argparse.Namespace, world: World) -> Setting:
 
 
 def _rtt(args: argparse.Namespace, world: World) -> RoundTrips:
-    from hybrid_llm.policies.simulation.rtt import constant_rtt, load_rtt
+    from hybrid_llm.lab.simulate.rtt import constant_rtt, load_rtt
 
     pair = _pair(args.rtt_pair) if args.rtt_pair else None
     if args.rtt is None:
@@ -261,7 +256,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _time(option: str, text: str) -> float:
-    from hybrid_llm.policies.simulation.spans import parse_duration
+    from hybrid_llm.lab.simulate.trace import parse_duration
 
     return _parsed(option, text, parse_duration)
 
@@ -275,10 +270,9 @@ def _parsed(option: str, text: str, parse: Callable[[str], T]) -> T:
 
 def make_parts() -> Parts:
     """The predictor, breaker and retry budget of the router, as production has them."""
-    from hybrid_llm.policies.simulation.parts import Parts
-    from hybrid_llm.router.breaker import CircuitBreaker, RetryBudget
-    from hybrid_llm.router.prediction.predict import PRIORS, LatencyPredictor
-    from hybrid_llm.router.prediction.recent import RecentTimes
+    from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+    from hybrid_llm.lab.simulate.parts import Parts
+    from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, RecentTimes
 
     return Parts(
         predictor=lambda location: LatencyPredictor(PRIORS[location]),
@@ -289,8 +283,7 @@ def make_parts() -> Parts:
 
 
 def _tell(args: argparse.Namespace, comparison: Comparison) -> None:
-    from hybrid_llm.policies.simulation.table import table
-    from hybrid_llm.policies.simulation.words import sentences, warnings
+    from hybrid_llm.lab.simulate.report import sentences, table, warnings
 
     if args.json:
         print_json(_document(args, comparison))
@@ -304,14 +297,14 @@ def _tell(args: argparse.Namespace, comparison: Comparison) -> None:
 
 def _write_report(args: argparse.Namespace, comparison: Comparison) -> None:
     from hybrid_llm import __version__
-    from hybrid_llm.policies.simulation.report import report
+    from hybrid_llm.lab.simulate.report import report
 
     args.html.write_text(report(comparison, command=_command(args), version=__version__), encoding="utf-8")
     note(f"the report is in {args.html}")
 
 
 def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, object]:
-    from hybrid_llm.policies.simulation.words import sentences
+    from hybrid_llm.lab.simulate.report import sentences
 
     return {
         "trace": comparison.trace.source,

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_json, describe, read_text
-from hybrid_llm.cli.exits import Exit
-from hybrid_llm.cli.output import decision_record, print_json, printable, record
 from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.signals import Signals
-from hybrid_llm.router.types import Location, Request
+from hybrid_llm.cli.terminal import Exit, decision_record, print_json, printable, record
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import Signals
 
 if TYPE_CHECKING:
+    from hybrid_llm.lab.cases import Case, Judge, Outcome, Report
     from hybrid_llm.policies import Policy
-    from hybrid_llm.policies.cases import Case, Judge, Outcome, Report
 
-__all__ = ["add_arguments", "run"]
 
 SUFFIX = ".test.yaml"
 
@@ -50,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cases, and tell."""
-    from hybrid_llm.policies.cases import run_suite
+    from hybrid_llm.lab.cases import run_suite
 
     policy, cases = _suite(args)
     report = run_suite(policy, cases, _judge(policy))
@@ -63,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
     """All cases of all files. They share one policy: rules are counted over all of them."""
-    from hybrid_llm.policies.casefile import parse_cases
+    from hybrid_llm.lab.casefile import parse_cases
 
     given = locations_of(args) if args.config or args.backend else None
 
@@ -94,7 +92,7 @@ def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
 
 def _judge(policy: Policy) -> Judge:
     """What the guard finds in the text of a case, and how long the text is."""
-    from hybrid_llm.backends.base import estimate_tokens
+    from hybrid_llm.core.protocols import estimate_tokens
     from hybrid_llm.router.pipeline import without
     from hybrid_llm.router.privacy import PrivacyGuard
 

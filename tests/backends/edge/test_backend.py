@@ -8,9 +8,8 @@ from contextlib import aclosing
 
 import pytest
 
-from hybrid_llm.backends.base import Backend, estimate_tokens
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
-from hybrid_llm.router.errors import (
+from hybrid_llm.core.errors import (
     BackendOverloaded,
     BackendUnavailable,
     ConfigError,
@@ -18,7 +17,8 @@ from hybrid_llm.router.errors import (
     PrivacyViolation,
     RequestRejected,
 )
-from hybrid_llm.router.types import Location, Tool
+from hybrid_llm.core.protocols import Backend, estimate_tokens
+from hybrid_llm.core.request import Location, Tool
 
 LONG = {"max_tokens": 1500, "deadline": 60.0}
 
@@ -124,7 +124,7 @@ def test_an_empty_message_is_answered(edge, clear):
 
 def test_an_empty_prompt_is_rejected(edge, clear, copy):
     (copy / "chat_template.jinja").write_text("")
-    from hybrid_llm.backends.prepare import write_manifest
+    from hybrid_llm.backends.models import write_manifest
 
     write_manifest(copy, name="x", architecture="x", precision="int4", parameters=1)
     with pytest.raises(RequestRejected, match="empty"):

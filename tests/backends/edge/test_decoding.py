@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.edge.sampling import Sampler, check_sampling
-from hybrid_llm.router.errors import RequestRejected
-from hybrid_llm.router.types import FinishReason, Sampling
+from hybrid_llm.core.errors import RequestRejected
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Sampling
 
 PROMPT = [4, 1, *range(300, 340), 3, 2]
 

@@ -12,8 +12,8 @@ import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, read_manifest, verify_manifest
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.backends.prepare import write_manifest
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.backends.models import write_manifest
+from hybrid_llm.core.errors import ConfigError
 
 
 def test_a_whole_folder_verifies(tiny):
@@ -141,7 +141,7 @@ def test_a_graph_that_the_runtime_refuses_is_a_config_error(copy):
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(copy):
-    from hybrid_llm.backends.prepare.shapes import synthetic_tokenizer
+    from hybrid_llm.backends.models.shapes import synthetic_tokenizer
 
     synthetic_tokenizer(2000).save(str(copy / "tokenizer.json"))
     write_manifest(copy, name="x", architecture="x", precision="int4", parameters=1)

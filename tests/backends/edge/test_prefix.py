@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.base import Forgetful
 from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.backends.edge.shelf import Entry, Shelf, Start
-from hybrid_llm.router.errors import BackendUnavailable
+from hybrid_llm.backends.edge.prefix_cache import Entry, PrefixCache, Start
+from hybrid_llm.core.errors import BackendUnavailable
+from hybrid_llm.core.protocols import SessionAware
 
 STORY = "Once there was a train that went over seven hills and nine rivers. " * 4
 
@@ -94,7 +94,7 @@ def test_another_tenant_begins_anew(edge, clear):
 
 def test_a_session_that_is_forgotten_leaves_nothing(edge, clear):
     backend = edge()
-    assert isinstance(backend, Forgetful)
+    assert isinstance(backend, SessionAware)
     for session, tenant in (("s", "t"), ("s", None), ("other", "t")):
         ask(backend, clear, STORY, session_id=session, tenant=tenant)
     backend.forget("s", "t")
@@ -230,7 +230,7 @@ def entry(tokens, size=10, tenant=None, session=None):
 )
 @settings(max_examples=100, deadline=None)
 def test_the_room_is_kept_and_only_what_is_shared_is_given(steps):
-    shelf = Shelf()
+    shelf = PrefixCache()
     for kind, shared, own, room in steps:
         tokens = [*range(shared), *(1000 + own + index for index in range(own))]
         if kind == "put":
@@ -242,7 +242,7 @@ def test_the_room_is_kept_and_only_what_is_shared_is_given(steps):
 
 
 def test_the_oldest_is_given_up_first_and_what_is_used_is_not_old():
-    shelf = Shelf()
+    shelf = PrefixCache()
     texts = [[100 * number + index for index in range(80)] for number in range(3)]
     for text in texts:
         shelf.put(entry(text), 30)
@@ -252,7 +252,7 @@ def test_the_oldest_is_given_up_first_and_what_is_used_is_not_old():
 
 
 def test_what_another_tenant_left_is_not_seen():
-    shelf = Shelf()
+    shelf = PrefixCache()
     shelf.put(entry(range(50), tenant="a"), 100)
     assert [shelf.claim(tenant, list(range(50)), 100) for tenant in (None, "", "b")] == [None] * 3
     assert shelf.claim("a", list(range(50)), 100).length == 49

@@ -6,8 +6,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.edge.slots import Slots
-from hybrid_llm.backends.edge.watchdog import Watchdog
+from hybrid_llm.backends.edge.scheduling import Slots, Watchdog
 
 SOON = 1e9
 

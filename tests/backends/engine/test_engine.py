@@ -15,8 +15,9 @@ from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.loop import LoopEngine
 from hybrid_llm.backends.node.engines.scheduler import Scheduler
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.types import FinishReason, Sampling
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Sampling
 
 POISON = {
     "empty prompt": {"prompt_ids": ()},

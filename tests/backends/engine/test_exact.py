@@ -8,7 +8,8 @@ import pytest
 
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
-from hybrid_llm.router.types import FinishReason, Sampling
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Sampling
 
 VOCAB = 211
 

@@ -15,8 +15,9 @@ from hybrid_llm.backends.node.engine import (
     EngineOutput,
     EngineRequest,
 )
-from hybrid_llm.backends.node.pipe import HEADER, Abort, Progress, Ready, Refused, Start, Step, decode, encode
-from hybrid_llm.router.types import FinishReason, Sampling
+from hybrid_llm.backends.node.ipc import HEADER, Abort, Progress, Ready, Refused, Start, Step, decode, encode
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Sampling
 
 floats = st.floats(allow_nan=False)
 text = st.text(st.characters(exclude_categories=[]))

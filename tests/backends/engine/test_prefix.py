@@ -9,8 +9,8 @@ import torch
 
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
-from hybrid_llm.backends.node.engines.slots import FreeSlots, Held, Place
-from hybrid_llm.backends.prefixes import shared_prefix
+from hybrid_llm.backends.node.engines.scheduler import FreeSlots, Held, Place
+from hybrid_llm.backends.text import shared_prefix
 
 VOCAB = 211
 SYSTEM = [(7 * i + 3) % VOCAB for i in range(60)]

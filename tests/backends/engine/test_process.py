@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig, EngineDied
-from hybrid_llm.backends.node.process import EngineProcess
-from hybrid_llm.router.errors import ConfigError
-from hybrid_llm.router.types import FinishReason, Sampling
+from hybrid_llm.backends.node.supervisor import EngineProcess
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Sampling
 
 
 async def collect(engine, request):
@@ -166,7 +167,7 @@ FRONT = """
 import asyncio, sys
 from pathlib import Path
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
-from hybrid_llm.backends.node.process import EngineProcess
+from hybrid_llm.backends.node.supervisor import EngineProcess
 
 async def main():
     tell = lambda phase: print(phase, engine.pid, flush=True)
@@ -198,7 +199,7 @@ def test_the_engine_ends_with_its_front(end, phase, model_folder):
 
 def test_the_front_imports_no_torch():
     code = (
-        "import sys, hybrid_llm.backends.node.engine, hybrid_llm.backends.node.process; "
+        "import sys, hybrid_llm.backends.node.engine, hybrid_llm.backends.node.supervisor; "
         "sys.exit(bool({'torch', 'transformers', 'llguidance'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

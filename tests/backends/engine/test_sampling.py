@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.sampler import Sampler
-from hybrid_llm.router.types import Sampling
+from hybrid_llm.core.request import Sampling
 
 PROBABILITIES = torch.tensor([0.02, 0.4, 0.08, 0.3, 0.2])
 LOGITS = PROBABILITIES.log()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.backends.prepare import Floor, convert, random_model
+from hybrid_llm.backends.models import Floor, convert, random_model
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 
 
 def _load_fakes():

@@ -9,13 +9,14 @@ import threading
 import time
 from pathlib import Path
 
-from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
+from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.node.engine import EngineConfig, EngineDied, EngineInfo, EngineLoad, EngineOutput
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 from hybrid_llm.backends.text import ChatTokenizer
-from hybrid_llm.backends.transport import TLSFiles
-from hybrid_llm.router.clearance import _make_cleared
-from hybrid_llm.router.types import FinishReason, Location, Message, Request, Sampling
+from hybrid_llm.backends.wire import TLSFiles
+from hybrid_llm.core.clearance import _make_cleared
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Location, Message, Request, Sampling
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
 
@@ -168,7 +169,7 @@ def cleared(text="hi", *, location=Location.CLOUD, **fields):
 
 
 def backend(target, tls, **config):
-    return CloudBackend(CloudConfig(target=target, tls=tls, **config))
+    return GrpcBackend(GrpcConfig(target=target, tls=tls, **config))
 
 
 def answer(chunks):

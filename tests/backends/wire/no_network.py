@@ -13,16 +13,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from hybrid_llm.router.errors import BackendUnavailable, HybridLLMError
+from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 from tests.network import ADDRESS, NOT_ALLOWED, leave, network
 
 
 def main(folder: Path) -> dict:
-    from hybrid_llm.backends.cloud import CloudConfig, CloudPool
+    from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
+    from hybrid_llm.core.request import Location
     from hybrid_llm.policies import parse_policy
     from hybrid_llm.router.client import HybridLLM
-    from hybrid_llm.router.sensors import FixedSensors
-    from hybrid_llm.router.types import Location
+    from hybrid_llm.router.signals import FixedSensors
     from tests.backends.wire import fakes as tools
     from tests.fakes import FakeBackend
 
@@ -33,8 +33,8 @@ def main(folder: Path) -> dict:
     told: dict = {}
     engine = tools.FakeEngine("a long way to go", delay=0.05, slots=8)
     with tools.Node(tools.TLSFiles.from_dir(folder, "node"), engine, listen=f"{ADDRESS}:0") as node:
-        config = CloudConfig(target=f"{ADDRESS}:{node.port}", tls=app, server_name="localhost")
-        pool = CloudPool([config])
+        config = GrpcConfig(target=f"{ADDRESS}:{node.port}", tls=app, server_name="localhost")
+        pool = GrpcPool([config])
         with HybridLLM([pool, edge], policy, sensors=FixedSensors()) as llm:
             told["before"] = [llm.generate("hi").backend for _ in range(2)]
             told["cut"] = lose_while_it_streams(llm)
@@ -50,7 +50,7 @@ def main(folder: Path) -> dict:
             told |= {"ready": state.ready, "reason": state.reason, "breaker": state.breaker}
             network(up=True)
         engine.delay = 3.0
-        with HybridLLM([CloudPool([config]), edge], policy, sensors=FixedSensors()) as llm:
+        with HybridLLM([GrpcPool([config]), edge], policy, sensors=FixedSensors()) as llm:
             told["waiting"] = lose_while_it_waits(llm)
     return told
 

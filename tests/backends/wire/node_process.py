@@ -6,10 +6,10 @@ import logging
 import sys
 from pathlib import Path
 
-from hybrid_llm.backends.node.server import NodeConfig, NodeServer  # before gRPC, as `hybrid-llm serve` does
+from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 
 assert "grpc" not in sys.modules, "the node module must not import gRPC by itself"
-from hybrid_llm.backends.transport.tls13 import require_tls13  # noqa: E402
+from hybrid_llm.backends.wire.tls import require_tls13  # noqa: E402
 
 require_tls13()
 

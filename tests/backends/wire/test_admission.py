@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from hybrid_llm.backends.node.admission import Admission
-from hybrid_llm.router.errors import BackendOverloaded
+from hybrid_llm.core.errors import BackendOverloaded
 
 
 class Server:

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.transport.channel import client_credentials
-from hybrid_llm.backends.transport.status import ERROR_KEY, LOAD_KEY, PROTOCOL_KEY, decode
-from hybrid_llm.backends.transport.wire import chunk_from_wire, chunk_to_wire, request_from_wire, request_to_wire
-from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer, HybridLLMStub, add_HybridLLMServicer_to_server
-from hybrid_llm.router.errors import (
+from hybrid_llm.backends.wire.channels import client_credentials
+from hybrid_llm.backends.wire.messages import chunk_from_wire, chunk_to_wire, request_from_wire, request_to_wire
+from hybrid_llm.backends.wire.status import ERROR_KEY, LOAD_KEY, PROTOCOL_KEY, decode
+from hybrid_llm.core.errors import (
     BackendError,
     BackendUnavailable,
     DeadlineExceeded,
@@ -24,7 +22,10 @@ from hybrid_llm.router.errors import (
     SecurityError,
     StreamInterrupted,
 )
-from hybrid_llm.router.types import Chunk, FinishReason, Message, Request, Sampling, Timings, Tool, Usage
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.request import Message, Request, Sampling, Tool
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer, HybridLLMStub, add_HybridLLMServicer_to_server
 
 GENERATE = "/hybrid_llm.v1.HybridLLM/Generate"
 VERSION = ((PROTOCOL_KEY, "1"),)
@@ -174,7 +175,7 @@ class _Foreign(HybridLLMServicer):
 def foreign(pki):
     from concurrent.futures import ThreadPoolExecutor
 
-    from hybrid_llm.backends.transport.listener import server_credentials
+    from hybrid_llm.backends.wire.channels import server_credentials
 
     servers = []
 

@@ -11,12 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from hybrid_llm.backends.base import Backend
 from hybrid_llm.backends.node.engine import EngineFault
-from hybrid_llm.backends.node.front import _Call
-from hybrid_llm.backends.transport import TLSFiles, issue
-from hybrid_llm.router.clearance import Clearance, Cleared
-from hybrid_llm.router.errors import (
+from hybrid_llm.backends.node.servicer import _Call
+from hybrid_llm.backends.wire import TLSFiles, issue
+from hybrid_llm.core.clearance import Clearance, Cleared
+from hybrid_llm.core.errors import (
     BackendError,
     BackendOverloaded,
     BackendUnavailable,
@@ -25,7 +24,9 @@ from hybrid_llm.router.errors import (
     RequestRejected,
     StreamInterrupted,
 )
-from hybrid_llm.router.types import FinishReason, Location, Message, Sampling
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import Location, Message, Sampling
 
 
 def test_an_answer_arrives_whole_with_usage_and_timings(cloud, tools):

@@ -9,8 +9,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from hybrid_llm.backends.transport import TLSFiles, check_pair, inspect, issue, make_authority
-from hybrid_llm.router.errors import ConfigError
+from hybrid_llm.backends.wire import TLSFiles, check_pair, inspect, issue, make_authority
+from hybrid_llm.core.errors import ConfigError
 
 
 def test_facts_of_a_nodes_certificate(pki):

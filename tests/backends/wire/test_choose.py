@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.cloud.choose import Chooser, blocks_of
-from hybrid_llm.router.types import Message, Request
+from hybrid_llm.backends.grpc.picker import Chooser, blocks_of
+from hybrid_llm.core.request import Message, Request
 
 
 @dataclass

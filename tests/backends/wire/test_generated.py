@@ -31,7 +31,7 @@ def test_code_that_differs_is_named(tmp_path):
 
 def test_certificates_and_the_node_module_import_without_grpc():
     code = (
-        "import sys, hybrid_llm.backends.transport, hybrid_llm.backends.node.server as s\n"
+        "import sys, hybrid_llm.backends.wire, hybrid_llm.backends.node.server as s\n"
         "assert 'grpc' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

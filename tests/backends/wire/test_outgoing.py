@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.transport.outgoing import hold_to_clearance, outgoing
+from hybrid_llm.backends.wire.messages import hold_to_clearance, outgoing
+from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
+from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.router.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.router.errors import PrivacyViolation
 from hybrid_llm.router.privacy import PrivacyGuard
-from hybrid_llm.router.types import Location, Message, Request, Sampling, Tool
 
 POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]}}\n")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -12,9 +12,9 @@ from functools import partial
 
 import pytest
 
-from hybrid_llm.backends.cloud import CloudBackend, CloudConfig, CloudPool
-from hybrid_llm.backends.transport.lookup import Lookup
-from hybrid_llm.router.errors import BackendUnavailable, DeadlineExceeded, UntrustedPeer
+from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig, GrpcPool
+from hybrid_llm.backends.wire.handshake import Lookup
+from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, UntrustedPeer
 
 
 class NameServer:
@@ -39,9 +39,9 @@ def node_at(address, pki, tools, port=0, answer="hello"):
     return tools.Node(pki.node, tools.FakeEngine(answer), listen=f"{address}:{port}")
 
 
-def single(port, pki, names) -> CloudBackend:
-    config = CloudConfig(target=f"node.test:{port}", tls=pki.app, server_name="localhost")
-    return CloudBackend(config, lookup=Lookup(names))
+def single(port, pki, names) -> GrpcBackend:
+    config = GrpcConfig(target=f"node.test:{port}", tls=pki.app, server_name="localhost")
+    return GrpcBackend(config, lookup=Lookup(names))
 
 
 def ask(backend, tools, **fields) -> str:
@@ -75,8 +75,8 @@ def test_name_servers_that_hang_cost_no_more_than_the_time_there_is(pki, tools):
     names = NameServer(node_test="127.0.0.1")
     names.go.clear()
     node = single(1, pki, names)
-    several = [CloudConfig(target=f"{name}.test:1", tls=pki.app) for name in ("node", "second", "third")]
-    pool = CloudPool(several, lookup=Lookup(names))
+    several = [GrpcConfig(target=f"{name}.test:1", tls=pki.app) for name in ("node", "second", "third")]
+    pool = GrpcPool(several, lookup=Lookup(names))
     for backend in (node, pool):
         began = time.monotonic()
         with pytest.raises((BackendUnavailable, DeadlineExceeded)):
@@ -94,8 +94,8 @@ def test_many_first_requests_of_a_name_all_get_its_nodes(pki, tools):
     with node_at("127.0.0.1", pki, tools) as node:
         names = NameServer(node_test="127.0.0.1")
         names.go.clear()
-        config = CloudConfig(target=f"node.test:{node.port}", tls=pki.app, server_name="localhost")
-        pool = CloudPool([config], lookup=Lookup(names))
+        config = GrpcConfig(target=f"node.test:{node.port}", tls=pki.app, server_name="localhost")
+        pool = GrpcPool([config], lookup=Lookup(names))
         with ThreadPoolExecutor(4) as threads:
             answers = [threads.submit(ask, pool, tools) for _ in range(4)]
             time.sleep(0.2)
@@ -175,8 +175,8 @@ def test_a_name_that_leads_nowhere_any_more_keeps_the_nodes_that_it_had(pki, too
     now = [0.0]
     names = NameServer(node_test="127.0.0.1 127.0.0.2")
     with node_at("127.0.0.1", pki, tools) as node, node_at("127.0.0.2", pki, tools, node.port):
-        config = CloudConfig(target=f"node.test:{node.port}", tls=pki.app, server_name="localhost")
-        pool = CloudPool([config], lookup=Lookup(names), clock=lambda: now[0])
+        config = GrpcConfig(target=f"node.test:{node.port}", tls=pki.app, server_name="localhost")
+        pool = GrpcPool([config], lookup=Lookup(names), clock=lambda: now[0])
         assert ask(pool, tools) == "hello"
         known = [member.address for member in pool.members()]
         assert known == [f"127.0.0.1:{node.port}", f"127.0.0.2:{node.port}"]

@@ -13,15 +13,15 @@ from contextlib import ExitStack, closing
 import pytest
 from prometheus_client import CollectorRegistry
 
-from hybrid_llm.backends.base import Backend
-from hybrid_llm.backends.cloud import CloudConfig, CloudPool
-from hybrid_llm.backends.transport import TLSFiles
+from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
+from hybrid_llm.backends.wire import TLSFiles
+from hybrid_llm.core.errors import AllBackendsFailed, BackendError, StreamInterrupted, UntrustedPeer
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.errors import AllBackendsFailed, BackendError, StreamInterrupted, UntrustedPeer
-from hybrid_llm.router.metrics import PrometheusMetrics
-from hybrid_llm.router.sensors import FixedSensors
-from hybrid_llm.router.types import Location
+from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+from hybrid_llm.router.signals import FixedSensors
 
 POLICY = (
     "version: 1\nname: pool\nresilience: {{retries: {retries}, retry_budget: 10%, {more}"
@@ -29,7 +29,7 @@ POLICY = (
 )
 
 
-def client(pool: CloudPool, *, retries: int = 0, more: str = "", **options) -> HybridLLM:
+def client(pool: GrpcPool, *, retries: int = 0, more: str = "", **options) -> HybridLLM:
     policy = parse_policy(POLICY.format(retries=retries, more=more), backends={"cloud": Location.CLOUD})
     return HybridLLM([pool], policy, sensors=FixedSensors(), **options)
 
@@ -45,7 +45,7 @@ def nodes(pki, tools):
 
 @pytest.fixture
 def pool(nodes, pki):
-    made = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+    made = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in nodes])
     yield made
     made.close()
 
@@ -54,7 +54,7 @@ def seen(nodes) -> list[int]:
     return [len(node.engine.seen) for node in nodes]
 
 
-def ask_until(llm: HybridLLM, pool: CloudPool, health: str, *, deadline: float = 20.0) -> None:
+def ask_until(llm: HybridLLM, pool: GrpcPool, health: str, *, deadline: float = 20.0) -> None:
     """Ask, and get an answer each time, until a node is told to be *health*."""
     end = time.monotonic() + 20.0
     while not any(member.health == health for member in pool.members()):
@@ -123,7 +123,7 @@ def test_a_full_node_sends_its_callers_to_the_others(pki, tools):
     engines = [tools.FakeEngine(delay=0.3, slots=1), tools.FakeEngine(slots=4), tools.FakeEngine(slots=4)]
     with ExitStack() as stack:
         nodes = [stack.enter_context(tools.Node(pki.node, engine, max_queue=0)) for engine in engines]
-        pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+        pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in nodes])
         with client(pool, retries=2) as llm, ThreadPoolExecutor(8) as threads:
             replies = list(threads.map(lambda _: llm.generate("hi", max_tokens=6, deadline=20.0), range(24)))
     assert {reply.text for reply in replies} == {"hello "}
@@ -135,7 +135,7 @@ def test_a_full_node_rests_for_the_time_that_it_names(pki, tools):
     ended = Endings()
 
     with tools.Node(pki.node, full, max_queue=0) as node, tools.Node(pki.node, free) as other:
-        pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
+        pool = GrpcPool([GrpcConfig(target=each.target, tls=pki.app) for each in (node, other)])
         holder = tools.backend(node.target, pki.app)
         with closing(holder.stream(tools.cleared())) as stream, client(pool, hooks=[ended]) as llm:
             next(stream)
@@ -147,7 +147,7 @@ def test_a_full_node_rests_for_the_time_that_it_names(pki, tools):
 def test_a_node_whose_engine_died_rests_until_it_should_be_back(pki, tools):
     with tools.Node(pki.node) as node, tools.Node(pki.node) as other:
         node.engine.die = True  # it says that it is back in half a second
-        pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
+        pool = GrpcPool([GrpcConfig(target=each.target, tls=pki.app) for each in (node, other)])
         with client(pool) as llm:
             ask_until(llm, pool, "resting")
             assert [member.health for member in pool.members()] == ["resting", "ready"]
@@ -159,7 +159,7 @@ def test_a_node_that_says_it_is_stopping_gets_nothing_new(pki, tools):
     ended = Endings()
 
     with tools.Node(pki.node, tools.FakeEngine("abcd", delay=0.2)) as node, tools.Node(pki.node) as other:
-        pool = CloudPool([CloudConfig(target=each.target, tls=pki.app) for each in (node, other)])
+        pool = GrpcPool([GrpcConfig(target=each.target, tls=pki.app) for each in (node, other)])
         with client(pool, hooks=[ended]) as llm, ThreadPoolExecutor(2) as threads:
             while not node.engine.active:
                 held = threads.submit(llm.generate, "hi", deadline=30.0)
@@ -177,7 +177,7 @@ def test_each_node_is_asked_once_for_a_request_before_one_is_asked_again(pki, to
         nodes = [stack.enter_context(tools.Node(pki.node, engine)) for engine in engines]
         for retries, calls in [(0, 1)] * 4 + [(1, 2)] * 2:
             before = seen(nodes)
-            pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+            pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in nodes])
             more = "continue_streams: true, "
             with client(pool, retries=retries, more=more) as llm, pytest.raises(StreamInterrupted):
                 llm.generate("hi", deadline=20.0)
@@ -197,7 +197,7 @@ def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki,
             return "".join(parts) + f"|{len(stream.generation.seams)}"
 
     with tools.Node(pki.node, cut) as first, tools.Node(pki.node, cut) as second:
-        pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in (first, second)])
+        pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in (first, second)])
         with client(pool, more="continue_streams: true, ") as llm, pytest.raises(StreamInterrupted):
             asyncio.run(run(llm))
     assert len(cut.seen) == 2, "both nodes were asked, and no other"
@@ -205,7 +205,7 @@ def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki,
 
 def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
     nodes = [tools.Node(pki.node, tools.FakeEngine(delay=0.002)).__enter__() for _ in range(3)]
-    pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in nodes])
+    pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in nodes])
     stop, answers, errors = threading.Event(), Counter(), []
 
     def ask(llm: HybridLLM) -> None:
@@ -240,7 +240,7 @@ def test_a_node_that_is_not_to_be_trusted_costs_one_request_and_is_left_alone_un
         stranger = pki.foreign_node
         for source, name in ((stranger.ca, "ca.pem"), (stranger.cert, "node.pem"), (stranger.key, "node.key")):
             shutil.copy(source, tmp_path / name)
-        pool = CloudPool([CloudConfig(target=node.target, tls=pki.app) for node in (strange, good)])
+        pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in (strange, good)])
         with client(pool) as llm:
             refused = 0
             for _ in range(20):
@@ -259,7 +259,7 @@ def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_th
     engines = tools.FakeEngine("a" * 40, delay=0.05), tools.FakeEngine("a" * 40)
     with tools.Node(pki.node, engines[0]) as node, tools.Node(pki.node, engines[1]) as other:
         proxy = tools.Proxy(node.port)
-        pool = CloudPool([CloudConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
+        pool = GrpcPool([GrpcConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
         with client(pool, more="continue_streams: true, ") as llm:
             while not engines[0].seen:
                 with llm.stream("hi", deadline=50.0) as stream:
@@ -278,7 +278,7 @@ def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_th
 def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connection_is_given_up(pki, tools):
     with tools.Node(pki.node) as node, tools.Node(pki.node) as other:
         proxy = tools.Proxy(node.port)
-        pool = CloudPool([CloudConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
+        pool = GrpcPool([GrpcConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
         with client(pool) as llm:
             while not (node.engine.seen and other.engine.seen):
                 llm.generate("hi")
@@ -292,7 +292,7 @@ def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connect
 
 def test_where_one_node_seems_to_be_gone_the_others_are_looked_at_meanwhile(nodes, pki, tools):
     proxies, tried = [tools.Proxy(node.port) for node in nodes], []
-    pool = CloudPool([CloudConfig(target=proxy.target, tls=pki.app) for proxy in proxies])
+    pool = GrpcPool([GrpcConfig(target=proxy.target, tls=pki.app) for proxy in proxies])
     with client(pool, hooks=[lambda event: tried.append(event.attempts)]) as llm:
         while not all(node.engine.seen for node in nodes):
             llm.generate("hi")
@@ -311,7 +311,7 @@ def test_where_one_node_seems_to_be_gone_the_others_are_looked_at_meanwhile(node
 def test_a_slow_node_is_looked_at_less_and_less_and_its_answers_are_left_alone(pki, tools):
     with tools.Node(pki.node, tools.FakeEngine("ab", delay=1.5)) as node:
         proxy = tools.Proxy(node.port)
-        with client(CloudPool([CloudConfig(target=proxy.target, tls=pki.app)])) as llm:
+        with client(GrpcPool([GrpcConfig(target=proxy.target, tls=pki.app)])) as llm:
             assert llm.generate("hi", deadline=20.0).text == "ab"
             assert proxy.connections <= 4, "one look to begin with, the call, and a look or two beside it"
             before = proxy.connections
@@ -322,7 +322,7 @@ def test_a_slow_node_is_looked_at_less_and_less_and_its_answers_are_left_alone(p
 
 def test_a_name_is_one_node_for_each_of_its_addresses(pki, tools):
     with tools.Node(pki.node) as node:
-        pool = CloudPool([CloudConfig(target=f"localhost:{node.port}", tls=pki.app)])
+        pool = GrpcPool([GrpcConfig(target=f"localhost:{node.port}", tls=pki.app)])
         with client(pool) as llm:
             assert llm.generate("hi", deadline=10.0).text == "hello from the node"
 
@@ -334,8 +334,8 @@ def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
     with tools.Node(pki.node) as gone:
         address = gone.target
     with tools.Node(pki.node, dying) as first, tools.Node(pki.node) as second:
-        configs = [CloudConfig(target=target, tls=pki.app) for target in (first.target, second.target, address)]
-        pool = CloudPool(configs, clock=lambda: time.monotonic() + ahead)
+        configs = [GrpcConfig(target=target, tls=pki.app) for target in (first.target, second.target, address)]
+        pool = GrpcPool(configs, clock=lambda: time.monotonic() + ahead)
         with client(pool, hooks=[PrometheusMetrics(registry=registry)]) as llm:
 
             def told():

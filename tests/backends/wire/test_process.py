@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.router.errors import BackendUnavailable, StreamInterrupted
+from hybrid_llm.core.errors import BackendUnavailable, StreamInterrupted
 
 
 @contextmanager

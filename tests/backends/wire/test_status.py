@@ -7,9 +7,9 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.transport.status import DEFAULTS, ERROR_KEY, ROWS, decode, encode
-from hybrid_llm.router import errors
-from hybrid_llm.router.errors import BackendError, RequestRejected, SecurityError, StreamInterrupted
+from hybrid_llm.backends.wire.status import DEFAULTS, ERROR_KEY, ROWS, decode, encode
+from hybrid_llm.core import errors
+from hybrid_llm.core.errors import BackendError, RequestRejected, SecurityError, StreamInterrupted
 
 
 def _concrete(base):

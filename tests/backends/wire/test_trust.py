@@ -13,19 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from hybrid_llm.backends.cloud import CloudBackend, CloudConfig
+from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.node.identity import peer_of
-from hybrid_llm.backends.transport import TLSFiles, issue, make_authority
-from hybrid_llm.backends.transport.handshake import Endpoint, shake_hands
-from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
-from hybrid_llm.router.errors import (
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.backends.wire.handshake import Endpoint, shake_hands
+from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendUnavailable,
     ConfigError,
     PermissionDenied,
     UntrustedPeer,
 )
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 
 
 def _refused(cloud, tools):
@@ -194,7 +194,7 @@ def test_a_plaintext_client_is_refused(node):
 
 def test_a_nodes_certificate_is_not_a_clients(pki):
     with pytest.raises(ConfigError, match="not a client's"):
-        CloudBackend(CloudConfig(target="127.0.0.1:1", tls=pki.node))
+        GrpcBackend(GrpcConfig(target="127.0.0.1:1", tls=pki.node))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_health_and_reflection_are_behind_the_same_door(node, pki, tools):
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-    from hybrid_llm.backends.transport.channel import client_credentials
+    from hybrid_llm.backends.wire.channels import client_credentials
 
     with grpc.secure_channel(node.target, client_credentials(pki.app)) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check

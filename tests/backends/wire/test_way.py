@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hybrid_llm.backends.cloud.way import Way
-from hybrid_llm.router.errors import BackendUnavailable, UntrustedPeer
+from hybrid_llm.backends.grpc.health import Way
+from hybrid_llm.core.errors import BackendUnavailable, UntrustedPeer
 
 
 class Look:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.policies.schema import Objectives, Schema
-from hybrid_llm.router.sensors.files import Files
-from hybrid_llm.router.sensors.kernel import CpuSource, MemorySource
-from hybrid_llm.router.sensors.system import system_sources
+from hybrid_llm.policies.language.schema import Objectives, Schema
+from hybrid_llm.router.signals.files import Files
+from hybrid_llm.router.signals.kernel import CpuSource, MemorySource
+from hybrid_llm.router.signals.system import system_sources
 from tests.router.sensors.machines import (
     BARE_VM,
     CONTAINER_V1,

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.router.sensors.dbus import system_property
-from hybrid_llm.router.sensors.files import Files
-from hybrid_llm.router.sensors.network import NetworkManagerSource, OnlineSource
+from hybrid_llm.router.signals.files import Files
+from hybrid_llm.router.signals.network import NetworkManagerSource, OnlineSource, system_property
 from tests.router.sensors.machines import HEAD, LOOPBACK, WIFI_ROUTES, build, link
 
 ANYWHERE = "00000000000000000000000000000000"
@@ -114,7 +113,7 @@ def test_a_table_longer_than_a_page_is_read_whole(tmp_path):
 
 IN_NAMESPACE = """
 import sys
-from hybrid_llm.router.sensors import SystemSensors
+from hybrid_llm.router.signals import SystemSensors
 sensors = SystemSensors(interval=0.1)
 for line in sys.stdin:
     import time

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from hybrid_llm.router.sensors import SystemSensors
-from hybrid_llm.router.sensors.sampler import Sampler
-from hybrid_llm.router.sensors.system import UNKNOWN
+from hybrid_llm.router.signals import SystemSensors
+from hybrid_llm.router.signals.sampler import Sampler
+from hybrid_llm.router.signals.system import UNKNOWN
 from tests.router.sensors.machines import LAPTOP, build
 
 
@@ -210,7 +210,7 @@ def test_while_nobody_reads_the_pace_is_slower_until_somebody_does():
 
 FORK = """
 import os, threading, time
-from hybrid_llm.router.sensors import SystemSensors
+from hybrid_llm.router.signals import SystemSensors
 sensors = SystemSensors(interval=0.05)
 sensors.read()
 child = os.fork()

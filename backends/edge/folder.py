@@ -1,0 +1,272 @@
+"""What a model folder says of itself, and the proof that its files are whole. Reads files; loads no model.
+
+`manifest.json` lists every file with its SHA-256. The runtime itself accepts a truncated or changed file silently, so
+a folder is checked before anything in it is used.
+
+A model folder's `genai_config.json` as checked numbers and names. The runtime takes wrong ones silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hybrid_llm.core.errors import ConfigError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+_CHECKED_SUFFIXES = (".onnx", ".data", ".json", ".jinja", ".model", ".txt")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file: its SHA-256 in hex, and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A model folder in words. *parity* and *created_with* are free facts of the conversion, for people."""
+
+    name: str
+    architecture: str
+    precision: str
+    parameters: int
+    context_window: int
+    vocab_size: int
+    license: str = "unknown"
+    created_with: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2, sort_keys=False) + "\n"
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all listed files."""
+        return sum(entry.bytes for entry in self.files.values())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json` of *folder* without checking the files that it lists.
+
+    Raises:
+        ConfigError: there is no such folder or manifest, or it is not in this format.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a model folder: there is no such directory", path=str(folder))
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} has no {MANIFEST_NAME}: make the folder with hybrid-llm models convert", path=str(folder)
+        )
+    try:
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is not a model manifest ({error!r}): convert the model again", path=str(path)
+        ) from error
+
+
+def verify_manifest(folder: Path) -> Manifest:
+    """Read the manifest of *folder* and check every file against it: present, whole, unchanged, none unlisted.
+
+    Raises:
+        ConfigError: at the first file that differs; the message names it and says what to do.
+    """
+    manifest = read_manifest(folder)
+    for name, entry in manifest.files.items():
+        _check_file(folder / name, entry)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _CHECKED_SUFFIXES and path.name not in manifest.files and path.name != MANIFEST_NAME:
+            raise ConfigError(
+                f"{path} is not listed in {MANIFEST_NAME}: remove it or convert the model again", path=str(path)
+            )
+    return manifest
+
+
+def digest_file(path: Path) -> FileEntry:
+    """Return the SHA-256 and the size of a file, read in blocks."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return FileEntry(sha256=digest.hexdigest(), bytes=size)
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: copy the whole model folder again", path=str(path))
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise ConfigError(
+            f"{path} has {size:,} of {entry.bytes:,} bytes: it is half-written or changed, copy it again",
+            path=str(path),
+        )
+    if digest_file(path).sha256 != entry.sha256:
+        raise ConfigError(f"{path} is changed: its SHA-256 is not that of the manifest, copy it again", path=str(path))
+
+
+def _parse(data: Any) -> Manifest:
+    if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"format_version must be {FORMAT_VERSION}")
+    manifest = Manifest(
+        name=_text(data, "name"),
+        architecture=_text(data, "architecture"),
+        precision=_text(data, "precision"),
+        parameters=_number(data, "parameters"),
+        context_window=_number(data, "context_window"),
+        vocab_size=_number(data, "vocab_size"),
+        license=str(data.get("license", "unknown")),
+        created_with=dict(data.get("created_with", {})),
+        parity=dict(data.get("parity", {})),
+        files={_plain(name): _entry(entry) for name, entry in data["files"].items()},
+    )
+    if not manifest.files:
+        raise ValueError("files is empty")
+    return manifest
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    if not isinstance(data[key], str):
+        raise TypeError(f"{key} must be a text")
+    return str(data[key])
+
+
+def _number(data: Mapping[str, Any], key: str) -> int:
+    if type(data[key]) is not int or data[key] < 1:
+        raise ValueError(f"{key} must be a whole number above 0")
+    return int(data[key])
+
+
+def _plain(name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+def _entry(data: Mapping[str, Any]) -> FileEntry:
+    sha256, size = data["sha256"], data["bytes"]
+    if not isinstance(sha256, str) or len(sha256) != 64 or type(size) is not int or size < 0:
+        raise ValueError("a file entry needs sha256 (64 hex digits) and bytes")
+    return FileEntry(sha256=sha256.lower(), bytes=size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLayout:
+    """Names of the graph's inputs and outputs, and the sizes of its key-value cache."""
+
+    filename: str
+    input_ids: str
+    attention_mask: str
+    position_ids: str | None
+    logits: str
+    past_keys: tuple[str, ...]
+    past_values: tuple[str, ...]
+    present_keys: tuple[str, ...]
+    present_values: tuple[str, ...]
+    kv_heads: int
+    head_size: int
+    vocab_size: int
+    context_length: int
+
+    @property
+    def layers(self) -> int:
+        """Number of layers with a cache."""
+        return len(self.past_keys)
+
+    def kv_shape(self, capacity: int) -> tuple[int, int, int, int]:
+        """Shape of one cache tensor for *capacity* tokens: batch, heads, tokens, head size."""
+        return (1, self.kv_heads, capacity, self.head_size)
+
+    def kv_bytes_per_token(self, item_size: int) -> int:
+        """Bytes of keys and values of all layers for one token, with *item_size* bytes a number."""
+        return 2 * self.layers * self.kv_heads * self.head_size * item_size
+
+
+def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
+    """Read and check `genai_config.json` of *folder*.
+
+    Raises:
+        ConfigError: a value is missing, of a wrong kind, out of range, or differs from the manifest.
+    """
+    path = folder / "genai_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        layout = _layout_parse(config["model"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not usable ({error!r}): convert the model again", path=str(path)) from error
+    _check_against(path, layout, manifest)
+    return layout
+
+
+def _layout_parse(model: Mapping[str, Any]) -> ModelLayout:
+    decoder = model["decoder"]
+    inputs, outputs = decoder["inputs"], decoder["outputs"]
+    layers = _whole(decoder, "num_hidden_layers", 1, 1000)
+    return ModelLayout(
+        filename=_filename(decoder),
+        input_ids=_name(inputs, "input_ids"),
+        attention_mask=_name(inputs, "attention_mask"),
+        position_ids=_name(inputs, "position_ids") if "position_ids" in inputs else None,
+        logits=_name(outputs, "logits"),
+        past_keys=_per_layer(inputs, "past_key_names", layers),
+        past_values=_per_layer(inputs, "past_value_names", layers),
+        present_keys=_per_layer(outputs, "present_key_names", layers),
+        present_values=_per_layer(outputs, "present_value_names", layers),
+        kv_heads=_whole(decoder, "num_key_value_heads", 1, 1024),
+        head_size=_whole(decoder, "head_size", 1, 4096),
+        vocab_size=_whole(model, "vocab_size", 2, 1 << 24),
+        context_length=_whole(model, "context_length", 2, 1 << 24),
+    )
+
+
+def _whole(section: Mapping[str, Any], key: str, low: int, high: int) -> int:
+    value = section[key]
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{key} must be a whole number from {low} to {high}")
+    return value
+
+
+def _name(section: Mapping[str, Any], key: str) -> str:
+    value = section[key]
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key} must be a name")
+    return value
+
+
+def _per_layer(section: Mapping[str, Any], key: str, layers: int) -> tuple[str, ...]:
+    pattern = _name(section, key)
+    if pattern.count("%d") != 1:
+        raise ValueError(f"{key} must hold %d once")
+    return tuple(pattern.replace("%d", str(layer)) for layer in range(layers))
+
+
+def _filename(decoder: Mapping[str, Any]) -> str:
+    name = _name(decoder, "filename")
+    if Path(name).name != name:
+        raise ValueError("filename must be a plain file name")
+    return name
+
+
+def _check_against(path: Path, layout: ModelLayout, manifest: Manifest) -> None:
+    if layout.filename not in manifest.files:
+        raise ConfigError(f"{path} names {layout.filename}, which the manifest does not list", path=str(path))
+    for key, ours, theirs in (
+        ("vocab_size", layout.vocab_size, manifest.vocab_size),
+        ("context_length", layout.context_length, manifest.context_window),
+    ):
+        if ours != theirs:
+            raise ConfigError(
+                f"{path} says {key} {ours}, the manifest says {theirs}: convert the model again", path=str(path)
+            )

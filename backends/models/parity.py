@@ -1,0 +1,126 @@
+"""Whether a converted model still says what the original says: both read the same tokens, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import Message, Request
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_QUESTIONS = (
+    "What is the capital of France, and which river runs through it?",
+    "List three things that a good report needs.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The least agreement that a conversion must reach. A wrong graph has a correlation near 0."""
+
+    top1_agreement: float
+    logit_correlation: float
+
+
+FLOORS: Mapping[str, Floor] = {
+    "fp32": Floor(top1_agreement=0.99, logit_correlation=0.999),
+    "int8": Floor(top1_agreement=0.85, logit_correlation=0.98),
+    "int4": Floor(top1_agreement=0.6, logit_correlation=0.9),
+}
+"""By precision, for trained weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How near the converted model is to the original, over *positions* decode steps with teacher forcing."""
+
+    positions: int
+    top1_agreement: float
+    """Share of positions where both prefer the same token."""
+    logit_correlation: float
+    """Mean Pearson correlation of the two models' logits."""
+    reference: str = "transformers, float32, greedy"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in which a manifest keeps it."""
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+def measure_parity(source: Path, folder: Path, *, steps: int = 32) -> tuple[Parity, int]:
+    """Compare the model in *folder* with its original in *source*; return the parity and the number of parameters.
+
+    transformers answers each question greedily for *steps* tokens; the converted model reads those very tokens one at
+    a time, on the path that decoding takes, and its logits are held against transformers' at every position.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    edge = EdgeModel(folder)
+    reference = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch.float32, local_files_only=True).eval()
+    ours, theirs = [], []
+    for question in _QUESTIONS:
+        prompt = edge.tokenizer.encode(Request(messages=(Message(role="user", content=question),)))
+        answer, logits = _reference_answer(reference, prompt, steps)
+        theirs.append(logits)
+        ours.append(_forced_logits(edge, prompt, answer))
+    return _compare(np.concatenate(ours), np.concatenate(theirs)), int(reference.num_parameters())
+
+
+def check_parity(parity: Parity, floor: Floor) -> None:
+    """Hold *parity* against *floor*.
+
+    Raises:
+        ConfigError: the converted model is too far from the original; it must not be used.
+    """
+    agreement, correlation = floor.top1_agreement, floor.logit_correlation
+    if parity.top1_agreement >= agreement and parity.logit_correlation >= correlation:
+        return
+    raise ConfigError(
+        f"the converted model differs from the original: same top token at {parity.top1_agreement:.0%} of positions "
+        f"(needs {agreement:.0%}), correlation of logits {parity.logit_correlation:.3f} (needs {correlation}). "
+        "Try a higher precision; if fp32 fails too, the builder does not do this architecture right."
+    )
+
+
+def _reference_answer(model: Any, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32]]:
+    import torch
+
+    inputs = torch.tensor([prompt])
+    with torch.no_grad():
+        out = model.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=steps,
+            min_new_tokens=steps,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    answer = out.sequences[0, len(prompt) :].tolist()
+    return answer, torch.cat(out.logits).float().numpy()
+
+
+def _forced_logits(edge: EdgeModel, prompt: list[int], answer: list[int]) -> NDArray[np.float32]:
+    sequence = edge.sequence(len(prompt) + len(answer))
+    rows = [sequence.append(prompt).copy()]
+    rows += [sequence.append([token]).copy() for token in answer[:-1]]
+    return np.stack(rows)
+
+
+def _compare(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Parity:
+    agreement = float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean())
+    left, right = (rows - rows.mean(axis=1, keepdims=True) for rows in (ours, theirs))
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    correlation = float(((left * right).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
+    return Parity(positions=len(ours), top1_agreement=agreement, logit_correlation=correlation)

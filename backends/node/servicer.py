@@ -1,0 +1,240 @@
+"""The service itself: checks a call, has the engine answer it, and tells the client, the log and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import re
+import time
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid_llm.backends.node.admission import NODE, Admission, check_request
+from hybrid_llm.backends.node.answer import Answer, Prompts, Tokenizer
+from hybrid_llm.backends.node.engine import AsyncEngine, EngineDied, EngineInfo, EngineRequest
+from hybrid_llm.backends.node.identity import PEER, Peer, conclude
+from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
+from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
+from hybrid_llm.core.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    HybridLLMError,
+    ProtocolMismatch,
+    RequestRejected,
+)
+from hybrid_llm.core.request import Request
+from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
+
+_log = logging.getLogger("hybrid_llm.node.access")
+_WORD = re.compile(r"[\w.:/@+-]+")
+_errors = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call, as the log and the load report see it."""
+
+    peer: Peer
+    started: float = field(default_factory=time.perf_counter)
+    request_id: str = ""
+    tenant: str = ""
+    first_ms: float = 0.0
+    answer: Answer | None = None
+    prompt_tokens: int = 0
+
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.started) * 1000
+
+
+class Front(HybridLLMServicer):
+    """`hybrid_llm.v1.HybridLLM` over an engine. *max_deadline* in seconds is for calls that name none."""
+
+    def __init__(
+        self, engine: AsyncEngine, tokenizer: Tokenizer, *, max_queue: int, max_deadline: float, version: str
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._prompts = Prompts(tokenizer)
+        self._admission = Admission(max_queue=max_queue)
+        self._max_deadline = max_deadline
+        self._version = version
+        self._numbers = itertools.count(1)
+        self.stopping = False
+        """The node is about to stop: every answer says so, and callers go elsewhere."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were let in and have not ended."""
+        return self._admission.in_flight
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # noqa: N802 - gRPC's spelling
+        """Answer one request in pieces."""
+        call = _Call(PEER.get())
+        outcome = "cancelled"
+        try:
+            await self._generate(request, context, call)
+            outcome = "ok"
+            context.set_trailing_metadata(((LOAD_KEY, self._load(call).SerializeToString()),))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this call alone, and in a typed status
+            outcome = self._refuse(context, call, error)
+        finally:
+            _log_call(call, outcome)
+
+    async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.NodeDescription:  # noqa: ARG002, N802
+        """Say what this node is; answered whatever the state of the engine."""
+        peer, info, ready = PEER.get(), self._engine.info, self._engine.healthy
+        return pb.NodeDescription(
+            protocol=PROTOCOL,
+            version=self._version,
+            model=info.model if info else "",
+            engine=info.engine if info else "",
+            device=info.device if info else "",
+            context_window=info.context_window if info else 0,
+            output_schema=info.output_schema if info else False,
+            ready=ready,
+            reason="" if ready else _not_ready(info),
+            load=self._load(),
+            server_time_ms=time.time_ns() // 1_000_000,
+            tls_version=peer.tls_version,
+            tls_group=peer.tls_group,
+            identity=peer.identity,
+        )
+
+    async def _generate(self, message: pb.GenerateRequest, context: Any, call: _Call) -> None:
+        _check_protocol(context.invocation_metadata() or ())
+        deadline = _deadline(message, context.time_remaining(), self._max_deadline)
+        request = check_request(message, deadline=deadline)
+        call.request_id, call.tenant = request.request_id, request.tenant or ""
+        info = self._ready()
+        _check_supported(request, info)
+        with self._admission.place(info.slots, deadline):
+            try:
+                async with asyncio.timeout(deadline):
+                    await self._answer(request, info, context, call)
+            except TimeoutError:
+                if not call.first_ms:
+                    self._admission.expired()
+                raise DeadlineExceeded("the deadline passed", backend=NODE, elapsed=call.elapsed_ms() / 1000) from None
+            waited_ms = call.answer.timings().queue_ms if call.answer else 0.0
+            self._admission.took(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
+
+    async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
+        prompt = await self._prompts.encode(request, context_window=info.context_window)
+        call.prompt_tokens = len(prompt)
+        text = self._tokenizer.text_stream(request, prompt)
+        call.answer = answer = Answer(self._order(request, prompt, call.peer), text, started=call.started)
+        async with aclosing(answer.pieces(self._engine)) as pieces:
+            async for piece in pieces:
+                # While this waits for a slow reader, the engine's outputs are joined: the next piece is longer.
+                await context.write(chunk_to_wire(piece))
+                call.first_ms = call.first_ms or call.elapsed_ms()
+
+    def _order(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
+        return EngineRequest(
+            # A client chooses its own ids, so two clients may choose the same.
+            request_id=f"{next(self._numbers)}",
+            prompt_ids=prompt,
+            max_tokens=request.max_tokens,
+            sampling=request.sampling,
+            eos_ids=self._tokenizer.eos_ids,
+            expires=request.expires,
+            output_schema=request.output_schema,
+            salt=json.dumps([peer.identity, request.tenant]),
+            answer_prefix=request.answer_prefix if request.output_schema is not None else "",
+        )
+
+    def _ready(self) -> EngineInfo:
+        info = self._engine.info
+        if info is None or not self._engine.healthy:
+            raise BackendUnavailable(_not_ready(info), backend=NODE)
+        return info
+
+    def _load(self, call: _Call | None = None) -> pb.NodeLoad:
+        load, info = self._engine.load(), self._engine.info
+        return pb.NodeLoad(
+            active=load.active,
+            queue=load.waiting,
+            slots=info.slots if info else 0,
+            server_ms=call.elapsed_ms() if call else 0.0,
+            first_ms=call.first_ms if call else 0.0,
+            context_window=info.context_window if info else 0,
+            stopping=self.stopping,
+        )
+
+    def _refuse(self, context: Any, call: _Call, error: Exception) -> str:
+        """Tell the client what it may know of *error*; returns the name of that."""
+        known = _known(error)
+        conclude(context, known, ((LOAD_KEY, self._load(call).SerializeToString()),))
+        return type(known).__name__
+
+
+def _not_ready(info: EngineInfo | None) -> str:
+    return "the model is loading" if info is None else "the engine is restarting"
+
+
+def _known(error: Exception) -> HybridLLMError:
+    """Return the error that the client may see; one that nobody foresaw is logged without its text."""
+    if isinstance(error, EngineDied):
+        return BackendUnavailable(str(error), backend=NODE, retry_after=error.retry_after)
+    if isinstance(error, HybridLLMError):
+        return error
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "nowhere"
+    # Its text may quote the prompt.
+    _errors.error("a call failed on %s at %s", type(error).__name__, where)
+    return BackendUnavailable(f"the node failed on this request ({type(error).__name__})", backend=NODE)
+
+
+def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    spoken = next((value for key, value in metadata if key == PROTOCOL_KEY), "")
+    if spoken == str(PROTOCOL):
+        return
+    theirs = int(spoken) if isinstance(spoken, str) and spoken.isdecimal() and len(spoken) < 10 else 0
+    said = f"the client speaks version {theirs}" if theirs else f"the client sent no version in {PROTOCOL_KEY}"
+    text = f"this node speaks version {PROTOCOL} of the protocol, {said}: update the older one"
+    raise ProtocolMismatch(text, backend=NODE, ours=PROTOCOL, theirs=theirs)
+
+
+def _deadline(message: pb.GenerateRequest, remaining: float | None, longest: float) -> float:
+    """Seconds until the earliest of the deadlines; a field that is no number is for `check_request` to refuse."""
+    named = message.deadline_seconds if message.deadline_seconds > 0 else longest
+    return max(min(named, longest if remaining is None else remaining, longest), 0.0)
+
+
+def _check_supported(request: Request, info: EngineInfo) -> None:
+    if request.output_schema is not None and not info.output_schema:
+        raise RequestRejected("this engine does not take an output schema", backend=NODE, reason="unsupported")
+
+
+def _word(text: str) -> str:
+    """A client's text as one word of a log line, so that it cannot pass for other fields."""
+    return text if _WORD.fullmatch(text) else json.dumps(text) if text else "-"
+
+
+def _log_call(call: _Call, outcome: str) -> None:
+    answer = call.answer
+    timings = answer.timings() if answer else None
+    _log.info(
+        "request=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d cached=%d tokens=%d "
+        "queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
+        _word(call.request_id),
+        _word(call.peer.identity),
+        _word(call.tenant),
+        outcome,
+        (answer.finish_reason if answer else None) or "-",
+        call.prompt_tokens,
+        answer.cached_tokens if answer else 0,
+        answer.tokens if answer else 0,
+        timings.queue_ms if timings else 0.0,
+        timings.ttft_ms if timings else 0.0,
+        call.elapsed_ms(),
+    )

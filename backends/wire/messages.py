@@ -1,0 +1,178 @@
+"""Translates between our records and the messages of protocol version 1. What may be sent is decided elsewhere.
+
+The last look before a request leaves: its bytes are read back and held against the clearance. It sends nothing.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from hybrid_llm.core.clearance import Clearance, Cleared, require_clearance
+from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.request import Location, Message, Request, Role, Sampling, Tool
+from hybrid_llm.protos import hybrid_pb2 as pb
+
+PROTOCOL = 1
+"""The version of the protocol that this code speaks."""
+
+_ROLES: dict[Role, pb.Role] = {
+    "system": pb.ROLE_SYSTEM,
+    "user": pb.ROLE_USER,
+    "assistant": pb.ROLE_ASSISTANT,
+    "tool": pb.ROLE_TOOL,
+}
+_ROLE_NAMES: dict[int, Role] = {value: name for name, value in _ROLES.items()}
+_REASONS = {
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
+}
+_REASON_NAMES: dict[int, FinishReason] = {value: reason for reason, value in _REASONS.items()}
+
+
+def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest:
+    """Return *request* as a message; *remaining* is what is left of its deadline, in seconds.
+
+    Raises:
+        KeyError: a role that the protocol does not have.
+        ValueError: a number out of the protocol's range, or text that is not valid Unicode.
+        TypeError: a field of another type than the record says.
+    """
+    return pb.GenerateRequest(
+        messages=[pb.Message(role=_ROLES[message.role], content=message.content) for message in request.messages],
+        sampling=_sampling_to_wire(request.sampling),
+        max_tokens=request.max_tokens,
+        deadline_seconds=remaining,
+        tags=sorted(request.privacy),
+        task=request.task,
+        output_schema=request.output_schema,
+        tools=[pb.Tool(name=t.name, description=t.description, parameters=t.parameters) for t in request.tools],
+        session_id=request.session_id,
+        tenant=request.tenant,
+        request_id=request.request_id,
+        answer_prefix=request.answer_prefix,
+    )
+
+
+def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
+    return pb.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        seed=sampling.seed,
+        stop=sampling.stop,
+    )
+
+
+def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Request:
+    """Return a message as a `Request` whose clock starts now and has *deadline* seconds.
+
+    Raises:
+        KeyError: a role that this version does not know.
+    """
+    return Request(
+        messages=tuple(Message(role=_ROLE_NAMES[m.role], content=m.content) for m in message.messages),
+        task=message.task,
+        privacy=frozenset(message.tags),
+        sampling=_sampling_from_wire(message.sampling),
+        max_tokens=message.max_tokens,
+        deadline=deadline,
+        output_schema=message.output_schema if message.HasField("output_schema") else None,
+        tools=tuple(Tool(name=t.name, description=t.description, parameters=t.parameters) for t in message.tools),
+        session_id=message.session_id if message.HasField("session_id") else None,
+        tenant=message.tenant if message.HasField("tenant") else None,
+        request_id=message.request_id,
+        answer_prefix=message.answer_prefix,
+    )
+
+
+def _sampling_from_wire(message: pb.Sampling) -> Sampling:
+    return Sampling(
+        temperature=message.temperature,
+        top_p=message.top_p if message.HasField("top_p") else 1.0,
+        top_k=message.top_k,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty if message.HasField("repetition_penalty") else 1.0,
+        seed=message.seed if message.HasField("seed") else None,
+        stop=tuple(message.stop),
+    )
+
+
+def chunk_to_wire(chunk: Chunk) -> pb.GenerateChunk:
+    """Return a piece of an answer as a message."""
+    if chunk.finish_reason is None:
+        return pb.GenerateChunk(text=chunk.text, tokens=chunk.tokens)
+    usage, timings = chunk.usage or Usage(), chunk.timings or Timings()
+    return pb.GenerateChunk(
+        text=chunk.text,
+        tokens=chunk.tokens,
+        finish_reason=_REASONS[chunk.finish_reason],
+        usage=pb.Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_prompt_tokens=usage.cached_prompt_tokens,
+        ),
+        timings=pb.Timings(
+            queue_ms=timings.queue_ms, ttft_ms=timings.ttft_ms, tpot_ms=timings.tpot_ms, total_ms=timings.total_ms
+        ),
+    )
+
+
+def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
+    """Return a message as a piece of an answer.
+
+    Raises:
+        KeyError: a finish reason that this version does not know.
+    """
+    if message.finish_reason == pb.FINISH_REASON_UNSPECIFIED:
+        return Chunk(text=message.text, tokens=message.tokens)
+    usage, timings = message.usage, message.timings
+    return Chunk(
+        text=message.text,
+        tokens=message.tokens,
+        finish_reason=_REASON_NAMES[message.finish_reason],
+        usage=Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_prompt_tokens=usage.cached_prompt_tokens,
+        ),
+        timings=Timings(
+            queue_ms=timings.queue_ms, ttft_ms=timings.ttft_ms, tpot_ms=timings.tpot_ms, total_ms=timings.total_ms
+        ),
+    )
+
+
+def outgoing(cleared: Cleared, *, remaining: float) -> bytes:
+    """The bytes of a request that is cleared for the cloud; *remaining* is what is left of its deadline, in seconds.
+
+    Raises:
+        PrivacyViolation: the clearance does not cover the request, or not what the bytes say.
+        KeyError, ValueError, TypeError: as `request_to_wire` has.
+    """
+    request = require_clearance(cleared, Location.CLOUD)
+    data = request_to_wire(request, remaining=remaining).SerializeToString(deterministic=True)
+    hold_to_clearance(data, cleared.clearance)
+    return data
+
+
+def hold_to_clearance(data: bytes, clearance: Clearance) -> None:
+    """Make sure that *data* holds the request that *clearance* was made for, and nothing beside it.
+
+    Raises:
+        PrivacyViolation: it holds another text, or something that a request does not have.
+    """
+    try:
+        message = pb.GenerateRequest.FromString(data)
+        sent = request_from_wire(message, deadline=message.deadline_seconds)
+    except (DecodeError, KeyError):
+        raise _beside() from None
+    require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)
+    if request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data:
+        raise _beside()
+
+
+def _beside() -> PrivacyViolation:
+    return PrivacyViolation("what is about to be sent is not what was cleared", location=Location.CLOUD.value)

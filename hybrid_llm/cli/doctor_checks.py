@@ -1,0 +1,324 @@
+"""The checks of `hybrid-llm doctor` that need no network: Python, packages, runtime, models, policy, sensors.
+
+The checks of `hybrid-llm doctor` on the way to the cloud: certificates, reachability, TLS, clocks, the node.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.cli.findings import Finding, Setup, fault, fine, warning
+from hybrid_llm.core.errors import (
+    AuthenticationFailed,
+    BackendUnavailable,
+    ConfigError,
+    HybridLLMError,
+    ProtocolMismatch,
+    UntrustedPeer,
+)
+
+if TYPE_CHECKING:
+    from hybrid_llm.backends.grpc import NodeDescription
+    from hybrid_llm.backends.wire.certificates import CertificateFacts, Kind, TLSFiles
+    from hybrid_llm.core.protocols import Backend
+    from hybrid_llm.router.config import CloudSpec, EdgeSpec
+
+
+_LEAST_PYTHON: Final = (3, 11)
+_LEAST_MEMORY_MB: Final = 400
+_TRACES: Final = Path(".cache/Microsoft/DeveloperTools/.onnxruntime")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_LEAST: Final = re.compile(r"[>=]=\s*([\d.]+)")
+_EXTRA: Final = re.compile(r"extra == ['\"](\w+)")
+_NUMBER: Final = re.compile(r"\d+")
+
+
+def check_python(_: Setup) -> Iterator[Finding]:
+    """Python's version, and how many processors may be used."""
+    found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    if sys.version_info[:2] < _LEAST_PYTHON:
+        yield fault("python", found, "use Python 3.11 or later")
+    else:
+        yield fine("python", found)
+
+
+def check_packages(_: Setup) -> Iterator[Finding]:
+    """Every package of the base installation, and which extras are complete."""
+    groups = _requirements()
+    yield from _base(groups.get("", []))
+    for extra, purpose in (("node", "hybrid-llm serve"), ("prepare", "hybrid-llm models convert")):
+        lacking = [name for name, least in groups.get(extra, []) if _problem(name, least)]
+        state = f"not complete ({', '.join(lacking)}): {purpose} needs pip install 'hybrid-llm[{extra}]'"
+        yield fine("packages", f"extra {extra}: {state if lacking else 'complete'}")
+
+
+def _requirements() -> dict[str, list[tuple[str, str]]]:
+    """Extra (empty for the base) -> the packages it needs, each with its least version."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for text in metadata.requires("hybrid-llm") or ():
+        requirement, _, marker = text.partition(";")
+        name, least, extra = _NAME.match(requirement), _LEAST.search(requirement), _EXTRA.search(marker)
+        if name is not None:
+            groups.setdefault(extra[1] if extra else "", []).append((name[0], least[1] if least else "0"))
+    return groups
+
+
+def _base(packages: list[tuple[str, str]]) -> Iterator[Finding]:
+    problems = {name: problem for name, least in packages if (problem := _problem(name, least))}
+    for name, problem in problems.items():
+        yield fault("packages", problem, f"pip install --upgrade {name}")
+    if not problems:
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name, _ in packages)
+        yield fine("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
+
+
+def _problem(name: str, least: str) -> str:
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"{name} is not installed"
+    return f"{name} {found} is older than {least}" if _ordered(found) < _ordered(least) else ""
+
+
+def _ordered(version: str) -> tuple[int, ...]:
+    """The numbers of a version, without a local or pre-release part, comparable."""
+    found = (_NUMBER.match(part) for part in version.split("+")[0].split("."))
+    numbers = [int(match[0]) for match in found if match is not None]
+    return tuple(numbers + [0] * (4 - len(numbers)))
+
+
+def check_runtime(_: Setup) -> Iterator[Finding]:
+    """Whether onnxruntime loads, with its telemetry off, and whether it has left traces before."""
+    from hybrid_llm.backends.edge.runtime import load_runtime
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        runtime = load_runtime()
+    switched_off = os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and not caught
+    if not switched_off:
+        yield warning(
+            "runtime",
+            f"onnxruntime {runtime.__version__} was imported with its telemetry on",
+            "set ORT_DISABLE_TELEMETRY=1 in the environment of your app",
+        )
+    else:
+        yield fine("runtime", f"onnxruntime {runtime.__version__}, telemetry off before the import")
+    if (Path.home() / _TRACES).exists():
+        yield warning(
+            "runtime",
+            f"~/{_TRACES} exists: some program here imported onnxruntime with its telemetry on",
+            f"set ORT_DISABLE_TELEMETRY=1 for that program, and remove ~/{_TRACES}",
+        )
+
+
+def check_edge(setup: Setup) -> Iterator[Finding]:
+    """Each edge model: every file against its manifest, then one real answer."""
+    from hybrid_llm.router.config import EdgeSpec
+
+    specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeSpec)] if setup.config else []
+    for spec in specs or [EdgeSpec(name="edge")]:
+        try:
+            yield from _edge(spec)
+        except HybridLLMError as error:
+            yield fault(f"model {spec.name}", str(error), "see `hybrid-llm models inspect`; copy or convert it again")
+
+
+def _edge(spec: EdgeSpec) -> Iterator[Finding]:
+    from hybrid_llm.backends.edge import embedded_model, verify_manifest
+
+    check = f"model {spec.name}"
+    folder = spec.model or embedded_model()
+    manifest = verify_manifest(folder)
+    yield fine(
+        check,
+        f"{manifest.name}, {manifest.precision}, {manifest.parameters / 1e6:.1f} M parameters, "
+        f"{manifest.context_window} tokens; {len(manifest.files)} files verified in {folder}",
+    )
+    yield _answer(check, spec.open())
+
+
+def _answer(check: str, backend: Backend) -> Finding:
+    """One real answer, through the whole way of a request."""
+    from hybrid_llm.policies import builtin_policy
+    from hybrid_llm.router.client import HybridLLM
+
+    began = time.perf_counter()
+    with HybridLLM([backend], builtin_policy("balanced", backends={backend.name: backend.location})) as llm:
+        reply = llm.generate("Hello", max_tokens=8, deadline=60.0)
+    elapsed_ms = (time.perf_counter() - began) * 1000
+    return fine(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, loading included")
+
+
+def check_policy(setup: Setup) -> Iterator[Finding]:
+    """The policy that decides."""
+    if setup.config is None:
+        from hybrid_llm.policies import builtin_policy
+
+        policy = builtin_policy("balanced")
+    else:
+        source = setup.config.open_policy()
+        policy = source.current
+        source.close()
+    tags = ", ".join(sorted(policy.tags)) or "none"
+    yield fine("policy", f"{policy.name} ({policy.digest}); tags: {tags}")
+    if not policy.tags:
+        yield warning("policy", "the policy declares no privacy tags", "declare them, so that apps can mark requests")
+
+
+def check_sensors(_: Setup) -> Iterator[Finding]:
+    """What this device tells of itself, and what it does not."""
+    from hybrid_llm.router.signals import SystemSensors
+
+    sensors = SystemSensors()
+    device, network = sensors.read()
+    sensors.close()
+    optional = [field.name for field in fields(device) if field.default is None]
+    has = [name for name in optional if getattr(device, name) is not None]
+    lacks = [name for name in optional if name not in has]
+    yield fine("sensors", f"has {', '.join(has) or 'none of the optional ones'}; lacks {', '.join(lacks) or 'none'}")
+    if device.memory_available_mb < _LEAST_MEMORY_MB:
+        left = f"{device.memory_available_mb:.0f} MiB of memory are left"
+        yield warning("sensors", left, "end other programs, or give the container more memory")
+    if not network.online:
+        yield warning("sensors", "no route leads off the device", "only the device can answer until one is")
+
+
+_SOON_DAYS: Final = 30
+_SKEW_WARNING_S: Final = 5.0
+_SKEW_FAULT_S: Final = 300.0
+"""Certificates are made valid five minutes early: a clock that is further off can refuse a new one."""
+_TIMEOUT_S: Final = 5.0
+
+_REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
+    (
+        UntrustedPeer,
+        "on the node: hybrid-llm certs issue DIR --name node --kind node --host HOST, with the same authority",
+    ),
+    (
+        AuthenticationFailed,
+        "issue the client's certificate from the node's authority: hybrid-llm certs issue --kind client",
+    ),
+    (BackendUnavailable, "start the node, or correct `target`; look for a firewall in between"),
+    (ProtocolMismatch, "bring node and app to the same version of hybrid-llm"),
+)
+
+
+def check_certificates(setup: Setup) -> Iterator[Finding]:
+    """Each pair: key and certificate fit, it is of the authority beside it, and its dates."""
+    for spec in setup.clouds:
+        yield from _pair(f"certificate of {spec.name}", _files(spec), "client")
+    for name, files in setup.pairs.items():
+        yield from _pair(f"certificate {name}", files, None)
+    if setup.folder is not None and not setup.pairs:
+        remedy = f"hybrid-llm certs init {setup.folder}, then hybrid-llm certs issue"
+        yield fault("certificates", f"{setup.folder} holds no certificate beside the authority", remedy)
+
+
+def _files(spec: CloudSpec) -> TLSFiles:
+    from hybrid_llm.backends.wire.certificates import TLSFiles
+
+    return TLSFiles(ca=spec.ca, cert=spec.cert, key=spec.key)
+
+
+def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
+    from hybrid_llm.backends.wire.certificates import inspect
+    from hybrid_llm.backends.wire.tls import check_pair
+
+    try:
+        kinds = inspect(files.cert).kinds
+        yield _dated(check, check_pair(files, kind or (kinds[0] if kinds else "client")), files)
+        if files.key.stat().st_mode & 0o077:
+            yield warning(check, f"other users of this machine can read {files.key}", f"chmod 600 {files.key}")
+        authority = inspect(files.ca)
+        if (soon := _expires_soon(authority)) is not None:
+            remedy = "plan a new authority: hybrid-llm certs init in a new folder"
+            yield warning(check, f"the authority {files.ca} ends in {soon} days", remedy)
+    except ConfigError as error:
+        yield fault(
+            check, str(error), f"hybrid-llm certs issue {files.cert.parent} --name {files.cert.stem} --kind ..."
+        )
+
+
+def _expires_soon(facts: CertificateFacts) -> int | None:
+    """Days left, where they are few; None where they are many."""
+    left = (facts.not_after - datetime.now(UTC)).days
+    return left if left < _SOON_DAYS else None
+
+
+def _dated(check: str, facts: CertificateFacts, files: TLSFiles) -> Finding:
+    told = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
+    soon = _expires_soon(facts)
+    if soon is None:
+        return fine(check, told)
+    kind = facts.kinds[0]
+    remedy = f"renew it: hybrid-llm certs issue {files.cert.parent} --name {files.cert.stem} --kind {kind}"
+    return warning(check, f"{told}: {soon} days left", remedy)
+
+
+def check_nodes(setup: Setup) -> Iterator[Finding]:
+    """Each node: can it be reached, does TLS hold, what does it run, and do the clocks agree."""
+    for spec in setup.clouds:
+        for target in spec.targets:
+            check = f"node {spec.name}" + (f" {target}" if len(spec.targets) > 1 else "")
+            try:
+                yield _handshake(check, spec, target)
+                yield from _described(check, _probe(spec, target))
+            except HybridLLMError as error:
+                yield fault(check, str(error), _remedy(error))
+
+
+def _remedy(error: HybridLLMError) -> str:
+    found = (remedy for family, remedy in _REMEDIES if isinstance(error, family))
+    return next(found, "do what the message says, then run `hybrid-llm doctor` again")
+
+
+def _handshake(check: str, spec: CloudSpec, target: str) -> Finding:
+    from hybrid_llm.backends.wire.handshake import Endpoint, shake_hands
+
+    endpoint = Endpoint.parse(target, spec.server_name)
+    shaken = shake_hands(endpoint, _files(spec), timeout=_TIMEOUT_S, backend=spec.name)
+    return fine(check, f"{endpoint} answers, {shaken.version} with {shaken.cipher} in {shaken.elapsed_ms:.0f} ms")
+
+
+def _probe(spec: CloudSpec, target: str) -> NodeDescription:
+    from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
+
+    backend = GrpcBackend(GrpcConfig(name=spec.name, target=target, tls=_files(spec), server_name=spec.server_name))
+    try:
+        return backend.probe(timeout=_TIMEOUT_S)
+    finally:
+        backend.close()
+
+
+def _described(check: str, node: NodeDescription) -> Iterator[Finding]:
+    told = (
+        f"{node.model} on {node.device}, {node.context_window} tokens, {node.slots} slots, engine {node.engine}, "
+        f"version {node.version}, round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}"
+    )
+    if node.ready:
+        yield fine(check, told)
+    else:
+        yield fault(check, f"the node is not ready: {node.reason}", "wait until its model is loaded; see its log")
+    yield judge_clock(check, node.clock_skew_s)
+
+
+def judge_clock(check: str, skew_s: float) -> Finding:
+    """Say what a difference of the node's clock from ours, in seconds, means."""
+    ahead = "ahead of" if skew_s > 0 else "behind"
+    told = f"the node's clock is {abs(skew_s):.1f} s {ahead} this one"
+    if abs(skew_s) < _SKEW_WARNING_S:
+        return fine(check, told)
+    if abs(skew_s) < _SKEW_FAULT_S:
+        return warning(check, told, "set both clocks by NTP")
+    return fault(check, told, "set both clocks by NTP: certificates are judged by them")

@@ -1,0 +1,231 @@
+"""Every error a caller can meet, and nothing else: facts as attributes, never prompt or answer text.
+
+HybridLLMError
+  ConfigError                   a file, option or certificate of the app's own set-up is wrong
+    PolicyError                 ... in a policy file; path, line, column, hint; `.errors` has all of them
+  InvalidRequest                the call itself is wrong: an option out of range, an unknown privacy tag
+  RoutingError                  carries the decision
+    NoEligibleBackend           the policy or the state of the world left nobody
+    AllBackendsFailed           everyone who was allowed was tried; `.failures` says how each ended
+  BackendError                  one backend, one failure
+    BackendUnavailable          not there: not loaded, connection refused, shutting down
+    BackendOverloaded           there, and full; `.retry_after` in seconds where it is known
+    DeadlineExceeded            the time the caller gave is over
+    StreamInterrupted           ended after the first token and before the last
+    RequestRejected             this backend cannot take this request; `.reason` says why
+    AuthenticationFailed        it does not know who we are
+    PermissionDenied            it knows, and says no
+    QuotaExceeded               it knows, and the allowance is used up
+    ProtocolMismatch            it speaks another version
+  SecurityError                 never retried, never falls back
+    UntrustedPeer               the certificate or the name of the peer is wrong
+    DecryptionFailed            bytes were changed on the way
+    PrivacyViolation            something was about to leave that may not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hybrid_llm.core.decision import Decision
+
+__all__ = [
+    "AllBackendsFailed",
+    "AuthenticationFailed",
+    "BackendError",
+    "BackendOverloaded",
+    "BackendUnavailable",
+    "ConfigError",
+    "DeadlineExceeded",
+    "DecryptionFailed",
+    "HybridLLMError",
+    "InvalidRequest",
+    "NoEligibleBackend",
+    "PermissionDenied",
+    "PolicyError",
+    "PrivacyViolation",
+    "ProtocolMismatch",
+    "QuotaExceeded",
+    "RequestRejected",
+    "RoutingError",
+    "SecurityError",
+    "StreamInterrupted",
+    "UntrustedPeer",
+]
+
+
+class HybridLLMError(Exception):
+    """The root: `except HybridLLMError` catches all that this library raises on purpose."""
+
+
+class ConfigError(HybridLLMError):
+    """A file, option or certificate of the app's own set-up is wrong; the message says what to do.
+
+    *path* is the file or folder concerned, where there is one.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class PolicyError(ConfigError):
+    """A policy is refused. *line* and *column* count from 1; *errors* holds every fault of the file, this one first."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | None = None,
+        line: int = 0,
+        column: int = 0,
+        hint: str | None = None,
+        errors: Sequence[PolicyError] = (),
+    ) -> None:
+        super().__init__(message, path=path)
+        self.line = line
+        self.column = column
+        self.hint = hint
+        self.errors: tuple[PolicyError, ...] = tuple(errors) or (self,)
+
+
+class InvalidRequest(HybridLLMError, ValueError):
+    """The call itself is wrong. *field* names the option; the message says what is allowed."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RoutingError(HybridLLMError):
+    """No backend answered. *decision* tells who was asked, who was not, and why."""
+
+    def __init__(self, message: str, *, decision: Decision) -> None:
+        super().__init__(message)
+        self.decision = decision
+
+
+class NoEligibleBackend(RoutingError):
+    """Every backend is excluded: by a privacy tag, by a rule, or because it is not ready."""
+
+
+class AllBackendsFailed(RoutingError):
+    """Every backend of the decision failed. *failures* maps its name to its last error, in the order tried."""
+
+    def __init__(self, message: str, *, decision: Decision, failures: Mapping[str, BackendError]) -> None:
+        super().__init__(message, decision=decision)
+        self.failures = dict(failures)
+
+
+class BackendError(HybridLLMError):
+    """One backend failed once. *retryable*: the same call on the same backend may succeed later."""
+
+    retryable: bool = False
+
+    def __init__(self, message: str, *, backend: str) -> None:
+        super().__init__(message)
+        self.backend = backend
+
+
+class BackendUnavailable(BackendError):
+    """The backend is not there: not loaded, connection refused, shutting down.
+
+    *retry_after* is in seconds, None where nobody knows when it is back.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, backend: str, retry_after: float | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.retry_after = retry_after
+
+
+class BackendOverloaded(BackendError):
+    """The backend is there, and full. *retry_after* is in seconds, None where the backend gave none."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, backend: str, retry_after: float | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(BackendError):
+    """The time that the caller gave is over. *elapsed* is in seconds since the request was made."""
+
+    def __init__(self, message: str, *, backend: str, elapsed: float | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.elapsed = elapsed
+
+
+class StreamInterrupted(BackendError):
+    """The answer broke off. *received_tokens* had arrived; they must not be taken for the whole."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, backend: str, received_tokens: int = 0) -> None:
+        super().__init__(message, backend=backend)
+        self.received_tokens = received_tokens
+
+
+class RequestRejected(BackendError):
+    """This backend cannot take this request. *reason* is a short code, such as `context_overflow`.
+
+    A `context_overflow` or `unsupported` falls back to the next backend: another one may take the request. Other
+    reasons end it, since every backend would say the same.
+    """
+
+    def __init__(self, message: str, *, backend: str, reason: str = "invalid_argument") -> None:
+        super().__init__(message, backend=backend)
+        self.reason = reason
+
+
+class AuthenticationFailed(BackendError):
+    """The backend does not know who we are: no client certificate, or one it does not accept."""
+
+
+class PermissionDenied(BackendError):
+    """The backend knows who we are, and does not allow this."""
+
+
+class QuotaExceeded(BackendError):
+    """The allowance of this tenant is used up. *retry_after* is in seconds, None where it is not known."""
+
+    def __init__(self, message: str, *, backend: str, retry_after: float | None = None) -> None:
+        super().__init__(message, backend=backend)
+        self.retry_after = retry_after
+
+
+class ProtocolMismatch(BackendError):
+    """The node speaks another version of the protocol. *ours* and *theirs* are version numbers; 0 is unknown."""
+
+    def __init__(self, message: str, *, backend: str, ours: int = 0, theirs: int = 0) -> None:
+        super().__init__(message, backend=backend)
+        self.ours = ours
+        self.theirs = theirs
+
+
+class SecurityError(HybridLLMError):
+    """Trust is broken. It ends the request at once: no retry, no fallback."""
+
+
+class UntrustedPeer(SecurityError):
+    """The peer's certificate is missing, expired, of another authority, or names another host."""
+
+    def __init__(self, message: str, *, backend: str) -> None:
+        super().__init__(message)
+        self.backend = backend
+
+
+class DecryptionFailed(SecurityError):
+    """Bytes were changed, cut or replayed on the way."""
+
+
+class PrivacyViolation(SecurityError):
+    """Something was about to leave for a place that its tags do not allow. *location* names the place."""
+
+    def __init__(self, message: str, *, location: str) -> None:
+        super().__init__(message)
+        self.location = location

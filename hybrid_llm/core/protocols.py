@@ -1,0 +1,123 @@
+"""What a detector is: it finds one kind of sensitive text and says where; what follows it does not know.
+
+The one shape that every place to run a model has. A fake of it fits in 45 lines, and the tests use that fake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import BackendState, EndpointState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Where something was found: *start* and *end* are character offsets, *kind* what it is.
+
+    A kind is a name, such as `email` or `person_name`, never a piece of the text: it shows in pseudonyms.
+    """
+
+    kind: str
+    start: int
+    end: int
+
+
+class Detector(Protocol):
+    """Finds one kind of sensitive text. One that raises makes the request local-only."""
+
+    @property
+    def name(self) -> str:
+        """The name that a policy's `detect` uses."""
+        ...
+
+    def find(self, text: str) -> Iterator[Finding]:
+        """Yield what is found in *text*, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a backend can do, known before any call."""
+
+    model: str
+    context_window: int
+    """Most tokens of prompt and answer together; 0 where it is not known yet."""
+    output_schema: bool = False
+    tools: bool = False
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place to run a model. `stream` and `astream` do the same; closing the generator cancels the work."""
+
+    @property
+    def name(self) -> str:
+        """The name that policies and configurations use, such as `edge`."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """Where the prompt goes, as privacy tags see it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; no I/O."""
+        ...
+
+    def state(self) -> BackendState:
+        """What is known of it right now; no I/O, a few microseconds, from any thread."""
+        ...
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the prompt: exact where the tokenizer is here, else `estimate_tokens`; no network."""
+        ...
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        """Answer in pieces. The last chunk, and only it, has a finish reason.
+
+        Raises:
+            PrivacyViolation: the clearance does not cover this location; nothing was sent.
+            BackendError: one of its kinds, within the deadline of the request.
+        """
+        ...
+
+    def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        """Do as `stream` does, without blocking the event loop."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; running requests end with `BackendUnavailable`. Twice is once."""
+        ...
+
+    async def aclose(self) -> None:
+        """Do as `close` does, for what belongs to the running event loop as well."""
+        ...
+
+
+@runtime_checkable
+class SessionAware(Protocol):
+    """A backend on this device that keeps something of a session between its requests."""
+
+    def forget(self, session_id: str, tenant: str | None) -> None:
+        """Give up what requests of the session left in memory; unknown ones are ignored."""
+        ...
+
+
+@runtime_checkable
+class MultiEndpoint(Protocol):
+    """A backend of several nodes that can be told one by one."""
+
+    def members(self) -> tuple[EndpointState, ...]:
+        """What is known of each node right now; no I/O, from any thread."""
+        ...
+
+
+def estimate_tokens(request: Request) -> int:
+    """A guess from the number of UTF-8 bytes, on the high side: three bytes a token, four tokens a message."""
+    return sum(4 + (len(message.content.encode("utf-8", "surrogatepass")) + 2) // 3 for message in request.messages)

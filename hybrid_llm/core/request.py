@@ -1,0 +1,214 @@
+"""What an app asks: messages, sampling, limits and tools, and the metadata that everything but the guard sees.
+
+Times are seconds on the way in (`deadline=2.0`) and milliseconds on the way out (`timings.ttft_ms`), with the unit in
+the name wherever it is not seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal, Protocol, Self, TypedDict, get_args
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Location(StrEnum):
+    """Where a backend runs, as privacy tags see it."""
+
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation. Its text never shows in `repr`."""
+
+    role: Role
+    content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that the model may ask for: *parameters* is a JSON Schema as JSON text. `repr` shows nothing of it."""
+
+    name: str = field(repr=False)
+    description: str = field(default="", repr=False)
+    parameters: str = field(default="{}", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. The default is greedy, so the same call gives the same answer."""
+
+    temperature: float = 0.0
+    """0 is greedy; above 0 divides the logits before the draw."""
+    top_p: float = 1.0
+    """Nucleus sampling: keep the likeliest tokens that together reach this probability (Holtzman et al., 2020)."""
+    top_k: int = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens at least this fraction as likely as the likeliest (Nguyen et al., 2024)."""
+    repetition_penalty: float = 1.0
+    """Divide the positive logits of tokens seen by this, multiply the negative (Keskar et al., 2019); 1 is off."""
+    seed: int | None = None
+    """Same seed, same model, same backend: same draw. None draws a fresh one."""
+    stop: tuple[str, ...] = field(default=(), repr=False)
+    """Texts that end the answer; they are not part of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call, checked and complete. `HybridLLM` makes it from what the app passed."""
+
+    messages: tuple[Message, ...]
+    task: str = "chat"
+    privacy: frozenset[str] = frozenset()
+    """Privacy tags: the declared ones, and after the guard the detected ones too."""
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 256
+    deadline: float = 60.0
+    """Seconds from *created* until the whole answer must be there."""
+    created: float = field(default_factory=time.monotonic)
+    """`time.monotonic()` when the app called."""
+    output_schema: str | None = field(default=None, repr=False)
+    """JSON Schema, as JSON text, that the answer must follow."""
+    tools: tuple[Tool, ...] = ()
+    answer_prefix: str = field(default="", repr=False)
+    """The beginning of the assistant's answer, already given to the app: the answer goes on behind it."""
+    session_id: str | None = None
+    tenant: str | None = None
+    request_id: str = ""
+    prompt_tokens: int = 0
+    """Tokens of the prompt, counted by the edge tokenizer where there is one, else estimated."""
+
+    @property
+    def expires(self) -> float:
+        """The instant of the deadline, on the clock of `time.monotonic()`."""
+        return self.created + self.deadline
+
+    def remaining(self, now: float | None = None) -> float:
+        """Seconds left until the deadline; negative once it is over."""
+        return self.expires - (time.monotonic() if now is None else now)
+
+    def visible_text(self) -> Iterator[str]:
+        """Every text of the app's that a backend would see, in a fixed order: what a detector scans."""
+        for message in self.messages:
+            yield message.content
+        if self.output_schema is not None:
+            yield self.output_schema
+        for tool in self.tools:
+            yield from (tool.name, tool.description, tool.parameters)
+        yield from self.sampling.stop
+        if self.answer_prefix:
+            yield self.answer_prefix
+
+    def with_texts(self, texts: Iterable[str]) -> Self:
+        """The same request with *texts* in place of those that `visible_text` yields, in that order."""
+        new = iter(texts)
+        return replace(
+            self,
+            messages=tuple([replace(message, content=next(new)) for message in self.messages]),
+            output_schema=None if self.output_schema is None else next(new),
+            tools=tuple([Tool(name=next(new), description=next(new), parameters=next(new)) for _ in self.tools]),
+            sampling=replace(self.sampling, stop=tuple([next(new) for _ in self.sampling.stop])),
+            answer_prefix=next(new) if self.answer_prefix else "",
+        )
+
+    def behind(self, given: PartialAnswer) -> Self:
+        """The same request for the rest of an answer of which *given* is there."""
+        return replace(self, answer_prefix=given.text, max_tokens=self.max_tokens - given.tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestMetadata(Request):
+    """A request without its texts: what a policy, a trace, a hook and a recording see of it.
+
+    Roles, counts and whether there is a schema are those of the request; whatever was written is empty.
+
+    Raises:
+        ValueError: a text is not empty.
+    """
+
+    def __post_init__(self) -> None:
+        if any(self.visible_text()):
+            raise ValueError("facts hold no text of a request")
+
+    @classmethod
+    def of(cls, request: Request) -> RequestMetadata:
+        """The facts of *request*."""
+        return cls(
+            messages=tuple([_BLANK[message.role] for message in request.messages]),
+            task=request.task,
+            privacy=request.privacy,
+            max_tokens=request.max_tokens,
+            deadline=request.deadline,
+            created=request.created,
+            output_schema=None if request.output_schema is None else "",
+            tools=(_NO_TOOL,) * len(request.tools),
+            session_id=request.session_id,
+            tenant=request.tenant,
+            request_id=request.request_id,
+            prompt_tokens=request.prompt_tokens,
+        )
+
+
+_BLANK: Mapping[str, Message] = {role: Message(role=role, content="") for role in get_args(Role)}
+
+
+_NO_TOOL = Tool(name="", parameters="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialAnswer:
+    """What the app has of an answer that is to be continued: the next backend begins behind it."""
+
+    text: str = field(default="", repr=False)
+    tokens: int = 0
+
+
+Prompt = str | Message | Sequence[Message | Mapping[str, str]]
+
+"""What `generate` takes: a text, a `Message`, or a conversation in the form of the OpenAI chat API."""
+
+
+class SchemaModel(Protocol):
+    """What a pydantic model's class offers, as far as it is used here."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The model's JSON Schema."""
+        ...
+
+    @classmethod
+    def model_validate_json(cls, json_data: str) -> Any:
+        """An instance of the model."""
+        ...
+
+
+OutputSchema = Mapping[str, Any] | str | type[SchemaModel]
+
+"""What `output_schema` takes: a JSON Schema as a dict or as JSON text, or a pydantic model."""
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The keyword options of `generate`, `agenerate`, `stream`, `astream` and `decide`."""
+
+    privacy: frozenset[str] | set[str] | Sequence[str]
+    task: str
+    max_tokens: int
+    deadline: float
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: str | Sequence[str]
+    output_schema: OutputSchema | None
+    tools: Sequence[Tool]
+    session_id: str | None
+    tenant: str | None
+    request_id: str

@@ -1,0 +1,185 @@
+"""What is known about the device, the network and each backend at one instant: records only, no reading.
+
+The samplers that fill these records are in `router.sensors`; a policy reads them under the names below, with the unit
+in the name. A field that may be None is one that a device need not have: a policy must guard it with `has()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from hybrid_llm.core.request import Location
+
+FOR_PEOPLE: Final = frozenset({"reason", "members"})
+"""Fields of these records that no rule reads and no recording keeps."""
+
+
+class Breaker(StrEnum):
+    """The state of a circuit breaker (Nygard, *Release It!*)."""
+
+    CLOSED = "closed"
+    HALF_OPEN = "half_open"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSignals:
+    """The device that the app runs on; in a container, what the container may use."""
+
+    cpu_load: float = 0.0
+    """Share of the usable processors that is busy, 0 to 1; NaN where it cannot be read."""
+    memory_available_mb: float = 0.0
+    """Memory that can still be taken without swapping, MiB, the cgroup's limit respected."""
+    memory_total_mb: float = 0.0
+    """Memory that there is in all, MiB."""
+    swap_available_mb: float | None = None
+    """Swap that can still be taken, MiB; None without any."""
+    memory_pressure: float | None = None
+    """PSI `some avg10` of memory, percent of time stalled; None without PSI."""
+    cpu_pressure: float | None = None
+    """PSI `some avg10` of the processors, percent of time stalled; None without PSI."""
+    io_pressure: float | None = None
+    """PSI `some avg10` of input and output, percent of time stalled; None without PSI."""
+    battery: float | None = None
+    """Charge, 0 to 1; None on a device without a battery."""
+    charging: bool | None = None
+    """On external power; None on a device without a battery."""
+    temperature_c: float | None = None
+    """The hottest processor sensor, degrees Celsius; None without one."""
+    thermal_headroom_c: float | None = None
+    """Degrees Celsius until the system acts against heat, below 0 beyond; None where it tells no such temperature."""
+    throttled: bool | None = None
+    """The processors are slowed down against heat now; None where the system does not tell."""
+    gpu_load: float | None = None
+    """Share of time that the GPU was busy, 0 to 1; None without a GPU that tells."""
+    gpu_memory_available_mb: float | None = None
+    """The GPU's own memory that is free, MiB; None without any."""
+    gpu_memory_total_mb: float | None = None
+    """The GPU's own memory in all, MiB; None without any."""
+    gpu_temperature_c: float | None = None
+    """The GPU's temperature, degrees Celsius; None where it is not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSignals:
+    """The way to the cloud."""
+
+    online: bool = True
+    """False while no route leads off the device, or a captive portal stands in it; true where that is not known, and no
+    promise that a node answers."""
+    metered: bool | None = None
+    """The connection is paid by volume; None where the system does not tell."""
+
+
+class EndpointHealth(StrEnum):
+    """Whether one node of a backend is asked now, and if not, why."""
+
+    NEW = "new"
+    """It can be asked, and has not answered yet."""
+    READY = "ready"
+    """It can be asked, and has answered before."""
+    RESTING = "resting"
+    """It was full, and is left alone for the time that it named."""
+    EJECTED = "ejected"
+    """Its circuit breaker is open."""
+    UNREACHABLE = "unreachable"
+    """It could not be reached or trusted when it was last looked at; it is looked at again beside the calls."""
+    STOPPING = "stopping"
+    """It said that it stops: what runs there ends, and nothing new is sent."""
+    CLOSED = "closed"
+    """The client is closed."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether a request may go there now."""
+        return self in (EndpointHealth.NEW, EndpointHealth.READY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointState:
+    """One node of a backend that has several, for people and metrics; policies see the backend."""
+
+    address: str
+    """`HOST:PORT`."""
+    health: EndpointHealth = EndpointHealth.NEW
+    reason: str = ""
+    """The name of the error's class where it is unreachable, such as `UntrustedPeer`; else empty."""
+    breaker: Breaker = Breaker.CLOSED
+    """Its own circuit breaker, beside that of the backend."""
+    active: int = 0
+    """Requests that it is working on, as it told, or those of this client alone."""
+    queue: int = 0
+    """Requests that wait there."""
+    load: float = 0.0
+    """Share of its slots in use, 0 to 1 and above 1 when requests wait; 0 where it has not told lately."""
+    rtt_ms: float | None = None
+    """Round-trip time without the node's own work, ms; None before the first call."""
+    ttft_ms: float | None = None
+    """Its usual time to the first token, ms; None before the first one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendState:
+    """One backend, as the calls so far have shown it."""
+
+    name: str
+    location: Location
+    ready: bool = True
+    """It can take a request now, or would load on first use."""
+    reason: str = ""
+    """Why it is not ready, for people."""
+    breaker: Breaker = Breaker.CLOSED
+    """Its circuit breaker: open while it is left alone after failures."""
+    nodes: int = 1
+    """Nodes behind it that can be asked now."""
+    active: int = 0
+    """Requests it is working on."""
+    queue: int = 0
+    """Requests that wait."""
+    load: float = 0.0
+    """Share of its slots in use, 0 to 1 and above 1 when requests wait."""
+    context_window: int = 0
+    """Most tokens of prompt and answer together. While a node has not told its own, no limit is assumed here: it
+    refuses for itself what does not fit, before it reads it."""
+    rtt_ms: float | None = None
+    """Round-trip time without the backend's own work, ms; None before the first call and on the device."""
+    predicted_ttft_ms: float = 0.0
+    """Expected time to the first token for the request at hand, ms."""
+    predicted_tpot_ms: float = 0.0
+    """Expected time per further token, ms."""
+    predicted_ttft_error_ms: float = 0.0
+    """How far off the latest predictions of the first token were, ms in the mean; until one has been held against what
+    happened, as much as is predicted."""
+    predicted_tpot_error_ms: float = 0.0
+    """The same for further tokens."""
+    predictions: int = 0
+    """How many predictions have been held against what happened."""
+    cost_per_1k_tokens: float = 0.0
+    """Price per 1,000 tokens, in the currency of the configuration."""
+    energy_per_1k_tokens_j: float = 0.0
+    """Energy that the device spends per 1,000 tokens, joules."""
+    members: tuple[EndpointState, ...] = ()
+    """Its nodes one by one, where it has several and somebody looks from outside; empty on the way of a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSignals:
+    """What the tenant of the request has spent, in the currency of the configuration; a day begins at 00:00 UTC."""
+
+    spent: float = 0.0
+    """Spent today, requests in flight counted at their highest price."""
+    left: float | None = None
+    """What is left of today's budget, never below 0; None where the policy sets none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """One instant, complete: the second argument of `Policy.decide`. *backends* is keyed by name, in order."""
+
+    device: DeviceSignals = field(default_factory=DeviceSignals)
+    network: NetworkSignals = field(default_factory=NetworkSignals)
+    budget: BudgetSignals = field(default_factory=BudgetSignals)
+    backends: Mapping[str, BackendState] = field(default_factory=dict)

@@ -1,0 +1,109 @@
+"""Compares what two policies do with the same requests in the same situations: who would now go elsewhere, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import Location, RequestMetadata
+from hybrid_llm.core.signals import Signals
+from hybrid_llm.policies.policy import Policy
+
+NOBODY = "nobody"
+REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one policy says of one request. *refused* says why it is an error, such as a tag that is not declared."""
+
+    order: tuple[str, ...] = ()
+    rule: str = ""
+    because: str = ""
+    refused: str = ""
+
+    @property
+    def first(self) -> str:
+        """Who is asked first; `nobody`, or `refused`."""
+        return REFUSED if self.refused else self.order[0] if self.order else NOBODY
+
+    @property
+    def way(self) -> str:
+        """The order as people read it."""
+        return " > ".join(self.order) or self.first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One request that the two policies treat differently. *exposed* are the places that it may reach only now."""
+
+    facts: RequestMetadata
+    old: Verdict
+    new: Verdict
+    exposed: tuple[Location, ...]
+    why: str
+
+    @property
+    def elsewhere(self) -> bool:
+        """Another backend is asked first; else only what follows when that one fails is different."""
+        return self.old.first != self.new.first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What came of all requests. *routes* counts them by who was asked first, and who is now."""
+
+    total: int
+    changes: tuple[Change, ...]
+    routes: tuple[tuple[str, str, int], ...]
+
+    @property
+    def elsewhere(self) -> int:
+        """How many would be answered by another backend."""
+        return sum(change.elsewhere for change in self.changes)
+
+
+def compare(old: Policy, new: Policy, samples: Iterable[tuple[RequestMetadata, Signals]]) -> Difference:
+    """Decide every sample twice."""
+    routes: Counter[tuple[str, str]] = Counter()
+    changes = []
+    for facts, signals in samples:
+        before, after, excluded = _verdict(old, facts, signals)[0], *_verdict(new, facts, signals)
+        routes[before.first, after.first] += 1
+        if (before.order, before.refused) != (after.order, after.refused):
+            changes.append(_change(new, facts, before, after, excluded))
+    ordered = tuple((was, now, count) for (was, now), count in routes.most_common())
+    return Difference(total=routes.total(), changes=tuple(changes), routes=ordered)
+
+
+def _verdict(policy: Policy, facts: RequestMetadata, signals: Signals) -> tuple[Verdict, dict[str, str]]:
+    try:
+        decision = policy.decide(facts, signals)
+    except InvalidRequest as error:
+        return Verdict(refused=str(error)), {}
+    verdict = Verdict(order=decision.order, rule=decision.rule, because=decision.because)
+    return verdict, dict(decision.excluded)
+
+
+def _change(new: Policy, facts: RequestMetadata, before: Verdict, after: Verdict, excluded: dict[str, str]) -> Change:
+    reached = {new.backends.get(name) for name in after.order} - {new.backends.get(name) for name in before.order}
+    return Change(
+        facts=facts,
+        old=before,
+        new=after,
+        exposed=tuple(place for place in Location if place in reached),
+        why="; ".join(_reasons(before, after, excluded)),
+    )
+
+
+def _reasons(before: Verdict, after: Verdict, excluded: dict[str, str]) -> Iterator[str]:
+    """Why those who were asked are not asked now; else why the order is what it is."""
+    if after.refused:
+        yield after.refused
+        return
+    gone = [name for name in before.order if name in excluded]
+    yield from (f"not {name}: {excluded[name]}" for name in gone)
+    if not gone:
+        yield after.because

@@ -1,0 +1,135 @@
+"""The simulated device: charge, heat, speed and what a policy reads of it. Exact between events; no random numbers.
+
+Between two events the power is constant, so that charge is a line and temperature an exponential (lumped capacitance;
+Incropera et al., *Fundamentals of Heat and Mass Transfer*, ch. 5). The formulas are in docs/simulation.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from hybrid_llm.core.signals import DeviceSignals
+from hybrid_llm.lab.simulate.trace import Daily, Spans, parse_clock, parse_daily
+from hybrid_llm.lab.simulate.world import World
+
+_J_PER_WH: Final = 3600.0
+_HAIR: Final = 1e-6
+
+
+class Device:
+    """One device from the start of the trace on. Call `advance` before anything changes."""
+
+    def __init__(self, world: World, metered: Spans) -> None:
+        self._world = world
+        self._metered = metered
+        battery = world.battery
+        start = parse_clock(battery.day_starts_at[0])
+        self.days = Daily(tuple(map(parse_daily, battery.charging)), start)
+        self._capacity_j = battery.capacity_wh * _J_PER_WH
+        self._charge_j = self._capacity_j * battery.start_share
+        self._at = 0.0
+        self._working = 0.0
+        self._calls = 0
+        self._tokens = 0
+        self._slots_busy = 0.0
+        self._edge = 0.0
+        self.temperature_c = world.thermal.ambient_c
+        self.peak_c = self.temperature_c
+        self.energy_j = 0.0
+        self.model_energy_j = 0.0
+        self.on_s = 0.0
+        self._settle()
+
+    @property
+    def battery(self) -> float | None:
+        """Charge, 0 to 1; None without a battery."""
+        return self._charge_j / self._capacity_j if self._capacity_j else None
+
+    @property
+    def on(self) -> bool:
+        """Whether it runs: not with an empty battery off the mains."""
+        return self._on
+
+    def work(self, speed: float, tokens: int) -> None:
+        """An edge slot begins to work at *speed* on *tokens*; both negative when it ends."""
+        slots = self._world.edge.slots
+        self._working = max(0.0, self._working + speed / slots)
+        self._slots_busy = max(0.0, self._slots_busy + math.copysign(1.0 / slots, speed))
+        self._tokens += tokens
+        self._weigh()
+
+    def call(self, change: int) -> None:
+        """A call to the cloud opens (1) or ends (-1)."""
+        self._calls += change
+        self._weigh()
+
+    def speed(self) -> float:
+        """Share of its full speed at which the edge starts an answer now."""
+        heat, load = self._world.thermal, self._world.load
+        hot = (self.temperature_c - heat.throttle_from_c) / (heat.throttle_to_c - heat.throttle_from_c)
+        throttle = 1.0 - min(1.0, max(0.0, hot)) * (1.0 - heat.throttle_floor)
+        return throttle * min(1.0, (1.0 - load.background_share) / load.edge_share)
+
+    def next_change(self) -> float:
+        """When, after the last `advance`, the mains come or go or the battery is empty, if nothing else happens."""
+        if self._charging or not self._on or self._power_w <= 0.0:
+            return self._edge
+        return min(self._edge, self._at + self._charge_j / self._power_w)
+
+    def advance(self, now: float) -> None:
+        """Let the time pass until *now*, seconds since the start of the trace."""
+        while self._at < now:
+            self._pass(min(now, self.next_change()))
+
+    def _pass(self, until: float) -> None:
+        seconds = until - self._at
+        self.energy_j += self._power_w * seconds
+        self.model_energy_j += self._model_w * seconds
+        self.on_s += seconds if self._on else 0.0
+        self._heat(self._power_w, seconds)
+        self._fill(self._power_w, seconds)
+        self._at = until
+        self._settle()
+
+    def _weigh(self) -> None:
+        """The power from now on; it changes with what runs, with the connection, and when the device goes on or off."""
+        power = self._world.power
+        radio = power.radio_metered_w if self._metered.covers(self._at) else power.radio_w
+        self._model_w = power.compute_w * self._working + (radio if self._calls else 0.0) if self._on else 0.0
+        self._power_w = power.idle_w + self._model_w if self._on else 0.0
+
+    def _heat(self, power: float, seconds: float) -> None:
+        heat = self._world.thermal
+        final = heat.ambient_c + heat.resistance_k_per_w * power
+        self.temperature_c = final + (self.temperature_c - final) * math.exp(-seconds / heat.time_constant_s)
+        self.peak_c = max(self.peak_c, self.temperature_c)
+
+    def _fill(self, power: float, seconds: float) -> None:
+        battery = self._world.battery
+        gained = battery.charger_w * battery.charge_efficiency if self._charging else 0.0
+        charge = self._charge_j + (gained - power) * seconds
+        self._charge_j = min(self._capacity_j, max(0.0, charge))
+
+    def _settle(self) -> None:
+        """Whether it is on the mains, and whether it runs, from now on."""
+        if self._at >= self._edge:
+            self._charging = not self._capacity_j or self.days.covers(self._at + _HAIR)
+            self._edge = self.days.next_edge(self._at) if self._capacity_j else math.inf
+        if self._charge_j < _HAIR and not self._charging:
+            self._charge_j = 0.0
+        self._on = self._charging or self._charge_j > 0.0
+        self._weigh()
+
+    def signals(self) -> DeviceSignals:
+        """What a policy reads of the device now."""
+        memory, load = self._world.memory, self._world.load
+        taken = memory.used_mb + memory.model_mb + memory.kv_mb_per_1k_tokens * self._tokens / 1000.0
+        return DeviceSignals(
+            cpu_load=min(1.0, load.background_share + load.edge_share * self._slots_busy),
+            memory_available_mb=max(0.0, memory.total_mb - taken),
+            memory_total_mb=memory.total_mb,
+            battery=self.battery,
+            charging=self._charging if self._capacity_j else None,
+            temperature_c=self.temperature_c,
+        )

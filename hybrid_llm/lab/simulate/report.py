@@ -1,0 +1,341 @@
+"""The comparison in plain sentences: what a person should know before looking at figures. It counts nothing.
+
+The figures of a comparison as a table for terminals: a column for each policy. It counts nothing.
+
+The report of a comparison: one HTML page that needs nothing else, no network and no script.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.simulate.compare import Comparison, Contestant
+from hybrid_llm.lab.simulate.plots import Plot, plots
+from hybrid_llm.lab.simulate.summary import Summary
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """What the policy did with the trace, what it kept private, and how each rival differs."""
+    first, *others = comparison.summaries
+    return [_did(first), _kept(first), *(_differs(first, other, comparison.currency) for other in others)]
+
+
+def _did(one: Summary) -> str:
+    lost = one.requests - one.edge - one.cloud
+    return (
+        f"{one.policy} answered {one.edge + one.cloud:,} of {one.requests:,} requests: "
+        f"{_percent(one.edge, one.requests)} of all on the device, {_percent(one.cloud, one.requests)} in the cloud; "
+        f"{lost:,} had no answer."
+    )
+
+
+def _kept(one: Summary) -> str:
+    if one.bound_left:
+        return f"{one.bound_left:,} requests that may not leave the device were sent to the cloud: this must never be."
+    if not one.bound:
+        return "No request of the trace was bound to the device."
+    return (
+        f"None of the {one.bound:,} requests that may not go to the cloud left the device; "
+        f"without their tags {one.would_leave:,} would have."
+    )
+
+
+def _differs(one: Summary, other: Summary, currency: str) -> str:
+    missed, theirs = _percent(one.missed, one.requests), _percent(other.missed, other.requests)
+    parts = [f"{missed} missed the service level instead of {theirs}"]
+    if one.ttft_ms.p95 is not None and other.ttft_ms.p95 is not None:
+        parts.append(f"first token at p95 after {one.ttft_ms.p95:,.0f} ms instead of {other.ttft_ms.p95:,.0f} ms")
+    parts.append(f"cost {one.cost:.2f} {currency} instead of {other.cost:.2f} {currency}")
+    parts.append(f"energy for answers {one.model_energy_wh:.1f} Wh instead of {other.model_energy_wh:.1f} Wh")
+    return f"Compared with {other.policy}: {', '.join(parts)}."
+
+
+def _percent(count: int, of: int) -> str:
+    return f"{100.0 * count / of:.1f} %" if of else "0 %"
+
+
+def warnings(comparison: Comparison) -> Iterator[str]:
+    """What makes the figures mean something else than they seem to."""
+    yield from _overload(comparison)
+    if comparison.summaries[0].off:
+        yield "the battery was empty for a while: see `battery` of the world file (--show-world)"
+
+
+def _overload(comparison: Comparison) -> Iterator[str]:
+    trace, edge = comparison.trace, comparison.setting.world.edge
+    count = len(trace.arrivals)
+    if count < 2 or Location.EDGE not in comparison.contestants[0].policy.backends.values():
+        return
+    prompt = sum(one.prompt_tokens for one in trace.arrivals) / count
+    output = sum(min(one.output_tokens, comparison.setting.world.requests.max_tokens) for one in trace.arrivals) / count
+    each_s = edge.overhead_ms / 1000.0 + prompt / edge.prefill_tokens_per_s + output / edge.decode_tokens_per_s
+    most = edge.slots * 3600.0 / each_s
+    if trace.per_hour > most:
+        rate = "all at once" if math.isinf(trace.per_hour) else f"{trace.per_hour:,.0f} requests an hour"
+        yield (
+            f"the trace has {rate}, one device can answer about {most:,.0f}: "
+            f"it is the load of a service; --rate {most / 10.0:.0f}/h makes it that of one device"
+        )
+
+
+Cell = Callable[[Summary], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line: its label, and a cell of each policy. A row without cells is a heading."""
+
+    label: str
+    cells: tuple[str, ...] = ()
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count} ({100.0 * count / of:.1f} %)" if of else str(count)
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f} ms" if value < 10_000.0 else f"{value / 1000.0:.1f} s"
+
+
+def _level(value: float | None) -> str:
+    return "no battery" if value is None else f"{100.0 * value:.0f} %"
+
+
+def _all(field: str) -> Cell:
+    return lambda one: _share(getattr(one, field), one.requests)
+
+
+def _quantile(group: str, name: str) -> Cell:
+    return lambda one: _ms(getattr(getattr(one, group), name))
+
+
+def _lines(currency: str, goal: str) -> Iterator[tuple[str, Cell | None]]:
+    yield "Routes", None
+    yield "answered on the device", _all("edge")
+    yield "answered in the cloud", _all("cloud")
+    yield "refused: nobody eligible", _all("refused")
+    yield "failed: all who were asked", _all("failed")
+    yield "late: the deadline was over", _all("late")
+    yield "off: the battery was empty", _all("off")
+    yield "Time of the answered", None
+    for group, label in (("ttft_ms", "first token"), ("latency_ms", "whole answer")):
+        for name in ("p50", "p95", "p99"):
+            yield f"{label}, {name}", _quantile(group, name)
+    yield "Service level", None
+    yield f"first token after {goal}", _all("slow")
+    yield "missed: slow or unanswered", _all("missed")
+    yield "Cost and energy", None
+    yield f"cost, {currency}", lambda one: f"{one.cost:.4f}"
+    yield "device, all, Wh", lambda one: f"{one.energy_wh:.1f}"
+    yield "device, for answers, Wh", lambda one: f"{one.model_energy_wh:.2f}"
+    yield "battery, at the end", lambda one: _level(one.battery)
+    yield "battery, least", lambda one: _level(one.least_battery)
+    yield "hottest, C", lambda one: f"{one.peak_c:.0f}"
+    yield "Privacy", None
+    yield "may not go to the cloud", lambda one: str(one.bound)
+    yield "  answered on the device", lambda one: _share(one.bound_answered, one.bound)
+    yield "  no answer", lambda one: _share(one.bound - one.bound_answered, one.bound)
+    yield "  left the device", lambda one: str(one.bound_left)
+    yield "  would have, without tags", lambda one: _share(one.would_leave, one.bound)
+    yield "sent under pseudonyms", lambda one: str(one.pseudonymised)
+
+
+def rows(summaries: Sequence[Summary], *, currency: str, goal_ms: float | None) -> list[Row]:
+    """The lines, headings between them. *goal_ms* is the goal of the first token."""
+    goal = "its goal (none set)" if goal_ms is None else f"{goal_ms:g} ms"
+    return [
+        Row(label) if cell is None else Row(label, tuple(cell(one) for one in summaries))
+        for label, cell in _lines(currency, goal)
+    ]
+
+
+def table(summaries: Sequence[Summary], *, currency: str, goal_ms: float | None) -> str:
+    """The table as text."""
+    found = [Row("", tuple(one.policy for one in summaries)), *rows(summaries, currency=currency, goal_ms=goal_ms)]
+    label = max(len(row.label) for row in found) + 2
+    widths = [max(len(row.cells[n]) for row in found if row.cells) for n in range(len(summaries))]
+    lines = []
+    for row in found:
+        cells = "".join(f"  {cell:>{width}}" for cell, width in zip(row.cells, widths, strict=False))
+        lines.append(f"{'  ' if row.cells else ''}{row.label:<{label}}{cells}".rstrip())
+    return "\n".join(lines)
+
+
+_STYLE: Final = """
+:root { color-scheme: light dark; --ink: #1c2127; --soft: #57606a; --paper: #ffffff; --panel: #f5f7f9; --faint: #d0d7de;
+  --shade: #eef1f4; --good: #00704a; --bad: #b3261e; --series1: #0072b2; --series2: #d55e00; --series3: #009e73;
+  --series4: #a3417d; --series5: #8a6d00; --series6: #56667a; --series7: #4b3f9e; --series8: #aab4bf; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #a3adb8; --paper: #14181d; --panel: #1c2229;
+  --faint: #3a434d; --shade: #222a32; --good: #4fd1a1; --bad: #ff8a80; --series1: #56b4e9; --series2: #ff9447;
+  --series3: #3ad0a4; --series4: #e08fc0; --series5: #e3c341; --series6: #9fb0c3; --series7: #a79df0;
+  --series8: #5c6874; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
+h3 { font-size: 1rem; margin: 0; }
+p { margin: .4rem 0; }
+.soft, figcaption { color: var(--soft); font-size: .9rem; }
+.lead { font-size: 1.08rem; margin-top: 1rem; }
+.note { border-left: 4px solid var(--series5); padding: .3rem .8rem; background: var(--panel); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
+.card { background: var(--panel); border-radius: .5rem; padding: .8rem 1rem; }
+.card b { display: block; font-size: 1.4rem; line-height: 1.3; white-space: nowrap; }
+.good { color: var(--good); } .bad { color: var(--bad); }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem; }
+figure { margin: 0; background: var(--panel); border-radius: .5rem; padding: .9rem 1rem; --paper: var(--panel); }
+figure svg { width: 100%; height: auto; display: block; margin-top: .4rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--faint); text-align: right; vertical-align: top; }
+th:first-child, td:first-child, .left td, .left th { text-align: left; white-space: pre-wrap; }
+tr.group th { text-align: left; padding-top: 1rem; color: var(--soft); font-weight: 600; }
+td.own { font-weight: 600; }
+code, pre { font: .85rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
+pre { background: var(--panel); border-radius: .5rem; padding: 1rem; overflow-x: auto; white-space: pre-wrap; }
+details { margin: .5rem 0; } summary { cursor: pointer; }
+@media print { body { max-width: none; } figure, .card { break-inside: avoid; } }
+"""
+
+
+def report(comparison: Comparison, *, command: str, version: str) -> str:
+    """The page. *command* is the command line that makes it again, *version* that of the library.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    drawn = plots(comparison)
+    title = f"Simulation of the policy {comparison.summaries[0].policy}"
+    parts = [
+        *_head(comparison, title),
+        *_cards(comparison.summaries[0], comparison.currency),
+        "<h2>Plots</h2>",
+        f'<div class="plots">{"".join(map(_figure, drawn))}</div>',
+        *_figures(comparison),
+        *_policies(comparison),
+        *_constants(comparison),
+        *_foot(command, version),
+    ]
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _head(comparison: Comparison, title: str) -> Iterator[str]:
+    own, *rivals = comparison.summaries
+    yield f"<h1>{escape(title)}</h1>"
+    named = escape(", ".join(one.policy for one in rivals))
+    yield f'<p class="soft">Compared with {named}. {escape(_setting(comparison))}</p>'
+    did, kept, *others = sentences(comparison)
+    kind = "bad" if own.bound_left else "good"
+    yield f'<p class="lead">{escape(did)} <span class="{kind}">{escape(kept)}</span></p>'
+    yield f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in others)}</ul>"
+    for warning in warnings(comparison):
+        yield f'<p class="note">Note: {escape(warning)}</p>'
+
+
+def _setting(comparison: Comparison) -> str:
+    setting = comparison.setting
+    hours = comparison.trace.span_s / 3600.0
+    return (
+        f"Trace: {comparison.trace.source}, over {hours:.1f} hours. Round trips: {setting.rtt.source} "
+        f"(median {setting.rtt.median_ms:g} ms). Seed {setting.seed}."
+    )
+
+
+def _cards(own: Summary, currency: str) -> Iterator[str]:
+    answered = own.edge + own.cloud
+    cards = [
+        (f"{_report_share(answered, own.requests)}", "answered", ""),
+        (f"{_report_share(own.edge, own.requests)}", "answered on the device", ""),
+        (f"{_report_ms(own.ttft_ms.p95)}", "first token, p95", ""),
+        (f"{_report_share(own.missed, own.requests)}", "missed service levels", ""),
+        (f"{own.cost:.2f} {currency}", "cost", ""),
+        (f"{own.bound_left:,}", "left the device and may not", "bad" if own.bound_left else "good"),
+        (f"{own.would_leave:,}", "would have left without tags", ""),
+    ]
+    yield '<div class="cards">'
+    for figure, label, kind in cards:
+        yield f'<div class="card"><b class="{kind}">{escape(figure)}</b><span class="soft">{escape(label)}</span></div>'
+    yield "</div>"
+
+
+def _report_share(count: int, of: int) -> str:
+    return f"{100.0 * count / max(1, of):.1f} %"
+
+
+def _report_ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms"
+
+
+def _figure(plot: Plot) -> str:
+    return f"<figure><h3>{escape(plot.title)}</h3><figcaption>{escape(plot.about)}</figcaption>{plot.svg}</figure>"
+
+
+def _figures(comparison: Comparison) -> Iterator[str]:
+    names = [one.policy for one in comparison.summaries]
+    yield "<h2>All figures</h2>"
+    yield '<div class="wide"><table>'
+    yield f"<thead><tr><td></td>{''.join(f'<th scope=col>{escape(name)}</th>' for name in names)}</tr></thead><tbody>"
+    for row in rows(comparison.summaries, currency=comparison.currency, goal_ms=comparison.goals.ttft_ms):
+        yield _row(row, len(names))
+    yield "</tbody></table></div>"
+    yield (
+        '<p class="soft">Percentiles are of answered requests, by nearest rank. Energy is that of the device. '
+        "How everything is computed: docs/simulation.md of the library.</p>"
+    )
+
+
+def _row(row: Row, columns: int) -> str:
+    if not row.cells:
+        return f'<tr class="group"><th scope="colgroup" colspan="{columns + 1}">{escape(row.label)}</th></tr>'
+    own, *others = row.cells
+    cells = f'<td class="own">{escape(own)}</td>' + "".join(f"<td>{escape(cell)}</td>" for cell in others)
+    return f'<tr><th scope="row" style="font-weight: 400">{escape(row.label)}</th>{cells}</tr>'
+
+
+def _policies(comparison: Comparison) -> Iterator[str]:
+    yield "<h2>The policies</h2>"
+    for number, contestant in enumerate(comparison.contestants):
+        yield _policy(contestant, unfolded=number == 0)
+
+
+def _policy(contestant: Contestant, *, unfolded: bool) -> str:
+    policy = contestant.policy
+    return (
+        f"<details{' open' if unfolded else ''}><summary><b>{escape(policy.name)}</b> "
+        f"<code>{policy.digest}</code></summary><pre>{escape(contestant.text)}</pre></details>"
+    )
+
+
+def _constants(comparison: Comparison) -> Iterator[str]:
+    found = list(comparison.setting.world.constants())
+    changed = sum(constant.changed for constant in found)
+    yield "<h2>The world</h2>"
+    yield f"<details><summary>{len(found)} constants, {changed} of them changed from their defaults</summary>"
+    yield '<div class="wide"><table class="left"><thead><tr>'
+    yield "<th>constant</th><th>value</th><th>meaning</th><th>source</th></tr></thead><tbody>"
+    for constant in found:
+        source = "the world file" if constant.changed else constant.source
+        cells = (f"<code>{escape(constant.name)}</code>", *map(escape, (constant.shown, constant.about, source)))
+        yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    yield "</tbody></table></div></details>"
+
+
+def _foot(command: str, version: str) -> Iterable[str]:
+    return (
+        "<h2>The same again</h2>",
+        f"<pre>{escape(command)}</pre>",
+        f'<p class="soft">Made by hybrid-llm {escape(version)}. The same command gives the same figures.</p>',
+    )

@@ -1,0 +1,218 @@
+"""The constants of the simulated world, each with its meaning, unit, default and source; it computes nothing.
+
+docs/simulation.md lists every one of them beside the formulas that use it; a test holds the page to this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any
+
+_BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
+_AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
+_LTE = "cited: Huang et al., MobiSys 2012, table 4 (base power of LTE and Wi-Fi)"
+_H100 = "cited: InferenceBench, concurrency sweep, Llama-3.1-8B on one H100, vLLM 0.21, 2026-05-16"
+_TOLD = "the configuration gives none"
+_ASSUMED = "assumed: set it from your own device or node"
+
+
+def _constant(
+    default: float | tuple[str, ...], about: str, source: str, *, least: float = 0.0, most: float = 1e9
+) -> Any:
+    return field(default=default, metadata={"about": about, "source": source, "least": least, "most": most})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Battery:
+    """The store of energy. `capacity_wh: 0` is a device without a battery, always on the mains."""
+
+    capacity_wh: float = _constant(52.6, "charge when full, Wh; 0: no battery", _AIR)
+    start_share: float = _constant(1.0, "charge at the start, share of the capacity", _ASSUMED, most=1.0)
+    charger_w: float = _constant(30.0, "power of the charger, W", _AIR)
+    charge_efficiency: float = _constant(0.9, "part of the charger's power that arrives", _ASSUMED, most=1.0)
+    charging: tuple[str, ...] = _constant(("12:30-13:30", "22:00-07:00"), "times of day on the mains", _ASSUMED)
+    day_starts_at: tuple[str, ...] = _constant(("07:00",), "time of day of the first moment of the trace", _ASSUMED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What the device draws, W."""
+
+    idle_w: float = _constant(3.5, "all but the model: 52.6 Wh in 15 hours of wireless web, W", _AIR)
+    compute_w: float = _constant(
+        15.0, "added while all edge slots work: base power of an Intel U processor, W", _ASSUMED
+    )
+    radio_w: float = _constant(0.133, "added while a call to the cloud is open, W", _LTE)
+    radio_metered_w: float = _constant(1.288, "the same on a metered (mobile) connection, W", _LTE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thermal:
+    """One thermal resistance and one capacity between the processor and the air (lumped capacitance)."""
+
+    ambient_c: float = _constant(25.0, "temperature around the device and at the start, C", _ASSUMED)
+    resistance_k_per_w: float = _constant(
+        4.0, "kelvin above ambient for each watt: 100 C (Intel's junction limit) at full power", _ASSUMED
+    )
+    time_constant_s: float = _constant(
+        120.0, "time in which 63 % of a step in temperature happens, s", _ASSUMED, least=1.0
+    )
+    throttle_from_c: float = _constant(85.0, "where the device begins to slow down, C", _ASSUMED)
+    throttle_to_c: float = _constant(100.0, "where it is slowest, C", _ASSUMED)
+    throttle_floor: float = _constant(0.5, "speed there, as a share of full speed", _ASSUMED, least=0.01, most=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The processor."""
+
+    background_share: float = _constant(0.1, "share of the processor that other programs take", _ASSUMED, most=0.99)
+    edge_share: float = _constant(
+        0.8, "share of the processor that all edge slots at work take", _ASSUMED, least=0.01, most=1.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """MiB."""
+
+    total_mb: float = _constant(8192.0, "memory of the device, MiB", _AIR)
+    used_mb: float = _constant(4096.0, "taken by other programs, MiB", _ASSUMED)
+    model_mb: float = _constant(613.0, "the edge model, loaded, MiB", _BENCH)
+    kv_mb_per_1k_tokens: float = _constant(
+        23.4, "key-value cache of 1,000 tokens: 24 layers x 2 heads x 64 x 2 x 4 bytes, MiB", "the model's shape"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """The model on the device; every backend at the location `edge` has these figures, and slots of its own."""
+
+    slots: int = _constant(
+        1,
+        "answers at a time, each at full speed",
+        "assumed: two that share one processor are no faster",
+        least=1,
+        most=1000,
+    )
+    queue_limit: int = _constant(16, "requests that may wait", "default of the edge backend", most=100000)
+    context_window: int = _constant(4096, "most tokens of prompt and answer", _ASSUMED, least=1)
+    overhead_ms: float = _constant(5.0, "before the first token, beside the prompt, ms", _BENCH)
+    prefill_tokens_per_s: float = _constant(538.0, "prompt tokens read per second", _BENCH, least=0.001)
+    decode_tokens_per_s: float = _constant(94.0, "tokens written per second", _BENCH, least=0.001)
+    input_per_1k: float = _constant(0.0, "price of 1,000 prompt tokens", "your own device")
+    output_per_1k: float = _constant(0.0, "price of 1,000 answer tokens", "your own device")
+    energy_per_1k_tokens_j: float = _constant(0.0, "joules for 1,000 tokens that policies are told", _TOLD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """The model in the cloud; every backend at the location `cloud` has these figures, and slots of its own."""
+
+    slots: int = _constant(16, "answers at a time", "default of `hybrid-llm serve`", least=1, most=100000)
+    queue_limit: int = _constant(64, "requests that may wait", "default of `hybrid-llm serve`", most=100000)
+    background_streams: int = _constant(4, "slots that other clients hold, always", _ASSUMED, most=100000)
+    context_window: int = _constant(32768, "most tokens of prompt and answer", _ASSUMED, least=1)
+    overhead_ms: float = _constant(14.0, "before the first token, beside the prompt, ms", _H100)
+    prefill_tokens_per_s: float = _constant(
+        5000.0, "prompt tokens read per second", "the prior of the library's predictor, 0.2 ms a token", least=0.001
+    )
+    decode_ms: float = _constant(6.48, "time per token of a stream alone, ms", _H100, least=0.001)
+    batch_slowdown: float = _constant(
+        0.046, "added share of decode_ms for each further stream: 10.94 ms with 16", _H100
+    )
+    failure_share: float = _constant(0.0, "share of the calls that fail after one round trip", _ASSUMED, most=1.0)
+    input_per_1k: float = _constant(0.0004, "price of 1,000 prompt tokens, in the policy's currency", _ASSUMED)
+    output_per_1k: float = _constant(0.0012, "price of 1,000 answer tokens, in the policy's currency", _ASSUMED)
+    energy_per_1k_tokens_j: float = _constant(0.0, "joules for 1,000 tokens that policies are told", _TOLD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The way to the cloud, where no data is given."""
+
+    rtt_ms: float = _constant(30.0, "round-trip time, ms", _ASSUMED)
+    slice_s: float = _constant(
+        15.7, "how long one slice of NetLatency lasts, s: three hours in 688 slices", _ASSUMED, least=0.001
+    )
+    rtt_weight: float = _constant(
+        0.2,
+        "weight of the newest round trip in the mean that policies read",
+        "the cloud backend",
+        least=0.001,
+        most=1.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What an app asks, where the trace does not say it."""
+
+    max_tokens: int = _constant(512, "most tokens of an answer; longer ones are cut", _ASSUMED, least=1)
+    deadline_s: float = _constant(
+        60.0, "where neither trace nor policy gives one, s", "default of the library", least=0.001
+    )
+    template_tokens: int = _constant(16, "added to a prompt where its highest price is reserved", "the router")
+    retry_pause_ms: float = _constant(50.0, "most pause before the first retry, doubled each time, ms", "the router")
+    retry_pause_most_ms: float = _constant(2000.0, "most pause before any retry, ms", "the router")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """One constant as people are shown it."""
+
+    name: str
+    value: object
+    about: str
+    source: str
+    changed: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The value as a world file writes it."""
+        if isinstance(self.value, tuple):
+            return "[" + ", ".join(f'"{item}"' for item in self.value) + "]"
+        return f"{Decimal(str(self.value)).normalize():f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything that the simulation assumes beside trace, network data and policies."""
+
+    battery: Battery = field(default_factory=Battery)
+    power: Power = field(default_factory=Power)
+    thermal: Thermal = field(default_factory=Thermal)
+    load: Load = field(default_factory=Load)
+    memory: Memory = field(default_factory=Memory)
+    edge: Edge = field(default_factory=Edge)
+    node: Node = field(default_factory=Node)
+    network: Network = field(default_factory=Network)
+    requests: Requests = field(default_factory=Requests)
+
+    def constants(self) -> Iterator[Constant]:
+        """Every constant, `section.name`, in the order of a world file."""
+        for section in fields(self):
+            record = getattr(self, section.name)
+            for item in fields(record):
+                value = getattr(record, item.name)
+                yield Constant(
+                    name=f"{section.name}.{item.name}",
+                    value=value,
+                    about=item.metadata["about"],
+                    source=item.metadata["source"],
+                    changed=value != item.default,
+                )
+
+    def text(self) -> str:
+        """A world file with these values and their meaning: a start for one's own."""
+        lines = ["version: 1"]
+        section = ""
+        for constant in self.constants():
+            group, _, name = constant.name.partition(".")
+            if group != section:
+                lines.append(f"{group}:")
+                section = group
+            lines.append(f"  {name}: {constant.shown}".ljust(40) + f"  # {constant.about}; {constant.source}")
+        return "\n".join(lines) + "\n"

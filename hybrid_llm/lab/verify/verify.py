@@ -1,0 +1,79 @@
+"""Puts a policy to the proof: the real guard, policy and attempts, run over every case of a bounded world.
+
+Three stages, each over all cases of its own, the simplest first; each hands on one case of every kind that the next one
+could tell apart:
+
+1. the guard judges every set of declared tags with every finding and failure of detectors;
+2. for each kind of judgement, the policy decides under every outcome of its conditions and state of its backends;
+3. for each decision, the real pipeline takes a request to its end, through every failure of every call.
+
+Each step is held against `oracle`, which knows the declarations of the tags and nothing of this code. Two walls are put
+to the proof apart: what the policy decides, and what the guard would clear if the policy were wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.verify.attempting import attempt_all
+from hybrid_llm.lab.verify.deciding import decide_all, judge_all
+from hybrid_llm.lab.verify.records import UNTAGGED, Bound, Claim, Ledger, Proof, Statement
+from hybrid_llm.lab.verify.rules import abstract
+from hybrid_llm.lab.verify.runs import Parts
+from hybrid_llm.policies import Policy
+
+
+def prove(
+    policy: Policy,
+    *,
+    claims: Sequence[Claim] = (),
+    defaults: frozenset[str] = frozenset(),
+    parts: Parts | None = None,
+) -> Proof:
+    """Prove what *policy* promises for each of its tags, and *claims* besides.
+
+    *defaults* are the tags that the configuration gives every request; *parts* is the code that is put to the proof.
+    """
+    parts, ledger, free = parts or Parts(), Ledger(), abstract(policy)
+    with _quiet():
+        kinds, covers = judge_all(free.policy, parts, ledger)
+        decided, more = decide_all(free, kinds, ledger)
+        covers |= more | attempt_all(free, decided, parts, ledger)
+    statements = tuple(ledger.statement(tag) for tag in (*policy.tags, UNTAGGED))
+    return Proof(
+        policy=policy.name,
+        digest=policy.digest,
+        backends=policy.backends,
+        statements=statements,
+        claims=tuple((claim, ledger.against(claim)) for claim in claims),
+        bound=Bound(judgements=ledger.judgements, decisions=ledger.decisions, runs=ledger.runs, covers=covers),
+        notes=tuple(_notes(policy, statements, defaults)),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Detectors fail by the thousand here, on purpose: nobody needs to read of it."""
+    log = logging.getLogger("hybrid_llm.privacy")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def _notes(policy: Policy, statements: Sequence[Statement], defaults: frozenset[str]) -> Iterator[str]:
+    """What is true and may surprise."""
+    reached = {statement.tag: statement.places() + statement.places(pseudonyms=True) for statement in statements}
+    if Location.CLOUD in reached[UNTAGGED] and not defaults:
+        yield "a request without a tag, in which nothing is found, may go to the cloud; see `defaults: {privacy: ...}`"
+    for tag in sorted(defaults & policy.tags.keys()):
+        yield f"the configuration tags every request {tag}"
+    for tag, rule in policy.tags.items():
+        if not rule.detect and rule.allow != frozenset(Location):
+            yield f"no detector sets the tag {tag}: it protects only what the app declares"
+        if not reached[tag]:
+            yield f"no request with the tag {tag} ever reaches a backend"

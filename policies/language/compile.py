@@ -1,0 +1,332 @@
+"""Turns checked expressions into one Python function, by building its syntax tree; no text is ever evaluated.
+
+The function is `rules(request, signals, excluded) -> int`: it calls a hook for every hard rule that
+holds and returns the index of the first ordering rule that does, -1 where none does.
+
+A condition is compiled to Python's own `and` and `or`. Where that raises, a second, careful form decides as CEL has
+it: `a && b` is false where one side is false, whatever the other does. So nobody pays for it until something fails.
+
+Finds the parts of a condition that read nothing, their values, and those that always fail; it reads no signal.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+
+from hybrid_llm.core.request import Request
+from hybrid_llm.core.signals import Signals
+from hybrid_llm.policies.language.check import Report
+from hybrid_llm.policies.language.runtime import ARITHMETIC, READERS, compile_pattern, not_a_number, settle
+from hybrid_llm.policies.language.schema import FieldSpec, Schema
+from hybrid_llm.policies.language.types import (
+    BOOL,
+    Binary,
+    Call,
+    Conditional,
+    Field,
+    Has,
+    ListOf,
+    Literal,
+    Logic,
+    Negate,
+    Node,
+    Not,
+    children,
+    fields_of,
+)
+
+Hook = Callable[[MutableMapping[str, str]], None]
+Expression = Callable[[Request, Signals], object]
+Rules = Callable[[Request, Signals, MutableMapping[str, str]], int]
+
+_PARAMETERS = ("request", "signals")
+_ROOTS = {"device": "device", "network": "network", "budget": "budget", "states": "backends"}
+"""What a compiled function reads signals under -> the attribute of `Signals`."""
+_COMPARE: dict[str, type[ast.cmpop]] = {
+    "==": ast.Eq,
+    "!=": ast.NotEq,
+    "<": ast.Lt,
+    "<=": ast.LtE,
+    ">": ast.Gt,
+    ">=": ast.GtE,
+    "in": ast.In,
+}
+_PLAIN: dict[str, type[ast.operator]] = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult}
+_CHECKED = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
+_METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule: *held* and *failed* are the hooks of a hard rule, None for a rule that orders."""
+
+    index: int
+    condition: Node | None
+    held: Hook | None = None
+    failed: Hook | None = None
+
+
+def compile_expression(node: Node, schema: Schema) -> Expression:
+    """One checked expression as a function of (request, signals)."""
+    namespace = _namespace()
+    quick = _judge(_Emitter(schema, namespace), node, namespace)
+    if not _has_logic(node):
+        return quick
+    careful = _judge(_Emitter(schema, namespace, safe=True), node, namespace)
+
+    def expression(request: Request, signals: Signals) -> object:
+        try:
+            return quick(request, signals)
+        except Exception:  # noqa: BLE001 - the same net as compiled rules have: sensors may hand in anything
+            return careful(request, signals)
+
+    return expression
+
+
+def _judge(emitter: _Emitter, node: Node, namespace: dict[str, object]) -> Expression:
+    function: Expression = _function("expression", _PARAMETERS, [ast.Return(emitter.emit(node))], namespace)
+    return function
+
+
+def _has_logic(node: Node) -> bool:
+    return isinstance(node, Logic) or any(map(_has_logic, children(node)))
+
+
+def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
+    """All rules of a policy as one function: every hard rule first, wherever it stands, then those that order.
+
+    Whatever goes wrong in a hard rule calls its *failed* hook.
+    """
+    namespace = _namespace()
+    emitter = _Emitter(schema, namespace)
+    steps = tuple(steps)
+    hard = [_hard(step, emitter, namespace) for step in steps if step.held is not None]
+    soft = [_soft(step, emitter, namespace) for step in steps if step.held is None]
+    body: list[ast.stmt] = [*hard, *soft, ast.Return(ast.Constant(-1))]
+    function: Rules = _function("rules", (*_PARAMETERS, "excluded"), body, namespace)
+    return function
+
+
+def _namespace() -> dict[str, object]:
+    readers = {f"read_{name}": reader for name, reader in READERS.items()}
+    builtins = {"len": len, "float": float, "Exception": Exception}
+    return {**ARITHMETIC, **readers, **builtins, "not_a_number": not_a_number, "settle": settle, "__builtins__": {}}
+
+
+def _hard(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
+    namespace[f"held_{step.index}"] = step.held
+    namespace[f"failed_{step.index}"] = step.failed
+    held: ast.stmt = ast.Expr(_call(f"held_{step.index}", _name("excluded")))
+    if step.condition is None:
+        return held
+    failed: ast.stmt = ast.Expr(_call(f"failed_{step.index}", _name("excluded")))
+    return _if(step, step.condition, emitter, namespace, held, failed)
+
+
+def _soft(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
+    found: ast.stmt = ast.Return(ast.Constant(step.index))
+    if step.condition is None:
+        return found
+    return _if(step, step.condition, emitter, namespace, found, ast.Pass())
+
+
+def _if(
+    step: Step, condition: Node, emitter: _Emitter, namespace: dict[str, object], held: ast.stmt, failed: ast.stmt
+) -> ast.stmt:
+    """Do *held* where the condition holds, *failed* where it cannot be judged."""
+    if _has_logic(condition):
+        namespace[f"careful_{step.index}"] = _judge(emitter.careful(), condition, namespace)
+        again = _call(f"careful_{step.index}", _name("request"), _name("signals"))
+        failed = _try(ast.If(again, [held], []), failed)
+    return _try(ast.If(emitter.emit(condition), [held], []), failed)
+
+
+def _try(body: ast.stmt, otherwise: ast.stmt) -> ast.stmt:
+    # Every exception: signals come from sensors, and a rule that cannot be judged must not end the request.
+    handler = ast.ExceptHandler(_name("Exception"), None, [otherwise])
+    return ast.Try([body], [handler], [], [])
+
+
+def _function(name: str, parameters: Iterable[str], body: list[ast.stmt], namespace: dict[str, object]) -> FunctionType:
+    """Build the function from its code object, so that no statement of a module ever runs."""
+    arguments = ast.arguments([], [ast.arg(parameter) for parameter in parameters], None, [], [], None, [])
+    definition = ast.FunctionDef(name, arguments, [*_unpacked(body), *body], [], None)
+    module = ast.fix_missing_locations(ast.Module([definition], []))
+    outer = compile(module, "<policy>", "exec")
+    code = next(constant for constant in outer.co_consts if isinstance(constant, CodeType))
+    return FunctionType(code, namespace, name)
+
+
+def _unpacked(body: list[ast.stmt]) -> list[ast.stmt]:
+    """`device = signals.device` and the like, for what *body* reads: a local name is the fastest to read."""
+    read = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    return [
+        ast.Assign([ast.Name(root, ast.Store())], _attribute(_name("signals"), attribute))
+        for root, attribute in _ROOTS.items()
+        if root in read
+    ]
+
+
+def _name(name: str) -> ast.expr:
+    return ast.Name(name, ast.Load())
+
+
+def _call(function: str, *args: ast.expr) -> ast.expr:
+    return ast.Call(_name(function), list(args), [])
+
+
+def _attribute(value: ast.expr, name: str) -> ast.expr:
+    return ast.Attribute(value, name, ast.Load())
+
+
+class _Emitter:
+    """Writes the Python syntax tree of a checked expression."""
+
+    def __init__(self, schema: Schema, namespace: dict[str, object], *, safe: bool = False) -> None:
+        self._schema = schema
+        self._namespace = namespace
+        self._safe = safe
+
+    def careful(self) -> _Emitter:
+        """The emitter of the form in which one side of `&&` and `||` may fail and the other decide."""
+        return _Emitter(self._schema, self._namespace, safe=True)
+
+    def emit(self, node: Node) -> ast.expr:
+        match node:
+            case Literal():
+                return ast.Constant(node.value)
+            case Field():
+                return self._field(node)
+            case Has():
+                return self._has(node)
+            case Not():
+                return ast.UnaryOp(ast.Not(), self.emit(node.item))
+            case Logic():
+                return self._logic(node)
+            case _:
+                return self._compound(node)
+
+    def _compound(self, node: ListOf | Negate | Conditional | Call | Binary) -> ast.expr:
+        match node:
+            case ListOf():
+                return ast.Tuple([self.emit(item) for item in node.items], ast.Load())
+            case Negate():
+                item = self.emit(node.item)
+                return _call("negate", item) if node.type.kind == "int" else ast.UnaryOp(ast.USub(), item)
+            case Conditional():
+                return ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))
+            case Call():
+                return self._function(node)
+            case Binary():
+                return self._binary(node)
+
+    def _logic(self, node: Logic) -> ast.expr:
+        items = [self.emit(item) for item in node.items]
+        if not self._safe:
+            return ast.BoolOp(ast.And() if node.op == "&&" else ast.Or(), items)
+        nothing = ast.arguments([], [], None, [], [], None, [])
+        return _call("settle", ast.Constant(node.op == "||"), *(ast.Lambda(nothing, item) for item in items))
+
+    def _spec(self, node: Field) -> FieldSpec:
+        return self._schema.fields(node.path[0])[node.path[1]]
+
+    def _raw(self, spec: FieldSpec) -> ast.expr:
+        """The reading itself, unchecked."""
+        if spec.root == "objectives":
+            return ast.Constant(spec.constant)
+        if spec.root == "backend":
+            state = ast.Subscript(_name("states"), ast.Constant(spec.owner), ast.Load())
+            return _attribute(state, spec.attribute)
+        if spec.root == "request" and spec.attribute in READERS:
+            return _call(f"read_{spec.attribute}", _name("request"))
+        return _attribute(_name(spec.root), spec.attribute)
+
+    def _field(self, node: Field) -> ast.expr:
+        """A double is checked for NaN as it is read: `(v if (v := x) == v else not_a_number())`."""
+        spec = self._spec(node)
+        raw = self._raw(spec)
+        if spec.type.kind != "double" or spec.root == "objectives":
+            return raw
+        stored = ast.NamedExpr(ast.Name("v", ast.Store()), raw)
+        return ast.IfExp(ast.Compare(stored, [ast.Eq()], [_name("v")]), _name("v"), _call("not_a_number"))
+
+    def _has(self, node: Has) -> ast.expr:
+        raw = self._raw(self._spec(node.field))
+        return ast.Compare(raw, [ast.IsNot()], [ast.Constant(None)])
+
+    def _function(self, node: Call) -> ast.expr:
+        args = [self.emit(arg) for arg in node.args]
+        match node.function:
+            case "size":
+                return _call("len", *args)
+            case "double":
+                return _call("float", *args)
+            case "matches":
+                return ast.Compare(self._search(node.args[1], args[0]), [ast.IsNot()], [ast.Constant(None)])
+            case "contains":
+                return ast.Compare(args[1], [ast.In()], [args[0]])
+            case _:
+                return ast.Call(_attribute(args[0], _METHODS[node.function]), args[1:], [])
+
+    def _search(self, pattern: Node, text: ast.expr) -> ast.expr:
+        """Call the search of a pattern, which is compiled once and lives in the namespace."""
+        assert isinstance(pattern, Literal)
+        name = f"search_{len(self._namespace)}"
+        self._namespace[name] = compile_pattern(str(pattern.value))
+        return _call(name, text)
+
+    def _binary(self, node: Binary) -> ast.expr:
+        left = self.emit(node.left)
+        if node.op == "in" and isinstance(node.right, Field) and node.right.key == "request.tags":
+            return ast.Compare(left, [ast.In()], [_attribute(_name("request"), "privacy")])
+        right = self.emit(node.right)
+        if node.op in _COMPARE:
+            return ast.Compare(left, [_COMPARE[node.op]()], [right])
+        if node.type.kind == "int":
+            return _call(_CHECKED[node.op], left, right)
+        if node.op == "/":
+            return _call("divide_double", left, right)
+        return ast.BinOp(left, _PLAIN[node.op](), right)
+
+
+def is_constant(node: Node, schema: Schema) -> bool:
+    """Does *node* read nothing but objectives, which the policy itself sets?"""
+    return all(schema.fields(field.path[0])[field.path[1]].root == "objectives" for field in fields_of(node))
+
+
+def constant_value(node: Node, schema: Schema) -> object:
+    """The value of a node that is constant.
+
+    Raises:
+        ArithmeticError: it overflows, or divides by zero.
+    """
+    if isinstance(node, Literal):
+        return node.value
+    return compile_expression(node, schema)(Request(messages=()), Signals())
+
+
+def check_constants(node: Node, schema: Schema, report: Report) -> None:
+    """Report what fails whatever the signals are: an overflow among constants, a division by a constant zero.
+
+    CEL finds these when it runs; here a policy that holds one is refused.
+    """
+    if is_constant(node, schema) and node.type != BOOL:
+        try:
+            constant_value(node, schema)
+        except ArithmeticError as error:
+            report(f"this always fails: {error}", node.start, None)
+        return
+    for child in children(node):
+        check_constants(child, schema, report)
+    if isinstance(node, Binary) and node.op in "/%" and node.type.kind == "int" and _is_zero(node.right, schema):
+        report("division by zero", node.right.start, None)
+
+
+def _is_zero(node: Node, schema: Schema) -> bool:
+    try:
+        return is_constant(node, schema) and constant_value(node, schema) == 0
+    except ArithmeticError:
+        return False

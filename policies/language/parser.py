@@ -1,0 +1,335 @@
+"""The parts of CEL that the language leaves out, by name: what an error says of each. It parses nothing.
+
+Source: the language definition of CEL (github.com/google/cel-spec, doc/langdef.md) and its extension libraries.
+
+Parses one expression into nodes, by precedence; it resolves no names and checks no types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from hybrid_llm.policies.language.lexer import Token, tokenize
+from hybrid_llm.policies.language.types import (
+    BOOL,
+    DOUBLE,
+    DURATION,
+    INT,
+    MONEY,
+    PERCENT,
+    STRING,
+    Binary,
+    Call,
+    Conditional,
+    Field,
+    Has,
+    ListOf,
+    Literal,
+    Logic,
+    Negate,
+    Node,
+    Not,
+    Type,
+)
+from hybrid_llm.policies.reader.source import Fault, did_you_mean
+
+WORDS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "is": "=="}
+"""Words that people write for operators."""
+
+RESERVED = frozenset(
+    """as break const continue else for function if import let loop package namespace return var void while
+    null""".split()  # noqa: SIM905 - a list literal of reserved words would be one word a line
+)
+
+_MACROS = frozenset(
+    """all exists exists_one existsOne map filter transformList transformMap transformMapEntry sortBy optMap
+    optFlatMap""".split()  # noqa: SIM905 - as above
+)
+_FUNCTIONS = frozenset(
+    """bool bytes duration dyn int string timestamp type uint getDate getDayOfMonth getDayOfWeek getDayOfYear
+    getFullYear getHours getMilliseconds getMinutes getMonth getSeconds""".split()  # noqa: SIM905 - as above
+)
+_EXTENSIONS = frozenset(
+    """charAt indexOf lastIndexOf lowerAscii upperAscii replace split join substring trim reverse quote format
+    slice flatten sort distinct range first last lists greatest least ceil floor round trunc abs sign sqrt isNaN isInf
+    isFinite bitAnd bitOr bitXor bitNot bitShiftLeft bitShiftRight encode decode bind block index iterVar accuVar
+    getExt hasExt of none ofNonZeroValue value hasValue orValue or unwrap unwrapOpt contains_ci ip isIP cidr isCIDR
+    family isUnspecified isLoopback isGlobalUnicast isLinkLocalMulticast isLinkLocalUnicast isCanonical containsIP
+    containsCIDR masked prefixLength extract extractAll find findAll""".split()  # noqa: SIM905 - as above
+)
+_NAMESPACES = frozenset(
+    {"math", "strings", "lists", "sets", "base64", "optional", "cel", "proto", "regex", "net", "ip"}
+)
+_TYPES = frozenset(
+    """bool bytes double int uint string list map type null_type duration timestamp google dyn
+    optional_type""".split()  # noqa: SIM905 - as above
+)
+_HINTS = {
+    "duration": "write the duration as it is: 400ms",
+    "timestamp": "a policy sees no clock",
+    "int": "int and double compare without a conversion",
+    "null": "test with has() whether a signal is there",
+}
+
+
+def refused_word(word: str, offset: int) -> Fault:
+    """The fault of a reserved word, or of a word written for an operator."""
+    hint = f"write `{WORDS[word]}`" if word in WORDS else _HINTS.get(word, "it is a reserved word of CEL")
+    return Fault(f"`{word}` is not part of this language", offset, hint)
+
+
+def refused_name(name: str) -> tuple[str, str] | None:
+    """Message and hint for a first name that means something in CEL and nothing here; None where it means nothing."""
+    if name in _TYPES:
+        return f"`{name}` names a type of CEL; types are not values of this language", "every name has one type"
+    if name in _NAMESPACES:
+        return f"the extension library `{name}` of CEL is not part of this language", "see docs/policies.md"
+    return None
+
+
+def refused_call(
+    name: str, namespace: str, offset: int, known: Collection[str], others: Collection[str], form: str
+) -> Fault:
+    """The fault of calling *name*: *known* are callable in this form, *others* in the other one, which is *form*."""
+    if name in others:
+        return Fault(f"{name} is not called like this", offset, f"write {form}")
+    if namespace in _NAMESPACES:
+        return Fault(f"the extension function {namespace}.{name}() of CEL is not part of this language", offset)
+    if name in _MACROS:
+        return Fault(f"the macro {name}() of CEL is not part of this language", offset, "there are no loops; use `in`")
+    if name in _FUNCTIONS:
+        return Fault(f"{name}() of CEL is not part of this language", offset, _HINTS.get(name))
+    if name in _EXTENSIONS:
+        return Fault(f"the extension function {name}() of CEL is not part of this language", offset)
+    return Fault(f"there is no function {name}()", offset, did_you_mean(name, {*known, *others}))
+
+
+FUNCTIONS = {"has": 1, "size": 1, "double": 1, "matches": 2}
+"""Name -> number of arguments."""
+METHODS = {"startsWith": 1, "endsWith": 1, "contains": 1, "matches": 1, "size": 0}
+"""Name -> number of arguments behind the receiver."""
+
+_MAX_DEPTH = 36
+_MAX_OPERATORS = 100
+_MAX_TOKENS = 1000
+_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT, "money": MONEY}
+_LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
+
+
+def parse(text: str) -> Node:
+    """The tree of *text*.
+
+    Raises:
+        Fault: the text is not one expression of the language; the offset is that of the first thing that does not fit.
+    """
+    tokens = tokenize(text)
+    if len(tokens) > _MAX_TOKENS:
+        raise Fault("this expression is too long", 0, "split it into several rules")
+    return _Parser(tokens).whole()
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+        self._operators = 0
+
+    def whole(self) -> Node:
+        if self._token.kind == "end":
+            raise Fault("the expression is empty", 0, "leave `when` out for a rule that always matches")
+        node = self._expression()
+        if self._token.kind != "end":
+            raise self._unexpected("an operator or the end of the expression")
+        return node
+
+    @property
+    def _token(self) -> Token:
+        return self._tokens[self._next]
+
+    def _at(self, *texts: str) -> bool:
+        return self._token.text in texts and self._token.kind in {"op", "name"}
+
+    def _advance(self) -> Token:
+        token = self._token
+        self._next += 1
+        return token
+
+    def _expect(self, text: str, purpose: str) -> Token:
+        if not self._at(text):
+            raise self._unexpected(f"`{text}` {purpose}")
+        return self._advance()
+
+    def _unexpected(self, wanted: str) -> Fault:
+        token = self._token
+        if token.kind == "end":
+            return Fault(f"the expression ends where {wanted} is expected", token.start)
+        hint = f"write `{WORDS[token.text]}`" if token.text in WORDS else None
+        return Fault(f"`{token.text}` stands where {wanted} is expected", token.start, hint)
+
+    def _expression(self) -> Node:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Fault(f"nested deeper than {_MAX_DEPTH} levels", self._token.start, "split it into several rules")
+        condition = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
+        if self._at("?"):
+            condition = self._conditional(condition)
+        self._depth -= 1
+        return condition
+
+    def _conditional(self, condition: Node) -> Node:
+        self._advance()
+        then = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
+        self._expect(":", "between the two values of `?`")
+        otherwise = self._expression()
+        return Conditional(
+            start=condition.start, end=otherwise.end, condition=condition, then=then, otherwise=otherwise
+        )
+
+    def _logic(self, op: str, operand: Callable[[], Node]) -> Node:
+        items = [operand()]
+        while self._at(op):
+            self._advance()
+            items.append(operand())
+        if len(items) == 1:
+            return items[0]
+        return Logic(start=items[0].start, end=items[-1].end, op=op, items=tuple(items))
+
+    def _binary(self, level: int) -> Node:
+        if level == len(_LEVELS):
+            return self._unary()
+        left = self._binary(level + 1)
+        while self._at(*_LEVELS[level]):
+            self._operators += 1
+            if self._operators > _MAX_OPERATORS:
+                raise Fault(f"more than {_MAX_OPERATORS} operators", self._token.start, "split it into several rules")
+            operator = self._advance()
+            right = self._binary(level + 1)
+            left = Binary(start=left.start, end=right.end, op=operator.text, left=left, right=right, at=operator.start)
+        return left
+
+    def _unary(self) -> Node:
+        if not self._at("!", "-"):
+            return self._postfix(self._primary())
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Fault(f"nested deeper than {_MAX_DEPTH} levels", self._token.start)
+        operator = self._advance()
+        item = self._negative(operator) if operator.text == "-" else None
+        if item is None:
+            inner = self._unary()
+            maker = Not if operator.text == "!" else Negate
+            item = maker(start=operator.start, end=inner.end, item=inner)
+        self._depth -= 1
+        return item
+
+    def _negative(self, operator: Token) -> Node | None:
+        """A minus in front of a number belongs to it, as in CEL: else the least int could not be written."""
+        if self._token.kind not in {"int", "double"}:
+            return None
+        token = self._advance()
+        assert isinstance(token.value, int | float)
+        return Literal(start=operator.start, end=token.end, value=-token.value, type=_LITERALS[token.kind])
+
+    def _primary(self) -> Node:
+        token = self._token
+        if token.kind in _LITERALS:
+            return self._literal()
+        if token.kind == "name":
+            return self._name()
+        if self._at("("):
+            self._advance()
+            inner = self._expression()
+            self._expect(")", "to close the parenthesis")
+            return inner
+        if self._at("["):
+            return self._list()
+        if self._at("."):
+            message = "names with a leading dot of CEL are not part of this language"
+            raise Fault(message, token.start, "write the name without it")
+        raise self._unexpected("a value")
+
+    def _literal(self) -> Node:
+        token = self._advance()
+        if token.kind == "int" and token.value == 2**63:
+            raise Fault("this number does not fit an int of 64 bits", token.start)
+        kind = Type("money", token.text[-3:]) if token.kind == "money" else _LITERALS[token.kind]
+        return Literal(start=token.start, end=token.end, value=token.value, type=kind)
+
+    def _list(self) -> Node:
+        opening = self._advance()
+        items = self._items("]", "to close the list")
+        return ListOf(start=opening.start, end=self._tokens[self._next - 1].end, items=items)
+
+    def _items(self, closing: str, purpose: str) -> tuple[Node, ...]:
+        items: list[Node] = []
+        while not self._at(closing):
+            if items:
+                self._expect(",", "between two values")
+            if self._at("?"):
+                raise Fault("optional values of CEL (`?`) are not part of this language", self._token.start)
+            if items and closing == "]" and self._at(closing):  # CEL lets a list end in a comma
+                break
+            items.append(self._expression())
+        self._expect(closing, purpose)
+        return tuple(items)
+
+    def _name(self) -> Node:
+        token = self._advance()
+        if token.text in {"true", "false"}:
+            return Literal(start=token.start, end=token.end, value=token.text == "true", type=BOOL)
+        if token.text in WORDS or token.text in RESERVED:
+            raise refused_word(token.text, token.start)
+        if self._at("("):
+            return self._function(token)
+        return Field(start=token.start, end=token.end, path=(token.text,))
+
+    def _postfix(self, node: Node) -> Node:
+        while self._at(".", "["):
+            if self._at("["):
+                raise Fault("indexing is not part of this language", self._token.start, "test membership with `in`")
+            self._advance()
+            node = self._member(node)
+        return node
+
+    def _member(self, node: Node) -> Node:
+        if self._token.kind != "name":
+            raise self._unexpected("a name")
+        token = self._advance()
+        if self._at("("):
+            return self._method(node, token)
+        if not isinstance(node, Field):
+            raise Fault(f"a value has no field `{token.text}`", token.start)
+        return replace(node, path=(*node.path, token.text), end=token.end)
+
+    def _function(self, token: Token) -> Node:
+        if token.text not in FUNCTIONS:
+            raise refused_call(token.text, "", token.start, FUNCTIONS, METHODS, f"text.{token.text}(...)")
+        self._advance()
+        args = self._items(")", "to close the call")
+        end = self._tokens[self._next - 1].end
+        wanted = FUNCTIONS[token.text]
+        if len(args) != wanted:
+            raise Fault(f"{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
+        if token.text != "has":
+            return Call(start=token.start, end=end, function=token.text, args=args)
+        if not isinstance(args[0], Field) or len(args[0].path) < 2:
+            raise Fault("has() takes the name of a field", args[0].start, "for example has(device.battery)")
+        return Has(start=token.start, end=end, field=args[0])
+
+    def _method(self, receiver: Node, token: Token) -> Node:
+        if token.text not in METHODS:
+            space = receiver.name if isinstance(receiver, Field) else ""
+            raise refused_call(token.text, space, token.start, METHODS, FUNCTIONS, f"{token.text}(...)")
+        self._advance()
+        args = self._items(")", "to close the call")
+        wanted = METHODS[token.text]
+        if len(args) != wanted:
+            raise Fault(f".{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
+        end = self._tokens[self._next - 1].end
+        return Call(start=receiver.start, end=end, function=token.text, args=(receiver, *args))
+
+
+def _arguments(count: int) -> str:
+    return ("no argument", "one argument", "two arguments")[count]

@@ -1,0 +1,214 @@
+"""The names that an expression may read, derived from the records of a request and its signals; no values here."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from types import NoneType, UnionType
+
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
+from hybrid_llm.policies.language.types import BOOL, INT, STRING, Type
+
+KNOWN_DETECTORS = frozenset(
+    {
+        "email",
+        "phone",
+        "payment_card",
+        "iban",
+        "ip_address",
+        "credential",
+        "cn_resident_id",
+        "us_ssn",
+        "medical_record",
+        "crypto_wallet",
+        "date_of_birth",
+        "driver_license",
+        "mac_address",
+        "national_id",
+        "passport",
+    }
+)
+"""The detectors that a tag may name when the caller does not say which ones there are."""
+
+_SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
+_WHOLES = _SHARES - {"load"}
+"""The shares that are never above 1."""
+_PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
+_MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
+_COMPUTED = {
+    "deadline_ms": Type("double", "ms"),
+    "tags": Type("list", item=STRING),
+    "message_count": INT,
+    "has_tools": BOOL,
+    "has_schema": BOOL,
+}
+_FROM_REQUEST = ("prompt_tokens", "max_tokens", "task", "tenant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """What the policy aims at; rules read it under `objectives.`. None where the policy does not say."""
+
+    ttft_ms: float | None = None
+    """Time to the first token, ms."""
+    tpot_ms: float | None = None
+    """Time per further token, ms."""
+    deadline_s: float | None = None
+    """Time for the whole answer, seconds; rules read it as `objectives.deadline_ms`."""
+    cost: float | None = None
+    """Most that one request may cost, in *currency*."""
+    budget: float | None = None
+    """Most that a tenant may spend in a day (UTC), in *currency*."""
+    currency: str | None = None
+    """The currency of *cost* and *budget*, as written; that of the backends' prices is taken to be the same."""
+
+    def value(self, name: str) -> float | None:
+        """The number behind `objectives.<name>` of an expression."""
+        if name == "deadline_ms":
+            return None if self.deadline_s is None else self.deadline_s * 1000.0
+        value: float | None = getattr(self, name)
+        return value
+
+
+OBJECTIVE_NAMES = {
+    "ttft_ms": Type("double", "ms"),
+    "tpot_ms": Type("double", "ms"),
+    "deadline_ms": Type("double", "ms"),
+    "cost": Type("double", "money"),
+    "budget": Type("double", "money"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldSpec:
+    """One readable name. *root* is request, objectives, backend or a record of the signals; *owner* is a backend."""
+
+    root: str
+    attribute: str
+    type: Type
+    optional: bool = False
+    owner: str = ""
+    values: frozenset[str] = frozenset()
+    """Every value that a text field can have; empty where any is possible."""
+    constant: float | None = None
+    """The value of an objective."""
+    least: float = -math.inf
+    """No reading is below this."""
+    most: float = math.inf
+    """No reading is above this."""
+
+    @property
+    def key(self) -> str:
+        """One name per thing read: a backend under its name and under its location is the same."""
+        return f"{self.owner or self.root}.{self.attribute}"
+
+
+class Schema:
+    """Resolves names such as `device.battery` for one policy and its backends."""
+
+    def __init__(self, backends: Mapping[str, Location], objectives: Objectives) -> None:
+        self._roots: dict[str, dict[str, FieldSpec]] = {
+            "request": dict(_request_fields()),
+            "device": dict(_record_fields(DeviceSignals, "device")),
+            "network": dict(_record_fields(NetworkSignals, "network")),
+            "budget": dict(_record_fields(BudgetSignals, "budget")),
+            "objectives": dict(_objective_fields(objectives)),
+        }
+        for name, owner in _backend_roots(backends).items():
+            self._roots.setdefault(name, dict(_record_fields(BackendState, "backend", owner)))
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The first parts of all names."""
+        return tuple(self._roots)
+
+    def fields(self, root: str) -> Mapping[str, FieldSpec]:
+        """The fields under *root*; empty where there is no such root."""
+        return self._roots.get(root, {})
+
+
+def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
+    """Every backend, and every location for its first backend, or for a place where no backend is."""
+    roots = {name: name for name in backends}
+    for location in Location:
+        here = [name for name, place in backends.items() if place is location]
+        roots.setdefault(location.value, here[0] if here else location.value)
+    return roots
+
+
+def _request_fields() -> Iterator[tuple[str, FieldSpec]]:
+    known = dict(_record_fields(Request, "request", only=_FROM_REQUEST))
+    yield from known.items()
+    for name, kind in _COMPUTED.items():
+        least, most = _range(name, kind)
+        yield name, FieldSpec(root="request", attribute=name, type=kind, least=least, most=most)
+
+
+def _objective_fields(objectives: Objectives) -> Iterator[tuple[str, FieldSpec]]:
+    for name, kind in OBJECTIVE_NAMES.items():
+        value = objectives.value(name)
+        yield name, FieldSpec(root="objectives", attribute=name, type=kind, optional=value is None, constant=value)
+
+
+def _record_fields(
+    record: type, root: str, owner: str = "", only: tuple[str, ...] = ()
+) -> Iterator[tuple[str, FieldSpec]]:
+    hints = typing.get_type_hints(record)
+    for field in fields(record):
+        if field.name in FOR_PEOPLE or (only and field.name not in only):
+            continue
+        bare, optional = _without_none(hints[field.name])
+        kind = _type_of(field.name, bare)
+        least, most = _range(field.name, kind)
+        yield (
+            field.name,
+            FieldSpec(
+                root=root,
+                attribute=field.name,
+                type=kind,
+                optional=optional,
+                owner=owner,
+                values=frozenset(map(str, bare)) if issubclass(bare, StrEnum) else frozenset(),
+                least=least,
+                most=most,
+            ),
+        )
+
+
+def _without_none(hint: type | UnionType) -> tuple[type, bool]:
+    if not isinstance(hint, UnionType):
+        return hint, False
+    bare: list[type] = [part for part in hint.__args__ if part is not NoneType]
+    return bare[0], True
+
+
+def _type_of(name: str, bare: type) -> Type:
+    if bare is bool:
+        return BOOL
+    if bare is int:
+        return INT
+    if issubclass(bare, str):
+        return STRING
+    return Type("double", _unit(name))
+
+
+def _range(name: str, kind: Type) -> tuple[float, float]:
+    """The least and the most that a reading can be: counts and what has one of these units are never negative."""
+    if kind != INT and not kind.unit and not name.endswith("_j"):
+        return -math.inf, math.inf
+    most = 100.0 if name in _PERCENTS else 1.0 if name in _WHOLES else math.inf
+    return 0.0, most
+
+
+def _unit(name: str) -> str:
+    if name in _SHARES:
+        return "share"
+    if name in _PERCENTS:
+        return "percent"
+    if name in _MONEY:
+        return "money"
+    return next((unit for unit in ("ms", "mb") if name.endswith(f"_{unit}")), "")

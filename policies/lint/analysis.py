@@ -1,0 +1,173 @@
+"""Proves what conditions can never do, by a search for one request and signals that would do it; it reports nothing.
+
+Sound and not complete: where it says that something is impossible, it is so for all signals that keep to the ranges of
+the records, readings that fail included. What it cannot tell, it calls possible.
+
+The search is an analytic tableau (Smullyan, *First-Order Logic*, 1968) over Kleene's three values, in which CEL's
+conditions are true, false, or fail; its leaves are sets of values per field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hybrid_llm.policies.language.compile import constant_value, is_constant
+from hybrid_llm.policies.language.schema import Schema
+from hybrid_llm.policies.language.types import BOOL, Binary, Conditional, Logic, Node, Not
+from hybrid_llm.policies.lint.atoms import Atom, AtomReader
+from hybrid_llm.policies.lint.domains import Domain
+
+_MOST_STEPS = 5000
+_MOST_IN_ALL = 400_000
+"""Steps of one question, and of all questions to one solver: about 10 ms and a second."""
+
+
+class Outcome(Enum):
+    """What a condition comes to. A condition whose evaluation fails is neither true nor false."""
+
+    TRUE = "true"
+    FALSE = "false"
+    NOT_TRUE = "false, or it fails"
+    NOT_FALSE = "true, or it fails"
+
+
+_MIRRORED = {
+    Outcome.TRUE: Outcome.FALSE,
+    Outcome.FALSE: Outcome.TRUE,
+    Outcome.NOT_TRUE: Outcome.NOT_FALSE,
+    Outcome.NOT_FALSE: Outcome.NOT_TRUE,
+}
+_ALL_OF_AND = frozenset({Outcome.TRUE, Outcome.NOT_FALSE})
+"""`a && b` has these outcomes where both sides have them, and the others where one side has."""
+
+_MAY_FAIL = frozenset({Outcome.NOT_TRUE, Outcome.NOT_FALSE})
+_AGREEING = {
+    Outcome.TRUE: frozenset({Outcome.TRUE, Outcome.NOT_FALSE}),
+    Outcome.FALSE: frozenset({Outcome.FALSE, Outcome.NOT_TRUE}),
+}
+
+Claim = tuple[Node, Outcome]
+"""A checked condition of type bool, and what it is said to come to."""
+
+
+class Solver:
+    """Answers whether conditions of one policy can come out together in a given way."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._reader = AtomReader(schema)
+        self._steps = 0
+        self._read: dict[tuple[int, Outcome], tuple[Node, _Fork | tuple[str, Domain]]] = {}
+
+    def possible(self, *claims: Claim) -> bool:
+        """Could one request and its signals make every claim true? False is a proof that none can."""
+        return self._steps > _MOST_IN_ALL or self._search(_Search(), {}, claims)
+
+    def clash(self, *claims: Claim) -> str:
+        """Of claims that are impossible together, the one subject that they ask too much of; else empty."""
+        search = _Search()
+        possible = self._search(search, {}, claims)
+        return next(iter(search.clashes)) if not possible and len(search.clashes) == 1 else ""
+
+    def _search(self, search: _Search, world: Mapping[str, Domain], todo: tuple[Claim | _Fork, ...]) -> bool:
+        """Settle what has one way; then try each way of the claim that has the fewest."""
+        here = dict(world)
+        forks: list[_Fork] = []
+        stack = list(todo)
+        while stack:
+            search.steps += 1
+            self._steps += 1
+            item = stack.pop()
+            step = item if isinstance(item, _Fork) else self._step(*item)
+            if not isinstance(step, _Fork):
+                if not search.narrow(here, *step):
+                    return False
+            elif len(step.ways) == 1:
+                stack.extend(step.ways[0])
+            else:
+                forks.append(step)
+        if not forks or search.steps > _MOST_STEPS or self._steps > _MOST_IN_ALL:
+            return True
+        forks.sort(key=lambda fork: len(fork.ways))
+        rest = tuple(forks[1:])
+        return any(self._search(search, here, (*way, *rest)) for way in forks[0].ways)
+
+    def _step(self, node: Node, outcome: Outcome) -> _Fork | tuple[str, Domain]:
+        """The ways in which *node* comes to *outcome*; of an atom, its subject and what that must be."""
+        known = self._read.get((id(node), outcome))
+        if known is None:  # the node is kept too, so that no other one can take its id
+            known = self._read[(id(node), outcome)] = (node, self._fresh_step(node, outcome))
+        return known[1]
+
+    def _fresh_step(self, node: Node, outcome: Outcome) -> _Fork | tuple[str, Domain]:
+        if is_constant(node, self._schema):
+            value = Outcome.TRUE if constant_value(node, self._schema) is True else Outcome.FALSE
+            return _Fork(((),)) if outcome in _AGREEING[value] else _Fork(())
+        match node:
+            case Not():
+                return _Fork((((node.item, _MIRRORED[outcome]),),))
+            case Logic():
+                parts = tuple((item, outcome) for item in node.items)
+                together = (node.op == "&&") is (outcome in _ALL_OF_AND)
+                return _Fork((parts,)) if together else _Fork(tuple((part,) for part in parts))
+            case Conditional():
+                return _Fork(_choices(node, outcome))
+            case Binary(op="==" | "!=") if node.left.type == BOOL:
+                return _Fork(_equalities(node, outcome))
+            case _:
+                return _asked(self._reader.read(node), outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fork:
+    """Ways to go on; each is a list of claims that must all hold. Without any, there is no way."""
+
+    ways: tuple[tuple[Claim, ...], ...]
+
+
+@dataclass(slots=True)
+class _Search:
+    steps: int = 0
+    clashes: set[str] = field(default_factory=set)
+
+    def narrow(self, world: dict[str, Domain], subject: str, domain: Domain) -> bool:
+        """Let *subject* be *domain* too; False where nothing is left."""
+        known = world.get(subject)
+        met = domain if known is None else known.meet(domain)
+        world[subject] = met
+        if met.empty:
+            self.clashes.add(subject)
+        return not met.empty
+
+
+def _asked(atom: Atom, outcome: Outcome) -> tuple[str, Domain]:
+    domains = {
+        Outcome.TRUE: atom.true,
+        Outcome.FALSE: atom.false,
+        Outcome.NOT_TRUE: atom.not_true,
+        Outcome.NOT_FALSE: atom.not_false,
+    }
+    return atom.subject, domains[outcome]
+
+
+def _fails(node: Node) -> tuple[Claim, Claim]:
+    return (node, Outcome.NOT_TRUE), (node, Outcome.NOT_FALSE)
+
+
+def _choices(node: Conditional, outcome: Outcome) -> tuple[tuple[Claim, ...], ...]:
+    ways: tuple[tuple[Claim, ...], ...] = (
+        ((node.condition, Outcome.TRUE), (node.then, outcome)),
+        ((node.condition, Outcome.FALSE), (node.otherwise, outcome)),
+    )
+    return (*ways, _fails(node.condition)) if outcome in _MAY_FAIL else ways
+
+
+def _equalities(node: Binary, outcome: Outcome) -> tuple[tuple[Claim, ...], ...]:
+    """`==` between two bools is strict: it fails where one side does."""
+    equal = (node.op == "==") is (outcome in {Outcome.TRUE, Outcome.NOT_FALSE})
+    ways: tuple[tuple[Claim, ...], ...] = tuple(
+        ((node.left, left), (node.right, left if equal else _MIRRORED[left])) for left in (Outcome.TRUE, Outcome.FALSE)
+    )
+    return (*ways, _fails(node.left), _fails(node.right)) if outcome in _MAY_FAIL else ways

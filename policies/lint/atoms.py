@@ -1,0 +1,217 @@
+"""Reads the atoms of conditions as questions to one subject each: which of its values make them true, or false."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+
+from hybrid_llm.policies.language.compile import constant_value, is_constant
+from hybrid_llm.policies.language.schema import FieldSpec, Schema
+from hybrid_llm.policies.language.types import Binary, Call, Field, Has, ListOf, Literal, Negate, Node, children
+from hybrid_llm.policies.lint.domains import (
+    ANY_NUMBER,
+    ANY_TEXT,
+    BOTH,
+    Choices,
+    Domain,
+    Numbers,
+    Span,
+    TextTest,
+    Values,
+    compared,
+)
+
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_SIGNS: dict[str, set[bool | int | str]] = {
+    "<": {-1},
+    "<=": {-1, 0},
+    ">": {1},
+    ">=": {0, 1},
+    "==": {0},
+    "!=": {-1, 1, "unordered"},
+}
+_UNORDERED = "unordered"
+_INT = Numbers((Span(-(2**63), 2**63 - 1),), whole=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A question to *subject*: it is true of *true*, false of *false*, and fails where *failing* cannot be read."""
+
+    subject: str
+    true: Domain
+    false: Domain
+    failing: Domain
+
+    @property
+    def not_true(self) -> Domain:
+        """It is false or fails."""
+        return self.false.or_failing(self.failing)
+
+    @property
+    def not_false(self) -> Domain:
+        """It is true or fails."""
+        return self.true.or_failing(self.failing)
+
+
+class AtomReader:
+    """Makes atoms of the bool nodes that no `&&`, `||`, `!` or `?:` puts together."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def read(self, node: Node) -> Atom:
+        """The question that *node* asks; one that is not understood becomes a subject of its own."""
+        match node:
+            case Field():
+                return self._asked(node, Choices(frozenset({True})), Choices(frozenset({False})))
+            case Has():
+                return self._presence(node.field)
+            case Binary(op="in"):
+                return self._membership(node)
+            case Binary():
+                return self._comparison(node)
+            case Call(function="startsWith" | "endsWith" | "contains" | "matches"):
+                return self._text_test(node)
+            case _:
+                return self._opaque(node)
+
+    def _opaque(self, node: Node) -> Atom:
+        base = Domain(BOTH, broken=self._fragile(node))
+        return _split(self._name(node), base, Choices(frozenset({True})), Choices(frozenset({False})))
+
+    def _asked(self, node: Node, true: Values, false: Values) -> Atom:
+        return _split(self._name(node), self._base(node), true, false)
+
+    def _presence(self, field: Field) -> Atom:
+        base = self._base(field)
+        there = replace(base, absent=False)
+        missing = Domain(_nothing(base.values), absent=base.absent)
+        lost = Domain(_nothing(base.values), broken=self._spec(field).root == "backend")
+        return Atom(self._name(field), there, missing, lost)
+
+    def _comparison(self, node: Binary) -> Atom:
+        left, right, op = node.left, node.right, node.op
+        if self._constant(left):
+            left, right, op = right, left, _FLIPPED[op]
+        if not self._constant(right):
+            return self._pair(left, right, op) if _comparable(left) else self._opaque(node)
+        value = constant_value(right, self._schema)
+        if isinstance(value, str):
+            return self._text_comparison(left, op, value)
+        if left.type.numeric and isinstance(value, int | float) and value == value:
+            opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}[op]
+            false = replace(compared(opposite, value), nan=op != "!=")
+            return self._asked(left, compared(op, value), false)
+        return self._opaque(node)
+
+    def _text_comparison(self, left: Node, op: str, value: str) -> Atom:
+        if op in {"==", "!="}:
+            same, other = Choices(frozenset({value})), Choices(frozenset({value}), others=True)
+            return self._asked(left, same, other) if op == "==" else self._asked(left, other, same)
+        return self._tested(left, TextTest(op, value))
+
+    def _tested(self, text: Node, test: TextTest) -> Atom:
+        yes, no = (replace(ANY_TEXT, tests=frozenset({(test, answer)})) for answer in (True, False))
+        atom = self._asked(text, yes, no)
+        return replace(atom, failing=replace(atom.failing, broken=True)) if test.kind == "matches" else atom
+
+    def _text_test(self, node: Call) -> Atom:
+        text, part = node.args
+        if isinstance(part, Literal) and isinstance(part.value, str) and not self._constant(text):
+            return self._tested(text, TextTest(node.function, part.value))
+        return self._opaque(node)
+
+    def _membership(self, node: Binary) -> Atom:
+        item, group = node.left, node.right
+        if not isinstance(group, ListOf) or self._constant(item) or not all(map(self._constant, group.items)):
+            return self._opaque(node)
+        values = [constant_value(one, self._schema) for one in group.items]
+        if item.type.kind == "string":
+            found = frozenset(value for value in values if isinstance(value, str))
+            return self._asked(item, Choices(found), Choices(found, others=True))
+        numbers = [value for value in values if isinstance(value, int | float) and value == value]
+        if not item.type.numeric or len(numbers) != len(values):
+            return self._opaque(node)
+        inside = Numbers(tuple(Span(number, number) for number in numbers))
+        outside: Numbers = reduce(Numbers.meet, (compared("!=", number) for number in numbers), ANY_NUMBER)
+        return self._asked(item, inside, outside)
+
+    def _pair(self, left: Node, right: Node, op: str) -> Atom:
+        """Two things that are compared, as one subject: it is below, at, above, or (NaN) unordered."""
+        names = self._name(left), self._name(right)
+        if names[0] > names[1]:
+            names, op = (names[1], names[0]), _FLIPPED[op]
+        signs: set[bool | int | str] = {0} if names[0] == names[1] else {-1, 0, 1}
+        loose = any(part.type.kind == "double" and not isinstance(part, Field) for part in (left, right))
+        signs |= {_UNORDERED} if loose else set()
+        base = Domain(Choices(frozenset(signs)), broken=self._fragile(left) or self._fragile(right))
+        true = frozenset(_SIGNS[op])
+        return _split(" ? ".join(names), base, Choices(true), Choices(true, others=True))
+
+    def _constant(self, node: Node) -> bool:
+        return is_constant(node, self._schema)
+
+    def _spec(self, field: Field) -> FieldSpec:
+        return self._schema.fields(field.path[0])[field.path[1]]
+
+    def _fragile(self, node: Node) -> bool:
+        """May the evaluation of *node* fail? A double may read NaN, a backend may be unknown, an int may overflow."""
+        if isinstance(node, Field):
+            spec = self._spec(node)
+            return spec.root == "backend" or spec.type.kind == "double" or spec.optional
+        if isinstance(node, Call) and node.function in {"matches", "double"}:
+            return True
+        arithmetic = isinstance(node, Binary) and node.type.kind == "int"
+        return arithmetic or isinstance(node, Negate) or any(map(self._fragile, children(node)))
+
+    def _base(self, node: Node) -> Domain:
+        """Everything that *node* can be."""
+        if isinstance(node, Field):
+            spec = self._spec(node)
+            fails = spec.root == "backend" or spec.type.kind == "double"
+            return Domain(_readings(spec), absent=spec.optional, broken=fails)
+        fragile = self._fragile(node)
+        if node.type.kind == "string":
+            return Domain(ANY_TEXT, broken=fragile)
+        if node.type.kind == "int":
+            counted = isinstance(node, Call) and node.function == "size"
+            return Domain(_INT.meet(compared(">=", 0)) if counted else _INT, broken=fragile)
+        return Domain(ANY_NUMBER if node.type.numeric else BOTH, broken=fragile)
+
+    def _name(self, node: Node) -> str:
+        """One name for all that is sure to have one value: the same text, with fields by their keys."""
+        if isinstance(node, Field):
+            return node.key
+        if self._constant(node):
+            return repr(constant_value(node, self._schema))
+        parts = [self._name(child) for child in children(node)]
+        if isinstance(node, Binary):
+            if node.op in "+*" and node.type.numeric:
+                parts.sort()
+            return f"({f' {node.op} '.join(parts)})"
+        return f"{type(node).__name__} {getattr(node, 'function', getattr(node, 'op', ''))}({', '.join(parts)})"
+
+
+def _split(name: str, base: Domain, true: Values, false: Values) -> Atom:
+    failing = Domain(_nothing(base.values), absent=base.absent, broken=base.broken)
+    return Atom(name, base.having(true), base.having(false), failing)
+
+
+def _nothing(values: Values) -> Values:
+    return Numbers(()) if isinstance(values, Numbers) else Choices(frozenset())
+
+
+def _readings(spec: FieldSpec) -> Values:
+    """What a reading of the field can be, by what the records of signals promise."""
+    if spec.type.kind == "bool":
+        return BOTH
+    if spec.type.kind == "string":
+        return Choices(frozenset(spec.values)) if spec.values else ANY_TEXT
+    if not spec.type.numeric:
+        return ANY_TEXT
+    return Numbers((Span(spec.least, spec.most),), whole=spec.type.kind == "int")
+
+
+def _comparable(node: Node) -> bool:
+    return node.type.numeric or node.type.kind == "string"

@@ -1,0 +1,294 @@
+"""Finds reads of signals that may be absent and are not guarded by has(), by following what each branch knows.
+
+Finds rules that cannot matter: never matching, never reached, repeated; and tags that nobody uses.
+
+What surely is a mistake is an error, the rest a warning; both say which rule makes the other useless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies.document import TagRule
+from hybrid_llm.policies.language.check import Report
+from hybrid_llm.policies.language.compile import is_constant
+from hybrid_llm.policies.language.schema import Schema
+from hybrid_llm.policies.language.types import (
+    Binary,
+    Call,
+    Conditional,
+    Field,
+    Has,
+    ListOf,
+    Literal,
+    Logic,
+    Negate,
+    Node,
+    Not,
+    children,
+)
+from hybrid_llm.policies.lint.analysis import Claim, Outcome, Solver
+from hybrid_llm.policies.rules import Rule
+
+_Keys = frozenset[str]
+_NONE: _Keys = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is present for certain once a condition came out true, and once it came out false."""
+
+    true: _Keys = _NONE
+    false: _Keys = _NONE
+
+
+def check_guards(node: Node, schema: Schema, report: Report) -> None:
+    """Report every read in *node* of a field that may be absent where no has() made sure of it."""
+    _Flow(schema, report).visit(node, _NONE)
+
+
+@dataclass(slots=True)
+class _Flow:
+    schema: Schema
+    report: Report
+    told: set[str] = field(default_factory=set)
+
+    def visit(self, node: Node, known: _Keys) -> _Known:
+        match node:
+            case Field():
+                self._read(node, known)
+                return _Known()
+            case Has():
+                return _Known(true=frozenset({node.field.key}))
+            case Not():
+                inner = self.visit(node.item, known)
+                return _Known(true=inner.false, false=inner.true)
+            case Logic():
+                return self._logic(node, known)
+            case Conditional():
+                return self._conditional(node, known)
+            case _:
+                self._parts(node, known)
+                return _Known()
+
+    def _parts(self, node: Literal | ListOf | Negate | Binary | Call, known: _Keys) -> None:
+        match node:
+            case Binary():
+                self.visit(node.left, known)
+                self.visit(node.right, known)
+            case Negate():
+                self.visit(node.item, known)
+            case ListOf(items=parts) | Call(args=parts):
+                for part in parts:
+                    self.visit(part, known)
+            case Literal():
+                pass
+
+    def _logic(self, node: Logic, known: _Keys) -> _Known:
+        """`a && b` is true when both are, and false when a is false, or a is true and b false; `||` mirrors it."""
+        conjunction = node.op == "&&"
+        passed = _NONE
+        stopped: _Keys | None = None
+        for item in node.items:
+            found = self.visit(item, known | passed)
+            going, stopping = (found.true, found.false) if conjunction else (found.false, found.true)
+            here = passed | stopping
+            stopped = here if stopped is None else stopped & here
+            passed |= going
+        stopped = stopped or _NONE
+        return _Known(true=passed, false=stopped) if conjunction else _Known(true=stopped, false=passed)
+
+    def _conditional(self, node: Conditional, known: _Keys) -> _Known:
+        condition = self.visit(node.condition, known)
+        then = self.visit(node.then, known | condition.true)
+        otherwise = self.visit(node.otherwise, known | condition.false)
+        return _Known(
+            true=(condition.true | then.true) & (condition.false | otherwise.true),
+            false=(condition.true | then.false) & (condition.false | otherwise.false),
+        )
+
+    def _read(self, node: Field, known: _Keys) -> None:
+        spec = self.schema.fields(node.path[0]).get(node.path[1]) if node.key else None
+        if spec is None or not spec.optional or node.key in known or node.key in self.told:
+            return
+        self.told.add(node.key)
+        if spec.root == "objectives":
+            name = node.path[1].removesuffix("_ms")
+            self.report(f"this policy sets no `{node.name}`", node.start, f"add `{name}` under `objectives:`")
+            return
+        self.report(
+            f"`{node.name}` may be absent here and is read without a guard",
+            node.start,
+            f"write has({node.name}) && ... in front of it",
+        )
+
+
+_OPEN_WORD = "public"
+"""The tag by which apps say that nothing is private: where it allows every place, nothing needs to know it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """*offset* is inside the rule's condition, None for the rule as a whole; *sure* makes it an error."""
+
+    rule: int
+    message: str
+    hint: str | None = None
+    offset: int | None = None
+    sure: bool = False
+
+
+def examine_rules(rules: Sequence[Rule], schema: Schema) -> Iterator[Finding]:
+    """What is wrong with each of *rules*, which are in the order of the file, at most one finding a rule and part."""
+    examiner = _Examiner(schema)
+    for rule in rules:
+        if rule.kind != "exclude" or rule.targets:
+            yield from examiner.examine(rule)
+
+
+class _Examiner:
+    """Holds the rules that came before: those that can match at all."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._solver = Solver(schema)
+        self._excludes: list[Rule] = []
+        self._orders: list[Rule] = []
+
+    def examine(self, rule: Rule) -> Iterator[Finding]:
+        before = self._excludes if rule.kind == "exclude" else self._orders
+        dead = self._never(rule) or (self._repeats(rule) if rule.kind == "exclude" else self._unreached(rule))
+        if dead is None or not dead.sure:
+            before.append(rule)
+        if dead is not None:
+            yield dead
+        else:
+            yield from self._always(rule)
+
+    def _possible(self, *claims: tuple[Rule, Outcome]) -> bool:
+        """Could the rules come out like this? One without a condition is always true."""
+        told: list[Claim] = []
+        for rule, outcome in claims:
+            if rule.condition is not None:
+                told.append((rule.condition, outcome))
+            elif outcome in {Outcome.FALSE, Outcome.NOT_TRUE}:
+                return False
+        return self._solver.possible(*told)
+
+    def _never(self, rule: Rule) -> Finding | None:
+        if rule.condition is None or self._possible((rule, Outcome.TRUE)):
+            return None
+        if is_constant(rule.condition, self._schema):
+            message, hint = "this rule never matches: the condition is always false", None
+        else:
+            clash = self._solver.clash((rule.condition, Outcome.TRUE))
+            what = f"no value of `{clash}` fits all of it" if _is_name(clash) else "its parts contradict each other"
+            message, hint = f"this rule never matches: {what}", "correct the condition, or remove the rule"
+        return Finding(rule=rule.index, message=message, hint=hint, offset=rule.condition.start, sure=True)
+
+    def _unreached(self, rule: Rule) -> Finding | None:
+        """A rule that orders is reached where none before it is true."""
+        if not self._orders:
+            return None
+        if not self._possible((rule, Outcome.TRUE), *((one, Outcome.NOT_TRUE) for one in self._orders)):
+            hint = "move it up, or remove it"
+            return Finding(rule=rule.index, message=self._why_unreached(rule), hint=hint, sure=True)
+        weak = rule.condition is not None
+        if weak and not self._possible((rule, Outcome.TRUE), *((one, Outcome.FALSE) for one in self._orders)):
+            message = "this rule is reached only where a signal that an earlier rule reads cannot be read"
+            return Finding(rule=rule.index, message=message, hint="move it up, or leave its `when` out")
+        return None
+
+    def _why_unreached(self, rule: Rule) -> str:
+        for one in self._orders:
+            if not self._possible((one, Outcome.NOT_TRUE)):
+                return f"this rule is never reached: {one.label} always matches"
+        for one in self._orders:
+            if not self._possible((rule, Outcome.TRUE), (one, Outcome.NOT_TRUE)):
+                return f"this rule is never reached: {one.label} matches whenever this one does"
+        return "this rule is never reached: wherever it could match, one before it does"
+
+    def _repeats(self, rule: Rule) -> Finding | None:
+        """A hard rule adds nothing where an earlier one takes out the same backends whenever it would."""
+        for one in self._excludes:
+            if set(rule.targets) - set(one.targets) or self._possible((rule, Outcome.NOT_FALSE), (one, Outcome.FALSE)):
+                continue
+            same = set(rule.targets) == set(one.targets) and not self._possible(
+                (one, Outcome.NOT_FALSE), (rule, Outcome.FALSE)
+            )
+            if same:
+                message, hint = f"this rule repeats {one.label}", "remove one of the two"
+            else:
+                message = f"this rule adds nothing: {one.label} takes the same backends out whenever this one would"
+                hint = "remove it, or correct one of the two"
+            return Finding(rule=rule.index, message=message, hint=hint, sure=same)
+        return None
+
+    def _always(self, rule: Rule) -> Iterator[Finding]:
+        """Conditions, and parts of them, that do not depend on anything: they say less than it seems."""
+        condition = rule.condition
+        if condition is None or is_constant(condition, self._schema):
+            return
+        if not self._possible((rule, Outcome.FALSE)):
+            failing = self._possible((rule, Outcome.NOT_TRUE))
+            message = f"this condition always holds{', unless a signal cannot be read' if failing else ''}"
+            hint = "leave `when` out, or correct it"
+            yield Finding(rule=rule.index, message=message, hint=hint, offset=condition.start)
+            return
+        for part in _parts(condition):
+            if not is_constant(part, self._schema):
+                yield from self._part(rule, part)
+
+    def _part(self, rule: Rule, part: Node) -> Iterator[Finding]:
+        hint = "correct it, or remove it"
+        if not self._solver.possible((part, Outcome.TRUE)):
+            yield Finding(rule=rule.index, message="this part never holds", hint=hint, offset=part.start)
+        elif not self._solver.possible((part, Outcome.FALSE)):
+            yield Finding(rule=rule.index, message="this part always holds", hint=hint, offset=part.start)
+
+
+def _parts(node: Node) -> Iterator[Node]:
+    """What `&&`, `||`, `!` and `?:` put together, the outermost first."""
+    if isinstance(node, Logic):
+        for item in node.items:
+            yield item
+            yield from _parts(item)
+    elif isinstance(node, Not):
+        yield from _parts(node.item)
+    elif isinstance(node, Conditional):
+        yield node.condition
+        for child in children(node):
+            yield from _parts(child)
+
+
+def _is_name(subject: str) -> bool:
+    return all(part.isidentifier() for part in subject.split(".")) and "." in subject
+
+
+def unused_tags(tags: Mapping[str, TagRule], rules: Sequence[Rule]) -> Iterator[str]:
+    """The tags that no detector sets and no rule reads: only an app can bring them about.
+
+    `public` is left out where it allows every place: it is the word for a request with nothing to hide.
+    """
+    read = {text for rule in rules if rule.condition is not None for text in _texts_beside_tags(rule.condition)}
+    for name, tag in tags.items():
+        open_word = name == _OPEN_WORD and tag.allow == frozenset(Location)
+        if not tag.detect and name not in read and not open_word:
+            yield name
+
+
+def _texts_beside_tags(node: Node) -> Iterator[str]:
+    if isinstance(node, Binary):
+        sides = (node.left, node.right)
+        if any(getattr(side, "key", "") == "request.tags" for side in sides):
+            yield from (text for side in sides for text in _texts(side))
+    for child in children(node):
+        yield from _texts_beside_tags(child)
+
+
+def _texts(node: Node) -> Iterator[str]:
+    for item in node.items if isinstance(node, ListOf) else (node,):
+        if isinstance(item, Literal) and isinstance(item.value, str):
+            yield item.value

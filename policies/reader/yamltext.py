@@ -1,0 +1,205 @@
+"""Reads YAML strictly and keeps the place of every character of every scalar; it knows no policy vocabulary."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hybrid_llm.policies.reader.source import Faults
+
+if TYPE_CHECKING:
+    import yaml
+
+
+_MAX_CHARACTERS = 256 * 1024
+_MAX_DEPTH = 40
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|\n)", re.DOTALL)
+_NAMED = {
+    "0": "\0",
+    "a": "\a",
+    "b": "\b",
+    "t": "\t",
+    "n": "\n",
+    "v": "\v",
+    "f": "\f",
+    "r": "\r",
+    "e": "\x1b",
+    "N": "\x85",
+    "_": "\xa0",
+    "L": "\u2028",
+    "P": "\u2029",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A text of the file. *plain* is true where no quotes or block marks stand around it."""
+
+    text: str
+    offset: int
+    end: int
+    plain: bool
+    raw: str
+    quoted: str
+
+    def at(self, index: int) -> int:
+        """The offset in the file of character *index* of the text; of the end where *index* is behind it."""
+        places = list(self._places())
+        seen = [number for number, char in enumerate(self.text) if not char.isspace()]
+        if len(places) != len(seen):
+            return self.offset
+        if index >= len(self.text):
+            return min(places[-1] + 1, max(self.end - 1, self.offset)) if places else self.offset
+        before = bisect_right(seen, index) - 1
+        if before < 0:
+            return places[0] if places else self.offset
+        place = places[before] + index - seen[before]
+        return min(place, places[before + 1] - 1) if before + 1 < len(places) else place
+
+    def _places(self) -> Iterator[int]:
+        """The offsets of all characters that are not space: every style keeps them, and their order."""
+        index = self._body()
+        stop = len(self.raw) - (1 if self.quoted in {'"', "'"} else 0)
+        while index < stop:
+            char, length = self._unit(index)
+            if not char.isspace():
+                yield self.offset + index
+            index += length
+
+    def _body(self) -> int:
+        """Where the text begins behind the quote or the header line of a block."""
+        if self.quoted in {"|", ">"}:
+            return self.raw.find("\n") + 1 or len(self.raw)
+        return 1 if self.quoted else 0
+
+    def _unit(self, index: int) -> tuple[str, int]:
+        if self.quoted == "'" and self.raw.startswith("''", index):
+            return "'", 2
+        match = _ESCAPE.match(self.raw, index) if self.quoted == '"' else None
+        if match is None:
+            return self.raw[index], 1
+        code = match[1] or match[2] or match[3]
+        char = chr(int(code, 16)) if code else _NAMED.get(match[4] or "\n", match[4] or "\n")
+        return char, len(match.group())
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """A list of values."""
+
+    items: tuple[Value, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a mapping."""
+
+    key: Scalar
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys in the order of the file, each once."""
+
+    entries: tuple[Entry, ...]
+    offset: int
+
+    def get(self, key: str) -> Value | None:
+        """The value under *key*."""
+        return next((entry.value for entry in self.entries if entry.key.text == key), None)
+
+
+Value = Scalar | Sequence | Mapping
+
+
+def read_yaml(text: str, faults: Faults) -> Value | None:
+    """The one document of *text*; None where it cannot be read, with the reasons in *faults*."""
+    import yaml  # only a process that loads a policy pays for it
+
+    if len(text) > _MAX_CHARACTERS:
+        faults.add(f"a policy of more than {_MAX_CHARACTERS} characters is not read", 0)
+        return None
+    try:
+        _refuse_indirection(text, faults)
+        if faults.count:
+            return None
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            faults.add("the policy is empty", 0, "begin with `version: 1`")
+            return None
+        return _Converter(text, faults).value(node)
+    except yaml.YAMLError as error:
+        _add_yaml_error(text, error, faults)
+    except RecursionError:
+        faults.add("nested too deeply", 0)
+    except (ValueError, OverflowError):
+        faults.add("an escape in a quoted text is not a character", 0)
+    return None
+
+
+def _refuse_indirection(text: str, faults: Faults) -> None:
+    import yaml
+
+    depth = 0
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        offset = token.start_mark.index
+        depth += type(token).__name__.endswith("StartToken") - type(token).__name__.endswith("EndToken")
+        if depth > _MAX_DEPTH:
+            faults.add("nested too deeply", offset)
+            return
+        if isinstance(token, yaml.AnchorToken | yaml.AliasToken):
+            faults.add("anchors and aliases are not allowed in a policy", offset, "write the value out")
+        elif isinstance(token, yaml.TagToken):
+            hint = "put an expression that begins with `!` in quotes: when: '!device.charging'"
+            faults.add("YAML tags are not allowed in a policy", offset, hint)
+        elif isinstance(token, yaml.DirectiveToken):
+            faults.add("YAML directives are not allowed in a policy", offset, "remove the line that begins with %")
+
+
+def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:
+    mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    offset = mark.index if mark is not None else getattr(error, "position", 0)
+    message = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    line_start = text.rfind("\n", 0, offset) + 1
+    line_end = text.find("\n", offset)
+    line = text[line_start : line_end if line_end >= 0 else len(text)]
+    hint = "put the whole expression in single quotes, or on its own line after `when: >-`" if "when:" in line else None
+    faults.add(f"this is not YAML: {message}", offset, hint)
+
+
+class _Converter:
+    def __init__(self, text: str, faults: Faults) -> None:
+        self._text = text
+        self._faults = faults
+
+    def value(self, node: yaml.Node) -> Value:
+        import yaml
+
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node)
+        if isinstance(node, yaml.SequenceNode):
+            return Sequence(tuple(self.value(item) for item in node.value), node.start_mark.index)
+        assert isinstance(node, yaml.ScalarNode)
+        return self._scalar(node)
+
+    def _scalar(self, node: yaml.ScalarNode) -> Scalar:
+        start, end = node.start_mark.index, node.end_mark.index
+        return Scalar(node.value, start, end, node.style is None, self._text[start:end], node.style or "")
+
+    def _mapping(self, node: yaml.MappingNode) -> Mapping:
+        entries: dict[str, Entry] = {}
+        for key_node, value_node in node.value:
+            key = self.value(key_node)
+            if not isinstance(key, Scalar):
+                self._faults.add("a key must be a name", key.offset)
+            elif key.text in entries:
+                line = self._text.count("\n", 0, entries[key.text].key.offset) + 1
+                self._faults.add(f"`{key.text}` is there twice; the first is on line {line}", key.offset)
+            else:
+                entries[key.text] = Entry(key, self.value(value_node))
+        return Mapping(tuple(entries.values()), node.start_mark.index)

@@ -1,0 +1,1 @@
+"""Carrying out a decision: attempts, hedges, continuations, and the answer that comes of them."""

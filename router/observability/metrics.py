@@ -1,0 +1,227 @@
+"""What is counted of requests that are over: names, labels and buckets. It listens to nobody.
+
+Names and buckets are those of OpenTelemetry's conventions for generative AI where they have one, in the form that
+Prometheus gives them (`gen-ai-metrics.md` in https://github.com/open-telemetry/semantic-conventions-genai); else they
+begin with `hybrid_llm_`. Labels are names of backends and of error classes, so that there are few; none comes from a
+request.
+
+How a client stands now, as gauges: breakers, nodes, load, predictions, retry budgets, spending. No counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hybrid_llm.core.signals import BackendState, Breaker, EndpointHealth, EndpointState
+from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+    from prometheus_client.core import GaugeMetricFamily
+
+
+_CLIENT_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+"""Buckets of the client's times, seconds."""
+_TOKEN_S: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+"""Buckets of the time per output token, seconds."""
+_TOKENS: Final = tuple(4.0**power for power in range(14))
+"""Buckets of token counts, to 67,108,864."""
+_OK: Final = "ok"
+_OPERATION: Final = ("chat", "hybrid_llm")
+"""`gen_ai.operation.name` and `gen_ai.provider.name`, which the conventions require."""
+_GEN_AI: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "backend")
+
+
+class _Series:
+    """The children of a metric by their labels, looked up in a dict of our own: a third of the library's time."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        self._metric = metric
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def __call__(self, *labels: str) -> Any:
+        """The counter or histogram of these *labels*."""
+        known = self._known.get(labels)
+        if known is None:
+            known = self._known[labels] = self._metric.labels(*labels)
+        return known
+
+
+class Counts:
+    """The counters and histograms of one registry. Safe to use from any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Raises ValueError where *registry* has them already."""
+        from prometheus_client import Counter, Histogram
+
+        def count(name: str, text: str, *labels: str) -> _Series:
+            return _Series(Counter(f"hybrid_llm_{name}", text, labels, registry=registry))
+
+        def spread(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Series:
+            return _Series(Histogram(name, text, labels, buckets=buckets, registry=registry))
+
+        self._requests = count("requests", "Requests that are over.", "backend", "outcome")
+        self._attempts = count("attempts", "Calls of backends.", "backend", "outcome")
+        self._rivals = count("rivals", "Calls made beside a backend that was silent.", "backend", "outcome")
+        self._continuations = count("continuations", "Answers that broke off and that went on here.", "backend")
+        self._fallbacks = count("fallbacks", "Requests answered by another than the first.", "first", "backend")
+        self._excluded = count("excluded", "Decisions that left this backend out.", "backend")
+        self._cached = count("cached_answers", "Requests answered from the cache.", "backend")
+        self._reused = count("cached_prompt_tokens", "Tokens of prompts that were not read again.", "backend")
+        self._seconds = spread(
+            "gen_ai_client_operation_duration_seconds", "Time of a request.", _CLIENT_S, *_GEN_AI, "error_type"
+        )
+        self._first = spread(
+            "gen_ai_client_operation_time_to_first_chunk_seconds", "Time to the first token.", _CLIENT_S, *_GEN_AI
+        )
+        self._further = spread(
+            "hybrid_llm_time_per_output_token_seconds", "Mean time per token after the first.", _TOKEN_S, "backend"
+        )
+        self._tokens = spread(
+            "gen_ai_client_token_usage", "Tokens read and written.", _TOKENS, *_GEN_AI, "gen_ai_token_type"
+        )
+
+    def take(self, event: RequestEvent) -> None:
+        """Count one request."""
+        backend = event.backend
+        self._requests(backend, event.error or _OK).inc()
+        for name in event.decision.excluded:
+            self._excluded(name).inc()
+        if event.cached:
+            self._cached(backend).inc()
+            return
+        self._take_attempts(event)
+        if backend and backend != event.decision.order[0]:
+            self._fallbacks(event.decision.order[0], backend).inc()
+        self._take_times(event)
+        if event.usage.completion_tokens:
+            self._take_tokens(event)
+
+    def _take_attempts(self, event: RequestEvent) -> None:
+        for attempt in event.attempts:
+            outcome = "cancelled" if attempt.error == "Cancelled" else attempt.error or _OK
+            self._attempts(attempt.backend, outcome).inc()
+            if attempt.rival:
+                self._rivals(attempt.backend, outcome).inc()
+        for seam in event.seams:
+            self._continuations(seam.backend).inc()
+
+    def _take_times(self, event: RequestEvent) -> None:
+        """Seconds, as the app saw them: queue, retries and fallbacks included."""
+        backend, timings = event.backend, event.timings
+        self._seconds(*_OPERATION, backend, event.error).observe(timings.total_ms / 1e3)
+        if timings.ttft_ms:
+            self._first(*_OPERATION, backend).observe(timings.ttft_ms / 1e3)
+        if timings.tpot_ms:
+            self._further(backend).observe(timings.tpot_ms / 1e3)
+
+    def _take_tokens(self, event: RequestEvent) -> None:
+        backend, usage = event.backend, event.usage
+        self._tokens(*_OPERATION, backend, "input").observe(usage.prompt_tokens)
+        self._tokens(*_OPERATION, backend, "output").observe(usage.completion_tokens)
+        if usage.cached_prompt_tokens:
+            self._reused(backend).inc(usage.cached_prompt_tokens)
+
+
+def _askable(state: BackendState) -> float:
+    if not state.members:
+        return float(state.ready)
+    return float(sum(node.health.can_be_asked for node in state.members))
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1e3
+
+
+_BACKEND: Final[Mapping[str, tuple[str, Callable[[BackendState], float | None]]]] = {
+    "ready": ("1 where it can take a request now.", lambda state: float(state.ready)),
+    "nodes": ("Nodes that can be asked now.", _askable),
+    "active_requests": ("Requests that it is working on.", lambda state: state.active),
+    "queued_requests": ("Requests that wait.", lambda state: state.queue),
+    "load_ratio": ("Share of its slots in use; above 1 when requests wait.", lambda state: state.load),
+    "rtt_seconds": ("Round-trip time without its own work.", lambda state: _seconds(state.rtt_ms)),
+    "predicted_ttft_seconds": ("Expected time to a first token, prompt empty.", lambda s: s.predicted_ttft_ms / 1e3),
+}
+_NODE: Final[Mapping[str, tuple[str, Callable[[EndpointState], float | None]]]] = {
+    "active_requests": ("Requests that it is working on.", lambda node: node.active),
+    "queued_requests": ("Requests that wait there.", lambda node: node.queue),
+    "load_ratio": ("Share of its slots in use, as it told lately.", lambda node: node.load),
+    "rtt_seconds": ("Round-trip time without its own work.", lambda node: _seconds(node.rtt_ms)),
+    "ttft_seconds": ("Its usual time to a first token.", lambda node: _seconds(node.ttft_ms)),
+}
+
+
+def families(vitals: ClientStatus) -> Iterator[Metric]:
+    """Every gauge of one instant. What is absent has no sample; a state has 1, and the states that it is not have 0."""
+    states = vitals.signals.backends.values()
+    yield _breakers(states)
+    yield from _of_backends(states)
+    yield from _of_nodes(states)
+    yield from _of_client(vitals)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    from prometheus_client.core import GaugeMetricFamily
+
+    return GaugeMetricFamily(f"hybrid_llm_{name}", text, labels=labels)
+
+
+def _breakers(states: Iterable[BackendState]) -> Metric:
+    found = _gauge("breaker_state", "Circuit breakers; of a backend, and of its nodes.", "backend", "node", "state")
+    for state in states:
+        whole = ("", state.breaker)
+        for node, breaker in (whole, *((member.address, member.breaker) for member in state.members)):
+            for one in Breaker:
+                found.add_metric((state.name, node, one.value), float(breaker is one))
+    return found
+
+
+def _of_backends(states: Iterable[BackendState]) -> Iterator[Metric]:
+    for name, (text, read) in _BACKEND.items():
+        found = _gauge(f"backend_{name}", text, "backend")
+        for state in states:
+            if (value := read(state)) is not None:
+                found.add_metric((state.name,), value)
+        yield found
+
+
+def _of_nodes(states: Iterable[BackendState]) -> Iterator[Metric]:
+    nodes = [(state.name, member) for state in states for member in state.members]
+    health = _gauge("node_health", "Whether a node is asked now.", "backend", "node", "health")
+    for backend, node in nodes:
+        for one in EndpointHealth:
+            health.add_metric((backend, node.address, one.value), float(node.health is one))
+    yield health
+    for name, (text, read) in _NODE.items():
+        found = _gauge(f"node_{name}", text, "backend", "node")
+        for backend, node in nodes:
+            if (value := read(node)) is not None:
+                found.add_metric((backend, node.address), value)
+        yield found
+
+
+def _of_client(vitals: ClientStatus) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
+
+    retries = _gauge("retry_budget_left", "Retries and rivals that would be paid for now.", "backend")
+    for name, left in vitals.retries_left.items():
+        retries.add_metric((name,), left)
+    aims = _gauge("objective_seconds", "What the policy in force aims at.", "objective")
+    objectives = vitals.objectives
+    for name, value in (("ttft", _seconds(objectives.ttft_ms)), ("tpot", _seconds(objectives.tpot_ms))):
+        if value is not None:
+            aims.add_metric((name,), value)
+    if objectives.deadline_s is not None:
+        aims.add_metric(("deadline",), objectives.deadline_s)
+    spent = CounterMetricFamily("hybrid_llm_spend", "What this client has spent.", labels=("backend", "currency"))
+    for name, amount in vitals.spent.items():
+        spent.add_metric((name, vitals.currency), amount)
+    yield from (retries, aims, spent)
+    yield InfoMetricFamily(
+        "hybrid_llm_policy", "The policy in force.", {"policy": vitals.policy, "digest": vitals.digest}
+    )
+    models = InfoMetricFamily("hybrid_llm_backend", "The model of a backend.", labels=("backend", "location"))
+    for state in vitals.signals.backends.values():
+        models.add_metric((state.name, state.location.value), {"model": vitals.models.get(state.name, "")})
+    yield models

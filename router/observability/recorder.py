@@ -1,0 +1,161 @@
+"""A hook that records decisions, one line of JSON each, for `policy diff` and `policy simulate`. It reads nothing back.
+
+A request only hands its event over; a thread of its own writes. Whatever the disk does, no request waits or fails: a
+line that cannot be written is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.observability.records import dump, recording_of
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.observability.hooks import ClientStatus
+
+
+_log = logging.getLogger("hybrid_llm.record")
+_WAITING: Final = 4096
+"""Events that may wait for the disk; further ones are dropped."""
+
+
+class DecisionRecorder:
+    """Records every decision in the file at *path*: facts, signals, order, outcome; never a text of a request.
+
+    Give it to one client, and each process a file of its own: `HybridLLM(..., hooks=[DecisionRecorder(path)])`. The
+    file can be read by its owner only. The thread starts with the first request.
+
+    Args:
+        path: The file; its folder must exist.
+        max_bytes: When it would grow beyond this, it becomes `path.1`, and a new one begins.
+        keep: How many older files stay.
+
+    Raises:
+        ConfigError: a limit is not positive, or the folder does not exist.
+    """
+
+    def __init__(self, path: str | Path, *, max_bytes: int = 64 * 1024 * 1024, keep: int = 2) -> None:
+        if max_bytes < 1 or keep < 0:
+            raise ConfigError("a recorder needs max_bytes of at least 1 and keep of at least 0", path=str(path))
+        self._file = _Rotating(path=Path(path), max_bytes=max_bytes, keep=keep)
+        if not self._file.path.parent.is_dir():
+            raise ConfigError(f"the folder of {path} does not exist", path=str(path))
+        self._waiting: queue.Queue[RequestEvent | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self.dropped = 0
+        """Lines that were not written, because the disk failed or was too slow."""
+
+    def __call__(self, event: RequestEvent) -> None:
+        """Hand *event* over; never waits."""
+        if self._thread is None:
+            self._start()
+        try:
+            self._waiting.put_nowait(event)
+        except queue.Full:
+            self.dropped += 1
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="hybrid-llm-record", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+
+    def _run(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                self._file.write(f"{dump(recording_of(event))}\n".encode())
+            except Exception as error:  # noqa: BLE001  # whatever the disk does, requests go on
+                self._drop(error)
+        self._file.close()
+
+    def _drop(self, error: Exception) -> None:
+        """Tell the first of a row of failures; a full disk must not fill a log."""
+        if self.dropped == 0:
+            _log.warning("a decision could not be recorded in %s: %s", self._file.path, type(error).__name__)
+        self.dropped += 1
+
+    def attach(self, look: Callable[[], ClientStatus]) -> None:
+        """Nothing: the thread starts with the first request."""
+
+    def detach(self, look: Callable[[], ClientStatus]) -> None:  # noqa: ARG002  # the Protocol's signature
+        """Its client is closed: close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits, for five seconds at most, and close the file. Twice is once."""
+        with self._lock:
+            thread, self._closed = self._thread, True
+        if thread is None or not thread.is_alive():
+            return
+        try:
+            self._waiting.put(None, timeout=5.0)
+        except queue.Full:
+            return
+        thread.join(timeout=5.0)
+        atexit.unregister(self.close)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Rotating:
+    """Appends whole lines to a file of bounded size. A line that went out in part is taken back."""
+
+    path: Path
+    max_bytes: int
+    keep: int
+    _descriptor: int = field(default=-1)
+    _size: int = 0
+
+    def write(self, line: bytes) -> None:
+        """Append *line*; OSError if it could not be written whole."""
+        if self._descriptor >= 0 and self._size + len(line) > self.max_bytes:
+            self._rotate()
+        if self._descriptor < 0:
+            self._open()
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError:
+            os.ftruncate(self._descriptor, self._size)
+            raise
+        if written < len(line):
+            os.ftruncate(self._descriptor, self._size)
+            raise OSError("the line was written in part only")
+        self._size += written
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+        if self._size >= self.max_bytes:
+            self._rotate()
+            self._open()
+
+    def _rotate(self) -> None:
+        """`path` becomes `path.1`, that `path.2`, and so on; the oldest goes."""
+        self.close()
+        for number in range(self.keep, 0, -1):
+            older = self._numbered(number - 1)
+            if older.exists():
+                older.replace(self._numbered(number))
+        if self.keep == 0:
+            self.path.unlink(missing_ok=True)
+
+    def _numbered(self, number: int) -> Path:
+        return self.path if number == 0 else self.path.with_name(f"{self.path.name}.{number}")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

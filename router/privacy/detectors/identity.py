@@ -1,0 +1,350 @@
+"""Numbers that states give to people. Check digits and dates are evidence; words beside a number are evidence too.
+
+Formats and check digits are those that the issuing authorities publish: GB 11643 for China, the Social Security
+Administration for the USA, and the authority named beside each row.
+
+What only a word in front tells from any other number: medical records, driver's licences, passports, birthdays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hybrid_llm.router.privacy.detectors.evidence import Candidate, Context, Pattern, luhn, mod11_2, verhoeff, weighted
+from hybrid_llm.router.privacy.detectors.folding import Regex, linear
+from hybrid_llm.router.privacy.detectors.views import View
+
+_PROVINCES: Final = re.compile("1[1-5]|2[123]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")
+_ABOUT_ID: Final = Context(
+    rb"id|identity|identification|resident|citizen|sfz|id[ _-]?(?:card|no|number)|shen ?fen ?zheng",
+    ("身份证", "身份證", "证件", "公民身份", "身分证", "居民"),
+)
+
+
+def _is_date(digits: str) -> bool:
+    """YYYYMMDD between 1880 and 2049, or YYMMDD."""
+    year, month, day = digits[:-4], int(digits[-4:-2]), int(digits[-2:])
+    return 1 <= month <= 12 and 1 <= day <= 31 and (len(year) == 2 or 1880 <= int(year) <= 2049)
+
+
+def _resident(candidate: Candidate) -> float:
+    """18 characters: six for the place, eight for the birthday, three in turn, one to check."""
+    compact = candidate.value.replace(" ", "").replace("-", "")
+    score = 0.2 if _PROVINCES.match(compact) else 0.1
+    if _is_date(compact[6:14]):
+        score += 0.25
+    return score + (0.25 if mod11_2(compact) else 0.0)
+
+
+def _old_resident(candidate: Candidate) -> float:
+    """The 15 digits that were given until 1999 have nothing to check."""
+    digits = candidate.value
+    return 0.3 if _PROVINCES.match(digits) and _is_date(digits[6:12]) else 0.0
+
+
+CN_RESIDENT_ID: Final = (
+    Pattern(
+        linear(rb"(?:^|[^0-9])([1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx])(?:[^0-9]|$)"),
+        _resident,
+        near=_ABOUT_ID,
+        needs=b"9",
+    ),
+    Pattern(linear(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
+)
+
+_ABOUT_SSN: Final = Context(
+    rb"ssns?|social|social security|ss#|itin|tax ?(?:payer)?[ -]?id|tin", ("社会安全", "社保", "社安")
+)
+
+
+def _ssn(candidate: Candidate) -> float:
+    """Numbers that are never given out (20 CFR 422.103, and areas from 900 on) count only beside a word."""
+    digits, value = candidate.digits, candidate.value
+    given = digits[:3] not in {"000", "666"} and digits[0] != "9" and digits[3:5] != "00" and digits[5:] != "0000"
+    if len(set(digits)) == 1:
+        return 0.0
+    return (0.4 if "-" in value else 0.25) + (0.2 if given and "-" in value else 0.0) - (0.0 if given else 0.05)
+
+
+US_SSN: Final = (
+    Pattern(
+        linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}-[0-9]{2}-[0-9]{4})(?:[^0-9A-Za-z_-]|$)"),
+        _ssn,
+        near=_ABOUT_SSN,
+        needs=b"9",
+    ),
+    Pattern(
+        linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9})(?:[^0-9A-Za-z_-]|$)"),
+        _ssn,
+        near=_ABOUT_SSN,
+        weak=True,
+        needs=b"9",
+    ),
+)
+
+_ABOUT_NATIONAL: Final = Context(
+    rb"identity|national id|id (?:card|no|number)|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale"
+    rb"|cpf|rrn|nric|fin|hkid|personnummer",
+    ("身份证", "證件", "身分證", "身份證"),
+)
+_TEN: Final = tuple(range(10, 1, -1))
+
+
+def _compact(candidate: Candidate) -> str:
+    return "".join(filter(str.isalnum, candidate.value)).upper()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(char, 36) for char in text]
+
+
+def _if(check: Callable[[str], bool], yes: float, no: float) -> Callable[[Candidate], float]:
+    """*yes* for a number whose check holds, *no* for one whose does not; none for one digit again and again."""
+
+    def score(candidate: Candidate) -> float:
+        compact = _compact(candidate)
+        return 0.0 if len(set(compact)) <= 2 else yes if check(compact) else no
+
+    return score
+
+
+def _dni(compact: str) -> bool:
+    number = compact[:-1].translate(str.maketrans("XYZ", "012"))
+    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == compact[-1]
+
+
+def _nir(compact: str) -> bool:
+    return compact[13:].isdigit() and 97 - int(compact[:13]) % 97 == int(compact[13:])
+
+
+def _cpf(compact: str) -> bool:
+    digits = _numbers(compact)
+    first = sum(d * w for d, w in zip(digits[:9], _TEN, strict=True)) * 10 % 11 % 10
+    second = sum(d * w for d, w in zip(digits[:10], (11, *_TEN), strict=True)) * 10 % 11 % 10
+    return digits[9:] == [first, second]
+
+
+def _nric(compact: str) -> bool:
+    total = sum(d * w for d, w in zip(_numbers(compact[1:8]), (2, 7, 6, 5, 4, 3, 2), strict=True))
+    total += 4 if compact[0] in "TG" else 3 if compact[0] == "M" else 0
+    letters = {"S": "JZIHGFEDCBA", "T": "JZIHGFEDCBA", "F": "XWUTRQPNMLK", "G": "XWUTRQPNMLK", "M": "XWUTRQPNJLK"}
+    return letters[compact[0]][total % 11] == compact[8]
+
+
+def _hkid(compact: str) -> bool:
+    padded = [36, *_numbers(compact)] if len(compact) == 8 else _numbers(compact)
+    return weighted([*padded[:-1], 10 if compact[-1] == "A" else padded[-1]], (9, 8, 7, 6, 5, 4, 3, 2, 1), 11)
+
+
+def _taiwan(compact: str) -> bool:
+    letter = "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(compact[0]) + 10
+    return weighted([*divmod(letter, 10), *_numbers(compact[1:])], (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), 10)
+
+
+def _pesel(compact: str) -> bool:
+    return weighted(_numbers(compact), (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1), 10) and 1 <= int(compact[4:6]) <= 31
+
+
+def _steuer_id(compact: str) -> bool:
+    """ISO 7064 MOD 11,10."""
+    product = 10
+    for digit in _numbers(compact[:-1]):
+        product = ((digit + product) % 10 or 10) * 2 % 11
+    return compact[0] != "0" and (11 - product) % 10 == int(compact[-1])
+
+
+def _birthday(compact: str) -> bool:
+    return _is_date(compact[:6])
+
+
+def _personnummer(compact: str) -> bool:
+    return luhn(compact[-10:]) and _is_date(compact[-10:-4])
+
+
+def _bsn(compact: str) -> bool:
+    return weighted(_numbers(compact), (9, 8, 7, 6, 5, 4, 3, 2, -1), 11)
+
+
+def _nhs(compact: str) -> bool:
+    return weighted(_numbers(compact), (10, 9, 8, 7, 6, 5, 4, 3, 2, 1), 11)
+
+
+def _known(_: str) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A number of one country: *yes* and *no* are its scores with a check that holds and with one that does not.
+
+    With *words* it is so common that it counts beside one of these alone.
+    """
+
+    form: bytes
+    check: Callable[[str], bool]
+    yes: float
+    no: float
+    words: bytes = b""
+
+    def pattern(self) -> Pattern:
+        near = Context(self.words) if self.words else _ABOUT_NATIONAL
+        regex = linear(_APART + rb"(" + self.form + rb")" + _END)
+        return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"9")
+
+
+_APART: Final = rb"(?:^|[^0-9A-Za-z_.-])"
+_END: Final = rb"(?:[^0-9A-Za-z_-]|$)"
+_CLEAR: Final = (
+    # HMRC, United Kingdom: the national insurance number
+    _Row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", _known, 0.5, 0.0),
+    # Policía Nacional, Spain: DNI and NIE
+    _Row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.6, 0.2),
+    # INSEE, France: NIR
+    _Row(rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.7, 0.25),
+    # Receita Federal, Brazil: CPF
+    _Row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),
+    # Korea: RRN; given at random since 2020, so there is no more than the birthday to check
+    _Row(rb"[0-9]{6}-[1-8][0-9]{6}", _birthday, 0.6, 0.2),
+    # ICA, Singapore: NRIC and FIN
+    _Row(rb"[STFGM][0-9]{7}[A-Z]", _nric, 0.8, 0.25),
+    # Immigration Department, Hong Kong
+    _Row(rb"[A-Z]{1,2}[0-9]{6} ?\([0-9A]\)", _hkid, 0.8, 0.3),
+    # National Immigration Agency, Taiwan
+    _Row(rb"[A-Z][1289][0-9]{8}", _taiwan, 0.6, 0.2),
+    # Skatteverket, Sweden: personnummer
+    _Row(rb"(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}", _personnummer, 0.6, 0.2),
+    # Agenzia delle Entrate, Italy: codice fiscale
+    _Row(rb"[A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z]", _known, 0.8, 0.0),
+)
+_COMMON: Final = (
+    _Row(rb"[2-9][0-9]{3}[ -]?[0-9]{4}[ -]?[0-9]{4}", verhoeff, 0.45, 0.25, rb"aadhaa?r|uidai"),  # India
+    _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", _nhs, 0.45, 0.25, rb"nhs"),  # United Kingdom
+    _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sin|social insurance"),  # Service Canada
+    _Row(rb"[0-9]{11}", _cpf, 0.45, 0.25, rb"cpf"),  # Brazil
+    _Row(rb"[0-9]{11}", _pesel, 0.45, 0.25, rb"pesel"),  # Poland
+    _Row(  # Bundeszentralamt für Steuern, Germany
+        rb"[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}",
+        _steuer_id,
+        0.45,
+        0.25,
+        rb"steuer-?id(?:nr)?|steuernummer|steueridentifikationsnummer|steuerliche identifikationsnummer|idnr|tax id",
+    ),
+    _Row(rb"[0-9]{9}", _bsn, 0.45, 0.25, rb"bsn|burgerservicenummer"),  # the Netherlands
+    _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
+)
+_CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
+_CLEAR_FORMS: Final = linear(
+    _APART + rb"(?:" + b"|".join(b"(?P<n%d>%s)" % (i, row.form) for i, row in enumerate(_CLEAR)) + rb")" + _END
+)
+_ABOUT_COMMON: Final = Context(b"|".join(row.words for row in _COMMON))
+_COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)
+
+
+def national_ids(view: View) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of other countries: one pass for all clear forms, one more for each that a word asks for."""
+    if not view.has_digit:
+        return
+    for start, end, kind in _CLEAR_FORMS.finditer(view.data):
+        if _CLEAR_PATTERNS[int(kind[1:])].accepts(Candidate(view, start, end)):
+            yield start, end
+    if view.has_number and _ABOUT_COMMON.within(view):
+        for pattern in _COMMON_PATTERNS:
+            yield from pattern.spans(view, bytearray(len(view.data)))
+
+
+_Search = Callable[[View], Iterator[tuple[int, int]]]
+_FILL: Final = (
+    rb"['\"]?(?:\s?(?:numbers?|num|no\.?|nr\.?|n[o0x]|id|code|is|was|card|s/n)\b\.?|\s?#){0,3}['\"]?[\s:#=,'\"(-]{0,6}"
+)
+_CHINESE_FILL: Final = rb"[\x80\x90\x94\xa1\s:=#'\"(-]{0,8}"
+
+
+def _labelled(words: bytes, chinese: tuple[str, ...], value: bytes, fill: bytes = _FILL) -> _Search:
+    """A search for *value* behind one of *words* (RE2, any case), or behind a *chinese* word, with a little between."""
+    spelled = linear(rb"(?i)(?:^|[^a-z])(?:" + words + rb")" + fill + rb"(" + value + rb")(?:[^a-z0-9]|$)")
+    behind = linear(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
+
+    def search(view: View) -> Iterator[tuple[int, int]]:
+        if view.has_digit and _LABELS.within(view):
+            yield from _behind_words(view, spelled)
+            yield from _behind_chinese(view, behind, () if view.text.isascii() else chinese)
+
+    return search
+
+
+def _behind_words(view: View, regex: Regex) -> Iterator[tuple[int, int]]:
+    for start, end, _ in regex.finditer(view.data):
+        if not view.data[start - 1 : start].isalpha() and _has_digits(view.data[start:end]):
+            yield start, end
+
+
+def _behind_chinese(view: View, regex: Regex, words: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    for word in words:
+        for at in view.find(word):
+            match = regex.match(view.data, at + len(word))
+            if match is not None and _has_digits(match.group(1)):
+                yield match.span(1)
+
+
+def _has_digits(value: bytes) -> bool:
+    """A number, not a word: at least two digits."""
+    return sum(48 <= byte <= 57 for byte in value) >= 2
+
+
+_MEDICAL: Final = (
+    rb"mrn|medical[ _]records?|patient[ _]?(?:id|no|number|#)|hospital[ _]?(?:id|no|number)"
+    rb"|health[ _](?:card|insurance|record)|medicare|nhs (?:no|number)|chart (?:no|number)|member id"
+)
+_MEDICAL_CHINESE: Final = ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号")
+medical_records: Final = _labelled(
+    _MEDICAL,
+    _MEDICAL_CHINESE,
+    rb"[a-z0-9][a-z0-9-]{2,18}[a-z0-9]",
+)
+
+_LICENCE: Final = (
+    rb"driv(?:er|ing)(?:'?s)?['\xa1]?s?[ _-]?(?:licen[cs]e|permit|id)|dl|dln|f[xu]hrerschein(?:nummer)?"
+    rb"|permis de conduire"
+)
+_LICENCE_CHINESE: Final = ("驾驶证", "驾照", "駕照", "駕駛證")
+driver_licenses: Final = _labelled(
+    _LICENCE,
+    _LICENCE_CHINESE,
+    rb"[a-z0-9]{1,4}(?:[ -]?[a-z0-9]{2,9}){1,3}",
+)
+
+_PASSPORT: Final = rb"passports?|pass(?:port)?[ _-]?(?:no|number|nr)|reisepass(?:nummer)?|pasaporte|passeport"
+_PASSPORT_CHINESE: Final = ("护照", "護照", "通行证")
+passports: Final = _labelled(
+    _PASSPORT,
+    _PASSPORT_CHINESE,
+    rb"[a-z]{0,3}[0-9]{5,10}[a-z]?|[a-z0-9]{8,9}",
+)
+
+_MONTH: Final = rb"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
+_YEAR: Final = rb"(?:1[89]|20)[0-9]{2}"
+_DAY: Final = rb"[0-9]{1,2}(?:st|nd|rd|th)?"
+_DATE: Final = (
+    _YEAR + rb"[-./][0-9]{1,2}[-./][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:" + _YEAR + rb"|[0-9]{2})"
+    rb"|" + _DAY + rb"(?: of)? " + _MONTH + rb",? " + _YEAR + rb"|" + _MONTH + rb" " + _DAY + rb",? " + _YEAR + rb"|"
+    + _YEAR + rb"\x80[0-9]{1,2}\x80[0-9]{1,2}\x80|" + _YEAR + rb"[0-9]{4}"
+)  # fmt: skip
+_BIRTHDAY: Final = (
+    rb"date[ _]of[ _]birth|birth[ _]?(?:date|day)|d\.?o\.?b\.?|born|geboren|geburtsdatum|n[xe]e? le|nacid[oa]"
+)
+_BIRTHDAY_CHINESE: Final = ("出生日期", "生日", "出生于", "生于", "出生")
+birthdays: Final = _labelled(
+    _BIRTHDAY,
+    _BIRTHDAY_CHINESE,
+    _DATE,
+    rb"['\"]?[\s:=.,('\"]{0,4}(?:(?:is|was|on|it'?s|it is|am|el|den|the|in)\b\s?){0,3}[\s:=.,('\"]{0,4}",
+)
+
+_LABELS: Final = Context(
+    rb"|".join((_MEDICAL, _LICENCE, _PASSPORT, _BIRTHDAY)),
+    (*_MEDICAL_CHINESE, *_LICENCE_CHINESE, *_PASSPORT_CHINESE, *_BIRTHDAY_CHINESE),
+)
+"""One look for all labels: most texts hold none."""

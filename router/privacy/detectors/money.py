@@ -1,0 +1,125 @@
+"""Where money is: payment cards, bank accounts as IBAN, and wallets of the common cryptocurrencies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hybrid_llm.router.privacy.detectors.evidence import Candidate, Context, Pattern, base58check, bech32, luhn, mod97
+from hybrid_llm.router.privacy.detectors.folding import linear
+from hybrid_llm.router.privacy.detectors.views import View
+
+_ISSUERS: Final = (
+    "4",
+    "5",
+    "6",
+    "34",
+    "35",
+    "36",
+    "37",
+    "38",
+    "39",
+    "30",
+    "22",
+    "23",
+    "24",
+    "25",
+    "26",
+    "27",
+    "1800",
+    "2131",
+    "9558",
+)
+"""How the numbers of the card schemes begin (ISO/IEC 7812; the lists of the schemes themselves)."""
+_ABOUT_CARDS: Final = Context(
+    rb"(?:credit|debit|bank|payment)?[ _-]?cards?(?:[ _]?(?:no|num|number))?|cc|visa|master-?card|amex|american express"
+    rb"|discover|jcb|diners|maestro|union-?pay|pan",
+    ("卡号", "银行卡", "信用卡", "储蓄卡", "借记卡", "卡號", "銀行卡", "刷卡"),
+)
+
+
+def _card(candidate: Candidate) -> float:
+    digits = candidate.digits
+    issued = digits.startswith(_ISSUERS)
+    if len(set(digits)) == 1 or not (issued or _ABOUT_CARDS.within(candidate.view)):
+        return 0.0
+    return (0.4 if luhn(digits) else 0.0) + (0.3 if issued else 0.0)
+
+
+PAYMENT_CARD: Final = (
+    Pattern(
+        linear(
+            rb"(?:^|[^0-9A-Za-z_.-])([0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{1,4}(?:[ .-]?[0-9]{3})?"
+            rb"|[0-9]{4}[ .-]?[0-9]{6}[ .-]?[0-9]{4,5}|[0-9]{12})(?:[^0-9A-Za-z_-]|$)"
+        ),
+        _card,
+        near=_ABOUT_CARDS,
+        needs=b"9",
+    ),
+)
+
+_IBAN: Final = linear(rb"(?i)(?:^|[^a-z0-9_])([a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]){11,32})")
+_ABOUT_IBAN: Final = Context(rb"iban|account|bank|bic|swift|sepa|konto|transfer|wire", ("账号", "账户", "银行", "汇款"))
+_REGISTRY: Final = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
+    "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
+    "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
+    "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
+    "YE30"
+)
+_LENGTHS: Final = {entry[:2]: int(entry[2:]) for entry in _REGISTRY.split()}
+"""Characters of an IBAN by country, from the SWIFT registry of ISO 13616."""
+
+
+def ibans(view: View) -> Iterator[tuple[int, int]]:
+    """Yield each IBAN in *view*, cut to the length that its country defines, so that no word behind it is taken."""
+    match = _IBAN.search(view.data) if view.has_digit else None
+    while match is not None:
+        start, end = match.span(1)
+        cut = _cut(view.data, start, end)
+        if cut is not None and _is_iban(view, start, cut):
+            yield start, cut
+            end = cut
+        else:
+            end = start + 4
+        match = _IBAN.search(view.data, end)
+
+
+def _cut(data: bytes, start: int, end: int) -> int | None:
+    """Where the IBAN that begins at *start* must end; None if there are too few characters, or no such country."""
+    left = _LENGTHS.get(data[start : start + 2].decode("ascii").upper())
+    if left is None:
+        return None
+    for position in range(start, end):
+        left -= data[position] not in b" -"
+        if not left:
+            return position + 1
+    return None
+
+
+def _is_iban(view: View, start: int, end: int) -> bool:
+    if mod97("".join(filter(str.isalnum, view.data[start:end].decode("ascii"))).upper()):
+        return True
+    is_whole = not view.data[end : end + 1].isalnum() and not view.data[start : start + 2].islower()
+    return is_whole and _ABOUT_IBAN.around(Candidate(view, start, end))
+
+
+_ABOUT_WALLETS: Final = Context(rb"bitcoin|btc|wallet|crypto|xbt|satoshi|address", ("钱包", "比特币", "地址"))
+
+
+def _bitcoin(candidate: Candidate) -> float:
+    value = candidate.value
+    return 0.9 if (base58check if value[0] in "13" else bech32)(value) else 0.2
+
+
+CRYPTO_WALLET: Final = (
+    Pattern(
+        linear(
+            rb"(?:^|[^0-9A-Za-z_])([13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|BC1[02-9AC-HJ-NP-Z]{11,71})"
+            rb"(?:[^0-9A-Za-z_]|$)"
+        ),
+        _bitcoin,
+        near=_ABOUT_WALLETS,
+    ),
+    Pattern(linear(rb"(?:^|[^0-9A-Za-z_])(0x[0-9a-fA-F]{40})(?:[^0-9A-Za-z_]|$)"), needs=b"0x"),
+)

@@ -1,0 +1,210 @@
+"""The form that a text is read in: every encoding in it undone, and offsets that lead back to the original.
+
+It knows encodings, not what is sensitive. Undone are URL encoding (RFC 3986), HTML entities, the escapes of JSON and of
+program text, characters that are not shown, and digits that are spelled out, up to three layers deep. Text without
+any of these is read as it stands.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from hybrid_llm.router.privacy.detectors.folding import Found, fold, linear
+
+_LAYERS: Final = 3
+"""How many encodings around each other are undone."""
+_DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_WORDS: Final = {
+    **{word: str(digit) for digit, word in enumerate(_DIGITS)},
+    "oh": "0",
+    "niner": "9",
+    "plus": "+",
+    "dash": "-",
+    "hyphen": "-",
+}
+_REPEATS: Final = {"double": 2, "triple": 3}
+_WORD: Final = "|".join((*_WORDS, *_REPEATS))
+_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2")
+"""How codes begin: most texts hold none of these."""
+_CODES: Final = re.compile(
+    rb"(?P<unseen>\xa2+)|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});)"
+    rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:\\u[0-9a-fA-F]{4})+)|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf\"'/\\]))"
+)
+_SPELLED: Final = linear(
+    rb"(?i)\b(?P<words>(?:" + _WORD.encode() + rb")(?:[ ,.-]{1,3}(?:" + _WORD.encode() + rb"|[0-9]{1,4})){6,})\b"
+    rb"|(?P<chinese>[\x90-\x99](?:[ -]?[\x90-\x99]){6,})"
+)
+_TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
+_CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+
+_Piece = tuple[str, int, int]
+"""A text, and the part of the view that it was decoded from."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A form of a text: *text*, the same folded to *data*, one byte a character, and where each character came from.
+
+    It is made of parts of *source*, another view: part *i* begins at `begins[i]` and was read from the characters
+    `parts[i]` of the source, one by one where there are as many as here. A view without source is the original.
+    """
+
+    text: str
+    data: bytes
+    source: View | None = None
+    begins: Sequence[int] = ()
+    parts: Sequence[tuple[int, int]] = ()
+    notes: dict[object, Sequence[int]] = field(default_factory=dict)
+    """Places that were looked for in the whole text, kept by whoever looked."""
+
+    def origin(self, start: int, end: int) -> tuple[int, int]:
+        """The part of the original text that the characters *start* to *end* (not included) were read from."""
+        if self.source is None:
+            return start, end
+        first, last = self._read_from(start)[0], self._read_from(end - 1)[1]
+        return self.source.origin(first, last)
+
+    def find(self, word: str) -> Iterator[int]:
+        """Yield where *word* begins in the text."""
+        at = self.text.find(word)
+        while at >= 0:
+            yield at
+            at = self.text.find(word, at + len(word))
+
+    def _read_from(self, position: int) -> tuple[int, int]:
+        """The characters of the source that one character was read from."""
+        index = bisect_right(self.begins, position) - 1
+        begin, (start, end) = self.begins[index], self.parts[index]
+        behind = self.begins[index + 1] if index + 1 < len(self.begins) else len(self.text)
+        if behind - begin != end - start:
+            return start, end
+        return start + position - begin, start + position - begin + 1
+
+    @cached_property
+    def lower(self) -> bytes:
+        """The data with small letters."""
+        return self.data.lower()
+
+    @cached_property
+    def has_digit(self) -> bool:
+        """Is there a digit at all?"""
+        return _DIGIT.search(self.data) is not None
+
+    @cached_property
+    def has_number(self) -> bool:
+        """Are there six digits with little between them? Most texts have not, and most patterns need them."""
+        return self.has_digit and _NUMBER.search(self.data) is not None
+
+    @cached_property
+    def has_long_number(self) -> bool:
+        """Are there nine digits with little between them? A date has fewer."""
+        return self.has_number and _LONG_NUMBER.search(self.data) is not None
+
+
+_DIGIT: Final = re.compile(rb"[0-9]")
+_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
+_LONG_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){8}")
+
+
+def decoded(text: str) -> View:
+    """*text* with what is encoded in it undone, layer by layer."""
+    view = View(text, fold(text))
+    for _ in range(_LAYERS):
+        pieces = [piece for match in _codes(view.data) for piece in _decode(view, match)]
+        if not pieces:
+            break
+        view = _join(view, pieces)
+    spelled = [piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)]
+    return _join(view, spelled) if spelled else view
+
+
+def _codes(data: bytes) -> list[re.Match[bytes]]:
+    """Every code in *data*, in order. To look for each sign by itself is much faster than to look for all at once."""
+    matches: list[re.Match[bytes]] = []
+    for sign in _SIGNS:
+        at = data.find(sign)
+        while at >= 0:
+            match = _CODES.match(data, at)
+            if match is not None:
+                matches.append(match)
+            at = data.find(sign, at + 1 if match is None else match.end())
+    return sorted(matches, key=re.Match.start)
+
+
+def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
+    kind, (start, end) = match.lastgroup, match.span()
+    text, folded = view.text[start:end], match[0].decode("latin-1")
+    if kind == "escape":
+        return ((_unescaped(text), start, end),)
+    if kind == "url":  # its digits may be accented in the text, as they were matched
+        return _from_url(folded, start)
+    if kind == "unicode":
+        return ((chr(int(folded[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
+    shown = html.unescape(text) if kind == "entity" else ""
+    return ((shown, start, end),) if shown != text else ()
+
+
+def _digits(view: View, found: Found) -> Iterator[_Piece]:
+    start, end = found.start, found.end
+    if found.kind == "words":
+        yield from _from_words(view.data[start:end].decode("latin-1"), start)
+    else:
+        digits = enumerate(view.data[start:end], start)
+        yield from ((str(byte & 15), place, place + 1) for place, byte in digits if byte >= 0x90)
+
+
+def _from_url(text: str, offset: int) -> Iterator[_Piece]:
+    """Bytes as UTF-8 where they are, else one character a byte."""
+    raw = bytes.fromhex(text.replace("%", ""))
+    try:
+        chars, widths = (shown := raw.decode("utf-8")), [len(char.encode("utf-8")) for char in shown]
+    except UnicodeDecodeError:
+        chars, widths = raw.decode("latin-1"), [1] * len(raw)
+    for char, width in zip(chars, widths, strict=True):
+        yield char, offset, offset + 3 * width
+        offset += 3 * width
+
+
+def _from_words(text: str, offset: int) -> Iterator[_Piece]:
+    """`five double five oh` -> 5550: what stands between the words goes with the word before it."""
+    repeat, begin = 1, 0
+    tokens = list(_TOKENS.finditer(text))
+    for i, token in enumerate(tokens):
+        word = token.group().lower()
+        if word in _REPEATS and i + 1 < len(tokens):
+            repeat, begin = _REPEATS[word], begin or token.start()
+            continue
+        end = tokens[i + 1].start() if i + 1 < len(tokens) else len(text)
+        yield _WORDS.get(word, word) * repeat, offset + (begin or token.start()), offset + end
+        repeat, begin = 1, 0
+
+
+def _unescaped(text: str) -> str:
+    if len(text) > 2:
+        return chr(int(text[2:], 16))
+    return _CONTROLS.get(text[1], text[1])
+
+
+def _join(view: View, pieces: list[_Piece]) -> View:
+    texts: list[str] = []
+    datas: list[bytes] = []
+    begins: list[int] = []
+    parts: list[tuple[int, int]] = []
+    size = done = 0
+    for shown, start, end in (*pieces, ("", len(view.text), len(view.text))):
+        kept = (view.text[done:start], view.data[done:start], done, start)
+        for text, data, first, last in (kept, (shown, fold(shown), start, end)):
+            if text:
+                texts.append(text)
+                datas.append(data)
+                begins.append(size)
+                parts.append((first, last))
+                size += len(text)
+        done = end
+    return View("".join(texts), b"".join(datas), view, begins, parts)

@@ -1,5 +1,0 @@
-"""Sensors: device and network, sampled beside the requests and never on their path."""
-
-from hybrid_llm.router.sensors.system import FixedSensors, Sensors, SystemSensors
-
-__all__ = ["FixedSensors", "Sensors", "SystemSensors"]

@@ -1,0 +1,116 @@
+"""A short measurement of one backend, so that its first predictions are not guesses. It sends one text's words alone.
+
+Three lengths of prompt, each answered three times with a few tokens, after one answer that warms up and is not counted.
+Of the three the median counts: a device does other things too.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.signals import BackendState
+from hybrid_llm.policies import Policy
+from hybrid_llm.router.execution.drivers import iterate, stepped
+from hybrid_llm.router.privacy import PrivacyGuard
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned, Measured, metered
+from hybrid_llm.router.signals.store import PredictionStore
+
+_log = logging.getLogger("hybrid_llm")
+
+TEXT: Final = "The river runs from the hills to the sea, and boats carry wood and grain along it. "
+"""All that a calibration ever sends: its words, in an order that changes, repeated."""
+
+_REPEATS: Final = (1, 4, 12)
+_TOKENS: Final = 12
+_ANSWERS: Final = 3
+_DEADLINE_S: Final = 60.0
+_PASSES: Final = 30
+"""How often the same few measurements are shown to the predictor: it learns slowly, and here nothing else will come."""
+
+Clear = Callable[[Request, Location], Cleared]
+
+
+def calibrate(backend: Backend, clear: Clear) -> Learned:
+    """Measure *backend*; *clear* is the privacy guard's seal for a request and a place.
+
+    Raises:
+        BackendError, SecurityError: it does not answer.
+    """
+    lengths = _fitting(backend)
+    _measure(backend, lengths[0], clear)
+    measured = [_median(backend, repeats, clear) for repeats in lengths]
+    idle = BackendState(name=backend.name, location=backend.location)
+    predictor = LatencyPredictor(PRIORS[backend.location])
+    for _ in range(_PASSES):
+        for tokens, ttft_ms, tpot_ms in measured:
+            predictor.observe(tokens, idle, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+    return predictor.learned
+
+
+def _median(backend: Backend, repeats: int, clear: Clear) -> tuple[int, float, float | None]:
+    """Prompt tokens, TTFT and TPOT in ms: the medians of some answers."""
+    answers = [_measure(backend, repeats, clear) for _ in range(_ANSWERS)]
+    firsts = [seen.ttft_ms for _, seen in answers if seen.ttft_ms is not None]
+    further = [seen.tpot_ms for _, seen in answers if seen.tpot_ms is not None]
+    return answers[0][0], statistics.median(firsts), statistics.median(further) if further else None
+
+
+def _fitting(backend: Backend) -> list[int]:
+    """The lengths that the context window holds; at least the shortest is tried."""
+    window = backend.capabilities.context_window or _request(backend, _REPEATS[-1]).prompt_tokens + _TOKENS
+    fitting = [n for n in _REPEATS if _request(backend, n).prompt_tokens + _TOKENS <= window]
+    return fitting or [_REPEATS[0]]
+
+
+def _request(backend: Backend, repeats: int) -> Request:
+    message = Message(role="user", content=_text(repeats))
+    plain = Request(messages=(message,), task="calibrate", max_tokens=_TOKENS, deadline=_DEADLINE_S)
+    return Request(
+        messages=plain.messages,
+        task=plain.task,
+        max_tokens=_TOKENS,
+        deadline=_DEADLINE_S,
+        created=time.monotonic(),
+        prompt_tokens=backend.count_tokens(plain),
+    )
+
+
+def _text(repeats: int) -> str:
+    """The words in an order of its own, so that no backend has read its beginning before."""
+    words = TEXT.split()
+    return " ".join(random.sample(words, len(words)) * repeats)
+
+
+def _measure(backend: Backend, repeats: int, clear: Clear) -> tuple[int, Measured]:
+    request, seen = _request(backend, repeats), list[Measured]()
+    for _ in iterate(metered(stepped(backend.stream(clear(request, backend.location))), seen.append)):
+        pass
+    return request.prompt_tokens, seen[0]
+
+
+def calibrate_missing(
+    backends: Iterable[Backend], store: PredictionStore, policy: Policy, names: frozenset[str]
+) -> None:
+    """Measure those of *names* that nothing is kept of, and keep it. One that does not answer is left as it is."""
+    for backend in backends:
+        if backend.name not in names or backend.location is not Location.EDGE or store.has(backend.name):
+            continue
+        try:
+            store.save(backend.name, calibrate(backend, sealer(policy)))
+        except HybridLLMError as error:
+            _log.warning("%s could not be calibrated: %s", backend.name, type(error).__name__)
+
+
+def sealer(policy: Policy) -> Clear:
+    """The guard's seal for the fixed text under *policy*; where detectors see something in it, they are right."""
+    guard = PrivacyGuard()
+    return lambda request, location: guard.clear(guard.assess(request, policy), location)

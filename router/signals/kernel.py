@@ -1,0 +1,359 @@
+"""Finds the control groups of this process and what they and their ancestors allow; version 1 and 2. Files only.
+
+A limit may be set on any ancestor (a Kubernetes pod, a systemd slice), and the tightest one counts: cgroups(7), and the
+kernel's admin-guide/cgroup-v2.
+
+Processors, memory and pressure, as Linux counts them for this process's control groups and for the machine.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from hybrid_llm.router.signals.files import Files, Found
+from hybrid_llm.router.signals.sampler import MIB, Value, within
+
+_UNLIMITED: Final = 1 << 60
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mount:
+    """One hierarchy as it is mounted here: the group *root* of it is seen at the folder *point*."""
+
+    controllers: frozenset[str]
+    """Empty for version 2."""
+    root: str
+    point: str
+
+
+class ControlGroups:
+    """The groups of the process, found again each minute, since a process can be moved."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._places = Found(self._find)
+
+    def chain(self, controller: str) -> tuple[str, ...]:
+        """The folders of the process's group and of its ancestors for *controller*, its own first; may be empty."""
+        places = self._places.get()
+        return places.get(controller) or places.get("", ())
+
+    def unified(self) -> tuple[str, ...]:
+        """The folders in the hierarchy of version 2, whoever manages the controllers."""
+        return self._places.get().get("", ())
+
+    def memory_left(self) -> int | None:
+        """Bytes until the tightest limit, page cache that can be dropped counted as free; None without a limit."""
+        return min(self._memory_left(), default=None)
+
+    def _memory_left(self) -> Iterator[int]:
+        for folder in self.chain("memory"):
+            limit = self._memory_limit(folder)
+            used = self._number(folder, "memory.current", "memory.usage_in_bytes")
+            if limit is not None and used is not None:
+                name = "inactive_file" if folder in self.unified() else "total_inactive_file"
+                cache = self._field(f"{folder}/memory.stat", name) or 0
+                yield max(0, limit - used + max(0, min(cache, used)))
+
+    def memory_limit(self) -> int | None:
+        """The tightest limit in bytes; None without one."""
+        limits = (self._memory_limit(folder) for folder in self.chain("memory"))
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _memory_limit(self, folder: str) -> int | None:
+        """The limit of one group; above `memory.high` a process is slowed down hard, so that it counts as one."""
+        names = ("memory.max", "memory.high") if folder in self.unified() else ("memory.limit_in_bytes",)
+        found = (self._files.number(f"{folder}/{name}", keep=True) for name in names)
+        return min((limit for limit in found if limit is not None and 0 <= limit < _UNLIMITED), default=None)
+
+    def swap_left(self) -> int | None:
+        """Bytes of swap that the tightest group still allows; None without a limit."""
+        return min(self._swap_left(), default=None)
+
+    def _swap_left(self) -> Iterator[int]:
+        for folder in self.chain("memory"):
+            limit = self._number(folder, "memory.swap.max", "memory.memsw.limit_in_bytes")
+            used = self._number(folder, "memory.swap.current", "memory.memsw.usage_in_bytes")
+            if limit is not None and used is not None and limit < _UNLIMITED:
+                yield max(0, limit - used)
+
+    def cpu_limits(self) -> list[tuple[float, str]]:
+        """Each limit, in processors' worth of time, with the folder of its group; empty without one."""
+        found = ((self._cpu_limit(folder), folder) for folder in self.chain("cpu"))
+        return [(limit, folder) for limit, folder in found if limit is not None]
+
+    def _cpu_limit(self, folder: str) -> float | None:
+        """CFS bandwidth of one group: kernel documentation, scheduler/sched-bwc."""
+        if folder in self.unified():
+            path = f"{folder}/cpu.max"
+            texts = (self._files.kept(path) or "max 0").split(" ")
+            quota, period = (self._files.whole(text, path) for text in (texts[0], texts[-1]))
+        else:
+            quota, period = (
+                self._files.number(f"{folder}/cpu.cfs_{name}_us", keep=True) for name in ("quota", "period")
+            )
+        return quota / period if quota and period and quota > 0 and period > 0 else None
+
+    def cpu_seconds(self, folder: str) -> float | None:
+        """Processor time that the group at *folder* and its children have used, seconds; None where it is not told."""
+        if folder in self.unified():
+            used = self._field(f"{folder}/cpu.stat", "usage_usec")
+            return None if used is None else used / 1e6
+        nanos = self._files.number(f"{self._accounts(folder)}/cpuacct.usage", keep=True)
+        return None if nanos is None else nanos / 1e9
+
+    def _accounts(self, folder: str) -> str:
+        """The folder that counts the time of the group at *folder*: version 1 may count in a hierarchy of its own."""
+        limits, accounts = self.chain("cpu"), self.chain("cpuacct")
+        above = len(limits) - limits.index(folder)
+        return accounts[max(0, len(accounts) - above)] if accounts else folder
+
+    def _number(self, folder: str, version_2: str, version_1: str) -> int | None:
+        """The number in the file that has the one name or the other."""
+        name = version_2 if folder in self.unified() else version_1
+        return self._files.number(f"{folder}/{name}", keep=True)
+
+    def _field(self, path: str, name: str) -> int | None:
+        for line in (self._files.kept(path) or "").splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return self._files.whole(value.strip(), path)
+        return None
+
+    def _find(self) -> dict[str, tuple[str, ...]]:
+        """Controller -> folders; the empty name is version 2."""
+        mounts = list(self._mounts())
+        found: dict[str, tuple[str, ...]] = {}
+        for line in (self._files.text("proc/self/cgroup") or "").splitlines():
+            _, _, rest = line.partition(":")
+            names, colon, path = rest.partition(":")
+            controllers = frozenset(names.split(",")) if names else frozenset[str]()
+            chain = self._climb(path, controllers, mounts) if colon else ()
+            if chain:
+                found.update(dict.fromkeys(controllers or {""}, chain))
+        return found
+
+    def _climb(self, path: str, controllers: frozenset[str], mounts: list[_Mount]) -> tuple[str, ...]:
+        """The folders from the group *path* up to where its hierarchy is mounted.
+
+        A group outside what is mounted here, as a container without its own namespace sees it, is the mount itself.
+        """
+        for mount in mounts:
+            if bool(mount.controllers) == bool(controllers) and mount.controllers >= controllers:
+                parts = _below(path, mount.root)
+                folders = ["/".join([mount.point, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+                return tuple(folder for folder in folders if self._files.is_folder(folder))
+        return ()
+
+    def _mounts(self) -> Iterator[_Mount]:
+        """The hierarchies, as proc_pid_mountinfo(5) lists them."""
+        for line in (self._files.text("proc/self/mountinfo") or "").splitlines():
+            left, _, right = line.partition(" - ")
+            here, there = left.split(" "), right.split(" ")
+            if len(here) < 5 or len(there) < 3 or there[0] not in {"cgroup", "cgroup2"}:
+                continue
+            controllers = frozenset(there[2].split(",")) - {"rw", "ro"} if there[0] == "cgroup" else frozenset[str]()
+            yield _Mount(controllers=controllers, root=_plain(here[3]), point=_plain(here[4]).strip("/"))
+
+
+def _below(path: str, root: str) -> list[str]:
+    """The parts of *path* below *root*; none where it is not below."""
+    inside = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else ""
+    parts = [part for part in inside.split("/") if part]
+    return [] if ".." in parts else parts
+
+
+def _plain(text: str) -> str:
+    """*text* with the kernel's octal escapes, such as `\\040` for a space, undone."""
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+_FIRST_WINDOW_S: Final = 0.04
+"""How long the first reading of the load takes: it is the difference of two."""
+_IDLE_COLUMNS: Final = (3, 4)
+
+
+class MemorySource:
+    """`MemAvailable` of proc_meminfo(5), or what the tightest control group still allows, whichever is less."""
+
+    gives = ("device.memory_available_mb", "device.memory_total_mb", "device.swap_available_mb")
+    every = 1.0
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._groups = ControlGroups(files)
+
+    def read(self) -> tuple[Value, ...]:
+        """MiB available, MiB in all, MiB of swap; swap is None where there is none for this process."""
+        table = dict(self._table())
+        available = _least(table.get("MemAvailable"), self._groups.memory_left())
+        total = _least(table.get("MemTotal"), self._groups.memory_limit())
+        swap = _least(table.get("SwapFree"), self._groups.swap_left()) if table.get("SwapTotal") else None
+        return _mib(available), _mib(total), _mib(swap)
+
+    def _table(self) -> Iterator[tuple[str, int]]:
+        """The lines of the file, in bytes."""
+        path = "proc/meminfo"
+        for line in (self._files.kept(path) or "").splitlines():
+            name, _, rest = line.partition(":")
+            if name in {"MemAvailable", "MemTotal", "SwapFree", "SwapTotal"}:
+                kilobytes = self._files.whole(rest.strip().removesuffix(" kB"), path)
+                if kilobytes is not None:
+                    yield name, kilobytes * 1024
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+
+class CpuSource:
+    """Share of the processors that this process may use which is busy.
+
+    Under a limit of its control groups (`cpu.max`) it is what the group uses of its limit, the busiest group counting;
+    what neighbours take from a group shows in `device.cpu_pressure`. Without a limit it is the share of time that the
+    processors that the process may run on (affinity, cpusets) were not idle, from proc_stat(5).
+    """
+
+    gives = ("device.cpu_load",)
+    every = 1.0
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._files = files
+        self._groups = ControlGroups(files)
+        self._clock = clock
+        self._pause = pause
+        self._last: dict[str, tuple[float, float]] = {}
+        self._load: float | None = None
+
+    def read(self) -> tuple[Value, ...]:
+        """The load since the last reading, 0 to 1; the first takes two readings, shortly one after the other."""
+        if not self._last:
+            self._last = dict(self._counters())
+            self._pause(_FIRST_WINDOW_S)
+        now = dict(self._counters())
+        shares = [
+            (busy - self._last[key][0]) / (whole - self._last[key][1])
+            for key, (busy, whole) in now.items()
+            if key in self._last and whole > self._last[key][1]
+        ]
+        if shares:
+            self._load = max(0.0, min(1.0, max(shares)))
+        if shares or now.keys() != self._last.keys():
+            self._last = now
+        return (self._load if now else None,)
+
+    def _counters(self) -> Iterator[tuple[str, tuple[float, float]]]:
+        """For each group with a limit, else for the machine: seconds that were used, of seconds that there were."""
+        allowed = self._allowed()
+        limited = False
+        for limit, folder in self._groups.cpu_limits():
+            used = self._groups.cpu_seconds(folder)
+            if used is not None and not 0 < len(allowed) <= limit:
+                limited = True
+                yield f"{folder} {limit:g}", (used, self._clock() * limit)
+        if not limited:
+            yield from self._machine(allowed)
+
+    def _allowed(self) -> frozenset[int]:
+        """The processors that the process may run on: `Cpus_allowed_list` of proc_pid_status(5); empty if not told."""
+        for line in (self._files.text("proc/self/status") or "").splitlines():
+            name, _, ranges = line.partition(":")
+            if name == "Cpus_allowed_list":
+                return frozenset(self._numbers(ranges.strip()))
+        return frozenset()
+
+    def _numbers(self, ranges: str) -> Iterator[int]:
+        """The numbers in a list such as `0-3,8`."""
+        for part in ranges.split(","):
+            first, _, last = part.partition("-")
+            if first.isdecimal() and (last or first).isdecimal() and len(part) < 16:
+                yield from range(int(first), min(int(last or first), 1 << 14) + 1)
+
+    def _machine(self, allowed: frozenset[int]) -> Iterator[tuple[str, tuple[float, float]]]:
+        """The allowed processors together; all, where they are numbered anew (lxcfs)."""
+        rows = dict(self._rows())
+        chosen = [rows[f"cpu{number}"] for number in allowed if f"cpu{number}" in rows]
+        chosen = chosen if len(chosen) == len(allowed) > 0 else [row for name, row in rows.items() if name == "cpu"]
+        if chosen:
+            whole = float(sum(sum(row[:8]) for row in chosen))
+            idle = float(sum(row[column] for row in chosen for column in _IDLE_COLUMNS if column < len(row)))
+            yield f"machine {sorted(allowed)}", (whole - idle, whole)
+
+    def _rows(self) -> Iterator[tuple[str, list[int]]]:
+        """The processors' lines: ticks of user, nice, system, idle, iowait, irq, softirq, steal, and guests again."""
+        path = "proc/stat"
+        for line in (self._files.kept(path) or "").splitlines():
+            name, *columns = line.split()
+            if not name.startswith("cpu"):
+                return
+            if not columns or not all(column.isdecimal() and len(column) < 20 for column in columns):
+                self._files.damaged(path)
+                return
+            yield name, [int(column) for column in columns]
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+
+class PressureSource:
+    """Pressure stall information of the process's own group, else of the machine: kernel documentation, accounting/psi.
+
+    The own group's stalls count what any ancestor's limit and any neighbour do to it.
+    """
+
+    gives = ("device.memory_pressure", "device.cpu_pressure", "device.io_pressure")
+    every = 1.0
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._groups = ControlGroups(files)
+
+    def read(self) -> tuple[Value, ...]:
+        """`some avg10` of memory, processors and input/output, percent of time."""
+        return tuple(self._pressure(resource) for resource in ("memory", "cpu", "io"))
+
+    def _pressure(self, resource: str) -> float | None:
+        own = next(iter(self._groups.unified()), None)
+        places = ([f"{own}/{resource}.pressure"] if own else []) + [f"proc/pressure/{resource}"]
+        for place in places:
+            text = self._files.kept(place)
+            if text:
+                found = pressure_some_avg10(text)
+                if found is None:
+                    self._files.damaged(place)
+                return found
+        return None
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+
+
+def pressure_some_avg10(text: str) -> float | None:
+    """The number after `some avg10=` in a PSI file; None if it is not there or no percentage."""
+    kind, *words = text.partition("\n")[0].split() or ("",)
+    for word in words:
+        name, _, value = word.partition("=")
+        if kind == "some" and name == "avg10" and value.replace(".", "", 1).isdecimal():
+            return within(float(value), 0.0, 100.0)
+    return None
+
+
+def _least(*values: int | None) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _mib(count: int | None) -> float | None:
+    return None if count is None or count < 0 else count / MIB

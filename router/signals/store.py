@@ -1,0 +1,160 @@
+"""Keeps what predictors have learnt for the next process: one small JSON file for each model and device. No learning.
+
+A file holds a dozen numbers, the digest of the model, the name of the processor and the version of the runtime: no
+prompt, no host name, no serial number, no address of a node but its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.router.signals.fit import FitState
+from hybrid_llm.router.signals.predictor import LatencyPredictor, Learned
+
+_log = logging.getLogger("hybrid_llm")
+_FORMAT: Final = "hybrid-llm prediction"
+_VERSION: Final = 1
+_MOST_BYTES: Final = 65_536
+_ENOUGH: Final = 10
+_MOST: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a speed belongs to: a *kind* of backend, its *model* (a digest, or the hash of a node) and the *device*."""
+
+    kind: str
+    model: str
+    device: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file."""
+        key = "\n".join((self.kind, self.model, self.device))
+        return hashlib.sha256(key.encode()).hexdigest()[:32] + ".json"
+
+
+class PredictionStore:
+    """What was learnt, by backend. Whatever is wrong with a file costs one warning and the warm start, never an error.
+
+    *keeping* writes at `keep`, which a client calls when it closes; without it the store is only read.
+    """
+
+    def __init__(self, folder: Path, identities: Mapping[str, Identity], *, keeping: bool = False) -> None:
+        self._folder = folder
+        self._identities = identities
+        self._keeping = keeping
+
+    def has(self, backend: str) -> bool:
+        """Whether there is something usable for *backend*."""
+        return self.load(backend) is not None
+
+    def load(self, backend: str) -> Learned | None:
+        """What is kept for *backend*; None where that is nothing, or cannot be used."""
+        identity = self._identities.get(backend)
+        if identity is None:
+            return None
+        path = self._folder / identity.file_name
+        try:
+            with path.open("rb") as stream:
+                return _parse(json.loads(stream.read(_MOST_BYTES)), identity)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            _log.warning("%s cannot be used (%s): predictions begin without it", path, type(error).__name__)
+            return None
+
+    def keep(self, backend: str, predictor: LatencyPredictor) -> None:
+        """Save what *predictor* has learnt, if this process has seen enough and may write."""
+        if self._keeping and predictor.predictions >= _ENOUGH:
+            self.save(backend, predictor.learned)
+
+    def save(self, backend: str, learned: Learned) -> Path | None:
+        """Write a file as a whole or not at all; returns its path, None (and a warning) where that is not possible."""
+        identity = self._identities.get(backend)
+        if identity is None:
+            return None
+        path = self._folder / identity.file_name
+        record = {"format": _FORMAT, "version": _VERSION, **asdict(identity), **asdict(learned)}
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(path, json.dumps(record, indent=1))
+        except OSError as error:
+            _log.warning("%s cannot be written (%s): nothing is remembered", path, error.strerror)
+            return None
+        return path
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _parse(record: Any, identity: Identity) -> Learned:
+    if record["format"] != _FORMAT or record["version"] != _VERSION:
+        raise ValueError("another format")
+    if any(record[name] != value for name, value in asdict(identity).items()):
+        raise ValueError("of something else")
+    return Learned(ttft=_fit(record["ttft"]), tpot=_fit(record["tpot"]))
+
+
+def _fit(record: Any) -> FitState:
+    w0, w1, w2, w3 = (_number(value) for value in record["weights"])
+    return FitState(weights=(w0, w1, w2, w3), scale=_number(record["scale"]), count=int(_number(record["count"])))
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError("not a number")
+    if not 0.0 <= value <= _MOST:
+        raise ValueError("out of range")
+    return float(value)
+
+
+def state_folder() -> Path:
+    """Where a user's programs keep what they learn (XDG Base Directory Specification)."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(home) if home.startswith("/") else Path.home() / ".local" / "state"
+    return base / "hybrid-llm"
+
+
+@cache
+def device_of() -> str:
+    """This device as far as speed depends on it: processor, cores that may be used, version of the runtime."""
+    try:
+        runtime = version("onnxruntime")
+    except PackageNotFoundError:
+        runtime = "none"
+    return f"{_processor()}, {_cores()} cores, onnxruntime {runtime}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith(("model name", "Hardware")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
