@@ -130,7 +130,7 @@ def _record(backend: EdgeBackend, place: Location, phases: tuple[Phase, ...]) ->
         state = event.signals.backends[backend.name]
         seen.append(
             Observation(
-                prompt_tokens=event.facts.prompt_tokens,
+                prompt_tokens=event.metadata.prompt_tokens,
                 active=state.active,
                 queue=state.queue,
                 load=state.load,

@@ -70,7 +70,7 @@ def _seams(first: Backend, second: Backend, kind: str, count: int) -> tuple[obje
             print(repr(error))
             lost += 1
             continue
-        complete, continued = complete + 1, continued + bool(reply.seams)
+        complete, continued = complete + 1, continued + bool(reply.continuations)
         valid += is_json and _is_valid(reply.text)
     return complete, continued, typed, f"{valid}/{asked}", lost, time.monotonic() - began
 

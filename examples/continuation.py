@@ -20,5 +20,5 @@ with HybridLLM([near, far], policy) as llm, llm.stream("The train leaves at nine
         print(chunk.text, end="", flush=True)
     reply = stream.generation
 print()
-for seam in reply.seams:
-    print(f"after {reply.text[: seam.at]!r} {seam.backend} went on")
+for continuation in reply.continuations:
+    print(f"after {reply.text[: continuation.at]!r} {continuation.backend} went on")

@@ -177,11 +177,11 @@ def _failed(what: str, error: Exception) -> None:
 class Replay:
     """A cached answer in the place of the attempts of a request: one chunk, and nobody is called."""
 
-    facts: RequestMetadata
+    metadata: RequestMetadata
     decision: Decision
     answer: CachedAnswer
     records: list[AttemptRecord] = field(default_factory=list)
-    seams: tuple[Continuation, ...] = ()
+    continuations: tuple[Continuation, ...] = ()
     began: float = field(default_factory=time.monotonic)
 
     @property

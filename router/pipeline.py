@@ -43,7 +43,7 @@ class Routed:
     """A request that is judged and decided, not yet sent anywhere. Only the guard's *assessment* holds its texts."""
 
     assessment: Assessment
-    facts: RequestMetadata
+    metadata: RequestMetadata
     signals: Signals
     decision: Decision
     policy: Policy
@@ -117,11 +117,11 @@ class Pipeline:
             raise
 
     def _decided(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
-        facts = RequestMetadata.of(assessment.request)
-        signals = without(assessment.barred, self.snapshot(facts))
-        decision = policy.decide(facts, signals)
+        metadata = RequestMetadata.of(assessment.request)
+        signals = without(assessment.barred, self.snapshot(metadata))
+        decision = policy.decide(metadata, signals)
         return Routed(
-            assessment=assessment, facts=facts, signals=signals, decision=decision, policy=policy, parse=parse
+            assessment=assessment, metadata=metadata, signals=signals, decision=decision, policy=policy, parse=parse
         )
 
     def _adopt(self, policy: Policy) -> None:
@@ -180,7 +180,7 @@ class Pipeline:
         )
 
     def may_hedge(self, routed: Routed) -> bool:
-        """Whether a silent backend may get a rival: the policy says after how long, and there is another one."""
+        """Whether a silent backend may get a hedge: the policy says after how long, and there is another one."""
         limits, states = routed.policy.resilience, routed.signals.backends
         nodes = sum(states[name].nodes for name in routed.decision.order)
         return nodes > 1 and (limits.hedge_after_s or limits.hedge_quantile) is not None
@@ -199,7 +199,7 @@ class Pipeline:
         kept = self._kept.answer(routed.assessment, routed.decision.order[0])
         if kept is not None:
             self.release(routed)
-            replay = Replay(facts=routed.facts, decision=routed.decision, answer=kept)
+            replay = Replay(metadata=routed.metadata, decision=routed.decision, answer=kept)
             return Answer(replay, routed.signals, hooks=self._hooks, over=_ignore, parse=routed.parse)
         attempts = self._attempts(routed, open_stream, sleep, race)
         over = partial(self._over, routed)
@@ -209,7 +209,8 @@ class Pipeline:
         """The hooks learn of a request for which nobody is eligible too."""
         error = NoEligibleBackend.__name__
         emit(
-            self._hooks, RequestEvent(facts=routed.facts, signals=routed.signals, decision=routed.decision, error=error)
+            self._hooks,
+            RequestEvent(metadata=routed.metadata, signals=routed.signals, decision=routed.decision, error=error),
         )
 
     def _attempts(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race]) -> Attempts:
@@ -221,7 +222,7 @@ class Pipeline:
             return self._open(call, routed.assessment, self.backends[name])
 
         return self._make_attempts(
-            facts=routed.facts,
+            metadata=routed.metadata,
             decision=routed.decision,
             open_stream=open_backend,
             sleep=sleep,
@@ -265,7 +266,7 @@ class Pipeline:
             self._guard.release(assessment)
 
     def _patience(self, limits: Resilience, name: str) -> float | None:
-        """Seconds of silence after which *name* gets a rival."""
+        """Seconds of silence after which *name* gets a hedge."""
         if limits.hedge_quantile is None:
             return limits.hedge_after_s
         usual = self._recent[name].quantile(limits.hedge_quantile)

@@ -81,7 +81,7 @@ class Generation:
     backend: str
     decision: Decision
     request_id: str = ""
-    seams: tuple[Continuation, ...] = ()
+    continuations: tuple[Continuation, ...] = ()
     """Where it broke off and another backend, or the same again, went on."""
     parse: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
     cached: bool = False

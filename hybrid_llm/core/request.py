@@ -134,11 +134,11 @@ class RequestMetadata(Request):
 
     def __post_init__(self) -> None:
         if any(self.visible_text()):
-            raise ValueError("facts hold no text of a request")
+            raise ValueError("metadata hold no text of a request")
 
     @classmethod
     def of(cls, request: Request) -> RequestMetadata:
-        """The facts of *request*."""
+        """The metadata of *request*."""
         return cls(
             messages=tuple([_BLANK[message.role] for message in request.messages]),
             task=request.task,

@@ -39,7 +39,7 @@ class Verdict:
 class Change:
     """One request that the two policies treat differently. *exposed* are the places that it may reach only now."""
 
-    facts: RequestMetadata
+    metadata: RequestMetadata
     old: Verdict
     new: Verdict
     exposed: tuple[Location, ...]
@@ -69,28 +69,30 @@ def compare(old: Policy, new: Policy, samples: Iterable[tuple[RequestMetadata, S
     """Decide every sample twice."""
     routes: Counter[tuple[str, str]] = Counter()
     changes = []
-    for facts, signals in samples:
-        before, after, excluded = _verdict(old, facts, signals)[0], *_verdict(new, facts, signals)
+    for metadata, signals in samples:
+        before, after, excluded = _verdict(old, metadata, signals)[0], *_verdict(new, metadata, signals)
         routes[before.first, after.first] += 1
         if (before.order, before.refused) != (after.order, after.refused):
-            changes.append(_change(new, facts, before, after, excluded))
+            changes.append(_change(new, metadata, before, after, excluded))
     ordered = tuple((was, now, count) for (was, now), count in routes.most_common())
     return Difference(total=routes.total(), changes=tuple(changes), routes=ordered)
 
 
-def _verdict(policy: Policy, facts: RequestMetadata, signals: Signals) -> tuple[Verdict, dict[str, str]]:
+def _verdict(policy: Policy, metadata: RequestMetadata, signals: Signals) -> tuple[Verdict, dict[str, str]]:
     try:
-        decision = policy.decide(facts, signals)
+        decision = policy.decide(metadata, signals)
     except InvalidRequest as error:
         return Verdict(refused=str(error)), {}
     verdict = Verdict(order=decision.order, rule=decision.rule, because=decision.because)
     return verdict, dict(decision.excluded)
 
 
-def _change(new: Policy, facts: RequestMetadata, before: Verdict, after: Verdict, excluded: dict[str, str]) -> Change:
+def _change(
+    new: Policy, metadata: RequestMetadata, before: Verdict, after: Verdict, excluded: dict[str, str]
+) -> Change:
     reached = {new.backends.get(name) for name in after.order} - {new.backends.get(name) for name in before.order}
     return Change(
-        facts=facts,
+        metadata=metadata,
         old=before,
         new=after,
         exposed=tuple(place for place in Location if place in reached),

@@ -27,7 +27,7 @@ class Run(Protocol):
     """Where the pieces of one answer come from: `Attempts`, or what a cache kept."""
 
     @property
-    def facts(self) -> RequestMetadata:
+    def metadata(self) -> RequestMetadata:
         """What is known of the request."""
         ...
 
@@ -47,7 +47,7 @@ class Run(Protocol):
         ...
 
     @property
-    def seams(self) -> Sequence[Continuation]:
+    def continuations(self) -> Sequence[Continuation]:
         """Where the answer was continued."""
         ...
 
@@ -75,9 +75,9 @@ class Answer:
         self._begun = False
 
     @property
-    def facts(self) -> RequestMetadata:
+    def metadata(self) -> RequestMetadata:
         """What is known of the request."""
-        return self._run.facts
+        return self._run.metadata
 
     @property
     def decision(self) -> Decision:
@@ -136,7 +136,7 @@ class Answer:
 
     def _usage(self) -> Usage:
         reported = self._final.usage if self._final is not None else None
-        return reported or Usage(prompt_tokens=self.facts.prompt_tokens, completion_tokens=self._tokens)
+        return reported or Usage(prompt_tokens=self.metadata.prompt_tokens, completion_tokens=self._tokens)
 
     def _tpot_ms(self) -> float:
         """Per token behind the first; 0 where there is none."""
@@ -144,7 +144,7 @@ class Answer:
         return (self._last_at - self._first_at) * 1e3 / further if further > 0 else 0.0
 
     def _timings(self) -> Timings:
-        created = self.facts.created
+        created = self.metadata.created
         own = self._final.timings if self._final is not None else None
         return Timings(
             queue_ms=own.queue_ms if own is not None else 0.0,
@@ -178,18 +178,18 @@ class Answer:
             timings=self._timings(),
             backend=self.backend,
             decision=self.decision,
-            request_id=self.facts.request_id,
-            seams=tuple(self._run.seams),
+            request_id=self.metadata.request_id,
+            continuations=tuple(self._run.continuations),
             parse=self._parse,
             cached=isinstance(self._run, Replay),
         )
 
     def _event(self) -> RequestEvent:
-        if self._error == "cancelled" and self.facts.remaining() <= 0.0:
+        if self._error == "cancelled" and self.metadata.remaining() <= 0.0:
             self._error = "DeadlineExceeded"  # the event loop cancels what is late
         whole = self._generation
         return RequestEvent(
-            facts=self.facts,
+            metadata=self.metadata,
             signals=self._signals,
             decision=self.decision,
             backend=self.backend if not self._error else "",
@@ -198,6 +198,6 @@ class Answer:
             usage=whole.usage if whole is not None else self._usage(),
             timings=whole.timings if whole is not None else self._timings(),
             error=self._error,
-            seams=tuple(self._run.seams),
+            continuations=tuple(self._run.continuations),
             cached=isinstance(self._run, Replay),
         )

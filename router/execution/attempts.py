@@ -8,7 +8,7 @@ one retry budget hold for all of it:
   to the next at once.
 - **Retry.** When everyone has failed and someone may recover, the round is repeated after a jittered pause (full
   jitter; Brooker, *Exponential Backoff and Jitter*, 2015).
-- **Hedge.** A backend that is silent for too long gets a rival, the next of the order; the first token wins, the other
+- **Hedge.** A backend that is silent for too long gets a hedge, the next of the order; the first token wins, the other
   is cancelled (Dean and Barroso, *The Tail at Scale*, 2013).
 - **Continue.** An answer that breaks off is continued by whoever the decision allows: the text so far becomes the
   beginning of the answer there.
@@ -66,10 +66,10 @@ class Attempts:
     """The attempts of one request.
 
     Afterwards *records* tells what was tried, *answering* who answered, *began* when that backend was called, on
-    *clock*, and *seams* where the answer was continued.
+    *clock*, and *continuations* where the answer was continued.
     """
 
-    facts: RequestMetadata
+    metadata: RequestMetadata
     """What is known of the request; its texts are the guard's, and the streams carry them."""
     decision: Decision
     open_stream: Callable[[str, PartialAnswer], AsyncGenerator[Chunk, None]]
@@ -77,7 +77,7 @@ class Attempts:
     sleep: Sleep
     breakers: Mapping[str, CircuitBreaker]
     budget: RetryBudget
-    """Pays for every call beyond the first of each backend, and for every rival."""
+    """Pays for every call beyond the first of each backend, and for every hedge."""
     retries: int
     """Further calls of each backend after its first."""
     nodes: Mapping[str, int] = field(default_factory=dict)
@@ -87,11 +87,11 @@ class Attempts:
     continue_streams: bool = False
     race: Callable[[], Race] = OneByOne
     patience: Callable[[str], float | None] = _never
-    """Seconds of silence after which a backend gets a rival; None where it never does."""
+    """Seconds of silence after which a backend gets a hedge; None where it never does."""
     clock: Callable[[], float] = time.monotonic
     records: list[AttemptRecord] = field(default_factory=list)
     failures: dict[str, BackendError] = field(default_factory=dict)
-    seams: list[Continuation] = field(default_factory=list)
+    continuations: list[Continuation] = field(default_factory=list)
     answering: str = ""
     began: float = 0.0
     _calls: Counter[str] = field(default_factory=Counter)
@@ -161,7 +161,7 @@ class Attempts:
         if lane is None:
             raise self._final(error)
         self._held = 0
-        self.seams.append(Continuation(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
+        self.continuations.append(Continuation(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
         return lane
 
     def _is_spent(self, broken: str, name: str) -> bool:
@@ -176,7 +176,7 @@ class Attempts:
 
     def _is_full(self) -> bool:
         """All tokens that were asked for are there, and only the end was cut off."""
-        return self.continue_streams and self._tokens >= self.facts.max_tokens
+        return self.continue_streams and self._tokens >= self.metadata.max_tokens
 
     async def _settle(self, names: Callable[[], list[str]]) -> Attempt:
         """Go down *names* until someone gives a first chunk; repeat the round while that makes sense."""
@@ -220,7 +220,7 @@ class Attempts:
                 if not race.running:
                     self._start(race, waiting.popleft())
                 elif (lane := await race.ready(self._patience(waiting, race))) is None:
-                    self._start_rival(race, waiting)
+                    self._start_hedge(race, waiting)
                 elif lane.error is None:
                     self.answering, self.began = lane.name, lane.began
                     return lane
@@ -234,14 +234,14 @@ class Attempts:
                 if lane.error is not None:
                     scrub_traceback(lane.error)
                 self._ended(lane, "Cancelled")
-                self._hung_or_abandoned(lane, is_late=self.facts.remaining(self.clock()) <= 0.0)
+                self._hung_or_abandoned(lane, is_late=self.metadata.remaining(self.clock()) <= 0.0)
 
     def _patience(self, waiting: deque[str], race: Race) -> float | None:
         """How long to wait until the next one starts beside the one that runs; None until something happens."""
         may = waiting and race.running <= _MOST_RIVALS and self.budget.pays()
         return self.patience(self.answering) if may else None
 
-    def _start_rival(self, race: Race, waiting: deque[str]) -> None:
+    def _start_hedge(self, race: Race, waiting: deque[str]) -> None:
         """Call the next one beside those that are silent: another backend once two nodes of one are.
 
         Who cannot be paid for now still has its turn when the others have failed.
@@ -264,7 +264,7 @@ class Attempts:
             self._calls[name] += 1
             self.answering = name
             stream = self.open_stream(name, self._given())
-            race.start(Attempt(name=name, stream=stream, began=self.clock(), rival=paid))
+            race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
 
     def _refuse(self, name: str, why: str) -> None:
         error = BackendUnavailable(f"{name}: {why}", backend=name)
@@ -301,7 +301,7 @@ class Attempts:
 
     def _hung_or_abandoned(self, lane: Attempt, *, is_late: bool) -> None:
         """A backend that let a request's time pass without a word has failed, if it had a fair share of that time."""
-        fair = self.clock() - lane.began >= self.facts.deadline / 2
+        fair = self.clock() - lane.began >= self.metadata.deadline / 2
         if is_late and lane.first is None and fair:
             self._tell_breaker(lane.name)
         else:
@@ -309,7 +309,7 @@ class Attempts:
 
     def _ended(self, lane: Attempt, error: str = "") -> None:
         elapsed_ms = (self.clock() - lane.began) * 1e3
-        self.records.append(AttemptRecord(backend=lane.name, error=error, elapsed_ms=elapsed_ms, rival=lane.rival))
+        self.records.append(AttemptRecord(backend=lane.name, error=error, elapsed_ms=elapsed_ms, hedge=lane.hedge))
 
     def _succeeded(self, lane: Attempt) -> None:
         self._ended(lane)
@@ -317,16 +317,18 @@ class Attempts:
 
     def _completed(self, last: Chunk) -> Chunk:
         """The last chunk; of an answer in several parts, with the tokens of all of them."""
-        if not self.seams:
+        if not self.continuations:
             return last
-        usage = last.usage or Usage(prompt_tokens=self.facts.prompt_tokens)
-        return replace(last, usage=replace(usage, completion_tokens=self.seams[-1].tokens + usage.completion_tokens))
+        usage = last.usage or Usage(prompt_tokens=self.metadata.prompt_tokens)
+        return replace(
+            last, usage=replace(usage, completion_tokens=self.continuations[-1].tokens + usage.completion_tokens)
+        )
 
     def _check_deadline(self) -> None:
-        if self.facts.remaining(self.clock()) <= 0.0:
+        if self.metadata.remaining(self.clock()) <= 0.0:
             name = self.answering or next(iter(self.decision.order))
             raise DeadlineExceeded(
-                f"the deadline of {self.facts.deadline:g} s is over", backend=name, elapsed=self.facts.deadline
+                f"the deadline of {self.metadata.deadline:g} s is over", backend=name, elapsed=self.metadata.deadline
             )
 
     def _pause(self, state: RetryCallState) -> float:
@@ -339,7 +341,7 @@ class Attempts:
     def _give_up(self, state: RetryCallState) -> bool:
         if state.attempt_number > self.retries or not self._candidates():
             return True
-        return state.upcoming_sleep >= self.facts.remaining(self.clock()) or not self.budget.pays()
+        return state.upcoming_sleep >= self.metadata.remaining(self.clock()) or not self.budget.pays()
 
 
 def _may_go_elsewhere(error: HybridLLMError) -> bool:

@@ -24,7 +24,7 @@ class Attempt:
     name: str
     stream: AsyncGenerator[Chunk, None]
     began: float
-    rival: bool = False
+    hedge: bool = False
     """It was started beside one that was silent."""
     first: Chunk | None = None
     error: HybridLLMError | None = None

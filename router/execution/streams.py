@@ -30,7 +30,7 @@ class _Progress:
     @property
     def request_id(self) -> str:
         """The id that logs and the node know the request by."""
-        return self._answer.facts.request_id
+        return self._answer.metadata.request_id
 
     @property
     def backend(self) -> str:
@@ -78,13 +78,13 @@ class AsyncStream(_Progress):
     async def __anext__(self) -> Chunk:
         if self._answer.is_whole:  # what is left to do is short, and whoever has the answer is not late
             return await anext(self._chunks)
-        facts = self._answer.facts
+        metadata = self._answer.metadata
         try:
-            async with asyncio.timeout(max(0.0, facts.remaining()) + _GRACE_S):
+            async with asyncio.timeout(max(0.0, metadata.remaining()) + _GRACE_S):
                 return await anext(self._chunks)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the deadline of {facts.deadline:g} s is over", backend=self.backend, elapsed=facts.deadline
+                f"the deadline of {metadata.deadline:g} s is over", backend=self.backend, elapsed=metadata.deadline
             ) from None
 
     async def aclose(self) -> None:

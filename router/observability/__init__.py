@@ -1,1 +1,1 @@
-"""Decisions in a file, for `policy diff` and `policy simulate`: facts and signals, never a text."""
+"""Decisions in a file, for `policy diff` and `policy simulate`: metadata and signals, never a text."""

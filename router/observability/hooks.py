@@ -57,7 +57,7 @@ class AttemptRecord:
     backend: str
     error: str = ""
     elapsed_ms: float = 0.0
-    rival: bool = False
+    hedge: bool = False
     """It was called beside one that was silent: a hedge."""
 
 
@@ -65,7 +65,7 @@ class AttemptRecord:
 class RequestEvent:
     """One request, over. It holds counts, names and times; no prompt, no answer, no key."""
 
-    facts: RequestMetadata
+    metadata: RequestMetadata
     """The request without its texts: the only form of it that leaves the client."""
     signals: Signals
     """What the policy saw."""
@@ -78,21 +78,21 @@ class RequestEvent:
     timings: Timings = field(default_factory=Timings)
     error: str = ""
     """The name of the error's class; empty when the answer is complete. `cancelled` when the caller closed it."""
-    seams: tuple[Continuation, ...] = ()
+    continuations: tuple[Continuation, ...] = ()
     """Where the answer broke off, and who went on."""
     cached: bool = False
     """The answer was kept from an identical request; nobody was called."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.facts, RequestMetadata):
+        if not isinstance(self.metadata, RequestMetadata):
             raise PrivacyViolation(
-                "telemetry takes the facts of a request only, never the request", location="telemetry"
+                "telemetry takes the metadata of a request only, never the request", location="telemetry"
             )
 
     @property
     def request_id(self) -> str:
         """The id of the request."""
-        return self.facts.request_id
+        return self.metadata.request_id
 
 
 class Hook(Protocol):

@@ -102,10 +102,10 @@ class Counts:
         for attempt in event.attempts:
             outcome = "cancelled" if attempt.error == "Cancelled" else attempt.error or _OK
             self._attempts(attempt.backend, outcome).inc()
-            if attempt.rival:
+            if attempt.hedge:
                 self._rivals(attempt.backend, outcome).inc()
-        for seam in event.seams:
-            self._continuations(seam.backend).inc()
+        for continuation in event.continuations:
+            self._continuations(continuation.backend).inc()
 
     def _take_times(self, event: RequestEvent) -> None:
         """Seconds, as the app saw them: queue, retries and fallbacks included."""

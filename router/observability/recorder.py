@@ -30,7 +30,7 @@ _WAITING: Final = 4096
 
 
 class DecisionRecorder:
-    """Records every decision in the file at *path*: facts, signals, order, outcome; never a text of a request.
+    """Records every decision in the file at *path*: metadata, signals, order, outcome; never a text of a request.
 
     Give it to one client, and each process a file of its own: `HybridLLM(..., hooks=[DecisionRecorder(path)])`. The
     file can be read by its owner only. The thread starts with the first request.

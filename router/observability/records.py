@@ -1,4 +1,4 @@
-"""One recorded decision as a line of JSON, and back: facts and signals, numbers and names; never a text of a request.
+"""One recorded decision as a line of JSON, and back: metadata and signals; never a text of a request.
 
 A line of version 1 is an object with `v`, `at`, `request`, `signals`, `decision` and `outcome`. Fields that are absent
 have their default, so that lines of an older library can be read; one that is unknown, or of another type, is told.
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The facts of a request, as they are written. *deadline* is in seconds."""
+    """The metadata of a request, as they are written. *deadline* is in seconds."""
 
     id: str = ""
     task: str = "chat"
@@ -69,7 +69,7 @@ class Recording:
     """One request, over. *at* is when it began, Unix time in seconds; *place* is `path:line` of one that was read."""
 
     at: float
-    facts: RequestMetadata
+    metadata: RequestMetadata
     signals: Signals
     order: tuple[str, ...] = ()
     decided: Decided = field(default_factory=Decided)
@@ -81,8 +81,8 @@ def recording_of(event: RequestEvent) -> Recording:
     """What is kept of *event*."""
     decision, timings = event.decision, event.timings
     return Recording(
-        at=time.time() - (time.monotonic() - event.facts.created),
-        facts=event.facts,
+        at=time.time() - (time.monotonic() - event.metadata.created),
+        metadata=event.metadata,
         signals=event.signals,
         order=decision.order,
         decided=Decided(policy=decision.policy, digest=decision.digest, rule=decision.rule),
@@ -98,22 +98,22 @@ def recording_of(event: RequestEvent) -> Recording:
 
 def dump(recording: Recording) -> str:
     """*recording* as one line, without its end."""
-    facts, signals = recording.facts, recording.signals
+    metadata, signals = recording.metadata, recording.signals
     asked = Asked(
-        id=facts.request_id,
-        task=facts.task,
-        tenant=facts.tenant,
-        prompt_tokens=facts.prompt_tokens,
-        max_tokens=facts.max_tokens,
-        deadline=facts.deadline,
-        messages=len(facts.messages),
-        tools=len(facts.tools),
-        schema=facts.output_schema is not None,
+        id=metadata.request_id,
+        task=metadata.task,
+        tenant=metadata.tenant,
+        prompt_tokens=metadata.prompt_tokens,
+        max_tokens=metadata.max_tokens,
+        deadline=metadata.deadline,
+        messages=len(metadata.messages),
+        tools=len(metadata.tools),
+        schema=metadata.output_schema is not None,
     )
     line = {
         "v": VERSION,
         "at": round(recording.at, 3),
-        "request": {**_plain(asked), "tags": sorted(facts.privacy)},
+        "request": {**_plain(asked), "tags": sorted(metadata.privacy)},
         "signals": {
             "device": _plain(signals.device),
             "network": _plain(signals.network),
@@ -187,7 +187,7 @@ def _recording(parts: Any, place: str) -> Recording:
     signals = _signals(_object(line.get("signals"), "signals", ("device", "network", "budget", "backends")))
     return Recording(
         at=_value(line.get("at"), float, "at"),
-        facts=_facts(dict(_object(line.get("request"), "request"))),
+        metadata=_metadata(dict(_object(line.get("request"), "request"))),
         signals=signals,
         order=order,
         decided=_read(Decided, decision, "decision"),
@@ -196,7 +196,7 @@ def _recording(parts: Any, place: str) -> Recording:
     )
 
 
-def _facts(parts: dict[str, Any]) -> RequestMetadata:
+def _metadata(parts: dict[str, Any]) -> RequestMetadata:
     tags = frozenset(_strings(parts.pop("tags", []), "request.tags"))
     asked = _read(Asked, parts, "request")
     if not 0 <= asked.messages <= 1_000_000 or not 0 <= asked.tools <= 1_000_000:

@@ -109,10 +109,10 @@ class RealWorld(World):
         if outcome.case.schema is not None:
             return not outcome.whole or _follows(outcome)
         begins = outcome.text
-        if outcome.generation is not None and outcome.generation.seams:
-            begins = begins[: outcome.generation.seams[0].at]
+        if outcome.generation is not None and outcome.generation.continuations:
+            begins = begins[: outcome.generation.continuations[0].at]
         sides = [self.right(name, outcome.case.prompt) for name in ("edge", "cloud")]
-        if outcome.whole and outcome.generation is not None and not outcome.generation.seams:
+        if outcome.whole and outcome.generation is not None and not outcome.generation.continuations:
             return outcome.text == self.right(outcome.generation.backend, outcome.case.prompt)
         return any(side.startswith(begins) for side in sides)
 

@@ -50,7 +50,7 @@ def row(fault: str, outcomes: Sequence[Outcome], freed: Mapping[str, float], bac
         fault=fault,
         requests=len(outcomes),
         answered=len(whole),
-        continued=sum(bool(o.generation.seams) for o in whole if o.generation),
+        continued=sum(bool(o.generation.continuations) for o in whole if o.generation),
         left=sum(bool(o.left) for o in outcomes),
         errors=dict(errors.most_common()),
         lost=sum(o.lost for o in outcomes),
@@ -71,9 +71,9 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 def _tell(outcome: Outcome) -> str:
     what = "lost" if outcome.lost else "wrong"
-    seams = outcome.generation.seams if outcome.generation else ()
+    joins = outcome.generation.continuations if outcome.generation else ()
     took = f"{outcome.ended - outcome.began:.2f} s" if outcome.ended else "never ended"
-    return f"{what}: {outcome.case} -> {outcome.error!r}, {took}, seams {seams}, text {outcome.text[-80:]!r}"
+    return f"{what}: {outcome.case} -> {outcome.error!r}, {took}, continuations {joins}, text {outcome.text[-80:]!r}"
 
 
 _HEAD = f"{'fault':<18}{'requests':>9}{'answered':>9}{'continued':>10}{'left':>6}{'errors':>7}{'lost':>6}{'wrong':>6}"

@@ -23,7 +23,7 @@ def trace(tmp_path):
             max_tokens=100,
         )
         lines.append(
-            dump(Recording(at=0.0, facts=RequestMetadata.of(request), signals=at_ease(builtin_policy("balanced"))))
+            dump(Recording(at=0.0, metadata=RequestMetadata.of(request), signals=at_ease(builtin_policy("balanced"))))
         )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

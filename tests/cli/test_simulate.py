@@ -155,12 +155,12 @@ def test_the_report_is_written_where_it_is_asked_for(cli, clinic, tmp_path):
 
 
 def test_recorded_decisions_are_simulated_with_their_own_tags_limits_and_tenants(cli, tmp_path):
-    facts = RequestMetadata.of(
+    metadata = RequestMetadata.of(
         Request(messages=(), prompt_tokens=40, max_tokens=50, deadline=9.0, privacy=frozenset({"phi"}), tenant="a")
     )
     state = BackendState(name="edge", location=Location.EDGE)
     lines = [
-        dump(Recording(at=1000.0 + at, facts=facts, signals=Signals(backends={"edge": state}), outcome=outcome))
+        dump(Recording(at=1000.0 + at, metadata=metadata, signals=Signals(backends={"edge": state}), outcome=outcome))
         for at, outcome in ((0.0, Outcome(completion_tokens=7)), (30.0, Outcome(error="DeadlineExceeded")))
     ]
     path = tmp_path / "decisions.jsonl"

@@ -74,7 +74,7 @@ def client(first: Backend, second: Backend, at: int) -> HybridLLM:
     """*first*, whose first stream breaks off, and *second*, which may be the same."""
     backends = [Cut(first, at)] if first is second else [Cut(first, at), second]
     policy = parse_policy(
-        "version: 1\nname: seams\n"
+        "version: 1\nname: continuations\n"
         "resilience: {retries: 1, retry_budget: 100%, continue_streams: true, breaker: {failures: 1000}}\n",
         backends={backend.name: backend.location for backend in backends},
     )
@@ -108,11 +108,11 @@ def test_a_cut_answer_goes_on_with_the_other_side_and_says_where(edge, cloud, di
     whole = HybridLLM([first], parse_policy("version: 1\nname: p\n", backends={first.name: first.location}))
     uncut = answer(whole, "Count from 3 to 20.", is_async=False, **options)
     reply = answer(client(first, second, at), "Count from 3 to 20.", is_async=is_async, **options)
-    (seam,) = reply.seams
-    assert (seam.backend, reply.backend) == (second.name, second.name)
-    assert reply.text[: seam.at] == uncut.text[: seam.at]
+    (continuation,) = reply.continuations
+    assert (continuation.backend, reply.backend) == (second.name, second.name)
+    assert reply.text[: continuation.at] == uncut.text[: continuation.at]
     assert reply.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}
-    assert seam.tokens <= reply.usage.completion_tokens <= 24
+    assert continuation.tokens <= reply.usage.completion_tokens <= 24
     if reply.finish_reason is FinishReason.LENGTH:
         assert reply.usage.completion_tokens == 24
 

@@ -405,11 +405,11 @@ class Leaks(RuleBasedStateMachine):
         self._witness.told += [repr(reply), reply.decision.explain()]
         happened[f"answered by {reply.backend}"] += 1
         happened["cache hit"] += reply.cached
-        happened["continued"] += bool(reply.seams)
+        happened["continued"] += bool(reply.continuations)
         happened["breaker open"] += "breaker is open" in str(reply.decision.excluded)
         said = json.loads(reply.text) if "output_schema" in one.draft.options else {"said": reply.text}
         whole = {"said": one.draft.messages[-1].content}
-        assert said == whole, f"the answer is not what was said: {said}, {whole}, {reply.seams}"
+        assert said == whole, f"the answer is not what was said: {said}, {whole}, {reply.continuations}"
         learnt = len(set(one.verdicts)) == 1 and one.shape.moment != "forget"
         self._texts.answered(one.draft, reply.text, hidden if learnt else frozenset())
 

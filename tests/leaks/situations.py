@@ -35,7 +35,7 @@ EVERYWHERE, DEVICE = frozenset({"edge", "cloud"}), frozenset({"edge"})
 BEFORE_A_CHUNK = ("refuse", "overload", "hang", "silence", "reject", "misfit", "denied", "quota", "untrusted", "crash")
 AFTER_A_CHUNK = ("cut", "silent end", "crash in mid-stream", "late", "odd finish", "chunks after the finish")
 FAULTS = (*BEFORE_A_CHUNK, *AFTER_A_CHUNK, "lie")
-"""What a backend does wrong. *silence* is broken after 5 ms, long enough for a rival; *hang* lasts until the deadline;
+"""What a backend does wrong. *silence* is broken after 5 ms, long enough for a hedge; *hang* lasts until the deadline;
 *lie*: one that is on the device wants to send."""
 
 DETECTOR_FAULTS = (

@@ -1,4 +1,4 @@
-"""The planted faults of privacy: guard, clearance, cache, facts, hooks, and how the pipeline joins them."""
+"""The planted faults of privacy: guard, clearance, cache, metadata, hooks, and how the pipeline joins them."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ MUTANTS = (
         "            yield from ()\n",
     ),
     Mutant("stop texts are not looked at", _TYPES, "        yield from self.sampling.stop\n", ""),
-    Mutant("facts may hold a text", _TYPES, "        if any(self.visible_text()):", "        if ():"),
+    Mutant("metadata may hold a text", _TYPES, "        if any(self.visible_text()):", "        if ():"),
     Mutant("a message shows its text", _TYPES, "    content: str = field(repr=False)", "    content: str"),
     Mutant(
         "an event takes a request",
         "hooks.py",
-        "        if not isinstance(self.facts, RequestMetadata):",
+        "        if not isinstance(self.metadata, RequestMetadata):",
         "        if ():",
     ),
     Mutant(
@@ -136,7 +136,7 @@ MUTANTS = (
     Mutant(
         "the policy is given the texts",
         _PIPELINE,
-        "policy.decide(facts, signals)",
+        "policy.decide(metadata, signals)",
         "policy.decide(assessment.request, signals)",
     ),
     Mutant(
@@ -278,8 +278,8 @@ MUTANTS = (
     Mutant(
         "barred places are decided as others",
         _PIPELINE,
-        "without(assessment.barred, self.snapshot(facts))",
-        "self.snapshot(facts)",
+        "without(assessment.barred, self.snapshot(metadata))",
+        "self.snapshot(metadata)",
     ),
     Mutant(
         "a broken answer is kept",

@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         "the policy does not learn of what the guard bars",
         "pipeline.py",
-        "signals = without(assessment.barred, self.snapshot(facts))",
-        "signals = self.snapshot(facts)",
+        "signals = without(assessment.barred, self.snapshot(metadata))",
+        "signals = self.snapshot(metadata)",
     ),
     Mutant(
         "an answer is kept whatever it holds",

@@ -10,21 +10,21 @@ _ATTEMPTS, _RACE, _FRAMES = "attempts.py", "race.py", "frames.py"
 _ONLY_THEN = "                    if not _may_go_elsewhere(lane.error):\n"
 
 MUTANTS = (
-    Mutant("nobody gets a rival", _ATTEMPTS, "return self.patience(self.answering) if may else None", "return None"),
+    Mutant("nobody gets a hedge", _ATTEMPTS, "return self.patience(self.answering) if may else None", "return None"),
     Mutant(
-        "a rival is not paid for",
+        "a hedge is not paid for",
         _ATTEMPTS,
         "        if self.budget.withdraw():\n            others",
         "        if True:\n            others",
     ),
     Mutant(
-        "a rival that is not paid for has no turn",
+        "a hedge that is not paid for has no turn",
         _ATTEMPTS,
         "        if self.budget.withdraw():\n            others",
         "        if not self.budget.withdraw():\n            waiting.popleft()\n        else:\n            others",
     ),
-    Mutant("a rival pays twice", _ATTEMPTS, "self._start(race, name, paid=True)", "self._start(race, name)"),
-    Mutant("a rival keeps its turn and is called twice", _ATTEMPTS, "            waiting.remove(name)\n", ""),
+    Mutant("a hedge pays twice", _ATTEMPTS, "self._start(race, name, paid=True)", "self._start(race, name)"),
+    Mutant("a hedge keeps its turn and is called twice", _ATTEMPTS, "            waiting.remove(name)\n", ""),
     Mutant(
         "rivals are nodes of the same backend only",
         _ATTEMPTS,
@@ -70,24 +70,24 @@ MUTANTS = (
         'PartialAnswer(text="".join(self._parts), tokens=self._tokens)',
         'PartialAnswer(text="", tokens=0)',
     ),
-    Mutant("the text before a seam is lost", _ATTEMPTS, "            self._parts.append(chunk.text)\n", ""),
+    Mutant("the text before a continuation is lost", _ATTEMPTS, "            self._parts.append(chunk.text)\n", ""),
     Mutant(
         "tokens whose text is held back count as given",
         _ATTEMPTS,
-        "        self._held = 0\n        self.seams",
-        "        self._tokens += self._held\n        self.seams",
+        "        self._held = 0\n        self.continuations",
+        "        self._tokens += self._held\n        self.continuations",
     ),
     Mutant(
-        "what was held back before the seam counts behind it",
+        "what was held back before the continuation counts behind it",
         _ATTEMPTS,
-        "        self._held = 0\n        self.seams",
-        "        self.seams",
+        "        self._held = 0\n        self.continuations",
+        "        self.continuations",
     ),
-    Mutant("the seam is not told", _ATTEMPTS, "        self.seams.append(", "        str("),
+    Mutant("the continuation is not told", _ATTEMPTS, "        self.continuations.append(", "        str("),
     Mutant(
-        "the tokens before a seam are not counted",
+        "the tokens before a continuation are not counted",
         _ATTEMPTS,
-        "completion_tokens=self.seams[-1].tokens + usage.completion_tokens",
+        "completion_tokens=self.continuations[-1].tokens + usage.completion_tokens",
         "completion_tokens=usage.completion_tokens",
     ),
     Mutant(

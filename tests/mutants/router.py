@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant(
         "a retry may come too late",
         "attempts.py",
-        "return state.upcoming_sleep >= self.facts.remaining(self.clock()) or not",
+        "return state.upcoming_sleep >= self.metadata.remaining(self.clock()) or not",
         "return not",
     ),
     Mutant(
@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant(
         "one that was asked too late is blamed",
         "attempts.py",
-        "fair = self.clock() - lane.began >= self.facts.deadline / 2",
+        "fair = self.clock() - lane.began >= self.metadata.deadline / 2",
         "fair = True",
     ),
     Mutant(

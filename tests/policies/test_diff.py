@@ -55,7 +55,7 @@ def test_a_tag_that_the_new_policy_lacks_is_told_as_refused():
 @given(name=st.sampled_from(builtin_names()), tokens=st.integers(0, 50_000), battery=st.none() | st.floats(0, 1))
 def test_a_policy_differs_from_itself_in_nothing(name, tokens, battery):
     policy = builtin_policy(name)
-    facts, signals = sample("public", tokens=tokens, policy=policy)
+    metadata, signals = sample("public", tokens=tokens, policy=policy)
     signals = replace(signals, device=replace(signals.device, battery=battery, charging=False))
-    difference = compare(policy, policy, [(facts, signals)])
+    difference = compare(policy, policy, [(metadata, signals)])
     assert (difference.changes, difference.elsewhere) == ((), 0)

@@ -68,7 +68,7 @@ class World:
 
 def attempts(world: World, order: Sequence[str], *, retries: int = 2, deadline: float = 10.0, reserve: float = 10.0):
     return Attempts(
-        facts=RequestMetadata(messages=(Message(role="user", content=""),), deadline=deadline, created=0.0),
+        metadata=RequestMetadata(messages=(Message(role="user", content=""),), deadline=deadline, created=0.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=world.sleep,
@@ -333,7 +333,7 @@ def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_
     breaker = CircuitBreaker(failures=3, open_s=30.0, clock=lambda: world.now)
     for number in range(3):
         run = attempts(world, "a")
-        run.facts = RequestMetadata(messages=run.facts.messages, deadline=10.0, created=world.now)
+        run.metadata = RequestMetadata(messages=run.metadata.messages, deadline=10.0, created=world.now)
         run.breakers, run.open_stream = {"a": breaker}, hang
         assert breaker.state == "closed", number
         _, error = play(run)
@@ -347,7 +347,7 @@ def test_the_breaker_learns_nothing_of_a_backend_that_says_itself_that_it_cannot
     breaker, ready = CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now), {"a": False}
     for ready["a"] in (False, True):
         run = attempts(world, "ab", retries=0)
-        run.facts = replace(run.facts, created=world.now)
+        run.metadata = replace(run.metadata, created=world.now)
         run.breakers, run.is_ready = run.breakers | {"a": breaker}, ready.__getitem__
         run.open_stream = slowly(world, run.open_stream)
         assert breaker.state == "closed"

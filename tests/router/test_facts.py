@@ -37,12 +37,12 @@ requests = st.builds(
 
 @given(requests)
 def test_facts_have_the_counts_and_names_of_a_request_and_none_of_its_texts(request):
-    facts = RequestMetadata.of(request)
-    assert not any(facts.visible_text())
-    assert [message.role for message in facts.messages] == [message.role for message in request.messages]
-    assert (facts.output_schema is None, len(facts.tools)) == (request.output_schema is None, len(request.tools))
+    metadata = RequestMetadata.of(request)
+    assert not any(metadata.visible_text())
+    assert [message.role for message in metadata.messages] == [message.role for message in request.messages]
+    assert (metadata.output_schema is None, len(metadata.tools)) == (request.output_schema is None, len(request.tools))
     for name in ("task", "privacy", "max_tokens", "deadline", "created", "prompt_tokens", "request_id"):
-        assert getattr(facts, name) == getattr(request, name)
+        assert getattr(metadata, name) == getattr(request, name)
 
 
 @given(requests)
@@ -71,7 +71,7 @@ def test_an_event_takes_facts_and_no_request():
     request = Request(messages=(Message(role="user", content=MARK),))
     decision = Decision(order=(), excluded={}, policy="p", digest="d")
     with pytest.raises(PrivacyViolation):
-        RequestEvent(facts=request, signals=Signals(), decision=decision)
+        RequestEvent(metadata=request, signals=Signals(), decision=decision)
 
 
 def reachable(root: object) -> Iterator[object]:
@@ -119,5 +119,5 @@ def test_nothing_that_a_hook_is_given_leads_to_a_text_of_the_request_or_the_answ
         found = list(reachable(told))
         assert any(isinstance(item, RequestMetadata) for item in found)
         assert not [item for item in found if isinstance(item, str | bytes) and MARK in str(item)]
-    assert events[0].facts.privacy == {"t"}
+    assert events[0].metadata.privacy == {"t"}
     assert MARK not in reply.decision.explain()

@@ -138,7 +138,7 @@ def test_a_breaker_is_seen_to_open_to_let_a_probe_pass_and_to_close():
 def test_an_answer_that_goes_on_elsewhere_and_one_that_breaks_off_are_told_apart():
     cut = StreamInterrupted("cut", backend="cloud")
     with Metered(edge(["rest"]), cloud(["first ", cut]), more="continue_streams: true, ") as metered:
-        assert metered.llm.generate("hi").seams
+        assert metered.llm.generate("hi").continuations
         assert metered.read("hybrid_llm_continuations_total", backend="edge") == 1
     with Metered(edge(["rest"]), cloud(["first ", cut])) as metered:
         with pytest.raises(StreamInterrupted):

@@ -66,7 +66,7 @@ def test_the_small_policy_is_proved_tag_by_tag():
 def test_hedges_and_continuations_are_proved_too():
     proof = prove(parse_policy(BRAVE))
     assert proof.holds, [statement.broken for statement in proof.statements]
-    assert "silent until a rival" in proof.bound.covers["failures"]
+    assert "silent until a hedge" in proof.bound.covers["failures"]
     assert said(proof)["phi"].startswith("never leaves the device")
 
 

@@ -63,7 +63,7 @@ REQUESTS = st.builds(
 RECORDINGS = st.builds(
     Recording,
     at=st.floats(0, 4e9).map(lambda at: round(at, 3)),
-    facts=REQUESTS.map(RequestMetadata.of),
+    metadata=REQUESTS.map(RequestMetadata.of),
     signals=SIGNALS,
     order=st.lists(NAMES, max_size=3).map(tuple),
     decided=st.builds(Decided, policy=NAMES, digest=NAMES, rule=NAMES),
@@ -77,8 +77,8 @@ def test_what_is_written_reads_back_the_same_and_holds_no_text(recording, tmp_pa
     path = tmp_path_factory.getbasetemp() / "one.jsonl"
     path.write_text(dump(recording) + "\n", encoding="utf-8")
     (back,) = read_recordings(path)
-    assert replace(back, place="") == replace(recording, facts=back.facts)
-    assert RequestMetadata.of(back.facts) == RequestMetadata.of(recording.facts)
+    assert replace(back, place="") == replace(recording, metadata=back.metadata)
+    assert RequestMetadata.of(back.metadata) == RequestMetadata.of(recording.metadata)
     assert back.place == f"{path}:1"
     assert "MARKER" not in path.read_text("utf-8")
 
@@ -86,20 +86,20 @@ def test_what_is_written_reads_back_the_same_and_holds_no_text(recording, tmp_pa
 def test_a_reading_that_is_not_a_number_survives(tmp_path):
     signals = Signals(device=DeviceSignals(cpu_load=math.nan, temperature_c=math.inf))
     path = tmp_path / "one.jsonl"
-    path.write_text(dump(Recording(at=0.0, facts=facts(), signals=signals)) + "\n")
+    path.write_text(dump(Recording(at=0.0, metadata=metadata(), signals=signals)) + "\n")
     json.loads(path.read_text(), parse_constant=pytest.fail)
     (back,) = read_recordings(path)
     assert math.isnan(back.signals.device.cpu_load)
     assert back.signals.device.temperature_c == math.inf
 
 
-def facts(**changes) -> RequestMetadata:
+def metadata(**changes) -> RequestMetadata:
     request = Request(messages=(Message(role="user", content="MARKER"),), request_id="r-1", **changes)
     return RequestMetadata.of(request)
 
 
 def line(**changes) -> str:
-    whole = json.loads(dump(Recording(at=1.0, facts=facts(), signals=Signals())))
+    whole = json.loads(dump(Recording(at=1.0, metadata=metadata(), signals=Signals())))
     whole |= changes
     return json.dumps({key: value for key, value in whole.items() if value is not ...}) + "\n"
 
@@ -147,7 +147,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 
 def event(**changes) -> RequestEvent:
     decision = Decision(order=("edge",), excluded={}, policy="p", digest="d", rule="rules[0]")
-    return RequestEvent(facts=facts(), signals=Signals(), decision=decision, **changes)
+    return RequestEvent(metadata=metadata(), signals=Signals(), decision=decision, **changes)
 
 
 def test_a_client_records_every_request_also_those_that_nobody_may_answer(tmp_path):
@@ -162,12 +162,12 @@ def test_a_client_records_every_request_also_those_that_nobody_may_answer(tmp_pa
         with pytest.raises(NoEligibleBackend):
             llm.generate("MARKER", request_id="two")
     one, two = read_recordings(path)
-    assert (one.facts.request_id, one.facts.tenant, one.facts.privacy) == ("one", "ward-7", {"phi"})
+    assert (one.metadata.request_id, one.metadata.tenant, one.metadata.privacy) == ("one", "ward-7", {"phi"})
     assert (one.order, one.outcome.backend, one.decided.digest) == (("edge",), "edge", policy.digest)
     assert one.outcome.completion_tokens > 0
     assert began - 0.1 <= one.at <= time.time()
     assert (two.order, two.outcome.error) == ((), "NoEligibleBackend")
-    assert policy.decide(one.facts, one.signals).order == one.order
+    assert policy.decide(one.metadata, one.signals).order == one.order
     assert "MARKER" not in path.read_text()
     assert path.stat().st_mode & 0o077 == 0
 
@@ -207,7 +207,7 @@ def test_a_line_that_went_out_in_part_is_taken_back(tmp_path):
     import signal
 
     path = tmp_path / "d.jsonl"
-    size = len(dump(Recording(at=0.0, facts=facts(), signals=Signals()))) + 1
+    size = len(dump(Recording(at=0.0, metadata=metadata(), signals=Signals()))) + 1
     child = os.fork()
     if child == 0:  # a limit on the size of files is the nearest thing to a disk that fills up
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -68,7 +68,7 @@ class Tokens:
 
 def continuing(world: Tokens, order: Sequence[str], *, max_tokens: int = 100, **options) -> Attempts:
     return Attempts(
-        facts=RequestMetadata(
+        metadata=RequestMetadata(
             messages=(Message(role="user", content=""),), max_tokens=max_tokens, deadline=10.0, created=0.0
         ),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
@@ -101,9 +101,12 @@ def test_an_answer_in_parts_has_every_token_once_or_ends_in_one_error(cuts, orde
         assert text == "".join(f"{number} " for number in range(total))
         assert got[-1].finish_reason is FinishReason.STOP
         assert got[-1].usage == Usage(prompt_tokens=7, completion_tokens=total)
-        assert (run.seams[-1].tokens if run.seams else 0) == world.calls[-1][1]
-        assert {(seam.backend, seam.tokens) for seam in run.seams} <= set(world.calls)
-        assert all(text[: seam.at] == "".join(f"{n} " for n in range(seam.tokens)) for seam in run.seams)
+        assert (run.continuations[-1].tokens if run.continuations else 0) == world.calls[-1][1]
+        assert {(continuation.backend, continuation.tokens) for continuation in run.continuations} <= set(world.calls)
+        assert all(
+            text[: continuation.at] == "".join(f"{n} " for n in range(continuation.tokens))
+            for continuation in run.continuations
+        )
     else:
         assert isinstance(error, StreamInterrupted | AllBackendsFailed)
         assert not any(chunk.finish_reason for chunk in got)
@@ -116,7 +119,7 @@ def test_the_others_continue_an_answer_before_the_same_backend_is_asked_again():
     _, error = play(run)
     assert error is None
     assert world.calls == [("a", 0), ("b", 2), ("a", 3)]
-    assert [(seam.tokens, seam.backend) for seam in run.seams] == [(2, "b"), (3, "a")]
+    assert [(continuation.tokens, continuation.backend) for continuation in run.continuations] == [(2, "b"), (3, "a")]
     assert run.answering == "a"
 
 
@@ -214,7 +217,7 @@ def hedged(world: Slow, order: str, *, after: float | None = 0.02, reserve: floa
 
 def racing(world: Slow, order: str, *, after: float | None = 0.02, budget: RetryBudget | None = None) -> Attempts:
     return Attempts(
-        facts=RequestMetadata(messages=(Message(role="user", content=""),), deadline=10.0),
+        metadata=RequestMetadata(messages=(Message(role="user", content=""),), deadline=10.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=asyncio.sleep,
@@ -238,7 +241,7 @@ def test_a_silent_backend_gets_a_rival_and_the_first_token_wins():
     text, run = hedged(world, "ab")
     assert (text, world.calls, world.cancelled) == ("b", ["a", "b"], ["a"])
     assert [(record.backend, record.error) for record in run.records] == [("a", "Cancelled"), ("b", "")]
-    assert [record.rival for record in run.records] == [False, True]
+    assert [record.hedge for record in run.records] == [False, True]
     assert run.breakers["a"].state == "closed", "to be slower than another is no failure"
 
 

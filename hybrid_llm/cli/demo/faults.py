@@ -40,23 +40,26 @@ def cut(world: World) -> Outcome:
     finally:
         for line in world.lines:
             line.mend()
-    at = reply.seams[0].at if reply.seams else 0
+    at = reply.continuations[0].at if reply.continuations else 0
     checks = (
         Check("the decision had the cloud first", reply.decision.order == ("cloud", "edge")),
-        Check("edge ends the answer, which has one seam", [seam.backend for seam in reply.seams] == ["edge"]),
+        Check(
+            "edge ends the answer, which has one continuation",
+            [one.backend for one in reply.continuations] == ["edge"],
+        ),
         Check(f"characters 0 to {at} came from the cloud", 0 < at < len(reply.text)),
         Check("the app got every character once", "".join(seen) == reply.text),
-        Check("across the seam the count goes on", _is_seamless(reply)),
+        Check("across the continuation the count goes on", _is_seamless(reply)),
     )
     sent = world.bytes_to_cloud - before
     return Outcome(checks=checks, decision=reply.decision, reply=reply, by="cloud, then edge", bytes_to_cloud=sent)
 
 
 def _is_seamless(reply: Generation) -> bool:
-    """Whether the numbers around each seam follow one another."""
+    """Whether the numbers around each continuation follow one another."""
     numbers = [(int(match[0]), match.end()) for match in re.finditer(r"\d+", reply.text)]
-    for seam in reply.seams:
-        near = [number for number, end in numbers if seam.at - 12 < end <= seam.at + 6]
+    for continuation in reply.continuations:
+        near = [number for number, end in numbers if continuation.at - 12 < end <= continuation.at + 6]
         if len(near) < 2 or near != list(range(near[0], near[0] + len(near))):
             return False
     return True
@@ -105,10 +108,10 @@ def node_gone(world: World) -> Outcome:
         Check("six answers, none with an error", len(replies) == _AT_ONCE and not any(event.error for event in events)),
         Check(f"{moved} of them were taken over by the other node", moved > 0),
         Check("all from the cloud", {reply.backend for reply in replies} == {"cloud"}),
-        Check("across each seam the count goes on", all(_is_seamless(reply) for reply in replies)),
+        Check("across each continuation the count goes on", all(_is_seamless(reply) for reply in replies)),
     )
     sent = world.bytes_to_cloud - sum(before)
-    shown = next((reply for reply in replies if reply.seams), replies[0])
+    shown = next((reply for reply in replies if reply.continuations), replies[0])
     return Outcome(checks=checks, decision=shown.decision, reply=shown, by="cloud, other node", bytes_to_cloud=sent)
 
 

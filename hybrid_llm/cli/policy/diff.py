@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.trace[0]}: there is no recorded decision", path=str(args.trace[0]))
     places = locations_of(args) if args.config or args.backend else _recorded(recordings)
     old, new = (load_named_policy(name, places, detectors_of(args)) for name in (args.old, args.new))
-    difference = compare(old, new, ((recording.facts, recording.signals) for recording in recordings))
+    difference = compare(old, new, ((recording.metadata, recording.signals) for recording in recordings))
     if args.json:
         print_json(_record(difference))
     else:
@@ -84,11 +84,11 @@ def _lines(difference: Difference, limit: int) -> Iterator[str]:
 
 
 def _cells(change: Change) -> tuple[str, ...]:
-    facts = change.facts
+    metadata = change.metadata
     return (
         "!" if change.exposed else " ",
-        facts.request_id[:12] or "-",
-        ",".join(sorted(facts.privacy)) or "-",
+        metadata.request_id[:12] or "-",
+        ",".join(sorted(metadata.privacy)) or "-",
         f"{change.old.way} -> {change.new.way}",
         f"{change.old.rule or '-'} -> {change.new.rule or '-'}",
         change.why,
@@ -111,8 +111,8 @@ def _record(difference: Difference) -> dict[str, object]:
         "routes": [{"old": was, "new": now, "count": count} for was, now, count in difference.routes],
         "changes": [
             {
-                "request": change.facts.request_id,
-                "tags": sorted(change.facts.privacy),
+                "request": change.metadata.request_id,
+                "tags": sorted(change.metadata.privacy),
                 "old": _verdict(change.old),
                 "new": _verdict(change.new),
                 "elsewhere": change.elsewhere,

@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
 def _recorded(args: argparse.Namespace) -> int:
     from hybrid_llm.router.observability.records import read_recordings
 
-    fitting = [one for one in read_recordings(args.trace) if one.facts.request_id.startswith(args.request)]
+    fitting = [one for one in read_recordings(args.trace) if one.metadata.request_id.startswith(args.request)]
     if not fitting:
         raise InvalidRequest(f"--request: {args.trace} holds no request {args.request!r}", field="request")
-    facts, signals = fitting[-1].facts, fitting[-1].signals
+    metadata, signals = fitting[-1].metadata, fitting[-1].signals
     places = {name: state.location for name, state in signals.backends.items()}
     signals = amend(signals, parse_overrides(args.signal, places))
-    return explain.show(load_named_policy(args.policy, places).decide(facts, signals), as_json=args.json)
+    return explain.show(load_named_policy(args.policy, places).decide(metadata, signals), as_json=args.json)

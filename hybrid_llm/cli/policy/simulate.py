@@ -168,13 +168,13 @@ def _recordings(path: Path) -> Iterator[Arrival]:
     for one in read_recordings(path):
         yield Arrival(
             at_s=one.at,
-            prompt_tokens=one.facts.prompt_tokens,
-            output_tokens=one.outcome.completion_tokens or one.facts.max_tokens,
-            max_tokens=one.facts.max_tokens,
-            deadline_s=one.facts.deadline,
-            task=one.facts.task,
-            tags=one.facts.privacy,
-            tenant=one.facts.tenant,
+            prompt_tokens=one.metadata.prompt_tokens,
+            output_tokens=one.outcome.completion_tokens or one.metadata.max_tokens,
+            max_tokens=one.metadata.max_tokens,
+            deadline_s=one.metadata.deadline,
+            task=one.metadata.task,
+            tags=one.metadata.privacy,
+            tenant=one.metadata.tenant,
         )
 
 

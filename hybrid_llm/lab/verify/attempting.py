@@ -120,7 +120,7 @@ class _Check:
 
     def all(self, order: tuple[str, ...]) -> None:
         """Check decision, calls, cache and end."""
-        tags = self._came.routed.facts.privacy
+        tags = self._came.routed.metadata.privacy
         if self._came.routed.decision.order != order:
             said = "but on the way of a request it decides otherwise"
             self._ledger.broke(tags, DECIDED, lambda: self._steps(0, said))

@@ -206,7 +206,7 @@ class _Deciding:
         self._device = DeviceSignals()
         self.found: dict[tuple[str, ...], Decided] = {}
         """Every order that was decided, and the simplest world that leads to it."""
-        self._facts = RequestMetadata.of(judged.request)
+        self._metadata = RequestMetadata.of(judged.request)
         self._ranks = {rule.label for rule in abstract.policy.rules if rule.kind == "rank"}
         self._hard = {rule.index: frozenset(rule.targets) for rule in abstract.free if rule.kind == "exclude"}
         self._shut = frozenset(
@@ -237,7 +237,7 @@ class _Deciding:
     ) -> Decision:
         self._ledger.decisions += 1
         signals = Signals(device=self._device, backends=states[ranking].backends)
-        decision = self._policy.decide(self._facts, signals)
+        decision = self._policy.decide(self._metadata, signals)
         out = self._shut | situation.unfit
         for index in outcome:
             out |= self._hard.get(index, frozenset())

@@ -142,7 +142,7 @@ class Planted:
 
 
 class Silence(Exception):
-    """A backend that says nothing until a rival was started."""
+    """A backend that says nothing until a hedge was started."""
 
 
 class Kind(StrEnum):
@@ -158,7 +158,7 @@ class Kind(StrEnum):
     UNTRUSTED = "shows a wrong certificate"
     CUT = "breaks off in the middle of its answer"
     CUT_WRITING = "breaks off after writing what {mark} finds"
-    SILENT = "is silent until a rival is started"
+    SILENT = "is silent until a hedge is started"
 
 
 @dataclass(frozen=True, slots=True)
