@@ -38,12 +38,12 @@ def _make() -> HybridLLM:
         return HybridLLM.from_config(path)
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
-    from hybrid_llm.router.config import EdgeSpec
     from hybrid_llm.router.config.identity import identities
     from hybrid_llm.router.signals.store import PredictionStore, state_folder
 
-    edge = EdgeBackend(EdgeConfig())
-    predictions = PredictionStore(state_folder(), identities([EdgeSpec(name=edge.name)]))
+    config = EdgeConfig()
+    edge = EdgeBackend(config)
+    predictions = PredictionStore(state_folder(), identities([config]))
     policy = builtin_policy("balanced", backends={edge.name: edge.location})
     return HybridLLM([edge], policy, predictions=predictions)
 

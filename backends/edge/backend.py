@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.prefix_cache import PrefixCache
@@ -34,7 +34,10 @@ _EXACT_COUNT_BYTES = 64 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeConfig:
-    """How the device answers."""
+    """How the device answers; in a `hybrid.yaml`, a backend of kind `onnx`."""
+
+    kind: ClassVar[str] = "onnx"
+    location: ClassVar[Location] = Location.EDGE
 
     model: Path | None = None
     """A model folder; None is the small model that comes with the package."""
@@ -54,7 +57,20 @@ class EdgeConfig:
     spin: bool = True
     """Let the runtime's threads spin between steps: faster on an idle device, far slower on one that is busy."""
     energy_per_1k_tokens_j: float = 0.0
-    """What 1,000 tokens cost the device, joules, as somebody measured it; policies rank by it."""
+    """Energy that 1,000 tokens cost the device, joules, as measured by the integrator; policies rank by it."""
+
+    def fingerprint(self) -> str | None:
+        """The digests of the model's files and the number of threads; None if the model folder cannot be read."""
+        try:
+            manifest = read_manifest(self.model or embedded_model())
+        except ConfigError:
+            return None  # opening the backend reports what is wrong with it
+        listed = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(manifest.files.items()))
+        return f"{listed}\nthreads {self.threads}"
+
+    def open(self) -> EdgeBackend:
+        """Make the backend; ConfigError if its folder or an option is unusable."""
+        return EdgeBackend(self)
 
 
 class EdgeBackend:

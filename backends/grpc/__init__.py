@@ -1,7 +1,7 @@
 """The client of a cloud node: gRPC over mutual TLS."""
 
 from hybrid_llm.backends.grpc.backend import GrpcBackend
-from hybrid_llm.backends.grpc.config import GrpcConfig, NodeDescription
+from hybrid_llm.backends.grpc.config import GrpcConfig, GrpcSpec, NodeDescription
 from hybrid_llm.backends.grpc.pool import GrpcPool
 
-__all__ = ["GrpcBackend", "GrpcConfig", "GrpcPool", "NodeDescription"]
+__all__ = ["GrpcBackend", "GrpcConfig", "GrpcPool", "GrpcSpec", "NodeDescription"]

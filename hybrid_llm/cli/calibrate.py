@@ -16,8 +16,9 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.source import did_you_mean
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.registry import BackendSpec
     from hybrid_llm.policies import Policy
-    from hybrid_llm.router.config import BackendSpec, Config
+    from hybrid_llm.router.config import Config
     from hybrid_llm.router.signals.predictor import Learned
     from hybrid_llm.router.signals.store import PredictionStore
 

@@ -28,8 +28,9 @@ from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import TLSFiles
-    from hybrid_llm.router.config import CloudSpec, Config
+    from hybrid_llm.router.config import Config
 
 
 FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": check_packages}
@@ -122,10 +123,10 @@ def _config(args: argparse.Namespace) -> tuple[Config | None, list[Finding]]:
 
 
 def _setup(args: argparse.Namespace, config: Config | None) -> Setup:
-    from hybrid_llm.router.config import CloudSpec
+    from hybrid_llm.backends.grpc import GrpcSpec
 
     pairs = _pairs(args.tls) if args.tls is not None else {}
-    clouds = [spec for spec in config.backends if isinstance(spec, CloudSpec)] if config is not None else []
+    clouds = [spec for spec in config.backends if isinstance(spec, GrpcSpec)] if config is not None else []
     if args.target is not None:
         clouds.append(_target(args, pairs))
     return Setup(config=config, pairs=pairs, clouds=tuple(clouds), folder=args.tls)
@@ -139,15 +140,15 @@ def _pairs(folder: Path) -> dict[str, TLSFiles]:
     return {name: TLSFiles.from_dir(folder, name) for name in names}
 
 
-def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> CloudSpec:
-    from hybrid_llm.router.config import CloudSpec
+def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> GrpcSpec:
+    from hybrid_llm.backends.grpc import GrpcSpec
 
     name = args.name or _only_client(pairs)
     if name not in pairs:
         known = ", ".join(pairs) or "none"
         raise ConfigError(f"--target needs --tls with a client certificate, and --name to choose one; there: {known}")
     files = pairs[name]
-    return CloudSpec(
+    return GrpcSpec(
         name="target",
         targets=(args.target,),
         ca=files.ca,

@@ -29,10 +29,10 @@ from hybrid_llm.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.grpc import NodeDescription
+    from hybrid_llm.backends.edge import EdgeConfig
+    from hybrid_llm.backends.grpc import GrpcSpec, NodeDescription
     from hybrid_llm.backends.wire.certificates import CertificateFacts, Kind, TLSFiles
     from hybrid_llm.core.protocols import Backend
-    from hybrid_llm.router.config import CloudSpec, EdgeSpec
 
 
 _LEAST_PYTHON: Final = (3, 11)
@@ -124,17 +124,17 @@ def check_runtime(_: Setup) -> Iterator[Finding]:
 
 def check_edge(setup: Setup) -> Iterator[Finding]:
     """Each edge model: every file against its manifest, then one real answer."""
-    from hybrid_llm.router.config import EdgeSpec
+    from hybrid_llm.backends.edge import EdgeConfig
 
-    specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeSpec)] if setup.config else []
-    for spec in specs or [EdgeSpec(name="edge")]:
+    specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeConfig)] if setup.config else []
+    for spec in specs or [EdgeConfig(name="edge")]:
         try:
             yield from _edge(spec)
         except HybridLLMError as error:
             yield fault(f"model {spec.name}", str(error), "see `hybrid-llm models inspect`; copy or convert it again")
 
 
-def _edge(spec: EdgeSpec) -> Iterator[Finding]:
+def _edge(spec: EdgeConfig) -> Iterator[Finding]:
     from hybrid_llm.backends.edge import embedded_model, verify_manifest
 
     check = f"model {spec.name}"
@@ -225,7 +225,7 @@ def check_certificates(setup: Setup) -> Iterator[Finding]:
         yield fault("certificates", f"{setup.folder} holds no certificate beside the authority", remedy)
 
 
-def _files(spec: CloudSpec) -> TLSFiles:
+def _files(spec: GrpcSpec) -> TLSFiles:
     from hybrid_llm.backends.wire.certificates import TLSFiles
 
     return TLSFiles(ca=spec.ca, cert=spec.cert, key=spec.key)
@@ -283,7 +283,7 @@ def _remedy(error: HybridLLMError) -> str:
     return next(found, "do what the message says, then run `hybrid-llm doctor` again")
 
 
-def _handshake(check: str, spec: CloudSpec, target: str) -> Finding:
+def _handshake(check: str, spec: GrpcSpec, target: str) -> Finding:
     from hybrid_llm.backends.wire.handshake import Endpoint, shake_hands
 
     endpoint = Endpoint.parse(target, spec.server_name)
@@ -291,7 +291,7 @@ def _handshake(check: str, spec: CloudSpec, target: str) -> Finding:
     return fine(check, f"{endpoint} answers, {shaken.version} with {shaken.cipher} in {shaken.elapsed_ms:.0f} ms")
 
 
-def _probe(spec: CloudSpec, target: str) -> NodeDescription:
+def _probe(spec: GrpcSpec, target: str) -> NodeDescription:
     from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 
     backend = GrpcBackend(GrpcConfig(name=spec.name, target=target, tls=_files(spec), server_name=spec.server_name))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from hybrid_llm.core.errors import HybridLLMError
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import TLSFiles
-    from hybrid_llm.router.config import CloudSpec, Config
+    from hybrid_llm.router.config import Config
 
 
 class Status(StrEnum):
@@ -40,7 +41,7 @@ class Setup:
     config: Config | None = None
     pairs: Mapping[str, TLSFiles] = field(default_factory=dict)
     """Name -> files of every certificate in the folder that was given."""
-    clouds: tuple[CloudSpec, ...] = ()
+    clouds: tuple[GrpcSpec, ...] = ()
     """The nodes of the configuration, and the one that was given."""
     folder: Path | None = None
     """Of `--tls`."""

@@ -14,10 +14,13 @@ metrics: {listen: "127.0.0.1:9464"}                      # for Prometheus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hybrid_llm.backends.edge import EdgeConfig
+from hybrid_llm.backends.grpc.config import GrpcSpec
+from hybrid_llm.backends.registry import BACKENDS, BackendSpec
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
@@ -32,7 +35,7 @@ from hybrid_llm.router.config.beside import (
     PredictionSpec,
     RecordSpec,
 )
-from hybrid_llm.router.config.values import FREE, is_address
+from hybrid_llm.router.config.values import is_address
 from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.spending.ledger import Price, currency_of
 
@@ -60,80 +63,8 @@ _KEYS: Final = (
     "metrics",
 )
 _ENERGY: Final = "energy_per_1k_tokens_j"
-_PRICES: Final = ("price", "price_per_1k_tokens")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeSpec:
-    """A backend of kind `onnx`. *model* is None for the embedded one."""
-
-    name: str
-    model: Path | None = None
-    threads: int = 0
-    max_concurrency: int = 2
-    max_queue: int = 16
-    memory_limit_mb: int = 512
-    reuse_prefixes: bool = True
-    load: str = "lazy"
-    energy_per_1k_tokens_j: float = 0.0
-    price: Price = FREE
-    location: Location = Location.EDGE
-
-    def open(self) -> Backend:
-        """Make the backend; ConfigError if its folder is wrong."""
-        from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-
-        return EdgeBackend(
-            EdgeConfig(
-                name=self.name,
-                model=self.model,
-                threads=self.threads,
-                max_concurrency=self.max_concurrency,
-                max_queue=self.max_queue,
-                memory_limit_mb=self.memory_limit_mb,
-                reuse_prefixes=self.reuse_prefixes,
-                energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
-                load="eager" if self.load == "eager" else "lazy",
-            )
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloudSpec:
-    """A backend of kind `grpc`: its nodes, and the files that open the door to them."""
-
-    name: str
-    targets: tuple[str, ...]
-    ca: Path
-    cert: Path
-    key: Path
-    server_name: str | None = None
-    resolve: bool = False
-    """Take every address that a host name resolves to for a node of its own."""
-    energy_per_1k_tokens_j: float = 0.0
-    price: Price = FREE
-    location: Location = Location.CLOUD
-
-    def open(self) -> Backend:
-        """Make the backend; ConfigError if a certificate file is wrong. Nothing is connected yet."""
-        from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig, GrpcPool
-        from hybrid_llm.backends.wire import TLSFiles
-
-        tls = TLSFiles(ca=self.ca, cert=self.cert, key=self.key)
-        one = GrpcConfig(
-            name=self.name,
-            target="",
-            tls=tls,
-            server_name=self.server_name,
-            energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
-        )
-        configs = [replace(one, target=target) for target in self.targets]
-        if len(configs) == 1 and not self.resolve:
-            return GrpcBackend(configs[0])
-        return GrpcPool(configs, name=self.name)
-
-
-BackendSpec = EdgeSpec | CloudSpec
+_COMMON: Final = ("kind", _ENERGY, "price", "price_per_1k_tokens")
+"""Keys that every backend has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +74,8 @@ class Config:
     path: Path
     policy: str
     backends: tuple[BackendSpec, ...]
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """Backend -> its price."""
     defaults: Defaults = field(default_factory=Defaults)
     record: RecordSpec | None = None
     spend: Path | None = None
@@ -157,14 +90,9 @@ class Config:
         return {spec.name: spec.location for spec in self.backends}
 
     @property
-    def prices(self) -> Mapping[str, Price]:
-        """Backend -> its price."""
-        return {spec.name: spec.price for spec in self.backends}
-
-    @property
     def eager(self) -> frozenset[str]:
         """The device's backends that are loaded at the start."""
-        return frozenset(spec.name for spec in self.backends if isinstance(spec, EdgeSpec) and spec.load == "eager")
+        return frozenset(spec.name for spec in self.backends if isinstance(spec, EdgeConfig) and spec.load == "eager")
 
     def open_predictions(self) -> PredictionStore:
         """What was learnt of these backends on this device, to begin with."""
@@ -266,6 +194,10 @@ def parse_config(text: str, path: Path) -> Config:
 class _Reader(DetectorReader, BesideReader):
     """Turns tables into records."""
 
+    def __init__(self, path: Path, faults: Faults) -> None:
+        super().__init__(path, faults)
+        self._prices: dict[str, Price] = {}
+
     def config(self, table: Table) -> Config:
         self._known(table, set(_KEYS))
         if self._text(table, "version", "") != "1":
@@ -274,6 +206,7 @@ class _Reader(DetectorReader, BesideReader):
             path=self._path,
             policy=self._text(table, "policy", "balanced"),
             backends=self._backends(table),
+            prices=self._prices,
             defaults=self._defaults(self._table(table, "defaults")),
             record=self._record(self._table(table, "record")),
             spend=self._spend(self._table(table, "spend")),
@@ -295,33 +228,33 @@ class _Reader(DetectorReader, BesideReader):
         if not isinstance(value, Table):
             self._faults.add("a backend is a table", name.offset, "such as {kind: onnx, model: embedded}")
             return None
+        self._prices[name.text] = self._price(value)
         kind = self._text(value, "kind", "")
         if kind == "onnx":
             return self._edge(name.text, value)
         if kind == "grpc":
             return self._cloud(name.text, value)
-        self._faults.add(f"`kind: {kind}` is not a kind of backend", value.offset, did_you_mean(kind, ("onnx", "grpc")))
+        self._faults.add(f"`kind: {kind}` is not a kind of backend", value.offset, did_you_mean(kind, BACKENDS.names()))
         return None
 
-    def _edge(self, name: str, table: Table) -> EdgeSpec:
+    def _edge(self, name: str, table: Table) -> EdgeConfig:
         numbers = ("threads", "max_concurrency", "max_queue", "memory_limit_mb")
-        self._known(table, {"kind", "model", "load", "reuse_prefixes", _ENERGY, *_PRICES, *numbers})
+        self._known(table, {"model", "load", "reuse_prefixes", *_COMMON, *numbers})
         model = self._text(table, "model", EMBEDDED)
-        return EdgeSpec(
+        return EdgeConfig(
             name=name,
             model=None if model == EMBEDDED else self._beside(model),
-            load=self._one_of(table, "load", ("lazy", "eager")),
+            load="eager" if self._one_of(table, "load", ("lazy", "eager")) == "eager" else "lazy",
             reuse_prefixes=self._one_of(table, "reuse_prefixes", ("true", "false")) == "true",
             threads=int(self._number(table, "threads", 0)),
             max_concurrency=int(self._number(table, "max_concurrency", 2)),
             max_queue=int(self._number(table, "max_queue", 16)),
             memory_limit_mb=int(self._number(table, "memory_limit_mb", 512)),
             energy_per_1k_tokens_j=self._number(table, _ENERGY, 0.0),
-            price=self._price(table),
         )
 
-    def _cloud(self, name: str, table: Table) -> CloudSpec:
-        self._known(table, {"kind", "target", "targets", "resolve", "tls", "server_name", _ENERGY, *_PRICES})
+    def _cloud(self, name: str, table: Table) -> GrpcSpec:
+        self._known(table, {"target", "targets", "resolve", "tls", "server_name", *_COMMON})
         tls = self._table(table, "tls")
         if tls is None:
             self._faults.add(
@@ -331,7 +264,7 @@ class _Reader(DetectorReader, BesideReader):
         else:
             self._known(tls, {"ca", "cert", "key"})
         ca, cert, key = (self._beside(self._needed(tls, part)) for part in ("ca", "cert", "key"))
-        return CloudSpec(
+        return GrpcSpec(
             name=name,
             targets=self._targets(table),
             resolve=self._resolve(table),
@@ -340,7 +273,6 @@ class _Reader(DetectorReader, BesideReader):
             cert=cert,
             key=key,
             server_name=self._text(table, "server_name", "") or None,
-            price=self._price(table),
         )
 
     def _targets(self, table: Table) -> tuple[str, ...]:

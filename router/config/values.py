@@ -12,7 +12,6 @@ from hybrid_llm.policies.reader.yamltext import Scalar
 from hybrid_llm.policies.reader.yamltext import Sequence as Items
 from hybrid_llm.router.spending.ledger import Price
 
-FREE: Final = Price(input_per_1k=0.0, output_per_1k=0.0)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.backends.edge import EdgeConfig
+from hybrid_llm.backends.grpc import GrpcSpec
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.config import CloudSpec, EdgeSpec, parse_config
+from hybrid_llm.router.config import parse_config
 from hybrid_llm.router.config.identity import identity_of
 from hybrid_llm.router.signals.calibrate import TEXT, calibrate, calibrate_missing, sealer
 from hybrid_llm.router.signals.fit import FitState
@@ -157,20 +159,20 @@ def test_a_client_that_only_reads_or_has_seen_little_writes_nothing(make_client,
 
 
 def test_an_identity_names_no_host_address_or_person(tmp_path):
-    edge = identity_of(EdgeSpec(name="edge"))
+    edge = identity_of(EdgeConfig(name="edge"))
     assert (edge.kind, len(edge.model)) == ("onnx", 64)
-    assert edge != identity_of(EdgeSpec(name="edge", threads=1))
-    assert edge == identity_of(EdgeSpec(name="other"))
+    assert edge != identity_of(EdgeConfig(name="edge", threads=1))
+    assert edge == identity_of(EdgeConfig(name="other"))
     files = {"ca": tmp_path, "cert": tmp_path, "key": tmp_path}
-    node = identity_of(CloudSpec(name="cloud", targets=("secret-host.example:7443",), **files))
+    node = identity_of(GrpcSpec(name="cloud", targets=("secret-host.example:7443",), **files))
     assert "secret-host" not in repr(node)
-    assert node != identity_of(CloudSpec(name="cloud", targets=("other.example:7443",), **files))
+    assert node != identity_of(GrpcSpec(name="cloud", targets=("other.example:7443",), **files))
     assert "cores" in device_of()
     assert "onnxruntime" in device_of()
 
 
 def test_a_model_folder_that_cannot_be_read_has_no_identity(tmp_path):
-    assert identity_of(EdgeSpec(name="edge", model=tmp_path / "none")) is None
+    assert identity_of(EdgeConfig(name="edge", model=tmp_path / "none")) is None
 
 
 def test_an_eager_device_is_measured_at_the_first_start_and_begins_warm_at_the_next(tmp_path):

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybrid_llm.backends.edge import EdgeConfig
+from hybrid_llm.backends.grpc import GrpcSpec
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.config import CloudSpec, EdgeSpec, load_config, parse_config
+from hybrid_llm.router.config import load_config, parse_config
 from hybrid_llm.router.privacy.detectors.specs import NerSpec, PresidioSpec
 from hybrid_llm.router.spending.ledger import Price
 
@@ -44,15 +46,15 @@ def test_the_configuration_on_the_page_for_apps_is_right_and_names_every_part(tm
     assert None not in (config.record, config.spend, config.metrics)
     assert config.detectors
     assert config.prediction.calibrate
-    wanted = {field.name for spec in (edge, cloud) for field in fields(spec)} - {"name", "location"}
+    wanted = {field.name for spec in (edge, cloud) for field in fields(spec)} - {"name", "spin"} | {"price"}
     assert {name for name in wanted if f"{name}:" not in block} == set()
 
 
 def test_a_whole_configuration_is_read(tmp_path):
     config = parse_config(GOOD, tmp_path / "hybrid.yaml")
     edge, cloud = config.backends
-    assert edge == EdgeSpec(name="edge", load="eager", threads=2, energy_per_1k_tokens_j=80.0)
-    assert isinstance(cloud, CloudSpec)
+    assert edge == EdgeConfig(name="edge", load="eager", threads=2, energy_per_1k_tokens_j=80.0)
+    assert isinstance(cloud, GrpcSpec)
     assert (cloud.ca, cloud.targets, cloud.resolve) == (tmp_path / "ca.pem", ("127.0.0.1:7443",), False)
     assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}
     assert config.prices["cloud"] == Price(input_per_1k=0.5, output_per_1k=0.5)
