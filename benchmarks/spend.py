@@ -57,7 +57,7 @@ def signals_us(prices: dict[str, float]) -> float:
     states = {name: BackendState(name=name, location=Location(name)) for name in ("edge", "cloud")}
     spending, signals, request = Spending(prices), Signals(backends=states), Request(messages=())
     objectives = Objectives(budget=5.0, currency="USD") if prices else Objectives()
-    return cpu_us(lambda: spending.seen(signals, request, objectives), 3000)
+    return cpu_us(lambda: spending.with_budget(signals, request, objectives), 3000)
 
 
 def main() -> None:

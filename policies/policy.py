@@ -118,7 +118,7 @@ class Policy:
             allowed &= rule.allow
         return allowed
 
-    def keepable(self, tags: Iterable[str]) -> frozenset[Location]:
+    def cacheable(self, tags: Iterable[str]) -> frozenset[Location]:
         """Where an answer to a request with all of *tags* may be kept; everywhere without tags. Raises as `allowed`."""
         places = self.allowed(tags)
         for tag in tags:

@@ -236,12 +236,12 @@ class AnswerCache:
 
     def _cleared(self, cache: Forgiving, assessment: Assessment) -> Cleared | None:
         """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
-        if not is_repeatable(assessment.request) or cache.location not in assessment.keepable:
+        if not is_repeatable(assessment.request) or cache.location not in assessment.cacheable:
             return None
         return self._guard.clear(assessment, cache.location, Purpose.CACHE)
 
     def _may_hold(self, cache: Forgiving, assessment: Assessment, policy: Policy, text: str) -> bool:
         """Whether the tags of what is found in *text* allow the place too."""
-        judged = self._guard.assess_behind(assessment, PartialAnswer(text=text), policy)
+        judged = self._guard.assess_continuation(assessment, PartialAnswer(text=text), policy)
         self._guard.release(judged)
-        return cache.location in judged.keepable
+        return cache.location in judged.cacheable

@@ -28,7 +28,7 @@ from hybrid_llm.router.request import Defaults, make_request, parser_of
 from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured, RecentTimes, metered
 from hybrid_llm.router.signals.store import PredictionStore
-from hybrid_llm.router.spending.charge import Order, Spending
+from hybrid_llm.router.spending.charge import Charge, Spending
 from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _EXACT_COUNT_LIMIT: Final = 65_536
@@ -118,7 +118,7 @@ class Pipeline:
 
     def _decided(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
         metadata = RequestMetadata.of(assessment.request)
-        signals = without(assessment.barred, self.snapshot(metadata))
+        signals = without(assessment.blocked, self.snapshot(metadata))
         decision = policy.decide(metadata, signals)
         return Routed(
             assessment=assessment, metadata=metadata, signals=signals, decision=decision, policy=policy, parse=parse
@@ -148,7 +148,7 @@ class Pipeline:
         device, network = self._sensors.read()
         states = {name: self._state(backend, request) for name, backend in self.backends.items()}
         signals = Signals(device=device, network=network, backends=states)
-        return self._spending.seen(signals, request, self._policies.current.objectives)
+        return self._spending.with_budget(signals, request, self._policies.current.objectives)
 
     def vitals(self) -> ClientStatus:
         """How everything stands now."""
@@ -241,20 +241,20 @@ class Pipeline:
     ) -> AsyncGenerator[Chunk, None]:
         """Start a backend with the form that its place may see, timed and paid; the answer gets its values back."""
         routed, request = call.routed, assessment.request
-        order = Order(
+        charge = Charge(
             backend=backend.name,
             tenant=request.tenant,
             prompt_tokens=request.prompt_tokens + given_tokens,
             max_tokens=request.max_tokens,
         )
         chunks = call.open_stream(backend, self._guard.clear(assessment, backend.location))
-        chunks = metered(chunks, partial(self._learn, order, routed.signals.backends[backend.name]))
-        chunks = self._spending.charged(chunks, order, routed.policy.objectives, call.sleep)
+        chunks = metered(chunks, partial(self._learn, charge, routed.signals.backends[backend.name]))
+        chunks = self._spending.charged(chunks, charge, routed.policy.objectives, call.sleep)
         return self._guard.restore(assessment, backend.location, chunks)
 
     async def _open_behind(self, call: _Call, backend: Backend, given: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         """Start a backend behind what was given, which is judged anew: what one place wrote may not go to another."""
-        assessment = self._guard.assess_behind(call.routed.assessment, given, call.routed.policy)
+        assessment = self._guard.assess_continuation(call.routed.assessment, given, call.routed.policy)
         try:
             if backend.location not in assessment.allowed:
                 text = f"{backend.name} may not see what the answer holds so far"
@@ -283,14 +283,14 @@ class Pipeline:
         """The request is over, or was only decided: forget what its pseudonyms stood for."""
         self._guard.release(routed.assessment)
 
-    def _learn(self, order: Order, state: BackendState, measured: Measured) -> None:
-        predictor = self._predictors[order.backend]
+    def _learn(self, charge: Charge, state: BackendState, measured: Measured) -> None:
+        predictor = self._predictors[charge.backend]
         if measured.ttft_ms is None:
-            predictor.missed(order.prompt_tokens, state, after_ms=measured.elapsed_ms)
+            predictor.missed(charge.prompt_tokens, state, after_ms=measured.elapsed_ms)
         else:
-            self._recent[order.backend].add(measured.ttft_ms)
+            self._recent[charge.backend].add(measured.ttft_ms)
             predictor.observe(
-                order.prompt_tokens,
+                charge.prompt_tokens,
                 state,
                 ttft_ms=measured.ttft_ms,
                 tpot_ms=measured.tpot_ms,

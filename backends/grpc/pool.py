@@ -72,7 +72,7 @@ class _Node:
 
     def can_be_asked(self) -> bool:
         """Not stopping, not out of reach, not resting after overload, and not ejected."""
-        return self._health(self.backend.state()).can_be_asked
+        return self._health(self.backend.state()).is_usable
 
     def told(self) -> EndpointState:
         """What its calls have shown, for people and metrics."""

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, keep, and tell."""
-    from hybrid_llm.router.signals.calibrate import calibrate, sealer
+    from hybrid_llm.router.signals.calibrate import calibrate, clear_under
 
     config = _config(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         for spec in specs:
             backend = spec.open()
             try:
-                learned = calibrate(backend, sealer(policy))
+                learned = calibrate(backend, clear_under(policy))
             finally:
                 backend.close()
             shown.append(_told(spec, learned, store))

@@ -95,7 +95,7 @@ def nodes(node: EndpointState) -> Iterator[Shown]:
     for name, value in record(node).items():
         if name == "health":
             reason = f" ({node.reason})" if node.reason else ""
-            mood = Mood.GOOD if node.health.can_be_asked else _mood(name, value)
+            mood = Mood.GOOD if node.health.is_usable else _mood(name, value)
             yield Shown(name=name, value=f"{value}{reason}", mood=mood)
         elif name not in {"address", "reason"}:
             yield _single(name, value)

@@ -1,8 +1,8 @@
-"""The proof that a request may go to a place: made by the privacy guard, demanded by every backend, cache and wire.
+"""The proof that a request may go to a location: issued by the privacy guard, checked by every backend and cache.
 
-A `Clearance` binds every text of a request, in the form in which it was judged, to one location and one purpose. It is
-keyed with a secret of this process, so a record built by hand, or one for another text, place or purpose, does not
-pass. This module holds the seal and the check; who may be cleared is decided in `router.privacy.guard`.
+A `Clearance` binds every text of a request, exactly as it was assessed, to one location and one purpose with a MAC
+under a secret of this process. A record built by hand, or issued for another text, location or purpose, does not pass.
+This module computes and checks the MAC; `router.privacy.guard` decides what is cleared.
 """
 
 from __future__ import annotations
@@ -27,29 +27,30 @@ class Purpose(StrEnum):
     ANSWER = "answer"
     """A backend reads it and answers."""
     CACHE = "cache"
-    """A cache keeps the answer under it."""
+    """A cache stores the answer under it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clearance:
-    """*location* is where the request may go, *tags* the effective tags it was judged by, *seal* the proof."""
+    """The proof for one request: it may go to *location* for *purpose*; *tags* are its effective privacy tags."""
 
     location: Location
     tags: frozenset[str]
-    seal: bytes
+    mac: bytes
+    """BLAKE2b over location, purpose, tags and every text of the request, keyed with a secret of this process."""
     purpose: Purpose = Purpose.ANSWER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleared:
-    """A request in the form in which it may go to `clearance.location`: the only thing a backend accepts."""
+    """A request with its clearance, its texts as `clearance.location` may see them: all that a backend accepts."""
 
     request: Request
     clearance: Clearance
 
 
 def _texts(request: Request) -> Iterator[str]:
-    """Every text that could leave with *request*, and how many of each kind there are."""
+    """Every text that leaves with *request*, preceded by how many there are of each kind."""
     sampling = request.sampling
     yield f"{request.output_schema is not None} {len(request.tools)} {len(sampling.stop)}"
     yield ",".join(message.role for message in request.messages)
@@ -57,33 +58,33 @@ def _texts(request: Request) -> Iterator[str]:
     yield from request.visible_text()
 
 
-def _seal(request: Request, location: Location, purpose: Purpose, tags: frozenset[str]) -> bytes:
-    """All lengths stand before all texts, so that no two lists of texts make the same bytes."""
+def _mac(request: Request, location: Location, purpose: Purpose, tags: frozenset[str]) -> bytes:
     parts = [
         part.encode("utf-8", "surrogatepass")
         for part in (location.value, purpose.value, str(len(tags)), *sorted(tags), *_texts(request))
     ]
+    # All lengths precede all texts, so that two different lists of texts never give the same bytes.
     lengths = struct.pack(f">{len(parts) + 1}Q", len(parts), *map(len, parts))
     return hashlib.blake2b(lengths + b"".join(parts), key=_SECRET, digest_size=32).digest()
 
 
 def _make_cleared(request: Request, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
-    """Seal *request* under its tags. Called by `router.privacy.guard` alone; a test holds every module to that."""
+    """Issue a clearance under the request's own tags. Only `router.privacy.guard` calls this; a test enforces it."""
     tags = request.privacy
-    seal = _seal(request, location, purpose, tags)
-    return Cleared(request=request, clearance=Clearance(location=location, tags=tags, seal=seal, purpose=purpose))
+    mac = _mac(request, location, purpose, tags)
+    return Cleared(request=request, clearance=Clearance(location=location, tags=tags, mac=mac, purpose=purpose))
 
 
 def require_clearance(cleared: Cleared, location: Location, purpose: Purpose = Purpose.ANSWER) -> Request:
-    """Return the request, once its clearance is proved genuine, for *location*, *purpose* and this very text.
+    """Return the request if its clearance is genuine and covers *location*, *purpose* and exactly this text.
 
     Raises:
-        PrivacyViolation: the clearance is missing, forged, or for another place, purpose or text.
+        PrivacyViolation: the clearance is missing, forged, or for another location, purpose or text.
     """
     if not isinstance(cleared, Cleared):
         raise PrivacyViolation(f"a request without clearance was sent to {location.value}", location=location.value)
     request, clearance = cleared.request, cleared.clearance
-    genuine = hmac.compare_digest(_seal(request, location, purpose, clearance.tags), clearance.seal)
+    genuine = hmac.compare_digest(_mac(request, location, purpose, clearance.tags), clearance.mac)
     meant = clearance.location is location and clearance.purpose is purpose and clearance.tags == request.privacy
     if not (genuine and meant):
         raise PrivacyViolation(f"the clearance does not cover {location.value}", location=location.value)

@@ -93,7 +93,7 @@ class EndpointHealth(StrEnum):
     """The client is closed."""
 
     @property
-    def can_be_asked(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether a request may go there now."""
         return self in (EndpointHealth.NEW, EndpointHealth.READY)
 

@@ -104,7 +104,7 @@ class Hook(Protocol):
 
 
 @runtime_checkable
-class Attached(Protocol):
+class ClientHook(Protocol):
     """A hook that is told whose requests it sees, and can look at how that client stands."""
 
     def attach(self, look: Callable[[], ClientStatus]) -> None:
@@ -119,14 +119,14 @@ class Attached(Protocol):
 def attach(hooks: Iterable[Hook], look: Callable[[], ClientStatus]) -> None:
     """A client begins: tell the hooks that want to know."""
     for hook in hooks:
-        if isinstance(hook, Attached):
+        if isinstance(hook, ClientHook):
             hook.attach(look)
 
 
 def detach(hooks: Iterable[Hook], look: Callable[[], ClientStatus]) -> None:
     """The client is closed: tell the same hooks."""
     for hook in hooks:
-        if isinstance(hook, Attached):
+        if isinstance(hook, ClientHook):
             hook.detach(look)
 
 

@@ -63,7 +63,7 @@ class Counts:
 
         self._requests = count("requests", "Requests that are over.", "backend", "outcome")
         self._attempts = count("attempts", "Calls of backends.", "backend", "outcome")
-        self._rivals = count("rivals", "Calls made beside a backend that was silent.", "backend", "outcome")
+        self._hedges = count("hedges", "Calls that hedged a slow call.", "backend", "outcome")
         self._continuations = count("continuations", "Answers that broke off and that went on here.", "backend")
         self._fallbacks = count("fallbacks", "Requests answered by another than the first.", "first", "backend")
         self._excluded = count("excluded", "Decisions that left this backend out.", "backend")
@@ -103,7 +103,7 @@ class Counts:
             outcome = "cancelled" if attempt.error == "Cancelled" else attempt.error or _OK
             self._attempts(attempt.backend, outcome).inc()
             if attempt.hedge:
-                self._rivals(attempt.backend, outcome).inc()
+                self._hedges(attempt.backend, outcome).inc()
         for continuation in event.continuations:
             self._continuations(continuation.backend).inc()
 
@@ -127,7 +127,7 @@ class Counts:
 def _askable(state: BackendState) -> float:
     if not state.members:
         return float(state.ready)
-    return float(sum(node.health.can_be_asked for node in state.members))
+    return float(sum(node.health.is_usable for node in state.members))
 
 
 def _seconds(ms: float | None) -> float | None:
@@ -204,7 +204,7 @@ def _of_nodes(states: Iterable[BackendState]) -> Iterator[Metric]:
 def _of_client(vitals: ClientStatus) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
 
-    retries = _gauge("retry_budget_left", "Retries and rivals that would be paid for now.", "backend")
+    retries = _gauge("retry_budget_left", "Retries and hedges that the retry budget would pay for now.", "backend")
     for name, left in vitals.retries_left.items():
         retries.add_metric((name,), left)
     aims = _gauge("objective_seconds", "What the policy in force aims at.", "objective")

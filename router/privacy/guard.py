@@ -1,7 +1,8 @@
-"""The privacy guard: what a request is tagged with, where it may go and in which form; clearances are made here alone.
+"""The privacy guard: tags each request, decides where it may go and with which texts, and alone issues clearances.
 
 It filters and never weighs. Whatever is uncertain keeps the request on the device: a detector that raises, a tag that
-demands pseudonyms where nothing is found to replace, a form in which something is still found.
+requires pseudonyms where no detector finds anything to replace, a pseudonymised request in which a detector still finds
+something.
 """
 
 from __future__ import annotations
@@ -22,155 +23,160 @@ from hybrid_llm.router.privacy.sessions import Lease, Sessions
 
 _log = logging.getLogger("hybrid_llm.privacy")
 _DEVICE: Final = frozenset({Location.EDGE})
-_CLOSED: Final = "the client is closed, and what its pseudonyms stood for is wiped"
+_CLOSED: Final = "the client is closed and its pseudonyms are wiped"
 _Findings = list[tuple[Finding, ...]]
-"""What was found in each text of `Request.visible_text`, in its order."""
+"""The findings in each text of `Request.visible_text`, in its order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """What the guard found. *request* carries the effective tags and the texts as the app wrote them.
-
-    *allowed* is every place it may go, *keepable* every place where an answer to it may be kept, and *barred* says,
-    for people, why a place that the tags allow is out all the same.
-    """
+    """What the guard decided about one request."""
 
     request: Request
+    """The request with its effective tags, its texts as the app wrote them."""
     allowed: frozenset[Location]
-    keepable: frozenset[Location] = frozenset()
-    barred: Mapping[Location, str] = field(default_factory=dict)
-    hidden: Request | None = field(default=None, repr=False)
-    """The form for the cloud, where it differs: with pseudonyms."""
+    """Where the request may go."""
+    cacheable: frozenset[Location] = frozenset()
+    """Where an answer to it may be cached."""
+    blocked: Mapping[Location, str] = field(default_factory=dict)
+    """Locations that the tags allow and the guard does not, each with the reason, for people."""
+    pseudonymised: Request | None = field(default=None, repr=False)
+    """The request with pseudonyms, for the cloud; None where the cloud may see the texts as they are."""
     lease: Lease | None = None
-    """Holds what the pseudonyms of *hidden* stand for, until the request is over."""
+    """Keeps the values behind the pseudonyms until the request is over."""
 
-    def form(self, location: Location) -> Request:
+    def request_for(self, location: Location) -> Request:
         """The request as *location* may see it."""
-        return self.request if location is Location.EDGE or self.hidden is None else self.hidden
+        return self.request if location is Location.EDGE or self.pseudonymised is None else self.pseudonymised
 
 
 class PrivacyGuard:
-    """Tags requests by what a policy declares and detectors find, and clears them for the places they may go."""
+    """Tags requests by policy and detectors, and clears them for the locations that all of their tags allow."""
 
     def __init__(self, detectors: Iterable[Detector] = (), *, sessions: Sessions | None = None) -> None:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
-        self._sessions = sessions if sessions is not None else Sessions()  # an empty one is false
+        self._sessions = sessions if sessions is not None else Sessions()  # not `or`: empty sessions are falsy
 
-    def assess(self, request: Request, policy: Policy, *, behind: Assessment | None = None) -> Assessment:
-        """Find the effective tags, declared and detected, and the places and forms that all of them allow.
+    def assess(self, request: Request, policy: Policy, *, continues: Assessment | None = None) -> Assessment:
+        """Find the effective tags, declared and detected, and what they allow.
 
-        *behind* is what was found for the request that this one continues: what was replaced there is replaced here,
-        even if the session was forgotten or the client closed meanwhile.
+        Args:
+            request: The request as the app wrote it.
+            policy: The policy whose tags apply.
+            continues: The assessment of the request whose answer this one continues. Its pseudonyms are used again,
+                even if the session was forgotten or the client closed in the meantime.
 
         Raises:
-            InvalidRequest: a declared tag is not in the policy's vocabulary.
-            ConfigError: the policy asks for a detector that does not exist here.
+            InvalidRequest: the policy does not declare a tag of the request.
+            ConfigError: the policy names a detector that is not registered.
         """
-        policy.allowed(request.privacy)  # an undeclared tag is refused before anything is scanned
+        policy.allowed(request.privacy)  # refuses an undeclared tag before anything is scanned
         scan = _Scan(self._detectors, tuple(request.visible_text()))
         more = (tag for tag in policy.tags if tag not in request.privacy)
         tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
-        allowed, keepable = policy.allowed(tags), policy.keepable(tags)
+        allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
         tagged = request if tags == request.privacy else replace(request, privacy=tags)
-        judged = Assessment(request=tagged, allowed=allowed, keepable=keepable)
+        judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable)
         if scan.failed:
             return _failed(judged, scan)
         if Location.CLOUD not in allowed:
             return judged
-        hiding = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
-        held = behind.lease.shared() if behind is not None and behind.lease is not None else None
-        return self._hide(judged, policy, hiding, scan, held) if hiding else self._hide_known(judged, scan, held)
+        replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
+        held = continues.lease.shared() if continues is not None and continues.lease is not None else None
+        if not replacing:
+            return self._replace_known(judged, scan, held)
+        return self._replace_found(judged, policy, replacing, scan, held)
 
-    def assess_behind(self, known: Assessment, given: PartialAnswer, policy: Policy) -> Assessment:
-        """Judge what was *given* as an answer, together with its request: it may hold what the request did not."""
-        return self.assess(known.request.behind(given), policy, behind=known)
+    def assess_continuation(self, known: Assessment, given: PartialAnswer, policy: Policy) -> Assessment:
+        """Assess a request together with its partial answer, which may hold values that the request did not."""
+        return self.assess(known.request.behind(given), policy, continues=known)
 
-    def _hide(
-        self, judged: Assessment, policy: Policy, hiding: list[str], scan: _Scan, held: Lease | None
+    def _replace_found(
+        self, judged: Assessment, policy: Policy, replacing: list[str], scan: _Scan, held: Lease | None
     ) -> Assessment:
-        """Make the form for the cloud of what the tags *hiding* find, and of what the session knows already."""
-        names = sorted({name for tag in hiding for name in policy.tags[tag].detect})
+        """Replace what the detectors of the tags *replacing* find, and the values that the session already knows."""
+        names = sorted({name for tag in replacing for name in policy.tags[tag].detect})
         found = scan.merged(names)
         if scan.failed:
             return _failed(judged, scan)
-        for tag in hiding:
+        for tag in replacing:
             if not scan.sees(policy.tags[tag]):
-                return _kept_here(judged, f"tag {tag} was declared, and no detector finds what to replace")
+                return _keep_local(judged, f"tag {tag} was declared, and no detector finds what to replace")
         try:
             lease = held or self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
         except PrivacyViolation:
-            return _kept_here(judged, _CLOSED)
-        return self._formed(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
+            return _keep_local(judged, _CLOSED)
+        return self._checked(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
 
-    def _hide_known(self, judged: Assessment, scan: _Scan, held: Lease | None) -> Assessment:
-        """Nothing is found now, but the session may know a value: it came back in an answer, and is here again."""
+    def _replace_known(self, judged: Assessment, scan: _Scan, held: Lease | None) -> Assessment:
+        """Replace values that the session already knows: one of them may have come back in an answer."""
         try:
             lease = held or self._sessions.resume(judged.request.session_id, tenant=judged.request.tenant)
         except PrivacyViolation:
-            return _kept_here(judged, _CLOSED)
+            return _keep_local(judged, _CLOSED)
         if lease is None:
             return judged
         nothing: _Findings = [() for _ in scan.texts]
-        return self._formed(judged, _replaced(judged.request, scan.texts, nothing, lease), [], lease)
+        return self._checked(judged, _replaced(judged.request, scan.texts, nothing, lease), [], lease)
 
-    def _formed(self, judged: Assessment, hidden: Request | None, names: list[str], lease: Lease) -> Assessment:
-        """Look at the form for the cloud again: whatever is in doubt keeps the request here."""
-        why = self._doubt(hidden, names, lease.table.begins_value(judged.request.answer_prefix))
-        if hidden is None or why:
+    def _checked(self, judged: Assessment, replaced: Request | None, names: list[str], lease: Lease) -> Assessment:
+        """Scan the request with its pseudonyms once more: any doubt keeps it on the device."""
+        why = self._doubt(replaced, names, lease.table.begins_value(judged.request.answer_prefix))
+        if replaced is None or why:
             lease.close()
-            return _kept_here(judged, why)
-        if hidden == judged.request:
+            return _keep_local(judged, why)
+        if replaced == judged.request:
             lease.close()
             return judged
-        return replace(judged, hidden=hidden, lease=lease, keepable=judged.keepable & _DEVICE)
+        return replace(judged, pseudonymised=replaced, lease=lease, cacheable=judged.cacheable & _DEVICE)
 
-    def _doubt(self, hidden: Request | None, names: list[str], torn: bool) -> str:  # noqa: FBT001
-        """Why the form for the cloud may not leave; empty where it may. *torn*: a value is cut at its end."""
-        if hidden is None:
+    def _doubt(self, replaced: Request | None, names: list[str], cut: bool) -> str:  # noqa: FBT001
+        """Why *replaced* must not leave; empty where it may. *cut*: the partial answer ends within a value."""
+        if replaced is None:
             return "the texts and their pseudonyms cannot be told apart"
-        again = _Scan(self._detectors, tuple(hidden.visible_text()))
+        again = _Scan(self._detectors, tuple(replaced.visible_text()))
         left = [name for name in names if again.any(name)] + again.failed
         if left:
             return f"the detector {left[0]} still finds something between the pseudonyms"
-        return "the answer so far ends within a value, which no detector can find" if torn else ""
+        return "the partial answer ends within a value, which no detector can find" if cut else ""
 
     def clear(self, assessment: Assessment, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
-        """Seal the request, in the form for *location*.
+        """Issue the clearance for *location* and *purpose*, with the texts that *location* may see.
 
         Raises:
-            PrivacyViolation: the assessment does not allow it; nothing was made.
+            PrivacyViolation: the assessment does not allow it.
         """
-        allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.keepable
+        allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.cacheable
         if location not in allowed:
             raise PrivacyViolation(f"the request's tags do not allow {location.value}", location=location.value)
-        return _make_cleared(assessment.form(location), location, purpose)
+        return _make_cleared(assessment.request_for(location), location, purpose)
 
     def restore(
         self, assessment: Assessment, location: Location, chunks: AsyncGenerator[Chunk, None]
     ) -> AsyncGenerator[Chunk, None]:
-        """The answer from *location* with the values back in place of their pseudonyms."""
-        if assessment.lease is None or assessment.form(location) is assessment.request:
+        """The answer from *location* with each pseudonym turned back into its value."""
+        if assessment.lease is None or assessment.request_for(location) is assessment.request:
             return chunks
         one = restorer(assessment.lease.table, json=assessment.request.output_schema is not None)
-        one.behind(assessment.form(location).answer_prefix)
+        one.continue_from(assessment.request_for(location).answer_prefix)
         return restored(chunks, one)
 
     def release(self, assessment: Assessment) -> None:
-        """The request is over: pseudonyms that belong to no session are wiped."""
+        """Wipe the pseudonyms of a request that is over, unless they belong to a session."""
         if assessment.lease is not None:
             assessment.lease.close()
 
     def forget(self, session_id: str, tenant: str | None = None) -> None:
-        """The session is over: its pseudonyms are wiped."""
+        """Wipe the pseudonyms of a session that is over."""
         self._sessions.forget(session_id, tenant=tenant)
 
     def close(self) -> None:
-        """Wipe every table."""
+        """Wipe every pseudonym."""
         self._sessions.close()
 
 
 class _Scan:
-    """The texts of one request under the detectors; each runs once, when it is first asked for."""
+    """The texts of one request under the detectors, each of which runs once, when its result is first needed."""
 
     def __init__(self, detectors: Mapping[str, Detector], texts: tuple[str, ...]) -> None:
         self._detectors = detectors
@@ -180,7 +186,7 @@ class _Scan:
         self.failed: list[str] = []
 
     def any(self, name: str) -> bool:
-        """Whether detector *name* finds something; one that raises is noted in *failed* and finds nothing."""
+        """Whether detector *name* finds something; one that raises is added to *failed* and finds nothing."""
         return any(self._findings(name))
 
     def sees(self, rule: TagRule) -> bool:
@@ -188,7 +194,7 @@ class _Scan:
         return any(self.any(name) for name in rule.detect)
 
     def merged(self, names: Iterable[str]) -> _Findings:
-        """What all of *names* found, text by text."""
+        """The findings of all of *names*, text by text."""
         columns = [self._findings(name) for name in names] or [[() for _ in self.texts]]
         return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
 
@@ -201,18 +207,18 @@ class _Scan:
     def _run(self, name: str) -> _Findings:
         detector = self._detectors.get(name)
         if detector is None:
-            raise ConfigError(f"the policy detects {name!r}, and no such detector is registered")
+            raise ConfigError(f"the policy names the detector {name!r}, which is not registered")
         try:
-            if self._prepared is None:  # their encodings are undone once for all detectors
+            if self._prepared is None:  # encodings are undone once for all detectors
                 self._prepared = [Prepared(text) for text in self.texts]
-            return [_inside(name, each.text, find_with(detector, each)) for each in self._prepared]
-        except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays here
+            return [_checked_findings(name, each.text, find_with(detector, each)) for each in self._prepared]
+        except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays on the device
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
             self.failed.append(name)
             return [() for _ in self.texts]
 
 
-def _inside(name: str, text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
+def _checked_findings(name: str, text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
     if not found:
         return ()
     if not all(0 <= finding.start < finding.end <= len(text) for finding in found):
@@ -223,13 +229,13 @@ def _inside(name: str, text: str, found: tuple[Finding, ...]) -> tuple[Finding, 
 
 
 def _is_kind(finding: Finding, text: str) -> bool:
-    """Whether the kind may show in a pseudonym: a name, and not what the text says there."""
+    """Whether the kind may appear in a pseudonym: an identifier that does not occur in the value itself."""
     kind = finding.kind
     return kind.isidentifier() and kind.casefold() not in text[finding.start : finding.end].casefold()
 
 
 def _replaced(request: Request, texts: tuple[str, ...], found: _Findings, lease: Lease) -> Request | None:
-    """The request with pseudonyms; None where no names can be found for it."""
+    """The request with pseudonyms; None where no unambiguous pseudonyms exist for its texts."""
     try:
         return request.with_texts(lease.table.replace_all(texts, found))
     except PrivacyViolation:
@@ -237,9 +243,9 @@ def _replaced(request: Request, texts: tuple[str, ...], found: _Findings, lease:
 
 
 def _failed(judged: Assessment, scan: _Scan) -> Assessment:
-    return _kept_here(judged, f"the detector {scan.failed[0]} failed: the request stays on the device")
+    return _keep_local(judged, f"the detector {scan.failed[0]} failed: the request stays on the device")
 
 
-def _kept_here(judged: Assessment, why: str) -> Assessment:
-    barred = dict.fromkeys(judged.allowed - _DEVICE, why)
-    return replace(judged, allowed=judged.allowed & _DEVICE, keepable=judged.keepable & _DEVICE, barred=barred)
+def _keep_local(judged: Assessment, why: str) -> Assessment:
+    blocked = dict.fromkeys(judged.allowed - _DEVICE, why)
+    return replace(judged, allowed=judged.allowed & _DEVICE, cacheable=judged.cacheable & _DEVICE, blocked=blocked)

@@ -42,7 +42,7 @@ class Restorer:
         self._inside = False  # a string of JSON
         self._given = 0  # characters of what is held that are there already
 
-    def behind(self, given: str) -> None:
+    def continue_from(self, given: str) -> None:
         """The answer goes on behind *given*, which is there already: where that ends in JSON is taken from it.
 
         Raises:

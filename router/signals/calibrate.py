@@ -105,12 +105,12 @@ def calibrate_missing(
         if backend.name not in names or backend.location is not Location.EDGE or store.has(backend.name):
             continue
         try:
-            store.save(backend.name, calibrate(backend, sealer(policy)))
+            store.save(backend.name, calibrate(backend, clear_under(policy)))
         except HybridLLMError as error:
             _log.warning("%s could not be calibrated: %s", backend.name, type(error).__name__)
 
 
-def sealer(policy: Policy) -> Clear:
+def clear_under(policy: Policy) -> Clear:
     """The guard's seal for the fixed text under *policy*; where detectors see something in it, they are right."""
     guard = PrivacyGuard()
     return lambda request, location: guard.clear(guard.assess(request, policy), location)

@@ -63,7 +63,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Charge:
     """One attempt, as far as its price depends on it."""
 
     backend: str
@@ -99,7 +99,7 @@ class Spending:
         price = self._prices.get(backend)
         return price.per_1k(request.prompt_tokens, request.max_tokens) if price is not None else 0.0
 
-    def seen(self, signals: Signals, request: Request, objectives: Objectives) -> Signals:
+    def with_budget(self, signals: Signals, request: Request, objectives: Objectives) -> Signals:
         """*signals* with the budget of the request's tenant; whom it cannot pay is not ready, with the reason."""
         if not self._prices:
             left = objectives.budget
@@ -119,7 +119,7 @@ class Spending:
         seen = BudgetSignals(spent=spent, left=max(0.0, budget - spent))
         states = dict(signals.backends)
         for name in self._prices.keys() & states.keys():
-            needed = self._highest(_order(name, request))
+            needed = self._highest(_charge_of(name, request))
             if states[name].ready and balance.total + needed > _units(budget):
                 reason = _too_dear(spent, needed / UNIT, budget, objectives.currency or self.currency)
                 states[name] = replace(states[name], ready=False, reason=reason)
@@ -141,20 +141,20 @@ class Spending:
         return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
 
     def charged(
-        self, chunks: AsyncGenerator[Chunk, None], order: Order, objectives: Objectives, sleep: Sleep
+        self, chunks: AsyncGenerator[Chunk, None], charge: Charge, objectives: Objectives, sleep: Sleep
     ) -> AsyncGenerator[Chunk, None]:
         """*chunks*, paid for; a backend without a price passes its own through."""
-        return self._charged(chunks, order, objectives, sleep) if order.backend in self._prices else chunks
+        return self._charged(chunks, charge, objectives, sleep) if charge.backend in self._prices else chunks
 
     async def _charged(
-        self, chunks: AsyncGenerator[Chunk, None], order: Order, objectives: Objectives, sleep: Sleep
+        self, chunks: AsyncGenerator[Chunk, None], charge: Charge, objectives: Objectives, sleep: Sleep
     ) -> AsyncGenerator[Chunk, None]:
         """Reserve before the first piece, settle after the last, however it ends.
 
         Raises:
             QuotaExceeded: the budget does not allow it, or it cannot be booked; the backend was not asked.
         """
-        reservation = await self._reserve(order, objectives, sleep)
+        reservation = await self._reserve(charge, objectives, sleep)
         tokens, usage, taken = 0, None, True
         try:
             async with aclosing(chunks):
@@ -165,19 +165,19 @@ class Spending:
             taken = tokens > 0
             raise
         finally:
-            amount = self._actual(order, usage, tokens) if taken else None
-            await self._settle(reservation, amount, order.backend, sleep)
+            amount = self._actual(charge, usage, tokens) if taken else None
+            await self._settle(reservation, amount, charge.backend, sleep)
 
-    async def _reserve(self, order: Order, objectives: Objectives, sleep: Sleep) -> Reservation:
-        needed, budget = self._highest(order), objectives.budget
-        work = partial(self._ledger.reserve, order.tenant or "", needed, None if budget is None else _units(budget))
+    async def _reserve(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Reservation:
+        needed, budget = self._highest(charge), objectives.budget
+        work = partial(self._ledger.reserve, charge.tenant or "", needed, None if budget is None else _units(budget))
         try:
             reservation = await _patiently(work, sleep)
         except LedgerError as error:
-            raise QuotaExceeded(f"its price cannot be booked: {error}", backend=order.backend) from None
+            raise QuotaExceeded(f"its price cannot be booked: {error}", backend=charge.backend) from None
         if reservation is None:
             message = f"the budget of {budget:g} a day does not allow another {needed / UNIT:.4g}"
-            raise QuotaExceeded(message, backend=order.backend)
+            raise QuotaExceeded(message, backend=charge.backend)
         return reservation
 
     async def _settle(self, reservation: Reservation, amount: int | None, backend: str, sleep: Sleep) -> None:
@@ -192,23 +192,23 @@ class Spending:
             with self._lock:
                 self._booked[backend] += amount or 0
 
-    def _highest(self, order: Order) -> int:
-        prompt = math.ceil(order.prompt_tokens * self._ratios[order.backend]) + _TEMPLATE_TOKENS
-        return self._prices[order.backend].cost(prompt, order.max_tokens)
+    def _highest(self, charge: Charge) -> int:
+        prompt = math.ceil(charge.prompt_tokens * self._ratios[charge.backend]) + _TEMPLATE_TOKENS
+        return self._prices[charge.backend].cost(prompt, charge.max_tokens)
 
-    def _actual(self, order: Order, usage: Usage | None, tokens: int) -> int:
+    def _actual(self, charge: Charge, usage: Usage | None, tokens: int) -> int:
         """The price of what was read and written, as the backend counted it, else as it was counted here."""
-        price = self._prices[order.backend]
+        price = self._prices[charge.backend]
         if usage is None:
-            return price.cost(order.prompt_tokens, tokens)
-        self._learn_ratio(order, usage)
+            return price.cost(charge.prompt_tokens, tokens)
+        self._learn_ratio(charge, usage)
         return price.cost(usage.prompt_tokens, usage.completion_tokens)
 
-    def _learn_ratio(self, order: Order, usage: Usage) -> None:
+    def _learn_ratio(self, charge: Charge, usage: Usage) -> None:
         """A backend whose tokenizer counts more than ours gets larger reservations."""
-        more = (usage.prompt_tokens - _TEMPLATE_TOKENS) / max(1, order.prompt_tokens)
-        if more > self._ratios[order.backend]:
-            self._ratios[order.backend] = min(_MOST_RATIO, more)
+        more = (usage.prompt_tokens - _TEMPLATE_TOKENS) / max(1, charge.prompt_tokens)
+        if more > self._ratios[charge.backend]:
+            self._ratios[charge.backend] = min(_MOST_RATIO, more)
 
     def close(self) -> None:
         """Close the ledger."""
@@ -228,8 +228,8 @@ async def _patiently(work: Callable[[], _T], sleep: Sleep) -> _T:
         waited, pause = waited + pause, min(0.05, 2.0 * pause)
 
 
-def _order(backend: str, request: Request) -> Order:
-    return Order(
+def _charge_of(backend: str, request: Request) -> Charge:
+    return Charge(
         backend=backend,
         tenant=request.tenant,
         prompt_tokens=request.prompt_tokens,

@@ -59,7 +59,7 @@ SUITES = (
     Suite(
         "router",
         privacy.MUTANTS,
-        tuple(f"router/test_{name}.py" for name in ("guard", "forms", "facts", "privacy", "leaks")),
+        tuple(f"router/test_{name}.py" for name in ("guard", "forms", "request_metadata", "privacy", "leaks")),
         ("router/conftest.py", "fakes.py", *_LEAKS),
     ),
     Suite("backends", sending.MUTANTS, ("backends/wire/test_outgoing.py",)),

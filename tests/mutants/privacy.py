@@ -22,7 +22,7 @@ MUTANTS = (
     Mutant(
         "a clearance for a cache is one for an answer",
         _GUARD,
-        "allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.keepable",
+        "allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.cacheable",
         "allowed = assessment.allowed",
     ),
     Mutant("detected tags are not carried", _GUARD, "else replace(request, privacy=tags)", "else request"),
@@ -33,14 +33,14 @@ MUTANTS = (
     Mutant(
         "the cloud gets the values",
         _GUARD,
-        "return self.request if location is Location.EDGE or self.hidden is None else self.hidden",
+        "return self.request if location is Location.EDGE or self.pseudonymised is None else self.pseudonymised",
         "return self.request",
     ),
     Mutant(
         "the device gets pseudonyms",
         _GUARD,
-        "return self.request if location is Location.EDGE or self.hidden is None else self.hidden",
-        "return self.hidden or self.request",
+        "return self.request if location is Location.EDGE or self.pseudonymised is None else self.pseudonymised",
+        "return self.pseudonymised or self.request",
     ),
     Mutant("answers are not restored", _GUARD, "        if assessment.lease is None or", "        if True or"),
     Mutant(
@@ -52,10 +52,10 @@ MUTANTS = (
     Mutant(
         "only one tag's detectors are replaced",
         _GUARD,
-        "for tag in hiding for name in policy.tags[tag].detect})",
-        "for tag in hiding[:1] for name in policy.tags[tag].detect})",
+        "for tag in replacing for name in policy.tags[tag].detect})",
+        "for tag in replacing[:1] for name in policy.tags[tag].detect})",
     ),
-    Mutant("why it stays is not told", _GUARD, ", barred=barred)", ")"),
+    Mutant("why it stays is not told", _GUARD, ", blocked=blocked)", ")"),
     Mutant(
         "all tenants share a session",
         _GUARD,
@@ -66,28 +66,28 @@ MUTANTS = (
     Mutant(
         "a continued answer is restored as a new one",
         _GUARD,
-        "        one.behind(assessment.form(location).answer_prefix)\n",
+        "        one.continue_from(assessment.request_for(location).answer_prefix)\n",
         "",
     ),
     # The clearance.
-    Mutant("a forged seal passes", _CLEARANCE, "if not (genuine and meant):", "if not meant:"),
+    Mutant("a forged MAC passes", _CLEARANCE, "if not (genuine and meant):", "if not meant:"),
     Mutant("the place of a clearance is not read", _CLEARANCE, "meant = clearance.location is location and", "meant ="),
     Mutant("the purpose of a clearance is not read", _CLEARANCE, "clearance.purpose is purpose and", ""),
     Mutant("the tags of a clearance are not read", _CLEARANCE, " and clearance.tags == request.privacy", ""),
-    Mutant("the seal forgets the place", _CLEARANCE, "in (location.value, purpose.value,", "in (purpose.value,"),
-    Mutant("the seal forgets the purpose", _CLEARANCE, "in (location.value, purpose.value,", "in (location.value,"),
-    Mutant("the seal forgets the tags", _CLEARANCE, "str(len(tags)), *sorted(tags), ", ""),
-    Mutant("the seal forgets the text", _CLEARANCE, "    yield from request.visible_text()\n", ""),
+    Mutant("the MAC forgets the place", _CLEARANCE, "in (location.value, purpose.value,", "in (purpose.value,"),
+    Mutant("the MAC forgets the purpose", _CLEARANCE, "in (location.value, purpose.value,", "in (location.value,"),
+    Mutant("the MAC forgets the tags", _CLEARANCE, "str(len(tags)), *sorted(tags), ", ""),
+    Mutant("the MAC forgets the text", _CLEARANCE, "    yield from request.visible_text()\n", ""),
     Mutant(
-        "the seal forgets the roles",
+        "the MAC forgets the roles",
         _CLEARANCE,
         '    yield ",".join(message.role for message in request.messages)\n',
         "",
     ),
-    Mutant("the seal forgets the tenant", _CLEARANCE, 'request.tenant or "", ', ""),
-    Mutant("the seal forgets the session", _CLEARANCE, 'request.session_id or "", ', ""),
-    Mutant("the seal forgets where a text ends", _CLEARANCE, 'lengths + b"".join(parts)', 'b"".join(parts)'),
-    Mutant("the seal has no key", _CLEARANCE, "key=_SECRET, ", ""),
+    Mutant("the MAC forgets the tenant", _CLEARANCE, 'request.tenant or "", ', ""),
+    Mutant("the MAC forgets the session", _CLEARANCE, 'request.session_id or "", ', ""),
+    Mutant("the MAC forgets where a text ends", _CLEARANCE, 'lengths + b"".join(parts)', 'b"".join(parts)'),
+    Mutant("the MAC has no key", _CLEARANCE, "key=_SECRET, ", ""),
     Mutant(
         "a request without clearance is taken", _CLEARANCE, "if not isinstance(cleared, Cleared):", "if cleared == 7:"
     ),
@@ -148,7 +148,7 @@ MUTANTS = (
     Mutant(
         "a cache is asked whatever the tags say",
         _KEPT,
-        " or cache.location not in assessment.keepable:",
+        " or cache.location not in assessment.cacheable:",
         ":",
     ),
     Mutant(
@@ -212,13 +212,13 @@ MUTANTS = (
     Mutant(
         "values that a session knows are not looked for",
         _GUARD,
-        "if hiding else self._hide_known(judged, scan, held)",
-        "if hiding else judged",
+        "return self._replace_known(judged, scan, held)",
+        "return judged",
     ),
     Mutant(
         "what goes on behind a broken answer has pseudonyms of its own",
         _GUARD,
-        "policy, behind=known)",
+        "policy, continues=known)",
         "policy)",
     ),
     Mutant(
@@ -236,23 +236,23 @@ MUTANTS = (
     Mutant(
         "a form in doubt keeps its pseudonyms",
         _GUARD,
-        "            lease.close()\n            return _kept_here(judged, why)",
-        "            return _kept_here(judged, why)",
+        "            lease.close()\n            return _keep_local(judged, why)",
+        "            return _keep_local(judged, why)",
     ),
     Mutant(
         "what a failed detector saw may be kept in the cloud",
         _GUARD,
-        "allowed=judged.allowed & _DEVICE, keepable=judged.keepable & _DEVICE",
-        "allowed=judged.allowed & _DEVICE, keepable=judged.keepable",
+        "allowed=judged.allowed & _DEVICE, cacheable=judged.cacheable & _DEVICE",
+        "allowed=judged.allowed & _DEVICE, cacheable=judged.cacheable",
     ),
     Mutant(
         "what was sent with pseudonyms is kept in the cloud",
         _GUARD,
-        "lease=lease, keepable=judged.keepable & _DEVICE",
-        "lease=lease, keepable=judged.keepable",
+        "lease=lease, cacheable=judged.cacheable & _DEVICE",
+        "lease=lease, cacheable=judged.cacheable",
     ),
     Mutant(
-        "the seal forgets the counts",
+        "the MAC forgets the counts",
         _CLEARANCE,
         '    yield f"{request.output_schema is not None} {len(request.tools)} {len(sampling.stop)}"\n',
         "",
@@ -278,7 +278,7 @@ MUTANTS = (
     Mutant(
         "barred places are decided as others",
         _PIPELINE,
-        "without(assessment.barred, self.snapshot(metadata))",
+        "without(assessment.blocked, self.snapshot(metadata))",
         "self.snapshot(metadata)",
     ),
     Mutant(
@@ -290,7 +290,7 @@ MUTANTS = (
     Mutant(
         "an answer is kept whatever it holds",
         _KEPT,
-        "return cache.location in judged.keepable",
+        "return cache.location in judged.cacheable",
         "return True",
     ),
     Mutant("the cloud counts tokens", _PIPELINE, "if b.location is Location.EDGE), None)", "), backends[0])"),
@@ -322,7 +322,7 @@ MUTANTS = (
     Mutant(
         "what was given is not judged anew",
         _GUARD,
-        "self.assess(known.request.behind(given), policy, behind=known)",
+        "self.assess(known.request.behind(given), policy, continues=known)",
         "replace(known, request=known.request.behind(given))",
     ),
     Mutant(

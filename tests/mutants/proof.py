@@ -20,13 +20,13 @@ MUTANTS = (
     Mutant(
         "the cloud gets the request as it is",
         "privacy/guard.py",
-        "return self.request if location is Location.EDGE or self.hidden is None else self.hidden",
+        "return self.request if location is Location.EDGE or self.pseudonymised is None else self.pseudonymised",
         "return self.request",
     ),
     Mutant(
         "what may be answered may be kept",
         "privacy/guard.py",
-        "allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.keepable",
+        "allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.cacheable",
         "allowed = assessment.allowed",
     ),
     Mutant(
@@ -39,8 +39,8 @@ MUTANTS = (
     Mutant(
         "the answer of who must stay is kept anywhere",
         "privacy/guard.py",
-        "judged.allowed & _DEVICE, keepable=judged.keepable & _DEVICE",
-        "judged.allowed & _DEVICE, keepable=judged.keepable",
+        "judged.allowed & _DEVICE, cacheable=judged.cacheable & _DEVICE",
+        "judged.allowed & _DEVICE, cacheable=judged.cacheable",
     ),
     Mutant(
         "every clearance is for the device",
@@ -57,19 +57,19 @@ MUTANTS = (
     Mutant(
         "the policy does not learn of what the guard bars",
         "pipeline.py",
-        "signals = without(assessment.barred, self.snapshot(metadata))",
+        "signals = without(assessment.blocked, self.snapshot(metadata))",
         "signals = self.snapshot(metadata)",
     ),
     Mutant(
         "an answer is kept whatever it holds",
         "kept.py",
-        "        return cache.location in judged.keepable",
+        "        return cache.location in judged.cacheable",
         "        return True",
     ),
     Mutant(
         "a cache is asked where nothing may be kept",
         "kept.py",
-        " or cache.location not in assessment.keepable:",
+        " or cache.location not in assessment.cacheable:",
         ":",
     ),
     Mutant(

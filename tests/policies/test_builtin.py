@@ -50,7 +50,7 @@ def test_personal_data_leaves_under_pseudonyms_or_not_at_all(name):
     policy = builtin_policy(name)
     leaves = Location.CLOUD in policy.allowed({"pii"})
     assert policy.tags["pii"].pseudonymise == leaves == (name != "private-first")
-    assert policy.keepable({"pii"}) == {Location.EDGE}
+    assert policy.cacheable({"pii"}) == {Location.EDGE}
 
 
 @pytest.mark.parametrize("name", builtin_names())

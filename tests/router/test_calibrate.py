@@ -20,7 +20,7 @@ from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import parse_config
 from hybrid_llm.router.config.identity import identity_of
-from hybrid_llm.router.signals.calibrate import TEXT, calibrate, calibrate_missing, sealer
+from hybrid_llm.router.signals.calibrate import TEXT, calibrate, calibrate_missing, clear_under
 from hybrid_llm.router.signals.fit import FitState
 from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
@@ -55,7 +55,7 @@ def predicted(learned: Learned, tokens: int) -> float:
 
 
 def test_a_calibration_finds_the_line_and_sends_the_words_of_the_fixed_text_alone(timed):
-    learned = calibrate(timed, sealer(POLICY))
+    learned = calibrate(timed, clear_under(POLICY))
     for tokens in (40, 300):
         assert predicted(learned, tokens) == pytest.approx(2.0 + 0.1 * tokens, rel=0.6)
     texts = {message.content for request in timed.requests for message in request.messages}
@@ -66,7 +66,7 @@ def test_a_calibration_finds_the_line_and_sends_the_words_of_the_fixed_text_alon
 
 def test_only_lengths_that_fit_the_context_are_tried(timed):
     timed.capabilities = type(timed.capabilities)(model="tiny", context_window=60)
-    calibrate(timed, sealer(POLICY))
+    calibrate(timed, clear_under(POLICY))
     assert len({request.prompt_tokens for request in timed.requests}) == 1
 
 

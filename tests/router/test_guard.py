@@ -82,27 +82,27 @@ class Misled:
 )
 def test_a_finding_that_cannot_be_keeps_the_request_on_the_device_whatever_its_tag_allows(finding):
     assessment = PrivacyGuard([Misled("iban", finding)]).assess(request("words"), POLICY)
-    assert assessment.allowed == assessment.keepable == {Location.EDGE}
-    assert "iban failed" in assessment.barred[Location.CLOUD]
+    assert assessment.allowed == assessment.cacheable == {Location.EDGE}
+    assert "iban failed" in assessment.blocked[Location.CLOUD]
 
 
 def test_a_detector_that_fails_at_the_pseudonyms_keeps_the_request_on_the_device():
     guard = PrivacyGuard([Misled("email", Finding(kind="email", start=0, end=5), second_look=True)])
     assessment = guard.assess(request("words"), POLICY)
     assert assessment.allowed == {Location.EDGE}
-    assert assessment.hidden is None
+    assert assessment.pseudonymised is None
 
 
 def test_all_tags_that_ask_for_pseudonyms_get_them():
     assessment = PrivacyGuard().assess(request(f"{MAIL} has {SSN} and 4111 1111 1111 1111"), POLICY)
-    seen = texts(assessment.form(Location.CLOUD))
+    seen = texts(assessment.request_for(Location.CLOUD))
     assert [word.partition("_")[0] for word in seen.split()] == ["EMAIL", "has", "SSN", "and", "CARD"]
 
 
 def test_sessions_of_two_tenants_share_no_pseudonym():
     guard = PrivacyGuard()
     seen = {
-        texts(guard.assess(request(MAIL, session_id="s", tenant=tenant), POLICY).form(Location.CLOUD))
+        texts(guard.assess(request(MAIL, session_id="s", tenant=tenant), POLICY).request_for(Location.CLOUD))
         for tenant in (None, "a", "b")
     }
     assert len(seen) == 3
@@ -111,7 +111,7 @@ def test_sessions_of_two_tenants_share_no_pseudonym():
 def test_what_is_sent_with_pseudonyms_is_kept_on_the_device_only():
     guard = PrivacyGuard()
     assessment = guard.assess(request(MAIL), POLICY)
-    assert assessment.keepable == {Location.EDGE}
+    assert assessment.cacheable == {Location.EDGE}
     for_cache = guard.clear(assessment, Location.EDGE, Purpose.CACHE)
     assert MAIL in texts(for_cache.request)
     assert MAIL not in texts(guard.clear(assessment, Location.CLOUD).request)
@@ -122,15 +122,15 @@ def test_what_is_sent_with_pseudonyms_is_kept_on_the_device_only():
 def test_a_value_that_the_session_knows_is_replaced_where_no_detector_finds_it():
     guard = PrivacyGuard()
     first = guard.assess(request(f"I have {SSN}.", session_id="s"), POLICY)
-    name = texts(first.form(Location.CLOUD)).split()[-1].rstrip(".")
+    name = texts(first.request_for(Location.CLOUD)).split()[-1].rstrip(".")
     guard.release(first)
     second = guard.assess(request(f"is {SSN}-1 ours?", session_id="s"), POLICY)
     assert second.request.privacy == frozenset(), "no detector finds it there"
-    assert texts(second.form(Location.CLOUD)) == f"is {name}-1 ours?"
-    assert second.keepable == {Location.EDGE}
+    assert texts(second.request_for(Location.CLOUD)) == f"is {name}-1 ours?"
+    assert second.cacheable == {Location.EDGE}
     guard.release(second)
     stranger = guard.assess(request(f"is {SSN}-1 ours?", session_id="other"), POLICY)
-    assert stranger.hidden is None
+    assert stranger.pseudonymised is None
     guard.forget("s")
     assert guard.assess(request("is it ours?", session_id="s"), POLICY).lease is None
 
@@ -215,7 +215,7 @@ def test_a_guard_that_is_closed_clears_nothing_of_a_session_for_the_cloud():
     for text, tags in [("words", frozenset()), (MAIL, frozenset({"pii"}))]:
         assessment = guard.assess(request(text, session_id="s"), POLICY)
         assert assessment.allowed == {Location.EDGE}
-        assert "closed" in assessment.barred[Location.CLOUD]
+        assert "closed" in assessment.blocked[Location.CLOUD]
         assert assessment.request.privacy == tags
     assert Location.CLOUD in guard.assess(request("words"), POLICY).allowed
 
@@ -322,10 +322,10 @@ def test_the_seal_of_one_process_is_worth_nothing_in_another():
         "from hybrid_llm.core.request import Location, Message, Request\n"
         "guard, policy = PrivacyGuard(), parse_policy('version: 1\\nname: p\\n')\n"
         "judged = guard.assess(Request(messages=(Message(role='user', content='words'),)), policy)\n"
-        "print(guard.clear(judged, Location.CLOUD).clearance.seal.hex())\n"
+        "print(guard.clear(judged, Location.CLOUD).clearance.mac.hex())\n"
     )
-    seals = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
-    assert len(seals) == 2
+    macs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(macs) == 2
 
 
 def test_a_hook_that_fails_is_logged_without_its_words(caplog):

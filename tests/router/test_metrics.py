@@ -160,9 +160,9 @@ class Silent(FakeBackend):
 def test_rivals_are_counted_by_who_was_called_and_who_won():
     with Metered(edge(["quick"]), Silent("cloud", Location.CLOUD), more="hedge_after: 10ms, ") as metered:
         assert metered.llm.generate("hi").text == "quick"
-        assert metered.read("hybrid_llm_rivals_total", backend="edge", outcome="ok") == 1
+        assert metered.read("hybrid_llm_hedges_total", backend="edge", outcome="ok") == 1
         assert metered.read("hybrid_llm_attempts_total", backend="cloud", outcome="cancelled") == 1
-        assert metered.read("hybrid_llm_rivals_total", backend="cloud", outcome="cancelled") is None
+        assert metered.read("hybrid_llm_hedges_total", backend="cloud", outcome="cancelled") is None
         assert metered.read("hybrid_llm_retry_budget_left", backend="cloud") == pytest.approx(9.1)
 
 

@@ -115,12 +115,12 @@ def test_the_guard_clears_only_where_every_tag_allows():
         lambda good: replace(good, request=replace(good.request, messages=(Message(role="user", content="other"),))),
         lambda good: replace(good, request=replace(good.request, output_schema="{}")),
         lambda good: replace(good, clearance=replace(good.clearance, tags=frozenset({"public"}))),
-        lambda good: replace(good, clearance=replace(good.clearance, seal=b"\0" * 32)),
+        lambda good: replace(good, clearance=replace(good.clearance, mac=b"\0" * 32)),
         lambda good: replace(good, clearance=replace(good.clearance, location=Location.EDGE)),
         lambda good: replace(
             good,
             clearance=Clearance(
-                location=Location.CLOUD, tags=frozenset(), seal=cleared_for(Location.EDGE).clearance.seal
+                location=Location.CLOUD, tags=frozenset(), mac=cleared_for(Location.EDGE).clearance.mac
             ),
         ),
         lambda _: None,
@@ -134,7 +134,7 @@ def test_a_clearance_that_was_not_made_for_this_text_and_place_is_worth_nothing(
     assert "words" not in str(caught.value)
 
 
-def test_moving_text_between_messages_breaks_the_seal():
+def test_moving_text_between_messages_breaks_the_mac():
     guard = PrivacyGuard()
     whole = Request(messages=(Message(role="user", content="ab"), Message(role="user", content="c")))
     moved = Request(messages=(Message(role="user", content="a"), Message(role="user", content="bc")))
@@ -218,7 +218,7 @@ def test_every_detector_a_policy_may_name_exists():
     assert set(DETECTORS) == KNOWN_DETECTORS
 
 
-def test_a_role_that_is_changed_breaks_the_seal():
+def test_a_role_that_is_changed_breaks_the_mac():
     good = cleared_for(Location.CLOUD)
     system = replace(good.request, messages=(Message(role="system", content="words"),))
     with pytest.raises(PrivacyViolation):
@@ -228,7 +228,7 @@ def test_a_role_that_is_changed_breaks_the_seal():
 def test_a_detector_that_raises_leaves_the_guard_nothing_but_the_device_to_clear_for():
     guard = PrivacyGuard([Broken()])
     assessment = guard.assess(request(), POLICY)
-    assert assessment.allowed == assessment.keepable == {Location.EDGE}
-    assert "email failed" in assessment.barred[Location.CLOUD]
+    assert assessment.allowed == assessment.cacheable == {Location.EDGE}
+    assert "email failed" in assessment.blocked[Location.CLOUD]
     with pytest.raises(PrivacyViolation):
         guard.clear(assessment, Location.CLOUD)

@@ -160,7 +160,7 @@ class Generous(Policy):
 class Sloppy(Policy):
     """Lets answers be kept everywhere."""
 
-    def keepable(self, tags):
+    def cacheable(self, tags):
         del tags
         return frozenset(Location)
 
@@ -175,33 +175,33 @@ class Stray(Attempts):
 class Lax(PrivacyGuard):
     """Clears everything."""
 
-    def assess(self, request, policy, *, behind=None):
+    def assess(self, request, policy, *, continues=None):
         return replace(super().assess(request, policy), allowed=frozenset(Location))
 
 
 class Blind(PrivacyGuard):
     """Sets no tag for what is found."""
 
-    def assess(self, request, policy, *, behind=None):
+    def assess(self, request, policy, *, continues=None):
         assessment = super().assess(request, policy)
         kept = replace(assessment.request, privacy=request.privacy)
         return replace(assessment, request=kept, allowed=policy.allowed(request.privacy))
 
 
 class Naked(PrivacyGuard):
-    """Forgets the form for the cloud."""
+    """Sends the cloud the texts without pseudonyms."""
 
-    def assess(self, request, policy, *, behind=None):
-        return replace(super().assess(request, policy), hidden=None)
+    def assess(self, request, policy, *, continues=None):
+        return replace(super().assess(request, policy), pseudonymised=None)
 
 
 class Careless(PrivacyGuard):
     """Takes a detector that fails for one that finds nothing."""
 
-    def assess(self, request, policy, *, behind=None):
+    def assess(self, request, policy, *, continues=None):
         assessment = super().assess(request, policy)
         tags = assessment.request.privacy
-        return replace(assessment, allowed=policy.allowed(tags), keepable=policy.keepable(tags), barred={})
+        return replace(assessment, allowed=policy.allowed(tags), cacheable=policy.cacheable(tags), blocked={})
 
 
 @pytest.mark.parametrize(

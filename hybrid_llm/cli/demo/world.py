@@ -302,7 +302,7 @@ class World:
 
     def _all_can_be_asked(self) -> bool:
         members = zip(self.nodes, self._cloud.members(), strict=True)
-        return all(member.health.can_be_asked for node, member in members if node.pid)
+        return all(member.health.is_usable for node, member in members if node.pid)
 
     def told_to_nodes(self) -> list[str]:
         """Every request that an engine of a node was given, in its own words; all nodes write to one file, in turn."""

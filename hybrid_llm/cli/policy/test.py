@@ -102,7 +102,7 @@ def _judge(policy: Policy) -> Judge:
         counted = replace(request, prompt_tokens=request.prompt_tokens or estimate_tokens(request))
         assessment = guard.assess(counted, policy)
         guard.release(assessment)
-        return assessment.request, without(assessment.barred, signals)
+        return assessment.request, without(assessment.blocked, signals)
 
     return judge
 

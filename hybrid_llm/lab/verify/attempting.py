@@ -155,7 +155,7 @@ class _Check:
     def _kept(self, call: Call) -> None:
         verdict = self._verdict(call.answer)
         said = f"a cache on {call.place} {'is to keep the answer' if call.answer else 'is asked'}"
-        if call.place not in verdict.keepable:
+        if call.place not in verdict.cacheable:
             self._broke(verdict, KEPT, len(self._came.calls), said, f"but {verdict.why or 'nothing may be kept there'}")
         elif call.answer and call.place is Location.EDGE and Fitness.DISGUISED not in self._world.states.values():
             reach = Reach(place=call.place, kept=True)

@@ -102,8 +102,8 @@ def _judge(policy: Policy, world: World, parts: Parts, ledger: Ledger) -> Judged
         world=world,
         verdict=verdict,
         request=assessment.request,
-        barred=frozenset(assessment.barred),
-        hidden=assessment.form(Location.CLOUD) is not assessment.request,
+        barred=frozenset(assessment.blocked),
+        hidden=assessment.request_for(Location.CLOUD) is not assessment.request,
     )
 
 
@@ -118,7 +118,7 @@ def _fault(cleared: Cleared | None, place: Location, purpose: Purpose, verdict: 
     """What is wrong with what was cleared, in steps; empty where nothing is."""
     if cleared is None:
         return ()
-    allowed = verdict.allowed if purpose is Purpose.ANSWER else verdict.keepable
+    allowed = verdict.allowed if purpose is Purpose.ANSWER else verdict.cacheable
     kept = " to keep an answer" if purpose is Purpose.CACHE else ""
     if place not in allowed:
         return f"the guard clears it for {place}{kept}", f"but {verdict.why or 'its answer may not be kept there'}"

@@ -29,7 +29,7 @@ class Verdict:
 
     tags: frozenset[str]
     allowed: frozenset[Location]
-    keepable: frozenset[Location]
+    cacheable: frozenset[Location]
     hidden: frozenset[str]
     why: str
     """Why a place that is not allowed is out, for people."""
@@ -41,17 +41,17 @@ def judge(
     """The verdict on a request with *declared* tags, in which detectors *finds* find something and *fails* raise."""
     effective = {*declared, *(tag for tag, rule in tags.items() if finds.intersection(rule.detect))}
     rules = {tag: tags[tag] for tag in sorted(effective)}
-    allowed, keepable = frozenset(Location), frozenset(Location)
+    allowed, cacheable = frozenset(Location), frozenset(Location)
     for rule in rules.values():
-        allowed, keepable = allowed & rule.allow, keepable & rule.cache
+        allowed, cacheable = allowed & rule.allow, cacheable & rule.cache
     doubt = _doubt(tags, rules, finds, fails)
     if doubt:
-        allowed, keepable = allowed & _DEVICE, keepable & _DEVICE
+        allowed, cacheable = allowed & _DEVICE, cacheable & _DEVICE
     hiding = [rule for rule in rules.values() if rule.pseudonymise]
     return Verdict(
         tags=frozenset(effective),
         allowed=allowed,
-        keepable=keepable,
+        cacheable=cacheable,
         hidden=frozenset(name for rule in hiding for name in rule.detect),
         why=doubt or "; ".join(f"tag {tag} allows only {_names(rule.allow)}" for tag, rule in rules.items()),
     )

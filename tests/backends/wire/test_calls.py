@@ -183,7 +183,7 @@ def test_a_deadline_that_is_over_opens_no_connection(node, pki, tools):
 
 
 def _forged():
-    return Clearance(location=Location.CLOUD, tags=frozenset(), seal=b"0" * 32)
+    return Clearance(location=Location.CLOUD, tags=frozenset(), mac=b"0" * 32)
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])

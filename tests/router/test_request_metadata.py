@@ -1,4 +1,4 @@
-"""Who is given a request without its texts has nothing to leak: policies, attempts, hooks, traces."""
+"""Policies, attempts, hooks and traces see request metadata, which hold no text and so cannot leak any."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ requests = st.builds(
 
 
 @given(requests)
-def test_facts_have_the_counts_and_names_of_a_request_and_none_of_its_texts(request):
+def test_metadata_have_the_counts_and_names_of_a_request_and_none_of_its_texts(request):
     metadata = RequestMetadata.of(request)
     assert not any(metadata.visible_text())
     assert [message.role for message in metadata.messages] == [message.role for message in request.messages]
@@ -61,7 +61,7 @@ def test_a_request_with_its_own_texts_put_in_again_is_the_same(request):
         {"messages": (), "sampling": Sampling(stop=(MARK,))},
     ],
 )
-def test_facts_refuse_a_text(text):
+def test_metadata_refuse_a_text(text):
     with pytest.raises(ValueError, match="hold no text") as caught:
         RequestMetadata(**text)
     assert MARK not in str(caught.value)
