@@ -8,7 +8,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # A process for each group: torch, gRPC and ONNX Runtime do not share one for a thousand tests.
 TEST_GROUPS := "tests/backends/edge tests/backends/prepare tests/backends/test_text.py" "tests/backends/engine" \
   "tests/backends/wire" "tests/chaos" "tests/cli tests/checks" "tests/e2e" \
-  "tests/models tests/mutants tests/policies tests/router"
+  "tests/lab tests/models tests/mutants tests/policies tests/router"
 
 .PHONY: demo test check bench chaos models protos schemas mutants clean help
 

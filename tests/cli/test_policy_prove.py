@@ -32,6 +32,7 @@ def test_each_tag_has_its_proof_and_the_bound_is_told(cli, policy):
     assert "proved  public  reaches edge and cloud as it is" in result.out
     assert "all 4 sets of the 2 declared tags" in result.out
     assert "note: a request without a tag" in result.out
+    assert "not searched:" in result.out
     assert result.err == ""
 
 
@@ -62,7 +63,8 @@ def test_json_has_statements_claims_and_bound(cli, policy):
         "broken": None,
     }
     assert shown["claims"][0]["broken"]["steps"][0] == "the app declares public"
-    assert shown["bound"]["decisions"] > 100
+    assert shown["scope"]["decisions"] > 100
+    assert shown["scope"]["not_searched"]
 
 
 def test_the_tags_that_the_configuration_gives_are_part_of_it(cli, policy, configure):

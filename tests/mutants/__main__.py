@@ -73,7 +73,7 @@ SUITES = (
             *(f"backends/wire/{name}.py" for name in ("conftest", "fakes", "node_process", "no_network")),
         ),
     ),
-    Suite("router", proof.MUTANTS, ("router/test_proof.py",), ("router/conftest.py", "fakes.py")),
+    Suite("router", proof.MUTANTS, ("lab/test_verify.py",)),
     Suite("router", pseudonyms.MUTANTS, ("router/test_pseudonyms.py", "router/test_restore.py")),
 )
 

@@ -21,7 +21,7 @@ from hybrid_llm.policies.document import KEYS, LIMITS
 from hybrid_llm.policies.jsonschema import cases_schema, policy_schema
 from hybrid_llm.policies.language.schema import Objectives, Schema
 from tests.checks.schemas import stale
-from tests.policies.test_cases import CASES as BROKEN_CASES
+from tests.lab.test_cases import CASES as BROKEN_CASES
 from tests.policies.test_errors import CASES as BROKEN_POLICIES
 
 PLACES = {place.value: place for place in Location}

@@ -1,4 +1,4 @@
-"""`hybrid-llm policy prove`: for each tag the proof of where its requests go, or the shortest way that breaks it."""
+"""`hybrid-llm policy prove`: for each tag where its requests can go, or the shortest way that breaks it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from hybrid_llm.cli.arguments import add_json, describe
 from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
-from hybrid_llm.cli.terminal import Exit, print_json, printable
+from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.source import did_you_mean
 
 if TYPE_CHECKING:
-    from hybrid_llm.lab.verify.records import Broken, Claim, Proof
+    from hybrid_llm.lab.verify.report import Claim, Verification, Violation
     from hybrid_llm.policies import Policy
 
 
@@ -50,16 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prove, and tell."""
-    from hybrid_llm.lab.verify.verify import prove
+    from hybrid_llm.lab.verify.search import verify
 
     policy = load_named_policy(args.policy, locations_of(args))
     claims = [_claim(text, policy) for text in args.claim]
-    proof = prove(policy, claims=claims, defaults=_defaults(args))
+    report = verify(policy, claims=claims, defaults=_defaults(args))
     if args.json:
-        print_json(_record(proof))
+        print_json(_record(report))
     else:
-        print(printable("\n".join(_lines(args.policy, proof))))
-    return Exit.OK if proof.holds else Exit.UNPROVED
+        print(printable("\n".join(_lines(args.policy, report))))
+    return Exit.OK if report.holds else Exit.UNPROVED
 
 
 def _defaults(args: argparse.Namespace) -> frozenset[str]:
@@ -72,7 +72,7 @@ def _defaults(args: argparse.Namespace) -> frozenset[str]:
 
 
 def _claim(text: str, policy: Policy) -> Claim:
-    from hybrid_llm.lab.verify.records import UNTAGGED, Claim
+    from hybrid_llm.lab.verify.report import UNTAGGED, Claim
 
     tag, _, places = text.partition("=")
     if tag != _NONE and tag not in policy.tags:
@@ -84,62 +84,52 @@ def _claim(text: str, policy: Policy) -> Claim:
     return Claim(tag=UNTAGGED if tag == _NONE else tag, places=named)
 
 
-def _lines(name: str, proof: Proof) -> Iterator[str]:
-    yield f"{name}: policy {proof.policy} ({proof.digest})"
-    width = max(len(statement.tag) for statement in proof.statements)
-    for statement in proof.statements:
-        state = "proved" if statement.broken is None else "BROKEN"
-        yield f"  {state}  {statement.tag:<{width}}  {statement.text() if statement.broken is None else ''}".rstrip()
-        yield from _steps(statement.broken)
-    for claim, broken in proof.claims:
+def _lines(name: str, report: Verification) -> Iterator[str]:
+    yield f"{name}: policy {report.policy} ({report.digest})"
+    yield from report.scope.lines()
+    width = max(len(statement.tag) for statement in report.statements)
+    for statement in report.statements:
+        state = "proved" if statement.violation is None else "BROKEN"
+        yield f"  {state}  {statement.tag:<{width}}  {statement.text() if statement.violation is None else ''}".rstrip()
+        yield from _steps(statement.violation)
+    for claim, broken in report.claims:
         state = "proved" if broken is None else "BROKEN"
         yield f"  {state}  claim: {claim.tag} reaches only {' and '.join(sorted(claim.places))}"
         yield from _steps(broken)
-    bound = proof.bound
-    yield (
-        f"over {bound.judgements} judgements of the guard, {bound.decisions} decisions and "
-        f"{bound.runs} requests taken to their end:"
-    )
-    yield from (f"  {name:<11} {covers}" for name, covers in bound.covers.items())
-    yield from (f"note: {note}" for note in proof.notes)
+    yield from (f"note: {note}" for note in report.notes)
 
 
-def _steps(broken: Broken | None) -> Iterator[str]:
+def _steps(broken: Violation | None) -> Iterator[str]:
     if broken is not None:
         yield f"          promised: {broken.promise}"
         yield from (f"          {number}. {step}" for number, step in enumerate(broken.steps, 1))
 
 
-def _record(proof: Proof) -> dict[str, object]:
+def _record(report: Verification) -> dict[str, object]:
     return {
-        "policy": proof.policy,
-        "digest": proof.digest,
-        "proved": proof.holds,
-        "backends": dict(proof.backends),
+        "policy": report.policy,
+        "digest": report.digest,
+        "proved": report.holds,
+        "backends": dict(report.backends),
         "tags": [
             {
                 "tag": statement.tag,
-                "proved": statement.broken is None,
+                "proved": statement.violation is None,
                 "as_it_is": statement.places(),
                 "with_pseudonyms": statement.places(pseudonyms=True),
                 "answers_kept": statement.places(kept=True),
-                "broken": _broken(statement.broken),
+                "broken": _broken(statement.violation),
             }
-            for statement in proof.statements
+            for statement in report.statements
         ],
         "claims": [
             {"tag": claim.tag, "places": sorted(claim.places), "proved": broken is None, "broken": _broken(broken)}
-            for claim, broken in proof.claims
+            for claim, broken in report.claims
         ],
-        "bound": {
-            "judgements": proof.bound.judgements,
-            "decisions": proof.bound.decisions,
-            "requests": proof.bound.runs,
-            "covers": dict(proof.bound.covers),
-        },
-        "notes": list(proof.notes),
+        "scope": record(report.scope),
+        "notes": list(report.notes),
     }
 
 
-def _broken(broken: Broken | None) -> dict[str, object] | None:
+def _broken(broken: Violation | None) -> dict[str, object] | None:
     return None if broken is None else {"promise": broken.promise, "steps": list(broken.steps)}

@@ -1,7 +1,7 @@
-"""Proves what a policy promises for each tag, by running guard, policy and attempts over all their cases."""
+"""Verifies, by bounded search, where the requests of each tag can go: runs the real guard, policy and attempts."""
 
-from hybrid_llm.lab.verify.records import Bound, Broken, Claim, Proof, Statement
+from hybrid_llm.lab.verify.report import Claim, Scope, Statement, Verification, Violation
 from hybrid_llm.lab.verify.runs import Parts
-from hybrid_llm.lab.verify.verify import prove
+from hybrid_llm.lab.verify.search import verify
 
-__all__ = ["Bound", "Broken", "Claim", "Parts", "Proof", "Statement", "prove"]
+__all__ = ["Claim", "Parts", "Scope", "Statement", "Verification", "Violation", "verify"]

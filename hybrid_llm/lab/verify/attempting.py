@@ -1,4 +1,4 @@
-"""The third stage of a proof: requests taken to their end through every failure, and who was called with what."""
+"""The third stage of a verification: runs requests to their end through every failure, and records each call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.verify.deciding import Decided
-from hybrid_llm.lab.verify.records import ATTEMPTED, DECIDED, KEPT, REACHED, Ledger, Reach, Verdict, judge, mark
+from hybrid_llm.lab.verify.report import ATTEMPTED, DECIDED, KEPT, REACHED, Ledger, Reach, Verdict, judge, mark
 from hybrid_llm.lab.verify.rules import Abstract
 from hybrid_llm.lab.verify.runs import Parts, Run, marks_in, run
 from hybrid_llm.lab.verify.world import Call, Event, Fitness, Kind, World
@@ -123,14 +123,14 @@ class _Check:
         tags = self._came.routed.metadata.privacy
         if self._came.routed.decision.order != order:
             said = "but on the way of a request it decides otherwise"
-            self._ledger.broke(tags, DECIDED, lambda: self._steps(0, said))
+            self._ledger.violate(tags, DECIDED, lambda: self._steps(0, said))
         for index, call in enumerate(self._came.calls):
             self._call(index, call)
         for call in self._came.kept:
             self._kept(call)
         if isinstance(self._came.error, PrivacyViolation) and Fitness.DISGUISED not in self._world.states.values():
             said = f"then the guard has to stop what comes next: {self._came.error}"
-            self._ledger.broke(tags, ATTEMPTED, lambda: self._steps(len(self._came.calls), said))
+            self._ledger.violate(tags, ATTEMPTED, lambda: self._steps(len(self._came.calls), said))
 
     def _verdict(self, written: str) -> Verdict:
         finds = self._world.finds | marks_in(written, self._policy)
@@ -162,7 +162,7 @@ class _Check:
             self._ledger.reach(verdict.tags, reach, lambda: self._steps(len(self._came.calls), said))
 
     def _broke(self, verdict: Verdict, promise: str, index: int, *said: str) -> None:
-        self._ledger.broke(verdict.tags, promise, lambda: self._steps(index, *said))
+        self._ledger.violate(verdict.tags, promise, lambda: self._steps(index, *said))
 
     def _steps(self, index: int, *said: str) -> tuple[str, ...]:
         """The world, the decision, the first *index* calls and how they ended, and what is *said* of the next."""

@@ -1,6 +1,6 @@
-"""The first stage of a proof: what the guard makes of every set of tags and findings, and what it would clear.
+"""The first stage of a verification: what the guard makes of every set of tags and findings, and what it would clear.
 
-The second stage of a proof: what the policy decides for every outcome of conditions and state of backends.
+The second stage of a verification: what the policy decides for every outcome of conditions and state of backends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, Request, RequestMetadata
 from hybrid_llm.core.signals import DeviceSignals, Signals
-from hybrid_llm.lab.verify.records import CLEARED, DECIDED, Ledger, Verdict, judge, mark
+from hybrid_llm.lab.verify.report import CLEARED, DECIDED, Ledger, Verdict, judge, mark
 from hybrid_llm.lab.verify.rules import Abstract, Held, Outcomes, Switches
 from hybrid_llm.lab.verify.runs import Parts, detectors_of
 from hybrid_llm.lab.verify.world import Fitness, Hidden, World
@@ -93,11 +93,11 @@ def _judge(policy: Policy, world: World, parts: Parts, ledger: Ledger) -> Judged
     for place, purpose in product(Location, Purpose):
         fault = _fault(_cleared(guard, assessment, place, purpose), place, purpose, verdict)
         if fault:
-            ledger.broke(verdict.tags, CLEARED, lambda fault=fault: (*world.steps(policy), *fault))  # type: ignore[misc]
+            ledger.violate(verdict.tags, CLEARED, lambda fault=fault: (*world.steps(policy), *fault))  # type: ignore[misc]
     guard.release(assessment)
     if assessment.request.privacy != verdict.tags:
         told = f"the guard makes it {_names(assessment.request.privacy)}, and it is {_names(verdict.tags)}"
-        ledger.broke(verdict.tags, CLEARED, lambda: (*world.steps(policy), told))
+        ledger.violate(verdict.tags, CLEARED, lambda: (*world.steps(policy), told))
     return Judged(
         world=world,
         verdict=verdict,
@@ -261,7 +261,7 @@ class _Deciding:
         why = self._judged.verdict.why if set(wrong) & self._shut else "it is not fit, or a hard rule takes it out"
         steps = (*world.steps(self._policy), f"the policy decides: {' > '.join(decision.order)}")
         said = f"but {wrong[0]} is among them, and {why}" if wrong else "but one is named twice"
-        self._ledger.broke(self._judged.verdict.tags, DECIDED, lambda: (*steps, said))
+        self._ledger.violate(self._judged.verdict.tags, DECIDED, lambda: (*steps, said))
 
     def _world(self, situation: _Situation, outcome: Outcomes, ranking: tuple[str, ...]) -> World:
         held = {index: how for index, how in outcome.items() if how is not Held.NO}

@@ -12,7 +12,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.lab.verify.records import mark
+from hybrid_llm.lab.verify.report import mark
 from hybrid_llm.lab.verify.rules import Abstract
 from hybrid_llm.lab.verify.world import Call, Event, NotingBackend, NotingCache, Planted, Scripted, Silence, World
 from hybrid_llm.policies import Policy
@@ -31,7 +31,7 @@ _ENOUGH_TIMES: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The code that is put to the proof. Tests put mistakes in its place, and see them found."""
+    """The code that is under verification. Tests put mistakes in its place, and see them found."""
 
     guard: Callable[[Iterable[Detector]], PrivacyGuard] = PrivacyGuard
     attempts: type[Attempts] = Attempts

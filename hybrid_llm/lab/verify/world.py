@@ -1,4 +1,4 @@
-"""The world that a proof is carried out in: a request, detectors, backends and a cache that note what they are given.
+"""The world of a verification: a request, detectors, backends and a cache that note what they are given.
 
 Nothing here decides: guard, policy and attempts are the real ones, joined by the real pipeline.
 """
@@ -24,7 +24,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import GenerateOptions, Location, Message, Request
 from hybrid_llm.core.signals import BackendState, Breaker, DeviceSignals, Signals
-from hybrid_llm.lab.verify.records import mark
+from hybrid_llm.lab.verify.report import mark
 from hybrid_llm.lab.verify.rules import Held, Outcomes, Switches
 from hybrid_llm.policies import Policy
 from hybrid_llm.policies.rules import Rule

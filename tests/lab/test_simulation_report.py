@@ -20,7 +20,7 @@ from hybrid_llm.lab.simulate.service import Setting
 from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import Spans, made_up, with_tags
 from hybrid_llm.policies import builtin_policy, parse_policy
-from tests.policies.simulated import trace, world
+from tests.lab.simulated import trace, world
 
 pytest.importorskip("matplotlib", reason="the report needs hybrid-llm[report]")
 

@@ -2,15 +2,16 @@
 
 It shares no code with the guard or the policy, on purpose.
 
-What a proof says: for each tag a statement, and where one is broken, the steps that break it. Records only.
+The report of a verification: a statement for each tag and, where one is violated, the steps that violate it.
 
-What a proof has found so far: who reached what, the shortest steps to it, and the promises that were broken.
+Collects what a search has found: what requests reach, the shortest steps to it, and violated promises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import TagRule
@@ -79,6 +80,14 @@ UNTAGGED = "no tag"
 """Stands for requests without any tag, where statements name a tag."""
 
 
+NOT_SEARCHED: Final = (
+    "what detectors miss in real text: each one here finds exactly its own marker",
+    "backends that report a wrong location to this library",
+    "requests that run at the same time, and timing beyond deadlines and slow first tokens",
+    "failures, conditions and detectors beyond the combinations named above",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Reach:
     """A place that a request got to, and in which form."""
@@ -98,7 +107,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
+class Violation:
     """The shortest way found that breaks a promise. *promise* says which; *steps* can be followed by a person."""
 
     promise: str
@@ -107,11 +116,11 @@ class Broken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What is proved of the requests that carry *tag*, alone or with others."""
+    """What holds for all requests that carry *tag*, alone or with other tags."""
 
     tag: str
     reaches: frozenset[Reach]
-    broken: Broken | None = None
+    violation: Violation | None = None
 
     def places(self, *, pseudonyms: bool = False, kept: bool = False) -> list[Location]:
         """Where they get to, in this form."""
@@ -133,33 +142,48 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """How much was looked at, and what the looking covers: *covers* maps each dimension to words."""
+class Scope:
+    """What a verification searched, and what it did not."""
 
     judgements: int
+    """Requests that the guard judged."""
     decisions: int
-    runs: int
-    covers: Mapping[str, str] = field(default_factory=dict)
+    """Decisions of the policy."""
+    requests: int
+    """Requests that were run to their end."""
+    searched: Mapping[str, str]
+    """Each dimension of the search (tags, detectors, conditions, ...) -> which of its cases were tried."""
+    not_searched: tuple[str, ...] = NOT_SEARCHED
+
+    def lines(self) -> Iterator[str]:
+        """The scope as text, to be shown above the statements."""
+        yield (
+            f"searched: {self.judgements} judgements of the guard, {self.decisions} decisions, "
+            f"{self.requests} requests run to their end"
+        )
+        yield from (f"  {name:<13} {cases}" for name, cases in self.searched.items())
+        yield "not searched:"
+        yield from (f"  - {gap}" for gap in self.not_searched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """What is proved of one policy against its backends."""
+class Verification:
+    """What a bounded search found about one policy and its backends."""
 
     policy: str
     digest: str
     backends: Mapping[str, Location]
     statements: tuple[Statement, ...]
-    claims: tuple[tuple[Claim, Broken | None], ...]
-    bound: Bound
+    claims: tuple[tuple[Claim, Violation | None], ...]
+    scope: Scope
     notes: tuple[str, ...]
     """What is true and may surprise, such as a tag that no detector sets."""
 
     @property
     def holds(self) -> bool:
-        """Nothing is broken."""
-        statements = all(statement.broken is None for statement in self.statements)
-        return statements and all(broken is None for _, broken in self.claims)
+        """Whether no promise and no claim is violated."""
+        statements = all(statement.violation is None for statement in self.statements)
+        return statements and all(violation is None for _, violation in self.claims)
 
 
 CLEARED = "the guard clears a request only for the places, and in the forms, that its tags allow"
@@ -177,7 +201,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._reached: dict[tuple[str, Reach], tuple[str, ...]] = {}
-        self._broken: dict[str, Broken] = {}
+        self._violations: dict[str, Violation] = {}
         self.judgements = self.decisions = self.runs = 0
 
     def reach(self, tags: frozenset[str], reach: Reach, steps: Steps) -> None:
@@ -186,20 +210,20 @@ class Ledger:
             if (tag, reach) not in self._reached:
                 self._reached[tag, reach] = tuple(steps())
 
-    def broke(self, tags: frozenset[str], promise: str, steps: Steps) -> None:
+    def violate(self, tags: frozenset[str], promise: str, steps: Steps) -> None:
         """A request with *tags* broke *promise*."""
-        found = Broken(promise=promise, steps=tuple(steps()))
+        found = Violation(promise=promise, steps=tuple(steps()))
         for tag in tags or (UNTAGGED,):
-            known = self._broken.get(tag)
+            known = self._violations.get(tag)
             if known is None or len(found.steps) < len(known.steps):
-                self._broken[tag] = found
+                self._violations[tag] = found
 
     def statement(self, tag: str) -> Statement:
         """What is known of *tag*."""
         reaches = frozenset(reach for name, reach in self._reached if name == tag)
-        return Statement(tag=tag, reaches=reaches, broken=self._broken.get(tag))
+        return Statement(tag=tag, reaches=reaches, violation=self._violations.get(tag))
 
-    def against(self, claim: Claim) -> Broken | None:
+    def against(self, claim: Claim) -> Violation | None:
         """The shortest way to a place that *claim* rules out."""
         ways = [
             steps
@@ -210,4 +234,4 @@ class Ledger:
         promise = f"requests with {claim.tag} reach only {only}"
         if claim.tag == UNTAGGED:
             promise = f"requests without a tag reach only {only}"
-        return Broken(promise=promise, steps=min(ways, key=len)) if ways else None
+        return Violation(promise=promise, steps=min(ways, key=len)) if ways else None

@@ -7,7 +7,7 @@ import pytest
 from hybrid_llm.lab.simulate.rtt import constant_rtt
 from hybrid_llm.lab.simulate.trace import Spans
 from hybrid_llm.policies import parse_policy
-from tests.policies.simulated import CLOUD, EDGE, HEAD, Around, simulate, trace, world
+from tests.lab.simulated import CLOUD, EDGE, HEAD, Around, simulate, trace, world
 
 
 def seen(policy, requests, **setting):

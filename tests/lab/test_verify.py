@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.verify.records import ATTEMPTED, CLEARED, DECIDED, REACHED, UNTAGGED, Claim, Proof
-from hybrid_llm.lab.verify.verify import Parts, prove
+from hybrid_llm.lab.verify.report import ATTEMPTED, CLEARED, DECIDED, REACHED, UNTAGGED, Claim, Verification
+from hybrid_llm.lab.verify.search import Parts, verify
 from hybrid_llm.policies import Policy, builtin_names, builtin_policy, parse_policy
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.privacy import PrivacyGuard
@@ -38,72 +38,72 @@ TINY = SMALL.replace("{retries: 1}", "{retries: 0}")
 BRAVE = SMALL.replace("{retries: 1}", "{retries: 1, hedge_after: 50ms, continue_streams: true}")
 
 
-def said(proof: Proof) -> dict[str, str]:
-    return {statement.tag: statement.text() for statement in proof.statements}
+def said(report: Verification) -> dict[str, str]:
+    return {statement.tag: statement.text() for statement in report.statements}
 
 
-def steps(proof: Proof, tag: str) -> tuple[str, ...]:
-    (statement,) = [statement for statement in proof.statements if statement.tag == tag]
-    assert statement.broken is not None, f"{tag} is not broken"
-    return (statement.broken.promise, *statement.broken.steps)
+def steps(report: Verification, tag: str) -> tuple[str, ...]:
+    (statement,) = [statement for statement in report.statements if statement.tag == tag]
+    assert statement.violation is not None, f"{tag} is not broken"
+    return (statement.violation.promise, *statement.violation.steps)
 
 
 def test_the_small_policy_is_proved_tag_by_tag():
-    proof = prove(parse_policy(SMALL))
-    assert proof.holds
-    assert said(proof) == {
+    report = verify(parse_policy(SMALL))
+    assert report.holds
+    assert said(report) == {
         "phi": "never leaves the device; answers are kept on edge",
         "pii": "reaches edge as it is; reaches cloud only with pseudonyms; answers are kept on edge",
         "public": "reaches edge and cloud as it is; answers are kept on edge",
         UNTAGGED: "reaches edge and cloud as it is; answers are kept on edge",
     }
-    assert proof.bound.judgements > 50
-    assert proof.bound.decisions > 500
-    assert proof.bound.runs > 300
-    assert any("a request without a tag" in note for note in proof.notes)
+    assert report.scope.judgements > 50
+    assert report.scope.decisions > 500
+    assert report.scope.requests > 300
+    assert any("a request without a tag" in note for note in report.notes)
 
 
 def test_hedges_and_continuations_are_proved_too():
-    proof = prove(parse_policy(BRAVE))
-    assert proof.holds, [statement.broken for statement in proof.statements]
-    assert "silent until a hedge" in proof.bound.covers["failures"]
-    assert said(proof)["phi"].startswith("never leaves the device")
+    report = verify(parse_policy(BRAVE))
+    assert report.holds, [statement.violation for statement in report.statements]
+    assert "silent until a hedge" in report.scope.searched["failures"]
+    assert said(report)["phi"].startswith("never leaves the device")
 
 
 @pytest.mark.parametrize("name", builtin_names() if os.environ.get("HYBRID_LLM_PROOFS") else ["offline-first"])
 def test_the_built_in_policies_are_proved(name):
-    proof = prove(builtin_policy(name))
-    assert proof.holds
+    report = verify(builtin_policy(name))
+    assert report.holds
     for tag in ("phi", "secret"):
-        assert said(proof)[tag].startswith("never leaves the device")
+        assert said(report)[tag].startswith("never leaves the device")
     hidden = "reaches edge as it is; reaches cloud only with pseudonyms"
-    assert said(proof)["pii"].startswith("never leaves the device" if name == "private-first" else hidden)
+    assert said(report)["pii"].startswith("never leaves the device" if name == "private-first" else hidden)
 
 
 def test_a_condition_on_tags_alone_is_taken_as_it_is():
     claim = Claim(tag=UNTAGGED, places=frozenset({EDGE}))
-    assert prove(builtin_policy("private-first"), claims=[claim]).holds
-    proof = prove(parse_policy(TINY), claims=[claim])
-    ((_, broken),) = proof.claims
-    assert not proof.holds
+    assert verify(builtin_policy("private-first"), claims=[claim]).holds
+    report = verify(parse_policy(TINY), claims=[claim])
+    ((_, broken),) = report.claims
+    assert not report.holds
     assert broken.steps[0] == "the app declares no tag"
     assert broken.steps[-1] == "cloud is called with the request as it is"
     assert len(broken.steps) <= 5
 
 
 def test_what_the_configuration_gives_every_request_is_told():
-    proof = prove(parse_policy(TINY), defaults=frozenset({"phi"}))
-    assert "the configuration tags every request phi" in proof.notes
-    assert not any("without a tag" in note for note in proof.notes)
+    report = verify(parse_policy(TINY), defaults=frozenset({"phi"}))
+    assert "the configuration tags every request phi" in report.notes
+    assert not any("without a tag" in note for note in report.notes)
 
 
 def test_a_tag_that_no_detector_sets_and_one_that_goes_nowhere_are_told():
     text = "version: 1\nname: p\ntags: {quiet: {allow: [edge]}, shut: {allow: []}}\nrules: []\n"
-    proof = prove(parse_policy(text))
-    assert proof.holds
-    assert "no detector sets the tag quiet: it protects only what the app declares" in proof.notes
-    assert "no request with the tag shut ever reaches a backend" in proof.notes
-    assert said(proof)["shut"] == "reaches no backend"
+    report = verify(parse_policy(text))
+    assert report.holds
+    assert "no detector sets the tag quiet: it protects only what the app declares" in report.notes
+    assert "no request with the tag shut ever reaches a backend" in report.notes
+    assert said(report)["shut"] == "reaches no backend"
 
 
 def test_a_large_policy_is_bounded_and_says_how():
@@ -114,14 +114,14 @@ def test_a_large_policy_is_bounded_and_says_how():
         f"version: 1\nname: p\ntags:\n{tags}rules:\n{rules}resilience: {{retries: 0}}\n",
         backends={"phone": EDGE, "eu": CLOUD, "us": CLOUD},
     )
-    proof = prove(policy)
-    assert proof.holds
-    assert proof.bound.decisions < 200_000
-    assert "of 18 conditions" in proof.bound.covers["conditions"]
-    assert "each one, each two" in proof.bound.covers["tags"]
+    report = verify(policy)
+    assert report.holds
+    assert report.scope.decisions < 200_000
+    assert "of 18 conditions" in report.scope.searched["conditions"]
+    assert "each one, each two" in report.scope.searched["tags"]
 
 
-# Mistakes planted in the code that is put to the proof.
+# Mistakes planted in the code that is put to the report.
 
 
 class SessionAware(Policy):
@@ -221,9 +221,9 @@ class Careless(PrivacyGuard):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_planted_mistake_is_found_and_shown_in_a_few_steps(policy, parts, tag, promise, last):
-    proof = prove(policy(parse_policy(TINY).terms), parts=parts)
-    assert not proof.holds
-    found = steps(proof, tag)
+    report = verify(policy(parse_policy(TINY).terms), parts=parts)
+    assert not report.holds
+    found = steps(report, tag)
     assert found[0] == promise
     assert last in found[-1]
     assert len(found) <= 7
@@ -231,14 +231,14 @@ def test_a_planted_mistake_is_found_and_shown_in_a_few_steps(policy, parts, tag,
 
 def test_attempts_that_stray_where_no_tag_forbids_it_are_told_too():
     policy = parse_policy("version: 1\nname: p\nrules: []\nresilience: {retries: 0}\n")
-    found = steps(prove(policy, parts=Parts(attempts=Stray)), UNTAGGED)
+    found = steps(verify(policy, parts=Parts(attempts=Stray)), UNTAGGED)
     assert found[0] == ATTEMPTED
     assert found[-2:] == ("cloud is called with the request as it is", "but the policy did not decide for it")
 
 
 def test_what_gets_through_both_walls_is_told_as_reached():
     """With a policy and a guard that both believe every place allowed, the text itself gets to the cloud."""
-    proof = prove(Generous(parse_policy(TINY).terms))
-    reached = [steps(proof, statement.tag) for statement in proof.statements if statement.broken is not None]
+    report = verify(Generous(parse_policy(TINY).terms))
+    reached = [steps(report, statement.tag) for statement in report.statements if statement.violation is not None]
     assert {found[0] for found in reached} <= {CLEARED, REACHED, DECIDED}
     assert all(found for found in reached)

@@ -1,4 +1,4 @@
-"""Puts a policy to the proof: the real guard, policy and attempts, run over every case of a bounded world.
+"""Verifies a policy by bounded search: the real guard, policy and attempts, run over every case of a bounded world.
 
 Three stages, each over all cases of its own, the simplest first; each hands on one case of every kind that the next one
 could tell apart:
@@ -7,8 +7,8 @@ could tell apart:
 2. for each kind of judgement, the policy decides under every outcome of its conditions and state of its backends;
 3. for each decision, the real pipeline takes a request to its end, through every failure of every call.
 
-Each step is held against `oracle`, which knows the declarations of the tags and nothing of this code. Two walls are put
-to the proof apart: what the policy decides, and what the guard would clear if the policy were wrong.
+Each step is checked against an oracle that knows the declarations of the tags and nothing of this code. Two walls are
+verified separately: what the policy decides, and what the guard would clear if the policy were wrong.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from collections.abc import Iterator, Sequence
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.verify.attempting import attempt_all
 from hybrid_llm.lab.verify.deciding import decide_all, judge_all
-from hybrid_llm.lab.verify.records import UNTAGGED, Bound, Claim, Ledger, Proof, Statement
+from hybrid_llm.lab.verify.report import UNTAGGED, Claim, Ledger, Scope, Statement, Verification
 from hybrid_llm.lab.verify.rules import abstract
 from hybrid_llm.lab.verify.runs import Parts
 from hybrid_llm.policies import Policy
 
 
-def prove(
+def verify(
     policy: Policy,
     *,
     claims: Sequence[Claim] = (),
     defaults: frozenset[str] = frozenset(),
     parts: Parts | None = None,
-) -> Proof:
-    """Prove what *policy* promises for each of its tags, and *claims* besides.
+) -> Verification:
+    """Verify what *policy* promises for each of its tags, and *claims* besides.
 
-    *defaults* are the tags that the configuration gives every request; *parts* is the code that is put to the proof.
+    *defaults* are the tags that the configuration gives every request; *parts* is the code under verification.
     """
     parts, ledger, free = parts or Parts(), Ledger(), abstract(policy)
     with _quiet():
@@ -43,13 +43,13 @@ def prove(
         decided, more = decide_all(free, kinds, ledger)
         covers |= more | attempt_all(free, decided, parts, ledger)
     statements = tuple(ledger.statement(tag) for tag in (*policy.tags, UNTAGGED))
-    return Proof(
+    return Verification(
         policy=policy.name,
         digest=policy.digest,
         backends=policy.backends,
         statements=statements,
         claims=tuple((claim, ledger.against(claim)) for claim in claims),
-        bound=Bound(judgements=ledger.judgements, decisions=ledger.decisions, runs=ledger.runs, covers=covers),
+        scope=Scope(judgements=ledger.judgements, decisions=ledger.decisions, requests=ledger.runs, searched=covers),
         notes=tuple(_notes(policy, statements, defaults)),
     )
 

@@ -18,7 +18,7 @@ from hybrid_llm.lab.simulate.summary import Goals, How, percentile, summarise
 from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, made_up, with_tags
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
-from tests.policies.simulated import (
+from tests.lab.simulated import (
     BARE,
     CLOUD,
     CLOUD_FIRST,
