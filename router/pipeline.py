@@ -13,6 +13,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.protocols import Backend, SessionAware, estimate_tokens
 from hybrid_llm.core.request import GenerateOptions, Location, Message, PartialAnswer, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
@@ -26,7 +27,7 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.request import Defaults, make_request, parser_of
 from hybrid_llm.router.signals import Sensors
-from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured, RecentTimes, metered
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured, metered
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Charge, Spending
 from hybrid_llm.router.spending.ledger import Ledger, Price
@@ -100,7 +101,7 @@ class Pipeline:
             for name in self.backends
         }
         self._budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
-        self._recent = {name: RecentTimes() for name in self.backends}
+        self._recent = {name: FirstTokenTimes() for name in self.backends}
         attach(self._hooks, self.vitals)
 
     def route(self, prompt: Prompt, options: GenerateOptions) -> Routed:

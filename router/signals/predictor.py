@@ -4,8 +4,6 @@ Time to first token grows with the prompt, with the requests at work and with th
 with the prompt. Each is a `Fit`, and each prediction is held against what then happened, so that rules and people see
 how far to trust it. Formulas and measured errors are in docs/prediction.md.
 
-The last times to first token of one backend, for what needs a quantile rather than a mean: when to hedge.
-
 Times one attempt at its stream: how long the first token took, and each further one. It changes nothing of it.
 """
 
@@ -13,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -162,29 +159,6 @@ def _tpot_features(prompt_tokens: int) -> Features:
 
 def _count(number: int) -> int:
     return 0 if number < 0 else min(number, _MANY)
-
-
-_KEPT: Final = 128
-_ENOUGH: Final = 20
-
-
-class RecentTimes:
-    """A window of the last 128 times, in ms. Safe to use from any thread."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=_KEPT)
-        self._lock = threading.Lock()
-
-    def add(self, ms: float) -> None:
-        """Take a time in."""
-        with self._lock:
-            self._times.append(ms)
-
-    def quantile(self, share: float) -> float | None:
-        """The time that *share* of the calls stayed within, ms; None while fewer than 20 are known."""
-        with self._lock:
-            times = sorted(self._times)
-        return times[min(len(times) - 1, int(share * len(times)))] if len(times) >= _ENOUGH else None
 
 
 _HELD_UP: Final = 0.5

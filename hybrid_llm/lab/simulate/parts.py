@@ -44,7 +44,7 @@ class Predictor(Protocol):
 
 
 class Recent(Protocol):
-    """The last times to first token of a backend: `router.prediction.recent.RecentTimes`."""
+    """The last times to first token of a backend: `core.latency.FirstTokenTimes`."""
 
     def add(self, ms: float) -> None:
         """Take a time in."""
