@@ -16,6 +16,7 @@ one retry budget hold for all of it:
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -89,6 +90,8 @@ class Attempts:
     patience: Callable[[str], float | None] = _never
     """Seconds of silence after which a backend gets a hedge; None where it never does."""
     clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+    """A number from 0 to 1 for the jitter of each pause; a simulation injects its own, so that it can be repeated."""
     records: list[AttemptRecord] = field(default_factory=list)
     failures: dict[str, BackendError] = field(default_factory=dict)
     continuations: list[Continuation] = field(default_factory=list)
@@ -332,11 +335,11 @@ class Attempts:
             )
 
     def _pause(self, state: RetryCallState) -> float:
-        from tenacity import wait_random_exponential
+        from tenacity import wait_exponential
 
         hints = (BackendOverloaded, BackendUnavailable)
         asked = [e.retry_after or 0.0 for e in self.failures.values() if isinstance(e, hints)]
-        return max(wait_random_exponential(multiplier=0.05, max=2.0)(state), *asked, 0.0)
+        return max(wait_exponential(multiplier=0.05, max=2.0)(state) * self.draw(), *asked, 0.0)
 
     def _give_up(self, state: RetryCallState) -> bool:
         if state.attempt_number > self.retries or not self._candidates():
