@@ -1,0 +1,337 @@
+"""Declares the keys of configuration files: one line for each key, from which checks, schemas and docs are made.
+
+A table is a frozen dataclass whose fields are made by `key`:
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class RecordSpec:
+        path: Path = key(File(), "Where decisions are recorded.")
+        max_mb: int = key(Whole(1, 100_000), "Size of one file, MiB.", default=64)
+
+This module holds data only. `policies.reader` reads YAML into such records, reports what is wrong with line and column,
+and writes the JSON Schema and the Markdown table of the same keys.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar, Final
+
+_METADATA: Final = "hybrid_llm.key"
+SECONDS: Final[Mapping[str, float]] = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+"""Units of a duration, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """`true` or `false`."""
+
+    words: ClassVar[str] = "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A condition of a rule, which is returned with its position in the file."""
+
+    words: ClassVar[str] = "a condition"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The version of the file's form."""
+
+    words: ClassVar[str] = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that is not empty. *convert* makes the value, or raises `ValueError` with the message to report."""
+
+    words: str = "a text"
+    pattern: str = r"\S"
+    """A regular expression that every valid text matches somewhere; for JSON Schema."""
+    convert: Callable[[str], Any] = str
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name that is declared elsewhere; *words*, such as "a detector", select the names that the reader knows."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A path, relative to the folder of the file that names it."""
+
+    words: str = "a path"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words, each of which stands for a value."""
+
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, *words: str) -> Choice:
+        """Words that stand for themselves; members of a `StrEnum` too."""
+        return cls({str(word): word for word in words})
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return any_of(f"`{word}`" for word in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number from *least* to *most*."""
+
+    least: int = 0
+    most: int = 10**9 - 1
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return f"a whole number from {self.least} to {self.most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number from *least* to *most*."""
+
+    least: float = 0.0
+    most: float = math.inf
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        if math.isinf(self.least):
+            return "a number"
+        span = f"of at least {self.least:g}" if math.isinf(self.most) else f"from {self.least:g} to {self.most:g}"
+        return f"a number {span}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit. *units* maps each unit to its factor in the value that is read."""
+
+    words: str
+    units: Mapping[str, float]
+    positive: bool = True
+    least: float = 0.0
+    most: float = math.inf
+
+
+def duration(unit: str = "s", least: float = 0.0, most: float = math.inf, *, positive: bool = True) -> Quantity:
+    """A duration, read as a number of *unit*; *least* and *most* are in that unit."""
+    units = {name: seconds / SECONDS[unit] for name, seconds in SECONDS.items()}
+    return Quantity("a duration such as 400ms, 10s, 5m or 1h", units, positive, least, most)
+
+
+def percentage(whole: float = 1.0, most: float = 1.0) -> Quantity:
+    """A percentage, read so that 100 % is *whole*."""
+    return Quantity("a percentage such as 10%", {"%": whole / 100.0}, positive=False, most=most)
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount in a currency, by its three letters of ISO 4217."""
+
+    amount: float
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """An amount of money of more than 0, in total or *per_day*; it is read as `Money`."""
+
+    per_day: bool = False
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return "an amount for each day, such as 5 USD/day" if self.per_day else "an amount such as 0.02 USD"
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    """Items of one kind, each once; *single* lets one item stand without brackets."""
+
+    item: Kind
+    least: int = 0
+    single: bool = False
+    into: Callable[[Iterable[Any]], Any] = tuple
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return f"a list, each item {self.item.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    """Values of one kind under names of the user's choice."""
+
+    value: Kind
+    least: int = 0
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return f"a mapping of names, each to {self.value.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A value of the first of *kinds* that it fits."""
+
+    kinds: tuple[Kind, ...]
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return any_of(kind.words for kind in self.kinds)
+
+
+def one_of(*kinds: Kind) -> OneOf:
+    """A value of one of *kinds*."""
+    return OneOf(kinds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of a table: its name in the file, and the attribute of the record that takes its value."""
+
+    name: str
+    attribute: str
+    kind: Kind
+    about: str
+    default: Any = None
+    required: bool = False
+    hint: str = ""
+    """What to write where a required key is missing."""
+    examples: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a file has for one table, for the function that makes the record and checks keys against each other."""
+
+    values: Mapping[str, Any]
+    """Attribute -> value; a default, or a neutral value, where the file has none or a wrong one."""
+    present: frozenset[str]
+    """The keys that the file has."""
+    name: str
+    """The name of an entry of a mapping, the number of an item of a list, or empty."""
+    offset: int
+    """Where the table begins, in characters from the start of the file."""
+    reject: Callable[[str, str, str], None]
+    """Reports a message and a hint at a key, or at the whole table where the key is empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A mapping with fixed keys. *title* names it in messages and schemas."""
+
+    title: str
+    about: str
+    keys: tuple[Key, ...]
+    make: Callable[[Found], Any]
+    exactly_one: tuple[str, ...] = ()
+    """Of these keys the file must have exactly one."""
+    reserved: tuple[str, ...] = ()
+    """Keys of a later version, which are rejected by name."""
+    json: Mapping[str, Any] | None = None
+    """Further keywords for JSON Schema: what holds between keys."""
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return f"a mapping with {any_of(f'`{key.name}`' for key in self.keys)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """A mapping whose key *by* selects the table that the rest must follow."""
+
+    words: str
+    by: str
+    tables: Callable[[], Mapping[str, Table]]
+
+
+Scalar = Flag | Expression | Version | Text | Name | File | Choice | Whole | Number | Quantity | Amount
+Kind = Scalar | ListOf | MapOf | OneOf | Table | Variants
+"""What a value may be. Every kind has `words`, its name in messages: "`x` is not a whole number from 0 to 10"."""
+
+
+def key(
+    kind: Kind,
+    about: str,
+    *,
+    default: Any = MISSING,
+    name: str = "",
+    hint: str = "",
+    examples: tuple[Any, ...] = (),
+) -> Any:
+    """A field of a record that is a key of a file; without *default* the key is required.
+
+    Args:
+        kind: What the value may be.
+        about: One sentence for users: what the key means, with its unit.
+        default: The value where the file has none.
+        name: The name in the file, where it differs from that of the attribute.
+        hint: What to write where the key is missing.
+        examples: Values as they stand in a file.
+    """
+    return field(default=default, metadata={_METADATA: (kind, about, name, hint, examples)})
+
+
+def keys_of(record: type) -> tuple[Key, ...]:
+    """The keys that *record* declares, in its order."""
+    return tuple(_key(item) for item in fields(record) if _METADATA in item.metadata)
+
+
+def _key(item: Field[Any]) -> Key:
+    kind, about, name, hint, examples = item.metadata[_METADATA]
+    required = item.default is MISSING
+    return Key(
+        name=name or item.name,
+        attribute=item.name,
+        kind=kind,
+        about=about,
+        default=None if required else item.default,
+        required=required,
+        hint=hint,
+        examples=examples,
+    )
+
+
+def table(
+    record: type,
+    title: str,
+    *,
+    make: Callable[[Found], Any] | None = None,
+    exactly_one: tuple[str, ...] = (),
+    reserved: tuple[str, ...] = (),
+    json: Mapping[str, Any] | None = None,
+) -> Table:
+    """The table that *record* declares; its docstring is the description. *make* replaces the plain constructor."""
+    return Table(
+        title=title,
+        about=" ".join((inspect.getdoc(record) or "").split("\n\n")[0].split()),
+        keys=keys_of(record),
+        make=make or (lambda found: record(**found.values)),
+        exactly_one=exactly_one,
+        reserved=reserved,
+        json=json,
+    )
+
+
+def any_of(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
