@@ -10,10 +10,11 @@ from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Objectives
 from hybrid_llm.policies.load import builtin_names, builtin_policy, load_policy, parse_policy
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.reader.source import PolicyWarning
-from hybrid_llm.policies.watch import PolicyFile, PolicySource
+from hybrid_llm.policies.watch import FixedPolicy, PolicyFile, PolicySource
 
 __all__ = [
     "KNOWN_DETECTORS",
+    "FixedPolicy",
     "Objectives",
     "Policy",
     "PolicyFile",

@@ -31,6 +31,16 @@ class PolicySource(Protocol):
         ...
 
 
+class FixedPolicy:
+    """A source whose policy never changes."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.current = policy
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to stop."""
+
+
 class PolicyFile:
     """A policy file that is looked at again and again. `current` is always a whole, checked policy.
 

@@ -14,10 +14,11 @@ from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.policies import Policy, PolicySource
+from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.router.cache import Cache
 from hybrid_llm.router.execution.drivers import LoopThread, blocking_sleep, stepped
 from hybrid_llm.router.execution.hedging import OneByOne, TaskRace
@@ -25,22 +26,11 @@ from hybrid_llm.router.execution.streams import AsyncStream, Stream
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy.detectors import Detector
-from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.signals import Sensors, SystemSensors
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _log = logging.getLogger("hybrid_llm")
-
-
-class FixedPolicy:
-    """A policy that does not change."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.current = policy
-
-    def close(self) -> None:
-        """Nothing is watched."""
 
 
 class HybridLLM:

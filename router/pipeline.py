@@ -14,6 +14,7 @@ from hybrid_llm.core.errors import ConfigError, NoEligibleBackend, RequestReject
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.health import CircuitBreaker, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
 from hybrid_llm.core.protocols import Backend, SessionAware, estimate_tokens
 from hybrid_llm.core.request import GenerateOptions, Location, Message, PartialAnswer, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
@@ -25,7 +26,7 @@ from hybrid_llm.router.execution.hedging import OneByOne, Race
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, attach, detach, emit, with_members
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
-from hybrid_llm.router.request import Defaults, make_request, parser_of
+from hybrid_llm.router.request import make_request, parser_of
 from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured, metered
 from hybrid_llm.router.signals.store import PredictionStore
@@ -33,7 +34,6 @@ from hybrid_llm.router.spending.charge import Charge, Spending
 from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _EXACT_COUNT_LIMIT: Final = 65_536
-_DEADLINE_S: Final = 60.0
 _WINDOW_UNKNOWN: Final = 2**31 - 1
 
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
@@ -108,7 +108,7 @@ class Pipeline:
         """Do hops 1 to 4. Raises InvalidRequest, or TypeError for an option that does not exist."""
         policy = self._policies.current
         self._adopt(policy)
-        deadline = policy.objectives.deadline_s or _DEADLINE_S
+        deadline = policy.objectives.deadline_s or DEFAULT_DEADLINE_S
         request = make_request(prompt, options, self._defaults, deadline=deadline, count=self._count)
         assessment = self._guard.assess(request, policy)
         try:

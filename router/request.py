@@ -7,27 +7,27 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final, get_args
 
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.fields import Number, Whole
+from hybrid_llm.core.limits import (
+    DEADLINE_S,
+    DEFAULT_DEADLINE_S,
+    MAX_TOKENS,
+    NAME_CHARACTERS,
+    SAMPLING,
+    STOP_CHARACTERS,
+    STOP_TEXTS,
+    Defaults,
+)
 from hybrid_llm.core.request import GenerateOptions, Message, OutputSchema, Prompt, Request, Role, Sampling, Tool
 
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
 _KNOWN: Final = frozenset(GenerateOptions.__annotations__)
 _GREEDY: Final = Sampling()
-_MAX_TOKENS: Final = 1_000_000
-_MAX_SEED: Final = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
-    """What a request gets where the call is silent. *deadline* is in seconds; None leaves it to the policy."""
-
-    max_tokens: int = 256
-    deadline: float | None = None
-    privacy: frozenset[str] = frozenset()
 
 
 def make_request(
@@ -35,7 +35,7 @@ def make_request(
     options: GenerateOptions,
     defaults: Defaults,
     *,
-    deadline: float = 60.0,
+    deadline: float = DEFAULT_DEADLINE_S,
     count: Callable[[Request], int] | None = None,
 ) -> Request:
     """Check everything that can be checked without a model, and freeze it.
@@ -52,8 +52,8 @@ def make_request(
         task=_text(options.get("task", "chat"), "task"),
         privacy=_tags(options.get("privacy", ())) | defaults.privacy,
         sampling=_sampling(options),
-        max_tokens=_integer(options.get("max_tokens", defaults.max_tokens), "max_tokens", 1, _MAX_TOKENS),
-        deadline=_number(options.get("deadline", defaults.deadline or deadline), "deadline", 0.001, 86_400.0),
+        max_tokens=_integer(options.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
+        deadline=_number(options.get("deadline", defaults.deadline or deadline), "deadline", DEADLINE_S),
         output_schema=_schema(options.get("output_schema")),
         tools=_tools(options.get("tools", ())),
         session_id=_name(options.get("session_id"), "session_id"),
@@ -121,20 +121,22 @@ def _sampling(options: Mapping[str, Any]) -> Sampling:
     if not given:
         return _GREEDY
     return Sampling(
-        temperature=_number(given.get("temperature", 0.0), "temperature", 0.0, 100.0),
-        top_p=_number(given.get("top_p", 1.0), "top_p", 1e-6, 1.0),
-        top_k=_integer(given.get("top_k", 0), "top_k", 0, _MAX_TOKENS),
-        min_p=_number(given.get("min_p", 0.0), "min_p", 0.0, 1.0),
-        repetition_penalty=_number(given.get("repetition_penalty", 1.0), "repetition_penalty", 0.01, 100.0),
-        seed=None if given.get("seed") is None else _integer(given["seed"], "seed", 0, _MAX_SEED),
+        **{name: _limited(value, name) for name, value in given.items() if name != "stop"},
         stop=_stop(given.get("stop", ())),
     )
 
 
+def _limited(value: Any, name: str) -> Any:
+    limits = SAMPLING[name]
+    if value is None and name == "seed":
+        return None
+    return _integer(value, name, limits) if isinstance(limits, Whole) else _number(value, name, limits)
+
+
 def _stop(value: str | Iterable[str]) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else tuple(value)
-    if len(texts) > 16 or not all(isinstance(text, str) and 0 < len(text) <= 256 for text in texts):
-        raise InvalidRequest("stop: at most 16 texts of 1 to 256 characters", field="stop")
+    if len(texts) > STOP_TEXTS or not all(isinstance(text, str) and 0 < len(text) <= STOP_CHARACTERS for text in texts):
+        raise InvalidRequest(f"stop: at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters", field="stop")
     return texts
 
 
@@ -180,25 +182,24 @@ def parser_of(value: OutputSchema | None) -> Callable[[str], object] | None:
     return parse
 
 
-def _number(value: float, field: str, low: float, high: float) -> float:
+def _number(value: float, field: str, limits: Number) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{field}: it must be a finite number from {low:g} to {high:g}", field=field)
-    if not low <= value <= high:
-        raise InvalidRequest(f"{field}: {value:g} is not from {low:g} to {high:g}", field=field)
+        raise InvalidRequest(f"{field}: it must be {limits.words}", field=field)
+    if not limits.least <= value <= limits.most:
+        raise InvalidRequest(f"{field}: {value:g} is not {limits.words}", field=field)
     return float(value)
 
 
-def _integer(value: int, field: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequest(f"{field}: it must be a whole number from {low} to {high}", field=field)
-    if not low <= value <= high:
-        raise InvalidRequest(f"{field}: {value} is not from {low} to {high}", field=field)
+def _integer(value: int, field: str, limits: Whole) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not limits.least <= value <= limits.most:
+        shown = f"{value} is not" if type(value) is int else "it must be"
+        raise InvalidRequest(f"{field}: {shown} {limits.words}", field=field)
     return value
 
 
 def _text(value: str, field: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= 128:
-        raise InvalidRequest(f"{field}: it must be a text of 1 to 128 characters", field=field)
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARACTERS:
+        raise InvalidRequest(f"{field}: it must be a text of 1 to {NAME_CHARACTERS} characters", field=field)
     return value
 
 

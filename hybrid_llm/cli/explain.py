@@ -29,11 +29,11 @@ from hybrid_llm.cli.policy.shared import AssumedBackend, add_backend, load_named
 from hybrid_llm.cli.terminal import Exit, decision_record, note, print_json, printable
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.pipeline import Pipeline
-from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.signals import SystemSensors
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _config(args: argparse.Namespace) -> Config | None:
 
 
 def _parts(args: argparse.Namespace, config: Config | None) -> tuple[list[Backend], PolicySource]:
-    from hybrid_llm.router.client import FixedPolicy
+    from hybrid_llm.policies import FixedPolicy
 
     if config is not None and args.policy is None:
         policies = config.open_policy()

@@ -7,12 +7,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import BackendState, EndpointState
+
+DETECTOR_NAMES: Final = (
+    "credential",
+    "email",
+    "cn_resident_id",
+    "us_ssn",
+    "iban",
+    "payment_card",
+    "crypto_wallet",
+    "medical_record",
+    "passport",
+    "driver_license",
+    "date_of_birth",
+    "national_id",
+    "ip_address",
+    "mac_address",
+    "phone",
+)
+"""The built-in detectors, most specific first: of two findings of the same length, the earlier detector's counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol, Self, TypedDict, get_args
 
+from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -68,8 +70,8 @@ class Request:
     privacy: frozenset[str] = frozenset()
     """Privacy tags: the declared ones, and after the guard the detected ones too."""
     sampling: Sampling = field(default_factory=Sampling)
-    max_tokens: int = 256
-    deadline: float = 60.0
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    deadline: float = DEFAULT_DEADLINE_S
     """Seconds from *created* until the whole answer must be there."""
     created: float = field(default_factory=time.monotonic)
     """`time.monotonic()` when the app called."""

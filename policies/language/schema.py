@@ -9,29 +9,12 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import NoneType, UnionType
 
+from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
 from hybrid_llm.policies.language.types import BOOL, INT, STRING, Type
 
-KNOWN_DETECTORS = frozenset(
-    {
-        "email",
-        "phone",
-        "payment_card",
-        "iban",
-        "ip_address",
-        "credential",
-        "cn_resident_id",
-        "us_ssn",
-        "medical_record",
-        "crypto_wallet",
-        "date_of_birth",
-        "driver_license",
-        "mac_address",
-        "national_id",
-        "passport",
-    }
-)
+KNOWN_DETECTORS = frozenset(DETECTOR_NAMES)
 """The detectors that a tag may name when the caller does not say which ones there are."""
 
 _SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})

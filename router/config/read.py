@@ -22,6 +22,7 @@ from hybrid_llm.backends.edge import EdgeConfig
 from hybrid_llm.backends.grpc.config import GrpcSpec
 from hybrid_llm.backends.registry import BACKENDS, BackendSpec
 from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Mapping as Table
@@ -36,7 +37,6 @@ from hybrid_llm.router.config.beside import (
     RecordSpec,
 )
 from hybrid_llm.router.config.values import is_address
-from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.spending.ledger import Price, currency_of
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ class Config:
 
         *detectors* names those that it may use beside the library's own and the file's.
         """
-        from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile, builtin_names, builtin_policy
-        from hybrid_llm.router.client import FixedPolicy
+        from hybrid_llm.policies import KNOWN_DETECTORS, FixedPolicy, PolicyFile, builtin_names, builtin_policy
 
         if self.policy in builtin_names():
             return FixedPolicy(builtin_policy(self.policy, backends=self.locations))

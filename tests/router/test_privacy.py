@@ -212,10 +212,12 @@ def test_what_a_detector_must_leave(name, text):
 
 
 def test_every_detector_a_policy_may_name_exists():
+    from hybrid_llm.core.protocols import DETECTOR_NAMES
     from hybrid_llm.policies import KNOWN_DETECTORS
     from hybrid_llm.router.privacy.detectors import DETECTORS
 
-    assert set(DETECTORS) == KNOWN_DETECTORS
+    assert tuple(DETECTORS) == DETECTOR_NAMES
+    assert frozenset(DETECTOR_NAMES) == KNOWN_DETECTORS
 
 
 def test_a_role_that_is_changed_breaks_the_mac():

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import GenerateOptions, Message
-from hybrid_llm.router.request import Defaults, make_request
+from hybrid_llm.router.request import make_request
 
 SECRET = "SECRET-PROMPT"
 

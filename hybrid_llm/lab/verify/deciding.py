@@ -13,6 +13,7 @@ from typing import Final, cast
 from hybrid_llm.core.clearance import Cleared, Purpose
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, Request, RequestMetadata
 from hybrid_llm.core.signals import DeviceSignals, Signals
 from hybrid_llm.lab.verify.report import CLEARED, DECIDED, Ledger, Verdict, judge, mark
@@ -22,7 +23,7 @@ from hybrid_llm.lab.verify.world import Fitness, Hidden, World
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.pipeline import without
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.request import Defaults, make_request
+from hybrid_llm.router.request import make_request
 
 _MOST: Final = 4_000
 _MOST_TAGS: Final = 6

@@ -9,21 +9,20 @@ from typing import Final
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.errors import HybridLLMError, StreamInterrupted
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.verify.report import mark
 from hybrid_llm.lab.verify.rules import Abstract
 from hybrid_llm.lab.verify.world import Call, Event, NotingBackend, NotingCache, Planted, Scripted, Silence, World
-from hybrid_llm.policies import Policy
-from hybrid_llm.router.client import FixedPolicy
+from hybrid_llm.policies import FixedPolicy, Policy
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.drivers import iterate, stepped
 from hybrid_llm.router.execution.hedging import Attempt
 from hybrid_llm.router.pipeline import Pipeline, Routed
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
-from hybrid_llm.router.request import Defaults
 from hybrid_llm.router.signals import FixedSensors
 
 _ENOUGH_TIMES: Final = 20

@@ -1,0 +1,37 @@
+"""The limits and defaults of a request: a call, `hybrid.yaml` and a policy are all checked against these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from hybrid_llm.core.fields import ListOf, Number, Text, Whole, key
+
+MAX_TOKENS: Final = Whole(1, 1_000_000)
+DEADLINE_S: Final = Number(0.001, 86_400.0)
+SAMPLING: Final[Mapping[str, Whole | Number]] = {
+    "temperature": Number(0.0, 100.0),
+    "top_p": Number(1e-6, 1.0),
+    "top_k": Whole(0, 1_000_000),
+    "min_p": Number(0.0, 1.0),
+    "repetition_penalty": Number(0.01, 100.0),
+    "seed": Whole(0, 2**63 - 1),
+}
+STOP_TEXTS: Final = 16
+STOP_CHARACTERS: Final = 256
+NAME_CHARACTERS: Final = 128
+DEFAULT_MAX_TOKENS: Final = 256
+DEFAULT_DEADLINE_S: Final = 60.0
+"""The deadline where neither the call nor `hybrid.yaml` nor the policy has one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What a request gets where the call does not say."""
+
+    max_tokens: int = key(MAX_TOKENS, "Maximum tokens of the answer.", default=DEFAULT_MAX_TOKENS)
+    deadline: float | None = key(DEADLINE_S, "Deadline in seconds; else that of the policy, else 60.", default=None)
+    privacy: frozenset[str] = key(
+        ListOf(Text("a tag"), into=frozenset), "Privacy tags that every request carries.", default=frozenset()
+    )
