@@ -1,8 +1,8 @@
-"""Plants each fault in a copy of its room and runs the room's tests against it; all must be noticed.
+"""Plant each fault in a copy of the package and run the tests that must notice it.
 
-    python -m tests.mutants [--room NAME] [--only TEXT] [--examples N] [--jobs N]
+    python -m tests.mutants [--suite NAME] [--only TEXT] [--examples N] [--jobs N]
 
-Exit status: 0 all were noticed, 1 one was not, 2 a fault could not be planted or the tests fail without one.
+Exit status: 0 all faults were noticed, 1 one survived, 2 a fault cannot be planted or the tests fail without one.
 """
 
 from __future__ import annotations
@@ -13,151 +13,135 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import nodes, policies, privacy, proof, pseudonyms, recovery, router, sending
-from tests.mutants.mutant import Mutant
+from tests.mutants import endpoints, policies, privacy, pseudonyms, recovery, router, sending, verify
+from tests.mutants.mutant import ROOT, Mutant, Unplantable
 
-ROOT = Path(__file__).resolve().parents[2]
-_HANGS_S = 900.0
-"""Tests that take so long hang, which is a way to notice a fault; seconds."""
+_HANGS = 10.0
+"""Tests that take so many times as long as without a fault hang, which is a way to notice it."""
+_HANGS_S = 60.0
+"""The least of these limits, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tests that must notice the faults of one room; paths are inside `tests`."""
+    """A list of faults, and the tests that must notice them; paths are inside `tests`."""
 
-    room: str
+    name: str
     mutants: Sequence[Mutant]
     tests: tuple[str, ...]
-    needs: tuple[str, ...] = ()
 
 
-_LEAKS = tuple(f"leaks/{path.name}" for path in sorted((ROOT / "tests" / "leaks").glob("*.py")))
+def _tests(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/test_{name}.py" for name in names)
+
+
 SUITES = (
-    Suite(
-        "policies",
-        policies.MUTANTS,
-        tuple(f"policies/test_{name}.py" for name in ("decide", "language", "findings", "properties")),
-        ("policies/conftest.py",),
-    ),
-    Suite(
-        "router",
-        router.MUTANTS,
-        tuple(f"router/test_{name}.py" for name in ("attempts", "recovery", "breaker", "client")),
-        ("router/conftest.py", "fakes.py"),
-    ),
-    Suite(
-        "router",
-        recovery.MUTANTS,
-        ("router/test_recovery.py", "router/test_tracebacks.py"),
-        ("router/conftest.py", "fakes.py"),
-    ),
-    Suite(
-        "router",
-        privacy.MUTANTS,
-        tuple(f"router/test_{name}.py" for name in ("guard", "forms", "request_metadata", "privacy", "leaks")),
-        ("router/conftest.py", "fakes.py", *_LEAKS),
-    ),
-    Suite("backends", sending.MUTANTS, ("backends/wire/test_outgoing.py",)),
-    Suite(
-        "backends",
-        nodes.MUTANTS,
-        tuple(f"backends/wire/test_{name}.py" for name in ("choose", "way", "pool", "place", "no_network")),
-        (
-            "fakes.py",
-            "network.py",
-            *(f"backends/wire/{name}.py" for name in ("conftest", "fakes", "node_process", "no_network")),
-        ),
-    ),
-    Suite("router", proof.MUTANTS, ("lab/test_verify.py",)),
-    Suite("router", pseudonyms.MUTANTS, ("router/test_pseudonyms.py", "router/test_restore.py")),
+    Suite("policies", policies.MUTANTS, _tests("policies", "decide", "language", "findings", "properties")),
+    Suite("router", router.MUTANTS, _tests("router", "attempts", "recovery", "breaker", "client")),
+    Suite("recovery", recovery.MUTANTS, _tests("router", "recovery", "tracebacks")),
+    Suite("privacy", privacy.MUTANTS, _tests("router", "guard", "forms", "request_metadata", "privacy", "leaks")),
+    Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
+    Suite("endpoints", endpoints.MUTANTS, _tests("backends/wire", "choose", "way", "pool", "place", "no_network")),
+    Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
+    Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore")),
 )
 
 
-def build(folder: Path, suite: Suite) -> Path:
-    """The package and the tests in *folder*: the room copied, the other rooms linked; returns the copied room."""
+def build(folder: Path, mutant: Mutant | None) -> None:
+    """The package and the tests in *folder*: the room of *mutant* is copied, with the fault in it, the rest linked.
+
+    Raises:
+        Unplantable: the list is out of date.
+    """
     package = folder / "hybrid_llm"
     package.mkdir()
     for item in (ROOT / "hybrid_llm").iterdir():
-        if item.name not in {suite.room, "__pycache__"}:
+        if mutant is not None and item.name == mutant.room:
+            shutil.copytree(item.resolve(), package / item.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif item.name != "__pycache__":
             (package / item.name).symlink_to(item.resolve())
-    shutil.copytree(ROOT / suite.room, package / suite.room)
-    for name in ("conftest.py", *suite.tests, *suite.needs):
-        target = folder / "tests" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "tests" / name, target)
-    return package / suite.room
+    if mutant is not None:
+        (folder / mutant.file).write_text(mutant.planted(), "utf-8")
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def plant(room: Path, mutant: Mutant) -> None:
-    """Change the text; exactly one place must match.
-
-    Raises:
-        LookupError: none or several do: the list is out of date.
-    """
-    path = room / mutant.file
-    text = path.read_text("utf-8")
-    if text.count(mutant.old) != 1:
-        raise LookupError(f"{mutant.what}: {mutant.file} holds the text {text.count(mutant.old)} times")
-    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
-
-
-def passes(suite: Suite, mutant: Mutant | None, examples: int) -> bool:
-    """Do the tests pass with *mutant* planted?"""
+def passes(suite: Suite, mutant: Mutant | None, examples: int, timeout: float | None = None) -> bool:
+    """Do the tests pass with *mutant* planted? Tests that take longer than *timeout* seconds do not."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        room = build(folder, suite)
-        if mutant is not None:
-            plant(room, mutant)
+        build(folder, mutant)
         environment = {
             **os.environ,
             "HYBRID_LLM_EXAMPLES": str(examples),
             "HYBRID_LLM_LEAK_CLIENTS": "12",
             "PYTHONPATH": str(folder),
+            "PYTHONFAULTHANDLER": "1",
         }
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
         command += ["--rootdir", str(folder), *(str(folder / "tests" / test) for test in suite.tests)]
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=_HANGS_S
+                command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=timeout
             )
         except subprocess.TimeoutExpired:
             return False
         if done.returncode not in {0, 1, 2}:
-            raise LookupError(f"pytest ended with {done.returncode}: {done.stdout[-400:]}{done.stderr[-400:]}")
+            raise Unplantable(f"pytest ended with {done.returncode}: {done.stdout[-400:]}{done.stderr[-400:]}")
         return done.returncode == 0
+
+
+def unplantable(suites: Sequence[Suite] = SUITES) -> Iterator[str]:
+    """Why faults cannot be planted: one line each, none if the lists are up to date."""
+    for suite in suites:
+        for test in suite.tests:
+            if not (ROOT / "tests" / test).is_file():
+                yield f"{suite.name}: there is no tests/{test}"
+        for mutant in suite.mutants:
+            try:
+                compile(mutant.planted(), str(mutant.file), "exec")
+            except (Unplantable, SyntaxError) as error:
+                yield f"{suite.name}: {error}"
 
 
 def run(suite: Suite, only: str, examples: int, jobs: int) -> tuple[int, int]:
     """Plant the faults of *suite* that hold *only*; returns how many there were, and how many survived."""
     chosen = [mutant for mutant in suite.mutants if only in mutant.what]
-    if chosen and not passes(suite, None, 20):
-        raise LookupError(f"the tests of {suite.room} fail without any fault planted")
+    began = time.monotonic()
+    if chosen and not passes(suite, None, examples):
+        raise Unplantable(f"the tests of {suite.name} fail without any fault planted")
+    limit = max(_HANGS_S, _HANGS * (time.monotonic() - began))
     survived = 0
     with ThreadPoolExecutor(jobs) as pool:
-        results = pool.map(lambda mutant: passes(suite, mutant, examples), chosen)
+        results = pool.map(lambda mutant: passes(suite, mutant, examples, limit), chosen)
         for mutant, alive in zip(chosen, results, strict=True):
             survived += alive
-            print(f"{'SURVIVED' if alive else 'noticed '}  {suite.room}/{mutant.file:14} {mutant.what}", flush=True)
+            print(
+                f"{'SURVIVED' if alive else 'noticed '}  {suite.name:10} {mutant.what}  ({mutant.target})", flush=True
+            )
     return len(chosen), survived
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the whole list, or the part that the options name."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--room", choices=sorted({suite.room for suite in SUITES}), help="only the faults of this room")
-    parser.add_argument("--only", default="", help="plant only faults whose description holds this text")
+    parser.add_argument("--suite", choices=[suite.name for suite in SUITES], help="only the faults of this list")
+    parser.add_argument("--only", default="", help="only faults whose description contains this text")
     parser.add_argument("--examples", type=int, default=150, help="examples per property (default: 150)")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time (default: 2)")
     options = parser.parse_args(arguments)
-    suites = [suite for suite in SUITES if options.room in {None, suite.room}]
+    suites = [suite for suite in SUITES if options.suite in {None, suite.name}]
+    if stale := list(unplantable(suites)):
+        print(*stale, sep="\n")
+        return 2
     try:
         counts = [run(suite, options.only, options.examples, options.jobs) for suite in suites]
-    except LookupError as error:
+    except Unplantable as error:
         print(error)
         return 2
     total, survived = (sum(column) for column in zip(*counts, strict=True))

@@ -1,17 +1,81 @@
-"""What a planted fault is."""
+"""A planted fault, anchored to names: the module and the function that it changes, and what it does there."""
 
 from __future__ import annotations
 
+import ast
+import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Mutant"]
+from tests.mutants.changes import Change
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Unplantable(LookupError):
+    """The list is out of date: a module, a name or the code to change is gone, or there are several such places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """In *file* of the room, *old* (there exactly once) becomes *new*: *what* this means."""
+    """*what* happens when *change* is made at *target*: `module:Class.method`, `module:CONSTANT` or `module:`."""
 
     what: str
-    file: str
-    old: str
-    new: str
+    target: str
+    change: Change
+
+    @property
+    def room(self) -> str:
+        """The part of `hybrid_llm` that holds the module, as `router`."""
+        return self.target.split(":")[0].split(".")[1]
+
+    @property
+    def file(self) -> Path:
+        """The file of the module, relative to the folder that holds `hybrid_llm`."""
+        return Path(*self.target.split(":")[0].split(".")).with_suffix(".py")
+
+    def planted(self, root: Path = ROOT) -> str:
+        """The source of the module with the fault in it.
+
+        Raises:
+            Unplantable: with the name that is gone, or how many places matched.
+        """
+        path = root / self.file
+        if not path.is_file():
+            raise self._gone(f"there is no {self.file}")
+        tree = ast.parse(path.read_text("utf-8"))
+        before = ast.dump(tree)
+        count = self.change.apply(self._scope(tree))
+        if count != 1:
+            raise self._gone(f"found {count} times, not once: {self.change.words}")
+        if ast.dump(tree) == before:
+            raise self._gone(f"changes nothing: {self.change.words}")
+        return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+    def _scope(self, tree: ast.Module) -> ast.AST:
+        scope: ast.AST = tree
+        for name in filter(None, self.target.split(":")[1].split(".")):
+            named = dict(_names(scope))
+            if name not in named:
+                near = difflib.get_close_matches(name, named, n=1)
+                raise self._gone(f"{name} is gone" + (f"; is it {near[0]} now?" if near else ""))
+            scope = named[name]
+        return scope
+
+    def _gone(self, why: str) -> Unplantable:
+        return Unplantable(f"{self.what}: {self.target}: {why}")
+
+
+def _names(scope: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """The functions, classes and assigned names right inside *scope*, also in blocks such as `if` and `with`."""
+    for node in ast.iter_child_nodes(scope):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node
+            continue
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, node
+        if isinstance(node, ast.stmt):
+            yield from _names(node)

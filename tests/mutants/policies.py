@@ -1,234 +1,200 @@
-"""The planted faults: each is one change of text in the policy package that the properties must notice."""
+"""Planted faults of the policy language: compiling, deciding, linting."""
 
 from __future__ import annotations
 
+from tests.mutants.changes import drop_argument, drop_operand, never, swap
 from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS"]
+_POLICY = "hybrid_llm.policies.policy"
+_COMPILE = "hybrid_llm.policies.language.compile"
+_RUNTIME = "hybrid_llm.policies.language.runtime"
+_DOMAINS = "hybrid_llm.policies.lint.domains"
+_ATOMS = "hybrid_llm.policies.lint.atoms"
+_ANALYSIS = "hybrid_llm.policies.lint.analysis"
+_FINDINGS = "hybrid_llm.policies.lint.findings"
+_LOAD = "hybrid_llm.policies.load"
+_TYPES = "hybrid_llm.policies.language.types"
+_RULES = "hybrid_llm.policies.rules"
+_DOCUMENT = "hybrid_llm.policies.document"
+_YAMLTEXT = "hybrid_llm.policies.reader.yamltext"
+_SOURCE = "hybrid_llm.policies.reader.source"
 
 MUTANTS = (
-    Mutant("tags are joined, not intersected", "policy.py", "allowed &= rule.allow", "allowed |= rule.allow"),
-    Mutant("only the last tag counts", "policy.py", "allowed &= rule.allow", "allowed = rule.allow"),
-    Mutant("tags are not looked at", "policy.py", "if location not in allowed:", "if location in ():"),
+    Mutant(
+        "tags are joined, not intersected",
+        f"{_POLICY}:Policy.allowed",
+        swap("allowed &= rule.allow", "allowed |= rule.allow"),
+    ),
+    Mutant(
+        "only the last tag counts", f"{_POLICY}:Policy.allowed", swap("allowed &= rule.allow", "allowed = rule.allow")
+    ),
+    Mutant("tags are not looked at", f"{_POLICY}:Policy._barred", never("location not in allowed")),
     Mutant(
         "an undeclared tag allows everything",
-        "policy.py",
-        "                raise _undeclared(tag, declared)",
-        "                continue",
+        f"{_POLICY}:Policy.allowed",
+        swap("raise _undeclared(tag, declared)", "continue"),
     ),
-    Mutant("a backend that is not ready is asked", "policy.py", "if not state.ready:", "if state.ready is None:"),
-    Mutant(
-        "an open breaker is asked", "policy.py", "state.breaker == Breaker.OPEN", "state.breaker == Breaker.HALF_OPEN"
-    ),
-    Mutant("an unknown state is fit", "policy.py", 'return "nothing is known about it"', 'return ""'),
+    Mutant("a backend that is not ready is asked", f"{_POLICY}:_unfit", swap("not state.ready", "state.ready is None")),
+    Mutant("an open breaker is asked", f"{_POLICY}:_unfit", swap("Breaker.OPEN", "Breaker.HALF_OPEN")),
+    Mutant("an unknown state is fit", f"{_POLICY}:_unfit", swap("'nothing is known about it'", "''")),
     Mutant(
         "a backend may lie about its place",
-        "policy.py",
-        "if state.location is not location:",
-        "if state.location is None:",
+        f"{_POLICY}:_unfit",
+        swap("state.location is not location", "state.location is None"),
     ),
-    Mutant(
-        "a stranger is not told",
-        "policy.py",
-        "            for name in states:\n                if name not in self._terms.backends:",
-        "            for name in states:\n                if name in ():",
-    ),
+    Mutant("a stranger is not told", f"{_POLICY}:Policy._barred", never("name not in self._terms.backends")),
     Mutant(
         "the order forgets the exclusions",
-        "policy.py",
-        "return tuple([name for name in names if name not in excluded])",
-        "return tuple(names)",
+        f"{_POLICY}:Policy._ordered",
+        swap("tuple([name for name in names if name not in excluded])", "tuple(names)"),
     ),
     Mutant(
         "rank forgets the exclusions",
-        "policy.py",
-        "left = [name for name in names if name not in excluded]",
-        "left = [name for name in names if name in signals.backends]",
+        f"{_POLICY}:Policy._ordered",
+        swap(
+            "left = [name for name in names if name not in excluded]",
+            "left = [name for name in names if name in signals.backends]",
+        ),
     ),
-    Mutant("rank prefers the worst", "policy.py", "key=scores.__getitem__", "key=lambda name: -scores[name]"),
     Mutant(
-        "a hard rule takes out only its first backend", "policy.py", "for name in targets:", "for name in targets[:1]:"
+        "rank prefers the worst", f"{_POLICY}:Policy._ordered", swap("scores.__getitem__", "lambda name: -scores[name]")
     ),
+    Mutant("a hard rule takes out only its first backend", f"{_POLICY}:_hook.exclude", swap("targets", "targets[:1]")),
     Mutant(
         "a rule behind one that orders is skipped",
-        "compile.py",
-        "[*hard, *soft, ast.Return",
-        "[*[(_hard(s, emitter, namespace) if s.held else _soft(s, emitter, namespace)) for s in steps], ast.Return",
+        f"{_COMPILE}:compile_rules",
+        swap(
+            "[*hard, *soft, ast.Return(ast.Constant(-1))]",
+            (
+                "[*[_hard(s, emitter, namespace) if s.held else _soft(s, emitter, "
+                "namespace) for s in steps], ast.Return(ast.Constant(-1))]"
+            ),
+        ),
     ),
     Mutant(
         "a hard rule fails open",
-        "compile.py",
-        'failed: ast.stmt = ast.Expr(_call(f"failed_{step.index}", _name("excluded")))',
-        "failed: ast.stmt = ast.Pass()",
+        f"{_COMPILE}:_hard",
+        swap("ast.Expr(_call(f'failed_{step.index}', _name('excluded')))", "ast.Pass()"),
     ),
     Mutant(
         "a soft rule that cannot be judged matches",
-        "compile.py",
-        "namespace, found, ast.Pass())",
-        "namespace, found, ast.Return(ast.Constant(step.index)))",
+        f"{_COMPILE}:_soft",
+        swap("ast.Pass()", "ast.Return(ast.Constant(step.index))"),
     ),
     Mutant(
         "not is lost",
-        "compile.py",
-        "return ast.UnaryOp(ast.Not(), self.emit(node.item))",
-        "return self.emit(node.item)",
+        f"{_COMPILE}:_Emitter.emit",
+        swap("ast.UnaryOp(ast.Not(), self.emit(node.item))", "self.emit(node.item)"),
     ),
-    Mutant(
-        "and is or",
-        "compile.py",
-        'ast.And() if node.op == "&&" else ast.Or()',
-        'ast.Or() if node.op == "&&" else ast.Or()',
-    ),
-    Mutant(
-        "a side that fails ends && and ||", "compile.py", "    if _has_logic(condition):", "    if condition is None:"
-    ),
+    Mutant("and is or", f"{_COMPILE}:_Emitter._logic", swap("ast.And", "ast.Or")),
+    Mutant("a side that fails ends && and ||", f"{_COMPILE}:_if", swap("_has_logic(condition)", "condition is None")),
     Mutant(
         "a side that fails is forgotten",
-        "runtime.py",
-        "    if failure is not None:\n        raise failure",
-        "    if failure is None:\n        return decisive",
+        f"{_RUNTIME}:settle",
+        swap(("if failure is not None:\n    raise failure"), ("if failure is None:\n    return decisive")),
     ),
-    Mutant("careful and is or", "compile.py", 'ast.Constant(node.op == "||")', 'ast.Constant(node.op == "&&")'),
-    Mutant("a pattern must match the whole text", "runtime.py", "options).search", "options).fullmatch"),
+    Mutant("careful and is or", f"{_COMPILE}:_Emitter._logic", swap("'||'", "'&&'")),
+    Mutant(
+        "a pattern must match the whole text",
+        f"{_RUNTIME}:compile_pattern",
+        swap("re2.compile(pattern, options).search", "re2.compile(pattern, options).fullmatch"),
+    ),
     Mutant(
         "an open end of an interval is closed",
-        "domains.py",
-        "below, above = Span(-math.inf, value, high_open=True), Span(value, math.inf, low_open=True)",
-        "below, above = Span(-math.inf, value, high_open=False), Span(value, math.inf, low_open=True)",
+        f"{_DOMAINS}:compared",
+        swap("Span(-math.inf, value, high_open=True)", "Span(-math.inf, value, high_open=False)"),
     ),
     Mutant(
         "numbers between two whole ones are forgotten",
-        "domains.py",
-        "least = math.floor(self.low) + 1 if self.low_open else math.ceil(self.low)",
-        "least = math.floor(self.low) + 1",
+        f"{_DOMAINS}:Span.holds_any",
+        swap("math.floor(self.low) + 1 if self.low_open else math.ceil(self.low)", "math.floor(self.low) + 1"),
     ),
     Mutant(
         "a text that starts alike starts apart",
-        "domains.py",
-        "return not self.implies(other) and",
-        "return self != other and",
+        f"{_DOMAINS}:TextTest.excludes",
+        swap("not self.implies(other)", "self != other"),
     ),
     Mutant(
         "a text that contains a part begins with it",
-        "domains.py",
-        'other.kind in {self.kind, "contains"} and other.holds(self.value)',
-        "other.holds(self.value)",
+        f"{_DOMAINS}:TextTest.implies",
+        drop_operand("other.kind in {self.kind, 'contains'}"),
     ),
-    Mutant("NaN is less", "domains.py", 'nan=op == "!=")', "nan=False)"),
-    Mutant(
-        "a double can always be read",
-        "atoms.py",
-        'fails = spec.root == "backend" or spec.type.kind == "double"',
-        'fails = spec.root == "backend"',
-    ),
-    Mutant("an absent field is present", "atoms.py", "absent=spec.optional, broken=fails", "broken=fails"),
-    Mutant("an int never overflows", "atoms.py", "return arithmetic or isinstance", "return isinstance"),
+    Mutant("NaN is less", f"{_DOMAINS}:compared", never("op == '!='")),
+    Mutant("a double can always be read", f"{_ATOMS}:AtomReader._base", drop_operand("spec.type.kind == 'double'")),
+    Mutant("an absent field is present", f"{_ATOMS}:AtomReader._base", drop_argument("Domain", "absent")),
+    Mutant("an int never overflows", f"{_ATOMS}:AtomReader._fragile", drop_operand("arithmetic")),
     Mutant(
         "flipped comparisons keep their sign",
-        "atoms.py",
-        '"<": ">", "<=": ">=", ">": "<"',
-        '"<": "<", "<=": ">=", ">": "<"',
+        f"{_ATOMS}:_FLIPPED",
+        swap(
+            "{'<': '>', '<=': '>=', '>': '<', '>=': '<=', '==': '==', '!=': '!='}",
+            "{'<': '<', '<=': '>=', '>': '<', '>=': '<=', '==': '==', '!=': '!='}",
+        ),
     ),
-    Mutant(
-        "what fails is false",
-        "analysis.py",
-        "Outcome.NOT_TRUE: atom.not_true,",
-        "Outcome.NOT_TRUE: atom.false,",
-    ),
+    Mutant("what fails is false", f"{_ANALYSIS}:_asked", swap("atom.not_true", "atom.false")),
     Mutant(
         "a condition of ?: never fails",
-        "analysis.py",
-        "return (*ways, _fails(node.condition)) if outcome in _MAY_FAIL else ways",
-        "return ways",
+        f"{_ANALYSIS}:_choices",
+        swap("(*ways, _fails(node.condition)) if outcome in _MAY_FAIL else ways", "ways"),
     ),
     Mutant(
-        "not true of && is not true of all",
-        "analysis.py",
-        "_ALL_OF_AND = frozenset({Outcome.TRUE, Outcome.NOT_FALSE})",
-        "_ALL_OF_AND = frozenset({Outcome.TRUE, Outcome.NOT_TRUE})",
+        "not true of && is not true of all", f"{_ANALYSIS}:_ALL_OF_AND", swap("Outcome.NOT_FALSE", "Outcome.NOT_TRUE")
     ),
-    Mutant(
-        "a search that gives up finds nothing",
-        "analysis.py",
-        "_MOST_IN_ALL:\n            return True",
-        "_MOST_IN_ALL:\n            return not forks",
-    ),
+    Mutant("a search that gives up finds nothing", f"{_ANALYSIS}:Solver._search", swap("True", "not forks")),
     Mutant(
         "a rule is unreached where an earlier one may be true",
-        "findings.py",
-        "if not self._possible((rule, Outcome.TRUE), *((one, Outcome.NOT_TRUE) for one in self._orders)):",
-        "if not self._possible((rule, Outcome.TRUE), *((one, Outcome.FALSE) for one in self._orders)):",
+        f"{_FINDINGS}:_Examiner._unreached",
+        swap("Outcome.NOT_TRUE", "Outcome.FALSE"),
     ),
     Mutant(
         "an exclude repeats one that takes others out",
-        "findings.py",
-        "if set(rule.targets) - set(one.targets) or self._possible(",
-        "if self._possible(",
+        f"{_FINDINGS}:_Examiner._repeats",
+        drop_operand("set(rule.targets) - set(one.targets)"),
     ),
-    Mutant(
-        "dead rules are let pass",
-        "load.py",
-        "tell = self._faults.add if finding.sure",
-        "tell = self._faults.add if None",
-    ),
-    Mutant("less is less or equal", "compile.py", '"<": ast.Lt,', '"<": ast.GtE,'),
-    Mutant("has is upside down", "compile.py", "ast.Compare(raw, [ast.IsNot()]", "ast.Compare(raw, [ast.Is()]"),
-    Mutant("NaN passes for a number", "compile.py", '_call("not_a_number"))', '_name("v"))'),
+    Mutant("dead rules are let pass", f"{_LOAD}:_Builder._tell", swap("finding.sure", "None")),
+    Mutant("less is less or equal", f"{_COMPILE}:_COMPARE", swap("ast.Lt", "ast.GtE")),
+    Mutant("has is upside down", f"{_COMPILE}:_Emitter._has", swap("ast.IsNot", "ast.Is")),
+    Mutant("NaN passes for a number", f"{_COMPILE}:_Emitter._field", swap("_call('not_a_number')", "_name('v')")),
     Mutant(
         "the branches of ?: are swapped",
-        "compile.py",
-        "self.emit(node.then), self.emit(node.otherwise)",
-        "self.emit(node.otherwise), self.emit(node.then)",
+        f"{_COMPILE}:_Emitter._compound",
+        swap(
+            "ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))",
+            "ast.IfExp(self.emit(node.condition), self.emit(node.otherwise), self.emit(node.then))",
+        ),
     ),
     Mutant(
         "ints overflow in silence",
-        "runtime.py",
-        "return value if _MIN <= value <= _MAX else _checked(value)",
-        "return value",
+        f"{_RUNTIME}:_add",
+        swap("value if _MIN <= value <= _MAX else _checked(value)", "value"),
     ),
-    Mutant("a product overflows in silence", "runtime.py", "return _checked(left * right)", "return left * right"),
-    Mutant(
-        "a division by zero is zero",
-        "runtime.py",
-        '        raise Surprise("division by zero")\n    quotient',
-        "        return 0\n    quotient",
-    ),
-    Mutant("the deadline is in seconds", "runtime.py", "request.deadline * 1000.0", "request.deadline * 1.0"),
-    Mutant(
-        "a share is read as a percentage",
-        "units.py",
-        '("percent", "share"): 100.0',
-        '("percent", "share"): 1.0',
-    ),
+    Mutant("a product overflows in silence", f"{_RUNTIME}:_multiply", swap("_checked(left * right)", "left * right")),
+    Mutant("a division by zero is zero", f"{_RUNTIME}:_divide", swap("raise Surprise('division by zero')", "return 0")),
+    Mutant("the deadline is in seconds", f"{_RUNTIME}:_deadline_ms", swap("1000.0", "1.0")),
+    Mutant("a share is read as a percentage", f"{_TYPES}:_DIVISORS", swap("100.0", "1.0")),
     Mutant(
         "latency forgets the tokens",
-        "rules.py",
-        "state.predicted_tpot_ms * request.max_tokens",
-        "state.predicted_tpot_ms",
+        f"{_RULES}:_score",
+        swap("state.predicted_tpot_ms * request.max_tokens", "state.predicted_tpot_ms"),
     ),
     Mutant(
         "a sum that is no number goes first",
-        "rules.py",
-        "return math.inf if math.isnan(total) else total",
-        "return 0.0 if math.isnan(total) else total",
+        f"{_RULES}:_score",
+        swap("math.inf if math.isnan(total) else total", "0.0 if math.isnan(total) else total"),
     ),
-    Mutant("a location is its first backend only", "document.py", "if place is location]", "if place is location][:1]"),
+    Mutant(
+        "a location is its first backend only",
+        f"{_DOCUMENT}:_Reader._located",
+        swap(
+            "[name for name, place in self._backends.items() if place is location]",
+            "[name for name, place in self._backends.items() if place is location][:1]",
+        ),
+    ),
     Mutant(
         "backends that prefer omits are dropped",
-        "load.py",
-        "return (*targets, *(name for name in self._backends if name not in targets))",
-        "return targets",
+        f"{_LOAD}:_Builder._completed",
+        swap("(*targets, *(name for name in self._backends if name not in targets))", "targets"),
     ),
-    Mutant(
-        "a crash in YAML escapes",
-        "yamltext.py",
-        "    except yaml.YAMLError as error:\n        _add_yaml_error",
-        "    except ZeroDivisionError as error:\n        _add_yaml_error",
-    ),
-    Mutant(
-        "places are off by one",
-        "source.py",
-        'return self.text.count("\\n", 0, offset) + 1,',
-        'return self.text.count("\\n", 0, offset) + 2,',
-    ),
+    Mutant("a crash in YAML escapes", f"{_YAMLTEXT}:read_yaml", swap("yaml.YAMLError", "ZeroDivisionError")),
+    Mutant("places are off by one", f"{_SOURCE}:Source.place", swap("1", "2")),
 )

@@ -1,84 +1,147 @@
-"""The planted faults of pseudonyms: the table, the restorer and the sessions."""
+"""Planted faults of pseudonyms: the table, the restorer and the sessions."""
 
 from __future__ import annotations
 
+from tests.mutants.changes import always, drop, drop_item, drop_operand, in_text, never, swap
 from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS"]
-
-_FORM, _TABLE = "privacy/form.py", "privacy/pseudonyms.py"
-_RESTORE, _SESSIONS = "privacy/restore.py", "privacy/sessions.py"
+_PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms"
+_RESTORE = "hybrid_llm.router.privacy.restore"
+_SESSIONS = "hybrid_llm.router.privacy.sessions"
 
 MUTANTS = (
-    Mutant("no space around the underscore", _FORM, 'r" ?\\\\{0,2}_ ?"', 'r"\\\\{0,2}_"'),
-    Mutant("one backslash only", _FORM, 'r" ?\\\\{0,2}_ ?"', 'r" ?\\\\?_ ?"'),
-    Mutant("capitals only", _FORM, "(alphabet + alphabet.lower())", "(alphabet)"),
-    Mutant("a type may hold digits", _FORM, '"A" <= c <= "Z"', "c.isalnum()"),
-    Mutant("no short end of a type is held", _FORM, "for end in range(1, len(word))", "for end in range(2, len(word))"),
-    Mutant("a type before its underscore is let go", _FORM, " ?\\\\{{0,2}}|{_rest(heads)", "|{_rest(heads)"),
-    Mutant("letters short by one are let go", _FORM, "{letter}{{0,{length - 1}}}", "{letter}{{0,{length - 2}}}"),
-    Mutant("an escape of four digits is two", _FORM, "u[0-9A-Fa-f]{4}|", "u|"),
-    Mutant("a cut escape is let go", _FORM, "(?:u[0-9A-Fa-f]{0,3})?)", "(?!))"),
-    Mutant("texts are compared in capitals only", _FORM, ' if "_" in text)).upper()', ' if "_" in text))'),
-    Mutant("known values are not looked for", _TABLE, "[*found, *self._occurrences(text)]", "found"),
-    Mutant("a typed pseudonym is taken for ours", _TABLE, "if (start, end) not in ours", "if start < 0"),
+    Mutant("no space around the underscore", f"{_PSEUDONYMS}:_SEPARATOR", in_text(" ?\\\\{0,2}_ ?", "\\\\{0,2}_")),
+    Mutant("one backslash only", f"{_PSEUDONYMS}:_SEPARATOR", in_text("{0,2}", "?")),
+    Mutant("capitals only", f"{_PSEUDONYMS}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
+    Mutant("a type may hold digits", f"{_PSEUDONYMS}:type_of", swap("'A' <= c <= 'Z'", "c.isalnum()")),
     Mutant(
-        "values in JSON are forgotten", _TABLE, "            if escaped not in self._values:", "            if False:"
+        "no short end of a type is held",
+        f"{_PSEUDONYMS}:stream_pattern",
+        swap("range(1, len(word))", "range(2, len(word))"),
     ),
-    Mutant("only ASCII in JSON is known", _TABLE, "for ascii_only in (False, True):", "for ascii_only in (False,):"),
-    Mutant("JSON is escaped twice", _TABLE, "value if value in self._raw else ", ""),
-    Mutant("one finding of a value is enough", _TABLE, "text.find(value, start + 1)", "-1"),
-    Mutant("occurrences that overlap are missed", _TABLE, "value, start + 1)", "value, start + len(value))"),
-    Mutant("a known pseudonym hides the next", _TABLE, "match.end() if known else match.start() + 1", "match.end()"),
-    Mutant("what text and pseudonym spell is not seen", _TABLE, "if not any(strays):", "if strays:"),
-    Mutant("a pseudonym may stand in the text", _TABLE, " and name not in taken:", ":"),
-    Mutant("a pseudonym is given twice", _TABLE, "if name not in self._entries and", "if"),
-    Mutant("a value gets a new one each time", _TABLE, "        if value in self._names:", "        if value in ():"),
-    Mutant("every session has the same key", _TABLE, "secrets.token_bytes(32)", "bytes(32)"),
-    Mutant("spans that touch are joined", _TABLE, "span.start < merged[-1].end:", "span.start <= merged[-1].end:"),
-    Mutant("a joined span ends with the last", _TABLE, "max(last.end, span.end)", "span.end"),
-    Mutant("the first span gives the type", _TABLE, "span.type if length > longest else last.type", "last.type"),
-    Mutant("wiping keeps the values", _TABLE, "                held.clear()", "                pass"),
-    Mutant("a wiped table goes on", _TABLE, "        if self._wiped:", "        if False:"),
-    Mutant("the key stays", _TABLE, "self._key[:] = bytes(len(self._key))", "pass"),
-    Mutant("a table can be copied", _TABLE, 'raise TypeError("a PseudonymTable', 'return repr("a PseudonymTable'),
-    Mutant("a finding may be anywhere", _TABLE, "if not 0 <= finding.start < finding.end <= len(text):", "if False:"),
-    Mutant("every beginning is held", _RESTORE, "return self._table.begins(canonical(match))", "return True"),
-    Mutant("no beginning is held", _RESTORE, "return self._table.begins(canonical(match))", "return False"),
-    Mutant("a cut escape is held outside strings", _RESTORE, '"cut" and self._inside)', '"cut")'),
-    Mutant("later pseudonyms are known", _RESTORE, " and entry.ordinal < self._known else", " else"),
-    Mutant("nothing is escaped", _RESTORE, "        if not self._json:\n", "        if True:\n"),
-    Mutant("strings never end", _RESTORE, "self._inside = not self._inside", "self._inside = True"),
+    Mutant("a type before its underscore is let go", f"{_PSEUDONYMS}:stream_pattern", in_text(" ?\\\\{0,2}", "")),
+    Mutant("letters short by one are let go", f"{_PSEUDONYMS}:stream_pattern", swap("length - 1", "length - 2")),
+    Mutant("an escape of four digits is two", f"{_PSEUDONYMS}:stream_pattern", in_text("[0-9A-Fa-f]{4}", "")),
+    Mutant("a cut escape is let go", f"{_PSEUDONYMS}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
     Mutant(
-        "an escape counts outside strings",
-        _RESTORE,
-        'return match.lastgroup == "escape" and self._inside',
-        'return match.lastgroup == "escape"',
+        "texts are compared in capitals only",
+        f"{_PSEUDONYMS}:normalise",
+        swap(
+            "_NORMAL.sub('_', '\\n'.join((text for text in texts if '_' in text))).upper()",
+            "_NORMAL.sub('_', '\\n'.join((text for text in texts if '_' in text)))",
+        ),
     ),
-    Mutant("an escape is no unit", _RESTORE, 'return match.lastgroup == "escape" and self._inside', "return False"),
-    Mutant("what is unknown is skipped whole", _RESTORE, "else match.start() + 1", "else match.end()"),
-    Mutant("the end is searched too late", _RESTORE, "default=0) + 3", "default=0) + 2"),
-    Mutant("the end drops what is held", _RESTORE, "        return held\n", '        return ""\n'),
+    Mutant(
+        "known values are not looked for",
+        f"{_PSEUDONYMS}:PseudonymTable._all",
+        swap("[*found, *self._occurrences(text)]", "found"),
+    ),
+    Mutant(
+        "a typed pseudonym is taken for ours",
+        f"{_PSEUDONYMS}:PseudonymTable._strays",
+        swap("(start, end) not in ours", "start < 0"),
+    ),
+    Mutant(
+        "values in JSON are forgotten", f"{_PSEUDONYMS}:PseudonymTable._learn", never("escaped not in self._values")
+    ),
+    Mutant("only ASCII in JSON is known", f"{_PSEUDONYMS}:PseudonymTable._learn", drop_item("True")),
+    Mutant(
+        "JSON is escaped twice",
+        f"{_PSEUDONYMS}:PseudonymTable._add",
+        swap(
+            "value if value in self._raw else json.dumps(value, ensure_ascii=False)[1:-1]",
+            "json.dumps(value, ensure_ascii=False)[1:-1]",
+        ),
+    ),
+    Mutant(
+        "one finding of a value is enough",
+        f"{_PSEUDONYMS}:PseudonymTable._occurrences",
+        swap("text.find(value, start + 1)", "-1"),
+    ),
+    Mutant(
+        "occurrences that overlap are missed", f"{_PSEUDONYMS}:PseudonymTable._occurrences", swap("1", "len(value)")
+    ),
+    Mutant(
+        "a known pseudonym hides the next",
+        f"{_PSEUDONYMS}:PseudonymTable._pseudonyms",
+        swap("match.end() if known else match.start() + 1", "match.end()"),
+    ),
+    Mutant(
+        "what text and pseudonym spell is not seen",
+        f"{_PSEUDONYMS}:PseudonymTable._write_all",
+        swap("not any(strays)", "strays"),
+    ),
+    Mutant(
+        "a pseudonym may stand in the text", f"{_PSEUDONYMS}:PseudonymTable._name", drop_operand("name not in taken")
+    ),
+    Mutant(
+        "a pseudonym is given twice", f"{_PSEUDONYMS}:PseudonymTable._name", drop_operand("name not in self._entries")
+    ),
+    Mutant(
+        "a value gets a new one each time",
+        f"{_PSEUDONYMS}:PseudonymTable._name",
+        swap("value in self._names", "value in ()"),
+    ),
+    Mutant(
+        "every session has the same key", f"{_PSEUDONYMS}:PseudonymTable.__init__", swap("secrets.token_bytes", "bytes")
+    ),
+    Mutant(
+        "spans that touch are joined",
+        f"{_PSEUDONYMS}:_merge",
+        swap("span.start < merged[-1].end", "span.start <= merged[-1].end"),
+    ),
+    Mutant("a joined span ends with the last", f"{_PSEUDONYMS}:_merge", swap("max(last.end, span.end)", "span.end")),
+    Mutant(
+        "the first span gives the type",
+        f"{_PSEUDONYMS}:_merge",
+        swap("span.type if length > longest else last.type", "last.type"),
+    ),
+    Mutant("wiping keeps the values", f"{_PSEUDONYMS}:PseudonymTable.wipe", drop("held.clear()")),
+    Mutant("a wiped table goes on", f"{_PSEUDONYMS}:PseudonymTable.check", never("self._wiped")),
+    Mutant("the key stays", f"{_PSEUDONYMS}:PseudonymTable.wipe", drop("self._key[:] = bytes(len(self._key))")),
+    Mutant(
+        "a table can be copied",
+        f"{_PSEUDONYMS}:PseudonymTable.__reduce_ex__",
+        swap("raise TypeError(__reason)", "return repr(__reason)"),
+    ),
+    Mutant(
+        "a finding may be anywhere", f"{_PSEUDONYMS}:_spans", never("not 0 <= finding.start < finding.end <= len(text)")
+    ),
+    Mutant(
+        "every beginning is held", f"{_RESTORE}:Restorer._undecided", always("self._table.begins(canonical(match))")
+    ),
+    Mutant("no beginning is held", f"{_RESTORE}:Restorer._undecided", never("self._table.begins(canonical(match))")),
+    Mutant("a cut escape is held outside strings", f"{_RESTORE}:Restorer._undecided", drop_operand("self._inside")),
+    Mutant("later pseudonyms are known", f"{_RESTORE}:Restorer._value", drop_operand("entry.ordinal < self._known")),
+    Mutant("nothing is escaped", f"{_RESTORE}:Restorer._written", always("not self._json")),
+    Mutant("strings never end", f"{_RESTORE}:Restorer._lexical", always("not self._inside")),
+    Mutant("an escape counts outside strings", f"{_RESTORE}:Restorer._lexical", drop_operand("self._inside")),
+    Mutant(
+        "an escape is no unit", f"{_RESTORE}:Restorer._lexical", never("match.lastgroup == 'escape' and self._inside")
+    ),
+    Mutant(
+        "what is unknown is skipped whole", f"{_RESTORE}:Restorer._restore", swap("match.start() + 1", "match.end()")
+    ),
+    Mutant("the end is searched too late", f"{_RESTORE}:Restorer.__init__", swap("3", "2")),
+    Mutant("the end drops what is held", f"{_RESTORE}:Restorer.finish", swap("return held", "return ''")),
     Mutant(
         "a string stays open for the next answer",
-        _RESTORE,
-        'self._held, self._inside, self._given = "", False, 0',
-        'self._held, self._given = "", 0',
+        f"{_RESTORE}:Restorer.finish",
+        swap("self._held, self._inside, self._given = ('', False, 0)", "self._held, self._given = ('', 0)"),
     ),
-    Mutant("tenants share sessions", _SESSIONS, "self._named((tenant, session_id))", "self._named((None, session_id))"),
-    Mutant("a table in use is wiped", _SESSIONS, "        if session.leases:\n", "        if False:\n"),
-    Mutant("a table that is left is kept", _SESSIONS, "if session.left and session.leases == 0:", "if False:"),
-    Mutant("the last used makes room", _SESSIONS, "        self._sessions.move_to_end(name)\n", ""),
-    Mutant("there is room for all", _SESSIONS, "if len(self._sessions) > self._most:", "if False:"),
-    Mutant("idle sessions stay", _SESSIONS, "if s.used <= oldest and not s.leases]", "if False]"),
-    Mutant("busy sessions are idle", _SESSIONS, "if s.used <= oldest and not s.leases]", "if s.used <= oldest]"),
+    Mutant("tenants share sessions", f"{_SESSIONS}:Sessions.open", swap("tenant", "None")),
+    Mutant("a table in use is wiped", f"{_SESSIONS}:Sessions._leave", never("session.leases")),
     Mutant(
-        "closing spares those alone", _SESSIONS, "(*self._sessions.values(), *self._alone)", "self._sessions.values()"
+        "a table that is left is kept", f"{_SESSIONS}:Sessions._release", never("session.left and session.leases == 0")
     ),
+    Mutant("the last used makes room", f"{_SESSIONS}:Sessions._named", drop("self._sessions.move_to_end(name)")),
+    Mutant("there is room for all", f"{_SESSIONS}:Sessions._named", never("len(self._sessions) > self._most")),
+    Mutant("idle sessions stay", f"{_SESSIONS}:Sessions._sweep", never("s.used <= oldest and (not s.leases)")),
+    Mutant("busy sessions are idle", f"{_SESSIONS}:Sessions._sweep", drop_operand("not s.leases")),
     Mutant(
-        "idle time counts from the start",
-        _SESSIONS,
-        "            session.leases -= 1\n            session.used = self._clock()\n",
-        "            session.leases -= 1\n",
+        "closing spares those alone",
+        f"{_SESSIONS}:Sessions.close",
+        swap("(*self._sessions.values(), *self._alone)", "self._sessions.values()"),
     ),
+    Mutant("idle time counts from the start", f"{_SESSIONS}:Sessions._release", drop("session.used = self._clock()")),
 )

@@ -1,149 +1,150 @@
-"""The planted faults of hedges and continuations, and of the race that hedges run in."""
+"""Planted faults of hedges, continuations and of the tracebacks that an error keeps."""
 
 from __future__ import annotations
 
+from tests.mutants.changes import always, drop, drop_argument, drop_operand, swap
 from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS"]
-
-_ATTEMPTS, _RACE, _FRAMES = "attempts.py", "race.py", "frames.py"
-_ONLY_THEN = "                    if not _may_go_elsewhere(lane.error):\n"
+_ATTEMPTS = "hybrid_llm.router.execution.attempts"
+_HEDGING = "hybrid_llm.router.execution.hedging"
+_SCRUB = "hybrid_llm.router.execution.scrub"
 
 MUTANTS = (
-    Mutant("nobody gets a hedge", _ATTEMPTS, "return self.patience(self.answering) if may else None", "return None"),
     Mutant(
-        "a hedge is not paid for",
-        _ATTEMPTS,
-        "        if self.budget.withdraw():\n            others",
-        "        if True:\n            others",
+        "nobody gets a hedge",
+        f"{_ATTEMPTS}:Attempts._patience",
+        swap("self.patience(self.answering) if may else None", "None"),
     ),
+    Mutant("a hedge is not paid for", f"{_ATTEMPTS}:Attempts._start_hedge", always("self.budget.withdraw()")),
     Mutant(
         "a hedge that is not paid for has no turn",
-        _ATTEMPTS,
-        "        if self.budget.withdraw():\n            others",
-        "        if not self.budget.withdraw():\n            waiting.popleft()\n        else:\n            others",
+        f"{_ATTEMPTS}:Attempts._start_hedge",
+        swap(
+            (
+                "if self.budget.withdraw():\n"
+                "    others = (name for name in waiting if name != self.answering)\n"
+                "    name = next(others, waiting[0]) if race.running > 1 else waiting[0]\n"
+                "    waiting.remove(name)\n"
+                "    self._start(race, name, paid=True)"
+            ),
+            (
+                "if not self.budget.withdraw():\n"
+                "    waiting.popleft()\n"
+                "else:\n"
+                "    others = (name for name in waiting if name != self.answering)\n"
+                "    name = next(others, waiting[0]) if race.running > 1 else waiting[0]\n"
+                "    waiting.remove(name)\n"
+                "    self._start(race, name, paid=True)"
+            ),
+        ),
     ),
-    Mutant("a hedge pays twice", _ATTEMPTS, "self._start(race, name, paid=True)", "self._start(race, name)"),
-    Mutant("a hedge keeps its turn and is called twice", _ATTEMPTS, "            waiting.remove(name)\n", ""),
+    Mutant("a hedge pays twice", f"{_ATTEMPTS}:Attempts._start_hedge", drop_argument("_start", "paid")),
+    Mutant(
+        "a hedge keeps its turn and is called twice", f"{_ATTEMPTS}:Attempts._start_hedge", drop("waiting.remove(name)")
+    ),
     Mutant(
         "rivals are nodes of the same backend only",
-        _ATTEMPTS,
-        "next(others, waiting[0]) if race.running > 1 else waiting[0]",
-        "waiting[0]",
+        f"{_ATTEMPTS}:Attempts._start_hedge",
+        swap("next(others, waiting[0]) if race.running > 1 else waiting[0]", "waiting[0]"),
     ),
-    Mutant("rivals without number", _ATTEMPTS, "race.running <= _MOST_RIVALS and ", ""),
+    Mutant("rivals without number", f"{_ATTEMPTS}:Attempts._patience", drop_operand("race.running <= _MOST_RIVALS")),
     Mutant(
         "one lane that failed ends the race",
-        _ATTEMPTS,
-        f"{_ONLY_THEN}                        raise self._final(lane.error)\n            raise",
-        "                    raise self._final(lane.error)\n            raise",
+        f"{_ATTEMPTS}:Attempts._round",
+        swap(
+            ("if not _may_go_elsewhere(lane.error):\n    raise self._final(lane.error)"),
+            "raise self._final(lane.error)",
+        ),
     ),
     Mutant(
         "broken trust in one lane is passed over",
-        _ATTEMPTS,
-        f"{_ONLY_THEN}                        raise self._final(lane.error)\n            raise",
-        "            raise",
+        f"{_ATTEMPTS}:Attempts._round",
+        drop("if not _may_go_elsewhere(lane.error): ..."),
     ),
-    Mutant("the losers go on", _RACE, "            task.cancel()\n", "            pass\n"),
-    Mutant("the losers' streams are not closed", _RACE, "            await lane.stream.aclose()\n", ""),
+    Mutant("the losers go on", f"{_HEDGING}:TaskRace.stop", drop("task.cancel()")),
+    Mutant("the losers' streams are not closed", f"{_HEDGING}:TaskRace.stop", drop("await lane.stream.aclose()")),
     Mutant(
         "a loser leaves its breaker half open",
-        _ATTEMPTS,
-        "                self._hung_or_abandoned(lane, is_late=self",
-        "                bool(self",
+        f"{_ATTEMPTS}:Attempts._round",
+        swap(
+            "self._hung_or_abandoned(lane, is_late=self.metadata.remaining(self.clock()) <= 0.0)",
+            "bool(self.metadata.remaining(self.clock()) <= 0.0)",
+        ),
     ),
     Mutant(
         "an answer is continued without leave",
-        _ATTEMPTS,
-        "if not self.continue_streams or not _may_go_elsewhere(error):",
-        "if not _may_go_elsewhere(error):",
+        f"{_ATTEMPTS}:Attempts._continue",
+        drop_operand("not self.continue_streams"),
     ),
     Mutant(
         "what no other can mend is continued",
-        _ATTEMPTS,
-        "if not self.continue_streams or not _may_go_elsewhere(error):",
-        "if not self.continue_streams:",
+        f"{_ATTEMPTS}:Attempts._continue",
+        drop_operand("not _may_go_elsewhere(error)"),
     ),
     Mutant(
         "a continuation begins anew",
-        _ATTEMPTS,
-        'PartialAnswer(text="".join(self._parts), tokens=self._tokens)',
-        'PartialAnswer(text="", tokens=0)',
+        f"{_ATTEMPTS}:Attempts._given",
+        swap("PartialAnswer(text=''.join(self._parts), tokens=self._tokens)", "PartialAnswer(text='', tokens=0)"),
     ),
-    Mutant("the text before a continuation is lost", _ATTEMPTS, "            self._parts.append(chunk.text)\n", ""),
+    Mutant(
+        "the text before a continuation is lost", f"{_ATTEMPTS}:Attempts._take", drop("self._parts.append(chunk.text)")
+    ),
     Mutant(
         "tokens whose text is held back count as given",
-        _ATTEMPTS,
-        "        self._held = 0\n        self.continuations",
-        "        self._tokens += self._held\n        self.continuations",
+        f"{_ATTEMPTS}:Attempts._continue",
+        swap("self._held = 0", "self._tokens += self._held"),
     ),
     Mutant(
         "what was held back before the continuation counts behind it",
-        _ATTEMPTS,
-        "        self._held = 0\n        self.continuations",
-        "        self.continuations",
+        f"{_ATTEMPTS}:Attempts._continue",
+        drop("self._held = 0"),
     ),
-    Mutant("the continuation is not told", _ATTEMPTS, "        self.continuations.append(", "        str("),
+    Mutant("the continuation is not told", f"{_ATTEMPTS}:Attempts._continue", swap("self.continuations.append", "str")),
     Mutant(
         "the tokens before a continuation are not counted",
-        _ATTEMPTS,
-        "completion_tokens=self.continuations[-1].tokens + usage.completion_tokens",
-        "completion_tokens=usage.completion_tokens",
+        f"{_ATTEMPTS}:Attempts._completed",
+        swap("self.continuations[-1].tokens + usage.completion_tokens", "usage.completion_tokens"),
     ),
     Mutant(
         "who broke off is asked first",
-        _ATTEMPTS,
-        "sorted(self._candidates(), key=partial(self._is_spent, name))",
-        "self._candidates()",
+        f"{_ATTEMPTS}:Attempts._continue",
+        swap("sorted(self._candidates(), key=partial(self._is_spent, name))", "self._candidates()"),
     ),
     Mutant(
         "an answer of full length is asked for more",
-        _ATTEMPTS,
-        "heir = None if self._is_full() else await",
-        "heir = await",
+        f"{_ATTEMPTS}:Attempts.run",
+        swap(
+            "None if self._is_full() else await self._continue(lane.name, broken)",
+            "await self._continue(lane.name, broken)",
+        ),
     ),
     Mutant(
         "an answer that may not be continued is shown as whole",
-        _ATTEMPTS,
-        "return self.continue_streams and self._tokens >=",
-        "return self._tokens >=",
+        f"{_ATTEMPTS}:Attempts._is_full",
+        drop_operand("self.continue_streams"),
     ),
     Mutant(
         "continuations are not paid for",
-        _ATTEMPTS,
-        "calls, free = self._calls[name], self._copies(name)",
-        "calls, free = self._calls[name], 9 if self._parts else self._copies(name)",
+        f"{_ATTEMPTS}:Attempts._start",
+        swap("self._copies(name)", "9 if self._parts else self._copies(name)"),
+    ),
+    Mutant("an error keeps the texts of its request in its frames", f"{_SCRUB}:_empty", drop("frame.clear()")),
+    Mutant(
+        "the app's own frames are emptied",
+        f"{_SCRUB}:_empty",
+        swap("str(frame.f_globals.get('__name__')).partition('.')[0] in _OWN", "str(frame.f_globals.get('__name__'))"),
     ),
     Mutant(
-        "an error keeps the texts of its request in its frames",
-        _FRAMES,
-        "                frame.clear()\n",
-        "                pass\n",
+        "what led to an error keeps them", f"{_SCRUB}:scrub_traceback", drop("left += [one.__cause__, one.__context__]")
     ),
-    Mutant("the app's own frames are emptied", _FRAMES, '.partition(".")[0] in _OWN:', ":"),
-    Mutant(
-        "what led to an error keeps them",
-        _FRAMES,
-        "            left += [one.__cause__, one.__context__]\n",
-        "",
-    ),
-    Mutant(
-        "an error that is mended stays in memory",
-        _ATTEMPTS,
-        "            broken.__traceback__ = None  # it is mended, and leads back here\n",
-        "",
-    ),
+    Mutant("an error that is mended stays in memory", f"{_ATTEMPTS}:Attempts.run", drop("broken.__traceback__ = None")),
     Mutant(
         "an error that a loser ends with keeps its frames",
-        _ATTEMPTS,
-        "                    scrub_traceback(lane.error)\n",
-        "                    pass\n",
+        f"{_ATTEMPTS}:Attempts._round",
+        drop("scrub_traceback(lane.error)"),
     ),
     Mutant(
-        "an error that was handled keeps its frames",
-        _ATTEMPTS,
-        "        scrub_traceback(error)\n        if isinst",
-        "        if isinst",
+        "an error that was handled keeps its frames", f"{_ATTEMPTS}:Attempts._failed", drop("scrub_traceback(error)")
     ),
-    Mutant("an error that ends a request is kept", _ATTEMPTS, "if other is not error}", "if other}"),
+    Mutant("an error that ends a request is kept", f"{_ATTEMPTS}:Attempts._final", swap("other is not error", "other")),
 )

@@ -1,108 +1,96 @@
-"""The planted faults of the router: the attempts, the breaker, the answer. Those of privacy have lists of their own."""
+"""Planted faults of the router: attempts, breaker, retry budget, answer. Privacy has lists of its own."""
 
 from __future__ import annotations
 
+from tests.mutants.changes import always, drop, drop_operand, swap
 from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS"]
+_ATTEMPTS = "hybrid_llm.router.execution.attempts"
+_HEALTH = "hybrid_llm.core.health"
+_ANSWER = "hybrid_llm.router.execution.answer"
 
 MUTANTS = (
     Mutant(
         "the order is turned round",
-        "attempts.py",
-        "await self._settle(self._candidates)",
-        "await self._settle(lambda: self._candidates()[::-1])",
+        f"{_ATTEMPTS}:Attempts.run",
+        swap("self._candidates", "lambda: self._candidates()[::-1]"),
     ),
     Mutant(
         "those who cannot recover are asked again",
-        "attempts.py",
-        "if name not in self.failures or self.failures[name].retryable",
-        "if name not in self.failures or True",
+        f"{_ATTEMPTS}:Attempts._candidates",
+        always("self.failures[name].retryable"),
     ),
-    Mutant(
-        "a request at fault is sent on",
-        "attempts.py",
-        "        return error.reason in _ELSEWHERE",
-        "        return True",
-    ),
+    Mutant("a request at fault is sent on", f"{_ATTEMPTS}:_may_go_elsewhere", always("error.reason in _ELSEWHERE")),
     Mutant(
         "a deadline that is over is ignored",
-        "attempts.py",
-        "return not isinstance(error, DeadlineExceeded)",
-        "return True",
+        f"{_ATTEMPTS}:_may_go_elsewhere",
+        always("not isinstance(error, DeadlineExceeded)"),
     ),
-    Mutant(
-        "the deadline is not looked at between tokens",
-        "attempts.py",
-        "                        self._check_deadline()\n                        chunk = await",
-        "                        chunk = await",
-    ),
-    Mutant(
-        "retries are not paid for",
-        "attempts.py",
-        "not (paid or calls < free or self.budget.withdraw())",
-        "not (paid or calls < free or True)",
-    ),
+    Mutant("the deadline is not looked at between tokens", f"{_ATTEMPTS}:Attempts.run", drop("self._check_deadline()")),
+    Mutant("retries are not paid for", f"{_ATTEMPTS}:Attempts._start", always("self.budget.withdraw()")),
     Mutant(
         "a retry may come too late",
-        "attempts.py",
-        "return state.upcoming_sleep >= self.metadata.remaining(self.clock()) or not",
-        "return not",
+        f"{_ATTEMPTS}:Attempts._give_up",
+        drop_operand("state.upcoming_sleep >= self.metadata.remaining(self.clock())"),
     ),
     Mutant(
         "a backend is called without end",
-        "attempts.py",
-        "elif calls >= (self.retries + 1) * free or",
-        "elif calls < 0 or",
+        f"{_ATTEMPTS}:Attempts._start",
+        swap("calls >= (self.retries + 1) * free", "calls < 0"),
     ),
-    Mutant("what the node asks to wait is not waited", "attempts.py", ", *asked, 0.0)", ", 0.0)"),
+    Mutant(
+        "what the node asks to wait is not waited", f"{_ATTEMPTS}:Attempts._pause", swap("e.retry_after or 0.0", "0.0")
+    ),
     Mutant(
         "failures do not reach the breaker",
-        "attempts.py",
-        "if isinstance(error, _BREAKING) and",
-        "if error is None and",
+        f"{_ATTEMPTS}:Attempts._failed",
+        swap("isinstance(error, _BREAKING)", "error is None"),
     ),
-    Mutant("success does not reach the breaker", "attempts.py", "        self.breakers[lane.name].succeeded()\n", ""),
-    Mutant("an open breaker is not asked", "attempts.py", "if not self.breakers[name].admit():", "if name is None:"),
+    Mutant(
+        "success does not reach the breaker",
+        f"{_ATTEMPTS}:Attempts._succeeded",
+        drop("self.breakers[lane.name].succeeded()"),
+    ),
+    Mutant(
+        "an open breaker is not asked",
+        f"{_ATTEMPTS}:Attempts._start",
+        swap("not self.breakers[name].admit()", "name is None"),
+    ),
     Mutant(
         "a broken stream counts as an answer",
-        "attempts.py",
-        "while chunk.finish_reason is None:",
-        "while chunk.tokens < 0:",
+        f"{_ATTEMPTS}:Attempts.run",
+        swap("chunk.finish_reason is None", "chunk.tokens < 0"),
     ),
     Mutant(
         "a backend that hangs is blamed for nothing",
-        "attempts.py",
-        "if is_late and lane.first is None and fair:",
-        "if lane is None:",
+        f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
+        swap("is_late and lane.first is None and fair", "lane is None"),
     ),
     Mutant(
         "one that was asked too late is blamed",
-        "attempts.py",
-        "fair = self.clock() - lane.began >= self.metadata.deadline / 2",
-        "fair = True",
+        f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
+        always("self.clock() - lane.began >= self.metadata.deadline / 2"),
     ),
     Mutant(
-        "a probe that tells nothing stays the probe",
-        "breaker.py",
-        "            self._probe = None\n\n",
-        "            pass\n\n",
+        "a probe that tells nothing stays the probe", f"{_HEALTH}:CircuitBreaker.abandoned", drop("self._probe = None")
     ),
-    Mutant("many probes at once", "breaker.py", "            self._probe = self._clock()\n", ""),
-    Mutant("a failed probe closes", "breaker.py", " or self._opened is not None:", ":"),
-    Mutant("success does not close", "breaker.py", "self._failures, self._opened, self._probe = 0, None, None", "pass"),
+    Mutant("many probes at once", f"{_HEALTH}:CircuitBreaker.admit", drop("self._probe = self._clock()")),
+    Mutant("a failed probe closes", f"{_HEALTH}:CircuitBreaker.failed", drop_operand("self._opened is not None")),
+    Mutant(
+        "success does not close",
+        f"{_HEALTH}:CircuitBreaker.succeeded",
+        drop("self._failures, self._opened, self._probe = (0, None, None)"),
+    ),
     Mutant(
         "the breaker opens for what a backend says itself",
-        "attempts.py",
-        "        if self.is_ready(name):\n",
-        "        if True:\n",
+        f"{_ATTEMPTS}:Attempts._tell_breaker",
+        always("self.is_ready(name)"),
     ),
-    Mutant("the budget is not filled", "breaker.py", "self._tokens + self._ratio", "self._tokens"),
-    Mutant("the budget never empties", "breaker.py", "            self._tokens -= 1.0\n", ""),
     Mutant(
-        "an unfinished answer is shown as whole",
-        "answer.py",
-        "        if reason is None:\n",
-        "        if reason == 7:\n",
+        "the budget is not filled", f"{_HEALTH}:RetryBudget.deposit", swap("self._tokens + self._ratio", "self._tokens")
+    ),
+    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget.withdraw", drop("self._tokens -= 1.0")),
+    Mutant(
+        "an unfinished answer is shown as whole", f"{_ANSWER}:Answer._complete", swap("reason is None", "reason == 7")
     ),
 )

@@ -1,54 +1,54 @@
-"""The planted faults of what leaves for a node: the last look at the bytes, and the translation to and from them."""
+"""Planted faults of what leaves for a node: the check of the bytes, and the translation to and from them."""
 
 from __future__ import annotations
 
+from tests.mutants.changes import drop, drop_argument, swap
 from tests.mutants.mutant import Mutant
 
-__all__ = ["MUTANTS"]
-
-_OUTGOING, _WIRE = "transport/outgoing.py", "transport/wire.py"
+_MESSAGES = "hybrid_llm.backends.wire.messages"
 
 MUTANTS = (
     Mutant(
         "a request is sent without a clearance",
-        _OUTGOING,
-        "require_clearance(cleared, Location.CLOUD)\n    data",
-        "cleared.request\n    data",
+        f"{_MESSAGES}:outgoing",
+        swap("require_clearance(cleared, Location.CLOUD)", "cleared.request"),
     ),
-    Mutant("the bytes are not looked at", _OUTGOING, "    hold_to_clearance(data, cleared.clearance)\n", ""),
+    Mutant("the bytes are not looked at", f"{_MESSAGES}:outgoing", drop("hold_to_clearance(data, cleared.clearance)")),
     Mutant(
         "the bytes are not held against the clearance",
-        _OUTGOING,
-        "    require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)\n",
-        "",
+        f"{_MESSAGES}:hold_to_clearance",
+        drop("require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)"),
     ),
     Mutant(
         "bytes beside the request pass",
-        _OUTGOING,
-        "SerializeToString(deterministic=True) != data:",
-        "SerializeToString() == b'':",
+        f"{_MESSAGES}:hold_to_clearance",
+        swap(
+            ("request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data"),
+            "request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString() == b''",
+        ),
     ),
     Mutant(
         "bytes that cannot be read end in another error",
-        _OUTGOING,
-        "except (DecodeError, KeyError):",
-        "except KeyError:",
+        f"{_MESSAGES}:hold_to_clearance",
+        swap("(DecodeError, KeyError)", "KeyError"),
     ),
     Mutant(
         "a role that does not exist ends in another error",
-        _OUTGOING,
-        "except (DecodeError, KeyError):",
-        "except DecodeError:",
+        f"{_MESSAGES}:hold_to_clearance",
+        swap("(DecodeError, KeyError)", "DecodeError"),
     ),
-    Mutant("the wire forgets the tags", _WIRE, "tags=sorted(request.privacy),", "tags=[],"),
-    Mutant("the wire forgets the tenant", _WIRE, "        tenant=request.tenant,\n", ""),
-    Mutant("the wire forgets the beginning of an answer", _WIRE, "        answer_prefix=request.answer_prefix,\n", ""),
-    Mutant("the wire forgets an empty schema", _WIRE, 'if message.HasField("output_schema") else None', "or None"),
-    Mutant("the wire forgets stop texts", _WIRE, "        stop=sampling.stop,\n", ""),
+    Mutant("the wire forgets the tags", f"{_MESSAGES}:request_to_wire", swap("sorted(request.privacy)", "[]")),
+    Mutant("the wire forgets the tenant", f"{_MESSAGES}:request_to_wire", drop_argument("GenerateRequest", "tenant")),
     Mutant(
-        "the wire makes a system's message a user's",
-        _WIRE,
-        '    "system": pb.ROLE_SYSTEM,',
-        '    "system": pb.ROLE_USER,',
+        "the wire forgets the beginning of an answer",
+        f"{_MESSAGES}:request_to_wire",
+        drop_argument("GenerateRequest", "answer_prefix"),
     ),
+    Mutant(
+        "the wire forgets an empty schema",
+        f"{_MESSAGES}:request_from_wire",
+        swap("message.output_schema if message.HasField('output_schema') else None", "message.output_schema or None"),
+    ),
+    Mutant("the wire forgets stop texts", f"{_MESSAGES}:_sampling_to_wire", drop_argument("Sampling", "stop")),
+    Mutant("the wire makes a system's message a user's", f"{_MESSAGES}:_ROLES", swap("pb.ROLE_SYSTEM", "pb.ROLE_USER")),
 )

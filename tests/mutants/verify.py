@@ -1,0 +1,71 @@
+"""Planted faults that `policy verify` itself must find: each breaks a promise on the path to a backend or cache."""
+
+from __future__ import annotations
+
+from tests.mutants.changes import always, drop, drop_operand, never, swap
+from tests.mutants.mutant import Mutant
+
+_GUARD = "hybrid_llm.router.privacy.guard"
+_PIPELINE = "hybrid_llm.router.pipeline"
+_CACHE = "hybrid_llm.router.cache"
+_ATTEMPTS = "hybrid_llm.router.execution.attempts"
+
+MUTANTS = (
+    Mutant("a failing detector is no reason to stay", f"{_GUARD}:PrivacyGuard.assess", drop("if scan.failed: ...")),
+    Mutant("the guard clears every place", f"{_GUARD}:PrivacyGuard.clear", never("location not in allowed")),
+    Mutant("findings set no tag", f"{_GUARD}:_Scan.sees", never("any((self.any(name) for name in rule.detect))")),
+    Mutant(
+        "the cloud gets the request as it is",
+        f"{_GUARD}:Assessment.request_for",
+        swap(
+            ("self.request if location is Location.EDGE or self.pseudonymised is None else self.pseudonymised"),
+            "self.request",
+        ),
+    ),
+    Mutant(
+        "what may be answered may be kept",
+        f"{_GUARD}:PrivacyGuard.clear",
+        swap("assessment.allowed if purpose is Purpose.ANSWER else assessment.cacheable", "assessment.allowed"),
+    ),
+    Mutant(
+        "nothing to replace is no reason to stay",
+        f"{_GUARD}:PrivacyGuard._replace_found",
+        never("not scan.sees(policy.tags[tag])"),
+    ),
+    Mutant("who must stay may go", f"{_GUARD}:_keep_local", swap("judged.allowed & _DEVICE", "judged.allowed")),
+    Mutant(
+        "the answer of who must stay is kept anywhere",
+        f"{_GUARD}:_keep_local",
+        swap("judged.cacheable & _DEVICE", "judged.cacheable"),
+    ),
+    Mutant(
+        "every clearance is for the device",
+        f"{_PIPELINE}:Pipeline._open",
+        swap("self._guard.clear(assessment, backend.location)", "self._guard.clear(assessment, Location.EDGE)"),
+    ),
+    Mutant(
+        "an answer is continued anywhere",
+        f"{_PIPELINE}:Pipeline._open_behind",
+        never("backend.location not in assessment.allowed"),
+    ),
+    Mutant(
+        "the policy does not learn of what the guard bars",
+        f"{_PIPELINE}:Pipeline._decided",
+        swap("without(assessment.blocked, self.snapshot(metadata))", "self.snapshot(metadata)"),
+    ),
+    Mutant(
+        "an answer is kept whatever it holds",
+        f"{_CACHE}:AnswerCache._may_hold",
+        always("cache.location in judged.cacheable"),
+    ),
+    Mutant(
+        "a cache is asked where nothing may be kept",
+        f"{_CACHE}:AnswerCache._cleared",
+        drop_operand("cache.location not in assessment.cacheable"),
+    ),
+    Mutant(
+        "the attempts stray from the decision",
+        f"{_ATTEMPTS}:Attempts._candidates",
+        swap("self.decision.order", "self.breakers"),
+    ),
+)
