@@ -12,10 +12,10 @@ from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import ConfigError, NoEligibleBackend, RequestRejected
 from hybrid_llm.core.generation import Chunk, Generation
-from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
-from hybrid_llm.core.protocols import Backend, SessionAware, estimate_tokens
+from hybrid_llm.core.protocols import Backend, HealthAware, SessionAware, estimate_tokens
 from hybrid_llm.core.request import GenerateOptions, Location, Message, PartialAnswer, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies import Policy, PolicySource, Resilience
@@ -96,10 +96,7 @@ class Pipeline:
         self._resume_predictions()
         self._counter = next((b for b in backends if b.location is Location.EDGE), None)
         self._configured_for = policy = policies.current
-        self._breakers = {
-            name: CircuitBreaker(failures=policy.resilience.breaker_failures, open_s=policy.resilience.breaker_open_s)
-            for name in self.backends
-        }
+        self._breakers = {backend.name: _health(backend, policy.resilience) for backend in backends}
         self._budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
         self._recent = {name: FirstTokenTimes() for name in self.backends}
         attach(self._hooks, self.vitals)
@@ -171,7 +168,7 @@ class Pipeline:
         return replace(
             state,
             context_window=state.context_window or _WINDOW_UNKNOWN,
-            breaker=self._breakers[backend.name].state,
+            breaker=self._breakers[backend.name].breaker,
             predicted_ttft_ms=ttft_ms,
             predicted_tpot_ms=tpot_ms,
             predicted_ttft_error_ms=predictor.ttft_error_ms(ttft_ms),
@@ -343,3 +340,12 @@ def without(barred: Mapping[Location, str], signals: Signals) -> Signals:
         for name, state in signals.backends.items()
     }
     return replace(signals, backends=states)
+
+
+def _health(backend: Backend, limits: Resilience) -> Health:
+    """The backend's own health, made of that of its endpoints; for any other backend one that its calls report to."""
+    failures, open_s = limits.breaker_failures, limits.breaker_open_s
+    if not isinstance(backend, HealthAware):
+        return HealthProbe(failures=failures, open_s=open_s)
+    backend.endpoint_health.configure(failures=failures, open_s=open_s)
+    return backend.endpoint_health

@@ -22,7 +22,7 @@ from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendError, BackendOverloaded, BackendUnavailable, DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.health import CircuitBreaker
+from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.protocols import Capabilities, estimate_tokens
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import BackendState, Breaker, EndpointHealth, EndpointState
@@ -41,7 +41,7 @@ class _Node:
     name: str
     backend: GrpcBackend
     clock: Callable[[], float]
-    breaker: CircuitBreaker = field(init=False)
+    breaker: HealthProbe = field(init=False)
     first_ms: float = 0.0
     """Its usual time to a first token."""
     samples: int = 0
@@ -49,7 +49,7 @@ class _Node:
     rests_until: float = 0.0
 
     def __post_init__(self) -> None:
-        self.breaker = CircuitBreaker(failures=_FAILURES, open_s=_EJECTED_S, clock=self.clock)
+        self.breaker = HealthProbe(failures=_FAILURES, open_s=_EJECTED_S, clock=self.clock)
 
     @property
     def busy(self) -> float:
@@ -81,7 +81,7 @@ class _Node:
             address=self.name,
             health=self._health(state),
             reason=self.backend.fault,
-            breaker=self.breaker.state,
+            breaker=self.breaker.breaker,
             active=state.active,
             queue=state.queue,
             load=state.load,
@@ -96,7 +96,7 @@ class _Node:
             return EndpointHealth.UNREACHABLE
         if not state.ready:
             return EndpointHealth.STOPPING
-        if self.breaker.state is Breaker.OPEN:
+        if self.breaker.breaker is Breaker.OPEN:
             return EndpointHealth.EJECTED
         if self.clock() < self.rests_until:
             return EndpointHealth.RESTING

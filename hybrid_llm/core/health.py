@@ -1,76 +1,266 @@
-"""A circuit breaker and a retry budget: two small state machines without I/O, on a clock that is passed in."""
+"""Whether an endpoint is usable, as one state machine; what that means for a backend of several; the retry budget.
+
+No I/O, no threads and no clock of its own: the caller reports what happened and passes the clock in. The states and
+transitions of `HealthProbe` are drawn in docs/resilience.md, which a test compares with this code.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
-from hybrid_llm.core.signals import Breaker
+from hybrid_llm.core.signals import Breaker, EndpointHealth
+
+_STOPPING_S: Final = 2.0
+"""How long a node that reports it is stopping gets no calls, seconds; then one finds out whether it is back."""
+_EJECT_FAILURES: Final = 2
+_EJECT_S: Final = 5.0
+"""Stricter limits for one endpoint of several, since the others take over meanwhile."""
+
+Clock = Callable[[], float]
 
 
-class CircuitBreaker:
-    """Stop asking a backend that keeps failing, and let one request at a time find out whether it is back.
+class Health(Protocol):
+    """What the router asks before each call of a backend, and reports after it."""
 
-    After *failures* failures in a row it opens; *open_s* seconds later one probe may pass (half open); the probe's end
-    closes it or opens it again (Nygard, *Release It!*, 2nd ed., ch. 5). Safe to use from any thread.
+    @property
+    def breaker(self) -> Breaker:
+        """The circuit breaker, for policies and people."""
+        ...
+
+    def configure(self, *, failures: int, open_s: float) -> None:
+        """Adopt the limits of another policy; what was counted stays."""
+        ...
+
+    def admit(self) -> bool:
+        """Whether a call may start now."""
+        ...
+
+    def succeeded(self) -> None:
+        """A call was answered to its end."""
+        ...
+
+    def failed(self) -> None:
+        """A call failed."""
+        ...
+
+    def abandoned(self) -> None:
+        """A call ended without a verdict: its caller left, or the request was at fault."""
+        ...
+
+
+class HealthProbe:
+    """The health of one endpoint, or of a backend that has none. Safe to use from any thread.
+
+    It holds what is known, each fact with the time after which it no longer counts; `health` is the most severe of
+    them. Calls report how they ended, probes (handshakes beside the calls) whether the endpoint can be reached.
+
+    The circuit breaker (Nygard, *Release It!*, 2nd ed., ch. 5) is part of it: *failures* failures in a row open it;
+    *open_s* seconds later it is half open, and one trial call at a time closes it or opens it again.
+
+    Args:
+        failures: Failures in a row that open the breaker.
+        open_s: Seconds until an open breaker is half open.
+        clock: Seconds, never backwards.
     """
 
-    def __init__(self, *, failures: int, open_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, failures: int, open_s: float, clock: Clock = time.monotonic) -> None:
         self._limit = failures
         self._open_s = open_s
         self._clock = clock
+        self._lock = threading.Lock()
         self._failures = 0
         self._opened: float | None = None
-        self._probe: float | None = None
-        self._lock = threading.Lock()
+        self._trial: float | None = None
+        self._resting_until = self._stopping_until = float("-inf")
+        self._fault = ""
+        self._silent = self._responded = self._closed = False
 
     def configure(self, *, failures: int, open_s: float) -> None:
-        """Take over the limits of another policy; what was counted stays."""
+        """Adopt other limits; what was counted stays."""
         self._limit, self._open_s = failures, open_s
 
     @property
-    def state(self) -> Breaker:
-        """Closed, open, or half open while a probe may pass."""
+    def health(self) -> EndpointHealth:
+        """The state of the machine. Of several facts the most severe one counts, in the order of these lines."""
+        now, breaker = self._clock(), self.breaker
+        if self._closed:
+            return EndpointHealth.CLOSED
+        if self._fault:
+            return EndpointHealth.UNREACHABLE
+        if now < self._stopping_until:
+            return EndpointHealth.STOPPING
+        if breaker is Breaker.OPEN:
+            return EndpointHealth.EJECTED
+        if now < self._resting_until:
+            return EndpointHealth.RESTING
+        if breaker is Breaker.HALF_OPEN:
+            return EndpointHealth.HALF_OPEN
+        return EndpointHealth.READY if self._responded else EndpointHealth.NEW
+
+    @property
+    def breaker(self) -> Breaker:
+        """The circuit breaker alone."""
+        return self._breaker(self._open_s)
+
+    def breaker_under(self, *, failures: int, open_s: float) -> Breaker:
+        """The breaker as it would be under more patient limits than its own."""
+        return Breaker.CLOSED if self._failures < failures else self._breaker(open_s)
+
+    def _breaker(self, open_s: float) -> Breaker:
         opened = self._opened
         if opened is None:
             return Breaker.CLOSED
-        return Breaker.HALF_OPEN if self._clock() - opened >= self._open_s else Breaker.OPEN
+        return Breaker.HALF_OPEN if self._clock() - opened >= open_s else Breaker.OPEN
+
+    @property
+    def admits(self) -> bool:
+        """Whether the breaker would let a call start now."""
+        breaker = self.breaker
+        if breaker is not Breaker.HALF_OPEN:
+            return breaker is Breaker.CLOSED
+        # A trial that never reports an end, such as one whose caller vanished, is given up after *open_s*.
+        return self._trial is None or self._clock() - self._trial >= self._open_s
+
+    @property
+    def fault(self) -> str:
+        """The name of the error's class with which the last probe failed; empty where it succeeded."""
+        return self._fault
+
+    @property
+    def silent(self) -> bool:
+        """The last probe got no response at all, so a call would only wait; a refusal is not silence."""
+        return self._silent
 
     def admit(self) -> bool:
-        """Whether a call may go now. In the half-open state this takes the one probe.
-
-        A probe that never reports, as one that its caller abandoned, is given up after *open_s* seconds.
-        """
+        """Whether a call may start now. In the half-open state this takes the one trial."""
         with self._lock:
-            state = self.state
-            if state is not Breaker.HALF_OPEN:
-                return state is Breaker.CLOSED
-            if self._probe is not None and self._clock() - self._probe < self._open_s:
+            if not self.admits:
                 return False
-            self._probe = self._clock()
+            if self._opened is not None:
+                self._trial = self._clock()
             return True
 
-    def succeeded(self) -> None:
-        """A call worked: close."""
-        with self._lock:
-            self._failures, self._opened, self._probe = 0, None, None
+    def responded(self) -> None:
+        """The endpoint sent a first token or a report."""
+        self._responded = True
 
-    def abandoned(self) -> None:
-        """A call ended and tells nothing, as one that its caller left: if it was the probe, the next one may pass."""
+    def succeeded(self) -> None:
+        """A call was answered to its end: close the breaker."""
         with self._lock:
-            self._probe = None
+            self._responded = True
+            self._reset()
+
+    def _reset(self) -> None:
+        self._failures, self._opened, self._trial = 0, None, None
 
     def failed(self) -> None:
-        """A call failed: count it, and open at the limit or when it was the probe."""
+        """A call failed: count it, and open the breaker at the limit or when it was the trial.
+
+        A silent or stopping endpoint is out of use already, and reports itself when it is back: nothing is counted.
+        """
         with self._lock:
+            if self._silent or self._clock() < self._stopping_until:
+                self._trial = None
+                return
             self._failures += 1
             if self._failures >= self._limit or self._opened is not None:
-                self._opened, self._probe = self._clock(), None
+                self._opened, self._trial = self._clock(), None
+
+    def abandoned(self) -> None:
+        """A call ended without a verdict: if it was the trial, the next one may start."""
+        with self._lock:
+            self._trial = None
+
+    def overloaded(self, retry_after: float) -> None:
+        """The endpoint asked for a pause of *retry_after* seconds."""
+        self._resting_until = self._clock() + retry_after
+
+    def stopping(self) -> None:
+        """The node reported that it is about to stop."""
+        self._stopping_until = self._clock() + _STOPPING_S
+
+    def serving(self) -> None:
+        """The node reported that it takes calls."""
+        self._stopping_until = float("-inf")
+
+    def probe_failed(self, fault: str, *, silent: bool) -> None:
+        """The endpoint could not be reached or trusted; *fault* names the class of the error."""
+        self._fault, self._silent = fault, silent
+
+    def probe_succeeded(self) -> None:
+        """The endpoint can be reached and trusted. If it could not before, its failures say nothing any more."""
+        with self._lock:
+            if self._fault:
+                self._reset()
+            self._fault, self._silent = "", False
+
+    def probe_expired(self) -> None:
+        """Nobody probes any more: the next call finds out."""
+        self._fault, self._silent = "", False
+
+    def close(self) -> None:
+        """The client is closed, for ever."""
+        self._closed = True
+
+
+class BackendHealth:
+    """The health of a backend whose endpoints report their own calls: what the router needs to know of them together.
+
+    Where there are several, one is ejected after few failures. The backend itself counts as failed only once every
+    endpoint that responds has failed as often in a row as the policy allows.
+
+    Args:
+        probes: Returns the endpoints there are now.
+    """
+
+    def __init__(self, probes: Callable[[], Sequence[HealthProbe]]) -> None:
+        self._probes = probes
+        self._failures, self._open_s = _EJECT_FAILURES, _EJECT_S
+
+    def configure(self, *, failures: int, open_s: float) -> None:
+        """Adopt the limits of a policy."""
+        self._failures, self._open_s = failures, open_s
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Apply the limits to the endpoints; to be called when there are others."""
+        probes = self._probes()
+        failures, open_s = self._failures, self._open_s
+        if len(probes) > 1:
+            failures, open_s = min(failures, _EJECT_FAILURES), min(open_s, _EJECT_S)
+        for probe in probes:
+            probe.configure(failures=failures, open_s=open_s)
+
+    @property
+    def breaker(self) -> Breaker:
+        """The best breaker of the endpoints that respond; closed where none does, which `BackendState.ready` shows."""
+        probes = self._probes()
+        breakers = {self._breaker(probe, alone=len(probes) == 1) for probe in probes if not probe.silent}
+        if not breakers or Breaker.CLOSED in breakers:
+            return Breaker.CLOSED
+        return Breaker.HALF_OPEN if Breaker.HALF_OPEN in breakers else Breaker.OPEN
+
+    def _breaker(self, probe: HealthProbe, *, alone: bool) -> Breaker:
+        return probe.breaker if alone else probe.breaker_under(failures=self._failures, open_s=self._open_s)
+
+    def admit(self) -> bool:
+        """Whether a call may start now: the endpoint that gets it takes the trial."""
+        breaker = self.breaker
+        if breaker is Breaker.HALF_OPEN:
+            return any(probe.admits for probe in self._probes())
+        return breaker is Breaker.CLOSED
+
+    def succeeded(self) -> None:
+        """Nothing: the endpoint reports its own calls."""
+
+    failed = abandoned = succeeded
 
 
 class RetryBudget:
-    """A token bucket that retries draw from: each request pays in *ratio*, each retry takes one token.
+    """A token bucket that retries draw from: each request adds *ratio*, each retry takes one token.
 
     Over time retries then add no more than that share to the traffic, however bad the day (Finagle's `RetryBudget`).
     *reserve* tokens are there from the start, so that a quiet client may retry too; ten times as many can be saved up.
@@ -83,11 +273,11 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def configure(self, *, ratio: float) -> None:
-        """Take over the share of another policy."""
+        """Adopt the share of another policy."""
         self._ratio = ratio
 
     def deposit(self) -> None:
-        """A request begins."""
+        """Add the share of a request that begins."""
         with self._lock:
             self._tokens = min(self._cap, self._tokens + self._ratio)
 

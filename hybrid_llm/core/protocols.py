@@ -11,6 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.health import Health
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import BackendState, EndpointState
 
@@ -125,6 +126,16 @@ class SessionAware(Protocol):
 
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Give up what requests of the session left in memory; unknown ones are ignored."""
+        ...
+
+
+@runtime_checkable
+class HealthAware(Protocol):
+    """A backend whose endpoints report their own calls, so that the router reports nothing to it."""
+
+    @property
+    def endpoint_health(self) -> Health:
+        """The health of its endpoints together."""
         ...
 
 

@@ -75,32 +75,34 @@ class NetworkSignals:
 
 
 class EndpointHealth(StrEnum):
-    """Whether one node of a backend is asked now, and if not, why."""
+    """Whether an endpoint gets calls now, and if not, why: the states of `core.health.HealthProbe`."""
 
     NEW = "new"
-    """It can be asked, and has not answered yet."""
+    """It gets calls, and has not answered yet."""
     READY = "ready"
-    """It can be asked, and has answered before."""
+    """It gets calls, and has answered before."""
     RESTING = "resting"
-    """It was full, and is left alone for the time that it named."""
+    """It was overloaded, and gets no calls for the time that it named."""
     EJECTED = "ejected"
     """Its circuit breaker is open."""
+    HALF_OPEN = "half_open"
+    """Its circuit breaker lets one call at a time find out whether it works again."""
     UNREACHABLE = "unreachable"
-    """It could not be reached or trusted when it was last looked at; it is looked at again beside the calls."""
+    """The last probe could not reach it, or does not trust it; it is probed again beside the calls."""
     STOPPING = "stopping"
-    """It said that it stops: what runs there ends, and nothing new is sent."""
+    """It reported that it stops: its calls finish, and it gets no new ones."""
     CLOSED = "closed"
     """The client is closed."""
 
     @property
     def is_usable(self) -> bool:
-        """Whether a request may go there now."""
-        return self in (EndpointHealth.NEW, EndpointHealth.READY)
+        """Whether a call may go there now."""
+        return self in (EndpointHealth.NEW, EndpointHealth.READY, EndpointHealth.HALF_OPEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointState:
-    """One node of a backend that has several, for people and metrics; policies see the backend."""
+    """One endpoint of a backend that has several, for people and metrics; policies see the backend."""
 
     address: str
     """`HOST:PORT`."""
@@ -108,17 +110,17 @@ class EndpointState:
     reason: str = ""
     """The name of the error's class where it is unreachable, such as `UntrustedPeer`; else empty."""
     breaker: Breaker = Breaker.CLOSED
-    """Its own circuit breaker, beside that of the backend."""
+    """Its own circuit breaker; that of the backend opens only once those of all endpoints have."""
     active: int = 0
-    """Requests that it is working on, as it told, or those of this client alone."""
+    """Requests in progress there, as it reported, or those of this client alone."""
     queue: int = 0
     """Requests that wait there."""
     load: float = 0.0
-    """Share of its slots in use, 0 to 1 and above 1 when requests wait; 0 where it has not told lately."""
+    """Share of its slots in use, 0 to 1 and above 1 when requests wait; 0 without a recent report."""
     rtt_ms: float | None = None
     """Round-trip time without the node's own work, ms; None before the first call."""
     ttft_ms: float | None = None
-    """Its usual time to the first token, ms; None before the first one."""
+    """Its usual time to first token, ms; None before the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from hybrid_llm.core.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Usage
-from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.hedging import Attempt, OneByOne, Race
 from hybrid_llm.router.execution.scrub import scrub_traceback
@@ -76,7 +76,7 @@ class Attempts:
     open_stream: Callable[[str, PartialAnswer], AsyncGenerator[Chunk, None]]
     """Starts the stream of one backend by name, behind what was given; nothing happens before its first `anext`."""
     sleep: Sleep
-    breakers: Mapping[str, CircuitBreaker]
+    breakers: Mapping[str, Health]
     budget: RetryBudget
     """Pays for every call beyond the first of each backend, and for every hedge."""
     retries: int

@@ -25,7 +25,7 @@ from hybrid_llm.core.errors import (
     UntrustedPeer,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason
-from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.health import HealthProbe, RetryBudget
 from hybrid_llm.core.request import Message, PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.drivers import finish, iterate, stepped
@@ -72,7 +72,7 @@ def attempts(world: World, order: Sequence[str], *, retries: int = 2, deadline: 
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=world.sleep,
-        breakers={name: CircuitBreaker(failures=100, open_s=30.0, clock=lambda: world.now) for name in NAMES},
+        breakers={name: HealthProbe(failures=100, open_s=30.0, clock=lambda: world.now) for name in NAMES},
         budget=RetryBudget(ratio=0.1, reserve=reserve),
         retries=retries,
         clock=lambda: world.now,
@@ -253,8 +253,8 @@ def test_an_open_breaker_keeps_its_backend_from_being_called_and_is_not_fed_by_t
     world = World({"a": [[BackendUnavailable("down", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
     run = attempts(world, "ab")
     run.breakers = {
-        "a": CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now),
-        "b": CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now),
+        "a": HealthProbe(failures=1, open_s=30.0, clock=lambda: world.now),
+        "b": HealthProbe(failures=1, open_s=30.0, clock=lambda: world.now),
     }
     play(run)
     again = attempts(world, "ab")
@@ -282,7 +282,7 @@ def test_a_core_that_would_really_wait_is_refused_instead_of_hanging():
 def test_a_success_forgets_earlier_failures_of_the_breaker():
     down = BackendUnavailable("down", backend="a")
     world = World({"a": [[down], [LAST], [down], [LAST]], "b": [[LAST]], "c": [[LAST]]})
-    breakers = {name: CircuitBreaker(failures=2, open_s=30.0, clock=lambda: world.now) for name in NAMES}
+    breakers = {name: HealthProbe(failures=2, open_s=30.0, clock=lambda: world.now) for name in NAMES}
     for _ in range(4):
         run = attempts(world, "ab")
         run.breakers = breakers
@@ -290,9 +290,9 @@ def test_a_success_forgets_earlier_failures_of_the_breaker():
     assert world.calls == ["a", "b", "a", "a", "b", "a"]
 
 
-def half_open(world: World) -> dict[str, CircuitBreaker]:
+def half_open(world: World) -> dict[str, HealthProbe]:
     """Breakers of which `a` is half open now, and closes again for nothing but a success."""
-    made = {name: CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now) for name in NAMES}
+    made = {name: HealthProbe(failures=1, open_s=30.0, clock=lambda: world.now) for name in NAMES}
     made["a"].failed()
     world.now = 30.0
     return made
@@ -330,29 +330,29 @@ def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_
         raise DeadlineExceeded("late", backend=name)
         yield LAST
 
-    breaker = CircuitBreaker(failures=3, open_s=30.0, clock=lambda: world.now)
+    breaker = HealthProbe(failures=3, open_s=30.0, clock=lambda: world.now)
     for number in range(3):
         run = attempts(world, "a")
         run.metadata = RequestMetadata(messages=run.metadata.messages, deadline=10.0, created=world.now)
         run.breakers, run.open_stream = {"a": breaker}, hang
-        assert breaker.state == "closed", number
+        assert breaker.breaker == "closed", number
         _, error = play(run)
         assert isinstance(error, DeadlineExceeded)
-    assert breaker.state == "open"
+    assert breaker.breaker == "open"
 
 
 @pytest.mark.parametrize("error", [BackendUnavailable("down", backend="a"), DeadlineExceeded("late", backend="a")])
 def test_the_breaker_learns_nothing_of_a_backend_that_says_itself_that_it_cannot_be_asked(error):
     world = World({"a": [[error]], "b": [[LAST]], "c": [[LAST]]})
-    breaker, ready = CircuitBreaker(failures=1, open_s=30.0, clock=lambda: world.now), {"a": False}
+    breaker, ready = HealthProbe(failures=1, open_s=30.0, clock=lambda: world.now), {"a": False}
     for ready["a"] in (False, True):
         run = attempts(world, "ab", retries=0)
         run.metadata = replace(run.metadata, created=world.now)
         run.breakers, run.is_ready = run.breakers | {"a": breaker}, ready.__getitem__
         run.open_stream = slowly(world, run.open_stream)
-        assert breaker.state == "closed"
+        assert breaker.breaker == "closed"
         play(run)
-    assert breaker.state == "open"
+    assert breaker.breaker == "open"
 
 
 def slowly(world: World, opened):
@@ -370,9 +370,9 @@ def slowly(world: World, opened):
 def test_a_backend_that_was_asked_too_late_is_not_blamed_for_the_deadline():
     world = World({"a": [[DeadlineExceeded("late", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
     run = attempts(world, "a")
-    run.breakers = {"a": CircuitBreaker(failures=1, open_s=30.0)}
+    run.breakers = {"a": HealthProbe(failures=1, open_s=30.0)}
     play(run)
-    assert run.breakers["a"].state == "closed"
+    assert run.breakers["a"].breaker == "closed"
 
 
 def test_a_node_that_knows_when_it_is_back_is_waited_for():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.health import HealthProbe, RetryBudget
 from hybrid_llm.core.signals import Breaker
 
 
@@ -16,7 +16,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.breaker = CircuitBreaker(failures=3, open_s=10.0, clock=lambda: self.now)
+        self.breaker = HealthProbe(failures=3, open_s=10.0, clock=lambda: self.now)
         self.streak = 0
         self.opened: float | None = None
         self.probes = 0
@@ -54,7 +54,7 @@ class BreakerMachine(RuleBasedStateMachine):
         expected = Breaker.CLOSED
         if self.opened is not None:
             expected = Breaker.HALF_OPEN if self.now - self.opened >= 10.0 else Breaker.OPEN
-        assert self.breaker.state is expected
+        assert self.breaker.breaker is expected
 
 
 TestBreaker = BreakerMachine.TestCase
@@ -62,18 +62,18 @@ TestBreaker = BreakerMachine.TestCase
 
 def test_half_open_lets_one_probe_pass_and_its_failure_opens_again():
     now = [0.0]
-    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker = HealthProbe(failures=1, open_s=10.0, clock=lambda: now[0])
     breaker.failed()
     now[0] = 10.0
     assert [breaker.admit(), breaker.admit()] == [True, False]
     breaker.failed()
-    assert breaker.state is Breaker.OPEN
+    assert breaker.breaker is Breaker.OPEN
     assert not breaker.admit()
 
 
 def test_an_abandoned_probe_is_given_up():
     now = [0.0]
-    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker = HealthProbe(failures=1, open_s=10.0, clock=lambda: now[0])
     breaker.failed()
     now[0] = 10.0
     assert breaker.admit()
@@ -103,21 +103,21 @@ def test_requests_fill_the_budget_again():
 
 def test_a_failed_probe_opens_again_even_when_another_policy_has_raised_the_limit():
     now = [0.0]
-    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker = HealthProbe(failures=1, open_s=10.0, clock=lambda: now[0])
     breaker.failed()
     breaker.configure(failures=10, open_s=10.0)
     now[0] = 10.0
     assert breaker.admit()
     breaker.failed()
-    assert breaker.state is Breaker.OPEN
+    assert breaker.breaker is Breaker.OPEN
 
 
 def test_a_probe_that_tells_nothing_lets_the_next_one_pass():
     now = [0.0]
-    breaker = CircuitBreaker(failures=1, open_s=10.0, clock=lambda: now[0])
+    breaker = HealthProbe(failures=1, open_s=10.0, clock=lambda: now[0])
     breaker.failed()
     now[0] = 10.0
     assert [breaker.admit(), breaker.admit()] == [True, False]
     breaker.abandoned()
-    assert breaker.state is Breaker.HALF_OPEN
+    assert breaker.breaker is Breaker.HALF_OPEN
     assert breaker.admit()

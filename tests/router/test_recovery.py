@@ -21,7 +21,7 @@ from hybrid_llm.core.errors import (
     UntrustedPeer,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
-from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+from hybrid_llm.core.health import HealthProbe, RetryBudget
 from hybrid_llm.core.request import Message, PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.drivers import iterate, stepped
@@ -74,7 +74,7 @@ def continuing(world: Tokens, order: Sequence[str], *, max_tokens: int = 100, **
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=nothing,
-        breakers={name: CircuitBreaker(failures=100, open_s=30.0) for name in NAMES},
+        breakers={name: HealthProbe(failures=100, open_s=30.0) for name in NAMES},
         budget=RetryBudget(ratio=1.0),
         retries=2,
         continue_streams=True,
@@ -221,7 +221,7 @@ def racing(world: Slow, order: str, *, after: float | None = 0.02, budget: Retry
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=asyncio.sleep,
-        breakers={name: CircuitBreaker(failures=100, open_s=30.0) for name in NAMES},
+        breakers={name: HealthProbe(failures=100, open_s=30.0) for name in NAMES},
         budget=budget or RetryBudget(ratio=0.1),
         retries=0,
         race=TaskRace,
@@ -242,7 +242,7 @@ def test_a_silent_backend_gets_a_rival_and_the_first_token_wins():
     assert (text, world.calls, world.cancelled) == ("b", ["a", "b"], ["a"])
     assert [(record.backend, record.error) for record in run.records] == [("a", "Cancelled"), ("b", "")]
     assert [record.hedge for record in run.records] == [False, True]
-    assert run.breakers["a"].state == "closed", "to be slower than another is no failure"
+    assert run.breakers["a"].breaker == "closed", "to be slower than another is no failure"
 
 
 def test_a_rival_that_is_slower_is_cancelled():
@@ -324,7 +324,7 @@ def test_once_two_nodes_of_one_backend_are_silent_another_backend_is_the_next_ri
 
 def test_a_lost_race_leaves_the_half_open_breaker_to_the_next_request():
     now = [0.0]
-    breakers = {name: CircuitBreaker(failures=1, open_s=30.0, clock=lambda: now[0]) for name in NAMES}
+    breakers = {name: HealthProbe(failures=1, open_s=30.0, clock=lambda: now[0]) for name in NAMES}
     breakers["a"].failed()
     now[0] = 30.0
     run = racing(Slow(a=5.0, b=0.0), "ab")

@@ -270,7 +270,7 @@ def _parsed(option: str, text: str, parse: Callable[[str], T]) -> T:
 
 def make_parts() -> Parts:
     """The predictor, breaker and retry budget of the router, as production has them."""
-    from hybrid_llm.core.health import CircuitBreaker, RetryBudget
+    from hybrid_llm.core.health import HealthProbe, RetryBudget
     from hybrid_llm.core.latency import FirstTokenTimes
     from hybrid_llm.lab.simulate.parts import Parts
     from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
@@ -278,7 +278,7 @@ def make_parts() -> Parts:
     return Parts(
         predictor=lambda location: LatencyPredictor(PRIORS[location]),
         recent=FirstTokenTimes,
-        breaker=lambda failures, open_s, clock: CircuitBreaker(failures=failures, open_s=open_s, clock=clock),
+        breaker=lambda failures, open_s, clock: HealthProbe(failures=failures, open_s=open_s, clock=clock),
         retry_budget=lambda ratio: RetryBudget(ratio=ratio),
     )
 

@@ -94,7 +94,7 @@ class Server:
             location=self.location,
             ready=affordable,
             reason="" if affordable else "the budget does not allow it",
-            breaker=self.breaker.state,
+            breaker=self.breaker.breaker,
             active=active,
             queue=queue,
             load=load,

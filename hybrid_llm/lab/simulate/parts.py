@@ -56,10 +56,10 @@ class Recent(Protocol):
 
 
 class Switch(Protocol):
-    """A circuit breaker: `router.breaker.CircuitBreaker`."""
+    """A circuit breaker: `core.health.HealthProbe`."""
 
     @property
-    def state(self) -> Breaker:
+    def breaker(self) -> Breaker:
         """Closed, open or half open."""
         ...
 
