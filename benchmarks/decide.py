@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import parse_policy
 
@@ -80,7 +80,7 @@ def policy_text() -> str:
     return f"version: 1\nname: bench\n{TAGS}rules:\n{hard}{soft}  - prefer: [edge, cloud]\n"
 
 
-def hard_chain(request: Request, signals: Signals) -> tuple[bool, bool]:
+def hard_chain(request: RequestMetadata, signals: Signals) -> tuple[bool, bool]:
     """The ten hard rules by hand: (edge is out, cloud is out)."""
     device, network = signals.device, signals.network
     edge, cloud = signals.backends["edge"], signals.backends["cloud"]
@@ -103,7 +103,7 @@ def hard_chain(request: Request, signals: Signals) -> tuple[bool, bool]:
     return no_edge, no_cloud
 
 
-def soft_chain(request: Request, signals: Signals) -> bool:
+def soft_chain(request: RequestMetadata, signals: Signals) -> bool:
     """The nine conditions that order, by hand: is the cloud first?"""
     device, edge, cloud = signals.device, signals.backends["edge"], signals.backends["cloud"]
     return bool(
@@ -119,21 +119,21 @@ def soft_chain(request: Request, signals: Signals) -> bool:
     )
 
 
-def by_hand(request: Request, signals: Signals) -> list[str]:
+def by_hand(request: RequestMetadata, signals: Signals) -> list[str]:
     """Conditions only: no tags, no states, no reasons, no record of the decision."""
     no_edge, no_cloud = hard_chain(request, signals)
     order = ["cloud", "edge"] if soft_chain(request, signals) else ["edge", "cloud"]
     return [name for name in order if not (no_edge if name == "edge" else no_cloud)]
 
 
-def by_hand_with_decision(request: Request, signals: Signals) -> Decision:
+def by_hand_with_decision(request: RequestMetadata, signals: Signals) -> Decision:
     """The same, ending in the same record: what a hand-written router must make too, to be able to explain itself."""
     order = by_hand(request, signals)
     excluded = {name: "a rule" for name in signals.backends if name not in order}
     return Decision(order=tuple(order), excluded=excluded, policy="hand", digest="", tags=request.privacy)
 
 
-def in_cel(request: Request, signals: Signals) -> Callable[[], object] | None:
+def in_cel(request: RequestMetadata, signals: Signals) -> Callable[[], object] | None:
     """The 19 conditions evaluated one by one with cel-expr-python; None where it is not installed."""
     try:
         from cel_expr_python.cel import NewEnv, Type
@@ -146,7 +146,7 @@ def in_cel(request: Request, signals: Signals) -> Callable[[], object] | None:
     return lambda: [expression.eval(data=values) for expression in compiled]
 
 
-def flat(request: Request, signals: Signals) -> dict[str, bool | int | float | str]:
+def flat(request: RequestMetadata, signals: Signals) -> dict[str, bool | int | float | str]:
     """Every field under a flat name, as a CEL environment without protobuf messages needs it."""
     found: dict[str, bool | int | float | str] = {}
     groups = {"device": signals.device, "network": signals.network, **signals.backends}
@@ -211,9 +211,9 @@ def measure(subjects: dict[str, Timer], turns: int = 41, calls: int = 2000) -> d
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def situation() -> tuple[Request, Signals]:
+def situation() -> tuple[RequestMetadata, Signals]:
     """A laptop at ease, and a short question that may go anywhere."""
-    request = Request(messages=(), prompt_tokens=200, max_tokens=128, privacy=frozenset({"public"}), tenant="a")
+    request = RequestMetadata(prompt_tokens=200, max_tokens=128, privacy=frozenset({"public"}), tenant="a")
     device = DeviceSignals(cpu_load=0.2, memory_available_mb=4000.0, battery=0.8, charging=True, temperature_c=50.0)
     edge = BackendState(name="edge", location=Location.EDGE, context_window=4096, predicted_ttft_ms=150.0)
     cloud = BackendState(name="cloud", location=Location.CLOUD, context_window=32768, predicted_ttft_ms=300.0)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybrid_llm.cli.policy.simulate import make_parts
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.lab.simulate.compare import Contestant, always, compare
 from hybrid_llm.lab.simulate.report import report
@@ -41,7 +41,7 @@ def bare(found: list[Policy], trace: Trace) -> None:
     }
     device = DeviceSignals(battery=0.8, charging=False, temperature_c=50.0)
     signals = Signals(device=device, network=NetworkSignals(metered=False), backends=states)
-    requests = [Request(messages=(), prompt_tokens=one.prompt_tokens, privacy=one.tags) for one in trace.arrivals]
+    requests = [RequestMetadata(prompt_tokens=one.prompt_tokens, privacy=one.tags) for one in trace.arrivals]
     for policy in found:
         for request in requests:
             policy.decide(request, signals)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hybrid_llm.core.errors import ConfigError, PolicyError
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies.document import Document, RuleDraft, read_document
 from hybrid_llm.policies.language.check import Checker
@@ -143,7 +143,7 @@ def _try_once(policy: Policy, backends: Mapping[str, Location]) -> None:
     """A dry run: what is compiled must run before it is put in force."""
     states = {name: BackendState(name=name, location=place) for name, place in backends.items()}
     signals = Signals(backends=states)
-    policy.decide(Request(messages=()), signals)
+    policy.decide(RequestMetadata(), signals)
 
 
 class _Builder:

@@ -8,7 +8,7 @@ from functools import partial
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import InvalidRequest
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Breaker, Signals
 from hybrid_llm.policies.document import Resilience, TagRule
 from hybrid_llm.policies.language.compile import Rules, Step, compile_rules
@@ -125,7 +125,7 @@ class Policy:
             places &= self._terms.tags[tag].cache
         return places
 
-    def decide(self, request: Request, signals: Signals) -> Decision:
+    def decide(self, request: RequestMetadata, signals: Signals) -> Decision:
         """Who is asked, in which order, and why. `request.privacy` holds the effective tags.
 
         Raises:
@@ -168,7 +168,7 @@ class Policy:
         return f"no tag set allows {location}"
 
     def _ordered(
-        self, rule: Rule | None, request: Request, signals: Signals, excluded: Mapping[str, str]
+        self, rule: Rule | None, request: RequestMetadata, signals: Signals, excluded: Mapping[str, str]
     ) -> tuple[str, ...]:
         names = rule.targets if rule is not None else self._declared
         if rule is not None and rule.kind == "rank":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from hybrid_llm.core.decision import RuleTrace
-from hybrid_llm.core.request import Request
+from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies.language.compile import Expression, compile_expression
 from hybrid_llm.policies.language.schema import Schema
@@ -38,7 +38,7 @@ class Rule:
 
 
 def rank_scores(
-    weights: Mapping[str, float], request: Request, states: Mapping[str, BackendState], names: Iterable[str]
+    weights: Mapping[str, float], request: RequestMetadata, states: Mapping[str, BackendState], names: Iterable[str]
 ) -> dict[str, float]:
     """The weighted sum of latency (ms), cost (per request) and energy (J) of each backend; the least is best.
 
@@ -47,7 +47,7 @@ def rank_scores(
     return {name: _score(weights, request, states[name]) for name in names}
 
 
-def _score(weights: Mapping[str, float], request: Request, state: BackendState) -> float:
+def _score(weights: Mapping[str, float], request: RequestMetadata, state: BackendState) -> float:
     try:
         thousands = (request.prompt_tokens + request.max_tokens) / 1000.0
         parts = {
@@ -87,7 +87,7 @@ class Replayer:
     def _probes(self) -> tuple[_Probe, ...]:
         return tuple(_probe(rule, self._schema) for rule in self._rules)
 
-    def replay(self, request: Request, signals: Signals) -> tuple[RuleTrace, ...]:
+    def replay(self, request: RequestMetadata, signals: Signals) -> tuple[RuleTrace, ...]:
         """What each rule saw. Rules that order are told up to the first that matched; hard rules all.
 
         The values are those of the fields, and then the sub-conditions that held, as written; never a text of the
@@ -116,7 +116,7 @@ def _probe(rule: Rule, schema: Schema) -> _Probe:
     return _Probe(rule, compile_expression(rule.condition, schema), tuple(fields.items()), tuple(parts.items()))
 
 
-def _trace(probe: _Probe, request: Request, signals: Signals) -> RuleTrace:
+def _trace(probe: _Probe, request: RequestMetadata, signals: Signals) -> RuleTrace:
     rule = probe.rule
     if rule.kind == "exclude" and not rule.targets:
         return RuleTrace(rule=f"{rule.label} {rule.kind}", place=rule.place, matched=False, values=NOBODY)
@@ -133,7 +133,7 @@ def _trace(probe: _Probe, request: Request, signals: Signals) -> RuleTrace:
     )
 
 
-def _values(probe: _Probe, request: Request, signals: Signals) -> Iterator[tuple[str, object]]:
+def _values(probe: _Probe, request: RequestMetadata, signals: Signals) -> Iterator[tuple[str, object]]:
     rule = probe.rule
     if rule.kind == "rank":
         known = [name for name in rule.targets if name in signals.backends]
@@ -146,7 +146,7 @@ def _values(probe: _Probe, request: Request, signals: Signals) -> Iterator[tuple
             yield text, True
 
 
-def _value(expression: Expression, request: Request, signals: Signals) -> object:
+def _value(expression: Expression, request: RequestMetadata, signals: Signals) -> object:
     try:
         return expression(request, signals)
     except Exception:  # noqa: BLE001 - the same net as the compiled rules have: sensors may hand in anything

@@ -16,7 +16,7 @@ from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
 from hybrid_llm.core.protocols import Backend, HealthAware, SessionAware, estimate_tokens
-from hybrid_llm.core.request import GenerateOptions, Location, Message, PartialAnswer, Prompt, Request, RequestMetadata
+from hybrid_llm.core.request import GenerateOptions, Location, PartialAnswer, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies import Policy, PolicySource, Resilience
 from hybrid_llm.router.cache import AnswerCache, Cache, Replay
@@ -141,7 +141,7 @@ class Pipeline:
             return estimate_tokens(request)
         return self._counter.count_tokens(request)
 
-    def snapshot(self, request: Request) -> Signals:
+    def snapshot(self, request: RequestMetadata) -> Signals:
         """What is known now: samples taken beside the requests, and every backend's state with predictions."""
         device, network = self._sensors.read()
         states = {name: self._state(backend, request) for name, backend in self.backends.items()}
@@ -150,7 +150,7 @@ class Pipeline:
 
     def vitals(self) -> ClientStatus:
         """How everything stands now."""
-        policy, nothing = self.policy, Request(messages=(Message(role="user", content=""),))
+        policy, nothing = self.policy, RequestMetadata()
         return ClientStatus(
             signals=with_members(self.snapshot(nothing), self.backends.values()),
             policy=policy.name,
@@ -162,7 +162,7 @@ class Pipeline:
             currency=self._spending.currency,
         )
 
-    def _state(self, backend: Backend, request: Request) -> BackendState:
+    def _state(self, backend: Backend, request: RequestMetadata) -> BackendState:
         predictor, state = self._predictors[backend.name], backend.state()
         ttft_ms, tpot_ms = predictor.ttft_ms(request.prompt_tokens, state), predictor.tpot_ms(request.prompt_tokens)
         return replace(

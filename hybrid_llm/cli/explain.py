@@ -30,7 +30,7 @@ from hybrid_llm.cli.terminal import Exit, decision_record, note, print_json, pri
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.limits import Defaults
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.pipeline import Pipeline
@@ -61,7 +61,7 @@ class WhatIf(Pipeline):
 
     overrides: tuple[Override, ...] = ()
 
-    def snapshot(self, request: Request) -> Signals:
+    def snapshot(self, request: RequestMetadata) -> Signals:
         """What is known now, and what was given."""
         return amend(super().snapshot(request), self.overrides)
 

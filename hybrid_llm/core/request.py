@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal, Protocol, Self, TypedDict, get_args
+from typing import Any, Literal, Protocol, Self, TypedDict
 
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS
 
@@ -119,53 +119,76 @@ class Request:
             answer_prefix=next(new) if self.answer_prefix else "",
         )
 
-    def behind(self, given: PartialAnswer) -> Self:
-        """The same request for the rest of an answer of which *given* is there."""
-        return replace(self, answer_prefix=given.text, max_tokens=self.max_tokens - given.tokens)
+    def continue_from(self, partial: PartialAnswer) -> Self:
+        """The same request for the rest of an answer of which *partial* is there."""
+        return replace(self, answer_prefix=partial.text, max_tokens=self.max_tokens - partial.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestMetadata(Request):
-    """A request without its texts: what a policy, a trace, a hook and a recording see of it.
+class RequestMetadata:
+    """What a policy, log, trace or hook may see of a request: names, counts and limits, never a text.
 
-    Roles, counts and whether there is a schema are those of the request; whatever was written is empty.
-
-    Raises:
-        ValueError: a text is not empty.
+    A type of its own rather than a `Request` with empty texts: code that takes it cannot be handed a prompt.
     """
 
-    def __post_init__(self) -> None:
-        if any(self.visible_text()):
-            raise ValueError("metadata hold no text of a request")
+    task: str = "chat"
+    privacy: frozenset[str] = frozenset()
+    """The effective privacy tags."""
+    prompt_tokens: int = 0
+    max_tokens: int = 256
+    deadline: float = 60.0
+    """Seconds from *created* until the whole answer must be there."""
+    created: float = field(default_factory=time.monotonic)
+    """`time.monotonic()` when the app called."""
+    message_count: int = 1
+    tool_count: int = 0
+    has_schema: bool = False
+    """Whether the answer must follow a JSON Schema."""
+    session_id: str | None = None
+    tenant: str | None = None
+    request_id: str = ""
 
     @classmethod
-    def of(cls, request: Request) -> RequestMetadata:
+    def of(cls, request: Request) -> Self:
         """The metadata of *request*."""
         return cls(
-            messages=tuple([_BLANK[message.role] for message in request.messages]),
             task=request.task,
             privacy=request.privacy,
+            prompt_tokens=request.prompt_tokens,
             max_tokens=request.max_tokens,
             deadline=request.deadline,
             created=request.created,
-            output_schema=None if request.output_schema is None else "",
-            tools=(_NO_TOOL,) * len(request.tools),
+            message_count=len(request.messages),
+            tool_count=len(request.tools),
+            has_schema=request.output_schema is not None,
             session_id=request.session_id,
             tenant=request.tenant,
             request_id=request.request_id,
-            prompt_tokens=request.prompt_tokens,
         )
 
+    @property
+    def deadline_ms(self) -> float:
+        """The deadline as rules read it, ms."""
+        return self.deadline * 1000.0
 
-_BLANK: Mapping[str, Message] = {role: Message(role=role, content="") for role in get_args(Role)}
+    @property
+    def has_tools(self) -> bool:
+        """Whether the request offers tools."""
+        return self.tool_count > 0
 
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The privacy tags as rules read them, sorted."""
+        return tuple(sorted(self.privacy))
 
-_NO_TOOL = Tool(name="", parameters="")
+    def remaining(self, now: float | None = None) -> float:
+        """Seconds left until the deadline; negative after it."""
+        return self.created + self.deadline - (time.monotonic() if now is None else now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialAnswer:
-    """What the app has of an answer that is to be continued: the next backend begins behind it."""
+    """The part of an answer that the app already has; the next backend continues from it."""
 
     text: str = field(default="", repr=False)
     tokens: int = 0

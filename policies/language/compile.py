@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 
-from hybrid_llm.core.request import Request
+from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies.language.check import Report
-from hybrid_llm.policies.language.runtime import ARITHMETIC, READERS, compile_pattern, not_a_number, settle
+from hybrid_llm.policies.language.runtime import ARITHMETIC, compile_pattern, not_a_number, settle
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
 from hybrid_llm.policies.language.types import (
     BOOL,
@@ -39,8 +39,8 @@ from hybrid_llm.policies.language.types import (
 )
 
 Hook = Callable[[MutableMapping[str, str]], None]
-Expression = Callable[[Request, Signals], object]
-Rules = Callable[[Request, Signals, MutableMapping[str, str]], int]
+Expression = Callable[[RequestMetadata, Signals], object]
+Rules = Callable[[RequestMetadata, Signals, MutableMapping[str, str]], int]
 
 _PARAMETERS = ("request", "signals")
 _ROOTS = {"device": "device", "network": "network", "budget": "budget", "states": "backends"}
@@ -77,7 +77,7 @@ def compile_expression(node: Node, schema: Schema) -> Expression:
         return quick
     careful = _judge(_Emitter(schema, namespace, safe=True), node, namespace)
 
-    def expression(request: Request, signals: Signals) -> object:
+    def expression(request: RequestMetadata, signals: Signals) -> object:
         try:
             return quick(request, signals)
         except Exception:  # noqa: BLE001 - the same net as compiled rules have: sensors may hand in anything
@@ -111,9 +111,8 @@ def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
 
 
 def _namespace() -> dict[str, object]:
-    readers = {f"read_{name}": reader for name, reader in READERS.items()}
     builtins = {"len": len, "float": float, "Exception": Exception}
-    return {**ARITHMETIC, **readers, **builtins, "not_a_number": not_a_number, "settle": settle, "__builtins__": {}}
+    return {**ARITHMETIC, **builtins, "not_a_number": not_a_number, "settle": settle, "__builtins__": {}}
 
 
 def _hard(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
@@ -240,8 +239,6 @@ class _Emitter:
         if spec.root == "backend":
             state = ast.Subscript(_name("states"), ast.Constant(spec.owner), ast.Load())
             return _attribute(state, spec.attribute)
-        if spec.root == "request" and spec.attribute in READERS:
-            return _call(f"read_{spec.attribute}", _name("request"))
         return _attribute(_name(spec.root), spec.attribute)
 
     def _field(self, node: Field) -> ast.expr:
@@ -305,7 +302,7 @@ def constant_value(node: Node, schema: Schema) -> object:
     """
     if isinstance(node, Literal):
         return node.value
-    return compile_expression(node, schema)(Request(messages=()), Signals())
+    return compile_expression(node, schema)(RequestMetadata(), Signals())
 
 
 def check_constants(node: Node, schema: Schema, report: Report) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from hybrid_llm.core.request import Request
-
 _MIN = -(2**63)
 _MAX = 2**63 - 1
 
@@ -122,33 +120,3 @@ ARITHMETIC: dict[str, Callable[..., int | float]] = {
     "divide_double": _divide_double,
 }
 """The functions that a compiled expression calls, under the names that the compiler writes."""
-
-
-def _deadline_ms(request: Request) -> float:
-    return request.deadline * 1000.0
-
-
-def _message_count(request: Request) -> int:
-    return len(request.messages)
-
-
-def _has_tools(request: Request) -> bool:
-    return bool(request.tools)
-
-
-def _has_schema(request: Request) -> bool:
-    return request.output_schema is not None
-
-
-def _tags(request: Request) -> tuple[str, ...]:
-    return tuple(sorted(request.privacy))
-
-
-READERS: dict[str, Callable[[Request], object]] = {
-    "deadline_ms": _deadline_ms,
-    "message_count": _message_count,
-    "has_tools": _has_tools,
-    "has_schema": _has_schema,
-    "tags": _tags,
-}
-"""Fields of `request.` that no attribute holds."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import NoneType, UnionType
 
 from hybrid_llm.core.protocols import DETECTOR_NAMES
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
 from hybrid_llm.policies.language.types import BOOL, INT, STRING, Type
 
@@ -22,14 +22,18 @@ _WHOLES = _SHARES - {"load"}
 """The shares that are never above 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
 _MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
-_COMPUTED = {
+_REQUEST = {
+    "prompt_tokens": INT,
+    "max_tokens": INT,
+    "task": STRING,
+    "tenant": STRING,
     "deadline_ms": Type("double", "ms"),
     "tags": Type("list", item=STRING),
     "message_count": INT,
     "has_tools": BOOL,
     "has_schema": BOOL,
 }
-_FROM_REQUEST = ("prompt_tokens", "max_tokens", "task", "tenant")
+"""What rules read of `RequestMetadata`; only the tenant may be absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +128,12 @@ def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
 
 
 def _request_fields() -> Iterator[tuple[str, FieldSpec]]:
-    known = dict(_record_fields(Request, "request", only=_FROM_REQUEST))
-    yield from known.items()
-    for name, kind in _COMPUTED.items():
+    for name, kind in _REQUEST.items():
         least, most = _range(name, kind)
-        yield name, FieldSpec(root="request", attribute=name, type=kind, least=least, most=most)
+        yield (
+            name,
+            FieldSpec(root="request", attribute=name, type=kind, optional=name == "tenant", least=least, most=most),
+        )
 
 
 def _objective_fields(objectives: Objectives) -> Iterator[tuple[str, FieldSpec]]:
@@ -137,12 +142,10 @@ def _objective_fields(objectives: Objectives) -> Iterator[tuple[str, FieldSpec]]
         yield name, FieldSpec(root="objectives", attribute=name, type=kind, optional=value is None, constant=value)
 
 
-def _record_fields(
-    record: type, root: str, owner: str = "", only: tuple[str, ...] = ()
-) -> Iterator[tuple[str, FieldSpec]]:
+def _record_fields(record: type, root: str, owner: str = "") -> Iterator[tuple[str, FieldSpec]]:
     hints = typing.get_type_hints(record)
     for field in fields(record):
-        if field.name in FOR_PEOPLE or (only and field.name not in only):
+        if field.name in FOR_PEOPLE:
             continue
         bare, optional = _without_none(hints[field.name])
         kind = _type_of(field.name, bare)

@@ -19,7 +19,7 @@ from types import NoneType, UnionType
 from typing import Any, Final, TypeVar
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.request import Message, RequestMetadata, Tool
+from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.hooks import RequestEvent
@@ -106,9 +106,9 @@ def dump(recording: Recording) -> str:
         prompt_tokens=metadata.prompt_tokens,
         max_tokens=metadata.max_tokens,
         deadline=metadata.deadline,
-        messages=len(metadata.messages),
-        tools=len(metadata.tools),
-        schema=metadata.output_schema is not None,
+        messages=metadata.message_count,
+        tools=metadata.tool_count,
+        schema=metadata.has_schema,
     )
     line = {
         "v": VERSION,
@@ -202,14 +202,14 @@ def _metadata(parts: dict[str, Any]) -> RequestMetadata:
     if not 0 <= asked.messages <= 1_000_000 or not 0 <= asked.tools <= 1_000_000:
         raise _Bad("request: messages and tools are counts")
     return RequestMetadata(
-        messages=(Message(role="user", content=""),) * asked.messages,
+        message_count=asked.messages,
         task=asked.task,
         privacy=tags,
         max_tokens=asked.max_tokens,
         deadline=asked.deadline,
         created=0.0,
-        output_schema="" if asked.schema else None,
-        tools=(Tool(name="", parameters=""),) * asked.tools,
+        has_schema=asked.schema,
+        tool_count=asked.tools,
         tenant=asked.tenant,
         request_id=asked.id,
         prompt_tokens=asked.prompt_tokens,

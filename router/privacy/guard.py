@@ -89,7 +89,7 @@ class PrivacyGuard:
 
     def assess_continuation(self, known: Assessment, given: PartialAnswer, policy: Policy) -> Assessment:
         """Assess a request together with its partial answer, which may hold values that the request did not."""
-        return self.assess(known.request.behind(given), policy, continues=known)
+        return self.assess(known.request.continue_from(given), policy, continues=known)
 
     def _replace_found(
         self, judged: Assessment, policy: Policy, replacing: list[str], scan: _Scan, held: Lease | None

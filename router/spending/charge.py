@@ -26,7 +26,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
 )
 from hybrid_llm.core.generation import Chunk, Usage
-from hybrid_llm.core.request import Request
+from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import BudgetSignals, Signals
 from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending.ledger import (
@@ -94,12 +94,12 @@ class Spending:
         if self._foreign(objectives):
             raise ConfigError(self._foreign(objectives))
 
-    def cost_per_1k(self, backend: str, request: Request) -> float:
+    def cost_per_1k(self, backend: str, request: RequestMetadata) -> float:
         """The price per 1,000 tokens of *request*, prompt and answer together; 0 where it costs nothing."""
         price = self._prices.get(backend)
         return price.per_1k(request.prompt_tokens, request.max_tokens) if price is not None else 0.0
 
-    def with_budget(self, signals: Signals, request: Request, objectives: Objectives) -> Signals:
+    def with_budget(self, signals: Signals, request: RequestMetadata, objectives: Objectives) -> Signals:
         """*signals* with the budget of the request's tenant; whom it cannot pay is not ready, with the reason."""
         if not self._prices:
             left = objectives.budget
@@ -112,7 +112,7 @@ class Spending:
             return self._without_priced(signals, objectives, problem)
         return self._within(signals, request, objectives, balance)
 
-    def _within(self, signals: Signals, request: Request, objectives: Objectives, balance: Balance) -> Signals:
+    def _within(self, signals: Signals, request: RequestMetadata, objectives: Objectives, balance: Balance) -> Signals:
         spent, budget = balance.total / UNIT, objectives.budget
         if budget is None:
             return replace(signals, budget=BudgetSignals(spent=spent))
@@ -228,7 +228,7 @@ async def _patiently(work: Callable[[], _T], sleep: Sleep) -> _T:
         waited, pause = waited + pause, min(0.05, 2.0 * pause)
 
 
-def _charge_of(backend: str, request: Request) -> Charge:
+def _charge_of(backend: str, request: RequestMetadata) -> Charge:
     return Charge(
         backend=backend,
         tenant=request.tenant,

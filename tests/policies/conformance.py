@@ -18,7 +18,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies.language.check import Checker
 from hybrid_llm.policies.language.compile import compile_expression
@@ -190,9 +190,9 @@ def _checked(text: str) -> Node:
     return typed
 
 
-def _bound(test: Any) -> tuple[str, Signals, Request] | None:
+def _bound(test: Any) -> tuple[str, Signals, RequestMetadata] | None:
     """The expression with its bound names written as fields, and a world that holds their values; None if none can."""
-    request, edge = Request(messages=()), BackendState(name="edge", location=Location.EDGE)
+    request, edge = RequestMetadata(), BackendState(name="edge", location=Location.EDGE)
     device, network, text = DeviceSignals(), NetworkSignals(), test.expr
     free = {kind: list(names) for kind, names in _FIELDS.items()}
     for binding in test.bindings:

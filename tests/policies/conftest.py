@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import parse_policy
 
@@ -48,13 +48,13 @@ def signals() -> Signals:
 
 
 @pytest.fixture(scope="session")
-def request_() -> Request:
+def request_() -> RequestMetadata:
     """A short public question."""
-    return Request(messages=(Message(role="user", content="MARKER"),), prompt_tokens=10, max_tokens=90, task="chat")
+    return RequestMetadata(prompt_tokens=10, max_tokens=90, task="chat")
 
 
 @pytest.fixture(scope="session")
-def holds(signals: Signals, request_: Request) -> Callable[..., bool]:
+def holds(signals: Signals, request_: RequestMetadata) -> Callable[..., bool]:
     """`holds("condition", request={...}, device={...})`: does a hard rule with this condition take the edge out?"""
 
     def check(

@@ -12,7 +12,7 @@ import re
 
 import pytest
 
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies.language.check import Checker
 from hybrid_llm.policies.language.compile import compile_expression
@@ -185,8 +185,7 @@ class World:
     def __init__(self, draw: random.Random) -> None:
         counts = [0, 1, 7, -3, 2**62, 2**63 - 1, -(2**63)]
         amounts = [0.0, 0.5, -2.0, 1e308, 7.0, 0.02, 500.0, 9007199254740993.0, float("inf")]
-        self.request = Request(
-            messages=(),
+        self.request = RequestMetadata(
             prompt_tokens=draw.choice(counts),
             max_tokens=draw.choice(counts),
             task=draw.choice(["", "a", "病", "é\n", "Ab"]),

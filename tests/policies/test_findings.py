@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import PolicyError
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import load_policy, parse_policy
 from hybrid_llm.policies.language.check import Checker
@@ -321,13 +321,12 @@ CONDITIONS = st.recursive(
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[Request, Signals]:
+def worlds(draw: st.DrawFn) -> tuple[RequestMetadata, Signals]:
     """Within the ranges that the records promise, NaN and backends of which nothing is known included."""
     share = st.sampled_from([0.0, 0.2, 0.3, 0.5, 1.0, math.nan])
     count = st.sampled_from([0, 1, 3, 4, 5, 9, 2**63 - 1])
     millis = st.sampled_from([0.0, 399.0, 400.0, 401.0, math.inf, math.nan])
-    request = Request(
-        messages=(),
+    request = RequestMetadata(
         prompt_tokens=draw(count),
         task=draw(st.sampled_from(["chat", "ask", "", "cat", "x"])),
         privacy=draw(st.frozensets(st.sampled_from(["phi", "public"]))),

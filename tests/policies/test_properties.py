@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import InvalidRequest, PolicyError
-from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import builtin_names, parse_policy
 
@@ -30,7 +30,7 @@ SETTINGS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     phases=[Phase.generate] if os.environ.get("HYBRID_LLM_NO_SHRINK") else list(Phase),
 )
-Judge = Callable[[Request, Signals], bool]
+Judge = Callable[[RequestMetadata, Signals], bool]
 
 
 def number(value: object) -> float:
@@ -103,7 +103,7 @@ CONDITIONS: dict[str, Judge] = {
 }
 
 
-def divisible(request: Request) -> bool:
+def divisible(request: RequestMetadata) -> bool:
     if request.prompt_tokens == 0:
         raise ArithmeticError
     return True
@@ -208,9 +208,8 @@ def worlds(draw: st.DrawFn, backends: dict[str, Location]) -> Signals:
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> Request:
-    return Request(
-        messages=(Message(role="user", content="x"),),
+def requests(draw: st.DrawFn) -> RequestMetadata:
+    return RequestMetadata(
         task=draw(st.sampled_from(["ask", "sum", "a", "chat"])),
         privacy=draw(st.frozensets(st.sampled_from(["open", "shut", "mid"]))),
         max_tokens=draw(COUNT),
@@ -221,7 +220,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[Case, Request, Signals]:
+def situations(draw: st.DrawFn) -> tuple[Case, RequestMetadata, Signals]:
     case = draw(cases())
     return case, draw(requests()), draw(worlds(case.backends))
 
@@ -234,7 +233,7 @@ def located(case: Case, names: list[str]) -> list[str]:
     return found
 
 
-def judged(rule: Rule, request: Request, signals: Signals, *, when_unknown: bool) -> bool:
+def judged(rule: Rule, request: RequestMetadata, signals: Signals, *, when_unknown: bool) -> bool:
     if rule.condition is None:
         return True
     try:
@@ -243,7 +242,7 @@ def judged(rule: Rule, request: Request, signals: Signals, *, when_unknown: bool
         return when_unknown
 
 
-def expected_order(case: Case, request: Request, signals: Signals) -> tuple[str, ...]:
+def expected_order(case: Case, request: RequestMetadata, signals: Signals) -> tuple[str, ...]:
     """A second `decide`, as plain as it can be written."""
     left = []
     for name, place in case.backends.items():
@@ -263,7 +262,7 @@ def expected_order(case: Case, request: Request, signals: Signals) -> tuple[str,
     return tuple(left)
 
 
-def score(rule: Rule, request: Request, state: BackendState) -> float:
+def score(rule: Rule, request: RequestMetadata, state: BackendState) -> float:
     tokens = (request.prompt_tokens + request.max_tokens) / 1000.0
     parts = {
         "latency": state.predicted_ttft_ms + state.predicted_tpot_ms * request.max_tokens,
@@ -447,7 +446,7 @@ def test_a_percentage_is_a_part_of_one_beside_shares_and_of_a_hundred_beside_per
     text = f"version: 1\nname: p\nrules:\n  - exclude: edge\n    because: x\n    when: '{condition}'\n"
     policy = parse_policy(text, backends={"edge": Location.EDGE})
     states = {"edge": BackendState(name="edge", location=Location.EDGE)}
-    asked = Request(messages=(Message(role="user", content="x"),))
+    asked = RequestMetadata()
     for battery, pressure, out in [(0.5, 10.0, False), (0.1, 10.0, True), (0.5, 19.0, False), (0.5, 21.0, True)]:
         device = DeviceSignals(battery=battery, cpu_pressure=pressure)
         decision = policy.decide(asked, Signals(device=device, backends=states))

@@ -26,7 +26,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.health import HealthProbe, RetryBudget
-from hybrid_llm.core.request import Message, PartialAnswer, RequestMetadata
+from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.drivers import finish, iterate, stepped
 
@@ -68,7 +68,7 @@ class World:
 
 def attempts(world: World, order: Sequence[str], *, retries: int = 2, deadline: float = 10.0, reserve: float = 10.0):
     return Attempts(
-        metadata=RequestMetadata(messages=(Message(role="user", content=""),), deadline=deadline, created=0.0),
+        metadata=RequestMetadata(deadline=deadline, created=0.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=world.sleep,
@@ -333,7 +333,7 @@ def test_a_backend_that_lets_the_time_of_requests_pass_without_a_word_opens_its_
     breaker = HealthProbe(failures=3, open_s=30.0, clock=lambda: world.now)
     for number in range(3):
         run = attempts(world, "a")
-        run.metadata = RequestMetadata(messages=run.metadata.messages, deadline=10.0, created=world.now)
+        run.metadata = RequestMetadata(deadline=10.0, created=world.now)
         run.breakers, run.open_stream = {"a": breaker}, hang
         assert breaker.breaker == "closed", number
         _, error = play(run)

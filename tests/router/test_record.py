@@ -78,7 +78,7 @@ def test_what_is_written_reads_back_the_same_and_holds_no_text(recording, tmp_pa
     path.write_text(dump(recording) + "\n", encoding="utf-8")
     (back,) = read_recordings(path)
     assert replace(back, place="") == replace(recording, metadata=back.metadata)
-    assert RequestMetadata.of(back.metadata) == RequestMetadata.of(recording.metadata)
+    assert back.metadata == replace(recording.metadata, created=back.metadata.created)
     assert back.place == f"{path}:1"
     assert "MARKER" not in path.read_text("utf-8")
 

@@ -22,7 +22,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.health import HealthProbe, RetryBudget
-from hybrid_llm.core.request import Message, PartialAnswer, RequestMetadata
+from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.drivers import iterate, stepped
 from hybrid_llm.router.execution.hedging import Attempt, TaskRace
@@ -68,9 +68,7 @@ class Tokens:
 
 def continuing(world: Tokens, order: Sequence[str], *, max_tokens: int = 100, **options) -> Attempts:
     return Attempts(
-        metadata=RequestMetadata(
-            messages=(Message(role="user", content=""),), max_tokens=max_tokens, deadline=10.0, created=0.0
-        ),
+        metadata=RequestMetadata(max_tokens=max_tokens, deadline=10.0, created=0.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=nothing,
@@ -217,7 +215,7 @@ def hedged(world: Slow, order: str, *, after: float | None = 0.02, reserve: floa
 
 def racing(world: Slow, order: str, *, after: float | None = 0.02, budget: RetryBudget | None = None) -> Attempts:
     return Attempts(
-        metadata=RequestMetadata(messages=(Message(role="user", content=""),), deadline=10.0),
+        metadata=RequestMetadata(deadline=10.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=asyncio.sleep,

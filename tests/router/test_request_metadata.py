@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -36,13 +37,29 @@ requests = st.builds(
 
 
 @given(requests)
-def test_metadata_have_the_counts_and_names_of_a_request_and_none_of_its_texts(request):
+def test_metadata_has_the_counts_and_names_of_a_request_and_none_of_its_texts(request):
     metadata = RequestMetadata.of(request)
-    assert not any(metadata.visible_text())
-    assert [message.role for message in metadata.messages] == [message.role for message in request.messages]
-    assert (metadata.output_schema is None, len(metadata.tools)) == (request.output_schema is None, len(request.tools))
+    assert (metadata.message_count, metadata.tool_count) == (len(request.messages), len(request.tools))
+    assert metadata.has_schema == (request.output_schema is not None)
     for name in ("task", "privacy", "max_tokens", "deadline", "created", "prompt_tokens", "request_id"):
         assert getattr(metadata, name) == getattr(request, name)
+
+
+@given(requests)
+def test_metadata_leads_to_no_text_of_its_request(request):
+    marked = request.with_texts(f"{MARK}{text}" for text in request.visible_text())
+    assert not [item for item in reachable(RequestMetadata.of(marked)) if isinstance(item, str) and MARK in item]
+
+
+def test_metadata_is_no_request_and_has_no_place_for_a_text():
+    assert not issubclass(RequestMetadata, Request)
+    assert not {f.name for f in fields(RequestMetadata)} & {
+        "messages",
+        "output_schema",
+        "tools",
+        "sampling",
+        "answer_prefix",
+    }
 
 
 @given(requests)
@@ -52,22 +69,7 @@ def test_a_request_with_its_own_texts_put_in_again_is_the_same(request):
     assert [text.removeprefix(MARK) for text in marked.visible_text()] == list(request.visible_text())
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        {"messages": (Message(role="user", content=MARK),)},
-        {"messages": (), "output_schema": MARK},
-        {"messages": (), "tools": (Tool(name=MARK),)},
-        {"messages": (), "sampling": Sampling(stop=(MARK,))},
-    ],
-)
-def test_metadata_refuse_a_text(text):
-    with pytest.raises(ValueError, match="hold no text") as caught:
-        RequestMetadata(**text)
-    assert MARK not in str(caught.value)
-
-
-def test_an_event_takes_facts_and_no_request():
+def test_an_event_takes_metadata_and_no_request():
     request = Request(messages=(Message(role="user", content=MARK),))
     decision = Decision(order=(), excluded={}, policy="p", digest="d")
     with pytest.raises(PrivacyViolation):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BudgetSignals, NetworkSignals, Signals
 from hybrid_llm.lab.simulate.calls import Calls
 from hybrid_llm.lab.simulate.device import Device
@@ -23,7 +23,6 @@ from hybrid_llm.policies.policy import Policy
 
 _SAMPLES: Final = 400
 _AFTER_S: Final = 1.0
-_BLANK: Final = (Message(role="user", content=""),)
 _NO_TAGS: Final[frozenset[str]] = frozenset()
 _NETWORKS: Final = {
     (online, metered): NetworkSignals(online=online, metered=metered)
@@ -150,8 +149,7 @@ class Simulation:
     def _job(self, number: int, arrival: Arrival, deadline: float) -> Job:
         most = arrival.max_tokens or self._world.requests.max_tokens
         allowed, pseudonymised = self._bounds(arrival.tags)
-        request = Request(
-            messages=_BLANK,
+        request = RequestMetadata(
             task=arrival.task,
             privacy=arrival.tags,
             max_tokens=most,
@@ -179,7 +177,7 @@ class Simulation:
             known = self._known_bounds[tags] = allowed, any(rule.pseudonymise for rule in rules)
         return known
 
-    def _signals(self, request: Request) -> Signals:
+    def _signals(self, request: RequestMetadata) -> Signals:
         prompt, most = request.prompt_tokens, request.max_tokens
         spent, budget = self._ledger.spent(request.tenant, self._timeline.now), self._policy.objectives.budget
         return Signals(
@@ -194,7 +192,7 @@ class Simulation:
             },
         )
 
-    def _leaves_without_tags(self, request: Request, signals: Signals) -> bool:
+    def _leaves_without_tags(self, request: RequestMetadata, signals: Signals) -> bool:
         bare = self._policy.decide(replace(request, privacy=_NO_TAGS), signals)
         return bool(bare.order) and self._fleet[bare.order[0]].location is Location.CLOUD
 

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.lab.simulate.fleet import Server
 from hybrid_llm.lab.simulate.trace import Arrival, Daily
@@ -18,7 +18,7 @@ class Job:
 
     number: int
     arrival: Arrival
-    request: Request
+    request: RequestMetadata
     output_tokens: int
     expires: float
     allowed: frozenset[Location]

@@ -11,7 +11,7 @@ from hybrid_llm.core.errors import HybridLLMError, StreamInterrupted
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.verify.report import mark
 from hybrid_llm.lab.verify.rules import Abstract
@@ -57,7 +57,7 @@ class _Model(Pipeline):
 
     given: Signals
 
-    def snapshot(self, request: Request) -> Signals:
+    def snapshot(self, request: RequestMetadata) -> Signals:
         """What the world says."""
         del request
         return self.given
