@@ -5,10 +5,6 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH  := 2.13.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
-# A process for each group: torch, gRPC and ONNX Runtime do not share one for a thousand tests.
-TEST_GROUPS := "tests/backends/edge tests/backends/prepare tests/backends/test_text.py" "tests/backends/engine" \
-  "tests/backends/wire" "tests/chaos" "tests/cli tests/checks" "tests/e2e" \
-  "tests/lab tests/models tests/mutants tests/policies tests/router"
 
 .PHONY: demo test check bench chaos models protos schemas mutants clean help
 
@@ -18,8 +14,8 @@ help:        ## what there is
 demo: $(VENV)/.node  ## the main job, end to end: certificates, two nodes, a device, a policy, twenty-one requests
 	$(BIN)/hybrid-llm demo $(DEMO)
 
-test: $(VENV)/.dev   ## all tests
-	@set -e; for group in $(if $(TESTS),"$(TESTS)",$(TEST_GROUPS)); do $(BIN)/python -m pytest $$group; done
+test: $(VENV)/.dev   ## all tests; TESTS=tests/router for a part
+	$(BIN)/python -m tests $(TESTS)
 
 check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 	$(BIN)/ruff check .

@@ -1,6 +1,14 @@
-"""What holds for all tests: a property is judged by what it says, never by how long it takes."""
+"""What holds for all tests: a property is judged by what it states, never by how long it takes; crashes are shown."""
+
+import atexit
+import faulthandler
+import os
 
 from hypothesis import settings
 
 settings.register_profile("hybrid-llm", deadline=None)
 settings.load_profile("hybrid-llm")
+
+# pytest's own faulthandler ends with the session; a native library may crash in a child process, or at exit.
+os.environ["PYTHONFAULTHANDLER"] = "1"
+atexit.register(faulthandler.enable)

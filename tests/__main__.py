@@ -1,0 +1,92 @@
+"""Run all tests, each group in a process of its own, some at a time: `python -m tests [--lanes N] [PATH ...]`.
+
+torch, gRPC and ONNX Runtime do not share one process well for a thousand tests, and a group that waits leaves the
+processor to another. The output of a group is printed when the group ends, the closing line of each again at the end.
+
+Exit status: 0 all tests passed, 1 a group failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# The longest first, so that none is left alone at the end. Tests elsewhere run together in one more group.
+GROUPS = (
+    ("tests/router",),
+    ("tests/backends/wire",),
+    ("tests/policies",),
+    ("tests/e2e",),
+    ("tests/cli", "tests/checks"),
+    ("tests/backends/engine",),
+    ("tests/lab",),
+    ("tests/backends/edge", "tests/backends/prepare"),
+    ("tests/chaos",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one group."""
+
+    group: tuple[str, ...]
+    status: int
+    output: str
+    seconds: float
+
+    def show(self) -> None:
+        print(f"\n=== {' '.join(self.group)}\n{self.output.rstrip()}", flush=True)
+
+    def summary(self) -> str:
+        """The closing line of pytest, or how the process ended: -11 is a segmentation fault."""
+        last = (self.output.strip().splitlines() or ["no output"])[-1]
+        said = last if self.status >= 0 else f"ended by signal {-self.status}: {last}"
+        return f"{'ok    ' if self.status == 0 else 'FAILED'} {self.seconds:5.0f} s  {' '.join(self.group)}: {said}"
+
+
+def groups() -> list[tuple[str, ...]]:
+    """The groups above, and one of all test files that none of them holds."""
+    named = [ROOT / folder for group in GROUPS for folder in group]
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    rest = [path for path in files if not any(path.is_relative_to(folder) for folder in named)]
+    return [*GROUPS, tuple(path.relative_to(ROOT).as_posix() for path in rest)]
+
+
+def run(group: tuple[str, ...]) -> Result:
+    """Run pytest for *group*, and print its output."""
+    # Child processes inherit it: a crash leaves a traceback anywhere, even in a process that is about to exit.
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, "-m", "pytest", *group]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    result = Result(group, done.returncode, done.stdout, time.monotonic() - began)
+    result.show()
+    return result
+
+
+def main() -> int:
+    """Run the groups, or one group of the paths that are named."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="tests to run as one group (default: all groups)")
+    parser.add_argument("--lanes", type=int, default=2, help="groups at a time (default: 2)")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with ThreadPoolExecutor(options.lanes) as pool:
+        results = list(pool.map(run, [tuple(options.paths)] if options.paths else groups()))
+    print("\n=== summary", *(result.summary() for result in results), sep="\n")
+    failed = sum(result.status != 0 for result in results)
+    print(f"{len(results) - failed} of {len(results)} groups passed in {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
