@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.backends.grpc.config import GrpcConfig
-from hybrid_llm.backends.wire.handshake import Endpoint, Lookup, has_way, is_address
+from hybrid_llm.backends.wire.handshake import Address, Lookup, has_route, is_address
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 
 _AGAIN_S: Final = 10.0
@@ -35,7 +35,7 @@ class Names:
         self._lookup = lookup
         self._clock = clock
         self._found: dict[GrpcConfig, tuple[GrpcConfig, ...]] = {config: (config,) for config in self._configs}
-        self._resolved = all(is_address(Endpoint.parse(config.target).host) for config in configs)
+        self._resolved = all(is_address(Address.parse(config.target).host) for config in configs)
         self._due = 0.0
         self._looking = threading.Lock()
         self.known: tuple[GrpcConfig, ...] = self._configs if self._resolved else ()
@@ -84,7 +84,7 @@ class Names:
 
     def _addresses(self, config: GrpcConfig, timeout: float) -> tuple[GrpcConfig, ...]:
         """*config* for each address of its host; what it was before where the name does not resolve."""
-        endpoint = Endpoint.parse(config.target, config.server_name)
+        endpoint = Address.parse(config.target, config.server_name)
         try:
             hosts = sorted(self._lookup(endpoint.host, timeout))
         except (OSError, UnicodeError):
@@ -102,7 +102,7 @@ _FRESH_S: Final = 0.05
 class Place:
     """The place of one node, as far as the calls have found it. Safe to use from any thread."""
 
-    def __init__(self, endpoint: Endpoint, name: str, lookup: Lookup) -> None:
+    def __init__(self, endpoint: Address, name: str, lookup: Lookup) -> None:
         self._endpoint = endpoint
         self._name = name
         self._lookup = lookup
@@ -116,7 +116,7 @@ class Place:
         """Whether this machine could send there; where it is not known yet, it is assumed."""
         now = time.monotonic()
         if self.address and now - self._asked > _FRESH_S:
-            self._asked, self._has_way = now, has_way(self.address)
+            self._asked, self._has_way = now, has_route(self.address)
         return self._has_way
 
     def visit(self, shake: Callable[[str, float], object], timeout: float) -> None:

@@ -20,7 +20,7 @@ from hybrid_llm.backends.grpc.exchange import Exchange
 from hybrid_llm.backends.grpc.health import Way
 from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
 from hybrid_llm.backends.wire.channels import aio_channel, client_credentials, client_options, sync_channel
-from hybrid_llm.backends.wire.handshake import Endpoint, Lookup, shake_hands
+from hybrid_llm.backends.wire.handshake import Address, Lookup, tls_handshake
 from hybrid_llm.backends.wire.tls import FileWatch, check_dates, check_files
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError
 from hybrid_llm.protos import hybrid_pb2 as pb
@@ -58,7 +58,7 @@ class Connection:
         """*on_doubt* is called while a look at the node drags, with the instant at which it began."""
         self._config = config
         self._on_doubt = on_doubt
-        self._endpoint = Endpoint.parse(config.target, config.server_name)
+        self._endpoint = Address.parse(config.target, config.server_name)
         self._place = Place(self._endpoint, config.name, lookup)
         check_files(config.tls, "client")
         self._watch = FileWatch(config.tls)
@@ -117,7 +117,7 @@ class Connection:
         """Make sure that the node can be reached and trusted, and trusts us, without sending it anything.
 
         Raises:
-            BackendUnavailable, UntrustedPeer: see `shake_hands`.
+            BackendUnavailable, UntrustedPeer: see `tls_handshake`.
             AuthenticationFailed: the node does not take our certificate, or it is expired or cannot be read.
         """
         name, files = self._config.name, self._config.tls
@@ -128,7 +128,7 @@ class Connection:
             raise AuthenticationFailed(str(error), backend=name) from error
 
     def _shake(self, files: TLSFiles, address: str, timeout: float) -> None:
-        shake_hands(self._endpoint, files, timeout=timeout, backend=self._config.name, address=address)
+        tls_handshake(self._endpoint, files, timeout=timeout, backend=self._config.name, ip=address)
 
     def _attend(self) -> None:
         """Ask the calls now and then, as long as there are some, whether something is odd."""

@@ -19,7 +19,7 @@ from hybrid_llm.backends.node.identity import IdentityInterceptor
 from hybrid_llm.backends.node.server import NodeConfig
 from hybrid_llm.backends.node.servicer import Front
 from hybrid_llm.backends.wire.channels import server_credentials, server_options
-from hybrid_llm.backends.wire.handshake import Endpoint
+from hybrid_llm.backends.wire.handshake import Address
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import add_HybridLLMServicer_to_server
@@ -52,7 +52,7 @@ class Listener:
         add_HybridLLMServicer_to_server(front, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        endpoint = Endpoint.parse(config.listen, lowest_port=0)
+        endpoint = Address.parse(config.listen, lowest_port=0)
         _check_free(endpoint)
         self.port = _bind(self._server, endpoint, credentials)
         """The port that is listened on."""
@@ -86,7 +86,7 @@ class Listener:
             await self._health.set(service, status)
 
 
-def _check_free(endpoint: Endpoint) -> None:
+def _check_free(endpoint: Address) -> None:
     """Try the port with a plain socket first: gRPC says only that it failed."""
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
@@ -109,7 +109,7 @@ def _why(error: OSError) -> str:
     return str(error.strerror)
 
 
-def _bind(server: grpc.aio.Server, endpoint: Endpoint, credentials: grpc.ServerCredentials) -> int:
+def _bind(server: grpc.aio.Server, endpoint: Address, credentials: grpc.ServerCredentials) -> int:
     try:
         return server.add_secure_port(str(endpoint), credentials)
     except RuntimeError:

@@ -1,12 +1,7 @@
-"""Names of hosts to addresses, bounded in time, and whether this machine has any way to an address.
+"""Resolves a node's address, checks the route to it, and does one TLS handshake that says why it cannot be used.
 
-The C library's look-up cannot be stopped, and takes ten seconds and more where no name server answers. So it is waited
-for elsewhere: in a thread of its own, one for each name, however many ask.
-
-One TLS handshake, bounded in time and without data, that says why a node cannot be reached or trusted.
-
-gRPC tells a refused certificate as "Socket closed", and has no setting for TLS 1.3 alone. Python's `ssl` names the
-fault and accepts nothing below 1.3, so a channel is opened only after this has passed.
+gRPC reports a rejected certificate as "Socket closed" and has no setting for TLS 1.3 alone. Python's `ssl` names the
+fault and can refuse anything below 1.3, so a channel is opened only after this handshake has passed.
 """
 
 from __future__ import annotations
@@ -26,15 +21,33 @@ from typing import Any, Final
 from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, UntrustedPeer
 
-NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
-"""What the kernel says where it cannot send to an address at all."""
+NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+"""Error numbers with which the kernel reports that it cannot send to an address at all."""
+
 _ANY_PORT: Final = 9
+_TARGET = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:/@]+)):(?P<port>[0-9]{1,5})")
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
+_VERIFY: Final = {
+    7: "has a signature that is not of {ca}; it may be another authority of the same name",
+    9: "is not yet valid; check the clocks",
+    10: "has expired; renew it with `hybrid-llm certs`",
+    18: "is self-signed, not issued by {ca}",
+    19: "is issued by another authority than {ca}",
+    20: "is issued by another authority than {ca}",
+    26: "is not a node's certificate",
+    62: "does not name {name}; it was made for other hosts",
+    64: "does not name the address {name}; it was made for other hosts",
+}
+"""Messages for OpenSSL's X509_V_ERR codes (x509_vfy.h)."""
 
 GetAddrInfo = Callable[..., list[tuple[Any, ...]]]
 
 
 class Lookup:
-    """Looks names up. Safe to use from any thread.
+    """Resolves names, bounded in time. Safe to use from any thread.
+
+    The C library's look-up cannot be cancelled, and takes ten seconds and more where no name server answers. It
+    therefore runs in a thread of its own, one for each name, however many callers wait.
 
     Args:
         getaddrinfo: As that of `socket`.
@@ -43,37 +56,37 @@ class Lookup:
     def __init__(self, getaddrinfo: GetAddrInfo = socket.getaddrinfo) -> None:
         self._getaddrinfo = getaddrinfo
         self._lock = threading.Lock()
-        self._asked: dict[str, Future[tuple[str, ...]]] = {}
+        self._pending: dict[str, Future[tuple[str, ...]]] = {}
 
     def __call__(self, host: str, timeout: float) -> tuple[str, ...]:
-        """The addresses of *host*, each once, in the order in which they are to be tried (RFC 6724).
+        """Return the addresses of *host*, each once, in the order in which to try them (RFC 6724).
 
         Raises:
             socket.gaierror: it has none.
-            TimeoutError: nothing was found out within *timeout* seconds.
+            TimeoutError: no answer within *timeout* seconds.
         """
         if is_address(host):
             return (host,)
         with self._lock:
-            asked = self._asked.get(host)
-            if asked is None:
-                self._asked[host] = asked = Future()
-                threading.Thread(target=self._ask, args=(host, asked), name="hybrid-llm-lookup", daemon=True).start()
-        return asked.result(timeout)
+            pending = self._pending.get(host)
+            if pending is None:
+                self._pending[host] = pending = Future()
+                threading.Thread(target=self._run, args=(host, pending), name="hybrid-llm-lookup", daemon=True).start()
+        return pending.result(timeout)
 
-    def _ask(self, host: str, asked: Future[tuple[str, ...]]) -> None:
+    def _run(self, host: str, pending: Future[tuple[str, ...]]) -> None:
         try:
             found = self._getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            asked.set_result(tuple(dict.fromkeys(str(entry[4][0]) for entry in found)))
-        except Exception as error:  # noqa: BLE001  # whoever waits raises it
-            asked.set_exception(error)
+            pending.set_result(tuple(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        except Exception as error:  # noqa: BLE001  # the waiting callers raise it
+            pending.set_exception(error)
         finally:
             with self._lock:
-                del self._asked[host]
+                del self._pending[host]
 
 
 def is_address(host: str) -> bool:
-    """Whether *host* is an address rather than a name."""
+    """Whether *host* is an IP address rather than a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -81,8 +94,8 @@ def is_address(host: str) -> bool:
     return True
 
 
-def has_way(address: str) -> bool:
-    """Whether this machine could send to *address* now. It asks the kernel's routes, and sends nothing.
+def has_route(address: str) -> bool:
+    """Whether this machine could send to *address* now, by the kernel's routes; nothing is sent.
 
     Connecting a UDP socket looks the route up and no more (POSIX `connect`); about 10 us.
     """
@@ -91,23 +104,20 @@ def has_way(address: str) -> bool:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((address, _ANY_PORT))
     except OSError as error:
-        return error.errno not in NO_WAY
+        return error.errno not in NO_ROUTE
     return True
 
 
-_TARGET = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:/@]+)):(?P<port>[0-9]{1,5})")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Where a node listens, and whom its certificate must name."""
+class Address:
+    """Where a node listens, and the name that its certificate must hold."""
 
     host: str
     port: int
     server_name: str
 
     @classmethod
-    def parse(cls, target: str, server_name: str | None = None, *, lowest_port: int = 1) -> Endpoint:
+    def parse(cls, target: str, server_name: str | None = None, *, lowest_port: int = 1) -> Address:
         """Read `HOST:PORT` or `[IPv6]:PORT`.
 
         Raises:
@@ -125,76 +135,85 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What was agreed on. *elapsed_ms* is the time for TCP and TLS together."""
+    """What was negotiated. *elapsed_ms* is the time for TCP and TLS together."""
 
     version: str
     cipher: str
     elapsed_ms: float
 
 
-def shake_hands(
-    endpoint: Endpoint, files: TLSFiles, *, timeout: float, backend: str, address: str | None = None
+def tls_handshake(
+    address: Address, files: TLSFiles, *, timeout: float, backend: str, ip: str | None = None
 ) -> Handshake:
-    """Do one handshake with the node, and wait for its first bytes: only they prove that it takes our certificate.
+    """Do one handshake with a node and wait for its first bytes: only they prove that it accepts our certificate.
 
-    *address* is where the host is, where that is known; without it the name is looked up.
+    Args:
+        address: The node.
+        files: Our certificate and the authority that we trust.
+        timeout: Seconds for all of it.
+        backend: The backend's name, for errors.
+        ip: The host's IP address where it is known; without it the name is looked up.
 
     Raises:
-        BackendUnavailable: nothing listens there, or it does not answer in time.
+        BackendUnavailable: nothing listens there, or it does not respond in time.
         UntrustedPeer: the node's certificate is expired, not yet valid, of another authority or for another name, or
-            what listens speaks no TLS 1.3.
+            the listener does not speak TLS 1.3.
         AuthenticationFailed: the node does not accept our certificate.
         ConfigError: our own files cannot be read.
     """
     context = _context(files)
+    started = time.perf_counter()
     try:
-        return _shake(endpoint, files, context, timeout, backend, address)
+        with socket.create_connection((ip or address.host, address.port), timeout=timeout) as plain:
+            return _negotiate(plain, context, address, started, timeout)
     except ssl.SSLCertVerificationError as error:
-        raise UntrustedPeer(_distrust(error, endpoint, files), backend=backend) from None
+        reason = _VERIFY.get(error.verify_code, f"does not verify: {error.verify_message}")
+        text = f"the certificate of {address} " + reason.format(ca=files.ca, name=address.server_name)
+        raise UntrustedPeer(text, backend=backend) from None
     except ssl.SSLError as error:
-        raise _no_tls(error, endpoint, files, backend) from None
+        raise _tls_failure(error, address, files, backend) from None
+    except _Refused as refused:
+        raise AuthenticationFailed(_rejected(address, files, str(refused)), backend=backend) from None
     except OSError as error:
-        failure = BackendUnavailable(_unreachable(error, endpoint, timeout), backend=backend)
+        failure = BackendUnavailable(_unreachable(error, address, timeout), backend=backend)
         raise failure from (error if is_silence(error) else None)  # the cause tells silence from a refusal
 
 
 def is_silence(error: BaseException | None) -> bool:
-    """Whether nothing came, or nothing can be sent; rather than that somebody refused."""
-    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in NO_WAY)
+    """Whether no response came, or nothing can be sent; a refusal is a response."""
+    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in NO_ROUTE)
 
 
-def _shake(
-    endpoint: Endpoint,
-    files: TLSFiles,
-    context: ssl.SSLContext,
-    timeout: float,
-    backend: str,
-    address: str | None,
+class _Refused(Exception):
+    """Internal: the node ended the connection once it had seen our certificate; the text says how."""
+
+
+def _negotiate(
+    plain: socket.socket, context: ssl.SSLContext, address: Address, started: float, timeout: float
 ) -> Handshake:
-    started = time.perf_counter()
-    with socket.create_connection((address or endpoint.host, endpoint.port), timeout=timeout) as plain:
-        plain.settimeout(_left(timeout, started))
-        with context.wrap_socket(plain, server_hostname=endpoint.server_name) as secure:
-            elapsed_ms = (time.perf_counter() - started) * 1000
-            secure.settimeout(_left(timeout, started))
-            _await_welcome(secure, endpoint, files, backend)
-            cipher = secure.cipher()
-            name = cipher[0] if cipher else ""
-            return Handshake(version=str(secure.version()), cipher=name, elapsed_ms=elapsed_ms)
+    plain.settimeout(_left(started, timeout))
+    with context.wrap_socket(plain, server_hostname=address.server_name) as secure:
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        secure.settimeout(_left(started, timeout))
+        _await_first_bytes(secure)
+        cipher = secure.cipher()
+        return Handshake(version=str(secure.version()), cipher=cipher[0] if cipher else "", elapsed_ms=elapsed_ms)
 
 
-def _left(timeout: float, started: float) -> float:
+def _left(started: float, timeout: float) -> float:
     return max(timeout - (time.perf_counter() - started), 0.001)
 
 
-def _unreachable(error: OSError, endpoint: Endpoint, timeout: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"{endpoint} did not answer within {timeout:.1f} s"
-    if isinstance(error, socket.gaierror):
-        return f"the name {endpoint.host} does not resolve"
-    if isinstance(error, ConnectionRefusedError):
-        return f"nothing listens on {endpoint}; is the node running?"
-    return f"{endpoint} cannot be reached: {error.strerror}"
+def _await_first_bytes(secure: ssl.SSLSocket) -> None:
+    # In TLS 1.3 a server judges the client's certificate after the client's own handshake is over: one that refuses
+    # it then closes the connection or sends an alert.
+    try:
+        if not secure.recv(1):
+            raise _Refused("closed the connection")
+    except ssl.SSLError as error:
+        raise _Refused(f"sent the alert {_alert(error)}") from None
+    except ConnectionResetError:
+        raise _Refused("reset the connection") from None
 
 
 def _context(files: TLSFiles) -> ssl.SSLContext:
@@ -209,57 +228,35 @@ def _context(files: TLSFiles) -> ssl.SSLContext:
     return context
 
 
-def _await_welcome(secure: ssl.SSLSocket, endpoint: Endpoint, files: TLSFiles, backend: str) -> None:
-    """In TLS 1.3 a client is judged after its own handshake is over: a node that refuses it closes, or says why."""
-    try:
-        if secure.recv(1):
-            return
-        why = "closed the connection"
-    except ssl.SSLError as error:
-        why = f"answered {_alert(error)}"
-    except ConnectionResetError:
-        why = "reset the connection"
-    raise AuthenticationFailed(_rejected(endpoint, files, why), backend=backend)
+def _unreachable(error: OSError, address: Address, timeout: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{address} did not answer within {timeout:.1f} s"
+    if isinstance(error, socket.gaierror):
+        return f"the name {address.host} does not resolve"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nothing listens on {address}; is the node running?"
+    return f"{address} cannot be reached: {error.strerror}"
 
 
-def _rejected(endpoint: Endpoint, files: TLSFiles, why: str) -> str:
+def _rejected(address: Address, files: TLSFiles, how: str) -> str:
     facts = inspect(files.cert)
     return (
-        f"{endpoint} {why} when it saw our certificate {files.cert} ({facts.subject}, issued by {facts.issuer}): "
+        f"{address} {how} when it saw our certificate {files.cert} ({facts.subject}, issued by {facts.issuer}): "
         "it must be issued by the node's authority and be valid by the node's clock"
     )
 
 
-_VERIFY = {
-    9: "is not yet valid; check the clocks",
-    10: "has expired; renew it with `hybrid-llm certs`",
-    18: "is self-signed, not issued by {ca}",
-    19: "is issued by another authority than {ca}",
-    20: "is issued by another authority than {ca}",
-    7: "has a signature that is not of {ca}; it may be another authority of the same name",
-    26: "is not a node's certificate",
-    62: "does not name {name}; it was made for other hosts",
-    64: "does not name the address {name}; it was made for other hosts",
-}
-"""OpenSSL's X509_V_ERR codes (x509_vfy.h) in words."""
-
-
-def _distrust(error: ssl.SSLCertVerificationError, endpoint: Endpoint, files: TLSFiles) -> str:
-    says = _VERIFY.get(error.verify_code, f"does not verify: {error.verify_message}")
-    return f"the certificate of {endpoint} " + says.format(ca=files.ca, name=endpoint.server_name)
-
-
-def _no_tls(
-    error: ssl.SSLError, endpoint: Endpoint, files: TLSFiles, backend: str
+def _tls_failure(
+    error: ssl.SSLError, address: Address, files: TLSFiles, backend: str
 ) -> UntrustedPeer | AuthenticationFailed | BackendUnavailable:
     reason = error.reason or ""
-    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"):
-        return UntrustedPeer(f"{endpoint} does not speak TLS; is it a node of ours?", backend=backend)
+    if reason in _NOT_TLS:
+        return UntrustedPeer(f"{address} does not speak TLS; is it one of our nodes?", backend=backend)
     if "PROTOCOL_VERSION" in reason or reason == "UNSUPPORTED_PROTOCOL":
-        return UntrustedPeer(f"{endpoint} does not speak TLS 1.3, the only version in use", backend=backend)
+        return UntrustedPeer(f"{address} does not speak TLS 1.3, the only version in use", backend=backend)
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
-        return AuthenticationFailed(_rejected(endpoint, files, f"answered {_alert(error)}"), backend=backend)
-    return BackendUnavailable(f"the TLS handshake with {endpoint} broke off: {_alert(error)}", backend=backend)
+        return AuthenticationFailed(_rejected(address, files, f"sent the alert {_alert(error)}"), backend=backend)
+    return BackendUnavailable(f"the TLS handshake with {address} broke off: {_alert(error)}", backend=backend)
 
 
 def _alert(error: ssl.SSLError) -> str:

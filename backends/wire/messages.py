@@ -1,9 +1,11 @@
-"""Translates between our records and the messages of protocol version 1. What may be sent is decided elsewhere.
+"""Translates between our records and the messages of protocol version 1, and checks a request before it leaves.
 
-The last look before a request leaves: its bytes are read back and held against the clearance. It sends nothing.
+The last check reads the serialised bytes back and compares them with the clearance. Nothing is sent here.
 """
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from google.protobuf.message import DecodeError
 
@@ -14,7 +16,7 @@ from hybrid_llm.core.request import Location, Message, Request, Role, Sampling, 
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 PROTOCOL = 1
-"""The version of the protocol that this code speaks."""
+"""The version of the protocol that this code implements."""
 
 _ROLES: dict[Role, pb.Role] = {
     "system": pb.ROLE_SYSTEM,
@@ -32,12 +34,12 @@ _REASON_NAMES: dict[int, FinishReason] = {value: reason for reason, value in _RE
 
 
 def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest:
-    """Return *request* as a message; *remaining* is what is left of its deadline, in seconds.
+    """Return *request* as a message; *remaining* is the rest of its deadline, in seconds.
 
     Raises:
-        KeyError: a role that the protocol does not have.
-        ValueError: a number out of the protocol's range, or text that is not valid Unicode.
-        TypeError: a field of another type than the record says.
+        KeyError: the protocol does not have the role.
+        ValueError: a number is out of the protocol's range, or text is not valid Unicode.
+        TypeError: a field is not of the record's type.
     """
     return pb.GenerateRequest(
         messages=[pb.Message(role=_ROLES[message.role], content=message.content) for message in request.messages],
@@ -68,10 +70,10 @@ def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
 
 
 def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Request:
-    """Return a message as a `Request` whose clock starts now and has *deadline* seconds.
+    """Return a message as a `Request` whose deadline is *deadline* seconds from now.
 
     Raises:
-        KeyError: a role that this version does not know.
+        KeyError: this version does not know the role.
     """
     return Request(
         messages=tuple(Message(role=_ROLE_NAMES[m.role], content=m.content) for m in message.messages),
@@ -102,30 +104,20 @@ def _sampling_from_wire(message: pb.Sampling) -> Sampling:
 
 
 def chunk_to_wire(chunk: Chunk) -> pb.GenerateChunk:
-    """Return a piece of an answer as a message."""
-    if chunk.finish_reason is None:
-        return pb.GenerateChunk(text=chunk.text, tokens=chunk.tokens)
-    usage, timings = chunk.usage or Usage(), chunk.timings or Timings()
-    return pb.GenerateChunk(
-        text=chunk.text,
-        tokens=chunk.tokens,
-        finish_reason=_REASONS[chunk.finish_reason],
-        usage=pb.Usage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_prompt_tokens=usage.cached_prompt_tokens,
-        ),
-        timings=pb.Timings(
-            queue_ms=timings.queue_ms, ttft_ms=timings.ttft_ms, tpot_ms=timings.tpot_ms, total_ms=timings.total_ms
-        ),
-    )
+    """Return a chunk of an answer as a message."""
+    message = pb.GenerateChunk(text=chunk.text, tokens=chunk.tokens)
+    if chunk.finish_reason is not None:
+        message.finish_reason = _REASONS[chunk.finish_reason]
+        message.usage.MergeFrom(pb.Usage(**asdict(chunk.usage or Usage())))
+        message.timings.MergeFrom(pb.Timings(**asdict(chunk.timings or Timings())))
+    return message
 
 
 def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
-    """Return a message as a piece of an answer.
+    """Return a message as a chunk of an answer.
 
     Raises:
-        KeyError: a finish reason that this version does not know.
+        KeyError: this version does not know the finish reason.
     """
     if message.finish_reason == pb.FINISH_REASON_UNSPECIFIED:
         return Chunk(text=message.text, tokens=message.tokens)
@@ -146,20 +138,20 @@ def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
 
 
 def outgoing(cleared: Cleared, *, remaining: float) -> bytes:
-    """The bytes of a request that is cleared for the cloud; *remaining* is what is left of its deadline, in seconds.
+    """Return the bytes of a request that is cleared for the cloud; *remaining* is the rest of its deadline, in seconds.
 
     Raises:
-        PrivacyViolation: the clearance does not cover the request, or not what the bytes say.
-        KeyError, ValueError, TypeError: as `request_to_wire` has.
+        PrivacyViolation: the clearance does not cover the request, or not all that the bytes hold.
+        KeyError, ValueError, TypeError: see `request_to_wire`.
     """
     request = require_clearance(cleared, Location.CLOUD)
     data = request_to_wire(request, remaining=remaining).SerializeToString(deterministic=True)
-    hold_to_clearance(data, cleared.clearance)
+    check_clearance(data, cleared.clearance)
     return data
 
 
-def hold_to_clearance(data: bytes, clearance: Clearance) -> None:
-    """Make sure that *data* holds the request that *clearance* was made for, and nothing beside it.
+def check_clearance(data: bytes, clearance: Clearance) -> None:
+    """Check that *data* holds the request that *clearance* was made for, and nothing else.
 
     Raises:
         PrivacyViolation: it holds another text, or something that a request does not have.
@@ -168,11 +160,12 @@ def hold_to_clearance(data: bytes, clearance: Clearance) -> None:
         message = pb.GenerateRequest.FromString(data)
         sent = request_from_wire(message, deadline=message.deadline_seconds)
     except (DecodeError, KeyError):
-        raise _beside() from None
+        raise _not_cleared() from None
     require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)
+    # Serialised again, it must give the same bytes: unknown fields would survive parsing unseen.
     if request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data:
-        raise _beside()
+        raise _not_cleared()
 
 
-def _beside() -> PrivacyViolation:
-    return PrivacyViolation("what is about to be sent is not what was cleared", location=Location.CLOUD.value)
+def _not_cleared() -> PrivacyViolation:
+    return PrivacyViolation("the bytes to send are not what was cleared", location=Location.CLOUD.value)

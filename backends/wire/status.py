@@ -5,8 +5,9 @@ Several errors share a code: the kind and the facts travel beside it, in the tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
@@ -28,16 +29,16 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.protos import hybrid_pb2 as pb
 
-PROTOCOL_KEY = "hybrid-llm-protocol"
-LOAD_KEY = "hybrid-llm-load-bin"
-ERROR_KEY = "hybrid-llm-error-bin"
+PROTOCOL_KEY: Final = "hybrid-llm-protocol"
+LOAD_KEY: Final = "hybrid-llm-load-bin"
+ERROR_KEY: Final = "hybrid-llm-error-bin"
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How an error looks on the wire: *message* is for people, *detail* goes into the trailing metadata."""
+    """An error on the wire: *message* is for people, *detail* goes into the trailing metadata."""
 
     code: StatusCode
     message: str
@@ -48,70 +49,27 @@ class Status:
 class _Row:
     error: type[HybridLLMError]
     code: StatusCode
-    build: Callable[[str, str, pb.ErrorDetail], HybridLLMError]
-    """Takes the message, the name of the backend, and the facts."""
+    facts: tuple[str, ...] = ()
+    """Attributes of the error that travel with it, under the same names."""
 
 
-def _optional(detail: pb.ErrorDetail, name: str) -> float | None:
-    return float(getattr(detail, name)) if detail.HasField(name) else None
-
-
-ROWS: dict[str, _Row] = {
-    "backend_unavailable": _Row(
-        BackendUnavailable,
-        StatusCode.UNAVAILABLE,
-        lambda text, name, facts: BackendUnavailable(text, backend=name, retry_after=_optional(facts, "retry_after")),
-    ),
-    "backend_overloaded": _Row(
-        BackendOverloaded,
-        StatusCode.RESOURCE_EXHAUSTED,
-        lambda text, name, facts: BackendOverloaded(text, backend=name, retry_after=_optional(facts, "retry_after")),
-    ),
-    "deadline_exceeded": _Row(
-        DeadlineExceeded,
-        StatusCode.DEADLINE_EXCEEDED,
-        lambda text, name, facts: DeadlineExceeded(text, backend=name, elapsed=_optional(facts, "elapsed")),
-    ),
-    "stream_interrupted": _Row(
-        StreamInterrupted,
-        StatusCode.ABORTED,
-        lambda text, name, facts: StreamInterrupted(text, backend=name, received_tokens=facts.received_tokens),
-    ),
-    "request_rejected": _Row(
-        RequestRejected,
-        StatusCode.INVALID_ARGUMENT,
-        lambda text, name, facts: RequestRejected(text, backend=name, reason=facts.reason or "invalid_argument"),
-    ),
-    "authentication_failed": _Row(
-        AuthenticationFailed, StatusCode.UNAUTHENTICATED, lambda text, name, _: AuthenticationFailed(text, backend=name)
-    ),
-    "permission_denied": _Row(
-        PermissionDenied, StatusCode.PERMISSION_DENIED, lambda text, name, _: PermissionDenied(text, backend=name)
-    ),
-    "quota_exceeded": _Row(
-        QuotaExceeded,
-        StatusCode.RESOURCE_EXHAUSTED,
-        lambda text, name, facts: QuotaExceeded(text, backend=name, retry_after=_optional(facts, "retry_after")),
-    ),
-    "protocol_mismatch": _Row(
-        ProtocolMismatch,
-        StatusCode.FAILED_PRECONDITION,
-        # The sender's "theirs" is ours.
-        lambda text, name, facts: ProtocolMismatch(text, backend=name, ours=facts.theirs, theirs=facts.ours),
-    ),
-    "untrusted_peer": _Row(
-        UntrustedPeer, StatusCode.UNAUTHENTICATED, lambda text, name, _: UntrustedPeer(text, backend=name)
-    ),
-    "decryption_failed": _Row(DecryptionFailed, StatusCode.DATA_LOSS, lambda text, _name, _: DecryptionFailed(text)),
-    "privacy_violation": _Row(
-        PrivacyViolation,
-        StatusCode.PERMISSION_DENIED,
-        lambda text, _name, facts: PrivacyViolation(text, location=facts.location or "cloud"),
-    ),
+ROWS: Final[dict[str, _Row]] = {
+    "backend_unavailable": _Row(BackendUnavailable, StatusCode.UNAVAILABLE, ("retry_after",)),
+    "backend_overloaded": _Row(BackendOverloaded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
+    "deadline_exceeded": _Row(DeadlineExceeded, StatusCode.DEADLINE_EXCEEDED, ("elapsed",)),
+    "stream_interrupted": _Row(StreamInterrupted, StatusCode.ABORTED, ("received_tokens",)),
+    "request_rejected": _Row(RequestRejected, StatusCode.INVALID_ARGUMENT, ("reason",)),
+    "authentication_failed": _Row(AuthenticationFailed, StatusCode.UNAUTHENTICATED),
+    "permission_denied": _Row(PermissionDenied, StatusCode.PERMISSION_DENIED),
+    "quota_exceeded": _Row(QuotaExceeded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
+    "protocol_mismatch": _Row(ProtocolMismatch, StatusCode.FAILED_PRECONDITION, ("ours", "theirs")),
+    "untrusted_peer": _Row(UntrustedPeer, StatusCode.UNAUTHENTICATED),
+    "decryption_failed": _Row(DecryptionFailed, StatusCode.DATA_LOSS),
+    "privacy_violation": _Row(PrivacyViolation, StatusCode.PERMISSION_DENIED, ("location",)),
 }
-"""Kind -> the error, its code, and how the receiver builds it."""
+"""Kind -> the error, its code, and the facts that travel with it."""
 
-DEFAULTS: dict[StatusCode, str] = {
+DEFAULTS: Final[dict[StatusCode, str]] = {
     StatusCode.OK: "stream_interrupted",
     StatusCode.CANCELLED: "backend_unavailable",
     StatusCode.UNKNOWN: "backend_unavailable",
@@ -130,23 +88,23 @@ DEFAULTS: dict[StatusCode, str] = {
     StatusCode.DATA_LOSS: "decryption_failed",
     StatusCode.UNAUTHENTICATED: "authentication_failed",
 }
-"""What a code means that comes without a kind: from gRPC itself or something between. OK is one where more was due."""
+"""What a code means that comes without a kind: from gRPC itself or a proxy. OK is an answer that ended too early."""
 
-_KINDS = {row.error: kind for kind, row in ROWS.items()}
-_FACTS = ("reason", "retry_after", "ours", "theirs", "received_tokens", "elapsed", "location")
-_BROKEN = (BackendUnavailable, BackendOverloaded, StreamInterrupted)
+_KINDS: Final = {row.error: kind for kind, row in ROWS.items()}
+_BROKEN: Final = (BackendUnavailable, BackendOverloaded, StreamInterrupted)
 
 
 def encode(error: HybridLLMError) -> Status:
     """Return how *error* goes over the wire.
 
     Raises:
-        KeyError: the error is none of a backend's or of security's; such a one never leaves a node.
+        KeyError: it is neither a backend's nor a security error; no other error leaves a node.
     """
     kind = _KINDS[type(error)]
-    facts = {name: value for name in _FACTS if (value := getattr(error, name, None)) is not None}
+    row = ROWS[kind]
+    facts = {name: value for name in row.facts if (value := getattr(error, name)) is not None}
     detail = pb.ErrorDetail(kind=kind, **facts)
-    return Status(code=ROWS[kind].code, message=str(error), detail=detail.SerializeToString())
+    return Status(code=row.code, message=str(error), detail=detail.SerializeToString())
 
 
 def decode(
@@ -156,17 +114,27 @@ def decode(
     detail = _detail(trailing)
     if not detail.kind and code is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         return RequestRejected(message, backend=backend, reason="message_too_large")
-    kind = detail.kind if detail.kind in ROWS else DEFAULTS[code]
-    text = message or f"{backend} answered {code.name}"
-    error = ROWS[kind].build(text, backend, detail)
+    row = ROWS[detail.kind if detail.kind in ROWS else DEFAULTS[code]]
+    error = row.error(message or f"{backend} answered {code.name}", **_arguments(row, detail, backend))
     if received_tokens and isinstance(error, _BROKEN):
-        text = f"the answer broke off after {received_tokens} tokens: {text}"
+        text = f"the answer broke off after {received_tokens} tokens: {error}"
         return StreamInterrupted(text, backend=backend, received_tokens=received_tokens)
     return error
 
 
+def _arguments(row: _Row, detail: pb.ErrorDetail, backend: str) -> dict[str, Any]:
+    """The keyword arguments of the row's error; a fact that was not sent keeps the error's own default."""
+    sent = {field.name: value for field, value in detail.ListFields()}
+    if row.error is ProtocolMismatch:
+        return {"backend": backend, "ours": detail.theirs, "theirs": detail.ours}  # the sender's "theirs" is ours
+    if row.error is PrivacyViolation:
+        return {"location": sent.get("location", "cloud")}
+    facts = {name: sent[name] for name in row.facts if name in sent}
+    return facts if row.error is DecryptionFailed else {"backend": backend, **facts}
+
+
 def has_detail(trailing: Metadata) -> bool:
-    """Whether the status came from a node of ours, rather than from gRPC or something between."""
+    """Whether the status came from one of our nodes, rather than from gRPC itself or a proxy."""
     return bool(_detail(trailing).kind)
 
 

@@ -11,7 +11,7 @@ from hybrid_llm.cli.arguments import add_json, describe, subcommands
 from hybrid_llm.cli.terminal import Exit, note, print_json, record
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.wire.certificates import CertificateFacts
+    from hybrid_llm.backends.wire.certificates import CertificateInfo
 
 
 _MOST_DAYS = 36_500
@@ -123,7 +123,7 @@ def _inspect(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def facts_text(facts: CertificateFacts) -> str:
+def facts_text(facts: CertificateInfo) -> str:
     """A certificate as a person reads it."""
     left = (facts.not_after - datetime.now(UTC)).days
     state = f"{left} days left" if left >= 0 else f"expired {-left} days ago"

@@ -31,7 +31,7 @@ from hybrid_llm.core.errors import (
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge import EdgeConfig
     from hybrid_llm.backends.grpc import GrpcSpec, NodeDescription
-    from hybrid_llm.backends.wire.certificates import CertificateFacts, Kind, TLSFiles
+    from hybrid_llm.backends.wire.certificates import CertificateInfo, Kind, TLSFiles
     from hybrid_llm.core.protocols import Backend
 
 
@@ -250,13 +250,13 @@ def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
         )
 
 
-def _expires_soon(facts: CertificateFacts) -> int | None:
+def _expires_soon(facts: CertificateInfo) -> int | None:
     """Days left, where they are few; None where they are many."""
     left = (facts.not_after - datetime.now(UTC)).days
     return left if left < _SOON_DAYS else None
 
 
-def _dated(check: str, facts: CertificateFacts, files: TLSFiles) -> Finding:
+def _dated(check: str, facts: CertificateInfo, files: TLSFiles) -> Finding:
     told = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
     soon = _expires_soon(facts)
     if soon is None:
@@ -284,10 +284,10 @@ def _remedy(error: HybridLLMError) -> str:
 
 
 def _handshake(check: str, spec: GrpcSpec, target: str) -> Finding:
-    from hybrid_llm.backends.wire.handshake import Endpoint, shake_hands
+    from hybrid_llm.backends.wire.handshake import Address, tls_handshake
 
-    endpoint = Endpoint.parse(target, spec.server_name)
-    shaken = shake_hands(endpoint, _files(spec), timeout=_TIMEOUT_S, backend=spec.name)
+    endpoint = Address.parse(target, spec.server_name)
+    shaken = tls_handshake(endpoint, _files(spec), timeout=_TIMEOUT_S, backend=spec.name)
     return fine(check, f"{endpoint} answers, {shaken.version} with {shaken.cipher} in {shaken.elapsed_ms:.0f} ms")
 
 

@@ -116,13 +116,13 @@ MUTANTS = (
         f"{_CONNECTION}:Connection._attend",
         drop("self.way.suspect(time.monotonic())"),
     ),
-    Mutant("a lost way is no silence", f"{_HANDSHAKE}:is_silence", swap("error.errno in NO_WAY", "error.errno == 0")),
-    Mutant("there is always a way", f"{_HANDSHAKE}:has_way", always("error.errno not in NO_WAY")),
-    Mutant("everyone looks a name up", f"{_HANDSHAKE}:Lookup.__call__", always("asked is None")),
+    Mutant("a lost way is no silence", f"{_HANDSHAKE}:is_silence", swap("error.errno in NO_ROUTE", "error.errno == 0")),
+    Mutant("there is always a way", f"{_HANDSHAKE}:has_route", always("error.errno not in NO_ROUTE")),
+    Mutant("everyone looks a name up", f"{_HANDSHAKE}:Lookup.__call__", always("pending is None")),
     Mutant(
         "a name is waited for without end",
         f"{_HANDSHAKE}:Lookup.__call__",
-        swap("asked.result(timeout)", "asked.result()"),
+        swap("pending.result(timeout)", "pending.result()"),
     ),
     Mutant(
         "a pool of silent nodes is ready", f"{_POOL}:_silence", swap("SILENT if SILENT in reasons else NO_WAY", "''")

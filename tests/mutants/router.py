@@ -71,15 +71,13 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
         always("self.clock() - lane.began >= self.metadata.deadline / 2"),
     ),
-    Mutant(
-        "a probe that tells nothing stays the probe", f"{_HEALTH}:CircuitBreaker.abandoned", drop("self._probe = None")
-    ),
-    Mutant("many probes at once", f"{_HEALTH}:CircuitBreaker.admit", drop("self._probe = self._clock()")),
-    Mutant("a failed probe closes", f"{_HEALTH}:CircuitBreaker.failed", drop_operand("self._opened is not None")),
+    Mutant("a trial without a verdict stays the trial", f"{_HEALTH}:HealthProbe.abandoned", drop("self._trial = None")),
+    Mutant("many trials at once", f"{_HEALTH}:HealthProbe.admit", drop("self._trial = self._clock()")),
+    Mutant("a failed trial closes", f"{_HEALTH}:HealthProbe.failed", drop_operand("self._opened is not None")),
     Mutant(
         "success does not close",
-        f"{_HEALTH}:CircuitBreaker.succeeded",
-        drop("self._failures, self._opened, self._probe = (0, None, None)"),
+        f"{_HEALTH}:HealthProbe.succeeded",
+        drop("self._reset()"),
     ),
     Mutant(
         "the breaker opens for what a backend says itself",

@@ -13,15 +13,15 @@ MUTANTS = (
         f"{_MESSAGES}:outgoing",
         swap("require_clearance(cleared, Location.CLOUD)", "cleared.request"),
     ),
-    Mutant("the bytes are not looked at", f"{_MESSAGES}:outgoing", drop("hold_to_clearance(data, cleared.clearance)")),
+    Mutant("the bytes are not looked at", f"{_MESSAGES}:outgoing", drop("check_clearance(data, cleared.clearance)")),
     Mutant(
         "the bytes are not held against the clearance",
-        f"{_MESSAGES}:hold_to_clearance",
+        f"{_MESSAGES}:check_clearance",
         drop("require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)"),
     ),
     Mutant(
         "bytes beside the request pass",
-        f"{_MESSAGES}:hold_to_clearance",
+        f"{_MESSAGES}:check_clearance",
         swap(
             ("request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data"),
             "request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString() == b''",
@@ -29,12 +29,12 @@ MUTANTS = (
     ),
     Mutant(
         "bytes that cannot be read end in another error",
-        f"{_MESSAGES}:hold_to_clearance",
+        f"{_MESSAGES}:check_clearance",
         swap("(DecodeError, KeyError)", "KeyError"),
     ),
     Mutant(
         "a role that does not exist ends in another error",
-        f"{_MESSAGES}:hold_to_clearance",
+        f"{_MESSAGES}:check_clearance",
         swap("(DecodeError, KeyError)", "DecodeError"),
     ),
     Mutant("the wire forgets the tags", f"{_MESSAGES}:request_to_wire", swap("sorted(request.privacy)", "[]")),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.wire.messages import hold_to_clearance, outgoing
+from hybrid_llm.backends.wire.messages import check_clearance, outgoing
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
@@ -81,7 +81,7 @@ def test_another_text_in_any_place_is_found(request, data):
         case name:
             setattr(message, name, getattr(message, name) + "!")
     with pytest.raises(PrivacyViolation):
-        hold_to_clearance(message.SerializeToString(deterministic=True), good.clearance)
+        check_clearance(message.SerializeToString(deterministic=True), good.clearance)
 
 
 def test_bytes_that_a_request_does_not_have_are_found():
@@ -90,7 +90,7 @@ def test_bytes_that_a_request_does_not_have_are_found():
     unknown_field = bytes([0xA2, 0x06, 6]) + b"SECRET"  # number 100, length-delimited
     for more in (data + unknown_field, data + b"\xff", b"\xff" + data):
         with pytest.raises(PrivacyViolation) as caught:
-            hold_to_clearance(more, good.clearance)
+            check_clearance(more, good.clearance)
         assert "SECRET" not in str(caught.value)
 
 
@@ -132,4 +132,4 @@ def test_a_role_that_the_protocol_does_not_have_is_found_in_the_bytes():
     message = pb.GenerateRequest.FromString(outgoing(good, remaining=1.0))
     message.messages[0].role = 99  # type: ignore[assignment]
     with pytest.raises(PrivacyViolation):
-        hold_to_clearance(message.SerializeToString(deterministic=True), good.clearance)
+        check_clearance(message.SerializeToString(deterministic=True), good.clearance)

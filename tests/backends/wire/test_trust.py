@@ -16,7 +16,7 @@ import pytest
 from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.node.identity import peer_of
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
-from hybrid_llm.backends.wire.handshake import Endpoint, shake_hands
+from hybrid_llm.backends.wire.handshake import Address, tls_handshake
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendUnavailable,
@@ -314,8 +314,8 @@ def test_a_client_uses_its_renewed_certificate_from_the_next_call_on(tmp_path, t
 
 
 def test_the_handshake_tells_the_version(node, pki):
-    endpoint = Endpoint.parse(node.target)
-    assert shake_hands(endpoint, pki.app, timeout=5, backend="cloud").version == "TLSv1.3"
+    endpoint = Address.parse(node.target)
+    assert tls_handshake(endpoint, pki.app, timeout=5, backend="cloud").version == "TLSv1.3"
 
 
 @pytest.mark.parametrize("target", ["", "host", "host:", ":1", "host:0", "host:99999", "::1:7443", "a b:1", "h:1/x"])
@@ -325,7 +325,7 @@ def test_a_target_that_is_no_address_is_refused(pki, tools, target):
 
 
 def test_ipv6_is_spelled_in_brackets():
-    endpoint = Endpoint.parse("[::1]:7443")
+    endpoint = Address.parse("[::1]:7443")
     assert (endpoint.host, endpoint.port, str(endpoint)) == ("::1", 7443, "[::1]:7443")
 
 
