@@ -141,7 +141,7 @@ def corpora(data: Path) -> Iterator[tuple[str, str]]:
     people = (
         {"email": f"u{i}@example.com", "phone": f"+1 212 555 {i % 9999:04d}", "note": "你好\n世界"} for i in range(4000)
     )
-    yield "JSON, full of it", "\n".join(map(json.dumps, people))
+    yield "JSON, dense", "\n".join(map(json.dumps, people))
 
 
 def pieces(text: str, size: int) -> list[str]:
@@ -210,12 +210,12 @@ def speed(data: Path) -> None:
 def growth() -> None:
     """Print that twice the text takes twice the time: a megabyte against a sixteenth of it, of the worst kinds."""
     worst = {
-        "email without end": "a." * (1 << 19),
-        "digits without end": "1 " * (1 << 19),
-        "escapes without end": "%25" * (1 << 18),
-        "number words without end": "one " * (1 << 18),
-        "assignments without end": "token=" * (1 << 17),
-        "base64 without end": "QUJD" * (1 << 18),
+        "endless email": "a." * (1 << 19),
+        "endless digits": "1 " * (1 << 19),
+        "endless escapes": "%25" * (1 << 18),
+        "endless number words": "one " * (1 << 18),
+        "endless assignments": "token=" * (1 << 17),
+        "endless base64": "QUJD" * (1 << 18),
     }
     print("\n| text of about a megabyte | ms per KB | of a sixteenth of it |\n|---|---:|---:|")
     for name, text in worst.items():

@@ -1,7 +1,7 @@
 """Reads what a `hybrid.yaml` sets beside its backends: recordings, spending, speeds, metrics; each has its record.
 
 Reads `detectors` of a `hybrid.yaml`, the models for names and places; their
-records are in `router.privacy.detectors.specs`.
+records are in `router.privacy.detectors.catalogue`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hybrid_llm.policies.reader.yamltext import Mapping as Table
 from hybrid_llm.policies.reader.yamltext import Scalar, Value
 from hybrid_llm.router.config.values import ValueReader, is_address, split_address
 from hybrid_llm.router.observability.hooks import Hook
-from hybrid_llm.router.privacy.detectors.specs import DETECTOR_KINDS, DetectorSpec, NerSpec, PresidioSpec
+from hybrid_llm.router.privacy.detectors.catalogue import DETECTOR_KINDS, DetectorSpec, NerSpec, PresidioSpec
 
 _LISTEN: Final = "127.0.0.1:9464"
 """Loopback, and the port that OpenTelemetry's exporters for Prometheus use."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Backend
     from hybrid_llm.policies import PolicySource
     from hybrid_llm.router.privacy.detectors import Detector
-    from hybrid_llm.router.privacy.detectors.specs import DetectorSpec
+    from hybrid_llm.router.privacy.detectors.catalogue import DetectorSpec
     from hybrid_llm.router.signals.store import PredictionStore
     from hybrid_llm.router.spending.ledger import Ledger
 

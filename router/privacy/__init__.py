@@ -1,4 +1,4 @@
-"""The privacy guard: what a request is tagged with, where it may go and in which form; clearances are made here."""
+"""The privacy guard, its detectors and its pseudonyms."""
 
 from hybrid_llm.router.privacy.guard import Assessment, PrivacyGuard
 

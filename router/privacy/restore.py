@@ -1,13 +1,11 @@
-"""Turns pseudonyms back into what they stand for, in an answer that comes in pieces. It never looks at what it wrote.
+"""Restores the values behind pseudonyms in an answer that arrives in pieces.
 
-The pieces may be cut anywhere: together they give what the whole text would give. Only an end that could begin a known
-pseudonym is held back, and a restored value is not looked at again, even if it reads as a pseudonym itself. What reads
-as a pseudonym and is none of this session's stays as it is.
+The pieces may be cut anywhere: together they give the same text as the whole. Only a suffix that could begin a known
+pseudonym is held back. A restored value is never scanned again, even if it reads as a pseudonym itself; a pseudonym of
+another session stays as it is.
 
-In JSON, as in the arguments of a tool call, a value is written as JSON: with its escapes inside a string, as a string
-of its own elsewhere. JSON that stands in a string of other JSON is not told apart: there the outer text stays valid.
-
-Answers on their way back: each chunk with the values in place of their pseudonyms. It keeps nothing itself.
+In JSON, such as the arguments of a tool call, a value is written as JSON: escaped inside a string, as a string of its
+own elsewhere. JSON nested in a string of other JSON is treated as text of the outer one, which stays valid.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable, canonica
 
 
 class Restorer:
-    """Restores one answer. It knows the pseudonyms that its table had when it was made: those that were sent.
+    """Restores one answer, with the pseudonyms that its table had when it was created: those that were sent.
 
-    It belongs to one stream and is not for several threads.
+    For one stream; not thread-safe.
     """
 
     __slots__ = ("_given", "_held", "_inside", "_json", "_known", "_reach", "_search", "_table")
@@ -39,11 +37,11 @@ class Restorer:
         self._search = stream_pattern(types, alphabet, length, json=json).search if types else None
         self._reach = max(map(len, types), default=0) + 3  # a type, a space and two backslashes
         self._held = ""
-        self._inside = False  # a string of JSON
-        self._given = 0  # characters of what is held that are there already
+        self._inside = False  # inside a JSON string
+        self._given = 0  # leading characters of what is held that the app already has
 
     def continue_from(self, given: str) -> None:
-        """The answer goes on behind *given*, which is there already: where that ends in JSON is taken from it.
+        """Continue the partial answer *given*, which the app already has; its end gives the position within JSON.
 
         Raises:
             PrivacyViolation: the table is wiped.
@@ -51,15 +49,15 @@ class Restorer:
         self.feed(given)
         if not self._held.startswith("\\"):
             self._held = ""
-        self._given = len(self._held)  # an escape that was cut
+        self._given = len(self._held)  # an escape sequence that was cut
 
     @property
     def pending(self) -> bool:
-        """Whether something is held back."""
+        """Whether text is held back."""
         return bool(self._held)
 
     def feed(self, piece: str) -> str:
-        """Take the next *piece* and return what is certain by now; it may be empty.
+        """Take the next *piece* and return the text that is final now, which may be empty.
 
         Raises:
             PrivacyViolation: the table is wiped.
@@ -90,7 +88,7 @@ class Restorer:
         return "".join([*parts, text[done:]]) if parts else text
 
     def _undecided(self, match: re.Match[str]) -> bool:
-        """Whether what comes next decides what this is."""
+        """Whether only the text that follows can decide what this is."""
         if match.lastgroup == "part":
             return self._table.begins(canonical(match))
         return match.lastgroup == "head" or (match.lastgroup == "cut" and self._inside)
@@ -107,14 +105,14 @@ class Restorer:
         return entry.escaped if self._inside else f'"{entry.escaped}"'
 
     def _lexical(self, match: re.Match[str]) -> bool:
-        """Whether this is a quote or an escape of JSON, which is passed whole; a quote opens or closes a string."""
+        """Whether this is a quote or an escape sequence of JSON, which passes whole; a quote toggles the string."""
         if match.lastgroup == "quote":
             self._inside = not self._inside
             return True
         return match.lastgroup == "escape" and self._inside
 
     def finish(self) -> str:
-        """Return what is still held back: the answer ends here. The next piece would begin another one.
+        """End the answer and return what is still held back; a further piece would begin another answer.
 
         Raises:
             PrivacyViolation: the table is wiped.
@@ -125,18 +123,18 @@ class Restorer:
         return held
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Restorer is neither copied nor pickled: it leads to the values of a session")
+        raise TypeError("a Restorer cannot be copied or pickled: it leads to the values of a session")
 
 
 def restorer(table: PseudonymTable, *, json: bool = False) -> Restorer:
-    """A restorer for one answer; with *json* for one text of JSON, such as the arguments of one tool call."""
+    """A restorer for one answer; with *json*, for one JSON text such as the arguments of one tool call."""
     return Restorer(table, json=json)
 
 
 async def restored(chunks: AsyncGenerator[Chunk, None], restorer: Restorer) -> AsyncGenerator[Chunk, None]:
-    """The same chunks, their texts restored. What is held back at a cut comes with a later chunk.
+    """Yield *chunks* with their texts restored; text that is held back comes with a later chunk.
 
-    It awaits nothing but *chunks*, so that `router.execution.drivers` can step it; closing it closes them.
+    It awaits nothing but *chunks*, so that `router.execution.drivers` can step it; closing it closes *chunks*.
     """
     async with aclosing(chunks):
         async for chunk in chunks:

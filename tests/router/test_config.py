@@ -17,7 +17,7 @@ from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import load_config, parse_config
-from hybrid_llm.router.privacy.detectors.specs import NerSpec, PresidioSpec
+from hybrid_llm.router.privacy.detectors.catalogue import NerSpec, PresidioSpec
 from hybrid_llm.router.spending.ledger import Price
 
 GOOD = """\

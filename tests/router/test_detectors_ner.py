@@ -135,23 +135,23 @@ def detector(folder) -> NerDetector:
     return NerDetector(folder, labels={"PER": "person_name", "LOC": "place"})
 
 
-def told(detector: NerDetector, text: str) -> list[tuple[str, str]]:
+def reported(detector: NerDetector, text: str) -> list[tuple[str, str]]:
     return [(finding.kind, text[finding.start : finding.end]) for finding in detector.find(text)]
 
 
 def test_names_are_found_whole_with_their_kinds(detector):
-    assert told(detector, "the rain and Mr Kalo Mirane talked about tea in Tusovi .") == [
+    assert reported(detector, "the rain and Mr Kalo Mirane talked about tea in Tusovi .") == [
         ("person_name", "Kalo Mirane"),
         ("place", "Tusovi"),
     ]
-    assert told(detector, "the rain and a tea") == []
-    assert told(detector, "") == []
+    assert reported(detector, "the rain and a tea") == []
+    assert reported(detector, "") == []
 
 
-def test_only_the_labels_that_are_asked_for_are_told(folder):
+def test_only_the_labels_that_are_asked_for_are_reported(folder):
     detector = NerDetector(folder, name="places", labels={"LOC": "place"})
     assert detector.name == "places"
-    assert told(detector, "mr kalo mira went in tuso") == [("place", "tuso")]
+    assert reported(detector, "mr kalo mira went in tuso") == [("place", "tuso")]
     assert set(NerDetector(folder).kinds.items()) == {("PER", "per"), ("LOC", "loc")}
 
 
@@ -162,7 +162,7 @@ def test_a_text_of_many_windows_is_read_to_its_end(detector):
         first, second = ("".join(rng.choices(SYLLABLES, k=2)) for _ in range(2))
         words += ["the", "rain", "and", "mr", first, second]
         expected.append(f"{first} {second}")
-    found = [value for kind, value in told(detector, " ".join(words)) if kind == "person_name"]
+    found = [value for kind, value in reported(detector, " ".join(words)) if kind == "person_name"]
     assert len(set(expected) - set(found)) <= len(expected) * 0.03
     assert expected[-1] == found[-1]
 
@@ -175,7 +175,7 @@ def test_no_text_makes_it_fail(detector, text):
 
 
 def test_a_lone_surrogate_is_read_as_an_unknown_character(detector):
-    assert ("person_name", "kalo mira") in told(detector, "\ud800 mr kalo mira .")
+    assert ("person_name", "kalo mira") in reported(detector, "\ud800 mr kalo mira .")
 
 
 def test_it_keeps_a_request_with_a_name_on_the_device(detector):
@@ -209,7 +209,7 @@ def test_a_folder_that_is_wrong_says_what_and_what_to_do(folder, tmp_path):
         NerDetector(folder, labels={"PRE": "person_name"})
     with pytest.raises(ConfigError, match="id2label is missing or has gaps"):
         NerDetector(change(folder, tmp_path / "a", id2label={"0": "O", "7": "B-PER"}))
-    with pytest.raises(ConfigError, match=r"tells 4 labels apart, and id2label of config\.json has 2"):
+    with pytest.raises(ConfigError, match=r"has 4 labels, and id2label of config\.json has 2"):
         NerDetector(change(folder, tmp_path / "b", id2label={"0": "O", "1": "B-PER"}))
 
 

@@ -33,16 +33,16 @@ class FakeAnalyzer:
         return [r for r in reversed(found) if r.start >= 0 and (entities is None or r.entity_type in entities)]
 
 
-def told(detector, text):
+def reported(detector, text):
     return [(finding.kind, text[finding.start : finding.end]) for finding in detector.find(text)]
 
 
 def test_findings_come_in_order_under_the_kinds_that_were_asked_for():
     analyzer = FakeAnalyzer()
     detector = PresidioDetector(analyzer, kinds={"PERSON": "person_name"}, language="de", min_score=0.7)
-    assert told(detector, "Rome saw Jane") == [("person_name", "Jane")]
+    assert reported(detector, "Rome saw Jane") == [("person_name", "Jane")]
     assert analyzer.asked == [("de", ["PERSON"], 0.7)]
-    assert told(PresidioDetector(analyzer), "Rome saw Jane") == [("location", "Rome"), ("person", "Jane")]
+    assert reported(PresidioDetector(analyzer), "Rome saw Jane") == [("location", "Rome"), ("person", "Jane")]
 
 
 @pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
@@ -69,9 +69,9 @@ def test_the_real_presidio_finds_names_and_forms(model):
     kinds = {"PERSON": "person_name", "EMAIL_ADDRESS": "email"}
     detector = PresidioDetector.with_model(model, kinds=kinds)
     text = "write to Jane at jane@example.com"
-    assert told(detector, text) == [("person_name", "Jane"), ("email", "jane@example.com")]
+    assert reported(detector, text) == [("person_name", "Jane"), ("email", "jane@example.com")]
 
 
 def test_the_real_presidio_never_fetches_a_model(model):
-    with pytest.raises(ConfigError, match="'no_such_model' is not installed"):
+    with pytest.raises(ConfigError, match="'no_such_model' is neither installed nor a folder"):
         PresidioDetector.with_model("no_such_model")

@@ -242,13 +242,13 @@ def test_a_type_is_a_few_capital_letters(kind, short):
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 3), (0, 99), (3, 3), (4, 2)])
 def test_a_finding_outside_its_text_is_refused_without_showing_the_text(start, end):
-    with pytest.raises(ValueError, match=rf"'email' reaches from {start} to {end}, in a text of 12") as caught:
+    with pytest.raises(ValueError, match=rf"'email' is from {start} to {end}, in a text of 12") as caught:
         PseudonymTable().replace("secret words", [Finding(kind="email", start=start, end=end)])
     assert "secret" not in str(caught.value)
 
 
 def test_lists_of_findings_and_texts_of_unequal_number_are_refused():
-    with pytest.raises(ValueError, match="2 texts came with 1 lists of findings"):
+    with pytest.raises(ValueError, match="2 texts with 1 lists of findings"):
         PseudonymTable().replace_all(["a", "b"], [[]])
 
 
@@ -300,7 +300,7 @@ def test_nothing_shows_a_value_and_nothing_can_be_copied_or_pickled():
     assert "bob" not in f"{table!r} {table} {running!r} {table.entry(name)!r}"
     for thing in (table, running):
         for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-            with pytest.raises(TypeError, match="neither copied nor pickled"):
+            with pytest.raises(TypeError, match="cannot be copied or pickled"):
                 duplicate(thing)
 
 
@@ -425,7 +425,7 @@ def test_closing_wipes_all_tables_and_refuses_more():
 
 @pytest.mark.parametrize("options", [{"most": 0}, {"idle": 0.0}, {"idle": float("nan")}])
 def test_sessions_that_could_not_live_are_refused(options):
-    with pytest.raises(ConfigError, match="most is at least 1"):
+    with pytest.raises(ConfigError, match="`most` must be at least 1"):
         Sessions(**options)
 
 
@@ -440,4 +440,4 @@ def test_many_threads_open_and_close_sessions_and_every_lease_works():
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(one, range(500)))
     assert len(sessions) <= 4
-    assert not sessions._alone
+    assert not sessions._unnamed

@@ -1,43 +1,92 @@
-"""The catalogue of the detectors that come with the library: every one by name, made of the patterns of its family.
+"""The one table of the built-in detectors, and the kinds of model detectors that a `hybrid.yaml` can add to it.
 
-They find formats, not meaning: names, places and free prose need a model behind the same Protocol (`ner`, `presidio`).
+Built-in detectors find formats, not meaning: names, places and free prose need a model behind the same Protocol:
+
+    detectors:
+      names: {kind: ner, model: ner/, labels: {PER: person_name, LOC: place}, min_score: 0.5}
+      more:  {kind: presidio, model: en_core_web_sm, labels: {PERSON: person_name}, language: en}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.router.privacy.detectors import contact, credentials, identity, money
 from hybrid_llm.router.privacy.detectors.engine import PatternDetector
-from hybrid_llm.router.privacy.detectors.evidence import Pattern
-from hybrid_llm.router.privacy.detectors.views import View
 
-_Search = Callable[[View], Iterator[tuple[int, int]]]
+if TYPE_CHECKING:
+    from hybrid_llm.core.protocols import Detector
+
+_TABLE: Final = (
+    PatternDetector("credential", credentials.CREDENTIAL, credentials.credentials, finds="passwords, keys and tokens"),
+    PatternDetector("email", contact.EMAIL, finds="e-mail addresses"),
+    PatternDetector("cn_resident_id", identity.CN_RESIDENT_ID, finds="Chinese resident identity numbers"),
+    PatternDetector("us_ssn", identity.US_SSN, finds="US social security numbers and ITINs"),
+    PatternDetector("iban", search=money.ibans, finds="international bank account numbers"),
+    PatternDetector("payment_card", money.PAYMENT_CARD, finds="payment card numbers"),
+    PatternDetector("crypto_wallet", money.CRYPTO_WALLET, finds="Bitcoin and Ethereum addresses"),
+    PatternDetector("medical_record", search=identity.medical_records, finds="medical record and patient numbers"),
+    PatternDetector("passport", search=identity.passports, finds="passport numbers"),
+    PatternDetector("driver_license", search=identity.driver_licenses, finds="driver's licence numbers"),
+    PatternDetector("date_of_birth", search=identity.birthdays, finds="dates of birth"),
+    PatternDetector("national_id", search=identity.national_ids, finds="identity and tax numbers of 16 countries"),
+    PatternDetector("ip_address", contact.IP_ADDRESS, finds="IPv4 and IPv6 addresses"),
+    PatternDetector("mac_address", contact.MAC_ADDRESS, finds="MAC addresses"),
+    PatternDetector("phone", contact.PHONE, finds="telephone numbers"),
+)
+"""Most specific first: of two findings with the same span, the earlier detector's counts."""
+
+DETECTORS: Final[Mapping[str, PatternDetector]] = {detector.name: detector for detector in _TABLE}
+"""The built-in detectors by name, which is also the kind of their findings."""
+
+DETECTOR_KINDS: Final = ("ner", "presidio")
+"""The kinds of detectors that a `hybrid.yaml` can define."""
 
 
-def _made(name: str, *patterns: Pattern, search: _Search | None = None) -> PatternDetector:
-    return PatternDetector(name, patterns, search)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NerSpec:
+    """A detector of kind `ner`: *labels* maps labels of the model in folder *model* to kinds; empty means all."""
+
+    name: str
+    model: Path
+    labels: Mapping[str, str] = field(default_factory=dict)
+    min_score: float = 0.5
+
+    def open(self) -> Detector:
+        """Load the model.
+
+        Raises:
+            ConfigError: the folder is incomplete or its files do not belong together.
+        """
+        from hybrid_llm.router.privacy.detectors.ner import NerDetector
+
+        return NerDetector(self.model, name=self.name, labels=self.labels or None, min_score=self.min_score)
 
 
-DETECTORS: Final[dict[str, PatternDetector]] = {
-    detector.name: detector
-    for detector in (
-        _made("credential", *credentials.CREDENTIAL, search=credentials.credentials),
-        _made("email", *contact.EMAIL),
-        _made("cn_resident_id", *identity.CN_RESIDENT_ID),
-        _made("us_ssn", *identity.US_SSN),
-        _made("iban", search=money.ibans),
-        _made("payment_card", *money.PAYMENT_CARD),
-        _made("crypto_wallet", *money.CRYPTO_WALLET),
-        _made("medical_record", search=identity.medical_records),
-        _made("passport", search=identity.passports),
-        _made("driver_license", search=identity.driver_licenses),
-        _made("date_of_birth", search=identity.birthdays),
-        _made("national_id", search=identity.national_ids),
-        _made("ip_address", *contact.IP_ADDRESS),
-        _made("mac_address", *contact.MAC_ADDRESS),
-        _made("phone", *contact.PHONE),
-    )
-}
-"""The detectors by name, the most telling first: of two findings of one length, this order tells which counts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresidioSpec:
+    """A detector of kind `presidio`: *model* is a spaCy package or folder, *labels* maps entities to kinds."""
+
+    name: str
+    model: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    language: str = "en"
+    min_score: float = 0.5
+
+    def open(self) -> Detector:
+        """Create the analyzer.
+
+        Raises:
+            ConfigError: Presidio or the model is not installed.
+        """
+        from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector
+
+        return PresidioDetector.with_model(
+            self.model, name=self.name, kinds=self.labels or None, language=self.language, min_score=self.min_score
+        )
+
+
+DetectorSpec = NerSpec | PresidioSpec

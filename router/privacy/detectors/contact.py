@@ -1,6 +1,7 @@
-"""How to reach a person: addresses of e-mail and telephone numbers, also spelled out and beside text without spaces.
+"""Patterns for e-mail addresses, telephone numbers and network addresses (IPv4, IPv6, MAC).
 
-Addresses in networks: IPv4, IPv6 and MAC. Those that are the same on every machine tell nothing and are left.
+E-mail addresses and numbers are also found spelled out and next to text without spaces. Network addresses that are the
+same on every machine, such as loopback, identify nobody and are not reported.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ _ABOUT_EMAIL: Final = Context(
 
 
 def _address(candidate: Candidate) -> float:
-    """A file named like `icon@2x.png` is no address; every other one is."""
+    """A file name such as `icon@2x.png` is not an address."""
     return 0.0 if _FILES.fullmatch(candidate.value.rpartition(".")[2]) else 1.0
 
 
 def _spelled(candidate: Candidate) -> float:
-    """`[at]` is clear; a plain ` at ` needs a spelled ` dot ` or a word beside it, since people also meet at places."""
+    """`[at]` is unambiguous; a plain ` at ` needs a spelled ` dot ` or a word nearby, because people also meet *at*."""
     value = candidate.value.lower()
     if "\x80\x80" in value and "艾特" not in candidate.view.text[candidate.start : candidate.end]:
         return 0.0
@@ -86,23 +87,10 @@ _ABOUT_PHONE: Final = Context(
     rb"|contact|reach|desk|office|answer(?:ing|ed)?|ring|hotline|helpline|ext|handy|telefon[eo]?|movil|voicemail"
     rb"|phone_?number|registered|wechat",
     (
-        "电话",
-        "手机",
-        "联系",
-        "致电",
-        "拨打",
-        "微信",
-        "传真",
-        "热线",
-        "座机",
-        "來電",
-        "電話",
-        "手機",
-        "号码",
-        "短信",
-        "回电",
+        "电话", "手机", "联系", "致电", "拨打", "微信", "传真", "热线", "座机", "來電", "電話", "手機", "号码",
+        "短信", "回电",
     ),
-)
+)  # fmt: skip
 _NOT_PHONE: Final = Context(
     rb"orders?|invoice|tracking|isbn|issn|accounts?|acct|serial|version|zip|postal|iban|cards?|ssn|passport|licen[cs]e|id|sku"
     rb"|ticket|case|price|total|usd|eur|doi|rfc|pmid|cve",
@@ -115,12 +103,12 @@ _DATE: Final = re.compile(
     rf"{_YEAR}[-. ](?:0?[1-9]|1[0-2])[-. ][0-3]?\d\b|[0-3]?\d[-. ][0-3]?\d[-. ]{_YEAR}\b|{_YEAR}[- ]{_YEAR}$"
 )
 _OTHERS: Final = re.compile(r"[1-9]\d?\d?(?:\.(?:0|[1-9]\d?\d?)){3}|\d{3}-\d\d-\d{4}")
-"""An IPv4 address, and the way a social security number is written."""
+"""An IPv4 address, and the format of a social security number."""
 _EXTENSION: Final = re.compile("[ex#]")
 
 
 def _plausible(candidate: Candidate, fewest: int = 7, most: int = 15) -> bool:
-    """As many digits as a number has, and no date, no number of another kind, no piece of a longer one."""
+    """Whether it has as many digits as a telephone number, and is no date, other number or part of a longer one."""
     value = candidate.value
     extension = _EXTENSION.search(value)
     digits = (candidate._replace(end=candidate.start + extension.start()) if extension else candidate).digits
@@ -130,7 +118,7 @@ def _plausible(candidate: Candidate, fewest: int = 7, most: int = 15) -> bool:
 
 
 def _is_piece(candidate: Candidate) -> bool:
-    """Does it go on: as a decimal fraction behind, or with a hyphen before, as a UUID does?"""
+    """Whether it is part of a longer number: a decimal fraction follows, or a hyphen precedes as in a UUID."""
     data, start, end = candidate.view.data, candidate.start, candidate.end
     return (data[end : end + 1] == b"." and data[end + 1 : end + 2].isdigit()) or (
         data[start - 1 : start] == b"-" and data[max(0, start - 2) : start - 1].isalnum()
@@ -142,7 +130,7 @@ def _clear(candidate: Candidate) -> float:
 
 
 def _north_american(candidate: Candidate) -> float:
-    """Area and exchange begin with 2 to 9 in the North American plan; spaces alone are the weakest way to group."""
+    """Area codes and exchanges of the North American plan begin with 2 to 9; grouping by spaces alone is weak."""
     if not _plausible(candidate, 10, 11):
         return 0.0
     value = candidate.value
@@ -151,7 +139,7 @@ def _north_american(candidate: Candidate) -> float:
 
 
 def _national(candidate: Candidate) -> float:
-    """Groups that begin with a trunk zero, as most of the world dials."""
+    """Groups that begin with a trunk zero, as in most countries."""
     return 0.5 if _plausible(candidate, 9, 12) else 0.2
 
 
@@ -196,7 +184,7 @@ def _v4(candidate: Candidate) -> float:
 
 
 def _v6(candidate: Candidate) -> float:
-    """Written as RFC 4291 has it, and more than the `1::2` and `a::b` of program text."""
+    """Valid by RFC 4291, and longer than the `1::2` and `a::b` of program text."""
     try:
         address = ipaddress.IPv6Address(candidate.value.partition("%")[0])
     except ValueError:

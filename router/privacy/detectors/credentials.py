@@ -1,14 +1,25 @@
-"""Credentials: passwords, keys and tokens, by their form, by the word in front of them and by the rules of gitleaks."""
+"""Credentials: passwords, keys and tokens, by their format, by the word before them and by the rules of gitleaks.
+
+The rules of gitleaks (https://github.com/gitleaks/gitleaks, MIT) are applied as its own scanner applies them: a rule
+runs only where one of its keywords occurs, and its secret must have the entropy that the rule requires and match no
+allowlist. Conditions on file paths do not apply to prompts: rules apply everywhere, allowlists that require a path
+never do. `rules/gitleaks.toml` is the project's own file, unchanged.
+"""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
-from typing import Final
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
 
-from hybrid_llm.router.privacy.detectors import gitleaks
 from hybrid_llm.router.privacy.detectors.evidence import Candidate, Pattern
-from hybrid_llm.router.privacy.detectors.folding import linear
+from hybrid_llm.router.privacy.detectors.folding import Regex, WordSet, linear
 from hybrid_llm.router.privacy.detectors.views import View
 
 _TOKENS: Final = (
@@ -47,11 +58,18 @@ _NO_VALUES: Final = re.compile(
     re.IGNORECASE,
 )
 _CODE: Final = re.compile(r"[A-Za-z_][\w]*(?:[.:]+[A-Za-z_]\w*)*[.:]?")
-"""A name, or names joined by dots: in unquoted program text that is a variable and not its value."""
+"""A name, or names joined by dots: unquoted in program text this is a variable, not its value."""
+_CHINESE: Final = ("密码", "口令", "密碼", "密钥", "令牌")
+_BEHIND: Final = linear(rb"[\x80\x90-\x99\xa1\s:='\"]{0,6}([!-~]{6,64})")
+_PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
+"""A pseudonym that the privacy guard inserted, such as `SECRET_QYSAI`, is not a secret."""
+_ASSIGNMENT: Final = linear(_ASSIGNED)
+_MAX_LINE: Final = 1000
+"""How many bytes of a line, on each side of a find, an allowlist for lines sees."""
 
 
 def _assigned(view: View) -> Iterator[tuple[int, int]]:
-    """What stands behind `password:`, `token =` or `secret is`."""
+    """The value after `password:`, `token =` or `secret is`."""
     match = _ASSIGNMENT.search(view.data)
     while match is not None:
         start, end = match.span(match.lastindex)
@@ -80,27 +98,19 @@ def _is_value(word: bytes, sign: bytes, value: str, *, is_bare: bool) -> bool:
 
 
 def _is_user_info(candidate: Candidate) -> float:
-    """A user and a password in a URL (RFC 3986, 3.2.1), but no stand-in of a manual."""
+    """A user and a password in a URL (RFC 3986, 3.2.1), unless the password is a placeholder."""
     password = candidate.value.partition(":")[2]
     return 0.0 if password.lower() in {"pass", "password", "passwd", "pwd"} or _PLACEHOLDER.fullmatch(password) else 1.0
 
 
-_CHINESE: Final = ("密码", "口令", "密碼", "密钥", "令牌")
-_BEHIND: Final = linear(rb"[\x80\x90-\x99\xa1\s:='\"]{0,6}([!-~]{6,64})")
-
-
 def _chinese(view: View) -> Iterator[tuple[int, int]]:
-    """What stands behind the Chinese words for password, key and token."""
+    """The value after a Chinese word for password, key or token."""
     for word in _CHINESE:
         for at in view.find(word):
             match = _BEHIND.match(view.data, at + len(word))
             if match is not None and any(48 <= byte <= 57 for byte in match.group(1)):
                 yield match.span(1)
 
-
-_PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
-"""What the privacy guard puts in the place of a value, such as `SECRET_QYSAI`: a secret no more."""
-_ASSIGNMENT: Final = linear(_ASSIGNED)
 
 CREDENTIAL: Final = (
     Pattern(linear(rb"\b(" + _TOKENS + rb")")),
@@ -112,7 +122,7 @@ CREDENTIAL: Final = (
 
 
 def credentials(view: View) -> Iterator[tuple[int, int]]:
-    """Yield every value behind a word for a secret, and every find of gitleaks' rules."""
+    """Yield each value after a word for a secret, and each find of the rules of gitleaks."""
     for start, end in _candidates(view):
         if not _PSEUDONYM.fullmatch(view.text, start, end):
             yield start, end
@@ -122,6 +132,117 @@ def _candidates(view: View) -> Iterator[tuple[int, int]]:
     yield from _assigned(view)
     if not view.text.isascii():
         yield from _chinese(view)
-    for start, end in gitleaks.secrets(view):
+    for start, end in load_rules().spans(view.data):
         quoted = end - start > 2 and view.data[start] == view.data[end - 1] and view.data[start] in b"\"'"
         yield (start + 1, end - 1) if quoted else (start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowlist:
+    """What is not a secret. *regexes* run over *target*: `secret`, `match` or `line`."""
+
+    regexes: tuple[Regex, ...]
+    stopwords: tuple[str, ...]
+    target: str = "secret"
+
+    def allows(self, texts: Mapping[str, bytes]) -> bool:
+        """Whether this is no secret; *texts* has the secret, the match and the line."""
+        secret = texts["secret"].lower().decode("latin-1")
+        return any(regex.search(texts[self.target]) for regex in self.regexes) or any(
+            w in secret for w in self.stopwords
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of credential. A secret must have more than *entropy* bits per byte; 0 requires none."""
+
+    id: str
+    regex: Regex
+    keywords: tuple[str, ...]
+    entropy: float
+    group: int
+    allowlists: tuple[Allowlist, ...]
+
+    def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Yield the spans of its secrets in *data*."""
+        match = self.regex.search(data)
+        while match is not None:
+            start, end = self._secret(match)
+            if self._is_secret(data, match, start, end):
+                yield start, end
+            behind = max(end, match.start() + 1)
+            match = self.regex.search(data, behind) if behind < len(data) else None
+
+    def _secret(self, match: Any) -> tuple[int, int]:
+        """The group that the rule names, else the first that matched, else the whole match."""
+        groups = (self.group,) if self.group else range(1, match.re.groups + 1)
+        spans = (match.span(group) for group in groups)
+        start, end = next((span for span in spans if span[0] >= 0), match.span())
+        return start, end
+
+    def _is_secret(self, data: bytes, match: Any, start: int, end: int) -> bool:
+        secret = data[start:end]
+        if self.entropy and _entropy(secret) <= self.entropy:
+            return False
+        first = data.rfind(b"\n", max(0, start - _MAX_LINE), start) + 1
+        last = data.find(b"\n", end, end + _MAX_LINE)
+        line = data[max(first, start - _MAX_LINE) : last if last >= 0 else end + _MAX_LINE]
+        texts = {"secret": secret, "match": match.group(), "line": line}
+        return not any(allowlist.allows(texts) for allowlist in self.allowlists)
+
+
+class Rules:
+    """Many rules; one search for all keywords selects the few that can match a text."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self._by_keyword: dict[str, list[int]] = defaultdict(list)
+        for index, rule in enumerate(rules):
+            for keyword in rule.keywords:
+                self._by_keyword[keyword].append(index)
+        self._keywords = WordSet(list(self._by_keyword))
+
+    def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Yield the spans of secrets in *data*; those of different rules may overlap."""
+        for index in sorted({i for word in self._keywords.within(data) for i in self._by_keyword[word]}):
+            yield from self.rules[index].spans(data)
+
+
+@cache
+def load_rules() -> Rules:
+    """The rules shipped with the library, read once."""
+    text = files("hybrid_llm.router.privacy.detectors").joinpath("rules", "gitleaks.toml").read_text("utf-8")
+    document = tomllib.loads(text)
+    everywhere = _allowlist(document["allowlist"])
+    return Rules([_rule(table, everywhere) for table in document["rules"] if "regex" in table])
+
+
+def _rule(table: Mapping[str, Any], everywhere: Allowlist | None) -> Rule:
+    lists = [everywhere, *(_allowlist(entry) for entry in table.get("allowlists", ()))]
+    return Rule(
+        id=table["id"],
+        regex=linear(table["regex"].encode("utf-8")),
+        keywords=tuple(table["keywords"]),
+        entropy=table.get("entropy", 0.0),
+        group=table.get("secretGroup", 0),
+        allowlists=tuple(entry for entry in lists if entry is not None),
+    )
+
+
+def _allowlist(table: Mapping[str, Any]) -> Allowlist | None:
+    """None if it requires a file path or has no condition on text."""
+    regexes = tuple(linear(text.encode("utf-8")) for text in table.get("regexes", ()))
+    stopwords = tuple(word.lower() for word in table.get("stopwords", ()))
+    needs_path = "paths" in table and table.get("condition") == "AND"
+    return (
+        None
+        if needs_path or not (regexes or stopwords)
+        else Allowlist(regexes, stopwords, table.get("regexTarget", "secret"))
+    )
+
+
+def _entropy(secret: bytes) -> float:
+    """Shannon entropy, bits per byte."""
+    size = len(secret)
+    return -sum(n / size * math.log2(n / size) for n in Counter(secret).values()) if size else 0.0

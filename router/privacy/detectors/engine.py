@@ -1,10 +1,8 @@
-"""Text inside base64 (RFC 4648, both alphabets, in one line or in lines as MIME has it) and inside hexadecimal.
+"""Runs detectors over a text: each encoding is undone once, then every pattern runs over the decoded form.
 
-What does not decode to text is left alone; whether the text is sensitive is for others to say.
-
-Scans a text with many detectors at once: every form of the text is made once, and each pattern runs over each form.
-
-It does not know what is sensitive; `catalog` does. Time is linear in the length of the text.
+Text inside base64 (RFC 4648, both alphabets, in one line or in MIME lines) and hexadecimal is decoded and scanned too;
+a run that holds a finding is reported whole. Time is linear in the length of the text. What is sensitive is defined in
+`catalogue`.
 """
 
 from __future__ import annotations
@@ -27,10 +25,103 @@ _LINE: Final = re.compile(r"\S+")
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _UNTEXTUAL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 _STANDARD: Final = str.maketrans("-_", "+/", "=\r\n")
+_DEPTH: Final = 3
+"""How many levels of base64 inside base64 are decoded."""
+
+Spans = Iterable[tuple[int, int]]
+"""Start and end (exclusive) of each find, as character offsets."""
+
+
+class Prepared:
+    """A text with its encodings undone and its embedded texts decoded, shared by all detectors that scan it."""
+
+    __slots__ = ("inner", "text", "view")
+
+    def __init__(self, text: str, depth: int = _DEPTH) -> None:
+        self.text = text
+        self.view = decoded(text)
+        runs = embedded(self.view) if depth else ()
+        self.inner = [(run.start, run.end, Prepared(run.text, depth - 1)) for run in runs]
+
+
+@dataclass(frozen=True, eq=False)
+class PatternDetector:
+    """A detector made of *patterns* and of *search*, a function from a view to spans; *finds* describes it for docs."""
+
+    name: str
+    patterns: tuple[Pattern, ...] = ()
+    search: Callable[[View], Spans] | None = None
+    finds: str = ""
+
+    def find(self, text: str) -> Iterator[Finding]:
+        """Yield the findings in *text*, in order and without overlaps."""
+        return iter(self.find_in(Prepared(text)))
+
+    def find_in(self, prepared: Prepared) -> tuple[Finding, ...]:
+        """Like `find`, for a text that several detectors scan."""
+        origins = self._origins(prepared)
+        if not origins:
+            return ()
+        return tuple([Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)])
+
+    def _origins(self, prepared: Prepared) -> list[tuple[int, int]]:
+        """The finds as spans of the original text; an encoded run that holds one counts whole."""
+        view = prepared.view
+        origins = [view.origin(start, end) for start, end in self._spans(view)]
+        if prepared.inner:
+            origins += [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
+        return origins
+
+    def _spans(self, view: View) -> list[tuple[int, int]]:
+        """The finds in *view*; they may overlap. A pattern skips what an earlier one has found."""
+        found: list[tuple[int, int]] = []
+        known = bytearray()
+        for pattern in self.patterns:
+            if pattern.may_match(view):
+                known = known or bytearray(len(view.data))
+                for start, end in pattern.spans(view, known):
+                    known[start:end] = b"\1" * (end - start)
+                    found.append((start, end))
+        if self.search is not None:
+            found.extend(self.search(view))
+        return found
+
+
+def scan(text: str, detectors: Iterable[PatternDetector]) -> list[Finding]:
+    """Everything that *detectors* find in *text*, by `start`, the longer first, then in the order of *detectors*.
+
+    Findings of one kind never overlap; findings of different kinds may.
+    """
+    return find_all(text, detectors)
+
+
+def find_all(text: str, detectors: Iterable[Detector]) -> list[Finding]:
+    """Like `scan`, for detectors of any sort: pattern detectors share the decoding, others read the text itself."""
+    prepared = Prepared(text)
+    findings = [finding for detector in detectors for finding in find_with(detector, prepared)]
+    return sorted(findings, key=lambda finding: (finding.start, -finding.end))
+
+
+def find_with(detector: Detector, prepared: Prepared) -> tuple[Finding, ...]:
+    """What one detector of any sort finds in a text that several scan."""
+    if isinstance(detector, PatternDetector):
+        return detector.find_in(prepared)
+    return tuple(detector.find(prepared.text))
+
+
+def _joined(spans: Spans) -> list[tuple[int, int]]:
+    """*spans* in order, overlapping ones merged."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
 
 
 class Run(NamedTuple):
-    """A run of an encoding from *start* to *end* of the original text, and the *text* that it holds."""
+    """An encoded run from *start* to *end* of the original text, and the *text* it decodes to."""
 
     start: int
     end: int
@@ -38,7 +129,7 @@ class Run(NamedTuple):
 
 
 def embedded(view: View) -> Iterator[Run]:
-    """Yield each run that decodes to text."""
+    """Yield each run of base64 or hexadecimal that decodes to text."""
     for found in _RUN.finditer(view.data):
         raw = view.data[found.start : found.end].decode("latin-1")
         text = _decoded(raw)
@@ -49,7 +140,7 @@ def embedded(view: View) -> Iterator[Run]:
 
 
 def _lines(view: View, raw: str, offset: int) -> Iterator[Run]:
-    """Lines that only looked like one run: each may be one of its own."""
+    """Adjacent lines that do not decode as one run: each may be a run of its own."""
     for line in _LINE.finditer(raw):
         text = _decoded(line.group())
         if text is not None:
@@ -61,7 +152,7 @@ def _decoded(raw: str) -> str | None:
     if _HEX.fullmatch(compact) and (text := _as_text(bytes.fromhex(compact))) is not None:
         return text
     if compact.islower() or compact.isupper():
-        return None  # a word, or words joined to a name: base64 of a text is in both cases
+        return None  # a word or joined words: base64 of a text has letters of both cases
     try:
         return _as_text(binascii.a2b_base64(compact + "=" * (-len(compact) % 4)))
     except binascii.Error:
@@ -77,101 +168,3 @@ def _as_text(data: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if _UNTEXTUAL.search(text) else text
-
-
-_DEPTH: Final = 3
-"""How deep base64 in base64 is followed."""
-
-Spans = Iterable[tuple[int, int]]
-
-
-class Prepared:
-    """A text with its encodings undone and the texts inside it found, once for all detectors that look at it."""
-
-    __slots__ = ("inner", "text", "view")
-
-    def __init__(self, text: str, depth: int = _DEPTH) -> None:
-        self.text = text
-        self.view = decoded(text)
-        runs = embedded(self.view) if depth else ()
-        self.inner = [(run.start, run.end, Prepared(run.text, depth - 1)) for run in runs]
-
-
-@dataclass(frozen=True, eq=False)
-class PatternDetector:
-    """Finds one kind of text by its *patterns*, and by *search*, a function from a view to spans in it."""
-
-    name: str
-    patterns: tuple[Pattern, ...] = ()
-    search: Callable[[View], Spans] | None = None
-
-    def find(self, text: str) -> Iterator[Finding]:
-        """Yield what is found in *text*, in order, without overlaps."""
-        return iter(self.find_in(Prepared(text)))
-
-    def find_in(self, prepared: Prepared) -> tuple[Finding, ...]:
-        """As `find`, for a text that several detectors look at."""
-        origins = self._origins(prepared)
-        if not origins:
-            return ()
-        return tuple([Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)])
-
-    def _origins(self, prepared: Prepared) -> list[tuple[int, int]]:
-        """Where it is found, as places of the original text: a run that holds it inside is found whole."""
-        view = prepared.view
-        origins = [view.origin(start, end) for start, end in self._spans(view)]
-        if prepared.inner:
-            origins += [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
-        return origins
-
-    def _spans(self, view: View) -> list[tuple[int, int]]:
-        """Where in *view* it is found; spans may overlap. What one pattern found no other looks at again."""
-        found: list[tuple[int, int]] = []
-        known = bytearray()
-        for pattern in self.patterns:
-            if pattern.may_match(view):
-                known = known or bytearray(len(view.data))
-                for start, end in pattern.spans(view, known):
-                    known[start:end] = b"\1" * (end - start)
-                    found.append((start, end))
-        if self.search is not None:
-            found.extend(self.search(view))
-        return found
-
-
-def scan(text: str, detectors: Iterable[PatternDetector]) -> list[Finding]:
-    """All that *detectors* find in *text*.
-
-    Finds of one kind never overlap: those that do are joined. Finds of different kinds may. The order is that of
-    `start`, the longer first, then that of *detectors*.
-    """
-    prepared = Prepared(text)
-    return _ordered(finding for detector in detectors for finding in detector.find_in(prepared))
-
-
-def find_all(text: str, detectors: Iterable[Detector]) -> list[Finding]:
-    """As `scan`, for detectors of every sort: those with patterns share the work on the text, others do their own."""
-    prepared = Prepared(text)
-    return _ordered(finding for detector in detectors for finding in find_with(detector, prepared))
-
-
-def find_with(detector: Detector, prepared: Prepared) -> tuple[Finding, ...]:
-    """What one detector of any sort finds in a text that several look at."""
-    if isinstance(detector, PatternDetector):
-        return detector.find_in(prepared)
-    return tuple(detector.find(prepared.text))
-
-
-def _ordered(findings: Iterable[Finding]) -> list[Finding]:
-    return sorted(findings, key=lambda finding: (finding.start, -finding.end))
-
-
-def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """*spans* in order, overlapping ones made one."""
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if joined and start < joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return joined

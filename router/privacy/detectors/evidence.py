@@ -1,10 +1,8 @@
-"""Checksums of cards, accounts and identity numbers: each takes compact text and tells whether the check holds.
+"""Scores what a pattern matched by its format, its checksum and the words around it.
 
-What speaks for a find and what against it: the form, the checksum, the words around it.
-
-A find counts when its score reaches `THRESHOLD`. A form that is rare by chance has that score alone; a weaker one needs
-a checksum that holds or a word beside it. So a checksum is evidence and not a filter: a card number with a slip of the
-pen is found where the text says `card`.
+A match counts as a find when its score reaches `THRESHOLD`. A format that is rarely met by chance scores that much
+alone; a weaker one needs a valid checksum or a word nearby. A checksum is therefore evidence, not a filter: a mistyped
+card number is found where the text says `card`. The checksums at the end take compact text, without separators.
 """
 
 from __future__ import annotations
@@ -19,26 +17,135 @@ from typing import Final, NamedTuple
 from hybrid_llm.router.privacy.detectors.folding import Regex, linear
 from hybrid_llm.router.privacy.detectors.views import View
 
+THRESHOLD: Final = 0.5
+"""The score from which a find counts."""
+CONTEXT: Final = 0.3
+"""What a word near a find adds to its score, or takes from it."""
+_BEFORE: Final = 60
+_AFTER: Final = 24
+_NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BECH32: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATORS: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _PERMUTED: Final = (
-    "0123456789",
-    "1576283094",
-    "5803796142",
-    "8916043527",
-    "9453126870",
-    "4286573901",
-    "2793806415",
-    "7046913258",
-)
+    "0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258",
+)  # fmt: skip
 _DIHEDRAL: Final = (
     "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
     "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
 )  # fmt: skip
-
+"""Verhoeff's permutations and the multiplication table of the dihedral group D5."""
 _PLAIN: Final = bytes(byte - 48 if 48 <= byte <= 57 else 0 for byte in range(256))
 _DOUBLED: Final = bytes(sum(divmod(2 * plain, 10)) for plain in _PLAIN)
+"""Luhn's digits, plain and doubled, as tables for `bytes.translate`."""
+
+
+class Candidate(NamedTuple):
+    """What a pattern matched: the characters *start* to *end* (exclusive) of *view*."""
+
+    view: View
+    start: int
+    end: int
+
+    @property
+    def value(self) -> str:
+        """The folded text: the digits of every script as ASCII."""
+        return self.view.data[self.start : self.end].decode("latin-1")
+
+    @property
+    def digits(self) -> str:
+        """Only the digits of the value."""
+        return self.view.data[self.start : self.end].translate(None, _NO_DIGITS).decode("ascii")
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Words near a match: *words* is an RE2 pattern, case-insensitive; *chinese* words match literally."""
+
+    words: bytes
+    chinese: tuple[str, ...] = ()
+    before: int = _BEFORE
+    after: int = _AFTER
+
+    @cached_property
+    def _regex(self) -> Regex:
+        return linear(rb"(?i)(?:\b|_)(?:" + self.words + rb")(?:\b|_|[0-9])")
+
+    def within(self, view: View) -> bool:
+        """Whether one of the words occurs in *view*."""
+        return bool(self._positions(view))
+
+    def around(self, candidate: Candidate) -> bool:
+        """Whether one of the words occurs near *candidate*."""
+        positions = self._positions(candidate.view)
+        index = bisect_left(positions, candidate.start - self.before)
+        while index < len(positions) and positions[index] < candidate.end + self.after:
+            if not candidate.start < positions[index] < candidate.end:
+                return True
+            index += 1
+        return False
+
+    def _positions(self, view: View) -> Sequence[int]:
+        """Where the words begin in *view*, searched for once per view."""
+        if self not in view.notes:
+            positions = [found.start for found in self._regex.finditer(view.data)]
+            if self.chinese and not view.text.isascii():
+                positions = sorted([*positions, *(start for word in self.chinese for start in view.find(word))])
+            view.notes[self] = positions
+        return view.notes[self]
+
+
+def _always(_: Candidate) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """One format of a kind of value: its expression, its score, and the words that count for or against it.
+
+    Attributes:
+        regex: The value is its group, or the whole match where it has none.
+        score: From 0 to 1; below `THRESHOLD - CONTEXT` no word nearby can make it count.
+        near: Words that raise the score.
+        against: Words that lower the score.
+        weak: Only counts near a word of *near*; texts without one are not searched.
+        needs: Text without this is not searched: lower-case characters, found in any case, or `6` or `9` for a number
+            of that many digits.
+    """
+
+    regex: Regex
+    score: Callable[[Candidate], float] = _always
+    near: Context | None = None
+    against: Context | None = None
+    weak: bool = False
+    needs: bytes = b""
+
+    def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
+        """Yield the finds in *view* that do not lie within the characters that *known* marks."""
+        for start, end, _ in self.regex.finditer(view.data):
+            if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
+                yield start, end
+
+    def may_match(self, view: View) -> bool:
+        """Whether *view* holds what every match needs: a quick test that spares most searches."""
+        if self.needs == b"9":
+            present = view.has_long_number
+        else:
+            present = view.has_number if self.needs == b"6" else self.needs in view.lower
+        if not present:
+            return False
+        return not self.weak or self.near is None or self.near.within(view)
+
+    def accepts(self, candidate: Candidate) -> bool:
+        """Whether the evidence for *candidate* is sufficient."""
+        score = self.score(candidate)
+        if score < THRESHOLD - CONTEXT:
+            return False
+        if self.against is not None and self.against.around(candidate):
+            score -= CONTEXT
+        if score < THRESHOLD and self.near is not None and self.near.around(candidate):
+            score += CONTEXT
+        return score >= THRESHOLD - 1e-9  # sums such as 0.2 + 0.3 may fall just short
 
 
 def luhn(digits: str) -> bool:
@@ -49,18 +156,18 @@ def luhn(digits: str) -> bool:
 
 
 def mod97(compact: str) -> bool:
-    """ISO 13616: the IBAN, first four characters moved to the end, letters as numbers."""
+    """ISO 13616, IBAN: the first four characters move to the end, letters become numbers."""
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
 
 def mod11_2(compact: str) -> bool:
-    """GB 11643 (ISO 7064 MOD 11-2): the Chinese resident id."""
+    """GB 11643 (ISO 7064 MOD 11-2): the Chinese resident identity number."""
     total = sum(int(c) * (2 ** (17 - i) % 11) for i, c in enumerate(compact[:17]))
     return "10X98765432"[total % 11] == compact[17].upper()
 
 
 def weighted(digits: Sequence[int], weights: Sequence[int], modulus: int) -> bool:
-    """Is the weighted sum of *digits* a multiple of *modulus*?"""
+    """Whether the weighted sum of *digits* is a multiple of *modulus*."""
     return sum(d * w for d, w in zip(digits, weights, strict=True)) % modulus == 0
 
 
@@ -93,119 +200,3 @@ def bech32(address: str) -> bool:
         for i, generator in enumerate(_GENERATORS):
             check ^= generator if top >> i & 1 else 0
     return check in {1, 0x2BC830A3}
-
-
-THRESHOLD: Final = 0.5
-CONTEXT: Final = 0.3
-"""What a word beside a find adds to its score, or a word that speaks against it takes."""
-_BEFORE: Final = 60
-_AFTER: Final = 24
-_NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
-
-
-class Candidate(NamedTuple):
-    """What a pattern matched: the characters *start* to *end* (not included) of *view*."""
-
-    view: View
-    start: int
-    end: int
-
-    @property
-    def value(self) -> str:
-        """The text, folded: digits of every script are ASCII here."""
-        return self.view.data[self.start : self.end].decode("latin-1")
-
-    @property
-    def digits(self) -> str:
-        """The digits of the value alone."""
-        return self.view.data[self.start : self.end].translate(None, _NO_DIGITS).decode("ascii")
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """Words that are looked for before and behind a find: *words* as RE2 in any case, *chinese* as they are written."""
-
-    words: bytes
-    chinese: tuple[str, ...] = ()
-    before: int = _BEFORE
-    after: int = _AFTER
-
-    @cached_property
-    def _regex(self) -> Regex:
-        return linear(rb"(?i)(?:\b|_)(?:" + self.words + rb")(?:\b|_|[0-9])")
-
-    def within(self, view: View) -> bool:
-        """Does one of the words stand anywhere in *view*?"""
-        return bool(self._places(view))
-
-    def around(self, candidate: Candidate) -> bool:
-        """Does one of the words stand near *candidate*?"""
-        places = self._places(candidate.view)
-        index = bisect_left(places, candidate.start - self.before)
-        while index < len(places) and places[index] < candidate.end + self.after:
-            if not candidate.start < places[index] < candidate.end:
-                return True
-            index += 1
-        return False
-
-    def _places(self, view: View) -> Sequence[int]:
-        """Where the words begin in *view*; they are looked for once."""
-        if self not in view.notes:
-            places = [found.start for found in self._regex.finditer(view.data)]
-            if self.chinese and not view.text.isascii():
-                places = sorted([*places, *(start for word in self.chinese for start in view.find(word))])
-            view.notes[self] = places
-        return view.notes[self]
-
-
-def _always(_: Candidate) -> float:
-    return 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """One form of a kind: what it looks like, what it scores, and the words that speak for it and against it.
-
-    Attributes:
-        regex: What is to be found is the group, or the whole match where there is none.
-        score: From 0 to 1; below `THRESHOLD - CONTEXT` nothing can save it.
-        near: Words that raise the score.
-        against: Words that lower it.
-        weak: It never counts without a word of *near*: texts that hold none are not searched at all.
-        needs: What a text must hold, else the pattern is not tried: characters, letters small and found in any case, or
-            `6` or `9` for so many digits.
-    """
-
-    regex: Regex
-    score: Callable[[Candidate], float] = _always
-    near: Context | None = None
-    against: Context | None = None
-    weak: bool = False
-    needs: bytes = b""
-
-    def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
-        """Yield where it is found in *view*, but not inside the characters that *known* marks."""
-        for start, end, _ in self.regex.finditer(view.data):
-            if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
-                yield start, end
-
-    def may_match(self, view: View) -> bool:
-        """A quick look: is what every match needs there at all?"""
-        if self.needs == b"9":
-            there = view.has_long_number
-        else:
-            there = view.has_number if self.needs == b"6" else self.needs in view.lower
-        if not there:
-            return False
-        return not self.weak or self.near is None or self.near.within(view)
-
-    def accepts(self, candidate: Candidate) -> bool:
-        """Is the evidence for *candidate* enough?"""
-        score = self.score(candidate)
-        if score < THRESHOLD - CONTEXT:
-            return False
-        if self.against is not None and self.against.around(candidate):
-            score -= CONTEXT
-        if score < THRESHOLD and self.near is not None and self.near.around(candidate):
-            score += CONTEXT
-        return score >= THRESHOLD - 1e-9

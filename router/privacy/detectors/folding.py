@@ -1,14 +1,12 @@
-"""Folds any text to one byte a character, so that patterns run over bytes and offsets stay as they were.
+"""Folds any text to one byte per character and searches it with RE2, in time linear in the text.
 
-It decides what a character counts as, and nothing about what is sensitive. ASCII stays itself; full-width, mathematical
-and other scripts' digits and letters become the ASCII ones that they are compatible with (Unicode's NFKC), letters with
-marks their base letter, every other letter of an alphabet `x`, so that a word stays a word. Scripts that write without
-spaces become `CJK`: a number beside them is not glued to a word.
+ASCII stays as it is. Full-width, mathematical and other digits and letters become the ASCII characters that they are
+compatible with (Unicode NFKC), letters with marks their base letter, any other letter `x`, so that a word stays a word.
+Characters of scripts that do not separate words become `CJK`: a number next to them is not part of a word. Offsets are
+those of the original text.
 
-Regular expressions whose time is linear in the text, whoever wrote the text: RE2 over folded bytes.
-
-A thin face over google-re2, which is imported and compiles at the first use. Patterns have no lookaround; what must
-stand around a find is matched too, and the group `found`, or the first group that took part, is the find.
+RE2 has no lookaround: a pattern also matches what must surround a find, and the find is its group. google-re2 is
+imported, and each pattern compiled, at first use.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ from typing import Any, Final, NamedTuple
 
 _HANDLER: Final = "hybrid_llm.fold"
 CJK: Final = 0x80
-"""A character of a script that separates no words."""
+"""A character of a script that does not separate words."""
 CJK_CLASS: Final = rb"[\x80\x90-\x99]"
-"""A class, for patterns, of `CJK` and the Chinese digits, which fold to 0x90 to 0x99."""
+"""A character class of `CJK` and the Chinese digits, which fold to 0x90 to 0x99."""
 _CHINESE_ZERO: Final = 0x90
 _OTHER: Final = 0xA1
 _IGNORED: Final = 0xA2
@@ -36,34 +34,27 @@ _LOOKALIKES: Final = dict(
     zip("АВЕКМНОРСТУХІЅЈаеорсухіѕјԁӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEKMHOPCTYXISJaeopcyxisjdlABEZHIKMNOPTYXo", strict=True)
 )
 _UNSPACED: Final = (
-    "CJK",
-    "HIRAGANA",
-    "KATAKANA",
-    "HANGUL",
-    "BOPOMOFO",
-    "IDEOGRAPHIC",
-    "THAI",
-    "LAO",
-    "KHMER",
-    "MYANMAR",
-    "YI",
-)
+    "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "THAI", "LAO", "KHMER", "MYANMAR", "YI",
+)  # fmt: skip
+"""How the Unicode names of the characters begin that fold to `CJK`."""
 _FILLERS: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
+_MEMORY: Final = 16 << 20
+"""Bytes that one expression's automaton may use; beyond that RE2 falls back to a slower search, still linear."""
 
 
 def fold(text: str) -> bytes:
-    """One byte for each character of *text*; it never fails, whatever the text holds."""
+    """One byte for each character of *text*; never fails."""
     return text.encode("ascii", _HANDLER)
 
 
 def _fold_run(error: UnicodeError) -> tuple[bytes, int]:
-    """What the ASCII encoder calls for each run of other characters: so ASCII, most of most texts, costs nothing."""
+    """The ASCII encoder's error handler, called once per run of other characters: ASCII itself costs nothing."""
     assert isinstance(error, UnicodeEncodeError)
     return error.object[error.start : error.end].translate(_TABLE).encode("latin-1"), error.end
 
 
 class _Table(dict[int, int]):
-    """Code point -> byte; filled as characters are met, at most once each."""
+    """Code point -> byte, filled as characters occur."""
 
     def __missing__(self, code: int) -> int:
         value = self[code] = _fold_one(chr(code))
@@ -78,7 +69,7 @@ def _fold_one(char: str) -> int:
 
 
 def _special(char: str) -> int | None:
-    """What has a value of its own, whatever its category."""
+    """The byte of a character that is folded regardless of its category; None for all others."""
     if char in _CHINESE_DIGITS:
         return _CHINESE_DIGITS[char]
     if char in "。｡":
@@ -90,7 +81,7 @@ def _special(char: str) -> int | None:
 
 
 def _ascii_form(char: str) -> int | None:
-    """The one ASCII character that *char* is compatible with, or is a marked form of."""
+    """The ASCII character that *char* is compatible with or a marked form of; None without one."""
     same = unicodedata.normalize("NFKC", char)
     if len(same) == 1 and same.isascii():
         return ord(same)
@@ -116,12 +107,8 @@ _TABLE: Final = _Table()
 codecs.register_error(_HANDLER, _fold_run)
 
 
-_MEMORY: Final = 16 << 20
-"""Bytes that one expression's automaton may use; beyond, RE2 takes its slower way, still linear."""
-
-
 class Found(NamedTuple):
-    """A find: *start* and *end* are those of the group that took part, *kind* its name."""
+    """A find: *start* and *end* are those of the group that matched, *kind* is its name."""
 
     start: int
     end: int
@@ -130,7 +117,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Regex:
-    """A pattern in RE2's syntax over bytes in Latin-1."""
+    """A pattern in RE2 syntax over Latin-1 bytes."""
 
     pattern: bytes
 
@@ -149,7 +136,7 @@ class Regex:
         return {index: name.decode("ascii") for name, index in self._compiled.groupindex.items()}
 
     def search(self, data: bytes, start: int = 0) -> Any:
-        """The first match at or behind *start*, or None; it is a match object of `re2`."""
+        """The first match that begins at or after *start*, an `re2` match object, or None."""
         return self._compiled.search(data, start)
 
     def match(self, data: bytes, start: int = 0) -> Any:
@@ -157,7 +144,7 @@ class Regex:
         return self._compiled.match(data, start)
 
     def finditer(self, data: bytes) -> Iterator[Found]:
-        """Every find, in order; what stands behind one may stand before the next."""
+        """Yield every find, in order; the text after one find may also precede the next."""
         search, groups = self._compiled.search, self._groups
         match = search(data, 0)
         while match is not None:
@@ -168,12 +155,12 @@ class Regex:
 
 
 def linear(pattern: bytes) -> Regex:
-    """*pattern*, to be compiled when it is first used."""
+    """*pattern*, compiled at first use."""
     return Regex(pattern)
 
 
 class WordSet:
-    """Many words, looked for at once in one pass, in any case."""
+    """Many words, searched for in one pass, case-insensitive."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = tuple(words)
@@ -192,7 +179,7 @@ class WordSet:
         return words
 
     def within(self, data: bytes) -> Iterator[str]:
-        """Yield each word that *data* holds."""
+        """Yield each word that occurs in *data*."""
         with self._lock:
             words = self._set
         return (self._words[index] for index in words.Match(data) or ())

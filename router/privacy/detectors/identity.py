@@ -1,9 +1,7 @@
-"""Numbers that states give to people. Check digits and dates are evidence; words beside a number are evidence too.
+"""Patterns for identity numbers, and for what only the word before it identifies: records, licences, dates of birth.
 
-Formats and check digits are those that the issuing authorities publish: GB 11643 for China, the Social Security
-Administration for the USA, and the authority named beside each row.
-
-What only a word in front tells from any other number: medical records, driver's licences, passports, birthdays.
+Formats and check digits are those published by the issuing authorities: GB 11643 for China, the Social Security
+Administration for the USA, and the authority named with each row.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ def _is_date(digits: str) -> bool:
 
 
 def _resident(candidate: Candidate) -> float:
-    """18 characters: six for the place, eight for the birthday, three in turn, one to check."""
+    """18 characters: six for the region, eight for the date of birth, a serial number of three, a check digit."""
     compact = candidate.value.replace(" ", "").replace("-", "")
     score = 0.2 if _PROVINCES.match(compact) else 0.1
     if _is_date(compact[6:14]):
@@ -40,7 +38,7 @@ def _resident(candidate: Candidate) -> float:
 
 
 def _old_resident(candidate: Candidate) -> float:
-    """The 15 digits that were given until 1999 have nothing to check."""
+    """15 digits, issued until 1999, without a check digit."""
     digits = candidate.value
     return 0.3 if _PROVINCES.match(digits) and _is_date(digits[6:12]) else 0.0
 
@@ -61,7 +59,7 @@ _ABOUT_SSN: Final = Context(
 
 
 def _ssn(candidate: Candidate) -> float:
-    """Numbers that are never given out (20 CFR 422.103, and areas from 900 on) count only beside a word."""
+    """Numbers that are never issued (20 CFR 422.103, and areas from 900 on) only count near a word."""
     digits, value = candidate.digits, candidate.value
     given = digits[:3] not in {"000", "666"} and digits[0] != "9" and digits[3:5] != "00" and digits[5:] != "0000"
     if len(set(digits)) == 1:
@@ -102,7 +100,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _if(check: Callable[[str], bool], yes: float, no: float) -> Callable[[Candidate], float]:
-    """*yes* for a number whose check holds, *no* for one whose does not; none for one digit again and again."""
+    """A score of *yes* where the check holds, *no* where it does not, 0 where at most two digits are repeated."""
 
     def score(candidate: Candidate) -> float:
         compact = _compact(candidate)
@@ -178,9 +176,9 @@ def _known(_: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A number of one country: *yes* and *no* are its scores with a check that holds and with one that does not.
+    """A number of one country: *yes* and *no* are its scores with a valid and an invalid check digit.
 
-    With *words* it is so common that it counts beside one of these alone.
+    With *words* its format is so common that it only counts near one of them.
     """
 
     form: bytes
@@ -206,7 +204,7 @@ _CLEAR: Final = (
     _Row(rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.7, 0.25),
     # Receita Federal, Brazil: CPF
     _Row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),
-    # Korea: RRN; given at random since 2020, so there is no more than the birthday to check
+    # Korea: RRN; random since 2020, so only the date of birth can be checked
     _Row(rb"[0-9]{6}-[1-8][0-9]{6}", _birthday, 0.6, 0.2),
     # ICA, Singapore: NRIC and FIN
     _Row(rb"[STFGM][0-9]{7}[A-Z]", _nric, 0.8, 0.25),
@@ -244,7 +242,7 @@ _COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)
 
 
 def national_ids(view: View) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of other countries: one pass for all clear forms, one more for each that a word asks for."""
+    """Yield the numbers of all countries: one pass for the clear formats, one for each common format near its word."""
     if not view.has_digit:
         return
     for start, end, kind in _CLEAR_FORMS.finditer(view.data):
@@ -263,25 +261,25 @@ _CHINESE_FILL: Final = rb"[\x80\x90\x94\xa1\s:=#'\"(-]{0,8}"
 
 
 def _labelled(words: bytes, chinese: tuple[str, ...], value: bytes, fill: bytes = _FILL) -> _Search:
-    """A search for *value* behind one of *words* (RE2, any case), or behind a *chinese* word, with a little between."""
+    """A search for *value* after one of *words* (RE2, case-insensitive) or of *chinese*, with little in between."""
     spelled = linear(rb"(?i)(?:^|[^a-z])(?:" + words + rb")" + fill + rb"(" + value + rb")(?:[^a-z0-9]|$)")
-    behind = linear(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
+    after = linear(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
 
     def search(view: View) -> Iterator[tuple[int, int]]:
         if view.has_digit and _LABELS.within(view):
-            yield from _behind_words(view, spelled)
-            yield from _behind_chinese(view, behind, () if view.text.isascii() else chinese)
+            yield from _after_words(view, spelled)
+            yield from _after_chinese(view, after, () if view.text.isascii() else chinese)
 
     return search
 
 
-def _behind_words(view: View, regex: Regex) -> Iterator[tuple[int, int]]:
+def _after_words(view: View, regex: Regex) -> Iterator[tuple[int, int]]:
     for start, end, _ in regex.finditer(view.data):
         if not view.data[start - 1 : start].isalpha() and _has_digits(view.data[start:end]):
             yield start, end
 
 
-def _behind_chinese(view: View, regex: Regex, words: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+def _after_chinese(view: View, regex: Regex, words: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     for word in words:
         for at in view.find(word):
             match = regex.match(view.data, at + len(word))
@@ -290,7 +288,7 @@ def _behind_chinese(view: View, regex: Regex, words: tuple[str, ...]) -> Iterato
 
 
 def _has_digits(value: bytes) -> bool:
-    """A number, not a word: at least two digits."""
+    """Whether it is a number rather than a word: at least two digits."""
     return sum(48 <= byte <= 57 for byte in value) >= 2
 
 
@@ -299,30 +297,18 @@ _MEDICAL: Final = (
     rb"|health[ _](?:card|insurance|record)|medicare|nhs (?:no|number)|chart (?:no|number)|member id"
 )
 _MEDICAL_CHINESE: Final = ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号")
-medical_records: Final = _labelled(
-    _MEDICAL,
-    _MEDICAL_CHINESE,
-    rb"[a-z0-9][a-z0-9-]{2,18}[a-z0-9]",
-)
+medical_records: Final = _labelled(_MEDICAL, _MEDICAL_CHINESE, rb"[a-z0-9][a-z0-9-]{2,18}[a-z0-9]")
 
 _LICENCE: Final = (
     rb"driv(?:er|ing)(?:'?s)?['\xa1]?s?[ _-]?(?:licen[cs]e|permit|id)|dl|dln|f[xu]hrerschein(?:nummer)?"
     rb"|permis de conduire"
 )
 _LICENCE_CHINESE: Final = ("驾驶证", "驾照", "駕照", "駕駛證")
-driver_licenses: Final = _labelled(
-    _LICENCE,
-    _LICENCE_CHINESE,
-    rb"[a-z0-9]{1,4}(?:[ -]?[a-z0-9]{2,9}){1,3}",
-)
+driver_licenses: Final = _labelled(_LICENCE, _LICENCE_CHINESE, rb"[a-z0-9]{1,4}(?:[ -]?[a-z0-9]{2,9}){1,3}")
 
 _PASSPORT: Final = rb"passports?|pass(?:port)?[ _-]?(?:no|number|nr)|reisepass(?:nummer)?|pasaporte|passeport"
 _PASSPORT_CHINESE: Final = ("护照", "護照", "通行证")
-passports: Final = _labelled(
-    _PASSPORT,
-    _PASSPORT_CHINESE,
-    rb"[a-z]{0,3}[0-9]{5,10}[a-z]?|[a-z0-9]{8,9}",
-)
+passports: Final = _labelled(_PASSPORT, _PASSPORT_CHINESE, rb"[a-z]{0,3}[0-9]{5,10}[a-z]?|[a-z0-9]{8,9}")
 
 _MONTH: Final = rb"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
 _YEAR: Final = rb"(?:1[89]|20)[0-9]{2}"
@@ -347,4 +333,4 @@ _LABELS: Final = Context(
     rb"|".join((_MEDICAL, _LICENCE, _PASSPORT, _BIRTHDAY)),
     (*_MEDICAL_CHINESE, *_LICENCE_CHINESE, *_PASSPORT_CHINESE, *_BIRTHDAY_CHINESE),
 )
-"""One look for all labels: most texts hold none."""
+"""One search for all labels; most texts hold none."""

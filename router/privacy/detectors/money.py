@@ -1,4 +1,4 @@
-"""Where money is: payment cards, bank accounts as IBAN, and wallets of the common cryptocurrencies."""
+"""Patterns for payment cards, IBANs and wallets of the common cryptocurrencies."""
 
 from __future__ import annotations
 
@@ -10,27 +10,9 @@ from hybrid_llm.router.privacy.detectors.folding import linear
 from hybrid_llm.router.privacy.detectors.views import View
 
 _ISSUERS: Final = (
-    "4",
-    "5",
-    "6",
-    "34",
-    "35",
-    "36",
-    "37",
-    "38",
-    "39",
-    "30",
-    "22",
-    "23",
-    "24",
-    "25",
-    "26",
-    "27",
-    "1800",
-    "2131",
-    "9558",
-)
-"""How the numbers of the card schemes begin (ISO/IEC 7812; the lists of the schemes themselves)."""
+    "4", "5", "6", "34", "35", "36", "37", "38", "39", "30", "22", "23", "24", "25", "26", "27", "1800", "2131", "9558",
+)  # fmt: skip
+"""How card numbers begin (ISO/IEC 7812 and the lists of the card schemes)."""
 _ABOUT_CARDS: Final = Context(
     rb"(?:credit|debit|bank|payment)?[ _-]?cards?(?:[ _]?(?:no|num|number))?|cc|visa|master-?card|amex|american express"
     rb"|discover|jcb|diners|maestro|union-?pay|pan",
@@ -68,11 +50,11 @@ _REGISTRY: Final = (
     "YE30"
 )
 _LENGTHS: Final = {entry[:2]: int(entry[2:]) for entry in _REGISTRY.split()}
-"""Characters of an IBAN by country, from the SWIFT registry of ISO 13616."""
+"""Length of an IBAN by country, from the SWIFT registry of ISO 13616."""
 
 
 def ibans(view: View) -> Iterator[tuple[int, int]]:
-    """Yield each IBAN in *view*, cut to the length that its country defines, so that no word behind it is taken."""
+    """Yield each IBAN in *view*, cut to the length that its country defines, so that no following word is included."""
     match = _IBAN.search(view.data) if view.has_digit else None
     while match is not None:
         start, end = match.span(1)
@@ -86,7 +68,7 @@ def ibans(view: View) -> Iterator[tuple[int, int]]:
 
 
 def _cut(data: bytes, start: int, end: int) -> int | None:
-    """Where the IBAN that begins at *start* must end; None if there are too few characters, or no such country."""
+    """Where the IBAN that begins at *start* ends; None if it is too short or has no known country."""
     left = _LENGTHS.get(data[start : start + 2].decode("ascii").upper())
     if left is None:
         return None

@@ -1,8 +1,7 @@
-"""Names, places and whatever else a model was trained for: a token-classification model in ONNX as a detector.
+"""A detector for names, locations and whatever else an ONNX token-classification model was trained to find.
 
-It needs what the device needs anyway, onnxruntime and tokenizers, and no torch. A folder holds `config.json` with
-`id2label`, `tokenizer.json` and `model.onnx`, as `optimum-cli export onnx --task token-classification` writes them.
-How good it is depends on the model; the library ships none.
+It needs only onnxruntime and tokenizers, no torch. The folder holds `config.json` with `id2label`, `tokenizer.json` and
+`model.onnx`, as `optimum-cli export onnx --task token-classification` writes them. The library ships no model.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
 _FILES: Final = ("config.json", "tokenizer.json", "model.onnx")
 _INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _OUTSIDE: Final = "O"
-_MOST_TOKENS: Final = 512
+_MAX_TOKENS: Final = 512
 _OVERLAP: Final = 0.25
-"""Share of a window that the next one sees again, so that every token has words on both sides."""
+"""Share of a window that the next one repeats, so that every token is seen with context on both sides."""
 _BATCH: Final = 8
 _SURROGATES: Final = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A token of the text: its characters, the number of its word, and the label that the model gave."""
+    """A token of the text: its span in characters, the index of its word, and the label that the model assigned."""
 
     start: int
     end: int
@@ -44,7 +43,7 @@ class _Token:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Tokens *first* to *last* (not included) go through the model; what it says counts from *begin* to *end*."""
+    """A window: tokens *first* to *last* (exclusive) are the input; the labels of *begin* to *end* are used."""
 
     first: int
     last: int
@@ -53,13 +52,13 @@ class _Piece:
 
 
 class NerDetector:
-    """Finds what a model names, wherever in a text of any length.
+    """Finds what a model labels, in text of any length.
 
         NerDetector("ner/", labels={"PER": "person_name", "LOC": "place"})
 
     Attributes:
-        name: What a policy's `detect` calls it.
-        kinds: Label of the model -> kind of the findings. What it does not name is not told.
+        name: The name that a policy's `detect` uses.
+        kinds: Label of the model -> kind of the findings. Other labels are ignored.
     """
 
     def __init__(
@@ -71,17 +70,17 @@ class NerDetector:
         min_score: float = 0.5,
         threads: int = 1,
     ) -> None:
-        """Load the model; nothing is fetched.
+        """Load the model from *folder*; nothing is downloaded.
 
         Args:
-            folder: Where `config.json`, `tokenizer.json` and `model.onnx` lie.
+            folder: The folder with `config.json`, `tokenizer.json` and `model.onnx`.
             name: The name of the detector.
-            labels: Label of the model, without `B-` and `I-`, -> kind. Without it each is a kind, in small letters.
-            min_score: From which probability on, 0 to 1, that a token is anything at all, it is told.
-            threads: Of onnxruntime.
+            labels: Label of the model, without `B-` and `I-`, -> kind. Default: every label, in lower case, is a kind.
+            min_score: The least probability, 0 to 1, that a token has any label but `O` for it to be reported.
+            threads: Threads of onnxruntime.
 
         Raises:
-            ConfigError: a file is missing or wrong, or *labels* has one that the model does not know.
+            ConfigError: a file is missing or invalid, or the model has no such label.
         """
         self.name = name
         self._folder = Path(folder)
@@ -94,12 +93,12 @@ class NerDetector:
         self._session = self._open_session(threads)
         self._frame = self._special_tokens()
         positions = config.get("max_position_embeddings")
-        most = min(positions, _MOST_TOKENS) if isinstance(positions, int) and positions > 0 else _MOST_TOKENS
-        self._width = max(1, most - len(self._frame[0]) - len(self._frame[1]) - _reserved(config))
-        self._try_it()
+        limit = min(positions, _MAX_TOKENS) if isinstance(positions, int) and positions > 0 else _MAX_TOKENS
+        self._width = max(1, limit - len(self._frame[0]) - len(self._frame[1]) - _reserved(config))
+        self._check_run()
 
     def find(self, text: str) -> Iterator[Finding]:
-        """Yield what the model names in *text*, in order, whole words at least."""
+        """Yield what the model labels in *text*, in order, as whole words."""
         tokens = self._tokens(text)
         for label, run in groupby(_whole_words(tokens), key=lambda token: token.label):
             if label in self.kinds:
@@ -111,7 +110,7 @@ class NerDetector:
         missing = [name for name in _FILES if not (self._folder / name).is_file()]
         if missing:
             raise ConfigError(
-                f"{self._folder}: {' and '.join(missing)} not there; a model folder for names has {', '.join(_FILES)}: "
+                f"{self._folder}: {' and '.join(missing)} not there; the folder of a model has {', '.join(_FILES)}: "
                 "optimum-cli export onnx --task token-classification writes them",
                 path=str(self._folder),
             )
@@ -156,22 +155,22 @@ class NerDetector:
         strange = set(self._inputs) - _INPUTS
         if strange:
             raise ConfigError(
-                f"{self._folder / 'model.onnx'}: it asks for {sorted(strange)}, and a token classifier has only "
+                f"{self._folder / 'model.onnx'}: it has the inputs {sorted(strange)}; a token classifier has only "
                 f"{sorted(_INPUTS)}",
                 path=str(self._folder),
             )
         return session
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer puts before and behind a text, such as [CLS] and [SEP]."""
+        """What the tokenizer adds before and after a text, such as [CLS] and [SEP]."""
         encoding = self._tokenizer.encode("a")
         mask = encoding.special_tokens_mask
         first = mask.index(0) if 0 in mask else len(mask)
         last = len(mask) - mask[::-1].index(0) if 0 in mask else len(mask)
         return encoding.ids[:first], encoding.ids[last:]
 
-    def _try_it(self) -> None:
-        """One run shows whether the files belong together, before a request depends on it."""
+    def _check_run(self) -> None:
+        """Run once, so that files that do not belong together are an error now and not in a request."""
         try:
             width = self._run([[*self._frame[0], *self._tokenizer.encode("a", add_special_tokens=False).ids]]).shape[-1]
         except Exception as error:  # onnxruntime has one unrelated exception class per status
@@ -182,8 +181,7 @@ class NerDetector:
             ) from error
         if width != len(self._labels):
             raise ConfigError(
-                f"{self._folder}: model.onnx tells {width} labels apart, and id2label of config.json has "
-                f"{len(self._labels)}",
+                f"{self._folder}: model.onnx has {width} labels, and id2label of config.json has {len(self._labels)}",
                 path=str(self._folder),
             )
 
@@ -208,7 +206,7 @@ class NerDetector:
         return labels
 
     def _label(self, logits: np.ndarray[Any, Any]) -> str:
-        """The most likely label but `O`, if a token is anything at all with the probability that is asked for."""
+        """The most likely label other than `O`, if all of these together reach `min_score`."""
         import numpy as np
 
         shares = np.exp(logits - logits.max())
@@ -219,7 +217,7 @@ class NerDetector:
         return self._labels[max(inside, key=lambda i: float(shares[i]))]
 
     def _run(self, rows: list[list[int]]) -> np.ndarray[Any, Any]:
-        """Logits of shape (rows, tokens of the longest, labels)."""
+        """Logits of shape (rows, tokens of the longest row, labels)."""
         import numpy as np
 
         ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
@@ -245,7 +243,7 @@ def _labels_of(config: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _reserved(config: Mapping[str, Any]) -> int:
-    """RoBERTa and its kin count positions from behind the padding token."""
+    """Positions that cannot be used: RoBERTa models count from the padding token on."""
     return 2 if "roberta" in str(config.get("model_type", "")) else 0
 
 
@@ -255,7 +253,7 @@ def _type(label: str) -> str:
 
 
 def _pieces(count: int, width: int) -> Iterator[_Piece]:
-    """Windows of *width* tokens over *count*; where two overlap, each answers for its half of what they share."""
+    """Windows of *width* tokens over *count* tokens; where two overlap, each labels its half of the overlap."""
     overlap = int(width * _OVERLAP)
     step = max(1, width - overlap)
     first = begin = 0
@@ -267,7 +265,7 @@ def _pieces(count: int, width: int) -> Iterator[_Piece]:
 
 
 def _whole_words(tokens: Sequence[_Token]) -> Iterator[_Token]:
-    """Every token with the label of its word, without `I-`: that of the first token of the word that has one."""
+    """Every token with the label of its word, without `I-`: the first label in the word that is not `O`."""
     for _, group in groupby(tokens, key=lambda token: token.word):
         word = list(group)
         label = next((token.label for token in word if token.label != _OUTSIDE), _OUTSIDE)
@@ -277,7 +275,7 @@ def _whole_words(tokens: Sequence[_Token]) -> Iterator[_Token]:
 
 
 def _spans(tokens: list[_Token], text: str) -> Iterator[tuple[int, int]]:
-    """Tokens of one label that follow each other, cut where one begins anew; blanks at the ends are left."""
+    """Spans of consecutive tokens with one label, split at each `B-`, without white space at their ends."""
     spans: list[list[int]] = []
     for token in tokens:
         if token.word >= 0 or not spans:

@@ -1,7 +1,6 @@
 """Presidio (https://github.com/microsoft/presidio) as a detector: its recognizers, and the model that they use.
 
-Presidio fetches a spaCy model by itself where it finds none. Here it never does: a model that is not installed is an
-error that says how to install it.
+Presidio itself downloads a missing spaCy model. Here a missing model is an error that says how to install it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from hybrid_llm.core.protocols import Finding
 
 
 class Found(Protocol):
-    """What an analyzer finds: `RecognizerResult` of Presidio."""
+    """One result of an analyzer: Presidio's `RecognizerResult`."""
 
     entity_type: str
     start: int
@@ -23,12 +22,12 @@ class Found(Protocol):
 
 
 class Analyzer(Protocol):
-    """The one method of Presidio's `AnalyzerEngine` that is used."""
+    """The only method of Presidio's `AnalyzerEngine` that is used."""
 
     def analyze(
         self, text: str, language: str, entities: list[str] | None = None, score_threshold: float | None = None
     ) -> Sequence[Found]:
-        """What is found in *text*."""
+        """The results for *text*."""
         ...
 
 
@@ -52,10 +51,10 @@ class PresidioDetector:
 
         Args:
             analyzer: An `AnalyzerEngine`, or anything with its `analyze`.
-            name: The name of the detector, which a policy's `detect` uses.
-            kinds: Entity of Presidio -> kind of the findings; it is asked for these alone. Without it, for all.
-            language: The code of the language that the analyzer is to take the text for.
-            min_score: The least score, 0 to 1.
+            name: The name that a policy's `detect` uses.
+            kinds: Entity of Presidio -> kind of the findings; others are not searched for. Default: all entities.
+            language: The language code of the text.
+            min_score: The least score to report, 0 to 1.
         """
         self.name = name
         self._analyzer = analyzer
@@ -73,16 +72,16 @@ class PresidioDetector:
         language: str = "en",
         min_score: float = 0.5,
     ) -> PresidioDetector:
-        """Make the analyzer too, over the installed spaCy package, or the folder, *model*.
+        """Create the analyzer, with an installed spaCy package or a folder as *model*.
 
         Raises:
-            ConfigError: Presidio or the model is not installed; nothing is fetched.
+            ConfigError: Presidio or the model is not installed; nothing is downloaded.
         """
         analyzer = _analyzer(str(model), language)
         return cls(analyzer, name=name, kinds=kinds, language=language, min_score=min_score)
 
     def find(self, text: str) -> Iterator[Finding]:
-        """Yield what the analyzer finds, in order."""
+        """Yield the analyzer's results, in order."""
         entities = None if self._kinds is None else list(self._kinds)
         results = self._analyzer.analyze(
             text=text, language=self._language, entities=entities, score_threshold=self._min_score
@@ -102,7 +101,7 @@ def _analyzer(model: str, language: str) -> Any:
         raise ConfigError("Presidio is not installed: pip install 'hybrid-llm[presidio]'") from None
     if not spacy.util.is_package(model) and not Path(model).is_dir():
         raise ConfigError(
-            f"the spaCy model {model!r} is not installed, and no folder: python -m spacy download {model}"
+            f"the spaCy model {model!r} is neither installed nor a folder: python -m spacy download {model}"
         )
     settings = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
     engine = NlpEngineProvider(nlp_configuration=settings).create_engine()

@@ -1,8 +1,7 @@
-"""The form that a text is read in: every encoding in it undone, and offsets that lead back to the original.
+"""Decodes a text for the detectors and maps offsets in the decoded form back to the original.
 
-It knows encodings, not what is sensitive. Undone are URL encoding (RFC 3986), HTML entities, the escapes of JSON and of
-program text, characters that are not shown, and digits that are spelled out, up to three layers deep. Text without
-any of these is read as it stands.
+URL encoding (RFC 3986), HTML entities, the escapes of JSON and program text, invisible characters and spelled-out
+digits are undone, up to three layers deep.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Final
 from hybrid_llm.router.privacy.detectors.folding import Found, fold, linear
 
 _LAYERS: Final = 3
-"""How many encodings around each other are undone."""
+"""How many layers of encoding are undone."""
 _DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _WORDS: Final = {
     **{word: str(digit) for digit, word in enumerate(_DIGITS)},
@@ -31,7 +30,7 @@ _WORDS: Final = {
 _REPEATS: Final = {"double": 2, "triple": 3}
 _WORD: Final = "|".join((*_WORDS, *_REPEATS))
 _SIGNS: Final = (b"\\", b"%", b"&", b"\xa2")
-"""How codes begin: most texts hold none of these."""
+"""How codes begin; most texts hold none of these bytes."""
 _CODES: Final = re.compile(
     rb"(?P<unseen>\xa2+)|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});)"
     rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:\\u[0-9a-fA-F]{4})+)|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf\"'/\\]))"
@@ -42,17 +41,20 @@ _SPELLED: Final = linear(
 )
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_DIGIT: Final = re.compile(rb"[0-9]")
+_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
+_LONG_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){8}")
 
 _Piece = tuple[str, int, int]
-"""A text, and the part of the view that it was decoded from."""
+"""A decoded text, and the start and end of the code in the view that it was decoded from."""
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A form of a text: *text*, the same folded to *data*, one byte a character, and where each character came from.
+    """A form of a text: *text*, its folded *data*, one byte per character, and the origin of each character.
 
-    It is made of parts of *source*, another view: part *i* begins at `begins[i]` and was read from the characters
-    `parts[i]` of the source, one by one where there are as many as here. A view without source is the original.
+    A view consists of parts of its *source*: part *i* begins at `begins[i]` and was decoded from the characters
+    `parts[i]` of the source, one for one where both have the same length. A view without a source is the original.
     """
 
     text: str
@@ -61,24 +63,24 @@ class View:
     begins: Sequence[int] = ()
     parts: Sequence[tuple[int, int]] = ()
     notes: dict[object, Sequence[int]] = field(default_factory=dict)
-    """Places that were looked for in the whole text, kept by whoever looked."""
+    """Positions already searched for in this view, by searcher."""
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
-        """The part of the original text that the characters *start* to *end* (not included) were read from."""
+        """The span of the original text that the characters *start* to *end* (exclusive) were decoded from."""
         if self.source is None:
             return start, end
         first, last = self._read_from(start)[0], self._read_from(end - 1)[1]
         return self.source.origin(first, last)
 
     def find(self, word: str) -> Iterator[int]:
-        """Yield where *word* begins in the text."""
+        """Yield each position at which *word* begins."""
         at = self.text.find(word)
         while at >= 0:
             yield at
             at = self.text.find(word, at + len(word))
 
     def _read_from(self, position: int) -> tuple[int, int]:
-        """The characters of the source that one character was read from."""
+        """The span of the source that one character was decoded from."""
         index = bisect_right(self.begins, position) - 1
         begin, (start, end) = self.begins[index], self.parts[index]
         behind = self.begins[index + 1] if index + 1 < len(self.begins) else len(self.text)
@@ -88,32 +90,27 @@ class View:
 
     @cached_property
     def lower(self) -> bytes:
-        """The data with small letters."""
+        """The data in lower case."""
         return self.data.lower()
 
     @cached_property
     def has_digit(self) -> bool:
-        """Is there a digit at all?"""
+        """Whether there is any digit."""
         return _DIGIT.search(self.data) is not None
 
     @cached_property
     def has_number(self) -> bool:
-        """Are there six digits with little between them? Most texts have not, and most patterns need them."""
+        """Whether there are six digits with little between them: most texts have none, and most patterns need them."""
         return self.has_digit and _NUMBER.search(self.data) is not None
 
     @cached_property
     def has_long_number(self) -> bool:
-        """Are there nine digits with little between them? A date has fewer."""
+        """Whether there are nine digits with little between them; a date has fewer."""
         return self.has_number and _LONG_NUMBER.search(self.data) is not None
 
 
-_DIGIT: Final = re.compile(rb"[0-9]")
-_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
-_LONG_NUMBER: Final = linear(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){8}")
-
-
 def decoded(text: str) -> View:
-    """*text* with what is encoded in it undone, layer by layer."""
+    """*text* with its encodings undone, layer by layer."""
     view = View(text, fold(text))
     for _ in range(_LAYERS):
         pieces = [piece for match in _codes(view.data) for piece in _decode(view, match)]
@@ -125,7 +122,7 @@ def decoded(text: str) -> View:
 
 
 def _codes(data: bytes) -> list[re.Match[bytes]]:
-    """Every code in *data*, in order. To look for each sign by itself is much faster than to look for all at once."""
+    """Every code in *data*, in order. Searching for each first byte separately is much faster than for all at once."""
     matches: list[re.Match[bytes]] = []
     for sign in _SIGNS:
         at = data.find(sign)
@@ -142,7 +139,7 @@ def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
     text, folded = view.text[start:end], match[0].decode("latin-1")
     if kind == "escape":
         return ((_unescaped(text), start, end),)
-    if kind == "url":  # its digits may be accented in the text, as they were matched
+    if kind == "url":  # use the folded digits: in the text itself they may be full-width or accented
         return _from_url(folded, start)
     if kind == "unicode":
         return ((chr(int(folded[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
@@ -156,11 +153,11 @@ def _digits(view: View, found: Found) -> Iterator[_Piece]:
         yield from _from_words(view.data[start:end].decode("latin-1"), start)
     else:
         digits = enumerate(view.data[start:end], start)
-        yield from ((str(byte & 15), place, place + 1) for place, byte in digits if byte >= 0x90)
+        yield from ((str(byte & 15), at, at + 1) for at, byte in digits if byte >= 0x90)
 
 
 def _from_url(text: str, offset: int) -> Iterator[_Piece]:
-    """Bytes as UTF-8 where they are, else one character a byte."""
+    """The bytes decoded as UTF-8 if valid, else as Latin-1."""
     raw = bytes.fromhex(text.replace("%", ""))
     try:
         chars, widths = (shown := raw.decode("utf-8")), [len(char.encode("utf-8")) for char in shown]
@@ -172,7 +169,7 @@ def _from_url(text: str, offset: int) -> Iterator[_Piece]:
 
 
 def _from_words(text: str, offset: int) -> Iterator[_Piece]:
-    """`five double five oh` -> 5550: what stands between the words goes with the word before it."""
+    """`five double five oh` -> 5550; a separator belongs to the word before it."""
     repeat, begin = 1, 0
     tokens = list(_TOKENS.finditer(text))
     for i, token in enumerate(tokens):
