@@ -130,9 +130,11 @@ MUTANTS = (
         swap("self._held, self._inside, self._given = ('', False, 0)", "self._held, self._given = ('', 0)"),
     ),
     Mutant("tenants share sessions", f"{_SESSIONS}:Sessions.open", swap("tenant", "None")),
-    Mutant("a table in use is wiped", f"{_SESSIONS}:Sessions._leave", never("session.leases")),
+    Mutant("a table in use is wiped", f"{_SESSIONS}:Sessions._drop", never("session.leases")),
     Mutant(
-        "a table that is left is kept", f"{_SESSIONS}:Sessions._release", never("session.left and session.leases == 0")
+        "a table that is left is kept",
+        f"{_SESSIONS}:Sessions._release",
+        never("session.dropped and session.leases == 0"),
     ),
     Mutant("the last used makes room", f"{_SESSIONS}:Sessions._named", drop("self._sessions.move_to_end(name)")),
     Mutant("there is room for all", f"{_SESSIONS}:Sessions._named", never("len(self._sessions) > self._most")),
@@ -141,7 +143,7 @@ MUTANTS = (
     Mutant(
         "closing spares those alone",
         f"{_SESSIONS}:Sessions.close",
-        swap("(*self._sessions.values(), *self._alone)", "self._sessions.values()"),
+        swap("(*self._sessions.values(), *self._unnamed)", "self._sessions.values()"),
     ),
     Mutant("idle time counts from the start", f"{_SESSIONS}:Sessions._release", drop("session.used = self._clock()")),
 )
