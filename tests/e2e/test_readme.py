@@ -1,9 +1,8 @@
-"""What the README shows is true: its configuration, its policy and its Python run as they stand, over a real node."""
+"""What the README shows is true: its first minute runs as printed, its figures are those of the benchmarks."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -11,87 +10,96 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm import HybridLLM
 from hybrid_llm.cli.demo.command import SCENES
-from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.observability.recorder import DecisionRecorder
+from hybrid_llm.cli.main import main
+from tests.e2e.documents import PAGES, ROOT, Block, blocks_of
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = blocks_of(ROOT / "README.md")
+PYTHON = [block for block in README if block.language == "python"]
 
 
-def blocks(language: str) -> list[str]:
-    return [text for kind, text in re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL) if kind == language]
+def write(folder: Path, start: str, name: str) -> Path:
+    """Write the block that begins with *start* into the folder."""
+    path = folder / name
+    path.write_text(next(block.text for block in README if block.text.startswith(start)))
+    return path
+
+
+def run(block: Block, folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", block.text], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_minute_runs_as_printed_on_the_device_alone(tmp_path):
+    write(tmp_path, "# policy.yaml", "policy.yaml")
+    write(tmp_path, "# hybrid.yaml: paths", "hybrid.yaml")
+    assert len(PYTHON[0].text.splitlines()) <= 10
+    out = run(PYTHON[0], tmp_path)
+    assert re.search(r"\(edge, first token after \d+ ms\)", out)
+    assert "tags: phi\norder: edge " in out
 
 
 @pytest.fixture
 def folder(tmp_path, node) -> Path:
-    """A folder as the README describes it, with this node's port."""
-    config, policy = blocks("yaml")
-    (tmp_path / "hybrid.yaml").write_text(config.replace("7443", str(node.port)))
-    (tmp_path / "policy.yaml").write_text(policy)
+    """A folder as the README describes it once a node runs, with this node's port."""
+    write(tmp_path, "# policy.yaml", "policy.yaml")
+    config = write(tmp_path, "# hybrid.yaml with a node", "hybrid.yaml")
+    config.write_text(config.read_text().replace("7443", str(node.port)))
     shutil.copytree(node.tls, tmp_path / "tls")
     return tmp_path
 
 
-@pytest.mark.parametrize("index", range(len(blocks("python"))))
-def test_the_python_of_the_readme_runs(folder, index):
-    code = blocks("python")[index]
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() or index == 2
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: block.name)
+def test_the_python_of_the_readme_runs_beside_a_node(folder, block):
+    assert run(block, folder).strip()
 
 
-def test_the_policy_of_the_readme_is_right():
-    assert parse_policy(blocks("yaml")[1]).name == "clinic"
-
-
-def commands(start: str) -> list[list[str]]:
-    """The command lines of the README that begin so, without their comments."""
-    lines = [line.split(" #")[0].strip() for line in README.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith(f"hybrid-llm {start} ")]
-
-
-def hybrid_llm(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hybrid_llm.cli.main", *arguments[1:]]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture
-def recorded(folder) -> Path:
-    """The folder with the decisions of one request in it."""
-    with HybridLLM.from_config(folder / "hybrid.yaml", hooks=[DecisionRecorder(folder / "decisions.jsonl")]) as llm:
-        llm.generate("What is 12 + 30?", max_tokens=4)
-    return folder
-
-
-@pytest.mark.parametrize("command", commands("policy"), ids=lambda command: command[2])
-def test_an_integrator_can_type_what_the_readme_shows(recorded, command):
-    done = hybrid_llm(command, recorded)
-    assert done.returncode in ({0, 1} if command[2] == "diff" else {0}), done.stdout + done.stderr
-    assert done.stdout.strip()
-    if command[2] == "explain":
-        assert "pii" in done.stdout
-
-
-def test_an_operator_can_type_what_the_readme_shows(tmp_path):
-    for command in commands("certs"):
-        assert hybrid_llm(command, tmp_path).returncode == 0
-    assert {path.name for path in (tmp_path / "tls").iterdir()} >= {"ca.pem", "node.pem", "app.pem", "app.key"}
-    (serve,) = commands("serve")
-    assert (ROOT / serve[serve.index("--model") + 1] / "config.json").is_file()
+def test_the_explanation_that_the_readme_suggests_finds_the_phone_number(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["policy", "explain", "policy.yaml", "Call Jane at +1 202 555 0147."]) == 0
+    assert "pii" in capsys.readouterr().out
 
 
 def test_the_table_of_the_readme_is_that_of_the_demonstration_and_fits_a_terminal():
-    (table,) = [block for block in blocks("") if block.startswith("request ")]
+    (table,) = [block.text for block in README if block.text.startswith("request ")]
     titles = [line[:17].rstrip() for line in table.splitlines()[2:]]
     assert titles == [scene.title for scene in SCENES]
     assert all(line.endswith("ok") for line in table.splitlines()[2:])
     assert max(map(len, table.splitlines())) <= 120
 
 
-def test_every_page_that_is_linked_is_there():
-    pages = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
-    for page, base in zip(pages, [ROOT, *[ROOT / "docs"] * (len(pages) - 1)], strict=True):
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page):
-            assert (base / link).exists(), link
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The rows of the first table under *heading*, without its head."""
+    (section,) = re.findall(
+        rf"^## {heading}$(.*?)(?=^## |\Z)", (ROOT / page).read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    lines = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks_which_name_commit_and_date():
+    summary = rows("docs/benchmarks.md", "Summary")
+    assert [row[:3] for row in summary] == rows("README.md", "Figures")
+    assert all(re.fullmatch(r"`[0-9a-f]{7}`, 2026-\d\d-\d\d", row[3].strip()) for row in summary)
+
+
+def test_every_figure_of_the_summary_stands_in_the_details_too():
+    _, details = (ROOT / "docs" / "benchmarks.md").read_text("utf-8").split("## Summary")[1].split("\n## ", 1)
+    for name, ours, beside, _ in rows("docs/benchmarks.md", "Summary"):
+        for figure in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.-])", f"{ours} {beside}"):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", details), f"{name}: {figure}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_and_heading_that_is_linked_is_there():
+    for page in PAGES:
+        for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+            target = page.parent / link if link else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{page.name}: {link}#{anchor}"

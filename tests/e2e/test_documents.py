@@ -1,0 +1,185 @@
+"""Every fenced block of every page is true: policies and configurations load, Python runs, commands do as printed.
+
+A new block is tested by default. What cannot be tested stands in `NOT_RUN` or `SHOWN`, with the reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hybrid_llm.cli.main import main
+from hybrid_llm.lab.casefile import parse_cases
+from hybrid_llm.lab.simulate.worldfile import parse_world
+from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
+from hybrid_llm.router.config import parse_config
+from tests.cli.test_main import PAGES
+from tests.e2e.commands import Runner
+from tests.e2e.documents import BLOCKS, ROOT, Block, make_folder
+
+NOT_RUN = {
+    "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
+    "hf download Qwen/Qwen2.5-3B-Instruct --local-dir qwen-3b": "a download of 6 GB",
+    "hybrid-llm models convert qwen-hf qwen-edge --license Apache-2.0": "needs that download; tests/backends/prepare",
+    "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4": "needs that download",
+    "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0": "the same",
+    "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
+    "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
+    "python -m examples.models.recipe all": "trains for an hour",
+    "hybrid-llm demo": "tests/cli/test_demo.py plays it",
+    "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",
+    "hybrid-llm COMMAND --help": "COMMAND stands for any; tests/cli/test_main.py asks each for its help",
+}
+"""Commands that are only looked at, and why."""
+
+PYTHON_NOT_RUN = {
+    "NerDetector": "needs a model for names",
+    "from hybrid_llm.backends.models import convert": "needs a download; tests/backends/prepare converts a small model",
+}
+"""A part of a Python block that is compiled and imported from, but not run, and why."""
+
+SHOWN = {
+    "request            decision": "test_readme.py holds it against the scenes of the demo",
+    "clinic.yaml:7:14:": "tests/policies/test_docs.py",
+    "clinic.yaml:9:11:": "tests/policies/test_docs.py",
+    "$ hybrid-llm policy": "tests/cli runs it and compares",
+    "# yaml-language-server:": "a comment for editors",
+    "created     ": "a drawing",
+    "order: cloud > edge": "a drawing",
+    "call   |---": "a drawing",
+    "cloud |": "a drawing",
+    "TTFT = pace": "a formula",
+    "prediction: {calibrate": "a line of hybrid.yaml, tested in tests/router/test_config.py",
+}
+"""How blocks of other languages begin, and what they are."""
+
+ENDS = {"policy diff": {0, 1}, "doctor": {0, 1}, "--claim none=edge": {7}, "signals --json --follow": {130}}
+"""A part of a command -> the exit codes it may end with, where these are not only 0."""
+
+OWN_TESTS = {"README.md": "test_readme.py runs its Python as printed"}
+PRELUDE = """
+import hybrid_llm
+from hybrid_llm import HybridLLM
+from hybrid_llm.core.request import Message, Request, RequestMetadata
+from hybrid_llm.router.signals import FixedSensors
+llm, prompt = HybridLLM.from_config("hybrid.yaml"), "What is 12 + 30?"
+request, signals = RequestMetadata.of(Request(messages=(Message(role="user", content=prompt),))), llm.signals()
+"""
+"""What a page's Python takes for granted."""
+
+
+def blocks(*languages: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages]
+
+
+def each(found: list[Block]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", found, ids=lambda block: block.name)
+
+
+SCRIPTS = [block for block in blocks("", "sh") if block.commands]
+
+
+@pytest.fixture(autouse=True)
+def _own_state(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("HYBRID_LLM_CONFIG", raising=False)
+
+
+@pytest.fixture(scope="module")
+def folder(node, tmp_path_factory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("pages"), node.port, node.tls)
+
+
+def test_every_block_is_of_a_kind_that_is_tested_or_is_named_as_shown():
+    others = [block for block in BLOCKS if block not in SCRIPTS and block.language not in ("python", "yaml", "json")]
+    assert [block.name for block in others if not block.text.startswith(tuple(SHOWN))] == []
+    assert [start for start in SHOWN if not any(block.text.startswith(start) for block in others)] == []
+
+
+def parsed_config(text: str, folder: Path) -> None:
+    keys = yaml.safe_load(text)
+    whole = "" if "version" in keys else "version: 1\n"
+    whole += "" if "policy" in keys else "policy: balanced\n"
+    whole += "" if "backends" in keys else "backends: {edge: {kind: onnx, model: embedded}}\n"
+    parse_config(whole + text, folder / "hybrid.yaml")
+
+
+def parsed_policy(text: str) -> None:
+    whole = "" if "version" in yaml.safe_load(text) else "version: 1\nname: part\n"
+    parse_policy(whole + text, detectors=KNOWN_DETECTORS | {"names"})
+
+
+@each(blocks("yaml"))
+def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_or_alerts(block, tmp_path):
+    keys = set(yaml.safe_load(block.text))
+    if keys == {"groups"}:
+        names = set(re.findall(r"\b(?:hybrid_llm|gen_ai)_\w+", block.text))
+        known = (ROOT / "docs" / "operations.md").read_text("utf-8")
+        assert all(f"`{name.removesuffix('_bucket')}`" in known for name in names)
+    elif "cases" in keys:
+        first = next(other for other in blocks("yaml") if other.page == block.page)
+        parse_cases(block.text, "clinic.test.yaml", lambda _: parse_policy(first.text))
+    elif keys & {"backends", "metrics", "detectors", "prediction", "spend", "record"}:
+        parsed_config(block.text, tmp_path)
+    elif "edge" in keys:
+        parse_world(block.text)
+    else:
+        parsed_policy(block.text)
+
+
+@each(blocks("json"))
+def test_a_block_of_json_is_json(block):
+    json.loads(block.text)
+
+
+@each([block for block in blocks("python") if block.page not in OWN_TESTS])
+def test_a_block_of_python_runs(block, folder):
+    tree = ast.parse(block.text)
+    code = block.text
+    if any(part in code for part in PYTHON_NOT_RUN):
+        code = "\n".join(ast.unparse(line) for line in tree.body if isinstance(line, ast.Import | ast.ImportFrom))
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def run_all(commands: list[str], runner: Runner) -> None:
+    for command in commands:
+        if command not in NOT_RUN:
+            allowed = next((codes for part, codes in ENDS.items() if part in command), {0})
+            code, said = runner.run(command)
+            assert code in allowed, f"{command}\n{code}\n{said}"
+            assert said.strip(), f"{command} is silent"
+
+
+@each(SCRIPTS)
+def test_the_commands_of_a_block_run_as_printed(block, folder, node, tmp_path):
+    run_all(block.commands, Runner(folder, tmp_path, node.port, serve=block.page == "README.md"))
+
+
+def help_examples(page: list[str], capsys) -> list[str]:
+    main([*page, "--help"])
+    shown = capsys.readouterr().out.split("examples:\n")[1].split("\n\n")[0]
+    return [line.strip() for line in shown.splitlines()]
+
+
+@pytest.mark.parametrize("page", [[], *PAGES], ids=" ".join)
+def test_the_examples_of_a_help_run_as_printed(page, folder, node, tmp_path, capsys):
+    run_all(help_examples(page, capsys), Runner(folder, tmp_path, node.port, serve=False))
+
+
+def test_every_exception_still_stands_on_a_page(capsys):
+    shown = {command for block in SCRIPTS for command in block.commands}
+    shown |= {command for page in [[], *PAGES] for command in help_examples(page, capsys)}
+    assert set(NOT_RUN) <= shown
+    assert all(any(part in command for command in shown) for part in ENDS)
+    assert all(any(part in block.text for block in blocks("python")) for part in PYTHON_NOT_RUN)
