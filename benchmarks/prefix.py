@@ -34,7 +34,7 @@ from node_throughput import random_model
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.grpc.picker import Chooser
-from hybrid_llm.backends.node.engine import Engine, EngineConfig, EngineOutput, EngineRequest
+from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest, StepEngine
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
@@ -53,7 +53,7 @@ Turn = tuple[float, float, float]
 # --- a chat ---------------------------------------------------------------------------------------------------------
 
 
-def answered(engine: Engine, prompt: list[int], tokens: int) -> tuple[float, list[int]]:
+def answered(engine: StepEngine, prompt: list[int], tokens: int) -> tuple[float, list[int]]:
     """Milliseconds to the first token, and the answer."""
     engine.submit(EngineRequest(request_id=f"{next(NUMBERS)}", prompt_ids=tuple(prompt), max_tokens=tokens))
     begun, first, answer = time.perf_counter(), 0.0, []
@@ -72,7 +72,7 @@ def node_chat(folder: Path, rounds: int) -> list[list[Turn]]:
     return [node_turns(kept, plain, random.Random(number)) for number in range(rounds)]
 
 
-def node_turns(kept: Engine, plain: Engine, rng: random.Random) -> list[Turn]:
+def node_turns(kept: StepEngine, plain: StepEngine, rng: random.Random) -> list[Turn]:
     def drawn(length: int) -> list[int]:
         return [rng.randrange(8, kept.info.vocab_size) for _ in range(length)]
 
@@ -174,7 +174,7 @@ class Node:
     """An engine with a clock of its own, and the seat that the chooser sees."""
 
     name: str
-    engine: Engine
+    engine: StepEngine
     now: float = 0.0
     usual_ms: float = 0.0
     sent: dict[str, float] = field(default_factory=dict)

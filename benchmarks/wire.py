@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo, EngineLoad, EngineOutput, EngineRequest
-from hybrid_llm.backends.node.ipc import Outlet
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
+from hybrid_llm.backends.node.supervisor import OutputQueue
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.backends.wire.tls import require_tls13
@@ -56,20 +56,20 @@ class BenchEngine:
                 await asyncio.sleep(0)
             yield EngineOutput(request_id=request.request_id, finish_reason=FinishReason.LENGTH)
             return
-        outlet = Outlet(request.request_id)
-        task = asyncio.create_task(self._produce(request, outlet))
+        outputs = OutputQueue(request.request_id)
+        task = asyncio.create_task(self._produce(request, outputs))
         try:
-            while not (output := await outlet.take()).last:
+            while not (output := await outputs.take()).last:
                 yield output
             yield output
         finally:
             task.cancel()
 
-    async def _produce(self, request: EngineRequest, outlet: Outlet) -> None:
+    async def _produce(self, request: EngineRequest, outputs: OutputQueue) -> None:
         for _ in range(request.max_tokens):
-            outlet.put(EngineOutput(request_id=request.request_id, token_ids=(64,)))
+            outputs.put(EngineOutput(request_id=request.request_id, token_ids=(64,)))
             await asyncio.sleep(self.pace_s)
-        outlet.put(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.LENGTH))
+        outputs.put(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.LENGTH))
 
     def load(self) -> EngineLoad:
         return EngineLoad(slots=SLOTS)

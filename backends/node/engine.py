@@ -1,13 +1,13 @@
-"""The seam between the node's front and what generates: records and Protocols only, no torch, no processes.
+"""The interface between the node's servicer and an engine: records and protocols, without torch or processes.
 
-A fault of one request travels as the last output of its stream (`EngineOutput.error`); an exception, `EngineDied`,
-means that the engine itself went away. Stop texts and detokenising belong to the front, which closes the stream on a
-stop text.
+A failed request ends with an output that holds the error (`EngineOutput.error`); `EngineDied` is raised when the engine
+itself is gone. The servicer detokenises and closes the stream on a stop text; engines see token ids only.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -21,28 +21,28 @@ FaultCode = Literal["rejected", "overloaded", "deadline", "internal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What to run, and with how much: checked when the engine starts, which raises `ConfigError`."""
+    """The model to run and its resources; checked when the engine starts, which raises `ConfigError`."""
 
     model: Path
-    """A folder in the form of transformers: config.json and *.safetensors."""
-    engine: Literal["auto", "packed", "one_by_one"] = "auto"
-    """`auto` takes `packed` where its self-check agrees with the model's own forward, else `one_by_one`."""
+    """A transformers model folder: config.json and *.safetensors."""
+    engine: str = "auto"
+    """A name in `ENGINES`. `auto` takes `packed` where it agrees with the model's own forward, else `one_by_one`."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: cuda where there is one."""
+    """`cpu`, `cuda`, or `auto`: cuda where available."""
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Precision of weights and cache; `auto` is bf16 on cuda and what the weights are stored in on the cpu."""
+    """Precision of weights and KV cache; `auto` is bf16 on cuda, and the stored precision on the cpu."""
     threads: int = 0
-    """Threads of torch on the cpu; 0 leaves one processor to the front."""
+    """Threads of torch on the cpu; 0 leaves one processor to the servicer."""
     max_slots: int = 16
-    """Requests that are generated at the same time."""
+    """Requests that are generated concurrently."""
     kv_tokens: int = 0
-    """Tokens that the KV cache holds, all slots together; 0 takes what a part of the free memory holds."""
+    """Capacity of the KV cache in tokens, over all slots; 0 sizes it to a quarter of the free memory."""
     prefill_budget: int = 256
     """Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster."""
     max_waiting: int = 64
-    """Requests that wait for a slot; more are refused as overloaded."""
+    """Requests that may wait for a slot; more are refused as overloaded."""
     reuse_prefixes: bool = True
-    """Slots keep what they hold when their request ends, for requests of the same salt that begin alike."""
+    """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +53,27 @@ class EngineRequest:
     """Unique among the requests in flight."""
     prompt_ids: tuple[int, ...] = field(repr=False)
     max_tokens: int
-    """Most tokens of the answer, 1 and up."""
+    """Maximum tokens of the answer, at least 1."""
     sampling: Sampling = field(default=Sampling(), repr=False)
-    """`stop` is not read here."""
+    """Engines ignore `stop`; the servicer applies it."""
     eos_ids: frozenset[int] = frozenset()
-    """A token of these ends the answer; it is not part of it."""
+    """Any of these tokens ends the answer and is not part of it."""
     expires: float = float("inf")
-    """`time.monotonic()` of this machine at which the request is given up."""
+    """`time.monotonic()` of this machine at which the request is aborted."""
     output_schema: str | None = field(default=None, repr=False)
-    """JSON Schema, as JSON text, that the answer must follow; rejected by an engine that cannot."""
+    """JSON Schema, as JSON text, that the answer must follow; rejected by an engine that cannot enforce it."""
     salt: str = field(default="", repr=False)
-    """Whose it is: what was computed under one salt is never used under another."""
+    """Identifies the caller: KV cache computed under one salt is never used under another."""
     answer_prefix: str = field(default="", repr=False)
-    """The beginning of a document that follows the schema, where the prompt ends with one: the answer goes on there."""
+    """With a schema: the partial answer that ends the prompt. The grammar continues from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFault:
-    """Why one request failed. The message is for people and holds no prompt text.
+    """Why one request failed. The message holds no prompt text.
 
-    `rejected`: this request can never run here. `overloaded`: it might later. `deadline`: its time is over.
-    `internal`: the engine failed at it.
+    `rejected`: the request can never run here. `overloaded`: it may run later. `deadline`: it expired. `internal`: the
+    engine failed to compute it.
     """
 
     code: FaultCode
@@ -82,21 +82,21 @@ class EngineFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOutput:
-    """News of one request: new tokens, and in the last output of a request, and only there, how it ended."""
+    """New tokens of one request. The last output, and only it, has a finish reason or an error."""
 
     request_id: str
     token_ids: tuple[int, ...] = field(default=(), repr=False)
-    """One or more; may be empty in the last. The end-of-sequence token is never among them."""
+    """At least one, except in the last output. Never holds the end-of-sequence token."""
     finish_reason: FinishReason | None = None
     queue_ms: float = 0.0
     """Milliseconds from submission to the slot; the same in every output of a request."""
     cached_tokens: int = 0
-    """Tokens of the prompt that were not computed for this request; the same in every output of it."""
+    """Prompt tokens whose KV cache was reused; the same in every output of a request."""
     error: EngineFault | None = None
 
     @property
     def last(self) -> bool:
-        """Whether the request has ended with this."""
+        """Whether the request has ended."""
         return self.finish_reason is not None or self.error is not None
 
 
@@ -107,114 +107,161 @@ class EngineLoad:
     active: int = 0
     """Requests in a slot."""
     waiting: int = 0
-    """Requests that wait for one."""
+    """Requests that wait for a slot."""
     slots: int = 0
     kv_tokens_used: int = 0
-    """Tokens of the KV cache that are promised to requests in a slot."""
+    """KV cache tokens reserved for running requests."""
     kv_tokens_total: int = 0
     tokens_per_s: float = 0.0
-    """New tokens per second of work, all requests together; a moving average."""
+    """New tokens per second of work, over all requests; a moving average."""
     step_ms: float = 0.0
-    """Milliseconds that one step takes; a moving average."""
+    """Duration of one step, milliseconds; a moving average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What was loaded."""
+    """The loaded model and the engine that runs it."""
 
     engine: str
-    """`packed` or `one_by_one`."""
+    """Such as `packed`."""
     model: str
     """Name of the model folder."""
     architecture: str
     """Such as `LlamaForCausalLM`."""
     vocab_size: int
     context_window: int
-    """Most tokens of prompt and answer together."""
+    """Maximum tokens of prompt and answer together."""
     slots: int
     device: str = "cpu"
     dtype: str = "float32"
     output_schema: bool = False
-    """Whether `EngineRequest.output_schema` is honoured."""
+    """Whether the engine enforces `EngineRequest.output_schema`."""
 
 
 class EngineDied(HybridLLMError):
-    """The engine went away: streams in flight end with this, and new ones until it is back. *retry_after*: seconds."""
+    """The engine is gone: raised to all streams until it is back. *retry_after* is in seconds."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class Engine(Protocol):
-    """Generates, in the process that it is in, a step at a time. Not safe to share between threads."""
-
-    @property
-    def info(self) -> EngineInfo:
-        """What was loaded."""
-        ...
-
-    @property
-    def idle(self) -> bool:
-        """Whether `step` would do nothing: nobody runs, waits, or has yet to be told."""
-        ...
-
-    def submit(self, request: EngineRequest) -> None:
-        """Take a request. Never raises for a bad one: a later `step` tells."""
-        ...
-
-    def abort(self, request_id: str) -> None:
-        """Give a request up without further output; its slot is free at the next `step`. Unknown ids are ignored."""
-        ...
-
-    def step(self) -> Sequence[EngineOutput]:
-        """Do one unit of work, and tell what came of it."""
-        ...
-
-    def load(self) -> EngineLoad:
-        """How busy it is; no work."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the model. Requests in flight get no further output."""
-        ...
-
-
 @runtime_checkable
-class AsyncEngine(Protocol):
-    """What the front holds: an engine behind an event loop."""
+class Engine(Protocol):
+    """Generates tokens for a node. Used from one event loop."""
 
     @property
     def info(self) -> EngineInfo | None:
-        """What was loaded; None before `start` is done."""
+        """The loaded model; None until `start` has returned."""
         ...
 
     @property
     def healthy(self) -> bool:
-        """Whether a request can be taken now."""
+        """Whether the engine can take a request now."""
         ...
 
     async def start(self) -> EngineInfo:
         """Load the model.
 
         Raises:
-            ConfigError: the folder or an option is wrong; the message has the remedy.
-            EngineDied: the engine went away while it loaded.
+            ConfigError: the folder or an option is unusable; the message says what to do.
+            EngineDied: the engine crashed while it loaded.
         """
         ...
 
     def stream(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
-        """Generate. The last output has a finish reason or an error; closing the generator frees the slot.
+        """Generate. The last output has a finish reason or an error; closing the generator aborts the request.
 
         Raises:
-            EngineDied: the engine is not there, or went away.
+            EngineDied: the engine is not running, or crashed.
         """
         ...
 
     def load(self) -> EngineLoad:
-        """How busy it was at its last step; no I/O."""
+        """How busy the engine was at its last step; no I/O."""
         ...
 
     async def close(self) -> None:
-        """Stop. Streams in flight end with `EngineDied`. Twice is once."""
+        """Stop. Streams in flight end with `EngineDied`. Idempotent."""
         ...
+
+
+class StepEngine(Protocol):
+    """Generates in its own process, one step at a time; `EngineProcess` makes it an `Engine`. Not thread-safe."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """The loaded model."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether `step` would do nothing: no request runs, waits, or has an output to be returned."""
+        ...
+
+    def submit(self, request: EngineRequest) -> None:
+        """Take a request. Never raises for a bad one: a later `step` returns the error."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request without further output; its slot is free at the next `step`. Unknown ids are ignored."""
+        ...
+
+    def step(self) -> Sequence[EngineOutput]:
+        """Do one unit of work and return its outputs."""
+        ...
+
+    def load(self) -> EngineLoad:
+        """How busy the engine is; does no work."""
+        ...
+
+    def close(self) -> None:
+        """Release the model. Requests in flight get no further output."""
+        ...
+
+
+def objection(request: EngineRequest, info: EngineInfo) -> str | None:
+    """Why *request* can never run on this engine, without quoting its text; None if it can.
+
+    Engines check again what the servicer has checked: one bad number must not fail the step of all other requests.
+    """
+    try:
+        return next(_objections(request, info), None)
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        return "the request has fields of the wrong type"
+
+
+def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
+    if not request.prompt_ids:
+        yield "the prompt is empty"
+    if not all(type(token) is int and 0 <= token < info.vocab_size for token in request.prompt_ids):
+        yield f"a prompt id is not in 0 to {info.vocab_size - 1}"
+    if not all(type(token) is int and 0 <= token < info.vocab_size for token in request.eos_ids):
+        yield f"an end-of-sequence id is not in 0 to {info.vocab_size - 1}"
+    if type(request.max_tokens) is not int or request.max_tokens < 1:
+        yield "max_tokens must be 1 or more"
+    if len(request.prompt_ids) + request.max_tokens > info.context_window:
+        yield (
+            f"context overflow: {len(request.prompt_ids)} prompt tokens and max_tokens {request.max_tokens} "
+            f"exceed the context window of {info.context_window}"
+        )
+    if math.isnan(request.expires):
+        yield "expires is not a time"
+    if request.output_schema is not None and not info.output_schema:
+        yield "unsupported: this engine cannot follow an output schema"
+    yield from _sampling_objections(request.sampling)
+
+
+def _sampling_objections(sampling: Sampling) -> Iterator[str]:
+    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
+        yield "temperature must be a finite number, 0 or more"
+    if not 0 < sampling.top_p <= 1:
+        yield "top_p must be above 0 and at most 1"
+    if type(sampling.top_k) is not int or sampling.top_k < 0:
+        yield "top_k must be a whole number, 0 or more"
+    if not 0 <= sampling.min_p <= 1:
+        yield "min_p must be 0 to 1"
+    if not (math.isfinite(sampling.repetition_penalty) and sampling.repetition_penalty > 0):
+        yield "repetition_penalty must be a finite number above 0"
+    if sampling.seed is not None and type(sampling.seed) is not int:
+        yield "seed must be a whole number"

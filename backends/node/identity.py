@@ -1,4 +1,4 @@
-"""Who calls: an interceptor that lets nothing through but mutual TLS 1.3 with an identity of ours, health included."""
+"""Authenticates callers: an interceptor that demands mutual TLS 1.3 and a client identity on every call, health too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from hybrid_llm.backends.node.admission import NODE
+from hybrid_llm.backends.node.requests import NODE
 from hybrid_llm.backends.wire.certificates import TRUST_DOMAIN
 from hybrid_llm.backends.wire.status import ERROR_KEY, encode
 from hybrid_llm.backends.wire.tls import tls13_required
@@ -27,7 +27,7 @@ _CLIENT = f"{TRUST_DOMAIN}/client/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The other end of a connection, as TLS proved it. *identity* is the SPIFFE-style URI."""
+    """The authenticated client of a connection. *identity* is the SPIFFE-style URI of its certificate."""
 
     identity: str
     tls_version: str
@@ -35,44 +35,44 @@ class Peer:
 
 
 PEER: ContextVar[Peer] = ContextVar("hybrid_llm_peer")
-"""The peer of the call that is being handled; set before its handler runs."""
+"""The peer of the current call; set before its handler runs."""
 
 
-def peer_of(facts: Mapping[str, Any], *, only_tls13: bool = False) -> Peer:
-    """Read who calls from gRPC's `auth_context`; *only_tls13*: the handshake lets nothing older through.
+def peer_of(auth_context: Mapping[str, Any], *, only_tls13: bool = False) -> Peer:
+    """Authenticate a caller.
 
-    gRPC tells the version from 1.85 on. Where it does not tell, only such a handshake is proof of it.
+    Args:
+        auth_context: gRPC's record of the handshake. It holds the TLS version from gRPC 1.85 on.
+        only_tls13: The handshake refuses older versions, so that a missing version means TLS 1.3.
 
     Raises:
-        AuthenticationFailed: no TLS 1.3, no client certificate, or one without an identity of ours.
+        AuthenticationFailed: no TLS 1.3, no client certificate, or one without an identity of our trust domain.
         PermissionDenied: the identity is not a client's.
     """
-    version = _first(facts, "ssl_tls_version") or (_TLS13 if only_tls13 and facts else "")
+    version = _first(auth_context, "ssl_tls_version") or (_TLS13 if only_tls13 and auth_context else "")
     if version != _TLS13:
-        raise AuthenticationFailed(f"TLS 1.3 is demanded, this is {version or 'none'}", backend=NODE)
-    identities = [uri for uri in map(_text, facts.get("peer_uri", ())) if uri.startswith(TRUST_DOMAIN + "/")]
+        raise AuthenticationFailed(f"TLS 1.3 is required, the call has {version or 'none'}", backend=NODE)
+    identities = [uri for uri in map(_text, auth_context.get("peer_uri", ())) if uri.startswith(TRUST_DOMAIN + "/")]
     if len(identities) != 1:
         raise AuthenticationFailed(f"the client's certificate has no identity under {TRUST_DOMAIN}", backend=NODE)
     if not identities[0].startswith(_CLIENT):
         raise PermissionDenied(f"{identities[0]} is not a client", backend=NODE)
     return Peer(
-        identity=identities[0], tls_version=version, tls_group=_first(facts, "ssl_negotiated_key_exchange_group")
+        identity=identities[0], tls_version=version, tls_group=_first(auth_context, "ssl_negotiated_key_exchange_group")
     )
 
 
-def _first(facts: Mapping[str, Any], key: str) -> str:
-    return next(map(_text, facts.get(key, ())), "")
+def _first(auth_context: Mapping[str, Any], key: str) -> str:
+    return next(map(_text, auth_context.get(key, ())), "")
 
 
 def _text(value: bytes | str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def conclude(context: Any, error: HybridLLMError, trailing: tuple[tuple[str, str | bytes], ...] = ()) -> None:
-    """Give a call of many answers the status of *error*, by the one table, for when its handler returns.
-
-    Nothing is raised through gRPC, whose frames would hold the error, and with it the request, in a circle.
-    """
+def set_error(context: Any, error: HybridLLMError, trailing: tuple[tuple[str, str | bytes], ...] = ()) -> None:
+    """Set the status of *error* on a streaming call; it takes effect when the handler returns."""
+    # Raising instead would leave the error, and with it the request, in a reference cycle of gRPC's frames.
     status = encode(error)
     context.set_code(status.code)
     context.set_details(status.message)
@@ -86,7 +86,7 @@ async def _abort(context: Any, error: HybridLLMError) -> None:
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Checks the peer of every call before its handler runs."""
+    """Authenticates every call before its handler runs."""
 
     async def intercept_service(
         self,
@@ -99,7 +99,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 def _guarded(handler: Any) -> Any:
-    """The same handler behind the check. A single request is parsed only once its sender is known."""
+    """*handler* behind the authentication. The message of a unary request is parsed after it, not before."""
     kind = ("stream" if handler.request_streaming else "unary") + (
         "_stream" if handler.response_streaming else "_unary"
     )
@@ -125,15 +125,15 @@ def _guard_stream(behaviour: Callable[..., Any], parse: _Parse | None) -> Callab
         if not isinstance(answer, AsyncGenerator):
             await answer
             return
-        async with aclosing(answer) as pieces:
-            async for piece in pieces:
-                await context.write(piece)
+        async with aclosing(answer) as messages:
+            async for message in messages:
+                await context.write(message)
 
     return guarded
 
 
 async def _admit(request: Any, context: Any, parse: _Parse | None) -> Any:
-    """Return the request of a peer that may call; ends the call of any other."""
+    """Return the parsed request of an authenticated peer; abort any other call."""
     try:
         PEER.set(peer_of(context.auth_context(), only_tls13=tls13_required()))
         return parse(request) if parse else request

@@ -1,26 +1,20 @@
-"""How front and engine process talk: frames of JSON over a pair of pipes. Records to bytes and back; no I/O, no state.
+"""The messages between the supervisor and the engine's process, as frames of JSON over a pair of pipes. No I/O here.
 
-Front to engine: a `Start`, then `EngineRequest` and `Abort`. Engine to front: `Progress` while it loads, `Ready` or
-`Refused`, then one `Step` for each step that has news.
-
-Where the outputs of one request wait for their reader, joined to one, so that a slow reader costs no memory.
+The supervisor sends `Start`, then `EngineRequest` and `Abort`. The worker sends `Progress` while it loads, `Ready` or
+`Refused`, then a `Step` for each step with outputs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
 import struct
-import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from hybrid_llm.backends.node.engine import (
     EngineConfig,
-    EngineDied,
     EngineFault,
     EngineInfo,
     EngineLoad,
@@ -31,40 +25,40 @@ from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
 HEADER = struct.Struct(">I")
-"""Comes before each frame: its length in bytes."""
+"""Precedes each frame: the length of its body in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Load this."""
+    """Load this model."""
 
     config: EngineConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Give this request up."""
+    """Abort this request."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the engine is loading now."""
+    """The phase of loading that has begun."""
 
     phase: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine takes requests."""
+    """The engine accepts requests."""
 
     info: EngineInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The engine cannot start: the message and path of a `ConfigError`."""
+    """The engine cannot start: message and path of the `ConfigError`."""
 
     message: str
     path: str | None
@@ -72,7 +66,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What came of one step."""
+    """The outputs of one step."""
 
     outputs: tuple[EngineOutput, ...]
     load: EngineLoad
@@ -84,10 +78,10 @@ Message = ToEngine | FromEngine
 
 
 def encode(message: Message) -> bytes:
-    """A frame with its header.
+    """Return the frame of *message*, header included.
 
     Raises:
-        TypeError, ValueError: a field of the message has no form in JSON.
+        TypeError, ValueError: a field of the message cannot be written as JSON.
     """
     fields = _WRITERS[type(message)](message)
     body = json.dumps([type(message).__name__, *fields], separators=(",", ":"), check_circular=False).encode()
@@ -95,7 +89,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(body: bytes) -> Message:
-    """The message of a frame without its header."""
+    """Return the message in the *body* of a frame."""
     kind, *fields = json.loads(body)
     return _READERS[kind](fields)
 
@@ -190,72 +184,3 @@ _READERS: dict[str, Callable[[list[Any]], Message]] = {
     "Refused": lambda fields: Refused(*fields),
     "Step": _read_step,
 }
-
-
-class Outlet:
-    """One reader, one writer, one event loop. What was put is read before a failure is raised."""
-
-    def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
-        self._output: EngineOutput | None = None
-        self._failure: EngineDied | None = None
-        self._news = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._on_expiry: Callable[[], None] = lambda: None
-        self.finished = False
-        """The engine has said its last word on this request."""
-
-    def expire_at(self, instant: float, on_expiry: Callable[[], None]) -> None:
-        """End with a deadline fault at *instant* of `time.monotonic()`, should the engine stay silent till then.
-
-        *on_expiry* is called when that happens.
-        """
-        self._on_expiry = on_expiry
-        if math.isfinite(instant):
-            delay = max(0.0, instant - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
-
-    def put(self, output: EngineOutput) -> None:
-        """Add what the engine says. Nothing counts after the last output."""
-        if self.finished:
-            return
-        self.finished = output.last
-        self._add(output)
-
-    def fail(self, failure: EngineDied) -> None:
-        """The engine went away: raise *failure* once all outputs are read."""
-        if not self.finished:
-            self.finished = True
-            self._failure = failure
-            self._news.set()
-
-    async def take(self) -> EngineOutput:
-        """All that came since the last call, as one output; waits for it.
-
-        Raises:
-            EngineDied: the engine went away.
-        """
-        await self._news.wait()
-        output, self._output = self._output, None
-        if output is not None:
-            if self._failure is None:
-                self._news.clear()
-            return output
-        assert self._failure is not None
-        raise self._failure
-
-    def close(self) -> None:
-        """Let go of the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _add(self, output: EngineOutput) -> None:
-        token_ids = output.token_ids if self._output is None else self._output.token_ids + output.token_ids
-        self._output = replace(output, request_id=self._request_id, token_ids=token_ids)
-        self._news.set()
-
-    def _expire(self) -> None:
-        if not self.finished:
-            fault = EngineFault(code="deadline", message="the deadline passed, and the engine did not answer")
-            self._add(EngineOutput(request_id=self._request_id, error=fault))
-            self._on_expiry()

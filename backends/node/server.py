@@ -1,77 +1,84 @@
-"""A node as one object, from start to a graceful end. Imports no gRPC before it is started: TLS 1.3 is set up first."""
+"""A node: listens with mutual TLS, loads the model, and serves until it is stopped gracefully.
+
+gRPC is imported when a node starts and not with this module: only before its first import can TLS 1.3 be required in
+the handshake (`require_tls13`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import signal
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig
+from hybrid_llm.backends.node.engine import Engine, EngineConfig
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.tls import require_tls13
+from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.node.answer import Tokenizer
-    from hybrid_llm.backends.node.listening import Listener
+    import grpc.aio
 
+    from hybrid_llm.backends.node.requests import Tokenizer
+    from hybrid_llm.backends.wire.handshake import Address
 
 _log = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_HEALTH_INTERVAL_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """What a node serves, where, and to how many."""
+    """The model that a node serves, its address, certificates and limits."""
 
     engine: EngineConfig
-    """The model and what it may use; `engine.max_slots` requests are answered at once."""
+    """The model and its resources; `engine.max_slots` requests are answered concurrently."""
     tls: TLSFiles
-    """The node's certificate, and the authority whose clients may call."""
+    """The node's certificate, and the authority that signs its clients' certificates."""
     listen: str = "127.0.0.1:7443"
-    """`HOST:PORT`; port 0 takes a free one. The default is reached from this machine alone."""
+    """`HOST:PORT`; port 0 takes a free one. The default is reachable from this machine only."""
     max_queue: int = 64
-    """Most requests that wait for a slot; more are refused with a time to try again. Fewer may wait while they do so
-    for longer than an answer takes."""
+    """Maximum requests that wait for a slot; more are refused with a time to retry after. The limit shrinks while
+    requests wait for longer than an answer takes."""
     max_deadline: float = 600.0
-    """Seconds after which a call ends that names no deadline, or a later one."""
+    """Maximum duration of a call, seconds; also that of calls without a deadline."""
     max_message_bytes: int = 4 * 1024 * 1024
     max_connection_age: float = 3600.0
-    """Seconds after which a connection is renewed, so that replaced certificates come to count."""
+    """Seconds after which clients must reconnect, so that replaced certificates take effect."""
 
 
 class NodeServer:
-    """Serves one model. Without *engine* it runs `EngineProcess`, without *tokenizer* the model folder's own."""
+    """Serves one model. *engine* defaults to the one that `config.engine` names, *tokenizer* to the model folder's."""
 
-    def __init__(
-        self, config: NodeConfig, engine: AsyncEngine | None = None, *, tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, config: NodeConfig, engine: Engine | None = None, *, tokenizer: Tokenizer | None = None) -> None:
         self._config = config
         self._engine = engine
         self._tokenizer = tokenizer
-        self._listener: Listener | None = None
+        self._listener: _Listener | None = None
 
     async def start(self) -> int:
-        """Listen, then load the model; returns the port. Until the model is there, calls are told so, typed.
+        """Listen, then load the model; returns the port. Calls that arrive earlier get `BackendUnavailable`.
 
         Raises:
-            ConfigError: the certificates, the address, the port or the model folder; the message has the remedy.
-            EngineDied: the engine went away while it loaded.
+            ConfigError: the certificates, the address or the model folder is unusable; the message says what to do.
+            EngineDied: the engine crashed while it loaded.
         """
         if not require_tls13():
             _log.warning("gRPC was imported before the node: TLS 1.2 is refused per call, not in the handshake")
-        from hybrid_llm.backends.node.listening import Listener
-
         if (tokenizer := self._tokenizer) is None:
             tokenizer = await asyncio.to_thread(_load_tokenizer, self._config)
-        engine = self._engine = self._engine or _make_engine(self._config)
+        engine = self._engine = self._engine or _make_engine(self._config.engine)
         try:
-            self._listener = Listener(self._config, engine, tokenizer)
+            self._listener = _Listener(self._config, engine, tokenizer)
             await self._listener.open()
             await engine.start()
-            await self._listener.tell_health()
+            await self._listener.update_health()
         except BaseException:
             await self.stop(0.0)
             raise
@@ -79,7 +86,7 @@ class NodeServer:
         return self._listener.port
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Refuse new calls, let running ones end within *grace* seconds, then close the engine. Twice is once."""
+        """Refuse new calls, let running ones finish within *grace* seconds, then close the engine. Idempotent."""
         listener, self._listener = self._listener, None
         try:
             if listener is not None:
@@ -89,7 +96,12 @@ class NodeServer:
                 await self._engine.close()
 
     async def serve_forever(self, *, grace: float = 10.0, on_ready: Callable[[int], None] | None = None) -> None:
-        """Start, and serve until SIGTERM or SIGINT; a second signal ends the grace. *on_ready* is told the port."""
+        """Start, and serve until SIGTERM or SIGINT; a second signal ends the grace period.
+
+        Args:
+            grace: Seconds that running calls have to finish.
+            on_ready: Called with the port once the model is loaded.
+        """
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[None] = asyncio.Queue()
         for number in _SIGNALS:
@@ -115,7 +127,7 @@ class NodeServer:
             await asyncio.wait({starting, signalled})
 
     async def _stop_or_hurry(self, signals: asyncio.Queue[None], grace: float) -> None:
-        listener = self._listener
+        listener = self._listener  # `stop` clears the attribute; a second close with less grace shortens the first
         stopping, hurry = asyncio.create_task(self.stop(grace)), asyncio.create_task(signals.get())
         await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
         if listener is not None and not stopping.done():
@@ -130,7 +142,111 @@ def _load_tokenizer(config: NodeConfig) -> Tokenizer:
     return ChatTokenizer.load(config.engine.model)
 
 
-def _make_engine(config: NodeConfig) -> AsyncEngine:
-    from hybrid_llm.backends.node.supervisor import EngineProcess
+def _make_engine(config: EngineConfig) -> Engine:
+    from hybrid_llm.backends.node.engines import ENGINES
 
-    return EngineProcess(config.engine)
+    return ENGINES.get(config.engine)(config, on_progress=lambda _: None)
+
+
+class _Listener:
+    """The `grpc.aio` server with the service, health and reflection. The engine may still be loading."""
+
+    def __init__(self, config: NodeConfig, engine: Engine, tokenizer: Tokenizer) -> None:
+        """Bind the port; ConfigError if the certificates or the address are unusable."""
+        import grpc.aio
+        from grpc_health.v1 import health, health_pb2_grpc
+        from grpc_reflection.v1alpha import reflection
+
+        from hybrid_llm.backends.node.identity import IdentityInterceptor
+        from hybrid_llm.backends.node.servicer import NodeServicer
+        from hybrid_llm.backends.wire.channels import server_credentials, server_options
+        from hybrid_llm.backends.wire.handshake import Address
+        from hybrid_llm.protos import hybrid_pb2 as pb
+        from hybrid_llm.protos.hybrid_pb2_grpc import add_HybridLLMServicer_to_server
+
+        self._engine = engine
+        self._service: str = pb.DESCRIPTOR.services_by_name["HybridLLM"].full_name
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
+        self._watch: asyncio.Task[None] | None = None
+        credentials = server_credentials(config.tls)
+        self._server = grpc.aio.server(
+            interceptors=(IdentityInterceptor(),),
+            options=server_options(
+                max_message_bytes=config.max_message_bytes, max_connection_age=config.max_connection_age
+            ),
+        )
+        self._servicer = NodeServicer(
+            engine, tokenizer, max_queue=config.max_queue, max_deadline=config.max_deadline, version=_version()
+        )
+        add_HybridLLMServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        services = (self._service, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(services, self._server)
+        self.port: Final = _bind(self._server, Address.parse(config.listen, lowest_port=0), credentials)
+
+    async def open(self) -> None:
+        """Accept calls. Health reports NOT_SERVING until the engine is healthy."""
+        await self.update_health()
+        await self._server.start()
+        self._watch = asyncio.create_task(self._watch_health())
+
+    async def close(self, grace: float) -> None:
+        """Refuse new calls and give running ones *grace* seconds. A second call with less grace shortens it."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        self._servicer.stopping = True
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    async def update_health(self) -> None:
+        """Report the engine's health now instead of at the next interval."""
+        from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+        status = HealthCheckResponse.SERVING if self._engine.healthy else HealthCheckResponse.NOT_SERVING
+        for service in ("", self._service):
+            await self._health.set(service, status)
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(_HEALTH_INTERVAL_S)
+            await self.update_health()
+
+
+def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials) -> int:
+    _check_free(address)
+    try:
+        return server.add_secure_port(str(address), credentials)
+    except RuntimeError:
+        raise ConfigError(f"cannot listen on {address}: another program has just taken it") from None
+
+
+def _check_free(address: Address) -> None:
+    """Try the port with a plain socket first: gRPC reports only that it failed, not why."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.host, address.port))
+    except socket.gaierror:
+        raise ConfigError(f"cannot listen on {address}: {address.host} does not resolve") from None
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {_cause(error)}") from None
+
+
+def _cause(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the port is in use; stop the other program or choose another port"
+    if error.errno == errno.EACCES:
+        return "permission denied; ports below 1024 need a privilege"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine does not have that address"
+    return str(error.strerror)
+
+
+def _version() -> str:
+    try:
+        return version("hybrid-llm")
+    except PackageNotFoundError:
+        return "unknown"

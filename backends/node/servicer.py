@@ -1,4 +1,4 @@
-"""The service itself: checks a call, has the engine answer it, and tells the client, the log and nobody else."""
+"""The gRPC service `hybrid_llm.v1.HybridLLM` of a node: answers calls with the engine, and logs them without texts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybrid_llm.backends.node.admission import NODE, Admission, check_request
-from hybrid_llm.backends.node.answer import Answer, Prompts, Tokenizer
-from hybrid_llm.backends.node.engine import AsyncEngine, EngineDied, EngineInfo, EngineRequest
-from hybrid_llm.backends.node.identity import PEER, Peer, conclude
+from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineRequest
+from hybrid_llm.backends.node.identity import PEER, Peer, set_error
+from hybrid_llm.backends.node.requests import NODE, Admission, Answer, Prompts, Tokenizer, check_request
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
 from hybrid_llm.core.errors import (
@@ -30,14 +29,14 @@ from hybrid_llm.core.request import Request
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
 
-_log = logging.getLogger("hybrid_llm.node.access")
+_access_log = logging.getLogger("hybrid_llm.node.access")
+_log = logging.getLogger(__name__)
 _WORD = re.compile(r"[\w.:/@+-]+")
-_errors = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Call:
-    """One call, as the log and the load report see it."""
+    """What the access log and the load report hold of one call."""
 
     peer: Peer
     started: float = field(default_factory=time.perf_counter)
@@ -51,11 +50,11 @@ class _Call:
         return (time.perf_counter() - self.started) * 1000
 
 
-class Front(HybridLLMServicer):
-    """`hybrid_llm.v1.HybridLLM` over an engine. *max_deadline* in seconds is for calls that name none."""
+class NodeServicer(HybridLLMServicer):
+    """The service over one engine. *max_deadline* in seconds bounds every call."""
 
     def __init__(
-        self, engine: AsyncEngine, tokenizer: Tokenizer, *, max_queue: int, max_deadline: float, version: str
+        self, engine: Engine, tokenizer: Tokenizer, *, max_queue: int, max_deadline: float, version: str
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
@@ -65,15 +64,10 @@ class Front(HybridLLMServicer):
         self._version = version
         self._numbers = itertools.count(1)
         self.stopping = False
-        """The node is about to stop: every answer says so, and callers go elsewhere."""
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that were let in and have not ended."""
-        return self._admission.in_flight
+        """The node shuts down: load reports say so, and clients choose another node."""
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # noqa: N802 - gRPC's spelling
-        """Answer one request in pieces."""
+        """Answer one request as a stream of chunks."""
         call = _Call(PEER.get())
         outcome = "cancelled"
         try:
@@ -82,13 +76,13 @@ class Front(HybridLLMServicer):
             context.set_trailing_metadata(((LOAD_KEY, self._load(call).SerializeToString()),))
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this call alone, and in a typed status
-            outcome = self._refuse(context, call, error)
+        except Exception as error:  # noqa: BLE001 - any failure ends this call only, with a typed status
+            outcome = self._fail(context, call, error)
         finally:
             _log_call(call, outcome)
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.NodeDescription:  # noqa: ARG002, N802
-        """Say what this node is; answered whatever the state of the engine."""
+        """Describe this node; answered even while the engine is not ready."""
         peer, info, ready = PEER.get(), self._engine.info, self._engine.healthy
         return pb.NodeDescription(
             protocol=PROTOCOL,
@@ -114,7 +108,7 @@ class Front(HybridLLMServicer):
         call.request_id, call.tenant = request.request_id, request.tenant or ""
         info = self._ready()
         _check_supported(request, info)
-        with self._admission.place(info.slots, deadline):
+        with self._admission.admit(info.slots, deadline):
             try:
                 async with asyncio.timeout(deadline):
                     await self._answer(request, info, context, call)
@@ -123,22 +117,22 @@ class Front(HybridLLMServicer):
                     self._admission.expired()
                 raise DeadlineExceeded("the deadline passed", backend=NODE, elapsed=call.elapsed_ms() / 1000) from None
             waited_ms = call.answer.timings().queue_ms if call.answer else 0.0
-            self._admission.took(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
+            self._admission.observe(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
         prompt = await self._prompts.encode(request, context_window=info.context_window)
         call.prompt_tokens = len(prompt)
         text = self._tokenizer.text_stream(request, prompt)
-        call.answer = answer = Answer(self._order(request, prompt, call.peer), text, started=call.started)
-        async with aclosing(answer.pieces(self._engine)) as pieces:
-            async for piece in pieces:
-                # While this waits for a slow reader, the engine's outputs are joined: the next piece is longer.
-                await context.write(chunk_to_wire(piece))
+        call.answer = answer = Answer(self._engine_request(request, prompt, call.peer), text, started=call.started)
+        async with aclosing(answer.chunks(self._engine)) as chunks:
+            async for chunk in chunks:
+                # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
+                await context.write(chunk_to_wire(chunk))
                 call.first_ms = call.first_ms or call.elapsed_ms()
 
-    def _order(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
+    def _engine_request(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
         return EngineRequest(
-            # A client chooses its own ids, so two clients may choose the same.
+            # Clients choose their own ids, so two of them may choose the same.
             request_id=f"{next(self._numbers)}",
             prompt_ids=prompt,
             max_tokens=request.max_tokens,
@@ -168,62 +162,62 @@ class Front(HybridLLMServicer):
             stopping=self.stopping,
         )
 
-    def _refuse(self, context: Any, call: _Call, error: Exception) -> str:
-        """Tell the client what it may know of *error*; returns the name of that."""
-        known = _known(error)
-        conclude(context, known, ((LOAD_KEY, self._load(call).SerializeToString()),))
-        return type(known).__name__
+    def _fail(self, context: Any, call: _Call, error: Exception) -> str:
+        """End the call with the client's version of *error* and return that error's name."""
+        public = _public(error)
+        set_error(context, public, ((LOAD_KEY, self._load(call).SerializeToString()),))
+        return type(public).__name__
 
 
 def _not_ready(info: EngineInfo | None) -> str:
     return "the model is loading" if info is None else "the engine is restarting"
 
 
-def _known(error: Exception) -> HybridLLMError:
-    """Return the error that the client may see; one that nobody foresaw is logged without its text."""
+def _public(error: Exception) -> HybridLLMError:
+    """Return the error that the client may see; an unexpected one is logged without its text."""
     if isinstance(error, EngineDied):
         return BackendUnavailable(str(error), backend=NODE, retry_after=error.retry_after)
     if isinstance(error, HybridLLMError):
         return error
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "nowhere"
-    # Its text may quote the prompt.
-    _errors.error("a call failed on %s at %s", type(error).__name__, where)
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "an unknown line"
+    # The error's text may quote the prompt.
+    _log.error("a call failed with %s at %s", type(error).__name__, where)
     return BackendUnavailable(f"the node failed on this request ({type(error).__name__})", backend=NODE)
 
 
 def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:
-    spoken = next((value for key, value in metadata if key == PROTOCOL_KEY), "")
-    if spoken == str(PROTOCOL):
+    version = next((value for key, value in metadata if key == PROTOCOL_KEY), "")
+    if version == str(PROTOCOL):
         return
-    theirs = int(spoken) if isinstance(spoken, str) and spoken.isdecimal() and len(spoken) < 10 else 0
-    said = f"the client speaks version {theirs}" if theirs else f"the client sent no version in {PROTOCOL_KEY}"
-    text = f"this node speaks version {PROTOCOL} of the protocol, {said}: update the older one"
+    theirs = int(version) if isinstance(version, str) and version.isdecimal() and len(version) < 10 else 0
+    problem = f"the client speaks version {theirs}" if theirs else f"the client sent no version in {PROTOCOL_KEY}"
+    text = f"this node speaks version {PROTOCOL} of the protocol, {problem}: update the older one"
     raise ProtocolMismatch(text, backend=NODE, ours=PROTOCOL, theirs=theirs)
 
 
 def _deadline(message: pb.GenerateRequest, remaining: float | None, longest: float) -> float:
-    """Seconds until the earliest of the deadlines; a field that is no number is for `check_request` to refuse."""
+    """Seconds until the earliest deadline; `check_request` refuses a field that is no number."""
     named = message.deadline_seconds if message.deadline_seconds > 0 else longest
     return max(min(named, longest if remaining is None else remaining, longest), 0.0)
 
 
 def _check_supported(request: Request, info: EngineInfo) -> None:
     if request.output_schema is not None and not info.output_schema:
-        raise RequestRejected("this engine does not take an output schema", backend=NODE, reason="unsupported")
+        raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
 
 
 def _word(text: str) -> str:
-    """A client's text as one word of a log line, so that it cannot pass for other fields."""
+    """A client's text as one word of a log line, so that it cannot forge other fields."""
     return text if _WORD.fullmatch(text) else json.dumps(text) if text else "-"
 
 
 def _log_call(call: _Call, outcome: str) -> None:
     answer = call.answer
     timings = answer.timings() if answer else None
-    _log.info(
+    _access_log.info(
         "request=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d cached=%d tokens=%d "
         "queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
         _word(call.request_id),

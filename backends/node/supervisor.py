@@ -1,10 +1,11 @@
-"""An engine in a process of its own, kept alive: the front's side of the pipe and the supervisor. No torch here."""
+"""Runs a step engine in a child process and restarts it when it crashes. No torch in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import sys
 import time
@@ -27,7 +28,6 @@ from hybrid_llm.backends.node.ipc import (
     HEADER,
     Abort,
     Message,
-    Outlet,
     Progress,
     Ready,
     Refused,
@@ -40,11 +40,11 @@ from hybrid_llm.core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 30.0)
-"""Seconds before the first restart and, doubled each time, at most."""
+"""Seconds before the first restart, and the maximum; each restart doubles them."""
 _GRACE = 1.0
-"""Seconds after a request's deadline at which the front stops waiting for the engine to say so."""
+"""Seconds after a request's deadline at which the supervisor ends it if the engine has not."""
 _SILENCE = 60.0
-"""Seconds without a word from the engine after which a deadline that it missed is taken for its death."""
+"""Seconds without a message after which an engine that has missed a deadline is killed as hung."""
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -56,10 +56,10 @@ _OFFLINE = {
 
 
 class EngineProcess:
-    """`AsyncEngine` over a child process, restarted with backoff when it dies.
+    """The `Engine` in a child process, restarted with backoff when it crashes.
 
-    *on_health* is called with True when the engine can take requests, and with False when it no longer can.
-    *on_progress* hears of each phase of loading. Use it within one running event loop; `close` it, or use `async with`.
+    *on_health* is called with True when the engine can take requests, and with False when it no longer can;
+    *on_progress* with each phase of loading. Use it in one event loop; `close` it, or use `async with`.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class EngineProcess:
         self._on_progress = on_progress or (lambda _: None)
         self._process: Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._outlets: dict[str, Outlet] = {}
-        self._tickets = count()
+        self._queues: dict[str, OutputQueue] = {}
+        self._ids = count()
         self._info: EngineInfo | None = None
         self._load = EngineLoad()
         self._healthy = False
         self._backoff = _BACKOFF[0]
         self._restarts = 0
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
 
     async def __aenter__(self) -> EngineProcess:
         await self.start()
@@ -92,31 +92,31 @@ class EngineProcess:
 
     @property
     def info(self) -> EngineInfo | None:
-        """What was loaded; None before `start` is done."""
+        """The loaded model; None until `start` has returned."""
         return self._info
 
     @property
     def healthy(self) -> bool:
-        """Whether a request can be taken now."""
+        """Whether the engine can take a request now."""
         return self._healthy
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one."""
+        """The child's process id; None while it does not run."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
     @property
     def restarts(self) -> int:
-        """How often the process had to be started again."""
+        """How often the process was restarted."""
         return self._restarts
 
     async def start(self) -> EngineInfo:
         """Start the process and wait until its model is loaded.
 
         Raises:
-            ConfigError: the folder or an option is wrong; the message has the remedy.
-            EngineDied: the process went away while it loaded, or `start` was called before.
+            ConfigError: the folder or an option is unusable; the message says what to do.
+            EngineDied: the process crashed while it loaded, or `start` was called before.
         """
         if self._supervisor is not None:
             raise EngineDied("this EngineProcess was started before: make a new one")
@@ -132,40 +132,39 @@ class EngineProcess:
     async def stream(self, request: EngineRequest) -> AsyncGenerator[EngineOutput, None]:
         """Generate. The last output has a finish reason or an error; closing the generator frees the slot.
 
-        Outputs that the caller has not taken yet are joined to one.
+        Outputs that the caller has not read yet are merged into one.
 
         Raises:
-            EngineDied: the engine is not there, or went away.
+            EngineDied: the engine is not running, or crashed.
         """
-        ticket = str(next(self._tickets))
-        refusal = self._submit(replace(request, request_id=ticket))
+        number = str(next(self._ids))
+        refusal = self._submit(replace(request, request_id=number))
         if refusal is not None:
             yield EngineOutput(request_id=request.request_id, error=refusal)
             return
-        outlet = self._outlets[ticket] = Outlet(request.request_id)
-        outlet.expire_at(request.expires + _GRACE, self._suspect)
+        outputs = self._queues[number] = OutputQueue(request.request_id)
+        outputs.expire_at(request.expires + _GRACE, self._kill_if_hung)
         try:
             while True:
-                output = await outlet.take()
+                output = await outputs.take()
                 yield output
                 if output.last:
                     return
         finally:
-            outlet.close()
-            if self._outlets.pop(ticket, None) is not None and not outlet.finished:
-                self._send(encode(Abort(ticket)))
+            outputs.close()
+            if self._queues.pop(number, None) is not None and not outputs.finished:
+                self._send(encode(Abort(number)))
 
     def load(self) -> EngineLoad:
         """How busy it was at its last step; no I/O."""
         return self._load
 
     async def close(self) -> None:
-        """Stop the process; streams in flight end with `EngineDied`. Twice is once."""
-        supervisor, self._supervisor = self._supervisor, self._supervisor
-        if supervisor is not None and not supervisor.done():
-            supervisor.cancel()
+        """Stop the process; streams in flight end with `EngineDied`. Idempotent."""
+        if self._supervisor is not None and not self._supervisor.done():
+            self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await supervisor
+                await self._supervisor
 
     def _submit(self, request: EngineRequest) -> EngineFault | None:
         if not self._healthy:
@@ -183,7 +182,7 @@ class EngineProcess:
             process.stdin.write(frame)
 
     async def _supervise(self, started: asyncio.Future[EngineInfo]) -> None:
-        """Run the process again and again; the first run decides *started*."""
+        """Run the process and restart it whenever it ends; the first run resolves *started*."""
         try:
             while True:
                 try:
@@ -193,8 +192,8 @@ class EngineProcess:
                         return started.set_exception(error)
                     _log.error("the engine cannot be restarted: %s", error)
                 if not started.done():
-                    return started.set_exception(EngineDied("the engine's process ended while it loaded the model"))
-                _log.error("the engine's process ended; it is restarted in %.1f s", self._backoff)
+                    return started.set_exception(EngineDied("the engine's process crashed while it loaded the model"))
+                _log.error("the engine's process crashed; it is restarted in %.1f s", self._backoff)
                 await asyncio.sleep(self._backoff)
                 self._backoff = min(2 * self._backoff, _BACKOFF[1])
                 self._restarts += 1
@@ -203,13 +202,13 @@ class EngineProcess:
                 started.cancel()
 
     async def _run_once(self, started: asyncio.Future[EngineInfo]) -> None:
-        """One life of the process, to its end."""
+        """Run the process until it ends."""
         process = self._process = await _spawn()
         try:
             self._send(encode(Start(self._config)))
             await self._read(process, started)
         finally:
-            self._fail_everyone()
+            self._fail_all()
             await _end(process)
 
     async def _read(self, process: Process, started: asyncio.Future[EngineInfo]) -> None:
@@ -218,25 +217,25 @@ class EngineProcess:
             while True:
                 header = await process.stdout.readexactly(HEADER.size)
                 message = decode(await process.stdout.readexactly(HEADER.unpack(header)[0]))
-                self._hear(message)
+                self._receive(message)
                 if isinstance(message, Ready) and not started.done():
                     started.set_result(message.info)
 
-    def _suspect(self) -> None:
-        """A deadline passed in silence: a step that never ends is ended here, and the supervisor starts anew."""
-        if time.monotonic() - self._heard > _SILENCE and self._process is not None:
+    def _kill_if_hung(self) -> None:
+        """Called when a request missed its deadline: a step that never ends is killed, and the engine restarted."""
+        if time.monotonic() - self._last_message > _SILENCE and self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    def _hear(self, message: Message) -> None:
-        self._heard = time.monotonic()
+    def _receive(self, message: Message) -> None:
+        self._last_message = time.monotonic()
         match message:
-            case Step(outputs, load):
+            case Step(step_outputs, load):
                 self._load = load
                 self._backoff = _BACKOFF[0]
-                for output in outputs:
-                    if outlet := self._outlets.get(output.request_id):
-                        outlet.put(output)
+                for output in step_outputs:
+                    if outputs := self._queues.get(output.request_id):
+                        outputs.put(output)
             case Progress(phase):
                 self._on_progress(phase)
             case Ready(info):
@@ -251,15 +250,84 @@ class EngineProcess:
             self._healthy = healthy
             self._on_health(healthy)
 
-    def _fail_everyone(self) -> None:
+    def _fail_all(self) -> None:
         self._set_healthy(healthy=False)
         self._load = replace(self._load, active=0, waiting=0, kv_tokens_used=0)
-        for outlet in self._outlets.values():
-            outlet.fail(EngineDied("the engine went away in the middle of this answer", retry_after=self._backoff))
+        for outputs in self._queues.values():
+            outputs.fail(EngineDied("the engine crashed in the middle of this answer", retry_after=self._backoff))
+
+
+class OutputQueue:
+    """The unread outputs of one request, merged into one, so that a slow reader costs no memory. One reader.
+
+    Outputs are read before a failure is raised.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._output: EngineOutput | None = None
+        self._failure: EngineDied | None = None
+        self._changed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_expiry: Callable[[], None] = lambda: None
+        self.finished = False
+        """The engine has sent the last output, or has crashed."""
+
+    def expire_at(self, instant: float, on_expiry: Callable[[], None]) -> None:
+        """End with a deadline fault at *instant* of `time.monotonic()`, then call *on_expiry*, unless finished."""
+        self._on_expiry = on_expiry
+        if math.isfinite(instant):
+            delay = max(0.0, instant - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
+
+    def put(self, output: EngineOutput) -> None:
+        """Add an output; those after the last one are ignored."""
+        if self.finished:
+            return
+        self.finished = output.last
+        self._add(output)
+
+    def fail(self, failure: EngineDied) -> None:
+        """Raise *failure* to the reader once all outputs are read."""
+        if not self.finished:
+            self.finished = True
+            self._failure = failure
+            self._changed.set()
+
+    async def take(self) -> EngineOutput:
+        """Wait for outputs and return all since the last call, merged into one.
+
+        Raises:
+            EngineDied: the engine crashed.
+        """
+        await self._changed.wait()
+        output, self._output = self._output, None
+        if output is not None:
+            if self._failure is None:
+                self._changed.clear()
+            return output
+        assert self._failure is not None
+        raise self._failure
+
+    def close(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _add(self, output: EngineOutput) -> None:
+        token_ids = output.token_ids if self._output is None else self._output.token_ids + output.token_ids
+        self._output = replace(output, request_id=self._request_id, token_ids=token_ids)
+        self._changed.set()
+
+    def _expire(self) -> None:
+        if not self.finished:
+            fault = EngineFault(code="deadline", message="the deadline passed without an answer of the engine")
+            self._add(EngineOutput(request_id=self._request_id, error=fault))
+            self._on_expiry()
 
 
 async def _spawn() -> Process:
-    """The worker, in a process group of its own, so that Ctrl-C in a terminal reaches the front alone."""
+    """Start the worker, in its own process group: Ctrl-C in a terminal must reach the supervisor only."""
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return await asyncio.create_subprocess_exec(
@@ -275,7 +343,7 @@ async def _spawn() -> Process:
 
 
 async def _end(process: Process) -> None:
-    """Kill it, if it lives: it holds nothing that would have to be written or said."""
+    """Kill the process if it runs: it holds no state that must be saved."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()

@@ -1,7 +1,7 @@
-"""The engine's own process: `python -m hybrid_llm.backends.node.worker`, started by `EngineProcess` and by nobody else.
+"""The engine's process, `python -m hybrid_llm.backends.node.worker`; only `EngineProcess` starts it.
 
-Commands come on standard input, news goes out on standard output. It ends at once when its input ends, which is also
-what the death of the front looks like.
+It reads commands from standard input and writes messages to standard output. It exits as soon as its input ends, which
+includes a crash of the supervisor.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import signal
 import threading
 from typing import BinaryIO
 
-from hybrid_llm.backends.node.engine import Engine, EngineConfig, EngineRequest
-from hybrid_llm.backends.node.engines.folder import check_folder
+from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest, StepEngine
+from hybrid_llm.backends.node.engines import check_folder
 from hybrid_llm.backends.node.ipc import (
     HEADER,
     Abort,
@@ -33,8 +33,8 @@ Inbox = queue.SimpleQueue[ToEngine]
 
 
 def main() -> None:
-    """Load the engine that the first command names, and serve it until the front goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Load the engine that the first command configures, and run it until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
     outbox = _take_stdout()
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(inbox,), name="commands", daemon=True).start()
@@ -44,17 +44,17 @@ def main() -> None:
     try:
         engine = _load(start.config, outbox)
     except ConfigError as error:
-        return _tell(outbox, Refused(str(error), error.path))
+        return _send(outbox, Refused(str(error), error.path))
     except ImportError as error:
         remedy = f"the node needs {error.name}: pip install 'hybrid-llm[node]'"
-        return _tell(outbox, Refused(remedy, None))
-    _tell(outbox, Ready(engine.info))
+        return _send(outbox, Refused(remedy, None))
+    _send(outbox, Ready(engine.info))
     _serve(engine, inbox, outbox)
     return None
 
 
 def _take_stdout() -> BinaryIO:
-    """Standard output for frames only: what a library prints goes to standard error."""
+    """Reserve standard output for frames: what libraries print goes to standard error."""
     outbox = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return outbox
@@ -71,34 +71,34 @@ def _read_commands(inbox: Inbox) -> None:
         os._exit(0)
 
 
-def _load(config: EngineConfig, outbox: BinaryIO) -> Engine:
-    _tell(outbox, Progress("checking the model folder"))
+def _load(config: EngineConfig, outbox: BinaryIO) -> StepEngine:
+    _send(outbox, Progress("checking the model folder"))
     check_folder(config.model)
-    _tell(outbox, Progress("importing torch"))
+    _send(outbox, Progress("importing torch"))
     from hybrid_llm.backends.node.engines.load import load_engine
 
-    return load_engine(config, lambda phase: _tell(outbox, Progress(phase)))
+    return load_engine(config, lambda phase: _send(outbox, Progress(phase)))
 
 
-def _serve(engine: Engine, inbox: Inbox, outbox: BinaryIO) -> None:
+def _serve(engine: StepEngine, inbox: Inbox, outbox: BinaryIO) -> None:
     while True:
         if engine.idle:
-            _obey(engine, inbox.get())
+            _execute(engine, inbox.get())
         while not inbox.empty():
-            _obey(engine, inbox.get())
+            _execute(engine, inbox.get())
         outputs = engine.step()
         if outputs or engine.idle:
-            _tell(outbox, Step(tuple(outputs), engine.load()))
+            _send(outbox, Step(tuple(outputs), engine.load()))
 
 
-def _obey(engine: Engine, message: ToEngine) -> None:
+def _execute(engine: StepEngine, message: ToEngine) -> None:
     if isinstance(message, EngineRequest):
         engine.submit(message)
     elif isinstance(message, Abort):
         engine.abort(message.request_id)
 
 
-def _tell(outbox: BinaryIO, message: FromEngine) -> None:
+def _send(outbox: BinaryIO, message: FromEngine) -> None:
     try:
         outbox.write(encode(message))
         outbox.flush()

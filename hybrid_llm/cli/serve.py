@@ -18,13 +18,12 @@ from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig
+    from hybrid_llm.backends.node.engines import EngineFactory
     from hybrid_llm.backends.node.server import NodeConfig
 
-    MakeEngine = Callable[[EngineConfig, Callable[[str], None]], AsyncEngine]
 
-
-_NEEDED: Final = ("torch", "transformers", "grpc_health", "grpc_reflection")
+_NEEDED: Final = ("grpc_health", "grpc_reflection")
+_NEEDED_BY_ENGINE: Final = dict.fromkeys(("auto", "packed", "one_by_one"), ("torch", "transformers"))
 _EXTRA: Final = "pip install 'hybrid-llm[node]'"
 
 
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
-    group.add_argument("--engine", choices=("auto", "packed", "one_by_one"), default="auto", help="how it batches")
+    group.add_argument("--engine", type=_engine, default="auto", help="auto, packed, one_by_one, or that of a package")
     group.add_argument("--device", default="auto", help="cpu, cuda or auto")
     group.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="of weights and cache")
     group.add_argument("--slots", type=_positive, default=16, metavar="N", help="requests answered at once (16)")
@@ -69,6 +68,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="keep what a slot has read for requests of the same identity and tenant that begin alike",
     )
+
+
+def _engine(name: str) -> str:
+    from hybrid_llm.backends.node.engines import ENGINES
+
+    if name not in (names := ENGINES.names()):
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names)})")
+    return name
 
 
 def _count(text: str) -> int:
@@ -85,9 +92,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def run(args: argparse.Namespace, *, engine: MakeEngine | None = None) -> int:
+def run(args: argparse.Namespace, *, engine: EngineFactory | None = None) -> int:
     """Serve until SIGTERM or SIGINT; *engine* makes another one than `EngineProcess`."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    needed = (*_NEEDED_BY_ENGINE.get(args.engine, ()), *_NEEDED)
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {_EXTRA}")
     logging.basicConfig(
@@ -96,7 +104,7 @@ def run(args: argparse.Namespace, *, engine: MakeEngine | None = None) -> int:
         stream=sys.stderr,
     )
     with _ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(_config(args), args.grace, announce, engine or _engine_process))
+        asyncio.run(_serve(_config(args), args.grace, announce, engine))
     note("stopped")
     return Exit.OK
 
@@ -126,18 +134,16 @@ def _config(args: argparse.Namespace) -> NodeConfig:
     )
 
 
-def _engine_process(config: EngineConfig, on_progress: Callable[[str], None]) -> AsyncEngine:
-    from hybrid_llm.backends.node.supervisor import EngineProcess
-
-    return EngineProcess(config, on_progress=on_progress)
-
-
-async def _serve(config: NodeConfig, grace: float, announce: Callable[[int], None], make_engine: MakeEngine) -> None:
+async def _serve(
+    config: NodeConfig, grace: float, announce: Callable[[int], None], factory: EngineFactory | None
+) -> None:
+    from hybrid_llm.backends.node.engines import ENGINES
     from hybrid_llm.backends.node.server import NodeServer
 
     with Progress(f"loading {config.engine.model.name}") as progress:
         progress.phase("starting the engine")
-        engine = make_engine(config.engine, progress.phase)
+        factory = factory or ENGINES.get(config.engine.engine)
+        engine = factory(config.engine, on_progress=progress.phase)
 
         def ready(port: int) -> None:
             progress.clear()

@@ -1,1 +1,93 @@
-"""What generates, in the engine's own process: scheduler, runners, sampler. Its modules need torch; the front none."""
+"""The node's engines by name, and the check of a model folder that needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from hybrid_llm.backends.node.engine import Engine, EngineConfig
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.registry import Registry
+
+_PROCESS: Final = "hybrid_llm.backends.node.supervisor:EngineProcess"
+
+
+class EngineFactory(Protocol):
+    """Makes an engine, usually the engine's class. The model is loaded by `Engine.start`, not here."""
+
+    def __call__(self, config: EngineConfig, *, on_progress: Callable[[str], None]) -> Engine:
+        """*on_progress* is called with a few words at each phase of loading."""
+        ...
+
+
+ENGINES: Final[Registry[EngineFactory]] = Registry(
+    "engine", group="hybrid_llm.engines", builtin=dict.fromkeys(("auto", "packed", "one_by_one"), _PROCESS)
+)
+"""`serve --engine NAME` -> what makes it; see docs/extending.md."""
+
+
+def register_engine(name: str, factory: EngineFactory) -> None:
+    """Let `EngineConfig.engine` name *factory* in this process.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    ENGINES.register(name, factory)
+
+
+def check_folder(folder: Path) -> None:
+    """Check the files of *folder* before torch is imported, which takes seconds.
+
+    Raises:
+        ConfigError: no folder, no readable config.json, no safetensors, or a truncated one.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"no model folder at {folder}: give the folder that holds config.json", path=str(folder))
+    read_json(folder / "config.json", "download the model again, or save it with save_pretrained()")
+    for path in _weight_files(folder):
+        _check_weights(path)
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in the file.
+
+    Raises:
+        ConfigError: the file is missing or no JSON object; the message ends with *remedy*.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: {remedy}", path=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}): {remedy}", path=str(path)) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no JSON object: {remedy}", path=str(path))
+    return content
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = read_json(index, "download the model again").get("weight_map", {})
+        return [folder / name for name in sorted(set(shards.values()))]
+    if not (folder / "model.safetensors").exists():
+        raise ConfigError(
+            f"{folder} has no weights: expected model.safetensors. Weights in another form (.bin, .pt) are not loaded, "
+            "since they can run code; convert them with save_pretrained(..., safe_serialization=True)",
+            path=str(folder),
+        )
+    return [folder / "model.safetensors"]
+
+
+def _check_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(
+            f"{path} is missing or truncated ({type(error).__name__}): copy or download it again", path=str(path)
+        ) from None

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
-from hybrid_llm.backends.node.engines.folder import check_folder, read_json
+from hybrid_llm.backends.node.engines import check_folder, read_json
 from hybrid_llm.backends.node.engines.loop import LoopEngine
 from hybrid_llm.backends.node.engines.runners import (
     ATTENTION,

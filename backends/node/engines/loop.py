@@ -14,8 +14,15 @@ from typing import Protocol
 
 import torch
 
-from hybrid_llm.backends.node.engine import EngineFault, EngineInfo, EngineLoad, EngineOutput, EngineRequest, FaultCode
-from hybrid_llm.backends.node.engines.folder import objection
+from hybrid_llm.backends.node.engine import (
+    EngineFault,
+    EngineInfo,
+    EngineLoad,
+    EngineOutput,
+    EngineRequest,
+    FaultCode,
+    objection,
+)
 from hybrid_llm.backends.node.engines.sampler import GrammarFactory, Sampler
 from hybrid_llm.backends.node.engines.scheduler import Place, Scheduler, Segment, Sequence
 from hybrid_llm.backends.schema import UnusableSchema

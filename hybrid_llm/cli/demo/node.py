@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--witness", type=Path, required=True)
     args = parser.parse_args()
 
-    def engine(config: EngineConfig, on_progress: Callable[[str], None]) -> EngineProcess:
+    def engine(config: EngineConfig, *, on_progress: Callable[[str], None]) -> EngineProcess:
         return WitnessedEngine(config, witness=args.witness, on_progress=on_progress)
 
     return serve.run(args, engine=engine)

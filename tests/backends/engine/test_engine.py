@@ -227,12 +227,12 @@ def missing_shard(folder):
     ("harm", "says"),
     [
         (no_weights, "no weights"),
-        (half_written, "cut off"),
+        (half_written, "truncated"),
         (no_config, "config.json is missing"),
         (broken_config, "config.json cannot be read"),
         (unknown_architecture, "from-the-future"),
         (other_shape, "do not belong together"),
-        (missing_shard, "missing or cut off"),
+        (missing_shard, "missing or truncated"),
     ],
 )
 def test_a_broken_model_folder_is_refused_with_the_remedy(harm, says, model_folder, tmp_path):

@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from hybrid_llm.backends.node.engine import AsyncEngine, EngineConfig, EngineDied
+from hybrid_llm.backends.node.engine import Engine, EngineConfig, EngineDied
 from hybrid_llm.backends.node.supervisor import EngineProcess
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.generation import FinishReason
@@ -117,7 +117,7 @@ def test_one_life_of_an_engine(model_folder, make_request, expected):
     async def scenario():
         config = EngineConfig(model=folder, max_slots=3, threads=1, max_waiting=16)
         engine = EngineProcess(config, health.append, on_progress=phases.append)
-        assert isinstance(engine, AsyncEngine)
+        assert isinstance(engine, Engine)
         with pytest.raises(EngineDied):
             await collect(engine, make_request())
         info = await engine.start()

@@ -62,7 +62,7 @@ def lose_while_it_streams(llm) -> str:
         network(up=False)
         for _ in stream:
             pass
-    return stream.generation.seams[-1].backend
+    return stream.generation.continuations[-1].backend
 
 
 def seconds_until_the_cloud_answers(llm) -> float:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from hybrid_llm.backends.node.admission import Admission
+from hybrid_llm.backends.node.requests import Admission
 from hybrid_llm.core.errors import BackendOverloaded
 
 
@@ -26,7 +26,7 @@ class Server:
     def ask(self, remaining: float = 60.0) -> bool:
         place = ExitStack()
         try:
-            place.enter_context(self.admission.place(self.slots, remaining))
+            place.enter_context(self.admission.admit(self.slots, remaining))
         except BackendOverloaded as error:
             self.refused.append(error)
             return False
@@ -47,7 +47,7 @@ class Server:
             self.now = first[0]
             first[2].close()
             self.waits.append(first[1])
-            self.admission.took(first[1], self.work_s)
+            self.admission.observe(first[1], self.work_s)
         self.now = until
 
 

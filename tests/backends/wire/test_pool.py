@@ -194,7 +194,7 @@ def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki,
             async for chunk in stream:
                 parts.append(chunk.text)
                 cut.die = True
-            return "".join(parts) + f"|{len(stream.generation.seams)}"
+            return "".join(parts) + f"|{len(stream.generation.continuations)}"
 
     with tools.Node(pki.node, cut) as first, tools.Node(pki.node, cut) as second:
         pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in (first, second)])
@@ -268,7 +268,7 @@ def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_th
                         proxy.silent.set()
                         began = time.monotonic()
                         assert len([*stream]) > 1
-            assert [seam.backend for seam in stream.generation.seams] == ["cloud"]
+            assert [seam.backend for seam in stream.generation.continuations] == ["cloud"]
             assert time.monotonic() - began < 30.0
             proxy.silent.clear()
             tools.eventually(lambda: pool.state().nodes == 2, 15.0)

@@ -1,0 +1,353 @@
+"""One request on the node: its fields are checked, it is admitted or refused, tokenised, and its answer detokenised.
+
+Error messages name fields and limits and never quote the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Final, Protocol
+
+from hybrid_llm.backends.node.engine import Engine, EngineFault, EngineOutput, EngineRequest
+from hybrid_llm.backends.wire.messages import request_from_wire
+from hybrid_llm.core.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InvalidRequest,
+    RequestRejected,
+)
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.request import Request
+from hybrid_llm.protos import hybrid_pb2 as pb
+
+NODE: Final = "node"
+"""The backend's name in the node's own errors; clients replace it by the name of their backend."""
+
+_MAX_MESSAGES: Final = 4096
+_MAX_STOPS: Final = 16
+_MAX_STOP_CHARS: Final = 256
+_MAX_TAGS: Final = 64
+_MAX_NAME_CHARS: Final = 128
+_MAX_TOKENS: Final = 1_000_000
+_MAX_TOP_K: Final = 1_000_000
+
+_FIRST_GUESS_S: Final = 1.0
+"""Assumed duration of an answer until one has been measured, seconds."""
+_LEAST_WAIT_S: Final = 0.05
+"""Shorter waits for a slot are no sign of overload, seconds."""
+_WEIGHT: Final = 0.2
+"""Weight of the latest answer in the moving average of durations."""
+_SHRINK: Final = 0.7
+
+_INLINE_CHARS: Final = 4096
+"""Longer prompts are encoded in a thread: 4,096 characters take about a millisecond."""
+_ENCODING_THREADS: Final = 2
+
+
+def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
+    """Return *message* as a request within all limits; its *deadline* in seconds starts now.
+
+    Raises:
+        RequestRejected: `invalid_argument` with the first fault; `unsupported` for features that nodes lack.
+    """
+    fault = next(_faults(message), None)
+    if fault is not None:
+        raise RequestRejected(fault, backend=NODE, reason="invalid_argument")
+    if message.tools:
+        raise RequestRejected("this node does not support tools", backend=NODE, reason="unsupported")
+    return request_from_wire(message, deadline=deadline)
+
+
+def _faults(message: pb.GenerateRequest) -> Iterator[str]:
+    yield from _conversation_faults(message)
+    yield from _number_faults(message)
+    yield from _sampling_faults(message.sampling)
+    yield from _name_faults(message)
+    yield from _schema_faults(message)
+
+
+def _conversation_faults(message: pb.GenerateRequest) -> Iterator[str]:
+    if not 0 < len(message.messages) <= _MAX_MESSAGES:
+        yield f"messages: between 1 and {_MAX_MESSAGES} are taken, not {len(message.messages)}"
+    if any(m.role not in pb.Role.values() or m.role == pb.ROLE_UNSPECIFIED for m in message.messages):
+        yield "messages: a role is unknown; system, user, assistant and tool are taken"
+    if not any(m.content and not m.content.isspace() for m in message.messages):
+        yield "messages: the prompt is empty"
+
+
+def _number_faults(message: pb.GenerateRequest) -> Iterator[str]:
+    if not 0 < message.max_tokens <= _MAX_TOKENS:
+        yield f"max_tokens: must be between 1 and {_MAX_TOKENS}"
+    if not 0 <= message.deadline_seconds < math.inf:
+        yield "deadline_seconds: must be a finite number, 0 or more"
+
+
+def _sampling_faults(sampling: pb.Sampling) -> Iterator[str]:
+    if not 0 <= sampling.temperature <= 100:
+        yield "sampling.temperature: must be between 0 and 100"
+    if sampling.HasField("top_p") and not 0 < sampling.top_p <= 1:
+        yield "sampling.top_p: must be above 0 and at most 1"
+    if not 0 <= sampling.top_k <= _MAX_TOP_K:
+        yield f"sampling.top_k: must be between 0 and {_MAX_TOP_K}"
+    if not 0 <= sampling.min_p <= 1:
+        yield "sampling.min_p: must be between 0 and 1"
+    if sampling.HasField("repetition_penalty") and not 0 < sampling.repetition_penalty <= 100:
+        yield "sampling.repetition_penalty: must be above 0 and at most 100"
+    if len(sampling.stop) > _MAX_STOPS or any(not 0 < len(text) <= _MAX_STOP_CHARS for text in sampling.stop):
+        yield f"sampling.stop: at most {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARS} characters are taken"
+
+
+def _name_faults(message: pb.GenerateRequest) -> Iterator[str]:
+    for field in ("task", "session_id", "tenant", "request_id"):
+        if not _is_name(getattr(message, field)):
+            yield f"{field}: at most {_MAX_NAME_CHARS} printable characters are taken"
+    if len(message.tags) > _MAX_TAGS or not all(tag and _is_name(tag) for tag in message.tags):
+        yield f"tags: at most {_MAX_TAGS} of 1 to {_MAX_NAME_CHARS} printable characters are taken"
+
+
+def _is_name(text: str) -> bool:
+    return len(text) <= _MAX_NAME_CHARS and (not text or text.isprintable())
+
+
+def _schema_faults(message: pb.GenerateRequest) -> Iterator[str]:
+    if not message.HasField("output_schema"):
+        return
+    try:
+        schema = json.loads(message.output_schema)
+    except (ValueError, RecursionError):
+        schema = None
+    if not isinstance(schema, dict | bool):
+        yield "output_schema: must be a JSON Schema as JSON text"
+
+
+class Admission:
+    """Bounds the requests in flight, running and waiting: overload is refused at once. Used from one event loop.
+
+    A burst may fill the whole queue. A queue that persists only makes every answer late, so its limit shrinks while
+    requests wait for longer than an answer takes, and grows again once a slot is free (after Nichols and Jacobson,
+    *Controlling Queue Delay*, 2012; additive increase, multiplicative decrease).
+    """
+
+    def __init__(self, *, max_queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_queue = max_queue
+        self._clock = clock
+        self._queue_limit = float(max_queue)
+        self._in_flight = 0
+        self._work_s = 0.0
+        self._shrunk = float("-inf")
+
+    @property
+    def in_flight(self) -> int:
+        """Admitted requests that have not ended."""
+        return self._in_flight
+
+    @contextmanager
+    def admit(self, slots: int, remaining: float) -> Generator[None, None, None]:
+        """Count one request as in flight, while *slots* run at a time; *remaining* seconds are left to it.
+
+        Raises:
+            BackendOverloaded: slots and queue are full, or the request would expire in the queue; `retry_after` is when
+                a slot should be free.
+        """
+        limit = slots + max(int(self._queue_limit), min(self._max_queue, slots // 2))
+        # With every slot busy for work_s, one of them becomes free every work_s / slots.
+        each_s = self._work_s / max(slots, 1)
+        if self._in_flight < slots:
+            self._queue_limit = min(self._max_queue, self._queue_limit + 1.0)
+        if self._in_flight >= limit or (self._in_flight - slots + 1) * each_s > remaining:
+            raise self._overloaded(slots, each_s)
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    def _overloaded(self, slots: int, each_s: float) -> BackendOverloaded:
+        retry_after = round(max(each_s or _FIRST_GUESS_S / max(slots, 1), 0.05), 3)
+        text = f"the node is full: {self._in_flight} requests are running or waiting"
+        return BackendOverloaded(text, backend=NODE, retry_after=retry_after)
+
+    def observe(self, waited_s: float, work_s: float) -> None:
+        """Learn from a request that has ended: seconds that it waited for a slot, and then held it."""
+        self._work_s += (_WEIGHT if self._work_s else 1.0) * (work_s - self._work_s)
+        if waited_s > max(self._work_s, _LEAST_WAIT_S):
+            self._shrink()
+
+    def expired(self) -> None:
+        """Learn that a request expired while it waited for a slot."""
+        self._shrink()
+
+    def _shrink(self) -> None:
+        # Requests that end now were admitted under the old limit: shrink once per answer's duration, not once each.
+        if self._clock() - self._shrunk >= self._work_s / 4:
+            self._queue_limit, self._shrunk = self._queue_limit * _SHRINK, self._clock()
+
+
+class TokensToText(Protocol):
+    """Detokenises one answer, such as `hybrid_llm.backends.text.TextStream`."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text has been found."""
+        ...
+
+    def push(self, token_id: int) -> str:
+        """Take a token and return the text that is final now."""
+        ...
+
+    def flush(self) -> str:
+        """Return the text that was held back."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Tokenises prompts, such as `hybrid_llm.backends.text.ChatTokenizer`."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The ids that end an answer."""
+        ...
+
+    def encode(self, request: Request) -> list[int]:
+        """Return the prompt's token ids; raises `InvalidRequest`."""
+        ...
+
+    def text_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> TokensToText:
+        """Return a decoder of the answer to *request*, whose prompt is *prompt_ids*."""
+        ...
+
+
+class Prompts:
+    """Tokenises prompts, long ones off the event loop, and refuses those that do not fit."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._threads = asyncio.Semaphore(_ENCODING_THREADS)
+
+    async def encode(self, request: Request, *, context_window: int) -> tuple[int, ...]:
+        """Return the prompt's token ids.
+
+        Raises:
+            RequestRejected: `context_overflow` if prompt and answer together exceed *context_window*;
+                `invalid_argument` if the chat template refuses the conversation.
+        """
+        try:
+            ids = await self._encode(request)
+        except InvalidRequest as error:
+            raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
+        if len(ids) + request.max_tokens > context_window:
+            text = f"{len(ids)} prompt tokens and max_tokens {request.max_tokens} exceed the context window of "
+            raise RequestRejected(f"{text}{context_window}", backend=NODE, reason="context_overflow")
+        return tuple(ids)
+
+    async def _encode(self, request: Request) -> list[int]:
+        if sum(len(message.content) for message in request.messages) <= _INLINE_CHARS:
+            return self._tokenizer.encode(request)
+        async with self._threads:
+            return await asyncio.to_thread(self._tokenizer.encode, request)
+
+
+class Answer:
+    """One answer while it is generated. Times count from *started*, on the clock of `time.perf_counter()`."""
+
+    def __init__(self, request: EngineRequest, text: TokensToText, *, started: float) -> None:
+        self._request = request
+        self._text = text
+        self._started = started
+        self._first = 0.0
+        self._reported = 0
+        self._queue_ms = 0.0
+        self.cached_tokens = 0
+        """Prompt tokens whose KV cache was reused."""
+        self.tokens = 0
+        """Tokens generated so far."""
+        self.finish_reason: FinishReason | None = None
+        """None while the answer is incomplete, and after a failure."""
+
+    async def chunks(self, engine: Engine) -> AsyncGenerator[Chunk, None]:
+        """Yield the answer that *engine* generates; closing the generator aborts the request.
+
+        Raises:
+            BackendError: the engine refused the request or failed to compute it.
+            EngineDied: the engine crashed.
+        """
+        async with aclosing(engine.stream(self._request)) as outputs:
+            async for output in outputs:
+                chunk = self._take(output)
+                if chunk is not None:
+                    yield chunk
+                if self.finish_reason is not None:
+                    return
+        raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE)
+
+    def _take(self, output: EngineOutput) -> Chunk | None:
+        if output.error is not None:
+            raise fault_error(output.error)
+        self._queue_ms, self.cached_tokens = output.queue_ms, output.cached_tokens
+        text = self._decode(output.token_ids)
+        if self._text.stopped:
+            self.finish_reason = FinishReason.STOP
+        elif output.finish_reason is not None:
+            self.finish_reason = output.finish_reason
+            text += self._text.flush()
+        if self.finish_reason is not None:
+            return self._last(text)
+        return self._next(text) if text else None
+
+    def _decode(self, token_ids: Iterable[int]) -> str:
+        texts = []
+        for token_id in token_ids:
+            if self._text.stopped:
+                break
+            self.tokens += 1
+            texts.append(self._text.push(token_id))
+        if self.tokens and not self._first:
+            self._first = time.perf_counter()
+        return "".join(texts)
+
+    def _next(self, text: str) -> Chunk:
+        tokens, self._reported = self.tokens - self._reported, self.tokens
+        return Chunk(text=text, tokens=tokens)
+
+    def _last(self, text: str) -> Chunk:
+        return Chunk(
+            text=text,
+            tokens=self.tokens - self._reported,
+            finish_reason=self.finish_reason,
+            usage=Usage(
+                prompt_tokens=len(self._request.prompt_ids),
+                completion_tokens=self.tokens,
+                cached_prompt_tokens=self.cached_tokens,
+            ),
+            timings=self.timings(),
+        )
+
+    def timings(self) -> Timings:
+        """The times so far, measured on the node."""
+        now = time.perf_counter()
+        first = self._first or now
+        steps = max(self.tokens - 1, 1)
+        return Timings(
+            queue_ms=self._queue_ms,
+            ttft_ms=(first - self._started) * 1000,
+            tpot_ms=(now - first) * 1000 / steps,
+            total_ms=(now - self._started) * 1000,
+        )
+
+
+def fault_error(fault: EngineFault) -> BackendError:
+    """Return the error that the client gets for a fault of the engine."""
+    if fault.code == "rejected":
+        return RequestRejected(fault.message, backend=NODE, reason="unsupported")
+    if fault.code == "overloaded":
+        return BackendOverloaded(fault.message, backend=NODE)
+    if fault.code == "deadline":
+        return DeadlineExceeded(fault.message, backend=NODE)
+    return BackendUnavailable(fault.message, backend=NODE)
