@@ -1,9 +1,7 @@
-"""Answers that were given before: a cache takes cleared requests only, and keeps nothing that their tags forbid.
+"""Caches whole answers. A cache takes cleared requests only, and stores nothing that their tags forbid.
 
-Only an identical request hits, drawn greedily, so that an answer is what the model would say again. A cache by meaning
-is not here: "safe" and "unsafe" are neighbours to an embedding.
-
-Which answers are kept, and which are given again: the cache behind the privacy guard.
+Only an identical request that is decoded greedily hits, so that a cached answer is what the model would say again.
+There is no cache by meaning: to an embedding, "safe" and "unsafe" are neighbours.
 """
 
 from __future__ import annotations
@@ -16,18 +14,18 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, fields
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol, TypeVar
 
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Usage
-from hybrid_llm.core.request import Location, PartialAnswer, Request, RequestMetadata, Sampling
-from hybrid_llm.policies import Policy
+from hybrid_llm.core.request import Location, PartialAnswer, Request, Sampling
+from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.observability.hooks import AttemptRecord
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 
 _log = logging.getLogger("hybrid_llm.cache")
+T = TypeVar("T")
 _SAMPLING: Final = tuple(f.name for f in fields(Sampling) if f.name != "stop")
 
 
@@ -134,59 +132,18 @@ class MemoryCache:
         return mac.digest()
 
 
-class Forgiving:
-    """A cache that may fail: then it has nothing, and keeps nothing. A clearance that is missing is raised still."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-
-    @property
-    def location(self) -> Location:
-        """Where the answers lie."""
-        return self._cache.location
-
-    def get(self, cleared: Cleared) -> CachedAnswer | None:
-        """The answer, or None where the cache fails."""
-        try:
-            return self._cache.get(cleared)
-        except PrivacyViolation:
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever a cache does, the request is answered
-            _failed("get", error)
-            return None
-
-    def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
-        """Keep *answer*, unless the cache fails."""
-        try:
-            self._cache.put(cleared, answer)
-        except PrivacyViolation:
-            raise
-        except Exception as error:  # noqa: BLE001  # as in `get`
-            _failed("put", error)
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._cache.close()
-
-
-def _failed(what: str, error: Exception) -> None:
-    _log.warning("%s of the cache failed with %s", what, type(error).__name__)
-
-
 @dataclass(slots=True, kw_only=True)
 class Replay:
-    """A cached answer in the place of the attempts of a request: one chunk, and nobody is called."""
+    """A cached answer in place of the attempts of a request: one chunk, and no backend is called."""
 
-    metadata: RequestMetadata
-    decision: Decision
     answer: CachedAnswer
     records: list[AttemptRecord] = field(default_factory=list)
     continuations: tuple[Continuation, ...] = ()
-    began: float = field(default_factory=time.monotonic)
+    cached: ClassVar[bool] = True
 
     @property
     def answering(self) -> str:
-        """The backend that gave the answer, then."""
+        """The backend that gave the answer when it was cached."""
         return self.answer.backend
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
@@ -201,47 +158,57 @@ class Replay:
 
 
 class AnswerCache:
-    """The answers that *cache* keeps of requests that *guard* has judged; without a cache there are none."""
+    """A `Cache` behind the privacy guard: it is given only what the guard clears for its location.
 
-    def __init__(self, cache: Cache | None, guard: PrivacyGuard) -> None:
-        self._cache = Forgiving(cache) if cache is not None else None
+    A cache that raises costs no request its answer; a missing clearance still raises PrivacyViolation.
+    """
+
+    def __init__(self, cache: Cache, guard: PrivacyGuard) -> None:
+        self._cache = cache
         self._guard = guard
 
-    def answer(self, assessment: Assessment, backend: str) -> CachedAnswer | None:
-        """The answer that *backend*, which would be asked first, gave to the same request."""
-        if self._cache is None:
-            return None
-        cleared = self._cleared(self._cache, assessment)
-        kept = self._cache.get(cleared) if cleared is not None else None
-        return kept if kept is not None and kept.backend == backend else None
+    def replay(self, routed: Routed) -> Replay | None:
+        """The cached answer, if it came from the backend that would be called first."""
+        cleared = self._clear(routed.assessment)
+        answer = self._try("get", lambda: self._cache.get(cleared)) if cleared is not None else None
+        return Replay(answer=answer) if answer is not None and answer.backend == routed.decision.order[0] else None
 
-    def keep(self, assessment: Assessment, policy: Policy, generation: Generation) -> None:
-        """Keep a whole answer, where the tags of the request and of what is found in the answer allow it."""
-        if self._cache is None or not self._may_hold(self._cache, assessment, policy, generation.text):
+    def store(self, routed: Routed, generation: Generation) -> None:
+        """Store a whole answer, where the tags of the request and of what is found in the answer allow it."""
+        if not self._may_store(routed, generation.text):
             return
-        cleared = self._cleared(self._cache, assessment)
-        if cleared is not None:
-            answer = CachedAnswer(
-                text=generation.text,
-                finish_reason=generation.finish_reason,
-                usage=generation.usage,
-                backend=generation.backend,
-            )
-            self._cache.put(cleared, answer)
+        cleared = self._clear(routed.assessment)
+        if cleared is None:
+            return
+        answer = CachedAnswer(
+            text=generation.text,
+            finish_reason=generation.finish_reason,
+            usage=generation.usage,
+            backend=generation.backend,
+        )
+        self._try("put", lambda: self._cache.put(cleared, answer))
 
     def close(self) -> None:
-        """Forget everything."""
-        if self._cache is not None:
-            self._cache.close()
+        """Drop every answer."""
+        self._cache.close()
 
-    def _cleared(self, cache: Forgiving, assessment: Assessment) -> Cleared | None:
-        """The request as the cache may see it; None where it may not, or where the answer would not be the same."""
-        if not is_repeatable(assessment.request) or cache.location not in assessment.cacheable:
+    def _clear(self, assessment: Assessment) -> Cleared | None:
+        """The request as the cache may see it; None where it may not, or where the next answer may differ."""
+        if not is_repeatable(assessment.request) or self._cache.location not in assessment.cacheable:
             return None
-        return self._guard.clear(assessment, cache.location, Purpose.CACHE)
+        return self._guard.clear(assessment, self._cache.location, Purpose.CACHE)
 
-    def _may_hold(self, cache: Forgiving, assessment: Assessment, policy: Policy, text: str) -> bool:
-        """Whether the tags of what is found in *text* allow the place too."""
-        judged = self._guard.assess_continuation(assessment, PartialAnswer(text=text), policy)
-        self._guard.release(judged)
-        return cache.location in judged.cacheable
+    def _may_store(self, routed: Routed, text: str) -> bool:
+        """Whether the tags of what the detectors find in the answer allow the cache's location too."""
+        assessment = self._guard.assess_continuation(routed.assessment, PartialAnswer(text=text), routed.policy)
+        self._guard.release(assessment)
+        return self._cache.location in assessment.cacheable
+
+    def _try(self, what: str, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except PrivacyViolation:
+            raise
+        except Exception as error:  # noqa: BLE001  # an app's cache may fail in any way; the request is answered anyway
+            _log.warning("%s of the cache failed with %s", what, type(error).__name__)
+            return None

@@ -19,15 +19,17 @@ from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
-from hybrid_llm.router.cache import Cache
-from hybrid_llm.router.execution.drivers import LoopThread, blocking_sleep, stepped
-from hybrid_llm.router.execution.hedging import OneByOne, TaskRace
-from hybrid_llm.router.execution.streams import AsyncStream, Stream
+from hybrid_llm.router.cache import AnswerCache, Cache
+from hybrid_llm.router.execution.answer import AsyncStream, Stream, blocking_sleep, stepped
+from hybrid_llm.router.execution.hedging import LoopThread, OneByOne, TaskRace
+from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
+from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.signals import Sensors, SystemSensors
 from hybrid_llm.router.signals.store import PredictionStore
+from hybrid_llm.router.spending.charge import Spending
 from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _log = logging.getLogger("hybrid_llm")
@@ -63,17 +65,22 @@ class HybridLLM:
         this machine's own; *cache*, such as a `MemoryCache`, keeps answers for identical requests, as far as their
         privacy tags allow.
         """
-        self._pipeline = Pipeline(
+        policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
+        guard = PrivacyGuard(detectors)
+        fleet = Fleet(
             backends,
-            FixedPolicy(policy) if isinstance(policy, Policy) else policy,
+            policies.current,
             sensors=sensors or SystemSensors(),
-            detectors=detectors,
-            hooks=hooks,
-            defaults=defaults or Defaults(),
-            prices=prices or {},
-            ledger=ledger,
+            spending=Spending(prices or {}, ledger),
             predictions=predictions,
-            cache=cache,
+        )
+        self._pipeline = Pipeline(
+            fleet,
+            policies,
+            guard,
+            hooks=hooks,
+            defaults=defaults,
+            cache=AnswerCache(cache, guard) if cache is not None else None,
         )
         self._loop = LoopThread()
         self._closed = False
@@ -135,11 +142,11 @@ class HybridLLM:
     @property
     def backends(self) -> tuple[Backend, ...]:
         """The backends, in the order of the configuration."""
-        return tuple(self._pipeline.backends.values())
+        return tuple(self._pipeline.fleet.backends.values())
 
     def signals(self) -> Signals:
         """What a policy would see now for an empty request; the nodes of a backend are its `members`, one by one."""
-        return self._pipeline.vitals().signals
+        return self._pipeline.status().signals
 
     def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         """Tell who would be asked, and why; nothing is sent, and no model runs."""

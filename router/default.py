@@ -15,7 +15,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.execution.streams import AsyncStream, Stream
+from hybrid_llm.router.execution.answer import AsyncStream, Stream
 
 CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
 

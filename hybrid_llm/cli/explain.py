@@ -29,12 +29,15 @@ from hybrid_llm.cli.policy.shared import AssumedBackend, add_backend, load_named
 from hybrid_llm.cli.terminal import Exit, decision_record, note, print_json, printable
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import InvalidRequest
-from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.policies import Objectives
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.pipeline import Pipeline
+from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.signals import SystemSensors
+from hybrid_llm.router.spending.charge import Spending
 
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Backend
@@ -56,14 +59,14 @@ class Override:
     value: object
 
 
-class WhatIf(Pipeline):
-    """The way of a request up to its decision, with some signals given instead of read."""
+class WhatIfFleet(Fleet):
+    """The fleet of a client, with some signals overridden instead of read."""
 
     overrides: tuple[Override, ...] = ()
 
-    def snapshot(self, request: RequestMetadata) -> Signals:
-        """What is known now, and what was given."""
-        return amend(super().snapshot(request), self.overrides)
+    def snapshot(self, metadata: RequestMetadata, objectives: Objectives) -> Signals:
+        """The live signals with the overrides applied."""
+        return amend(super().snapshot(metadata, objectives), self.overrides)
 
 
 def amend(signals: Signals, overrides: Iterable[Override]) -> Signals:
@@ -182,8 +185,6 @@ def run(args: argparse.Namespace) -> int:
     """Decide, and tell."""
     prompt, options = read_prompt(args.prompt), request_options(args)
     with _pipeline(args) as pipeline:
-        locations = {name: backend.location for name, backend in pipeline.backends.items()}
-        pipeline.overrides = parse_overrides(args.signal, locations)
         decision = pipeline.route(prompt, options).decision
     return show(decision, as_json=args.json)
 
@@ -198,25 +199,26 @@ def show(decision: Decision, *, as_json: bool) -> int:
 
 
 @contextlib.contextmanager
-def _pipeline(args: argparse.Namespace) -> Iterator[WhatIf]:
+def _pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
     """The way up to a decision; everything that it opened is closed again."""
     config = _config(args)
     backends, policies = _parts(args, config)
-    defaults = config.defaults if config is not None else Defaults()
-    prices = config.prices if config is not None else {}
     ledger = config.open_ledger() if config is not None else None
-    pipeline = WhatIf(
+    fleet = WhatIfFleet(
         backends,
-        policies,
+        policies.current,
         sensors=SystemSensors(),
-        detectors=config.open_detectors() if config is not None else (),
-        hooks=(),
-        defaults=defaults,
-        prices=prices,
-        ledger=ledger,
+        spending=Spending(config.prices if config is not None else {}, ledger),
         predictions=config.open_predictions() if config is not None else None,
     )
+    pipeline = Pipeline(
+        fleet,
+        policies,
+        PrivacyGuard(config.open_detectors() if config is not None else ()),
+        defaults=config.defaults if config is not None else None,
+    )
     try:
+        fleet.overrides = parse_overrides(args.signal, {name: b.location for name, b in fleet.backends.items()})
         yield pipeline
     finally:
         pipeline.close()

@@ -1,49 +1,45 @@
-"""One answer in progress: counts and times what the attempts yield, then tells the hooks."""
+"""One answer in progress, and the streams by which an app pulls it.
+
+The core is async and awaits only what is injected. An async caller pulls it in its event loop. For a sync caller its
+generators are stepped in the caller's thread: one `send(None)` runs each step to its end, which costs 0.4 us, while a
+background event loop would cost 26 us.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, scrub_traceback
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
 from hybrid_llm.core.request import RequestMetadata
-from hybrid_llm.core.signals import Signals
-from hybrid_llm.router.cache import Replay
-from hybrid_llm.router.execution.scrub import scrub_traceback
+from hybrid_llm.router.execution.call import Routed
+from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.observability.hooks import AttemptRecord, Hook, RequestEvent, emit
 
-Parse = Callable[[str], object] | None
-"""Makes an object of an answer that follows a schema."""
+T = TypeVar("T")
+_GRACE_S: Final = 0.02
+"""What an async caller waits beyond the deadline, so that the backend's own, better error arrives first."""
 
 Over = Callable[[Generation | None], None]
-"""Told once when an answer that began is over: the whole of it, or None where it is not complete."""
+"""Called once when an answer that began is over: with the whole of it, or None where it is not complete."""
 
 
 class Run(Protocol):
-    """Where the pieces of one answer come from: `Attempts`, or what a cache kept."""
-
-    @property
-    def metadata(self) -> RequestMetadata:
-        """What is known of the request."""
-        ...
-
-    @property
-    def decision(self) -> Decision:
-        """Who is asked, and why."""
-        ...
+    """Where the chunks of one answer come from: `Attempts`, or a cached answer."""
 
     @property
     def answering(self) -> str:
-        """Who answers; empty until someone does."""
+        """The backend that answers; empty until one does."""
         ...
 
     @property
     def records(self) -> Sequence[AttemptRecord]:
-        """What was tried."""
+        """The calls that were made."""
         ...
 
     @property
@@ -51,20 +47,24 @@ class Run(Protocol):
         """Where the answer was continued."""
         ...
 
+    @property
+    def cached(self) -> bool:
+        """Whether the answer comes from a cache."""
+        ...
+
     def run(self) -> AsyncGenerator[Chunk, None]:
-        """The pieces."""
+        """The chunks."""
         ...
 
 
 class Answer:
     """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
 
-    def __init__(self, run: Run, signals: Signals, *, hooks: Iterable[Hook], over: Over, parse: Parse) -> None:
+    def __init__(self, run: Run, routed: Routed, *, hooks: Iterable[Hook], over: Over) -> None:
         self._run = run
-        self._signals = signals
+        self._routed = routed
         self._hooks = hooks
         self._over = over
-        self._parse = parse
         self._parts: list[str] = []
         self._tokens = 0
         self._first_at = 0.0
@@ -77,12 +77,12 @@ class Answer:
     @property
     def metadata(self) -> RequestMetadata:
         """What is known of the request."""
-        return self._run.metadata
+        return self._routed.metadata
 
     @property
     def decision(self) -> Decision:
         """Who is asked, and why."""
-        return self._run.decision
+        return self._routed.decision
 
     @property
     def backend(self) -> str:
@@ -180,8 +180,8 @@ class Answer:
             decision=self.decision,
             request_id=self.metadata.request_id,
             continuations=tuple(self._run.continuations),
-            parse=self._parse,
-            cached=isinstance(self._run, Replay),
+            parse=self._routed.parse,
+            cached=self._run.cached,
         )
 
     def _event(self) -> RequestEvent:
@@ -190,7 +190,7 @@ class Answer:
         whole = self._generation
         return RequestEvent(
             metadata=self.metadata,
-            signals=self._signals,
+            signals=self._routed.signals,
             decision=self.decision,
             backend=self.backend if not self._error else "",
             attempts=tuple(self._run.records),
@@ -199,5 +199,137 @@ class Answer:
             timings=whole.timings if whole is not None else self._timings(),
             error=self._error,
             continuations=tuple(self._run.continuations),
-            cached=isinstance(self._run, Replay),
+            cached=self._run.cached,
         )
+
+
+class _Progress:
+    """What both kinds of stream show of the answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._chunks = answer.chunks()
+
+    @property
+    def decision(self) -> Decision:
+        """Who is asked, and why: known before the first chunk."""
+        return self._answer.decision
+
+    @property
+    def request_id(self) -> str:
+        """The id that logs and the node know the request by."""
+        return self._answer.metadata.request_id
+
+    @property
+    def backend(self) -> str:
+        """Who answers; empty before the first chunk."""
+        return self._answer.backend
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer, after the last chunk; HybridLLMError before."""
+        return self._answer.generation
+
+
+class Stream(_Progress):
+    """An iterator of `Chunk`. Leaving it early through `close` or `with` stops the backend's work."""
+
+    def __init__(self, answer: Answer, loop: LoopThread | None = None) -> None:
+        """Step *answer* in the caller's thread, or in *loop* where it needs several things at once."""
+        super().__init__(answer)
+        self._steps = iterate(self._chunks) if loop is None else loop.iterate(lambda: AsyncStream(answer))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Stop; what has not been generated never is."""
+        self._steps.close()
+        self._answer.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncStream(_Progress):
+    """An async iterator of `Chunk`. Leaving it early through `aclose`, `async with` or cancellation stops the work."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._answer.is_whole:  # what is left to do is short, and whoever has the answer is not late
+            return await anext(self._chunks)
+        metadata = self._answer.metadata
+        try:
+            async with asyncio.timeout(max(0.0, metadata.remaining()) + _GRACE_S):
+                return await anext(self._chunks)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the deadline of {metadata.deadline:g} s is over", backend=self.backend, elapsed=metadata.deadline
+            ) from None
+
+    async def aclose(self) -> None:
+        """Stop; what has not been generated never is."""
+        await self._chunks.aclose()
+        self._answer.abandon()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run *coroutine*, which never really waits, to its end and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("the core awaited something that a synchronous call cannot wait for")
+
+
+async def blocking_sleep(seconds: float) -> None:
+    """Sleep in the caller's thread."""
+    time.sleep(seconds)
+
+
+async def stepped(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
+    """Show a plain generator to the core as an async one; closing it closes the plain one, in the same step."""
+    try:
+        for item in items:
+            yield item
+    finally:
+        items.close()
+
+
+def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:
+    """Show the core's async generator as a plain one."""
+    try:
+        while True:
+            try:
+                yield finish(_anext(items))
+            except StopAsyncIteration:
+                return
+    finally:
+        if isinstance(items, AsyncGenerator):
+            finish(_aclose(items))
+
+
+async def _anext(items: AsyncIterator[T]) -> T:
+    return await anext(items)
+
+
+async def _aclose(items: AsyncGenerator[Any, Any]) -> None:
+    await items.aclose()

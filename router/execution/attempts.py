@@ -1,7 +1,7 @@
 """Who is called, in which order, how often: the attempts of one request. It does no I/O and decides no policy.
 
 Written once, as an async generator over injected backends, an injected sleep and an injected race, it serves async
-callers directly and sync callers through `router.execution.drivers`. It awaits nothing of asyncio. One deadline and
+callers directly and sync callers through `router.execution.answer`. It awaits nothing of asyncio. One deadline and
 one retry budget hold for all of it:
 
 - **Fall back.** The order of the decision is followed exactly. A backend that fails before its first token hands over
@@ -19,11 +19,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import (
@@ -36,19 +36,19 @@ from hybrid_llm.core.errors import (
     ProtocolMismatch,
     RequestRejected,
     StreamInterrupted,
+    scrub_traceback,
 )
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
+from hybrid_llm.router.execution.call import Sleep
 from hybrid_llm.router.execution.hedging import Attempt, OneByOne, Race
-from hybrid_llm.router.execution.scrub import scrub_traceback
 from hybrid_llm.router.observability.hooks import AttemptRecord
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 
-Sleep = Callable[[float], Awaitable[None]]
 _BREAKING = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
 _MOST_RIVALS = 2
 _ELSEWHERE = frozenset({"context_overflow", "unsupported"})
@@ -96,6 +96,7 @@ class Attempts:
     failures: dict[str, BackendError] = field(default_factory=dict)
     continuations: list[Continuation] = field(default_factory=list)
     answering: str = ""
+    cached: ClassVar[bool] = False
     began: float = 0.0
     _calls: Counter[str] = field(default_factory=Counter)
     _parts: list[str] = field(default_factory=list)

@@ -8,17 +8,16 @@ something.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hybrid_llm.core.clearance import Cleared, Purpose, _make_cleared
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
-from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
 from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding, Prepared, find_with
-from hybrid_llm.router.privacy.restore import restored, restorer
+from hybrid_llm.router.privacy.restore import Restorer, restorer
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 
 _log = logging.getLogger("hybrid_llm.privacy")
@@ -151,15 +150,13 @@ class PrivacyGuard:
             raise PrivacyViolation(f"the request's tags do not allow {location.value}", location=location.value)
         return _make_cleared(assessment.request_for(location), location, purpose)
 
-    def restore(
-        self, assessment: Assessment, location: Location, chunks: AsyncGenerator[Chunk, None]
-    ) -> AsyncGenerator[Chunk, None]:
-        """The answer from *location* with each pseudonym turned back into its value."""
+    def restorer(self, assessment: Assessment, location: Location) -> Restorer | None:
+        """What turns the pseudonyms in an answer from *location* back into values; None where none were sent."""
         if assessment.lease is None or assessment.request_for(location) is assessment.request:
-            return chunks
+            return None
         one = restorer(assessment.lease.table, json=assessment.request.output_schema is not None)
         one.continue_from(assessment.request_for(location).answer_prefix)
-        return restored(chunks, one)
+        return one
 
     def release(self, assessment: Assessment) -> None:
         """Wipe the pseudonyms of a request that is over, unless they belong to a session."""

@@ -11,8 +11,6 @@ own elsewhere. JSON nested in a string of other JSON is treated as text of the o
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import NoReturn
 
@@ -122,6 +120,13 @@ class Restorer:
         self._held, self._inside, self._given = "", False, 0
         return held
 
+    def restore(self, chunk: Chunk) -> Chunk:
+        """*chunk* with its text restored; what is held back at a cut comes with a later one, at the latest the last."""
+        text = self.feed(chunk.text)
+        if chunk.finish_reason is not None:
+            text += self.finish()
+        return replace(chunk, text=text)
+
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Restorer cannot be copied or pickled: it leads to the values of a session")
 
@@ -129,16 +134,3 @@ class Restorer:
 def restorer(table: PseudonymTable, *, json: bool = False) -> Restorer:
     """A restorer for one answer; with *json*, for one JSON text such as the arguments of one tool call."""
     return Restorer(table, json=json)
-
-
-async def restored(chunks: AsyncGenerator[Chunk, None], restorer: Restorer) -> AsyncGenerator[Chunk, None]:
-    """Yield *chunks* with their texts restored; text that is held back comes with a later chunk.
-
-    It awaits nothing but *chunks*, so that `router.execution.drivers` can step it; closing it closes *chunks*.
-    """
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            text = restorer.feed(chunk.text)
-            if chunk.finish_reason is not None:
-                text += restorer.finish()
-            yield replace(chunk, text=text)

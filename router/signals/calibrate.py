@@ -19,9 +19,8 @@ from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import Policy
-from hybrid_llm.router.execution.drivers import iterate, stepped
 from hybrid_llm.router.privacy import PrivacyGuard
-from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned, Measured, metered
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned, Measured, Stopwatch
 from hybrid_llm.router.signals.store import PredictionStore
 
 _log = logging.getLogger("hybrid_llm")
@@ -91,10 +90,10 @@ def _text(repeats: int) -> str:
 
 
 def _measure(backend: Backend, repeats: int, clear: Clear) -> tuple[int, Measured]:
-    request, seen = _request(backend, repeats), list[Measured]()
-    for _ in iterate(metered(stepped(backend.stream(clear(request, backend.location))), seen.append)):
-        pass
-    return request.prompt_tokens, seen[0]
+    request, watch = _request(backend, repeats), Stopwatch()
+    for chunk in backend.stream(clear(request, backend.location)):
+        watch.received(chunk)
+    return request.prompt_tokens, watch.measured()
 
 
 def calibrate_missing(

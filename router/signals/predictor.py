@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -177,45 +176,46 @@ class Measured:
     """The share of the prompt that the backend had not read before; 1 where it does not tell."""
 
 
-async def metered(
-    chunks: AsyncGenerator[Chunk, None],
-    over: Callable[[Measured], None],
-    clock: Callable[[], float] = time.monotonic,
-) -> AsyncGenerator[Chunk, None]:
-    """Pass *chunks* on, and tell *over* what was measured, however the stream ends."""
-    tokens = 0
-    first = held = 0.0
-    usage: Usage | None = None
-    began = last = clock()
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                last = clock()
-                first = first or last
-                tokens += chunk.tokens
-                usage = chunk.usage or usage
-                yield chunk
-                held += clock() - last
-    finally:
-        over(_measured(began, first, last, clock(), tokens, held, _computed(usage)))
+class Stopwatch:
+    """Times one attempt as its chunks pass: the first token, and each further one unless the reader was slow."""
+
+    __slots__ = ("_began", "_clock", "_first", "_held", "_last", "_tokens", "_usage")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._last = clock()
+        self._first = self._held = 0.0
+        self._tokens = 0
+        self._usage: Usage | None = None
+
+    def received(self, chunk: Chunk) -> None:
+        """*chunk* has come, and goes to the reader."""
+        self._last = self._clock()
+        self._first = self._first or self._last
+        self._tokens += chunk.tokens
+        self._usage = chunk.usage or self._usage
+
+    def resumed(self) -> None:
+        """The reader asks for the next chunk: the time since the last one was its own."""
+        self._held += self._clock() - self._last
+
+    def measured(self) -> Measured:
+        """What there is to learn now that the attempt is over, however it ended."""
+        elapsed_ms = (self._clock() - self._began) * 1e3
+        if not self._first:
+            return Measured(elapsed_ms=elapsed_ms)
+        # A reader that has left does not ask again, so the time after its last chunk is in neither number.
+        waited = self._last - self._first - self._held
+        fluent = self._tokens > 1 and self._held <= _HELD_UP * waited
+        return Measured(
+            elapsed_ms=elapsed_ms,
+            ttft_ms=(self._first - self._began) * 1e3,
+            tpot_ms=(self._last - self._first) * 1e3 / (self._tokens - 1) if fluent else None,
+            computed=_computed(self._usage),
+        )
 
 
 def _computed(usage: Usage | None) -> float:
     if usage is None or not 0 < usage.cached_prompt_tokens <= usage.prompt_tokens:
         return 1.0
     return 1.0 - usage.cached_prompt_tokens / usage.prompt_tokens
-
-
-def _measured(
-    began: float, first: float, last: float, now: float, tokens: int, held: float, computed: float
-) -> Measured:
-    if not first:
-        return Measured(elapsed_ms=(now - began) * 1e3)
-    waited = last - first - held  # the time after the last piece is no longer in *held*: the reader has left
-    fluent = tokens > 1 and held <= _HELD_UP * waited
-    return Measured(
-        elapsed_ms=(now - began) * 1e3,
-        ttft_ms=(first - began) * 1e3,
-        tpot_ms=(last - first) * 1e3 / (tokens - 1) if fluent else None,
-        computed=computed,
-    )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from types import TracebackType
 from typing import Final, TypeVar
 
 from hybrid_llm.core.errors import (
@@ -140,33 +141,17 @@ class Spending:
             return ""
         return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
 
-    def charged(
-        self, chunks: AsyncGenerator[Chunk, None], charge: Charge, objectives: Objectives, sleep: Sleep
-    ) -> AsyncGenerator[Chunk, None]:
-        """*chunks*, paid for; a backend without a price passes its own through."""
-        return self._charged(chunks, charge, objectives, sleep) if charge.backend in self._prices else chunks
+    def bill(
+        self, charge: Charge, objectives: Objectives, sleep: Sleep
+    ) -> AbstractAsyncContextManager[Bill | None, None]:
+        """What one call costs: reserved on entry, settled on exit however the call ends; None for a free backend.
 
-    async def _charged(
-        self, chunks: AsyncGenerator[Chunk, None], charge: Charge, objectives: Objectives, sleep: Sleep
-    ) -> AsyncGenerator[Chunk, None]:
-        """Reserve before the first piece, settle after the last, however it ends.
-
-        Raises:
-            QuotaExceeded: the budget does not allow it, or it cannot be booked; the backend was not asked.
+        Raises (on entry):
+            QuotaExceeded: the budget does not allow it, or it cannot be booked; the backend is not called.
         """
-        reservation = await self._reserve(charge, objectives, sleep)
-        tokens, usage, taken = 0, None, True
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    tokens, usage = tokens + chunk.tokens, chunk.usage or usage
-                    yield chunk
-        except _NOT_TAKEN:
-            taken = tokens > 0
-            raise
-        finally:
-            amount = self._actual(charge, usage, tokens) if taken else None
-            await self._settle(reservation, amount, charge.backend, sleep)
+        if charge.backend not in self._prices:
+            return nullcontext()
+        return Bill(charge, partial(self._reserve, charge, objectives, sleep), partial(self._settle, charge, sleep))
 
     async def _reserve(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Reservation:
         needed, budget = self._highest(charge), objectives.budget
@@ -180,17 +165,18 @@ class Spending:
             raise QuotaExceeded(message, backend=charge.backend)
         return reservation
 
-    async def _settle(self, reservation: Reservation, amount: int | None, backend: str, sleep: Sleep) -> None:
+    async def _settle(self, charge: Charge, sleep: Sleep, reservation: Reservation, bill: Bill) -> None:
+        amount = self._actual(charge, bill.usage, bill.tokens) if bill.is_due else None
         ledger = self._ledger
         work = partial(ledger.release, reservation) if amount is None else partial(ledger.settle, reservation, amount)
         try:
             await _patiently(work, sleep)
         except LedgerError as error:
             # The highest price stays reserved until the day is over: too much rather than too little.
-            _log.warning("what %s cost could not be booked and stays reserved: %s", backend, error)
+            _log.warning("what %s cost could not be booked and stays reserved: %s", charge.backend, error)
         else:
             with self._lock:
-                self._booked[backend] += amount or 0
+                self._booked[charge.backend] += amount or 0
 
     def _highest(self, charge: Charge) -> int:
         prompt = math.ceil(charge.prompt_tokens * self._ratios[charge.backend]) + _TEMPLATE_TOKENS
@@ -213,6 +199,38 @@ class Spending:
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()
+
+
+class Bill:
+    """The tokens of one call, counted while they come; entered before the call and left after it."""
+
+    def __init__(
+        self,
+        charge: Charge,
+        reserve: Callable[[], Awaitable[Reservation]],
+        settle: Callable[[Reservation, Bill], Awaitable[None]],
+    ) -> None:
+        self.charge = charge
+        self.tokens = 0
+        self.usage: Usage | None = None
+        self.is_due = True
+        self._reserve = reserve
+        self._settle = settle
+
+    def received(self, chunk: Chunk) -> None:
+        """Count *chunk*; the backend's own count, which comes with the last one, outranks ours."""
+        self.tokens += chunk.tokens
+        self.usage = chunk.usage or self.usage
+
+    async def __aenter__(self) -> Bill:
+        self._reservation = await self._reserve()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.is_due = self.tokens > 0 or not isinstance(error, _NOT_TAKEN)
+        await self._settle(self._reservation, self)
 
 
 async def _patiently(work: Callable[[], _T], sleep: Sleep) -> _T:

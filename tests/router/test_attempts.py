@@ -27,8 +27,8 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.health import HealthProbe, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
+from hybrid_llm.router.execution.answer import finish, iterate, stepped
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.execution.drivers import finish, iterate, stepped
 
 LAST = Chunk(text="end", finish_reason=FinishReason.STOP)
 Script = Sequence[Chunk | Exception]

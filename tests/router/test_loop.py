@@ -15,7 +15,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.execution.drivers import LoopThread
+from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 

@@ -10,8 +10,7 @@ import pytest
 from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.request import Location
-from hybrid_llm.router.execution.drivers import iterate, stepped
-from hybrid_llm.router.signals.predictor import Measured, metered
+from hybrid_llm.router.signals.predictor import Measured, Stopwatch
 from tests.fakes import FakeBackend
 
 END = Chunk(tokens=0, finish_reason=FinishReason.STOP)
@@ -27,28 +26,23 @@ class Clock:
         return self.now
 
     def playing(self, *pieces):
-        def play():
-            for piece in pieces:
-                self.now += 0.01
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-
-        return stepped(play())
+        for piece in pieces:
+            self.now += 0.01
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
 
 
 def measure(clock, *pieces, take=None, reader_s=0.0) -> Measured:
-    seen = []
-    stream = iterate(metered(clock.playing(*pieces), seen.append, clock))
+    watch = Stopwatch(clock)
     try:
-        for _ in itertools.islice(stream, take):
+        for chunk in itertools.islice(clock.playing(*pieces), take):
+            watch.received(chunk)
             clock.now += reader_s
+            watch.resumed()
     except BackendUnavailable:
         pass
-    finally:
-        stream.close()
-    assert len(seen) == 1
-    return seen[0]
+    return watch.measured()
 
 
 def test_first_token_and_further_tokens_are_timed():

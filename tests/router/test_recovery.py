@@ -23,8 +23,8 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.health import HealthProbe, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
+from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.execution.drivers import iterate, stepped
 from hybrid_llm.router.execution.hedging import Attempt, TaskRace
 
 NAMES = ("a", "b", "c")

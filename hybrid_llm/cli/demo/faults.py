@@ -14,7 +14,7 @@ from hybrid_llm.cli.demo.scene import Check, Outcome, answered, by_rule, left_ou
 from hybrid_llm.cli.demo.world import World
 from hybrid_llm.core.errors import RoutingError
 from hybrid_llm.core.generation import Generation
-from hybrid_llm.router.execution.streams import AsyncStream
+from hybrid_llm.router.execution.answer import AsyncStream
 
 _HEDGE_MS: Final = 2000.0
 """As the policy has it."""

@@ -9,21 +9,24 @@ from typing import Final
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.errors import HybridLLMError, StreamInterrupted
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.verify.report import mark
 from hybrid_llm.lab.verify.rules import Abstract
 from hybrid_llm.lab.verify.world import Call, Event, NotingBackend, NotingCache, Planted, Scripted, Silence, World
-from hybrid_llm.policies import FixedPolicy, Policy
+from hybrid_llm.policies import FixedPolicy, Objectives, Policy
+from hybrid_llm.router.cache import AnswerCache
+from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.execution.drivers import iterate, stepped
+from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.execution.hedging import Attempt
-from hybrid_llm.router.pipeline import Pipeline, Routed
+from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.signals import FixedSensors
+from hybrid_llm.router.spending.charge import Spending
 
 _ENOUGH_TIMES: Final = 20
 
@@ -52,27 +55,27 @@ def detectors_of(policy: Policy, world: World) -> list[Detector]:
     return [Planted(name, name in world.fails) for name in names]
 
 
-class _Model(Pipeline):
-    """The real pipeline, but for one hop: what is known of the world is given, not measured."""
+class _WorldFleet(Fleet):
+    """The real fleet, except that its signals are the world's instead of measured ones."""
 
-    given: Signals
+    signals: Signals
 
-    def snapshot(self, request: RequestMetadata) -> Signals:
-        """What the world says."""
-        del request
-        return self.given
+    def snapshot(self, metadata: RequestMetadata, objectives: Objectives) -> Signals:
+        """The signals of the world."""
+        del metadata, objectives
+        return self.signals
 
     def hear(self) -> None:
         """Let every backend have answered often, so that it is known how long one usually takes."""
-        for name in self.backends:
+        for times in self.first_token_times.values():
             for _ in range(_ENOUGH_TIMES):
-                self._recent[name].add(100.0)
+                times.add(100.0)
 
-    def trip(self, names: Iterable[str]) -> None:
-        """Open the breakers of *names*: others failed there while this request was decided."""
+    def trip(self, names: Iterable[str], failures: int) -> None:
+        """Open the breakers of *names*: other requests failed there while this one was decided."""
         for name in names:
-            for _ in range(self.policy.resilience.breaker_failures):
-                self._breakers[name].failed()
+            for _ in range(failures):
+                self.health[name].failed()
 
 
 class _Race:
@@ -134,31 +137,23 @@ def run(
 ) -> Run:
     """Take the request of *world* all the way; its calls end as *events* say, and a cache is at *keep_at*."""
     policy, script, cache = free.policy, Scripted(events), NotingCache(keep_at)
-    model = _Model(
-        [NotingBackend(name, world.place(name, told), script) for name, told in policy.backends.items()],
-        FixedPolicy(policy),
-        sensors=FixedSensors(),
-        detectors=(),
-        hooks=(),
-        defaults=Defaults(),
-        prices={},
-        cache=cache,
-        guard=parts.guard(detectors_of(policy, world)),
-        attempts=parts.attempts,
-    )
-    model.given = world.signals(policy, free.free)
+    backends = [NotingBackend(name, world.place(name, location), script) for name, location in policy.backends.items()]
+    fleet = _WorldFleet(backends, policy, sensors=FixedSensors(), spending=Spending({}))
+    fleet.signals = world.signals(policy, free.free)
     if policy.resilience.hedge_quantile is not None:
-        model.hear()
-    routed = model.route(world.prompt(), world.options())
-    model.trip(tripped)
-    error = _drain(model, routed, script) if routed.decision.order else None
+        fleet.hear()
+    guard = parts.guard(detectors_of(policy, world))
+    pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=AnswerCache(cache, guard), attempts=parts.attempts)
+    routed = pipeline.route(world.prompt(), world.options())
+    fleet.trip(tripped, policy.resilience.breaker_failures)
+    error = _drain(pipeline, routed, script) if routed.decision.order else None
     return Run(routed=routed, calls=tuple(script.calls), kept=tuple(cache.calls), error=error)
 
 
-def _drain(model: _Model, routed: Routed, script: Scripted) -> HybridLLMError | None:
+def _drain(pipeline: Pipeline, routed: Routed, script: Scripted) -> HybridLLMError | None:
     pieces = None
     try:
-        pieces = iterate(model.answer(routed, _open, _no_pause, _Race).chunks())
+        pieces = iterate(pipeline.answer(routed, _open, _no_pause, _Race).chunks())
         for chunk in pieces:
             script.received += chunk.text
     except HybridLLMError as error:

@@ -1,0 +1,99 @@
+"""One call of one backend: cleared, opened, timed, charged and restored, all in one place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import RequestRejected
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
+from hybrid_llm.core.signals import Signals
+from hybrid_llm.policies import Policy
+from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.signals.predictor import Stopwatch
+from hybrid_llm.router.spending.charge import Charge
+
+Sleep = Callable[[float], Awaitable[None]]
+Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
+"""Starts the stream of a backend: its `astream`, or its `stream` stepped for a caller without an event loop."""
+Parse = Callable[[str], object] | None
+"""Makes an object of an answer that follows a schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """A request that is assessed and decided, and not yet sent. Only the guard's *assessment* holds its texts."""
+
+    assessment: Assessment
+    metadata: RequestMetadata
+    signals: Signals
+    decision: Decision
+    policy: Policy
+    parse: Parse = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendCalls:
+    """The calls that the attempts of one request make."""
+
+    routed: Routed
+    guard: PrivacyGuard
+    fleet: Fleet
+    open_stream: Opener
+    sleep: Sleep
+
+    async def stream(self, name: str, partial: PartialAnswer) -> AsyncGenerator[Chunk, None]:
+        """Call backend *name*, continuing from *partial*; nothing happens before the first chunk is asked for.
+
+        Raises:
+            RequestRejected: the backend's location may not see the partial answer.
+            QuotaExceeded: the tenant's budget does not pay for the call.
+            PrivacyViolation: the request is not cleared for the location; else the errors of the backend.
+        """
+        backend, routed = self.fleet.backends[name], self.routed
+        assessment = self._assess(backend, partial)
+        try:
+            cleared = self.guard.clear(assessment, backend.location)
+            restorer = self.guard.restorer(assessment, backend.location)
+            charge = _charge(name, assessment.request, partial)
+            async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
+                watch = Stopwatch()
+                try:
+                    async with aclosing(self.open_stream(backend, cleared)) as chunks:
+                        async for chunk in chunks:
+                            watch.received(chunk)
+                            if bill is not None:
+                                bill.received(chunk)
+                            yield chunk if restorer is None else restorer.restore(chunk)
+                            watch.resumed()
+                finally:
+                    self.fleet.learn(name, charge.prompt_tokens, routed.signals.backends[name], watch.measured())
+        finally:
+            if assessment is not routed.assessment:
+                self.guard.release(assessment)
+
+    def _assess(self, backend: Backend, partial: PartialAnswer) -> Assessment:
+        """A partial answer is assessed anew: what one location wrote may not go to another."""
+        if not partial.text:
+            return self.routed.assessment
+        assessment = self.guard.assess_continuation(self.routed.assessment, partial, self.routed.policy)
+        if backend.location not in assessment.allowed:
+            self.guard.release(assessment)
+            message = f"{backend.name} may not see the partial answer"
+            raise RequestRejected(message, backend=backend.name, reason="unsupported")
+        return assessment
+
+
+def _charge(name: str, request: Request, partial: PartialAnswer) -> Charge:
+    return Charge(
+        backend=name,
+        tenant=request.tenant,
+        prompt_tokens=request.prompt_tokens + partial.tokens,
+        max_tokens=request.max_tokens,
+    )

@@ -1,0 +1,176 @@
+"""What a client knows of its backends: state, predictions, health and retry budgets; and the signals made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
+from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware, estimate_tokens
+from hybrid_llm.core.request import Location, Request, RequestMetadata
+from hybrid_llm.core.signals import BackendState, Signals
+from hybrid_llm.policies import Objectives, Policy, Resilience
+from hybrid_llm.router.observability.hooks import ClientStatus
+from hybrid_llm.router.signals import Sensors
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured
+from hybrid_llm.router.signals.store import PredictionStore
+from hybrid_llm.router.spending.charge import Spending
+
+_EXACT_COUNT_LIMIT: Final = 65_536
+_WINDOW_UNKNOWN: Final = 2**31 - 1
+
+
+class Fleet:
+    """The backends of one client. Safe to use from any thread.
+
+    Args:
+        backends: At least one, each with a name of its own, in the order of the configuration.
+        policy: The policy in force, whose limits apply until `adopt` is called with another one.
+        sensors: What reads device and network.
+        spending: What prices and budgets add to the signals.
+        predictions: Where predictors resume from and are stored on `close`.
+
+    Raises:
+        ConfigError: there is no backend, or two have the same name.
+    """
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        policy: Policy,
+        *,
+        sensors: Sensors,
+        spending: Spending,
+        predictions: PredictionStore | None = None,
+    ) -> None:
+        self.backends = {backend.name: backend for backend in backends}
+        if len(self.backends) != len(backends) or not backends:
+            raise ConfigError("give at least one backend, and each its own name")
+        self.spending = spending
+        self._sensors = sensors
+        self._policy = policy
+        self._predictions = predictions
+        self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
+        self._resume_predictions()
+        self.health: dict[str, Health] = {b.name: _health(b, policy.resilience) for b in backends}
+        self.retry_budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
+        self.first_token_times = {name: FirstTokenTimes() for name in self.backends}
+        self._counter = next((b for b in backends if b.location is Location.EDGE), None)
+
+    def adopt(self, policy: Policy) -> None:
+        """Apply the limits of *policy*; what was counted under another one stays."""
+        if policy is self._policy:
+            return
+        self._policy, limits = policy, policy.resilience
+        for budget in self.retry_budgets.values():
+            budget.configure(ratio=limits.retry_budget)
+        for health in self.health.values():
+            health.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the prompt: exact where the device has the tokenizer and the prompt is short, else an estimate."""
+        # Only a backend on the device may see the texts here: nothing is cleared for the cloud yet.
+        characters = sum([len(message.content) for message in request.messages])
+        if self._counter is None or characters > _EXACT_COUNT_LIMIT:
+            return estimate_tokens(request)
+        return self._counter.count_tokens(request)
+
+    def snapshot(self, metadata: RequestMetadata, objectives: Objectives) -> Signals:
+        """The signals for one request: samples taken beside the requests, and the state of every backend. No I/O."""
+        device, network = self._sensors.read()
+        states = {name: self._state(backend, metadata) for name, backend in self.backends.items()}
+        signals = Signals(device=device, network=network, backends=states)
+        return self.spending.with_budget(signals, metadata, objectives)
+
+    def _state(self, backend: Backend, metadata: RequestMetadata) -> BackendState:
+        predictor, state, tokens = self._predictors[backend.name], backend.state(), metadata.prompt_tokens
+        ttft_ms, tpot_ms = predictor.ttft_ms(tokens, state), predictor.tpot_ms(tokens)
+        return replace(
+            state,
+            context_window=state.context_window or _WINDOW_UNKNOWN,
+            breaker=self.health[backend.name].breaker,
+            predicted_ttft_ms=ttft_ms,
+            predicted_tpot_ms=tpot_ms,
+            predicted_ttft_error_ms=predictor.ttft_error_ms(ttft_ms),
+            predicted_tpot_error_ms=predictor.tpot_error_ms(tpot_ms),
+            predictions=predictor.predictions,
+            cost_per_1k_tokens=self.spending.cost_per_1k(backend.name, metadata),
+        )
+
+    def status(self) -> ClientStatus:
+        """Everything at this instant, for metrics and people: the signals of an empty request, and each endpoint."""
+        policy = self._policy
+        signals = self.snapshot(RequestMetadata(), policy.objectives)
+        members = {b.name: b.members() for b in self.backends.values() if isinstance(b, MultiEndpoint)}
+        states = {
+            name: replace(state, members=members[name]) if name in members else state
+            for name, state in signals.backends.items()
+        }
+        return ClientStatus(
+            signals=replace(signals, backends=states),
+            policy=policy.name,
+            digest=policy.digest,
+            objectives=policy.objectives,
+            models={name: backend.capabilities.model for name, backend in self.backends.items()},
+            retries_left={name: budget.left for name, budget in self.retry_budgets.items()},
+            spent=self.spending.spent,
+            currency=self.spending.currency,
+        )
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the backend reports that it can be called."""
+        return self.backends[name].state().ready
+
+    def hedge_delay(self, limits: Resilience, name: str) -> float | None:
+        """Seconds after which a call of *name* without a first token is hedged; None while that is not known."""
+        if limits.hedge_quantile is None:
+            return limits.hedge_after_s
+        usual_ms = self.first_token_times[name].quantile(limits.hedge_quantile)
+        return None if usual_ms is None else usual_ms / 1e3
+
+    def learn(self, name: str, prompt_tokens: int, state: BackendState, measured: Measured) -> None:
+        """Take in how long a call of *name* took that was made in *state*."""
+        predictor = self._predictors[name]
+        if measured.ttft_ms is None:
+            predictor.missed(prompt_tokens, state, after_ms=measured.elapsed_ms)
+            return
+        self.first_token_times[name].add(measured.ttft_ms)
+        predictor.observe(
+            prompt_tokens,
+            state,
+            ttft_ms=measured.ttft_ms,
+            tpot_ms=measured.tpot_ms,
+            computed=measured.computed,
+        )
+
+    def _resume_predictions(self) -> None:
+        for name, predictor in self._predictors.items():
+            learned = self._predictions.load(name) if self._predictions is not None else None
+            if learned is not None:
+                predictor.resume(learned)
+
+    def forget(self, session_id: str, tenant: str | None) -> None:
+        """Drop what backends on this device hold of a session."""
+        for backend in self.backends.values():
+            if isinstance(backend, SessionAware):
+                backend.forget(session_id, tenant)
+
+    def close(self) -> None:
+        """Stop the sensors, close the ledger and store the predictions. The backends are the client's to close."""
+        self._sensors.close()
+        self.spending.close()
+        if self._predictions is not None:
+            for name, predictor in self._predictors.items():
+                self._predictions.keep(name, predictor)
+
+
+def _health(backend: Backend, limits: Resilience) -> Health:
+    """The backend's own health where its endpoints report their calls, else a probe that the attempts report to."""
+    if not isinstance(backend, HealthAware):
+        return HealthProbe(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+    health = backend.endpoint_health
+    health.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+    return health
