@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
+from hybrid_llm.core.fields import Table, table
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.registry import Registry
 from hybrid_llm.core.request import Location
 
 
 class BackendSpec(Protocol):
-    """One entry under `backends:`, checked: a frozen dataclass with one field per key. Nothing is opened yet."""
+    """One entry under `backends:`, checked; nothing is opened yet.
+
+    It is a frozen dataclass. Its field `name` holds the name of the entry; each field that is made with
+    `hybrid_llm.core.fields.key` is a key of the file. `price`, `price_per_1k_tokens` and `kind` are read by the router.
+    """
 
     @property
     def kind(self) -> str:
@@ -48,7 +54,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
     group="hybrid_llm.backends",
     builtin={
         "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
-        "grpc": "hybrid_llm.backends.grpc.config:GrpcSpec",
+        "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
     },
 )
 """Kind -> the dataclass that its entries are read into."""
@@ -61,3 +67,18 @@ def register_backend(kind: str, spec: type[BackendSpec]) -> None:
         ConfigError: the kind is taken.
     """
     BACKENDS.register(kind, spec)
+
+
+def table_of(kind: str) -> Table:
+    """The keys of a backend of *kind*: what its `table()` returns where keys depend on each other, else its fields.
+
+    Raises:
+        ConfigError: there is no such kind, or its package cannot be imported.
+    """
+    spec = BACKENDS.get(kind)
+    declare = getattr(spec, "table", None)
+    if declare is not None:
+        declared: Table = declare()
+        return declared
+    make: Callable[..., BackendSpec] = spec
+    return table(spec, f"a backend of kind `{kind}`", make=lambda found: make(name=found.name, **found.values))

@@ -17,6 +17,7 @@ from hybrid_llm.backends.edge.prefix_cache import PrefixCache
 from hybrid_llm.backends.edge.scheduling import Slots, Watchdog
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
+from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, one_of
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Capabilities, estimate_tokens
 from hybrid_llm.core.request import Location, Request
@@ -34,30 +35,34 @@ _EXACT_COUNT_BYTES = 64 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeConfig:
-    """How the device answers; in a `hybrid.yaml`, a backend of kind `onnx`."""
+    """A model on this device, run by ONNX Runtime."""
 
     kind: ClassVar[str] = "onnx"
     location: ClassVar[Location] = Location.EDGE
 
-    model: Path | None = None
-    """A model folder; None is the small model that comes with the package."""
     name: str = "edge"
-    threads: int = 0
-    """Threads of the runtime; 0 takes every processor that this process may use."""
-    max_concurrency: int = 2
-    """Requests that run at once."""
-    max_queue: int = 16
-    """Requests that wait; one more is refused with `BackendOverloaded`."""
-    memory_limit_mb: int = 512
-    """MiB for key-value caches: of all running requests together, then of those that have ended."""
-    load: Literal["lazy", "eager"] = "lazy"
-    """When the model is loaded: on first use, or when the backend is made."""
-    reuse_prefixes: bool = True
-    """Keep the caches of the last requests, within the memory limit, for those of the same tenant that begin alike."""
+    model: Path | None = key(
+        one_of(Choice({"embedded": None}), File("the path of a model folder")),
+        "The model folder; `embedded` is the small model of the package.",
+        default=None,
+    )
+    load: Literal["lazy", "eager"] = key(
+        Choice.of("lazy", "eager"), "When the model is loaded: on first use, or at the start.", default="lazy"
+    )
+    threads: int = key(Whole(), "Threads of the runtime; 0 uses every processor of this process.", default=0)
+    max_concurrency: int = key(Whole(1), "Requests that run at once.", default=2)
+    max_queue: int = key(Whole(), "Requests that may wait; more are refused with `BackendOverloaded`.", default=16)
+    memory_limit_mb: int = key(
+        Whole(1), "Memory for key-value caches, of running requests and of stored prefixes, MiB.", default=512
+    )
+    reuse_prefixes: bool = key(
+        Flag(), "Store key-value caches for later requests of the same tenant with the same beginning.", default=True
+    )
+    energy_per_1k_tokens_j: float = key(
+        Number(), "Energy that 1,000 tokens cost the device, joules, as measured by the integrator.", default=0.0
+    )
     spin: bool = True
-    """Let the runtime's threads spin between steps: faster on an idle device, far slower on one that is busy."""
-    energy_per_1k_tokens_j: float = 0.0
-    """Energy that 1,000 tokens cost the device, joules, as measured by the integrator; policies rank by it."""
+    """Let the runtime's threads spin between steps: faster on an idle device, far slower on a busy one."""
 
     def fingerprint(self) -> str | None:
         """The digests of the model's files and the number of threads; None if the model folder cannot be read."""

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from hybrid_llm.backends.wire.certificates import TLSFiles
-from hybrid_llm.core.request import Location
-
-if TYPE_CHECKING:
-    from hybrid_llm.core.protocols import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,45 +25,6 @@ class GrpcConfig:
     """Seconds that one attempt to connect may take."""
     energy_per_1k_tokens_j: float = 0.0
     """What the device spends to send and receive 1,000 tokens, joules, as somebody measured it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcSpec:
-    """A backend of kind `grpc` in a `hybrid.yaml`: one or several nodes, and the files that authenticate this app."""
-
-    kind: ClassVar[str] = "grpc"
-    location: ClassVar[Location] = Location.CLOUD
-    name: str
-    targets: tuple[str, ...]
-    ca: Path
-    cert: Path
-    key: Path
-    server_name: str | None = None
-    resolve: bool = False
-    """Treat each address that a host name resolves to as a node."""
-    energy_per_1k_tokens_j: float = 0.0
-
-    def fingerprint(self) -> str:
-        """The nodes' addresses and the name in their certificates."""
-        return f"{' '.join(self.targets)} {self.server_name or ''}"
-
-    def open(self) -> Backend:
-        """Make the backend; ConfigError if a certificate file is unusable. Nothing is connected yet."""
-        from hybrid_llm.backends.grpc import GrpcBackend, GrpcPool
-
-        configs = [
-            GrpcConfig(
-                name=self.name,
-                target=target,
-                tls=TLSFiles(ca=self.ca, cert=self.cert, key=self.key),
-                server_name=self.server_name,
-                energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
-            )
-            for target in self.targets
-        ]
-        if len(configs) == 1 and not self.resolve:
-            return GrpcBackend(configs[0])
-        return GrpcPool(configs, name=self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

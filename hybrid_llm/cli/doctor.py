@@ -147,15 +147,7 @@ def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> GrpcSpec
     if name not in pairs:
         known = ", ".join(pairs) or "none"
         raise ConfigError(f"--target needs --tls with a client certificate, and --name to choose one; there: {known}")
-    files = pairs[name]
-    return GrpcSpec(
-        name="target",
-        targets=(args.target,),
-        ca=files.ca,
-        cert=files.cert,
-        key=files.key,
-        server_name=args.server_name,
-    )
+    return GrpcSpec(name="target", targets=(args.target,), tls=pairs[name], server_name=args.server_name)
 
 
 def _only_client(pairs: Mapping[str, TLSFiles]) -> str:

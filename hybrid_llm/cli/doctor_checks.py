@@ -217,18 +217,12 @@ _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
 def check_certificates(setup: Setup) -> Iterator[Finding]:
     """Each pair: key and certificate fit, it is of the authority beside it, and its dates."""
     for spec in setup.clouds:
-        yield from _pair(f"certificate of {spec.name}", _files(spec), "client")
+        yield from _pair(f"certificate of {spec.name}", spec.tls, "client")
     for name, files in setup.pairs.items():
         yield from _pair(f"certificate {name}", files, None)
     if setup.folder is not None and not setup.pairs:
         remedy = f"hybrid-llm certs init {setup.folder}, then hybrid-llm certs issue"
         yield fault("certificates", f"{setup.folder} holds no certificate beside the authority", remedy)
-
-
-def _files(spec: GrpcSpec) -> TLSFiles:
-    from hybrid_llm.backends.wire.certificates import TLSFiles
-
-    return TLSFiles(ca=spec.ca, cert=spec.cert, key=spec.key)
 
 
 def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
@@ -287,14 +281,14 @@ def _handshake(check: str, spec: GrpcSpec, target: str) -> Finding:
     from hybrid_llm.backends.wire.handshake import Address, tls_handshake
 
     endpoint = Address.parse(target, spec.server_name)
-    shaken = tls_handshake(endpoint, _files(spec), timeout=_TIMEOUT_S, backend=spec.name)
+    shaken = tls_handshake(endpoint, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
     return fine(check, f"{endpoint} answers, {shaken.version} with {shaken.cipher} in {shaken.elapsed_ms:.0f} ms")
 
 
 def _probe(spec: GrpcSpec, target: str) -> NodeDescription:
     from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 
-    backend = GrpcBackend(GrpcConfig(name=spec.name, target=target, tls=_files(spec), server_name=spec.server_name))
+    backend = GrpcBackend(GrpcConfig(name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name))
     try:
         return backend.probe(timeout=_TIMEOUT_S)
     finally:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.edge import EdgeConfig
-from hybrid_llm.backends.grpc.config import GrpcSpec
 from hybrid_llm.backends.registry import BACKENDS, BackendSpec
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.limits import Defaults
@@ -42,6 +41,7 @@ from hybrid_llm.router.spending.ledger import Price, currency_of
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
+    from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.core.protocols import Backend
     from hybrid_llm.policies import PolicySource
     from hybrid_llm.router.privacy.detectors import Detector
@@ -253,6 +253,9 @@ class _Reader(DetectorReader, BesideReader):
         )
 
     def _cloud(self, name: str, table: Table) -> GrpcSpec:
+        from hybrid_llm.backends.grpc.spec import GrpcSpec
+        from hybrid_llm.backends.wire.certificates import TLSFiles
+
         self._known(table, {"target", "targets", "resolve", "tls", "server_name", *_COMMON})
         tls = self._table(table, "tls")
         if tls is None:
@@ -268,9 +271,7 @@ class _Reader(DetectorReader, BesideReader):
             targets=self._targets(table),
             resolve=self._resolve(table),
             energy_per_1k_tokens_j=self._number(table, _ENERGY, 0.0),
-            ca=ca,
-            cert=cert,
-            key=key,
+            tls=TLSFiles(ca=ca, cert=cert, key=key),
             server_name=self._text(table, "server_name", "") or None,
         )
 

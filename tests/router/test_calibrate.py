@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.edge import EdgeConfig
 from hybrid_llm.backends.grpc import GrpcSpec
+from hybrid_llm.backends.wire import TLSFiles
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
@@ -163,10 +164,10 @@ def test_an_identity_names_no_host_address_or_person(tmp_path):
     assert (edge.kind, len(edge.model)) == ("onnx", 64)
     assert edge != identity_of(EdgeConfig(name="edge", threads=1))
     assert edge == identity_of(EdgeConfig(name="other"))
-    files = {"ca": tmp_path, "cert": tmp_path, "key": tmp_path}
-    node = identity_of(GrpcSpec(name="cloud", targets=("secret-host.example:7443",), **files))
+    files = TLSFiles(ca=tmp_path, cert=tmp_path, key=tmp_path)
+    node = identity_of(GrpcSpec(name="cloud", targets=("secret-host.example:7443",), tls=files))
     assert "secret-host" not in repr(node)
-    assert node != identity_of(GrpcSpec(name="cloud", targets=("other.example:7443",), **files))
+    assert node != identity_of(GrpcSpec(name="cloud", targets=("other.example:7443",), tls=files))
     assert "cores" in device_of()
     assert "onnxruntime" in device_of()
 

@@ -55,7 +55,7 @@ def test_a_whole_configuration_is_read(tmp_path):
     edge, cloud = config.backends
     assert edge == EdgeConfig(name="edge", load="eager", threads=2, energy_per_1k_tokens_j=80.0)
     assert isinstance(cloud, GrpcSpec)
-    assert (cloud.ca, cloud.targets, cloud.resolve) == (tmp_path / "ca.pem", ("127.0.0.1:7443",), False)
+    assert (cloud.tls.ca, cloud.targets, cloud.resolve) == (tmp_path / "ca.pem", ("127.0.0.1:7443",), False)
     assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}
     assert config.prices["cloud"] == Price(input_per_1k=0.5, output_per_1k=0.5)
     assert (config.defaults.max_tokens, config.defaults.deadline) == (64, 5.0)

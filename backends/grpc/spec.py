@@ -1,0 +1,99 @@
+"""Declares a backend of kind `grpc` in a `hybrid.yaml`; opening it imports gRPC, reading it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from hybrid_llm.backends.wire.certificates import TLSFiles
+from hybrid_llm.core.fields import Choice, File, Found, Key, ListOf, Number, Table, Text, key, table
+from hybrid_llm.core.request import Location
+
+if TYPE_CHECKING:
+    from hybrid_llm.core.protocols import Backend
+
+_PORT_AT_END: Final = r":[0-9]{1,5}$"
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"`{text}` is not HOST:PORT, such as node.example:7443")
+    return text
+
+
+_ADDRESS: Final = Text("HOST:PORT", _PORT_AT_END, _address)
+_TLS: Final = Table(
+    title="the table `tls`",
+    about="The files that authenticate this app and the node, in PEM form.",
+    keys=tuple(
+        Key(name=name, attribute=name, kind=File(), about=about, required=True)
+        for name, about in (
+            ("ca", "Certificate of the authority that signs the nodes' certificates."),
+            ("cert", "Certificate of this app."),
+            ("key", "Private key of this app."),
+        )
+    ),
+    make=lambda found: TLSFiles(**found.values),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcSpec:
+    """One or several of our nodes, over gRPC with mutual TLS."""
+
+    kind: ClassVar[str] = "grpc"
+    location: ClassVar[Location] = Location.CLOUD
+    name: str
+    targets: tuple[str, ...] = key(
+        ListOf(_ADDRESS, least=1), "Addresses of several nodes, HOST:PORT.", default=(), examples=(["a.example:7443"],)
+    )
+    tls: TLSFiles = key(_TLS, _TLS.about, hint="tls: {ca: ca.pem, cert: app.pem, key: app.key}")
+    server_name: str | None = key(
+        Text("a host name"), "Name in the nodes' certificates, if it is not the host of the address.", default=None
+    )
+    resolve: bool = key(
+        Choice({"first": False, "all": True}),
+        "`all` makes each address that a host name resolves to a node of its own.",
+        default=False,
+    )
+    energy_per_1k_tokens_j: float = key(
+        Number(), "Energy that the device spends to send and receive 1,000 tokens, joules.", default=0.0
+    )
+
+    @classmethod
+    def table(cls) -> Table:
+        """The keys; `target: HOST:PORT` stands for `targets` with one item."""
+        single = Key(name="target", attribute="target", kind=_ADDRESS, about="Address of the one node, HOST:PORT.")
+        declared = table(cls, "a backend of kind `grpc`", make=cls._make, exactly_one=("target", "targets"))
+        return replace(declared, keys=(single, *declared.keys))
+
+    @classmethod
+    def _make(cls, found: Found) -> GrpcSpec:
+        values: dict[str, Any] = dict(found.values)
+        target = values.pop("target")
+        return cls(name=found.name, **values | ({"targets": (target,)} if target else {}))
+
+    def fingerprint(self) -> str:
+        """The nodes' addresses and the name in their certificates."""
+        return f"{' '.join(self.targets)} {self.server_name or ''}"
+
+    def open(self) -> Backend:
+        """Make the backend; ConfigError if a certificate file is unusable. Nothing is connected yet."""
+        from hybrid_llm.backends.grpc.backend import GrpcBackend
+        from hybrid_llm.backends.grpc.config import GrpcConfig
+        from hybrid_llm.backends.grpc.pool import GrpcPool
+
+        configs = [
+            GrpcConfig(
+                name=self.name,
+                target=target,
+                tls=self.tls,
+                server_name=self.server_name,
+                energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
+            )
+            for target in self.targets
+        ]
+        if len(configs) == 1 and not self.resolve:
+            return GrpcBackend(configs[0])
+        return GrpcPool(configs, name=self.name)
