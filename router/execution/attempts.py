@@ -1,17 +1,17 @@
-"""Who is called, in which order, how often: the attempts of one request. It does no I/O and decides no policy.
+"""Which backend is called, when and how often: the attempts of one request. No I/O, and no policy of its own.
 
-Written once, as an async generator over injected backends, an injected sleep and an injected race, it serves async
-callers directly and sync callers through `router.execution.answer`. It awaits nothing of asyncio. One deadline and
-one retry budget hold for all of it:
+An async generator over injected backends, an injected sleep and an injected race. It awaits nothing of asyncio, so
+that async callers run it directly and sync callers step it (`router.execution.answer`). One deadline and one retry
+budget hold for all of it:
 
-- **Fall back.** The order of the decision is followed exactly. A backend that fails before its first token hands over
-  to the next at once.
-- **Retry.** When everyone has failed and someone may recover, the round is repeated after a jittered pause (full
-  jitter; Brooker, *Exponential Backoff and Jitter*, 2015).
-- **Hedge.** A backend that is silent for too long gets a hedge, the next of the order; the first token wins, the other
-  is cancelled (Dean and Barroso, *The Tail at Scale*, 2013).
-- **Continue.** An answer that breaks off is continued by whoever the decision allows: the text so far becomes the
-  beginning of the answer there.
+- **Fall back.** The order of the decision is followed exactly. A backend that fails before its first token is followed
+  by the next at once.
+- **Retry.** When every backend has failed and one may recover, the round is repeated after a pause (full jitter;
+  Brooker, *Exponential Backoff and Jitter*, 2015).
+- **Hedge.** When a call is slow, the next backend of the order is called beside it; the first token wins, and the other
+  call is cancelled (Dean and Barroso, *The Tail at Scale*, 2013).
+- **Continue.** An answer that breaks off is continued by a backend that the decision allows: the text so far becomes
+  the beginning of the answer there.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ from hybrid_llm.router.observability.hooks import AttemptRecord
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-
-_BREAKING = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
-_MOST_RIVALS = 2
-_ELSEWHERE = frozenset({"context_overflow", "unsupported"})
+_FAILURES = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
+"""Errors that count against the health of a backend; the others say nothing about it."""
+_MOST_HEDGES = 2
+_UNFIT = frozenset({"context_overflow", "unsupported"})
+"""Reasons of a rejection for which another backend may still do."""
 
 
 class _RoundFailed(Exception):
-    """Internal: everyone in the order has failed once more."""
+    """Every backend in the order has failed once more."""
 
 
 def _never(_: str) -> float | None:
@@ -66,15 +67,15 @@ def _never(_: str) -> float | None:
 class Attempts:
     """The attempts of one request.
 
-    Afterwards *records* tells what was tried, *answering* who answered, *began* when that backend was called, on
+    Afterwards *records* has what was tried, *answering* the backend that answered, *began* when it was called, on
     *clock*, and *continuations* where the answer was continued.
     """
 
+    cached: ClassVar[bool] = False
     metadata: RequestMetadata
-    """What is known of the request; its texts are the guard's, and the streams carry them."""
     decision: Decision
     open_stream: Callable[[str, PartialAnswer], AsyncGenerator[Chunk, None]]
-    """Starts the stream of one backend by name, behind what was given; nothing happens before its first `anext`."""
+    """Starts the stream of one backend, continuing from a partial answer; it does nothing before its first `anext`."""
     sleep: Sleep
     breakers: Mapping[str, Health]
     budget: RetryBudget
@@ -82,13 +83,13 @@ class Attempts:
     retries: int
     """Further calls of each backend after its first."""
     nodes: Mapping[str, int] = field(default_factory=dict)
-    """How many nodes stand behind a backend, where it is more than one: each may be asked once before the next one."""
+    """How many nodes a backend has, where there are several: each is called once before the next backend is."""
     is_ready: Callable[[str], bool] = lambda _: True
-    """Whether a backend says of itself that it can be asked; where it does not, its breaker need not find that out."""
+    """Whether a backend reports that it can be called. While it reports that it cannot, its breaker is not needed."""
     continue_streams: bool = False
     race: Callable[[], Race] = OneByOne
     patience: Callable[[str], float | None] = _never
-    """Seconds of silence after which a backend gets a hedge; None where it never does."""
+    """Seconds without a first token after which a call of a backend is hedged; None for never."""
     clock: Callable[[], float] = time.monotonic
     draw: Callable[[], float] = random.random
     """A number from 0 to 1 for the jitter of each pause; a simulation injects its own, so that it can be repeated."""
@@ -96,7 +97,6 @@ class Attempts:
     failures: dict[str, BackendError] = field(default_factory=dict)
     continuations: list[Continuation] = field(default_factory=list)
     answering: str = ""
-    cached: ClassVar[bool] = False
     began: float = 0.0
     _calls: Counter[str] = field(default_factory=Counter)
     _parts: list[str] = field(default_factory=list)
@@ -104,152 +104,132 @@ class Attempts:
     _held: int = 0
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks of the first backend that answers, and of those that continue it.
+        """Yield the chunks of the first backend that answers, and of those that continue its answer.
 
         Raises:
-            AllBackendsFailed: nobody answered.
-            DeadlineExceeded: the time is over.
-            StreamInterrupted: the answer broke off, and nobody continued it.
+            AllBackendsFailed: no backend answered.
+            DeadlineExceeded: the deadline passed.
+            StreamInterrupted: the answer broke off, and no backend continued it.
             SecurityError: trust is broken; nothing else was tried.
         """
         self.budget.deposit()
-        lane = await self._settle(self._candidates)
+        attempt = await self._first_chunk(self._candidates)
         while True:
-            async with aclosing(lane.stream):
+            async with aclosing(attempt.stream):
                 try:
-                    chunk = self._opening(lane)
+                    chunk = self._opening(attempt)
                     while chunk.finish_reason is None:
                         self._take(chunk)
                         yield chunk
                         self._check_deadline()
-                        chunk = await lane.next()
+                        chunk = await attempt.next()
                     break
                 except BackendError as error:
                     broken = error
-                    self._failed(lane, error)
+                    self._failed(attempt, error)
                 except BaseException:  # the caller left, or trust is broken
-                    self.breakers[lane.name].abandoned()
+                    self.breakers[attempt.name].abandoned()
                     raise
-            heir = None if self._is_full() else await self._continue(lane.name, broken)
-            broken.__traceback__ = None  # it is mended, and leads back here
-            if heir is None:
+            successor = None if self._is_full() else await self._continue(attempt.name, broken)
+            broken.__traceback__ = None  # it leads back to this frame, which would keep both alive
+            if successor is None:
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
-            lane = heir
-        self._succeeded(lane)
+            attempt = successor
+        self._succeeded(attempt)
         yield self._completed(chunk)
 
     def _take(self, chunk: Chunk) -> None:
-        """Note what is given now; a token whose text is held back is given with the text."""
+        # A token whose text is held back (it may begin a stop sequence) counts as given once its text is.
         self._held += chunk.tokens
         if chunk.text:
             self._parts.append(chunk.text)
             self._tokens += self._held
             self._held = 0
 
-    def _opening(self, lane: Attempt) -> Chunk:
-        """The lane's first chunk, which the race has waited for."""
+    def _opening(self, attempt: Attempt) -> Chunk:
+        """The first chunk, for which the race has waited."""
         self._check_deadline()
-        assert lane.first is not None
-        return lane.first
+        assert attempt.first is not None
+        return attempt.first
 
     async def _continue(self, name: str, error: BackendError) -> Attempt:
-        """Who takes over the answer of *name*: another node, another backend, the same again; or *error* stands."""
+        """The call that continues the answer of *name*: another node, another backend, or *name* once more."""
         if not self.continue_streams or not _may_go_elsewhere(error):
             raise self._final(error)
-        lane = None
+        attempt = None
         try:
-            lane = await self._settle(lambda: sorted(self._candidates(), key=partial(self._is_spent, name)))
-        except AllBackendsFailed as nobody:
-            scrub_traceback(nobody)  # and it is not the context of what is raised: its failures hold that
-        if lane is None:
+            attempt = await self._first_chunk(lambda: sorted(self._candidates(), key=partial(self._is_spent, name)))
+        except AllBackendsFailed as failed:
+            scrub_traceback(failed)
+        if attempt is None:  # raised here, so that AllBackendsFailed is not its context
             raise self._final(error)
         self._held = 0
-        self.continuations.append(Continuation(at=len(self._given().text), tokens=self._tokens, backend=lane.name))
-        return lane
+        at = len(self._partial_answer().text)
+        self.continuations.append(Continuation(at=at, tokens=self._tokens, backend=attempt.name))
+        return attempt
 
     def _is_spent(self, broken: str, name: str) -> bool:
-        """Whether *name* is the one that broke off, and has no other node."""
+        """Whether *name* is the backend that broke off, and has no other node."""
         return name == broken and self._calls[name] >= self._copies(name)
 
     def _copies(self, name: str) -> int:
         return self.nodes.get(name, 1)
 
-    def _given(self) -> PartialAnswer:
+    def _partial_answer(self) -> PartialAnswer:
         return PartialAnswer(text="".join(self._parts), tokens=self._tokens)
 
     def _is_full(self) -> bool:
-        """All tokens that were asked for are there, and only the end was cut off."""
+        """Whether all `max_tokens` are there, and only the last chunk is missing."""
         return self.continue_streams and self._tokens >= self.metadata.max_tokens
 
-    async def _settle(self, names: Callable[[], list[str]]) -> Attempt:
-        """Go down *names* until someone gives a first chunk; repeat the round while that makes sense."""
-        try:
-            return await self._round(names())
-        except _RoundFailed as failed:
-            return await self._repeat(failed, names)
-
-    async def _repeat(self, failed: _RoundFailed, names: Callable[[], list[str]]) -> Attempt:
-        """Hand over to tenacity, whose first attempt is the round that failed: success at once pays nothing for it."""
-        from tenacity import AsyncRetrying, retry_if_exception_type
-
-        made = [failed]
-
-        async def attempt() -> Attempt:
-            if made:
-                raise made.pop()
-            return await self._round(names())
-
-        rounds = AsyncRetrying(
-            sleep=self.sleep,
-            wait=self._pause,
-            stop=self._give_up,
-            retry=retry_if_exception_type(_RoundFailed),
-            reraise=True,
-        )
-        try:
-            return await rounds(attempt)
-        except _RoundFailed:
-            raise AllBackendsFailed(
-                f"all backends failed: {_summary(self.failures)}", decision=self.decision, failures=self.failures
-            ) from None
-        finally:
-            rounds.iter_state.reset()  # what it was to do next holds it, and this
+    async def _first_chunk(self, names: Callable[[], list[str]]) -> Attempt:
+        """Go down *names* until a call gives a first chunk; repeat the round as long as that makes sense."""
+        state: RetryCallState | None = None
+        while True:
+            try:
+                return await self._round(names())
+            except _RoundFailed:
+                state = _next_state(state)
+            state.upcoming_sleep = self._pause(state)
+            if self._gives_up(state):
+                message = "; ".join(f"{name}: {error}" for name, error in self.failures.items())
+                raise AllBackendsFailed(
+                    f"all backends failed: {message}", decision=self.decision, failures=self.failures
+                )
+            await self.sleep(state.upcoming_sleep)
 
     async def _round(self, names: Iterable[str]) -> Attempt:
-        """Call *names* one after the other, or the next one beside a silent one, until a first chunk is there."""
+        """Call *names* one after the other, or the next one beside a slow one, until a first chunk is there."""
         waiting, race = deque(names), self.race()
         try:
             while waiting or race.running:
                 if not race.running:
                     self._start(race, waiting.popleft())
-                elif (lane := await race.ready(self._patience(waiting, race))) is None:
+                elif (attempt := await race.ready(self._hedge_delay(waiting, race))) is None:
                     self._start_hedge(race, waiting)
-                elif lane.error is None:
-                    self.answering, self.began = lane.name, lane.began
-                    return lane
+                elif attempt.error is None:
+                    self.answering, self.began = attempt.name, attempt.began
+                    return attempt
                 else:
-                    self._failed(lane, lane.error)
-                    if not _may_go_elsewhere(lane.error):
-                        raise self._final(lane.error)
+                    self._failed(attempt, attempt.error)
+                    if not _may_go_elsewhere(attempt.error):
+                        raise self._final(attempt.error)
             raise _RoundFailed
         finally:
-            for lane in await race.stop():
-                if lane.error is not None:
-                    scrub_traceback(lane.error)
-                self._ended(lane, "Cancelled")
-                self._hung_or_abandoned(lane, is_late=self.metadata.remaining(self.clock()) <= 0.0)
+            for attempt in await race.stop():
+                if attempt.error is not None:
+                    scrub_traceback(attempt.error)
+                self._record(attempt, "Cancelled")
+                self._hung_or_abandoned(attempt, is_late=self.metadata.remaining(self.clock()) <= 0.0)
 
-    def _patience(self, waiting: deque[str], race: Race) -> float | None:
-        """How long to wait until the next one starts beside the one that runs; None until something happens."""
-        may = waiting and race.running <= _MOST_RIVALS and self.budget.pays()
+    def _hedge_delay(self, waiting: deque[str], race: Race) -> float | None:
+        """Seconds until the next backend is called beside the running ones; None to wait for these alone."""
+        may = waiting and race.running <= _MOST_HEDGES and self.budget.pays()
         return self.patience(self.answering) if may else None
 
     def _start_hedge(self, race: Race, waiting: deque[str]) -> None:
-        """Call the next one beside those that are silent: another backend once two nodes of one are.
-
-        Who cannot be paid for now still has its turn when the others have failed.
-        """
+        """Call the next backend beside the slow ones; a different one once two nodes of the same are slow."""
         if self.budget.withdraw():
             others = (name for name in waiting if name != self.answering)
             name = next(others, waiting[0]) if race.running > 1 else waiting[0]
@@ -257,7 +237,7 @@ class Attempts:
             self._start(race, name, paid=True)
 
     def _start(self, race: Race, name: str, *, paid: bool = False) -> None:
-        """Call *name*, unless its breaker is open, or it is not its first call and nothing pays for another."""
+        """Call *name*, unless its breaker is open or the call is a retry that nothing pays for."""
         self._check_deadline()
         calls, free = self._calls[name], self._copies(name)
         if not self.breakers[name].admit():
@@ -267,7 +247,7 @@ class Attempts:
         else:
             self._calls[name] += 1
             self.answering = name
-            stream = self.open_stream(name, self._given())
+            stream = self.open_stream(name, self._partial_answer())
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
 
     def _refuse(self, name: str, why: str) -> None:
@@ -276,86 +256,93 @@ class Attempts:
         self.failures.setdefault(name, error)
 
     def _candidates(self) -> list[str]:
-        """The order of the decision, a backend once for each of its nodes, less those that a repetition cannot help."""
+        """The order of the decision, each backend once per node, without those that a retry cannot help."""
         able = [name for name in self.decision.order if name not in self.failures or self.failures[name].retryable]
         return [name for name in able for _ in range(self._copies(name))]
 
-    def _failed(self, lane: Attempt, error: HybridLLMError) -> None:
-        self._ended(lane, type(error).__name__)
+    def _failed(self, attempt: Attempt, error: HybridLLMError) -> None:
+        self._record(attempt, type(error).__name__)
         scrub_traceback(error)
         if isinstance(error, BackendError):
-            self.failures[lane.name] = error
-        if isinstance(error, _BREAKING) and self._calls[lane.name] >= self._copies(lane.name):
-            self._tell_breaker(lane.name)
+            self.failures[attempt.name] = error
+        if isinstance(error, _FAILURES) and self._calls[attempt.name] >= self._copies(attempt.name):
+            self._count_failure(attempt.name)
         else:
-            self._hung_or_abandoned(lane, is_late=isinstance(error, DeadlineExceeded))
+            self._hung_or_abandoned(attempt, is_late=isinstance(error, DeadlineExceeded))
 
-    def _tell_breaker(self, name: str) -> None:
-        """*name* has failed; if it says so itself, it also says when it is back, and the breaker stays out of it."""
-        breaker = self.breakers[name]
+    def _count_failure(self, name: str) -> None:
+        # A backend that reports itself as not ready also reports when it is back: nothing is left for the breaker.
         if self.is_ready(name):
-            breaker.failed()
+            self.breakers[name].failed()
         else:
-            breaker.abandoned()
+            self.breakers[name].abandoned()
 
     def _final(self, error: HybridLLMError) -> HybridLLMError:
-        """*error*, which ends the request, and is kept here no more: what leads to it from its frames is no circle."""
+        """*error*, which ends the request; it is dropped from *failures*, since its frames lead back to them."""
         self.failures = {name: other for name, other in self.failures.items() if other is not error}
         return error
 
-    def _hung_or_abandoned(self, lane: Attempt, *, is_late: bool) -> None:
-        """A backend that let a request's time pass without a word has failed, if it had a fair share of that time."""
-        fair = self.clock() - lane.began >= self.metadata.deadline / 2
-        if is_late and lane.first is None and fair:
-            self._tell_breaker(lane.name)
+    def _hung_or_abandoned(self, attempt: Attempt, *, is_late: bool) -> None:
+        """Count a call without a first token as failed if the deadline passed and it had half of the time at least."""
+        had_time = self.clock() - attempt.began >= self.metadata.deadline / 2
+        if is_late and attempt.first is None and had_time:
+            self._count_failure(attempt.name)
         else:
-            self.breakers[lane.name].abandoned()
+            self.breakers[attempt.name].abandoned()
 
-    def _ended(self, lane: Attempt, error: str = "") -> None:
-        elapsed_ms = (self.clock() - lane.began) * 1e3
-        self.records.append(AttemptRecord(backend=lane.name, error=error, elapsed_ms=elapsed_ms, hedge=lane.hedge))
+    def _record(self, attempt: Attempt, error: str = "") -> None:
+        elapsed_ms = (self.clock() - attempt.began) * 1e3
+        record = AttemptRecord(backend=attempt.name, error=error, elapsed_ms=elapsed_ms, hedge=attempt.hedge)
+        self.records.append(record)
 
-    def _succeeded(self, lane: Attempt) -> None:
-        self._ended(lane)
-        self.breakers[lane.name].succeeded()
+    def _succeeded(self, attempt: Attempt) -> None:
+        self._record(attempt)
+        self.breakers[attempt.name].succeeded()
 
     def _completed(self, last: Chunk) -> Chunk:
-        """The last chunk; of an answer in several parts, with the tokens of all of them."""
+        """The last chunk; of an answer in several parts, with the completion tokens of all of them."""
         if not self.continuations:
             return last
         usage = last.usage or Usage(prompt_tokens=self.metadata.prompt_tokens)
-        return replace(
-            last, usage=replace(usage, completion_tokens=self.continuations[-1].tokens + usage.completion_tokens)
-        )
+        completed = self.continuations[-1].tokens + usage.completion_tokens
+        return replace(last, usage=replace(usage, completion_tokens=completed))
 
     def _check_deadline(self) -> None:
+        deadline = self.metadata.deadline
         if self.metadata.remaining(self.clock()) <= 0.0:
-            name = self.answering or next(iter(self.decision.order))
-            raise DeadlineExceeded(
-                f"the deadline of {self.metadata.deadline:g} s is over", backend=name, elapsed=self.metadata.deadline
-            )
+            name = self.answering or self.decision.order[0]
+            raise DeadlineExceeded(f"the deadline of {deadline:g} s is over", backend=name, elapsed=deadline)
 
     def _pause(self, state: RetryCallState) -> float:
+        """Seconds until the next round: full jitter, or what a backend asked for if that is longer."""
         from tenacity import wait_exponential
 
         hints = (BackendOverloaded, BackendUnavailable)
         asked = [e.retry_after or 0.0 for e in self.failures.values() if isinstance(e, hints)]
         return max(wait_exponential(multiplier=0.05, max=2.0)(state) * self.draw(), *asked, 0.0)
 
-    def _give_up(self, state: RetryCallState) -> bool:
-        if state.attempt_number > self.retries or not self._candidates():
+    def _gives_up(self, state: RetryCallState) -> bool:
+        from tenacity import stop_after_attempt
+
+        if stop_after_attempt(self.retries + 1)(state) or not self._candidates():
             return True
         return state.upcoming_sleep >= self.metadata.remaining(self.clock()) or not self.budget.pays()
 
 
+def _next_state(state: RetryCallState | None) -> RetryCallState:
+    """Count one more failed round, for tenacity's strategies, which are imported only once a round has failed."""
+    from tenacity import AsyncRetrying, RetryCallState
+
+    if state is None:
+        return RetryCallState(AsyncRetrying(), None, (), {})
+    state.prepare_for_next_attempt()
+    return state
+
+
 def _may_go_elsewhere(error: HybridLLMError) -> bool:
-    """Whether another backend may do better: not when the request is at fault, its time is over or trust is broken."""
+    """Whether another backend may do better: not if the request is at fault, the deadline over or trust broken."""
     if not isinstance(error, BackendError):
         return False
     if isinstance(error, RequestRejected):
-        return error.reason in _ELSEWHERE
+        return error.reason in _UNFIT
     return not isinstance(error, DeadlineExceeded)
-
-
-def _summary(failures: Mapping[str, BackendError]) -> str:
-    return "; ".join(f"{name}: {error}" for name, error in failures.items())
