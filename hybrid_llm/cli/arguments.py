@@ -1,19 +1,26 @@
-"""What the commands' options have in common: help texts, the options of a request, reading of files. No command."""
+"""How commands are declared, and the options that several of them share."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.cli.terminal import MEANING, Exit
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
-from hybrid_llm.core.request import GenerateOptions
+from hybrid_llm.core.request import GenerateOptions, Location
 
-_REQUEST_NAMES = (
+if TYPE_CHECKING:
+    from hybrid_llm.policies import Policy
+
+POLICY_HELP: Final = "a policy file or the name of a built-in policy"
+_DEFAULT_BACKENDS: Final[Mapping[str, Location]] = {"edge": Location.EDGE, "cloud": Location.CLOUD}
+_REQUEST_OPTIONS: Final = (
     "max_tokens",
     "deadline",
     "task",
@@ -29,37 +36,55 @@ _REQUEST_NAMES = (
 )
 
 
-class Subcommands(Protocol):
-    """What `argparse` returns for sub-commands, as far as it is used here."""
-
-    def add_parser(self, name: str, *, help: str, allow_abbrev: bool) -> argparse.ArgumentParser:  # noqa: A002
-        """Add a sub-command."""
-        ...
+def no_options(_: argparse.ArgumentParser) -> None:
+    """Add nothing: for a command without options."""
 
 
-def describe(
-    parser: argparse.ArgumentParser,
-    about: str,
-    *,
-    examples: Sequence[str],
-    codes: Iterable[Exit],
-    meanings: Mapping[Exit, str] = MEANING,
-) -> None:
-    """Give *parser* its text: what it does, examples, and the exit codes that it can end with.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command: its help, its options and the function that runs it.
 
-    *meanings* says what a code means for this command, where that is more precise than for all.
+    Attributes:
+        about: the description in `--help`.
+        run: does the work and returns the exit code. Errors of the library are left to `main`.
+        options: adds the options to a parser.
+        examples: command lines shown in `--help`; the tests parse every one.
+        codes: the exit codes besides 0 and 2.
+        meanings: what a code means for this command, where that is more precise than `terminal.MEANING`.
     """
-    shown = sorted({Exit.OK, Exit.USAGE, *codes})
-    lines = ["examples:", *(f"  {example}" for example in examples), "", "exit codes:"]
-    lines += [f"  {code:<4}{meanings.get(code, MEANING[code])}" for code in shown]
+
+    about: str
+    run: Callable[[argparse.Namespace], int]
+    options: Callable[[argparse.ArgumentParser], None] = no_options
+    examples: Sequence[str]
+    codes: Collection[Exit] = ()
+    meanings: Mapping[Exit, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A command that only has sub-commands.
+
+    Attributes:
+        commands: name -> where the `Command` or `Group` is, as `module:NAME`, and one line for the overview. The
+            module is imported only if the command is chosen.
+    """
+
+    about: str
+    commands: Mapping[str, tuple[str, str]]
+    examples: Sequence[str]
+    codes: Collection[Exit] = ()
+    meanings: Mapping[Exit, str] = field(default_factory=dict)
+
+
+def describe(parser: argparse.ArgumentParser, command: Command | Group) -> None:
+    """Set the help text of *parser*: description, examples and exit codes."""
+    lines = ["examples:", *(f"  {example}" for example in command.examples), "", "exit codes:"]
+    for code in sorted({Exit.OK, Exit.USAGE, *command.codes}):
+        lines.append(f"  {code:<4}{command.meanings.get(code, MEANING[code])}")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = about
+    parser.description = command.about
     parser.epilog = "\n".join(lines)
-
-
-def subcommands(parser: argparse.ArgumentParser, dest: str) -> Subcommands:
-    """Begin the sub-commands of *parser*; one of them must be given."""
-    return cast(Subcommands, parser.add_subparsers(dest=dest, required=True, metavar="COMMAND", title="commands"))
 
 
 def add_config(parser: argparse._ActionsContainer) -> None:
@@ -68,8 +93,16 @@ def add_config(parser: argparse._ActionsContainer) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="hybrid.yaml; without it the file in HYBRID_LLM_CONFIG, else the embedded model alone",
+        help="hybrid.yaml; default: the file in HYBRID_LLM_CONFIG, else the embedded model alone",
     )
+
+
+def config_path(given: Path | None) -> Path | None:
+    """The value of `--config`, else the file that `HYBRID_LLM_CONFIG` names, else None."""
+    from hybrid_llm.router.default import CONFIG_VARIABLE
+
+    path = given or os.environ.get(CONFIG_VARIABLE)
+    return Path(path) if path else None
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -77,39 +110,45 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
 
 
-def add_prompt(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+def add_verbose(parser: argparse.ArgumentParser, about: str) -> None:
+    """Add `--verbose`."""
+    parser.add_argument("--verbose", "-v", action="store_true", help=about)
+
+
+def add_prompt(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the prompt."""
-    about = "the text to answer; - reads it from standard input"
-    parser.add_argument("prompt", metavar="PROMPT", nargs=None if needed else "?", help=about)
+    parser.add_argument(
+        "prompt", metavar="PROMPT", nargs=None if required else "?", help="the prompt; - reads it from standard input"
+    )
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
-    """Add what a policy looks at: privacy tags, limits, task, tenant."""
-    parser.add_argument("--privacy", action="append", default=[], metavar="TAG", help="a privacy tag; may be repeated")
-    parser.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of the answer")
-    parser.add_argument("--deadline", type=float, metavar="S", help="seconds until the whole answer must be there")
-    parser.add_argument("--task", metavar="NAME", help="what the request is for, as policies see it")
-    parser.add_argument("--tenant", metavar="NAME", help="on whose account")
-    parser.add_argument("--session-id", metavar="ID", help="the conversation that this belongs to")
-    parser.add_argument("--schema", type=Path, metavar="FILE", help="JSON Schema that the answer must follow")
+    """Add the options that policies read: privacy tags, limits, task, tenant."""
+    parser.add_argument("--privacy", action="append", default=[], metavar="TAG", help="a privacy tag; repeatable")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="maximum tokens of the answer")
+    parser.add_argument("--deadline", type=float, metavar="S", help="seconds until the answer must be complete")
+    parser.add_argument("--task", metavar="NAME", help="what the request is for; policies can read it")
+    parser.add_argument("--tenant", metavar="NAME", help="tenant to bill")
+    parser.add_argument("--session-id", metavar="ID", help="conversation that the request belongs to")
+    parser.add_argument("--schema", type=Path, metavar="FILE", help="JSON Schema that the answer must match")
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Add how the next token is drawn."""
+    """Add the options of sampling."""
     group = parser.add_argument_group("sampling")
-    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy, the default")
+    group.add_argument("--temperature", type=float, metavar="T", help="sampling temperature; 0, the default, is greedy")
     group.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling, 0 to 1")
-    group.add_argument("--top-k", type=int, metavar="K", help="keep this many of the likeliest tokens; 0 keeps all")
-    group.add_argument("--min-p", type=float, metavar="P", help="keep tokens this fraction as likely as the likeliest")
-    group.add_argument("--repetition-penalty", type=float, metavar="R", help="1 is off")
-    group.add_argument("--seed", type=int, metavar="N", help="same seed, same draw")
-    group.add_argument("--stop", action="append", metavar="TEXT", help="ends the answer; may be repeated")
+    group.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens; 0 disables it")
+    group.add_argument("--min-p", type=float, metavar="P", help="minimum probability relative to the most likely token")
+    group.add_argument("--repetition-penalty", type=float, metavar="R", help="1 disables it")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="text that ends the answer; repeatable")
 
 
 def request_options(args: argparse.Namespace) -> GenerateOptions:
-    """The options of a request that were given, as `generate` takes them."""
-    found: dict[str, Any] = {name: getattr(args, name, None) for name in _REQUEST_NAMES}
-    given = {name: value for name, value in found.items() if value is not None}
+    """The request options on the command line, as `generate` takes them."""
+    values: dict[str, Any] = {name: getattr(args, name, None) for name in _REQUEST_OPTIONS}
+    given = {name: value for name, value in values.items() if value is not None}
     if args.privacy:
         given["privacy"] = frozenset(args.privacy)
     if getattr(args, "schema", None) is not None:
@@ -118,7 +157,7 @@ def request_options(args: argparse.Namespace) -> GenerateOptions:
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt itself, or standard input where it is `-`.
+    """The prompt, read from standard input if it is `-`.
 
     Raises:
         InvalidRequest: standard input is not UTF-8.
@@ -139,12 +178,79 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text in UTF-8", path=str(path)) from None
+        raise ConfigError(f"{path} is not UTF-8 text", path=str(path)) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Subcommand:
-    """One of several commands that share a module."""
+def add_backend(parser: argparse._ActionsContainer) -> None:
+    """Add `--backend`."""
+    parser.add_argument(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME=LOCATION",
+        help="assume this backend (LOCATION is edge or cloud); repeatable; default: edge and cloud",
+    )
 
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+
+def add_backends(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and `--backend`: the backends that a policy is read for."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--config", type=Path, metavar="FILE", help="take the backends from this hybrid.yaml")
+    add_backend(group)
+
+
+def parse_backends(texts: Sequence[str]) -> Mapping[str, Location]:
+    """Read `NAME=edge` and `NAME=cloud`; without any, the backends `edge` and `cloud`.
+
+    Raises:
+        InvalidRequest: another form, or another location.
+    """
+    return dict(_parse_backend(text) for text in texts) or _DEFAULT_BACKENDS
+
+
+def _parse_backend(text: str) -> tuple[str, Location]:
+    name, _, location = text.partition("=")
+    try:
+        return name, Location(location or name)
+    except ValueError:
+        raise InvalidRequest(f"--backend: {text!r} is not NAME=edge or NAME=cloud", field="backend") from None
+
+
+def backends_of(args: argparse.Namespace) -> Mapping[str, Location]:
+    """The backends that the options of `add_backends` name; without any, `edge` and `cloud`."""
+    if args.config is None:
+        return parse_backends(args.backend)
+    from hybrid_llm.router.config import load_config
+
+    return load_config(args.config).locations
+
+
+def detectors_of(args: argparse.Namespace) -> frozenset[str]:
+    """The detectors that the configuration adds to the built-in ones."""
+    if args.config is None:
+        return frozenset()
+    from hybrid_llm.router.config import load_config
+
+    return load_config(args.config).detector_names
+
+
+def load_named_policy(name: str, backends: Mapping[str, Location], detectors: frozenset[str] = frozenset()) -> Policy:
+    """Load a built-in policy or a policy file; raises `PolicyError` with every error.
+
+    *detectors* are the names that it may use besides those of the built-in detectors.
+    """
+    from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, builtin_policy
+    from hybrid_llm.policies.load import read_policy
+
+    if name in builtin_names():
+        return builtin_policy(name, backends=backends)
+    return read_policy(Path(name), backends, detectors=KNOWN_DETECTORS | detectors)
+
+
+def policy_text(name: str, suffix: str = ".yaml") -> str:
+    """The text of a built-in policy (or of its cases, with *suffix* `.test.yaml`), or of the file *name*."""
+    from hybrid_llm.policies import builtin_names
+
+    if name in builtin_names():
+        return (files("hybrid_llm.policies") / "builtin" / f"{name}{suffix}").read_text("utf-8")
+    return read_text(Path(name))

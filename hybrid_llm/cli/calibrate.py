@@ -1,15 +1,14 @@
-"""`hybrid-llm calibrate`: measure how fast backends are, and keep it, so that the first predictions are no guesses."""
+"""`hybrid-llm calibrate`: measure the speed of backends and save it, so that the first predictions are measurements."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import add_config, add_json, describe
+from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
 from hybrid_llm.cli.terminal import Exit, note, print_json
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
@@ -22,16 +21,10 @@ if TYPE_CHECKING:
     from hybrid_llm.router.signals.predictor import Learned
     from hybrid_llm.router.signals.store import PredictionStore
 
+_PROMPT_TOKENS: Final = (32, 128, 512)
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        "Measure how fast the device's models are with ten short answers to a fixed text, and keep the result for\n"
-        "this model on this device. A node is asked only where it is named; that may cost what its answers cost.",
-        examples=["hybrid-llm calibrate", "hybrid-llm calibrate --config hybrid.yaml --backend edge --backend cloud"],
-        codes=(Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.FAILURE),
-    )
+
+def _options(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
         "--backend", action="append", default=[], metavar="NAME", help="this backend; default: all on the device"
@@ -39,13 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure, keep, and tell."""
+def _run(args: argparse.Namespace) -> int:
     from hybrid_llm.router.signals.calibrate import calibrate, clear_under
 
     config = _config(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
-    shown: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     with _policy(config) as policy:
         for spec in specs:
             backend = spec.open()
@@ -53,21 +45,20 @@ def run(args: argparse.Namespace) -> int:
                 learned = calibrate(backend, clear_under(policy))
             finally:
                 backend.close()
-            shown.append(_told(spec, learned, store))
+            results.append(_result(spec, learned, store))
     if args.json:
-        print_json(shown)
+        print_json(results)
     else:
-        print("\n".join(_line(told) for told in shown))
-    return Exit.OK if all(told["kept"] for told in shown) else Exit.FAILURE
+        print("\n".join(_line(result) for result in results))
+    return Exit.OK if all(result["saved"] for result in results) else Exit.FAILURE
 
 
 def _config(path: Path | None) -> Config:
     from hybrid_llm.router.config import load_config, parse_config
-    from hybrid_llm.router.default import CONFIG_VARIABLE
 
-    named = path or os.environ.get(CONFIG_VARIABLE)
-    if named:
-        return load_config(Path(named))
+    named = config_path(path)
+    if named is not None:
+        return load_config(named)
     return parse_config("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n", Path("hybrid.yaml"))
 
 
@@ -75,10 +66,10 @@ def _chosen(config: Config, names: list[str]) -> list[BackendSpec]:
     known = {spec.name: spec for spec in config.backends}
     for name in names:
         if name not in known:
-            raise InvalidRequest(f"--backend: there is no {name!r}: {did_you_mean(name, known)}", field="backend")
+            raise InvalidRequest(f"--backend: no backend {name!r}: {did_you_mean(name, known)}", field="backend")
     chosen = [known[name] for name in names] or [s for s in config.backends if s.location is Location.EDGE]
     if not chosen:
-        note("no backend is on this device; name a node with --backend NAME to measure it over the network")
+        note("no backend is on this device; --backend NAME measures a node over the network")
     return chosen
 
 
@@ -91,7 +82,7 @@ def _policy(config: Config) -> Iterator[Policy]:
         source.close()
 
 
-def _told(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[str, object]:
+def _result(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[str, object]:
     from hybrid_llm.core.signals import BackendState
     from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
 
@@ -101,15 +92,31 @@ def _told(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[s
     path = store.save(spec.name, learned)
     return {
         "backend": spec.name,
-        "ttft_ms": {str(n): round(predictor.ttft_ms(n, idle), 3) for n in (32, 128, 512)},
+        "ttft_ms": {str(tokens): round(predictor.ttft_ms(tokens, idle), 3) for tokens in _PROMPT_TOKENS},
         "tpot_ms": round(predictor.tpot_ms(128), 3),
-        "kept": str(path) if path is not None else None,
+        "saved": str(path) if path is not None else None,
     }
 
 
-def _line(told: dict[str, object]) -> str:
-    times = told["ttft_ms"]
-    assert isinstance(times, dict)
-    firsts = ", ".join(f"{ms:.1f} ms at {tokens}" for tokens, ms in times.items())
-    kept = told["kept"] or "not kept: the folder cannot be written"
-    return f"{told['backend']}: first token {firsts} tokens; further ones {told['tpot_ms']:.2f} ms\n  {kept}"
+def _line(result: dict[str, object]) -> str:
+    ttft_ms = result["ttft_ms"]
+    assert isinstance(ttft_ms, dict)
+    ttft = ", ".join(f"{ms:.1f} ms for {tokens}" for tokens, ms in ttft_ms.items())
+    saved = f"saved to {result['saved']}" if result["saved"] else "not saved: the folder is not writable"
+    return (
+        f"{result['backend']}: first token after {ttft} prompt tokens; {result['tpot_ms']:.2f} ms per further token\n"
+        f"  {saved}"
+    )
+
+
+CALIBRATE: Final = Command(
+    about="Measure the speed of the device's models with ten short answers to a fixed text, and save the result for\n"
+    "this model on this device. A node is only called if --backend names it, which may cost money.",
+    options=_options,
+    run=_run,
+    examples=(
+        "hybrid-llm calibrate",
+        "hybrid-llm calibrate --config hybrid.yaml --backend edge --backend cloud",
+    ),
+    codes=(Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.FAILURE),
+)

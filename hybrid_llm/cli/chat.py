@@ -1,114 +1,184 @@
-"""`hybrid-llm generate`: one prompt, one answer, shown as it comes.
-
-`hybrid-llm chat`: a conversation in the terminal. It keeps the turns; routing and answering are the library's.
-"""
+"""`hybrid-llm generate` and `hybrid-llm chat`: stream answers to the terminal until they end or Ctrl-C stops them."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import sys
-from collections.abc import Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
 
 from hybrid_llm.cli.arguments import (
-    Subcommand,
+    Command,
     add_config,
     add_json,
     add_prompt,
     add_request_options,
     add_sampling_options,
-    describe,
+    add_verbose,
+    config_path,
     read_prompt,
     request_options,
 )
-from hybrid_llm.cli.session import Session
-from hybrid_llm.cli.terminal import Exit, generation_record, note, print_error, print_json, write
+from hybrid_llm.cli.terminal import Exit, Progress, generation_record, note, print_error, print_json, write
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Generation
-from hybrid_llm.core.request import GenerateOptions, Message
+from hybrid_llm.core.request import GenerateOptions, Message, Prompt
+
+_PATIENCE_S: Final = 1.0
+"""Seconds without a token after which a terminal shows that the answer is being waited for."""
+_HELP: Final = """/exit            leave (as Ctrl-D does)
+/reset           forget the conversation
+/why             explain how the last message was routed
+/privacy TAG...  privacy tags of all further messages; without TAG, none
+/help            show this list"""
 
 
-def generate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        "Answer a prompt. The answer streams to standard output; everything else goes to standard error.",
-        examples=[
-            "hybrid-llm generate \"Is this review positive? 'A warm, funny film.'\"",
-            "hybrid-llm generate - --privacy phi --max-tokens 64 < note.txt",
-            "hybrid-llm generate 'What is 17 + 25?' --config hybrid.yaml --deadline 2 --json",
-        ],
-        codes=Exit,
-    )
+def _ignore(_: object) -> None:
+    """Show nothing."""
+
+
+class Session:
+    """A client and its event loop: one answer at a time, stopped by Ctrl-C.
+
+    It uses the client's async methods, because cancelling a task reaches a backend even in the middle of a long prompt.
+    """
+
+    def __init__(self, config: Path | None) -> None:
+        """Open the client of *config*, else of `HYBRID_LLM_CONFIG`, else the default client of this process."""
+        from hybrid_llm.router.client import HybridLLM
+        from hybrid_llm.router.default import default_client
+
+        path = config_path(config)
+        self._owned = path is not None
+        self.client = HybridLLM.from_config(path, serve_metrics=False) if path else default_client()
+        self._runner = asyncio.Runner()
+
+    def ask(
+        self,
+        prompt: Prompt,
+        options: GenerateOptions,
+        *,
+        on_text: Callable[[str], None],
+        on_decision: Callable[[Decision], None] = _ignore,
+    ) -> Generation:
+        """Stream the answer to *on_text*; KeyboardInterrupt stops the backend before it is raised."""
+        return self._runner.run(self._ask(prompt, options, on_text, on_decision))
+
+    async def _ask(
+        self,
+        prompt: Prompt,
+        options: GenerateOptions,
+        on_text: Callable[[str], None],
+        on_decision: Callable[[Decision], None],
+    ) -> Generation:
+        async with self.client.astream(prompt, **options) as stream:
+            on_decision(stream.decision)
+            async with _waiting(stream.decision) as arrived:
+                async for chunk in stream:
+                    arrived()
+                    on_text(chunk.text)
+            return stream.generation
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        try:
+            if self._owned:
+                self._runner.run(self.client.aclose())
+        finally:
+            self._runner.close()
+
+
+@contextlib.asynccontextmanager
+async def _waiting(decision: Decision) -> AsyncIterator[Callable[[], None]]:
+    """Show on a terminal that the first token is awaited; yields what must be called when a chunk arrives."""
+    progress = Progress(f"waiting for {decision.order[0]}" if decision.order else "waiting")
+    task = asyncio.create_task(_show_later(progress)) if progress.live else None
+
+    def arrived() -> None:
+        if task is not None:
+            task.cancel()
+        progress.clear()
+
+    try:
+        yield arrived
+    finally:
+        arrived()
+
+
+async def _show_later(progress: Progress) -> None:
+    await asyncio.sleep(_PATIENCE_S)
+    progress.phase("loading the model or processing the prompt")
+
+
+def _generate_options(parser: argparse.ArgumentParser) -> None:
     add_prompt(parser)
     add_config(parser)
     add_request_options(parser)
     add_sampling_options(parser)
     add_json(parser)
-    parser.add_argument("--verbose", "-v", action="store_true", help="decision and timings on standard error")
+    add_verbose(parser, "print the decision and the timings to standard error")
 
 
-def run_generate(args: argparse.Namespace) -> int:
-    """Answer, and show the answer."""
+def _generate(args: argparse.Namespace) -> int:
     prompt, options = read_prompt(args.prompt), request_options(args)
     with Session(args.config) as session:
         if args.json:
-            print_json(generation_record(session.ask(prompt, options, on_text=_drop)))
+            print_json(generation_record(session.ask(prompt, options, on_text=_ignore)))
             return Exit.OK
-        told = _tell if args.verbose else _drop
-        generation = session.ask(prompt, options, on_text=write, on_decision=told)
+        on_decision = _explain if args.verbose else _ignore
+        generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
         write("\n")
         if args.verbose:
-            note(timings_line(generation))
+            note(_timings(generation))
     return Exit.OK
 
 
-def _drop(_: object) -> None:
-    """Show nothing."""
-
-
-def _tell(decision: Decision) -> None:
+def _explain(decision: Decision) -> None:
     note(decision.explain())
 
 
-def timings_line(generation: Generation) -> str:
-    """Who answered, how fast and how much, in one line."""
+def _timings(generation: Generation) -> str:
+    """Backend, tokens and timings of an answer, in one line."""
     usage, timings = generation.usage, generation.timings
     speed = f", {1000 / timings.tpot_ms:.0f} tokens/s" if timings.tpot_ms > 0 else ""
     return (
         f"{generation.backend}: {usage.prompt_tokens} + {usage.completion_tokens} tokens, "
-        f"first after {timings.ttft_ms:.0f} ms{speed}, {timings.total_ms:.0f} ms in all, {generation.finish_reason}"
+        f"first token after {timings.ttft_ms:.0f} ms{speed}, {timings.total_ms:.0f} ms in total, "
+        f"finish reason {generation.finish_reason}"
     )
 
 
-_HELP: Final = """/exit            leave (as Ctrl-D does)
-/reset           forget the conversation
-/why             explain where the last message went
-/privacy TAG...  tags for all further messages; without TAG, none
-/help            this list"""
+GENERATE: Final = Command(
+    about="Answer a prompt. The answer is streamed to standard output; everything else goes to standard error.",
+    options=_generate_options,
+    run=_generate,
+    examples=(
+        "hybrid-llm generate \"Is this review positive? 'A warm, funny film.'\"",
+        "hybrid-llm generate - --privacy phi --max-tokens 64 < note.txt",
+        "hybrid-llm generate 'What is 17 + 25?' --config hybrid.yaml --deadline 2 --json",
+    ),
+    codes=tuple(Exit),
+)
 
 
-def chat_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        f"Talk, turn by turn. Ctrl-C stops an answer. Within the conversation:\n\n{_HELP}",
-        examples=["hybrid-llm chat", "hybrid-llm chat --config hybrid.yaml --privacy phi --system 'Answer briefly.'"],
-        codes=Exit,
-    )
+def _chat_options(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    parser.add_argument("--system", metavar="TEXT", help="system message")
     add_request_options(parser)
     add_sampling_options(parser)
-    parser.add_argument("--verbose", "-v", action="store_true", help="timings on standard error after each answer")
+    add_verbose(parser, "print the timings of each answer to standard error")
 
 
-def run_chat(args: argparse.Namespace) -> int:
-    """Talk until the end of input."""
+def _chat(args: argparse.Namespace) -> int:
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # its import alone gives `input` editing and history
+        import readline  # noqa: F401  # importing it gives `input` editing and history
     system = () if args.system is None else (Message(role="system", content=args.system),)
     with Session(args.config) as session:
         if sys.stdin.isatty():
@@ -117,7 +187,7 @@ def run_chat(args: argparse.Namespace) -> int:
 
 
 class Chat:
-    """One conversation: the turns so far, and what the next request is sent with."""
+    """One conversation: its turns, and the options of its next request."""
 
     def __init__(
         self, session: Session, options: GenerateOptions, system: tuple[Message, ...], *, verbose: bool = False
@@ -137,7 +207,7 @@ class Chat:
         }
 
     def run(self) -> int:
-        """Read and answer, line by line. A second Ctrl-C in a row leaves."""
+        """Read and answer line by line. A second Ctrl-C in a row leaves."""
         while True:
             try:
                 if not self._step():
@@ -149,7 +219,7 @@ class Chat:
                 self._warned = True
 
     def _step(self) -> bool:
-        """Take one line; False at the end."""
+        """Handle one line; False at the end of the conversation."""
         interactive = sys.stdin.isatty()
         try:
             line = input("> " if interactive else "").strip()
@@ -158,54 +228,58 @@ class Chat:
                 note("")
             return False
         self._warned = False
-        if line != "/exit":
-            self._take(line)
-        return line != "/exit"
-
-    def _take(self, line: str) -> None:
-        if line.startswith("/"):
+        if line.startswith("/") and line != "/exit":
             word, *rest = line.split()
             self._commands.get(word, self._unknown)(rest)
-        elif line:
+        elif line != "/exit" and line:
             self._answer(line)
+        return line != "/exit"
 
     def _unknown(self, _: list[str]) -> None:
-        note(f"there is no such command; there are:\n{_HELP}")
+        note(f"unknown command; the commands are:\n{_HELP}")
 
     def _reset(self, _: list[str]) -> None:
         self._turns.clear()
         self._decision = None
-        note("forgotten")
+        note("conversation forgotten")
 
     def _why(self, _: list[str]) -> None:
-        note(self._decision.explain() if self._decision else "nothing has been asked yet")
+        note(self._decision.explain() if self._decision else "no message has been sent yet")
 
     def _privacy(self, tags: list[str]) -> None:
         self._options = {**self._options, "privacy": frozenset(tags)}
         note(f"privacy: {', '.join(sorted(tags)) or 'no tags'}")
 
     def _answer(self, line: str) -> None:
-        """Ask with all turns; a turn that fails or is stopped is not kept, so the next one starts clean."""
-        asked = Message(role="user", content=line)
+        """Send all turns. A turn that fails or is stopped is dropped, so that the next one starts clean."""
+        question = Message(role="user", content=line)
         try:
             generation = self._session.ask(
-                [*self._system, *self._turns, asked], self._options, on_text=write, on_decision=self._remember
+                [*self._system, *self._turns, question], self._options, on_text=write, on_decision=self._remember
             )
         except KeyboardInterrupt:
             write("\n")
-            note("stopped; this turn is not kept")
+            note("stopped; this turn was dropped")
         except HybridLLMError as error:
             self._remember(getattr(error, "decision", self._decision))
             print_error(error)
         else:
             write("\n")
-            self._turns += [asked, Message(role="assistant", content=generation.text)]
+            self._turns += [question, Message(role="assistant", content=generation.text)]
             if self._verbose:
-                note(timings_line(generation))
+                note(_timings(generation))
 
     def _remember(self, decision: Decision | None) -> None:
         self._decision = decision
 
 
-generate = Subcommand(generate_arguments, run_generate)
-chat = Subcommand(chat_arguments, run_chat)
+CHAT: Final = Command(
+    about=f"Hold a conversation. Ctrl-C stops an answer. Commands in the conversation:\n\n{_HELP}",
+    options=_chat_options,
+    run=_chat,
+    examples=(
+        "hybrid-llm chat",
+        "hybrid-llm chat --config hybrid.yaml --privacy phi --system 'Answer briefly.'",
+    ),
+    codes=tuple(Exit),
+)

@@ -1,19 +1,19 @@
-"""What a check of `hybrid-llm doctor` reports, and what it may look at. The checks themselves are elsewhere.
-
-`hybrid-llm doctor`: tests the whole installation, and says what to do about each fault.
-"""
+"""`hybrid-llm doctor`: check the whole installation and report a remedy for each fault."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import add_config, add_json, describe
+from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
 from hybrid_llm.cli.doctor_checks import (
+    Check,
+    Finding,
+    Setup,
+    Status,
     check_certificates,
     check_edge,
     check_nodes,
@@ -22,8 +22,10 @@ from hybrid_llm.cli.doctor_checks import (
     check_python,
     check_runtime,
     check_sensors,
+    fault,
+    ok,
+    run_checks,
 )
-from hybrid_llm.cli.findings import Check, Finding, Setup, Status, fault, fine, run_checks
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError
 
@@ -32,9 +34,8 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.wire.certificates import TLSFiles
     from hybrid_llm.router.config import Config
 
-
 FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": check_packages}
-"""What is checked before anything else is imported."""
+"""Checks that run before anything else is imported."""
 
 CHECKS: Final[Mapping[str, Check]] = {
     "runtime": check_runtime,
@@ -44,34 +45,21 @@ CHECKS: Final[Mapping[str, Check]] = {
     "certificates": check_certificates,
     "nodes": check_nodes,
 }
-"""What is checked then, in order."""
+"""The other checks, in order."""
 
 _MARKS: Final = {Status.OK: "ok     ", Status.WARNING: "warning", Status.FAULT: "FAULT  "}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        "Test the installation: Python, packages, runtime, models, policy, sensors, certificates, nodes and clocks.\n"
-        "Each check is ok, a warning or a fault, with what to do; exit code 1 if there is a fault.",
-        examples=[
-            "hybrid-llm doctor",
-            "hybrid-llm doctor --config hybrid.yaml --json",
-            "hybrid-llm doctor --tls certs --name app --target node.example:7443",
-        ],
-        codes=(Exit.FAILURE,),
-    )
+def _options(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--tls", type=Path, metavar="DIR", help="check every certificate in this folder")
-    parser.add_argument("--target", metavar="HOST:PORT", help="call this node, with a client certificate of --tls")
+    parser.add_argument("--target", metavar="HOST:PORT", help="connect to this node with a client certificate of --tls")
     parser.add_argument("--name", help="the client certificate for --target; default: the only one in --tls")
-    parser.add_argument("--server-name", metavar="HOST", help="whom the node's certificate must name, if not HOST")
+    parser.add_argument("--server-name", metavar="HOST", help="name in the node's certificate, if it is not HOST")
     add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run every check, print every finding."""
+def _run(args: argparse.Namespace) -> int:
     findings = []
     for finding in _findings(args):
         findings.append(finding)
@@ -81,12 +69,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([record(finding) for finding in findings])
     else:
-        print(f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault")
+        print(f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no faults")
     return Exit.FAILURE if faults else Exit.OK
 
 
 def _show(finding: Finding) -> None:
-    """Print one finding as soon as it is there: some checks take seconds."""
+    # One by one and flushed: some checks take seconds.
     print(f"{_MARKS[finding.status]}  {finding.check}: {printable(finding.message)}")
     if finding.remedy:
         print(f"         -> {printable(finding.remedy)}")
@@ -94,7 +82,7 @@ def _show(finding: Finding) -> None:
 
 
 def _findings(args: argparse.Namespace) -> Iterator[Finding]:
-    """The first checks need nothing installed; the set-up is read only after them, so that they always speak."""
+    # The first checks need nothing installed. The set-up is read after them, so that they always report.
     yield from run_checks(FIRST_CHECKS, Setup())
     made: list[Setup] = []
 
@@ -108,18 +96,17 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _config(args: argparse.Namespace) -> tuple[Config | None, list[Finding]]:
-    """The configuration; one that is wrong is a finding, and the other checks go on without it."""
+    """The configuration; an invalid one is a finding, and the other checks run without it."""
     from hybrid_llm.router.config import load_config
-    from hybrid_llm.router.default import CONFIG_VARIABLE
 
-    path = args.config or os.environ.get(CONFIG_VARIABLE)
-    if not path:
+    path = config_path(args.config)
+    if path is None:
         return None, []
     try:
-        config = load_config(Path(path))
+        config = load_config(path)
     except ConfigError as error:
-        return None, [fault("configuration", str(error), "mend the file; the other checks go on without it")]
-    return config, [fine("configuration", f"{path}: {', '.join(spec.name for spec in config.backends)}")]
+        return None, [fault("configuration", str(error), "fix the file; the other checks run without it")]
+    return config, [ok("configuration", f"{path}: {', '.join(spec.name for spec in config.backends)}")]
 
 
 def _setup(args: argparse.Namespace, config: Config | None) -> Setup:
@@ -133,7 +120,7 @@ def _setup(args: argparse.Namespace, config: Config | None) -> Setup:
 
 
 def _pairs(folder: Path) -> dict[str, TLSFiles]:
-    """The files of each certificate in *folder*, the authority aside."""
+    """The files of each certificate in *folder*, except the authority."""
     from hybrid_llm.backends.wire.certificates import TLSFiles
 
     names = sorted(path.stem for path in folder.glob("*.pem") if path.stem != "ca")
@@ -146,12 +133,12 @@ def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> GrpcSpec
     name = args.name or _only_client(pairs)
     if name not in pairs:
         known = ", ".join(pairs) or "none"
-        raise ConfigError(f"--target needs --tls with a client certificate, and --name to choose one; there: {known}")
+        raise ConfigError(f"--target needs --tls with a client certificate, and --name to choose one; found: {known}")
     return GrpcSpec(name="target", targets=(args.target,), tls=pairs[name], server_name=args.server_name)
 
 
 def _only_client(pairs: Mapping[str, TLSFiles]) -> str:
-    """The name of the only client certificate; empty where there is none, or a choice."""
+    """The name of the only client certificate; empty if there is none or more than one."""
     names = [name for name, files in pairs.items() if _is_client(files)]
     return names[0] if len(names) == 1 else ""
 
@@ -163,3 +150,17 @@ def _is_client(files: TLSFiles) -> bool:
         return "client" in inspect(files.cert).kinds
     except ConfigError:
         return False
+
+
+DOCTOR: Final = Command(
+    about="Check the installation: Python, packages, runtime, models, policy, sensors, certificates and nodes.\n"
+    "Each finding is ok, a warning or a fault, with a remedy; the exit code is 1 if there is a fault.",
+    options=_options,
+    run=_run,
+    examples=(
+        "hybrid-llm doctor",
+        "hybrid-llm doctor --config hybrid.yaml --json",
+        "hybrid-llm doctor --tls certs --name app --target node.example:7443",
+    ),
+    codes=(Exit.FAILURE,),
+)

@@ -1,6 +1,6 @@
-"""The checks of `hybrid-llm doctor` that need no network: Python, packages, runtime, models, policy, sensors.
+"""What `hybrid-llm doctor` checks: installation, models, policy, sensors, certificates and nodes.
 
-The checks of `hybrid-llm doctor` on the way to the cloud: certificates, reachability, TLS, clocks, the node.
+A check yields findings; each problem comes with a remedy.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.findings import Finding, Setup, fault, fine, warning
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendUnavailable,
@@ -33,42 +33,122 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.grpc import GrpcSpec, NodeDescription
     from hybrid_llm.backends.wire.certificates import CertificateInfo, Kind, TLSFiles
     from hybrid_llm.core.protocols import Backend
+    from hybrid_llm.router.config import Config
 
-
-_LEAST_PYTHON: Final = (3, 11)
-_LEAST_MEMORY_MB: Final = 400
-_TRACES: Final = Path(".cache/Microsoft/DeveloperTools/.onnxruntime")
+_MIN_PYTHON: Final = (3, 11)
+_MIN_MEMORY_MB: Final = 400
+_TELEMETRY_FOLDER: Final = Path(".cache/Microsoft/DeveloperTools/.onnxruntime")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
-_LEAST: Final = re.compile(r"[>=]=\s*([\d.]+)")
+_MIN_VERSION: Final = re.compile(r"[>=]=\s*([\d.]+)")
 _EXTRA: Final = re.compile(r"extra == ['\"](\w+)")
 _NUMBER: Final = re.compile(r"\d+")
+_EXPIRES_SOON_DAYS: Final = 30
+_SKEW_WARNING_S: Final = 5.0
+# Certificates are valid from five minutes before they are issued: a clock that is further off rejects a new one.
+_SKEW_FAULT_S: Final = 300.0
+_TIMEOUT_S: Final = 5.0
+_RERUN: Final = "fix what the message says, then run `hybrid-llm doctor` again"
+_REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
+    (
+        UntrustedPeer,
+        "on the node: hybrid-llm certs issue DIR --name node --kind node --host HOST, with the same authority",
+    ),
+    (
+        AuthenticationFailed,
+        "issue the client certificate from the node's authority: hybrid-llm certs issue --kind client",
+    ),
+    (BackendUnavailable, "start the node or correct `target`; check for a firewall"),
+    (ProtocolMismatch, "install the same version of hybrid-llm on the node and in the app"),
+)
+
+
+class Status(StrEnum):
+    """The result of a check."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One result; *remedy* says what to do and is empty if the status is `ok`."""
+
+    check: str
+    status: Status
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What to check: a configuration, certificates, nodes."""
+
+    config: Config | None = None
+    pairs: Mapping[str, TLSFiles] = field(default_factory=dict)
+    """Name -> files, of every certificate in *folder*."""
+    clouds: tuple[GrpcSpec, ...] = ()
+    """The nodes of the configuration, and that of `--target`."""
+    folder: Path | None = None
+    """The folder given with `--tls`."""
+
+
+Check = Callable[[Setup], Iterator[Finding]]
+
+
+def ok(check: str, message: str) -> Finding:
+    """A finding without a problem."""
+    return Finding(check=check, status=Status.OK, message=message)
+
+
+def warning(check: str, message: str, remedy: str) -> Finding:
+    """A finding of something that works now but may fail later."""
+    return Finding(check=check, status=Status.WARNING, message=message, remedy=remedy)
+
+
+def fault(check: str, message: str, remedy: str) -> Finding:
+    """A finding of something that does not work."""
+    return Finding(check=check, status=Status.FAULT, message=message, remedy=remedy)
+
+
+def run_checks(checks: Mapping[str, Check], setup: Setup) -> Iterator[Finding]:
+    """Run *checks* in order; a check that raises becomes a fault, and the others still run."""
+    for name, check in checks.items():
+        try:
+            yield from check(setup)
+        except HybridLLMError as error:
+            yield fault(name, str(error), _RERUN)
+        except ImportError as error:
+            yield fault(name, f"{error.name} cannot be imported: {error}", "pip install --upgrade hybrid-llm")
+        except Exception as error:  # noqa: BLE001  # the installation under test may be broken in any way
+            yield fault(name, f"the check failed with {type(error).__name__}: {error}", "reinstall hybrid-llm")
 
 
 def check_python(_: Setup) -> Iterator[Finding]:
-    """Python's version, and how many processors may be used."""
+    """The Python version."""
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-    if sys.version_info[:2] < _LEAST_PYTHON:
+    if sys.version_info[:2] < _MIN_PYTHON:
         yield fault("python", found, "use Python 3.11 or later")
     else:
-        yield fine("python", found)
+        yield ok("python", found)
 
 
 def check_packages(_: Setup) -> Iterator[Finding]:
-    """Every package of the base installation, and which extras are complete."""
+    """The packages of the base installation, and which extras are complete."""
     groups = _requirements()
     yield from _base(groups.get("", []))
     for extra, purpose in (("node", "hybrid-llm serve"), ("prepare", "hybrid-llm models convert")):
-        lacking = [name for name, least in groups.get(extra, []) if _problem(name, least)]
-        state = f"not complete ({', '.join(lacking)}): {purpose} needs pip install 'hybrid-llm[{extra}]'"
-        yield fine("packages", f"extra {extra}: {state if lacking else 'complete'}")
+        missing = [name for name, least in groups.get(extra, []) if _problem(name, least)]
+        state = f"incomplete ({', '.join(missing)}): {purpose} needs pip install 'hybrid-llm[{extra}]'"
+        yield ok("packages", f"extra {extra}: {state if missing else 'complete'}")
 
 
 def _requirements() -> dict[str, list[tuple[str, str]]]:
-    """Extra (empty for the base) -> the packages it needs, each with its least version."""
+    """Extra (empty for the base) -> its packages, each with its minimum version."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for text in metadata.requires("hybrid-llm") or ():
         requirement, _, marker = text.partition(";")
-        name, least, extra = _NAME.match(requirement), _LEAST.search(requirement), _EXTRA.search(marker)
+        name, least, extra = _NAME.match(requirement), _MIN_VERSION.search(requirement), _EXTRA.search(marker)
         if name is not None:
             groups.setdefault(extra[1] if extra else "", []).append((name[0], least[1] if least else "0"))
     return groups
@@ -80,7 +160,7 @@ def _base(packages: list[tuple[str, str]]) -> Iterator[Finding]:
         yield fault("packages", problem, f"pip install --upgrade {name}")
     if not problems:
         versions = ", ".join(f"{name} {metadata.version(name)}" for name, _ in packages)
-        yield fine("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
+        yield ok("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
 
 
 def _problem(name: str, least: str) -> str:
@@ -92,14 +172,14 @@ def _problem(name: str, least: str) -> str:
 
 
 def _ordered(version: str) -> tuple[int, ...]:
-    """The numbers of a version, without a local or pre-release part, comparable."""
+    """The numbers of a version, comparable; local and pre-release parts are ignored."""
     found = (_NUMBER.match(part) for part in version.split("+")[0].split("."))
     numbers = [int(match[0]) for match in found if match is not None]
     return tuple(numbers + [0] * (4 - len(numbers)))
 
 
 def check_runtime(_: Setup) -> Iterator[Finding]:
-    """Whether onnxruntime loads, with its telemetry off, and whether it has left traces before."""
+    """Whether onnxruntime loads with its telemetry off, and whether another program ran it with telemetry on."""
     from hybrid_llm.backends.edge.runtime import load_runtime
 
     with warnings.catch_warnings(record=True) as caught:
@@ -113,17 +193,17 @@ def check_runtime(_: Setup) -> Iterator[Finding]:
             "set ORT_DISABLE_TELEMETRY=1 in the environment of your app",
         )
     else:
-        yield fine("runtime", f"onnxruntime {runtime.__version__}, telemetry off before the import")
-    if (Path.home() / _TRACES).exists():
+        yield ok("runtime", f"onnxruntime {runtime.__version__}, telemetry switched off before the import")
+    if (Path.home() / _TELEMETRY_FOLDER).exists():
         yield warning(
             "runtime",
-            f"~/{_TRACES} exists: some program here imported onnxruntime with its telemetry on",
-            f"set ORT_DISABLE_TELEMETRY=1 for that program, and remove ~/{_TRACES}",
+            f"~/{_TELEMETRY_FOLDER} exists: another program imported onnxruntime with its telemetry on",
+            f"set ORT_DISABLE_TELEMETRY=1 for that program, and remove ~/{_TELEMETRY_FOLDER}",
         )
 
 
 def check_edge(setup: Setup) -> Iterator[Finding]:
-    """Each edge model: every file against its manifest, then one real answer."""
+    """Each edge model: its files against the manifest, then one real answer."""
     from hybrid_llm.backends.edge import EdgeConfig
 
     specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeConfig)] if setup.config else []
@@ -131,7 +211,9 @@ def check_edge(setup: Setup) -> Iterator[Finding]:
         try:
             yield from _edge(spec)
         except HybridLLMError as error:
-            yield fault(f"model {spec.name}", str(error), "see `hybrid-llm models inspect`; copy or convert it again")
+            yield fault(
+                f"model {spec.name}", str(error), "run `hybrid-llm models inspect`; copy or convert the model again"
+            )
 
 
 def _edge(spec: EdgeConfig) -> Iterator[Finding]:
@@ -140,7 +222,7 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
     check = f"model {spec.name}"
     folder = spec.model or embedded_model()
     manifest = verify_manifest(folder)
-    yield fine(
+    yield ok(
         check,
         f"{manifest.name}, {manifest.precision}, {manifest.parameters / 1e6:.1f} M parameters, "
         f"{manifest.context_window} tokens; {len(manifest.files)} files verified in {folder}",
@@ -149,7 +231,7 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
 
 
 def _answer(check: str, backend: Backend) -> Finding:
-    """One real answer, through the whole way of a request."""
+    """One real answer through the whole pipeline."""
     from hybrid_llm.policies import builtin_policy
     from hybrid_llm.router.client import HybridLLM
 
@@ -157,11 +239,11 @@ def _answer(check: str, backend: Backend) -> Finding:
     with HybridLLM([backend], builtin_policy("balanced", backends={backend.name: backend.location})) as llm:
         reply = llm.generate("Hello", max_tokens=8, deadline=60.0)
     elapsed_ms = (time.perf_counter() - began) * 1000
-    return fine(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, loading included")
+    return ok(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, including loading")
 
 
 def check_policy(setup: Setup) -> Iterator[Finding]:
-    """The policy that decides."""
+    """The active policy."""
     if setup.config is None:
         from hybrid_llm.policies import builtin_policy
 
@@ -171,13 +253,13 @@ def check_policy(setup: Setup) -> Iterator[Finding]:
         policy = source.current
         source.close()
     tags = ", ".join(sorted(policy.tags)) or "none"
-    yield fine("policy", f"{policy.name} ({policy.digest}); tags: {tags}")
+    yield ok("policy", f"{policy.name} ({policy.digest}); tags: {tags}")
     if not policy.tags:
-        yield warning("policy", "the policy declares no privacy tags", "declare them, so that apps can mark requests")
+        yield warning("policy", "the policy declares no privacy tags", "declare them, so that apps can tag requests")
 
 
 def check_sensors(_: Setup) -> Iterator[Finding]:
-    """What this device tells of itself, and what it does not."""
+    """Which optional signals this device has."""
     from hybrid_llm.router.signals import SystemSensors
 
     sensors = SystemSensors()
@@ -185,44 +267,24 @@ def check_sensors(_: Setup) -> Iterator[Finding]:
     sensors.close()
     optional = [field.name for field in fields(device) if field.default is None]
     has = [name for name in optional if getattr(device, name) is not None]
-    lacks = [name for name in optional if name not in has]
-    yield fine("sensors", f"has {', '.join(has) or 'none of the optional ones'}; lacks {', '.join(lacks) or 'none'}")
-    if device.memory_available_mb < _LEAST_MEMORY_MB:
-        left = f"{device.memory_available_mb:.0f} MiB of memory are left"
-        yield warning("sensors", left, "end other programs, or give the container more memory")
+    absent = [name for name in optional if name not in has]
+    yield ok("sensors", f"available: {', '.join(has) or 'none'}; absent: {', '.join(absent) or 'none'}")
+    if device.memory_available_mb < _MIN_MEMORY_MB:
+        left = f"only {device.memory_available_mb:.0f} MiB of memory are available"
+        yield warning("sensors", left, "close other programs, or give the container more memory")
     if not network.online:
-        yield warning("sensors", "no route leads off the device", "only the device can answer until one is")
-
-
-_SOON_DAYS: Final = 30
-_SKEW_WARNING_S: Final = 5.0
-_SKEW_FAULT_S: Final = 300.0
-"""Certificates are made valid five minutes early: a clock that is further off can refuse a new one."""
-_TIMEOUT_S: Final = 5.0
-
-_REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
-    (
-        UntrustedPeer,
-        "on the node: hybrid-llm certs issue DIR --name node --kind node --host HOST, with the same authority",
-    ),
-    (
-        AuthenticationFailed,
-        "issue the client's certificate from the node's authority: hybrid-llm certs issue --kind client",
-    ),
-    (BackendUnavailable, "start the node, or correct `target`; look for a firewall in between"),
-    (ProtocolMismatch, "bring node and app to the same version of hybrid-llm"),
-)
+        yield warning("sensors", "no network route", "connect the device: until then only edge backends can answer")
 
 
 def check_certificates(setup: Setup) -> Iterator[Finding]:
-    """Each pair: key and certificate fit, it is of the authority beside it, and its dates."""
+    """Each certificate: key, authority, dates and permissions."""
     for spec in setup.clouds:
         yield from _pair(f"certificate of {spec.name}", spec.tls, "client")
     for name, files in setup.pairs.items():
         yield from _pair(f"certificate {name}", files, None)
     if setup.folder is not None and not setup.pairs:
         remedy = f"hybrid-llm certs init {setup.folder}, then hybrid-llm certs issue"
-        yield fault("certificates", f"{setup.folder} holds no certificate beside the authority", remedy)
+        yield fault("certificates", f"{setup.folder} contains no certificate besides the authority", remedy)
 
 
 def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
@@ -236,8 +298,8 @@ def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
             yield warning(check, f"other users of this machine can read {files.key}", f"chmod 600 {files.key}")
         authority = inspect(files.ca)
         if (soon := _expires_soon(authority)) is not None:
-            remedy = "plan a new authority: hybrid-llm certs init in a new folder"
-            yield warning(check, f"the authority {files.ca} ends in {soon} days", remedy)
+            remedy = "create a new authority: hybrid-llm certs init in a new folder"
+            yield warning(check, f"the authority {files.ca} expires in {soon} days", remedy)
     except ConfigError as error:
         yield fault(
             check, str(error), f"hybrid-llm certs issue {files.cert.parent} --name {files.cert.stem} --kind ..."
@@ -245,23 +307,23 @@ def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
 
 
 def _expires_soon(facts: CertificateInfo) -> int | None:
-    """Days left, where they are few; None where they are many."""
+    """The days left if the certificate expires soon, else None."""
     left = (facts.not_after - datetime.now(UTC)).days
-    return left if left < _SOON_DAYS else None
+    return left if left < _EXPIRES_SOON_DAYS else None
 
 
 def _dated(check: str, facts: CertificateInfo, files: TLSFiles) -> Finding:
-    told = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
+    description = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
     soon = _expires_soon(facts)
     if soon is None:
-        return fine(check, told)
+        return ok(check, description)
     kind = facts.kinds[0]
     remedy = f"renew it: hybrid-llm certs issue {files.cert.parent} --name {files.cert.stem} --kind {kind}"
-    return warning(check, f"{told}: {soon} days left", remedy)
+    return warning(check, f"{description}: {soon} days left", remedy)
 
 
 def check_nodes(setup: Setup) -> Iterator[Finding]:
-    """Each node: can it be reached, does TLS hold, what does it run, and do the clocks agree."""
+    """Each node: connection, TLS handshake, model and clock."""
     for spec in setup.clouds:
         for target in spec.targets:
             check = f"node {spec.name}" + (f" {target}" if len(spec.targets) > 1 else "")
@@ -274,15 +336,17 @@ def check_nodes(setup: Setup) -> Iterator[Finding]:
 
 def _remedy(error: HybridLLMError) -> str:
     found = (remedy for family, remedy in _REMEDIES if isinstance(error, family))
-    return next(found, "do what the message says, then run `hybrid-llm doctor` again")
+    return next(found, _RERUN)
 
 
 def _handshake(check: str, spec: GrpcSpec, target: str) -> Finding:
     from hybrid_llm.backends.wire.handshake import Address, tls_handshake
 
-    endpoint = Address.parse(target, spec.server_name)
-    shaken = tls_handshake(endpoint, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
-    return fine(check, f"{endpoint} answers, {shaken.version} with {shaken.cipher} in {shaken.elapsed_ms:.0f} ms")
+    address = Address.parse(target, spec.server_name)
+    handshake = tls_handshake(address, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
+    return ok(
+        check, f"{address} reachable, {handshake.version} with {handshake.cipher} in {handshake.elapsed_ms:.0f} ms"
+    )
 
 
 def _probe(spec: GrpcSpec, target: str) -> NodeDescription:
@@ -296,23 +360,23 @@ def _probe(spec: GrpcSpec, target: str) -> NodeDescription:
 
 
 def _described(check: str, node: NodeDescription) -> Iterator[Finding]:
-    told = (
+    description = (
         f"{node.model} on {node.device}, {node.context_window} tokens, {node.slots} slots, engine {node.engine}, "
         f"version {node.version}, round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}"
     )
     if node.ready:
-        yield fine(check, told)
+        yield ok(check, description)
     else:
-        yield fault(check, f"the node is not ready: {node.reason}", "wait until its model is loaded; see its log")
-    yield judge_clock(check, node.clock_skew_s)
+        yield fault(check, f"the node is not ready: {node.reason}", "wait until its model is loaded; check its log")
+    yield check_clock(check, node.clock_skew_s)
 
 
-def judge_clock(check: str, skew_s: float) -> Finding:
-    """Say what a difference of the node's clock from ours, in seconds, means."""
+def check_clock(check: str, skew_s: float) -> Finding:
+    """Judge *skew_s*, the node's clock minus the local one, in seconds."""
     ahead = "ahead of" if skew_s > 0 else "behind"
-    told = f"the node's clock is {abs(skew_s):.1f} s {ahead} this one"
+    description = f"the node's clock is {abs(skew_s):.1f} s {ahead} this one"
     if abs(skew_s) < _SKEW_WARNING_S:
-        return fine(check, told)
+        return ok(check, description)
     if abs(skew_s) < _SKEW_FAULT_S:
-        return warning(check, told, "set both clocks by NTP")
-    return fault(check, told, "set both clocks by NTP: certificates are judged by them")
+        return warning(check, description, "synchronise both clocks with NTP")
+    return fault(check, description, "synchronise both clocks with NTP: certificates depend on them")

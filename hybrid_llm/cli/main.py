@@ -1,4 +1,4 @@
-"""The entry point `hybrid-llm`: picks the command, and turns every ending into an exit code. It does no work itself.
+"""The entry point `hybrid-llm`: parses the command line, runs the command and turns every ending into an exit code.
 
 Only the module of the chosen command is imported, so `hybrid-llm --help` costs little more than Python.
 """
@@ -10,55 +10,51 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from hybrid_llm import __version__
-from hybrid_llm.cli.arguments import describe
+from hybrid_llm.cli.arguments import Command, Group, describe
 from hybrid_llm.cli.terminal import Exit, exit_for, note, print_error
 from hybrid_llm.core.errors import HybridLLMError
 
-COMMANDS: Final = {
-    "demo": ("hybrid_llm.cli.demo.command", "see the whole way of a request, with two nodes and an edge model"),
-    "generate": ("hybrid_llm.cli.chat:generate", "answer a prompt"),
-    "chat": ("hybrid_llm.cli.chat:chat", "talk, turn by turn"),
-    "explain": ("hybrid_llm.cli.explain", "tell who would answer a prompt, and why"),
-    "signals": ("hybrid_llm.cli.signals", "show what a policy sees of this device now"),
-    "calibrate": ("hybrid_llm.cli.calibrate", "measure how fast backends are, for their first predictions"),
-    "spend": ("hybrid_llm.cli.spend", "show what each tenant has spent on each day"),
-    "policy": ("hybrid_llm.cli.policy.command", "check, try, prove and compare policies"),
-    "models": ("hybrid_llm.cli.models", "list, inspect and convert edge models"),
-    "serve": ("hybrid_llm.cli.serve", "run a cloud node"),
-    "certs": ("hybrid_llm.cli.certs", "make and read certificates"),
-    "doctor": ("hybrid_llm.cli.doctor", "test the installation, and say what to do"),
-}
-"""Name -> module and one line for the overview."""
-
-
-class Command(Protocol):
-    """What the module of a command offers."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the options and the help."""
-        ...
-
-    def run(self, args: argparse.Namespace) -> int:
-        """Do the work; returns the exit code. Errors of the library may be left to `main`."""
-        ...
+PROGRAM: Final = Group(
+    about="Route each LLM request to a model on this device or in the cloud, as a policy decides.",
+    commands={
+        "demo": ("hybrid_llm.cli.demo:DEMO", "run every kind of request against two nodes and an edge model"),
+        "generate": ("hybrid_llm.cli.chat:GENERATE", "answer a prompt"),
+        "chat": ("hybrid_llm.cli.chat:CHAT", "hold a conversation in the terminal"),
+        "explain": ("hybrid_llm.cli.explain:EXPLAIN", "show which backend would answer a prompt, and why"),
+        "signals": ("hybrid_llm.cli.signals:SIGNALS", "show the signals that policies read, live"),
+        "calibrate": ("hybrid_llm.cli.calibrate:CALIBRATE", "measure the speed of backends for latency predictions"),
+        "spend": ("hybrid_llm.cli.spend:SPEND", "show spending per tenant and day"),
+        "policy": ("hybrid_llm.cli.policy:POLICY", "check, test, verify, simulate and compare policies"),
+        "models": ("hybrid_llm.cli.models:MODELS", "list, inspect and convert edge models"),
+        "serve": ("hybrid_llm.cli.serve:SERVE", "run a cloud node"),
+        "certs": ("hybrid_llm.cli.certs:CERTS", "create and inspect certificates"),
+        "doctor": ("hybrid_llm.cli.doctor:DOCTOR", "check the installation and suggest fixes"),
+    },
+    examples=(
+        "hybrid-llm demo",
+        "hybrid-llm generate \"Is this review positive? 'A warm, funny film.'\"",
+        "hybrid-llm policy check policy.yaml",
+    ),
+    codes=tuple(Exit),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; *argv* is without the program's name."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    _forgive_encoding()
+    """Run one command line and return its exit code; *argv* excludes the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _escape_unencodable()
     try:
-        code = _run(arguments)
+        code = _run(words)
         print(end="", flush=True)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         return _broken_pipe()
     except ModuleNotFoundError as error:
-        note(f"hybrid-llm: {error.name} is missing: pip install --upgrade hybrid-llm, then see `hybrid-llm doctor`")
+        note(f"hybrid-llm: {error.name} is missing: pip install --upgrade hybrid-llm, then run `hybrid-llm doctor`")
         return Exit.FAILURE
     except (HybridLLMError, OSError) as error:
         print_error(error)
@@ -66,55 +62,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(arguments: list[str]) -> int:
-    parser = _overview()
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    parsers = {
-        name: commands.add_parser(name, help=summary, allow_abbrev=False) for name, (_, summary) in COMMANDS.items()
-    }
-    chosen = arguments[0] if arguments else ""
-    command = _load(chosen, parsers[chosen]) if chosen in parsers else None
+def _run(words: list[str]) -> int:
+    parser = build_parser(words)
     try:
-        args = parser.parse_args(arguments)
-    except SystemExit as end:
+        args = parser.parse_args(words)
+    except SystemExit as end:  # argparse has printed the help or an error
         return end.code if isinstance(end.code, int) else Exit.OK
-    if command is None:
-        parser.print_help()
-        return Exit.USAGE
-    return command.run(args)
+    code: int = args.run(args)
+    return code
 
 
-def _overview() -> argparse.ArgumentParser:
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the whole program, with the options of the command that *words* choose."""
     parser = argparse.ArgumentParser(prog="hybrid-llm", allow_abbrev=False)
-    describe(
-        parser,
-        "Answer on the device where it can be, in the cloud where it must be, as a policy says.",
-        examples=[
-            "hybrid-llm demo",
-            "hybrid-llm generate \"Is this review positive? 'A warm, funny film.'\"",
-            "hybrid-llm COMMAND --help",
-        ],
-        codes=Exit,
-    )
     parser.add_argument("--version", action="version", version=f"hybrid-llm {__version__}")
+    _configure(parser, PROGRAM, words)
     return parser
 
 
-def _load(name: str, parser: argparse.ArgumentParser) -> Command:
-    command = load_command(COMMANDS[name][0])
-    command.add_arguments(parser)
-    return command
+def _configure(parser: argparse.ArgumentParser, command: Command | Group, words: Sequence[str]) -> None:
+    """Give *parser* the help and options of *command*; of sub-commands, only the chosen one is imported."""
+    describe(parser, command)
+    if isinstance(command, Command):
+        command.options(parser)
+        parser.set_defaults(run=command.run)
+        return
+
+    def show_overview(_: argparse.Namespace) -> int:
+        parser.print_help()
+        return Exit.USAGE
+
+    parser.set_defaults(run=show_overview)
+    children = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, (home, summary) in command.commands.items():
+        child = children.add_parser(name, help=summary, allow_abbrev=False)
+        if words[:1] == [name]:
+            _configure(child, load_command(home), words[1:])
 
 
-def load_command(home: str) -> Command:
-    """Import the command at *home*: a module, or `module:name` where one module holds several commands."""
+def load_command(home: str) -> Command | Group:
+    """Import the command at *home*, `module:NAME`."""
     module, _, name = home.partition(":")
-    loaded = importlib.import_module(module)
-    return cast(Command, getattr(loaded, name) if name else loaded)
+    return cast("Command | Group", getattr(importlib.import_module(module), name))
 
 
-def _forgive_encoding() -> None:
-    """A terminal that cannot show a character gets its escape, not a traceback."""
+def _escape_unencodable() -> None:
+    """Print characters that the terminal cannot encode as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -122,13 +115,13 @@ def _forgive_encoding() -> None:
 
 
 def _broken_pipe() -> Exit:
-    """Python flushes standard output once more when it ends: give it somewhere to go."""
+    # Python flushes standard output once more at exit: redirect it, or that raises again.
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
     except (OSError, ValueError):
-        note("hybrid-llm: the reader of the output went away")
+        note("hybrid-llm: the reader of the output closed the pipe")
     return Exit.BROKEN_PIPE
 
 

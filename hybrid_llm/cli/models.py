@@ -1,4 +1,4 @@
-"""`hybrid-llm models`: which edge models there are, whether a folder is whole, and making one from Hugging Face's."""
+"""`hybrid-llm models`: list edge models, verify a model folder, and convert a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -6,92 +6,41 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import add_json, describe, subcommands
-from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, record
+from hybrid_llm.cli.arguments import Command, Group, add_json
+from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.folder import Manifest
 
+_EXTRA: Final = "pip install 'hybrid-llm[prepare]'"
+_DEFAULT_FOLDER: Final = Path("models")
 
-_EXTRA = "pip install 'hybrid-llm[prepare]'"
-_HERE = Path("models")
+MODELS: Final = Group(
+    about="Models for the device: folders with an ONNX graph, its weights, a tokenizer and a manifest.",
+    commands={
+        "list": ("hybrid_llm.cli.models:LIST", "list the embedded model and the models in folders"),
+        "inspect": ("hybrid_llm.cli.models:INSPECT", "verify and describe a model folder"),
+        "convert": ("hybrid_llm.cli.models:CONVERT", "convert a Hugging Face folder"),
+    },
+    examples=(
+        "hybrid-llm models list",
+        "hybrid-llm models inspect models/qwen",
+        "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4",
+    ),
+    codes=(Exit.CONFIG,),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class _Model:
     """A model folder and its manifest."""
 
     folder: Path
     embedded: bool
     manifest: Manifest
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the sub-commands and their help."""
-    describe(
-        parser,
-        "Models for the device: a folder with an ONNX graph, its weights, a tokenizer and a manifest.",
-        examples=[
-            "hybrid-llm models list",
-            "hybrid-llm models inspect models/qwen",
-            "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4",
-        ],
-        codes=(Exit.CONFIG,),
-    )
-    group = subcommands(parser, "action")
-    _add_list(group.add_parser("list", help="list the embedded model and those in folders", allow_abbrev=False))
-    _add_inspect(group.add_parser("inspect", help="verify a model folder and describe it", allow_abbrev=False))
-    _add_convert(group.add_parser("convert", help="convert a Hugging Face folder", allow_abbrev=False))
-
-
-def _add_list(parser: argparse.ArgumentParser) -> None:
-    describe(
-        parser,
-        "List the embedded model, and the models in the folders given or in ./models.",
-        examples=["hybrid-llm models list", "hybrid-llm models list /srv/models --json"],
-        codes=(),
-    )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a model folder, or a folder of them")
-    add_json(parser)
-    parser.set_defaults(act=_list)
-
-
-def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    describe(
-        parser,
-        "Verify every file of a model folder against its manifest, and describe the model.",
-        examples=["hybrid-llm models inspect models/qwen", "hybrid-llm models inspect embedded --json"],
-        codes=(Exit.CONFIG,),
-    )
-    parser.add_argument("folder", metavar="DIR", help="a model folder; `embedded` is the one of the library")
-    add_json(parser)
-    parser.set_defaults(act=_inspect)
-
-
-def _add_convert(parser: argparse.ArgumentParser) -> None:
-    describe(
-        parser,
-        f"Convert a Hugging Face folder and prove it against the original. Nothing is fetched.\nNeeds {_EXTRA}.",
-        examples=[
-            "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0"
-        ],
-        codes=(Exit.FAILURE, Exit.CONFIG, Exit.INTERRUPTED),
-    )
-    parser.add_argument("source", type=Path, metavar="HF_DIR", help="config.json, *.safetensors, tokenizer.json")
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make; it must not exist")
-    parser.add_argument("--precision", choices=("int4", "int8", "fp32"), default="int4", help="of the weights (int4)")
-    parser.add_argument("--name", help="the model's name; default: the name of OUT")
-    parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
-    parser.set_defaults(act=_convert)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the chosen sub-command."""
-    code: int = args.act(args)
-    return code
 
 
 def _embedded() -> Path:
@@ -100,8 +49,28 @@ def _embedded() -> Path:
     return embedded_model()
 
 
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a model folder, or a folder of them")
+    add_json(parser)
+
+
+def _list(args: argparse.Namespace) -> int:
+    for root in args.folders:
+        if not root.is_dir():
+            raise ConfigError(f"{root} is not a folder", path=str(root))
+    folders = [(_embedded(), True)]
+    folders += [(path, False) for root in args.folders or [_DEFAULT_FOLDER] for path in _model_folders(root)]
+    found = list(_readable(folders))
+    if args.json:
+        print_json([_record(model) for model in found])
+    else:
+        columns = ("model", "precision", "M parameters", "MB", "context", "folder")
+        table(columns, [_row(model) for model in found], numbers={"M parameters", "MB", "context"})
+    return Exit.OK
+
+
 def _model_folders(root: Path) -> Iterator[Path]:
-    """*root* itself, or the folders in it, as far as they have a manifest."""
+    """*root* itself or the folders in it, as far as they have a manifest."""
     from hybrid_llm.backends.edge.folder import MANIFEST_NAME
 
     if (root / MANIFEST_NAME).is_file():
@@ -110,48 +79,49 @@ def _model_folders(root: Path) -> Iterator[Path]:
         yield from sorted(path.parent for path in root.glob(f"*/{MANIFEST_NAME}"))
 
 
-def _list(args: argparse.Namespace) -> int:
-    roots = args.folders or [_HERE]
-    missing = [root for root in args.folders if not root.is_dir()]
-    if missing:
-        raise ConfigError(f"{missing[0]} is not a folder", path=str(missing[0]))
-    folders = [(_embedded(), True)]
-    folders += [(path, False) for root in roots for path in _model_folders(root)]
-    found = list(_readable(folders))
-    if args.json:
-        print_json([_record(item) for item in found])
-    else:
-        print("\n".join(_row(item) for item in found) or "no model found; see `hybrid-llm models convert --help`")
-    return Exit.OK
-
-
-def _readable(folders: list[tuple[Path, bool]]) -> Iterator[Found]:
-    """What can be read; a manifest that cannot is told on standard error."""
+def _readable(folders: list[tuple[Path, bool]]) -> Iterator[_Model]:
+    """The models whose manifest can be read; the errors of the others go to standard error."""
     from hybrid_llm.backends.edge.folder import read_manifest
 
     for folder, embedded in folders:
         try:
-            yield Found(folder=folder, embedded=embedded, manifest=read_manifest(folder))
+            yield _Model(folder=folder, embedded=embedded, manifest=read_manifest(folder))
         except ConfigError as error:
             print_error(error)
 
 
-def _row(found: Found) -> str:
-    manifest = found.manifest
-    place = "embedded" if found.embedded else str(found.folder)
+def _row(model: _Model) -> tuple[str, ...]:
+    manifest = model.manifest
     return (
-        f"{manifest.name:<24}{manifest.precision:<6}{manifest.parameters / 1e6:>8,.1f} M parameters"
-        f"{manifest.total_bytes / 1e6:>9,.1f} MB{manifest.context_window:>8,} tokens   {place}"
+        manifest.name,
+        manifest.precision,
+        f"{manifest.parameters / 1e6:,.1f}",
+        f"{manifest.total_bytes / 1e6:,.1f}",
+        f"{manifest.context_window:,}",
+        "embedded" if model.embedded else str(model.folder),
     )
 
 
-def _record(found: Found) -> dict[str, object]:
+def _record(model: _Model) -> dict[str, object]:
     return {
-        "folder": str(found.folder),
-        "embedded": found.embedded,
-        **record(found.manifest),
-        "total_bytes": found.manifest.total_bytes,
+        "folder": str(model.folder),
+        "embedded": model.embedded,
+        **record(model.manifest),
+        "total_bytes": model.manifest.total_bytes,
     }
+
+
+LIST: Final = Command(
+    about="List the embedded model and the models in the given folders or in ./models.",
+    options=_list_options,
+    run=_list,
+    examples=("hybrid-llm models list", "hybrid-llm models list /srv/models --json"),
+)
+
+
+def _inspect_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="a model folder, or `embedded`")
+    add_json(parser)
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -160,29 +130,46 @@ def _inspect(args: argparse.Namespace) -> int:
     folder = _embedded() if args.folder == "embedded" else Path(args.folder)
     with Progress(f"verifying {folder}") as progress:
         if progress.live:
-            progress.phase("reading every file")
+            progress.phase("hashing every file")
         manifest = verify_manifest(folder)
-    found = Found(folder=folder, embedded=folder.resolve() == _embedded().resolve(), manifest=manifest)
+    model = _Model(folder=folder, embedded=folder.resolve() == _embedded().resolve(), manifest=manifest)
     if args.json:
-        print_json({**_record(found), "verified": True})
+        print_json({**_record(model), "verified": True})
     else:
-        print(_description(found))
+        print(_description(model))
     return Exit.OK
 
 
-def _description(found: Found) -> str:
-    manifest = found.manifest
+def _description(model: _Model) -> str:
+    manifest = model.manifest
     lines = [
         f"{manifest.name}: {manifest.architecture}, {manifest.precision}, {manifest.parameters:,} parameters",
-        f"folder          {found.folder}",
+        f"folder          {model.folder}",
         f"context window  {manifest.context_window:,} tokens, vocabulary {manifest.vocab_size:,}",
         f"license         {manifest.license}",
-        f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, SHA-256 of all verified",
+        f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, all SHA-256 verified",
     ]
     lines += [f"  {name:<32}{entry.bytes:>14,}  {entry.sha256[:16]}" for name, entry in manifest.files.items()]
     for title, facts in (("parity", manifest.parity), ("created with", manifest.created_with)):
         lines += [f"{title:<16}" + ", ".join(f"{key} {value}" for key, value in facts.items())] if facts else []
     return "\n".join(lines)
+
+
+INSPECT: Final = Command(
+    about="Verify every file of a model folder against its manifest, and describe the model.",
+    options=_inspect_options,
+    run=_inspect,
+    examples=("hybrid-llm models inspect models/qwen", "hybrid-llm models inspect embedded --json"),
+    codes=(Exit.CONFIG,),
+)
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="HF_DIR", help="config.json, *.safetensors, tokenizer.json")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to create; it must not exist")
+    parser.add_argument("--precision", choices=("int4", "int8", "fp32"), default="int4", help="of the weights (int4)")
+    parser.add_argument("--name", help="the model's name; default: the name of OUT")
+    parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
 
 
 def _convert(args: argparse.Namespace) -> int:
@@ -192,11 +179,22 @@ def _convert(args: argparse.Namespace) -> int:
         raise ConfigError(f"{error.name} is missing: {_EXTRA}") from error
     with Progress(f"converting {args.source.name}") as progress:
 
-        def report(what: str, share: float) -> None:
-            progress.phase(what)
-            progress.update(share, 1.0)
+        def report(phase: str, share: float) -> None:
+            progress.phase(phase)
+            progress.update(share)
 
         manifest = convert(args.source, args.out, args.precision, name=args.name, license=args.license, progress=report)
-    print(f"made {args.out}: {manifest.precision}, {manifest.total_bytes / 1e6:,.1f} MB, proved against the original")
-    note(f"use it: backends: {{edge: {{kind: onnx, model: {args.out}}}}} in hybrid.yaml")
+    size = f"{manifest.total_bytes / 1e6:,.1f} MB"
+    print(f"created {args.out}: {manifest.precision}, {size}, outputs compared with the original model")
+    note(f"to use it: backends: {{edge: {{kind: onnx, model: {args.out}}}}} in hybrid.yaml")
     return Exit.OK
+
+
+CONVERT: Final = Command(
+    about="Convert a Hugging Face folder, and compare the outputs with those of the original model. Nothing is\n"
+    f"downloaded. Needs {_EXTRA}.",
+    options=_convert_options,
+    run=_convert,
+    examples=("hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0",),
+    codes=(Exit.FAILURE, Exit.CONFIG, Exit.INTERRUPTED),
+)

@@ -1,4 +1,4 @@
-"""`hybrid-llm serve`: runs a cloud node until it is told to stop. The node itself is `hybrid_llm.backends.node`."""
+"""`hybrid-llm serve`: run a cloud node (`hybrid_llm.backends.node`) until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import describe
+from hybrid_llm.cli.arguments import Command, add_verbose
 from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.errors import ConfigError
 
@@ -21,52 +21,41 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines import EngineFactory
     from hybrid_llm.backends.node.server import NodeConfig
 
-
-_NEEDED: Final = ("grpc_health", "grpc_reflection")
-_NEEDED_BY_ENGINE: Final = dict.fromkeys(("auto", "packed", "one_by_one"), ("torch", "transformers"))
+_REQUIRED: Final = ("grpc_health", "grpc_reflection")
+_REQUIRED_BY_ENGINE: Final = dict.fromkeys(("auto", "packed", "one_by_one"), ("torch", "transformers"))
 _EXTRA: Final = "pip install 'hybrid-llm[node]'"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        f"Run a cloud node: one model, over mutual TLS 1.3. Needs {_EXTRA}.\n"
-        "SIGTERM or Ctrl-C lets running answers end, then exits with 0; a second one hurries.",
-        examples=[
-            "hybrid-llm serve --model examples/models/hybrid-demo-node --listen 127.0.0.1:7443 --tls certs",
-            "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1",
-            "hybrid-llm serve --model MODEL --listen 127.0.0.1:0 --tls certs --ready-file port.txt",
-        ],
-        codes=(Exit.FAILURE, Exit.CONFIG),
-    )
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR", help="config.json, *.safetensors, tokenizer"
     )
-    parser.add_argument("--listen", default="127.0.0.1:7443", metavar="HOST:PORT", help="port 0 takes a free one")
+    parser.add_argument("--listen", default="127.0.0.1:7443", metavar="HOST:PORT", help="port 0 picks a free one")
     parser.add_argument("--tls", type=Path, required=True, metavar="DIR", help="ca.pem, NAME.pem, NAME.key")
     parser.add_argument("--name", default="node", help="name of the certificate in --tls (node)")
-    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="holds the port while the node is ready")
-    parser.add_argument("--max-queue", type=_count, default=64, metavar="N", help="requests that may wait (64)")
-    parser.add_argument("--max-deadline", type=float, default=600.0, metavar="S", help="longest call, seconds (600)")
-    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds for answers to end (10)")
-    parser.add_argument("--verbose", "-v", action="store_true", help="log each call on standard error, without texts")
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the node is ready")
+    parser.add_argument("--max-queue", type=_count, default=64, metavar="N", help="maximum queued requests (64)")
+    parser.add_argument("--max-deadline", type=float, default=600.0, metavar="S", help="maximum call, seconds (600)")
+    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds for running answers (10)")
+    add_verbose(parser, "log each call to standard error, without its text")
     _add_engine(parser)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
-    group.add_argument("--engine", type=_engine, default="auto", help="auto, packed, one_by_one, or that of a package")
+    group.add_argument("--engine", type=_engine, default="auto", help="auto, packed, one_by_one, or an installed one")
     group.add_argument("--device", default="auto", help="cpu, cuda or auto")
     group.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="of weights and cache")
-    group.add_argument("--slots", type=_positive, default=16, metavar="N", help="requests answered at once (16)")
-    group.add_argument("--threads", type=_count, default=0, metavar="N", help="on the cpu; 0 leaves one to the front")
-    group.add_argument("--kv-tokens", type=_count, default=0, metavar="N", help="tokens of the KV cache; 0 fits memory")
+    group.add_argument("--slots", type=_positive, default=16, metavar="N", help="concurrent requests (16)")
+    group.add_argument("--threads", type=_count, default=0, metavar="N", help="CPU threads; 0 leaves one to the server")
+    group.add_argument(
+        "--kv-tokens", type=_count, default=0, metavar="N", help="tokens of the KV cache; 0 fits the memory"
+    )
     group.add_argument(
         "--reuse-prefixes",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep what a slot has read for requests of the same identity and tenant that begin alike",
+        help="cache prompt prefixes for requests of the same identity and tenant",
     )
 
 
@@ -92,10 +81,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def run(args: argparse.Namespace, *, engine: EngineFactory | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; *engine* makes another one than `EngineProcess`."""
-    needed = (*_NEEDED_BY_ENGINE.get(args.engine, ()), *_NEEDED)
-    missing = [name for name in needed if find_spec(name) is None]
+def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; *factory* replaces the one of `--engine`."""
+    required = (*_REQUIRED_BY_ENGINE.get(args.engine, ()), *_REQUIRED)
+    missing = [name for name in required if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {_EXTRA}")
     logging.basicConfig(
@@ -104,7 +93,7 @@ def run(args: argparse.Namespace, *, engine: EngineFactory | None = None) -> int
         stream=sys.stderr,
     )
     with _ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(_config(args), args.grace, announce, engine))
+        asyncio.run(_serve(_config(args), args.grace, announce, factory))
     note("stopped")
     return Exit.OK
 
@@ -158,7 +147,7 @@ async def _serve(
 
 @contextlib.contextmanager
 def _ready_file(path: Path | None) -> Iterator[Callable[[int], None]]:
-    """Yields what writes the port to *path*, whole or not at all; the file is gone before and after the node is."""
+    """Yields a function that writes the port to *path* atomically; the file is removed before start and at the end."""
     if path is None:
         yield lambda _port: None
         return
@@ -166,15 +155,29 @@ def _ready_file(path: Path | None) -> Iterator[Callable[[int], None]]:
         raise ConfigError(f"--ready-file: {path.parent} is not a folder", path=str(path))
     path.unlink(missing_ok=True)
     try:
-        yield lambda port: _write_whole(path, f"{port}\n")
+        yield lambda port: _write_atomically(path, f"{port}\n")
     finally:
         path.unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="ascii")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+SERVE: Final = Command(
+    about=f"Run a cloud node: one model, over mutual TLS 1.3. Needs {_EXTRA}.\n"
+    "SIGTERM or Ctrl-C lets running answers finish, then exits with 0; a second one stops them.",
+    options=_options,
+    run=serve,
+    examples=(
+        "hybrid-llm serve --model examples/models/hybrid-demo-node --listen 127.0.0.1:7443 --tls certs",
+        "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1",
+        "hybrid-llm serve --model MODEL --listen 127.0.0.1:0 --tls certs --ready-file port.txt",
+    ),
+    codes=(Exit.FAILURE, Exit.CONFIG),
+)

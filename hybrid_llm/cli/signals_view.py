@@ -1,175 +1,75 @@
-"""How one signal looks: its number with the unit that the policy language has for it, a bar for a share, a colour.
-
-Every field of the records is shown by itself; a pair such as `gpu_memory_available_mb` and `gpu_memory_total_mb`, or
-`predicted_ttft_ms` and `predicted_ttft_error_ms`, can be shown as one.
-
-The frame of the live view of signals: what stands where in a window of any size. It reads and draws nothing.
-"""
+"""How signals are shown: as JSON, as one line each, and as the live view, with the units of the policy language."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from itertools import zip_longest
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.terminal import bar, printable, record
+from hybrid_llm.cli.terminal import printable, record
 from hybrid_llm.core.signals import BackendState, EndpointState, Signals
 from hybrid_llm.policies.language.schema import Objectives, Schema
 
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
+    from rich.text import Text
+
 _SCHEMA: Final = Schema({}, Objectives())
+# Every backend has the fields of `edge`; a node has some of them, and its time to first token.
 _UNITS: Final = {
     name: spec.type.unit
     for root in ("device", "network", "budget", "edge")
     for name, spec in _SCHEMA.fields(root).items()
 } | {"ttft_ms": "ms"}
-"""Every backend has the fields of `edge`; a node has some of them, and its usual time to a first token."""
-_BY_NAME: Final = {"_c": " C", "_j": " J"}
-_NO_LIMIT: Final = 2**31 - 1
-_WHOLE: Final = {"share": 1.0, "percent": 100.0}
-_BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open", "health": "unreachable"}
+_SUFFIXES: Final = {"_c": " C", "_j": " J"}
+_UNLIMITED: Final = 2**31 - 1
+_FULL: Final = {"share": 1.0, "percent": 100.0}
 _MEMBERS: Final = "members"
+_IN_HEADING: Final = frozenset({"name", "location"})
+_BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open", "health": "unreachable"}
 _DOUBTFUL: Final = {"breaker": "half_open", "metered": True}
 _HIGH_IS_GOOD: Final = frozenset({"battery"})
 _DOUBTFUL_SHARE, _BAD_SHARE = 0.6, 0.85
-
-
-class Mood(Enum):
-    """How good a value is, and what else has a colour; the value is the code of ECMA-48 (SGR)."""
-
-    PLAIN = ""
-    GOOD = "32"
-    DOUBTFUL = "33"
-    BAD = "31"
-    HEAD = "1"
-    DIM = "2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """One signal as a person sees it; *more* follows the value where there is room, and a bar where it is a share."""
-
-    name: str
-    value: str
-    more: str = ""
-    share: float | None = None
-    mood: Mood = Mood.PLAIN
-    absent: bool = False
-
-
-def groups(signals: Signals) -> dict[str, dict[str, object]]:
-    """Owner -> name -> value, as policies name them."""
-    first = {"device": record(signals.device), "network": record(signals.network), "budget": record(signals.budget)}
-    return {**first, **{name: record(state) for name, state in signals.backends.items()}}
+_GOOD_STYLE, _DOUBTFUL_STYLE, _BAD_STYLE, _UNKNOWN_STYLE = "green", "yellow", "red", "dim"
+_NAME_WIDTH: Final = 24
+_CELL_WIDTH: Final = 39
+_BAR_WIDTH, _MIN_BAR_WIDTH = 12, 4
+_MIN_BACKEND_WIDTH, _MAX_BACKEND_WIDTH = 12, 30
+_ROOMY_WIDTH: Final = 22
+"""Columns from which a backend shows bars and the errors of its predictions."""
 
 
 def document(signals: Signals, at: datetime) -> dict[str, object]:
-    """The signals for programs; what is absent or unknown is null, since JSON has no NaN."""
-    shown: dict[str, dict[str, object]] = {owner: _finite(group) for owner, group in groups(signals).items()}
+    """The signals as JSON; what is absent or unknown is null, because JSON has no NaN."""
+    shown = {owner: _finite(group) for owner, group in _groups(signals).items()}
     for name, state in signals.backends.items():
         shown[name][_MEMBERS] = [_finite(record(node)) for node in state.members]
     return {"time": at.isoformat(timespec="milliseconds"), **shown}
 
 
 def lines(signals: Signals) -> list[str]:
-    """One line for each signal, and for each node of a backend that has several."""
+    """One line for each signal, and one for each node of a backend with several."""
     found = [
-        f"{owner + '.' + name:<38}{text(name, value)}"
-        for owner, group in groups(signals).items()
+        f"{owner + '.' + name:<38}{_text(name, value)}"
+        for owner, group in _groups(signals).items()
         for name, value in group.items()
         if name != _MEMBERS
     ]
-    return found + [
-        f"{f'{printable(owner)} node {node.address}':<38}{', '.join(f'{one.name} {one.value}' for one in nodes(node))}"
-        for owner, state in signals.backends.items()
-        for node in state.members
-    ]
+    for owner, state in signals.backends.items():
+        for node in state.members:
+            values = ", ".join(f"{item.name} {item.value}" for item in _node_items(node))
+            found.append(f"{f'{printable(owner)} node {node.address}':<38}{values}")
+    return found
 
 
-def nodes(node: EndpointState) -> Iterator[Shown]:
-    """What is known of one node; its address is for the place where it stands."""
-    for name, value in record(node).items():
-        if name == "health":
-            reason = f" ({node.reason})" if node.reason else ""
-            mood = Mood.GOOD if node.health.is_usable else _mood(name, value)
-            yield Shown(name=name, value=f"{value}{reason}", mood=mood)
-        elif name not in {"address", "reason"}:
-            yield _single(name, value)
-
-
-def text(name: str, value: object) -> str:
-    """*value* with its unit, as a policy would write it where it can."""
-    if value is None:
-        return "absent"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return _number(value, _UNITS.get(name, ""), _BY_NAME.get(name[-2:], ""))
-    if isinstance(value, int):
-        return "no limit known" if value == _NO_LIMIT else f"{value:,}"
-    return printable(" ".join(str(value).split()))
-
-
-def _number(value: float, unit: str, suffix: str) -> str:
-    if math.isnan(value):
-        return "unknown"
-    if unit in {"share", "percent"}:
-        return f"{value if unit == 'percent' else value * 100:.1f}%"
-    if unit == "ms":
-        return f"{value:,.1f} ms"
-    if unit == "mb":
-        return f"{value:,.0f} MiB"
-    return f"{value:,.1f}{suffix}" if suffix else f"{value:.6g}"
-
-
-def show(group: Mapping[str, object]) -> Iterator[Shown]:
-    """The signals of one owner; an amount and its whole, and a prediction and its error, as one."""
-    for name, value in group.items():
-        stem, _, unit = name.rpartition("_")
-        whole = group.get(f"{stem.removesuffix('_available')}_total_{unit}") if stem.endswith("_available") else None
-        error = group.get(f"{stem}_error_{unit}")
-        if name == _MEMBERS or _is_part(name, group):
-            continue
-        if isinstance(value, float) and isinstance(whole, float) and math.isfinite(value) and whole > 0:
-            yield Shown(name=name, value=f"{value:.0f}/{whole:.0f} MiB", mood=_of_share(1.0 - value / whole))
-        elif isinstance(value, float) and isinstance(error, float):
-            yield Shown(name=name, value=text(name, value), more=f" +/- {error:,.1f}")
-        else:
-            yield _single(name, value)
-
-
-def _is_part(name: str, group: Mapping[str, object]) -> bool:
-    """Whether *name* is shown beside another one."""
-    whole, error = name.replace("_total_", "_available_"), name.replace("_error_", "_")
-    return (whole != name and group.get(whole) is not None) or (error != name and error in group)
-
-
-def _single(name: str, value: object) -> Shown:
-    share = _share(value, _UNITS.get(name, ""))
-    mood = _mood(name, value) if share is None else _of_share(1.0 - share if name in _HIGH_IS_GOOD else share)
-    shown = "-" if value is None else text(name, value)
-    return Shown(name=name, value=shown, share=share, mood=mood, absent=value is None)
-
-
-def _share(value: object, unit: str) -> float | None:
-    known = isinstance(value, float) and math.isfinite(value) and unit in _WHOLE
-    return value / _WHOLE[unit] if known and isinstance(value, float) else None
-
-
-def _mood(name: str, value: object) -> Mood:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Mood.DIM
-    if name in _BAD:
-        return Mood.BAD if value == _BAD[name] else Mood.DOUBTFUL if value == _DOUBTFUL.get(name) else Mood.GOOD
-    return Mood.DOUBTFUL if name in _DOUBTFUL and value == _DOUBTFUL[name] else Mood.PLAIN
-
-
-def _of_share(used: float) -> Mood:
-    return Mood.BAD if used >= _BAD_SHARE else Mood.DOUBTFUL if used >= _DOUBTFUL_SHARE else Mood.GOOD
+def _groups(signals: Signals) -> dict[str, dict[str, object]]:
+    """Owner -> name -> value, with the names that policies use."""
+    owners = {"device": record(signals.device), "network": record(signals.network), "budget": record(signals.budget)}
+    return owners | {name: record(state) for name, state in signals.backends.items()}
 
 
 def _finite(group: Mapping[str, object]) -> dict[str, object]:
@@ -178,162 +78,230 @@ def _finite(group: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-_IN_HEAD: Final = frozenset({"name", "location"})
-_LABEL: Final = 24
-_GAP: Final = 1
-_BAR, _LEAST_BAR = 12, 4
-_ROOMY: Final = 22
-"""Columns from which a backend shows bars, and the errors of its predictions."""
-_LEAST: Final = 12
-"""Columns that a backend takes at least."""
+def _text(name: str, value: object) -> str:
+    """*value* with its unit, as in a policy where possible."""
+    if value is None:
+        return "absent"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return _number(value, _UNITS.get(name, ""), _SUFFIXES.get(name[-2:], ""))
+    if isinstance(value, int):
+        return "no known limit" if value == _UNLIMITED else f"{value:,}"
+    return printable(" ".join(str(value).split()))
+
+
+def _number(value: float, unit: str, suffix: str) -> str:
+    if math.isnan(value):
+        return "unknown"
+    if unit in _FULL:
+        return f"{value * 100 / _FULL[unit]:.1f}%"
+    if unit == "ms":
+        return f"{value:,.1f} ms"
+    if unit == "mb":
+        return f"{value:,.0f} MiB"
+    return f"{value:,.1f}{suffix}" if suffix else f"{value:.6g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """Whether to use colours."""
+class _Item:
+    """One signal in the live view; *more* is shown if there is room, and a bar for a *share*."""
 
-    colour: bool
+    name: str
+    value: str
+    more: str = ""
+    share: float | None = None
+    style: str = ""
+    absent: bool = False
 
-    def paint(self, text: str, mood: Mood) -> str:
-        """*text* in the colour of *mood*."""
-        return f"\x1b[{mood.value}m{text}\x1b[0m" if self.colour and mood.value and text.strip() else text
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A part of a line, in one colour."""
-
-    text: str
-    mood: Mood = Mood.PLAIN
-
-
-_Line = tuple[_Piece, ...]
-_EMPTY: Final = Shown(name="", value="")
+    def fitted(self, width: int) -> str:
+        """The value with its bar or *more*, as far as they fit."""
+        bar = min(_BAR_WIDTH, width - 7)
+        if self.share is not None and bar >= _MIN_BAR_WIDTH:
+            filled = round(max(0.0, min(1.0, self.share)) * bar)
+            return f"{self.value:>6} {'#' * filled}{'.' * (bar - filled)}"
+        return self.value + self.more if len(self.value + self.more) <= width else self.value
 
 
-def frame(signals: Signals, title: str, faults: Iterable[str], *, columns: int, rows: int, style: Style) -> list[str]:
-    """The live view, in at most *rows* lines of less than *columns* characters."""
-    width = max(1, columns - 1)
-    parts: list[list[_Line]] = [
-        [(_Piece(title, Mood.HEAD),)],
-        list(_device(signals, width)),
-        list(_network_and_budget(signals, width)),
-        list(_backends(signals.backends, width)),
-        list(_members(signals.backends)),
-        [(_Piece(line, Mood.BAD),) for fault in faults for line in textwrap.wrap(printable(fault), width)],
-    ]
-    blank: list[_Line] = [()] if sum(len(part) + 1 for part in parts if part) - 1 <= rows else []
-    found = [line for part in parts if part for line in (*blank[: part is not parts[0]], *part)]
-    if len(found) > rows:
-        hidden = len(found) - max(0, rows - 1)
-        found = [*found[: max(0, rows - 1)], (_Piece(f"{hidden} more lines: make the window higher", Mood.DIM),)]
-    return [_painted(line, width, style) for line in found[:rows]]
+def _items(group: Mapping[str, object]) -> Iterator[_Item]:
+    """The signals of one owner; an amount and its total, or a prediction and its error, are one item."""
+    for name, value in group.items():
+        stem, _, unit = name.rpartition("_")
+        total = group.get(f"{stem.removesuffix('_available')}_total_{unit}") if stem.endswith("_available") else None
+        error = group.get(f"{stem}_error_{unit}")
+        if name == _MEMBERS or _is_part_of_another(name, group):
+            continue
+        if isinstance(value, float) and isinstance(total, float) and math.isfinite(value) and total > 0:
+            yield _Item(name=name, value=f"{value:.0f}/{total:.0f} MiB", style=_share_style(1.0 - value / total))
+        elif isinstance(value, float) and isinstance(error, float):
+            yield _Item(name=name, value=_text(name, value), more=f" +/- {error:,.1f}")
+        else:
+            yield _item(name, value)
 
 
-def _painted(line: _Line, width: int, style: Style) -> str:
-    """The line, cut to *width* before it has colours."""
-    left, shown = width, ""
-    for piece in line:
-        shown += style.paint(piece.text[:left], piece.mood)
-        left -= min(left, len(piece.text))
-    return shown
+def _is_part_of_another(name: str, group: Mapping[str, object]) -> bool:
+    available, prediction = name.replace("_total_", "_available_"), name.replace("_error_", "_")
+    return (available != name and group.get(available) is not None) or (prediction != name and prediction in group)
 
 
-def _device(signals: Signals, width: int) -> Iterator[_Line]:
-    found = list(show(record(signals.device)))
-    yield (_Piece("device", Mood.HEAD),)
-    yield from _in_columns([item for item in found if not item.absent], width)
-    lacks = ", ".join(item.name for item in found if item.absent)
-    if lacks:
-        line = f"absent: {lacks}"
-        yield (_Piece(line if len(line) <= width else line[: max(0, width - 4)] + " ...", Mood.DIM),)
+def _item(name: str, value: object) -> _Item:
+    share, unit = None, _UNITS.get(name, "")
+    if isinstance(value, float) and math.isfinite(value) and unit in _FULL:
+        share = value / _FULL[unit]
+        style = _share_style(1.0 - share if name in _HIGH_IS_GOOD else share)
+    else:
+        style = _value_style(name, value)
+    shown = "-" if value is None else _text(name, value)
+    return _Item(name=name, value=shown, share=share, style=style, absent=value is None)
 
 
-def _in_columns(items: Sequence[Shown], width: int) -> Iterator[_Line]:
-    """In as many columns as fit, read downwards."""
-    count = max(1, (width + _GAP) // (_cell_width(width) + _GAP))
-    height = -(-len(items) // count)
-    columns = [items[start : start + height] for start in range(0, len(items), max(1, height))]
-    for row in zip_longest(*columns, fillvalue=_EMPTY):
-        yield _row(row, width)
+def _node_items(node: EndpointState) -> Iterator[_Item]:
+    for name, value in record(node).items():
+        if name == "health":
+            reason = f" ({node.reason})" if node.reason else ""
+            style = _GOOD_STYLE if node.health.is_usable else _value_style(name, value)
+            yield _Item(name=name, value=f"{value}{reason}", style=style)
+        elif name not in {"address", "reason"}:
+            yield _item(name, value)
 
 
-def _cell_width(width: int) -> int:
-    """Columns of a name with its value and bar: half of 80, or what there is."""
-    return min(width, 39)
+def _value_style(name: str, value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _UNKNOWN_STYLE
+    if name in _BAD and value == _BAD[name]:
+        return _BAD_STYLE
+    if name in _DOUBTFUL and value == _DOUBTFUL[name]:
+        return _DOUBTFUL_STYLE
+    return _GOOD_STYLE if name in _BAD else ""
 
 
-def _row(row: Iterable[Shown], width: int) -> _Line:
-    size = _cell_width(width)
-    return tuple(piece for item in row for piece in (*_cell(item, size), _Piece(" " * _GAP)))
+def _share_style(used: float) -> str:
+    return _BAD_STYLE if used >= _BAD_SHARE else _DOUBTFUL_STYLE if used >= _DOUBTFUL_SHARE else _GOOD_STYLE
 
 
-def _cell(item: Shown, size: int) -> _Line:
-    value = _fitting(item, size - _LABEL)
-    return (_Piece(f"{item.name:<{_LABEL}}"), _Piece(f"{value:<{max(0, size - _LABEL)}}", item.mood))
+class View:
+    """The live view, a rich renderable that fits the width of the console and is cropped to its height."""
+
+    def __init__(self, signals: Signals, title: str, errors: Iterable[str]) -> None:
+        self._signals = signals
+        self._title = title
+        self._errors = [printable(error) for error in errors]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.console import Group
+        from rich.segment import Segment
+
+        width, height = max(1, options.max_width - 1), console.height
+        sized = options.update(width=width, height=None)
+        blocks = [console.render_lines(Group(*part), sized, pad=False) for part in self._parts(width) if part]
+        # Blank lines between the blocks only if everything fits with them.
+        gap: list[list[Segment]] = [[]] if sum(map(len, blocks)) + len(blocks) - 1 <= height else []
+        found = [line for block in blocks for line in (*(gap if block is not blocks[0] else []), *block)]
+        if len(found) > height:
+            hidden = _one_line(f"{len(found) - height + 1} more lines: make the window higher", _UNKNOWN_STYLE)
+            found = [*found[: height - 1], *console.render_lines(hidden, sized, pad=False)]
+        for number, line in enumerate(found):
+            if number:
+                yield Segment.line()
+            yield from line
+
+    def _parts(self, width: int) -> Iterator[Sequence[RenderableType]]:
+        from rich.text import Text
+
+        device = list(_items(record(self._signals.device)))
+        absent = ", ".join(item.name for item in device if item.absent)
+        owners = {"network": record(self._signals.network), "budget": record(self._signals.budget)}
+        yield [_one_line(self._title, "bold")]
+        yield [
+            _one_line("device", "bold"),
+            _side_by_side(_split([item for item in device if not item.absent], width), width),
+            *([_one_line(f"absent: {absent}", _UNKNOWN_STYLE)] if absent else []),
+        ]
+        yield [_side_by_side([[_Item(name=name, value=""), *_items(group)] for name, group in owners.items()], width)]
+        yield [_backend_table(self._signals.backends, width)] if self._signals.backends else []
+        yield list(_node_rows(self._signals.backends))
+        yield [Text(error, _BAD_STYLE, overflow="fold") for error in self._errors]
 
 
-def _fitting(item: Shown, size: int) -> str:
-    """The value, and what follows it where that fits too: a bar behind a number of six places, or an error."""
-    places = min(_BAR, size - 7)
-    if item.share is not None and places >= _LEAST_BAR:
-        return f"{item.value:>6} {bar(item.share, places)}"
-    return item.value + item.more if len(item.value + item.more) <= size else item.value
+def _one_line(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
-def _network_and_budget(signals: Signals, width: int) -> Iterator[_Line]:
-    """Side by side where there is room."""
-    network, budget = list(show(record(signals.network))), list(show(record(signals.budget)))
-    if width < 2 * _cell_width(width) + _GAP:
-        yield (_Piece("network", Mood.HEAD),)
-        yield from (_row([item], width) for item in network)
-        yield (_Piece("budget", Mood.HEAD),)
-        yield from (_row([item], width) for item in budget)
-        return
-    head = Shown(name="network", value=""), Shown(name="budget", value="")
-    yield tuple(_Piece(f"{item.name:<{_cell_width(width) + _GAP}}", Mood.HEAD) for item in head)
-    yield from (_row(pair, width) for pair in zip_longest(network, budget, fillvalue=_EMPTY))
+def _columns_that_fit(width: int) -> int:
+    return max(1, (width + 1) // (min(width, _CELL_WIDTH) + 1))
 
 
-def _backends(backends: Mapping[str, BackendState], width: int) -> Iterator[_Line]:
-    """A table: a column for each backend, as many as fit; the reason only where there is one."""
-    if not backends:
-        return
-    fits = max(1, (width - _LABEL) // _LEAST)
-    states = list(backends.values())[:fits]
-    size = max(_LEAST, min(30, (width - _LABEL) // len(states)))
+def _split(items: Sequence[_Item], width: int) -> list[Sequence[_Item]]:
+    """*items* in as many columns as fit, read downwards."""
+    height = max(1, -(-len(items) // _columns_that_fit(width)))
+    return [items[start : start + height] for start in range(0, len(items), height)]
+
+
+def _side_by_side(blocks: Sequence[Sequence[_Item]], width: int) -> Table:
+    """The *blocks* next to each other if they fit, else one below the other."""
+    from rich.table import Table
+    from rich.text import Text
+
+    size = min(width, _CELL_WIDTH)
+    if len(blocks) > _columns_that_fit(width):
+        blocks = [[item for block in blocks for item in block]]
+    grid = Table.grid(padding=(0, 1))
+    for _ in blocks:
+        grid.add_column(width=size, no_wrap=True, overflow="crop")
+    for row in zip_longest(*blocks, fillvalue=_Item(name="", value="")):
+        grid.add_row(
+            *(
+                Text.assemble(
+                    (f"{item.name:<{_NAME_WIDTH}}", "" if item.value else "bold"),
+                    (item.fitted(size - _NAME_WIDTH), item.style),
+                )
+                for item in row
+            )
+        )
+    return grid
+
+
+def _backend_table(backends: Mapping[str, BackendState], width: int) -> Table:
+    """A column for each backend, as many as fit; `reason` only if a backend has one."""
+    from rich.table import Table
+    from rich.text import Text
+
+    states = list(backends.values())[: max(1, (width - _NAME_WIDTH) // _MIN_BACKEND_WIDTH)]
+    size = max(_MIN_BACKEND_WIDTH, min(_MAX_BACKEND_WIDTH, (width - _NAME_WIDTH) // len(states))) - 1
     hidden = len(backends) - len(states)
-    heads = [_Piece(f"{_head(state)[: size - 1]:<{size}}", Mood.HEAD) for state in states]
-    yield (_Piece(f"{f'{hidden} more' if hidden else 'backends':<{_LABEL}}", Mood.HEAD), *heads)
-    for row in zip(*(show(record(state)) for state in states), strict=True):
-        name = row[0].name
-        if name not in _IN_HEAD and any(item.value for item in row):
-            yield (_Piece(f"{name:<{_LABEL}}"), *(_value(item, size) for item in row))
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=_NAME_WIDTH - 1, no_wrap=True, overflow="crop")
+    for _ in states:
+        grid.add_column(width=size, no_wrap=True, overflow="crop")
+    grid.add_row(
+        *(_one_line(text, "bold") for text in (f"{hidden} more" if hidden else "backends", *map(_title, states)))
+    )
+    for row in zip(*(_items(record(state)) for state in states), strict=True):
+        if row[0].name not in _IN_HEADING and any(item.value for item in row):
+            values = (item.fitted(size) if size >= _ROOMY_WIDTH else item.value for item in row)
+            grid.add_row(row[0].name, *(Text(value, item.style) for value, item in zip(values, row, strict=True)))
+    return grid
 
 
-def _members(backends: Mapping[str, BackendState]) -> Iterator[_Line]:
-    """A line for each node of the backends that have several."""
-    found = [
-        (f"{state.name} {node.address}", list(nodes(node))) for state in backends.values() for node in state.members
-    ]
-    if not found:
-        return
-    place = max(_LABEL, *(len(printable(name)) + 1 for name, _ in found))
-    names = [item.name for item in found[0][1]]
-    sizes = [max(len(text) for text in (name, *(row[i].value for _, row in found))) for i, name in enumerate(names)]
-    columns = list(zip(names, sizes, strict=True))
-    yield (_Piece(f"{'each node':<{place}}{'  '.join(f'{name:<{size}}' for name, size in columns)}", Mood.HEAD),)
-    for name, row in found:
-        cells = (_Piece(f"{item.value:<{size}}  ", item.mood) for item, size in zip(row, sizes, strict=True))
-        yield (_Piece(f"{printable(name):<{place}}"), *cells)
-
-
-def _head(state: BackendState) -> str:
-    name = text("name", state.name)
+def _title(state: BackendState) -> str:
+    name = _text("name", state.name)
     return name if name == state.location else f"{name} ({state.location})"
 
 
-def _value(item: Shown, size: int) -> _Piece:
-    room = size - 1
-    shown = _fitting(item, room) if size >= _ROOMY else item.value
-    return _Piece(f"{shown[:room]:<{size}}", item.mood)
+def _node_rows(backends: Mapping[str, BackendState]) -> Iterator[Text]:
+    """A line for each node of the backends with several."""
+    from rich.text import Text
+
+    rows = [
+        [_Item(name="each node", value=printable(f"{state.name} {node.address}")), *_node_items(node)]
+        for state in backends.values()
+        for node in state.members
+    ]
+    columns = list(zip(*rows, strict=True))
+    sizes = [max(len(text) for item in column for text in (item.name, item.value)) for column in columns]
+    heading = [_Item(name=column[0].name, value=column[0].name, style="bold") for column in columns]
+    for row in (heading, *rows) if rows else ():
+        cells = ((f"{item.value:<{size}}  ", item.style) for item, size in zip(row, sizes, strict=True))
+        yield Text.assemble(*cells, no_wrap=True, overflow="crop")

@@ -1,35 +1,39 @@
-"""The exit codes of `hybrid-llm`, and the one table from the library's errors to them. It prints nothing.
+"""What the command line prints, and its exit codes: text, JSON, tables, progress and a full-screen view.
 
-How the commands print: answers as they come, JSON for machines, errors as one message. No command lives here.
-
-A progress line on standard error for what takes long; silent where nobody watches. It measures nothing itself.
-
-A whole terminal that is drawn over and over, and left as it was found: plain ANSI (ECMA-48, xterm), lines only.
+Tables, progress and the full-screen view use rich (extra `cli`) on a terminal. Without rich, on a dumb terminal and
+in a pipe the output is plain text without control codes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Final, Self, TextIO
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendError, ConfigError, InvalidRequest, RoutingError, SecurityError
 from hybrid_llm.core.generation import Generation
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_CONTROLS: Final = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in {"\n", "\t"}
+}
+_RESIZE_POLL_S: Final = 0.1
+_ENDING_SIGNALS: Final = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
+
 
 class Exit(IntEnum):
-    """How a command ended, as a shell or a script sees it."""
+    """The exit codes of `hybrid-llm`."""
 
     OK = 0
     FAILURE = 1
@@ -38,22 +42,22 @@ class Exit(IntEnum):
     ROUTING = 4
     BACKEND = 5
     SECURITY = 6
-    UNPROVED = 7
+    VIOLATED = 7
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
 
 MEANING: Final = {
-    Exit.OK: "done",
-    Exit.FAILURE: "another failure: a test or check that fails, a disk that is full",
-    Exit.USAGE: "the command line or the request is wrong",
-    Exit.CONFIG: "a configuration, policy, model folder or certificate is wrong",
-    Exit.ROUTING: "no backend may or could answer",
-    Exit.BACKEND: "the backend failed, or the deadline is over",
-    Exit.SECURITY: "trust is broken: a wrong peer, changed bytes, or text that may not leave",
-    Exit.UNPROVED: "a promise of a policy is broken, as `policy prove` found",
-    Exit.INTERRUPTED: "stopped with Ctrl-C",
-    Exit.BROKEN_PIPE: "the reader of the output went away",
+    Exit.OK: "success",
+    Exit.FAILURE: "another failure: a test or check fails, the disk is full",
+    Exit.USAGE: "the command line or the request is invalid",
+    Exit.CONFIG: "a configuration, policy, model folder or certificate is invalid",
+    Exit.ROUTING: "no backend is eligible, or all of them failed",
+    Exit.BACKEND: "the backend failed, or the deadline was exceeded",
+    Exit.SECURITY: "a security check failed: untrusted peer, modified data, or text that must not leave the device",
+    Exit.VIOLATED: "`policy verify` found a violation",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C",
+    Exit.BROKEN_PIPE: "the reader of the output closed the pipe",
 }
 """What each code means, for `--help` and the documentation."""
 
@@ -67,36 +71,32 @@ _FAMILIES: Final[tuple[tuple[type[Exception], Exit], ...]] = (
 
 
 def exit_for(error: Exception) -> Exit:
-    """The code of *error*'s family; `Exit.FAILURE` where it has none of its own."""
+    """The exit code of *error*'s family; `Exit.FAILURE` if the family has none."""
     return next((code for family, code in _FAMILIES if isinstance(error, family)), Exit.FAILURE)
 
 
-_KEEP = frozenset("\n\t")
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEEP}
-
-
 def printable(text: str) -> str:
-    """*text* with control characters made visible: an answer must not command the reader's terminal."""
+    """*text* with control characters escaped: model output must not control the terminal."""
     return text.translate(_CONTROLS)
 
 
 def write(text: str) -> None:
-    """Show a piece of an answer at once: raw where a program reads it, `printable` on a terminal."""
+    """Print a chunk of an answer at once: escaped on a terminal, unchanged for a program."""
     print(printable(text) if sys.stdout and sys.stdout.isatty() else text, end="", flush=True)
 
 
 def note(text: str) -> None:
-    """Say something beside the answer, on standard error."""
+    """Print a message to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_error(error: BaseException) -> None:
-    """Say what went wrong, once and on standard error."""
+    """Print an error message to standard error."""
     note(f"hybrid-llm: {printable(str(error)) or type(error).__name__}")
 
 
 def print_json(value: object) -> None:
-    """Print *value*, of records and plain types, as one JSON document."""
+    """Print *value*, made of records and plain types, as one JSON document."""
     print(json.dumps(value, indent=2, default=_plain))
 
 
@@ -120,7 +120,7 @@ def _plain(value: object) -> object:
 
 
 def decision_record(decision: Decision) -> dict[str, object]:
-    """A decision as `--json` shows it, with its trace."""
+    """A decision with its trace, for `--json`."""
     return {
         "order": decision.order,
         "excluded": dict(decision.excluded),
@@ -134,154 +134,160 @@ def decision_record(decision: Decision) -> dict[str, object]:
 
 
 def generation_record(generation: Generation) -> dict[str, object]:
-    """An answer as `--json` shows it."""
+    """An answer, for `--json`."""
     shown = record(generation)
     shown["usage"] = {**record(generation.usage), "total_tokens": generation.usage.total_tokens}
     shown["decision"] = decision_record(generation.decision)
     return shown
 
 
-_WIDTH: Final = 24
-_EVERY_S: Final = 0.1
-_TICK_S: Final = 0.5
+def console_for(stream: TextIO | None) -> Console | None:
+    """A rich console on *stream*, or None where the output stays plain."""
+    # isatty first: FORCE_COLOR must not put control codes into a pipe.
+    if stream is None or not stream.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    console = Console(file=stream, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+    return None if console.is_dumb_terminal else console
 
 
-def bar(share: float, width: int) -> str:
-    """*width* signs, of which *share*, from 0 to 1, are filled."""
-    filled = round(max(0.0, min(1.0, share)) * width)
-    return "#" * filled + "." * (width - filled)
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[str] = ()) -> None:
+    """Print a table to standard output; the columns in *numbers* are right-aligned."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    console = console_for(sys.stdout)
+    if console is None:
+        print("\n".join(_plain_table(columns, cells, numbers)))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        shown.add_column(Text(name), justify="right" if name in numbers else "left")
+    for row in cells:
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str] = ()) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, ["-" * width for width in widths], *rows):
+        cells = zip(row, widths, columns, strict=True)
+        yield "  ".join(cell.rjust(n) if name in numbers else cell.ljust(n) for cell, n, name in cells).rstrip()
 
 
 class Progress:
-    """One line that is written over and over: what is done now, a bar where the share is known, and the time.
+    """One line on standard error: the current phase, a bar if the share is known, and the elapsed time.
 
-    As a context manager it also ticks while its caller is busy, and takes the line away at the end. On anything but a
-    terminal `update` prints nothing, and `phase` one plain line, for logs.
+    On a terminal the line is live and erased at the end; elsewhere `phase` prints one plain line, for logs.
     """
 
     def __init__(self, label: str, *, stream: TextIO | None = None) -> None:
         self._label = label
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._began = time.monotonic()
-        self._drawn = float("-inf")
-        self._shown = False
-        self._phase = ""
-        self._bar = ""
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, name="hybrid-llm-progress", daemon=True)
+        self._console = console_for(self._stream)
+        if self._console is not None:
+            from rich import progress
+            from rich.table import Column
+
+            text = progress.TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+            self._with_bar = (text, progress.BarColumn(24), progress.TaskProgressColumn(), progress.TimeElapsedColumn())
+            self._bar = progress.Progress(
+                text,
+                progress.TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+                expand=True,
+                # Redirected, standard output would be printed to the console's stream, standard error.
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._bar.add_task(label, total=None)
 
     @property
     def live(self) -> bool:
-        """Whether somebody watches: standard error is a terminal."""
-        return self._live
+        """Whether the line is live."""
+        return self._console is not None
 
     def phase(self, text: str) -> None:
-        """Say what is being done now."""
-        self._phase = f": {text}"
-        if self._live:
-            self._draw()
-        else:
-            print(f"{self._label}{self._phase}", file=self._stream, flush=True)
-
-    def update(self, done: float, total: float, unit: str = "") -> None:
-        """Show *done* of *total*, in numbers where they have a *unit*; at most ten times a second, and at the end."""
-        if not self._live or total <= 0:
+        """Show what is being done now."""
+        if self._console is None:
+            print(f"{self._label}: {text}", file=self._stream, flush=True)
             return
-        share = min(1.0, done / total)
-        numbers = f" {done:,.0f}/{total:,.0f} {unit}" if unit else ""
-        self._bar = f" [{bar(share, _WIDTH)}] {share:.0%}{numbers}"
-        if share >= 1 or time.monotonic() - self._drawn >= _EVERY_S:
-            self._draw()
+        self._show(description=f"{self._label}: {text}")
 
-    def _draw(self) -> None:
-        with self._lock:
-            self._shown = True
-            self._write()
+    def update(self, share: float) -> None:
+        """Show that *share*, from 0 to 1, is done."""
+        if self._console is not None:
+            self._bar.columns = self._with_bar
+            self._show(total=1.0, completed=min(1.0, max(0.0, share)))
 
-    def _write(self) -> None:
-        self._drawn = time.monotonic()
-        line = f"{self._label}{self._phase}{self._bar} {self._drawn - self._began:.0f} s"
-        self._stream.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
-        self._stream.flush()
-
-    def _tick(self) -> None:
-        while not self._over.wait(_TICK_S):
-            with self._lock:
-                if self._shown:
-                    self._write()
+    def _show(self, **values: Any) -> None:
+        assert self._console is not None
+        self._bar.update(self._task, **values)
+        self._bar.start()
+        # rich hides the cursor; a process that is killed could not show it again.
+        self._console.show_cursor(True)
 
     def clear(self) -> None:
-        """Take the line away, so that something else can be printed."""
-        with self._lock:
-            if self._shown:
-                self._shown = False
-                self._stream.write("\r\x1b[K")
-                self._stream.flush()
+        """Erase the line, so that something else can be printed."""
+        if self._console is not None:
+            self._bar.stop()
 
     def __enter__(self) -> Self:
-        if self._live:
-            self._ticker.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._over.set()
-        if self._ticker.is_alive():
-            self._ticker.join()
+    def __exit__(self, *_: object) -> None:
         self.clear()
 
 
-_ENTER: Final = "\x1b[?1049h\x1b[?25l"
-"""The other screen, so that what stood there comes back; no cursor."""
-_LEAVE: Final = "\x1b[?25h\x1b[?1049l"
-_LOOK_S: Final = 0.1
-
-
 class Screen:
-    """A context manager; Ctrl-C, SIGTERM and a window that closes leave the terminal clean."""
+    """The whole terminal as a context manager: redrawn by `draw`, restored at the end, on SIGTERM and SIGHUP too."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._drawn_for = self.size
-        self._before: dict[signal.Signals, Any] = {}
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._live = Live(
+            console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and rows, now; the environment's `COLUMNS` and `LINES` do not follow the window."""
+        """Columns and rows of the window."""
+        # Not `console.size`: COLUMNS and LINES in the environment do not follow the window.
         try:
-            size = os.get_terminal_size(self._stream.fileno())
+            size = os.get_terminal_size(self._console.file.fileno())
         except (OSError, ValueError):
-            size = shutil.get_terminal_size()
+            return self._console.width, self._console.height
         return size.columns, size.lines
 
-    def draw(self, lines: list[str]) -> None:
-        """Show *lines* from the top; each must fit the width, and all the height."""
-        self._drawn_for = self.size
-        body = "\r\n".join(f"{line}\x1b[K" for line in lines)
-        self._stream.write(f"\x1b[H{body}\x1b[J")
-        self._stream.flush()
+    def draw(self, view: RenderableType) -> None:
+        """Show *view*, cropped to the window."""
+        self._console.size = self.size
+        self._live.update(view, refresh=True)
 
     def wait(self, seconds: float) -> None:
-        """Wait, but not after the window has changed its size."""
+        """Wait for *seconds* or until the window is resized."""
         until = time.monotonic() + seconds
-        while self.size == self._drawn_for and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, _LOOK_S))
+        while self.size == tuple(self._console.size) and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _RESIZE_POLL_S))
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ())):
-            self._before[number] = signal.signal(number, _end)
-        self._stream.write(_ENTER)
+        self._before = {number: signal.signal(number, _exit_on_signal) for number in _ENDING_SIGNALS}
+        self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
-            self._stream.write(_LEAVE)
-            self._stream.flush()
+            self._live.stop()
         finally:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
 
-def _end(number: int, _: FrameType | None) -> None:
+def _exit_on_signal(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)

@@ -17,7 +17,7 @@ def config(tmp_path):
     return path
 
 
-def test_the_device_is_measured_and_kept_and_no_node_is_asked(cli, config, tmp_path):
+def test_the_device_is_measured_and_saved_and_no_node_is_called(cli, config, tmp_path):
     result = cli("calibrate", "--config", config)
     assert result.code == 0, result.err
     assert "edge: first token" in result.out
@@ -26,21 +26,21 @@ def test_the_device_is_measured_and_kept_and_no_node_is_asked(cli, config, tmp_p
     assert str(path) in result.out
 
 
-def test_json_tells_the_times_and_the_file(cli, config):
-    (told,) = json.loads(cli("calibrate", "--config", config, "--backend", "edge", "--json").out)
-    assert set(told["ttft_ms"]) == {"32", "128", "512"}
-    assert 0.0 < told["ttft_ms"]["32"] <= told["ttft_ms"]["512"]
-    assert told["kept"].endswith(".json")
+def test_json_has_the_times_and_the_file(cli, config):
+    (found,) = json.loads(cli("calibrate", "--config", config, "--backend", "edge", "--json").out)
+    assert set(found["ttft_ms"]) == {"32", "128", "512"}
+    assert 0.0 < found["ttft_ms"]["32"] <= found["ttft_ms"]["512"]
+    assert found["saved"].endswith(".json")
 
 
-def test_a_backend_that_does_not_exist_is_told_with_the_nearest(cli, config):
+def test_a_backend_that_does_not_exist_is_reported_with_the_nearest(cli, config):
     result = cli("calibrate", "--config", config, "--backend", "egde")
     assert result.code == 2
     assert "did you mean `edge`" in result.err
 
 
-def test_a_folder_that_cannot_be_written_is_told(cli, config, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(cli, config, tmp_path):
     (tmp_path / "state").write_text("a file")
     result = cli("calibrate", "--config", config)
     assert result.code == 1
-    assert "not kept" in result.out
+    assert "not saved" in result.out

@@ -22,7 +22,7 @@ def test_init_makes_an_authority_and_never_overwrites_one(cli, authority):
 
 def test_a_node_and_a_client_get_their_pairs(cli, authority):
     made = cli("certs", "issue", authority, "--name", "node", "--kind", "node", "--host", "127.0.0.1", "--days", 7)
-    assert made.out.startswith("made ")
+    assert made.out.startswith("created ")
     shown = json.loads(cli("certs", "inspect", authority / "node.pem", "--json").out)
     assert shown["identity"] == "spiffe://hybrid-llm/node/node"
     assert "127.0.0.1" in shown["sans"]

@@ -20,12 +20,12 @@ def test_earlier_turns_are_sent_along_until_reset(cli):
     result = talk(cli, *lines, options=["--verbose"])
     first, second, third = (int(n) for n in re.findall(r"edge: (\d+) \+", result.err))
     assert first == third < second
-    assert "forgotten" in result.err
+    assert "conversation forgotten" in result.err
 
 
 def test_why_explains_the_last_decision(cli):
     result = talk(cli, "/why", "What is 1 + 1?", "/why")
-    assert result.err.startswith("nothing has been asked yet")
+    assert result.err.startswith("no message has been sent yet")
     assert "order: edge" in result.err
 
 
@@ -43,7 +43,7 @@ def test_an_error_is_told_and_the_conversation_goes_on(cli):
     assert len(result.out.strip().splitlines()) == 1
 
 
-def test_an_unknown_command_lists_the_known_ones_and_asks_nobody(cli):
+def test_an_unknown_command_lists_the_known_ones_and_calls_no_backend(cli):
     result = talk(cli, "/what")
     assert "/privacy TAG" in result.err
     assert result.out == ""

@@ -1,4 +1,4 @@
-"""The demonstration judges honestly: an expectation that fails is told, counted and ends with 1."""
+"""The demonstration: an expectation that is not met is reported, counted and makes it exit with 1."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.cli.demo.command import SCENES, Report
-from hybrid_llm.cli.demo.scene import Check, Outcome, Scene, failed, wait_until
-from hybrid_llm.cli.demo.world import RecordingProxy, World
+from hybrid_llm.cli.demo import Report, faults, scenes
+from hybrid_llm.cli.demo.world import Check, Outcome, RecordingProxy, Scene, World, failed, wait_until
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.policies import parse_policy
@@ -34,17 +33,17 @@ class Nowhere(World):
         pass
 
 
-def test_an_expectation_that_fails_and_an_error_nobody_expected_are_counted_and_shown(capsys):
+def test_an_unmet_expectation_and_an_unexpected_error_are_counted_and_shown(capsys):
     report = Report()
-    scenes = [scene("good", true=True), scene("bad", true=False), Scene("late", "", raising)]
-    report.play(Nowhere(Path()), scenes)
+    played = [scene("good", true=True), scene("bad", true=False), Scene("late", "", raising)]
+    report.play(Nowhere(Path()), played)
     report.table()
     printed = capsys.readouterr().out
-    assert (report.total, report.wrong) == (3, 2)
-    assert "[WRONG] it holds" in printed
-    assert "[WRONG] no DeadlineExceeded: late" in printed
+    assert (report.total, report.failed) == (3, 2)
+    assert "[FAILED] it holds" in printed
+    assert "[FAILED] no DeadlineExceeded: late" in printed
     table = printed[printed.index("request ") :].splitlines()
-    assert [line.split()[-1] for line in table if line[:4] in {"good", "bad ", "late"}] == ["ok", "WRONG", "WRONG"]
+    assert [line.split()[-1] for line in table if line[:4] in {"good", "bad ", "late"}] == ["ok", "FAILED", "FAILED"]
     assert max(map(len, table)) <= 120
 
 
@@ -53,16 +52,16 @@ def test_a_scene_that_ends_in_an_error_says_which():
 
 
 def test_scenes_have_titles_that_fit_the_table_and_their_own_names():
-    titles = [scene.title for scene in SCENES]
+    titles = [scene.title for scene in (*scenes.SCENES, *faults.SCENES)]
     assert len(set(titles)) == len(titles)
     assert max(map(len, titles)) <= 17
 
 
-def test_the_policy_of_the_demonstration_is_right_and_warns_of_nothing_but_the_tag_for_everything():
+def test_the_policy_of_the_demonstration_is_valid_and_has_no_warnings():
     assert parse_policy(World.policy_text()).warnings == ()
 
 
-def test_a_folder_without_a_model_is_told_and_nothing_is_started(cli, tmp_path):
+def test_a_folder_without_a_model_is_an_error_and_nothing_is_started(cli, tmp_path):
     done = cli("demo", "--node-model", tmp_path)
     assert done.code == 3
     assert "--node-model" in done.err
@@ -105,16 +104,16 @@ def echoes(line: socket.socket) -> bool:
         return False
 
 
-def test_a_line_counts_falls_silent_breaks_and_comes_back(echo):
+def test_a_line_counts_stalls_breaks_and_is_restored(echo):
     with RecordingProxy(delay_s=0.0) as proxy:
         proxy.target_port = echo
         with socket.create_connection(("127.0.0.1", proxy.port)) as line:
             assert said(line, b"one") == b"one"
             assert proxy.bytes_to_node == 3
-            proxy.silent = True
+            proxy.stalled = True
             with pytest.raises(TimeoutError):
                 said(line, b"two", 0.2)
-            proxy.silent = False
+            proxy.stalled = False
             line.settimeout(5.0)
             assert line.recv(64) == b"two"
             proxy.cut()
@@ -122,6 +121,6 @@ def test_a_line_counts_falls_silent_breaks_and_comes_back(echo):
             assert not echoes(line)
         with socket.create_connection(("127.0.0.1", proxy.port)) as refused:
             assert not echoes(refused)
-        proxy.mend()
+        proxy.restore()
         with socket.create_connection(("127.0.0.1", proxy.port)) as line:
             assert said(line, b"five") == b"five"

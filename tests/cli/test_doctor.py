@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hybrid_llm.backends.wire.certificates import issue, make_authority
-from hybrid_llm.cli.doctor_checks import judge_clock
-from hybrid_llm.cli.findings import Setup, Status, fine, run_checks
+from hybrid_llm.cli.doctor_checks import Setup, Status, check_clock, ok, run_checks
 from hybrid_llm.core.errors import ConfigError
 
 
@@ -36,15 +35,15 @@ def test_people_get_one_line_a_finding_and_a_verdict(cli):
     result = cli("doctor")
     assert result.code == 0
     assert "ok       python: Python 3." in result.out
-    assert result.out.endswith("no fault\n")
+    assert result.out.endswith("no faults\n")
 
 
 def test_a_node_that_answers_is_described_with_clock_and_context(cli, configure, node, tls):
     found = examine(cli, "--config", configure(node.port, edge=True), "--tls", tls)
     assert faults(found) == []
-    told = " ".join(item["message"] for item in found)
+    text = " ".join(item["message"] for item in found)
     for part in ("TLSv1.3", "slow on cpu, 2048 tokens", "the node's clock is 0.", "valid until"):
-        assert part in told
+        assert part in text
 
 
 def test_a_node_that_is_not_there_is_a_fault_with_a_remedy(cli, tls):
@@ -98,7 +97,7 @@ def test_a_target_without_a_client_certificate_and_an_empty_folder_are_faults(cl
 
 def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
     def breaks(_):
-        yield fine("a", "before")
+        yield ok("a", "before")
         raise ZeroDivisionError("x")
 
     def refuses(_):
@@ -109,7 +108,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
         raise ModuleNotFoundError("No module named 'grpc'", name="grpc")
         yield
 
-    checks = {"a": breaks, "b": refuses, "c": lacks, "d": lambda _: iter([fine("d", "after")])}
+    checks = {"a": breaks, "b": refuses, "c": lacks, "d": lambda _: iter([ok("d", "after")])}
     found = list(run_checks(checks, Setup()))
     assert [item.status for item in found] == [Status.OK, Status.FAULT, Status.FAULT, Status.FAULT, Status.OK]
     assert "ZeroDivisionError" in found[1].message
@@ -133,7 +132,7 @@ def test_a_package_that_is_missing_is_a_fault_for_doctor_and_one_message_elsewhe
     ("skew", "status"), [(0.2, "ok"), (-4.9, "ok"), (6.0, "warning"), (-299.0, "warning"), (301.0, "fault")]
 )
 def test_clocks_that_differ_are_judged_by_how_much(skew, status):
-    finding = judge_clock("node", skew)
+    finding = check_clock("node", skew)
     assert finding.status == status
     assert bool(finding.remedy) is (status != "ok")
     assert ("behind" if skew < 0 else "ahead") in finding.message

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.cli.explain import amend, parse_overrides
+from hybrid_llm.cli.explain import apply_overrides, parse_overrides
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState, Breaker, Signals
@@ -114,7 +114,7 @@ def test_a_signal_is_read_in_the_type_of_its_field_and_changes_nothing_else(valu
     texts = [f"device.cpu_load={value!r}", f"eu.context_window={window}", f"edge.ready={ready}"]
     states = {name: BackendState(name=name, location=place) for name, place in PLACES.items()}
     before = Signals(backends=states)
-    after = amend(before, parse_overrides(texts, PLACES))
+    after = apply_overrides(before, parse_overrides(texts, PLACES))
     assert after.device.cpu_load == value
     assert after.backends["eu"].context_window == window
     assert after.backends["phone"].ready is ready

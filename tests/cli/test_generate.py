@@ -21,7 +21,7 @@ def test_it_answers_with_the_embedded_model_and_nothing_else_on_standard_output(
 def test_verbose_tells_decision_and_timings_beside_the_answer(cli):
     result = cli("generate", REVIEW, "--max-tokens", 8, "--verbose")
     assert "order: edge" in result.err
-    assert "first after" in result.err
+    assert "first token after" in result.err
     assert "order:" not in result.out
 
 

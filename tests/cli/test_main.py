@@ -1,23 +1,34 @@
 """The frame of the command line: overview, help, exit codes, and what importing it costs."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hybrid_llm.cli.main import COMMANDS
-from hybrid_llm.cli.policy.command import ACTIONS
+from hybrid_llm.cli.arguments import Group
+from hybrid_llm.cli.main import PROGRAM, build_parser, load_command
 from hybrid_llm.cli.terminal import MEANING, Exit, exit_for
 from hybrid_llm.core import errors
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    *([name] for name in COMMANDS),
-    *(["certs", action] for action in ("init", "issue", "inspect")),
-    *(["policy", action] for action in ACTIONS),
-    *(["models", action] for action in ("list", "inspect", "convert")),
-]
+DOCS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def all_commands(words=(), command=PROGRAM):
+    """The words of every command and group, such as `("policy", "check")`, with its declaration."""
+    yield words, command
+    if isinstance(command, Group):
+        for name, (home, _) in command.commands.items():
+            yield from all_commands((*words, name), load_command(home))
+
+
+COMMANDS = dict(all_commands())
+PAGES = [words for words in COMMANDS if words]
+LEAVES = [words for words in PAGES if not isinstance(COMMANDS[words], Group)]
+EXAMPLES = [example for command in COMMANDS.values() for example in command.examples]
 FAMILY = {
     "InvalidRequest": Exit.USAGE,
     "ConfigError": Exit.CONFIG,
@@ -44,9 +55,10 @@ def test_an_error_without_a_family_is_another_failure():
 
 def test_every_code_has_a_meaning_and_the_documentation_has_the_same_table():
     assert set(MEANING) == set(Exit)
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    for code, meaning in MEANING.items():
-        assert f"| {int(code)} | {meaning} |" in page
+    table = DOCS.split("## Exit codes")[1].split("##")[0]
+    assert re.findall(r"^\| (\d+) \| (.+) \|$", table, flags=re.MULTILINE) == [
+        (str(int(code)), meaning) for code, meaning in MEANING.items()
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
@@ -57,27 +69,38 @@ def test_every_help_shows_an_example_and_the_exit_codes(cli, page):
     assert "exit codes:\n  0 " in result.out
 
 
-@pytest.mark.parametrize("page", PAGES, ids=" ".join)
-def test_the_documentation_names_every_command(page):
-    assert f"hybrid-llm {' '.join(page)}" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+def test_the_table_of_the_documentation_lists_exactly_the_commands_of_the_parser():
+    table = DOCS.split("| command | ")[1].split("##")[0]
+    rows = re.findall(r"^\| `hybrid-llm ([a-z ]+)", table, flags=re.MULTILINE)
+    assert sorted(tuple(row.split()) for row in rows) == sorted(LEAVES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_a_help_text_parses(example):
+    """As a shell would pass it: without redirections."""
+    words = shlex.split(re.sub(r" [<>] \S+$", "", example))
+    assert words[0] == "hybrid-llm"
+    assert callable(build_parser(words[1:]).parse_args(words[1:]).run)
 
 
 def test_the_overview_lists_every_command_and_imports_none_of_them():
     program = (
-        "import sys; from hybrid_llm.cli.main import main, COMMANDS; code = main(['--help'])\n"
-        "heavy = {'numpy', 'grpc', 'torch', 'onnxruntime', 'cryptography', 'yaml', 'asyncio', 'tokenizers'}\n"
-        "print(code, sorted(heavy & set(sys.modules)), [m for m, _ in COMMANDS.values() if m in sys.modules])"
+        "import sys; from hybrid_llm.cli.main import main, PROGRAM; code = main(['--help'])\n"
+        "heavy = {'numpy', 'grpc', 'torch', 'onnxruntime', 'cryptography', 'yaml', 'asyncio', 'tokenizers', 'rich'}\n"
+        "homes = {home.partition(':')[0] for home, _ in PROGRAM.commands.values()}\n"
+        "print(code, sorted(heavy & set(sys.modules)), sorted(homes & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.splitlines()[-1] == "0 [] []"
     listed = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ") and line.strip()}
-    assert set(COMMANDS) <= listed
+    assert set(PROGRAM.commands) <= listed
 
 
-def test_without_a_command_the_overview_is_shown_and_the_code_is_that_of_a_wrong_usage(cli):
-    result = cli()
+@pytest.mark.parametrize("page", [(), ("policy",), ("models",), ("certs",)], ids=" ".join)
+def test_without_a_command_the_overview_is_shown_and_the_code_is_that_of_a_wrong_usage(cli, page):
+    result = cli(*page)
     assert result.code == 2
-    assert "doctor" in result.out
+    assert all(name in result.out for name in COMMANDS[page].commands)
 
 
 def test_an_unknown_command_or_option_is_a_wrong_usage(cli):

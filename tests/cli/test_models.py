@@ -20,13 +20,13 @@ def test_the_embedded_model_is_listed_and_so_are_those_of_a_folder(cli, folder, 
     assert [item["embedded"] for item in listed] == [True, False]
     assert listed[1]["folder"] == str(folder)
     monkeypatch.chdir(folder.parent.parent)
-    assert len(cli("models", "list").out.splitlines()) == 2
+    assert len(cli("models", "list").out.splitlines()) == 4
 
 
 def test_a_broken_manifest_does_not_hide_the_other_models(cli, folder):
     (folder / "manifest.json").write_text("{", encoding="utf-8")
     result = cli("models", "list", folder.parent)
-    assert len(result.out.splitlines()) == 1
+    assert len(result.out.splitlines()) == 3, "columns, rule and one model"
     assert "is not a model manifest" in result.err
 
 
@@ -34,7 +34,7 @@ def test_inspect_verifies_every_file_and_describes_the_model(cli):
     result = cli("models", "inspect", "embedded")
     assert result.code == 0
     assert "context window" in result.out
-    assert "SHA-256 of all verified" in result.out
+    assert "all SHA-256 verified" in result.out
     shown = json.loads(cli("models", "inspect", embedded_model(), "--json").out)
     assert shown["verified"]
     assert shown["embedded"]

@@ -20,7 +20,7 @@ def wrong(tmp_path):
     return path
 
 
-def test_every_built_in_policy_is_listed_right_and_can_be_shown(cli, tmp_path):
+def test_every_built_in_policy_is_listed_valid_and_can_be_shown(cli, tmp_path):
     names = json.loads(cli("policy", "list", "--json").out)
     assert names == cli("policy", "list").out.split()
     assert cli("policy", "check", *names).code == 0
@@ -40,12 +40,12 @@ def test_three_errors_are_told_at_once_with_their_places(cli, wrong):
 def test_a_wrong_file_does_not_hide_the_others(cli, wrong):
     result = cli("policy", "check", wrong, "balanced")
     assert result.code == 3
-    assert "balanced: right" in result.out
+    assert "balanced: valid" in result.out
 
 
 def test_json_has_every_error_with_line_column_and_hint(cli, wrong):
     checked = json.loads(cli("policy", "check", wrong, "balanced", "--json").out)
-    assert [item["right"] for item in checked] == [False, True]
+    assert [item["valid"] for item in checked] == [False, True]
     assert {error["line"] for error in checked[0]["errors"]} >= {2, 4, 5}
     assert all(error["column"] and error["message"] for error in checked[0]["errors"])
     assert checked[1]["tags"]["phi"]["allow"] == ["edge"]
@@ -90,7 +90,7 @@ def test_warnings_are_shown_and_fail_only_where_they_are_asked_to(cli, tmp_path)
     path.write_text(ODD, encoding="utf-8")
     result = cli("policy", "check", path)
     assert result.code == 0
-    assert "odd.yaml: right. policy odd" in result.out
+    assert "odd.yaml: valid. policy odd" in result.out
     assert f"{path}:3:8: warning: no detector sets the tag `ghost`" in result.err
     assert f"{path}:6:11: warning: this condition always holds, unless a signal cannot be read" in result.err
     assert result.err.count("warning:") == 2
@@ -104,6 +104,6 @@ def test_json_has_the_warnings_too(cli, tmp_path):
     result = cli("policy", "check", path, "--json", "--strict")
     checked = json.loads(result.out)[0]
     assert (result.code, result.err) == (3, "")
-    assert (checked["right"], checked["errors"]) == (True, [])
+    assert (checked["valid"], checked["errors"]) == (True, [])
     assert [(one["line"], one["column"]) for one in checked["warnings"]] == [(3, 8), (6, 11)]
     assert checked["warnings"][0]["hint"].startswith("name what finds it")

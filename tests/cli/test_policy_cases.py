@@ -64,7 +64,7 @@ def test_a_failure_tells_what_was_expected_what_came_and_why(cli, policy):
     assert result.code == 1
     assert "FAIL  a low battery is spared" in result.out
     assert "expected cloud > edge" in result.out
-    assert "but came edge > cloud" in result.out
+    assert "but was  edge > cloud" in result.out
     assert "device.battery=0.1" in result.out
 
 
@@ -73,8 +73,8 @@ def test_what_was_never_tried_is_told_and_fails_when_strict(cli, policy, tmp_pat
     few.write_text("version: 1\ncases:\n  - {name: one, expect: {first: edge}}\n", encoding="utf-8")
     result = cli("policy", "test", policy, few)
     assert result.code == 0
-    assert "never matched: rules[0] prefer" in result.out
-    assert "tags that no case has: phi" in result.out
+    assert "not covered: rules[0] prefer" in result.out
+    assert "tags without a case: phi" in result.out
     assert cli("policy", "test", policy, few, "--strict").code == 1
     assert cli("policy", "test", policy, few, policy.with_suffix(".test.yaml"), "--strict").code == 0
 
@@ -85,7 +85,7 @@ def test_json_has_every_case_its_mismatches_and_its_decision(cli, policy):
     assert [case["passed"] for case in shown["cases"]] == [True, False]
     assert shown["cases"][1]["mismatches"] == [{"what": "order", "expected": "cloud > edge", "came": "edge > cloud"}]
     assert shown["cases"][1]["decision"]["rule"] == "rules[1]"
-    assert shown["never_matched"] == ["rules[0]"]
+    assert shown["rules_not_covered"] == ["rules[0]"]
 
 
 def test_without_cases_and_with_wrong_ones_it_says_what_to_do(cli, policy):

@@ -35,19 +35,19 @@ def test_it_tells_who_would_go_elsewhere_and_counts_the_routes(cli, trace):
     assert "r-0" in result.out
     assert "edge > cloud -> cloud > edge" in result.out
     assert "r-1" not in result.out
-    assert "2  edge -> cloud   elsewhere" in result.out
-    assert "2 of 3 requests would go elsewhere; 0 more" in result.out
+    assert "2  edge -> cloud   changed" in result.out
+    assert "2 of 3 requests would go to another backend; 0 more" in result.out
 
 
 def test_the_same_policy_is_code_0(cli, trace):
     result = cli("policy", "diff", "balanced", "balanced", "--trace", trace, "--trace", trace)
     assert result.code == 0
-    assert "0 of 6 requests would go elsewhere" in result.out
+    assert "0 of 6 requests would go to another backend" in result.out
 
 
 def test_a_place_that_is_new_is_pointed_out(cli, trace):
     result = cli("policy", "diff", "private-first", "balanced", "--trace", trace)
-    assert "! 1 may reach a place that they could not reach before" in result.out
+    assert "! 1 could reach a location that was excluded before" in result.out
 
 
 def test_rows_are_limited_and_json_has_all(cli, trace):

@@ -1,8 +1,10 @@
 """`hybrid-llm signals`: once, as JSON, and live on a terminal of any size that is left as it was found."""
 
+import io
 import json
 import re
 import signal
+import sys
 import threading
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -10,8 +12,10 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
 
-from hybrid_llm.cli.signals_view import Style, document, frame, lines
+from hybrid_llm.cli.signals_view import View, document, lines
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import (
     BackendState,
@@ -24,7 +28,6 @@ from hybrid_llm.core.signals import (
     Signals,
 )
 
-PLAIN, COLOURED = Style(colour=False), Style(colour=True)
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 LAPTOP = DeviceSignals(
     cpu_load=0.125,
@@ -58,8 +61,13 @@ SEEN = Signals(
 )
 
 
-def shown(signals=SEEN, columns=80, rows=50, style=PLAIN, faults=()):
-    return frame(signals, "title", faults, columns=columns, rows=rows, style=style)
+def shown(signals=SEEN, columns=80, rows=50, colour=False, errors=()):
+    """The lines of the live view in a window of *columns* and *rows*."""
+    console = Console(
+        file=io.StringIO(), width=columns, height=rows, force_terminal=True, color_system="standard" if colour else None
+    )
+    console.print(View(signals, "title", errors), end="")
+    return [line.rstrip() for line in console.file.getvalue().split("\n")]
 
 
 def row(name, among):
@@ -75,7 +83,7 @@ def test_each_signal_stands_on_a_line_of_its_own_in_the_units_of_policies():
     assert found["device.gpu_load"] == "absent"
     assert found["network.metered"] == "true"
     assert found["budget.left"] == "3.75"
-    assert found["edge.context_window"] == "no limit known"
+    assert found["edge.context_window"] == "no known limit"
     assert (found["eu-1.breaker"], found["eu-1.rtt_ms"], found["eu-1.load"]) == ("open", "31.2 ms", "150.0%")
 
 
@@ -119,15 +127,15 @@ def test_each_node_of_a_backend_is_shown_by_itself():
     assert first[6:] == ["25.0%", "30.5", "ms", "80.0", "ms"]
     assert second[2:4] == ["ejected", "open"]
     assert third[2:4] == ["unreachable", "(UntrustedPeer)"]
-    red = " ".join(re.findall(r"\x1b\[31m(.*?)\x1b\[0m", "\n".join(shown(seen, style=COLOURED))))
+    red = " ".join(re.findall(r"\x1b\[31m(.*?)\x1b\[0m", "\n".join(shown(seen, colour=True))))
     assert "unreachable (UntrustedPeer)" in red
     once = [line for line in lines(seen) if " node " in line]
     assert (
         once[1].split(maxsplit=3)[3].startswith("health ejected, breaker open, active 0, queue 0, load 0.0%, rtt_ms -")
     )
-    told = document(seen, datetime.now(UTC))["eu-1"]["members"]
-    assert [node["breaker"] for node in told] == ["closed", "open", "closed"]
-    assert (told[0]["address"], told[0]["ttft_ms"], told[1]["rtt_ms"]) == ("10.0.0.7:7443", 80.0, None)
+    members = document(seen, datetime.now(UTC))["eu-1"]["members"]
+    assert [node["breaker"] for node in members] == ["closed", "open", "closed"]
+    assert (members[0]["address"], members[0]["ttft_ms"], members[1]["rtt_ms"]) == ("10.0.0.7:7443", 80.0, None)
 
 
 def test_what_is_absent_is_named_and_what_is_unknown_is_not_zero():
@@ -137,16 +145,16 @@ def test_what_is_absent_is_named_and_what_is_unknown_is_not_zero():
 
 
 def test_only_what_wants_attention_is_red():
-    screen = shown(style=COLOURED)
+    screen = shown(colour=True)
     red = " ".join(re.findall(r"\x1b\[31m(.*?)\x1b\[0m", "\n".join(screen)))
     assert red.split("#")[0].split() == ["15.0%"], "the battery"
     assert {"open", "true"} <= set(red.split()), "the breaker, and throttled"
     assert "12.5%" not in red
 
 
-def test_faults_and_reasons_are_shown_and_command_no_terminal():
+def test_errors_and_reasons_are_shown_and_their_control_characters_escaped():
     hostile = replace(CLOUD, ready=False, reason="full\x1b[2J\nof\tit")
-    screen = shown(replace(SEEN, backends={"eu-1": hostile}), faults=["eu-1: gone\x1b[H"])
+    screen = shown(replace(SEEN, backends={"eu-1": hostile}), errors=["eu-1: gone\x1b[H"])
     assert r"full\x1b[2J of it" in row("reason", screen)
     assert screen[-1] == r"eu-1: gone\x1b[H"
 
@@ -171,11 +179,11 @@ def test_a_frame_fits_every_window_whatever_the_signals_are(columns, rows, backe
     node = EndpointState(address="h:1", rtt_ms=number)
     states = {name: replace(CLOUD, name=name, rtt_ms=number, reason=name, members=(node,)) for name in backends}
     signals = Signals(device=DeviceSignals(**values), backends=states)
-    plain = shown(signals, columns, rows, faults=backends[:1])
+    plain = shown(signals, columns, rows, errors=backends[:1])
     assert len(plain) <= rows
-    assert all(len(line) < max(2, columns) for line in plain)
-    coloured = shown(signals, columns, rows, COLOURED, faults=backends[:1])
-    assert [ESCAPES.sub("", line) for line in coloured] == plain
+    assert all(cell_len(line) < max(2, columns) for line in plain)
+    coloured = shown(signals, columns, rows, colour=True, errors=backends[:1])
+    assert [ESCAPES.sub("", line).rstrip() for line in coloured] == plain
     json.dumps(document(signals, datetime.now(UTC)), allow_nan=False)
     lines(signals)
 
@@ -203,9 +211,9 @@ def test_json_that_follows_is_a_line_for_each_sample_until_ctrl_c(start):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--follow",), "--follow goes with --json"),
-        (("--interval", "0"), "--interval is a number of seconds from 0.1 to 3600"),
-        (("--interval", "nan"), "--interval is a number of seconds"),
+        (("--follow",), "--follow needs --json"),
+        (("--interval", "0"), "--interval must be between 0.1 and 3600 seconds"),
+        (("--interval", "nan"), "--interval must be between"),
         (("--once", "--follow", "--json"), "not allowed with argument"),
     ],
 )
@@ -236,7 +244,8 @@ LEFT = "\x1b[?25h\x1b[?1049l"
 
 def test_the_live_view_is_drawn_again_fits_a_new_size_and_ctrl_c_leaves_the_terminal_clean(terminal):
     screen = terminal("signals", "--interval", "0.2", TERM="xterm")
-    screen.wait_for("\x1b[?1049h\x1b[?25l\x1b[H")
+    screen.wait_for("\x1b[?1049h")
+    screen.wait_for("\x1b[?25l")
     screen.wait_for("predicted_tpot_ms")
     screen.shown = ""
     screen.wait_for("hybrid-llm signals")
@@ -262,3 +271,9 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_one_sample(terminal):
     assert screen.end() == 0
     assert "device.cpu_load" in screen.shown
     assert "\x1b" not in screen.shown
+
+
+def test_without_rich_there_is_one_sample_as_text(monkeypatch, cli):
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert "device.cpu_load" in cli("signals").out

@@ -26,9 +26,9 @@ def test_the_table_has_a_line_for_each_tenant_and_day(cli, book):
     result = cli("spend", "--file", book)
     assert result.code == 0
     lines = result.out.splitlines()
-    assert lines[0].split() == ["day", "tenant", "requests", "spent", "reserved"]
-    assert lines[1].split() == ["2026-11-25", "(none)", "1", "0.000000", "0.000000", "USD"]
-    assert lines[2].split() == ["2026-11-25", "acme", "1", "0.250000", "0.500000", "USD"]
+    assert lines[0].split() == ["day", "tenant", "requests", "spent", "reserved", "currency"]
+    assert lines[2].split() == ["2026-11-25", "(none)", "1", "0.000000", "0.000000", "USD"]
+    assert lines[3].split() == ["2026-11-25", "acme", "1", "0.250000", "0.500000", "USD"]
 
 
 def test_json_is_for_programs_and_can_be_narrowed_down(cli, book):

@@ -19,11 +19,12 @@ def test_a_conversation_prompts_answers_and_ends_with_ctrl_d(terminal):
 
 def test_a_slow_answer_shows_that_it_is_awaited_and_ctrl_c_stops_it(terminal, configure, node):
     node.engine.delay = 2.5
-    screen = terminal("generate", "tick", "--config", configure(node.port))
-    screen.wait_for("waiting for cloud: loading or reading the prompt ")
+    screen = terminal("generate", "tick", "--config", configure(node.port), TERM="xterm")
+    screen.wait_for("waiting for cloud: loading the model or processing the prompt")
     screen.type("\x03")
     assert screen.end() == 130
-    assert screen.shown.endswith("\r\x1b[K"), "the line stayed"
+    assert screen.shown.endswith("\x1b[2K"), "the line stayed"
+    assert "\x1b[?25h" in screen.shown, "the cursor is hidden"
     assert "Traceback" not in screen.shown
     assert node.engine.left.wait(5)
 

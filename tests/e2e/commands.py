@@ -97,7 +97,7 @@ class Runner:
     def _served(self, words: list[str]) -> tuple[int, str]:
         """Run a node until it is ready, then stop it; the port is a free one."""
         if not self.serve:
-            serve.add_arguments(parser := argparse.ArgumentParser())
+            serve.SERVE.options(parser := argparse.ArgumentParser())
             parser.parse_args(words[1:])
             return 0, "parsed"
         ready = self.folder / "ready"

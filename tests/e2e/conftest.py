@@ -11,7 +11,7 @@ import pytest
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
-from hybrid_llm.cli.demo.world import NodeProcess
+from hybrid_llm.cli.demo.node import NodeProcess
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import Policy, parse_policy
 from hybrid_llm.router.client import HybridLLM

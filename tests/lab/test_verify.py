@@ -1,4 +1,4 @@
-"""`policy prove`: what it says of sound code is true, and a mistake planted in guard, policy or attempts is found.
+"""`policy verify`: what it says of sound code is true, and a mistake planted in guard, policy or attempts is found.
 
 HYBRID_LLM_PROOFS=1 proves all built-in policies, not one.
 """

@@ -1,4 +1,4 @@
-"""Scenes in which something breaks: a line, a node, all nodes."""
+"""Scenes in which something fails: a slow node, a dead node, a lost connection, an invalid policy."""
 
 from __future__ import annotations
 
@@ -9,54 +9,98 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hybrid_llm.cli.demo.routing import BECAUSE, LONG
-from hybrid_llm.cli.demo.scene import Check, Outcome, answered, by_rule, left_out, wait_until
-from hybrid_llm.cli.demo.world import World
-from hybrid_llm.core.errors import RoutingError
+from hybrid_llm.cli.demo.scenes import LARGER_MODEL, LONG
+from hybrid_llm.cli.demo.world import Check, Outcome, Scene, World, answered, by_rule, excluded, wait_until
+from hybrid_llm.core.errors import PolicyError, RoutingError
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.router.execution.answer import AsyncStream
 
 _HEDGE_MS: Final = 2000.0
-"""As the policy has it."""
-_CHARACTERS: Final = 12
-_AT_ONCE: Final = 6
-_BACK_S: Final = 15.0
-"""Longest that a node which is there again may go unasked: it is ejected for five seconds at a time."""
+"""`hedge_after` in policy.yaml."""
+_CUT_AFTER_CHARACTERS: Final = 12
+_CONCURRENT: Final = 6
+_RETURN_TIMEOUT_S: Final = 15.0
+"""Maximum time until a restarted node is used again: it is ejected for five seconds at a time."""
+_BROKEN: Final = """\
+version: 1
+name: broken
+rules:
+  - exclude: egde
+    when: request.prompt_tokens > 10
+    because: an unknown backend
+  - prefer: [edge]
+    when: device.batery < 20%
+    because: an unknown signal
+  - prefer: [edge, cloud]
+    when: request.max_tokens > "many"
+    because: a number compared with a text
+"""
 
 
-def cut(world: World) -> Outcome:
-    """The network is lost when a dozen characters are there. The device writes the rest of the answer."""
-    before, seen, is_cut = world.bytes_to_cloud, [""], False
-    try:
-        with world.llm.stream("Count from 4 to 60.", task="math", max_tokens=150) as stream:
-            for chunk in stream:
-                seen.append(chunk.text)
-                if not is_cut and len("".join(seen)) >= _CHARACTERS:
-                    is_cut = True
-                    print(f"    {''.join(seen)} ... cut")
-                    for line in world.lines:
-                        line.cut()
-            reply = stream.generation
-    finally:
-        for line in world.lines:
-            line.mend()
-    at = reply.continuations[0].at if reply.continuations else 0
+def _slow_node(world: World) -> Outcome:
+    """A conversation stays on its node. That node stalls: after two seconds the call is hedged, and the hedge wins."""
+    sent = [line.bytes_to_node for line in world.lines]
+    world.llm.generate("What is 31 + 22?", task="math", max_tokens=24, session_id="sums")
+    own = max(range(len(sent)), key=lambda number: world.lines[number].bytes_to_node - sent[number])
+    other, before = world.lines[1 - own], world.bytes_to_cloud
+    other_before = other.bytes_to_node
+    with _stalled(world, own):
+        reply = world.llm.generate("What is 44 + 17?", task="math", max_tokens=24, session_id="sums")
+    errors = [attempt.error for attempt in world.events[-1].attempts]
     checks = (
-        Check("the decision had the cloud first", reply.decision.order == ("cloud", "edge")),
-        Check(
-            "edge ends the answer, which has one continuation",
-            [one.backend for one in reply.continuations] == ["edge"],
-        ),
-        Check(f"characters 0 to {at} came from the cloud", 0 < at < len(reply.text)),
-        Check("the app got every character once", "".join(seen) == reply.text),
-        Check("across the continuation the count goes on", _is_seamless(reply)),
+        Check("the call of the stalled node was cancelled, the hedge answered", errors == ["Cancelled", ""]),
+        Check("the hedge went to the other node", other.bytes_to_node > other_before),
+        Check("after the two seconds of the policy", reply.timings.ttft_ms > _HEDGE_MS),
     )
-    sent = world.bytes_to_cloud - before
-    return Outcome(checks=checks, decision=reply.decision, reply=reply, by="cloud, then edge", bytes_to_cloud=sent)
+    return answered(world, reply, before, "cloud", *checks, by="cloud (hedge)")
+
+
+@contextmanager
+def _stalled(world: World, number: int) -> Iterator[None]:
+    world.lines[number].stalled = True
+    try:
+        yield
+    finally:
+        world.lines[number].stalled = False
+
+
+def _node_killed(world: World) -> Outcome:
+    """Six answers are streaming when one of the two nodes is killed. All six are completed."""
+    before = [line.bytes_to_node for line in world.lines]
+    replies, killed = asyncio.run(_ask_and_kill(world, before))
+    events = world.events[-_CONCURRENT:]
+    moved = sum(any(attempt.error for attempt in event.attempts) for event in events)
+    complete = len(replies) == _CONCURRENT and not any(event.error for event in events)
+    checks = (
+        Check(f"node {killed + 1} is dead", world.nodes[killed].pid == 0),
+        Check("six answers, no error", complete),
+        Check(f"{moved} of them were continued by the other node", moved > 0),
+        Check("all from the cloud", {reply.backend for reply in replies} == {"cloud"}),
+        Check("each continuation is seamless", all(_is_seamless(reply) for reply in replies)),
+    )
+    sent = world.bytes_to_cloud - sum(before)
+    shown = next((reply for reply in replies if reply.continuations), replies[0])
+    return Outcome(checks=checks, decision=shown.decision, reply=shown, by="cloud, other node", bytes_to_cloud=sent)
+
+
+async def _ask_and_kill(world: World, before: list[int]) -> tuple[list[Generation], int]:
+    """Start six streams, kill the busier node when each has begun, and read all to the end."""
+    streams = [world.llm.astream(f"Count from {first} to 90.", task="math", max_tokens=96) for first in range(5, 11)]
+    await asyncio.gather(*(anext(aiter(stream)) for stream in streams))
+    sent = [line.bytes_to_node - earlier for line, earlier in zip(world.lines, before, strict=True)]
+    busier = sent.index(max(sent))
+    world.nodes[busier].kill()
+    return list(await asyncio.gather(*(_read(stream) for stream in streams))), busier
+
+
+async def _read(stream: AsyncStream) -> Generation:
+    async for _ in stream:
+        pass
+    return stream.generation
 
 
 def _is_seamless(reply: Generation) -> bool:
-    """Whether the numbers around each continuation follow one another."""
+    """Whether the numbers around each continuation are consecutive."""
     numbers = [(int(match[0]), match.end()) for match in re.finditer(r"\d+", reply.text)]
     for continuation in reply.continuations:
         near = [number for number, end in numbers if continuation.at - 12 < end <= continuation.at + 6]
@@ -65,111 +109,116 @@ def _is_seamless(reply: Generation) -> bool:
     return True
 
 
-def _breaker_lets_through(world: World) -> None:
-    """Wait until the cloud may be asked again, as it may a second after it failed."""
+def _cut(world: World) -> Outcome:
+    """The connection is cut after a dozen characters, and the device continues the answer."""
+    before, seen, is_cut = world.bytes_to_cloud, [""], False
+    try:
+        with world.llm.stream("Count from 4 to 60.", task="math", max_tokens=150) as stream:
+            for chunk in stream:
+                seen.append(chunk.text)
+                if not is_cut and len("".join(seen)) >= _CUT_AFTER_CHARACTERS:
+                    is_cut = True
+                    print(f"    {''.join(seen)} ... cut")
+                    for line in world.lines:
+                        line.cut()
+            reply = stream.generation
+    finally:
+        for line in world.lines:
+            line.restore()
+    at = reply.continuations[0].at if reply.continuations else 0
+    checks = (
+        Check("the decision preferred the cloud", reply.decision.order == ("cloud", "edge")),
+        Check("one continuation, by edge", [one.backend for one in reply.continuations] == ["edge"]),
+        Check(f"characters 0 to {at} came from the cloud", 0 < at < len(reply.text)),
+        Check("the app got every character once", "".join(seen) == reply.text),
+        Check("the continuation is seamless", _is_seamless(reply)),
+    )
+    sent = world.bytes_to_cloud - before
+    return Outcome(checks=checks, decision=reply.decision, reply=reply, by="cloud, then edge", bytes_to_cloud=sent)
+
+
+def _wait_for_breaker(world: World) -> None:
+    """Wait until the breaker of the cloud lets calls through, one second after it opened."""
     wait_until(lambda: "cloud" in world.llm.decide("What is 1 + 1?", task="math").order)
 
 
-@contextmanager
-def _silenced(world: World, number: int) -> Iterator[None]:
-    world.lines[number].silent = True
-    try:
-        yield
-    finally:
-        world.lines[number].silent = False
-
-
-def silent(world: World) -> Outcome:
-    """A conversation stays with its node. That one falls silent: after two seconds another is asked, and wins."""
-    sent = [line.bytes_to_node for line in world.lines]
-    world.llm.generate("What is 31 + 22?", task="math", max_tokens=24, session_id="sums")
-    own = max(range(len(sent)), key=lambda number: world.lines[number].bytes_to_node - sent[number])
-    rival, before = world.lines[1 - own], world.bytes_to_cloud
-    rival_before = rival.bytes_to_node
-    with _silenced(world, own):
-        reply = world.llm.generate("What is 44 + 17?", task="math", max_tokens=24, session_id="sums")
-    ends = [attempt.error for attempt in world.events[-1].attempts]
-    checks = (
-        Check("the node of the conversation was cancelled, its rival answered", ends == ["Cancelled", ""]),
-        Check("the rival is the other node", rival.bytes_to_node > rival_before),
-        Check("after the two seconds of the policy", reply.timings.ttft_ms > _HEDGE_MS),
-    )
-    return answered(world, reply, before, "cloud", *checks, by="cloud, the rival")
-
-
-def node_gone(world: World) -> Outcome:
-    """Six answers stream when one of the two nodes loses its power. Each of the six comes to its end."""
-    before = [line.bytes_to_node for line in world.lines]
-    replies, killed = asyncio.run(_ask_and_kill(world, before))
-    events = world.events[-_AT_ONCE:]
-    moved = sum(any(attempt.error for attempt in event.attempts) for event in events)
-    checks = (
-        Check(f"node {killed + 1} is gone", world.nodes[killed].pid == 0),
-        Check("six answers, none with an error", len(replies) == _AT_ONCE and not any(event.error for event in events)),
-        Check(f"{moved} of them were taken over by the other node", moved > 0),
-        Check("all from the cloud", {reply.backend for reply in replies} == {"cloud"}),
-        Check("across each continuation the count goes on", all(_is_seamless(reply) for reply in replies)),
-    )
-    sent = world.bytes_to_cloud - sum(before)
-    shown = next((reply for reply in replies if reply.continuations), replies[0])
-    return Outcome(checks=checks, decision=shown.decision, reply=shown, by="cloud, other node", bytes_to_cloud=sent)
-
-
-async def _ask_and_kill(world: World, before: list[int]) -> tuple[list[Generation], int]:
-    """Start six streams, kill the busier node once each has begun, and read all to their end."""
-    streams = [world.llm.astream(f"Count from {first} to 90.", task="math", max_tokens=96) for first in range(5, 11)]
-    await asyncio.gather(*(anext(aiter(stream)) for stream in streams))
-    asked = [line.bytes_to_node - sent for line, sent in zip(world.lines, before, strict=True)]
-    busier = asked.index(max(asked))
-    world.nodes[busier].kill()
-    return list(await asyncio.gather(*(_rest(stream) for stream in streams))), busier
-
-
-async def _rest(stream: AsyncStream) -> Generation:
-    async for _ in stream:
-        pass
-    return stream.generation
-
-
-def offline(world: World) -> Outcome:
-    """No node is left. The cloud is still preferred, and cannot be reached: the device takes over."""
+def _offline(world: World) -> Outcome:
+    """No node is left. The cloud is still preferred but unreachable: the request falls back to the device."""
     for node in world.nodes:
         node.stop()
-    _breaker_lets_through(world)
+    _wait_for_breaker(world)
     before = world.bytes_to_cloud
     reply = world.llm.generate("What is 77 + 18?", task="math", max_tokens=24)
     checks = (
-        Check("the cloud was to be asked first", reply.decision.order == ("cloud", "edge")),
-        Check("edge answers", reply.backend == "edge"),
+        Check("the decision preferred the cloud", reply.decision.order == ("cloud", "edge")),
+        Check("answered by edge", reply.backend == "edge"),
     )
     sent = world.bytes_to_cloud - before
     return Outcome(checks=checks, decision=reply.decision, reply=reply, bytes_to_cloud=sent)
 
 
-def nobody(world: World) -> Outcome:
-    """Too long for the device while no node is there: a typed error says why, and nothing hangs."""
-    _breaker_lets_through(world)
+def _no_backend(world: World) -> Outcome:
+    """The prompt is too long for the device and no node is left: a typed error says why, in time."""
+    _wait_for_breaker(world)
     before, began = world.bytes_to_cloud, time.monotonic()
     try:
         reply = world.llm.generate(LONG.format(78), max_tokens=24, deadline=5.0)
     except RoutingError as error:
-        quick = Check("within the deadline", time.monotonic() - began < 5.5)
+        in_time = Check("within the deadline", time.monotonic() - began < 5.5)
         sent = world.bytes_to_cloud - before
-        checks = (quick, left_out(error.decision, "edge", "does not fit"))
+        checks = (in_time, excluded(error.decision, "edge", "does not fit"))
         return Outcome(checks=checks, decision=error.decision, by=type(error).__name__, bytes_to_cloud=sent)
-    return answered(world, reply, before, "nobody")
+    return answered(world, reply, before, "none")
 
 
-def back(world: World) -> Outcome:
-    """A node is started again. Breakers let single requests find that out, and the device answers until then."""
+def _restarted(world: World) -> Outcome:
+    """A node is started again. The device answers until a probe finds the node."""
     world.start_node(0)
-    until, number, asked_edge = time.monotonic() + _BACK_S, 20, 0
+    until, number, on_edge = time.monotonic() + _RETURN_TIMEOUT_S, 20, 0
     while True:
         before = world.bytes_to_cloud
         reply = world.llm.generate(f"What is 52 + {number}?", task="math", max_tokens=24)
         if reply.backend == "cloud" or time.monotonic() > until:
             break
-        number, asked_edge = number + 1, asked_edge + 1
+        number, on_edge = number + 1, on_edge + 1
         time.sleep(0.5)
-    print(f"    {asked_edge} requests were answered by the device meanwhile")
-    return answered(world, reply, before, "cloud", by_rule(reply, BECAUSE))
+    print(f"    the device answered {on_edge} requests in the meantime")
+    return answered(world, reply, before, "cloud", by_rule(reply, LARGER_MODEL))
+
+
+def _broken_policy(world: World) -> Outcome:
+    """The policy file is replaced by an invalid one: every error is reported, and the old policy stays in effect."""
+    digest = world.llm.policy.digest
+    world.policy_path.write_text(_BROKEN, encoding="utf-8")
+    wait_until(lambda: world.policies.error is not None)
+    error = world.policies.error
+    print(error)
+    before = world.bytes_to_cloud
+    reply = world.llm.generate("Is this review positive? 'I wanted my money back.'", max_tokens=24)
+    checks = (
+        Check("it is rejected, with all three errors", isinstance(error, PolicyError) and len(error.errors) == 3),
+        Check("each with its line", error is not None and [one.line for one in error.errors] == [4, 8, 11]),
+        Check("the old policy decides", reply.decision.digest == digest),
+    )
+    return answered(world, reply, before, "edge", *checks)
+
+
+def _fixed_policy(world: World) -> Outcome:
+    """The policy file is fixed: the new policy takes effect without a restart."""
+    world.policy_path.write_text(world.policy_text().replace("name: demo", "name: fixed"), encoding="utf-8")
+    wait_until(lambda: world.llm.policy.name == "fixed")
+    before = world.bytes_to_cloud
+    reply = world.llm.generate("Is this review positive? 'A quiet, moving story.'", max_tokens=24)
+    return answered(world, reply, before, "edge", Check("the new policy decides", reply.decision.policy == "fixed"))
+
+
+SCENES: Final = (
+    Scene("slow node", "the node of a conversation stalls for longer than `hedge_after`", _slow_node),
+    Scene("a node is killed", "one of two, while six answers stream", _node_killed),
+    Scene("cut mid-stream", "the connection is lost after a dozen characters", _cut),
+    Scene("offline", "the other node is stopped too", _offline),
+    Scene("offline, too long", "no backend is left: a typed error", _no_backend),
+    Scene("node restarted", "a node is started again", _restarted),
+    Scene("broken policy", "the policy file is replaced by one with three errors", _broken_policy),
+    Scene("fixed policy", "the policy file is fixed", _fixed_policy),
+)

@@ -1,21 +1,15 @@
-"""A node in a process of its own, as `hybrid-llm serve` runs it, started, stopped and killed by the demonstration.
-
-A TCP proxy that holds every packet for a while and counts the bytes: a far-away node, a witness, and a bad line.
-
-What the demonstration needs around it: a private CA, two nodes, the lines to them, a policy, a client.
-"""
+"""What the scenes of the demonstration share: two nodes, their network lines, a client, and checks of an outcome."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +19,10 @@ from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.grpc.config import GrpcConfig
 from hybrid_llm.backends.grpc.pool import GrpcPool
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.cli.demo.node import NodeProcess
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
 from hybrid_llm.policies import PolicyFile
@@ -35,89 +32,28 @@ from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import SystemSensors
 from hybrid_llm.router.spending.ledger import MemoryLedger, Price
 
-_START_S: Final = 120.0
-
-
-class NodeProcess:
-    """`hybrid-llm serve`; with *witness* its engine writes down there what it is given, see `cli.demo.node`."""
-
-    def __init__(self, model: Path, tls: Path, folder: Path, *, witness: Path | None = None) -> None:
-        main = ["hybrid_llm.cli.main", "serve"]
-        if witness is not None:
-            main = ["hybrid_llm.cli.demo.node", "--witness", str(witness)]
-        self._ready, self._log = folder / "ready", folder / "node.log"
-        self._command = [sys.executable, "-m", *main, "--model", str(model), "--listen", "127.0.0.1:0"]
-        self._command += ["--tls", str(tls), "--name", "node", "--ready-file", str(self._ready)]
-        self._witness = witness
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def launch(self) -> None:
-        """Begin to start; `wait` tells when it is ready."""
-        self._ready.unlink(missing_ok=True)
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(self._command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
-
-    def wait(self) -> int:
-        """Wait until it is ready, and return its port; ConfigError with its own words if it ends."""
-        until = time.monotonic() + _START_S
-        while not self._ready.exists():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > until:
-                self.stop()
-                raise ConfigError(f"the node did not start: {self._log.read_text(errors='replace')[-2000:]}")
-            time.sleep(0.05)
-        return int(self._ready.read_text().strip().rpartition(":")[2])
-
-    def start(self) -> int:
-        """Start it, wait until it is ready, and return its port."""
-        self.launch()
-        return self.wait()
-
-    @property
-    def pid(self) -> int:
-        """The process of the front; 0 while nothing runs."""
-        return self._process.pid if self._process is not None else 0
-
-    def witnessed(self) -> list[str]:
-        """What its engine was given, one text for each request."""
-        if self._witness is None or not self._witness.exists():
-            return []
-        return self._witness.read_text(encoding="utf-8").splitlines()
-
-    def kill(self) -> None:
-        """End it at once, as a machine ends that loses its power."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def stop(self) -> None:
-        """Ask it to end, and wait for that."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self._process = None
-
-
-_LOOK_S: Final = 0.02
+PRICE: Final = Price(input_per_1k=0.15, output_per_1k=0.6, currency="USD")
+_DELAY_S: Final = 0.1
+"""Simulated distance of the nodes, seconds in each direction."""
+_NODES: Final = 2
+_POLL_S: Final = 0.02
+_QUIET_S: Final = 0.3
+_SETTLE_TIMEOUT_S: Final = 15.0
 
 
 class RecordingProxy:
-    """Stands between an app and a node on loopback. It sees what any observer of the network would see.
+    """A TCP proxy between app and node: it delays, counts, stalls and cuts the traffic.
 
     Args:
-        delay_s: seconds that each packet is held, in each direction.
+        delay_s: delay of each packet, in each direction.
     """
 
     def __init__(self, *, delay_s: float) -> None:
         self.target_port = 0
         self.bytes_to_node = 0
-        """Bytes that the app has sent so far."""
-        self.silent = False
-        """While this is set, nothing that the node says reaches the app."""
+        """Bytes sent by the app so far."""
+        self.stalled = False
+        """While set, nothing from the node reaches the app."""
         self._is_cut = False
         self._delay_s = delay_s
         self._loop = asyncio.new_event_loop()
@@ -127,7 +63,7 @@ class RecordingProxy:
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1 that the app connects to."""
+        """The port on 127.0.0.1 for the app."""
         assert self._server is not None, "the proxy is not running"
         port: int = self._server.sockets[0].getsockname()[1]
         return port
@@ -140,12 +76,12 @@ class RecordingProxy:
         return self
 
     def cut(self) -> None:
-        """Break every connection, and refuse new ones; what is under way is lost."""
+        """Reset every connection, and refuse new ones; data in transit is lost."""
         self._is_cut = True
         self._loop.call_soon_threadsafe(self._abort)
 
-    def mend(self) -> None:
-        """Let connections through again."""
+    def restore(self) -> None:
+        """Accept connections again."""
         self._is_cut = False
 
     def _abort(self) -> None:
@@ -169,11 +105,11 @@ class RecordingProxy:
         try:
             while data := await source.read(65536):
                 self.bytes_to_node += len(data) if counted else 0
-                while self.silent and not counted:
-                    await asyncio.sleep(_LOOK_S)
+                while self.stalled and not counted:
+                    await asyncio.sleep(_POLL_S)
                 self._loop.call_later(self._delay_s, self._forward, sink, data)
         except OSError:
-            pass  # the other side was cut; what was under way is lost, as on a real line
+            pass  # the other side was cut: data in transit is lost, as on a real network
         self._loop.call_later(self._delay_s, sink.close)
 
     @staticmethod
@@ -197,25 +133,17 @@ class RecordingProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-DISTANCE_S: Final = 0.1
-"""How far away the nodes seem, seconds in each direction."""
-PRICE: Final = Price(input_per_1k=0.15, output_per_1k=0.6, currency="USD")
-_NODES: Final = 2
-_QUIET_S: Final = 0.3
-_SETTLES_S: Final = 15.0
-
-
-class GivenSensors:
-    """This machine's sensors, with single values replaced by given ones while a scene asks for that."""
+class OverridableSensors:
+    """This machine's sensors, with values that a scene can override."""
 
     def __init__(self) -> None:
         self._real = SystemSensors()
-        self.given: dict[str, float | bool] = {}
+        self.overrides: dict[str, float | bool] = {}
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
-        """The latest sample, given values in place."""
+        """The latest sample, with the overrides applied."""
         device, network = self._real.read()
-        return replace(device, **self.given), network  # type: ignore[arg-type]  # names are checked by replace
+        return replace(device, **self.overrides), network  # type: ignore[arg-type]  # names are checked by replace
 
     def close(self) -> None:
         """Stop sampling."""
@@ -223,14 +151,14 @@ class GivenSensors:
 
 
 class World:
-    """Everything, made on entry and gone on exit, whatever happens in between."""
+    """A private CA, two nodes, the lines to them, a policy file and a client; removed on exit."""
 
     def __init__(self, node_model: Path) -> None:
         self._node_model = node_model
         self._stack = ExitStack()
         self.ledger = MemoryLedger(PRICE.currency)
         self.events: list[RequestEvent] = []
-        """What the client told its hook of every request, the latest last."""
+        """The events of all requests, the latest last."""
 
     def __enter__(self) -> Self:
         with self._stack:
@@ -245,7 +173,7 @@ class World:
         make_authority(certificates)
         issue(certificates, "node", kind="node", hosts=["127.0.0.1", "localhost"])
         issue(certificates, "app", kind="client")
-        self.lines = [self._stack.enter_context(RecordingProxy(delay_s=DISTANCE_S)) for _ in range(_NODES)]
+        self.lines = [self._stack.enter_context(RecordingProxy(delay_s=_DELAY_S)) for _ in range(_NODES)]
         self.nodes = [self._node(certificates, number) for number in range(_NODES)]
         for node in self.nodes:
             node.launch()
@@ -268,7 +196,7 @@ class World:
         self._cloud = GrpcPool([GrpcConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
         self.policies = PolicyFile(self.policy_path, {"edge": Location.EDGE, "cloud": Location.CLOUD}, interval=0.1)
         self.policies.start()
-        self.sensors = GivenSensors()
+        self.sensors = OverridableSensors()
         return HybridLLM(
             [edge, self._cloud],
             self.policies,
@@ -284,32 +212,32 @@ class World:
 
     @staticmethod
     def policy_text() -> str:
-        """The commented policy that the demonstration begins with."""
+        """The policy at the start of the demonstration."""
         return resources.files("hybrid_llm.cli.demo").joinpath("policy.yaml").read_text(encoding="utf-8")
 
     @property
     def bytes_to_cloud(self) -> int:
-        """Bytes that the app has sent to the nodes so far, as the network sees them."""
+        """Bytes sent by the app to the nodes so far."""
         return sum(line.bytes_to_node for line in self.lines)
 
     def settle(self) -> None:
-        """Wait until the app may ask every node that runs, and nothing has gone to any for a while; 15 s at most."""
-        quiet, seen, until = 0.0, -1, time.monotonic() + _SETTLES_S
+        """Wait until every running node is usable and the network is quiet, for 15 s at most."""
+        quiet, seen, until = 0.0, -1, time.monotonic() + _SETTLE_TIMEOUT_S
         while quiet < _QUIET_S and time.monotonic() < until:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             sent, seen = seen, self.bytes_to_cloud
-            quiet = quiet + _LOOK_S if seen == sent and self._all_can_be_asked() else 0.0
+            quiet = quiet + _POLL_S if seen == sent and self._all_can_be_asked() else 0.0
 
     def _all_can_be_asked(self) -> bool:
         members = zip(self.nodes, self._cloud.members(), strict=True)
         return all(member.health.is_usable for node, member in members if node.pid)
 
-    def told_to_nodes(self) -> list[str]:
-        """Every request that an engine of a node was given, in its own words; all nodes write to one file, in turn."""
+    def received_by_nodes(self) -> list[str]:
+        """Every request that an engine received; all nodes log to one file."""
         return self.nodes[0].witnessed()
 
     def start_node(self, number: int) -> None:
-        """Start a node that was stopped, and lead its line to it."""
+        """Start a stopped node, and connect its line to it."""
         self.nodes[number].launch()
         self._connect(number)
 
@@ -318,3 +246,81 @@ class World:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stack.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One expectation, and whether it was met."""
+
+    text: str
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of a scene: a row of the table, and its checks."""
+
+    checks: tuple[Check, ...]
+    decision: Decision | None = None
+    reply: Generation | None = None
+    by: str = ""
+    """Shown in the table instead of the backend of *reply*."""
+    bytes_to_cloud: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """*title* names the request in the table, *about* describes it."""
+
+    title: str
+    about: str
+    play: Callable[[World], Outcome]
+
+
+@contextmanager
+def sensor_values(world: World, **values: float | bool) -> Iterator[None]:
+    """Override sensor values."""
+    world.sensors.overrides = values
+    try:
+        yield
+    finally:
+        world.sensors.overrides = {}
+
+
+def answered(
+    world: World, reply: Generation, before: int, backend: str, *more: Check, by: str = "", cached: bool = False
+) -> Outcome:
+    """The outcome of an answer expected from *backend*; *before* are the bytes sent to the cloud until then."""
+    sent = world.bytes_to_cloud - before
+    leaves = backend == "cloud" and not cached
+    checks = (
+        Check(
+            f"answered by {backend}{' (cached)' if cached else ''}", (reply.backend, reply.cached) == (backend, cached)
+        ),
+        Check("the answer is not empty", bool(reply.text.strip())),
+        Check("bytes were sent to the cloud" if leaves else "0 bytes were sent to the cloud", (sent > 0) == leaves),
+    )
+    return Outcome(checks=checks + more, decision=reply.decision, reply=reply, by=by, bytes_to_cloud=sent)
+
+
+def by_rule(reply: Generation, because: str) -> Check:
+    """The rule that decided gives this reason."""
+    return Check(f"reason: {because}", because in reply.decision.because)
+
+
+def excluded(decision: Decision, backend: str, why: str) -> Check:
+    """*backend* is excluded for this reason."""
+    return Check(f"{backend} is excluded: {why}", why in decision.excluded.get(backend, ""))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait until *condition* holds, for *seconds* at most."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(_POLL_S)
+
+
+def failed(error: HybridLLMError) -> Outcome:
+    """The outcome of a scene that ended in an unexpected error."""
+    name = type(error).__name__
+    return Outcome(checks=(Check(f"no {name}: {error}", False),), by=name)

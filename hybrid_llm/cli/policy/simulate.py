@@ -1,15 +1,21 @@
-"""`hybrid-llm policy simulate`: a trace of requests through a policy and its rivals, in a modelled world."""
+"""`hybrid-llm policy simulate`: simulate a trace of requests under a policy and its baselines."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from hybrid_llm.cli.arguments import add_json, describe, read_text
-from hybrid_llm.cli.policy.shared import add_places, load_named_policy, locations_of
+from hybrid_llm.cli.arguments import (
+    POLICY_HELP,
+    Command,
+    add_backends,
+    add_json,
+    backends_of,
+    load_named_policy,
+    policy_text,
+)
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 
@@ -32,30 +38,14 @@ _TAG_SHARE: Final = 0.03
 _HOURLY: Final = {"h": 1.0, "m": 60.0, "s": 3600.0}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        "Play a trace of requests through a policy and its rivals (always-edge, always-cloud, other files) in a model\n"
-        "of device, network and node, and compare routes, times, missed service levels, cost, energy and privacy.\n"
-        "Nothing is sent and no model runs. The formulas and every constant are in docs/simulation.md.",
-        examples=[
-            "hybrid-llm policy simulate clinic.yaml",
-            "hybrid-llm policy simulate clinic.yaml --against balanced --tag phi=10% --html report.html",
-            "hybrid-llm policy simulate --trace AzureLLMInferenceTrace_conv.csv.gz --rate 120/h --requests 10000",
-            "hybrid-llm policy simulate --rtt NetLatency-Seattle.tar.xz --offline 2h..3h --metered 10h..14h",
-            "hybrid-llm policy simulate --show-world > world.yaml",
-            "hybrid-llm policy simulate clinic.yaml --world world.yaml --json",
-        ],
-        codes=(Exit.CONFIG, Exit.SECURITY),
-    )
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", nargs="?", default="balanced", metavar="POLICY", help=POLICY_HELP)
     parser.add_argument(
-        "policy", nargs="?", default="balanced", metavar="POLICY", help="a policy file or the name of a built-in one"
+        "--against", action="append", default=[], metavar="POLICY", help="a further baseline; repeatable"
     )
-    parser.add_argument("--against", action="append", default=[], metavar="POLICY", help="a further rival; repeat it")
     _add_trace(parser)
-    _add_setting(parser)
-    add_places(parser)
+    _add_world(parser)
+    add_backends(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report; needs hybrid-llm[report]")
     add_json(parser)
 
@@ -66,37 +56,36 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
         "--trace",
         type=Path,
         metavar="FILE",
-        help="Azure's or Mooncake's trace (plain or .gz), or recorded decisions; without it a made-up one",
+        help="an Azure or Mooncake trace (plain or .gz), or recorded decisions; default: a synthetic trace",
     )
-    group.add_argument("--requests", type=int, metavar="N", help=f"the first N; made up without --trace: {_REQUESTS}")
-    group.add_argument("--rate", metavar="N/h", help="stretch the gaps between requests to this mean rate")
+    group.add_argument("--requests", type=int, metavar="N", help=f"the first N; synthetic: {_REQUESTS}")
+    group.add_argument("--rate", metavar="N/h", help="scale the gaps between requests to this mean rate")
     group.add_argument(
         "--tag",
         action="append",
         default=[],
         metavar="TAG=SHARE",
-        help="tag this share of the requests, such as phi=5%%; repeat it; `none` tags none",
+        help="tag this share of the requests, such as phi=5%%; repeatable; `none` tags none",
     )
-    group.add_argument("--seed", type=int, default=1, metavar="N", help="same seed, same result")
+    group.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random numbers (1)")
 
 
-def _add_setting(parser: argparse.ArgumentParser) -> None:
+def _add_world(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("world")
     group.add_argument(
-        "--rtt", metavar="TIME|FILE", help="round-trip time such as 30ms, NetLatency's .tar.xz, or a CSV seconds,rtt_ms"
+        "--rtt", metavar="TIME|FILE", help="round-trip time such as 30ms, a NetLatency .tar.xz, or a CSV seconds,rtt_ms"
     )
-    group.add_argument("--rtt-pair", metavar="A,B", help="which two devices of NetLatency; drawn by the seed otherwise")
-    for name, about in (("offline", "no route to the cloud"), ("metered", "the connection is paid by volume")):
+    group.add_argument("--rtt-pair", metavar="A,B", help="two devices of NetLatency; default: drawn at random")
+    for name, about in (("offline", "no route to the cloud"), ("metered", "a metered connection")):
         group.add_argument(
-            f"--{name}", action="append", default=[], metavar="FROM..TO", help=f"{about}, such as 10m..25m; repeat it"
+            f"--{name}", action="append", default=[], metavar="FROM..TO", help=f"{about}, such as 10m..25m; repeatable"
         )
-    group.add_argument("--world", type=Path, metavar="FILE", help="constants that differ from the defaults, in YAML")
-    group.add_argument("--show-world", action="store_true", help="print all constants as such a file, and stop")
-    group.add_argument("--slo-ttft", metavar="TIME", help="goal of the first token; default: the policy's objective")
+    group.add_argument("--world", type=Path, metavar="FILE", help="constants that override the defaults, in YAML")
+    group.add_argument("--show-world", action="store_true", help="print all constants as such a file, and exit")
+    group.add_argument("--slo-ttft", metavar="TIME", help="objective of the first token; default: the policy's")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Simulate, and tell."""
+def _run(args: argparse.Namespace) -> int:
     from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
 
     world = load_world(args.world) if args.world is not None else parse_world("version: 1")
@@ -104,11 +93,11 @@ def run(args: argparse.Namespace) -> int:
         print(world.text(), end="")
         return Exit.OK
     comparison = _compare(args, world)
-    _tell(args, comparison)
+    _print(args, comparison)
     if args.html is not None:
         _write_report(args, comparison)
     if any(one.bound_left for one in comparison.summaries):
-        note("hybrid-llm: a request that may not leave the device was sent to the cloud; please report this")
+        note("hybrid-llm: a request that must stay on the device was sent to the cloud; please report this bug")
         return Exit.SECURITY
     return Exit.OK
 
@@ -128,22 +117,14 @@ def _contestants(args: argparse.Namespace) -> list[Contestant]:
     from hybrid_llm.core.request import Location
     from hybrid_llm.lab.simulate.compare import Contestant, always, always_text
 
-    locations = locations_of(args)
-    policy = load_named_policy(args.policy, locations)
-    found = [Contestant(policy=policy, text=_text(args.policy))]
-    for place in Location:
-        found.append(Contestant(policy=always(place, policy), text=always_text(place, policy)))
+    backends = backends_of(args)
+    policy = load_named_policy(args.policy, backends)
+    found = [Contestant(policy=policy, text=policy_text(args.policy))]
+    for location in Location:
+        found.append(Contestant(policy=always(location, policy), text=always_text(location, policy)))
     for name in args.against:
-        found.append(Contestant(policy=load_named_policy(name, locations), text=_text(name)))
+        found.append(Contestant(policy=load_named_policy(name, backends), text=policy_text(name)))
     return found
-
-
-def _text(name: str) -> str:
-    from hybrid_llm.policies import builtin_names
-
-    if name in builtin_names():
-        return (files("hybrid_llm.policies") / "builtin" / f"{name}.yaml").read_text("utf-8")
-    return read_text(Path(name))
 
 
 def _trace(args: argparse.Namespace, world: World) -> Trace:
@@ -161,7 +142,7 @@ def _trace(args: argparse.Namespace, world: World) -> Trace:
 
 
 def _recordings(path: Path) -> Iterator[Arrival]:
-    """The requests of recorded decisions; an answer of unknown length is as long as it may be."""
+    """The requests of recorded decisions; an answer of unknown length counts as `max_tokens` long."""
     from hybrid_llm.lab.simulate.trace import Arrival
     from hybrid_llm.router.observability.records import read_recordings
 
@@ -179,7 +160,7 @@ def _recordings(path: Path) -> Iterator[Arrival]:
 
 
 def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
-    """The trace with the tags of `--tag`; without any, with a few that are bound to the device."""
+    """The trace with the tags of `--tag`; by default, some requests get a tag that keeps them on the device."""
     from hybrid_llm.lab.simulate.trace import with_tags
 
     if args.tag:
@@ -188,7 +169,7 @@ def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
         return trace
     shares = _assumed_shares(policy)
     if shares:
-        note(f"assumed: {_TAG_SHARE:.0%} of the requests are tagged {', '.join(shares)}, each; change it with --tag")
+        note(f"assumed tags: {', '.join(shares)}, each on {_TAG_SHARE:.0%} of the requests; change them with --tag")
     return with_tags(trace, shares, seed=args.seed)
 
 
@@ -283,7 +264,7 @@ def make_parts() -> Parts:
     )
 
 
-def _tell(args: argparse.Namespace, comparison: Comparison) -> None:
+def _print(args: argparse.Namespace, comparison: Comparison) -> None:
     from hybrid_llm.lab.simulate.report import sentences, table, warnings
 
     if args.json:
@@ -301,7 +282,7 @@ def _write_report(args: argparse.Namespace, comparison: Comparison) -> None:
     from hybrid_llm.lab.simulate.report import report
 
     args.html.write_text(report(comparison, command=_command(args), version=__version__), encoding="utf-8")
-    note(f"the report is in {args.html}")
+    note(f"report written to {args.html}")
 
 
 def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, object]:
@@ -321,7 +302,7 @@ def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, obj
 
 
 def _command(args: argparse.Namespace) -> str:
-    """The command line that gives the same again."""
+    """The command line that reproduces the result."""
     words = ["hybrid-llm", "policy", "simulate", args.policy]
     options = ("against", "trace", "requests", "rate", "tag", "seed", "rtt", "rtt_pair", "offline", "metered")
     for name in (*options, "world", "slo_ttft", "config", "backend", "html"):
@@ -330,3 +311,21 @@ def _command(args: argparse.Namespace) -> str:
             if item is not None:
                 words += [f"--{name.replace('_', '-')}", str(item)]
     return shlex.join(words)
+
+
+SIMULATE: Final = Command(
+    about="Simulate a trace of requests under a policy and its baselines (always-edge, always-cloud, other policies),\n"
+    "and compare routes, latency, missed service levels, cost, energy and privacy. Device, network and node are\n"
+    "models: nothing is sent and no LLM runs. docs/simulation.md lists the formulas and every constant.",
+    options=_options,
+    run=_run,
+    examples=(
+        "hybrid-llm policy simulate clinic.yaml",
+        "hybrid-llm policy simulate clinic.yaml --against balanced --tag phi=10% --html report.html",
+        "hybrid-llm policy simulate --trace AzureLLMInferenceTrace_conv.csv.gz --rate 120/h --requests 10000",
+        "hybrid-llm policy simulate --rtt NetLatency-Seattle.tar.xz --offline 2h..3h --metered 10h..14h",
+        "hybrid-llm policy simulate --show-world > world.yaml",
+        "hybrid-llm policy simulate clinic.yaml --world world.yaml --json",
+    ),
+    codes=(Exit.CONFIG, Exit.SECURITY),
+)

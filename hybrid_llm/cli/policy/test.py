@@ -1,16 +1,24 @@
-"""`hybrid-llm policy test`: the cases beside a policy: what was expected, what came, which rules were never tried."""
+"""`hybrid-llm policy test`: run the test cases of a policy, and report failures and rules that no case covers."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import add_json, describe, read_text
-from hybrid_llm.cli.policy.shared import add_places, detectors_of, load_named_policy, locations_of
+from hybrid_llm.cli.arguments import (
+    POLICY_HELP,
+    Command,
+    add_backends,
+    add_json,
+    backends_of,
+    detectors_of,
+    load_named_policy,
+    policy_text,
+    read_text,
+)
 from hybrid_llm.cli.terminal import Exit, decision_record, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location, Request
@@ -20,34 +28,18 @@ if TYPE_CHECKING:
     from hybrid_llm.lab.cases import Case, Judge, Outcome, Report
     from hybrid_llm.policies import Policy
 
+_SUFFIX: Final = ".test.yaml"
 
-SUFFIX = ".test.yaml"
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options and the help."""
-    describe(
-        parser,
-        "Run the cases of a policy: those in CASES, else those beside it, clinic.test.yaml beside clinic.yaml.\n"
-        "Each failure shows what was expected, what came, and the decision rule by rule. Rules and tags that no case\n"
-        "ever tried are listed.",
-        examples=[
-            "hybrid-llm policy test clinic.yaml",
-            "hybrid-llm policy test clinic.yaml cases/nights.yaml cases/days.yaml --strict",
-            "hybrid-llm policy test balanced --strict --json",
-        ],
-        codes=(Exit.FAILURE, Exit.CONFIG),
-        meanings={Exit.FAILURE: "a case failed; with --strict also: a rule or a tag was never tried"},
-    )
-    parser.add_argument("policy", metavar="POLICY", help="a policy file or the name of a built-in policy")
-    parser.add_argument("cases", nargs="*", type=Path, metavar="CASES", help="files of cases")
-    parser.add_argument("--strict", action="store_true", help="fail when a rule or a tag was never tried")
-    add_places(parser)
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", metavar="POLICY", help=POLICY_HELP)
+    parser.add_argument("cases", nargs="*", type=Path, metavar="CASES", help="files of test cases")
+    parser.add_argument("--strict", action="store_true", help="fail if no case covers a rule or a tag")
+    add_backends(parser)
     add_json(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the cases, and tell."""
+def _run(args: argparse.Namespace) -> int:
     from hybrid_llm.lab.cases import run_suite
 
     policy, cases = _suite(args)
@@ -60,38 +52,37 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
-    """All cases of all files. They share one policy: rules are counted over all of them."""
+    """All cases of all files. They share one policy, so that coverage is counted over all of them."""
     from hybrid_llm.lab.casefile import parse_cases
 
-    given = locations_of(args) if args.config or args.backend else None
+    given = backends_of(args) if args.config or args.backend else None
 
     def policy_for(named: Mapping[str, Location] | None) -> Policy:
-        return load_named_policy(args.policy, given or named or locations_of(args), detectors_of(args))
+        return load_named_policy(args.policy, given or named or backends_of(args), detectors_of(args))
 
     suites = [parse_cases(text, path, policy_for) for text, path in _texts(args.policy, args.cases)]
     if any(suite.policy.backends != suites[0].policy.backends for suite in suites):
-        raise ConfigError("the files of cases name different `backends`: test them one by one")
+        raise ConfigError("the files of test cases declare different `backends`: run them one by one")
     return suites[0].policy, [case for suite in suites for case in suite.cases]
 
 
 def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
-    """The text and the name of each file of cases."""
+    """The text and the name of each file of test cases."""
     from hybrid_llm.policies import builtin_names
 
     given = list(cases)
     if given:
         return [(read_text(path), str(path)) for path in given]
     if policy in builtin_names():
-        shipped = files("hybrid_llm.policies") / "builtin" / f"{policy}{SUFFIX}"
-        return [(shipped.read_text("utf-8"), f"builtin/{policy}{SUFFIX}")]
-    beside = Path(policy).with_suffix("").with_suffix(SUFFIX)
-    if not beside.exists():
-        raise ConfigError(f"there are no cases: {beside} does not exist; `policy test --help` tells more")
-    return [(read_text(beside), str(beside))]
+        return [(policy_text(policy, _SUFFIX), f"builtin/{policy}{_SUFFIX}")]
+    default = Path(policy).with_suffix("").with_suffix(_SUFFIX)
+    if not default.exists():
+        raise ConfigError(f"no test cases: {default} does not exist; see `policy test --help`")
+    return [(read_text(default), str(default))]
 
 
 def _judge(policy: Policy) -> Judge:
-    """What the guard finds in the text of a case, and how long the text is."""
+    """The privacy guard and the token count, applied to each case as to a real request."""
     from hybrid_llm.core.protocols import estimate_tokens
     from hybrid_llm.router.pipeline import without
     from hybrid_llm.router.privacy import PrivacyGuard
@@ -117,18 +108,18 @@ def _lines(name: str, report: Report) -> Iterator[str]:
     failed = sum(not outcome.passed for outcome in report.outcomes)
     yield f"{len(report.outcomes) - failed} passed, {failed} failed"
     for rule in report.unmatched:
-        yield f"never matched: {rule.label} {rule.kind} at {rule.place}: {rule.because}"
+        yield f"not covered: {rule.label} {rule.kind} at {rule.place}: {rule.because}"
     if report.untried:
-        yield f"tags that no case has: {', '.join(report.untried)}"
+        yield f"tags without a case: {', '.join(report.untried)}"
     if report.covered:
-        yield "every rule was matched and every tag was tried"
+        yield "every rule and every tag is covered"
 
 
 def _failure(outcome: Outcome) -> Iterator[str]:
     yield f"        at {outcome.case.place}"
     for mismatch in outcome.mismatches:
         yield f"        {mismatch.what + ':':<10} expected {mismatch.expected}"
-        yield f"        {'':<10} but came {mismatch.came}"
+        yield f"        {'':<10} but was  {mismatch.came}"
     yield from (f"        | {line}" for line in outcome.decision.explain().splitlines())
 
 
@@ -147,6 +138,22 @@ def _report_record(report: Report) -> dict[str, object]:
             }
             for outcome in report.outcomes
         ],
-        "never_matched": [rule.label for rule in report.unmatched],
-        "tags_never_tried": list(report.untried),
+        "rules_not_covered": [rule.label for rule in report.unmatched],
+        "tags_not_covered": list(report.untried),
     }
+
+
+TEST: Final = Command(
+    about="Run the test cases of a policy: those in CASES, else those next to it, clinic.test.yaml for clinic.yaml.\n"
+    "Each failure shows the expected and the actual decision, with every rule. Rules and tags that no case covers are\n"
+    "listed.",
+    options=_options,
+    run=_run,
+    examples=(
+        "hybrid-llm policy test clinic.yaml",
+        "hybrid-llm policy test clinic.yaml cases/nights.yaml cases/days.yaml --strict",
+        "hybrid-llm policy test balanced --strict --json",
+    ),
+    codes=(Exit.FAILURE, Exit.CONFIG),
+    meanings={Exit.FAILURE: "a case failed; with --strict also: no case covers a rule or a tag"},
+)

@@ -1,4 +1,4 @@
-"""`hybrid-llm policy prove`: the proof of each tag, claims of one's own, and what breaks them in steps."""
+"""`hybrid-llm policy verify`: what each tag allows, claims, and the steps of a violation."""
 
 import json
 from pathlib import Path
@@ -25,22 +25,22 @@ def policy(tmp_path):
     return path
 
 
-def test_each_tag_has_its_proof_and_the_bound_is_told(cli, policy):
-    result = cli("policy", "prove", policy)
+def test_each_tag_is_verified_and_the_scope_comes_first(cli, policy):
+    result = cli("policy", "verify", policy)
     assert result.code == 0
-    assert "proved  phi     never leaves the device" in result.out
-    assert "proved  public  reaches edge and cloud as it is" in result.out
+    assert "holds     phi     never leaves the device" in result.out
+    assert "holds     public  reaches edge and cloud as it is" in result.out
+    assert result.out.index("not searched:") < result.out.index("holds")
     assert "all 4 sets of the 2 declared tags" in result.out
     assert "note: a request without a tag" in result.out
-    assert "not searched:" in result.out
     assert result.err == ""
 
 
-def test_a_claim_that_does_not_hold_is_code_7_with_the_steps_that_break_it(cli, policy):
-    result = cli("policy", "prove", policy, "--claim", "phi=edge", "--claim", "none=edge")
+def test_a_claim_that_is_violated_is_code_7_with_the_steps_of_the_violation(cli, policy):
+    result = cli("policy", "verify", policy, "--claim", "phi=edge", "--claim", "none=edge")
     assert result.code == 7
-    assert "proved  claim: phi reaches only edge" in result.out
-    assert "BROKEN  claim: no tag reaches only edge" in result.out
+    assert "holds     claim: phi reaches only edge" in result.out
+    assert "VIOLATED  claim: no tag reaches only edge" in result.out
     assert "1. the app declares no tag" in result.out
     assert "cloud is called with the request as it is" in result.out
 
@@ -51,18 +51,17 @@ def test_the_broken_claim_of_the_documentation_is_the_real_one(cli):
     assert "\n".join(shown) in cli(*command.split()).out
 
 
-def test_json_has_statements_claims_and_bound(cli, policy):
-    shown = json.loads(cli("policy", "prove", policy, "--claim", "public=edge", "--json").out)
-    assert (shown["proved"], [tag["proved"] for tag in shown["tags"]]) == (False, [True] * 3)
-    assert shown["tags"][0] | {"broken": None} == {
+def test_json_has_statements_claims_and_scope(cli, policy):
+    shown = json.loads(cli("policy", "verify", policy, "--claim", "public=edge", "--json").out)
+    assert (shown["holds"], [tag["violation"] for tag in shown["tags"]]) == (False, [None] * 3)
+    assert shown["tags"][0] == {
         "tag": "phi",
-        "proved": True,
         "as_it_is": ["edge"],
         "with_pseudonyms": [],
-        "answers_kept": ["edge"],
-        "broken": None,
+        "answers_cached": ["edge"],
+        "violation": None,
     }
-    assert shown["claims"][0]["broken"]["steps"][0] == "the app declares public"
+    assert shown["claims"][0]["violation"]["steps"][0] == "the app declares public"
     assert shown["scope"]["decisions"] > 100
     assert shown["scope"]["not_searched"]
 
@@ -70,9 +69,9 @@ def test_json_has_statements_claims_and_bound(cli, policy):
 def test_the_tags_that_the_configuration_gives_are_part_of_it(cli, policy, configure):
     config = configure(1, edge=True)
     config.write_text(config.read_text() + "defaults: {privacy: [phi]}\n")
-    assert "note: the configuration tags every request phi" in cli("policy", "prove", policy, "--config", config).out
+    assert "note: the configuration tags every request phi" in cli("policy", "verify", policy, "--config", config).out
 
 
 @pytest.mark.parametrize("claim", ["phy=edge", "phi=moon", "phi"])
 def test_a_wrong_claim_is_code_2(cli, policy, claim):
-    assert cli("policy", "prove", policy, "--claim", claim).code == 2
+    assert cli("policy", "verify", policy, "--claim", claim).code == 2

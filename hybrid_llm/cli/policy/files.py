@@ -1,0 +1,197 @@
+"""The `hybrid-llm policy` commands for policy files: `check`, `list`, `show` and `schema`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.cli.arguments import (
+    POLICY_HELP,
+    Command,
+    add_backends,
+    add_json,
+    backends_of,
+    detectors_of,
+    load_named_policy,
+    policy_text,
+)
+from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Location
+
+if TYPE_CHECKING:
+    from hybrid_llm.policies import Policy, PolicyWarning
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help=POLICY_HELP)
+    parser.add_argument("--strict", action="store_true", help="fail on warnings too")
+    add_backends(parser)
+    add_json(parser)
+
+
+def _check(args: argparse.Namespace) -> int:
+    backends, detectors = backends_of(args), detectors_of(args)
+    results = [(name, _load(name, backends, detectors)) for name in args.files]
+    if args.json:
+        print_json([_result_record(name, result) for name, result in results])
+    else:
+        for name, result in results:
+            _print_result(name, result)
+    return Exit.CONFIG if any(_fails(result, strict=args.strict) for _, result in results) else Exit.OK
+
+
+def _fails(result: Policy | ConfigError, *, strict: bool) -> bool:
+    return isinstance(result, ConfigError) or (strict and bool(result.warnings))
+
+
+def _load(name: str, backends: Mapping[str, Location], detectors: frozenset[str]) -> Policy | ConfigError:
+    try:
+        return load_named_policy(name, backends, detectors)
+    except ConfigError as error:
+        return error
+
+
+def _print_result(name: str, result: Policy | ConfigError) -> None:
+    if isinstance(result, ConfigError):
+        note(printable(str(result)))
+    else:
+        print(f"{name}: valid. {_summary(result)}")
+        for warning in result.warnings:
+            note(printable(str(warning)))
+
+
+def _summary(policy: Policy) -> str:
+    tags = ", ".join(f"{tag} ({' '.join(sorted(rule.allow)) or 'none'})" for tag, rule in policy.tags.items())
+    goals = ", ".join(f"{name} {value}" for name, value in record(policy.objectives).items() if value is not None)
+    return (
+        f"policy {policy.name} ({policy.digest})\n"
+        f"  rules       {len(policy.rules)}\n"
+        f"  tags        {tags or 'none'}\n"
+        f"  objectives  {goals or 'none'}\n"
+        f"  backends    {', '.join(f'{name} ({location})' for name, location in policy.backends.items())}"
+    )
+
+
+def _result_record(name: str, result: Policy | ConfigError) -> dict[str, object]:
+    if isinstance(result, ConfigError):
+        return {
+            "file": name,
+            "valid": False,
+            "errors": [_error_record(error) for error in _errors(result)],
+            "warnings": [],
+        }
+    return {
+        "file": name,
+        "valid": True,
+        "errors": [],
+        "warnings": [_warning_record(warning) for warning in result.warnings],
+        "name": result.name,
+        "digest": result.digest,
+        "rules": len(result.rules),
+        "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in result.tags.items()},
+        "objectives": record(result.objectives),
+    }
+
+
+def _warning_record(warning: PolicyWarning) -> dict[str, object]:
+    found = record(warning)
+    del found["text"]
+    return found
+
+
+def _errors(error: ConfigError) -> tuple[ConfigError, ...]:
+    return error.errors if isinstance(error, PolicyError) else (error,)
+
+
+def _error_record(error: ConfigError) -> dict[str, object]:
+    if not isinstance(error, PolicyError):
+        return {"path": error.path, "message": str(error)}
+    text = str(error).splitlines()[0].removeprefix(f"{error.path}:{error.line}:{error.column}: ")
+    return {"path": error.path, "line": error.line, "column": error.column, "message": text, "hint": error.hint}
+
+
+CHECK: Final = Command(
+    about="Validate policy files. All errors and warnings of all files are reported, with line, column and hint.",
+    options=_check_options,
+    run=_check,
+    examples=(
+        "hybrid-llm policy check clinic.yaml",
+        "hybrid-llm policy check clinic.yaml --config hybrid.yaml --strict",
+        "hybrid-llm policy check policies/*.yaml --backend phone=edge --backend eu=cloud --json",
+    ),
+    codes=(Exit.CONFIG,),
+)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from hybrid_llm.policies import builtin_names
+
+    if args.json:
+        print_json(list(builtin_names()))
+    else:
+        print("\n".join(builtin_names()))
+    return Exit.OK
+
+
+LIST: Final = Command(
+    about="List the built-in policies.",
+    options=add_json,
+    run=_list,
+    examples=("hybrid-llm policy list", "hybrid-llm policy list --json"),
+)
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def _show(args: argparse.Namespace) -> int:
+    from hybrid_llm.policies import builtin_policy
+
+    builtin_policy(args.name)  # rejects other names, with a suggestion
+    print(policy_text(args.name), end="")
+    return Exit.OK
+
+
+SHOW: Final = Command(
+    about="Print a built-in policy, as a start for one of your own.",
+    options=_show_options,
+    run=_show,
+    examples=("hybrid-llm policy show balanced > policy.yaml",),
+    codes=(Exit.CONFIG,),
+)
+
+
+def _schema_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", action="store_true", help="the schema of test cases")
+    parser.add_argument(
+        "--detector", action="append", default=[], metavar="NAME", help="a detector of your own; repeatable"
+    )
+    parser.add_argument("--json", action="store_true", help="no effect: a schema is always JSON")
+    add_backends(parser)
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from hybrid_llm.policies import KNOWN_DETECTORS
+    from hybrid_llm.policies.jsonschema import cases_schema, policy_schema
+
+    backends = backends_of(args) if args.config or args.backend else None
+    print_json(cases_schema(backends) if args.cases else policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))
+    return Exit.OK
+
+
+SCHEMA: Final = Command(
+    about="Print the JSON Schema (draft 2020-12) of policy files or, with --cases, of their test cases.\n"
+    "Editors with a YAML language server use it for completion and checks; name it in the first line:\n"
+    "  # yaml-language-server: $schema=policy.schema.json",
+    options=_schema_options,
+    run=_schema,
+    examples=(
+        "hybrid-llm policy schema > policy.schema.json",
+        "hybrid-llm policy schema --cases > policy.cases.schema.json",
+        "hybrid-llm policy schema --config hybrid.yaml --detector names > policy.schema.json",
+    ),
+    codes=(Exit.CONFIG,),
+)
