@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Final
 
@@ -71,9 +71,10 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a few words, each of which stands for a value."""
+    """One of a few words, each of which stands for a value; *noun* is what they are, such as "a location"."""
 
     values: Mapping[str, Any]
+    noun: str = ""
 
     @classmethod
     def of(cls, *words: str) -> Choice:
@@ -83,7 +84,8 @@ class Choice:
     @property
     def words(self) -> str:
         """The kind in messages."""
-        return any_of(f"`{word}`" for word in self.values)
+        listed = any_of(f"`{word}`" for word in self.values)
+        return f"{self.noun}: {listed}" if self.noun else listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +227,12 @@ class Found:
     """Attribute -> value; a default, or a neutral value, where the file has none or a wrong one."""
     present: frozenset[str]
     """The keys that the file has."""
-    name: str
+    entry: str
     """The name of an entry of a mapping, the number of an item of a list, or empty."""
     offset: int
     """Where the table begins, in characters from the start of the file."""
-    reject: Callable[[str, str, str], None]
-    """Reports a message and a hint at a key, or at the whole table where the key is empty."""
+    reject: Callable[..., None]
+    """Reports a message and a hint at a key, or at the whole table where the key is empty: `reject(text, hint, at)`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +242,7 @@ class Table:
     title: str
     about: str
     keys: tuple[Key, ...]
+    """Several keys of one attribute are alternatives, of which a file has one."""
     make: Callable[[Found], Any]
     exactly_one: tuple[str, ...] = ()
     """Of these keys the file must have exactly one."""
@@ -256,11 +259,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """A mapping whose key *by* selects the table that the rest must follow."""
+    """A mapping whose key `kind` selects the table that the rest must follow; *words* name it in messages."""
 
     words: str
-    by: str
-    tables: Callable[[], Mapping[str, Table]]
+    names: Callable[[], Collection[str]]
+    """The kinds that there are."""
+    get: Callable[[str], Table]
+    """The table of a kind; it may import the module that declares it."""
 
 
 Scalar = Flag | Expression | Version | Text | Name | File | Choice | Whole | Number | Quantity | Amount
@@ -276,6 +281,7 @@ def key(
     name: str = "",
     hint: str = "",
     examples: tuple[Any, ...] = (),
+    instead: Mapping[str, tuple[Kind, str]] | None = None,
 ) -> Any:
     """A field of a record that is a key of a file; without *default* the key is required.
 
@@ -286,28 +292,35 @@ def key(
         name: The name in the file, where it differs from that of the attribute.
         hint: What to write where the key is missing.
         examples: Values as they stand in a file.
+        instead: Other keys that set the same attribute, each with its kind and its meaning; a file has one of them.
     """
-    return field(default=default, metadata={_METADATA: (kind, about, name, hint, examples)})
+    others = tuple((other, *rest) for other, rest in (instead or {}).items())
+    declared = ((name, kind, about), *others)
+    metadata = {_METADATA: (declared, default, hint, examples)}
+    if default is not MISSING and type(default).__hash__ is None:  # dataclasses take it for a mutable default
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def keys_of(record: type) -> tuple[Key, ...]:
     """The keys that *record* declares, in its order."""
-    return tuple(_key(item) for item in fields(record) if _METADATA in item.metadata)
+    return tuple(key for item in fields(record) if _METADATA in item.metadata for key in _keys(item))
 
 
-def _key(item: Field[Any]) -> Key:
-    kind, about, name, hint, examples = item.metadata[_METADATA]
-    required = item.default is MISSING
-    return Key(
-        name=name or item.name,
-        attribute=item.name,
-        kind=kind,
-        about=about,
-        default=None if required else item.default,
-        required=required,
-        hint=hint,
-        examples=examples,
-    )
+def _keys(item: Field[Any]) -> Iterator[Key]:
+    declared, default, hint, examples = item.metadata[_METADATA]
+    required = default is MISSING
+    for name, kind, about in declared:
+        yield Key(
+            name=name or item.name,
+            attribute=item.name,
+            kind=kind,
+            about=about,
+            default=None if required else default,
+            required=required,
+            hint=hint,
+            examples=examples if not name or name == declared[0][0] else (),
+        )
 
 
 def table(

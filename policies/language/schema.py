@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import NoneType, UnionType
 
+from hybrid_llm.core.fields import Amount, duration, key
+from hybrid_llm.core.limits import DEADLINE_S
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
@@ -40,16 +42,23 @@ _REQUEST = {
 class Objectives:
     """What the policy aims at; rules read it under `objectives.`. None where the policy does not say."""
 
-    ttft_ms: float | None = None
-    """Time to the first token, ms."""
-    tpot_ms: float | None = None
-    """Time per further token, ms."""
-    deadline_s: float | None = None
-    """Time for the whole answer, seconds; rules read it as `objectives.deadline_ms`."""
-    cost: float | None = None
-    """Most that one request may cost, in *currency*."""
-    budget: float | None = None
-    """Most that a tenant may spend in a day (UTC), in *currency*."""
+    ttft_ms: float | None = key(
+        duration("ms"), "Time to the first token.", name="ttft", default=None, examples=("400ms", "2s")
+    )
+    tpot_ms: float | None = key(
+        duration("ms"), "Time for each further token.", name="tpot", default=None, examples=("50ms",)
+    )
+    deadline_s: float | None = key(
+        duration("s", DEADLINE_S.least, DEADLINE_S.most),
+        "Time for the whole answer: the deadline of a request whose app gives none.",
+        name="deadline",
+        default=None,
+        examples=("10s",),
+    )
+    cost: float | None = key(Amount(), "Maximum cost of one request.", default=None, examples=("0.02 USD",))
+    budget: float | None = key(
+        Amount(per_day=True), "Maximum that a tenant may spend in a day (UTC).", default=None, examples=("5 USD/day",)
+    )
     currency: str | None = None
     """The currency of *cost* and *budget*, as written; that of the backends' prices is taken to be the same."""
 
