@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from hybrid_llm.core.fields import (
+    VERSION,
     Choice,
     Expression,
     Flag,
@@ -17,7 +17,6 @@ from hybrid_llm.core.fields import (
     Name,
     Number,
     Text,
-    Version,
     Whole,
     duration,
     key,
@@ -27,14 +26,14 @@ from hybrid_llm.core.fields import (
     table,
 )
 from hybrid_llm.core.request import Location
-from hybrid_llm.policies.language.schema import Objectives
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Objectives, Schema
+from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.yamltext import Scalar
 
 DETECTOR: Final = Name("a detector")
 TARGET: Final = Name("a backend or a location")
 LOCATION: Final = Choice({place.value: place for place in Location}, "a location")
 LOCATIONS: Final = ListOf(LOCATION, into=frozenset)
-VERSION: Final = Version()
 KINDS: Final = ("exclude", "prefer", "rank")
 """What a rule may be."""
 _TARGETS: Final = ListOf(TARGET, least=1, single=True)
@@ -61,10 +60,12 @@ class TagRule:
         "Where an answer may be cached; by default wherever the request may go unchanged.",
         default=frozenset(),
     )
+    offset: int = field(default=0, compare=False, repr=False)
+    """Where it is declared in the file."""
 
 
 def _tag(found: Found) -> TagRule:
-    tag = TagRule(**found.values)
+    tag = TagRule(**found.values, offset=found.offset)
     if tag.pseudonymise and Location.CLOUD not in tag.allow:
         hint = "remove `to_cloud`, or write allow: [edge, cloud]"
         found.reject("this tag never goes to the cloud", hint, "to_cloud")
@@ -198,7 +199,7 @@ class RuleDraft:
     rank: Mapping[str, float] = key(
         RANK,
         "The smallest weighted sum first.",
-        default=MappingProxyType({}),
+        default={},
         examples=({"latency": 1.0, "cost": 0.2},),
     )
     when: Scalar | None = key(
@@ -227,7 +228,7 @@ def _rule(found: Found) -> RuleDraft | None:
     kinds = [kind for kind in KINDS if kind in found.present]
     if len(kinds) != 1:
         return None
-    return RuleDraft(**found.values, kind=kinds[0], index=int(found.entry), offset=found.offset)
+    return RuleDraft(**found.values, kind=kinds[0], index=int(found.name), offset=found.offset)
 
 
 RULE: Final = table(RuleDraft, "a rule", make=_rule, exactly_one=KINDS, reserved=("share", "tenant", "until"))
@@ -246,7 +247,6 @@ def _objectives(found: Found) -> Objectives:
 class Document:
     """Decides, for each request, which backend answers it."""
 
-    version: int = key(VERSION, "The version of the language.", hint="write `version: 1` at the top")
     name: str = key(
         Text("a name"), "The name of the policy in decisions and logs.", hint="name: clinic", examples=("clinic",)
     )
@@ -254,7 +254,7 @@ class Document:
         MapOf(TAG),
         "The privacy vocabulary: a request goes only where all of its tags allow. One with a tag that is not declared "
         "here is rejected.",
-        default=MappingProxyType({}),
+        default={},
         examples=({"phi": {"allow": ["edge"], "detect": ["medical_record"]}},),
     )
     objectives: Objectives = key(
@@ -274,4 +274,26 @@ class Document:
     )
 
 
-POLICY: Final = table(Document, "policy", reserved=("budgets", "include", "cases"))
+POLICY: Final = table(Document, "policy", extra=(VERSION,), reserved=("budgets", "include", "cases"))
+
+
+def policy_schema(backends: Mapping[str, Location] | None = None, detectors: Iterable[str] = KNOWN_DETECTORS) -> Json:
+    """The JSON Schema of a policy file; without *backends* its rules may name any backend."""
+    targets = {TARGET.words: {*(backends or {}), *map(str, Location)}}
+    return json_schema(
+        POLICY,
+        "A policy of hybrid-llm",
+        "hybrid-llm policy schema",
+        names={DETECTOR.words: set(detectors), **(targets if backends else {})},
+        suggested=targets,
+        notes={"when": _names_of_conditions(backends or {place.value: place for place in Location})},
+    )
+
+
+def _names_of_conditions(backends: Mapping[str, Location]) -> str:
+    schema = Schema(backends, Objectives())
+    return "\n".join(
+        f"- `{root}.{name}`: {spec.type}{', may be absent' if spec.optional else ''}"
+        for root in schema.roots
+        for name, spec in schema.fields(root).items()
+    )

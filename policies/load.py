@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
-from hybrid_llm.policies.document import Document, RuleDraft, read_document
+from hybrid_llm.policies.document import DETECTOR, POLICY, TARGET, Document, RuleDraft
 from hybrid_llm.policies.language.check import Checker
 from hybrid_llm.policies.language.compile import check_constants
 from hybrid_llm.policies.language.parser import parse
@@ -20,9 +21,9 @@ from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
 from hybrid_llm.policies.policy import Policy, Terms
+from hybrid_llm.policies.reader.fields import read_document
 from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
-from hybrid_llm.policies.reader.yamltext import Mapping as Table
-from hybrid_llm.policies.reader.yamltext import Scalar, Value, read_yaml
+from hybrid_llm.policies.reader.yamltext import Scalar
 from hybrid_llm.policies.rules import Rule
 
 _log = logging.getLogger("hybrid_llm.policies")
@@ -99,19 +100,18 @@ def parse_policy(
     _check_names(backends)
     source = Source(text, path)
     faults = Faults(source)
-    root = read_yaml(text, faults)
-    if root is None:
+    names = {DETECTOR.words: detectors, TARGET.words: {*backends, *Location}}
+    document = read_document(text, POLICY, faults, names)
+    if document is None:
         faults.check()
-        raise AssertionError("a text that cannot be read has a fault")
-    document = read_document(root, faults, backends, detectors)
     schema = Schema(backends, document.objectives)
-    rules = _Builder(document, schema, source, faults, backends, _tag_places(root)).rules()
+    rules = _Builder(document, schema, source, faults, backends).rules()
     faults.check()
     policy = Policy(
         Terms(
             name=document.name,
             digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-            version=document.version,
+            version=1,
             tags=document.tags,
             objectives=document.objectives,
             resilience=document.resilience,
@@ -123,12 +123,6 @@ def parse_policy(
     )
     _try_once(policy, backends)
     return policy
-
-
-def _tag_places(root: Value) -> dict[str, int]:
-    """Where each tag is declared."""
-    tags = root.get("tags") if isinstance(root, Table) else None
-    return {entry.key.text: entry.key.offset for entry in tags.entries} if isinstance(tags, Table) else {}
 
 
 def _check_names(backends: Mapping[str, Location]) -> None:
@@ -156,14 +150,12 @@ class _Builder:
         source: Source,
         faults: Faults,
         backends: Mapping[str, Location],
-        tag_places: Mapping[str, int],
     ) -> None:
         self._document = document
         self._schema = schema
         self._source = source
         self._faults = faults
         self._backends = backends
-        self._tag_places = tag_places
         self._checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
 
     def rules(self) -> tuple[Rule, ...]:
@@ -176,7 +168,7 @@ class _Builder:
         for name in unused_tags(self._document.tags, whole) if len(whole) == len(rules) else ():
             message = f"no detector sets the tag `{name}` and no rule reads it: only an app can bring it about"
             hint = "name what finds it, detect: [...], or make sure that the app sets it"
-            self._faults.warn(message, self._tag_places.get(name, 0), hint)
+            self._faults.warn(message, self._document.tags[name].offset, hint)
         return rules
 
     def _tell(self, finding: Finding, draft: RuleDraft) -> None:
@@ -186,17 +178,26 @@ class _Builder:
 
     def _rule(self, draft: RuleDraft) -> Rule:
         condition = self._condition(draft.when) if draft.when is not None else None
+        targets = self._backends_of(draft.targets)
         text = " ".join(draft.when.text.split()) if draft.when is not None else "always"
         return Rule(
             index=draft.index,
             kind=draft.kind,
             place=self._source.label(draft.offset),
-            targets=draft.targets if draft.kind == "exclude" else self._completed(draft.targets),
+            targets=targets if draft.kind == "exclude" else self._completed(targets),
             because=draft.because or text,
             text=draft.when.text if draft.when is not None else "",
             condition=condition,
-            weights=draft.weights,
+            weights=draft.rank,
         )
+
+    def _backends_of(self, targets: Iterable[str]) -> tuple[str, ...]:
+        """The backends that *targets* name, each once; a location stands for its backends."""
+        named = [
+            [name] if name in self._backends else [other for other, place in self._backends.items() if place == name]
+            for name in targets
+        ]
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(named)))
 
     def _completed(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """Backends that a `prefer` does not name go last, in the order in which they are declared."""

@@ -68,7 +68,7 @@ class Fleet:
         for budget in self.retry_budgets.values():
             budget.configure(ratio=limits.retry_budget)
         for health in self.health.values():
-            health.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+            health.configure(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt: exact where the device has the tokenizer and the prompt is short, else an estimate."""
@@ -170,7 +170,7 @@ class Fleet:
 def _health(backend: Backend, limits: Resilience) -> Health:
     """The backend's own health where its endpoints report their calls, else a probe that the attempts report to."""
     if not isinstance(backend, HealthAware):
-        return HealthProbe(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+        return HealthProbe(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
     health = backend.endpoint_health
-    health.configure(failures=limits.breaker_failures, open_s=limits.breaker_open_s)
+    health.configure(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
     return health

@@ -40,7 +40,7 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The version of the file's form."""
+    """The version of the format."""
 
     words: ClassVar[str] = "1"
 
@@ -165,13 +165,14 @@ class ListOf:
 
     item: Kind
     least: int = 0
+    most: int = 1_000_000
     single: bool = False
     into: Callable[[Iterable[Any]], Any] = tuple
 
     @property
     def words(self) -> str:
         """The kind in messages."""
-        return f"a list, each item {self.item.words}"
+        return f"a list, each item {noun_of(self.item)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +181,12 @@ class MapOf:
 
     value: Kind
     least: int = 0
+    name: Text | Name = Text("a name")
 
     @property
     def words(self) -> str:
         """The kind in messages."""
-        return f"a mapping of names, each to {self.value.words}"
+        return f"a mapping of names, each to {noun_of(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,24 +201,33 @@ class OneOf:
         return any_of(kind.words for kind in self.kinds)
 
 
-def one_of(*kinds: Kind) -> OneOf:
+def one_of(*kinds: Kind) -> Kind:
     """A value of one of *kinds*."""
-    return OneOf(kinds)
+    return OneOf(kinds) if len(kinds) > 1 else kinds[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Key:
-    """One key of a table: its name in the file, and the attribute of the record that takes its value."""
+    """One key of a table. *attribute* is what takes its value in the record; by default it has the same name."""
 
     name: str
-    attribute: str
     kind: Kind
     about: str
+    attribute: str = ""
     default: Any = None
     required: bool = False
     hint: str = ""
     """What to write where a required key is missing."""
     examples: tuple[Any, ...] = ()
+    source: str = ""
+    """Where the default comes from: measured, cited or assumed."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attribute", self.attribute or self.name)
+
+
+VERSION: Final = Key("version", Version(), "The version of the format.", required=True, hint="begin with version: 1")
+"""The first key of every file. It is checked, and not a part of the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +238,10 @@ class Found:
     """Attribute -> value; a default, or a neutral value, where the file has none or a wrong one."""
     present: frozenset[str]
     """The keys that the file has."""
-    entry: str
+    name: str
     """The name of an entry of a mapping, the number of an item of a list, or empty."""
     offset: int
-    """Where the table begins, in characters from the start of the file."""
+    """Where its entry begins, in characters from the start of the file."""
     reject: Callable[..., None]
     """Reports a message and a hint at a key, or at the whole table where the key is empty: `reject(text, hint, at)`."""
 
@@ -254,7 +265,7 @@ class Table:
     @property
     def words(self) -> str:
         """The kind in messages."""
-        return f"a mapping with {any_of(f'`{key.name}`' for key in self.keys)}"
+        return f"a mapping with the keys {', '.join(key.name for key in self.keys)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +292,7 @@ def key(
     name: str = "",
     hint: str = "",
     examples: tuple[Any, ...] = (),
+    source: str = "",
     instead: Mapping[str, tuple[Kind, str]] | None = None,
 ) -> Any:
     """A field of a record that is a key of a file; without *default* the key is required.
@@ -292,11 +304,12 @@ def key(
         name: The name in the file, where it differs from that of the attribute.
         hint: What to write where the key is missing.
         examples: Values as they stand in a file.
+        source: Where the default comes from.
         instead: Other keys that set the same attribute, each with its kind and its meaning; a file has one of them.
     """
     others = tuple((other, *rest) for other, rest in (instead or {}).items())
     declared = ((name, kind, about), *others)
-    metadata = {_METADATA: (declared, default, hint, examples)}
+    metadata = {_METADATA: (declared, default, hint, examples, source)}
     if default is not MISSING and type(default).__hash__ is None:  # dataclasses take it for a mutable default
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -308,18 +321,19 @@ def keys_of(record: type) -> tuple[Key, ...]:
 
 
 def _keys(item: Field[Any]) -> Iterator[Key]:
-    declared, default, hint, examples = item.metadata[_METADATA]
+    declared, default, hint, examples, source = item.metadata[_METADATA]
     required = default is MISSING
     for name, kind, about in declared:
         yield Key(
-            name=name or item.name,
-            attribute=item.name,
-            kind=kind,
-            about=about,
+            name or item.name,
+            kind,
+            about,
+            item.name,
             default=None if required else default,
             required=required,
             hint=hint,
-            examples=examples if not name or name == declared[0][0] else (),
+            examples=examples if name == declared[0][0] else (),
+            source=source,
         )
 
 
@@ -328,20 +342,29 @@ def table(
     title: str,
     *,
     make: Callable[[Found], Any] | None = None,
+    extra: tuple[Key, ...] = (),
     exactly_one: tuple[str, ...] = (),
     reserved: tuple[str, ...] = (),
     json: Mapping[str, Any] | None = None,
 ) -> Table:
-    """The table that *record* declares; its docstring is the description. *make* replaces the plain constructor."""
+    """The table that *record* declares; its docstring is the description.
+
+    *make* replaces the plain constructor, *extra* are keys that come first and are no fields of the record.
+    """
     return Table(
         title=title,
         about=" ".join((inspect.getdoc(record) or "").split("\n\n")[0].split()),
-        keys=keys_of(record),
+        keys=(*extra, *keys_of(record)),
         make=make or (lambda found: record(**found.values)),
         exactly_one=exactly_one,
         reserved=reserved,
         json=json,
     )
+
+
+def noun_of(kind: Kind) -> str:
+    """The kind in one phrase: a table by its title, such as "a rule", others by their words."""
+    return kind.title if isinstance(kind, Table) else kind.words
 
 
 def any_of(words: Iterable[str]) -> str:

@@ -1,39 +1,52 @@
-"""Reads the cases beside a policy, `clinic.test.yaml`, as strictly as the policy itself; it runs none of them."""
+"""The keys of the cases beside a policy, `clinic.test.yaml`, which are read as strictly as the policy; runs none."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import math
-import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from hybrid_llm.core.fields import (
+    VERSION,
+    Choice,
+    Flag,
+    Found,
+    Key,
+    Kind,
+    ListOf,
+    MapOf,
+    Name,
+    Number,
+    Table,
+    Text,
+    Whole,
+    duration,
+    key,
+    one_of,
+    percentage,
+    table,
+)
+from hybrid_llm.core.limits import DEFAULT_DEADLINE_S
 from hybrid_llm.core.request import Location, Message, Request, Tool
-from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, Signals
+from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.lab.cases import Case, Expected, Suite
-from hybrid_llm.policies.document import read_keys, read_names
-from hybrid_llm.policies.language.schema import FieldSpec, Schema
+from hybrid_llm.policies.document import LOCATION, TARGET
+from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.reader import yamltext
-from hybrid_llm.policies.reader.quantities import DURATION, NUMBER, PERCENT, SECONDS, Values
+from hybrid_llm.policies.reader.fields import Reader, read_document
+from hybrid_llm.policies.reader.schemas import Json, json_schema, schema_of
 from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
-from hybrid_llm.policies.reader.yamltext import Scalar, Sequence, Value, read_yaml
+from hybrid_llm.policies.reader.yamltext import Mapping as Entries
+from hybrid_llm.policies.reader.yamltext import read_yaml
 
 PolicyFor = Callable[[Mapping[str, Location] | None], Policy]
 """Loads the policy for the backends that the file names; None where it names none."""
 
-CASE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
-    "a file of cases": ("version", "backends", "base", "cases"),
-    "base": ("request", "signals"),
-    "a case": ("name", "request", "signals", "expect"),
-    "expect": ("order", "first", "never", "excluded", "rule", "tags"),
-}
-"""The groups of the file and the keys that each may have."""
-
-ABSENT: Final = "absent"
-FIXED: Final = frozenset({"name", "location"})
-WORLD: Final = ("device", "network", "budget")
-"""The owners of signals that are no backends."""
 DEVICE_AT_EASE: Final = DeviceSignals(cpu_load=0.2, memory_available_mb=4096.0, memory_total_mb=8192.0)
 BACKENDS_AT_EASE: Final = {
     state.location: state
@@ -57,8 +70,33 @@ BACKENDS_AT_EASE: Final = {
 }
 """What holds where a case says nothing: a device without a battery, online, at ease, and backends that are ready."""
 
-_SIGNED = re.compile(f"-?{NUMBER.pattern}")
-_UNITS = {"ms": (DURATION, "or a duration such as 400ms"), "share": (PERCENT, "or a percentage such as 20%")}
+_ABSENT: Final = Choice({"absent": None})
+_NAN: Final = Choice({"nan": math.nan})
+_UNITS: Final = {
+    "ms": duration("ms", positive=False),
+    "share": percentage(most=math.inf),
+    "percent": percentage(100.0, most=math.inf),
+}
+_FIXED: Final = frozenset({"name", "location"})
+"""Fields of a backend that a case cannot change."""
+_RECORDS: Final = {"device": DeviceSignals, "network": NetworkSignals, "budget": BudgetSignals}
+"""The owners of signals that are no backends."""
+_TAG: Final = Name("a declared tag")
+_TAGS: Final = ListOf(_TAG, into=frozenset)
+_TARGETS: Final = ListOf(TARGET)
+_PLACES: Final[Mapping[str, Location]] = {place.value: place for place in Location}
+_BACKENDS: Final = MapOf(LOCATION, least=1)
+_REQUEST: Final = {
+    "deadline_ms": "The deadline that the app sets.",
+    "tags": "The effective privacy tags.",
+    "message_count": "How many messages there are.",
+    "has_tools": "The request offers tools.",
+    "has_schema": "The answer must follow a JSON Schema.",
+    "prompt_tokens": "Tokens of the prompt.",
+    "max_tokens": "Maximum tokens of the answer.",
+    "task": "What the app calls the request, such as chat.",
+    "tenant": "The tenant to bill.",
+}
 
 
 def at_ease(policy: Policy) -> Signals:
@@ -67,241 +105,250 @@ def at_ease(policy: Policy) -> Signals:
     return Signals(device=DEVICE_AT_EASE, budget=BudgetSignals(left=policy.objectives.budget), backends=states)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Expect:
+    """What must come of it."""
+
+    order: tuple[str, ...] | None = key(
+        _TARGETS, "Exactly these backends, in this order; [] is none.", default=None, examples=(["edge", "cloud"],)
+    )
+    first: str | None = key(TARGET, "The backend that is called first.", default=None, examples=("edge",))
+    never: tuple[str, ...] = key(_TARGETS, "Backends that may not be called at all.", default=(), examples=(["cloud"],))
+    excluded: Any = key(
+        one_of(MapOf(Text("a part of the reason"), name=TARGET), _TARGETS),
+        "Backends that are excluded, each with a part of the reason.",
+        default=(),
+        examples=(["cloud"],),
+    )
+    rule: int | str | None = key(
+        one_of(Whole(), Text("the reason of a rule")),
+        "The rule that orders: its number, its `because`, or `default`.",
+        default=None,
+    )
+    tags: frozenset[str] | None = key(_TAGS, "Exactly these effective tags.", default=None, examples=(["phi"],))
+
+
+def _as_found(found: Found) -> Found:
+    """Leave the record to `_Suite`, which knows the policy."""
+    return found
+
+
+def cases_table(schema: Schema, backends: Mapping[str, Location], *, others: bool = False) -> Table:
+    """The keys of a file of cases; signals are those of *backends*, and with *others* those under any other name."""
+    situation = (
+        Key("request", _request_table(schema), "The request."),
+        Key("signals", _signals_table(schema, backends, others=others), "The signals, under the names of conditions."),
+    )
+    expect = table(_Expect, "expect", make=_as_found, json={"minProperties": 1})
+    case = (
+        Key("name", Text("a name"), "What must happen.", required=True, hint="name: what must happen"),
+        *situation,
+        Key("expect", expect, expect.about, required=True, hint="expect: {order: [edge, cloud]}"),
+    )
+    base = _table("base", "Applies to every case that does not say otherwise.", situation)
+    cases = ListOf(_table("a case", "One request in one situation, and what must come of it.", case), least=1)
+    keys = (
+        VERSION,
+        Key("backends", _BACKENDS, "The backends and where they run; by default edge and cloud."),
+        Key("base", base, base.about),
+        Key("cases", cases, "The cases.", required=True, hint="each case begins with a dash"),
+    )
+    return _table("a file of cases", "What the policy beside this file must decide.", keys)
+
+
+def _table(title: str, about: str, keys: tuple[Key, ...]) -> Table:
+    return Table(title=title, about=about, keys=keys, make=_as_found)
+
+
+def _request_table(schema: Schema) -> Table:
+    known = schema.fields("request")
+    kinds = {name: _TAGS if name == "tags" else _kind(spec) for name, spec in known.items()}
+    text = Key(
+        "text", Text(), "A text in which the detectors find the tags.", examples=("Patient 77-1234 has a fever.",)
+    )
+    return _table("request", "The request.", (*(Key(name, kinds[name], _REQUEST[name]) for name in known), text))
+
+
+def _signals_table(schema: Schema, backends: Mapping[str, Location], *, others: bool) -> Table:
+    about = {root: _documented(record) for root, record in _RECORDS.items()}
+    state = _documented(BackendState)
+    keys = tuple(
+        Key(name, _kind(spec), about.get(spec.root, state)[spec.attribute])
+        for name, spec in signals_of(schema, backends).items()
+    )
+    fields = {name: spec for name, spec in schema.fields(next(iter(_PLACES))).items() if name not in _FIXED}
+    patterns = {rf"^[^.\s]+\.{name}$": schema_of(_kind(spec)) for name, spec in fields.items()} if others else {}
+    return Table(
+        title="signals",
+        about="What is known of the device, the network and the backends, under the names of conditions.",
+        keys=keys,
+        make=_as_found,
+        json={"patternProperties": patterns} if patterns else None,
+    )
+
+
+def signals_of(schema: Schema, backends: Mapping[str, Location]) -> dict[str, FieldSpec]:
+    """The signals that a case can set, by name: those of the world, and those of each backend."""
+    owners = [root for root in schema.roots if root in _RECORDS]
+    owners += [root for root in schema.roots if (spec := schema.fields(root).get("ready")) and spec.owner in backends]
+    return {
+        f"{owner}.{name}": spec for owner in owners for name, spec in schema.fields(owner).items() if name not in _FIXED
+    }
+
+
+def _kind(spec: FieldSpec) -> Kind:
+    """What a value of *spec* may be."""
+    kinds: list[Kind]
+    match spec.type.kind:
+        case "bool":
+            kinds = [Flag()]
+        case "int":
+            kinds = [Whole()]
+        case "double":
+            unit = _UNITS.get(spec.type.unit)
+            kinds = [Number(-math.inf), *([unit] if unit else []), _NAN]
+        case _:
+            kinds = [Choice.of(*sorted(spec.values)) if spec.values else Text()]
+    return one_of(*kinds, *([_ABSENT] if spec.optional else []))
+
+
+def _documented(record: type) -> dict[str, str]:
+    """The fields of *record* and the texts that stand under them in its source."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for item, text in itertools.pairwise(body.body):
+        if isinstance(item, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(item.target, ast.Name)
+            found[item.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def cases_schema(backends: Mapping[str, Location] | None = None) -> Json:
+    """The JSON Schema of a file of cases; signals are those of *backends*, else of backends of any name."""
+    places = backends or _PLACES
+    return json_schema(
+        cases_table(Schema(places, Objectives()), places, others=backends is None),
+        "Cases of a policy of hybrid-llm",
+        "hybrid-llm policy schema --cases",
+        names={TARGET.words: {*places, *_PLACES}} if backends else None,
+    )
+
+
 def parse_cases(text: str, path: str, policy_for: PolicyFor) -> Suite:
     """The cases in *text*; *path* names it in errors.
 
     Raises:
-        PolicyError: the cases or the policy are wrong; `.errors` has every fault of the one file.
+        PolicyError: the cases or the policy are wrong; `.errors` has everything that is wrong with the one file.
     """
-    faults = Faults(Source(text, path), "the file of cases")
-    root = read_yaml(text, faults)
-    if root is None:
-        faults.check()
-        raise AssertionError("a text that cannot be read has a fault")
-    keys = read_keys(root, "a file of cases", CASE_KEYS["a file of cases"], faults)
-    version = keys.get("version")
-    if not isinstance(version, Scalar) or version.text != "1" or not version.plain:
-        faults.add("this version reads cases of version 1", (version or root).offset, "begin with `version: 1`")
-    backends = _backends(keys.get("backends"), faults)
+    source = Source(text, path)
+    faults = Faults(source, "the file of cases")
+    policy = policy_for(_backends(text, faults))
+    schema = Schema(policy.backends, policy.objectives)
+    names = {_TAG.words: policy.tags, TARGET.words: {*policy.backends, *_PLACES}}
+    found = read_document(text, cases_table(schema, policy.backends), faults, names)
+    suite = _Maker(policy, schema, source).suite(found) if found is not None else None
     faults.check()
-    policy = policy_for(backends)
-    suite = _Reader(policy, Source(text, path), faults).suite(keys, root.offset)
-    faults.check()
+    assert suite is not None
     return suite
 
 
-def _backends(value: Value | None, faults: Faults) -> Mapping[str, Location] | None:
-    if value is None:
-        return None
-    if not isinstance(value, yamltext.Mapping) or not value.entries:
-        faults.add("`backends` must be a group: {phone: edge, eu: cloud}", value.offset)
-        return None
-    values, found = Values(faults), {}
-    for entry in value.entries:
-        place = values.text(entry.value, "a location")
-        if place is not None and place not in set(Location):
-            faults.add(f"`{place}` is not a location", entry.value.offset, did_you_mean(place, Location))
-        elif place is not None:
-            found[entry.key.text] = Location(place)
+def _backends(text: str, faults: Faults) -> Mapping[str, Location] | None:
+    """The backends that the file names; they are read first, because the policy is loaded for them."""
+    root = read_yaml(text, faults)
+    value = root.get("backends") if isinstance(root, Entries) else None
+    found = Reader(faults).read(_BACKENDS, value, "`backends`") if value is not None else None
+    faults.check()
     return found
 
 
-class _Reader:
-    """Turns the groups of the file into cases; a case starts from `base`, and that from `at_ease`."""
+class _Maker:
+    """Makes cases of what was read; a case starts from `base`, and that from `at_ease`."""
 
-    def __init__(self, policy: Policy, source: Source, faults: Faults) -> None:
+    def __init__(self, policy: Policy, schema: Schema, source: Source) -> None:
         self._policy = policy
         self._source = source
-        self._faults = faults
-        self._values = Values(faults)
-        self._schema = Schema(policy.backends, policy.objectives)
+        self._specs = signals_of(schema, policy.backends)
 
-    def suite(self, keys: Mapping[str, Value], offset: int) -> Suite:
-        base = self._group(keys, "base")
-        request, signals = self._request(base, {}), self._signals(base, at_ease(self._policy))
-        cases = keys.get("cases")
-        if not isinstance(cases, Sequence) or not cases.items:
-            where = cases.offset if cases is not None else offset
-            self._faults.add("`cases` must be a list: each case begins with a dash", where)
-            return Suite(policy=self._policy, cases=())
-        return Suite(
-            policy=self._policy,
-            cases=tuple(self._case(item, request, signals) for item in cases.items),
-        )
+    def suite(self, found: Found) -> Suite:
+        base: Found | None = found.values["base"]
+        return Suite(policy=self._policy, cases=tuple(self._case(case, base) for case in found.values["cases"]))
 
-    def _group(self, keys: Mapping[str, Value], name: str) -> Mapping[str, Value]:
-        return read_keys(keys[name], name, CASE_KEYS[name], self._faults) if name in keys else {}
-
-    def _case(self, item: Value, base: Mapping[str, object], signals: Signals) -> Case:
-        keys = read_keys(item, "a case", CASE_KEYS["a case"], self._faults)
-        for needed, hint in (("name", "name: what must happen"), ("expect", "expect: {order: [edge, cloud]}")):
-            if needed not in keys:
-                self._faults.add(f"a case needs `{needed}`", item.offset, hint)
-        name = self._values.text(keys["name"], "the name of a case") if "name" in keys else None
+    def _case(self, found: Found, base: Found | None) -> Case:
+        situations = [part.values for part in (base, found) if part is not None]
+        request = _merged(situation["request"] for situation in situations)
+        signals = at_ease(self._policy)
+        for name, value in _merged(situation["signals"] for situation in situations).items():
+            signals = _amended(signals, self._specs[name], value)
         return Case(
-            name=name or "",
-            place=self._source.label(item.offset),
-            request=self._made(self._request(keys, base)),
-            signals=self._signals(keys, signals),
-            expected=self._expected(keys),
+            name=found.values["name"],
+            place=self._source.label(found.offset),
+            request=self._request(request),
+            signals=signals,
+            expected=self._expected(found.values["expect"]),
         )
 
-    def _request(self, keys: Mapping[str, Value], base: Mapping[str, object]) -> Mapping[str, object]:
-        """What is said of the request: the fields that conditions read under `request.`, and its text."""
-        if "request" not in keys:
-            return base
-        fields = self._schema.fields("request")
-        found = read_keys(keys["request"], "request", ("text", *fields), self._faults)
-        read = {name: self._field(value, fields[name]) for name, value in found.items() if name in fields}
-        if "text" in found:
-            read["text"] = self._values.text(found["text"], "a text")
-        if "tags" in found:
-            read["tags"] = frozenset(self._names(found["tags"], "a declared tag", self._policy.tags))
-        return {**base, **read}
-
-    def _made(self, said: Mapping[str, Any]) -> Request:
-        deadline = self._policy.objectives.deadline_s or 60.0
-        text = Message(role="user", content=said.get("text") or "")
-        further = (Message(role="user", content=""),) * ((said.get("message_count") or 1) - 1)
+    def _request(self, set_: Mapping[str, Any]) -> Request:
+        deadline_ms = set_.get("deadline_ms") or (self._policy.objectives.deadline_s or DEFAULT_DEADLINE_S) * 1e3
+        text = Message(role="user", content=set_.get("text") or "")
+        further = (Message(role="user", content=""),) * ((set_.get("message_count") or 1) - 1)
         return Request(
             messages=(text, *further),
-            task=said.get("task") or "chat",
-            privacy=said.get("tags", frozenset()),
-            prompt_tokens=said.get("prompt_tokens", 0 if text.content else 100),
-            max_tokens=said.get("max_tokens", 100),
-            deadline=(said.get("deadline_ms") or deadline * 1e3) / 1e3,
-            tenant=said.get("tenant"),
-            tools=(Tool(name="", parameters=""),) if said.get("has_tools") else (),
-            output_schema="" if said.get("has_schema") else None,
+            task=set_.get("task") or "chat",
+            privacy=set_.get("tags", frozenset()),
+            prompt_tokens=set_.get("prompt_tokens", 0 if text.content else 100),
+            max_tokens=set_.get("max_tokens", 100),
+            deadline=deadline_ms / 1e3,
+            tenant=set_.get("tenant"),
+            tools=(Tool(name="", parameters=""),) if set_.get("has_tools") else (),
+            output_schema="" if set_.get("has_schema") else None,
         )
 
-    def _signals(self, keys: Mapping[str, Value], signals: Signals) -> Signals:
-        group = keys.get("signals")
-        if group is None:
-            return signals
-        if not isinstance(group, yamltext.Mapping):
-            self._faults.add("`signals` must be a group: {device.battery: 10%, cloud.ready: false}", group.offset)
-            return signals
-        for entry in group.entries:
-            spec = self._spec(entry.key)
-            if spec is not None:
-                signals = _amended(signals, spec, self._field(entry.value, spec))
-        return signals
-
-    def _spec(self, key: Scalar) -> FieldSpec | None:
-        """The signal that a key such as `device.battery` names."""
-        owner, _, name = key.text.rpartition(".")
-        owners = [root for root in self._schema.roots if root in WORLD or self._is_backend(root)]
-        if owner not in owners:
-            self._faults.add(f"there is no signal of `{owner or name}`", key.offset, did_you_mean(owner, owners))
-            return None
-        known = [field for field in self._schema.fields(owner) if field not in FIXED]
-        if name not in known:
-            offset = key.at(len(owner) + 1)
-            self._faults.add(f"`{owner}` has no signal `{name}`", offset, did_you_mean(name, known))
-            return None
-        return self._schema.fields(owner)[name]
-
-    def _is_backend(self, root: str) -> bool:
-        fields = self._schema.fields(root)
-        return "ready" in fields and fields["ready"].owner in self._policy.backends
-
-    def _field(self, value: Value, spec: FieldSpec) -> object:
-        """A value in the type that conditions see; None where it is absent or wrong."""
-        if spec.optional and isinstance(value, Scalar) and value.text == ABSENT:
-            return None
-        match spec.type.kind:
-            case "bool":
-                return self._values.flag(value)
-            case "int":
-                return self._values.integer(value, 0, 10**9 - 1)
-            case "double":
-                return self._double(value, spec)
-            case "string":
-                return self._text(value, spec)
-            case _:
-                return None
-
-    def _text(self, value: Value, spec: FieldSpec) -> str | None:
-        text = self._values.text(value, f"a value of `{spec.attribute}`")
-        if text is not None and spec.values and text not in spec.values:
-            self._faults.add(f"`{text}` is not a value here", value.offset, did_you_mean(text, spec.values))
-        return text
-
-    def _double(self, value: Value, spec: FieldSpec) -> float | None:
-        pattern, also = _UNITS.get("share" if spec.type.unit == "percent" else spec.type.unit, (None, ""))
-        scalar = self._values.scalar(value, f"a number {also}".strip())
-        if scalar is None:
-            return None
-        match = pattern.fullmatch(scalar.text) if pattern else None
-        if match is not None:
-            return float(match[1]) * _scale(spec.type.unit, match[0].removeprefix(match[1]))
-        if scalar.text == "nan" or (scalar.plain and _SIGNED.fullmatch(scalar.text)):
-            return math.nan if scalar.text == "nan" else float(scalar.text)
-        hint = f"write `{ABSENT}` for a device that has none" if spec.optional else None
-        self._faults.add(f"`{scalar.text}` is not a number {also}".rstrip(), value.offset, hint)
-        return None
-
-    def _expected(self, keys: Mapping[str, Value]) -> Expected:
-        found = self._group(keys, "expect")
-        if "expect" in keys and not found:
-            self._faults.add("a case expects something", keys["expect"].offset, "order: [edge, cloud]")
-        order = found.get("order")
-        first = Sequence((found["first"],), 0) if "first" in found else None
-        tags = found.get("tags")
+    def _expected(self, found: Found | None) -> Expected:
+        if found is None:
+            return Expected()
+        if not found.present:
+            found.reject("a case expects something", "order: [edge, cloud]")
+        order, first, excluded = (found.values[name] for name in ("order", "first", "excluded"))
+        reasons = excluded if isinstance(excluded, Mapping) else dict.fromkeys(excluded, "")
         return Expected(
-            order=self._targets(order) if order is not None else None,
-            first=self._targets(first),
-            never=self._targets(found.get("never")),
-            excluded=self._excluded(found.get("excluded")),
-            rule=self._rule(found["rule"]) if "rule" in found else "",
-            tags=None if tags is None else frozenset(self._names(tags, "a declared tag", self._policy.tags)),
+            order=None if order is None else self._targets(order),
+            first=self._targets([first] if first else ()),
+            never=self._targets(found.values["never"]),
+            excluded={name: part for target, part in reasons.items() for name in self._targets([target])},
+            rule=self._rule(found),
+            tags=found.values["tags"],
         )
 
-    def _names(self, value: Value, what: str, known: Iterable[str]) -> list[str]:
-        return read_names(value, what, known, self._faults)
-
-    def _targets(self, value: Value | None) -> tuple[str, ...]:
+    def _targets(self, names: Iterable[str]) -> tuple[str, ...]:
         """Backends; a location stands for its backends, as in a policy."""
         places = self._policy.backends
-        known = {place.value: place for place in Location} | dict(places)
-        found: list[str] = []
-        for name in self._names(value, "a backend or a location", known) if value is not None else ():
-            found += [name] if name in places else [other for other, place in places.items() if place == name]
-        return tuple(found)
+        return tuple(
+            backend
+            for name in names
+            for backend in ([name] if name in places else [other for other in places if places[other] == name])
+        )
 
-    def _excluded(self, value: Value | None) -> Mapping[str, str]:
-        if not isinstance(value, yamltext.Mapping):
-            return dict.fromkeys(self._targets(value), "")
-        parts = {}
-        for entry in value.entries:
-            part = self._values.text(entry.value, "a part of the reason")
-            for name in self._targets(Sequence((entry.key,), entry.key.offset)):
-                parts[name] = part or ""
-        return parts
-
-    def _rule(self, value: Value) -> str:
+    def _rule(self, found: Found) -> str:
         """The label of the rule that orders, which is given by its number, its reason, or `default`."""
-        scalar = self._values.scalar(value, "the number or the reason of a rule that orders")
-        if scalar is None or scalar.text == "default":
-            return "default"
-        orders = {rule.label: rule for rule in self._policy.rules if rule.kind != "exclude"}
-        by_name = {**{str(rule.index): label for label, rule in orders.items()}}
-        by_name.update({rule.because: label for label, rule in orders.items()})
-        if scalar.text not in by_name:
-            hint = did_you_mean(scalar.text, ["default", *by_name])
-            self._faults.add(f"no rule that orders is `{scalar.text}`", value.offset, hint)
-        return by_name.get(scalar.text, "default")
+        rule = found.values["rule"]
+        if rule is None:
+            return ""
+        orders = [rule for rule in self._policy.rules if rule.kind != "exclude"]
+        labels = {**{str(rule.index): rule.label for rule in orders}, **{rule.because: rule.label for rule in orders}}
+        labels["default"] = "default"
+        if str(rule) not in labels:
+            found.reject(f"no rule that orders is `{rule}`", did_you_mean(str(rule), labels), "rule")
+        return labels.get(str(rule), "")
 
 
-def _scale(unit: str, suffix: str) -> float:
-    if unit == "ms":
-        return SECONDS[suffix] * 1e3
-    return 1.0 if unit == "percent" else 0.01
+def _merged(parts: Iterable[Found | None]) -> dict[str, Any]:
+    """What is set in *parts*; the later one counts."""
+    return {name: part.values[name] for part in parts if part is not None for name in part.present}
 
 
 def _amended(signals: Signals, spec: FieldSpec, value: Any) -> Signals:
-    if spec.root in WORLD:
+    if spec.root in _RECORDS:
         return replace(signals, **{spec.root: replace(getattr(signals, spec.root), **{spec.attribute: value})})
     states = dict(signals.backends)
     states[spec.owner] = replace(states[spec.owner], **{spec.attribute: value})

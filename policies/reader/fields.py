@@ -5,58 +5,20 @@ Everything that is wrong in a file is reported at once, each with its position a
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import (
-    Amount,
-    Choice,
-    Expression,
-    File,
-    Flag,
-    Found,
-    Key,
-    Kind,
-    ListOf,
-    MapOf,
-    Money,
-    Name,
-    Number,
-    OneOf,
-    Quantity,
-    Table,
-    Text,
-    Variants,
-    Version,
-    Whole,
-)
+from hybrid_llm.core.fields import VERSION, File, Found, Key, Kind, ListOf, MapOf, Name, OneOf, Table, Text, Variants
 from hybrid_llm.policies.reader import yamltext
+from hybrid_llm.policies.reader.scalars import Names, Wrong, read_scalar
 from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar, Sequence, Value, read_yaml
 
-NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
-MONEY: Final = rf"({NUMBER}) ([A-Z]{{3}})"
-PER_DAY: Final = "/day"
 WRONG: Final = object()
 """What reading returns for a value that was reported."""
-_LONGEST_NUMBER: Final = 300
-LONGEST_QUANTITY: Final = 39
-_WHOLE: Final = re.compile(r"[0-9]{1,9}")
-_NUMBER: Final = re.compile(NUMBER)
-_SIGNED: Final = re.compile(f"-?{NUMBER}")
-# What YAML 1.1 reads as a boolean, null, number, sexagesimal or octal, YAML 1.2 as a text, or the other way round.
-_YAML_11: Final = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|~|\.nan|[-+]?\.inf)?")
-_NUMBER_LIKE: Final = re.compile(
-    r"[-+]?(?:0[xXoObB][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?|[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)?)"
-)
-
-Names = Mapping[str, Collection[str]]
-"""The words of a `Name` -> the names that are declared; without an entry any name is accepted."""
 
 
 def read_text(path: Path, what: str) -> str:
@@ -96,13 +58,6 @@ def parse_document(text: str, path: str, what: str, table: Table, folder: Path =
     return found
 
 
-class _Wrong(Exception):
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-
 class Reader:
     """Reads values of the kinds that tables declare; whatever is wrong goes to *faults*."""
 
@@ -133,7 +88,7 @@ class Reader:
                 return self._mapping(kind, value, entry, offset)
         try:
             return self._scalar(kind, value)
-        except _Wrong as wrong:
+        except Wrong as wrong:
             return self._reject(value, wrong.message, wrong.hint)
 
     def _reject(self, value: Value, message: str, hint: str | None = None) -> Any:
@@ -149,7 +104,7 @@ class Reader:
         for one in fitting:
             try:
                 return self._scalar(one, value)
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 hints.append(wrong.hint)
         return self._reject(value, f"`{value.text}` is not {kind.words}", next(filter(None, hints), None))
 
@@ -162,8 +117,9 @@ class Reader:
         if not isinstance(value, Sequence):
             hint = f"write it in brackets: [{value.text}]" if isinstance(value, Scalar) and value.text else None
             return self._reject(value, f"{label} must be {kind.words}, not {_shape(value)}", hint)
-        if len(value.items) < kind.least:
-            return self._reject(value, f"{label} must have at least {kind.least} item")
+        if not kind.least <= len(value.items) <= kind.most:
+            limit = f"at least {kind.least}" if len(value.items) < kind.least else f"at most {kind.most}"
+            return self._reject(value, f"{label} must have {limit} item")
         found: list[Any] = []
         for number, item in enumerate(value.items):
             read = self.read(kind.item, item, f"item {number + 1} of {label}", str(number))
@@ -191,7 +147,7 @@ class Reader:
             return self._reject(value, f"there must be at least {kind.least} entry")
         found: dict[str, Any] = {}
         for item in value.entries:
-            name = self.read(Text("a name"), item.key, "a name")
+            name = self.read(kind.name, item.key, "a name")
             read = self.read(kind.value, item.value, f"`{item.key.text}`", item.key.text, item.key.offset)
             if WRONG not in (name, read):
                 found[name] = read
@@ -206,12 +162,13 @@ class Reader:
                 values[key.attribute] = _neutral(key) if read is WRONG else read
             else:
                 values.setdefault(key.attribute, _neutral(key))
+        values.pop(VERSION.name, None)
         self._count(table, entries, offset)
 
         def reject(message: str, hint: str = "", at: str = "") -> None:
             self._faults.add(message, entries[at].offset if at in entries else offset, hint or None)
 
-        return table.make(Found(values, frozenset(entries), entry, value.offset, reject))
+        return table.make(Found(values, frozenset(entries), entry, offset, reject))
 
     def _entries(self, table: Table, value: yamltext.Mapping) -> dict[str, Value]:
         known = {key.name for key in table.keys}
@@ -240,20 +197,9 @@ class Reader:
             self._faults.add(f"{table.title} has exactly one of {wanted}; here {found}", offset)
 
     def _scalar(self, kind: Kind, value: Value) -> Any:
-        if not isinstance(value, Scalar):
-            raise _Wrong(f"expected is {kind.words}, here is {_shape(value)}")
-        match kind:
-            case Name():
-                return self._name(kind, value)
-            case File():
-                return self._folder / _text(Text(kind.words), value)
-        return _SCALARS[type(kind)](kind, value)
-
-    def _name(self, kind: Name, value: Scalar) -> str:
-        name, known = _text(Text(kind.words), value), self._names.get(kind.words)
-        if known is not None and name not in known:
-            raise _Wrong(f"`{name}` is not {kind.words}", did_you_mean(name, known))
-        return str(name)
+        if isinstance(value, Scalar):
+            return read_scalar(kind, value, self._names, self._folder)
+        raise Wrong(f"expected is {kind.words}, here is {_shape(value)}")
 
 
 def alternatives(table: Table) -> Iterator[list[Key]]:
@@ -284,105 +230,6 @@ def _shape(value: Value) -> str:
     return {Sequence: "a list", yamltext.Mapping: "a mapping"}.get(type(value), "a single value")
 
 
-def _text(kind: Text, value: Scalar) -> Any:
-    """A text. One that YAML readers take for something else must be in quotes."""
-    text = value.text
-    if value.plain and not text:
-        raise _Wrong(f"the value is missing, expected is {kind.words}", "write a value or remove the key")
-    if value.plain and (_YAML_11.fullmatch(text) or _NUMBER_LIKE.fullmatch(text)):
-        message = f"`{text}` is not a text to every reader of YAML, expected is {kind.words}"
-        raise _Wrong(message, f'"{text}" in quotes is a text')
-    if not text.strip():
-        raise _Wrong(f"the text is empty, expected is {kind.words}")
-    try:
-        return kind.convert(text)
-    except ValueError as error:
-        raise _Wrong(str(error)) from None
-
-
-def _choice(kind: Choice, value: Scalar) -> Any:
-    if value.text in kind.values:
-        return kind.values[value.text]
-    raise _Wrong(f"`{value.text}` is not {kind.words}", did_you_mean(value.text, kind.values))
-
-
-def _version(kind: Version, value: Scalar) -> int:
-    if value.plain and value.text == kind.words:
-        return int(value.text)
-    raise _Wrong(f"only version {kind.words} can be read, not `{value.text}`", f"write `version: {kind.words}`")
-
-
-def _flag(kind: Flag, value: Scalar) -> bool:
-    """`true` or `false`, and none of YAML 1.1's other words."""
-    text = value.text
-    if value.plain and text in {"true", "false"}:
-        return text == "true"
-    meant = {True: "true", False: "false"}.get(text.lower() in {"y", "yes", "on", "true"})
-    near = difflib.get_close_matches(text, ("true", "false"), n=1)
-    hint = f"did you mean `{near[0]}`?" if near and text not in near else f"write {meant}, without quotes"
-    raise _Wrong(f"`{text}` is not {kind.words}", hint)
-
-
-def _whole(kind: Whole, value: Scalar) -> int:
-    if value.plain and _WHOLE.fullmatch(value.text) and kind.least <= int(value.text) <= kind.most:
-        return int(value.text)
-    raise _Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
-
-
-def _number(kind: Number, value: Scalar) -> float:
-    form = _SIGNED if kind.least < 0.0 else _NUMBER
-    if value.plain and form.fullmatch(value.text) and len(value.text) <= _LONGEST_NUMBER:
-        number = float(value.text)
-        if kind.least <= number <= kind.most:
-            return number
-    raise _Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
-
-
-def _number_hint(value: Scalar) -> str | None:
-    if not value.plain:
-        return "write the number without quotes"
-    if _NUMBER_LIKE.fullmatch(value.text) and re.search("[xXoObB_:eE]", value.text):
-        return "readers of YAML disagree on this form; write digits only"
-    return None
-
-
-def _quantity(kind: Quantity, value: Scalar) -> float:
-    units = "|".join(kind.units)
-    match = _matched(rf"({NUMBER})({units})", value, kind.words)
-    number = float(match[1]) * kind.units[match[2]]
-    if kind.positive and number <= 0.0:
-        raise _Wrong("this must be more than 0")
-    if number > kind.most:
-        raise _Wrong(f"`{value.text}` is more than {shown_quantity(kind, kind.most)}")
-    if number < kind.least:
-        raise _Wrong(f"`{value.text}` is less than {shown_quantity(kind, kind.least)}")
-    return number
-
-
-def _amount(kind: Amount, value: Scalar) -> Money:
-    match = _matched(MONEY + (PER_DAY if kind.per_day else ""), value, kind.words)
-    if float(match[1]) <= 0.0:
-        raise _Wrong("this must be more than 0")
-    return Money(float(match[1]), match[2])
-
-
-def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
-    match = re.fullmatch(form, value.text) if len(value.text) <= LONGEST_QUANTITY else None
-    if match is None:
-        raise _Wrong(f"`{value.text}` is not {words}", "write a number and its unit" if value.text else None)
-    return match
-
-
-def shown_quantity(kind: Quantity, value: float) -> str:
-    """*value* as a file has it, in the largest unit that it is a whole number of, else in the smallest."""
-    for unit, factor in sorted(kind.units.items(), key=lambda pair: -pair[1]):
-        number = round(value / factor, 9)
-        if number >= 1 and number == int(number):
-            return f"{int(number)}{unit}"
-    unit, factor = min(kind.units.items(), key=lambda pair: pair[1])
-    return f"{value / factor:g}{unit}"
-
-
 _SHAPES: Final[Mapping[type, type]] = {
     ListOf: Sequence,
     MapOf: yamltext.Mapping,
@@ -390,14 +237,3 @@ _SHAPES: Final[Mapping[type, type]] = {
     Variants: yamltext.Mapping,
 }
 """The kinds that are not scalars -> what they look like in YAML."""
-_SCALARS: Final[Mapping[type, Callable[[Any, Scalar], Any]]] = {
-    Amount: _amount,
-    Choice: _choice,
-    Expression: lambda _, value: value,
-    Flag: _flag,
-    Number: _number,
-    Quantity: _quantity,
-    Text: _text,
-    Version: _version,
-    Whole: _whole,
-}

@@ -6,7 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from hybrid_llm.policies.jsonschema import cases_schema, policy_schema
+from hybrid_llm.lab.casefile import cases_schema
+from hybrid_llm.policies.document import policy_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMAS = {"policy.schema.json": policy_schema, "policy.cases.schema.json": cases_schema}

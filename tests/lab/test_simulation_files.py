@@ -264,8 +264,8 @@ def test_every_fault_of_a_world_file_is_told_at_once_with_its_place_and_what_is_
     [
         ("thermal: {throttle_from_c: 90.0, throttle_to_c: 80.0}", "`throttle_to_c` must be above"),
         ("node: {slots: 4, background_streams: 4}", "leaves no slot"),
-        ("edge: [1]", "must be a group of keys"),
-        ("battery: {charging: 22:00-07:00}", "must be a list of texts"),
+        ("edge: [1]", "must be a mapping"),
+        ("battery: {charging: 22:00-07:00}", "must be a list"),
     ],
 )
 def test_constants_that_contradict_each_other_or_have_another_form_are_refused(text, told):

@@ -174,8 +174,9 @@ def _schema_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(args: argparse.Namespace) -> int:
+    from hybrid_llm.lab.casefile import cases_schema
     from hybrid_llm.policies import KNOWN_DETECTORS
-    from hybrid_llm.policies.jsonschema import cases_schema, policy_schema
+    from hybrid_llm.policies.document import policy_schema
 
     backends = backends_of(args) if args.config or args.backend else None
     print_json(cases_schema(backends) if args.cases else policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))

@@ -50,7 +50,7 @@ class Simulation:
         self._samples: list[Sample] = []
         limits, clock = policy.resilience, self._timeline.clock
         breakers = {
-            name: parts.breaker(limits.breaker_failures, limits.breaker_open_s, clock) for name in policy.backends
+            name: parts.breaker(limits.breaker.failures, limits.breaker.open_s, clock) for name in policy.backends
         }
         self._fleet = make_fleet(policy, setting.world, parts, breakers)
         self._service = Service(

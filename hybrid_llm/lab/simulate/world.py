@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
+from hybrid_llm.core.fields import Kind, ListOf, Number, Text, Whole, key, keys_of
+from hybrid_llm.lab.simulate.trace import parse_clock, parse_daily
+
 _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
 _AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
 _LTE = "cited: Huang et al., MobiSys 2012, table 4 (base power of LTE and Wi-Fi)"
@@ -19,9 +22,26 @@ _ASSUMED = "assumed: set it from your own device or node"
 
 
 def _constant(
-    default: float | tuple[str, ...], about: str, source: str, *, least: float = 0.0, most: float = 1e9
+    default: float | tuple[str, ...],
+    about: str,
+    source: str,
+    *,
+    least: float = 0.0,
+    most: float = 1e9,
+    kind: Kind | None = None,
 ) -> Any:
-    return field(default=default, metadata={"about": about, "source": source, "least": least, "most": most})
+    limits = Whole(int(least), int(most)) if isinstance(default, int) else Number(least, most)
+    return key(kind or limits, about, default=default, source=source)
+
+
+def _clock(text: str) -> str:
+    parse_clock(text)
+    return text
+
+
+def _part_of_the_day(text: str) -> str:
+    parse_daily(text)
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +52,18 @@ class Battery:
     start_share: float = _constant(1.0, "charge at the start, share of the capacity", _ASSUMED, most=1.0)
     charger_w: float = _constant(30.0, "power of the charger, W", _AIR)
     charge_efficiency: float = _constant(0.9, "part of the charger's power that arrives", _ASSUMED, most=1.0)
-    charging: tuple[str, ...] = _constant(("12:30-13:30", "22:00-07:00"), "times of day on the mains", _ASSUMED)
-    day_starts_at: tuple[str, ...] = _constant(("07:00",), "time of day of the first moment of the trace", _ASSUMED)
+    charging: tuple[str, ...] = _constant(
+        ("12:30-13:30", "22:00-07:00"),
+        "times of day on the mains",
+        _ASSUMED,
+        kind=ListOf(Text("a part of the day", convert=_part_of_the_day)),
+    )
+    day_starts_at: tuple[str, ...] = _constant(
+        ("07:00",),
+        "time of day of the first moment of the trace",
+        _ASSUMED,
+        kind=ListOf(Text("a time of day", convert=_clock), least=1, most=1),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,14 +225,14 @@ class World:
         """Every constant, `section.name`, in the order of a world file."""
         for section in fields(self):
             record = getattr(self, section.name)
-            for item in fields(record):
-                value = getattr(record, item.name)
+            for declared in keys_of(type(record)):
+                value = getattr(record, declared.name)
                 yield Constant(
-                    name=f"{section.name}.{item.name}",
+                    name=f"{section.name}.{declared.name}",
                     value=value,
-                    about=item.metadata["about"],
-                    source=item.metadata["source"],
-                    changed=value != item.default,
+                    about=declared.about,
+                    source=declared.source,
+                    changed=value != declared.default,
                 )
 
     def text(self) -> str:

@@ -145,7 +145,7 @@ def run(
     guard = parts.guard(detectors_of(policy, world))
     pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=AnswerCache(cache, guard), attempts=parts.attempts)
     routed = pipeline.route(world.prompt(), world.options())
-    fleet.trip(tripped, policy.resilience.breaker_failures)
+    fleet.trip(tripped, policy.resilience.breaker.failures)
     error = _drain(pipeline, routed, script) if routed.decision.order else None
     return Run(routed=routed, calls=tuple(script.calls), kept=tuple(cache.calls), error=error)
 

@@ -1,0 +1,187 @@
+"""Reads single values: texts, numbers, quantities and names, in forms that every reader of YAML takes alike."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.core.fields import (
+    Amount,
+    Choice,
+    Expression,
+    File,
+    Flag,
+    Kind,
+    Money,
+    Name,
+    Number,
+    Quantity,
+    Text,
+    Version,
+    Whole,
+)
+from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.policies.reader.yamltext import Scalar
+
+NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
+MONEY: Final = rf"({NUMBER}) ([A-Z]{{3}})"
+PER_DAY: Final = "/day"
+_LONGEST_NUMBER: Final = 300
+LONGEST_QUANTITY: Final = 39
+_WHOLE: Final = re.compile(r"[0-9]{1,9}")
+_NUMBER: Final = re.compile(NUMBER)
+_SIGNED: Final = re.compile(f"-?{NUMBER}")
+# What YAML 1.1 reads as a boolean, null, number, sexagesimal or octal, YAML 1.2 as a text, or the other way round.
+_YAML_11: Final = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|~|\.nan|[-+]?\.inf)?")
+_NUMBER_LIKE: Final = re.compile(
+    r"[-+]?(?:0[xXoObB][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?"
+    r"|[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)?)"
+)
+
+Names = Mapping[str, Collection[str]]
+"""The words of a `Name` -> the names that are declared; without an entry any name is accepted."""
+
+
+class Wrong(Exception):
+    """A value is not of its kind; *hint* says what to write instead."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def read_scalar(kind: Kind, value: Scalar, names: Names, folder: Path) -> Any:
+    """The value of *kind* that *value* has; names must be among *names*, paths are relative to *folder*.
+
+    Raises:
+        Wrong: *value* is of another kind.
+    """
+    match kind:
+        case Name():
+            return _name(kind, value, names.get(kind.words))
+        case File():
+            return folder / _text(Text(kind.words), value)
+    return _READERS[type(kind)](kind, value)
+
+
+def _name(kind: Name, value: Scalar, known: Collection[str] | None) -> str:
+    name: str = _text(Text(kind.words), value)
+    if known is not None and name not in known:
+        raise Wrong(f"`{name}` is not {kind.words}", did_you_mean(name, known))
+    return name
+
+
+def _text(kind: Text, value: Scalar) -> Any:
+    """A text. One that YAML readers take for something else must be in quotes."""
+    text = value.text
+    if value.plain and not text:
+        raise Wrong(f"the value is missing, expected is {kind.words}", "write a value or remove the key")
+    if value.plain and (_YAML_11.fullmatch(text) or _NUMBER_LIKE.fullmatch(text)):
+        message = f"`{text}` is not a text to every reader of YAML, expected is {kind.words}"
+        raise Wrong(message, f'"{text}" in quotes is a text')
+    if not text.strip():
+        raise Wrong(f"the text is empty, expected is {kind.words}")
+    try:
+        return kind.convert(text)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+
+
+def _choice(kind: Choice, value: Scalar) -> Any:
+    if value.text in kind.values:
+        return kind.values[value.text]
+    raise Wrong(f"`{value.text}` is not {kind.words}", did_you_mean(value.text, kind.values))
+
+
+def _version(kind: Version, value: Scalar) -> int:
+    if value.plain and value.text == kind.words:
+        return int(value.text)
+    raise Wrong(f"only version {kind.words} can be read, not `{value.text}`", f"write `version: {kind.words}`")
+
+
+def _flag(kind: Flag, value: Scalar) -> bool:
+    """`true` or `false`, and none of YAML 1.1's other words."""
+    text = value.text
+    if value.plain and text in {"true", "false"}:
+        return text == "true"
+    meant = {True: "true", False: "false"}.get(text.lower() in {"y", "yes", "on", "true"})
+    near = difflib.get_close_matches(text, ("true", "false"), n=1)
+    hint = f"did you mean `{near[0]}`?" if near and text not in near else f"write {meant}, without quotes"
+    raise Wrong(f"`{text}` is not {kind.words}", hint)
+
+
+def _whole(kind: Whole, value: Scalar) -> int:
+    if value.plain and _WHOLE.fullmatch(value.text) and kind.least <= int(value.text) <= kind.most:
+        return int(value.text)
+    raise Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
+
+
+def _number(kind: Number, value: Scalar) -> float:
+    form = _SIGNED if kind.least < 0.0 else _NUMBER
+    if value.plain and form.fullmatch(value.text) and len(value.text) <= _LONGEST_NUMBER:
+        number = float(value.text)
+        if kind.least <= number <= kind.most:
+            return number
+    raise Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
+
+
+def _number_hint(value: Scalar) -> str | None:
+    if not value.plain:
+        return "write the number without quotes"
+    if _NUMBER_LIKE.fullmatch(value.text) and re.search("[xXoObB_:eE]", value.text):
+        return "readers of YAML disagree on this form; write digits only"
+    return None
+
+
+def _quantity(kind: Quantity, value: Scalar) -> float:
+    units = "|".join(kind.units)
+    match = _matched(rf"({NUMBER})({units})", value, kind.words)
+    number = float(match[1]) * kind.units[match[2]]
+    if kind.positive and number <= 0.0:
+        raise Wrong("this must be more than 0")
+    if number > kind.most:
+        raise Wrong(f"`{value.text}` is more than {shown_quantity(kind, kind.most)}")
+    if number < kind.least:
+        raise Wrong(f"`{value.text}` is less than {shown_quantity(kind, kind.least)}")
+    return number
+
+
+def _amount(kind: Amount, value: Scalar) -> Money:
+    match = _matched(MONEY + (PER_DAY if kind.per_day else ""), value, kind.words)
+    if float(match[1]) <= 0.0:
+        raise Wrong("this must be more than 0")
+    return Money(float(match[1]), match[2])
+
+
+def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
+    match = re.fullmatch(form, value.text) if len(value.text) <= LONGEST_QUANTITY else None
+    if match is None:
+        raise Wrong(f"`{value.text}` is not {words}", "write a number and its unit" if value.text else None)
+    return match
+
+
+def shown_quantity(kind: Quantity, value: float) -> str:
+    """*value* as a file has it, in the largest unit that it is a whole number of, else in the smallest."""
+    for unit, factor in sorted(kind.units.items(), key=lambda pair: -pair[1]):
+        number = round(value / factor, 9)
+        if number >= 1 and number == int(number):
+            return f"{int(number)}{unit}"
+    unit, factor = min(kind.units.items(), key=lambda pair: pair[1])
+    return f"{value / factor:g}{unit}"
+
+
+_READERS: Final[Mapping[type, Callable[[Any, Scalar], Any]]] = {
+    Amount: _amount,
+    Choice: _choice,
+    Expression: lambda _, value: value,
+    Flag: _flag,
+    Number: _number,
+    Quantity: _quantity,
+    Text: _text,
+    Version: _version,
+    Whole: _whole,
+}
