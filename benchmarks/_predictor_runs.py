@@ -25,10 +25,8 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import FixedSensors
 
-__all__ = ["PHASES", "Observation", "Phase", "edge_run", "load", "node_run", "save"]
-
 NODE_MODEL = Path(__file__).resolve().parents[1] / "examples" / "models" / "hybrid-demo-node"
-WORDS = (
+WORDS = [
     "the",
     "quick",
     "brown",
@@ -44,7 +42,7 @@ WORDS = (
     "talks",
     "of",
     "rain",
-)
+]
 POLICY = "version: 1\nname: record\ntags: {}\nrules: []\n"
 
 
@@ -81,6 +79,7 @@ PHASES = (
     Phase(callers=4, requests=200),
 )
 """Idle, shared, queueing, a busy device, deep queues, short prompts, and queueing again."""
+SMALLEST = (Phase(callers=2, requests=12, longest_prompt=20, longest_answer=4),)
 
 
 def edge_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:

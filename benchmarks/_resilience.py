@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the worlds in tests/chaos
 
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import parse_policy

@@ -1,6 +1,6 @@
 """What a decision costs: 20 rules as a policy, beside a hand-written `if` chain, cel-expr-python and LiteLLM's Router.
 
-    python benchmarks/decide.py [--json FILE]
+    python -m benchmarks decide [--json FILE]
 
 All are timed in turns in one run, and the median of the turns is told, so that a busy machine disturbs them alike.
 LiteLLM Router picks in its own environment (`.venv-litellm`, which `make bench` makes), in a process that waits for its
@@ -9,8 +9,6 @@ turns; it chooses between two deployments by its default strategy, and reads no 
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import statistics
 import subprocess
@@ -19,12 +17,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks._run import LITELLM, parsed, parser, with_json, write
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import parse_policy
 
-LITELLM = Path(__file__).resolve().parents[1] / ".venv-litellm" / "bin" / "python"
 PICK = """
 import os, time
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -112,7 +110,7 @@ def soft_chain(request: RequestMetadata, signals: Signals) -> bool:
         or request.task in ("summarise", "translate")
         or (request.tenant is not None and request.tenant.startswith("batch-"))
         or edge.predicted_ttft_ms > 4000.0
-        or (request.tools and len(request.messages) > 20)
+        or (request.has_tools and request.message_count > 20)
         or device.cpu_load > 0.9
         or cloud.predicted_ttft_ms + 90.0 * cloud.predicted_tpot_ms < 20.0
         or request.max_tokens > 4000
@@ -153,11 +151,12 @@ def flat(request: RequestMetadata, signals: Signals) -> dict[str, bool | int | f
     for group, record in groups.items():
         for name in record.__slots__:
             value = getattr(record, name)
-            found[f"{group}_{name}"] = str(value) if isinstance(value, str) else 0.5 if value is None else value
+            if value is None or isinstance(value, bool | int | float | str):  # a list is in no condition here
+                found[f"{group}_{name}"] = str(value) if isinstance(value, str) else 0.5 if value is None else value
     found["network_metered"] = False
     found |= {"request_prompt_tokens": request.prompt_tokens, "request_max_tokens": request.max_tokens}
-    found |= {"request_task": request.task, "request_tenant": "a", "request_deadline_ms": request.deadline * 1000.0}
-    return found | {"request_has_tools": bool(request.tools), "request_message_count": len(request.messages)}
+    found |= {"request_task": request.task, "request_tenant": "a", "request_deadline_ms": request.deadline_ms}
+    return found | {"request_has_tools": request.has_tools, "request_message_count": request.message_count}
 
 
 def cel_text(condition: str) -> str:
@@ -202,7 +201,7 @@ def timed(subject: Callable[[], object], count: int) -> float:
     return (time.perf_counter() - start) / count * 1e6
 
 
-def measure(subjects: dict[str, Timer], turns: int = 41, calls: int = 2000) -> dict[str, float]:
+def measure(subjects: dict[str, Timer], turns: int, calls: int) -> dict[str, float]:
     """Median microseconds of one call, subjects in turns; the slow ones are called less often."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(turns):
@@ -223,10 +222,10 @@ def situation() -> tuple[RequestMetadata, Signals]:
 
 def main() -> None:
     """Time everything, and print one line per subject."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    parser.add_argument("--litellm", type=Path, default=LITELLM, help="the Python of an environment with LiteLLM")
-    options = parser.parse_args()
+    made = with_json(parser(__doc__))
+    made.add_argument("--litellm", type=Path, default=LITELLM, help="the Python of an environment with LiteLLM")
+    options = parsed(made)
+    turns, calls = (3, 20) if options.smoke else (41, 2000)
     request, signals = situation()
     policy = parse_policy(policy_text())
     subjects: dict[str, Timer] = {
@@ -245,17 +244,16 @@ def main() -> None:
         subjects["LiteLLM Router's pick, 2 deployments"] = picker.time
     else:
         print("LiteLLM is not installed and left out: make bench makes its environment")
-    figures = measure(subjects)
+    figures = measure(subjects, turns, calls)
     if picker is not None:
         picker.close()
     floor = figures["if chain by hand, conditions only"]
     for name, microseconds in figures.items():
         print(f"{name:45} {microseconds:8.2f} us   {microseconds / floor:6.1f} x the conditions by hand")
     decision = policy.decide(request, signals)
-    explained = measure({"explain": partial(timed, decision.explain)}, turns=5, calls=20)["explain"]
+    explained = measure({"explain": partial(timed, decision.explain)}, min(turns, 5), 20)["explain"]
     print(f"{'explanation, when it is asked for':45} {explained:8.2f} us")
-    if options.json:
-        options.json.write_text(json.dumps({**figures, "explain": explained}, indent=2) + "\n")
+    write(options.json, {**figures, "explain": explained})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the detectors of the library find and what a scan costs, beside Presidio's patterns and beside one plain scan.
 
-    python benchmarks/detectors.py [--data FOLDER] [--only TABLE]
+    python -m benchmarks detectors [--data FOLDER] [--only TABLE]
 
 Recall and precision are those of labelled texts made by Presidio's research (`pii/synth_dataset_v2.json`), told for the
 half that the patterns were tuned on, those texts whose index has an even SHA-256, and for the other half, which was not
@@ -11,7 +11,6 @@ absent is left out, and that is said.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import json
@@ -29,6 +28,7 @@ from sysconfig import get_path
 
 import re2
 
+from benchmarks._run import parsed, parser
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
 
 HERE = Path(__file__).resolve().parent
@@ -188,7 +188,7 @@ def presidio() -> Callable[[str], list[Finding]] | None:
     return find
 
 
-def speed(data: Path) -> None:
+def speed(data: Path, limit: int) -> None:
     """Print ms per KB, by text and size."""
     floor = re2.compile(r"[0-9]{40}@").search
     peer = presidio()
@@ -198,7 +198,8 @@ def speed(data: Path) -> None:
         ["text", *(f"{size} characters" for size in SIZES), "all at once", "one RE2 scan", "Presidio, 1024"]
     )
     print(f"\n| {head} |\n|---|{'---:|' * 6}")
-    for name, text in corpora(data):
+    for name, whole in corpora(data):
+        text = whole[:limit]
         figures = [cost(lambda part: scan(part, ALL), pieces(text, size)) for size in SIZES]
         figures.append(min(_once(lambda part: scan(part, ALL), text) for _ in range(2)))
         figures.append(cost(floor, pieces(text, 1024)))
@@ -207,7 +208,7 @@ def speed(data: Path) -> None:
         print(f"| {name} | {' | '.join(row)} |", flush=True)
 
 
-def growth() -> None:
+def growth(limit: int) -> None:
     """Print that twice the text takes twice the time: a megabyte against a sixteenth of it, of the worst kinds."""
     worst = {
         "endless email": "a." * (1 << 19),
@@ -218,18 +219,19 @@ def growth() -> None:
         "endless base64": "QUJD" * (1 << 18),
     }
     print("\n| text of about a megabyte | ms per KB | of a sixteenth of it |\n|---|---:|---:|")
-    for name, text in worst.items():
+    for name, endless in worst.items():
+        text = endless[:limit]
         whole, part = (min(_once(lambda t: scan(t, ALL), t) for _ in range(2)) for t in (text, text[: len(text) // 16]))
         print(f"| {name} | {whole:.3f} | {part:.3f} |", flush=True)
 
 
-def quality(data: Path) -> None:
+def quality(data: Path, limit: int | None) -> None:
     """Print recall and precision of both halves of the labelled texts."""
     path = data / "pii" / "synth_dataset_v2.json"
     if not path.exists():
         print(f"the labelled texts are not at {path}: recall and precision are left out")
         return
-    entries = json.loads(path.read_text("utf-8"))
+    entries = json.loads(path.read_text("utf-8"))[:limit]
     halves = [[e for i, e in enumerate(entries) if is_tuning(i) is tuning] for tuning in (True, False)]
     tuned, held = (judge(half, lambda text: scan(text, ALL)) for half in halves)
     print(f"\n{len(halves[0])} texts were looked at while tuning, {len(halves[1])} were not.\n")
@@ -254,14 +256,14 @@ def _cells(score: Score) -> list[str]:
     return [str(score.labelled), *("-" if math.isnan(share) else f"{share:.3f}" for share in shares)]
 
 
-def false_alarms(data: Path) -> None:
+def false_alarms(data: Path, limit: int) -> None:
     """Print findings in text that holds hardly anything; the last two were not looked at while tuning."""
     print("\n| text without much to find | KB | findings per 100 KB | of which |\n|---|---:|---:|---|")
     for name in ("state_union", "sentence_polarity", "inaugural", "shakespeare"):
         path = data / "text" / f"{name}.zip"
         if path.exists():
-            _tell(name, read_text(path, 4 << 20))
-    _tell("Python's library", program_text(4 << 20))
+            _tell(name, read_text(path, limit))
+    _tell("Python's library", program_text(limit))
 
 
 def _tell(name: str, text: str) -> None:
@@ -272,15 +274,16 @@ def _tell(name: str, text: str) -> None:
 
 def main() -> None:
     """Print all tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder with pii/ and text/")
-    parser.add_argument("--only", choices=["quality", "alarms", "speed", "growth"], help="one of the tables")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--data", type=Path, default=DATA, help="the folder with pii/ and text/")
+    made.add_argument("--only", choices=["quality", "alarms", "speed", "growth"], help="one of the tables")
+    options = parsed(made)
+    limit = 1 << 15 if options.smoke else 1 << 20
     tables = {
-        "quality": lambda: quality(options.data),
-        "alarms": lambda: false_alarms(options.data),
-        "speed": lambda: speed(options.data),
-        "growth": growth,
+        "quality": lambda: quality(options.data, 20 if options.smoke else None),
+        "alarms": lambda: false_alarms(options.data, 4 * limit),
+        "speed": lambda: speed(options.data, limit),
+        "growth": lambda: growth(limit),
     }
     for name, table in tables.items():
         if options.only in {None, name}:

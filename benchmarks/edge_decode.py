@@ -1,8 +1,8 @@
 """Edge decoding beside its peers: tokens per second, time to first token, memory, and how still the event loop stands.
 
-    python benchmarks/edge_decode.py            the embedded model and random weights in the shape of SmolLM2-135M
-    python benchmarks/edge_decode.py --big      Qwen2.5-0.5B's shape as well (6 GB of memory, some minutes)
-    python benchmarks/edge_decode.py --quick    fewer rounds, no 135M
+    python -m benchmarks edge_decode            the embedded model and random weights in the shape of SmolLM2-135M
+    python -m benchmarks edge_decode --big      Qwen2.5-0.5B's shape as well (6 GB of memory, some minutes)
+    python -m benchmarks edge_decode --quick    fewer rounds, no 135M
 
 Every engine runs in a process of its own; the rounds are interleaved, so that a busy machine slows all alike, and the
 table shows medians. Needs the `prepare` extra. Trust the ratios, not the figures.
@@ -22,11 +22,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+from benchmarks._run import ROOT, announce, parser
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.models import Floor, Shape, convert, random_model
 from hybrid_llm.core.clearance import Cleared
@@ -86,10 +88,11 @@ def genai(folder: Path, _source: Path) -> Answer:
 
     def answer(text: str, decode: int) -> Sample:
         begun = first = time.perf_counter()
-        ids = chat.encode(cleared(text, decode).request)
+        request = cleared(text, decode).request
+        ids = chat.encode(request)
         params = og.GeneratorParams(model)
         params.set_search_options(max_length=len(ids) + decode, do_sample=False)
-        generator, stream, count = og.Generator(model, params), chat.text_stream(), 0
+        generator, stream, count = og.Generator(model, params), chat.text_stream(request), 0
         generator.append_tokens(ids)
         while not generator.is_done():
             generator.generate_next_token()
@@ -153,7 +156,11 @@ def serve(engine: str, folder: Path, source: Path) -> None:
 @contextmanager
 def worker(*arguments: str) -> Iterator[Callable[[Job], dict[str, Any]]]:
     process = subprocess.Popen(
-        [sys.executable, __file__, "--worker", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.edge_decode", "--worker", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -172,6 +179,9 @@ def worker(*arguments: str) -> Iterator[Callable[[Job], dict[str, Any]]]:
 
 def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int) -> None:
     engines = [name for name in ENGINES if source is not None or name != "transformers fp32"]
+    if find_spec("onnxruntime_genai") is None:
+        engines.remove("onnxruntime-genai")
+        print("onnxruntime-genai is not installed and left out: pip install hybrid-llm[prepare]")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
     with ExitStack() as stack:
         ask = {name: stack.enter_context(worker(name, str(folder), str(source))) for name in engines}
@@ -245,9 +255,9 @@ def compare_lag(title: str, folder: Path) -> None:
     print(f"\n{title}: lateness of a 1 ms timer in the event loop while a prompt of about 512 tokens is answered, ms")
     print(f"{'engine':32}{'p50':>8}{'p99':>8}{'max':>8}")
     for engine, label in (("hybrid-llm", "hybrid-llm astream"), ("onnxruntime-genai", "onnxruntime-genai in a thread")):
-        command = [sys.executable, __file__, "--lag", engine, str(folder)]
+        command = [sys.executable, "-m", "benchmarks.edge_decode", "--lag", engine, str(folder)]
         figures = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()[-1]
         )
         print(f"{label:32}{figures['p50']:8.2f}{figures['p99']:8.2f}{figures['max']:8.1f}")
 
@@ -262,18 +272,21 @@ def prepared(shape: Shape, cache: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--big", action="store_true", help="Qwen2.5-0.5B's shape as well")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, the embedded model only")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--lag", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--big", action="store_true", help="Qwen2.5-0.5B's shape as well")
+    made.add_argument("--quick", action="store_true", help="fewer rounds, the embedded model only")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
+    made.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    made.add_argument("--lag", nargs=2, help=argparse.SUPPRESS)
+    options = made.parse_args()
     if options.worker:
         return serve(options.worker[0], *map(Path, options.worker[1:]))
     if options.lag:
         return lag(options.lag[0], Path(options.lag[1]))
+    announce(options)
+    if options.smoke:
+        return compare("embedded model", embedded_model(), None, Job(PROMPTS[:1], 4), 1)
     rounds = 3 if options.quick else options.rounds
     compare("embedded model", embedded_model(), None, Job(PROMPTS, 64), rounds)
     shapes: list[Shape] = [] if options.quick else ["smollm2-135m"]

@@ -1,6 +1,6 @@
 """Twenty thousand requests under generated policies, tags, contents and faults: how many left, and how many leaked.
 
-    python -m benchmarks.leaks [--runs 20000] [--seed N] [--shrink]
+    python -m benchmarks leaks [--runs 20000] [--seed N] [--shrink]
 
 One run is one request in a situation of its own: the policy in force, the tags and values in it, how it is called, what
 its backends, detectors and caches do wrong, and what happens while it is answered. A leak is a piece of eight
@@ -10,14 +10,11 @@ any log, event, error, warning, output or file. The first leak ends the run with
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks._run import parsed, parser
 from tests.leaks.machine import WORTH_SEEING, explore, happened
 
 CLIENTS = 100
@@ -26,24 +23,25 @@ CLIENTS = 100
 
 def main() -> int:
     """Run seed after seed until there were enough requests; the exit status is 1 when a leak was found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--runs", type=int, default=2000, help="requests at least (default: 2000)")
-    parser.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
-    parser.add_argument("--shrink", action="store_true", help="look for the shortest way to a leak (minutes)")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--runs", type=int, default=2000, help="requests at least (default: 2000)")
+    made.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
+    made.add_argument("--shrink", action="store_true", help="look for the shortest way to a leak (minutes)")
+    options = parsed(made)
+    clients, runs = (2, 1) if options.smoke else (CLIENTS, options.runs)
     began, seed, leaks = time.monotonic(), options.seed, 0
-    while happened["requests"] < options.runs and not leaks:
-        leaks = try_seed(seed, shrink=options.shrink)
+    while happened["requests"] < runs and not leaks:
+        leaks = try_seed(seed, clients, shrink=options.shrink)
         seed += 1
     show(happened, seeds=seed - options.seed, leaks=leaks, seconds=time.monotonic() - began)
     return 1 if leaks else 0
 
 
-def try_seed(seed: int, *, shrink: bool) -> int:
+def try_seed(seed: int, clients: int, *, shrink: bool) -> int:
     """Run one seed, and tell of it in a line; returns how many leaks it found, 0 or 1."""
     before, began = happened["requests"], time.monotonic()
     try:
-        explore(CLIENTS, seed, shrink=shrink)
+        explore(clients, seed, shrink=shrink)
     except AssertionError as error:
         print(f"seed {seed}: {error}", *getattr(error, "__notes__", ()), sep="\n")
         return 1

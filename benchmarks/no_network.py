@@ -1,4 +1,4 @@
-"""The network of this machine is gone: `python benchmarks/no_network.py [--count N]`.
+"""The network of this machine is gone: `python -m benchmarks no_network [--count N]`.
 
 Two nodes and a client share a network namespace; the address of the nodes is taken away and comes back. What requests
 take stands beside the device alone. Needs Linux, and the right to make a namespace.
@@ -6,7 +6,6 @@ take stands beside the device alone. Needs Linux, and the right to make a namesp
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -16,15 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from _resilience import NUMBERS, client, many, quantile, row
-
+from benchmarks._resilience import NUMBERS, client, many, quantile, row
+from benchmarks._run import ROOT, parsed, parser
 from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.router.client import HybridLLM
 from tests.chaos.exact import ExactEdge, prompt_of
 from tests.network import ADDRESS, leave, network
 
-ROOT = Path(__file__).resolve().parents[1]
 NODES = 2
 
 
@@ -84,9 +82,10 @@ def lost(configs: list[GrpcConfig], count: int, seconds: float) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=200)
-    count = parser.parse_args().count
+    made = parser(__doc__)
+    made.add_argument("--count", type=int, default=200)
+    options = parsed(made)
+    count, spans = (4, (0.2,)) if options.smoke else (options.count, (1.0, 10.0))
     if refused := leave():
         print(f"no network namespace here: {refused}")
         return
@@ -97,7 +96,7 @@ def main() -> None:
             row("", "p50", "p99", "most", "from nodes")
             with client([ExactEdge()], "retries: 0") as alone:
                 row("the device alone", *answers(alone, count))
-            for seconds in (1.0, 10.0):
+            for seconds in spans:
                 lost(configs, count, seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

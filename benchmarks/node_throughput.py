@@ -1,7 +1,7 @@
 """Tokens per second of the node's engine beside what it could have been, interleaved in one process, medians.
 
-python benchmarks/node_throughput.py                                    # SmolLM2-135M shape, random weights, bf16
-python benchmarks/node_throughput.py --model examples/models/hybrid-demo-node --streams 1 4 16 32
+python -m benchmarks node_throughput           # SmolLM2-135M shape, random weights, bf16
+python -m benchmarks node_throughput --model examples/models/hybrid-demo-node --streams 1 4 16 32
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.generation import BaseStreamer
 
+from benchmarks._run import ROOT, parsed, parser
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines.load import load_engine
 
@@ -205,13 +206,16 @@ def random_model(folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a model folder; default: SmolLM2-135M's shape with random weights")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
-    parser.add_argument("--decode", type=int, default=64, help="tokens of each answer")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--model", type=Path, help="a model folder; default: SmolLM2-135M's shape with random weights")
+    made.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
+    made.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
+    made.add_argument("--decode", type=int, default=64, help="tokens of each answer")
+    made.add_argument("--rounds", type=int, default=3)
+    options = parsed(made)
+    if options.smoke:
+        options.model, options.streams = ROOT / "examples" / "models" / "hybrid-demo-node", [1, 2]
+        options.prompt, options.decode, options.rounds = 8, 4, 1
     with tempfile.TemporaryDirectory() as scratch:
         compare_all(options.model or random_model(Path(scratch)), options)
 

@@ -1,6 +1,6 @@
 """What the router adds to calling a backend directly: per `generate` and per streamed token, sync and async.
 
-    python benchmarks/overhead.py [--json FILE]
+    python -m benchmarks overhead [--json FILE]
 
 The backend is one that answers from memory, so that all that is left is what the router costs. LiteLLM's Router is
 measured the same way, over its own mock of a provider, in its own environment (`.venv-litellm`), where there is one.
@@ -9,7 +9,6 @@ CPU time, interleaved, medians.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -17,8 +16,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from pathlib import Path
+from dataclasses import dataclass
 
+from benchmarks._run import LITELLM, parsed, parser, with_json, write
 from hybrid_llm.core.clearance import Cleared, _make_cleared
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.protocols import Capabilities, estimate_tokens
@@ -31,8 +31,15 @@ from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 from hybrid_llm.router.signals import FixedSensors
 
 PROMPT = "Summarise the meeting of Tuesday in two sentences, and name the three people who spoke most."
-CALLS, TOKENS = 300, 2000
-LITELLM = Path(__file__).resolve().parents[1] / ".venv-litellm" / "bin" / "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured: calls in a round, tokens of a streamed answer, rounds."""
+
+    calls: int = 300
+    tokens: int = 2000
+    rounds: int = 9
 
 
 class Memory:
@@ -82,29 +89,31 @@ def cpu_us(work: Callable[[], None], times: int) -> float:
     return (time.process_time() - began) / times * 1e6
 
 
-def median_difference(routed: Callable[[], None], direct: Callable[[], None], times: int, rounds: int = 9) -> float:
+def median_difference(routed: Callable[[], None], direct: Callable[[], None], times: int, rounds: int) -> float:
     """Microseconds of CPU that *routed* takes more than *direct*, in turns."""
     return statistics.median(cpu_us(routed, times) - cpu_us(direct, times) for _ in range(rounds))
 
 
-def measure() -> dict[str, float]:
+def measure(size: Size) -> dict[str, float]:
     one, edge, cleared = client(1)
-    many, edges, cleareds = client(TOKENS)
+    many, edges, cleareds = client(size.tokens)
+    streams, rounds = 3, size.rounds
 
     def collect(backend: Memory, what: Cleared) -> Callable[[], None]:
         return lambda: _drain(backend.stream(what))
 
     results = {
-        "generate_us": median_difference(lambda: one.generate(PROMPT), collect(edge, cleared), CALLS),
-        "decide_us": median_difference(lambda: one.decide(PROMPT), lambda: None, CALLS),
-        "metrics_us": _metrics_us(),
-        "token_us": median_difference(lambda: _drain(many.stream(PROMPT)), collect(edges, cleareds), 3) / TOKENS,
+        "generate_us": median_difference(lambda: one.generate(PROMPT), collect(edge, cleared), size.calls, rounds),
+        "decide_us": median_difference(lambda: one.decide(PROMPT), lambda: None, size.calls, rounds),
+        "metrics_us": _metrics_us(size),
+        "token_us": median_difference(lambda: _drain(many.stream(PROMPT)), collect(edges, cleareds), streams, rounds)
+        / size.tokens,
     }
-    results |= asyncio.run(_measure_async(one, edge, cleared, many, edges, cleareds))
+    results |= asyncio.run(_measure_async(size, client(1), client(size.tokens)))
     return results
 
 
-def _metrics_us() -> float:
+def _metrics_us(size: Size) -> float:
     """What the hook for Prometheus takes for one request."""
     edge = Memory("edge", Location.EDGE, 8)
     policy = builtin_policy("balanced", backends={"edge": Location.EDGE})
@@ -112,7 +121,7 @@ def _metrics_us() -> float:
     with HybridLLM([edge], policy, sensors=FixedSensors(), hooks=[events.append]) as llm:
         llm.generate(PROMPT)
     metrics = PrometheusMetrics.alone()
-    return median_difference(lambda: metrics(events[0]), lambda: None, 10 * CALLS)
+    return median_difference(lambda: metrics(events[0]), lambda: None, 10 * size.calls, size.rounds)
 
 
 def _drain(items: object) -> None:
@@ -125,15 +134,17 @@ async def _adrain(items: object) -> None:
         pass
 
 
-async def _measure_async(
-    one: HybridLLM, edge: Memory, cleared: Cleared, many: HybridLLM, edges: Memory, cleareds: Cleared
-) -> dict[str, float]:
+Routed = tuple[HybridLLM, Memory, Cleared]
+
+
+async def _measure_async(size: Size, short: Routed, long: Routed) -> dict[str, float]:
+    (one, edge, cleared), (many, edges, cleareds) = short, long
     generates, tokens = [], []
-    for _ in range(9):
-        routed = await _cpu(lambda: one.agenerate(PROMPT), CALLS)
-        generates.append(routed - await _cpu(lambda: _adrain(edge.astream(cleared)), CALLS))
+    for _ in range(size.rounds):
+        routed = await _cpu(lambda: one.agenerate(PROMPT), size.calls)
+        generates.append(routed - await _cpu(lambda: _adrain(edge.astream(cleared)), size.calls))
         streamed = await _cpu(lambda: _adrain(many.astream(PROMPT)), 3)
-        tokens.append((streamed - await _cpu(lambda: _adrain(edges.astream(cleareds)), 3)) / TOKENS)
+        tokens.append((streamed - await _cpu(lambda: _adrain(edges.astream(cleareds)), 3)) / size.tokens)
     return {"agenerate_us": statistics.median(generates), "async_token_us": statistics.median(tokens)}
 
 
@@ -155,11 +166,11 @@ entry = lambda n: {"model_name": "m", "litellm_params": dict(model=f"openai/{n}"
 router = Router(model_list=[entry("a"), entry("b")], num_retries=2)
 messages = [{"role": "user", "content": PROMPT}]
 direct = dict(model="openai/a", api_key="x", mock_response="end", messages=messages)
-def cpu(f, n=60):
+def cpu(f, n=CALLS):
     b = time.process_time()
     for _ in range(n): f()
     return (time.process_time() - b) / n * 1e6
-async def acpu(f, n=60):
+async def acpu(f, n=CALLS):
     b = time.process_time()
     for _ in range(n): await f()
     return (time.process_time() - b) / n * 1e6
@@ -174,11 +185,12 @@ print(json.dumps({"generate_us": statistics.median(sync), "agenerate_us": statis
 """
 
 
-def peer() -> dict[str, float] | None:
+def peer(calls: int) -> dict[str, float] | None:
     """LiteLLM Router's own overhead over `litellm.completion`, both with its mock answer; None without it."""
     if not LITELLM.exists():
+        print("LiteLLM is not installed and left out: make bench makes its environment")
         return None
-    code = f"PROMPT = {PROMPT!r}\n{PEER}"
+    code = f"PROMPT, CALLS = {PROMPT!r}, {calls}\n{PEER}"
     done = subprocess.run([LITELLM, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         print(f"LiteLLM could not be measured: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
@@ -199,17 +211,15 @@ NAMES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    ours, theirs = measure(), peer() or {}
+    options = parsed(with_json(parser(__doc__)))
+    size = Size(calls=2, tokens=20, rounds=1) if options.smoke else Size()
+    ours, theirs = measure(size), peer(1 if options.smoke else 60) or {}
     print(f"{'CPU added, us':34} {'ours':>9} {'budget':>9} {'LiteLLM Router':>15}")
     for key, name in NAMES.items():
         budget = f"{BUDGETS[key]:.0f}" if key in BUDGETS else "-"
         beside = f"{theirs[key]:.0f}" if key in theirs else "-"
         print(f"{name:34} {ours[key]:9.1f} {budget:>9} {beside:>15}")
-    if args.json:
-        args.json.write_text(json.dumps({"ours": ours, "litellm_router": theirs}, indent=2))
+    write(options.json, {"ours": ours, "litellm_router": theirs})
 
 
 if __name__ == "__main__":

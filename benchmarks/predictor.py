@@ -1,6 +1,6 @@
 """How well time to first token and time per token are foretold, beside floors: replayed from real runs.
 
-    python benchmarks/predictor.py [--trace FILE] [--quick]
+    python -m benchmarks predictor [--trace FILE] [--quick]
 
 The runs are made here (see `_predictor_runs`): the embedded edge model and a node on loopback, with prompts of 2 to
 512 tokens, 1 to 12 callers, queues, and two processes that burn the processors for a while. Then each contender sees
@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from _predictor_runs import PHASES, Observation, edge_run, load, node_run, save
-
+from benchmarks._predictor_runs import PHASES, SMALLEST, Observation, edge_run, load, node_run, save
+from benchmarks._run import parsed, parser
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
@@ -142,12 +139,12 @@ CONTENDERS: dict[str, dict[str, Callable[[], Contender]]] = {
 }
 
 
-def cost_us() -> tuple[float, float]:
+def cost_us(times: int) -> tuple[float, float]:
     """CPU of one prediction and of one observation, microseconds: the best of seven rounds."""
     predictor = LatencyPredictor(PRIORS[Location.EDGE])
     state = BackendState(name="edge", location=Location.EDGE, active=1, load=0.5, predicted_ttft_ms=30.0)
 
-    def best(work: Callable[[], object], times: int = 5000) -> float:
+    def best(work: Callable[[], object]) -> float:
         rounds = []
         for _ in range(7):
             began = time.process_time()
@@ -160,29 +157,29 @@ def cost_us() -> tuple[float, float]:
     return predicting, best(lambda: predictor.observe(100, state, ttft_ms=20.0, tpot_ms=3.0))
 
 
-def runs_of(args: argparse.Namespace) -> dict[str, list[Observation]]:
-    if args.trace is not None and args.trace.exists():
-        return load(args.trace)
-    phases = PHASES[:3] if args.quick else PHASES
+def runs_of(options: argparse.Namespace) -> dict[str, list[Observation]]:
+    if options.trace is not None and options.trace.exists():
+        return load(options.trace)
+    phases = SMALLEST if options.smoke else PHASES[:3] if options.quick else PHASES
     runs = {"edge": edge_run(phases), "node": node_run(phases)}
-    if args.trace is not None:
-        save(args.trace, runs)
+    if options.trace is not None:
+        save(options.trace, runs)
     return runs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--trace", type=Path, help="keep the recording here, or reuse the one that is here")
-    parser.add_argument("--quick", action="store_true", help="three phases instead of seven")
-    args = parser.parse_args()
-    runs = runs_of(args)
+    made = parser(__doc__)
+    made.add_argument("--trace", type=Path, help="keep the recording here, or reuse the one that is here")
+    made.add_argument("--quick", action="store_true", help="three phases instead of seven")
+    options = parsed(made)
+    runs = runs_of(options)
     for kind, contenders in CONTENDERS.items():
         print(f"\n{kind.upper():34}" + "".join(f"{f'{name} ({len(run)} answers)':>34}" for name, run in runs.items()))
         print(f"{'':34}" + f"{'MAE':>12}{'MAPE':>10}{'median':>12}" * len(runs))
         for name, make in contenders.items():
             cells = [score(run, make(), kind) for run in runs.values()]
             print(f"{name:34}" + "".join(f"{mae:9.2f} ms{mape:8.0f} %{median:10.0f} %" for mae, mape, median in cells))
-    predicting, observing = cost_us()
+    predicting, observing = cost_us(50 if options.smoke else 5000)
     print(f"\nCPU: {predicting:.1f} us for one prediction of both, {observing:.1f} us to learn from one answer")
 
 

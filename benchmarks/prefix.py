@@ -1,7 +1,7 @@
 """What it saves not to compute a known beginning of a prompt again: the turns of a chat, and a trace over three nodes.
 
-    python benchmarks/prefix.py             also with random weights in the shape of SmolLM2-135M
-    python benchmarks/prefix.py --quick     the small models of this repository, two rounds
+    python -m benchmarks prefix             also with random weights in the shape of SmolLM2-135M
+    python -m benchmarks prefix --quick     the small models of this repository, two rounds
 
 The chat has six turns under a system prompt of 1,000 tokens, 150 where the window is short. Each turn is timed with
 reuse, without, and as the prefill of its new tokens alone, which is the floor. The trace is Mooncake's
@@ -11,7 +11,6 @@ model, each with a clock of its own that runs while it computes, so that three o
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
@@ -29,9 +28,9 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from edge_decode import prepared
-from node_throughput import random_model
-
+from benchmarks._run import ROOT, parsed, parser
+from benchmarks.edge_decode import prepared
+from benchmarks.node_throughput import random_model
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.grpc.picker import Chooser
 from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest, StepEngine
@@ -39,9 +38,8 @@ from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 
-HERE = Path(__file__).resolve().parent
-NODE_MODEL = HERE.parent / "examples" / "models" / "hybrid-demo-node"
-TRACE = HERE.parent.parent / "shared" / "data" / "traces" / "conversation_trace.jsonl.gz"
+NODE_MODEL = ROOT / "examples" / "models" / "hybrid-demo-node"
+TRACE = ROOT.parent / "shared" / "data" / "traces" / "conversation_trace.jsonl.gz"
 SYSTEM, SHORT, USER, ANSWER, TURNS = 1000, 150, 25, 20, 6
 BLOCK, SCALE, EVERY, LONGEST = 32, 16, 64, 30_000
 LOAD = 0.6
@@ -64,20 +62,20 @@ def answered(engine: StepEngine, prompt: list[int], tokens: int) -> tuple[float,
     return 1e3 * first, answer
 
 
-def node_chat(folder: Path, rounds: int) -> list[list[Turn]]:
+def node_chat(folder: Path, rounds: int, system: int = SYSTEM, turns: int = TURNS) -> list[list[Turn]]:
     """Turns of one chat for each round: the same tokens for both engines, since greedy answers are the same."""
     config = {"model": folder, "engine": "packed", "threads": 1, "max_slots": 4, "kv_tokens": 4 * 2048}
     kept = load_engine(EngineConfig(**config))
     plain = load_engine(EngineConfig(**config, reuse_prefixes=False))
-    return [node_turns(kept, plain, random.Random(number)) for number in range(rounds)]
+    return [node_turns(kept, plain, random.Random(number), system, turns) for number in range(rounds)]
 
 
-def node_turns(kept: StepEngine, plain: StepEngine, rng: random.Random) -> list[Turn]:
+def node_turns(kept: StepEngine, plain: StepEngine, rng: random.Random, system: int, count: int) -> list[Turn]:
     def drawn(length: int) -> list[int]:
         return [rng.randrange(8, kept.info.vocab_size) for _ in range(length)]
 
-    prompt, turns, new = drawn(SYSTEM), [], SYSTEM
-    for _ in range(TURNS):
+    prompt, turns, new = drawn(system), [], system
+    for _ in range(count):
         asked = drawn(USER)
         prompt += asked
         with_reuse, answer = answered(kept, prompt, ANSWER)
@@ -88,17 +86,17 @@ def node_turns(kept: StepEngine, plain: StepEngine, rng: random.Random) -> list[
     return turns
 
 
-def edge_chat(folder: Path, rounds: int, system: int = SYSTEM) -> list[list[Turn]]:
+def edge_chat(folder: Path, rounds: int, system: int = SYSTEM, turns: int = TURNS) -> list[list[Turn]]:
     config = {"model": folder, "load": "eager", "threads": 1, "spin": False}  # the others' threads would spin too
     kept, plain = EdgeBackend(EdgeConfig(**config)), EdgeBackend(EdgeConfig(**config, reuse_prefixes=False))
     try:
-        return [edge_turns(kept, plain, system, random.Random(number)) for number in range(rounds)]
+        return [edge_turns(kept, plain, random.Random(number), system, turns) for number in range(rounds)]
     finally:
         kept.close()
         plain.close()
 
 
-def edge_turns(kept: EdgeBackend, plain: EdgeBackend, system: int, rng: random.Random) -> list[Turn]:
+def edge_turns(kept: EdgeBackend, plain: EdgeBackend, rng: random.Random, system: int, count: int) -> list[Turn]:
     def text(tokens: int) -> str:
         words = ""
         while plain.count_tokens(Request(messages=(Message(role="user", content=words),))) < tokens:
@@ -106,7 +104,7 @@ def edge_turns(kept: EdgeBackend, plain: EdgeBackend, system: int, rng: random.R
         return words
 
     messages, turns = [Message(role="system", content=text(system))], []
-    for _ in range(TURNS):
+    for _ in range(count):
         messages.append(Message(role="user", content=text(USER)))
         with_reuse, answer = told(kept, messages, ANSWER)
         without, _ = told(plain, messages, ANSWER)
@@ -127,7 +125,7 @@ def told(backend: EdgeBackend, messages: list[Message], tokens: int) -> tuple[fl
 def print_chat(title: str, runs: list[list[Turn]], system: int = SYSTEM) -> None:
     print(f"\n{title}: a chat under a system prompt of {system} tokens, {len(runs)} rounds, medians; TTFT in ms")
     print(f"{'turn':>6}{'with reuse':>12}{'without':>10}{'floor':>8}{'without / with':>16}{'with / floor':>14}")
-    for turn in range(TURNS):
+    for turn in range(len(runs[0])):
         kept, plain, floor = (statistics.median(run[turn][column] for run in runs) for column in range(3))
         print(f"{turn + 1:>6}{kept:>12.1f}{plain:>10.1f}{floor:>8.1f}{plain / kept:>16.1f}{kept / floor:>14.2f}")
 
@@ -281,13 +279,17 @@ def compare_trace(path: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the small models of this repository, fewer rounds")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trace", type=Path, default=TRACE)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
-    options = parser.parse_args()
-    rounds = 2 if options.quick else options.rounds
+    made = parser(__doc__)
+    made.add_argument("--quick", action="store_true", help="the small models of this repository, fewer rounds")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--trace", type=Path, default=TRACE)
+    made.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
+    options = parsed(made)
+    rounds = 1 if options.smoke else 2 if options.quick else options.rounds
+    if options.smoke:
+        print_chat("node, hybrid-demo-node", node_chat(NODE_MODEL, rounds, 20, 2), 20)
+        print_chat("edge, embedded model", edge_chat(embedded_model(), rounds, 20, 2), 20)
+        return
     print_chat("node, hybrid-demo-node", node_chat(NODE_MODEL, rounds))
     print_chat("edge, embedded model", edge_chat(embedded_model(), rounds, SHORT), SHORT)
     if not options.quick:

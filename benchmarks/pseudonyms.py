@@ -1,6 +1,6 @@
 """What pseudonyms cost: replacing them in a prompt and restoring them in a stream, beside what must be done anyway.
 
-    python benchmarks/pseudonyms.py [--json FILE]
+    python -m benchmarks pseudonyms [--json FILE]
 
 The floor of restoring is `str.replace` for each pseudonym over the whole answer, once, at its end: it cannot stream and
 it takes no other spelling. The floor of replacing is `str.replace` for each value; its peer is the scan for personal
@@ -9,15 +9,13 @@ data that comes before it. All are timed in turns in one run; medians.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import restorer
@@ -79,7 +77,7 @@ def replaced(text: str, names: dict[str, str]) -> str:
     return text
 
 
-def measure(subjects: dict[str, Callable[[], object]], turns: int = 25) -> dict[str, float]:
+def measure(subjects: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
     """Median seconds of one call, subjects in turns."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(turns):
@@ -104,7 +102,7 @@ def held(this: Case) -> tuple[float, int]:
     return statistics.mean(lengths), max(lengths)
 
 
-def figures(entries: int) -> dict[str, float]:
+def figures(entries: int, turns: int) -> dict[str, float]:
     """Everything for a session of *entries* values, in microseconds per token or per KB."""
     this = case(entries)
     back = {value: name for name, value in this.values.items()}
@@ -118,7 +116,8 @@ def figures(entries: int) -> dict[str, float]:
             "replace, us a KB": lambda: this.table.replace(this.prompt, this.findings),
             "  floor: str.replace, us a KB": lambda: replaced(this.prompt, back),
             "  peer: the detectors' scan, us a KB": lambda: scan(this.prompt),
-        }
+        },
+        turns,
     )
     kilobytes = len(this.prompt.encode()) / 1024
     found = {n: s * 1e6 / (kilobytes if "KB" in n else len(this.pieces)) for n, s in seconds.items()}
@@ -128,15 +127,13 @@ def figures(entries: int) -> dict[str, float]:
 
 def main() -> None:
     """Time everything, and print one line per subject."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args()
-    columns = {entries: figures(entries) for entries in ENTRIES}
-    print(f"{'values in the session':40}" + "".join(f"{entries:>10,}" for entries in ENTRIES))
+    options = parsed(with_json(parser(__doc__)))
+    sizes, turns = (ENTRIES[:2], 1) if options.smoke else (ENTRIES, 25)
+    columns = {entries: figures(entries, turns) for entries in sizes}
+    print(f"{'values in the session':40}" + "".join(f"{entries:>10,}" for entries in sizes))
     for name in columns[0]:
-        print(f"{name:40}" + "".join(f"{columns[entries][name]:10.2f}" for entries in ENTRIES))
-    if options.json:
-        options.json.write_text(json.dumps(columns, indent=2) + "\n")
+        print(f"{name:40}" + "".join(f"{columns[entries][name]:10.2f}" for entries in sizes))
+    write(options.json, {str(entries): column for entries, column in columns.items()})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What goes wrong, and what it costs: `python benchmarks/resilience.py [--full] [PART ...]`.
+"""What goes wrong, and what it costs: `python -m benchmarks resilience [--full] [PART ...]`.
 
 Parts: deadline, outage, offline, hedging, overload. Nodes are real processes on loopback. Each figure
 stands beside its floor, or the same without the feature, of the same run. `--full` makes the numbers of the issue: a
@@ -7,19 +7,18 @@ thousand of each.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import itertools
-import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import psutil
-from _resilience import MANY_FAILURES, NUMBERS, amany, client, many, quantile, row
 
+from benchmarks._resilience import MANY_FAILURES, NUMBERS, amany, client, many, quantile, row
+from benchmarks._run import parsed, parser
 from hybrid_llm.core.errors import BackendOverloaded, HybridLLMError
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
@@ -33,7 +32,7 @@ from tests.chaos.world import NodeOptions, World
 DEADLINE_S = 0.4
 
 
-def deadline(count: int) -> None:
+def deadline(count: int, *, smoke: bool) -> None:  # noqa: ARG001  # as the other parts
     """A primary that hangs in its engine: its front answers pings and handshakes, so that only the deadline ends it."""
     print(f"deadline of {DEADLINE_S:g} s, a primary that hangs, {count} requests each: ms after the deadline")
     row("", "p50", "p99", "most")
@@ -74,9 +73,10 @@ def _deadline(world: World, resilience: str, name: str, count: int) -> None:
             raise AssertionError("it answered")
         return time.monotonic() - began - DEADLINE_S
 
-    for kind, ask in (("generate", lambda: many(sync, 100)), ("agenerate", lambda: asyncio.run(amany(task, 100)))):
+    size = min(count, 100)
+    for kind, ask in (("generate", lambda: many(sync, size)), ("agenerate", lambda: asyncio.run(amany(task, size)))):
         overruns: list[float] = []
-        for _ in range(count // 100):  # a client each: the breaker has no say in this
+        for _ in range(count // size):  # a client each: the breaker has no say in this
             with client([world.pool()], resilience) as llm:
                 overruns += ask()
         _overruns(f"{kind}{name}", overruns)
@@ -99,7 +99,7 @@ def _stopped(world: World) -> None:
 # --- outage
 
 
-def outage(count: int) -> None:
+def outage(count: int, *, smoke: bool) -> None:  # noqa: ARG001  # as the other parts
     """Nothing listens; how many calls are made for each request. A breaker opens after 1,000 failures at the latest."""
     print("total outage: calls of the backend for each request (1: no retry)")
     row("", "requests", "calls/request")
@@ -107,8 +107,8 @@ def outage(count: int) -> None:
         world.proxies[0].weather = Weather(refuse=True)
         cases = (
             (count, "retry_budget: 10%, breaker: {failures: 5, open: 1s}", "budget 10 %, breaker"),
-            (880, f"retry_budget: 10%, {MANY_FAILURES}", "budget 10 % (and ten to begin with), no breaker"),
-            (330, f"retry_budget: 100%, {MANY_FAILURES}", "without a budget, no breaker"),
+            (min(count, 880), f"retry_budget: 10%, {MANY_FAILURES}", "budget 10 % (and ten to begin with), no breaker"),
+            (min(count, 330), f"retry_budget: 100%, {MANY_FAILURES}", "without a budget, no breaker"),
         )
         for requests, resilience, name in cases:
             row(name, requests, f"{_outage(world, f'retries: 2, {resilience}', requests) / requests:.3f}")
@@ -131,7 +131,7 @@ def _outage(world: World, resilience: str, count: int) -> int:
 # --- offline
 
 
-def offline(count: int) -> None:
+def offline(count: int, *, smoke: bool) -> None:
     """The network swallows everything; the device goes on, and the way back is found."""
     print(f"offline, {count} requests in each phase: ms of an answer")
     row("", "p50", "p99", "from nodes")
@@ -139,11 +139,12 @@ def offline(count: int) -> None:
         edge = ExactEdge()
         with client([edge], "retries: 0") as alone:
             row("the device alone", *_answers(alone, count))
-        for name, hedge in (("", ""), (", hedge_after 100ms", "hedge_after: 100ms, ")):
-            _offline(world, name, hedge, count)
+        hedges = (("", ""), (", hedge_after 100ms", "hedge_after: 100ms, "))
+        for name, hedge in hedges[: 1 if smoke else None]:
+            _offline(world, name, hedge, count, watched_s=0.5 if smoke else 5.0)
 
 
-def _offline(world: World, name: str, hedge: str, count: int) -> None:
+def _offline(world: World, name: str, hedge: str, count: int, *, watched_s: float) -> None:
     with client([world.pool(), ExactEdge()], f"{hedge}retries: 1, breaker: {{failures: 5, open: 5s}}") as llm:
         row(f"online{name}", *_answers(llm, count))
         for proxy in world.proxies:
@@ -153,7 +154,7 @@ def _offline(world: World, name: str, hedge: str, count: int) -> None:
         noticed = time.monotonic() - began
         before, began = sum(proxy.connections for proxy in world.proxies), time.monotonic()
         row(f"then{name}", *_answers(llm, count))
-        while time.monotonic() - began < 5.0:
+        while time.monotonic() - began < watched_s:
             _answers(llm, 4)
         looks = sum(proxy.connections for proxy in world.proxies) - before
         rate = looks / (time.monotonic() - began)
@@ -184,12 +185,12 @@ def _answers(llm: HybridLLM, count: int) -> tuple[float, float, int]:
 SLOW = Weather(delay=(0.18, 0.22))
 
 
-def hedging(count: int) -> None:
+def hedging(count: int, *, smoke: bool) -> None:
     """Three nodes. One that stays slow is avoided by the choice between them; so another one is slow every second."""
     print(f"one slow node in three (0.4 s more), {count} requests: ms to the first token")
     row("", "p50", "p99", "calls/request")
     for is_slow, name in ((_always_the_same, "the same is slow"), (_another_each_second, "another each second")):
-        for hedge in ("", "hedge_after: 60ms, ", "hedge_after: p95, "):
+        for hedge in ("hedge_after: 60ms, ",) if smoke else ("", "hedge_after: 60ms, ", "hedge_after: p95, "):
             with World() as world, is_slow(world):
                 row(f"{name}, {hedge.rstrip(', ') or 'no hedging'}", *_first_tokens(world, hedge, count))
 
@@ -235,7 +236,7 @@ def _first_tokens(world: World, hedge: str, count: int) -> tuple[float, float, s
         return 1e3 * first
 
     with client([world.pool()], f"{hedge}retries: 1, retry_budget: 20%", hooks=[hook]) as llm:
-        many(ask, 60, 3)
+        many(ask, min(count, 60), 3)
         calls = 0
         times = many(ask, count, 3)
     return quantile(times, 0.5), quantile(times, 0.99), f"{calls / count:.2f}"
@@ -248,18 +249,18 @@ SERVICE_S = 0.1
 SLOTS = 4
 
 
-def overload(seconds: float) -> None:
+def overload(seconds: float, *, smoke: bool) -> None:
     """One node that takes 40 requests a second; arrivals at random, whether it answers or not."""
     options = NodeOptions(slots=SLOTS, queue=64, first_s=SERVICE_S - 0.01, step_s=0.005)
     print(f"overload, {seconds:g} s each: a node of {SLOTS} slots, {SERVICE_S * 1e3:.0f} ms an answer, queue of 64")
     row("load", "answered/s", "p50 ms", "p99 ms", "refused/s", "told p99 ms", "RSS MiB")
-    for load in (0.5, 1.0, 2.0, 5.0):
+    for load in (2.0,) if smoke else (0.5, 1.0, 2.0, 5.0):
         with World(nodes=1, options=options) as world, client([world.pool()], "retries: 0, " + MANY_FAILURES) as llm:
-            _overload(world, llm, load, seconds)
+            _overload(world, llm, load, seconds, burst_s=0.2 if smoke else 3.0)
 
 
-def _overload(world: World, llm: HybridLLM, load: float, seconds: float) -> None:
-    """The first three seconds do not count: a burst may fill the queue."""
+def _overload(world: World, llm: HybridLLM, load: float, seconds: float, *, burst_s: float) -> None:
+    """The first *burst_s* seconds do not count: a burst may fill the queue."""
     answered: list[float] = []
     refused: list[float] = []
 
@@ -276,8 +277,8 @@ def _overload(world: World, llm: HybridLLM, load: float, seconds: float) -> None
     async def arrive() -> tuple[float, float]:
         draw, tasks = random.Random(1), set()
         due = began = time.monotonic()
-        while due - began < seconds + 3.0:
-            if due - began < 3.0:
+        while due - began < seconds + burst_s:
+            if due - began < burst_s:
                 answered.clear(), refused.clear()
             due += draw.expovariate(load * SLOTS / SERVICE_S)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -292,27 +293,26 @@ def _overload(world: World, llm: HybridLLM, load: float, seconds: float) -> None
     row(f"{load:g} x", goodput, *times, refusals, quantile(refused, 0.99), rss)
 
 
-PARTS: dict[str, tuple[Callable[[int], None], int, int]] = {
-    "deadline": (deadline, 200, 1000),
-    "outage": (outage, 1000, 1000),
-    "offline": (offline, 100, 300),
-    "hedging": (hedging, 200, 1000),
-    "overload": (overload, 5, 15),
+PARTS: dict[str, tuple[Callable[..., None], int, int, int]] = {
+    "deadline": (deadline, 4, 200, 1000),
+    "outage": (outage, 4, 1000, 1000),
+    "offline": (offline, 4, 100, 300),
+    "hedging": (hedging, 4, 200, 1000),
+    "overload": (overload, 1, 5, 15),
 }
-"""What is measured, and how much of it: by default, and with `--full`."""
+"""What is measured, and how much of it: with `--smoke`, by default, and with `--full`."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--full", action="store_true")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    made.add_argument("--full", action="store_true", help="the sizes of the published figures")
+    options = parsed(made)
     if unknown := set(options.parts) - PARTS.keys():
-        parser.error(f"there is no part {unknown.pop()!r}: {', '.join(PARTS)}")
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-    for name, (part, short, full) in PARTS.items():
+        made.error(f"there is no part {unknown.pop()!r}: {', '.join(PARTS)}")
+    for name, (part, smoke, short, full) in PARTS.items():
         if not options.parts or name in options.parts:
-            part(full if options.full else short)
+            part(smoke if options.smoke else full if options.full else short, smoke=options.smoke)
 
 
 if __name__ == "__main__":

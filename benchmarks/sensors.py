@@ -1,6 +1,6 @@
 """What the signals cost: one sample of each source, the sampler's share of a processor, and `read()` for a request.
 
-    python benchmarks/sensors.py [--json FILE] [--seconds S]
+    python -m benchmarks sensors [--json FILE] [--seconds S]
 
 Each source stands beside what psutil takes for the like, in turns, as CPU time; `read()` beside reading an attribute.
 Medians. Sources that this machine does not have say so: they are read as often, and find nothing.
@@ -8,21 +8,19 @@ Medians. Sources that this machine does not have say so: they are read as often,
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 
+from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.router.signals import SystemSensors
 from hybrid_llm.router.signals.sampler import Source
 from hybrid_llm.router.signals.system import system_sources
 
-ROUNDS, READS = 300, 20_000
+ROUNDS, BLOCKS, READS = 300, 31, 20_000
 
 
 def nothing() -> None:
@@ -46,14 +44,14 @@ def cpu_us(step: Callable[[], object]) -> float:
     return (time.thread_time_ns() - began) / 1e3
 
 
-def each_source(sources: Sequence[Source]) -> dict[str, dict[str, object]]:
+def each_source(sources: Sequence[Source], rounds: int) -> dict[str, dict[str, object]]:
     """Name -> medians of ours and psutil's, in turns, and whether the machine has it."""
     found: dict[str, dict[str, object]] = {}
     for source in sources:
         name = type(source).__name__
         peer = PEERS.get(name, nothing)
         has = any(value is not None for value in source.read())
-        pairs = [(cpu_us(source.read), cpu_us(peer)) for _ in range(ROUNDS)]
+        pairs = [(cpu_us(source.read), cpu_us(peer)) for _ in range(rounds)]
         ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
         found[name] = {"us": ours, "psutil_us": theirs if name in PEERS else None, "every_s": source.every, "has": has}
     return found
@@ -81,11 +79,11 @@ def idle_share(seconds: float) -> float:
     return (time.process_time() - used) / (time.perf_counter() - began) * 100
 
 
-def reading() -> tuple[float, float]:
+def reading(blocks: int) -> tuple[float, float]:
     """Microseconds of `read()` on a request's way, and of reading one attribute: medians over blocks."""
     sensors, floor = SystemSensors(), SimpleNamespace(latest=None)
     sensors.read()
-    pairs = [(_block(sensors.read), _block(lambda: floor.latest)) for _ in range(31)]
+    pairs = [(_block(sensors.read), _block(lambda: floor.latest)) for _ in range(blocks)]
     sensors.close()
     ours, attribute = (statistics.median(column) for column in zip(*pairs, strict=True))
     return ours, attribute
@@ -99,22 +97,21 @@ def _block(step: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long the sampler is watched")
-    args = parser.parse_args()
-    sources = each_source(system_sources())
+    made = with_json(parser(__doc__))
+    made.add_argument("--seconds", type=float, default=20.0, help="how long the sampler is watched")
+    options = parsed(made)
+    rounds, blocks, watched = (3, 1, 0.1) if options.smoke else (ROUNDS, BLOCKS, options.seconds)
+    sources = each_source(system_sources(), rounds)
     print(f"{'one sample, CPU time':24} {'us':>8} {'psutil us':>10} {'every s':>8}")
     for name, row in sources.items():
         theirs = f"{row['psutil_us']:10.1f}" if row["psutil_us"] is not None else f"{'-':>10}"
         print(f"{name:24} {row['us']:8.1f} {theirs} {row['every_s']:8g}{'' if row['has'] else '   (absent here)'}")
-    share, floor = sampler_share(args.seconds), idle_share(args.seconds / 2)
+    share, floor = sampler_share(watched), idle_share(watched / 2)
     print(f"\nsampler: {share:.3f} % of one processor (without it {floor:.3f} %)")
-    ours, attribute = reading()
+    ours, attribute = reading(blocks)
     print(f"read(): {ours:.3f} us (target 1 us; reading an attribute through a function {attribute:.3f} us)")
-    if args.json:
-        figures = {"sources": sources, "sampler_percent": share, "idle_percent": floor, "read_us": ours}
-        args.json.write_text(json.dumps(figures, indent=2))
+    figures = {"sources": sources, "sampler_percent": share, "idle_percent": floor, "read_us": ours}
+    write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ does nothing else would take.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.cli.policy.simulate import make_parts
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
@@ -59,27 +57,25 @@ def seconds(subject: Callable[[], object], turns: int) -> float:
 
 def main() -> None:
     """Time everything, and print one line per subject."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args()
+    options = parsed(with_json(parser(__doc__)))
+    count, turns = (20, 1) if options.smoke else (REQUESTS, 3)
     tags = dict.fromkeys(("phi", "pii", "secret"), 0.03)
-    trace = with_tags(made_up(REQUESTS, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
+    trace = with_tags(made_up(count, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
     found = policies()
     contestants = [Contestant(policy=policy, text="") for policy in found]
     run = lambda: compare(contestants, trace, Setting(), make_parts(), Goals(ttft_ms=400.0))  # noqa: E731
     comparison = run()
     figures = {
-        f"simulate, {REQUESTS} requests, {len(found)} policies": seconds(run, 3),
-        "the decisions alone": seconds(lambda: bare(found, trace), 3),
-        "the report": seconds(lambda: report(comparison, command="", version=""), 3),
+        f"simulate, {count} requests, {len(found)} policies": seconds(run, turns),
+        "the decisions alone": seconds(lambda: bare(found, trace), turns),
+        "the report": seconds(lambda: report(comparison, command="", version=""), turns),
     }
     whole, floor, _ = figures.values()
     for name, value in figures.items():
         print(f"{name:45} {value:8.2f} s")
-    per = whole / REQUESTS / len(found) * 1e6
+    per = whole / count / len(found) * 1e6
     print(f"{per:.0f} us for each request and policy, {whole / floor:.1f} x the decisions alone; budget {BUDGET_S:g} s")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What holding a budget costs a request: CPU of reading a balance and of one booking, beside bare SQLite.
 
-python benchmarks/spend.py
+python -m benchmarks spend
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks._run import parsed, parser
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies.language.schema import Objectives
@@ -18,13 +20,19 @@ from hybrid_llm.router.spending.charge import Spending
 from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import Ledger, MemoryLedger
 
-ROUNDS = 9
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How often each is measured, and the share of the usual calls in a round."""
+
+    rounds: int = 9
+    share: float = 1.0
 
 
-def cpu_us(work: Callable[[], object], times: int) -> float:
+def cpu_us(work: Callable[[], object], times: int, size: Size) -> float:
     """The best of some rounds, microseconds of CPU for each call."""
-    rounds = []
-    for _ in range(ROUNDS):
+    times, rounds = max(1, int(times * size.share)), []
+    for _ in range(size.rounds):
         began = time.process_time()
         for _ in range(times):
             work()
@@ -53,24 +61,25 @@ def bare(folder: Path) -> Callable[[], None]:
     return work
 
 
-def signals_us(prices: dict[str, float]) -> float:
+def signals_us(prices: dict[str, float], size: Size) -> float:
     states = {name: BackendState(name=name, location=Location(name)) for name in ("edge", "cloud")}
     spending, signals, request = Spending(prices), Signals(backends=states), Request(messages=())
     objectives = Objectives(budget=5.0, currency="USD") if prices else Objectives()
-    return cpu_us(lambda: spending.with_budget(signals, request, objectives), 3000)
+    return cpu_us(lambda: spending.with_budget(signals, request, objectives), 3000, size)
 
 
 def main() -> None:
+    size = Size(rounds=1, share=0.005) if parsed(parser(__doc__)).smoke else Size()
     with tempfile.TemporaryDirectory() as name:
         memory, file = MemoryLedger(), FileLedger(Path(name) / "spend.db")
         rows = (
-            ("signals of a request, no backend has a price", signals_us({})),
-            ("signals of a request under a budget, in memory", signals_us({"cloud": 0.5})),
-            ("balance, in memory", cpu_us(lambda: memory.balance("tenant"), 2000)),
-            ("balance, in a file", cpu_us(lambda: file.balance("tenant"), 500)),
-            ("reserve and settle, in memory", cpu_us(lambda: booked(memory), 2000)),
-            ("reserve and settle, in a file", cpu_us(lambda: booked(file), 300)),
-            ("bare SQLite: two updates of one row (the floor)", cpu_us(bare(Path(name)), 300)),
+            ("signals of a request, no backend has a price", signals_us({}, size)),
+            ("signals of a request under a budget, in memory", signals_us({"cloud": 0.5}, size)),
+            ("balance, in memory", cpu_us(lambda: memory.balance("tenant"), 2000, size)),
+            ("balance, in a file", cpu_us(lambda: file.balance("tenant"), 500, size)),
+            ("reserve and settle, in memory", cpu_us(lambda: booked(memory), 2000, size)),
+            ("reserve and settle, in a file", cpu_us(lambda: booked(file), 300, size)),
+            ("bare SQLite: two updates of one row (the floor)", cpu_us(bare(Path(name)), 300, size)),
         )
         file.close()
     for label, value in rows:

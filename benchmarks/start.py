@@ -1,21 +1,18 @@
 """What importing costs: seconds and memory of `import hybrid_llm` beside bare Python, and beside LiteLLM and httpx.
 
-    python benchmarks/start.py [--json FILE]
+    python -m benchmarks start [--json FILE]
 
 Each import runs in a fresh process, in turns; medians.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-LITELLM = ROOT / ".venv-litellm" / "bin" / "python"
+from benchmarks._run import LITELLM, ROOT, parsed, parser, with_json, write
+
 CODE = """
 import time, resource
 began = time.perf_counter()
@@ -34,7 +31,9 @@ def contenders() -> dict[str, tuple[str, str]]:
         "import hybrid_llm": (ours, "import hybrid_llm"),
         "from hybrid_llm import HybridLLM": (ours, "from hybrid_llm import HybridLLM"),
     }
-    if LITELLM.exists():
+    if not LITELLM.exists():
+        print("LiteLLM is not installed and left out: make bench makes its environment")
+    else:
         found["import httpx"] = (str(LITELLM), "import httpx")
         found["import litellm"] = (str(LITELLM), "import litellm")
     return found
@@ -49,20 +48,18 @@ def once(interpreter: str, statement: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders()}
-    for _ in range(ROUNDS):
-        for name, how in contenders().items():
+    options = parsed(with_json(parser(__doc__)))
+    found = contenders()
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in found}
+    for _ in range(1 if options.smoke else ROUNDS):
+        for name, how in found.items():
             runs[name].append(once(*how))
     medians = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in runs.items()}
     floor = medians["bare Python"][1]
     print(f"{'':34} {'seconds':>9} {'MiB over bare Python':>22}   (budget 0.15 s, 30 MiB)")
     for name, (seconds, megabytes) in medians.items():
         print(f"{name:34} {seconds:9.3f} {megabytes - floor:22.1f}")
-    if args.json:
-        args.json.write_text(json.dumps(medians, indent=2))
+    write(options.json, medians)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the wire costs: CPU per streamed token and time of a short call, beside a bare `grpc.aio` server in one run.
 
-    python benchmarks/wire.py [--tokens 4000] [--rounds 3]
+    python -m benchmarks wire [--tokens 4000] [--rounds 3]
 
 Node and client are processes of their own, joined by mutual TLS on loopback, and the CPU time of both counts. The
 floor is the same generated stub over the same channel, with a handler that only writes chunks. `ours` is the whole way:
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks._run import ROOT, announce, parser
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo, EngineLoad, EngineOutput, EngineRequest
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 from hybrid_llm.backends.node.supervisor import OutputQueue
@@ -138,8 +139,8 @@ class Server:
 
     @classmethod
     def start(cls, kind: str, folder: Path) -> Server:
-        command = [sys.executable, __file__, "--serve", kind, "--folder", str(folder)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "benchmarks.wire", "--serve", kind, "--folder", str(folder)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         assert process.stdout
         return cls(kind, process, int(process.stdout.readline()))
 
@@ -185,7 +186,7 @@ def ours(server: Server, tls: TLSFiles) -> tuple[Ask, Callable[[], Awaitable[Non
 
     async def ask(tokens: int) -> int:
         request = Request(messages=(Message(role="user", content="hi"),), max_tokens=tokens)
-        cleared = _make_cleared(request, Location.CLOUD, frozenset())
+        cleared = _make_cleared(request, Location.CLOUD)
         return len([None async for _ in backend.astream(cleared)])
 
     return ask, backend.aclose
@@ -222,7 +223,7 @@ KINDS = {
 }
 
 
-async def run(folder: Path, tokens: int, rounds: int) -> None:
+async def run(folder: Path, tokens: int, rounds: int, *, calls: int) -> None:
     tls = TLSFiles.from_dir(folder, "app")
     servers = {kind: Server.start(kind, folder) for kind in (*KINDS, "floor-paced", "paced")}
     asks = {kind: (floor if kind.startswith("floor") else ours)(server, tls) for kind, server in servers.items()}
@@ -235,7 +236,7 @@ async def run(folder: Path, tokens: int, rounds: int) -> None:
         for kind in ("floor-paced", "paced"):
             paced = await measure(servers[kind], asks[kind][0], streams=16, tokens=min(tokens, 3200))
             print(f"{kind:46} {paced.cpu_us:12.1f} us CPU/token")
-        await _short(asks)
+        await _short(asks, calls)
     finally:
         for _, close in asks.values():
             await close()
@@ -258,28 +259,31 @@ async def _table(servers: dict[str, Server], asks: dict[str, Any], streams: int,
         print(f"{words:46} {cpu:12.1f} {cpu / least:8.2f} {speed:9.0f} {messages:15.2f}")
 
 
-async def _short(asks: dict[str, Any]) -> None:
+async def _short(asks: dict[str, Any], calls: int) -> None:
     print("\nshort call, one token          p50 ms   p99 ms")
     for kind in ("floor", "joined", "floor", "joined"):
-        times = await short_calls(asks[kind][0], 300)
-        print(f"{kind:28} {times[150]:8.2f} {times[297]:8.2f}")
+        times = await short_calls(asks[kind][0], calls)
+        print(f"{kind:28} {times[calls // 2]:8.2f} {times[int(0.99 * calls)]:8.2f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=4000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        asyncio.run(serve(arguments.serve, arguments.folder))
+    made = parser(__doc__)
+    made.add_argument("--tokens", type=int, default=4000)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--serve", help=argparse.SUPPRESS)
+    made.add_argument("--folder", help=argparse.SUPPRESS)
+    options = made.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.serve, options.folder))
         return
+    announce(options)
+    if options.smoke:
+        options.tokens, options.rounds = 32, 1
     with tempfile.TemporaryDirectory() as temporary:
         make_authority(temporary)
         issue(temporary, "node", kind="node", hosts=["127.0.0.1"])
         issue(temporary, "app")
-        asyncio.run(run(Path(temporary), arguments.tokens, arguments.rounds))
+        asyncio.run(run(Path(temporary), options.tokens, options.rounds, calls=4 if options.smoke else 300))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The longest first, so that none is left alone at the end. Tests elsewhere run together in one more group.
 GROUPS = (
     ("tests/router",),
+    ("tests/benchmarks",),
     ("tests/backends/wire",),
     ("tests/policies",),
     ("tests/e2e",),

@@ -1,6 +1,6 @@
 """Nothing of what must stay leaves, and nothing of any text is told: a client under generated policies and faults.
 
-`python -m benchmarks.leaks` runs twenty thousand requests and more; `--shrink` there looks for the shortest way to a
+`python -m benchmarks leaks` runs twenty thousand requests and more; `--shrink` there looks for the shortest way to a
 leak. HYBRID_LLM_LEAK_CLIENTS sets how many clients are made here, each of about 17 requests.
 """
 

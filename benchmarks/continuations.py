@@ -1,11 +1,10 @@
-"""Answers that break off, and answers under a schema, with real models: `python benchmarks/seams.py [--full]`.
+"""Answers that break off, and answers under a schema, with real models: `python -m benchmarks continuations [--full]`.
 
 `--full` makes a thousand of each.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -16,15 +15,16 @@ import time
 from collections.abc import Iterator
 
 import jsonschema
-from _resilience import MANY_FAILURES, client, many, row
 
+from benchmarks._resilience import MANY_FAILURES, client, many, row
+from benchmarks._run import parsed, parser
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.router.client import HybridLLM
 from tests.chaos.real import BOUNDED, RealWorld
-from tests.e2e.test_seams import Cut
+from tests.e2e.test_continuations import Cut
 
 
 @contextlib.contextmanager
@@ -40,17 +40,16 @@ def both_sides() -> Iterator[tuple[Backend, Backend]]:
             pool.close()
 
 
-def seams(count: int) -> None:
+def continuations(edge: Backend, cloud: Backend, count: int) -> None:
     """Each answer breaks off once, at a random place, and goes on with the other side."""
     print(f"{count} cuts at random places")
     row("", "complete", "continued", "typed error", "valid JSON", "lost", "s")
-    with both_sides() as (edge, cloud):
-        for name, first, second in (("cloud to edge", cloud, edge), ("edge to cloud", edge, cloud)):
-            for kind in ("generate", "agenerate"):
-                row(f"{name}, {kind}", *_seams(first, second, kind, count // 4))
+    for name, first, second in (("cloud to edge", cloud, edge), ("edge to cloud", edge, cloud)):
+        for kind in ("generate", "agenerate"):
+            row(f"{name}, {kind}", *_continued(first, second, kind, count // 4))
 
 
-def _seams(first: Backend, second: Backend, kind: str, count: int) -> tuple[object, ...]:
+def _continued(first: Backend, second: Backend, kind: str, count: int) -> tuple[object, ...]:
     draw, began = random.Random(count), time.monotonic()
     complete = continued = typed = valid = asked = lost = 0
     for number in range(count):
@@ -79,16 +78,13 @@ def _ask(llm: HybridLLM, kind: str, prompt: str, options: dict[str, object]) -> 
     return llm.generate(prompt, **options) if kind == "generate" else asyncio.run(llm.agenerate(prompt, **options))
 
 
-def schema(count: int) -> None:
+def schema(edge: Backend, cloud: Backend, count: int) -> None:
     """Random draws under a schema."""
     print(f"{count} generations at temperature 1 under a schema")
     row("", "valid", "median ms")
-    with both_sides() as (edge, cloud):
-        for name, backend in (("edge", edge), ("node", cloud)):
-            with client([backend], "retries: 0") as llm:
-                row(name, *_generations(llm, count))
-            if backend is edge:
-                edge.__init__(EdgeConfig())  # closed with its client
+    for name, backend in (("edge", edge), ("node", cloud)):
+        with client([backend], "retries: 0") as llm:
+            row(name, *_generations(llm, count))  # closes the backend
 
 
 def _generations(llm: HybridLLM, count: int) -> tuple[str, float]:
@@ -120,11 +116,13 @@ def _is_valid(text: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true")
-    count = 1000 if parser.parse_args().full else 200
-    seams(count)
-    schema(count)
+    made = parser(__doc__)
+    made.add_argument("--full", action="store_true", help="a thousand of each")
+    options = parsed(made)
+    count = 4 if options.smoke else 1000 if options.full else 200
+    with both_sides() as (edge, cloud):
+        continuations(edge, cloud, count)
+        schema(edge, cloud, count)
 
 
 if __name__ == "__main__":
