@@ -1,4 +1,4 @@
-"""The device as a backend: loads one model, admits requests, runs them off the event loop. No decoding here."""
+"""The backend on this device: loads one model, admits requests, and runs them off the event loop. No decoding here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
-from hybrid_llm.backends.edge.prefix_cache import PrefixCache
-from hybrid_llm.backends.edge.scheduling import Slots, Watchdog
+from hybrid_llm.backends.edge.scheduling import PrefixCache, Slots, Watchdog
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, one_of
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 _EMBEDDED = "hybrid-demo-edge"
 _EXACT_COUNT_BYTES = 64 * 1024
-"""Above this, and far beyond the context window, a prompt's tokens are estimated: counting would take too long."""
+"""Longer prompts, if far beyond the context window, are estimated: counting their tokens would take too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +78,10 @@ class EdgeConfig:
 
 
 class EdgeBackend:
-    """Answers on this device, with ONNX Runtime. Safe to use from many threads and event loops at once."""
+    """Answers on this device, with ONNX Runtime. May be used from many threads and event loops at once."""
 
     def __init__(self, config: EdgeConfig | None = None) -> None:
-        """Read what the model folder says of itself; load the model if *config* says `eager`.
+        """Read the model folder's manifest; load the model if `config.load` is `eager`.
 
         Raises:
             ConfigError: the folder or an option is unusable.
@@ -95,7 +94,7 @@ class EdgeBackend:
         self._memory = config.memory_limit_mb << 20
         self._context_window = min(self._manifest.context_window, self._memory // per_token)
         self._slots = Slots(concurrency=config.max_concurrency, queue=config.max_queue, memory=self._memory)
-        self._shelf = PrefixCache() if config.reuse_prefixes else None
+        self._prefixes = PrefixCache() if config.reuse_prefixes else None
         self._watchdog = Watchdog()
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._runs: set[Run] = set()
@@ -115,21 +114,21 @@ class EdgeBackend:
 
     @property
     def location(self) -> Location:
-        """`edge`: the prompt stays on this device."""
+        """`edge`: prompts stay on this device."""
         return Location.EDGE
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do; known before the model is loaded."""
+        """The model's name and context window; known before the model is loaded."""
         return Capabilities(model=self._manifest.name, context_window=self._context_window, output_schema=True)
 
     @property
     def loaded(self) -> bool:
-        """The model is in memory."""
+        """Whether the model is in memory."""
         return self._loaded is not None
 
     def state(self) -> BackendState:
-        """What is known right now. A model that could not be loaded, or a closed backend, is not ready."""
+        """The current load. Not ready if the model could not be loaded, or the backend is closed."""
         active, queued = self._slots.active, self._slots.queued
         return BackendState(
             name=self.name,
@@ -144,7 +143,7 @@ class EdgeBackend:
         )
 
     def load(self) -> None:
-        """Load the model now, if it is not loaded; callers at the same time wait for the one load.
+        """Load the model unless it is loaded; concurrent callers wait for one load.
 
         Raises:
             ConfigError: the folder is unusable; the message says what to do. A later call tries again.
@@ -160,25 +159,25 @@ class EdgeBackend:
             self._failure = ""
 
     def count_tokens(self, request: Request) -> int:
-        """Tokens of the prompt, exact; estimated only for a prompt far larger than the context window.
+        """Tokens of the prompt: exact, or estimated where the prompt is far larger than the context window.
 
         Raises:
             ConfigError: the tokenizer cannot be loaded.
         """
-        estimate = estimate_tokens(request)
+        estimate = estimate_tokens(request)  # three bytes a token
         if 3 * estimate > _EXACT_COUNT_BYTES and estimate > 8 * self._context_window:
             return estimate
         try:
-            return len(self._text().encode(request))
+            return len(self._chat_tokenizer().encode(request))
         except InvalidRequest:
             return estimate
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
-        """Answer in pieces, in the thread of the caller. Closing the generator cancels.
+        """Generate in the caller's thread. Closing the generator cancels.
 
         Raises:
             PrivacyViolation: the clearance does not cover this device.
-            BackendError: one of its kinds, within the deadline of the request.
+            BackendError: within the deadline of the request.
         """
         request = require_clearance(cleared, Location.EDGE)
         run = self._enter(request)
@@ -188,7 +187,7 @@ class EdgeBackend:
             self._leave(run)
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
-        """Do as `stream` does, in a thread of this backend. Cancelling the task ends the run within its step."""
+        """Like `stream`, in a thread of this backend. Cancelling the task ends the run within its current step."""
         from hybrid_llm.backends.edge.generation import EndCause
 
         request = require_clearance(cleared, Location.EDGE)
@@ -213,12 +212,12 @@ class EdgeBackend:
             await _settled(work)
 
     def forget(self, session_id: str, tenant: str | None) -> None:
-        """Give up what requests of a session left in memory."""
-        if self._shelf is not None:
-            self._shelf.forget(session_id, tenant)
+        """Drop the stored prefixes of a session."""
+        if self._prefixes is not None:
+            self._prefixes.forget(session_id, tenant)
 
     def close(self) -> None:
-        """End running requests with `BackendUnavailable`, let go of the model and the threads. Twice is once."""
+        """End running requests with `BackendUnavailable`, and release the model and the threads. Idempotent."""
         with self._lock:
             self._closed = True
             runs, executor, self._executor = list(self._runs), self._executor, None
@@ -227,19 +226,19 @@ class EdgeBackend:
 
             for run in runs:
                 run.end(EndCause.CLOSED)
-        if self._shelf is not None:
-            self._shelf.close()
+        if self._prefixes is not None:
+            self._prefixes.close()
         self._watchdog.close()
         if executor is not None:
             executor.shutdown(wait=True)
         self._loaded = self._tokenizer = None
 
     async def aclose(self) -> None:
-        """Do as `close` does, without blocking the event loop."""
+        """Like `close`, without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     def _pump(self, run: Run, deliver: Callable[[Chunk | None], object]) -> None:
-        """Run in a worker thread: the whole answer, then None. The slot is free as soon as the last token is made."""
+        """Deliver the whole answer, then None, from a worker thread; the slot is released before the None."""
         try:
             for chunk in run.chunks(self._ready()):
                 deliver(chunk)
@@ -248,7 +247,7 @@ class EdgeBackend:
             deliver(None)
 
     def _enter(self, request: Request) -> Run:
-        """Check the request and take a place in the queue; nothing here blocks."""
+        """Check the request and join the queue, without blocking."""
         from hybrid_llm.backends.edge.generation import Run
 
         problem = _problem(request)
@@ -260,7 +259,7 @@ class EdgeBackend:
             ticket = self._slots.enter()
             if ticket is None:
                 raise self._overloaded()
-            run = Run(request, backend=self.name, ticket=ticket, watchdog=self._watchdog, shelf=self._shelf)
+            run = Run(request, backend=self.name, ticket=ticket, watchdog=self._watchdog, prefixes=self._prefixes)
             self._runs.add(run)
             return run
 
@@ -273,13 +272,13 @@ class EdgeBackend:
     def _overloaded(self) -> BackendOverloaded:
         rounds = (self._slots.active + self._slots.queued) / self._config.max_concurrency
         return BackendOverloaded(
-            f"{self._config.max_concurrency} requests run and {self._config.max_queue} wait already",
+            f"{self._config.max_concurrency} requests are running and {self._config.max_queue} are waiting",
             backend=self.name,
             retry_after=round(self._mean_seconds * rounds, 3) or None,
         )
 
     def _ready(self) -> Loaded:
-        """The loaded model; loads it on first use. A load that failed once is not tried again for every request."""
+        """The loaded model, loaded on first use. A failed load is not retried by requests, only by `load`."""
         loaded = self._loaded
         if loaded is None and not self._failure:
             try:
@@ -304,7 +303,7 @@ class EdgeBackend:
         )
         return Loaded(model=model, grammars=grammars, context_window=self._context_window)
 
-    def _text(self) -> ChatTokenizer:
+    def _chat_tokenizer(self) -> ChatTokenizer:
         from hybrid_llm.backends.text import ChatTokenizer
 
         tokenizer = self._tokenizer
@@ -323,23 +322,23 @@ class EdgeBackend:
 
 
 def embedded_model() -> Path:
-    """The folder of the small model that comes with the package."""
+    """The folder of the small model in the package."""
     return Path(str(files("hybrid_llm.backends.edge") / "models" / _EMBEDDED))
 
 
 async def _settled(work: asyncio.Future[None]) -> None:
-    """Wait until a worker has ended, whatever way; its error, if any, has been told or is of no interest now."""
+    """Wait until a worker has ended. Its error was raised by `await work`, or the caller has left."""
     await asyncio.wait([work])
     if not work.cancelled():
-        work.exception()
+        work.exception()  # marks it as retrieved: asyncio would log it otherwise
 
 
 def _problem(request: Request) -> tuple[str, str] | None:
-    """Why no edge backend takes *request*: a reason code and a text for people."""
+    """Why the device cannot answer *request*: a reason code and a message; None if it can."""
     from hybrid_llm.backends.edge.sampling import check_sampling
 
     if request.tools:
-        return "unsupported", "this backend does not call tools"
+        return "unsupported", "this backend does not support tools"
     if request.max_tokens < 1:
         return "invalid_argument", "max_tokens must be 1 or more"
     if request.deadline != request.deadline:
@@ -357,6 +356,6 @@ def _check_config(config: EdgeConfig) -> None:
         (config.load in ("lazy", "eager"), "load must be 'lazy' or 'eager'"),
         (bool(config.name), "name must not be empty"),
     )
-    for fine, problem in checks:
-        if not fine:
+    for valid, problem in checks:
+        if not valid:
             raise ConfigError(f"edge backend: {problem}")

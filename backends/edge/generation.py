@@ -1,4 +1,4 @@
-"""One answer, token by token: queue, prefill, decode, and every way in which it can end. The threads are elsewhere."""
+"""One answer on the device, token by token: wait for a slot, prefill, decode, and every early end. Starts no thread."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from enum import Enum
 from functools import partial
 
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
-from hybrid_llm.backends.edge.prefix_cache import Entry, PrefixCache, Start
 from hybrid_llm.backends.edge.sampling import Grammar, GrammarCompiler, Sampler
-from hybrid_llm.backends.edge.scheduling import Ticket, Watchdog
+from hybrid_llm.backends.edge.scheduling import Entry, Prefix, PrefixCache, Ticket, Watchdog
 from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.core.errors import BackendError, BackendUnavailable, DeadlineExceeded, InvalidRequest, RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
@@ -19,7 +18,7 @@ from hybrid_llm.core.request import Request
 
 
 class EndCause(Enum):
-    """Why a run is to end before its answer does."""
+    """Why a run ends before its answer is complete."""
 
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
@@ -28,7 +27,7 @@ class EndCause(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A model that is open, and what goes with it. *context_window* is what model and memory limit both allow."""
+    """A loaded model. *context_window* is what both the model and the memory limit allow, in tokens."""
 
     model: EdgeModel
     grammars: GrammarCompiler
@@ -36,33 +35,33 @@ class Loaded:
 
 
 class Run:
-    """One request on its way through. `chunks` runs in one thread; `end` may be called from any."""
+    """The generation of one answer. `chunks` runs in one thread; `end` may be called from any."""
 
     def __init__(
-        self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog, shelf: PrefixCache | None = None
+        self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog, prefixes: PrefixCache | None = None
     ) -> None:
         self._request, self._backend = request, backend
-        self._ticket, self._watchdog, self._shelf = ticket, watchdog, shelf
+        self._ticket, self._watchdog, self._prefixes = ticket, watchdog, prefixes
         self._cause: EndCause | None = None
         self._sequence: EdgeSequence | None = None
         self._tokens: list[int] = []
-        self._start: Start | None = None
+        self._prefix: Prefix | None = None
         self._size = 0
         self.begun = time.perf_counter()
         self._first = 0.0
         self._queued = 0.0
 
     def end(self, cause: EndCause) -> None:
-        """Stop within the running step. The first cause counts."""
+        """Stop during the current step of the model. The first cause counts."""
         self._cause = self._cause or cause
         self._ticket.cancel()
         if (sequence := self._sequence) is not None:
             sequence.terminate()
 
     def leave(self) -> None:
-        """Give back slot and cache; what was computed goes to the shelf."""
+        """Release slot and memory; what was computed goes to the prefix cache."""
         sequence, self._sequence = self._sequence, None
-        if sequence is None or self._shelf is None:
+        if sequence is None or self._prefixes is None:
             return self._ticket.leave()
         entry = Entry(
             tenant=self._request.tenant,
@@ -71,13 +70,13 @@ class Run:
             buffers=sequence.buffers,
             size=self._size,
         )
-        return self._ticket.leave(partial(self._shelf.put, entry))
+        return self._ticket.leave(partial(self._prefixes.put, entry))
 
     def chunks(self, loaded: Loaded) -> Generator[Chunk, None, None]:
         """Yield the answer.
 
         Raises:
-            BackendError: the request is refused, or ended before its answer.
+            BackendError: the request was refused, or ended early.
         """
         prompt = self._encode(loaded)
         capacity = len(prompt) + self._request.max_tokens
@@ -85,11 +84,11 @@ class Run:
         self._size = capacity * loaded.model.kv_bytes_per_token
         self._wait(prompt)
         sampler = Sampler(self._request.sampling, prompt, loaded.model.layout.vocab_size)
-        if grammar is not None and grammar.complete:  # only the end of the answer was cut off
+        if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
             yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
             return
         self._tokens = list(prompt)
-        sequence = self._sequence = loaded.model.sequence(capacity, self._start)
+        sequence = self._sequence = loaded.model.sequence(capacity, self._prefix)
         with self._watchdog.alarm(self._request.expires, self._expire):
             yield from self._decode(loaded.model, sequence, prompt, sampler, grammar)
 
@@ -102,7 +101,7 @@ class Run:
         while True:
             token = self._draw(sampler, self._append(sequence, pending), grammar)
             self._first = self._first or time.perf_counter()
-            new = token not in eos_ids  # the end of the turn is no part of the answer, nor counted as one
+            new = token not in eos_ids  # the end-of-turn token is neither part of the answer nor counted
             count += new
             piece = text.push(token) if new else ""
             stop = not new or text.stopped or (grammar is not None and grammar.complete)
@@ -115,12 +114,12 @@ class Run:
             self._tokens.append(token)
 
     def _append(self, sequence: EdgeSequence, ids: list[int]) -> Logits:
-        self._check_time()
+        self._check_end()
         try:
             return sequence.append(ids)
         except Exception as error:
-            # onnxruntime has one unrelated exception class per status; a run that was told to end raises one of them.
-            self._check_time()
+            # onnxruntime has one unrelated exception class per status; a terminated run raises one of them too.
+            self._check_end()
             raise self._failed(type(error).__name__) from error
 
     def _draw(self, sampler: Sampler, logits: Logits, grammar: Grammar | None) -> int:
@@ -133,8 +132,7 @@ class Run:
         return token
 
     def _failed(self, what: str) -> BackendUnavailable:
-        """Nobody knows what is in the cache now: it is not kept."""
-        self._sequence = None
+        self._sequence = None  # the state of its cache is unknown: it must not be stored as a prefix
         return BackendUnavailable(f"the model failed: {what}", backend=self._backend)
 
     def _grammar(self, loaded: Loaded) -> Grammar | None:
@@ -145,11 +143,6 @@ class Run:
         except UnusableSchema as error:
             raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
 
-    def _check_room(self, prompt_tokens: int, window: int) -> None:
-        needed = prompt_tokens + self._request.max_tokens
-        if needed > window:
-            raise self._overflow(str(prompt_tokens), window)
-
     def _overflow(self, prompt_tokens: str, window: int) -> RequestRejected:
         return RequestRejected(
             f"{prompt_tokens} tokens of prompt and {self._request.max_tokens} of answer: "
@@ -159,7 +152,7 @@ class Run:
         )
 
     def _encode(self, loaded: Loaded) -> list[int]:
-        """The prompt's token ids; a prompt that cannot fit is refused without encoding all of it."""
+        """The prompt's token ids; a prompt that surely does not fit is refused before it is encoded."""
         try:
             if (least := loaded.model.tokenizer.least_tokens(self._request)) > loaded.context_window:
                 raise self._overflow(f"at least {least}", loaded.context_window)
@@ -168,26 +161,27 @@ class Run:
             raise RequestRejected(str(error), backend=self._backend, reason="unsupported") from None
         if not ids:
             raise RequestRejected("the prompt is empty", backend=self._backend)
-        self._check_room(len(ids), loaded.context_window)
+        if len(ids) + self._request.max_tokens > loaded.context_window:
+            raise self._overflow(str(len(ids)), loaded.context_window)
         return ids
 
     def _wait(self, prompt: list[int]) -> None:
-        def claim(spare: int) -> None:
-            if self._shelf is not None:
-                self._start = self._shelf.claim(self._request.tenant, prompt, spare)
+        def claim(spare: int) -> None:  # also evicts prefixes for which this request leaves no memory
+            if self._prefixes is not None:
+                self._prefix = self._prefixes.claim(self._request.tenant, prompt, spare)
 
         begun = time.perf_counter()
         result = self._ticket.wait(self._size, self._request.expires, claim)
         self._queued = time.perf_counter() - begun
         if result == "expired":
             self._cause = self._cause or EndCause.DEADLINE
-        self._check_time()
+        self._check_end()
 
     def _expire(self) -> None:
         self.end(EndCause.DEADLINE)
 
-    def _check_time(self) -> None:
-        """Raise what an early end means, if there is one."""
+    def _check_end(self) -> None:
+        """Raise the error of an early end, if there is one."""
         if self._cause is None and self._request.remaining() <= 0:
             self._cause = EndCause.DEADLINE
         if self._cause is not None:
@@ -198,18 +192,18 @@ class Run:
             elapsed = self._request.deadline - self._request.remaining()
             message = f"no complete answer within {self._request.deadline:g} s"
             return DeadlineExceeded(message, backend=self._backend, elapsed=elapsed)
-        what = "closed" if cause is EndCause.CLOSED else "told to cancel"
+        what = "closed" if cause is EndCause.CLOSED else "asked to cancel"
         return BackendUnavailable(f"the backend was {what} while the request ran", backend=self._backend)
 
-    def _known(self) -> int:
-        return self._start.length if self._start is not None and self._sequence is not None else 0
+    def _cached(self) -> int:
+        return self._prefix.length if self._prefix is not None and self._sequence is not None else 0
 
     def _last_chunk(self, text: str, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
         now = time.perf_counter()
         return Chunk(
             text=text,
             finish_reason=reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count, cached_prompt_tokens=self._known()),
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count, cached_prompt_tokens=self._cached()),
             timings=Timings(
                 queue_ms=1e3 * self._queued,
                 ttft_ms=1e3 * ((self._first or now) - self.begun),

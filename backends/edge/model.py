@@ -1,4 +1,4 @@
-"""A loaded model and the key-value cache of one sequence in it: token ids in, logits out. No sampling and no text."""
+"""The ONNX model and the key-value cache of one sequence: token ids in, logits out. No sampling, no text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
-from hybrid_llm.backends.edge.prefix_cache import Start
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session
+from hybrid_llm.backends.edge.scheduling import Prefix
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
 
@@ -20,22 +20,22 @@ Logits = NDArray[np.float32]
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 _PREFILL_CHUNK = 512
-"""Tokens of a prompt per run: bounds the memory for activations, large enough for full speed."""
+"""Prompt tokens per run: bounds the memory for activations, and is large enough for full speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Graph:
-    """What the session itself tells of its tensors."""
+    """What the session reports about its tensors."""
 
     kv_dtype: np.dtype[Any]
     logits_dtype: np.dtype[Any]
     all_logits: bool
-    """The graph returns the logits of every position, not only of the last."""
+    """The graph returns logits of every position, not only of the last."""
     has_positions: bool
 
 
 class EdgeModel:
-    """One model folder, verified and opened. Threads may share it; each sequence belongs to one thread at a time."""
+    """A model folder, verified and opened. Thread-safe; each sequence belongs to one thread at a time."""
 
     def __init__(
         self, folder: Path, *, threads: int = 0, spin: bool = True, tokenizer: ChatTokenizer | None = None
@@ -43,7 +43,7 @@ class EdgeModel:
         """Verify *folder* against its manifest, then open it.
 
         Raises:
-            ConfigError: a file is missing, changed or unusable.
+            ConfigError: a file is missing, modified or unusable.
         """
         self.manifest: Manifest = verify_manifest(folder)
         self.layout: ModelLayout = read_layout(folder, self.manifest)
@@ -61,34 +61,38 @@ class EdgeModel:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of cache that one token of prompt or answer takes."""
+        """Bytes of key-value cache per token."""
         return self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
 
-    def sequence(self, capacity: int, start: Start | None = None) -> EdgeSequence:
-        """Return a sequence with room for *capacity* tokens of prompt and answer together, those of *start* included.
+    def sequence(self, capacity: int, prefix: Prefix | None = None) -> EdgeSequence:
+        """Return a sequence with room for *capacity* tokens of prompt and answer, *prefix* included.
 
-        The buffers of *start* are copied, and let go of one by one.
+        The buffers of *prefix* are copied and released one by one.
         """
         if not 1 <= capacity <= self.layout.context_length:
             raise ValueError(f"capacity must be from 1 to {self.layout.context_length}")
-        return EdgeSequence(self._session, self.layout, self._graph, capacity, start)
+        return EdgeSequence(self._session, self.layout, self._graph, capacity, prefix)
 
 
 class EdgeSequence:
-    """The cache of one request, shared between past and present, so that a step writes one token and copies nothing."""
+    """The key-value cache of one request.
+
+    Each buffer is bound both as the graph's past input and as its present output: onnxruntime's attention then writes
+    new tokens in place, and a step copies nothing.
+    """
 
     def __init__(
-        self, session: Any, layout: ModelLayout, graph: _Graph, capacity: int, start: Start | None = None
+        self, session: Any, layout: ModelLayout, graph: _Graph, capacity: int, prefix: Prefix | None = None
     ) -> None:
         self._session, self._layout, self._graph = session, layout, graph
-        self._capacity, self._length = capacity, start.length if start is not None else 0
+        self._capacity, self._length = capacity, prefix.length if prefix is not None else 0
         self._options = load_runtime().RunOptions()
         self._binding = session.io_binding()
         self._mask = np.ones((1, capacity), dtype=np.int64)
         self._positions = np.arange(capacity, dtype=np.int64).reshape(1, capacity)
         self._token = np.zeros((1, 1), dtype=np.int64)
         self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
-        self._kv = self._bind_cache(start.buffers if start is not None else [])
+        self._kv = self._bind_cache(prefix.buffers if prefix is not None else [])
         self._step_bound = False
 
     @property
@@ -98,11 +102,11 @@ class EdgeSequence:
 
     @property
     def buffers(self) -> list[NDArray[Any]]:
-        """The cache itself, keys then values of each layer; never written again once no `append` is called any more."""
+        """Keys of all layers, then values, each of shape (1, heads, capacity, head size); only `append` writes them."""
         return self._kv
 
     def terminate(self) -> None:
-        """End the run that is going on, and refuse further ones, from any thread. `append` raises then."""
+        """Make the current `append` and all later ones raise; from any thread."""
         self._options.terminate = True
 
     def append(self, ids: Sequence[int]) -> Logits:
@@ -111,8 +115,8 @@ class EdgeSequence:
         The array is overwritten by the next call.
 
         Raises:
-            ValueError: *ids* is empty, does not fit, or holds an id outside the vocabulary (the runtime would read
-                wild memory silently).
+            ValueError: *ids* is empty, does not fit, or holds an id outside the vocabulary, for which onnxruntime would
+                read out of bounds without an error.
         """
         if not ids or self._length + len(ids) > self._capacity:
             raise ValueError(f"{len(ids)} ids do not fit behind {self._length} of {self._capacity}")
@@ -125,7 +129,7 @@ class EdgeSequence:
         return logits
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first *length* tokens; they stay valid without another run."""
+        """Drop all but the first *length* tokens, without running the model."""
         if not 0 <= length <= self._length:
             raise ValueError(f"cannot rewind from {self._length} to {length}")
         self._length = length
@@ -148,8 +152,9 @@ class EdgeSequence:
     def _run(self, logits: NDArray[Any], count: int) -> Logits:
         total = self._length + count
         layout, binding = self._layout, self._binding
+        # The mask's width, not the buffers' shape, is what limits attention to the tokens in the cache.
         binding.bind_input(layout.attention_mask, "cpu", 0, np.int64, (1, total), self._mask.ctypes.data)
-        if self._graph.has_positions:
+        if self._graph.has_positions:  # a window of the prepared 0, 1, 2, ...: 8 bytes for each int64
             start = self._positions.ctypes.data + 8 * self._length
             binding.bind_input(layout.position_ids, "cpu", 0, np.int64, (1, count), start)
         self._session.run_with_iobinding(binding, self._options)
@@ -162,10 +167,11 @@ class EdgeSequence:
         binding.bind_input(layout.input_ids, "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_output(layout.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data)
 
-    def _bind_cache(self, known: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Bind one buffer per cache tensor as past and as present, zero but for what is *known*.
+    def _bind_cache(self, prefix: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Bind one buffer per cache tensor as past and as present, filled from *prefix*.
 
-        The list keeps them alive. *known* is emptied on the way, so that there are never two whole caches.
+        The returned list keeps the memory alive, since the binding holds bare pointers. *prefix* is emptied on the way,
+        so that two whole caches never exist at once.
         """
         layout, buffers = self._layout, []
         shape, dtype = layout.kv_shape(self._capacity), self._graph.kv_dtype
@@ -173,8 +179,8 @@ class EdgeSequence:
         presents = layout.present_keys + layout.present_values
         for past, present in zip(pasts, presents, strict=True):
             buffer = np.zeros(shape, dtype=dtype)
-            if known:
-                buffer[:, :, : self._length] = known.pop(0)[:, :, : self._length]
+            if prefix:
+                buffer[:, :, : self._length] = prefix.pop(0)[:, :, : self._length]
             self._binding.bind_input(past, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
             self._binding.bind_output(present, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
             buffers.append(buffer)
@@ -182,7 +188,7 @@ class EdgeSequence:
 
 
 def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
-    """Hold the graph's own tensors against the configuration: every name there, none left over, sizes equal."""
+    """Check the graph's tensors against `genai_config.json`: same names, none left over, same sizes."""
     inputs = {tensor.name: tensor for tensor in session.get_inputs()}
     outputs = {tensor.name: tensor for tensor in session.get_outputs()}
     pasts, presents = layout.past_keys + layout.past_values, layout.present_keys + layout.present_values
@@ -196,7 +202,7 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
     if len(kinds) != 1 or not kinds <= set(_DTYPES) or logits.type not in _DTYPES:
         raise _mismatch(path, "its cache or logits are neither float32 nor float16")
     if logits.shape[-1] != layout.vocab_size:
-        raise _mismatch(path, f"its vocabulary is {logits.shape[-1]}, genai_config.json says {layout.vocab_size}")
+        raise _mismatch(path, f"its vocabulary is {logits.shape[-1]}, in genai_config.json it is {layout.vocab_size}")
     if any(inputs[name].shape[1] != layout.kv_heads for name in pasts):
         raise _mismatch(path, "the number of its key-value heads is not that of genai_config.json")
     return _Graph(
@@ -208,7 +214,7 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
 
 
 def _probe(session: Any, layout: ModelLayout, graph: _Graph, path: Path) -> None:
-    """Run one token with an empty cache: the graph's shapes are symbolic, only a run tells the true head size."""
+    """Run one token with an empty cache: the graph's shapes are symbolic, and only a run shows the head size."""
     one = np.ones((1, 1), dtype=np.int64)
     feeds: dict[str, NDArray[Any]] = {layout.input_ids: one, layout.attention_mask: one}
     if layout.position_ids is not None and graph.has_positions:
@@ -220,7 +226,7 @@ def _probe(session: Any, layout: ModelLayout, graph: _Graph, path: Path) -> None
     except Exception as error:  # onnxruntime has one unrelated exception class per status
         raise _mismatch(path, f"it fails on its first token ({type(error).__name__})") from error
     if key.shape != layout.kv_shape(1):
-        raise _mismatch(path, f"its cache has the shape {key.shape}, genai_config.json makes it {layout.kv_shape(1)}")
+        raise _mismatch(path, f"its cache has the shape {key.shape}, by genai_config.json it is {layout.kv_shape(1)}")
     if not np.isfinite(logits).all():
         raise _mismatch(path, "its logits are not finite")
 

@@ -1,4 +1,4 @@
-"""The one door to onnxruntime: telemetry off before the import, sessions with our threads. No model logic in here."""
+"""Imports onnxruntime, always with its telemetry off, and opens sessions. The only module that imports it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 def load_runtime() -> Any:
     """Import onnxruntime with its telemetry switched off, and return the module.
 
-    onnxruntime from 1.29 on writes a device id under the home directory and looks up a collector as soon as it is
-    imported, unless `ORT_DISABLE_TELEMETRY=1` is set before that. Where the app imported it first without the
-    variable, that has happened already: a warning says so, and what is left to switch off is switched off.
+    From 1.29 on, importing onnxruntime writes a device id under the home directory and contacts a collector, unless
+    `ORT_DISABLE_TELEMETRY=1` is set before. If the app has imported it without the variable, a warning says so, and
+    telemetry is switched off from then on.
 
     Raises:
         ConfigError: onnxruntime cannot be imported.
@@ -53,7 +53,7 @@ def _already_imported(module: Any) -> Any:
 
 
 def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on the processor with *threads* threads, which *spin* between steps or sleep.
+    """Open an ONNX file on the CPU with *threads* threads, which *spin* between steps or sleep.
 
     Raises:
         ConfigError: onnxruntime refuses the file.
@@ -62,7 +62,7 @@ def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.Inferen
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_processors()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only: warnings go to standard error, past the app's logging
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -75,7 +75,7 @@ def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.Inferen
 
 
 def usable_processors() -> int:
-    """Processors that this process may use: its affinity, and the cgroup's quota rounded up."""
+    """Processors that this process may use, by its affinity and its cgroup's quota, rounded up."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(count, _cgroup_quota(count)))

@@ -1,7 +1,4 @@
-"""A JSON Schema as a mask over the vocabulary, token by token, through llguidance. Draws nothing itself.
-
-From logits to the next token: the numbers of `Sampling`, nothing of the model. Numpy only.
-"""
+"""From logits to the next token: the grammar of a JSON Schema masks them, then the sampler draws. Numpy only."""
 
 from __future__ import annotations
 
@@ -21,8 +18,18 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+Logits = NDArray[np.float32]
+Ids = NDArray[np.intp]
+
+_COLDEST = 1e-5
+"""Below this temperature only the likeliest token is left, and float32 underflows."""
+_FIRST_SORT = 512
+"""Candidates for the nucleus that are sorted at first; more only if these do not reach top_p."""
+_MAX_SEED = 2**128
+
+
 class GrammarCompiler:
-    """Compiles schemas for one tokenizer, which is prepared once, on first use (a second for a large vocabulary)."""
+    """Compiles schemas for one tokenizer, which is prepared on first use (a second for a large vocabulary)."""
 
     def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_ids: frozenset[int]) -> None:
         self._tokenizer, self._vocab_size, self._eos_ids = tokenizer, vocab_size, sorted(eos_ids)
@@ -30,10 +37,10 @@ class GrammarCompiler:
         self._lock = Lock()
 
     def compile(self, schema: str, prefix: str = "") -> Grammar:
-        """Return a fresh matcher for one answer that begins with *prefix*.
+        """Return a new matcher for one answer that begins with *prefix*.
 
         Raises:
-            UnusableSchema: the schema cannot be used, or *prefix* does not follow it; no text is quoted.
+            UnusableSchema: the schema cannot be enforced, or *prefix* violates it; no text is quoted.
         """
         check_schema(schema)
         return Grammar(new_matcher(self._ll_tokenizer(), schema, prefix), self._vocab_size)
@@ -49,7 +56,7 @@ class GrammarCompiler:
 
 
 class Grammar:
-    """Where one answer stands inside its schema."""
+    """The state of one answer inside its schema."""
 
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher, self._vocab_size = matcher, vocab_size
@@ -57,35 +64,26 @@ class Grammar:
 
     @property
     def complete(self) -> bool:
-        """Nothing may follow: the answer is a whole document."""
+        """Whether the answer is a whole document, and nothing may follow."""
         return bool(self._matcher.is_stopped())
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Return the mask of tokens that may come next, shape (vocab_size,); valid until the next call."""
+        """Return the mask of allowed next tokens, shape (vocab_size,); valid until the next call."""
         from llguidance.numpy import fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._words, 0)
+        # 32 tokens a word: bytes in little-endian order, and the lowest bit first, are the tokens in order.
         bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")[: self._vocab_size]
         return bits.view(np.bool_)
 
     def take(self, token_id: int) -> None:
-        """Advance by a token that the mask allowed."""
+        """Advance by a token that the mask allows."""
         if not self._matcher.consume_token(token_id):
             raise ValueError("the token is not allowed here")
 
 
-Logits = NDArray[np.float32]
-Ids = NDArray[np.intp]
-
-_COLDEST = 1e-5
-"""Below this temperature only the likeliest token is left, and float32 runs out of numbers."""
-_FIRST_SORT = 512
-"""Candidates for the nucleus that are sorted at first; more only where they do not hold enough."""
-_MAX_SEED = 2**128
-
-
 def check_sampling(sampling: Sampling) -> str:
-    """Return what is wrong with *sampling*, for people, or an empty text. NaN is wrong everywhere."""
+    """Return the first fault of *sampling*, or an empty text. NaN is a fault everywhere."""
     checks = (
         (0.0 <= sampling.temperature <= 100.0, "temperature must be from 0 to 100"),
         (0.0 < sampling.top_p <= 1.0, "top_p must be above 0 and at most 1"),
@@ -94,7 +92,7 @@ def check_sampling(sampling: Sampling) -> str:
         (0.0 < sampling.repetition_penalty < math.inf, "repetition_penalty must be above 0"),
         (sampling.seed is None or 0 <= sampling.seed < _MAX_SEED, "seed must be from 0 to 2**128 - 1"),
     )
-    return next((problem for fine, problem in checks if not fine), "")
+    return next((problem for valid, problem in checks if not valid), "")
 
 
 class Sampler:
@@ -110,10 +108,10 @@ class Sampler:
             self._seen[list(prompt)] = True
 
     def draw(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> int:
-        """Return the next token's id. *logits* may be changed; *allowed* is a grammar's mask of the vocabulary.
+        """Return the next token's id. *logits* is modified; *allowed* is a grammar's mask of the vocabulary.
 
         Raises:
-            FloatingPointError: the logits are not numbers: the model is broken.
+            FloatingPointError: the logits are not finite: the model is broken.
         """
         if self._seen is not None:
             _penalise(logits, self._seen, self._sampling.repetition_penalty)
@@ -132,8 +130,8 @@ class Sampler:
         ids = _largest(weights, self._sampling.top_k) if self._sampling.top_k else np.flatnonzero(weights)
         if self._sampling.top_p < 1.0:
             ids = _nucleus(weights, ids, self._sampling.top_p)
-        kept = weights[ids]
-        ids = ids[kept >= self._sampling.min_p * kept.max()]
+        ids = ids[weights[ids] >= self._sampling.min_p * weights[ids].max()]
+        # A draw by the cumulative sum needs no normalised probabilities; in float64, so that no token is rounded away.
         cumulative = np.cumsum(weights[ids], dtype=np.float64)
         assert self._random is not None
         at = int(np.searchsorted(cumulative, self._random.random() * cumulative[-1], side="right"))
@@ -141,16 +139,16 @@ class Sampler:
 
 
 def _largest(weights: Logits, count: int) -> Ids:
-    """Ids of the *count* largest weights, in no order."""
+    """Ids of the *count* largest weights, unordered."""
     if count >= len(weights):
         return np.flatnonzero(weights)
     return np.argpartition(weights, len(weights) - count)[len(weights) - count :]
 
 
 def _nucleus(weights: Logits, ids: Ids, top_p: float) -> Ids:
-    """The fewest of *ids*, likeliest first, that hold *top_p* of their weight; sorts only as many as may be needed."""
+    """The fewest of *ids*, likeliest first, that hold *top_p* of their weight; sorts as few as possible."""
     target = top_p * float(weights[ids].sum(dtype=np.float64))
-    # What lies below this share cannot add up to the rest, so all of the nucleus lies above it.
+    # All tokens below this weight together cannot reach the remaining 1 - top_p, so none of them is in the nucleus.
     ids = ids[weights[ids] >= (1.0 - top_p) * target / top_p / len(ids)]
     size = _FIRST_SORT
     while size < len(ids):

@@ -1,8 +1,7 @@
-"""Who may run now: a few requests at once, within a memory limit, the others in a short queue. Knows no model.
+"""Bounds what the device does at once: running and queued requests, their memory and deadlines, and stored prefixes.
 
-First come, first served: a request that waits for memory is not overtaken by a smaller one.
-
-One thread that calls back when a moment has come: it ends runs of the model whose deadline passes. No model here.
+Key-value caches of running requests and of ended ones share one memory limit; stored prefixes are evicted first.
+Requests are admitted in order of arrival: one that waits for memory is not overtaken by a smaller one.
 """
 
 from __future__ import annotations
@@ -12,119 +11,115 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 WaitResult = Literal["admitted", "expired", "cancelled"]
-Spare = Callable[[int], object]
+SpareBytes = Callable[[int], object]
+"""Called with the bytes that no running request uses, before any other thread can change them."""
 
-_LONGEST_SLEEP = 3600.0
-"""Seconds; a deadline may be infinite, a wait on a condition may not."""
+_LONGEST_SLEEP: Final = 3600.0
+"""Seconds; a deadline may be infinite, but a wait on a condition may not."""
+_MAX_ENTRIES: Final = 64
 
 
-def _nothing(_spare: int) -> None:
+def _ignore(_spare: int) -> None:
     pass
 
 
+class Slots:
+    """At most *concurrency* running requests, *queue* waiting ones, and *memory* bytes in use."""
+
+    def __init__(self, *, concurrency: int, queue: int, memory: int) -> None:
+        self.concurrency, self.queue, self.memory = concurrency, queue, memory
+        self.waiting: deque[Ticket] = deque()
+        self.running: set[Ticket] = set()
+        self.used = 0
+        self.changed = threading.Condition()
+
+    @property
+    def active(self) -> int:
+        """Running requests."""
+        return len(self.running)
+
+    @property
+    def queued(self) -> int:
+        """Waiting requests."""
+        return len(self.waiting)
+
+    def enter(self) -> Ticket | None:
+        """Join the end of the queue; None when it is full. Never blocks."""
+        with self.changed:
+            if len(self.running) + len(self.waiting) >= self.concurrency + self.queue:
+                return None
+            ticket = Ticket(self)
+            self.waiting.append(ticket)
+            return ticket
+
+
 class Ticket:
-    """A place in the queue, then a slot. Leave it in a `finally`."""
+    """A request's position in the queue, then its slot. Call `leave` in a `finally`."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._bytes = 0
-        self._admitted = False
         self._cancelled = False
 
-    def wait(self, size: int, expires: float, then: Spare = _nothing) -> WaitResult:
-        """Block until there is a slot and *size* bytes, or until `time.monotonic()` reaches *expires*.
+    def wait(self, size: int, expires: float, spare: SpareBytes = _ignore) -> WaitResult:
+        """Block until a slot and *size* bytes are free, or until `time.monotonic()` reaches *expires*.
 
-        Once admitted *then* is told how many bytes nobody runs in, before they can change.
+        *spare* is called on admission.
         """
-        return self._slots._wait(self, size, expires, then)
-
-    def cancel(self) -> None:
-        """Make a `wait` that is going on, or the next one, return `cancelled`; from any thread."""
-        self._slots._cancel(self)
-
-    def leave(self, then: Spare = _nothing) -> None:
-        """Give back the place, the slot and the memory; tell *then* as `wait` does. Twice is once."""
-        self._slots._leave(self, then)
-
-
-class Slots:
-    """At most *concurrency* running, *queue* waiting, *memory* bytes in use."""
-
-    def __init__(self, *, concurrency: int, queue: int, memory: int) -> None:
-        self._concurrency, self._queue, self._memory = concurrency, queue, memory
-        self._waiting: deque[Ticket] = deque()
-        self._running: set[Ticket] = set()
-        self._used = 0
-        self._changed = threading.Condition()
-
-    @property
-    def active(self) -> int:
-        """Requests that run."""
-        return len(self._running)
-
-    @property
-    def queued(self) -> int:
-        """Requests that wait."""
-        return len(self._waiting)
-
-    def enter(self) -> Ticket | None:
-        """Take a place at the end of the queue; None when it is full. Never blocks."""
-        with self._changed:
-            if len(self._running) + len(self._waiting) >= self._concurrency + self._queue:
-                return None
-            ticket = Ticket(self)
-            self._waiting.append(ticket)
-            return ticket
-
-    def _wait(self, ticket: Ticket, size: int, expires: float, then: Spare) -> WaitResult:
-        with self._changed:
-            while not self._may_run(ticket, size):
-                if ticket._cancelled:
+        slots = self._slots
+        with slots.changed:
+            while not self._may_run(size):
+                if self._cancelled:
                     return "cancelled"
                 left = expires - time.monotonic()
                 if left <= 0:
                     return "expired"
-                self._changed.wait(min(left, _LONGEST_SLEEP))
-            self._waiting.popleft()
-            self._running.add(ticket)
-            ticket._bytes, ticket._admitted = size, True
-            self._used += size
-            then(self._memory - self._used)
-            self._changed.notify_all()
+                slots.changed.wait(min(left, _LONGEST_SLEEP))
+            slots.running.add(slots.waiting.popleft())
+            self._bytes = size
+            slots.used += size
+            spare(slots.memory - slots.used)
+            slots.changed.notify_all()
             return "admitted"
 
-    def _may_run(self, ticket: Ticket, size: int) -> bool:
-        if ticket._cancelled or self._waiting[0] is not ticket:
+    def cancel(self) -> None:
+        """Make the current `wait`, or the next one, return `cancelled`; from any thread."""
+        with self._slots.changed:
+            self._cancelled = True
+            self._slots.changed.notify_all()
+
+    def leave(self, spare: SpareBytes = _ignore) -> None:
+        """Release queue position, slot and memory, then call *spare*. Idempotent."""
+        slots = self._slots
+        with slots.changed:
+            if self in slots.waiting:
+                slots.waiting.remove(self)
+            slots.running.discard(self)
+            slots.used -= self._bytes
+            self._bytes = 0
+            spare(slots.memory - slots.used)
+            slots.changed.notify_all()
+
+    def _may_run(self, size: int) -> bool:
+        slots = self._slots
+        if self._cancelled or slots.waiting[0] is not self:
             return False
-        return len(self._running) < self._concurrency and self._used + size <= self._memory
-
-    def _cancel(self, ticket: Ticket) -> None:
-        with self._changed:
-            ticket._cancelled = True
-            self._changed.notify_all()
-
-    def _leave(self, ticket: Ticket, then: Spare) -> None:
-        with self._changed:
-            if ticket._admitted:
-                self._running.discard(ticket)
-                self._used -= ticket._bytes
-                ticket._bytes, ticket._admitted = 0, False
-            elif ticket in self._waiting:
-                self._waiting.remove(ticket)
-            then(self._memory - self._used)
-            self._changed.notify_all()
-
-
-"""Seconds; a deadline may be infinite, a wait on a condition may not."""
+        return len(slots.running) < slots.concurrency and slots.used + size <= slots.memory
 
 
 class Watchdog:
-    """Alarms on the clock of `time.monotonic()`. The thread starts with the first alarm and ends with `close`."""
+    """Calls back at set instants of `time.monotonic()`, in a thread that starts with the first alarm."""
 
     def __init__(self) -> None:
         self._alarms: list[tuple[float, int, Callable[[], None]]] = []
@@ -136,7 +131,7 @@ class Watchdog:
 
     @contextmanager
     def alarm(self, at: float, call: Callable[[], None]) -> Iterator[None]:
-        """Call *call* from the watchdog's thread at the instant *at*, unless the block is left before."""
+        """Call *call* in the watchdog's thread at the instant *at*, unless the block is left before."""
         number = self._set(at, call)
         try:
             yield
@@ -145,7 +140,7 @@ class Watchdog:
                 self._live.discard(number)
 
     def close(self) -> None:
-        """End the thread; alarms that are set do not ring any more. Twice is once."""
+        """End the thread; pending alarms are dropped. Idempotent."""
         with self._changed:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -170,7 +165,7 @@ class Watchdog:
             call()
 
     def _next(self) -> Callable[[], None] | None:
-        """Sleep until an alarm rings; None once closed."""
+        """Sleep until an alarm is due; None once closed."""
         with self._changed:
             while not self._closed:
                 self._drop_dead()
@@ -183,5 +178,90 @@ class Watchdog:
             return None
 
     def _drop_dead(self) -> None:
+        # An alarm whose block was left stays in the heap, where it cannot be found cheaply, until it comes to the top.
         while self._alarms and self._alarms[0][1] not in self._live:
             heapq.heappop(self._alarms)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Entry:
+    """The key-value cache of an ended request. Its buffers are never written again."""
+
+    tenant: str | None
+    session_id: str | None
+    tokens: Sequence[int] = field(repr=False)
+    """The tokens whose keys and values the buffers hold."""
+    buffers: Sequence[NDArray[Any]] = field(repr=False)
+    size: int
+    """Bytes of all buffers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Prefix:
+    """What a new request starts from: the first *length* tokens of *buffers*, a list that its reader may empty."""
+
+    length: int
+    buffers: list[NDArray[Any]] = field(repr=False)
+
+
+class PrefixCache:
+    """Stores entries, most recently used last, and finds the longest prefix of a prompt. Thread-safe.
+
+    A request is only given entries of its own tenant.
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes stored."""
+        return sum(entry.size for entry in self._entries)
+
+    def claim(self, tenant: str | None, prompt: Sequence[int], room: int) -> Prefix | None:
+        """Return the longest stored prefix of *prompt* without its last token; then evict down to *room* bytes.
+
+        The prefix's entry is dropped if it holds little else, since the request will store a longer one.
+        """
+        with self._lock:
+            found, shared = self._longest(tenant, prompt)
+            prefix = None
+            if found is not None:
+                prefix = Prefix(length=shared, buffers=list(found.buffers))
+                self._entries.remove(found)
+                if len(found.tokens) > shared + TAIL:
+                    self._entries.append(found)
+            self._evict(room)
+            return prefix
+
+    def put(self, entry: Entry, room: int) -> None:
+        """Store *entry* as the most recent; then evict down to *room* bytes."""
+        with self._lock:
+            if not self._closed and len(entry.tokens) >= LEAST_SHARED:
+                self._entries.append(entry)
+            self._evict(room)
+
+    def forget(self, session_id: str, tenant: str | None) -> None:
+        """Drop the entries of a session."""
+        with self._lock:
+            self._entries = [e for e in self._entries if (e.session_id, e.tenant) != (session_id, tenant)]
+
+    def close(self) -> None:
+        """Drop everything and store nothing from now on."""
+        with self._lock:
+            self._closed = True
+            self._entries.clear()
+
+    def _longest(self, tenant: str | None, prompt: Sequence[int]) -> tuple[Entry | None, int]:
+        best, most = None, LEAST_SHARED - 1
+        for entry in self._entries:
+            if entry.tenant == tenant:
+                shared = shared_prefix(entry.tokens, prompt, most=len(prompt) - 1)
+                best, most = (entry, shared) if shared > most else (best, most)
+        return best, most
+
+    def _evict(self, room: int) -> None:
+        while self._entries and (self.size > room or len(self._entries) > _MAX_ENTRIES):
+            self._entries.pop(0)

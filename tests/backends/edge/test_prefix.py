@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.backends.edge.prefix_cache import Entry, PrefixCache, Start
+from hybrid_llm.backends.edge.scheduling import Entry, Prefix, PrefixCache
 from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.core.protocols import SessionAware
 
@@ -67,7 +67,7 @@ def test_a_sequence_that_begins_with_what_another_has_read_has_the_same_logits(f
     second = [*first[:shared], *(rng.randrange(5, 1000) for _ in range(new))]
     donor = fp32.sequence(kept + 3)
     donor.append(first)
-    heir = fp32.sequence(len(second) + more, Start(length=shared, buffers=list(donor.buffers)))
+    heir = fp32.sequence(len(second) + more, Prefix(length=shared, buffers=list(donor.buffers)))
     alone = fp32.sequence(len(second) + more)
     expected = alone.append(second).copy()
     np.testing.assert_allclose(heir.append(second[shared:]), expected, rtol=1e-3, atol=1e-3)
@@ -98,7 +98,7 @@ def test_a_session_that_is_forgotten_leaves_nothing(edge, clear):
     for session, tenant in (("s", "t"), ("s", None), ("other", "t")):
         ask(backend, clear, STORY, session_id=session, tenant=tenant)
     backend.forget("s", "t")
-    assert backend._shelf.size > 0
+    assert backend._prefixes.size > 0
     backend.forget("other", "t")
     assert cached(backend, clear, STORY, tenant="t") == 0
     assert cached(backend, clear, STORY) > 100
@@ -120,7 +120,7 @@ def test_a_run_that_was_ended_in_the_middle_leaves_only_whole_pieces(fp32):
     timer.join()
     assert sequence.length in {0, 512, 1024, 1500}
     kept = min(sequence.length, 1400)
-    heir, alone = fp32.sequence(1500, Start(length=kept, buffers=list(sequence.buffers))), fp32.sequence(1500)
+    heir, alone = fp32.sequence(1500, Prefix(length=kept, buffers=list(sequence.buffers))), fp32.sequence(1500)
     np.testing.assert_allclose(heir.append(ids[kept:]), alone.append(ids), rtol=1e-3, atol=1e-3)
 
 
@@ -156,7 +156,7 @@ def test_a_model_that_failed_leaves_nothing(edge, clear):
     model.sequence = sequence
     with pytest.raises(BackendUnavailable, match="failed"):
         ask(backend, clear, STORY)
-    assert backend._shelf.size == 0
+    assert backend._prefixes.size == 0
     assert cached(backend, clear, STORY) == 0
 
 
@@ -168,14 +168,14 @@ def test_what_runs_comes_before_what_is_kept(edge, clear):
     backend = edge(memory_limit_mb=limit, max_concurrency=2)
     for number in range(6):
         ask(backend, clear, f"{number} {STORY}")
-    assert 0 < backend._shelf.size <= limit << 20
+    assert 0 < backend._prefixes.size <= limit << 20
     texts = [f"{number} {'ab ' * 300}" for number in range(2)]
     threads = [threading.Thread(target=ask, args=(backend, clear, text), kwargs={"max_tokens": 300}) for text in texts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert backend._shelf.size + backend._slots._used <= limit << 20
+    assert backend._prefixes.size + backend._slots.used <= limit << 20
     assert cached(backend, clear, texts[0], max_tokens=4) > 300
 
 
@@ -212,10 +212,10 @@ def test_a_closed_backend_keeps_nothing(edge, clear):
         backend.close()
         with pytest.raises(BackendUnavailable):
             list(chunks)
-    assert backend._shelf.size == 0
+    assert backend._prefixes.size == 0
 
 
-# --- the shelf ----------------------------------------------------------------------------------------------------
+# --- the prefixes ----------------------------------------------------------------------------------------------------
 
 
 def entry(tokens, size=10, tenant=None, session=None):
@@ -230,29 +230,29 @@ def entry(tokens, size=10, tenant=None, session=None):
 )
 @settings(max_examples=100, deadline=None)
 def test_the_room_is_kept_and_only_what_is_shared_is_given(steps):
-    shelf = PrefixCache()
+    prefixes = PrefixCache()
     for kind, shared, own, room in steps:
         tokens = [*range(shared), *(1000 + own + index for index in range(own))]
         if kind == "put":
-            shelf.put(entry(tokens), room)
+            prefixes.put(entry(tokens), room)
         else:
-            start = shelf.claim(None, tokens, room)
-            assert start is None or 8 <= start.length < len(tokens)
-        assert shelf.size <= room
+            found = prefixes.claim(None, tokens, room)
+            assert found is None or 8 <= found.length < len(tokens)
+        assert prefixes.size <= room
 
 
 def test_the_oldest_is_given_up_first_and_what_is_used_is_not_old():
-    shelf = PrefixCache()
+    prefixes = PrefixCache()
     texts = [[100 * number + index for index in range(80)] for number in range(3)]
     for text in texts:
-        shelf.put(entry(text), 30)
-    assert shelf.claim(None, [*texts[0][:20], 5], 30).length == 20
-    shelf.put(entry(range(900, 950)), 20)
-    assert [shelf.claim(None, [*text, 5], 100) is not None for text in texts] == [True, False, False]
+        prefixes.put(entry(text), 30)
+    assert prefixes.claim(None, [*texts[0][:20], 5], 30).length == 20
+    prefixes.put(entry(range(900, 950)), 20)
+    assert [prefixes.claim(None, [*text, 5], 100) is not None for text in texts] == [True, False, False]
 
 
 def test_what_another_tenant_left_is_not_seen():
-    shelf = PrefixCache()
-    shelf.put(entry(range(50), tenant="a"), 100)
-    assert [shelf.claim(tenant, list(range(50)), 100) for tenant in (None, "", "b")] == [None] * 3
-    assert shelf.claim("a", list(range(50)), 100).length == 49
+    prefixes = PrefixCache()
+    prefixes.put(entry(range(50), tenant="a"), 100)
+    assert [prefixes.claim(tenant, list(range(50)), 100) for tenant in (None, "", "b")] == [None] * 3
+    assert prefixes.claim("a", list(range(50)), 100).length == 49
