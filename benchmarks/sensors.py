@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.router.signals import SystemSensors
-from hybrid_llm.router.signals.sampler import Source
+from hybrid_llm.router.signals.source import Source
 from hybrid_llm.router.signals.system import system_sources
 
 ROUNDS, BLOCKS, READS = 300, 31, 20_000

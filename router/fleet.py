@@ -164,7 +164,7 @@ class Fleet:
         self.spending.close()
         if self._predictions is not None:
             for name, predictor in self._predictors.items():
-                self._predictions.keep(name, predictor)
+                self._predictions.save_learned(name, predictor)
 
 
 def _health(backend: Backend, limits: Resilience) -> Health:

@@ -100,7 +100,7 @@ class Config:
         from hybrid_llm.router.signals.store import PredictionStore, state_folder
 
         folder = self.prediction.folder or state_folder()
-        return PredictionStore(folder, identities(self.backends), keeping=self.prediction.calibrate)
+        return PredictionStore(folder, identities(self.backends), writable=self.prediction.calibrate)
 
     def open_ledger(self) -> Ledger | None:
         """The file under `spend`, made where it is not there; None without one. ConfigError if it is something else."""

@@ -1,4 +1,4 @@
-"""Sensors: device and network, sampled beside the requests and never on their path."""
+"""Signals of device and network, sampled beside the requests; predictions of how long each backend takes."""
 
 from hybrid_llm.router.signals.system import FixedSensors, Sensors, SystemSensors
 

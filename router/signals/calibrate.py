@@ -1,7 +1,7 @@
-"""A short measurement of one backend, so that its first predictions are not guesses. It sends one text's words alone.
+"""Measures a backend briefly, so that its first predictions are no guesses. It sends only the words of one fixed text.
 
-Three lengths of prompt, each answered three times with a few tokens, after one answer that warms up and is not counted.
-Of the three the median counts: a device does other things too.
+Prompts of three lengths are answered three times each with a few tokens, after one warm-up answer. Of the three times
+the median counts, because a device also does other things.
 """
 
 from __future__ import annotations
@@ -26,23 +26,27 @@ from hybrid_llm.router.signals.store import PredictionStore
 _log = logging.getLogger("hybrid_llm")
 
 TEXT: Final = "The river runs from the hills to the sea, and boats carry wood and grain along it. "
-"""All that a calibration ever sends: its words, in an order that changes, repeated."""
+"""All that a calibration ever sends: these words, shuffled and repeated."""
 
 _REPEATS: Final = (1, 4, 12)
 _TOKENS: Final = 12
 _ANSWERS: Final = 3
 _DEADLINE_S: Final = 60.0
 _PASSES: Final = 30
-"""How often the same few measurements are shown to the predictor: it learns slowly, and here nothing else will come."""
+"""How often the predictor learns from the same measurements: it learns slowly, and there are no others here."""
 
 Clear = Callable[[Request, Location], Cleared]
 
 
 def calibrate(backend: Backend, clear: Clear) -> Learned:
-    """Measure *backend*; *clear* is the privacy guard's seal for a request and a place.
+    """Measure *backend*.
+
+    Args:
+        backend: The backend to measure.
+        clear: Clears a request for a location, as the privacy guard does.
 
     Raises:
-        BackendError, SecurityError: it does not answer.
+        BackendError, SecurityError: the backend does not answer.
     """
     lengths = _fitting(backend)
     _measure(backend, lengths[0], clear)
@@ -56,7 +60,7 @@ def calibrate(backend: Backend, clear: Clear) -> Learned:
 
 
 def _median(backend: Backend, repeats: int, clear: Clear) -> tuple[int, float, float | None]:
-    """Prompt tokens, TTFT and TPOT in ms: the medians of some answers."""
+    """Prompt tokens, and the median TTFT and TPOT of several answers, ms."""
     answers = [_measure(backend, repeats, clear) for _ in range(_ANSWERS)]
     firsts = [seen.ttft_ms for _, seen in answers if seen.ttft_ms is not None]
     further = [seen.tpot_ms for _, seen in answers if seen.tpot_ms is not None]
@@ -64,7 +68,7 @@ def _median(backend: Backend, repeats: int, clear: Clear) -> tuple[int, float, f
 
 
 def _fitting(backend: Backend) -> list[int]:
-    """The lengths that the context window holds; at least the shortest is tried."""
+    """The lengths that fit the context window, at least the shortest."""
     window = backend.capabilities.context_window or _request(backend, _REPEATS[-1]).prompt_tokens + _TOKENS
     fitting = [n for n in _REPEATS if _request(backend, n).prompt_tokens + _TOKENS <= window]
     return fitting or [_REPEATS[0]]
@@ -84,7 +88,7 @@ def _request(backend: Backend, repeats: int) -> Request:
 
 
 def _text(repeats: int) -> str:
-    """The words in an order of its own, so that no backend has read its beginning before."""
+    """The words in a new order, so that no prefix cache holds them."""
     words = TEXT.split()
     return " ".join(random.sample(words, len(words)) * repeats)
 
@@ -99,7 +103,7 @@ def _measure(backend: Backend, repeats: int, clear: Clear) -> tuple[int, Measure
 def calibrate_missing(
     backends: Iterable[Backend], store: PredictionStore, policy: Policy, names: frozenset[str]
 ) -> None:
-    """Measure those of *names* that nothing is kept of, and keep it. One that does not answer is left as it is."""
+    """Measure and store those of *names* on the device without stored predictions; skip one that fails."""
     for backend in backends:
         if backend.name not in names or backend.location is not Location.EDGE or store.has(backend.name):
             continue
@@ -110,6 +114,6 @@ def calibrate_missing(
 
 
 def clear_under(policy: Policy) -> Clear:
-    """The guard's seal for the fixed text under *policy*; where detectors see something in it, they are right."""
+    """Clear requests for a calibration under *policy*, with the built-in detectors."""
     guard = PrivacyGuard()
     return lambda request, location: guard.clear(guard.assess(request, policy), location)

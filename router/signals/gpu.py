@@ -1,6 +1,6 @@
-"""Load, memory and temperature of the GPU: NVML where `nvidia-ml-py` is installed, else what Linux drivers tell.
+"""Load, memory and temperature of the GPU: from NVML if `nvidia-ml-py` is installed, else from Linux drivers.
 
-Of several GPUs the one with the most memory free is told, since that is where a model would go.
+Of several GPUs the one with the most free memory is reported, since a model would be loaded there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
-from hybrid_llm.router.signals.files import Files, Found
 from hybrid_llm.router.signals.heat import celsius
-from hybrid_llm.router.signals.sampler import MIB, Value, within
+from hybrid_llm.router.signals.source import MIB, Cached, Files, FileSource, Value, within
 
 _DRM: Final = "sys/class/drm"
 _DEVFREQ: Final = "sys/class/devfreq"
@@ -26,7 +25,7 @@ _TEGRA: Final = ("sys/devices/gpu.0", "sys/devices/platform/gpu.0")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Gpu:
-    """What one GPU tells; None is what it does not."""
+    """One GPU; None is what it does not report."""
 
     load: float | None = None
     available_mb: float | None = None
@@ -35,7 +34,7 @@ class _Gpu:
 
 
 class Nvml(Protocol):
-    """The part of `pynvml` that is used: NVIDIA Management Library, API reference. Memory in bytes, load in percent."""
+    """The part of `pynvml` that is used (NVIDIA Management Library). Memory is in bytes, load in percent."""
 
     NVMLError: type[Exception]
     NVML_TEMPERATURE_GPU: int
@@ -51,17 +50,17 @@ class Nvml(Protocol):
 
 
 def find_nvml() -> Nvml | None:
-    """The library of the extra `gpu`; None where it is not installed."""
+    """The library of the extra `gpu`; None if it is not installed."""
     try:
         return cast(Nvml, importlib.import_module("pynvml"))
     except ImportError:
         return None
 
 
-class GpuSource:
-    """The GPU, from whoever tells."""
+class GpuSource(FileSource):
+    """The GPU, through NVML or the files of its driver."""
 
-    gives = (
+    signals = (
         "device.gpu_load",
         "device.gpu_memory_available_mb",
         "device.gpu_memory_total_mb",
@@ -70,36 +69,36 @@ class GpuSource:
     every = 2.0
 
     def __init__(self, files: Files, nvml: Callable[[], Nvml | None] = find_nvml, visible: str | None = None) -> None:
-        """*visible* is `CUDA_VISIBLE_DEVICES`, the environment's own by default."""
-        self._files = files
+        """*visible* is `CUDA_VISIBLE_DEVICES`; default: that of the environment."""
+        super().__init__(files)
         self._nvml = nvml
         self._visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
         self._open: _Nvidia | None = None
-        self._nvidia = Found(self._start)
-        self._places = Found(lambda: tuple(self._search()))
+        self._nvidia = Cached(self._start)
+        self._drivers = Cached(lambda: tuple(self._search()))
 
     def _start(self) -> _Nvidia | None:
         self._open = self._open or _Nvidia.start(self._nvml(), self._visible)
         return self._open
 
     def read(self) -> tuple[Value, ...]:
-        """Share of time that it was busy, MiB free, MiB in all, degrees Celsius."""
+        """Share of time busy, MiB free, MiB total, degrees Celsius."""
         nvidia = self._nvidia.get()
         gpus = list(nvidia.read()) if nvidia else []
-        gpus = gpus or [read() for read in self._places.get()]
+        gpus = gpus or [read() for read in self._drivers.get()]
         if not gpus:
             return (None,) * 4
         gpu = max(gpus, key=lambda gpu: gpu.available_mb or 0.0)
         return gpu.load, gpu.available_mb, gpu.total_mb, gpu.temperature_c
 
     def _search(self) -> Iterator[Callable[[], _Gpu]]:
-        """How each GPU that has a driver in Linux itself is read."""
+        """A function that reads each GPU with a driver in the kernel."""
         for name in self._files.names(_DRM):
             folder = f"{_DRM}/{name}/device"
             if re.fullmatch(r"card\d+", name) and self._files.exists(f"{folder}/gpu_busy_percent"):
                 yield partial(self._amd, folder)
-        for place, whole in self._meters():
-            yield partial(self._embedded, place, whole)
+        for path, full in self._meters():
+            yield partial(self._embedded, path, full)
 
     def _amd(self, folder: str) -> _Gpu:
         """Kernel documentation, gpu/amdgpu: load in percent, memory in bytes."""
@@ -115,45 +114,45 @@ class GpuSource:
         )
 
     def _meters(self) -> Iterator[tuple[str, float]]:
-        """The file that tells the load, and its value at full load: Adreno, Tegra (L4T), devfreq."""
+        """The file with the load, and its value at full load: Adreno, Tegra (L4T) or devfreq."""
         frequency = [name for name in self._files.names(_DEVFREQ) if re.search(r"gpu|mali", name, re.IGNORECASE)]
-        places = [(f"{_ADRENO}/gpu_busy_percentage", 100.0), *((f"{folder}/load", 1000.0) for folder in _TEGRA)]
-        places += [(f"{_DEVFREQ}/{name}/device/load", 1000.0) for name in frequency]
-        places += [(f"{_DEVFREQ}/{name}/load", 100.0) for name in frequency]
-        found = next((meter for meter in places if self._files.exists(meter[0])), None)
+        files = [(f"{_ADRENO}/gpu_busy_percentage", 100.0), *((f"{folder}/load", 1000.0) for folder in _TEGRA)]
+        files += [(f"{_DEVFREQ}/{name}/device/load", 1000.0) for name in frequency]
+        files += [(f"{_DEVFREQ}/{name}/load", 100.0) for name in frequency]
+        found = next((meter for meter in files if self._files.exists(meter[0])), None)
         if found:
             yield found
 
-    def _embedded(self, place: str, whole: float) -> _Gpu:
-        """A GPU that shares the machine's memory: it has none of its own to tell."""
+    def _embedded(self, path: str, full: float) -> _Gpu:
+        """A GPU that shares the machine's memory and has none of its own."""
         zones = (f"{_THERMAL}/{name}" for name in self._files.names(_THERMAL) if name.startswith("thermal_zone"))
         hot = [zone for zone in zones if "gpu" in (self._files.text(f"{zone}/type") or "").lower()]
         degrees = [celsius(self._files, f"{zone}/temp") for zone in hot]
         return _Gpu(
-            load=self._share(place, whole),
+            load=self._share(path, full),
             temperature_c=max((value for value in degrees if value is not None), default=None),
         )
 
-    def _share(self, path: str, whole: float) -> float | None:
-        """The number that *path* begins with, as in `12`, `12 %` and `12@400000000Hz`, of *whole*."""
+    def _share(self, path: str, full: float) -> float | None:
+        """The number at the start of *path*, as in `12`, `12 %` and `12@400000000Hz`, as a share of *full*."""
         text = self._files.text(path)
         if not text:
             return None
         number = re.match(r"\d{1,6}(?!\d)", text)
-        share = within(int(number[0]) / whole, 0.0, 1.0) if number else None
+        share = within(int(number[0]) / full, 0.0, 1.0) if number else None
         if share is None:
-            self._files.damaged(path)
+            self._files.malformed(path)
         return share
 
     def close(self) -> None:
-        """Close the files, and NVML."""
-        self._files.close()
+        """Close the files and NVML."""
+        super().close()
         if self._open:
             self._open.close()
 
 
 class _Nvidia:
-    """NVIDIA's GPUs that this process may use; what a card does not tell (MIG, old cards) is None."""
+    """The NVIDIA GPUs that this process may use; what a card does not report (MIG, old cards) is None."""
 
     def __init__(self, nvml: Nvml, visible: str | None) -> None:
         self._nvml = nvml
@@ -161,7 +160,7 @@ class _Nvidia:
 
     @classmethod
     def start(cls, nvml: Nvml | None, visible: str | None) -> _Nvidia | None:
-        """None without the library, without a driver, or where the process may use no card."""
+        """Open NVML; None without the library or a driver, or if the process may use no card."""
         if nvml is None or (visible is not None and visible.strip() in {"", "-1", "NoDevFiles"}):
             return None
         try:
@@ -178,7 +177,7 @@ class _Nvidia:
                 yield self._card(handle)
 
     def _may_use(self, index: int, handle: Any) -> bool:
-        """As CUDA_VISIBLE_DEVICES says, by number or by the beginning of a UUID; MIG's names mean any card."""
+        """Whether CUDA_VISIBLE_DEVICES allows the card, by index or prefix of its UUID; names of MIG allow any card."""
         names = [name.strip() for name in (self._visible or "").split(",") if name.strip()]
         if not names or any(name.startswith("MIG") for name in names):
             return True
@@ -203,5 +202,5 @@ class _Nvidia:
             return None
 
     def close(self) -> None:
-        """Let go of the driver."""
+        """Close NVML."""
         self._ask(self._nvml.nvmlShutdown)

@@ -1,7 +1,4 @@
-"""Temperature of the processors, the margin until the system slows them down, and whether it does so now; Linux.
-
-Battery and mains, as Linux's power supply class tells: kernel documentation, ABI/testing/sysfs-class-power.
-"""
+"""Temperature and throttling of the processors, and battery and external power, on Linux."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hybrid_llm.router.signals.files import Files, Found
-from hybrid_llm.router.signals.sampler import Value, within
+from hybrid_llm.router.signals.source import Cached, Files, FileSource, Value, within
 
 _HWMON: Final = "sys/class/hwmon"
 _THERMAL: Final = "sys/class/thermal"
@@ -23,58 +19,60 @@ _COOLER: Final = re.compile(r"processor|cpufreq|cpu-|cpuidle|intel_powerclamp", 
 _THROTTLES: Final = "sys/devices/system/cpu/cpu0/thermal_throttle"
 _RASPBERRY: Final = "sys/devices/platform/soc/soc:firmware/get_throttled"
 _SLOWED_NOW: Final = 0b1110
-"""Bits of the Raspberry Pi's word for now: frequency capped, throttled, soft temperature limit."""
+"""Bits of the Raspberry Pi's status: frequency capped, throttled or soft temperature limit now."""
+_SUPPLIES: Final = "sys/class/power_supply"
+_ON_MAINS: Final = {"charging": True, "full": True, "not charging": True, "discharging": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Thermometer:
-    """A file with a temperature, and the temperature at which the system acts, degrees Celsius."""
+    """A file with a temperature, and the temperature at which the system throttles, degrees Celsius."""
 
     path: str
     limit: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Places:
-    """What this device has."""
+class _Sensors:
+    """The sensors of this device: *coolers* and *counters* are files that show throttling."""
 
     thermometers: tuple[_Thermometer, ...]
     coolers: tuple[str, ...]
     counters: tuple[str, ...]
 
 
-class HeatSource:
-    """The hottest processor sensor: hwmon where it knows processors, else their thermal zones, else any zone.
+class HeatSource(FileSource):
+    """The hottest processor sensor: of hwmon if it has one, else of the processors' thermal zones, else of any zone.
 
     Kernel documentation: hwmon/sysfs-interface, driver-api/thermal/sysfs-api.
     """
 
-    gives = ("device.temperature_c", "device.thermal_headroom_c", "device.throttled")
+    signals = ("device.temperature_c", "device.thermal_headroom_c", "device.throttled")
     every = 2.0
 
     def __init__(self, files: Files) -> None:
-        self._files = files
-        self._places = Found(self._search)
+        super().__init__(files)
+        self._sensors = Cached(self._search)
         self._counted: dict[str, int] = {}
 
     def read(self) -> tuple[Value, ...]:
-        """Degrees, degrees until the nearest limit (below 0 beyond it), and whether the processors are slowed down."""
-        places = self._places.get()
-        told = [(celsius(self._files, meter.path), meter.limit) for meter in places.thermometers]
-        readings = [(degrees, limit) for degrees, limit in told if degrees is not None]
+        """Degrees Celsius, degrees until the nearest limit (negative beyond it), whether processors are throttled."""
+        sensors = self._sensors.get()
+        found = [(celsius(self._files, one.path), one.limit) for one in sensors.thermometers]
+        readings = [(degrees, limit) for degrees, limit in found if degrees is not None]
         hottest = max((degrees for degrees, _ in readings), default=None)
         headroom = min((limit - degrees for degrees, limit in readings if limit is not None), default=None)
-        return hottest, headroom, self._throttled(places)
+        return hottest, headroom, self._throttled(sensors)
 
-    def _throttled(self, places: _Places) -> bool | None:
-        """True if anything that the system tells says so; None if it tells nothing."""
-        told = [self._raspberry(), self._counters_rose(places.counters)]
-        told += [state > 0 for cooler in places.coolers if (state := self._files.number(cooler)) is not None]
-        known = [state for state in told if state is not None]
+    def _throttled(self, sensors: _Sensors) -> bool | None:
+        """True if any indicator of the system says so; None if it has no indicator."""
+        found = [self._raspberry(), self._counters_rose(sensors.counters)]
+        found += [state > 0 for cooler in sensors.coolers if (state := self._files.number(cooler)) is not None]
+        known = [state for state in found if state is not None]
         return any(known) if known else None
 
     def _counters_rose(self, counters: tuple[str, ...]) -> bool | None:
-        """Whether the x86 counters of throttling have risen since the last reading."""
+        """Whether the throttling counters of x86 have risen since the last reading."""
         now = {path: count for path in counters if (count := self._files.number(path)) is not None}
         last, self._counted = self._counted, now
         return any(count > last.get(path, count) for path, count in now.items()) if now else None
@@ -84,16 +82,16 @@ class HeatSource:
         if text is None:
             return None
         if not re.fullmatch(r"(0x)?[0-9a-fA-F]{1,8}", text):
-            self._files.damaged(_RASPBERRY)
+            self._files.malformed(_RASPBERRY)
             return None
         return bool(int(text, 16) & _SLOWED_NOW)
 
-    def _search(self) -> _Places:
+    def _search(self) -> _Sensors:
         zones = [name for name in self._files.names(_THERMAL) if name.startswith("thermal_zone")]
         kinds = {zone: self._files.text(f"{_THERMAL}/{zone}/type") or "" for zone in zones}
         processors = [zone for zone in zones if _PROCESSOR.search(kinds[zone])]
         thermometers = tuple(self._chips()) or tuple(map(self._zone, processors)) or tuple(map(self._zone, zones))
-        return _Places(
+        return _Sensors(
             thermometers=thermometers,
             coolers=tuple(self._coolers()),
             counters=tuple(f"{_THROTTLES}/{name}" for name in self._files.names(_THROTTLES) if name.endswith("_count")),
@@ -122,48 +120,40 @@ class HeatSource:
         return _Thermometer(path=f"{folder}/temp", limit=limit)
 
     def _coolers(self) -> Iterator[str]:
-        """What the system turns up to cool by slowing processors; fans are not among it."""
+        """Cooling devices that slow down processors, which excludes fans."""
         for name in self._files.names(_THERMAL):
             folder = f"{_THERMAL}/{name}"
             if name.startswith("cooling_device") and _COOLER.search(self._files.text(f"{folder}/type") or ""):
                 yield f"{folder}/cur_state"
 
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
 
 def celsius(files: Files, path: str) -> float | None:
-    """The temperature in a file of thousandths of a degree; None for what no device survives (broken sensors)."""
+    """The temperature in a file of thousandths of a degree; None for what only a broken sensor reports."""
     thousandths = files.number(path)
     return None if thousandths is None else within(thousandths / 1000.0, -40.0, 150.0)
 
 
-_FOLDER: Final = "sys/class/power_supply"
-_ON_MAINS: Final = {"charging": True, "full": True, "not charging": True, "discharging": False}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Battery:
-    """One battery: *share* is its charge from 0 to 1, *energy* what it holds when full, in any one unit."""
+    """One battery: *share* is its charge from 0 to 1, *energy* its full capacity, in any common unit."""
 
     share: float
     energy: float | None
     status: str
 
 
-class PowerSource:
-    """All batteries of the device as one, weighted by their energy; those of mice and headsets are left out."""
+class PowerSource(FileSource):
+    """All batteries of the device as one, weighted by capacity, and external power; mice and headsets do not count.
 
-    gives = ("device.battery", "device.charging")
+    Kernel documentation: ABI/testing/sysfs-class-power.
+    """
+
+    signals = ("device.battery", "device.charging")
     every = 10.0
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
     def read(self) -> tuple[Value, ...]:
-        """The charge, 0 to 1, and whether it is on external power; both None without a battery."""
-        supplies = [f"{_FOLDER}/{name}" for name in self._files.names(_FOLDER)]
+        """The charge, 0 to 1, and whether external power is connected; both None without a battery."""
+        supplies = [f"{_SUPPLIES}/{name}" for name in self._files.names(_SUPPLIES)]
         supplies = [supply for supply in supplies if self._word(supply, "scope") != "device"]
         kinds = {supply: self._word(supply, "type") for supply in supplies}
         batteries = [found for supply in supplies if kinds[supply] == "battery" and (found := self._battery(supply))]
@@ -173,7 +163,7 @@ class PowerSource:
         return _charge(batteries), self._plugged(plugs, batteries)
 
     def _battery(self, supply: str) -> _Battery | None:
-        """The battery at *supply*; None where its bay is empty or it does not tell its charge."""
+        """The battery at *supply*; None where its bay is empty or its charge unknown."""
         if self._files.number(f"{supply}/present") == 0:
             return None
         full, now = self._pair(supply)
@@ -184,7 +174,7 @@ class PowerSource:
         return _Battery(share=min(1.0, share or 0.0), energy=full, status=self._word(supply, "status"))
 
     def _pair(self, supply: str) -> tuple[float | None, float | None]:
-        """Energy when full and now, microwatt hours; from the charge and the voltage where it counts that."""
+        """Energy when full and now, microwatt hours; computed from charge and voltage where only these are given."""
         full, now = (self._files.number(f"{supply}/energy_{name}") for name in ("full", "now"))
         if full is not None and full > 0 and now is not None and now >= 0:
             return float(full), float(now)
@@ -195,23 +185,19 @@ class PowerSource:
         return (full * volts / 1e6, now * volts / 1e6) if volts and volts > 0 else (None, None)
 
     def _plugged(self, plugs: list[str], batteries: list[_Battery]) -> bool | None:
-        """What the plugs say; without any, what the batteries are doing."""
+        """Whether a plug is connected; without plugs, whether no battery is discharging."""
         online = [number for plug in plugs if (number := self._files.number(f"{plug}/online")) is not None]
         if online:
             return any(number > 0 for number in online)
-        doing = [state for battery in batteries if (state := _ON_MAINS.get(battery.status)) is not None]
-        return all(doing) if doing else None
+        states = [state for battery in batteries if (state := _ON_MAINS.get(battery.status)) is not None]
+        return all(states) if states else None
 
     def _word(self, supply: str, name: str) -> str:
         return (self._files.text(f"{supply}/{name}") or "").lower()
 
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
 
 def _charge(batteries: list[_Battery]) -> float:
-    """By energy where every battery tells its own, else each alike."""
+    """The mean charge, weighted by capacity if every battery reports it."""
     weights = [battery.energy for battery in batteries if battery.energy]
     if len(weights) != len(batteries):
         weights = [1.0] * len(batteries)

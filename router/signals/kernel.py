@@ -1,9 +1,7 @@
-"""Finds the control groups of this process and what they and their ancestors allow; version 1 and 2. Files only.
+"""Processors, memory and pressure on Linux, for the control groups of this process and for the machine.
 
-A limit may be set on any ancestor (a Kubernetes pod, a systemd slice), and the tightest one counts: cgroups(7), and the
-kernel's admin-guide/cgroup-v2.
-
-Processors, memory and pressure, as Linux counts them for this process's control groups and for the machine.
+Control groups of version 1 and 2 are supported. A limit may be set on any ancestor, such as a Kubernetes pod or a
+systemd slice, and the tightest one counts: cgroups(7), and the kernel's admin-guide/cgroup-v2.
 """
 
 from __future__ import annotations
@@ -14,16 +12,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hybrid_llm.router.signals.files import Files, Found
-from hybrid_llm.router.signals.sampler import MIB, Value, within
+from hybrid_llm.router.signals.source import MIB, Cached, Files, FileSource, Value, within
 
 _UNLIMITED: Final = 1 << 60
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_FIRST_WINDOW_S: Final = 0.04
+"""How long the first reading of the load takes, seconds: it is the difference of two readings."""
+_IDLE_COLUMNS: Final = (3, 4)
+"""Idle and iowait in the lines of /proc/stat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Mount:
-    """One hierarchy as it is mounted here: the group *root* of it is seen at the folder *point*."""
+    """A mounted hierarchy: its group *root* appears at the folder *point*."""
 
     controllers: frozenset[str]
     """Empty for version 2."""
@@ -32,23 +33,23 @@ class _Mount:
 
 
 class ControlGroups:
-    """The groups of the process, found again each minute, since a process can be moved."""
+    """The control groups of this process, searched for again each minute because a process can be moved."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._places = Found(self._find)
+        self._folders = Cached(self._find)
 
     def chain(self, controller: str) -> tuple[str, ...]:
-        """The folders of the process's group and of its ancestors for *controller*, its own first; may be empty."""
-        places = self._places.get()
-        return places.get(controller) or places.get("", ())
+        """The folders of the process's group for *controller* and of its ancestors, its own first; may be empty."""
+        folders = self._folders.get()
+        return folders.get(controller) or folders.get("", ())
 
     def unified(self) -> tuple[str, ...]:
-        """The folders in the hierarchy of version 2, whoever manages the controllers."""
-        return self._places.get().get("", ())
+        """The folders in the hierarchy of version 2, whichever version manages the controllers."""
+        return self._folders.get().get("", ())
 
     def memory_left(self) -> int | None:
-        """Bytes until the tightest limit, page cache that can be dropped counted as free; None without a limit."""
+        """Bytes left below the tightest limit, reclaimable page cache counted as free; None without a limit."""
         return min(self._memory_left(), default=None)
 
     def _memory_left(self) -> Iterator[int]:
@@ -66,13 +67,13 @@ class ControlGroups:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _memory_limit(self, folder: str) -> int | None:
-        """The limit of one group; above `memory.high` a process is slowed down hard, so that it counts as one."""
+        """The limit of one group. `memory.high` counts too: the kernel slows down a process beyond it."""
         names = ("memory.max", "memory.high") if folder in self.unified() else ("memory.limit_in_bytes",)
-        found = (self._files.number(f"{folder}/{name}", keep=True) for name in names)
+        found = (self._files.number(f"{folder}/{name}", poll=True) for name in names)
         return min((limit for limit in found if limit is not None and 0 <= limit < _UNLIMITED), default=None)
 
     def swap_left(self) -> int | None:
-        """Bytes of swap that the tightest group still allows; None without a limit."""
+        """Bytes of swap left below the tightest limit; None without a limit."""
         return min(self._swap_left(), default=None)
 
     def _swap_left(self) -> Iterator[int]:
@@ -83,7 +84,7 @@ class ControlGroups:
                 yield max(0, limit - used)
 
     def cpu_limits(self) -> list[tuple[float, str]]:
-        """Each limit, in processors' worth of time, with the folder of its group; empty without one."""
+        """Each limit, in processors, with the folder of its group; empty without one."""
         found = ((self._cpu_limit(folder), folder) for folder in self.chain("cpu"))
         return [(limit, folder) for limit, folder in found if limit is not None]
 
@@ -91,42 +92,42 @@ class ControlGroups:
         """CFS bandwidth of one group: kernel documentation, scheduler/sched-bwc."""
         if folder in self.unified():
             path = f"{folder}/cpu.max"
-            texts = (self._files.kept(path) or "max 0").split(" ")
-            quota, period = (self._files.whole(text, path) for text in (texts[0], texts[-1]))
+            texts = (self._files.poll(path) or "max 0").split(" ")
+            quota, period = (self._files.integer(text, path) for text in (texts[0], texts[-1]))
         else:
             quota, period = (
-                self._files.number(f"{folder}/cpu.cfs_{name}_us", keep=True) for name in ("quota", "period")
+                self._files.number(f"{folder}/cpu.cfs_{name}_us", poll=True) for name in ("quota", "period")
             )
         return quota / period if quota and period and quota > 0 and period > 0 else None
 
     def cpu_seconds(self, folder: str) -> float | None:
-        """Processor time that the group at *folder* and its children have used, seconds; None where it is not told."""
+        """Processor seconds that the group at *folder* and its children have used; None where unknown."""
         if folder in self.unified():
             used = self._field(f"{folder}/cpu.stat", "usage_usec")
             return None if used is None else used / 1e6
-        nanos = self._files.number(f"{self._accounts(folder)}/cpuacct.usage", keep=True)
+        nanos = self._files.number(f"{self._accounts(folder)}/cpuacct.usage", poll=True)
         return None if nanos is None else nanos / 1e9
 
     def _accounts(self, folder: str) -> str:
-        """The folder that counts the time of the group at *folder*: version 1 may count in a hierarchy of its own."""
+        """The folder with the accounts of the group at *folder*: version 1 may have a separate hierarchy for them."""
         limits, accounts = self.chain("cpu"), self.chain("cpuacct")
         above = len(limits) - limits.index(folder)
         return accounts[max(0, len(accounts) - above)] if accounts else folder
 
     def _number(self, folder: str, version_2: str, version_1: str) -> int | None:
-        """The number in the file that has the one name or the other."""
+        """The number in the file with the name of its version."""
         name = version_2 if folder in self.unified() else version_1
-        return self._files.number(f"{folder}/{name}", keep=True)
+        return self._files.number(f"{folder}/{name}", poll=True)
 
     def _field(self, path: str, name: str) -> int | None:
-        for line in (self._files.kept(path) or "").splitlines():
+        for line in (self._files.poll(path) or "").splitlines():
             key, _, value = line.partition(" ")
             if key == name:
-                return self._files.whole(value.strip(), path)
+                return self._files.integer(value.strip(), path)
         return None
 
     def _find(self) -> dict[str, tuple[str, ...]]:
-        """Controller -> folders; the empty name is version 2."""
+        """Controller -> folders; the empty controller is version 2."""
         mounts = list(self._mounts())
         found: dict[str, tuple[str, ...]] = {}
         for line in (self._files.text("proc/self/cgroup") or "").splitlines():
@@ -139,9 +140,9 @@ class ControlGroups:
         return found
 
     def _climb(self, path: str, controllers: frozenset[str], mounts: list[_Mount]) -> tuple[str, ...]:
-        """The folders from the group *path* up to where its hierarchy is mounted.
+        """The folders from the group *path* up to the mount point of its hierarchy.
 
-        A group outside what is mounted here, as a container without its own namespace sees it, is the mount itself.
+        A group outside the mounted part, which a container without its own namespace sees, is the mount point itself.
         """
         for mount in mounts:
             if bool(mount.controllers) == bool(controllers) and mount.controllers >= controllers:
@@ -151,7 +152,7 @@ class ControlGroups:
         return ()
 
     def _mounts(self) -> Iterator[_Mount]:
-        """The hierarchies, as proc_pid_mountinfo(5) lists them."""
+        """The mounted hierarchies, from proc_pid_mountinfo(5)."""
         for line in (self._files.text("proc/self/mountinfo") or "").splitlines():
             left, _, right = line.partition(" - ")
             here, there = left.split(" "), right.split(" ")
@@ -162,34 +163,28 @@ class ControlGroups:
 
 
 def _below(path: str, root: str) -> list[str]:
-    """The parts of *path* below *root*; none where it is not below."""
+    """The parts of *path* below *root*; empty if it is not below."""
     inside = path if root == "/" else path.removeprefix(root) if f"{path}/".startswith(f"{root}/") else ""
     parts = [part for part in inside.split("/") if part]
     return [] if ".." in parts else parts
 
 
 def _plain(text: str) -> str:
-    """*text* with the kernel's octal escapes, such as `\\040` for a space, undone."""
+    """*text* with the kernel's octal escapes, such as `\\040` for a space, decoded."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-_FIRST_WINDOW_S: Final = 0.04
-"""How long the first reading of the load takes: it is the difference of two."""
-_IDLE_COLUMNS: Final = (3, 4)
+class MemorySource(FileSource):
+    """`MemAvailable` of proc_meminfo(5), or what the tightest control group leaves, whichever is less."""
 
-
-class MemorySource:
-    """`MemAvailable` of proc_meminfo(5), or what the tightest control group still allows, whichever is less."""
-
-    gives = ("device.memory_available_mb", "device.memory_total_mb", "device.swap_available_mb")
-    every = 1.0
+    signals = ("device.memory_available_mb", "device.memory_total_mb", "device.swap_available_mb")
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        super().__init__(files)
         self._groups = ControlGroups(files)
 
     def read(self) -> tuple[Value, ...]:
-        """MiB available, MiB in all, MiB of swap; swap is None where there is none for this process."""
+        """MiB available, MiB total, MiB of swap; swap is None where this process has none."""
         table = dict(self._table())
         available = _least(table.get("MemAvailable"), self._groups.memory_left())
         total = _least(table.get("MemTotal"), self._groups.memory_limit())
@@ -197,30 +192,25 @@ class MemorySource:
         return _mib(available), _mib(total), _mib(swap)
 
     def _table(self) -> Iterator[tuple[str, int]]:
-        """The lines of the file, in bytes."""
+        """The lines of /proc/meminfo, in bytes."""
         path = "proc/meminfo"
-        for line in (self._files.kept(path) or "").splitlines():
+        for line in (self._files.poll(path) or "").splitlines():
             name, _, rest = line.partition(":")
             if name in {"MemAvailable", "MemTotal", "SwapFree", "SwapTotal"}:
-                kilobytes = self._files.whole(rest.strip().removesuffix(" kB"), path)
+                kilobytes = self._files.integer(rest.strip().removesuffix(" kB"), path)
                 if kilobytes is not None:
                     yield name, kilobytes * 1024
 
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
 
+class CpuSource(FileSource):
+    """The share of the processors usable by this process that is busy.
 
-class CpuSource:
-    """Share of the processors that this process may use which is busy.
-
-    Under a limit of its control groups (`cpu.max`) it is what the group uses of its limit, the busiest group counting;
-    what neighbours take from a group shows in `device.cpu_pressure`. Without a limit it is the share of time that the
-    processors that the process may run on (affinity, cpusets) were not idle, from proc_stat(5).
+    Under a limit of its control groups (`cpu.max`) this is the share of the limit that the busiest group uses; what
+    neighbours take from a group shows in `device.cpu_pressure`. Without a limit it is the share of time that the
+    processors on which the process may run (affinity, cpusets) were not idle, from proc_stat(5).
     """
 
-    gives = ("device.cpu_load",)
-    every = 1.0
+    signals = ("device.cpu_load",)
 
     def __init__(
         self,
@@ -229,7 +219,7 @@ class CpuSource:
         clock: Callable[[], float] = time.perf_counter,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._files = files
+        super().__init__(files)
         self._groups = ControlGroups(files)
         self._clock = clock
         self._pause = pause
@@ -237,7 +227,7 @@ class CpuSource:
         self._load: float | None = None
 
     def read(self) -> tuple[Value, ...]:
-        """The load since the last reading, 0 to 1; the first takes two readings, shortly one after the other."""
+        """The load since the last reading, 0 to 1; the first call reads twice in short succession."""
         if not self._last:
             self._last = dict(self._counters())
             self._pause(_FIRST_WINDOW_S)
@@ -254,7 +244,7 @@ class CpuSource:
         return (self._load if now else None,)
 
     def _counters(self) -> Iterator[tuple[str, tuple[float, float]]]:
-        """For each group with a limit, else for the machine: seconds that were used, of seconds that there were."""
+        """For each group with a limit, else for the machine: seconds used, and seconds available."""
         allowed = self._allowed()
         limited = False
         for limit, folder in self._groups.cpu_limits():
@@ -266,7 +256,7 @@ class CpuSource:
             yield from self._machine(allowed)
 
     def _allowed(self) -> frozenset[int]:
-        """The processors that the process may run on: `Cpus_allowed_list` of proc_pid_status(5); empty if not told."""
+        """The processors on which the process may run: `Cpus_allowed_list` of proc_pid_status(5); empty if unknown."""
         for line in (self._files.text("proc/self/status") or "").splitlines():
             name, _, ranges = line.partition(":")
             if name == "Cpus_allowed_list":
@@ -281,7 +271,7 @@ class CpuSource:
                 yield from range(int(first), min(int(last or first), 1 << 14) + 1)
 
     def _machine(self, allowed: frozenset[int]) -> Iterator[tuple[str, tuple[float, float]]]:
-        """The allowed processors together; all, where they are numbered anew (lxcfs)."""
+        """The allowed processors together; all of them where lxcfs renumbers them."""
         rows = dict(self._rows())
         chosen = [rows[f"cpu{number}"] for number in allowed if f"cpu{number}" in rows]
         chosen = chosen if len(chosen) == len(allowed) > 0 else [row for name, row in rows.items() if name == "cpu"]
@@ -291,58 +281,49 @@ class CpuSource:
             yield f"machine {sorted(allowed)}", (whole - idle, whole)
 
     def _rows(self) -> Iterator[tuple[str, list[int]]]:
-        """The processors' lines: ticks of user, nice, system, idle, iowait, irq, softirq, steal, and guests again."""
+        """The processors' lines: ticks of user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice."""
         path = "proc/stat"
-        for line in (self._files.kept(path) or "").splitlines():
+        for line in (self._files.poll(path) or "").splitlines():
             name, *columns = line.split()
             if not name.startswith("cpu"):
                 return
             if not columns or not all(column.isdecimal() and len(column) < 20 for column in columns):
-                self._files.damaged(path)
+                self._files.malformed(path)
                 return
             yield name, [int(column) for column in columns]
 
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
 
-
-class PressureSource:
+class PressureSource(FileSource):
     """Pressure stall information of the process's own group, else of the machine: kernel documentation, accounting/psi.
 
-    The own group's stalls count what any ancestor's limit and any neighbour do to it.
+    The stalls of the group include those caused by limits of its ancestors and by neighbours.
     """
 
-    gives = ("device.memory_pressure", "device.cpu_pressure", "device.io_pressure")
-    every = 1.0
+    signals = ("device.memory_pressure", "device.cpu_pressure", "device.io_pressure")
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        super().__init__(files)
         self._groups = ControlGroups(files)
 
     def read(self) -> tuple[Value, ...]:
-        """`some avg10` of memory, processors and input/output, percent of time."""
+        """`some avg10` of memory, processors and I/O, percent of time."""
         return tuple(self._pressure(resource) for resource in ("memory", "cpu", "io"))
 
     def _pressure(self, resource: str) -> float | None:
         own = next(iter(self._groups.unified()), None)
-        places = ([f"{own}/{resource}.pressure"] if own else []) + [f"proc/pressure/{resource}"]
-        for place in places:
-            text = self._files.kept(place)
+        paths = ([f"{own}/{resource}.pressure"] if own else []) + [f"proc/pressure/{resource}"]
+        for path in paths:
+            text = self._files.poll(path)
             if text:
                 found = pressure_some_avg10(text)
                 if found is None:
-                    self._files.damaged(place)
+                    self._files.malformed(path)
                 return found
         return None
 
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
 
 def pressure_some_avg10(text: str) -> float | None:
-    """The number after `some avg10=` in a PSI file; None if it is not there or no percentage."""
+    """The number after `some avg10=` in a PSI file; None if it is missing or no percentage."""
     kind, *words = text.partition("\n")[0].split() or ("",)
     for word in words:
         name, _, value = word.partition("=")

@@ -1,7 +1,7 @@
-"""Keeps what predictors have learnt for the next process: one small JSON file for each model and device. No learning.
+"""Stores what predictors have learnt for the next process: one small JSON file per model and device.
 
 A file holds a dozen numbers, the digest of the model, the name of the processor and the version of the runtime: no
-prompt, no host name, no serial number, no address of a node but its hash.
+prompt, no host name, no serial number, and of a node's address only a hash.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.router.signals.fit import FitState
-from hybrid_llm.router.signals.predictor import LatencyPredictor, Learned
+from hybrid_llm.router.signals.predictor import FitState, LatencyPredictor, Learned
 
 _log = logging.getLogger("hybrid_llm")
 _FORMAT: Final = "hybrid-llm prediction"
 _VERSION: Final = 1
-_MOST_BYTES: Final = 65_536
+_MAX_BYTES: Final = 65_536
 _ENOUGH: Final = 10
-_MOST: Final = 1e9
+"""Predictions after which what was learnt is worth storing."""
+_MAX: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a speed belongs to: a *kind* of backend, its *model* (a digest, or the hash of a node) and the *device*."""
+    """What latency depends on: *kind* of backend, *model* (a digest, or the hash of a node) and *device*."""
 
     kind: str
     model: str
@@ -42,48 +42,48 @@ class Identity:
 
     @property
     def file_name(self) -> str:
-        """The name of its file."""
+        """The name of the file for this identity."""
         key = "\n".join((self.kind, self.model, self.device))
         return hashlib.sha256(key.encode()).hexdigest()[:32] + ".json"
 
 
 class PredictionStore:
-    """What was learnt, by backend. Whatever is wrong with a file costs one warning and the warm start, never an error.
+    """What was learnt, by backend. An invalid file costs one warning and the warm start, and is never an error.
 
-    *keeping* writes at `keep`, which a client calls when it closes; without it the store is only read.
+    A client saves into it when it closes, if the store is *writable*.
     """
 
-    def __init__(self, folder: Path, identities: Mapping[str, Identity], *, keeping: bool = False) -> None:
+    def __init__(self, folder: Path, identities: Mapping[str, Identity], *, writable: bool = False) -> None:
         self._folder = folder
         self._identities = identities
-        self._keeping = keeping
+        self._writable = writable
 
     def has(self, backend: str) -> bool:
-        """Whether there is something usable for *backend*."""
+        """Whether there is a valid file for *backend*."""
         return self.load(backend) is not None
 
     def load(self, backend: str) -> Learned | None:
-        """What is kept for *backend*; None where that is nothing, or cannot be used."""
+        """What is stored for *backend*; None if there is nothing or the file is invalid."""
         identity = self._identities.get(backend)
         if identity is None:
             return None
         path = self._folder / identity.file_name
         try:
             with path.open("rb") as stream:
-                return _parse(json.loads(stream.read(_MOST_BYTES)), identity)
+                return _parse(json.loads(stream.read(_MAX_BYTES)), identity)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("%s cannot be used (%s): predictions begin without it", path, type(error).__name__)
             return None
 
-    def keep(self, backend: str, predictor: LatencyPredictor) -> None:
-        """Save what *predictor* has learnt, if this process has seen enough and may write."""
-        if self._keeping and predictor.predictions >= _ENOUGH:
+    def save_learned(self, backend: str, predictor: LatencyPredictor) -> None:
+        """Save what *predictor* has learnt, if the store is writable and there is enough of it."""
+        if self._writable and predictor.predictions >= _ENOUGH:
             self.save(backend, predictor.learned)
 
     def save(self, backend: str, learned: Learned) -> Path | None:
-        """Write a file as a whole or not at all; returns its path, None (and a warning) where that is not possible."""
+        """Write the file atomically. Returns its path; None, after a warning, where that is not possible."""
         identity = self._identities.get(backend)
         if identity is None:
             return None
@@ -93,7 +93,7 @@ class PredictionStore:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, json.dumps(record, indent=1))
         except OSError as error:
-            _log.warning("%s cannot be written (%s): nothing is remembered", path, error.strerror)
+            _log.warning("%s cannot be written (%s): predictions are not stored", path, error.strerror)
             return None
         return path
 
@@ -114,7 +114,7 @@ def _parse(record: Any, identity: Identity) -> Learned:
     if record["format"] != _FORMAT or record["version"] != _VERSION:
         raise ValueError("another format")
     if any(record[name] != value for name, value in asdict(identity).items()):
-        raise ValueError("of something else")
+        raise ValueError("another identity")
     return Learned(ttft=_fit(record["ttft"]), tpot=_fit(record["tpot"]))
 
 
@@ -126,13 +126,13 @@ def _fit(record: Any) -> FitState:
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError("not a number")
-    if not 0.0 <= value <= _MOST:
+    if not 0.0 <= value <= _MAX:
         raise ValueError("out of range")
     return float(value)
 
 
 def state_folder() -> Path:
-    """Where a user's programs keep what they learn (XDG Base Directory Specification)."""
+    """The folder for the state of a user's programs (XDG Base Directory Specification)."""
     home = os.environ.get("XDG_STATE_HOME", "")
     base = Path(home) if home.startswith("/") else Path.home() / ".local" / "state"
     return base / "hybrid-llm"
@@ -140,7 +140,7 @@ def state_folder() -> Path:
 
 @cache
 def device_of() -> str:
-    """This device as far as speed depends on it: processor, cores that may be used, version of the runtime."""
+    """This device as far as latency depends on it: processor, usable cores, version of the runtime."""
     try:
         runtime = version("onnxruntime")
     except PackageNotFoundError:

@@ -1,38 +1,74 @@
-"""The device's and the network's signals for a client: sampled beside its requests, read by them for nothing.
+"""The signals of the device and the network, sampled beside the requests so that reading them costs a request nothing.
 
-What a device does not have stays None. In a container the limits of its own control groups count, not the host's.
+One thread decides which sources are due, a second one reads them; a source that hangs occupies its reader and no other
+source. Signals that a device does not have are None. In a container the limits of its control groups count.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import queue
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
-from hybrid_llm.router.signals.files import Files
-from hybrid_llm.router.signals.sampler import PATIENCE_S, Sampler, Source, Value
+from hybrid_llm.router.signals.source import Files, Source, Value
 
+_log = logging.getLogger("hybrid_llm.sensors")
 _NAN: Final = float("nan")
 _MACHINE: Final = Path("/")
+_TIMEOUT_S: Final = 0.25
+"""How long a round waits for its sources before it goes on without those that hang, seconds."""
+_STALE_AFTER: Final = 3.0
+"""A signal without a new value for this many of its own intervals, and `_MARGIN_S` more, is absent."""
+_MARGIN_S: Final = 2.0
+_SLOWED: Final = 5.0
+"""Factor on the intervals while nobody reads the signals: an app in the background spares the battery."""
 UNKNOWN: Final = (
     DeviceSignals(cpu_load=_NAN, memory_available_mb=_NAN, memory_total_mb=_NAN),
     NetworkSignals(),
 )
-"""What there is while nothing is known: a hard rule that reads a NaN takes its backends out."""
+"""The signals while there is no sample: a hard rule that reads a NaN excludes its backends."""
+
+
+def system_sources(root: Path = _MACHINE) -> list[Source]:
+    """The sources of this system, the fastest first. A *root* other than `/` holds a tree of Linux's files."""
+    from hybrid_llm.router.signals.gpu import GpuSource
+
+    if sys.platform != "linux" and root == _MACHINE:
+        from hybrid_llm.router.signals.portable import PortableBattery, PortableMachine, PortableNetwork
+
+        return [PortableMachine(), PortableNetwork(), PortableBattery(), GpuSource(Files())]
+    from hybrid_llm.router.signals.heat import HeatSource, PowerSource
+    from hybrid_llm.router.signals.kernel import CpuSource, MemorySource, PressureSource
+    from hybrid_llm.router.signals.network import NetworkManagerSource, OnlineSource
+
+    table: tuple[Callable[[Files], Source], ...] = (
+        MemorySource,
+        PressureSource,
+        OnlineSource,
+        CpuSource,
+        PowerSource,
+        HeatSource,
+        NetworkManagerSource,
+        GpuSource,
+    )
+    return [source(Files(root)) for source in table]
 
 
 class Sensors(Protocol):
-    """Where the device's and the network's signals come from."""
+    """Where the signals of the device and the network come from."""
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
-        """The latest sample; no I/O after the first."""
+        """The latest sample; no I/O after the first call."""
         ...
 
     def close(self) -> None:
@@ -41,14 +77,14 @@ class Sensors(Protocol):
 
 
 class FixedSensors:
-    """Signals that are given, not read: for tests, demonstrations and `hybrid-llm explain --signal`."""
+    """Signals that are given instead of read: for tests, demonstrations and `hybrid-llm explain --signal`."""
 
     def __init__(self, device: DeviceSignals | None = None, network: NetworkSignals | None = None) -> None:
         self.device = device or DeviceSignals()
         self.network = network or NetworkSignals()
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
-        """What was given."""
+        """The given signals."""
         return self.device, self.network
 
     def close(self) -> None:
@@ -57,16 +93,19 @@ class FixedSensors:
 
 @dataclass(slots=True, eq=False)
 class _Sample:
-    """One sample, and the time on the monotonic clock until which it counts."""
+    """One sample, valid *until* a time on the monotonic clock."""
 
     signals: tuple[DeviceSignals, NetworkSignals]
     until: float
 
 
 class SystemSensors:
-    """This machine, sampled every *interval* seconds by a daemon thread that the first `read` starts.
+    """The sensors of this machine, sampled by a daemon thread that the first `read` starts.
 
-    *root* is `/` but in tests; *sources* makes the sources, all that this system has by default.
+    Args:
+        interval: Seconds between two samples; a source may have a multiple of it.
+        root: The root of the files to read, `/` except in tests.
+        sources: Creates the sources; default: all that this system has.
     """
 
     def __init__(
@@ -79,20 +118,20 @@ class SystemSensors:
         self._interval = interval
         self._make = sources or (lambda: system_sources(root))
         self._closed = False
-        self._begin_anew()
+        self._reset()
         _alive.add(self)
 
-    def _begin_anew(self) -> None:
-        """Forget the sampler; also in a forked child, where threads and locks of the parent are worth nothing."""
+    def _reset(self) -> None:
+        """Forget the sampler: initially, and in a forked child, which has none of its parent's threads."""
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._sampler: Sampler | None = None
         self._latest: _Sample | None = None
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
-        """The latest sample, or `UNKNOWN` where there is none that still counts.
+        """The latest sample, or `UNKNOWN` if there is none that is still valid.
 
-        The first call starts the sampler and waits for it, half a second at most.
+        The first call starts the sampler and waits for its first sample, at most half a second.
         """
         latest, sampler = self._latest, self._sampler
         if latest is None or sampler is None:
@@ -106,7 +145,7 @@ class SystemSensors:
                 self._sampler = Sampler(sources=self._make(), publish=self._publish, interval=self._interval)
                 self._sampler.start()
         if not self._closed:
-            self._arrived.wait(2 * PATIENCE_S)
+            self._arrived.wait(2 * _TIMEOUT_S)
         return self._latest.signals if self._latest is not None else UNKNOWN
 
     def _publish(self, known: Mapping[str, Value], until: float) -> None:
@@ -135,28 +174,165 @@ def _part(known: Mapping[str, Value], prefix: str) -> dict[str, Any]:
 
 def _after_fork() -> None:
     for sensors in list(_alive):
-        sensors._begin_anew()
+        sensors._reset()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def system_sources(root: Path = _MACHINE) -> list[Source]:
-    """Every source that this system has, the quick ones first; a tree of files elsewhere than at `/` is Linux's."""
-    if sys.platform != "linux" and root == _MACHINE:
-        return _portable()
-    from hybrid_llm.router.signals.gpu import GpuSource
-    from hybrid_llm.router.signals.heat import HeatSource, PowerSource
-    from hybrid_llm.router.signals.kernel import CpuSource, MemorySource, PressureSource
-    from hybrid_llm.router.signals.network import NetworkManagerSource, OnlineSource
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A source and its last values. `busy` changes only under the reader's lock."""
 
-    kinds = (MemorySource, PressureSource, OnlineSource, CpuSource, PowerSource, HeatSource, NetworkManagerSource)
-    return [*(kind(Files(root)) for kind in kinds), GpuSource(Files(root))]
+    source: Source
+    due: float = -math.inf
+    busy: bool = False
+    values: tuple[Value, ...] = ()
+    taken: float = -math.inf
+    failed: bool = False
+
+    def take(self) -> None:
+        """Read the source. If it raises, its signals are absent; that is logged once until it works again."""
+        try:
+            self.values = self.source.read()
+            self.failed = False
+        except Exception as error:  # noqa: BLE001  # whatever a sensor raises, requests go on without it
+            self.values = ()
+            if not self.failed:
+                _log.warning("reading %s failed: %s", ", ".join(self.source.signals), type(error).__name__)
+            self.failed = True
+        self.taken = time.monotonic()
 
 
-def _portable() -> list[Source]:
-    from hybrid_llm.router.signals.gpu import GpuSource
-    from hybrid_llm.router.signals.portable import PortableBattery, PortableMachine, PortableNetwork
+class _Reader:
+    """The thread that reads. Once dismissed it ends as soon as the source that it is reading returns."""
 
-    return [PortableMachine(), PortableNetwork(), PortableBattery(), GpuSource(Files())]
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Sequence[_Slot]] = queue.SimpleQueue()
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._dismissed = False
+        self._thread = threading.Thread(target=self._run, name="hybrid-llm-sensors-read", daemon=True)
+        self._thread.start()
+
+    def read(self, slots: Sequence[_Slot]) -> bool:
+        """Read *slots*; False if that takes longer than the timeout."""
+        self._done.clear()
+        self._inbox.put(slots)
+        return self._done.wait(_TIMEOUT_S)
+
+    def dismiss(self) -> None:
+        """Start reading no further source."""
+        with self._lock:
+            self._dismissed = True
+        self._inbox.put(())
+
+    def join(self) -> None:
+        """Wait for the thread to end, until the timeout."""
+        self._thread.join(_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while slots := self._inbox.get():
+            for slot in slots:
+                if not self._begin(slot):
+                    return
+                slot.take()
+                slot.busy = False
+            self._done.set()
+
+    def _begin(self, slot: _Slot) -> bool:
+        with self._lock:
+            if self._dismissed:
+                return False
+            slot.busy = True
+            return True
+
+
+@dataclass(slots=True, eq=False)
+class Sampler:
+    """Reads each of *sources* every *interval* seconds times its `every`, and publishes the signals that are valid.
+
+    *publish* is called in the sampler's thread after each round, with the signals and the time on the monotonic clock
+    until which they are valid. A reader whose source hangs is replaced for the other sources.
+    """
+
+    sources: Sequence[Source]
+    publish: Callable[[Mapping[str, Value], float], None]
+    interval: float
+    quiet: float = 60.0
+    """Seconds without a reader of the signals after which sampling slows down."""
+    asked: bool = True
+    """Set by everyone who reads the signals."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread. Call it once."""
+        self._thread = threading.Thread(target=self._run, name="hybrid-llm-sensors", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop. The threads have ended when this returns, except one that a hanging source occupies."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        slots = [_Slot(source) for source in self.sources]
+        reader: _Reader | None = None
+        quiet_since = time.monotonic()
+        while not self._stop.is_set():
+            now = time.monotonic()
+            quiet_since, self.asked = (now if self.asked else quiet_since), False
+            interval = self.interval * (_SLOWED if now - quiet_since > self.quiet else 1.0)
+            reader, complete = self._round(slots, reader, now, interval)
+            self.publish(dict(_valid(slots, interval)), time.monotonic() + _validity_s(interval))
+            if complete:
+                self._stop.wait(_until_next(slots, interval))
+        if reader is not None:
+            reader.dismiss()
+            reader.join()
+        for slot in slots:
+            if not slot.busy:
+                slot.source.close()
+
+    def _round(
+        self, slots: Sequence[_Slot], reader: _Reader | None, now: float, interval: float
+    ) -> tuple[_Reader | None, bool]:
+        """Read what is due. Returns the reader to go on with, and False if one hangs and other sources still wait."""
+        due = [slot for slot in slots if slot.due <= now and not slot.busy]
+        if not due:
+            return reader, True
+        reader = reader or _Reader()
+        if reader.read(due):
+            for slot in due:
+                slot.due = now + interval * slot.source.every
+            return reader, True
+        reader.dismiss()
+        for slot in due:
+            if slot.busy or slot.taken >= now:
+                slot.due = now + interval * slot.source.every
+        return None, False
+
+
+def _valid(slots: Sequence[_Slot], interval: float) -> Iterator[tuple[str, Value]]:
+    """The signals that are present and fresh. Of two values for one signal the lower counts, false before true."""
+    now = time.monotonic()
+    found: dict[str, float | bool] = {}
+    for slot in slots:
+        if now - slot.taken <= _validity_s(interval * slot.source.every):
+            for name, value in zip(slot.source.signals, slot.values, strict=False):
+                if value is not None:
+                    found[name] = min(value, found.get(name, value))
+    yield from found.items()
+
+
+def _validity_s(interval: float) -> float:
+    return _STALE_AFTER * interval + _MARGIN_S
+
+
+def _until_next(slots: Sequence[_Slot], interval: float) -> float:
+    """Seconds until the next source is due; a busy one is reconsidered then."""
+    now = time.monotonic()
+    return max(0.0, min((slot.due - now for slot in slots if not slot.busy), default=interval))

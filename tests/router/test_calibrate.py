@@ -22,8 +22,7 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import parse_config
 from hybrid_llm.router.config.identity import identity_of
 from hybrid_llm.router.signals.calibrate import TEXT, calibrate, calibrate_missing, clear_under
-from hybrid_llm.router.signals.fit import FitState
-from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.signals.predictor import PRIORS, FitState, LatencyPredictor, Learned
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
 from tests.fakes import FakeBackend
 
@@ -72,7 +71,7 @@ def test_only_lengths_that_fit_the_context_are_tried(timed):
 
 
 def test_what_is_missing_is_measured_once_and_only_on_the_device(timed, tmp_path):
-    store = PredictionStore(tmp_path, {"edge": ME, "cloud": ME}, keeping=True)
+    store = PredictionStore(tmp_path, {"edge": ME, "cloud": ME}, writable=True)
     cloud = FakeBackend("cloud", Location.CLOUD)
     for _ in range(2):
         calibrate_missing([timed, cloud], store, POLICY, frozenset({"edge", "cloud"}))
@@ -82,7 +81,7 @@ def test_what_is_missing_is_measured_once_and_only_on_the_device(timed, tmp_path
 
 def test_a_device_that_does_not_answer_is_left_as_it_is(tmp_path, caplog):
     broken = FakeBackend("edge", Location.EDGE, [BackendUnavailable("no model", backend="edge")])
-    store = PredictionStore(tmp_path, {"edge": ME}, keeping=True)
+    store = PredictionStore(tmp_path, {"edge": ME}, writable=True)
     calibrate_missing([broken], store, POLICY, frozenset({"edge"}))
     assert "could not be calibrated: BackendUnavailable" in caplog.text
     assert not store.has("edge")
@@ -134,12 +133,12 @@ def test_a_file_of_another_version_or_with_impossible_numbers_is_not_used(tmp_pa
 def test_a_folder_that_cannot_be_written_is_one_warning_and_never_an_error(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     assert PredictionStore(tmp_path / "file", {"edge": ME}).save("edge", LEARNED) is None
-    assert "nothing is remembered" in caplog.text
+    assert "predictions are not stored" in caplog.text
 
 
 def test_a_client_begins_from_what_is_kept_and_keeps_what_it_learnt(make_client, edge, tmp_path):
     PredictionStore(tmp_path, {"edge": ME}).save("edge", LEARNED)
-    client = make_client(edge, predictions=PredictionStore(tmp_path, {"edge": ME}, keeping=True))
+    client = make_client(edge, predictions=PredictionStore(tmp_path, {"edge": ME}, writable=True))
     state = client.signals().backends["edge"]
     assert (state.predicted_ttft_ms, state.predicted_tpot_ms, state.predictions) == (5.0, 2.0, 0)
     for _ in range(12):
@@ -151,8 +150,8 @@ def test_a_client_begins_from_what_is_kept_and_keeps_what_it_learnt(make_client,
 
 
 def test_a_client_that_only_reads_or_has_seen_little_writes_nothing(make_client, edge, tmp_path):
-    for keeping, answers in ((False, 12), (True, 3)):
-        client = make_client(edge, predictions=PredictionStore(tmp_path, {"edge": ME}, keeping=keeping))
+    for writable, answers in ((False, 12), (True, 3)):
+        client = make_client(edge, predictions=PredictionStore(tmp_path, {"edge": ME}, writable=writable))
         for _ in range(answers):
             client.generate("hello")
         client.close()

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
-from hybrid_llm.router.signals.fit import Fit, FitState
-from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.signals.predictor import PRIORS, Fit, FitState, LatencyPredictor, Learned
 
 IDLE = BackendState(name="b", location=Location.EDGE)
 ANY = st.floats() | st.integers(-(10**12), 10**12).map(float)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hybrid_llm.router.signals.files import Files
 from hybrid_llm.router.signals.gpu import GpuSource, find_nvml
+from hybrid_llm.router.signals.source import Files
 from tests.router.sensors.machines import LAPTOP, MIB, build
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.policies.language.schema import Objectives, Schema
-from hybrid_llm.router.signals.files import Files
 from hybrid_llm.router.signals.kernel import CpuSource, MemorySource
+from hybrid_llm.router.signals.source import Files
 from hybrid_llm.router.signals.system import system_sources
 from tests.router.sensors.machines import (
     BARE_VM,
@@ -42,7 +42,7 @@ def told(tmp_path):
         number[0] += 1
         found = {}
         for source in system_sources(build(tmp_path / str(number[0]), files)):
-            for name, value in zip(source.gives, source.read(), strict=True):
+            for name, value in zip(source.signals, source.read(), strict=True):
                 if value is not None:
                     found[name.partition(".")[2]] = value
             source.close()
@@ -259,8 +259,8 @@ def test_damaged_files_are_absent_signals_and_never_an_exception(tmp_path_factor
     for source in system_sources(root):
         for _ in range(2):
             values = source.read()
-            assert len(values) == len(source.gives)
-            for name, value in zip(source.gives, values, strict=True):
+            assert len(values) == len(source.signals)
+            for name, value in zip(source.signals, values, strict=True):
                 assert in_range(name.partition(".")[2], value), (name, value)
         source.close()
 
@@ -270,7 +270,7 @@ def test_what_may_not_be_read_is_absent_and_told_once(tmp_path, caplog):
     root = build(tmp_path, {name: text for name, text in LAPTOP.items() if not name.startswith("proc/pressure")})
     for name in ("memory", "cpu", "io"):
         (root / "proc/pressure" / name).mkdir(parents=True)
-    pressure = next(source for source in system_sources(root) if "device.io_pressure" in source.gives)
+    pressure = next(source for source in system_sources(root) if "device.io_pressure" in source.signals)
     with caplog.at_level(logging.WARNING, "hybrid_llm.sensors"):
         assert [pressure.read()[2] for _ in range(3)] == [None] * 3
     assert len(caplog.records) == 1

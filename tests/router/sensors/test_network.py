@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.router.signals.files import Files
 from hybrid_llm.router.signals.network import NetworkManagerSource, OnlineSource, system_property
+from hybrid_llm.router.signals.source import Files
 from tests.router.sensors.machines import HEAD, LOOPBACK, WIFI_ROUTES, build, link
 
 ANYWHERE = "00000000000000000000000000000000"
@@ -257,6 +257,7 @@ class FakeManager(threading.Thread):
 @pytest.fixture
 def bus():
     """The root of a machine with a real message bus, at a path that is short enough for a socket."""
+    pytest.importorskip("jeepney", reason="jeepney is not installed: pip install 'hybrid-llm[dbus]'")
     if shutil.which("dbus-daemon") is None:
         pytest.skip("dbus-daemon is not installed")
     with tempfile.TemporaryDirectory(prefix="hl-") as folder:
@@ -323,6 +324,13 @@ def test_whatever_a_bus_says_is_no_exception(says):
         thread.start()
         assert system_property(f"{folder}/bus", NAME, "/", NAME, "Metered") is None
         thread.join()
+
+
+def test_without_the_extra_the_signals_of_networkmanager_are_absent(bus, monkeypatch):
+    root, address = bus
+    FakeManager(address, Metered=1, Connectivity=2).start()
+    monkeypatch.setitem(sys.modules, "jeepney", None)
+    assert NetworkManagerSource(Files(root)).read() == (None, None)
 
 
 def test_no_bus_is_no_exception(tmp_path):

@@ -12,8 +12,7 @@ import time
 import pytest
 
 from hybrid_llm.router.signals import SystemSensors
-from hybrid_llm.router.signals.sampler import Sampler
-from hybrid_llm.router.signals.system import UNKNOWN
+from hybrid_llm.router.signals.system import UNKNOWN, Sampler
 from tests.router.sensors.machines import LAPTOP, build
 
 
@@ -23,7 +22,7 @@ class Given:
     every = 1.0
 
     def __init__(self, name, value, every=1.0):
-        self.gives, self.value, self.every = (name,), value, every
+        self.signals, self.value, self.every = (name,), value, every
         self.go = threading.Event()
         self.go.set()
         self.reads, self.closed, self.error = 0, False, None
