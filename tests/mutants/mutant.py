@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,12 +46,14 @@ class Mutant:
         if not path.is_file():
             raise self._gone(f"there is no {self.file}")
         tree = ast.parse(path.read_text("utf-8"))
-        before = ast.dump(tree)
+        before, known = ast.dump(tree), _used(tree)
         count = self.change.apply(self._scope(tree))
         if count != 1:
             raise self._gone(f"found {count} times, not once: {self.change.words}")
         if ast.dump(tree) == before:
             raise self._gone(f"changes nothing: {self.change.words}")
+        if unknown := _used(tree) - known - set(dir(builtins)) - {"_"}:
+            raise self._gone(f"the module has no {sorted(unknown)}: {self.change.words}")
         return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
     def _scope(self, tree: ast.Module) -> ast.AST:
@@ -79,3 +82,11 @@ def _names(scope: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield target.id, node
         if isinstance(node, ast.stmt):
             yield from _names(node)
+
+
+def _used(tree: ast.AST) -> set[str]:
+    """The names that are read and nowhere in *tree* given a value."""
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    given = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    given |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    return {name.id for name in names} - given

@@ -13,9 +13,9 @@ _ATOMS = "hybrid_llm.policies.lint.atoms"
 _ANALYSIS = "hybrid_llm.policies.lint.analysis"
 _FINDINGS = "hybrid_llm.policies.lint.findings"
 _LOAD = "hybrid_llm.policies.load"
+_REQUEST = "hybrid_llm.core.request"
 _TYPES = "hybrid_llm.policies.language.types"
 _RULES = "hybrid_llm.policies.rules"
-_DOCUMENT = "hybrid_llm.policies.document"
 _YAMLTEXT = "hybrid_llm.policies.reader.yamltext"
 _SOURCE = "hybrid_llm.policies.reader.source"
 
@@ -170,7 +170,7 @@ MUTANTS = (
     ),
     Mutant("a product overflows in silence", f"{_RUNTIME}:_multiply", swap("_checked(left * right)", "left * right")),
     Mutant("a division by zero is zero", f"{_RUNTIME}:_divide", swap("raise Surprise('division by zero')", "return 0")),
-    Mutant("the deadline is in seconds", f"{_RUNTIME}:_deadline_ms", swap("1000.0", "1.0")),
+    Mutant("the deadline is in seconds", f"{_REQUEST}:RequestMetadata.deadline_ms", swap("1000.0", "1.0")),
     Mutant("a share is read as a percentage", f"{_TYPES}:_DIVISORS", swap("100.0", "1.0")),
     Mutant(
         "latency forgets the tokens",
@@ -184,10 +184,10 @@ MUTANTS = (
     ),
     Mutant(
         "a location is its first backend only",
-        f"{_DOCUMENT}:_Reader._located",
+        f"{_LOAD}:_Builder._backends_of",
         swap(
-            "[name for name, place in self._backends.items() if place is location]",
-            "[name for name, place in self._backends.items() if place is location][:1]",
+            "[other for other, place in self._backends.items() if place == name]",
+            "[other for other, place in self._backends.items() if place == name][:1]",
         ),
     ),
     Mutant(

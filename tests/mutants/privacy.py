@@ -13,6 +13,9 @@ _CACHE = "hybrid_llm.router.cache"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _RESTORE = "hybrid_llm.router.privacy.restore"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
+_CALL = "hybrid_llm.router.execution.call"
+_FLEET = "hybrid_llm.router.fleet"
+_CLIENT = "hybrid_llm.router.client"
 _ANSWER = "hybrid_llm.router.execution.answer"
 
 MUTANTS = (
@@ -50,10 +53,10 @@ MUTANTS = (
             "self.pseudonymised or self.request",
         ),
     ),
-    Mutant("answers are not restored", f"{_GUARD}:PrivacyGuard.restore", always("assessment.lease is None")),
+    Mutant("answers are not restored", f"{_GUARD}:PrivacyGuard.restorer", always("assessment.lease is None")),
     Mutant(
         "answers in JSON are restored as text",
-        f"{_GUARD}:PrivacyGuard.restore",
+        f"{_GUARD}:PrivacyGuard.restorer",
         never("assessment.request.output_schema is not None"),
     ),
     Mutant(
@@ -73,7 +76,7 @@ MUTANTS = (
     ),
     Mutant(
         "a continued answer is restored as a new one",
-        f"{_GUARD}:PrivacyGuard.restore",
+        f"{_GUARD}:PrivacyGuard.restorer",
         drop("one.continue_from(assessment.request_for(location).answer_prefix)"),
     ),
     Mutant("a forged MAC passes", f"{_CLEARANCE}:require_clearance", drop_operand("genuine")),
@@ -126,7 +129,11 @@ MUTANTS = (
         swap("(tool.name, tool.description, tool.parameters)", "()"),
     ),
     Mutant("stop texts are not looked at", f"{_REQUEST}:Request.visible_text", drop("yield from self.sampling.stop")),
-    Mutant("metadata may hold a text", f"{_REQUEST}:RequestMetadata.__post_init__", never("any(self.visible_text())")),
+    Mutant(
+        "metadata may hold a text",
+        f"{_REQUEST}:RequestMetadata.of",
+        swap("request.task", "next(iter(request.visible_text()), '')"),
+    ),
     Mutant("a message shows its text", f"{_REQUEST}:Message", swap("content: str = field(repr=False)", "content: str")),
     Mutant(
         "an event takes a request",
@@ -161,27 +168,31 @@ MUTANTS = (
     Mutant("a cache keeps everything", f"{_CACHE}:MemoryCache.put", never("len(self._entries) > self._max")),
     Mutant(
         "the policy is given the texts",
-        f"{_PIPELINE}:Pipeline._decided",
+        f"{_PIPELINE}:Pipeline._decide",
         swap("policy.decide(metadata, signals)", "policy.decide(assessment.request, signals)"),
     ),
     Mutant(
         "the tags that were found are not decided by",
-        f"{_PIPELINE}:Pipeline._decided",
+        f"{_PIPELINE}:Pipeline._decide",
         swap("assessment.request", "request"),
     ),
     Mutant(
         "a cache is asked whatever the tags say",
-        f"{_CACHE}:AnswerCache._cleared",
-        drop_operand("cache.location not in assessment.cacheable"),
+        f"{_CACHE}:AnswerCache._clear",
+        drop_operand("self._cache.location not in assessment.cacheable"),
     ),
-    Mutant("a kept answer may be anyone's", f"{_CACHE}:AnswerCache.answer", drop_operand("kept.backend == backend")),
+    Mutant(
+        "a kept answer may be anyone's",
+        f"{_CACHE}:AnswerCache.replay",
+        drop_operand("answer.backend == routed.decision.order[0]"),
+    ),
     Mutant(
         "pseudonyms of a request stay",
         f"{_PIPELINE}:Pipeline.release",
         swap("self._guard.release(routed.assessment)", "_ = routed.assessment"),
     ),
     Mutant("a closed client keeps its pseudonyms", f"{_PIPELINE}:Pipeline.close", drop("self._guard.close()")),
-    Mutant("what is held back at the end is lost", f"{_RESTORE}:restored", drop("text += restorer.finish()")),
+    Mutant("what is held back at the end is lost", f"{_RESTORE}:Restorer.restore", drop("text += self.finish()")),
     Mutant("a finding sets no tag", f"{_GUARD}:PrivacyGuard.assess", never("scan.sees(policy.tags[tag])")),
     Mutant(
         "declared tags are forgotten",
@@ -274,35 +285,42 @@ MUTANTS = (
     ),
     Mutant(
         "every clearance is for the device",
-        f"{_PIPELINE}:Pipeline._open",
-        swap("self._guard.clear(assessment, backend.location)", "self._guard.clear(assessment, Location.EDGE)"),
+        f"{_CALL}:BackendCalls.stream",
+        swap(
+            "self.guard.clear(assessment, backend.location)",
+            "self.guard.clear(assessment, type(backend.location).EDGE)",
+        ),
     ),
     Mutant(
         "barred places are decided as others",
-        f"{_PIPELINE}:Pipeline._decided",
-        swap("without(assessment.blocked, self.snapshot(metadata))", "self.snapshot(metadata)"),
+        f"{_PIPELINE}:Pipeline._decide",
+        swap("without(assessment.blocked, __signals)", "__signals"),
     ),
     Mutant(
         "a broken answer is kept", f"{_PIPELINE}:Pipeline._over", swap("generation is not None", "self is not None")
     ),
     Mutant(
         "an answer is kept whatever it holds",
-        f"{_CACHE}:AnswerCache._may_hold",
-        always("cache.location in judged.cacheable"),
+        f"{_CACHE}:AnswerCache._may_store",
+        always("self._cache.location in assessment.cacheable"),
     ),
     Mutant(
         "the cloud counts tokens",
-        f"{_PIPELINE}:Pipeline.__init__",
+        f"{_FLEET}:Fleet.__init__",
         swap(
             "next((b for b in backends if b.location is Location.EDGE), None)",
             "next((b for b in backends), backends[0])",
         ),
     ),
-    Mutant("a cache that fails fails the request", f"{_CACHE}:Forgiving.put", swap("Exception", "ZeroDivisionError")),
-    Mutant("a cache that fails is logged with its words", f"{_CACHE}:_failed", swap("type(error).__name__", "error")),
+    Mutant(
+        "a cache that fails fails the request", f"{_CACHE}:AnswerCache._try", swap("Exception", "ZeroDivisionError")
+    ),
+    Mutant(
+        "a cache that fails is logged with its words", f"{_CLIENT}:_log_close", swap("type(error).__name__", "error")
+    ),
     Mutant(
         "a cache that breaks a promise is forgiven",
-        f"{_CACHE}:Forgiving.get",
+        f"{_CACHE}:AnswerCache._try",
         swap("PrivacyViolation", "ZeroDivisionError"),
     ),
     Mutant(
@@ -320,7 +338,7 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is continued anywhere",
-        f"{_PIPELINE}:Pipeline._open_behind",
+        f"{_CALL}:BackendCalls._assess",
         never("backend.location not in assessment.allowed"),
     ),
 )

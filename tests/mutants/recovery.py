@@ -7,12 +7,12 @@ from tests.mutants.mutant import Mutant
 
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
 _HEDGING = "hybrid_llm.router.execution.hedging"
-_SCRUB = "hybrid_llm.router.execution.scrub"
+_ERRORS = "hybrid_llm.core.errors"
 
 MUTANTS = (
     Mutant(
         "nobody gets a hedge",
-        f"{_ATTEMPTS}:Attempts._patience",
+        f"{_ATTEMPTS}:Attempts._hedge_delay",
         swap("self.patience(self.answering) if may else None", "None"),
     ),
     Mutant("a hedge is not paid for", f"{_ATTEMPTS}:Attempts._start_hedge", always("self.budget.withdraw()")),
@@ -47,19 +47,19 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._start_hedge",
         swap("next(others, waiting[0]) if race.running > 1 else waiting[0]", "waiting[0]"),
     ),
-    Mutant("rivals without number", f"{_ATTEMPTS}:Attempts._patience", drop_operand("race.running <= _MOST_RIVALS")),
+    Mutant("rivals without number", f"{_ATTEMPTS}:Attempts._hedge_delay", drop_operand("race.running <= _MOST_HEDGES")),
     Mutant(
         "one lane that failed ends the race",
         f"{_ATTEMPTS}:Attempts._round",
         swap(
-            ("if not _may_go_elsewhere(lane.error):\n    raise self._final(lane.error)"),
-            "raise self._final(lane.error)",
+            ("if not _may_go_elsewhere(attempt.error):\n    raise self._final(attempt.error)"),
+            "raise self._final(attempt.error)",
         ),
     ),
     Mutant(
         "broken trust in one lane is passed over",
         f"{_ATTEMPTS}:Attempts._round",
-        drop("if not _may_go_elsewhere(lane.error): ..."),
+        drop("if not _may_go_elsewhere(attempt.error): ..."),
     ),
     Mutant("the losers go on", f"{_HEDGING}:TaskRace.stop", drop("task.cancel()")),
     Mutant("the losers' streams are not closed", f"{_HEDGING}:TaskRace.stop", drop("await lane.stream.aclose()")),
@@ -67,7 +67,7 @@ MUTANTS = (
         "a loser leaves its breaker half open",
         f"{_ATTEMPTS}:Attempts._round",
         swap(
-            "self._hung_or_abandoned(lane, is_late=self.metadata.remaining(self.clock()) <= 0.0)",
+            "self._hung_or_abandoned(attempt, is_late=self.metadata.remaining(self.clock()) <= 0.0)",
             "bool(self.metadata.remaining(self.clock()) <= 0.0)",
         ),
     ),
@@ -83,7 +83,7 @@ MUTANTS = (
     ),
     Mutant(
         "a continuation begins anew",
-        f"{_ATTEMPTS}:Attempts._given",
+        f"{_ATTEMPTS}:Attempts._partial_answer",
         swap("PartialAnswer(text=''.join(self._parts), tokens=self._tokens)", "PartialAnswer(text='', tokens=0)"),
     ),
     Mutant(
@@ -114,8 +114,8 @@ MUTANTS = (
         "an answer of full length is asked for more",
         f"{_ATTEMPTS}:Attempts.run",
         swap(
-            "None if self._is_full() else await self._continue(lane.name, broken)",
-            "await self._continue(lane.name, broken)",
+            "None if self._is_full() else await self._continue(attempt.name, broken)",
+            "await self._continue(attempt.name, broken)",
         ),
     ),
     Mutant(
@@ -128,20 +128,22 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._start",
         swap("self._copies(name)", "9 if self._parts else self._copies(name)"),
     ),
-    Mutant("an error keeps the texts of its request in its frames", f"{_SCRUB}:_empty", drop("frame.clear()")),
+    Mutant("an error keeps the texts of its request in its frames", f"{_ERRORS}:_empty", drop("frame.clear()")),
     Mutant(
         "the app's own frames are emptied",
-        f"{_SCRUB}:_empty",
+        f"{_ERRORS}:_empty",
         swap("str(frame.f_globals.get('__name__')).partition('.')[0] in _OWN", "str(frame.f_globals.get('__name__'))"),
     ),
     Mutant(
-        "what led to an error keeps them", f"{_SCRUB}:scrub_traceback", drop("left += [one.__cause__, one.__context__]")
+        "what led to an error keeps them",
+        f"{_ERRORS}:scrub_traceback",
+        drop("left += [one.__cause__, one.__context__]"),
     ),
     Mutant("an error that is mended stays in memory", f"{_ATTEMPTS}:Attempts.run", drop("broken.__traceback__ = None")),
     Mutant(
         "an error that a loser ends with keeps its frames",
         f"{_ATTEMPTS}:Attempts._round",
-        drop("scrub_traceback(lane.error)"),
+        drop("scrub_traceback(attempt.error)"),
     ),
     Mutant(
         "an error that was handled keeps its frames", f"{_ATTEMPTS}:Attempts._failed", drop("scrub_traceback(error)")

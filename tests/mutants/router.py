@@ -20,7 +20,7 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._candidates",
         always("self.failures[name].retryable"),
     ),
-    Mutant("a request at fault is sent on", f"{_ATTEMPTS}:_may_go_elsewhere", always("error.reason in _ELSEWHERE")),
+    Mutant("a request at fault is sent on", f"{_ATTEMPTS}:_may_go_elsewhere", always("error.reason in _UNFIT")),
     Mutant(
         "a deadline that is over is ignored",
         f"{_ATTEMPTS}:_may_go_elsewhere",
@@ -30,7 +30,7 @@ MUTANTS = (
     Mutant("retries are not paid for", f"{_ATTEMPTS}:Attempts._start", always("self.budget.withdraw()")),
     Mutant(
         "a retry may come too late",
-        f"{_ATTEMPTS}:Attempts._give_up",
+        f"{_ATTEMPTS}:Attempts._gives_up",
         drop_operand("state.upcoming_sleep >= self.metadata.remaining(self.clock())"),
     ),
     Mutant(
@@ -44,12 +44,12 @@ MUTANTS = (
     Mutant(
         "failures do not reach the breaker",
         f"{_ATTEMPTS}:Attempts._failed",
-        swap("isinstance(error, _BREAKING)", "error is None"),
+        swap("isinstance(error, _FAILURES)", "error is None"),
     ),
     Mutant(
         "success does not reach the breaker",
         f"{_ATTEMPTS}:Attempts._succeeded",
-        drop("self.breakers[lane.name].succeeded()"),
+        drop("self.breakers[attempt.name].succeeded()"),
     ),
     Mutant(
         "an open breaker is not asked",
@@ -64,24 +64,26 @@ MUTANTS = (
     Mutant(
         "a backend that hangs is blamed for nothing",
         f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
-        swap("is_late and lane.first is None and fair", "lane is None"),
+        swap("is_late and attempt.first is None and had_time", "attempt is None"),
     ),
     Mutant(
         "one that was asked too late is blamed",
         f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
-        always("self.clock() - lane.began >= self.metadata.deadline / 2"),
+        always("self.clock() - attempt.began >= self.metadata.deadline / 2"),
     ),
-    Mutant("a trial without a verdict stays the trial", f"{_HEALTH}:HealthProbe.abandoned", drop("self._trial = None")),
-    Mutant("many trials at once", f"{_HEALTH}:HealthProbe.admit", drop("self._trial = self._clock()")),
-    Mutant("a failed trial closes", f"{_HEALTH}:HealthProbe.failed", drop_operand("self._opened is not None")),
+    Mutant(
+        "a probe that tells nothing stays the probe", f"{_HEALTH}:HealthProbe.abandoned", drop("self._trial = None")
+    ),
+    Mutant("many probes at once", f"{_HEALTH}:HealthProbe.admit", drop("self._trial = self._clock()")),
+    Mutant("a failed probe closes", f"{_HEALTH}:HealthProbe.failed", drop_operand("self._opened is not None")),
     Mutant(
         "success does not close",
-        f"{_HEALTH}:HealthProbe.succeeded",
-        drop("self._reset()"),
+        f"{_HEALTH}:HealthProbe._reset",
+        drop("self._failures, self._opened, self._trial = (0, None, None)"),
     ),
     Mutant(
         "the breaker opens for what a backend says itself",
-        f"{_ATTEMPTS}:Attempts._tell_breaker",
+        f"{_ATTEMPTS}:Attempts._count_failure",
         always("self.is_ready(name)"),
     ),
     Mutant(

@@ -6,6 +6,7 @@ from tests.mutants.changes import always, drop, drop_operand, never, swap
 from tests.mutants.mutant import Mutant
 
 _GUARD = "hybrid_llm.router.privacy.guard"
+_CALL = "hybrid_llm.router.execution.call"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _CACHE = "hybrid_llm.router.cache"
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
@@ -40,28 +41,31 @@ MUTANTS = (
     ),
     Mutant(
         "every clearance is for the device",
-        f"{_PIPELINE}:Pipeline._open",
-        swap("self._guard.clear(assessment, backend.location)", "self._guard.clear(assessment, Location.EDGE)"),
+        f"{_CALL}:BackendCalls.stream",
+        swap(
+            "self.guard.clear(assessment, backend.location)",
+            "self.guard.clear(assessment, type(backend.location).EDGE)",
+        ),
     ),
     Mutant(
         "an answer is continued anywhere",
-        f"{_PIPELINE}:Pipeline._open_behind",
+        f"{_CALL}:BackendCalls._assess",
         never("backend.location not in assessment.allowed"),
     ),
     Mutant(
         "the policy does not learn of what the guard bars",
-        f"{_PIPELINE}:Pipeline._decided",
-        swap("without(assessment.blocked, self.snapshot(metadata))", "self.snapshot(metadata)"),
+        f"{_PIPELINE}:Pipeline._decide",
+        swap("without(assessment.blocked, __signals)", "__signals"),
     ),
     Mutant(
         "an answer is kept whatever it holds",
-        f"{_CACHE}:AnswerCache._may_hold",
-        always("cache.location in judged.cacheable"),
+        f"{_CACHE}:AnswerCache._may_store",
+        always("self._cache.location in assessment.cacheable"),
     ),
     Mutant(
         "a cache is asked where nothing may be kept",
-        f"{_CACHE}:AnswerCache._cleared",
-        drop_operand("cache.location not in assessment.cacheable"),
+        f"{_CACHE}:AnswerCache._clear",
+        drop_operand("self._cache.location not in assessment.cacheable"),
     ),
     Mutant(
         "the attempts stray from the decision",
