@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from benchmarks._run import LITELLM, parsed, parser, with_json, write
 from hybrid_llm.core.clearance import Cleared, _make_cleared
 from hybrid_llm.core.generation import Chunk, FinishReason
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Message, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.client import HybridLLM

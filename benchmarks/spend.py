@@ -65,7 +65,7 @@ def signals_us(prices: dict[str, float], size: Size) -> float:
     states = {name: BackendState(name=name, location=Location(name)) for name in ("edge", "cloud")}
     spending, signals, request = Spending(prices), Signals(backends=states), Request(messages=())
     objectives = Objectives(budget=5.0, currency="USD") if prices else Objectives()
-    return cpu_us(lambda: spending.with_budget(signals, request, objectives), 3000, size)
+    return cpu_us(lambda: spending.with_costs(signals, request, objectives), 3000, size)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 
 from hybrid_llm import Capabilities, Chunk, FinishReason, HybridLLM, Location, errors
 from hybrid_llm.core.clearance import Cleared, require_clearance
-from hybrid_llm.core.protocols import estimate_tokens
+from hybrid_llm.core.request import estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 

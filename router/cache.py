@@ -31,7 +31,7 @@ _SAMPLING: Final = tuple(f.name for f in fields(Sampling) if f.name != "stop")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedAnswer:
-    """A complete answer, and the backend that gave it. Its text never shows in `repr`."""
+    """A complete answer and the backend that gave it. Its text never shows in `repr`."""
 
     text: str = field(repr=False)
     finish_reason: FinishReason
@@ -40,37 +40,37 @@ class CachedAnswer:
 
 
 class Cache(Protocol):
-    """Keeps answers at *location*. Both methods demand a clearance for that place and for `Purpose.CACHE`."""
+    """Stores answers at *location*. Both methods require a clearance for it and for `Purpose.CACHE`."""
 
     @property
     def location(self) -> Location:
-        """Where the answers lie, as privacy tags see it."""
+        """Where the answers are stored, as privacy tags see it."""
         ...
 
     def get(self, cleared: Cleared) -> CachedAnswer | None:
-        """The answer to the same request; PrivacyViolation without a clearance."""
+        """The cached answer to the same request; PrivacyViolation without a clearance."""
         ...
 
     def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
-        """Keep *answer*; PrivacyViolation without a clearance."""
+        """Store *answer*; PrivacyViolation without a clearance."""
         ...
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop every answer."""
         ...
 
 
 def is_repeatable(request: Request) -> bool:
-    """Whether the same request draws the same answer again."""
+    """Whether the same request gives the same answer again: it is decoded greedily."""
     return request.sampling.temperature == 0.0
 
 
 class MemoryCache:
-    """Answers in this process, the least recently used given up first. Safe to use from any thread.
+    """An LRU cache in this process. Safe to use from any thread.
 
     Args:
-        max_entries: How many answers are kept.
-        ttl_s: Seconds for which one is good.
+        max_entries: How many answers it holds at most.
+        ttl_s: Seconds after which one expires.
         clock: Seconds, never backwards.
 
     Raises:
@@ -92,20 +92,20 @@ class MemoryCache:
         self._lock = threading.Lock()
 
     def get(self, cleared: Cleared) -> CachedAnswer | None:
-        """The answer to the same request of the same tenant, while it is fresh."""
+        """The answer to the same request of the same tenant, unless it has expired."""
         key = self._name(require_clearance(cleared, self.location, Purpose.CACHE))
         with self._lock:
-            kept, answer = self._entries.get(key, (0.0, None))
+            stored, answer = self._entries.get(key, (0.0, None))
             if answer is None:
                 return None
-            if self._clock() - kept >= self._ttl_s:
+            if self._clock() - stored >= self._ttl_s:
                 del self._entries[key]
                 return None
             self._entries.move_to_end(key)
             return answer
 
     def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
-        """Keep *answer* in place of an older one."""
+        """Store *answer*, replacing an older one."""
         key = self._name(require_clearance(cleared, self.location, Purpose.CACHE))
         with self._lock:
             self._entries[key] = self._clock(), answer
@@ -114,7 +114,7 @@ class MemoryCache:
                 self._entries.popitem(last=False)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Drop every answer."""
         with self._lock:
             self._entries.clear()
 

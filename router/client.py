@@ -1,4 +1,4 @@
-"""The client that apps hold: `generate`, its streaming and async forms, and one life cycle; no logic of its own."""
+"""The client that apps use: `generate`, its streaming and async forms, and one life cycle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache, Cache
 from hybrid_llm.router.execution.answer import AsyncStream, Stream, blocking_sleep, stepped
-from hybrid_llm.router.execution.hedging import LoopThread, OneByOne, TaskRace
+from hybrid_llm.router.execution.call import OneByOne
+from hybrid_llm.router.execution.hedging import LoopThread, TaskRace
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
@@ -36,7 +37,7 @@ _log = logging.getLogger("hybrid_llm")
 
 
 class HybridLLM:
-    """Answers on the device where it can, in the cloud where it must, as the policy says.
+    """Answers on the device where it can and in the cloud where it must, as the policy decides.
 
     One client serves many threads and event loops at once. Use it as a context manager, or call `close`.
 
@@ -58,12 +59,22 @@ class HybridLLM:
         predictions: PredictionStore | None = None,
         cache: Cache | None = None,
     ) -> None:
-        """Take over *backends*: closing the client closes them, last in, first out.
+        """Make a client of parts; `from_config` makes one of a file.
 
-        *prices* maps a backend to its price, a `Price` or a number per 1,000 tokens; *ledger* is what tenants spend is
-        booked in, by default one that ends with the client; *predictions* is what speeds begin from; *sensors* replaces
-        this machine's own; *cache*, such as a `MemoryCache`, keeps answers for identical requests, as far as their
-        privacy tags allow.
+        Args:
+            backends: In order of preference where the policy has none. The client owns them: `close` closes them.
+            policy: One policy, or a source that may replace it, such as a `PolicyFile`.
+            sensors: What reads device and network; by default this machine's.
+            detectors: Detectors of the app's own, which the policy may name.
+            hooks: Called once about each request.
+            defaults: What a request gets where the call is silent.
+            prices: Backend -> `Price`, or one number per 1,000 tokens.
+            ledger: Where the spending of tenants is booked; by default in memory.
+            predictions: Where latency predictions are loaded from and stored.
+            cache: Answers to repeated requests, such as a `MemoryCache`, as far as privacy tags allow.
+
+        Raises:
+            ConfigError: there is no backend, two share a name, or prices and policy count in different currencies.
         """
         policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
         guard = PrivacyGuard(detectors)
@@ -97,11 +108,15 @@ class HybridLLM:
     ) -> Self:
         """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
 
-        The policy may name *detectors* of the app's own beside those of the library and of the file. Without
-        *serve_metrics* the file's `metrics` are left alone, for a second process beside the one that serves them.
+        Args:
+            path: The file; relative paths in it are relative to its folder.
+            sensors: What reads device and network; by default this machine's.
+            detectors: Detectors of the app's own, beside those of the library and of the file.
+            hooks: Called once about each request, beside those of the file.
+            serve_metrics: False for a second process beside the one that serves the file's `metrics`.
 
         Raises:
-            ConfigError: the file, or one that it names, is wrong; path, line and remedy are in the message.
+            ConfigError: the file, or one that it names, is invalid; the message has path, line and what to do.
         """
         from hybrid_llm.router.config import load_config
         from hybrid_llm.router.signals.calibrate import calibrate_missing
@@ -136,7 +151,7 @@ class HybridLLM:
 
     @property
     def policy(self) -> Policy:
-        """The policy that decides now."""
+        """The policy in force."""
         return self._pipeline.policy
 
     @property
@@ -145,18 +160,22 @@ class HybridLLM:
         return tuple(self._pipeline.fleet.backends.values())
 
     def signals(self) -> Signals:
-        """What a policy would see now for an empty request; the nodes of a backend are its `members`, one by one."""
+        """The signals that a policy would read now for an empty request; `members` has each endpoint of a backend."""
         return self._pipeline.status().signals
 
     def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
-        """Tell who would be asked, and why; nothing is sent, and no model runs."""
+        """Return which backends would be tried, and why; nothing is sent, and no model runs.
+
+        Raises:
+            InvalidRequest: an option is out of range, or a privacy tag is unknown.
+        """
         self._check_open()
         routed = self._pipeline.route(prompt, options)
         self._pipeline.release(routed)
         return routed.decision
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
-        """Answer *prompt*; blocks until the whole answer is there.
+        """Answer *prompt*; block until the whole answer is there.
 
         Args:
             prompt: a text, a `Message`, or a list of `{"role": ..., "content": ...}`.
@@ -164,10 +183,10 @@ class HybridLLM:
 
         Raises:
             InvalidRequest: an option is out of range, or a privacy tag is unknown.
-            NoEligibleBackend: nobody may or can take the request.
-            AllBackendsFailed: everyone was tried.
-            DeadlineExceeded: the time is over.
-            StreamInterrupted: the answer broke off.
+            NoEligibleBackend: every backend is excluded.
+            AllBackendsFailed: every eligible backend was tried.
+            DeadlineExceeded: the deadline passed.
+            StreamInterrupted: the answer broke off and was not continued.
             SecurityError: trust is broken.
         """
         with self.stream(prompt, **options) as stream:
@@ -176,7 +195,7 @@ class HybridLLM:
             return stream.generation
 
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
-        """Do as `generate` does, piece by piece. The decision is made here; errors of routing are raised here."""
+        """Do as `generate` does, chunk by chunk. The decision is made, and routing errors are raised, in this call."""
         self._check_open()
         routed = self._pipeline.route(prompt, options)
         if not self._pipeline.may_hedge(routed):
@@ -198,9 +217,9 @@ class HybridLLM:
         return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep, race))
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
-        """The conversation is over: wipe what its pseudonyms stand for, and what the device keeps of what it read.
+        """End a conversation: wipe its pseudonyms and its part of the prefix cache on this device.
 
-        Without this pseudonyms go when they are idle, and what was read when the memory is needed.
+        Otherwise pseudonyms expire when they are idle, and the prefix cache gives way to newer sessions.
         """
         self._pipeline.forget(session_id, tenant)
 
@@ -209,7 +228,7 @@ class HybridLLM:
             raise HybridLLMError("this client is closed; make a new one")
 
     def close(self) -> None:
-        """Close every backend; requests that run end with `BackendUnavailable`. Twice is once."""
+        """Close every backend, last in first out; running requests end with `BackendUnavailable`. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -217,7 +236,7 @@ class HybridLLM:
         for backend in reversed(self.backends):
             try:
                 backend.close()
-            except Exception as error:  # noqa: BLE001  # one that cannot close must not keep the others open
+            except Exception as error:  # noqa: BLE001  # a backend that fails to close must not keep the others open
                 _log_close(backend, error)
         self._loop.close()
 

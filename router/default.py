@@ -1,7 +1,7 @@
-"""The client behind `hybrid_llm.generate`: made on first use, closed when Python ends.
+"""The module-level functions `hybrid_llm.generate`, `stream`, `agenerate`, `astream` and `decide`, and their client.
 
-It reads the file that `HYBRID_LLM_CONFIG` names; without one it is the model that comes with the library, on this
-device, under the built-in policy `balanced`, with no cloud at all.
+The client is made on first use and closed when Python exits. It reads the file that `HYBRID_LLM_CONFIG` names; without
+one it runs the embedded model on this device under the built-in policy `balanced`, without a cloud.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _made: list[HybridLLM] = []
 
 
 def default_client() -> HybridLLM:
-    """The one client of this process; ConfigError if `HYBRID_LLM_CONFIG` names a file that is wrong."""
+    """The client of this process; ConfigError if `HYBRID_LLM_CONFIG` names an invalid file."""
     with _lock:
         if not _made:
             _made.append(_make())
@@ -49,25 +49,64 @@ def _make() -> HybridLLM:
 
 
 def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
-    """`HybridLLM.generate` on the default client."""
+    """Answer *prompt*, on the device or in the cloud as the policy decides; block until the whole answer is there.
+
+        reply = hybrid_llm.generate("Is this review positive? 'Dull.'", privacy={"phi"}, deadline=2.0)
+        print(reply.text, reply.backend, reply.decision.explain())
+
+    Args:
+        prompt: A text, a `Message`, or a conversation as a list of `{"role": ..., "content": ...}`.
+        options: See `GenerateOptions`; *deadline* is in seconds.
+
+    Returns:
+        The text with finish reason, usage, timings, backend and decision.
+
+    Raises:
+        ConfigError: `HYBRID_LLM_CONFIG` names an invalid file.
+        InvalidRequest: an option is out of range, or a privacy tag is unknown.
+        TypeError: an option does not exist.
+        NoEligibleBackend: every backend is excluded.
+        AllBackendsFailed: every eligible backend was tried.
+        DeadlineExceeded: the deadline passed.
+        StreamInterrupted: the answer broke off and was not continued.
+        SecurityError: trust is broken; nothing else was tried.
+    """
     return default_client().generate(prompt, **options)
 
 
 def stream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
-    """`HybridLLM.stream` on the default client."""
+    """Answer *prompt* chunk by chunk.
+
+        with hybrid_llm.stream("Count from 3 to 20.") as stream:
+            for chunk in stream:
+                print(chunk.text, end="")
+
+    Args and errors are those of `generate`. Routing errors are raised here, the others by the iteration.
+
+    Returns:
+        An iterator of `Chunk` with the decision; after the last chunk `stream.generation` is the whole answer. Leaving
+        it early, through `close` or `with`, stops the backend's work.
+    """
     return default_client().stream(prompt, **options)
 
 
 async def agenerate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
-    """`HybridLLM.agenerate` on the default client."""
+    """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
     return await default_client().agenerate(prompt, **options)
 
 
 def astream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
-    """`HybridLLM.astream` on the default client."""
+    """Do as `stream` does, for `async for` and `async with`; cancelling the task cancels the work."""
     return default_client().astream(prompt, **options)
 
 
 def decide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
-    """`HybridLLM.decide` on the default client."""
+    """Return which backends would be tried for *prompt*, and why; nothing is sent, and no model runs.
+
+    Args are those of `generate`.
+
+    Raises:
+        ConfigError: `HYBRID_LLM_CONFIG` names an invalid file.
+        InvalidRequest: an option is out of range, or a privacy tag is unknown.
+    """
     return default_client().decide(prompt, **options)

@@ -9,8 +9,8 @@ from typing import Final
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
-from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware, estimate_tokens
-from hybrid_llm.core.request import Location, Request, RequestMetadata
+from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
+from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies import Objectives, Policy, Resilience
 from hybrid_llm.router.observability.hooks import ClientStatus
@@ -83,7 +83,9 @@ class Fleet:
         device, network = self._sensors.read()
         states = {name: self._state(backend, metadata) for name, backend in self.backends.items()}
         signals = Signals(device=device, network=network, backends=states)
-        return self.spending.with_budget(signals, metadata, objectives)
+        if not self.spending.prices and objectives.budget is None:
+            return signals
+        return self.spending.with_costs(signals, metadata, objectives)
 
     def _state(self, backend: Backend, metadata: RequestMetadata) -> BackendState:
         predictor, state, tokens = self._predictors[backend.name], backend.state(), metadata.prompt_tokens
@@ -97,7 +99,6 @@ class Fleet:
             predicted_ttft_error_ms=predictor.ttft_error_ms(ttft_ms),
             predicted_tpot_error_ms=predictor.tpot_error_ms(tpot_ms),
             predictions=predictor.predictions,
-            cost_per_1k_tokens=self.spending.cost_per_1k(backend.name, metadata),
         )
 
     def status(self) -> ClientStatus:

@@ -15,8 +15,7 @@ from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import Answer
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.execution.call import BackendCalls, Opener, Parse, Routed, Sleep
-from hybrid_llm.router.execution.hedging import OneByOne, Race
+from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, attach, detach, emit
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard

@@ -1,4 +1,4 @@
-"""From what an app passes to a `Request` that is checked and complete. It knows nothing of backends or policies."""
+"""Makes a checked, complete `Request` of what an app passes. It knows no backend and no policy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final, get_args
 
 from hybrid_llm.core.errors import InvalidRequest
@@ -40,11 +40,11 @@ def make_request(
 ) -> Request:
     """Check everything that can be checked without a model, and freeze it.
 
-    *deadline*, in seconds, holds where neither the call nor the defaults name one; *count* counts the prompt's tokens.
+    *deadline*, in seconds, applies if neither the call nor the defaults have one; *count* counts the prompt's tokens.
 
     Raises:
-        TypeError: an option that does not exist, with the nearest that does.
-        InvalidRequest: a value out of range; the message says what is allowed, and never repeats the prompt.
+        TypeError: an option does not exist; the message suggests the nearest one.
+        InvalidRequest: a value is out of range; the message states what is allowed and never repeats the prompt.
     """
     _refuse_unknown(options)
     request = Request(
@@ -60,9 +60,7 @@ def make_request(
         tenant=_name(options.get("tenant"), "tenant"),
         request_id=_name(options.get("request_id"), "request_id") or secrets.token_hex(16),
     )
-    if count is not None:  # nobody else has seen the record yet, and a copy of it costs 3 us
-        object.__setattr__(request, "prompt_tokens", count(request))
-    return request
+    return request if count is None else replace(request, prompt_tokens=count(request))
 
 
 def _refuse_unknown(options: Mapping[str, object]) -> None:
@@ -157,7 +155,7 @@ def _tools(value: Iterable[Tool]) -> tuple[Tool, ...]:
 
 
 def _schema(value: OutputSchema | None) -> str | None:
-    """The schema as JSON text; what no backend here could enforce is refused now, by name."""
+    """The schema as JSON text; a feature that no backend can enforce is rejected here, by name."""
     if value is None:
         return None
     from hybrid_llm.backends.schema import UnusableSchema, check_schema
@@ -175,7 +173,7 @@ def _schema(value: OutputSchema | None) -> str | None:
 
 
 def parser_of(value: OutputSchema | None) -> Callable[[str], object] | None:
-    """What makes an object of an answer that follows *value*: the model's own validation, else JSON; None without."""
+    """What parses an answer under schema *value*: the pydantic model's own validation, else `json.loads`."""
     if value is None:
         return None
     parse: Callable[[str], object] = value.model_validate_json if isinstance(value, type) else json.loads

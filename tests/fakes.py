@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 
 Script = Sequence[str | Exception]

@@ -18,8 +18,8 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, one_of
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 
 if TYPE_CHECKING:

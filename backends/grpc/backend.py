@@ -20,8 +20,8 @@ from hybrid_llm.backends.wire.status import Metadata, has_detail
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import HybridLLMError, ProtocolMismatch
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.protos import hybrid_pb2 as pb
 

@@ -23,8 +23,8 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendError, BackendOverloaded, BackendUnavailable, DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import HealthProbe
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, Breaker, EndpointHealth, EndpointState
 
 _FAILURES: Final = 2

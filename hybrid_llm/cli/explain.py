@@ -34,8 +34,8 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendUnavailable, InvalidRequest
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request, RequestMetadata
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import Objectives
 from hybrid_llm.policies.reader.source import did_you_mean

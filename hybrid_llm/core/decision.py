@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleTrace:
-    """What one rule saw. *place* is `path:line:column`; *values* are the signals it read and their values."""
+    """What one rule read. *place* is `path:line:column`; *values* are the signals and their values."""
 
     rule: str
     place: str
@@ -19,12 +19,12 @@ class RuleTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Who is asked, in which order, and why. A pure function of policy, request and signals made it."""
+    """Which backends are tried, in which order, and why: a pure function of policy, metadata and signals."""
 
     order: tuple[str, ...]
-    """Backends to try, best first; empty when nobody is eligible."""
+    """Backends to try, best first; empty if none is eligible."""
     excluded: Mapping[str, str]
-    """Backend -> why it is out, for people."""
+    """Backend -> why it is excluded, for people."""
     policy: str
     digest: str
     """The first 16 hex digits of the SHA-256 of the policy's text."""
@@ -35,19 +35,19 @@ class Decision:
     tags: frozenset[str] = frozenset()
     """The effective privacy tags."""
     tracer: Callable[[], tuple[RuleTrace, ...]] = field(default=tuple, repr=False, compare=False)
-    """Replays the decision and tells what each rule saw; called on demand only."""
+    """Replays the decision and returns what each rule read; called on demand only."""
 
     @property
     def trace(self) -> tuple[RuleTrace, ...]:
-        """What each rule saw, in the order of the policy."""
+        """What each rule read, in the order of the policy."""
         return self.tracer()
 
     def explain(self) -> str:
-        """The decision as a person reads it: order, exclusions, and every rule with the values it saw."""
+        """The decision for people: order, exclusions, and every rule with the values it read."""
         lines = [f"policy {self.policy} ({self.digest})"]
         if self.tags:
             lines.append(f"tags: {', '.join(sorted(self.tags))}")
-        lines.append(f"order: {' > '.join(self.order) or 'nobody is eligible'}   by {self.rule}: {self.because}")
+        lines.append(f"order: {' > '.join(self.order) or 'no eligible backend'}   by {self.rule}: {self.because}")
         lines += [f"excluded: {name}: {why}" for name, why in self.excluded.items()]
         lines += [_trace_line(entry) for entry in self.trace]
         return "\n".join(lines)

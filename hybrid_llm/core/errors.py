@@ -1,26 +1,26 @@
-"""Every error a caller can meet, and nothing else: facts as attributes, never prompt or answer text.
+"""Every error of the library: facts as attributes, never prompt or answer text.
 
 HybridLLMError
-  ConfigError                   a file, option or certificate of the app's own set-up is wrong
+  ConfigError                   a file, option or certificate of the app's set-up is wrong
     PolicyError                 ... in a policy file; path, line, column, hint; `.errors` has all of them
   InvalidRequest                the call itself is wrong: an option out of range, an unknown privacy tag
   RoutingError                  carries the decision
-    NoEligibleBackend           the policy or the state of the world left nobody
-    AllBackendsFailed           everyone who was allowed was tried; `.failures` says how each ended
+    NoEligibleBackend           every backend is excluded: by tag, by rule, or not ready
+    AllBackendsFailed           every allowed backend was tried; `.failures` has how each ended
   BackendError                  one backend, one failure
-    BackendUnavailable          not there: not loaded, connection refused, shutting down
-    BackendOverloaded           there, and full; `.retry_after` in seconds where it is known
-    DeadlineExceeded            the time the caller gave is over
+    BackendUnavailable          not reachable: not loaded, connection refused, shutting down
+    BackendOverloaded           reachable but full; `.retry_after` in seconds where it is known
+    DeadlineExceeded            the request's deadline passed
     StreamInterrupted           ended after the first token and before the last
     RequestRejected             this backend cannot take this request; `.reason` says why
-    AuthenticationFailed        it does not know who we are
-    PermissionDenied            it knows, and says no
-    QuotaExceeded               it knows, and the allowance is used up
+    AuthenticationFailed        it does not accept our certificate
+    PermissionDenied            it knows the client, which may not do this
+    QuotaExceeded               the quota or budget of the tenant is used up
     ProtocolMismatch            it speaks another version
   SecurityError                 never retried, never falls back
     UntrustedPeer               the certificate or the name of the peer is wrong
     DecryptionFailed            bytes were changed on the way
-    PrivacyViolation            something was about to leave that may not
+    PrivacyViolation            a request was about to leave that may not
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ __all__ = [
 
 
 class HybridLLMError(Exception):
-    """The root: `except HybridLLMError` catches all that this library raises on purpose."""
+    """The base class: `except HybridLLMError` catches everything that this library raises on purpose."""
 
 
 class ConfigError(HybridLLMError):
-    """A file, option or certificate of the app's own set-up is wrong; the message says what to do.
+    """A file, option or certificate of the app's set-up is wrong; the message says what to do.
 
-    *path* is the file or folder concerned, where there is one.
+    *path* is the file or folder concerned, if there is one.
     """
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
@@ -94,7 +94,7 @@ class PolicyError(ConfigError):
 
 
 class InvalidRequest(HybridLLMError, ValueError):
-    """The call itself is wrong. *field* names the option; the message says what is allowed."""
+    """The call itself is wrong. *field* names the option; the message states what is allowed."""
 
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)
@@ -102,7 +102,7 @@ class InvalidRequest(HybridLLMError, ValueError):
 
 
 class RoutingError(HybridLLMError):
-    """No backend answered. *decision* tells who was asked, who was not, and why."""
+    """No backend answered. *decision* has which were tried, which were excluded, and why."""
 
     def __init__(self, message: str, *, decision: Decision) -> None:
         super().__init__(message)
@@ -132,9 +132,9 @@ class BackendError(HybridLLMError):
 
 
 class BackendUnavailable(BackendError):
-    """The backend is not there: not loaded, connection refused, shutting down.
+    """The backend cannot be reached: not loaded, connection refused, shutting down.
 
-    *retry_after* is in seconds, None where nobody knows when it is back.
+    *retry_after* is in seconds, None if unknown.
     """
 
     retryable = True
@@ -145,7 +145,7 @@ class BackendUnavailable(BackendError):
 
 
 class BackendOverloaded(BackendError):
-    """The backend is there, and full. *retry_after* is in seconds, None where the backend gave none."""
+    """The backend is reachable but full. *retry_after* is in seconds, None if the backend gave none."""
 
     retryable = True
 
@@ -155,7 +155,7 @@ class BackendOverloaded(BackendError):
 
 
 class DeadlineExceeded(BackendError):
-    """The time that the caller gave is over. *elapsed* is in seconds since the request was made."""
+    """The deadline passed. *elapsed* is in seconds since the request was made."""
 
     def __init__(self, message: str, *, backend: str, elapsed: float | None = None) -> None:
         super().__init__(message, backend=backend)
@@ -163,7 +163,7 @@ class DeadlineExceeded(BackendError):
 
 
 class StreamInterrupted(BackendError):
-    """The answer broke off. *received_tokens* had arrived; they must not be taken for the whole."""
+    """The answer broke off. *received_tokens* had arrived; they are not the whole answer."""
 
     retryable = True
 
@@ -175,8 +175,8 @@ class StreamInterrupted(BackendError):
 class RequestRejected(BackendError):
     """This backend cannot take this request. *reason* is a short code, such as `context_overflow`.
 
-    A `context_overflow` or `unsupported` falls back to the next backend: another one may take the request. Other
-    reasons end it, since every backend would say the same.
+    After `context_overflow` or `unsupported` the next backend is tried, which may take the request. Any other reason
+    ends it, since every backend would reject it.
     """
 
     def __init__(self, message: str, *, backend: str, reason: str = "invalid_argument") -> None:
@@ -185,15 +185,15 @@ class RequestRejected(BackendError):
 
 
 class AuthenticationFailed(BackendError):
-    """The backend does not know who we are: no client certificate, or one it does not accept."""
+    """The backend does not accept our identity: no client certificate, or not one it trusts."""
 
 
 class PermissionDenied(BackendError):
-    """The backend knows who we are, and does not allow this."""
+    """The backend accepts our identity, which does not have this right."""
 
 
 class QuotaExceeded(BackendError):
-    """The allowance of this tenant is used up. *retry_after* is in seconds, None where it is not known."""
+    """The quota or budget of this tenant is used up. *retry_after* is in seconds, None if unknown."""
 
     def __init__(self, message: str, *, backend: str, retry_after: float | None = None) -> None:
         super().__init__(message, backend=backend)
@@ -222,11 +222,11 @@ class UntrustedPeer(SecurityError):
 
 
 class DecryptionFailed(SecurityError):
-    """Bytes were changed, cut or replayed on the way."""
+    """Bytes were changed, cut or replayed in transit."""
 
 
 class PrivacyViolation(SecurityError):
-    """Something was about to leave for a place that its tags do not allow. *location* names the place."""
+    """A request was about to leave for a *location* that its tags do not allow."""
 
     def __init__(self, message: str, *, location: str) -> None:
         super().__init__(message)
@@ -234,14 +234,14 @@ class PrivacyViolation(SecurityError):
 
 
 _OWN = frozenset({"hybrid_llm", "tenacity", "grpc"})
-"""The packages whose frames are emptied. Others belong to the app, and may be those of a generator that goes on."""
+"""Packages whose frames may be cleared; others belong to the app and may be those of a generator still in use."""
 
 
 def scrub_traceback(error: BaseException) -> None:
-    """Empty our frames that *error*, and what led to it, came through; those that still run stay as they are.
+    """Clear our frames in the tracebacks of *error*, its causes and contexts, unless they are still running.
 
-    They hold the texts of the request, which nobody may read out of a traceback, and would keep them alive: an error
-    and a frame that hold each other stay until the garbage collector finds them.
+    Their locals hold the texts of the request, which must not be readable from a traceback. An error and a frame that
+    refer to each other would also stay alive until the garbage collector runs.
     """
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
@@ -249,13 +249,13 @@ def scrub_traceback(error: BaseException) -> None:
         one = left.pop()
         if one is not None and id(one) not in seen:
             seen.add(id(one))
-            _empty(one.__traceback__)
+            _clear(one.__traceback__)
             left += [one.__cause__, one.__context__]
 
 
-def _empty(trace: TracebackType | None) -> None:
+def _clear(trace: TracebackType | None) -> None:
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
         if str(frame.f_globals.get("__name__")).partition(".")[0] in _OWN:
-            with suppress(RuntimeError):  # it runs
+            with suppress(RuntimeError):  # a running frame cannot be cleared
                 frame.clear()

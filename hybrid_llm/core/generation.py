@@ -23,12 +23,12 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens that were read and written, as the backend counted them."""
+    """Tokens read and written, as counted by the backend."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_prompt_tokens: int = 0
-    """Of the prompt, those that the backend had read before and did not compute again."""
+    """Prompt tokens that came from the prefix cache and were not computed again."""
 
     @property
     def total_tokens(self) -> int:
@@ -38,10 +38,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Milliseconds, seen from where the record was made: a backend's own, or the app's in a `Generation`."""
+    """Times in milliseconds, as measured by whoever made the record: a backend, or the app's side in a `Generation`."""
 
     queue_ms: float = 0.0
-    """Waited for a slot."""
+    """Time spent waiting for a slot."""
     ttft_ms: float = 0.0
     """Time to first token, queue included."""
     tpot_ms: float = 0.0
@@ -51,11 +51,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of an answer. The last one, and only it, has a *finish_reason*, *usage* and *timings*."""
+    """A delta of an answer. The last one, and only it, has a *finish_reason*, *usage* and *timings*."""
 
     text: str = field(default="", repr=False)
     tokens: int = 1
-    """Tokens that this piece stands for; 0 where text was held back earlier and is released now."""
+    """Tokens in this chunk; 0 for text that was held back earlier and is released now."""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
@@ -63,7 +63,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
-    """Where an answer broke off: *at* characters and *tokens* tokens were there when *backend* went on."""
+    """Where an answer broke off: after *at* characters and *tokens* tokens *backend* continued it."""
 
     at: int
     tokens: int
@@ -72,7 +72,7 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A whole answer, and how it came about. Its text never shows in `repr`."""
+    """A whole answer and how it was made. Its text never shows in `repr`."""
 
     text: str = field(repr=False)
     finish_reason: FinishReason
@@ -82,10 +82,10 @@ class Generation:
     decision: Decision
     request_id: str = ""
     continuations: tuple[Continuation, ...] = ()
-    """Where it broke off and another backend, or the same again, went on."""
+    """Where it broke off and was continued, by another backend or by the same."""
     parse: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
     cached: bool = False
-    """The answer was kept from an identical request; *backend* gave it then, and nobody was called now."""
+    """The answer came from the cache: *backend* gave it to an identical request, and no backend was called now."""
 
     @property
     def parsed(self) -> object:

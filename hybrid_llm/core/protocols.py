@@ -37,7 +37,7 @@ DETECTOR_NAMES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Where something was found: *start* and *end* are character offsets, *kind* what it is.
+    """Where a detector found a value: *start* and *end* are character offsets, *kind* what it is.
 
     A kind is a name, such as `email` or `person_name`, never a piece of the text: it shows in pseudonyms.
     """
@@ -48,7 +48,7 @@ class Finding:
 
 
 class Detector(Protocol):
-    """Finds one kind of sensitive text. One that raises makes the request local-only."""
+    """Finds one kind of sensitive value. If it raises, the request stays on the device."""
 
     @property
     def name(self) -> str:
@@ -56,24 +56,24 @@ class Detector(Protocol):
         ...
 
     def find(self, text: str) -> Iterator[Finding]:
-        """Yield what is found in *text*, in order."""
+        """Yield the findings in *text*, in order."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a backend can do, known before any call."""
+    """What a backend supports, known before any call."""
 
     model: str
     context_window: int
-    """Most tokens of prompt and answer together; 0 where it is not known yet."""
+    """Maximum tokens of prompt and answer together; 0 while it is not known."""
     output_schema: bool = False
     tools: bool = False
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """A place to run a model. `stream` and `astream` do the same; closing the generator cancels the work."""
+    """Runs a model. `stream` and `astream` do the same; closing the generator cancels the work."""
 
     @property
     def name(self) -> str:
@@ -82,16 +82,16 @@ class Backend(Protocol):
 
     @property
     def location(self) -> Location:
-        """Where the prompt goes, as privacy tags see it."""
+        """Where it runs, as privacy tags see it."""
         ...
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do; no I/O."""
+        """What it supports; no I/O."""
         ...
 
     def state(self) -> BackendState:
-        """What is known of it right now; no I/O, a few microseconds, from any thread."""
+        """Its state at this instant; no I/O, a few microseconds, from any thread."""
         ...
 
     def count_tokens(self, request: Request) -> int:
@@ -99,11 +99,11 @@ class Backend(Protocol):
         ...
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
-        """Answer in pieces. The last chunk, and only it, has a finish reason.
+        """Answer chunk by chunk. The last chunk, and only it, has a finish reason.
 
         Raises:
             PrivacyViolation: the clearance does not cover this location; nothing was sent.
-            BackendError: one of its kinds, within the deadline of the request.
+            BackendError: a subclass of it, within the deadline of the request.
         """
         ...
 
@@ -112,20 +112,20 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything; running requests end with `BackendUnavailable`. Twice is once."""
+        """Release everything; running requests end with `BackendUnavailable`. Idempotent."""
         ...
 
     async def aclose(self) -> None:
-        """Do as `close` does, for what belongs to the running event loop as well."""
+        """Do as `close` does, and release what belongs to the running event loop."""
         ...
 
 
 @runtime_checkable
 class SessionAware(Protocol):
-    """A backend on this device that keeps something of a session between its requests."""
+    """A backend on this device that holds state of a session between its requests."""
 
     def forget(self, session_id: str, tenant: str | None) -> None:
-        """Give up what requests of the session left in memory; unknown ones are ignored."""
+        """Drop what the session left in memory; an unknown session is ignored."""
         ...
 
 
@@ -141,13 +141,8 @@ class HealthAware(Protocol):
 
 @runtime_checkable
 class MultiEndpoint(Protocol):
-    """A backend of several nodes that can be told one by one."""
+    """A backend of several endpoints, each with a state of its own."""
 
     def members(self) -> tuple[EndpointState, ...]:
-        """What is known of each node right now; no I/O, from any thread."""
+        """The state of each endpoint at this instant; no I/O, from any thread."""
         ...
-
-
-def estimate_tokens(request: Request) -> int:
-    """A guess from the number of UTF-8 bytes, on the high side: three bytes a token, four tokens a message."""
-    return sum(4 + (len(message.content.encode("utf-8", "surrogatepass")) + 2) // 3 for message in request.messages)

@@ -58,7 +58,7 @@ class Run(Protocol):
 
 
 class Answer:
-    """The answer to one request. `chunks` runs it; `generation` is there once it is complete."""
+    """The answer to one request: `chunks` runs it, `generation` is the whole of it once it is complete."""
 
     def __init__(self, run: Run, routed: Routed, *, hooks: Iterable[Hook], over: Over) -> None:
         self._run = run
@@ -76,26 +76,26 @@ class Answer:
 
     @property
     def metadata(self) -> RequestMetadata:
-        """What is known of the request."""
+        """The metadata of the request."""
         return self._routed.metadata
 
     @property
     def decision(self) -> Decision:
-        """Who is asked, and why."""
+        """Which backends are tried, in which order, and why."""
         return self._routed.decision
 
     @property
     def backend(self) -> str:
-        """Who answers; empty until someone does."""
+        """The backend that answers; empty until one does."""
         return self._run.answering
 
     @property
     def is_whole(self) -> bool:
-        """Whether its last piece is there."""
+        """Whether the last chunk is there."""
         return self._final is not None
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Yield the pieces of the answer; errors are those of `Attempts.run`."""
+        """Yield the chunks of the answer; errors as `Attempts.run` has."""
         self._begun, pieces = True, self._run.run()
         try:
             async for chunk in pieces:
@@ -115,7 +115,7 @@ class Answer:
                 self._end()
 
     def abandon(self) -> None:
-        """Nobody will ask for the pieces; one whose pieces were asked for ends with them. Twice is once."""
+        """End an answer whose chunks were never asked for; any other one ends with its chunks. Idempotent."""
         if not self._begun:
             self._begun = True
             self._end()
@@ -139,7 +139,7 @@ class Answer:
         return reported or Usage(prompt_tokens=self.metadata.prompt_tokens, completion_tokens=self._tokens)
 
     def _tpot_ms(self) -> float:
-        """Per token behind the first; 0 where there is none."""
+        """Mean time per token after the first; 0 if there is none."""
         further = self._usage().completion_tokens - 1
         return (self._last_at - self._first_at) * 1e3 / further if further > 0 else 0.0
 
@@ -186,7 +186,7 @@ class Answer:
 
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.metadata.remaining() <= 0.0:
-            self._error = "DeadlineExceeded"  # the event loop cancels what is late
+            self._error = "DeadlineExceeded"  # an async caller cancels a late answer, which is no choice of the app
         whole = self._generation
         return RequestEvent(
             metadata=self.metadata,
@@ -204,7 +204,7 @@ class Answer:
 
 
 class _Progress:
-    """What both kinds of stream show of the answer."""
+    """What both kinds of stream share."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -212,17 +212,17 @@ class _Progress:
 
     @property
     def decision(self) -> Decision:
-        """Who is asked, and why: known before the first chunk."""
+        """Which backends are tried, and why; known before the first chunk."""
         return self._answer.decision
 
     @property
     def request_id(self) -> str:
-        """The id that logs and the node know the request by."""
+        """The id of the request in logs and on the node."""
         return self._answer.metadata.request_id
 
     @property
     def backend(self) -> str:
-        """Who answers; empty before the first chunk."""
+        """The backend that answers; empty before the first chunk."""
         return self._answer.backend
 
     @property
@@ -232,10 +232,10 @@ class _Progress:
 
 
 class Stream(_Progress):
-    """An iterator of `Chunk`. Leaving it early through `close` or `with` stops the backend's work."""
+    """An iterator of `Chunk`. Leaving it early, through `close` or `with`, stops the work of the backend."""
 
     def __init__(self, answer: Answer, loop: LoopThread | None = None) -> None:
-        """Step *answer* in the caller's thread, or in *loop* where it needs several things at once."""
+        """Step *answer* in the caller's thread, or run it in *loop* where calls may be hedged."""
         super().__init__(answer)
         self._steps = iterate(self._chunks) if loop is None else loop.iterate(lambda: AsyncStream(answer))
 
@@ -246,7 +246,7 @@ class Stream(_Progress):
         return next(self._steps)
 
     def close(self) -> None:
-        """Stop; what has not been generated never is."""
+        """Stop generating. Idempotent."""
         self._steps.close()
         self._answer.abandon()
 
@@ -258,13 +258,13 @@ class Stream(_Progress):
 
 
 class AsyncStream(_Progress):
-    """An async iterator of `Chunk`. Leaving it early through `aclose`, `async with` or cancellation stops the work."""
+    """An async iterator of `Chunk`. Leaving it early (`aclose`, `async with`, cancellation) stops the work."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._answer.is_whole:  # what is left to do is short, and whoever has the answer is not late
+        if self._answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
             return await anext(self._chunks)
         metadata = self._answer.metadata
         try:
@@ -276,7 +276,7 @@ class AsyncStream(_Progress):
             ) from None
 
     async def aclose(self) -> None:
-        """Stop; what has not been generated never is."""
+        """Stop generating. Idempotent."""
         await self._chunks.aclose()
         self._answer.abandon()
 
@@ -290,7 +290,7 @@ class AsyncStream(_Progress):
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run *coroutine*, which never really waits, to its end and return its result."""
+    """Run *coroutine*, which awaits nothing that suspends, to its end and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -306,7 +306,7 @@ async def blocking_sleep(seconds: float) -> None:
 
 
 async def stepped(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
-    """Show a plain generator to the core as an async one; closing it closes the plain one, in the same step."""
+    """Present a plain generator as an async one; closing it closes the plain one."""
     try:
         for item in items:
             yield item
@@ -315,7 +315,7 @@ async def stepped(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
 
 
 def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:
-    """Show the core's async generator as a plain one."""
+    """Present an async generator of the core as a plain one."""
     try:
         while True:
             try:

@@ -1,14 +1,15 @@
-"""One call of one backend: cleared, opened, timed, charged and restored, all in one place."""
+"""One call of one backend: cleared, opened, timed, charged and restored in one place; and waiting for its start."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import RequestRejected
+from hybrid_llm.core.errors import HybridLLMError, RequestRejected, StreamInterrupted
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
@@ -17,7 +18,7 @@ from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
-from hybrid_llm.router.spending.charge import Charge
+from hybrid_llm.router.spending.charge import Bill, Charge
 
 Sleep = Callable[[float], Awaitable[None]]
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
@@ -62,7 +63,7 @@ class BackendCalls:
             cleared = self.guard.clear(assessment, backend.location)
             restorer = self.guard.restorer(assessment, backend.location)
             charge = _charge(name, assessment.request, partial)
-            async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
+            async with self._bill(charge) as bill:
                 watch = Stopwatch()
                 try:
                     async with aclosing(self.open_stream(backend, cleared)) as chunks:
@@ -77,6 +78,12 @@ class BackendCalls:
         finally:
             if assessment is not routed.assessment:
                 self.guard.release(assessment)
+
+    def _bill(self, charge: Charge) -> AbstractAsyncContextManager[Bill | None]:
+        spending = self.fleet.spending
+        if charge.backend not in spending.prices:
+            return nullcontext()
+        return spending.bill(charge, self.routed.policy.objectives, self.sleep)
 
     def _assess(self, backend: Backend, partial: PartialAnswer) -> Assessment:
         """A partial answer is assessed anew: what one location wrote may not go to another."""
@@ -97,3 +104,85 @@ def _charge(name: str, request: Request, partial: PartialAnswer) -> Charge:
         prompt_tokens=request.prompt_tokens + partial.tokens,
         max_tokens=request.max_tokens,
     )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """One call of one backend: its *stream*, when it *began*, and then its *first* chunk or its *error*."""
+
+    name: str
+    stream: AsyncGenerator[Chunk, None]
+    began: float
+    hedge: bool = False
+    """It was started beside a slow one."""
+    first: Chunk | None = None
+    error: HybridLLMError | None = None
+
+    async def next(self) -> Chunk:
+        """The next chunk.
+
+        Raises:
+            StreamInterrupted: the stream ended, and its last chunk had no finish reason.
+        """
+        try:
+            return await anext(self.stream)
+        except StopAsyncIteration:
+            message = f"{self.name} ended its stream without a finish reason"
+            raise StreamInterrupted(message, backend=self.name) from None
+
+    async def begin(self) -> None:
+        """Wait for *first* or *error*."""
+        try:
+            self.first = await self.next()
+        except HybridLLMError as error:
+            self.error = error
+
+
+class Race(Protocol):
+    """The attempts of one round."""
+
+    @property
+    def running(self) -> int:
+        """How many attempts have neither a chunk nor an error yet."""
+        ...
+
+    def start(self, attempt: Attempt) -> None:
+        """Let *attempt* run."""
+        ...
+
+    async def ready(self, timeout: float | None) -> Attempt | None:
+        """An attempt that has its first chunk or has failed; None after *timeout* seconds."""
+        ...
+
+    async def stop(self) -> list[Attempt]:
+        """Cancel what still runs, and return it."""
+        ...
+
+
+class OneByOne:
+    """A race of one, without hedges: `ready` waits for the attempt that was started, however long it takes.
+
+    It awaits nothing of asyncio, so that a synchronous caller can step it.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: list[Attempt] = []
+
+    @property
+    def running(self) -> int:
+        """Attempts that were started and not waited for yet."""
+        return len(self._attempts)
+
+    def start(self, attempt: Attempt) -> None:
+        """Let *attempt* run once it is waited for."""
+        self._attempts.append(attempt)
+
+    async def ready(self, timeout: float | None) -> Attempt | None:  # noqa: ARG002  # there is nothing to hedge with
+        """The attempt, with its first chunk or its error."""
+        await self._attempts[0].begin()
+        return self._attempts.pop(0)
+
+    async def stop(self) -> list[Attempt]:
+        """What was waited for when the caller left; its stream is closed already."""
+        stopped, self._attempts = self._attempts, []
+        return stopped

@@ -1,143 +1,58 @@
-"""Waits for the first chunk of one backend, or of several that race. It knows neither policy nor budget.
-
-`OneByOne` waits for one at a time and awaits nothing of asyncio, so that synchronous callers can step it. `TaskRace`
-waits for several at once, in an event loop; who is not chosen is cancelled, and with it the work on the other side.
-"""
+"""Hedging: several calls of one round at once, as tasks of an event loop; and such a loop for synchronous callers."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
-from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError, StreamInterrupted
-from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.errors import BackendUnavailable
+from hybrid_llm.router.execution.call import Attempt
 
 T = TypeVar("T")
 _PATIENCE_S: Final = 5.0
-"""Longest that a caller who leaves waits for the work to end."""
+"""How long a caller that leaves waits for the work to end, seconds."""
 _Item = tuple[T | None, BaseException | None]
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Attempt:
-    """One call of one backend: its *stream*, when it *began*, and then its *first* chunk or its *error*."""
-
-    name: str
-    stream: AsyncGenerator[Chunk, None]
-    began: float
-    hedge: bool = False
-    """It was started beside one that was silent."""
-    first: Chunk | None = None
-    error: HybridLLMError | None = None
-
-    async def next(self) -> Chunk:
-        """The next chunk.
-
-        Raises:
-            StreamInterrupted: the stream ended, and its last chunk had no finish reason.
-        """
-        try:
-            return await anext(self.stream)
-        except StopAsyncIteration:
-            message = f"{self.name} ended its stream without a finish reason"
-            raise StreamInterrupted(message, backend=self.name) from None
-
-    async def begin(self) -> None:
-        """Wait for *first* or *error*."""
-        try:
-            self.first = await self.next()
-        except HybridLLMError as error:
-            self.error = error
-
-
-class Race(Protocol):
-    """The lanes of one round."""
-
-    @property
-    def running(self) -> int:
-        """How many lanes have neither a chunk nor an error yet."""
-        ...
-
-    def start(self, lane: Attempt) -> None:
-        """Let *lane* run."""
-        ...
-
-    async def ready(self, timeout: float | None) -> Attempt | None:
-        """A lane that has its first chunk or has failed; None when *timeout* seconds are over."""
-        ...
-
-    async def stop(self) -> list[Attempt]:
-        """Cancel what still runs, and return it."""
-        ...
-
-
-class OneByOne:
-    """A race of one: `ready` waits for the lane that was started, however long it takes."""
-
-    def __init__(self) -> None:
-        self._lanes: list[Attempt] = []
-
-    @property
-    def running(self) -> int:
-        """Started, and not waited for yet."""
-        return len(self._lanes)
-
-    def start(self, lane: Attempt) -> None:
-        """Let *lane* run when it is waited for."""
-        self._lanes.append(lane)
-
-    async def ready(self, timeout: float | None) -> Attempt | None:  # noqa: ARG002  # nobody else could be started
-        """The lane, with its first chunk or its error."""
-        await self._lanes[0].begin()
-        return self._lanes.pop(0)
-
-    async def stop(self) -> list[Attempt]:
-        """What was waited for when the caller left; it is closed already."""
-        stopped, self._lanes = self._lanes, []
-        return stopped
 
 
 @dataclass(slots=True)
 class TaskRace:
-    """A race of tasks, in the running event loop."""
+    """A race of tasks in the running event loop. Cancelling one cancels the work on the other side."""
 
-    clock: Callable[[], float] = time.monotonic
     _tasks: dict[asyncio.Task[None], Attempt] = field(default_factory=dict)
 
     @property
     def running(self) -> int:
-        """Tasks that are not over, or whose end was not looked at yet."""
+        """Tasks that `ready` has not returned yet."""
         return len(self._tasks)
 
-    def start(self, lane: Attempt) -> None:
-        """Let *lane* run beside the others."""
-        self._tasks[asyncio.create_task(lane.begin())] = lane
+    def start(self, attempt: Attempt) -> None:
+        """Let *attempt* run beside the others."""
+        self._tasks[asyncio.create_task(attempt.begin())] = attempt
 
     async def ready(self, timeout: float | None) -> Attempt | None:
-        """The first lane that has a chunk or an error; the one that began first where several have."""
+        """The first attempt with a chunk or an error; of several, the one that began first."""
         await asyncio.wait(self._tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         done = next((task for task in self._tasks if task.done()), None)
         if done is None:
             return None
-        lane = self._tasks.pop(done)
+        attempt = self._tasks.pop(done)
         done.result()
-        return lane
+        return attempt
 
     async def stop(self) -> list[Attempt]:
-        """Cancel the tasks, wait until they are over, and close their streams."""
+        """Cancel the tasks, wait until they have ended, and close their streams."""
         tasks, self._tasks = self._tasks, {}
         for task in tasks:
             task.cancel()
-        for task, lane in tasks.items():
+        for task, attempt in tasks.items():
             with suppress(asyncio.CancelledError, Exception):
                 await task
-            await lane.stream.aclose()
+            await attempt.stream.aclose()
         return list(tasks.values())
 
 
@@ -168,10 +83,10 @@ class LoopThread:
             loop.close()
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
-        """The items of what *make* gives, which runs in the loop; closing the generator cancels it and waits for it.
+        """Yield the items of the async iterator that *make* returns, run in the loop; closing the generator cancels it.
 
         Raises:
-            BackendUnavailable: this was closed meanwhile. Whatever *make* raises, else.
+            BackendUnavailable: the loop was closed meanwhile; else whatever the iterator raises.
         """
         loop = self._started()
         items: SimpleQueue[_Item[T]] = SimpleQueue()
@@ -193,7 +108,7 @@ class LoopThread:
             over.wait(_PATIENCE_S)
 
     def close(self) -> None:
-        """Cancel what runs, then stop the loop. Twice is once."""
+        """Cancel what runs, then stop the loop. Idempotent."""
         with self._lock:
             loop, self._loop, self._closed = self._loop, None, True
         if loop is not None:
@@ -205,7 +120,7 @@ def _closed() -> BackendUnavailable:
 
 
 async def _end_all() -> None:
-    """Cancel every task, and wait until its caller has been told."""
+    """Cancel every task, and wait until each has reported to its caller."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

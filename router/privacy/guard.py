@@ -110,13 +110,18 @@ class PrivacyGuard:
     def _replace_known(self, judged: Assessment, scan: _Scan, held: Lease | None) -> Assessment:
         """Replace values that the session already knows: one of them may have come back in an answer."""
         try:
-            lease = held or self._sessions.resume(judged.request.session_id, tenant=judged.request.tenant)
+            lease = held or self._resume(judged.request)
         except PrivacyViolation:
             return _keep_local(judged, _CLOSED)
         if lease is None:
             return judged
         nothing: _Findings = [() for _ in scan.texts]
         return self._checked(judged, _replaced(judged.request, scan.texts, nothing, lease), [], lease)
+
+    def _resume(self, request: Request) -> Lease | None:
+        if request.session_id is None:
+            return None
+        return self._sessions.resume(request.session_id, tenant=request.tenant)
 
     def _checked(self, judged: Assessment, replaced: Request | None, names: list[str], lease: Lease) -> Assessment:
         """Scan the request with its pseudonyms once more: any doubt keeps it on the device."""

@@ -10,7 +10,6 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -78,11 +77,12 @@ class Spending:
 
     def __init__(self, prices: Mapping[str, float | Price], ledger: Ledger | None = None) -> None:
         """Raises ConfigError where prices are in several currencies."""
-        self._prices = priced(prices)
-        self.currency = currency_of(self._prices)
+        self.prices = priced(prices)
+        """Backend -> price; a backend that is not here is free, and its calls are not booked."""
+        self.currency = currency_of(self.prices)
         self._ledger = ledger or MemoryLedger(self.currency)
-        self._ratios = dict.fromkeys(self._prices, 1.0)
-        self._booked = dict.fromkeys(self._prices, 0)
+        self._ratios = dict.fromkeys(self.prices, 1.0)
+        self._booked = dict.fromkeys(self.prices, 0)
         self._lock = threading.Lock()
 
     @property
@@ -95,16 +95,24 @@ class Spending:
         if self._foreign(objectives):
             raise ConfigError(self._foreign(objectives))
 
-    def cost_per_1k(self, backend: str, request: RequestMetadata) -> float:
-        """The price per 1,000 tokens of *request*, prompt and answer together; 0 where it costs nothing."""
-        price = self._prices.get(backend)
-        return price.per_1k(request.prompt_tokens, request.max_tokens) if price is not None else 0.0
+    def with_costs(self, signals: Signals, request: RequestMetadata, objectives: Objectives) -> Signals:
+        """*signals* with what *request* would cost and what its tenant has left.
 
-    def with_budget(self, signals: Signals, request: RequestMetadata, objectives: Objectives) -> Signals:
-        """*signals* with the budget of the request's tenant; whom it cannot pay is not ready, with the reason."""
-        if not self._prices:
+        A backend that the budget does not pay for is not ready, with the reason. Costs are per 1,000 tokens, of prompt
+        and answer together.
+        """
+        if not self.prices:
             left = objectives.budget
             return signals if left is None else replace(signals, budget=BudgetSignals(left=left))
+        states = {
+            name: replace(state, cost_per_1k_tokens=price.per_1k(request.prompt_tokens, request.max_tokens))
+            if (price := self.prices.get(name)) is not None
+            else state
+            for name, state in signals.backends.items()
+        }
+        return self._with_budget(replace(signals, backends=states), request, objectives)
+
+    def _with_budget(self, signals: Signals, request: RequestMetadata, objectives: Objectives) -> Signals:
         try:
             balance = self._ledger.balance(request.tenant or "")
         except LedgerError as error:
@@ -119,7 +127,7 @@ class Spending:
             return replace(signals, budget=BudgetSignals(spent=spent))
         seen = BudgetSignals(spent=spent, left=max(0.0, budget - spent))
         states = dict(signals.backends)
-        for name in self._prices.keys() & states.keys():
+        for name in self.prices.keys() & states.keys():
             needed = self._highest(_charge_of(name, request))
             if states[name].ready and balance.total + needed > _units(budget):
                 reason = _too_dear(spent, needed / UNIT, budget, objectives.currency or self.currency)
@@ -128,7 +136,7 @@ class Spending:
 
     def _without_priced(self, signals: Signals, objectives: Objectives, reason: str) -> Signals:
         states = {
-            name: replace(state, ready=False, reason=reason) if name in self._prices else state
+            name: replace(state, ready=False, reason=reason) if name in self.prices else state
             for name, state in signals.backends.items()
         }
         budget = objectives.budget
@@ -141,16 +149,12 @@ class Spending:
             return ""
         return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
 
-    def bill(
-        self, charge: Charge, objectives: Objectives, sleep: Sleep
-    ) -> AbstractAsyncContextManager[Bill | None, None]:
-        """What one call costs: reserved on entry, settled on exit however the call ends; None for a free backend.
+    def bill(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Bill:
+        """The bill of one call of a backend with a price: reserved on entry, settled on exit however the call ends.
 
         Raises (on entry):
             QuotaExceeded: the budget does not allow it, or it cannot be booked; the backend is not called.
         """
-        if charge.backend not in self._prices:
-            return nullcontext()
         return Bill(charge, partial(self._reserve, charge, objectives, sleep), partial(self._settle, charge, sleep))
 
     async def _reserve(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Reservation:
@@ -180,11 +184,11 @@ class Spending:
 
     def _highest(self, charge: Charge) -> int:
         prompt = math.ceil(charge.prompt_tokens * self._ratios[charge.backend]) + _TEMPLATE_TOKENS
-        return self._prices[charge.backend].cost(prompt, charge.max_tokens)
+        return self.prices[charge.backend].cost(prompt, charge.max_tokens)
 
     def _actual(self, charge: Charge, usage: Usage | None, tokens: int) -> int:
         """The price of what was read and written, as the backend counted it, else as it was counted here."""
-        price = self._prices[charge.backend]
+        price = self.prices[charge.backend]
         if usage is None:
             return price.cost(charge.prompt_tokens, tokens)
         self._learn_ratio(charge, usage)

@@ -13,8 +13,8 @@ from hybrid_llm.backends.node.engine import EngineInfo, EngineLoad, EngineOutput
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 
 SCHEMA = {

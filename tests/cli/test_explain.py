@@ -58,7 +58,7 @@ def test_a_tag_and_a_state_exclude_with_their_reasons(cli, policy):
     assert json.loads(gone.out)["order"] == ["edge"]
     nobody = cli("explain", "Hello", "--policy", policy, "--signal", "edge.breaker=open", "--privacy", "phi")
     assert nobody.code == 0
-    assert "nobody is eligible" in nobody.out
+    assert "no eligible backend" in nobody.out
 
 
 def test_json_holds_the_trace(cli, policy):

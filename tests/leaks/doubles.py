@@ -22,8 +22,8 @@ from hybrid_llm.core.errors import (
     UntrustedPeer,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
-from hybrid_llm.core.protocols import Capabilities, estimate_tokens
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.router.cache import CachedAnswer, MemoryCache

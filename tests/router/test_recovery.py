@@ -25,7 +25,8 @@ from hybrid_llm.core.health import HealthProbe, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.execution.hedging import Attempt, TaskRace
+from hybrid_llm.router.execution.call import Attempt
+from hybrid_llm.router.execution.hedging import TaskRace
 
 NAMES = ("a", "b", "c")
 

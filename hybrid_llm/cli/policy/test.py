@@ -83,7 +83,7 @@ def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
 
 def _judge(policy: Policy) -> Judge:
     """The privacy guard and the token count, applied to each case as to a real request."""
-    from hybrid_llm.core.protocols import estimate_tokens
+    from hybrid_llm.core.request import estimate_tokens
     from hybrid_llm.router.pipeline import without
     from hybrid_llm.router.privacy import PrivacyGuard
 

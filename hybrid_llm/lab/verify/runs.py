@@ -19,8 +19,7 @@ from hybrid_llm.policies import FixedPolicy, Objectives, Policy
 from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.execution.call import Routed
-from hybrid_llm.router.execution.hedging import Attempt
+from hybrid_llm.router.execution.call import Attempt, Routed
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard

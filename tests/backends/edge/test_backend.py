@@ -17,8 +17,8 @@ from hybrid_llm.core.errors import (
     PrivacyViolation,
     RequestRejected,
 )
-from hybrid_llm.core.protocols import Backend, estimate_tokens
-from hybrid_llm.core.request import Location, Tool
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import Location, Tool, estimate_tokens
 
 LONG = {"max_tokens": 1500, "deadline": 60.0}
 
