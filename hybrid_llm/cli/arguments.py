@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from hybrid_llm.cli.terminal import MEANING, Exit
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
@@ -18,6 +18,7 @@ from hybrid_llm.core.request import GenerateOptions, Location
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy
 
+T = TypeVar("T")
 POLICY_HELP: Final = "a policy file or the name of a built-in policy"
 _DEFAULT_BACKENDS: Final[Mapping[str, Location]] = {"edge": Location.EDGE, "cloud": Location.CLOUD}
 _REQUEST_OPTIONS: Final = (
@@ -85,6 +86,32 @@ def describe(parser: argparse.ArgumentParser, command: Command | Group) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = command.about
     parser.epilog = "\n".join(lines)
+
+
+def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """*parse* as a `type` of argparse: the text of a `ValueError` becomes the message."""
+
+    def checked_parse(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked_parse
+
+
+def at_least(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    """A `type` of argparse: a whole number from *minimum* to *maximum*."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is less than {minimum}")
+        if maximum is not None and value > maximum:
+            raise argparse.ArgumentTypeError(f"{value} is greater than {maximum}")
+        return value
+
+    return number
 
 
 def add_config(parser: argparse._ActionsContainer) -> None:

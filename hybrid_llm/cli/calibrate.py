@@ -6,20 +6,20 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from hybrid_llm.backends.registry import BackendSpec
 from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
 from hybrid_llm.cli.terminal import Exit, note, print_json
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState
+from hybrid_llm.policies import Policy
 from hybrid_llm.policies.reader.source import did_you_mean
-
-if TYPE_CHECKING:
-    from hybrid_llm.backends.registry import BackendSpec
-    from hybrid_llm.policies import Policy
-    from hybrid_llm.router.config import Config
-    from hybrid_llm.router.signals.predictor import Learned
-    from hybrid_llm.router.signals.store import PredictionStore
+from hybrid_llm.router.config import Config, load_config, parse_config
+from hybrid_llm.router.signals.calibrate import calibrate, clear_under
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
+from hybrid_llm.router.signals.store import PredictionStore
 
 _PROMPT_TOKENS: Final = (32, 128, 512)
 
@@ -33,8 +33,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hybrid_llm.router.signals.calibrate import calibrate, clear_under
-
     config = _config(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
     results: list[dict[str, object]] = []
@@ -54,8 +52,6 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _config(path: Path | None) -> Config:
-    from hybrid_llm.router.config import load_config, parse_config
-
     named = config_path(path)
     if named is not None:
         return load_config(named)
@@ -83,9 +79,6 @@ def _policy(config: Config) -> Iterator[Policy]:
 
 
 def _result(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[str, object]:
-    from hybrid_llm.core.signals import BackendState
-    from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
-
     predictor = LatencyPredictor(PRIORS[spec.location])
     predictor.resume(learned)
     idle = BackendState(name=spec.name, location=spec.location)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from hybrid_llm.cli.arguments import Command, Group, add_json
+from hybrid_llm.backends.wire.certificates import CertificateInfo, inspect, issue, make_authority
+from hybrid_llm.cli.arguments import Command, Group, add_json, at_least
 from hybrid_llm.cli.terminal import Exit, note, print_json, record
-
-if TYPE_CHECKING:
-    from hybrid_llm.backends.wire.certificates import CertificateInfo
 
 _MAX_DAYS: Final = 36_500
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG)
@@ -33,15 +31,10 @@ CERTS: Final = Group(
 )
 
 
-def _days(text: str) -> int:
-    days = int(text)
-    if not 1 <= days <= _MAX_DAYS:
-        raise argparse.ArgumentTypeError(f"{days} is not between 1 and {_MAX_DAYS}")
-    return days
-
-
 def _add_days(parser: argparse.ArgumentParser, default: int) -> None:
-    parser.add_argument("--days", type=_days, default=default, metavar="D", help=f"days of validity ({default})")
+    parser.add_argument(
+        "--days", type=at_least(1, _MAX_DAYS), default=default, metavar="D", help=f"days of validity ({default})"
+    )
 
 
 def _init_options(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +43,6 @@ def _init_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.wire.certificates import make_authority
-
     facts = make_authority(args.folder, days=args.days)
     print(f"created {args.folder / 'ca.pem'} and {args.folder / 'ca.key'}, valid until {facts.not_after:%Y-%m-%d}")
     note("keep ca.key here and private; copy ca.pem to every node and app")
@@ -79,8 +70,6 @@ def _issue_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _issue(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.wire.certificates import issue
-
     verb = "renewed" if (args.folder / f"{args.name}.pem").exists() else "created"
     facts = issue(args.folder, args.name, kind=args.kind, hosts=args.host, days=args.days)
     print(f"{verb} {args.folder / args.name}.pem and .key for {facts.identity}, valid until {facts.not_after:%Y-%m-%d}")
@@ -106,8 +95,6 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.wire.certificates import inspect
-
     facts = inspect(args.file)
     if args.json:
         print_json({**record(facts), "identity": facts.identity})

@@ -23,11 +23,13 @@ from hybrid_llm.cli.arguments import (
     read_prompt,
     request_options,
 )
-from hybrid_llm.cli.terminal import Exit, Progress, generation_record, note, print_error, print_json, write
+from hybrid_llm.cli.terminal import Exit, Progress, decision_record, note, print_error, print_json, record, write
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import GenerateOptions, Message, Prompt
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.default import default_client
 
 _PATIENCE_S: Final = 1.0
 """Seconds without a token after which a terminal shows that the answer is being waited for."""
@@ -50,9 +52,6 @@ class Session:
 
     def __init__(self, config: Path | None) -> None:
         """Open the client of *config*, else of `HYBRID_LLM_CONFIG`, else the default client of this process."""
-        from hybrid_llm.router.client import HybridLLM
-        from hybrid_llm.router.default import default_client
-
         path = config_path(config)
         self._owned = path is not None
         self.client = HybridLLM.from_config(path, serve_metrics=False) if path else default_client()
@@ -130,7 +129,9 @@ def _generate(args: argparse.Namespace) -> int:
     prompt, options = read_prompt(args.prompt), request_options(args)
     with Session(args.config) as session:
         if args.json:
-            print_json(generation_record(session.ask(prompt, options, on_text=_ignore)))
+            answer = session.ask(prompt, options, on_text=_ignore)
+            usage = {**record(answer.usage), "total_tokens": answer.usage.total_tokens}
+            print_json({**record(answer), "usage": usage, "decision": decision_record(answer.decision)})
             return Exit.OK
         on_decision = _explain if args.verbose else _ignore
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)

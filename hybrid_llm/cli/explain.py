@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
     Command,
@@ -34,21 +35,18 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendUnavailable, InvalidRequest
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.protocols import Backend, Capabilities
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.policies import Objectives
+from hybrid_llm.policies import FixedPolicy, Objectives, PolicySource
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.router.config import Config, load_config
 from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.observability.records import read_recordings
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.signals import SystemSensors
 from hybrid_llm.router.spending.charge import Spending
-
-if TYPE_CHECKING:
-    from hybrid_llm.core.protocols import Backend
-    from hybrid_llm.policies import PolicySource
-    from hybrid_llm.router.config import Config
 
 _BOOLEANS: Final = {"true": True, "yes": True, "false": False, "no": False}
 _ABSENT: Final = frozenset({"none", "null", ""})
@@ -245,16 +243,12 @@ def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
 
 
 def _config(args: argparse.Namespace) -> Config | None:
-    from hybrid_llm.router.config import load_config
-
     # --policy and --backend alone describe a situation of their own: HYBRID_LLM_CONFIG does not apply.
     path = args.config if args.policy or args.backend else config_path(args.config)
     return load_config(path) if path is not None else None
 
 
 def _parts(args: argparse.Namespace, config: Config | None) -> tuple[list[Backend], PolicySource]:
-    from hybrid_llm.policies import FixedPolicy
-
     if config is not None and args.policy is None:
         policies = config.open_policy()
         return config.open_backends(), policies
@@ -277,8 +271,6 @@ def _assumed(args: argparse.Namespace) -> Mapping[str, Location]:
 def _backend(args: argparse.Namespace, name: str, location: Location) -> Backend:
     if args.policy is not None or args.backend:
         return AssumedBackend(name, location)
-    from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-
     return EdgeBackend(EdgeConfig(name=name))
 
 
@@ -310,8 +302,6 @@ def _explain_policy(args: argparse.Namespace) -> int:
 
 
 def _explain_recorded(args: argparse.Namespace) -> int:
-    from hybrid_llm.router.observability.records import read_recordings
-
     matching = [one for one in read_recordings(args.trace) if one.metadata.request_id.startswith(args.request)]
     if not matching:
         raise InvalidRequest(f"--request: {args.trace} contains no request {args.request!r}", field="request")

@@ -68,6 +68,7 @@ def _run(words: list[str]) -> int:
         args = parser.parse_args(words)
     except SystemExit as end:  # argparse has printed the help or an error
         return end.code if isinstance(end.code, int) else Exit.OK
+    args.words = words
     code: int = args.run(args)
     return code
 

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manifest, verify_manifest
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hybrid_llm.backends.edge.folder import Manifest
 
 _EXTRA: Final = "pip install 'hybrid-llm[prepare]'"
 _DEFAULT_FOLDER: Final = Path("models")
@@ -44,8 +43,6 @@ class _Model:
 
 
 def _embedded() -> Path:
-    from hybrid_llm.backends.edge import embedded_model
-
     return embedded_model()
 
 
@@ -71,8 +68,6 @@ def _list(args: argparse.Namespace) -> int:
 
 def _model_folders(root: Path) -> Iterator[Path]:
     """*root* itself or the folders in it, as far as they have a manifest."""
-    from hybrid_llm.backends.edge.folder import MANIFEST_NAME
-
     if (root / MANIFEST_NAME).is_file():
         yield root
     elif root.is_dir():
@@ -81,8 +76,6 @@ def _model_folders(root: Path) -> Iterator[Path]:
 
 def _readable(folders: list[tuple[Path, bool]]) -> Iterator[_Model]:
     """The models whose manifest can be read; the errors of the others go to standard error."""
-    from hybrid_llm.backends.edge.folder import read_manifest
-
     for folder, embedded in folders:
         try:
             yield _Model(folder=folder, embedded=embedded, manifest=read_manifest(folder))
@@ -125,8 +118,6 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from hybrid_llm.backends.edge.folder import verify_manifest
-
     folder = _embedded() if args.folder == "embedded" else Path(args.folder)
     with Progress(f"verifying {folder}") as progress:
         if progress.live:

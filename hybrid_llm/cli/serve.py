@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_verbose
+from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked
 from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.errors import ConfigError
 
@@ -34,7 +34,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls", type=Path, required=True, metavar="DIR", help="ca.pem, NAME.pem, NAME.key")
     parser.add_argument("--name", default="node", help="name of the certificate in --tls (node)")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the node is ready")
-    parser.add_argument("--max-queue", type=_count, default=64, metavar="N", help="maximum queued requests (64)")
+    parser.add_argument("--max-queue", type=at_least(0), default=64, metavar="N", help="maximum queued requests (64)")
     parser.add_argument("--max-deadline", type=float, default=600.0, metavar="S", help="maximum call, seconds (600)")
     parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds for running answers (10)")
     add_verbose(parser, "log each call to standard error, without its text")
@@ -43,13 +43,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
-    group.add_argument("--engine", type=_engine, default="auto", help="auto, packed, one_by_one, or an installed one")
+    group.add_argument(
+        "--engine", type=checked(_engine), default="auto", help="auto, packed, one_by_one, or an installed one"
+    )
     group.add_argument("--device", default="auto", help="cpu, cuda or auto")
     group.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="of weights and cache")
-    group.add_argument("--slots", type=_positive, default=16, metavar="N", help="concurrent requests (16)")
-    group.add_argument("--threads", type=_count, default=0, metavar="N", help="CPU threads; 0 leaves one to the server")
+    group.add_argument("--slots", type=at_least(1), default=16, metavar="N", help="concurrent requests (16)")
     group.add_argument(
-        "--kv-tokens", type=_count, default=0, metavar="N", help="tokens of the KV cache; 0 fits the memory"
+        "--threads", type=at_least(0), default=0, metavar="N", help="CPU threads; 0 leaves one to the server"
+    )
+    group.add_argument(
+        "--kv-tokens", type=at_least(0), default=0, metavar="N", help="tokens of the KV cache; 0 fits the memory"
     )
     group.add_argument(
         "--reuse-prefixes",
@@ -63,22 +67,8 @@ def _engine(name: str) -> str:
     from hybrid_llm.backends.node.engines import ENGINES
 
     if name not in (names := ENGINES.names()):
-        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(names)})")
+        raise ValueError(f"invalid choice: {name!r} (choose from {', '.join(names)})")
     return name
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is less than 0")
-    return number
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int:

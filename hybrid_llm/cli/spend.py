@@ -9,6 +9,8 @@ from typing import Final
 from hybrid_llm.cli.arguments import Command, add_json, config_path
 from hybrid_llm.cli.terminal import Exit, note, print_json, table
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.router.config import load_config
+from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import UNIT, Entry, LedgerError
 
 
@@ -45,8 +47,6 @@ def _run(args: argparse.Namespace) -> int:
 def _ledger(args: argparse.Namespace) -> Path:
     if args.file is not None:
         return Path(args.file)
-    from hybrid_llm.router.config import load_config
-
     path = config_path(args.config)
     if path is None:
         raise ConfigError("no ledger: give --file spend.db, or --config hybrid.yaml with `spend: {file: spend.db}`")
@@ -58,8 +58,6 @@ def _ledger(args: argparse.Namespace) -> Path:
 
 
 def _entries(path: Path) -> list[Entry]:
-    from hybrid_llm.router.spending.file import FileLedger
-
     if not path.exists():
         return []
     ledger = FileLedger(path)

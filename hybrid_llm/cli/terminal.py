@@ -14,13 +14,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendError, ConfigError, InvalidRequest, RoutingError, SecurityError
-from hybrid_llm.core.generation import Generation
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -101,10 +99,17 @@ def print_json(value: object) -> None:
 
 
 def record(value: object) -> dict[str, object]:
-    """The fields of a frozen record, one level deep, for `print_json`."""
+    """The fields of a record, one level deep."""
     if not is_dataclass(value):
         raise TypeError(f"{type(value).__name__} is not a record")
     return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def decision_record(decision: Decision) -> dict[str, object]:
+    """A decision with its trace, for `--json`."""
+    shown = record(decision)
+    del shown["tracer"]
+    return {**shown, "trace": decision.trace}
 
 
 def _plain(value: object) -> object:
@@ -112,33 +117,7 @@ def _plain(value: object) -> object:
         return record(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Path):
-        return str(value)
-    return str(value)
-
-
-def decision_record(decision: Decision) -> dict[str, object]:
-    """A decision with its trace, for `--json`."""
-    return {
-        "order": decision.order,
-        "excluded": dict(decision.excluded),
-        "policy": decision.policy,
-        "digest": decision.digest,
-        "rule": decision.rule,
-        "because": decision.because,
-        "tags": decision.tags,
-        "trace": [{**record(entry), "values": dict(entry.values)} for entry in decision.trace],
-    }
-
-
-def generation_record(generation: Generation) -> dict[str, object]:
-    """An answer, for `--json`."""
-    shown = record(generation)
-    shown["usage"] = {**record(generation.usage), "total_tokens": generation.usage.total_tokens}
-    shown["decision"] = decision_record(generation.decision)
-    return shown
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def console_for(stream: TextIO | None) -> Console | None:

@@ -117,7 +117,7 @@ def test_policies_over_other_backends_are_simulated_too(cli, tmp_path):
         (["--tag", "ph=50%"], 3, "does not declare the tag `ph` that requests of the trace have: did you mean `phi`?"),
         (["--rate", "fast"], 2, "--rate: `fast` is not a rate such as 120/h"),
         (["--rate", "0/h"], 2, "--rate: `0/h` is not a rate"),
-        (["--requests", "0"], 2, "--requests must be 1 or more"),
+        (["--requests", "0"], 2, "--requests: 0 is less than 1"),
         (["--slo-ttft", "quick"], 2, "--slo-ttft: `quick` is not a duration"),
     ],
 )

@@ -21,8 +21,8 @@ from hybrid_llm.core.errors import ConfigError, HybridLLMError
 if TYPE_CHECKING:
     from hybrid_llm.cli.demo.world import Outcome, Scene, World
 
-_COLUMNS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "total ms", "bytes out", "result")
-_NUMBERS: Final = frozenset({"TTFT ms", "total ms", "bytes out"})
+_COLUMNS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms", "E2E ms", "bytes out", "")
+_NUMBERS: Final = frozenset({"TTFT ms", "E2E ms", "bytes out"})
 _REASON_WIDTH: Final = 36
 _NODE_MODEL: Final = Path("examples/models/hybrid-demo-node")
 
@@ -31,7 +31,7 @@ class Report:
     """Plays scenes and prints their outcomes."""
 
     def __init__(self) -> None:
-        self._outcomes: list[tuple[Scene, Outcome]] = []
+        self._outcomes: list[tuple[Scene, Outcome, int]] = []
 
     @property
     def total(self) -> int:
@@ -41,7 +41,7 @@ class Report:
     @property
     def failed(self) -> int:
         """The number of expectations that were not met."""
-        return sum(not check.passed for _, outcome in self._outcomes for check in outcome.checks)
+        return sum(not check.passed for _, outcome, _ in self._outcomes for check in outcome.checks)
 
     @staticmethod
     def say(text: str) -> None:
@@ -59,7 +59,7 @@ class Report:
                 outcome = scene.play(world)
             except HybridLLMError as error:
                 outcome = failed(error)
-            self._outcomes.append((scene, outcome))
+            self._outcomes.append((scene, outcome, world.bytes_sent))
             self._show(outcome)
 
     def _show(self, outcome: Outcome) -> None:
@@ -71,11 +71,11 @@ class Report:
     def table(self) -> None:
         """Print the table of all scenes."""
         self.say("")
-        table(_COLUMNS, [_row(scene, outcome) for scene, outcome in self._outcomes], numbers=_NUMBERS)
+        table(_COLUMNS, [_row(*played) for played in self._outcomes], numbers=_NUMBERS)
         self.say("")
 
 
-def _row(scene: Scene, outcome: Outcome) -> Sequence[str]:
+def _row(scene: Scene, outcome: Outcome, bytes_sent: int) -> Sequence[str]:
     decision, reply = outcome.decision, outcome.reply
     return (
         scene.title,
@@ -84,7 +84,7 @@ def _row(scene: Scene, outcome: Outcome) -> Sequence[str]:
         outcome.by or (reply.backend if reply else "-"),
         f"{reply.timings.ttft_ms:.0f}" if reply else "-",
         f"{reply.timings.total_ms:.0f}" if reply else "-",
-        str(outcome.bytes_to_cloud),
+        str(bytes_sent),
         "ok" if all(check.passed for check in outcome.checks) else "FAILED",
     )
 

@@ -42,17 +42,17 @@ def _slow_node(world: World) -> Outcome:
     sent = [line.bytes_to_node for line in world.lines]
     world.llm.generate("What is 31 + 22?", task="math", max_tokens=24, session_id="sums")
     own = max(range(len(sent)), key=lambda number: world.lines[number].bytes_to_node - sent[number])
-    other, before = world.lines[1 - own], world.bytes_to_cloud
-    other_before = other.bytes_to_node
+    other_before = world.lines[1 - own].bytes_to_node
+    world.reset_bytes_sent()
     with _stalled(world, own):
         reply = world.llm.generate("What is 44 + 17?", task="math", max_tokens=24, session_id="sums")
     errors = [attempt.error for attempt in world.events[-1].attempts]
     checks = (
         Check("the call of the stalled node was cancelled, the hedge answered", errors == ["Cancelled", ""]),
-        Check("the hedge went to the other node", other.bytes_to_node > other_before),
+        Check("the hedge went to the other node", world.lines[1 - own].bytes_to_node > other_before),
         Check("after the two seconds of the policy", reply.timings.ttft_ms > _HEDGE_MS),
     )
-    return answered(world, reply, before, "cloud", *checks, by="cloud (hedge)")
+    return answered(world, reply, "cloud", *checks, by="cloud (hedge)")
 
 
 @contextmanager
@@ -66,8 +66,7 @@ def _stalled(world: World, number: int) -> Iterator[None]:
 
 def _node_killed(world: World) -> Outcome:
     """Six answers are streaming when one of the two nodes is killed. All six are completed."""
-    before = [line.bytes_to_node for line in world.lines]
-    replies, killed = asyncio.run(_ask_and_kill(world, before))
+    replies, killed = asyncio.run(_ask_and_kill(world))
     events = world.events[-_CONCURRENT:]
     moved = sum(any(attempt.error for attempt in event.attempts) for event in events)
     complete = len(replies) == _CONCURRENT and not any(event.error for event in events)
@@ -78,13 +77,13 @@ def _node_killed(world: World) -> Outcome:
         Check("all from the cloud", {reply.backend for reply in replies} == {"cloud"}),
         Check("each continuation is seamless", all(_is_seamless(reply) for reply in replies)),
     )
-    sent = world.bytes_to_cloud - sum(before)
     shown = next((reply for reply in replies if reply.continuations), replies[0])
-    return Outcome(checks=checks, decision=shown.decision, reply=shown, by="cloud, other node", bytes_to_cloud=sent)
+    return Outcome(checks=checks, decision=shown.decision, reply=shown, by="cloud, other node")
 
 
-async def _ask_and_kill(world: World, before: list[int]) -> tuple[list[Generation], int]:
+async def _ask_and_kill(world: World) -> tuple[list[Generation], int]:
     """Start six streams, kill the busier node when each has begun, and read all to the end."""
+    before = [line.bytes_to_node for line in world.lines]
     streams = [world.llm.astream(f"Count from {first} to 90.", task="math", max_tokens=96) for first in range(5, 11)]
     await asyncio.gather(*(anext(aiter(stream)) for stream in streams))
     sent = [line.bytes_to_node - earlier for line, earlier in zip(world.lines, before, strict=True)]
@@ -111,7 +110,7 @@ def _is_seamless(reply: Generation) -> bool:
 
 def _cut(world: World) -> Outcome:
     """The connection is cut after a dozen characters, and the device continues the answer."""
-    before, seen, is_cut = world.bytes_to_cloud, [""], False
+    seen, is_cut = [""], False
     try:
         with world.llm.stream("Count from 4 to 60.", task="math", max_tokens=150) as stream:
             for chunk in stream:
@@ -133,8 +132,7 @@ def _cut(world: World) -> Outcome:
         Check("the app got every character once", "".join(seen) == reply.text),
         Check("the continuation is seamless", _is_seamless(reply)),
     )
-    sent = world.bytes_to_cloud - before
-    return Outcome(checks=checks, decision=reply.decision, reply=reply, by="cloud, then edge", bytes_to_cloud=sent)
+    return Outcome(checks=checks, decision=reply.decision, reply=reply, by="cloud, then edge")
 
 
 def _wait_for_breaker(world: World) -> None:
@@ -147,28 +145,25 @@ def _offline(world: World) -> Outcome:
     for node in world.nodes:
         node.stop()
     _wait_for_breaker(world)
-    before = world.bytes_to_cloud
     reply = world.llm.generate("What is 77 + 18?", task="math", max_tokens=24)
     checks = (
         Check("the decision preferred the cloud", reply.decision.order == ("cloud", "edge")),
         Check("answered by edge", reply.backend == "edge"),
     )
-    sent = world.bytes_to_cloud - before
-    return Outcome(checks=checks, decision=reply.decision, reply=reply, bytes_to_cloud=sent)
+    return Outcome(checks=checks, decision=reply.decision, reply=reply)
 
 
 def _no_backend(world: World) -> Outcome:
     """The prompt is too long for the device and no node is left: a typed error says why, in time."""
     _wait_for_breaker(world)
-    before, began = world.bytes_to_cloud, time.monotonic()
+    began = time.monotonic()
     try:
         reply = world.llm.generate(LONG.format(78), max_tokens=24, deadline=5.0)
     except RoutingError as error:
         in_time = Check("within the deadline", time.monotonic() - began < 5.5)
-        sent = world.bytes_to_cloud - before
         checks = (in_time, excluded(error.decision, "edge", "does not fit"))
-        return Outcome(checks=checks, decision=error.decision, by=type(error).__name__, bytes_to_cloud=sent)
-    return answered(world, reply, before, "none")
+        return Outcome(checks=checks, decision=error.decision, by=type(error).__name__)
+    return answered(world, reply, "none")
 
 
 def _restarted(world: World) -> Outcome:
@@ -176,14 +171,14 @@ def _restarted(world: World) -> Outcome:
     world.start_node(0)
     until, number, on_edge = time.monotonic() + _RETURN_TIMEOUT_S, 20, 0
     while True:
-        before = world.bytes_to_cloud
+        world.reset_bytes_sent()
         reply = world.llm.generate(f"What is 52 + {number}?", task="math", max_tokens=24)
         if reply.backend == "cloud" or time.monotonic() > until:
             break
         number, on_edge = number + 1, on_edge + 1
         time.sleep(0.5)
     print(f"    the device answered {on_edge} requests in the meantime")
-    return answered(world, reply, before, "cloud", by_rule(reply, LARGER_MODEL))
+    return answered(world, reply, "cloud", by_rule(reply, LARGER_MODEL))
 
 
 def _broken_policy(world: World) -> Outcome:
@@ -193,23 +188,21 @@ def _broken_policy(world: World) -> Outcome:
     wait_until(lambda: world.policies.error is not None)
     error = world.policies.error
     print(error)
-    before = world.bytes_to_cloud
     reply = world.llm.generate("Is this review positive? 'I wanted my money back.'", max_tokens=24)
     checks = (
         Check("it is rejected, with all three errors", isinstance(error, PolicyError) and len(error.errors) == 3),
         Check("each with its line", error is not None and [one.line for one in error.errors] == [4, 8, 11]),
         Check("the old policy decides", reply.decision.digest == digest),
     )
-    return answered(world, reply, before, "edge", *checks)
+    return answered(world, reply, "edge", *checks)
 
 
 def _fixed_policy(world: World) -> Outcome:
     """The policy file is fixed: the new policy takes effect without a restart."""
     world.policy_path.write_text(world.policy_text().replace("name: demo", "name: fixed"), encoding="utf-8")
     wait_until(lambda: world.llm.policy.name == "fixed")
-    before = world.bytes_to_cloud
     reply = world.llm.generate("Is this review positive? 'A quiet, moving story.'", max_tokens=24)
-    return answered(world, reply, before, "edge", Check("the new policy decides", reply.decision.policy == "fixed"))
+    return answered(world, reply, "edge", Check("the new policy decides", reply.decision.policy == "fixed"))
 
 
 SCENES: Final = (

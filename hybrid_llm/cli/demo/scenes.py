@@ -20,7 +20,7 @@ from hybrid_llm.core.generation import Generation
 from hybrid_llm.router.spending.ledger import UNIT
 
 LONG: Final = " ".join(f"The box number {i} is on shelf {i % 7}." for i in range(120)) + " Where is the box number {}?"
-LARGER_MODEL: Final = "this task needs the larger model"
+LARGER_MODEL: Final = "needs the larger model"
 _SPENT: Final = 1_995_000_000
 """1.995 of the tenant's daily 2 USD, in billionths."""
 _ADDRESSES: Final = ("jane.doe@example.org", "j.doe@example.com")
@@ -34,30 +34,26 @@ _FORM: Final[dict[str, Any]] = {
 
 
 def _plain(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     reply = world.llm.generate("Is this review positive? 'A warm, funny film.'", max_tokens=24)
-    return answered(world, reply, before, "edge", by_rule(reply, "edge first"))
+    return answered(world, reply, "edge", by_rule(reply, "edge first"))
 
 
 def _tagged(world: World) -> Outcome:
     """A rule that prefers the cloud matches too, but cannot override the tag."""
-    before = world.bytes_to_cloud
     reply = world.llm.generate("What is 2210 + 1934?", privacy={"phi"}, task="math", max_tokens=24)
-    return answered(world, reply, before, "edge", excluded(reply.decision, "cloud", "phi allows only edge"))
+    return answered(world, reply, "edge", excluded(reply.decision, "cloud", "phi allows only edge"))
 
 
 def _detected(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     text = "Is this review positive? 'Patient number 77-1234 found the film warm and funny.'"
     reply = world.llm.generate(text, task="math", max_tokens=24)
     found = Check("the tag phi was detected", "phi" in reply.decision.tags)
-    return answered(world, reply, before, "edge", found, excluded(reply.decision, "cloud", "phi allows only edge"))
+    return answered(world, reply, "edge", found, excluded(reply.decision, "cloud", "phi allows only edge"))
 
 
 def _too_long(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     reply = world.llm.generate(LONG.format(77), max_tokens=24)
-    return answered(world, reply, before, "cloud", excluded(reply.decision, "edge", "does not fit"))
+    return answered(world, reply, "cloud", excluded(reply.decision, "edge", "does not fit"))
 
 
 def _personal(world: World) -> Outcome:
@@ -66,7 +62,7 @@ def _personal(world: World) -> Outcome:
     What the node received is read in its own process, behind TLS and the chat template. On the wire there is only
     ciphertext, which would prove nothing.
     """
-    before, seen = world.bytes_to_cloud, len(world.received_by_nodes())
+    seen = len(world.received_by_nodes())
     text = f"Write to {_ADDRESSES[0]}, not to {_ADDRESSES[1]}, or call {_PHONE}. Where to send the bill?"
     reply = world.llm.generate(text, task="form", output_schema=_FORM, max_tokens=64)
     received = "\n".join(world.received_by_nodes()[seen:])
@@ -78,45 +74,41 @@ def _personal(world: World) -> Outcome:
         Check("the node received pseudonyms", "EMAIL_" in received and "PHONE_" in received),
         Check("and no real address or number", not any(value in received for value in (*_ADDRESSES, _PHONE))),
     )
-    return answered(world, reply, before, "cloud", *checks)
+    return answered(world, reply, "cloud", *checks)
 
 
 def _hot(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     with sensor_values(world, temperature_c=91.0):
         reply = world.llm.generate("Is this review positive? 'Dull and far too long.'", max_tokens=24)
-    return answered(world, reply, before, "cloud", by_rule(reply, "the device is hot"))
+    return answered(world, reply, "cloud", by_rule(reply, "the device is hot"))
 
 
 def _battery(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     with sensor_values(world, battery=0.1, charging=False):
         reply = world.llm.generate("Is this review positive? 'A small gem.'", max_tokens=24)
-    return answered(world, reply, before, "cloud", by_rule(reply, "the battery is low"))
+    return answered(world, reply, "cloud", by_rule(reply, "the battery is low"))
 
 
 def _math(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     reply = world.llm.generate("What is 4821 + 1937?", task="math", max_tokens=24)
-    return answered(world, reply, before, "cloud", by_rule(reply, LARGER_MODEL))
+    return answered(world, reply, "cloud", by_rule(reply, LARGER_MODEL))
 
 
 def _repeated(world: World) -> Outcome:
     """The second time the client's cache has the answer, as the request's tags allow."""
     first = world.llm.generate("What is 250 + 725?", task="math", max_tokens=24)
-    before = world.bytes_to_cloud
+    world.reset_bytes_sent()
     reply = world.llm.generate("What is 250 + 725?", task="math", max_tokens=24)
     same = Check("the text is the same", reply.text == first.text and not first.cached)
     no_call = Check("no backend was called", world.events[-1].attempts == ())
-    return answered(world, reply, before, "cloud", same, no_call, by="cloud (cached)", cached=True)
+    return answered(world, reply, "cloud", same, no_call, by="cloud (cached)", cached=True)
 
 
 def _deadline(world: World) -> Outcome:
     """A task for the larger model within 150 ms, with a round trip of 200 ms to the nodes."""
-    before = world.bytes_to_cloud
     reply = world.llm.generate("What is 12 + 30?", task="math", max_tokens=8, deadline=0.15)
     in_time = Check("within the deadline", reply.timings.total_ms <= 150.0)
-    return answered(world, reply, before, "edge", in_time, excluded(reply.decision, "cloud", "too slow"))
+    return answered(world, reply, "edge", in_time, excluded(reply.decision, "cloud", "too slow"))
 
 
 def _budget(world: World) -> Outcome:
@@ -127,18 +119,17 @@ def _budget(world: World) -> Outcome:
     paid = world.llm.generate("What is 61 + 27?", task="math", max_tokens=24, tenant="paying")
     charged = world.ledger.balance("paying").spent
     cost = PRICE.cost(paid.usage.prompt_tokens, paid.usage.completion_tokens)
-    before = world.bytes_to_cloud
+    world.reset_bytes_sent()
     reply = world.llm.generate("What is 61 + 27?", task="math", max_tokens=24, tenant="trial")
     checks = (
         excluded(reply.decision, "cloud", "the budget of 2 USD a day does not allow it"),
         Check("another tenant still gets the cloud", paid.backend == "cloud"),
         Check(f"and is charged for its answer: {charged / UNIT:.6f} USD", charged == cost > 0),
     )
-    return answered(world, reply, before, "edge", *checks)
+    return answered(world, reply, "edge", *checks)
 
 
 def _streaming(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     chunks = 0
     with world.llm.stream("Count from 3 to 40.", task="math", max_tokens=96) as stream:
         for chunk in stream:
@@ -147,11 +138,10 @@ def _streaming(world: World) -> Outcome:
         print()
         reply = stream.generation
     early = Check("the first token arrives in the first half", reply.timings.ttft_ms < reply.timings.total_ms / 2)
-    return answered(world, reply, before, "cloud", Check("in many chunks", chunks > 10), early)
+    return answered(world, reply, "cloud", Check("in many chunks", chunks > 10), early)
 
 
 def _concurrent(world: World) -> Outcome:
-    before = world.bytes_to_cloud
     tasks = ["chat", "math"] * 3
 
     async def ask() -> list[Generation]:
@@ -163,7 +153,7 @@ def _concurrent(world: World) -> Outcome:
     split = Check(
         "three on the edge, three in the cloud", [reply.backend for reply in replies] == ["edge", "cloud"] * 3
     )
-    return answered(world, replies[1], before, "cloud", split)
+    return answered(world, replies[1], "cloud", split)
 
 
 SCENES: Final = (

@@ -156,6 +156,8 @@ class World:
     def __init__(self, node_model: Path) -> None:
         self._node_model = node_model
         self._stack = ExitStack()
+        self._bytes_before = 0
+        self.lines: list[RecordingProxy] = []
         self.ledger = MemoryLedger(PRICE.currency)
         self.events: list[RequestEvent] = []
         """The events of all requests, the latest last."""
@@ -216,19 +218,24 @@ class World:
         return resources.files("hybrid_llm.cli.demo").joinpath("policy.yaml").read_text(encoding="utf-8")
 
     @property
-    def bytes_to_cloud(self) -> int:
-        """Bytes sent by the app to the nodes so far."""
-        return sum(line.bytes_to_node for line in self.lines)
+    def bytes_sent(self) -> int:
+        """Bytes sent by the app to the nodes since the last `reset_bytes_sent`."""
+        return sum(line.bytes_to_node for line in self.lines) - self._bytes_before
+
+    def reset_bytes_sent(self) -> None:
+        """Count from zero: `settle` does it before each scene."""
+        self._bytes_before += self.bytes_sent
 
     def settle(self) -> None:
         """Wait until every running node is usable and the network is quiet, for 15 s at most."""
         quiet, seen, until = 0.0, -1, time.monotonic() + _SETTLE_TIMEOUT_S
         while quiet < _QUIET_S and time.monotonic() < until:
             time.sleep(_POLL_S)
-            sent, seen = seen, self.bytes_to_cloud
-            quiet = quiet + _POLL_S if seen == sent and self._all_can_be_asked() else 0.0
+            sent, seen = seen, self.bytes_sent
+            quiet = quiet + _POLL_S if seen == sent and self._all_usable() else 0.0
+        self.reset_bytes_sent()
 
-    def _all_can_be_asked(self) -> bool:
+    def _all_usable(self) -> bool:
         members = zip(self.nodes, self._cloud.members(), strict=True)
         return all(member.health.is_usable for node, member in members if node.pid)
 
@@ -265,7 +272,6 @@ class Outcome:
     reply: Generation | None = None
     by: str = ""
     """Shown in the table instead of the backend of *reply*."""
-    bytes_to_cloud: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,19 +294,21 @@ def sensor_values(world: World, **values: float | bool) -> Iterator[None]:
 
 
 def answered(
-    world: World, reply: Generation, before: int, backend: str, *more: Check, by: str = "", cached: bool = False
+    world: World, reply: Generation, backend: str, *more: Check, by: str = "", cached: bool = False
 ) -> Outcome:
-    """The outcome of an answer expected from *backend*; *before* are the bytes sent to the cloud until then."""
-    sent = world.bytes_to_cloud - before
+    """The outcome of an answer that was expected from *backend*."""
     leaves = backend == "cloud" and not cached
     checks = (
         Check(
             f"answered by {backend}{' (cached)' if cached else ''}", (reply.backend, reply.cached) == (backend, cached)
         ),
         Check("the answer is not empty", bool(reply.text.strip())),
-        Check("bytes were sent to the cloud" if leaves else "0 bytes were sent to the cloud", (sent > 0) == leaves),
+        Check(
+            "bytes were sent to the cloud" if leaves else "0 bytes were sent to the cloud",
+            (world.bytes_sent > 0) == leaves,
+        ),
     )
-    return Outcome(checks=checks + more, decision=reply.decision, reply=reply, by=by, bytes_to_cloud=sent)
+    return Outcome(checks=checks + more, decision=reply.decision, reply=reply, by=by)
 
 
 def by_rule(reply: Generation, because: str) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
@@ -19,10 +19,8 @@ from hybrid_llm.cli.arguments import (
 from hybrid_llm.cli.terminal import Exit, print_json, printable, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
-
-if TYPE_CHECKING:
-    from hybrid_llm.lab.diff import Change, Difference, Verdict
-    from hybrid_llm.router.observability.records import Recording
+from hybrid_llm.lab.diff import Change, Difference, Verdict, compare
+from hybrid_llm.router.observability.records import Recording, read_recordings
 
 _ROWS: Final = 40
 _COLUMNS: Final = ("!", "request", "tags", "order", "rule", "why")
@@ -40,9 +38,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hybrid_llm.lab.diff import compare
-    from hybrid_llm.router.observability.records import read_recordings
-
     recordings = [recording for path in args.trace for recording in read_recordings(path)]
     if not recordings:
         raise ConfigError(f"{args.trace[0]} contains no recorded decision", path=str(args.trace[0]))

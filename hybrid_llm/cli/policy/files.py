@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
@@ -19,9 +19,9 @@ from hybrid_llm.cli.arguments import (
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
-
-if TYPE_CHECKING:
-    from hybrid_llm.policies import Policy, PolicyWarning
+from hybrid_llm.lab.casefile import cases_schema
+from hybrid_llm.policies import KNOWN_DETECTORS, Policy, PolicyWarning, builtin_names, builtin_policy
+from hybrid_llm.policies.document import policy_schema
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +126,6 @@ CHECK: Final = Command(
 
 
 def _list(args: argparse.Namespace) -> int:
-    from hybrid_llm.policies import builtin_names
-
     if args.json:
         print_json(list(builtin_names()))
     else:
@@ -148,8 +146,6 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from hybrid_llm.policies import builtin_policy
-
     builtin_policy(args.name)  # rejects other names, with a suggestion
     print(policy_text(args.name), end="")
     return Exit.OK
@@ -174,10 +170,6 @@ def _schema_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    from hybrid_llm.lab.casefile import cases_schema
-    from hybrid_llm.policies import KNOWN_DETECTORS
-    from hybrid_llm.policies.document import policy_schema
-
     backends = backends_of(args) if args.config or args.backend else None
     print_json(cases_schema(backends) if args.cases else policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))
     return Exit.OK

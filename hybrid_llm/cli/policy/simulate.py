@@ -4,34 +4,51 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
+from hybrid_llm import __version__
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
     Command,
     add_backends,
     add_json,
+    at_least,
     backends_of,
+    checked,
     load_named_policy,
     policy_text,
 )
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.health import HealthProbe, RetryBudget
+from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.request import Location
+from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, always_text, compare
+from hybrid_llm.lab.simulate.parts import Parts
+from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
+from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
+from hybrid_llm.lab.simulate.service import Setting
+from hybrid_llm.lab.simulate.summary import Goals
+from hybrid_llm.lab.simulate.trace import (
+    Arrival,
+    Spans,
+    Trace,
+    at_rate,
+    load_trace,
+    made_up,
+    parse_clock,
+    parse_duration,
+    parse_span,
+    with_tags,
+)
+from hybrid_llm.lab.simulate.world import World
+from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
+from hybrid_llm.policies import Policy
+from hybrid_llm.router.observability.records import read_recordings
+from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from hybrid_llm.lab.simulate.compare import Comparison, Contestant
-    from hybrid_llm.lab.simulate.parts import Parts
-    from hybrid_llm.lab.simulate.rtt import RoundTrips
-    from hybrid_llm.lab.simulate.service import Setting
-    from hybrid_llm.lab.simulate.trace import Arrival, Trace
-    from hybrid_llm.lab.simulate.world import World
-    from hybrid_llm.policies import Policy
-
-
-T = TypeVar("T")
 _REQUESTS: Final = 10_000
 _PER_HOUR: Final = 120.0
 _TAG_SHARE: Final = 0.03
@@ -43,23 +60,22 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", action="append", default=[], metavar="POLICY", help="a further baseline; repeatable"
     )
-    _add_trace(parser)
-    _add_world(parser)
+    _add_trace(parser.add_argument_group("requests"))
+    _add_world(parser.add_argument_group("world"))
     add_backends(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report; needs hybrid-llm[report]")
     add_json(parser)
 
 
-def _add_trace(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("requests")
+def _add_trace(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--trace",
         type=Path,
         metavar="FILE",
         help="an Azure or Mooncake trace (plain or .gz), or recorded decisions; default: a synthetic trace",
     )
-    group.add_argument("--requests", type=int, metavar="N", help=f"the first N; synthetic: {_REQUESTS}")
-    group.add_argument("--rate", metavar="N/h", help="scale the gaps between requests to this mean rate")
+    group.add_argument("--requests", type=at_least(1), metavar="N", help=f"the first N; synthetic: {_REQUESTS}")
+    group.add_argument("--rate", type=checked(_rate), metavar="N/h", help="scale the gaps to this mean rate")
     group.add_argument(
         "--tag",
         action="append",
@@ -70,32 +86,67 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random numbers (1)")
 
 
-def _add_world(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("world")
+def _add_world(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--rtt", metavar="TIME|FILE", help="round-trip time such as 30ms, a NetLatency .tar.xz, or a CSV seconds,rtt_ms"
     )
-    group.add_argument("--rtt-pair", metavar="A,B", help="two devices of NetLatency; default: drawn at random")
+    group.add_argument(
+        "--rtt-pair", type=checked(_pair), metavar="A,B", help="two devices of NetLatency; default: drawn at random"
+    )
     for name, about in (("offline", "no route to the cloud"), ("metered", "a metered connection")):
         group.add_argument(
-            f"--{name}", action="append", default=[], metavar="FROM..TO", help=f"{about}, such as 10m..25m; repeatable"
+            f"--{name}",
+            action="append",
+            type=checked(parse_span),
+            default=[],
+            metavar="FROM..TO",
+            help=f"{about}, such as 10m..25m; repeatable",
         )
     group.add_argument("--world", type=Path, metavar="FILE", help="constants that override the defaults, in YAML")
     group.add_argument("--show-world", action="store_true", help="print all constants as such a file, and exit")
-    group.add_argument("--slo-ttft", metavar="TIME", help="objective of the first token; default: the policy's")
+    group.add_argument(
+        "--slo-ttft",
+        type=checked(parse_duration),
+        metavar="TIME",
+        help="objective of the first token; default: the policy's",
+    )
+
+
+def _rate(text: str) -> float:
+    number, _, unit = text.partition("/")
+    try:
+        value = float(number) * _HOURLY[unit]
+    except (ValueError, KeyError):
+        value = float("nan")
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"`{text}` is not a rate such as 120/h, 2/m or 0.5/s")
+    return value
+
+
+def _pair(text: str) -> tuple[int, int]:
+    a, _, b = text.partition(",")
+    if not (a.isdecimal() and b.isdecimal()):
+        raise ValueError(f"`{text}` is not two numbers such as 3,17")
+    return int(a), int(b)
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
-
     world = load_world(args.world) if args.world is not None else parse_world("version: 1")
     if args.show_world:
         print(world.text(), end="")
         return Exit.OK
     comparison = _compare(args, world)
-    _print(args, comparison)
+    if args.json:
+        print_json(_document(args, comparison))
+    else:
+        print(f"{comparison.trace.source}; round trips: {comparison.setting.rtt.source}\n")
+        print(printable(table(comparison.summaries, currency=comparison.currency, goal_ms=comparison.goals.ttft_ms)))
+        print(printable("\n" + "\n".join(sentences(comparison))))
+    for warning in warnings(comparison):
+        note(f"note: {warning}")
     if args.html is not None:
-        _write_report(args, comparison)
+        args.html.write_text(report(comparison, command=_command(args), version=__version__), encoding="utf-8")
+        note(f"report written to {args.html}")
     if any(one.bound_left for one in comparison.summaries):
         note("hybrid-llm: a request that must stay on the device was sent to the cloud; please report this bug")
         return Exit.SECURITY
@@ -103,49 +154,37 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace, world: World) -> Comparison:
-    from hybrid_llm.lab.simulate.compare import compare
-    from hybrid_llm.lab.simulate.summary import Goals
-
     contestants = _contestants(args)
     policy = contestants[0].policy
     trace = _tagged(args, _trace(args, world), policy)
-    goal = _time("--slo-ttft", args.slo_ttft) * 1000.0 if args.slo_ttft else policy.objectives.ttft_ms
-    return compare(contestants, trace, _setting(args, world), make_parts(), Goals(ttft_ms=goal))
+    setting = Setting(
+        world=world, rtt=_rtt(args, world), offline=Spans(args.offline), metered=Spans(args.metered), seed=args.seed
+    )
+    goal_ms = args.slo_ttft * 1000.0 if args.slo_ttft is not None else policy.objectives.ttft_ms
+    return compare(contestants, trace, setting, make_parts(), Goals(ttft_ms=goal_ms))
 
 
 def _contestants(args: argparse.Namespace) -> list[Contestant]:
-    from hybrid_llm.core.request import Location
-    from hybrid_llm.lab.simulate.compare import Contestant, always, always_text
-
     backends = backends_of(args)
-    policy = load_named_policy(args.policy, backends)
-    found = [Contestant(policy=policy, text=policy_text(args.policy))]
-    for location in Location:
-        found.append(Contestant(policy=always(location, policy), text=always_text(location, policy)))
-    for name in args.against:
-        found.append(Contestant(policy=load_named_policy(name, backends), text=policy_text(name)))
-    return found
+    policy, *others = (load_named_policy(name, backends) for name in (args.policy, *args.against))
+    return [
+        Contestant(policy=policy, text=policy_text(args.policy)),
+        *(Contestant(policy=always(place, policy), text=always_text(place, policy)) for place in Location),
+        *(Contestant(policy=other, text=policy_text(name)) for other, name in zip(others, args.against, strict=True)),
+    ]
 
 
 def _trace(args: argparse.Namespace, world: World) -> Trace:
-    from hybrid_llm.lab.simulate.trace import at_rate, load_trace, made_up, parse_clock
-
-    if args.requests is not None and args.requests < 1:
-        raise InvalidRequest("--requests must be 1 or more", field="requests")
-    rate = _rate(args.rate) if args.rate else None
     if args.trace is None:
         starts = parse_clock(world.battery.day_starts_at[0])
         count = args.requests or _REQUESTS
-        return made_up(count, per_hour=rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
+        return made_up(count, per_hour=args.rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
     trace = load_trace(args.trace, _recordings, limit=args.requests)
-    return trace if rate is None else at_rate(trace, rate)
+    return trace if args.rate is None else at_rate(trace, args.rate)
 
 
 def _recordings(path: Path) -> Iterator[Arrival]:
     """The requests of recorded decisions; an answer of unknown length counts as `max_tokens` long."""
-    from hybrid_llm.lab.simulate.trace import Arrival
-    from hybrid_llm.router.observability.records import read_recordings
-
     for one in read_recordings(path):
         yield Arrival(
             at_s=one.at,
@@ -161,28 +200,18 @@ def _recordings(path: Path) -> Iterator[Arrival]:
 
 def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
     """The trace with the tags of `--tag`; by default, some requests get a tag that keeps them on the device."""
-    from hybrid_llm.lab.simulate.trace import with_tags
-
     if args.tag:
         return with_tags(trace, _shares(args.tag), seed=args.seed)
     if any(one.tags for one in trace.arrivals):
         return trace
-    shares = _assumed_shares(policy)
+    shares = {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
     if shares:
         note(f"assumed tags: {', '.join(shares)}, each on {_TAG_SHARE:.0%} of the requests; change them with --tag")
     return with_tags(trace, shares, seed=args.seed)
 
 
-def _assumed_shares(policy: Policy) -> Mapping[str, float]:
-    from hybrid_llm.core.request import Location
-
-    return {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
-
-
 def _shares(texts: list[str]) -> Mapping[str, float]:
-    if texts == ["none"]:
-        return {}
-    return dict(_share(text) for text in texts)
+    return {} if texts == ["none"] else dict(_share(text) for text in texts)
 
 
 def _share(text: str) -> tuple[str, float]:
@@ -196,66 +225,19 @@ def _share(text: str) -> tuple[str, float]:
     return name, value
 
 
-def _rate(text: str) -> float:
-    number, _, unit = text.partition("/")
-    try:
-        value = float(number) * _HOURLY[unit]
-    except (ValueError, KeyError):
-        value = float("nan")
-    if not 0.0 < value < float("inf"):
-        raise InvalidRequest(f"--rate: `{text}` is not a rate such as 120/h, 2/m or 0.5/s", field="rate")
-    return value
-
-
-def _setting(args: argparse.Namespace, world: World) -> Setting:
-    from hybrid_llm.lab.simulate.service import Setting
-    from hybrid_llm.lab.simulate.trace import Spans, parse_span
-
-    offline, metered = (
-        Spans([_parsed(f"--{name}", text, parse_span) for text in getattr(args, name)])
-        for name in ("offline", "metered")
-    )
-    return Setting(world=world, rtt=_rtt(args, world), offline=offline, metered=metered, seed=args.seed)
-
-
 def _rtt(args: argparse.Namespace, world: World) -> RoundTrips:
-    from hybrid_llm.lab.simulate.rtt import constant_rtt, load_rtt
-
-    pair = _pair(args.rtt_pair) if args.rtt_pair else None
     if args.rtt is None:
         return constant_rtt(world.network.rtt_ms)
     if args.rtt[:1].isdigit() and not Path(args.rtt).exists():
-        return constant_rtt(_time("--rtt", args.rtt) * 1000.0)
-    return load_rtt(Path(args.rtt), seed=args.seed, slice_s=world.network.slice_s, pair=pair)
-
-
-def _pair(text: str) -> tuple[int, int]:
-    a, _, b = text.partition(",")
-    if not (a.isdecimal() and b.isdecimal()):
-        raise InvalidRequest(f"--rtt-pair: `{text}` is not two numbers such as 3,17", field="rtt_pair")
-    return int(a), int(b)
-
-
-def _time(option: str, text: str) -> float:
-    from hybrid_llm.lab.simulate.trace import parse_duration
-
-    return _parsed(option, text, parse_duration)
-
-
-def _parsed(option: str, text: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise InvalidRequest(f"{option}: {error}", field=option.strip("-").replace("-", "_")) from None
+        try:
+            return constant_rtt(parse_duration(args.rtt) * 1000.0)
+        except ValueError as error:
+            raise InvalidRequest(f"--rtt: {error}", field="rtt") from None
+    return load_rtt(Path(args.rtt), seed=args.seed, slice_s=world.network.slice_s, pair=args.rtt_pair)
 
 
 def make_parts() -> Parts:
     """The predictor, breaker and retry budget of the router, as production has them."""
-    from hybrid_llm.core.health import HealthProbe, RetryBudget
-    from hybrid_llm.core.latency import FirstTokenTimes
-    from hybrid_llm.lab.simulate.parts import Parts
-    from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
-
     return Parts(
         predictor=lambda location: LatencyPredictor(PRIORS[location]),
         recent=FirstTokenTimes,
@@ -264,30 +246,7 @@ def make_parts() -> Parts:
     )
 
 
-def _print(args: argparse.Namespace, comparison: Comparison) -> None:
-    from hybrid_llm.lab.simulate.report import sentences, table, warnings
-
-    if args.json:
-        print_json(_document(args, comparison))
-    else:
-        print(f"{comparison.trace.source}; round trips: {comparison.setting.rtt.source}\n")
-        print(printable(table(comparison.summaries, currency=comparison.currency, goal_ms=comparison.goals.ttft_ms)))
-        print(printable("\n" + "\n".join(sentences(comparison))))
-    for warning in warnings(comparison):
-        note(f"note: {warning}")
-
-
-def _write_report(args: argparse.Namespace, comparison: Comparison) -> None:
-    from hybrid_llm import __version__
-    from hybrid_llm.lab.simulate.report import report
-
-    args.html.write_text(report(comparison, command=_command(args), version=__version__), encoding="utf-8")
-    note(f"report written to {args.html}")
-
-
 def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, object]:
-    from hybrid_llm.lab.simulate.report import sentences
-
     return {
         "trace": comparison.trace.source,
         "round_trips": comparison.setting.rtt.source,
@@ -303,14 +262,7 @@ def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, obj
 
 def _command(args: argparse.Namespace) -> str:
     """The command line that reproduces the result."""
-    words = ["hybrid-llm", "policy", "simulate", args.policy]
-    options = ("against", "trace", "requests", "rate", "tag", "seed", "rtt", "rtt_pair", "offline", "metered")
-    for name in (*options, "world", "slo_ttft", "config", "backend", "html"):
-        value = getattr(args, name)
-        for item in value if isinstance(value, list) else [value]:
-            if item is not None:
-                words += [f"--{name.replace('_', '-')}", str(item)]
-    return shlex.join(words)
+    return shlex.join(["hybrid-llm", *(word for word in args.words if word != "--json")])
 
 
 SIMULATE: Final = Command(

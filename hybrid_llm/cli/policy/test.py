@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
@@ -19,14 +19,15 @@ from hybrid_llm.cli.arguments import (
     policy_text,
     read_text,
 )
-from hybrid_llm.cli.terminal import Exit, decision_record, print_json, printable, record
+from hybrid_llm.cli.terminal import Exit, decision_record, print_json, printable
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import Signals
-
-if TYPE_CHECKING:
-    from hybrid_llm.lab.cases import Case, Judge, Outcome, Report
-    from hybrid_llm.policies import Policy
+from hybrid_llm.lab.casefile import parse_cases
+from hybrid_llm.lab.cases import Case, Judge, Outcome, Report, run_suite
+from hybrid_llm.policies import Policy, builtin_names
+from hybrid_llm.router.pipeline import without
+from hybrid_llm.router.privacy import PrivacyGuard
 
 _SUFFIX: Final = ".test.yaml"
 
@@ -40,8 +41,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hybrid_llm.lab.cases import run_suite
-
     policy, cases = _suite(args)
     report = run_suite(policy, cases, _judge(policy))
     if args.json:
@@ -53,8 +52,6 @@ def _run(args: argparse.Namespace) -> int:
 
 def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
     """All cases of all files. They share one policy, so that coverage is counted over all of them."""
-    from hybrid_llm.lab.casefile import parse_cases
-
     given = backends_of(args) if args.config or args.backend else None
 
     def policy_for(named: Mapping[str, Location] | None) -> Policy:
@@ -68,8 +65,6 @@ def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
 
 def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
     """The text and the name of each file of test cases."""
-    from hybrid_llm.policies import builtin_names
-
     given = list(cases)
     if given:
         return [(read_text(path), str(path)) for path in given]
@@ -83,10 +78,6 @@ def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
 
 def _judge(policy: Policy) -> Judge:
     """The privacy guard and the token count, applied to each case as to a real request."""
-    from hybrid_llm.core.request import estimate_tokens
-    from hybrid_llm.router.pipeline import without
-    from hybrid_llm.router.privacy import PrivacyGuard
-
     guard = PrivacyGuard()
 
     def judge(request: Request, signals: Signals) -> tuple[Request, Signals]:
@@ -133,7 +124,7 @@ def _report_record(report: Report) -> dict[str, object]:
                 "name": outcome.case.name,
                 "place": outcome.case.place,
                 "passed": outcome.passed,
-                "mismatches": [record(mismatch) for mismatch in outcome.mismatches],
+                "mismatches": outcome.mismatches,
                 "decision": decision_record(outcome.decision),
             }
             for outcome in report.outcomes

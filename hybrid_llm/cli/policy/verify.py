@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_json, backends_of, load_named_policy
 from hybrid_llm.cli.terminal import Exit, print_json, printable
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
+from hybrid_llm.lab.verify.report import UNTAGGED, Claim, Verification, Violation
+from hybrid_llm.lab.verify.search import verify
+from hybrid_llm.policies import Policy
 from hybrid_llm.policies.reader.source import did_you_mean
-
-if TYPE_CHECKING:
-    from hybrid_llm.lab.verify.report import Claim, Verification, Violation
-    from hybrid_llm.policies import Policy
+from hybrid_llm.router.config import load_config
 
 _NONE: Final = "none"
 
@@ -33,8 +33,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hybrid_llm.lab.verify.search import verify
-
     policy = load_named_policy(args.policy, backends_of(args))
     claims = [_claim(text, policy) for text in args.claim]
     report = verify(policy, claims=claims, defaults=_defaults(args))
@@ -49,14 +47,10 @@ def _defaults(args: argparse.Namespace) -> frozenset[str]:
     """The tags that the configuration adds to every request."""
     if args.config is None:
         return frozenset()
-    from hybrid_llm.router.config import load_config
-
     return load_config(args.config).defaults.privacy
 
 
 def _claim(text: str, policy: Policy) -> Claim:
-    from hybrid_llm.lab.verify.report import UNTAGGED, Claim
-
     tag, _, locations = text.partition("=")
     if tag != _NONE and tag not in policy.tags:
         raise InvalidRequest(f"--claim: no tag {tag!r}: {did_you_mean(tag, policy.tags)}", field="claim")
