@@ -38,7 +38,7 @@ def _make() -> HybridLLM:
         return HybridLLM.from_config(path)
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
-    from hybrid_llm.router.config.identity import identities
+    from hybrid_llm.router.config import identities
     from hybrid_llm.router.signals.store import PredictionStore, state_folder
 
     config = EdgeConfig()

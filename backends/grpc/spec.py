@@ -6,28 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from hybrid_llm.backends.wire.certificates import TLSFiles
-from hybrid_llm.core.fields import Choice, File, Found, Key, ListOf, Number, Table, Text, key, table
+from hybrid_llm.core.fields import ADDRESS, Choice, File, Found, Key, ListOf, Number, Table, Text, key, table
 from hybrid_llm.core.request import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Backend
 
-_PORT_AT_END: Final = r":[0-9]{1,5}$"
-
-
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-        raise ValueError(f"`{text}` is not HOST:PORT, such as node.example:7443")
-    return text
-
-
-_ADDRESS: Final = Text("HOST:PORT", _PORT_AT_END, _address)
 _TLS: Final = Table(
-    title="the table `tls`",
+    title="tls",
     about="The files that authenticate this app and the node, in PEM form.",
     keys=tuple(
-        Key(name=name, attribute=name, kind=File(), about=about, required=True)
+        Key(name, File(), about, required=True)
         for name, about in (
             ("ca", "Certificate of the authority that signs the nodes' certificates."),
             ("cert", "Certificate of this app."),
@@ -46,7 +35,7 @@ class GrpcSpec:
     location: ClassVar[Location] = Location.CLOUD
     name: str
     targets: tuple[str, ...] = key(
-        ListOf(_ADDRESS, least=1), "Addresses of several nodes, HOST:PORT.", default=(), examples=(["a.example:7443"],)
+        ListOf(ADDRESS, least=1), "Addresses of several nodes, HOST:PORT.", default=(), examples=(["a.example:7443"],)
     )
     tls: TLSFiles = key(_TLS, _TLS.about, hint="tls: {ca: ca.pem, cert: app.pem, key: app.key}")
     server_name: str | None = key(
@@ -64,7 +53,7 @@ class GrpcSpec:
     @classmethod
     def table(cls) -> Table:
         """The keys; `target: HOST:PORT` stands for `targets` with one item."""
-        single = Key(name="target", attribute="target", kind=_ADDRESS, about="Address of the one node, HOST:PORT.")
+        single = Key("target", ADDRESS, "Address of the one node, HOST:PORT.")
         declared = table(cls, "a backend of kind `grpc`", make=cls._make, exactly_one=("target", "targets"))
         return replace(declared, keys=(single, *declared.keys))
 

@@ -55,6 +55,17 @@ class Text:
     convert: Callable[[str], Any] = str
 
 
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"`{text}` is not HOST:PORT, such as node.example:7443")
+    return text
+
+
+ADDRESS: Final = Text("HOST:PORT", ":[0-9]{1,5}$", _address)
+"""A host name or address, with its port; an IPv6 address stands in brackets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """A name that is declared elsewhere; *words*, such as "a detector", select the names that the reader knows."""
@@ -270,13 +281,18 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """A mapping whose key `kind` selects the table that the rest must follow; *words* name it in messages."""
+    """A mapping whose key `kind` selects the table that the rest must follow; *noun* says what it is a kind of."""
 
-    words: str
+    noun: str
     names: Callable[[], Collection[str]]
     """The kinds that there are."""
     get: Callable[[str], Table]
     """The table of a kind; it may import the module that declares it."""
+
+    @property
+    def words(self) -> str:
+        """The kind in messages."""
+        return f"a mapping with the key kind: {any_of(self.names())}"
 
 
 Scalar = Flag | Expression | Version | Text | Name | File | Choice | Whole | Number | Quantity | Amount
@@ -364,7 +380,12 @@ def table(
 
 def noun_of(kind: Kind) -> str:
     """The kind in one phrase: a table by its title, such as "a rule", others by their words."""
-    return kind.title if isinstance(kind, Table) else kind.words
+    match kind:
+        case Table():
+            return kind.title
+        case Variants():
+            return f"a {kind.noun}"
+    return kind.words
 
 
 def any_of(words: Iterable[str]) -> str:

@@ -85,7 +85,7 @@ class Reader:
             case MapOf() | Table() | Variants():
                 if not isinstance(value, yamltext.Mapping):
                     return self._reject(value, f"{label} must be {kind.words}, not {_shape(value)}")
-                return self._mapping(kind, value, entry, offset)
+                return self._mapping(kind, value, label, entry, offset)
         try:
             return self._scalar(kind, value)
         except Wrong as wrong:
@@ -129,22 +129,24 @@ class Reader:
                 found.append(read)
         return kind.into(found)
 
-    def _mapping(self, kind: MapOf | Table | Variants, value: yamltext.Mapping, entry: str, offset: int) -> Any:
+    def _mapping(
+        self, kind: MapOf | Table | Variants, value: yamltext.Mapping, label: str, entry: str, offset: int
+    ) -> Any:
         if isinstance(kind, MapOf):
-            return self._map(kind, value)
+            return self._map(kind, value, label)
         if isinstance(kind, Table):
             return self._table(kind, value, entry, offset)
         chosen = value.get("kind")
         name = chosen.text if isinstance(chosen, Scalar) else ""
         if name in kind.names():
             return self._table(kind.get(name), value, entry, offset)
-        message = f"`{name}` is not a kind of {kind.words}" if chosen else "`kind` is missing"
+        message = f"`{name}` is not a kind of {kind.noun}" if chosen else "`kind` is missing"
         self._faults.add(message, chosen.offset if chosen else offset, did_you_mean(name, kind.names()))
         return WRONG
 
-    def _map(self, kind: MapOf, value: yamltext.Mapping) -> Any:
+    def _map(self, kind: MapOf, value: yamltext.Mapping, label: str) -> Any:
         if len(value.entries) < kind.least:
-            return self._reject(value, f"there must be at least {kind.least} entry")
+            return self._reject(value, f"{label} must have at least {kind.least} entry")
         found: dict[str, Any] = {}
         for item in value.entries:
             name = self.read(kind.name, item.key, "a name")

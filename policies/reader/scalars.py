@@ -94,7 +94,8 @@ def _text(kind: Text, value: Scalar) -> Any:
 def _choice(kind: Choice, value: Scalar) -> Any:
     if value.text in kind.values:
         return kind.values[value.text]
-    raise Wrong(f"`{value.text}` is not {kind.words}", did_you_mean(value.text, kind.values))
+    near = difflib.get_close_matches(value.text, kind.values, n=1)
+    raise Wrong(f"`{value.text}` is not {kind.words}", f"did you mean `{near[0]}`?" if near else None)
 
 
 def _version(kind: Version, value: Scalar) -> int:

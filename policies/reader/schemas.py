@@ -114,7 +114,7 @@ class _Writer:
             {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": self.schema(kind.get(name))}
             for name in kind.names()
         ]
-        known = {"kind": {"enum": list(kind.names()), "description": f"The kind of {kind.words}."}}
+        known = {"kind": {"enum": list(kind.names()), "description": f"The kind of {kind.noun}."}}
         return {"type": "object", "required": ["kind"], "properties": known, "allOf": branches}
 
     def _table(self, table: Table) -> Json:

@@ -90,6 +90,11 @@ class Faults:
         )
 
     @property
+    def what(self) -> str:
+        """What the source is, in messages."""
+        return self._what
+
+    @property
     def count(self) -> int:
         """How many faults there are so far."""
         return len(self._found)

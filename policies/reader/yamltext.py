@@ -1,4 +1,4 @@
-"""Reads YAML strictly and keeps the place of every character of every scalar; it knows no policy vocabulary."""
+"""Reads YAML strictly, with the position of every character of every scalar; it knows no key of any file."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ Value = Scalar | Sequence | Mapping
 
 def read_yaml(text: str, faults: Faults) -> Value | None:
     """The one document of *text*; None where it cannot be read, with the reasons in *faults*."""
-    import yaml  # only a process that loads a policy pays for it
+    import yaml  # 10 ms: only processes that read a file pay for it
 
     if len(text) > _MAX_CHARACTERS:
-        faults.add(f"a policy of more than {_MAX_CHARACTERS} characters is not read", 0)
+        faults.add(f"{faults.what} has more than {_MAX_CHARACTERS} characters, and is not read", 0)
         return None
     try:
         _refuse_indirection(text, faults)
@@ -130,7 +130,7 @@ def read_yaml(text: str, faults: Faults) -> Value | None:
             return None
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
-            faults.add("the policy is empty", 0, "begin with `version: 1`")
+            faults.add(f"{faults.what} is empty", 0, "begin with `version: 1`")
             return None
         return _Converter(text, faults).value(node)
     except yaml.YAMLError as error:
@@ -153,12 +153,12 @@ def _refuse_indirection(text: str, faults: Faults) -> None:
             faults.add("nested too deeply", offset)
             return
         if isinstance(token, yaml.AnchorToken | yaml.AliasToken):
-            faults.add("anchors and aliases are not allowed in a policy", offset, "write the value out")
+            faults.add("anchors and aliases are not allowed", offset, "write the value out")
         elif isinstance(token, yaml.TagToken):
             hint = "put an expression that begins with `!` in quotes: when: '!device.charging'"
-            faults.add("YAML tags are not allowed in a policy", offset, hint)
+            faults.add("YAML tags are not allowed", offset, hint)
         elif isinstance(token, yaml.DirectiveToken):
-            faults.add("YAML directives are not allowed in a policy", offset, "remove the line that begins with %")
+            faults.add("YAML directives are not allowed", offset, "remove the line that begins with %")
 
 
 def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:

@@ -1,11 +1,13 @@
 """`hybrid.yaml`: which backends there are, which policy decides, and what an app sets beside them."""
 
-from hybrid_llm.router.config.beside import RecordSpec
-from hybrid_llm.router.config.read import Config, load_config, parse_config
+from hybrid_llm.router.config.config import (
+    Config,
+    RecordSpec,
+    config_schema,
+    identities,
+    identity_of,
+    load_config,
+    parse_config,
+)
 
-__all__ = [
-    "Config",
-    "RecordSpec",
-    "load_config",
-    "parse_config",
-]
+__all__ = ["Config", "RecordSpec", "config_schema", "identities", "identity_of", "load_config", "parse_config"]

@@ -16,18 +16,30 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import Number, Text, key
 
 UNIT: Final = 1_000_000_000
 """Billionths in one unit of a currency."""
+_AMOUNT: Final = Number(0.0, 1e9)
+
+
+def _currency(text: str) -> str:
+    if not (len(text) == 3 and text.isascii() and text.isalpha() and text.isupper()):
+        raise ValueError(f"`{text}` is not three capital letters, such as USD")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """Per 1,000 tokens of the prompt and of the answer, in *currency* (ISO 4217; empty takes that of the policy)."""
 
-    input_per_1k: float
-    output_per_1k: float
-    currency: str = ""
+    input_per_1k: float = key(_AMOUNT, "Price of 1,000 tokens of the prompt.")
+    output_per_1k: float = key(_AMOUNT, "Price of 1,000 tokens of the answer.")
+    currency: str = key(
+        Text("three capital letters, such as USD", "^[A-Z]{3}$", _currency),
+        "Currency (ISO 4217), the same for all prices; by default that of the policy.",
+        default="",
+    )
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """What that many tokens cost, in billionths, rounded up."""

@@ -8,9 +8,14 @@ from pathlib import Path
 
 from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.policies.document import policy_schema
+from hybrid_llm.router.config import config_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-SCHEMAS = {"policy.schema.json": policy_schema, "policy.cases.schema.json": cases_schema}
+SCHEMAS = {
+    "hybrid.schema.json": config_schema,
+    "policy.schema.json": policy_schema,
+    "policy.cases.schema.json": cases_schema,
+}
 
 
 def fresh() -> dict[Path, str]:

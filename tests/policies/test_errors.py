@@ -91,6 +91,8 @@ CASES = [
     (HEAD + "objectives: {cost: 1 USD, budget: 5 EUR/day}\n", (3, 35), "two currencies"),
     (HEAD + "objectives: {ttft: 400}\n", (3, 20), "400ms"),
     (HEAD + "objectives: {ttft: 0ms}\n", (3, 20), "more than 0"),
+    (HEAD + "objectives: {deadline: 25h}\n", (3, 24), "`25h` is more than 24h"),
+    (HEAD + "objectives: {deadline: 500us}\n", (3, 24), "`500us` is less than 1ms"),
     (HEAD + "objectives: {cost: 5}\n", (3, 20), "0.02 USD"),
     (HEAD + "resilience: {retries: 1:30}\n", (3, 23), "disagree"),
     (HEAD + "resilience: {retries: 11}\n", (3, 23), "from 0 to 10"),

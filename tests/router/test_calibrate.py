@@ -19,8 +19,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.config import parse_config
-from hybrid_llm.router.config.identity import identity_of
+from hybrid_llm.router.config import identity_of, parse_config
 from hybrid_llm.router.signals.calibrate import TEXT, calibrate, calibrate_missing, clear_under
 from hybrid_llm.router.signals.predictor import PRIORS, FitState, LatencyPredictor, Learned
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder

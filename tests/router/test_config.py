@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from dataclasses import fields
@@ -10,16 +11,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from hybrid_llm.backends.edge import EdgeConfig
 from hybrid_llm.backends.grpc import GrpcSpec
-from hybrid_llm.core.errors import ConfigError, PolicyError
-from hybrid_llm.core.request import Location
+from hybrid_llm.core.errors import ConfigError, InvalidRequest, PolicyError
+from hybrid_llm.core.limits import Defaults
+from hybrid_llm.core.request import GenerateOptions, Location
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.config import load_config, parse_config
+from hybrid_llm.router.config import config_schema, load_config, parse_config
 from hybrid_llm.router.privacy.detectors.catalogue import NerSpec, PresidioSpec
+from hybrid_llm.router.request import make_request
 from hybrid_llm.router.spending.ledger import Price
 
+SCHEMA = Draft202012Validator(config_schema())
 GOOD = """\
 version: 1
 policy: policy.yaml
@@ -89,19 +94,19 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
     ("text", "expected"),
     [
         ("", "empty"),
-        ("- a\n", "a configuration is a table"),
+        ("- a\n", "hybrid.yaml must be a mapping with the keys version, policy"),
         ("version: 2\nbackends: {edge: {kind: onnx}}\n", "version: 1"),
-        ("version: 1\n", "at least one backend"),
+        ("version: 1\n", "`backends` is missing"),
         ("version: 1\nbackends: {edge: {kind: onxx}}\n", "did you mean `onnx`?"),
         ("version: 1\nbackends: {edge: {kind: onnx, modle: x}}\n", "did you mean `model`?"),
         ("version: 1\nbackends: {edge: {kind: onnx, reuse_prefixes: flase}}\n", "did you mean `false`?"),
-        ("version: 1\nbackends: {edge: 7}\n", "a backend is a table"),
-        ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`threads` is a number from 0"),
-        ("version: 1\nbackends: {edge: {kind: onnx, load: now}}\n", "`load: now`"),
-        ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1'}}\n", "needs `tls`"),
+        ("version: 1\nbackends: {edge: 7}\n", "`edge` must be a mapping with the key kind: onnx or grpc"),
+        ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`-1` is not a whole number from 0"),
+        ("version: 1\nbackends: {edge: {kind: onnx, load: now}}\n", "`now` is not `lazy` or `eager`"),
+        ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1'}}\n", "`tls` is missing"),
         ("version: 1\nbackends: {c: {kind: grpc, target: nowhere, tls: {ca: a, cert: b, key: c}}}\n", "HOST:PORT"),
         ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1', tls: {ca: a, cert: b}}}\n", "`key` is missing"),
-        ("version: 1\nbackends: {edge: {kind: onnx, price: 3}}\n", "`price` is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx, price: 3}}\n", "`price` must be a mapping"),
         ("version: 1\nbackends: {edge: {kind: onnx, price: {input_per_1k: 1}}}\n", "`output_per_1k` is missing"),
         ("version: 1\nbackends: {edge: {kind: onnx, price: {input_per_k: 1}}}\n", "did you mean `input_per_1k`?"),
         (f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE.replace('1.5', '-1')}}}}}\n", "number from 0"),
@@ -112,12 +117,18 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
             f"  b: {{kind: onnx, price: {PRICE.replace('USD', 'EUR')}}}}}\n",
             "prices are in USD and in EUR",
         ),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {path: x}\n", "`path` is not a key"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {path: x}\n", "spend has no key `path`"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {}\n", "`file` is missing"),
         ("version: 1\nbackends: {edge: {kind: onnx}, edge: {kind: onnx}}\n", "there twice"),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: pii}\n", "a list of names"),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {deadline: soon}\n", "`deadline` is a number"),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: 7}\n", "a detector is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: pii}\n", "must be a list, each item a tag"),
+        (
+            "version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {deadline: soon}\n",
+            "`soon` is not a number from",
+        ),
+        (
+            "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: 7}\n",
+            "the key kind: ner or presidio",
+        ),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: nr, model: x}}\n", "did you mean `ner`?"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner}}\n", "`model` is missing"),
         (
@@ -126,21 +137,21 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ),
         (
             "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner, model: x, labels: 7}}\n",
-            "a table of",
+            "`labels` must be a mapping",
         ),
         (
             "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner, model: x, min_score: 2}}\n",
-            "`min_score` is a number from 0 to 1",
+            "`2` is not a number from 0 to 1",
         ),
         (
             "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {email: {kind: ner, model: x}}\n",
-            "`email` is one of the library's own detectors",
+            "`email` is a built-in detector",
         ),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: 9464\n", "`metrics` is a table"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: 9464\n", "`metrics` must be a mapping"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listn: x}\n", "did you mean `listen`?"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\nmetric: {}\n", "did you mean `metrics`?"),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listen: here}\n", "`listen: here` is not HOST:PORT"),
-        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listen: '9464'}\n", "such as 127.0.0.1:9464"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listen: here}\n", "`here` is not HOST:PORT"),
+        ("version: 1\nbackends: {edge: {kind: onnx}}\nmetrics: {listen: '9464'}\n", "`9464` is not HOST:PORT"),
         ("a: [1\n", "this is not YAML"),
     ],
 )
@@ -196,6 +207,113 @@ def test_a_policy_may_name_a_detector_of_the_app(tmp_path):
         HybridLLM.from_config(tmp_path / "hybrid.yaml")
 
 
+@pytest.mark.parametrize(
+    ("defaults", "wrong"),
+    [
+        ("max_tokens: 0", "`0` is not a whole number from 1 to 1000000"),
+        ("max_tokens: 1000001", "`1000001` is not a whole number"),
+        ("deadline: 0", "`0` is not a number from 0.001 to 86400"),
+        ("deadline: 86401", "`86401` is not a number"),
+        ('privacy: [""]', "the text is empty, expected is a tag"),
+        ("privacy: [pii, pii]", "`pii` is in the list twice"),
+    ],
+)
+def test_defaults_that_every_request_would_be_rejected_for_are_rejected_at_load(defaults, wrong):
+    text = f"version: 1\nbackends: {{edge: {{kind: onnx}}}}\ndefaults: {{{defaults}}}\n"
+    with pytest.raises(ConfigError, match=r"hybrid\.yaml:3:\d+") as caught:
+        parse_config(text, Path("hybrid.yaml"))
+    assert wrong in str(caught.value)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "max_tokens": st.integers(-1, 1_000_002) | st.sampled_from([1, 1_000_000]),
+            "deadline": st.sampled_from([0.001, 0.0005, 86_400, 86_400.5]) | st.integers(0, 90_000),
+            "privacy": st.lists(st.sampled_from(["pii", "phi"]), unique=True),
+        },
+    )
+)
+def test_defaults_that_load_make_a_valid_request(defaults):
+    text = json.dumps({"version": 1, "backends": {"edge": {"kind": "onnx"}}, "defaults": defaults})
+    try:
+        config = parse_config(text, Path("hybrid.yaml"))
+    except ConfigError:
+        with pytest.raises(InvalidRequest):
+            make_request("hello", GenerateOptions(**defaults), Defaults())
+    else:
+        request = make_request("hello", {}, config.defaults)
+        assert request.max_tokens == defaults.get("max_tokens", 256)
+
+
+def test_messages_name_the_file_and_never_call_it_a_policy():
+    for text in ("", "a: &x 1\n", "x" * 300_000, "version: 1\nbackends: 7\nrule: 1\n", "a: [1\n"):
+        with pytest.raises(ConfigError) as caught:
+            parse_config(text, Path("hybrid.yaml"))
+        assert re.search(r"\b(a|the) policy\b", str(caught.value)) is None
+
+
+CONFIGURATIONS = st.fixed_dictionaries(
+    {
+        "version": st.sampled_from([1, 1, 1, 2]),
+        "backends": st.dictionaries(
+            st.sampled_from(["edge", "cloud"]),
+            st.sampled_from(
+                [
+                    {"kind": "onnx"},
+                    {"kind": "onnx", "threads": 2, "load": "eager", "price_per_1k_tokens": 0.5},
+                    {"kind": "onnx", "threads": -1},
+                    {"kind": "onnx", "load": "now"},
+                    {"kind": "onnx", "target": "a:1"},
+                    {"kind": "onnx", "price": {"input_per_1k": 1, "output_per_1k": 2, "currency": "USD"}},
+                    {"kind": "onnx", "price": {"input_per_1k": 1}, "price_per_1k_tokens": 1},
+                    {"kind": "grpc", "target": "a:1", "tls": {"ca": "a", "cert": "b", "key": "c"}},
+                    {"kind": "grpc", "targets": ["a:1", "b:2"], "tls": {"ca": "a", "cert": "b", "key": "c"}},
+                    {"kind": "grpc", "target": "a:1", "targets": ["a:1"], "tls": {"ca": "a", "cert": "b", "key": "c"}},
+                    {"kind": "grpc", "target": "a", "tls": {"ca": "a", "cert": "b", "key": "c"}},
+                    {"kind": "grpc", "tls": {"ca": "a"}},
+                    {"kind": "fax"},
+                    {},
+                    7,
+                ]
+            ),
+            max_size=2,
+        ),
+    },
+    optional={
+        "defaults": st.sampled_from([{}, {"max_tokens": 5}, {"max_tokens": 0}, {"deadline": "2s"}, {"privacy": "a"}]),
+        "record": st.sampled_from([{"path": "d.jsonl"}, {"path": "d", "max_mb": 0}, {}, 1]),
+        "spend": st.sampled_from([{"file": "s.db"}, {"path": "s.db"}]),
+        "prediction": st.sampled_from([{"calibrate": "auto"}, {"calibrate": "always"}]),
+        "metrics": st.sampled_from([{}, {"listen": "127.0.0.1:9464"}, {"listen": "9464"}]),
+        "detectors": st.sampled_from(
+            [
+                {},
+                {"names": {"kind": "ner", "model": "ner/", "labels": {"PER": "person_name"}}},
+                {"names": {"kind": "ner", "model": "ner/", "language": "en"}},
+                {"names": {"kind": "presidio", "model": "x", "language": "en", "min_score": 1.5}},
+            ]
+        ),
+        "other": st.just(1),
+    },
+)
+
+
+@given(CONFIGURATIONS)
+def test_schema_and_reader_agree_on_every_generated_configuration(document):
+    try:
+        parse_config(json.dumps(document), Path("hybrid.yaml"))
+        problem = None
+    except ConfigError as error:
+        problem = error
+    assert SCHEMA.is_valid(document) is (problem is None), problem or list(SCHEMA.iter_errors(document))
+
+
+def test_it_is_a_schema_of_the_draft_that_it_names():
+    Draft202012Validator.check_schema(SCHEMA.schema)
+
+
 TLS = "tls: {ca: ca.pem, cert: app.pem, key: app.key}"
 
 
@@ -208,11 +326,11 @@ def test_a_cloud_backend_may_have_several_nodes(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ("targets: []", "a list of HOST:PORT"),
-        ('targets: ["a:1", "a:1"]', "each once"),
-        ('targets: ["a:1"], target: "b:1"', "no `target` beside it"),
-        ('targets: ["a"]', "is HOST:PORT"),
-        ('target: "a:1", resolve: some', "first or all"),
+        ("targets: []", "at least 1 item"),
+        ('targets: ["a:1", "a:1"]', "in the list twice"),
+        ('targets: ["a:1"], target: "b:1"', "exactly one of target and targets"),
+        ('targets: ["a"]', "is not HOST:PORT"),
+        ('target: "a:1", resolve: some', "is not `first` or `all`"),
     ],
 )
 def test_what_is_wrong_with_nodes_is_told(tmp_path, keys, message):

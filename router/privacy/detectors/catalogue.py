@@ -10,10 +10,11 @@ Built-in detectors find formats, not meaning: names, places and free prose need 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hybrid_llm.core.fields import File, MapOf, Number, Text, key
 from hybrid_llm.router.privacy.detectors import contact, credentials, identity, money
 from hybrid_llm.router.privacy.detectors.engine import PatternDetector
 
@@ -42,8 +43,8 @@ _TABLE: Final = (
 DETECTORS: Final[Mapping[str, PatternDetector]] = {detector.name: detector for detector in _TABLE}
 """The built-in detectors by name, which is also the kind of their findings."""
 
-DETECTOR_KINDS: Final = ("ner", "presidio")
-"""The kinds of detectors that a `hybrid.yaml` can define."""
+_LABELS: Final = MapOf(Text("a kind of finding"))
+_SCORE: Final = Number(0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,9 @@ class NerSpec:
     """A detector of kind `ner`: *labels* maps labels of the model in folder *model* to kinds; empty means all."""
 
     name: str
-    model: Path
-    labels: Mapping[str, str] = field(default_factory=dict)
-    min_score: float = 0.5
+    model: Path = key(File("the path of a model folder"), "The folder of the model.")
+    labels: Mapping[str, str] = key(_LABELS, "Label of the model -> kind of finding; by default all.", default={})
+    min_score: float = key(_SCORE, "Minimum score of a finding.", default=0.5)
 
     def open(self) -> Detector:
         """Load the model.
@@ -71,10 +72,10 @@ class PresidioSpec:
     """A detector of kind `presidio`: *model* is a spaCy package or folder, *labels* maps entities to kinds."""
 
     name: str
-    model: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    language: str = "en"
-    min_score: float = 0.5
+    model: str = key(Text("a spaCy package or folder"), "The spaCy model.")
+    labels: Mapping[str, str] = key(_LABELS, "Entity -> kind of finding; by default all.", default={})
+    language: str = key(Text("a language code"), "The language of the texts.", default="en")
+    min_score: float = key(_SCORE, "Minimum score of a finding.", default=0.5)
 
     def open(self) -> Detector:
         """Create the analyzer.
@@ -90,3 +91,5 @@ class PresidioSpec:
 
 
 DetectorSpec = NerSpec | PresidioSpec
+DETECTOR_KINDS: Final[Mapping[str, type[DetectorSpec]]] = {"ner": NerSpec, "presidio": PresidioSpec}
+"""The kinds of detectors that a `hybrid.yaml` can define."""

@@ -1,0 +1,338 @@
+"""The keys of `hybrid.yaml`, as records, and how the parts of a client are opened from them.
+
+A new key is one line in one of these records; the keys of a kind of backend or detector are declared beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from hybrid_llm.backends.registry import BACKENDS, BackendSpec, table_of
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.fields import (
+    ADDRESS,
+    VERSION,
+    Choice,
+    File,
+    Found,
+    Key,
+    MapOf,
+    Number,
+    Table,
+    Text,
+    Variants,
+    Whole,
+    key,
+    table,
+)
+from hybrid_llm.core.limits import Defaults
+from hybrid_llm.core.protocols import DETECTOR_NAMES
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies.reader.fields import parse_document, read_text
+from hybrid_llm.policies.reader.schemas import Json, json_schema
+from hybrid_llm.router.observability.hooks import Hook
+from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
+from hybrid_llm.router.spending.ledger import Price, currency_of
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from hybrid_llm.core.protocols import Backend, Detector
+    from hybrid_llm.policies import PolicySource
+    from hybrid_llm.router.privacy.detectors.catalogue import DetectorSpec
+    from hybrid_llm.router.spending.ledger import Ledger
+
+_WHAT: Final = "hybrid.yaml"
+_FREE: Final = Price(input_per_1k=0.0, output_per_1k=0.0)
+
+
+class ClosableHook(Hook, Protocol):
+    """A hook that a file opened, and that has to be closed."""
+
+    def close(self) -> None:
+        """Release everything. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSpec:
+    """Decisions are recorded without any text of a request, for `policy diff` and `explain`."""
+
+    path: Path = key(File(), "The file; its folder must exist.")
+    max_mb: int = key(Whole(1, 1_000_000), "Maximum size of one file, MiB.", default=64)
+    keep: int = key(Whole(0, 10_000), "Older files that stay.", default=2)
+
+    def open(self) -> ClosableHook:
+        """Make the recorder; ConfigError if its folder does not exist."""
+        from hybrid_llm.router.observability.recorder import DecisionRecorder
+
+        return DecisionRecorder(self.path, max_bytes=self.max_mb * 1024 * 1024, keep=self.keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionSpec:
+    """What latency predictors learnt is stored when the client closes."""
+
+    calibrate: bool = key(
+        Choice({"never": False, "auto": True}),
+        "`auto` measures an eager backend of the device at its first start, and stores what was learnt.",
+        default=False,
+    )
+    folder: Path | None = key(
+        File("the path of a folder"), "Where it is stored; by default in the user's folder for state.", default=None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSpec:
+    """The client's metrics are served for Prometheus."""
+
+    # Loopback, and the port that OpenTelemetry's exporters for Prometheus use.
+    listen: str = key(ADDRESS, "Where Prometheus reads them.", default="127.0.0.1:9464")
+
+    def open(self) -> ClosableHook:
+        """Listen there; ConfigError if the port is in use or the extra is not installed."""
+        from hybrid_llm.backends.wire.handshake import Address
+        from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+
+        address = Address.parse(self.listen)
+        metrics = PrometheusMetrics.alone()
+        metrics.serve(address.host, address.port)
+        return metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendSpec:
+    """Spending is stored, so that it outlives the client."""
+
+    file: Path = key(File(), "The SQLite file; processes of one machine may share it.")
+
+
+class _Priced(NamedTuple):
+    """A backend, its price, and where to report what is wrong with the price."""
+
+    spec: BackendSpec
+    price: Price
+    found: Found
+
+
+_PRICES: Final = (
+    Key("price", table(Price, "price"), "What tokens cost.", default=_FREE),
+    Key("price_per_1k_tokens", Number(0.0, 1e9), "One price for all tokens, per 1,000.", "price", default=_FREE),
+)
+
+
+def _backend(kind: str) -> Table:
+    """The keys of a backend of *kind*: its own, and its price."""
+    declared = table_of(kind)
+
+    def make(found: Found) -> _Priced:
+        values = {name: value for name, value in found.values.items() if name not in {"kind", "price"}}
+        price = found.values["price"]
+        if not isinstance(price, Price):
+            price = Price(input_per_1k=price, output_per_1k=price)
+        return _Priced(declared.make(replace(found, values=values)), price, found)
+
+    return replace(
+        declared,
+        keys=(Key("kind", Choice.of(kind), "The kind of backend.", required=True), *declared.keys, *_PRICES),
+        make=make,
+    )
+
+
+def _detector_kinds() -> Mapping[str, type[DetectorSpec]]:
+    from hybrid_llm.router.privacy.detectors.catalogue import DETECTOR_KINDS
+
+    return DETECTOR_KINDS
+
+
+def _detector(kind: str) -> Table:
+    spec = _detector_kinds()[kind]
+
+    def make(found: Found) -> DetectorSpec:
+        if found.name in DETECTOR_NAMES:
+            found.reject(f"`{found.name}` is a built-in detector", "choose another name")
+        return spec(name=found.name, **{name: value for name, value in found.values.items() if name != "kind"})
+
+    kind_key = Key("kind", Choice.of(kind), "The kind of detector.", required=True)
+    return table(spec, f"a detector of kind `{kind}`", make=make, extra=(kind_key,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Which backends there are, which policy decides, and what an app sets beside them.
+
+    A configuration is checked; nothing is opened until `open_backends` and `open_policy`.
+    """
+
+    path: Path = Path(_WHAT)
+    policy: str = key(
+        Text("a path, or the name of a built-in policy"),
+        "The policy: a file, which is watched, or a built-in one.",
+        default="balanced",
+        examples=("policy.yaml",),
+    )
+    backends: tuple[BackendSpec, ...] = key(
+        MapOf(Variants("backend", BACKENDS.names, _backend), least=1),
+        "The backends, under the names that the policy uses.",
+        hint="backends: {edge: {kind: onnx, model: embedded}}",
+    )
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """Backend -> its price."""
+    defaults: Defaults = key(
+        table(Defaults, "defaults"), "What a request gets where the call does not say.", default=Defaults()
+    )
+    record: RecordSpec | None = key(table(RecordSpec, "record"), "Where decisions are recorded.", default=None)
+    spend: Path | None = key(
+        table(SpendSpec, "spend", make=lambda found: found.values["file"]), "Where spending is stored.", default=None
+    )
+    prediction: PredictionSpec = key(
+        table(PredictionSpec, "prediction"), "Whether latency is measured and stored.", default=PredictionSpec()
+    )
+    metrics: MetricsSpec | None = key(table(MetricsSpec, "metrics"), "Metrics for Prometheus.", default=None)
+    detectors: tuple[DetectorSpec, ...] = key(
+        MapOf(Variants("detector", _detector_kinds, _detector)),
+        "Models that detect names and places, under the names that the policy uses.",
+        default=(),
+    )
+
+    @property
+    def locations(self) -> Mapping[str, Location]:
+        """Backend -> where it runs: what a policy is checked against."""
+        return {spec.name: spec.location for spec in self.backends}
+
+    @property
+    def eager(self) -> frozenset[str]:
+        """The device's backends that are loaded at the start."""
+        return frozenset(spec.name for spec in self.backends if getattr(spec, "load", "") == "eager")
+
+    @property
+    def detector_names(self) -> frozenset[str]:
+        """The detectors that a policy may name because of this file."""
+        return frozenset(spec.name for spec in self.detectors)
+
+    def open_predictions(self) -> PredictionStore:
+        """What was learnt about these backends on this device."""
+        folder = self.prediction.folder or state_folder()
+        return PredictionStore(folder, identities(self.backends), writable=self.prediction.calibrate)
+
+    def open_ledger(self) -> Ledger | None:
+        """The ledger in the file under `spend`, which is created if needed; None without one.
+
+        Raises:
+            ConfigError: the file is something else.
+        """
+        if self.spend is None:
+            return None
+        from hybrid_llm.router.spending.file import FileLedger
+
+        return FileLedger(self.spend, currency_of(self.prices))
+
+    def open_backends(self) -> list[Backend]:
+        """Make every backend; if one fails, those made before it are closed again."""
+        made: list[Backend] = []
+        try:
+            for spec in self.backends:
+                made.append(spec.open())
+        except BaseException:
+            for backend in made:
+                backend.close()
+            raise
+        return made
+
+    def open_hooks(self, opened: ExitStack, *, serve_metrics: bool = True) -> tuple[ClosableHook, ...]:
+        """Open the recorder of decisions and the server of metrics that the file asks for; *opened* closes them.
+
+        Raises:
+            ConfigError: one cannot be opened.
+        """
+        hooks: list[ClosableHook] = []
+        for spec in (self.record, self.metrics if serve_metrics else None):
+            if spec is not None:
+                hooks.append(spec.open())
+                opened.callback(hooks[-1].close)
+        return tuple(hooks)
+
+    def open_detectors(self) -> tuple[Detector, ...]:
+        """Load the models under `detectors`; ConfigError if one is unusable."""
+        return tuple(spec.open() for spec in self.detectors)
+
+    def open_policy(self, detectors: frozenset[str] = frozenset()) -> PolicySource:
+        """Load the policy; a file is watched from now on.
+
+        Args:
+            detectors: Names that the policy may use beside the built-in detectors and those of this file.
+
+        Raises:
+            PolicyError: the policy is not valid.
+        """
+        from hybrid_llm.policies import KNOWN_DETECTORS, FixedPolicy, PolicyFile, builtin_names, builtin_policy
+
+        if self.policy in builtin_names():
+            return FixedPolicy(builtin_policy(self.policy, backends=self.locations))
+        path, known = self.path.parent / self.policy, KNOWN_DETECTORS | detectors | self.detector_names
+        source = PolicyFile(path, backends=self.locations, detectors=known)
+        source.start()
+        return source
+
+
+def _config(found: Found) -> Config:
+    priced: Mapping[str, _Priced] = found.values["backends"]
+    currency = ""
+    for _, price, backend in priced.values():
+        if price.currency and currency not in ("", price.currency):
+            message = f"prices are in {currency} and in {price.currency}; nothing is converted"
+            backend.reject(message, "write all in one currency", "price")
+        currency = currency or price.currency
+    detectors: Any = found.values["detectors"]
+    parts = {
+        "backends": tuple(backend.spec for backend in priced.values()),
+        "prices": {name: backend.price for name, backend in priced.items()},
+        "detectors": tuple(detectors.values()) if detectors else (),
+    }
+    return Config(**{**found.values, **parts})
+
+
+CONFIG: Final = table(Config, _WHAT, make=_config, extra=(VERSION,))
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in the file at *path*.
+
+    Raises:
+        ConfigError: the file cannot be read or is not valid; the message has everything that is wrong, with positions.
+    """
+    return parse_config(read_text(path, _WHAT), path)
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """The configuration in *text*; the paths in it are relative to the folder of *path*. Raises as `load_config`."""
+    try:
+        config: Config = parse_document(text, str(path), _WHAT, CONFIG, path.parent)
+    except PolicyError as error:
+        raise ConfigError(str(error), path=str(path)) from None
+    return replace(config, path=path)
+
+
+def config_schema() -> Json:
+    """The JSON Schema of `hybrid.yaml`, with every kind of backend and detector that is installed."""
+    return json_schema(CONFIG, "The configuration of a hybrid-llm client", "hybrid-llm config schema")
+
+
+def identities(specs: Iterable[BackendSpec]) -> dict[str, Identity]:
+    """The identity of each backend that has one; a model folder that cannot be read has none."""
+    found = {spec.name: identity_of(spec) for spec in specs}
+    return {name: identity for name, identity in found.items() if identity is not None}
+
+
+def identity_of(spec: BackendSpec) -> Identity | None:
+    """What the speed of a backend depends on, so that stored predictions fit; a host's address only as a hash."""
+    fingerprint = spec.fingerprint()
+    if fingerprint is None:
+        return None
+    device = device_of() if spec.location is Location.EDGE else "node"
+    return Identity(kind=spec.kind, model=hashlib.sha256(fingerprint.encode()).hexdigest(), device=device)
