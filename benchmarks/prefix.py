@@ -32,7 +32,7 @@ from benchmarks._run import ROOT, parsed, parser
 from benchmarks.edge_decode import prepared
 from benchmarks.node_throughput import random_model
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
-from hybrid_llm.backends.grpc.picker import Chooser
+from hybrid_llm.backends.grpc.picker import Picker
 from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest, StepEngine
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.core.request import Location, Message, Request
@@ -169,9 +169,9 @@ def _block(name: int, vocab: int) -> Iterator[int]:
 
 @dataclass(kw_only=True)
 class Node:
-    """An engine with a clock of its own, and the seat that the chooser sees."""
+    """An engine with a clock of its own, and the endpoint that the picker sees."""
 
-    name: str
+    address: str
     engine: StepEngine
     now: float = 0.0
     usual_ms: float = 0.0
@@ -185,7 +185,7 @@ class Node:
         return (load.active + load.waiting) / load.slots
 
     @property
-    def waiting_ms(self) -> float:
+    def expected_ttft_ms(self) -> float:
         load = self.engine.load()
         return self.usual_ms * (1 + load.active + load.waiting)
 
@@ -214,13 +214,13 @@ class Node:
 
 def replay(calls: list[Call], pace: float, *, choosing: bool, reuse: bool) -> list[Node]:
     config = EngineConfig(model=NODE_MODEL, threads=1, kv_tokens=16 * 2048, max_waiting=4096, reuse_prefixes=reuse)
-    nodes = [Node(name=f"node-{number}", engine=load_engine(config)) for number in range(3)]
-    chooser, turns = Chooser(draw=random.Random(1)), cycle(nodes)
+    nodes = [Node(address=f"node-{number}", engine=load_engine(config)) for number in range(3)]
+    picker, turns = Picker(draw=random.Random(1)), cycle(nodes)
     for call in calls:
         at = (call.at_s - calls[0].at_s) * pace
         for node in nodes:
             node.run_until(at)
-        node = chooser.choose(nodes, call.blocks[:64]) if choosing else next(turns)
+        node = picker.pick(nodes, call.blocks[:64]) if choosing else next(turns)
         node.submit(call, at)
     for node in nodes:
         node.run_until(float("inf"))
@@ -257,7 +257,7 @@ def compare_trace(path: Path, rounds: int) -> None:
     calls = read_trace(path, 2048)
     pace = pace_of(calls)
     ways = {
-        "the chooser": {"choosing": True, "reuse": True},
+        "the picker": {"choosing": True, "reuse": True},
         "round robin": {"choosing": False, "reuse": True},
         "round robin, no reuse": {"choosing": False, "reuse": False},
     }

@@ -1,7 +1,8 @@
-"""The client of a cloud node: gRPC over mutual TLS."""
+"""The client of cloud nodes: gRPC over mutual TLS."""
 
+from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.backend import GrpcBackend
-from hybrid_llm.backends.grpc.config import GrpcConfig, NodeDescription
+from hybrid_llm.backends.grpc.exchange import NodeDescription
 from hybrid_llm.backends.grpc.pool import GrpcPool
 from hybrid_llm.backends.grpc.spec import GrpcSpec
 

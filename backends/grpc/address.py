@@ -1,6 +1,6 @@
-"""The addresses behind the names of nodes: looked up beside the calls, again and again. It opens nothing else.
+"""Where a cloud node is: its configuration, the endpoints behind a name, and the IP address and route of each.
 
-Where a node is: the address that answered last, else those of its name; and whether there is a way there.
+Names are resolved beside the calls, again and again. Nothing else is opened here.
 """
 
 from __future__ import annotations
@@ -10,24 +10,46 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from hybrid_llm.backends.grpc.config import GrpcConfig
+from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.handshake import Address, Lookup, has_route, is_address
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 
 _AGAIN_S: Final = 10.0
 _FIRST_S: Final = 1.0
-"""The first call waits so long for names, seconds; a name that is not resolved by then is one node."""
+"""The first call waits this long for names, seconds; a name that is not resolved by then is one endpoint."""
 _LONGEST_S: Final = 60.0
+_FRESH_S: Final = 0.05
+"""How long the kernel's last report on the route counts, seconds."""
 
 
-class Names:
-    """Configurations in; one configuration for each address out. An address stands for itself.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcConfig:
+    """One cloud node, as an app names it."""
 
-    A name that resolves to one address stays a name. One that does not resolve any more keeps the addresses that it
-    had. The certificate must name the host as configured, whatever its address.
+    target: str
+    """`HOST:PORT`, or `[IPv6]:PORT`."""
+    tls: TLSFiles
+    name: str = "cloud"
+    """The name that policies use."""
+    server_name: str | None = None
+    """The name in the node's certificate, where that is not the host of *target*."""
+    context_window: int = 0
+    """Maximum tokens of prompt and answer together; 0 learns it from the node with the first call or `probe`."""
+    max_message_bytes: int = 4 * 1024 * 1024
+    connect_timeout: float = 5.0
+    """Seconds that one attempt to connect may take."""
+    energy_per_1k_tokens_j: float = 0.0
+    """What the device spends to send and receive 1,000 tokens, joules; a measured figure."""
+
+
+class Resolver:
+    """Takes configurations, and returns one configuration for each address behind their names.
+
+    A name that resolves to one address stays a name. One that no longer resolves keeps its last addresses. The node's
+    certificate must hold the configured host, whatever the address.
     """
 
     def __init__(self, configs: Sequence[GrpcConfig], *, lookup: Lookup, clock: Callable[[], float]) -> None:
@@ -35,130 +57,125 @@ class Names:
         self._lookup = lookup
         self._clock = clock
         self._found: dict[GrpcConfig, tuple[GrpcConfig, ...]] = {config: (config,) for config in self._configs}
-        self._resolved = all(is_address(Address.parse(config.target).host) for config in configs)
+        self._fixed = all(is_address(Address.parse(config.target).host) for config in configs)
         self._due = 0.0
-        self._looking = threading.Lock()
-        self.known: tuple[GrpcConfig, ...] = self._configs if self._resolved else ()
-        """What is known now; empty until the first look-up, where there are names."""
+        self._resolving = threading.Lock()
+        self.endpoints: tuple[GrpcConfig, ...] = self._configs if self._fixed else ()
+        """The endpoints known now; where there are names, empty until the first look-up."""
 
     def refresh(self, timeout: float) -> tuple[GrpcConfig, ...] | None:
-        """Look the names up where that is due: at first here, for *timeout* seconds at most; later beside the calls."""
-        if not self.known:
-            self._look_first(min(timeout, _FIRST_S))
-        elif self._is_due():
-            threading.Thread(target=self._look_again, name="hybrid-llm-names", daemon=True).start()
+        """Return the endpoints where a look-up was due, else None.
+
+        The first look-up is waited for, *timeout* seconds at most; later ones run beside the calls.
+        """
+        if not self.endpoints:
+            self._resolve_first(min(timeout, _FIRST_S))
+        elif not self._fixed and self._clock() >= self._due:
+            threading.Thread(target=self._resolve_again, name="hybrid-llm-names", daemon=True).start()
         else:
             return None
-        return self.known
+        return self.endpoints
 
     async def arefresh(self, timeout: float) -> tuple[GrpcConfig, ...] | None:
         """Do as `refresh` does, without blocking the event loop."""
-        return self.refresh(timeout) if self.known else await asyncio.to_thread(self.refresh, timeout)
+        return self.refresh(timeout) if self.endpoints else await asyncio.to_thread(self.refresh, timeout)
 
-    def _is_due(self) -> bool:
-        return not self._resolved and self._clock() >= self._due
-
-    def _look_first(self, timeout: float) -> None:
-        if self._looking.acquire(timeout=max(timeout, 0.0)):
+    def _resolve_first(self, timeout: float) -> None:
+        if self._resolving.acquire(timeout=max(timeout, 0.0)):
             try:
-                if not self.known:  # nobody was quicker
-                    self._look(timeout)
+                if not self.endpoints:  # no other thread was quicker
+                    self._resolve(timeout)
             finally:
-                self._looking.release()
+                self._resolving.release()
 
-    def _look_again(self) -> None:
-        if self._looking.acquire(blocking=False):
+    def _resolve_again(self) -> None:
+        if self._resolving.acquire(blocking=False):
             try:
-                self._look(_LONGEST_S)
+                self._resolve(_LONGEST_S)
             finally:
-                self._looking.release()
+                self._resolving.release()
 
-    def _look(self, timeout: float) -> None:
-        """Look all names up; each gets its share of *timeout* seconds."""
+    def _resolve(self, timeout: float) -> None:
+        """Resolve all names; each gets its share of *timeout* seconds."""
         self._due, end = self._clock() + _AGAIN_S, time.monotonic() + timeout
         for number, config in enumerate(self._configs):
             share = (end - time.monotonic()) / (len(self._configs) - number)
             self._found[config] = self._addresses(config, share)
         found = [each for config in self._configs for each in self._found[config]]
-        self.known = tuple({config.target: config for config in found}.values())
+        self.endpoints = tuple({config.target: config for config in found}.values())
 
     def _addresses(self, config: GrpcConfig, timeout: float) -> tuple[GrpcConfig, ...]:
-        """*config* for each address of its host; what it was before where the name does not resolve."""
-        endpoint = Address.parse(config.target, config.server_name)
+        """*config* for each address of its host; the last ones where the name does not resolve."""
+        address = Address.parse(config.target, config.server_name)
         try:
-            hosts = sorted(self._lookup(endpoint.host, timeout))
+            ips = sorted(self._lookup(address.host, timeout))
         except (OSError, UnicodeError):
             return self._found[config]
-        if len(hosts) < 2:
+        if len(ips) < 2:
             return (config,)
-        targets = [str(replace(endpoint, host=address)) for address in hosts]
-        return tuple(replace(config, target=target, server_name=endpoint.server_name) for target in targets)
+        targets = [str(replace(address, host=ip)) for ip in ips]
+        return tuple(replace(config, target=target, server_name=address.server_name) for target in targets)
 
 
-_FRESH_S: Final = 0.05
-"""For so long the kernel's word that there is a way counts, seconds."""
+class EndpointAddress:
+    """The IP address of one endpoint, as far as it is known, and the route to it. Safe to use from any thread."""
 
-
-class Place:
-    """The place of one node, as far as the calls have found it. Safe to use from any thread."""
-
-    def __init__(self, endpoint: Address, name: str, lookup: Lookup) -> None:
-        self._endpoint = endpoint
+    def __init__(self, address: Address, name: str, lookup: Lookup) -> None:
+        self._address = address
         self._name = name
         self._lookup = lookup
-        self._first = ""
-        self._asked, self._has_way = float("-inf"), True
-        self.address = ""
-        """The address that answered last; empty before that."""
+        self._preferred = ""
+        self._checked, self._route = float("-inf"), True
+        self.ip = ""
+        """The IP address that answered last; empty before that."""
 
-    @property
-    def has_way(self) -> bool:
-        """Whether this machine could send there; where it is not known yet, it is assumed."""
+    def has_route(self) -> bool:
+        """Whether this machine could send there now; true while the IP address is unknown."""
         now = time.monotonic()
-        if self.address and now - self._asked > _FRESH_S:
-            self._asked, self._has_way = now, has_route(self.address)
-        return self._has_way
+        if self.ip and now - self._checked > _FRESH_S:
+            self._checked, self._route = now, has_route(self.ip)
+        return self._route
 
-    def visit(self, shake: Callable[[str, float], object], timeout: float) -> None:
-        """Call *shake* with an address and seconds, at one address after the other until it raises nothing.
+    def connect(self, handshake: Callable[[str, float], object], timeout: float) -> None:
+        """Call *handshake* with one IP address after the other, and its share of *timeout*, until one succeeds.
 
-        The one that answered last comes first, without a look-up. When it fails, the name may lead elsewhere by now.
+        The address that answered last comes first, without a look-up. When it fails, the node may have moved.
 
         Raises:
-            BackendUnavailable: the name does not resolve; or what *shake* raised last.
+            BackendUnavailable: the name does not resolve; or what *handshake* raised last.
         """
         end, failures = time.monotonic() + timeout, list[HybridLLMError]()
-        for address, share in self._addresses(end, failures):
+        for ip, share in self._candidates(end, failures):
             try:
-                shake(address, max(share, 0.001))
+                handshake(ip, max(share, 0.001))
             except HybridLLMError as error:
-                self._first = ""
+                self._preferred = ""
                 failures.append(error)
             else:
-                self.address = self._first = address
-                self._asked = float("-inf")
+                self.ip = self._preferred = ip
+                self._checked = float("-inf")
                 return
         raise failures[-1]
 
-    def _addresses(self, end: float, failures: list[HybridLLMError]) -> Iterator[tuple[str, float]]:
-        """Addresses with the seconds that each of them gets; *failures* tells what came of the earlier ones."""
-        known = self._first
-        if known:
-            yield known, end - time.monotonic()
+    def _candidates(self, end: float, failures: Sequence[HybridLLMError]) -> Iterator[tuple[str, float]]:
+        """IP addresses with the seconds that each gets; *failures* are those of the earlier ones."""
+        preferred = self._preferred
+        if preferred:
+            yield preferred, end - time.monotonic()
         left = end - time.monotonic()
-        if known and left <= 0:
+        if preferred and left <= 0:
             return
         try:
-            found = [address for address in self._resolved(left) if address != known]
+            found = [ip for ip in self._resolved(left) if ip != preferred]
         except BackendUnavailable:
             if not failures:
                 raise
             return
-        for number, address in enumerate(found):
-            yield address, (end - time.monotonic()) / (len(found) - number)
+        for number, ip in enumerate(found):
+            yield ip, (end - time.monotonic()) / (len(found) - number)
 
     def _resolved(self, timeout: float) -> tuple[str, ...]:
-        host = self._endpoint.host
+        host = self._address.host
         try:
             return self._lookup(host, timeout)
         except TimeoutError as error:

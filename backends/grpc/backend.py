@@ -1,4 +1,7 @@
-"""The cloud as a backend: sends what is cleared for it to one node over mutual TLS, and nothing else to anyone."""
+"""One cloud node as a backend: sends what is cleared for the cloud to that node over mutual TLS.
+
+Alone it is a backend, in a `GrpcPool` one endpoint of several. Either way it reports its own calls to its health.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +10,53 @@ import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
-from hybrid_llm.backends.grpc.config import GrpcConfig, NodeDescription
+from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.connection import Connection, Link
-from hybrid_llm.backends.grpc.exchange import METADATA, Exchange, Observed
+from hybrid_llm.backends.grpc.exchange import METADATA, Exchange, NodeDescription, NodeStats
 from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.backends.wire.messages import PROTOCOL
 from hybrid_llm.backends.wire.status import Metadata, has_detail
 from hybrid_llm.core.clearance import Cleared, require_clearance
-from hybrid_llm.core.errors import HybridLLMError, ProtocolMismatch
+from hybrid_llm.core.errors import (
+    BackendError,
+    BackendOverloaded,
+    BackendUnavailable,
+    DeadlineExceeded,
+    HybridLLMError,
+    ProtocolMismatch,
+    StreamInterrupted,
+)
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.health import EJECT_FAILURES, EJECT_S, BackendHealth, HealthProbe
+from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
-from hybrid_llm.core.signals import BackendState
+from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
 from hybrid_llm.protos import hybrid_pb2 as pb
 
-SILENT = "does not answer"
-NO_WAY = "no network leads there"
-"""Why a backend is not ready from which nothing comes."""
-_DIAGNOSIS_S = 1.0
-"""Longest that finding out why a node is gone may take, seconds."""
+SILENT: Final = "does not respond"
+NO_ROUTE: Final = "no route to host"
+"""Why an endpoint that sends nothing is not ready."""
+
+_FAILURES: Final = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
+"""Errors that count against the endpoint's health."""
+_DIAGNOSIS_S: Final = 1.0
+"""The longest that finding out why a node is unavailable may take, seconds."""
 
 
 class GrpcBackend:
     """One cloud node. Nothing is opened before the first call or `probe`.
 
     Args:
-        config: Where it is, and who we are to it.
-        on_doubt: Called, from another thread, when it seems to answer no more, with the instant since which it does.
-        lookup: How a name becomes an address.
+        config: Where it is, and the files that authenticate this app.
+        on_unreachable: Called, maybe from another thread, when the node seems to be unreachable, with the instant
+            since which it is.
+        lookup: Resolves names.
+        clock: Seconds, never backwards.
 
     Raises:
         ConfigError: the target is not HOST:PORT, or the certificate files do not fit together.
@@ -48,18 +66,31 @@ class GrpcBackend:
         self,
         config: GrpcConfig,
         *,
-        on_doubt: Callable[[float], object] = lambda _: None,
+        on_unreachable: Callable[[float], object] = lambda _: None,
         lookup: Lookup | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._connection = Connection(config, on_doubt, lookup or Lookup())
-        self._observed = Observed(context_window=config.context_window)
+        self._on_unreachable = on_unreachable
+        self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock)
+        """The state of this one endpoint."""
+        self.endpoint_health = BackendHealth(lambda: (self.health,))
+        """What the router asks."""
+        self._connection = Connection(config, self.health, on_unreachable, lookup or Lookup())
+        self._stats = NodeStats(
+            health=self.health, first_tokens=FirstTokenTimes(clock), context_window=config.context_window
+        )
         self._capabilities = Capabilities(model="", context_window=config.context_window, output_schema=True)
 
     @property
     def name(self) -> str:
         """The name that policies use."""
         return self._config.name
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT`, which tells it from the other endpoints of a pool."""
+        return self._config.target
 
     @property
     def location(self) -> Location:
@@ -70,14 +101,27 @@ class GrpcBackend:
     def capabilities(self) -> Capabilities:
         """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
         known = self._capabilities
-        window = self._config.context_window or self._observed.context_window
+        window = self._config.context_window or self._stats.context_window
         return Capabilities(
             model=known.model, context_window=window, output_schema=known.output_schema, tools=known.tools
         )
 
+    @property
+    def busy(self) -> float:
+        """Its load as it reported it, else the number of our own calls."""
+        active, _, load = self._stats.load()
+        return load or float(active)
+
+    @property
+    def expected_ttft_ms(self) -> float:
+        """Its usual time to first token, for each request that is there already, ms; 0 where it is unknown."""
+        active, queue, _ = self._stats.load()
+        return self._stats.first_tokens.expected_ms * (1 + active + queue)
+
     def state(self) -> BackendState:
-        """What the calls so far have shown; no I/O."""
-        active, queue, load = self._observed.load()
+        """What the calls so far have shown; no I/O. An unreachable node is probed for as long as this is called."""
+        self._connection.prober.keep_probing()
+        active, queue, load = self._stats.load()
         reason = self._why_not()
         return BackendState(
             name=self.name,
@@ -87,108 +131,113 @@ class GrpcBackend:
             active=active,
             queue=queue,
             load=load,
-            context_window=self._config.context_window or self._observed.context_window,
-            rtt_ms=self._observed.rtt_ms,
+            context_window=self._config.context_window or self._stats.context_window,
+            rtt_ms=self._stats.rtt_ms,
             energy_per_1k_tokens_j=self._config.energy_per_1k_tokens_j,
         )
 
     def _why_not(self) -> str:
         if self._connection.closed:
             return "closed"
-        if self._connection.way.silent:
-            return SILENT if self._connection.has_way else NO_WAY
-        return "stopping" if self._observed.stopping else ""
+        if self.health.silent:
+            return SILENT if self._connection.has_route() else NO_ROUTE
+        return "stopping" if self.health.is_stopping else ""
 
-    @property
-    def in_doubt(self) -> bool:
-        """The node could not be reached or trusted when it was last looked at; it is looked at again."""
-        return self._connection.way.in_doubt
+    def endpoint_state(self) -> EndpointState:
+        """What its calls have shown, for people and metrics."""
+        active, queue, load = self._stats.load()
+        return EndpointState(
+            address=self.address,
+            health=self.health.health,
+            reason=self.health.fault,
+            breaker=self.health.breaker,
+            active=active,
+            queue=queue,
+            load=load,
+            rtt_ms=self._stats.rtt_ms,
+            ttft_ms=self._stats.first_tokens.average_ms,
+        )
 
-    @property
-    def fault(self) -> str:
-        """The name of the error's class where it is in doubt; else empty."""
-        return self._connection.way.fault
-
-    def suspect(self, since: float | None = None) -> None:
-        """Look, beside the calls, whether the node is there; not where it was heard *since*, or just looked at."""
-        self._connection.way.suspect(time.monotonic() if since is None else since)
+    def suspect(self, since: float) -> None:
+        """Probe the node beside the calls, unless it sent something after the instant *since* or was just probed."""
+        self._connection.prober.suspect(since)
 
     def count_tokens(self, request: Request) -> int:
         """Estimate the tokens of the prompt: the tokenizer is on the node."""
         return estimate_tokens(request)
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
-        """Answer in pieces; closing the generator stops the generation on the node.
+        """Answer in chunks; closing the generator stops the generation on the node.
 
         Raises:
             PrivacyViolation: the clearance does not cover the cloud; nothing was sent.
             BackendError, SecurityError: see `hybrid_llm.core.errors`.
         """
-        request = require_clearance(cleared, Location.CLOUD)
-        exchange = self._exchange(request)
-        payload = exchange.payload(cleared)
-        link = self._connection.link(exchange.remaining())
-        exchange.start(warm=link.warm)
-        call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
-        with self._running(exchange, call.cancel):
-            try:
-                for piece in call:
-                    chunk = exchange.take(piece)
-                    if not exchange.ended:
-                        yield chunk
-                self._complete(exchange, link, _pairs(call.trailing_metadata()))
-                yield exchange.latest
-            except grpc.RpcError:
-                facts = (call.code(), call.details(), _pairs(call.trailing_metadata()))
-                raise self._failed(exchange, *facts) from None
+        exchange = self._exchange(require_clearance(cleared, Location.CLOUD))
+        with self._judged(exchange):
+            payload = exchange.payload(cleared)
+            link = self._connection.link(exchange.remaining())
+            exchange.start(warm=link.warm)
+            call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+            with self._running(exchange, call.cancel):
+                try:
+                    for message in call:
+                        chunk = exchange.receive(message)
+                        if not exchange.ended:
+                            yield chunk
+                    self._complete(exchange, link, _pairs(call.trailing_metadata()))
+                    yield exchange.latest
+                except grpc.RpcError:
+                    status = (call.code(), call.details(), _pairs(call.trailing_metadata()))
+                    raise self._failed(exchange, *status) from None
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
-        request = require_clearance(cleared, Location.CLOUD)
-        exchange = self._exchange(request)
-        payload = exchange.payload(cleared)
-        link = await self._connection.alink(exchange.remaining())
-        exchange.start(warm=link.warm)
-        call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
-        with self._running(exchange, call.cancel, asyncio.get_running_loop()):
-            try:
-                async for piece in call:
-                    chunk = exchange.take(piece)
-                    if not exchange.ended:
-                        yield chunk
-                self._complete(exchange, link, await _trailing(call))
-                yield exchange.latest
-            except (grpc.RpcError, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                    raise
-                # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
-                facts = (await call.code(), await call.details(), await _trailing(call))
-                raise await self._afailed(exchange, *facts) from None
+        exchange = self._exchange(require_clearance(cleared, Location.CLOUD))
+        with self._judged(exchange):
+            payload = exchange.payload(cleared)
+            link = await self._connection.alink(exchange.remaining())
+            exchange.start(warm=link.warm)
+            call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+            with self._running(exchange, call.cancel, asyncio.get_running_loop()):
+                try:
+                    async for message in call:
+                        chunk = exchange.receive(message)
+                        if not exchange.ended:
+                            yield chunk
+                    self._complete(exchange, link, _pairs(await call.trailing_metadata()))
+                    yield exchange.latest
+                except (grpc.RpcError, asyncio.CancelledError) as error:
+                    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                        raise
+                    # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
+                    status = (await call.code(), await call.details(), _pairs(await call.trailing_metadata()))
+                    raise await self._afailed(exchange, *status) from None
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
-        """Ask the node what it is, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
+        """Ask the node for its description, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
 
         Raises:
             ProtocolMismatch: it speaks another version of the protocol.
-            BackendError, SecurityError: it cannot be reached, or is not to be trusted.
+            BackendError, SecurityError: it cannot be reached or trusted.
         """
         link = self._connection.link(timeout)
         try:
-            # The first connects, so that the second measures the way alone.
+            # The first call connects, so that the second measures the round trip alone.
             link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
-            started, wall = time.perf_counter(), time.time()
-            told = link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
+            started, sent = time.perf_counter(), time.time()
+            reply = link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
         except grpc.RpcError as error:
             raise self._failed(
                 self._exchange(), error.code(), error.details(), _pairs(error.trailing_metadata())
             ) from None
         rtt_ms = (time.perf_counter() - started) * 1000
         link.warm = True
-        self._learn(told, rtt_ms)
-        return describe(told, rtt_ms=rtt_ms, asked=wall)
+        self._learn(reply, rtt_ms)
+        return NodeDescription.from_wire(reply, rtt_ms=rtt_ms, sent=sent)
 
     def close(self) -> None:
-        """End running calls with `BackendUnavailable`; further ones end the same way."""
+        """End running calls with `BackendUnavailable`; further ones end the same way. Idempotent."""
         self._connection.close()
 
     async def aclose(self) -> None:
@@ -196,40 +245,68 @@ class GrpcBackend:
         await self._connection.aclose()
 
     def _exchange(self, request: Request | None = None) -> Exchange:
-        limit = self._config.max_message_bytes
-        heard = self._connection.way.heard
-        request = request or Request(messages=())
-        return Exchange(request, backend=self.name, observed=self._observed, limit=limit, heard=heard)
+        return Exchange(
+            request or Request(messages=()),
+            backend=self.name,
+            stats=self._stats,
+            limit=self._config.max_message_bytes,
+            on_message=self._connection.prober.heard,
+        )
+
+    @contextmanager
+    def _judged(self, exchange: Exchange) -> Generator[None, None, None]:
+        """Report how a call ends to the endpoint's health; `_complete` reports success."""
+        # An endpoint that is not admitted may get the call all the same: the pool's last resort.
+        self.health.admit()
+        try:
+            yield
+        except BaseException as error:
+            self._judge(exchange, error)
+            raise
+
+    def _judge(self, exchange: Exchange, error: BaseException) -> None:
+        if isinstance(error, BackendOverloaded | BackendUnavailable) and error.retry_after:
+            self.health.overloaded(error.retry_after)
+        if isinstance(error, _FAILURES) or exchange.hung(error):
+            self.health.failed()
+        else:
+            self.health.abandoned()
+        failed = isinstance(error, BackendError)
+        if exchange.unanswered and (not failed or isinstance(error, DeadlineExceeded)):
+            self._stats.first_tokens.add_missed(exchange.waited_ms())
+        if failed and self.health.health is EndpointHealth.UNREACHABLE:
+            self._on_unreachable(time.monotonic())
 
     @contextmanager
     def _running(
         self, exchange: Exchange, cancel: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
     ) -> Generator[None, None, None]:
         """Cancel the call when its consumer leaves: gRPC alone would let the node go on generating."""
-        elsewhere = cancel if loop is None else partial(loop.call_soon_threadsafe, cancel)
-        self._observed.begin()
-        self._connection.hold(elsewhere, exchange)
+        from_any_thread = cancel if loop is None else partial(loop.call_soon_threadsafe, cancel)
+        self._stats.begin()
+        self._connection.register(from_any_thread, exchange)
         try:
             yield
         finally:
             cancel()
-            self._connection.release(elsewhere)
-            self._observed.end()
-            if exchange.unheard:
-                self._connection.way.suspect(exchange.began)
+            self._connection.unregister(from_any_thread)
+            self._stats.end()
+            if exchange.unanswered:
+                self.suspect(exchange.began)
 
     def _complete(self, exchange: Exchange, link: Link, trailing: Metadata) -> None:
-        """Take what follows the last piece. That piece is held back until then: whoever has it asks for no more."""
+        """Record what follows the last chunk, before that is yielded: its consumer asks for no more."""
         link.warm = True
         exchange.settle(trailing)
         exchange.finish()
+        self.health.succeeded()
 
     def _failed(self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata) -> Exception:
-        """Return the error of a call that failed; a node that is not there is looked at once, to say why."""
-        error, patience = self._judge(exchange, code, message, trailing)
+        """Return the error of a call that failed; where the node seems to be gone, one probe finds out why."""
+        error, patience = self._diagnose(exchange, code, message, trailing)
         try:
             if patience:
-                self._connection.way.prove(patience)
+                self._connection.prober.ensure_reachable(patience)
         except HybridLLMError as better:
             return better
         return error
@@ -238,49 +315,44 @@ class GrpcBackend:
         self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
     ) -> Exception:
         """Do as `_failed` does, without blocking the event loop."""
-        error, patience = self._judge(exchange, code, message, trailing)
+        error, patience = self._diagnose(exchange, code, message, trailing)
         try:
             if patience:
-                await self._connection.way.aprove(patience)
+                await self._connection.prober.aensure_reachable(patience)
         except HybridLLMError as better:
             return better
         return error
 
-    def _judge(
+    def _diagnose(
         self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
     ) -> tuple[Exception, float]:
-        """What a status means, and for how many seconds it is worth looking for a better reason."""
+        """Return what a status means, and for how many seconds to probe for a better reason."""
         if self._connection.closed:
-            return exchange.closed(), 0.0
+            return self._connection.closed_error(), 0.0
         exchange.settle(trailing)
         if has_detail(trailing):
-            self._connection.way.heard()
+            self._connection.prober.heard()
         error = exchange.failure(code, message or "", trailing)
         if code is not grpc.StatusCode.UNAVAILABLE or has_detail(trailing):
             return error, 0.0
         self._connection.drop()
-        self.suspect()
+        self.suspect(time.monotonic())
         return error, 0.0 if exchange.received_tokens else max(0.0, min(exchange.left(), _DIAGNOSIS_S))
 
-    def _learn(self, told: pb.NodeDescription, rtt_ms: float) -> None:
-        if told.protocol != PROTOCOL:
-            text = (
-                f"{self.name} speaks version {told.protocol} of the protocol, we speak {PROTOCOL}: update the older one"
-            )
-            raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=told.protocol)
-        self._observed.take_load(told.load)
-        self._observed.take_rtt(rtt_ms, warm=True)
-        self._observed.context_window = told.context_window
+    def _learn(self, reply: pb.NodeDescription, rtt_ms: float) -> None:
+        if reply.protocol != PROTOCOL:
+            versions = f"version {reply.protocol} of the protocol, this app speaks {PROTOCOL}"
+            text = f"{self.name} speaks {versions}: update the older one"
+            raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=reply.protocol)
+        self._stats.report(reply.load)
+        self._stats.add_rtt(rtt_ms, warm=True)
+        self._stats.context_window = reply.context_window
         self._capabilities = Capabilities(
-            model=told.model,
-            context_window=told.context_window,
-            output_schema=told.output_schema,
-            tools=told.tools,
+            model=reply.model,
+            context_window=reply.context_window,
+            output_schema=reply.output_schema,
+            tools=reply.tools,
         )
-
-
-async def _trailing(call: Any) -> Metadata:
-    return _pairs(await call.trailing_metadata())
 
 
 def _pairs(metadata: Any) -> Metadata:
@@ -289,30 +361,6 @@ def _pairs(metadata: Any) -> Metadata:
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody cancelled the task that is running, rather than the call that it waits for."""
+    """Whether the running task was cancelled, rather than the call that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def describe(told: pb.NodeDescription, *, rtt_ms: float, asked: float) -> NodeDescription:
-    """Return what a node told as a record; *asked* is the wall clock when the question went out, in seconds."""
-    return NodeDescription(
-        protocol=told.protocol,
-        version=told.version,
-        model=told.model,
-        engine=told.engine,
-        device=told.device,
-        context_window=told.context_window,
-        output_schema=told.output_schema,
-        tools=told.tools,
-        ready=told.ready,
-        reason=told.reason,
-        active=told.load.active,
-        queue=told.load.queue,
-        slots=told.load.slots,
-        clock_skew_s=told.server_time_ms / 1000 - (asked + rtt_ms / 2000),
-        rtt_ms=rtt_ms,
-        tls_version=told.tls_version,
-        tls_group=told.tls_group,
-        identity=told.identity,
-    )

@@ -1,4 +1,4 @@
-"""Opens and keeps the channels to one node: one for threads, one for each event loop, none before the first call."""
+"""The channels to one node: one for threads, one for each event loop, none before the first call."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import grpc
 
-from hybrid_llm.backends.grpc.address import Place
-from hybrid_llm.backends.grpc.config import GrpcConfig
+from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
-from hybrid_llm.backends.grpc.health import Way
+from hybrid_llm.backends.grpc.prober import Prober
 from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
 from hybrid_llm.backends.wire.channels import aio_channel, client_credentials, client_options, sync_channel
 from hybrid_llm.backends.wire.handshake import Address, Lookup, tls_handshake
 from hybrid_llm.backends.wire.tls import FileWatch, check_dates, check_files
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError
+from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 
-_TICK_S = 0.25
-"""How often the calls are asked whether they wait oddly long, seconds."""
-_GENERATE = "/hybrid_llm.v1.HybridLLM/Generate"
+_INTERVAL_S: Final = 0.25
+"""How often running calls are checked for silence, seconds."""
+_GENERATE: Final = "/hybrid_llm.v1.HybridLLM/Generate"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,61 +42,67 @@ class Link:
 
     @classmethod
     def over(cls, channel: Any) -> Link:
-        """Make the calls that go over *channel*."""
+        """Make the stubs for *channel*."""
+        # No request serialiser: a message object could no longer be compared with its clearance.
         generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
         return cls(channel, HybridLLMStub(channel), generate)  # type: ignore[no-untyped-call]
 
 
 class Connection:
-    """The way to one node. A link that failed, or whose certificates were replaced, is dropped and opened anew.
+    """The channels to one node, and the calls that run on them.
 
-    A dropped channel is not closed: calls that are under way on it end in peace, then it goes. While there are calls, a
-    thread sees to it that one which hears nothing for oddly long makes us look whether the node is there.
+    A channel that failed, or whose certificates were replaced, is dropped and opened anew. It is not closed, so that
+    running calls can finish on it. While there are calls, a thread has the node probed as soon as one of them receives
+    nothing for suspiciously long.
+
+    Args:
+        config: Where the node is.
+        health: Receives what probes find.
+        on_unreachable: Called while a probe is overdue, with the instant at which it began.
+        lookup: Resolves names.
     """
 
-    def __init__(self, config: GrpcConfig, on_doubt: Callable[[float], object], lookup: Lookup) -> None:
-        """*on_doubt* is called while a look at the node drags, with the instant at which it began."""
+    def __init__(
+        self, config: GrpcConfig, health: HealthProbe, on_unreachable: Callable[[float], object], lookup: Lookup
+    ) -> None:
         self._config = config
-        self._on_doubt = on_doubt
-        self._endpoint = Address.parse(config.target, config.server_name)
-        self._place = Place(self._endpoint, config.name, lookup)
+        self._health = health
+        self._on_unreachable = on_unreachable
+        self._address = Address.parse(config.target, config.server_name)
+        self._endpoint = EndpointAddress(self._address, config.name, lookup)
+        self.has_route = self._endpoint.has_route
         check_files(config.tls, "client")
-        self._watch = FileWatch(config.tls)
+        self._files = FileWatch(config.tls)
         self._lock = threading.Lock()
         self._sync: Link | None = None
         self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
         self._calls: dict[Callable[[], object], Exchange] = {}
-        self._attended = False
-        self._over = threading.Event()
-        self.way = Way(
-            self._look,
-            longest=config.connect_timeout,
+        self._watching = False
+        self._closed = threading.Event()
+        self.prober = Prober(
+            self._handshake,
+            health,
+            timeout=config.connect_timeout,
             name=config.name,
-            on_silence=self._fall_silent,
-            has_way=lambda: self.has_way,
+            on_silent=self._on_silent,
+            has_route=self.has_route,
         )
-        """Whether the node can be reached."""
 
     @property
     def closed(self) -> bool:
-        """No call is opened any more."""
-        return self._over.is_set()
-
-    @property
-    def has_way(self) -> bool:
-        """This machine could send to the node now."""
-        return self._place.has_way
+        """No call starts any more."""
+        return self._closed.is_set()
 
     def link(self, timeout: float) -> Link:
-        """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_look` has."""
+        """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_handshake` has."""
         self._check_open()
         with self._lock:
             if self._sync is not None:
                 return self._sync
-        self.way.prove(timeout)
+        self.prober.ensure_reachable(timeout)
         with self._lock:
             if self._sync is None:
-                self._sync = Link.over(sync_channel(*self._whither()))
+                self._sync = Link.over(sync_channel(*self._channel_arguments()))
             return self._sync
 
     async def alink(self, timeout: float) -> Link:
@@ -106,57 +112,57 @@ class Connection:
         with self._lock:
             if (known := self._aio.get(loop)) is not None:
                 return known
-        await self.way.aprove(timeout)
+        await self.prober.aensure_reachable(timeout)
         with self._lock:
             if (known := self._aio.get(loop)) is not None:
                 return known
-            self._aio[loop] = link = Link.over(aio_channel(*self._whither()))
+            self._aio[loop] = link = Link.over(aio_channel(*self._channel_arguments()))
             return link
 
-    def _look(self, timeout: float) -> None:
-        """Make sure that the node can be reached and trusted, and trusts us, without sending it anything.
+    def _handshake(self, timeout: float) -> None:
+        """Check that we can reach the node and trust each other, without sending it anything.
 
         Raises:
             BackendUnavailable, UntrustedPeer: see `tls_handshake`.
-            AuthenticationFailed: the node does not take our certificate, or it is expired or cannot be read.
+            AuthenticationFailed: the node rejects our certificate, or it is expired or cannot be read.
         """
-        name, files = self._config.name, self._config.tls
+        files = self._config.tls
         try:
             check_dates(inspect(files.cert), files)
-            self._place.visit(partial(self._shake, files), timeout)
+            self._endpoint.connect(partial(self._handshake_at, files), timeout)
         except ConfigError as error:
-            raise AuthenticationFailed(str(error), backend=name) from error
+            raise AuthenticationFailed(str(error), backend=self._config.name) from error
 
-    def _shake(self, files: TLSFiles, address: str, timeout: float) -> None:
-        tls_handshake(self._endpoint, files, timeout=timeout, backend=self._config.name, ip=address)
+    def _handshake_at(self, files: TLSFiles, ip: str, timeout: float) -> None:
+        tls_handshake(self._address, files, timeout=timeout, backend=self._config.name, ip=ip)
 
-    def _attend(self) -> None:
-        """Ask the calls now and then, as long as there are some, whether something is odd."""
-        while not self._over.wait(_TICK_S):
+    def _watch(self) -> None:
+        """Check the running calls for silence, for as long as there are some."""
+        while not self._closed.wait(_INTERVAL_S):
             with self._lock:
                 exchanges = list(self._calls.values())
-                self._attended = bool(exchanges)
+                self._watching = bool(exchanges)
             if not exchanges:
                 return
             for exchange in exchanges:
-                if (since := exchange.lapse()) is not None:
-                    self.way.suspect(since)
-            if not self.has_way:
-                self.way.suspect(time.monotonic())
-            if (since := self.way.drags_since()) is not None:
-                self._on_doubt(since)
-            if self.way.silent:
-                self._end_hopeless()
+                if (since := exchange.suspect_since()) is not None:
+                    self.prober.suspect(since)
+            if not self.has_route():
+                self.prober.suspect(time.monotonic())
+            if (since := self.prober.overdue_since()) is not None:
+                self._on_unreachable(since)
+            if self._health.silent:
+                self._cancel_silent()
 
-    def _fall_silent(self) -> None:
+    def _on_silent(self) -> None:
         self.drop()
-        self._end_hopeless()
+        self._cancel_silent()
 
-    def _end_hopeless(self) -> None:
-        """Calls that the node has not answered for a while would wait for nothing."""
+    def _cancel_silent(self) -> None:
+        """End the calls that received nothing for a while: the node is silent, and they would wait in vain."""
         with self._lock:
-            hopeless = [cancel for cancel, exchange in self._calls.items() if exchange.give_up()]
-        for cancel in hopeless:
+            silent = [cancel for cancel, exchange in self._calls.items() if exchange.give_up()]
+        for cancel in silent:
             with suppress(RuntimeError):  # its event loop is closed, and the call with it
                 cancel()
 
@@ -166,26 +172,27 @@ class Connection:
             self._sync = None
             self._aio.clear()
 
-    def hold(self, cancel: Callable[[], object], exchange: Exchange) -> None:
-        """Remember how to cancel a call that begins; once closed, it is cancelled at once."""
+    def register(self, cancel: Callable[[], object], exchange: Exchange) -> None:
+        """Watch a call that begins, and remember how to cancel it; once closed, it is cancelled at once."""
         with self._lock:
             self._calls[cancel] = exchange
-            begins, self._attended = not self._attended, True
-        if begins:
-            threading.Thread(target=self._attend, name=f"hybrid-llm-calls-{self._config.name}", daemon=True).start()
+            starts, self._watching = not self._watching, True
+        if starts:
+            threading.Thread(target=self._watch, name=f"hybrid-llm-calls-{self._config.name}", daemon=True).start()
         if self.closed:
             cancel()
 
-    def release(self, cancel: Callable[[], object]) -> None:
+    def unregister(self, cancel: Callable[[], object]) -> None:
         """Forget a call that is over."""
         with self._lock:
             self._calls.pop(cancel, None)
 
     def close(self) -> None:
         """Cancel every call and open none again."""
-        self.way.close()
+        self.prober.close()
+        self._health.close()
         with self._lock:
-            self._over.set()
+            self._closed.set()
             cancels, self._calls = list(self._calls), {}
             link, self._sync = self._sync, None
         for cancel in cancels:
@@ -201,21 +208,25 @@ class Connection:
         if link is not None:
             await link.channel.close()
 
+    def closed_error(self) -> BackendUnavailable:
+        """The error of a call that was closed, or that comes too late."""
+        return BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
+
     def _check_open(self) -> None:
-        """Raise once closed; else see to it that replaced certificates are used, and no link that leads nowhere."""
+        """Raise once closed; else drop channels whose certificates were replaced or that have no route."""
         if self.closed:
-            raise BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
+            raise self.closed_error()
         with self._lock:
-            changed = self._watch.changed()
-        if changed or not self.has_way:
+            changed = self._files.changed()
+        if changed or not self.has_route():
             self.drop()
 
-    def _whither(self) -> tuple[str, grpc.ChannelCredentials, list[tuple[str, str | int]]]:
-        """What a channel needs: it goes to the address at which the node was proven, and looks no name up itself."""
-        endpoint = replace(self._endpoint, host=self._place.address)
+    def _channel_arguments(self) -> tuple[str, grpc.ChannelCredentials, list[tuple[str, str | int]]]:
+        """Target, credentials and options. The target is the probed IP address, so gRPC resolves no name itself."""
+        address = replace(self._address, host=self._endpoint.ip)
         options = client_options(
             max_message_bytes=self._config.max_message_bytes,
             connect_timeout=self._config.connect_timeout,
-            server_name=endpoint.server_name if endpoint.server_name != endpoint.host else None,
+            server_name=address.server_name if address.server_name != address.host else None,
         )
-        return str(endpoint), client_credentials(self._config.tls), options
+        return str(address), client_credentials(self._config.tls), options

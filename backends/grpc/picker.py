@@ -1,9 +1,9 @@
-"""Which of several nodes gets a request: whoever has read its beginning already, else the quicker of two. No I/O.
+"""Picks the endpoint that gets a request: the one that has read its beginning already, else the quicker of two. No I/O.
 
-Two nodes are drawn and the one with less expected waiting is taken (power of two choices; Mitzenmacher, 2001). A node
-that has seen the session, or at least half of the prompt, is preferred while its share of the work is bounded
-(consistent hashing with bounded loads; Mirrokni, Thorup and Zadimoghaddam, 2016), since it has read that part already.
-Less than half binds nobody: a system prompt that all share is soon read everywhere, and would fill one node.
+Two endpoints are drawn and the one with the shorter expected wait is picked (power of two choices; Mitzenmacher, 2001).
+An endpoint that has seen the session, or at least half of the prompt, is preferred while its share of the work is
+bounded (consistent hashing with bounded loads; Mirrokni, Thorup and Zadimoghaddam, 2016), since it has that part in its
+prefix cache. Less than half does not count: all endpoints soon hold a shared system prompt, and one would fill up.
 """
 
 from __future__ import annotations
@@ -19,82 +19,81 @@ from typing import Final, Protocol, TypeVar
 from hybrid_llm.core.request import Request
 
 _BLOCK_CHARACTERS: Final = 512
-_MOST_BLOCKS: Final = 64
+_MAX_BLOCKS: Final = 64
 _REMEMBERED: Final = 65_536
 _BOUND: Final = 1.25
 _SLACK: Final = 1.0
 _WORTH: Final = 0.5
-"""The share of a prompt's beginnings that a node has read for which it is worth a longer wait there."""
+"""The share of a prompt's blocks that an endpoint must have read to be worth a longer wait."""
 
 
-class Seat(Protocol):
-    """A node, as far as choosing looks at it."""
+class Endpoint(Protocol):
+    """What the picker needs to know of an endpoint."""
 
     @property
-    def name(self) -> str:
-        """What tells it from the others, for as long as there is this node."""
+    def address(self) -> str:
+        """`HOST:PORT`, which tells it from the others."""
         ...
 
     @property
     def busy(self) -> float:
-        """Requests that it works on or that wait there, as a share of its slots."""
+        """Requests in progress or waiting there, as a share of its slots."""
         ...
 
     @property
-    def waiting_ms(self) -> float:
-        """Expected time to a first token there, now, ms."""
+    def expected_ttft_ms(self) -> float:
+        """Expected time to first token there, now, ms."""
         ...
 
 
-S = TypeVar("S", bound=Seat)
+E = TypeVar("E", bound=Endpoint)
 
 
 def blocks_of(request: Request) -> tuple[bytes, ...]:
-    """Names of the beginnings of a request: the session first, then every 512 characters, each with all before it."""
+    """Return a hash of the session, else of every prefix of the prompt that ends after a multiple of 512 characters."""
     mac = hashlib.blake2b(digest_size=16)
-    names: list[bytes] = []
+    hashes: list[bytes] = []
     if request.session_id is not None:
         mac.update(f"{request.tenant}\x00{request.session_id}".encode())
         return (mac.digest(),)
     text = "\x00".join(f"{message.role}\x00{message.content}" for message in request.messages)
-    for start in range(0, min(len(text), _MOST_BLOCKS * _BLOCK_CHARACTERS) - _BLOCK_CHARACTERS + 1, _BLOCK_CHARACTERS):
+    for start in range(0, min(len(text), _MAX_BLOCKS * _BLOCK_CHARACTERS) - _BLOCK_CHARACTERS + 1, _BLOCK_CHARACTERS):
         mac.update(text[start : start + _BLOCK_CHARACTERS].encode("utf-8", "surrogatepass"))
-        names.append(mac.digest())
-    return tuple(names)
+        hashes.append(mac.digest())
+    return tuple(hashes)
 
 
-class Chooser:
-    """Remembers which node has read what. Safe to use from any thread."""
+class Picker:
+    """Remembers which endpoint has read what. Safe to use from any thread."""
 
     def __init__(self, *, draw: random.Random | None = None, remembered: int = _REMEMBERED) -> None:
-        self._draw = draw or random.Random()  # noqa: S311  # a choice between nodes is no secret
-        self._most = remembered
+        self._draw = draw or random.Random()  # noqa: S311  # a choice of endpoints is no secret
+        self._remembered = remembered
         self._readers: OrderedDict[bytes, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def choose(self, seats: Sequence[S], blocks: Sequence[bytes] = ()) -> S:
-        """One of *seats*, of which there is at least one; *blocks* names what the request begins with."""
+    def pick(self, endpoints: Sequence[E], blocks: Sequence[bytes] = ()) -> E:
+        """Return one of *endpoints*, of which there is at least one; *blocks* are the request's `blocks_of`."""
         with self._lock:
-            seat = self._reader(seats, blocks) or self._quicker(seats)
+            picked = self._reader(endpoints, blocks) or self._quicker(endpoints)
             for block in blocks:
-                self._readers[block] = seat.name
+                self._readers[block] = picked.address
                 self._readers.move_to_end(block)
-            while len(self._readers) > self._most:
+            while len(self._readers) > self._remembered:
                 self._readers.popitem(last=False)
-        return seat
+        return picked
 
-    def _reader(self, seats: Sequence[S], blocks: Sequence[bytes]) -> S | None:
-        """Who has read the longest beginning, if that node is not far busier than the others."""
-        bound = _BOUND * sum(seat.busy for seat in seats) / len(seats) + _SLACK
-        by_name = {seat.name: seat for seat in seats}
+    def _reader(self, endpoints: Sequence[E], blocks: Sequence[bytes]) -> E | None:
+        """The endpoint that has read the longest prefix, unless it is far busier than the others."""
+        bound = _BOUND * sum(endpoint.busy for endpoint in endpoints) / len(endpoints) + _SLACK
+        by_address = {endpoint.address: endpoint for endpoint in endpoints}
         least = math.ceil(_WORTH * len(blocks))
         for block in reversed(blocks[max(0, least - 1) :]):
-            seat = by_name.get(self._readers.get(block, ""))
-            if seat is not None:
-                return seat if seat.busy <= bound else None
+            reader = by_address.get(self._readers.get(block, ""))
+            if reader is not None:
+                return reader if reader.busy <= bound else None
         return None
 
-    def _quicker(self, seats: Sequence[S]) -> S:
-        """The one with less waiting, of two that are drawn."""
-        drawn = self._draw.sample(seats, min(2, len(seats)))
-        return min(drawn, key=lambda seat: seat.waiting_ms)
+    def _quicker(self, endpoints: Sequence[E]) -> E:
+        drawn = self._draw.sample(endpoints, min(2, len(endpoints)))
+        return min(drawn, key=lambda endpoint: endpoint.expected_ttft_ms)

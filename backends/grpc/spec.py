@@ -69,8 +69,8 @@ class GrpcSpec:
 
     def open(self) -> Backend:
         """Make the backend; ConfigError if a certificate file is unusable. Nothing is connected yet."""
+        from hybrid_llm.backends.grpc.address import GrpcConfig
         from hybrid_llm.backends.grpc.backend import GrpcBackend
-        from hybrid_llm.backends.grpc.config import GrpcConfig
         from hybrid_llm.backends.grpc.pool import GrpcPool
 
         configs = [

@@ -15,8 +15,8 @@ from hybrid_llm.core.signals import Breaker, EndpointHealth
 
 _STOPPING_S: Final = 2.0
 """How long a node that reports it is stopping gets no calls, seconds; then one finds out whether it is back."""
-_EJECT_FAILURES: Final = 2
-_EJECT_S: Final = 5.0
+EJECT_FAILURES: Final = 2
+EJECT_S: Final = 5.0
 """Stricter limits for one endpoint of several, since the others take over meanwhile."""
 
 Clock = Callable[[], float]
@@ -90,7 +90,7 @@ class HealthProbe:
             return EndpointHealth.CLOSED
         if self._fault:
             return EndpointHealth.UNREACHABLE
-        if now < self._stopping_until:
+        if self.is_stopping:
             return EndpointHealth.STOPPING
         if breaker is Breaker.OPEN:
             return EndpointHealth.EJECTED
@@ -130,6 +130,11 @@ class HealthProbe:
         return self._fault
 
     @property
+    def is_stopping(self) -> bool:
+        """The node reported a moment ago that it is about to stop."""
+        return self._clock() < self._stopping_until
+
+    @property
     def silent(self) -> bool:
         """The last probe got no response at all, so a call would only wait; a refusal is not silence."""
         return self._silent
@@ -162,7 +167,7 @@ class HealthProbe:
         A silent or stopping endpoint is out of use already, and reports itself when it is back: nothing is counted.
         """
         with self._lock:
-            if self._silent or self._clock() < self._stopping_until:
+            if self._silent or self.is_stopping:
                 self._trial = None
                 return
             self._failures += 1
@@ -218,7 +223,7 @@ class BackendHealth:
 
     def __init__(self, probes: Callable[[], Sequence[HealthProbe]]) -> None:
         self._probes = probes
-        self._failures, self._open_s = _EJECT_FAILURES, _EJECT_S
+        self._failures, self._open_s = EJECT_FAILURES, EJECT_S
 
     def configure(self, *, failures: int, open_s: float) -> None:
         """Adopt the limits of a policy."""
@@ -230,7 +235,7 @@ class BackendHealth:
         probes = self._probes()
         failures, open_s = self._failures, self._open_s
         if len(probes) > 1:
-            failures, open_s = min(failures, _EJECT_FAILURES), min(open_s, _EJECT_S)
+            failures, open_s = min(failures, EJECT_FAILURES), min(open_s, EJECT_S)
         for probe in probes:
             probe.configure(failures=failures, open_s=open_s)
 

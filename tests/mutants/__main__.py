@@ -43,11 +43,15 @@ def _tests(folder: str, *names: str) -> tuple[str, ...]:
 
 SUITES = (
     Suite("policies", policies.MUTANTS, _tests("policies", "decide", "language", "findings", "properties")),
-    Suite("router", router.MUTANTS, _tests("router", "attempts", "recovery", "breaker", "client")),
+    Suite("router", router.MUTANTS, (*_tests("router", "attempts", "recovery", "client"), *_tests("core", "health"))),
     Suite("recovery", recovery.MUTANTS, _tests("router", "recovery", "tracebacks")),
     Suite("privacy", privacy.MUTANTS, _tests("router", "guard", "forms", "request_metadata", "privacy", "leaks")),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
-    Suite("endpoints", endpoints.MUTANTS, _tests("backends/wire", "choose", "way", "pool", "place", "no_network")),
+    Suite(
+        "endpoints",
+        endpoints.MUTANTS,
+        (*_tests("backends/wire", "choose", "prober", "pool", "place", "no_network"), *_tests("core", "health")),
+    ),
     Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore")),
 )

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.backends.grpc.config import GrpcConfig
+from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.pool import GrpcPool
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.cli.demo.node import NodeProcess

@@ -219,7 +219,7 @@ def test_a_server_without_our_service_is_a_protocol_mismatch(foreign, pki, tools
 
 
 MISBEHAVIOUR = {
-    "without its last piece": [pb.GenerateChunk(text="a", tokens=1)],
+    "without its last chunk": [pb.GenerateChunk(text="a", tokens=1)],
     "more after the end": [pb.GenerateChunk(finish_reason=1), pb.GenerateChunk(text="b", tokens=1)],
     "does not know": [pb.GenerateChunk(text="a", tokens=1), pb.GenerateChunk(finish_reason=77)],
     "ended without": [],

@@ -25,5 +25,5 @@ def test_without_a_network_the_device_answers_at_once_and_the_cloud_is_used_agai
     assert told["back"] < 20.0, "the breaker, open for thirty seconds by default, has nothing to do with it"
     assert "cannot be reached" in told["error"], "nothing was sent into the void, to find out that nobody answers"
     assert told["during"] == ["edge"] * 4
-    assert (told["ready"], told["reason"], told["breaker"]) == (False, "no network leads there", "closed")
+    assert (told["ready"], told["reason"], told["breaker"]) == (False, "no route to host", "closed")
     assert told["waiting"] == ["cloud", "edge"], "it is not waited for a node that has no way to answer"

@@ -112,7 +112,7 @@ def test_once_it_has_answered_a_node_is_found_without_name_servers(pki, tools):
         names.addresses.clear()
         backend._connection.drop()  # as after a failure
         assert ask(backend, tools) == "hello"
-        assert not backend.in_doubt
+        assert not backend.health.fault
         backend.close()
 
 

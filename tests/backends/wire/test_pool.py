@@ -8,14 +8,21 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
 from hybrid_llm.backends.wire import TLSFiles
-from hybrid_llm.core.errors import AllBackendsFailed, BackendError, StreamInterrupted, UntrustedPeer
+from hybrid_llm.core.errors import (
+    AllBackendsFailed,
+    BackendError,
+    DeadlineExceeded,
+    NoEligibleBackend,
+    StreamInterrupted,
+    UntrustedPeer,
+)
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
@@ -268,7 +275,7 @@ def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_th
                         proxy.silent.set()
                         began = time.monotonic()
                         assert len([*stream]) > 1
-            assert [seam.backend for seam in stream.generation.continuations] == ["cloud"]
+            assert [part.backend for part in stream.generation.continuations] == ["cloud"]
             assert time.monotonic() - began < 30.0
             proxy.silent.clear()
             tools.eventually(lambda: pool.state().nodes == 2, 15.0)
@@ -372,6 +379,33 @@ def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
                     break
             assert (told()[first.target].breaker, told()[first.target].health) == ("closed", "ready")
         assert {node.health for node in pool.members()} == {"closed"}
+
+
+def test_a_node_that_lets_deadlines_pass_without_a_token_is_ejected(pki, tools):
+    with tools.Node(pki.node, tools.FakeEngine(delay=30.0)) as hung, tools.Node(pki.node) as other:
+        pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in (hung, other)])
+        with client(pool) as llm:
+            for _ in range(20):
+                with suppress(DeadlineExceeded):
+                    llm.generate("hi", deadline=1.0)
+                if pool.members()[0].health == "ejected":
+                    break
+            assert [member.health for member in pool.members()] == ["ejected", "ready"]
+            assert llm.signals().backends["cloud"].breaker == "closed"
+
+
+def test_the_breaker_of_a_single_node_opens_after_as_many_failures_as_the_policy_says(pki, tools):
+    with tools.Node(pki.node, tools.FakeEngine(die_after=0)) as node:
+        backend = tools.backend(node.target, pki.app)
+        with client(backend) as llm:
+            for failures in range(5):
+                assert llm.signals().backends["cloud"].breaker == "closed", failures
+                with pytest.raises(AllBackendsFailed):
+                    llm.generate("hi", deadline=10.0)
+            assert llm.signals().backends["cloud"].breaker == "open"
+            with pytest.raises(NoEligibleBackend, match="circuit breaker"):
+                llm.generate("hi", deadline=10.0)
+            assert len(node.engine.seen) == 5
 
 
 def test_a_probe_asks_every_node_and_fails_only_when_none_answers(pool, nodes):
