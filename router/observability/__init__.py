@@ -1,1 +1,1 @@
-"""Decisions in a file, for `policy diff` and `policy simulate`: metadata and signals, never a text."""
+"""Hooks, metrics and recordings: what an operator sees of requests, without their texts."""

@@ -1,11 +1,8 @@
-"""What is counted of requests that are over: names, labels and buckets. It listens to nobody.
+"""The metrics themselves: counters and histograms of finished requests, and gauges of a client's status.
 
-Names and buckets are those of OpenTelemetry's conventions for generative AI where they have one, in the form that
-Prometheus gives them (`gen-ai-metrics.md` in https://github.com/open-telemetry/semantic-conventions-genai); else they
-begin with `hybrid_llm_`. Labels are names of backends and of error classes, so that there are few; none comes from a
-request.
-
-How a client stands now, as gauges: breakers, nodes, load, predictions, retry budgets, spending. No counting.
+Names and buckets are those of OpenTelemetry's conventions for generative AI where they exist, in Prometheus form
+(`gen-ai-metrics.md` in https://github.com/open-telemetry/semantic-conventions-genai); all others begin with
+`hybrid_llm_`. Labels are names of backends, nodes and error classes, never taken from a request, so there are few.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ _GEN_AI: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "backend")
 
 
 class _Series:
-    """The children of a metric by their labels, looked up in a dict of our own: a third of the library's time."""
+    """The children of a metric by their labels. Our own dict takes a third of the time of `Metric.labels`."""
 
     def __init__(self, metric: Counter | Histogram) -> None:
         self._metric = metric
@@ -49,10 +46,10 @@ class _Series:
 
 
 class Counts:
-    """The counters and histograms of one registry. Safe to use from any thread."""
+    """The counters and histograms of one registry. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Raises ValueError where *registry* has them already."""
+        """Raise ValueError if *registry* already has them."""
         from prometheus_client import Counter, Histogram
 
         def count(name: str, text: str, *labels: str) -> _Series:
@@ -61,14 +58,16 @@ class Counts:
         def spread(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Series:
             return _Series(Histogram(name, text, labels, buckets=buckets, registry=registry))
 
-        self._requests = count("requests", "Requests that are over.", "backend", "outcome")
+        self._requests = count("requests", "Finished requests.", "backend", "outcome")
         self._attempts = count("attempts", "Calls of backends.", "backend", "outcome")
         self._hedges = count("hedges", "Calls that hedged a slow call.", "backend", "outcome")
-        self._continuations = count("continuations", "Answers that broke off and that went on here.", "backend")
-        self._fallbacks = count("fallbacks", "Requests answered by another than the first.", "first", "backend")
-        self._excluded = count("excluded", "Decisions that left this backend out.", "backend")
+        self._continuations = count("continuations", "Answers that broke off and were continued here.", "backend")
+        self._fallbacks = count(
+            "fallbacks", "Requests that another backend than the first answered.", "first", "backend"
+        )
+        self._excluded = count("excluded", "Decisions that excluded this backend.", "backend")
         self._cached = count("cached_answers", "Requests answered from the cache.", "backend")
-        self._reused = count("cached_prompt_tokens", "Tokens of prompts that were not read again.", "backend")
+        self._reused = count("cached_prompt_tokens", "Prompt tokens found in a prefix cache.", "backend")
         self._seconds = spread(
             "gen_ai_client_operation_duration_seconds", "Time of a request.", _CLIENT_S, *_GEN_AI, "error_type"
         )
@@ -79,7 +78,7 @@ class Counts:
             "hybrid_llm_time_per_output_token_seconds", "Mean time per token after the first.", _TOKEN_S, "backend"
         )
         self._tokens = spread(
-            "gen_ai_client_token_usage", "Tokens read and written.", _TOKENS, *_GEN_AI, "gen_ai_token_type"
+            "gen_ai_client_token_usage", "Tokens of prompts and answers.", _TOKENS, *_GEN_AI, "gen_ai_token_type"
         )
 
     def take(self, event: RequestEvent) -> None:
@@ -108,7 +107,7 @@ class Counts:
             self._continuations(continuation.backend).inc()
 
     def _take_times(self, event: RequestEvent) -> None:
-        """Seconds, as the app saw them: queue, retries and fallbacks included."""
+        """Seconds as the app sees them, with queueing, retries and fallbacks."""
         backend, timings = event.backend, event.timings
         self._seconds(*_OPERATION, backend, event.error).observe(timings.total_ms / 1e3)
         if timings.ttft_ms:
@@ -124,7 +123,7 @@ class Counts:
             self._reused(backend).inc(usage.cached_prompt_tokens)
 
 
-def _askable(state: BackendState) -> float:
+def _usable_nodes(state: BackendState) -> float:
     if not state.members:
         return float(state.ready)
     return float(sum(node.health.is_usable for node in state.members))
@@ -135,30 +134,30 @@ def _seconds(ms: float | None) -> float | None:
 
 
 _BACKEND: Final[Mapping[str, tuple[str, Callable[[BackendState], float | None]]]] = {
-    "ready": ("1 where it can take a request now.", lambda state: float(state.ready)),
-    "nodes": ("Nodes that can be asked now.", _askable),
-    "active_requests": ("Requests that it is working on.", lambda state: state.active),
+    "ready": ("1 if it can take a request now.", lambda state: float(state.ready)),
+    "nodes": ("Usable nodes.", _usable_nodes),
+    "active_requests": ("Requests in progress.", lambda state: state.active),
     "queued_requests": ("Requests that wait.", lambda state: state.queue),
     "load_ratio": ("Share of its slots in use; above 1 when requests wait.", lambda state: state.load),
     "rtt_seconds": ("Round-trip time without its own work.", lambda state: _seconds(state.rtt_ms)),
-    "predicted_ttft_seconds": ("Expected time to a first token, prompt empty.", lambda s: s.predicted_ttft_ms / 1e3),
+    "predicted_ttft_seconds": ("Expected time to first token of an empty prompt.", lambda s: s.predicted_ttft_ms / 1e3),
 }
 _NODE: Final[Mapping[str, tuple[str, Callable[[EndpointState], float | None]]]] = {
-    "active_requests": ("Requests that it is working on.", lambda node: node.active),
+    "active_requests": ("Requests in progress.", lambda node: node.active),
     "queued_requests": ("Requests that wait there.", lambda node: node.queue),
-    "load_ratio": ("Share of its slots in use, as it told lately.", lambda node: node.load),
+    "load_ratio": ("Share of its slots in use, as it reported lately.", lambda node: node.load),
     "rtt_seconds": ("Round-trip time without its own work.", lambda node: _seconds(node.rtt_ms)),
-    "ttft_seconds": ("Its usual time to a first token.", lambda node: _seconds(node.ttft_ms)),
+    "ttft_seconds": ("Its average time to first token.", lambda node: _seconds(node.ttft_ms)),
 }
 
 
-def families(vitals: ClientStatus) -> Iterator[Metric]:
-    """Every gauge of one instant. What is absent has no sample; a state has 1, and the states that it is not have 0."""
-    states = vitals.signals.backends.values()
+def families(status: ClientStatus) -> Iterator[Metric]:
+    """Every gauge of *status*. Absent values have no sample; a state is 1, and its alternatives are 0."""
+    states = status.signals.backends.values()
     yield _breakers(states)
     yield from _of_backends(states)
     yield from _of_nodes(states)
-    yield from _of_client(vitals)
+    yield from _of_client(status)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -168,7 +167,7 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 
 
 def _breakers(states: Iterable[BackendState]) -> Metric:
-    found = _gauge("breaker_state", "Circuit breakers; of a backend, and of its nodes.", "backend", "node", "state")
+    found = _gauge("breaker_state", "Circuit breakers of backends and of their nodes.", "backend", "node", "state")
     for state in states:
         whole = ("", state.breaker)
         for node, breaker in (whole, *((member.address, member.breaker) for member in state.members)):
@@ -188,7 +187,7 @@ def _of_backends(states: Iterable[BackendState]) -> Iterator[Metric]:
 
 def _of_nodes(states: Iterable[BackendState]) -> Iterator[Metric]:
     nodes = [(state.name, member) for state in states for member in state.members]
-    health = _gauge("node_health", "Whether a node is asked now.", "backend", "node", "health")
+    health = _gauge("node_health", "Whether a node gets calls now.", "backend", "node", "health")
     for backend, node in nodes:
         for one in EndpointHealth:
             health.add_metric((backend, node.address, one.value), float(node.health is one))
@@ -201,27 +200,27 @@ def _of_nodes(states: Iterable[BackendState]) -> Iterator[Metric]:
         yield found
 
 
-def _of_client(vitals: ClientStatus) -> Iterator[Metric]:
+def _of_client(status: ClientStatus) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
 
     retries = _gauge("retry_budget_left", "Retries and hedges that the retry budget would pay for now.", "backend")
-    for name, left in vitals.retries_left.items():
+    for name, left in status.retries_left.items():
         retries.add_metric((name,), left)
-    aims = _gauge("objective_seconds", "What the policy in force aims at.", "objective")
-    objectives = vitals.objectives
+    aims = _gauge("objective_seconds", "Objectives of the current policy.", "objective")
+    objectives = status.objectives
     for name, value in (("ttft", _seconds(objectives.ttft_ms)), ("tpot", _seconds(objectives.tpot_ms))):
         if value is not None:
             aims.add_metric((name,), value)
     if objectives.deadline_s is not None:
         aims.add_metric(("deadline",), objectives.deadline_s)
     spent = CounterMetricFamily("hybrid_llm_spend", "What this client has spent.", labels=("backend", "currency"))
-    for name, amount in vitals.spent.items():
-        spent.add_metric((name, vitals.currency), amount)
+    for name, amount in status.spent.items():
+        spent.add_metric((name, status.currency), amount)
     yield from (retries, aims, spent)
     yield InfoMetricFamily(
-        "hybrid_llm_policy", "The policy in force.", {"policy": vitals.policy, "digest": vitals.digest}
+        "hybrid_llm_policy", "The current policy.", {"policy": status.policy, "digest": status.digest}
     )
     models = InfoMetricFamily("hybrid_llm_backend", "The model of a backend.", labels=("backend", "location"))
-    for state in vitals.signals.backends.values():
-        models.add_metric((state.name, state.location.value), {"model": vitals.models.get(state.name, "")})
+    for state in status.signals.backends.values():
+        models.add_metric((state.name, state.location.value), {"model": status.models.get(state.name, "")})
     yield models

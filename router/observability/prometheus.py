@@ -1,8 +1,6 @@
-"""A small HTTP server for one registry, on the address that it is given. It knows no metrics.
+"""A hook that counts requests for Prometheus and exports its client's status at each scrape, and its HTTP server.
 
-A hook that counts requests for Prometheus, and shows how its client stands whenever it is scraped.
-
-It sees events, which hold no text, and writes down names of backends, nodes and error classes, numbers and times.
+It sees events, which hold no text, and exports names of backends, nodes and error classes, numbers and times.
 """
 
 from __future__ import annotations
@@ -25,20 +23,21 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
 
-_PATIENCE_S: Final = 5.0
+_log = logging.getLogger("hybrid_llm.metrics")
+_TIMEOUT_S: Final = 5.0
 
 
 class _Handler(WSGIRequestHandler):
-    """Says nothing, and waits for nobody."""
+    """Drops slow clients, and logs nothing."""
 
-    timeout = _PATIENCE_S
+    timeout = _TIMEOUT_S
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is that of `http.server`
-        """A scrape is no news."""
+        """Scrapes are not logged."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread for each scrape. Unlike `http.server` it asks no name server who we are."""
+    """One thread per scrape. Unlike `http.server` it does not look up its own host name."""
 
     daemon_threads = True
     allow_reuse_address = os.name != "nt"
@@ -55,10 +54,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class MetricsServer:
-    """Serves *registry* in the form that the asker prefers, until it is closed.
+    """Serves *registry* in the format that the client prefers, until it is closed.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address is in use or invalid.
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
@@ -78,30 +77,27 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the server."""
         return self._server.server_port
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(_PATIENCE_S)
-
-
-_log = logging.getLogger("hybrid_llm.metrics")
+        self._thread.join(_TIMEOUT_S)
 
 
 class PrometheusMetrics:
     """Metrics of one client: `HybridLLM(..., hooks=[PrometheusMetrics()])`.
 
-    They join those of the app in `prometheus_client.REGISTRY`, so that whatever serves these serves them too. An app
-    that serves none calls `serve`, or writes `metrics: {listen: "127.0.0.1:9464"}` in its `hybrid.yaml`.
+    By default they are in `prometheus_client.REGISTRY`, which the app may already serve. An app that serves no metrics
+    calls `serve`, or writes `metrics: {listen: "127.0.0.1:9464"}` in its `hybrid.yaml`.
 
     Args:
-        registry: Where they are kept; by default the registry of the process.
+        registry: The registry for the metrics; default: that of the process.
 
     Raises:
-        ConfigError: prometheus_client is not installed, or the registry has these metrics already.
+        ConfigError: prometheus_client is not installed, or the registry already has these metrics.
     """
 
     def __init__(self, *, registry: CollectorRegistry | None = None) -> None:
@@ -109,16 +105,16 @@ class PrometheusMetrics:
         try:
             self._counts = Counts(self._registry)
         except ValueError:
-            remedy = "use the one PrometheusMetrics again, or give each client registry=CollectorRegistry()"
-            raise ConfigError(f"this registry has the metrics of a client already: {remedy}") from None
+            remedy = "reuse that PrometheusMetrics, or pass registry=CollectorRegistry() for each client"
+            raise ConfigError(f"this registry already has the metrics of a client: {remedy}") from None
         self._registry.register(self)
-        self._look: WeakMethod[Callable[[], ClientStatus]] | None = None
+        self._status: WeakMethod[Callable[[], ClientStatus]] | None = None
         self._server: MetricsServer | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def alone(cls) -> Self:
-        """In a registry of its own, to `serve`; errors as above."""
+        """Metrics in a registry of their own, for `serve`. Raises as above."""
         _default_registry()
         from prometheus_client import CollectorRegistry
 
@@ -128,39 +124,46 @@ class PrometheusMetrics:
         """Count one request."""
         self._counts.take(event)
 
-    def attach(self, look: Callable[[], ClientStatus]) -> None:
-        """Its client begins; ConfigError while it has another one."""
+    def attach(self, status: Callable[[], ClientStatus]) -> None:
+        """Export the status of this client. Raises ConfigError if there is another one."""
         with self._lock:
-            if self._look is not None and self._look() not in (None, look):
-                raise ConfigError("PrometheusMetrics is the hook of one client; give each its own, with its registry")
-            self._look = WeakMethod(look)
+            if self._status is not None and self._status() not in (None, status):
+                raise ConfigError("PrometheusMetrics serves one client; create one with its own registry for each")
+            self._status = WeakMethod(status)
 
-    def detach(self, look: Callable[[], ClientStatus]) -> None:  # noqa: ARG002  # there is one
-        """Its client is closed: what is counted stays, what was live goes, and the server stops."""
+    def detach(self, status: Callable[[], ClientStatus]) -> None:  # noqa: ARG002  # there is one
+        """Stop the server and the gauges, but not the counters: the client is closed."""
         with self._lock:
-            self._look = None
+            self._status = None
         self.close()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing is known before somebody asks; that keeps registering quick."""
+        """Declare nothing, so that registering does not read the status."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """How the client stands now. Where that cannot be told, the counters are told still."""
-        look = self._look() if self._look is not None else None
-        if look is None:
+        """The gauges of the client's status; none if it cannot be read, which does not affect the counters."""
+        status = self._status() if self._status is not None else None
+        if status is None:
             return []
         try:
-            return list(families(look()))
+            return list(families(status()))
         except Exception as error:  # noqa: BLE001  # half a scrape is better than none
-            _log.warning("live metrics are left out: %s", type(error).__name__)
+            _log.warning("the gauges are missing from a scrape: %s", type(error).__name__)
             return []
 
     def serve(self, host: str = "127.0.0.1", port: int = 9464) -> int:
-        """Serve the registry over HTTP until the client is closed; the port, which is chosen where *port* is 0.
+        """Serve the registry over HTTP until the client is closed.
+
+        Args:
+            host: The address to listen on.
+            port: The port; 0 chooses a free one.
+
+        Returns:
+            The port.
 
         Raises:
-            ConfigError: the address cannot be listened on.
+            ConfigError: the address is in use or invalid.
         """
         self.close()
         server = MetricsServer(host, port, self._registry)
@@ -169,7 +172,7 @@ class PrometheusMetrics:
         return server.port
 
     def close(self) -> None:
-        """Stop serving. Twice is once."""
+        """Stop serving. Idempotent."""
         with self._lock:
             server, self._server = self._server, None
         if server is not None:

@@ -1,7 +1,7 @@
-"""A hook that records decisions, one line of JSON each, for `policy diff` and `policy simulate`. It reads nothing back.
+"""A hook that records decisions, one line of JSON each, for `policy diff` and `policy simulate`.
 
-A request only hands its event over; a thread of its own writes. Whatever the disk does, no request waits or fails: a
-line that cannot be written is dropped and counted.
+A request only puts its event into a queue; a separate thread writes it. Whatever the disk does, no request waits or
+fails: a line that cannot be written is dropped and counted.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("hybrid_llm.record")
-_WAITING: Final = 4096
+_QUEUE_SIZE: Final = 4096
 """Events that may wait for the disk; further ones are dropped."""
+_CLOSE_S: Final = 5.0
 
 
 class DecisionRecorder:
     """Records every decision in the file at *path*: metadata, signals, order, outcome; never a text of a request.
 
-    Give it to one client, and each process a file of its own: `HybridLLM(..., hooks=[DecisionRecorder(path)])`. The
-    file can be read by its owner only. The thread starts with the first request.
+    `HybridLLM(..., hooks=[DecisionRecorder(path)])`: one recorder serves one client, and each process needs its own
+    file, which only its owner can read. The thread starts with the first request.
 
     Args:
         path: The file; its folder must exist.
-        max_bytes: When it would grow beyond this, it becomes `path.1`, and a new one begins.
-        keep: How many older files stay.
+        max_bytes: Before the file grows beyond this, it is renamed to `path.1` and a new one is started.
+        keep: The number of older files to keep.
 
     Raises:
         ConfigError: a limit is not positive, or the folder does not exist.
@@ -50,15 +51,15 @@ class DecisionRecorder:
         self._file = _Rotating(path=Path(path), max_bytes=max_bytes, keep=keep)
         if not self._file.path.parent.is_dir():
             raise ConfigError(f"the folder of {path} does not exist", path=str(path))
-        self._waiting: queue.Queue[RequestEvent | None] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[RequestEvent | None] = queue.Queue(_QUEUE_SIZE)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
         self.dropped = 0
-        """Lines that were not written, because the disk failed or was too slow."""
+        """Lines that were not written because the disk failed or was too slow."""
 
     def __call__(self, event: RequestEvent) -> None:
-        """Hand *event* over; never waits."""
+        """Queue *event*; never waits."""
         if self._thread is None:
             self._start()
         try:
@@ -82,35 +83,35 @@ class DecisionRecorder:
         self._file.close()
 
     def _drop(self, error: Exception) -> None:
-        """Tell the first of a row of failures; a full disk must not fill a log."""
+        """Log only the first failure: a full disk must not fill a log."""
         if self.dropped == 0:
             _log.warning("a decision could not be recorded in %s: %s", self._file.path, type(error).__name__)
         self.dropped += 1
 
-    def attach(self, look: Callable[[], ClientStatus]) -> None:
-        """Nothing: the thread starts with the first request."""
+    def attach(self, status: Callable[[], ClientStatus]) -> None:
+        """Do nothing: the thread starts with the first request."""
 
-    def detach(self, look: Callable[[], ClientStatus]) -> None:  # noqa: ARG002  # the Protocol's signature
-        """Its client is closed: close the file."""
+    def detach(self, status: Callable[[], ClientStatus]) -> None:  # noqa: ARG002  # the Protocol's signature
+        """Close the file: the client is closed."""
         self.close()
 
     def close(self) -> None:
-        """Write what waits, for five seconds at most, and close the file. Twice is once."""
+        """Write what is queued, for at most five seconds, and close the file. Idempotent."""
         with self._lock:
             thread, self._closed = self._thread, True
         if thread is None or not thread.is_alive():
             return
         try:
-            self._waiting.put(None, timeout=5.0)
+            self._waiting.put(None, timeout=_CLOSE_S)
         except queue.Full:
             return
-        thread.join(timeout=5.0)
+        thread.join(timeout=_CLOSE_S)
         atexit.unregister(self.close)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Rotating:
-    """Appends whole lines to a file of bounded size. A line that went out in part is taken back."""
+    """Appends whole lines to a file of bounded size; a line that was written in part is removed."""
 
     path: Path
     max_bytes: int
@@ -119,7 +120,7 @@ class _Rotating:
     _size: int = 0
 
     def write(self, line: bytes) -> None:
-        """Append *line*; OSError if it could not be written whole."""
+        """Append *line*. Raises OSError if it could not be written whole."""
         if self._descriptor >= 0 and self._size + len(line) > self.max_bytes:
             self._rotate()
         if self._descriptor < 0:
@@ -131,7 +132,7 @@ class _Rotating:
             raise
         if written < len(line):
             os.ftruncate(self._descriptor, self._size)
-            raise OSError("the line was written in part only")
+            raise OSError("the line was only written in part")
         self._size += written
 
     def _open(self) -> None:
@@ -142,7 +143,7 @@ class _Rotating:
             self._open()
 
     def _rotate(self) -> None:
-        """`path` becomes `path.1`, that `path.2`, and so on; the oldest goes."""
+        """Rename `path` to `path.1`, that to `path.2`, and so on; the oldest is overwritten."""
         self.close()
         for number in range(self.keep, 0, -1):
             older = self._numbered(number - 1)

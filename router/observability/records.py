@@ -1,7 +1,7 @@
-"""One recorded decision as a line of JSON, and back: metadata and signals; never a text of a request.
+"""Writes and reads one recorded decision as a line of JSON: metadata and signals, never a text of a request.
 
-A line of version 1 is an object with `v`, `at`, `request`, `signals`, `decision` and `outcome`. Fields that are absent
-have their default, so that lines of an older library can be read; one that is unknown, or of another type, is told.
+A line of version 1 is an object with `v`, `at`, `request`, `signals`, `decision` and `outcome`. A missing field has its
+default, so that lines of an older library can be read; an unknown field, or one of another type, is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -25,28 +25,26 @@ from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.hooks import RequestEvent
 
 VERSION: Final = 1
-_NO_NUMBERS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_REQUEST: Final = {
+    "id": "request_id",
+    "task": "task",
+    "tenant": "tenant",
+    "prompt_tokens": "prompt_tokens",
+    "max_tokens": "max_tokens",
+    "deadline": "deadline",
+    "messages": "message_count",
+    "tools": "tool_count",
+    "schema": "has_schema",
+}
+"""The keys of `request`, and the fields of `RequestMetadata` that they hold; `tags` is its `privacy`."""
+_NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_MAX_COUNT: Final = 1_000_000
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The metadata of a request, as they are written. *deadline* is in seconds."""
-
-    id: str = ""
-    task: str = "chat"
-    tenant: str | None = None
-    prompt_tokens: int = 0
-    max_tokens: int = 256
-    deadline: float = 60.0
-    messages: int = 1
-    tools: int = 0
-    schema: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What the policy in force said then."""
+    """The policy that decided, and its rule."""
 
     policy: str = ""
     digest: str = ""
@@ -55,7 +53,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of it. *error* is the name of an error's class, empty when the answer was complete."""
+    """How the request ended. *error* is the name of an error class, empty if the answer is complete."""
 
     backend: str = ""
     error: str = ""
@@ -66,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One request, over. *at* is when it began, Unix time in seconds; *place* is `path:line` of one that was read."""
+    """A finished request. *at* is the Unix time of its start, seconds; *position* is `path:line` if it was read."""
 
     at: float
     metadata: RequestMetadata
@@ -74,11 +72,11 @@ class Recording:
     order: tuple[str, ...] = ()
     decided: Decided = field(default_factory=Decided)
     outcome: Outcome = field(default_factory=Outcome)
-    place: str = ""
+    position: str = ""
 
 
 def recording_of(event: RequestEvent) -> Recording:
-    """What is kept of *event*."""
+    """The recording of *event*."""
     decision, timings = event.decision, event.timings
     return Recording(
         at=time.time() - (time.monotonic() - event.metadata.created),
@@ -97,23 +95,12 @@ def recording_of(event: RequestEvent) -> Recording:
 
 
 def dump(recording: Recording) -> str:
-    """*recording* as one line, without its end."""
+    """*recording* as one line, without its newline."""
     metadata, signals = recording.metadata, recording.signals
-    asked = Asked(
-        id=metadata.request_id,
-        task=metadata.task,
-        tenant=metadata.tenant,
-        prompt_tokens=metadata.prompt_tokens,
-        max_tokens=metadata.max_tokens,
-        deadline=metadata.deadline,
-        messages=metadata.message_count,
-        tools=metadata.tool_count,
-        schema=metadata.has_schema,
-    )
     line = {
         "v": VERSION,
         "at": round(recording.at, 3),
-        "request": {**_plain(asked), "tags": sorted(metadata.privacy)},
+        "request": {**_plain(metadata, _REQUEST), "tags": sorted(metadata.privacy)},
         "signals": {
             "device": _plain(signals.device),
             "network": _plain(signals.network),
@@ -126,32 +113,32 @@ def dump(recording: Recording) -> str:
     return json.dumps(line, separators=(",", ":"))
 
 
-def _plain(record: object) -> dict[str, object]:
-    """The fields of a record, without those that are absent or are only for people; no number is left out of JSON."""
+def _plain(record: object, names: Mapping[str, str] | None = None) -> dict[str, object]:
+    """The fields of a record by their keys in JSON, without those that are None; NaN and infinity become texts."""
     found = {}
-    for name in _names(type(record)):  # type: ignore[arg-type]  # every class can be hashed
+    for key, name in (names or _names(type(record))).items():  # type: ignore[arg-type]  # every class is hashable
         value = getattr(record, name)
         if isinstance(value, float) and not math.isfinite(value):
             value = str(value)
         if value is not None:
-            found[name] = value
+            found[key] = value
     return found
 
 
 @cache
-def _names(record: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(record) if f.name not in FOR_PEOPLE)
+def _names(record: type) -> Mapping[str, str]:
+    return {f.name: f.name for f in fields(record) if f.name not in FOR_PEOPLE}
 
 
 class _Bad(Exception):
-    """What is wrong with a line."""
+    """A line is malformed; the message says how."""
 
 
 def read_recordings(path: Path) -> Iterator[Recording]:
-    """The recordings in the file at *path*, one after the other.
+    """Yield the recordings in the file at *path*.
 
     Raises:
-        ConfigError: the file cannot be read, or a line is wrong; the message says which and why.
+        ConfigError: the file cannot be read, or a line is malformed; the message names the line and the fault.
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
@@ -165,19 +152,19 @@ def read_recordings(path: Path) -> Iterator[Recording]:
         raise ConfigError(str(bad), path=str(path)) from None
 
 
-def _line(text: str, place: str) -> Recording:
+def _line(text: str, position: str) -> Recording:
     try:
         parts = json.loads(text)
     except (ValueError, RecursionError):
         cut = "" if text.endswith("\n") else "; its end is missing"
-        raise _Bad(f"{place}: this is not a line of JSON{cut}") from None
+        raise _Bad(f"{position}: this is not a line of JSON{cut}") from None
     try:
-        return _recording(parts, place)
+        return _recording(parts, position)
     except _Bad as bad:
-        raise _Bad(f"{place}: {bad}") from None
+        raise _Bad(f"{position}: {bad}") from None
 
 
-def _recording(parts: Any, place: str) -> Recording:
+def _recording(parts: Any, position: str) -> Recording:
     known = ("v", "at", "request", "signals", "decision", "outcome")
     line = _object(parts, "the line", known)
     if line.get("v") != VERSION:
@@ -192,28 +179,16 @@ def _recording(parts: Any, place: str) -> Recording:
         order=order,
         decided=_read(Decided, decision, "decision"),
         outcome=_read(Outcome, line.get("outcome", {}), "outcome"),
-        place=place,
+        position=position,
     )
 
 
 def _metadata(parts: dict[str, Any]) -> RequestMetadata:
     tags = frozenset(_strings(parts.pop("tags", []), "request.tags"))
-    asked = _read(Asked, parts, "request")
-    if not 0 <= asked.messages <= 1_000_000 or not 0 <= asked.tools <= 1_000_000:
+    found = replace(_read(RequestMetadata, parts, "request", _REQUEST), privacy=tags, created=0.0)
+    if not 0 <= found.message_count <= _MAX_COUNT or not 0 <= found.tool_count <= _MAX_COUNT:
         raise _Bad("request: messages and tools are counts")
-    return RequestMetadata(
-        message_count=asked.messages,
-        task=asked.task,
-        privacy=tags,
-        max_tokens=asked.max_tokens,
-        deadline=asked.deadline,
-        created=0.0,
-        has_schema=asked.schema,
-        tool_count=asked.tools,
-        tenant=asked.tenant,
-        request_id=asked.id,
-        prompt_tokens=asked.prompt_tokens,
-    )
+    return found
 
 
 def _signals(parts: Mapping[str, Any]) -> Signals:
@@ -238,23 +213,22 @@ def _object(value: Any, name: str, known: tuple[str, ...] = ()) -> Mapping[str, 
     return value
 
 
-def _read(record: type[T], value: Any, name: str) -> T:
-    """A flat record of *value*'s fields, each of the type that the record declares."""
-    hints, needed = _shape(record)  # type: ignore[arg-type]  # every class can be hashed
-    found = _object(value, name, tuple(hints))
-    absent = [key for key in needed if key not in found]
-    if absent:
-        raise _Bad(f"`{name}.{absent[0]}` is missing")
-    return record(**{key: _value(part, hints[key], f"{name}.{key}") for key, part in found.items()})
+def _read(record: type[T], value: Any, name: str, names: Mapping[str, str] | None = None) -> T:
+    """A flat record from the keys of *value*, each of the type that the record declares for its field."""
+    hints, required = _types(record)  # type: ignore[arg-type]  # every class is hashable
+    names = names or _names(record)  # type: ignore[arg-type]  # as above
+    found = _object(value, name, tuple(names))
+    missing = [key for key in required if key not in found]
+    if missing:
+        raise _Bad(f"`{name}.{missing[0]}` is missing")
+    return record(**{names[key]: _value(part, hints[names[key]], f"{name}.{key}") for key, part in found.items()})
 
 
 @cache
-def _shape(record: type) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """The type of each field, and the fields that have no default."""
-    hints = typing.get_type_hints(record)
-    declared = [f for f in fields(record) if f.name not in FOR_PEOPLE]
-    needed = [f.name for f in declared if f.default is MISSING and f.default_factory is MISSING]
-    return {f.name: hints[f.name] for f in declared}, tuple(needed)
+def _types(record: type) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The type of each field, and the fields without a default."""
+    required = [f.name for f in fields(record) if f.default is MISSING and f.default_factory is MISSING]
+    return typing.get_type_hints(record), tuple(required)
 
 
 def _value(value: Any, hint: Any, name: str) -> Any:
@@ -266,18 +240,18 @@ def _value(value: Any, hint: Any, name: str) -> Any:
     try:
         return reader(value, hint)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise _Bad(f"`{name}` is not {_says(hint)}") from None
+        raise _Bad(f"`{name}` is not {_kind(hint)}") from None
 
 
-def _says(hint: Any) -> str:
+def _kind(hint: Any) -> str:
     if issubclass(hint, StrEnum):
         return f"one of {', '.join(hint)}"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[hint]
 
 
-def _double(value: Any, _: Any) -> float:
+def _float(value: Any, _: Any) -> float:
     if isinstance(value, str):
-        return _NO_NUMBERS[value]
+        return _NOT_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     return float(value)
@@ -290,7 +264,7 @@ def _exactly(value: Any, kind: Any) -> Any:
 
 
 _READERS: Final[Mapping[Any, Callable[[Any, Any], Any]]] = {
-    float: _double,
+    float: _float,
     int: _exactly,
     bool: _exactly,
     str: _exactly,

@@ -1,1 +1,1 @@
-"""What answers cost, and who may still spend: prices, a ledger for each tenant and day, and the charge of each call."""
+"""Prices of backends, the ledger of what tenants have spent, and the charge of each call."""

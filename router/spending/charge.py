@@ -1,7 +1,7 @@
-"""Holds a tenant to its budget: what the signals say of it, who is left out for it, and what each attempt pays.
+"""Keeps tenants within their budgets: excludes backends that are too expensive, and charges each attempt.
 
-A backend with a price is asked only when its highest price could be reserved first; where the ledger cannot be read or
-written, backends with a price are left out and those without are not touched.
+A backend with a price is called only after the highest price of the call has been reserved. If the ledger cannot be
+read or written, backends with a price are not used; the others are unaffected.
 """
 
 from __future__ import annotations
@@ -53,18 +53,19 @@ _NOT_TAKEN: Final = (
     QuotaExceeded,
     RequestRejected,
 )
-"""Before a first token these say that the backend has not worked on the request; whatever else is paid."""
-_PATIENCE_S: Final = 1.0
+"""Before the first token these errors mean that the backend did no work; any other attempt is charged."""
+_TIMEOUT_S: Final = 1.0
+"""How long a booking waits for other processes, seconds."""
 _TEMPLATE_TOKENS: Final = 16
 """What a chat template may add to a prompt that was counted without it."""
-_MOST_RATIO: Final = 8.0
+_MAX_RATIO: Final = 8.0
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """One attempt, as far as its price depends on it."""
+    """What the price of one attempt depends on."""
 
     backend: str
     tenant: str | None
@@ -73,12 +74,12 @@ class Charge:
 
 
 class Spending:
-    """The prices of a client's backends and the ledger that its requests are booked in."""
+    """The prices of a client's backends, and the ledger in which its requests are booked."""
 
     def __init__(self, prices: Mapping[str, float | Price], ledger: Ledger | None = None) -> None:
-        """Raises ConfigError where prices are in several currencies."""
+        """Raise ConfigError if prices are in several currencies."""
         self.prices = priced(prices)
-        """Backend -> price; a backend that is not here is free, and its calls are not booked."""
+        """Backend -> price. A backend without a price is free, and its calls are not booked."""
         self.currency = currency_of(self.prices)
         self._ledger = ledger or MemoryLedger(self.currency)
         self._ratios = dict.fromkeys(self.prices, 1.0)
@@ -87,19 +88,19 @@ class Spending:
 
     @property
     def spent(self) -> Mapping[str, float]:
-        """What this client has spent so far with each backend that has a price."""
+        """Backend with a price -> what this client has spent on it so far."""
         return {name: amount / UNIT for name, amount in self._booked.items()}
 
     def check(self, objectives: Objectives) -> None:
-        """Raise ConfigError where the policy counts in another currency than the prices."""
+        """Raise ConfigError if the budget of the policy is in another currency than the prices."""
         if self._foreign(objectives):
             raise ConfigError(self._foreign(objectives))
 
     def with_costs(self, signals: Signals, request: RequestMetadata, objectives: Objectives) -> Signals:
-        """*signals* with what *request* would cost and what its tenant has left.
+        """*signals* with the cost of *request* and the budget of its tenant.
 
-        A backend that the budget does not pay for is not ready, with the reason. Costs are per 1,000 tokens, of prompt
-        and answer together.
+        A backend that the budget cannot pay for is not ready, with the reason. Costs are per 1,000 tokens, prompt and
+        answer together.
         """
         if not self.prices:
             left = objectives.budget
@@ -128,9 +129,9 @@ class Spending:
         seen = BudgetSignals(spent=spent, left=max(0.0, budget - spent))
         states = dict(signals.backends)
         for name in self.prices.keys() & states.keys():
-            needed = self._highest(_charge_of(name, request))
+            needed = self._highest(name, request.prompt_tokens, request.max_tokens)
             if states[name].ready and balance.total + needed > _units(budget):
-                reason = _too_dear(spent, needed / UNIT, budget, objectives.currency or self.currency)
+                reason = _too_expensive(spent, needed / UNIT, budget, objectives.currency or self.currency)
                 states[name] = replace(states[name], ready=False, reason=reason)
         return replace(signals, budget=seen, backends=states)
 
@@ -150,18 +151,19 @@ class Spending:
         return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
 
     def bill(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Bill:
-        """The bill of one call of a backend with a price: reserved on entry, settled on exit however the call ends.
+        """Charge one call of a backend with a price: reserve on entry, settle on exit however the call ends.
 
         Raises (on entry):
-            QuotaExceeded: the budget does not allow it, or it cannot be booked; the backend is not called.
+            QuotaExceeded: the budget does not allow the call, or it cannot be booked; the backend is not called.
         """
         return Bill(charge, partial(self._reserve, charge, objectives, sleep), partial(self._settle, charge, sleep))
 
     async def _reserve(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Reservation:
-        needed, budget = self._highest(charge), objectives.budget
+        budget = objectives.budget
+        needed = self._highest(charge.backend, charge.prompt_tokens, charge.max_tokens)
         work = partial(self._ledger.reserve, charge.tenant or "", needed, None if budget is None else _units(budget))
         try:
-            reservation = await _patiently(work, sleep)
+            reservation = await _retry_busy(work, sleep)
         except LedgerError as error:
             raise QuotaExceeded(f"its price cannot be booked: {error}", backend=charge.backend) from None
         if reservation is None:
@@ -174,20 +176,20 @@ class Spending:
         ledger = self._ledger
         work = partial(ledger.release, reservation) if amount is None else partial(ledger.settle, reservation, amount)
         try:
-            await _patiently(work, sleep)
+            await _retry_busy(work, sleep)
         except LedgerError as error:
-            # The highest price stays reserved until the day is over: too much rather than too little.
-            _log.warning("what %s cost could not be booked and stays reserved: %s", charge.backend, error)
+            # The highest price stays reserved until the end of the day: too much rather than too little.
+            _log.warning("the cost of %s could not be booked and stays reserved: %s", charge.backend, error)
         else:
             with self._lock:
                 self._booked[charge.backend] += amount or 0
 
-    def _highest(self, charge: Charge) -> int:
-        prompt = math.ceil(charge.prompt_tokens * self._ratios[charge.backend]) + _TEMPLATE_TOKENS
-        return self.prices[charge.backend].cost(prompt, charge.max_tokens)
+    def _highest(self, backend: str, prompt_tokens: int, max_tokens: int) -> int:
+        prompt = math.ceil(prompt_tokens * self._ratios[backend]) + _TEMPLATE_TOKENS
+        return self.prices[backend].cost(prompt, max_tokens)
 
     def _actual(self, charge: Charge, usage: Usage | None, tokens: int) -> int:
-        """The price of what was read and written, as the backend counted it, else as it was counted here."""
+        """The price of the tokens as the backend counted them, else as they were counted here."""
         price = self.prices[charge.backend]
         if usage is None:
             return price.cost(charge.prompt_tokens, tokens)
@@ -195,10 +197,10 @@ class Spending:
         return price.cost(usage.prompt_tokens, usage.completion_tokens)
 
     def _learn_ratio(self, charge: Charge, usage: Usage) -> None:
-        """A backend whose tokenizer counts more than ours gets larger reservations."""
+        """Reserve more for a backend whose tokenizer counts more tokens than ours."""
         more = (usage.prompt_tokens - _TEMPLATE_TOKENS) / max(1, charge.prompt_tokens)
         if more > self._ratios[charge.backend]:
-            self._ratios[charge.backend] = min(_MOST_RATIO, more)
+            self._ratios[charge.backend] = min(_MAX_RATIO, more)
 
     def close(self) -> None:
         """Close the ledger."""
@@ -206,7 +208,7 @@ class Spending:
 
 
 class Bill:
-    """The tokens of one call, counted while they come; entered before the call and left after it."""
+    """Counts the tokens of one call: an async context manager around it, see `Spending.bill`."""
 
     def __init__(
         self,
@@ -222,7 +224,7 @@ class Bill:
         self._settle = settle
 
     def received(self, chunk: Chunk) -> None:
-        """Count *chunk*; the backend's own count, which comes with the last one, outranks ours."""
+        """Count *chunk*. The backend's own count, which comes with the last chunk, overrides ours."""
         self.tokens += chunk.tokens
         self.usage = chunk.usage or self.usage
 
@@ -237,35 +239,26 @@ class Bill:
         await self._settle(self._reservation, self)
 
 
-async def _patiently(work: Callable[[], _T], sleep: Sleep) -> _T:
-    """Call *work* again while another process is writing, for a second at most."""
+async def _retry_busy(work: Callable[[], _T], sleep: Sleep) -> _T:
+    """Call *work* again while another process is writing, up to the timeout."""
     pause, waited = 0.001, 0.0
     while True:
         try:
             return work()
         except LedgerBusy:
-            if waited >= _PATIENCE_S:
+            if waited >= _TIMEOUT_S:
                 raise
         await sleep(pause)
         waited, pause = waited + pause, min(0.05, 2.0 * pause)
-
-
-def _charge_of(backend: str, request: RequestMetadata) -> Charge:
-    return Charge(
-        backend=backend,
-        tenant=request.tenant,
-        prompt_tokens=request.prompt_tokens,
-        max_tokens=request.max_tokens,
-    )
 
 
 def _units(budget: float) -> int:
     return round(budget * UNIT)
 
 
-def _too_dear(spent: float, needed: float, budget: float, currency: str) -> str:
+def _too_expensive(spent: float, needed: float, budget: float, currency: str) -> str:
     unit = f" {currency}" if currency else ""
     return (
-        f"the budget of {budget:g}{unit} a day does not allow it: {spent:.4g}{unit} are spent today, "
+        f"the budget of {budget:g}{unit} a day does not allow it: {spent:.4g}{unit} have been spent today, "
         f"and this request may cost {needed:.4g}{unit}"
     )

@@ -1,8 +1,8 @@
-"""The ledger in a file, shared by the processes of a machine: SQLite in WAL mode, a short transaction for each booking.
+"""A ledger in a file, shared by the processes of a machine: SQLite in WAL mode, one short transaction per booking.
 
-No call waits for another process: it raises `LedgerBusy`, and the caller decides how to wait, so that an event loop is
-never blocked. A process that dies leaves what it had reserved reserved until the day is over: too much rather than too
-little. A power cut may take the last bookings with it (`synchronous=NORMAL`); a crash does not.
+No call waits for another process: it raises `LedgerBusy`, and the caller waits without blocking an event loop. What a
+process that died had reserved stays reserved until the end of the day: too much rather than too little. A power failure
+may lose the last bookings (`synchronous=NORMAL`); a crash does not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.router.spending.ledger import Balance, Entry, LedgerBusy, LedgerError, Reservation, day_of
 
 _VERSION: Final = 1
-_APPLICATION: Final = 0x68796C6D  # "hylm", so that another program's file is not taken for a ledger
+_APPLICATION: Final = 0x68796C6D  # "hylm": tells a ledger from another program's database
 _OPENING_S: Final = 5.0
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS spend (
@@ -38,10 +38,10 @@ _ALL: Final = "SELECT day, tenant, currency, spent, reserved, requests FROM spen
 
 
 class FileLedger:
-    """A ledger in the file *path*, which is made where it is not there. *clock* gives seconds since 1970.
+    """A ledger in the file *path*, which is created if necessary. *clock* gives seconds since 1970.
 
     Raises:
-        ConfigError: the file cannot be opened, or is something else.
+        ConfigError: the file cannot be opened or is not a ledger.
     """
 
     def __init__(self, path: Path, currency: str = "", clock: Callable[[], float] = time.time) -> None:
@@ -77,7 +77,7 @@ class FileLedger:
             return self._read(tenant)
 
     def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
-        """Reserve *amount*, unless that would pass *budget*."""
+        """Reserve *amount* unless that would exceed *budget*."""
         with self._transaction("IMMEDIATE"):
             balance = self._read(tenant)
             if budget is not None and balance.total + amount > budget:
@@ -90,7 +90,7 @@ class FileLedger:
         self._close(reservation, amount, 1)
 
     def release(self, reservation: Reservation) -> None:
-        """Give a reservation back."""
+        """Cancel a reservation."""
         self._close(reservation, 0, 0)
 
     def _close(self, reservation: Reservation, amount: int, requests: int) -> None:
@@ -105,7 +105,7 @@ class FileLedger:
         return [Entry(day=d, tenant=t, currency=c, spent=s, reserved=r, requests=n) for d, t, c, s, r, n in rows]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._db.close()
 
@@ -118,7 +118,7 @@ class FileLedger:
 
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[None]:
-        """All or nothing; sqlite's errors become the ledger's."""
+        """A transaction whose errors are `LedgerError`s."""
         with self._lock:
             try:
                 self._db.execute(f"BEGIN {kind}")
@@ -127,10 +127,10 @@ class FileLedger:
             except sqlite3.Error as error:
                 raise _translated(error) from None
             finally:
-                self._abandon()
+                self._rollback()
 
-    def _abandon(self) -> None:
-        """What was not committed is taken back; on a full disk SQLite has done so already."""
+    def _rollback(self) -> None:
+        """Roll back what was not committed; on a full disk SQLite has done that already."""
         try:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

@@ -1,9 +1,8 @@
-"""What tokens cost. Amounts are whole billionths of the currency, so that sums are exact; nobody is charged here.
+"""Prices of tokens, and the ledger: what each tenant has spent on each day (UTC), and what is reserved in flight.
 
-What each tenant has spent on each day (UTC), and what requests in flight may still spend. It knows no prices.
-
-A request reserves its highest price before it starts and settles for what it cost when it is over. `Ledger` is the
-Protocol; `MemoryLedger` forgets with the process, `spend_file.FileLedger` is shared by the processes of a machine.
+A request reserves its highest price before it starts and settles its actual cost when it is over. Amounts are integers,
+billionths of the currency, so that sums are exact. `Ledger` is the Protocol; `MemoryLedger` lasts as long as the
+process, `file.FileLedger` is shared by the processes of a machine.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -31,7 +30,7 @@ def _currency(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Per 1,000 tokens of the prompt and of the answer, in *currency* (ISO 4217; empty takes that of the policy)."""
+    """Price per 1,000 tokens of prompt and answer, in *currency* (ISO 4217; empty means the policy's)."""
 
     input_per_1k: float = key(_AMOUNT, "Price of 1,000 tokens of the prompt.")
     output_per_1k: float = key(_AMOUNT, "Price of 1,000 tokens of the answer.")
@@ -42,13 +41,13 @@ class Price:
     )
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """What that many tokens cost, in billionths, rounded up."""
+        """The cost of that many tokens, in billionths, rounded up."""
         thousandths = prompt_tokens * _billionths(self.input_per_1k)
         thousandths += completion_tokens * _billionths(self.output_per_1k)
         return -(-thousandths // 1000)
 
     def per_1k(self, prompt_tokens: int, max_tokens: int) -> float:
-        """The price per 1,000 tokens of a request of this shape, prompt and answer together."""
+        """The price per 1,000 tokens of a request of these sizes, prompt and answer together."""
         total = prompt_tokens + max_tokens
         if self.input_per_1k == self.output_per_1k or total <= 0:
             return self.output_per_1k
@@ -56,7 +55,7 @@ class Price:
 
 
 def priced(prices: Mapping[str, float | Price]) -> dict[str, Price]:
-    """The backends that cost something; a plain number is the price of 1,000 tokens of either kind."""
+    """The backends that cost anything; a plain number is the price per 1,000 tokens of prompt and answer alike."""
     full = {
         name: price if isinstance(price, Price) else Price(input_per_1k=price, output_per_1k=price)
         for name, price in prices.items()
@@ -65,11 +64,11 @@ def priced(prices: Mapping[str, float | Price]) -> dict[str, Price]:
 
 
 def currency_of(prices: Mapping[str, Price]) -> str:
-    """The one currency of *prices*, empty where none is named; ConfigError where there are two."""
+    """The currency of *prices*, empty if none is named. Raises ConfigError if there are several."""
     named = {price.currency: name for name, price in prices.items() if price.currency}
     if len(named) > 1:
         listed = ", ".join(f"{name} in {currency}" for currency, name in sorted(named.items()))
-        raise ConfigError(f"prices are in several currencies ({listed}); nothing is converted: write all in one")
+        raise ConfigError(f"prices are in several currencies ({listed}); nothing is converted: use one currency")
     return next(iter(named), "")
 
 
@@ -78,16 +77,16 @@ def _billionths(amount: float) -> int:
 
 
 class LedgerError(Exception):
-    """The ledger cannot be read or written; the message says why, for people."""
+    """The ledger cannot be read or written; the message gives the reason, for people."""
 
 
 class LedgerBusy(LedgerError):
-    """Another process is writing; the same call may work in a moment."""
+    """Another process is writing; the same call may succeed in a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """One tenant's *day*, in billionths of the currency."""
+    """The amounts of one tenant on one *day*, in billionths of the currency."""
 
     day: str
     spent: int = 0
@@ -95,13 +94,13 @@ class Balance:
 
     @property
     def total(self) -> int:
-        """Spent, with the requests in flight at their highest price."""
+        """Spent plus reserved."""
         return self.spent + self.reserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """What a request in flight holds: *amount*, in billionths, on the *day* on which it began."""
+    """What a request in flight may cost at most: *amount*, in billionths, on the *day* on which it began."""
 
     day: str
     tenant: str
@@ -110,7 +109,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the ledger."""
+    """One line of the ledger; amounts in billionths."""
 
     day: str
     tenant: str
@@ -121,9 +120,9 @@ class Entry:
 
 
 class Ledger(Protocol):
-    """Books amounts; every call is atomic, from any thread, and may raise `LedgerError`, or `LedgerBusy` to try again.
+    """Books amounts. Every call is atomic and thread-safe, and may raise `LedgerError`, or `LedgerBusy` to retry.
 
-    The day never goes back: where a clock does, what follows is booked on the latest day that was seen.
+    The day never goes back: if the clock does, amounts are booked on the latest day seen so far.
     """
 
     def balance(self, tenant: str) -> Balance:
@@ -131,15 +130,15 @@ class Ledger(Protocol):
         ...
 
     def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
-        """Reserve *amount*; None where spent and reserved would then pass *budget*, which None never does."""
+        """Reserve *amount*; None if spent and reserved would then exceed *budget*. A *budget* of None is unlimited."""
         ...
 
     def settle(self, reservation: Reservation, amount: int) -> None:
-        """Turn a reservation into *amount* spent. Once for each reservation."""
+        """Turn a reservation into *amount* spent; once per reservation."""
         ...
 
     def release(self, reservation: Reservation) -> None:
-        """Give a reservation back: the request was not taken."""
+        """Cancel a reservation: the backend did no work."""
         ...
 
     def entries(self) -> list[Entry]:
@@ -147,84 +146,71 @@ class Ledger(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close what is open."""
         ...
 
 
-@dataclass(slots=True)
-class _Line:
-    spent: int = 0
-    reserved: int = 0
-    requests: int = 0
-
-
 class MemoryLedger:
-    """A ledger of this process. *clock* gives seconds since 1970."""
+    """A ledger in memory. *clock* gives seconds since 1970."""
 
     def __init__(self, currency: str = "", clock: Callable[[], float] = time.time) -> None:
         self._currency = currency
         self._clock = clock
         self._day = ""
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str], Entry] = {}
         self._lock = threading.Lock()
 
     def balance(self, tenant: str) -> Balance:
         """What *tenant* has spent and reserved today."""
         with self._lock:
-            day = self._today()
-            line = self._lines.get((day, tenant)) or _Line()
-            return Balance(day=day, spent=line.spent, reserved=line.reserved)
+            return self._balance(tenant)
 
     def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
-        """Reserve *amount*, unless that would pass *budget*."""
+        """Reserve *amount* unless that would exceed *budget*."""
         with self._lock:
-            day = self._today()
-            line = self._lines.setdefault((day, tenant), _Line())
-            if budget is not None and line.spent + line.reserved + amount > budget:
+            balance = self._balance(tenant)
+            if budget is not None and balance.total + amount > budget:
                 return None
-            line.reserved += amount
-            return Reservation(day=day, tenant=tenant, amount=amount)
+            self._add(balance.day, tenant, 0, amount, 0)
+            return Reservation(day=balance.day, tenant=tenant, amount=amount)
 
     def settle(self, reservation: Reservation, amount: int) -> None:
         """Turn a reservation into *amount* spent."""
         self._close(reservation, amount, 1)
 
     def release(self, reservation: Reservation) -> None:
-        """Give a reservation back."""
+        """Cancel a reservation."""
         self._close(reservation, 0, 0)
 
     def _close(self, reservation: Reservation, amount: int, requests: int) -> None:
         with self._lock:
-            line = self._lines.setdefault((reservation.day, reservation.tenant), _Line())
-            line.reserved -= reservation.amount
-            line.spent += amount
-            line.requests += requests
+            self._add(reservation.day, reservation.tenant, amount, -reservation.amount, requests)
 
-    def _today(self) -> str:
+    def _balance(self, tenant: str) -> Balance:
         self._day = max(self._day, day_of(self._clock()))
-        return self._day
+        line = self._line(self._day, tenant)
+        return Balance(day=self._day, spent=line.spent, reserved=line.reserved)
+
+    def _line(self, day: str, tenant: str) -> Entry:
+        empty = Entry(day=day, tenant=tenant, currency=self._currency, spent=0, reserved=0, requests=0)
+        return self._lines.get((day, tenant), empty)
+
+    def _add(self, day: str, tenant: str, spent: int, reserved: int, requests: int) -> None:
+        old = self._line(day, tenant)
+        self._lines[day, tenant] = replace(
+            old, spent=old.spent + spent, reserved=old.reserved + reserved, requests=old.requests + requests
+        )
 
     def entries(self) -> list[Entry]:
         """All lines, the latest day first."""
         with self._lock:
-            lines = sorted(self._lines.items())
-        lines.sort(key=lambda item: item[0][0], reverse=True)
-        return [
-            Entry(
-                day=day,
-                tenant=tenant,
-                currency=self._currency,
-                spent=line.spent,
-                reserved=line.reserved,
-                requests=line.requests,
-            )
-            for (day, tenant), line in lines
-        ]
+            lines = sorted(self._lines.values(), key=lambda line: line.tenant)
+        return sorted(lines, key=lambda line: line.day, reverse=True)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
 def day_of(seconds: float) -> str:
-    """The day in UTC of an instant, as `2026-11-25`: texts that sort as days do."""
+    """The day in UTC as `2026-11-25`, which sorts by time."""
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()

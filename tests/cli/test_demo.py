@@ -17,7 +17,7 @@ from hybrid_llm.policies import parse_policy
 
 
 def scene(title: str, *, true: bool) -> Scene:
-    why = "the budget of 2 USD a day does not allow it: 1.99 USD are spent today"
+    why = "the budget of 2 USD a day does not allow it: 1.99 USD have been spent today"
     decision = Decision(order=("edge",), excluded={"cloud": why}, policy="p", digest="d")
     return Scene(title, "", lambda _: Outcome(checks=(Check("it holds", true),), decision=decision))
 

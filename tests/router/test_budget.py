@@ -73,7 +73,7 @@ def test_who_cannot_be_paid_is_left_out_with_a_reason_for_people(make_client, ed
     ledger.settle(ledger.reserve("", UNIT, None), UNIT * 95 // 100)
     decision = client.decide("hello", max_tokens=20)
     assert decision.order == ("edge",)
-    assert "the budget of 1 USD a day does not allow it: 0.95 USD are spent today" in decision.excluded["cloud"]
+    assert "the budget of 1 USD a day does not allow it: 0.95 USD have been spent today" in decision.excluded["cloud"]
     assert client.generate("hello", max_tokens=20).backend == "edge"
     assert client.decide("hi", max_tokens=1).order == ("cloud", "edge"), "a shorter answer fits"
     assert client.decide("hello", max_tokens=20, tenant="other").order == ("cloud", "edge")

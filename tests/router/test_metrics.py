@@ -248,7 +248,7 @@ def test_metrics_join_those_of_the_app_in_its_registry():
         assert ("hybrid_llm_backend_ready", frozenset({("backend", "cloud")})) in samples(
             generate_latest(registry).decode()
         )
-        with pytest.raises(ConfigError, match="hook of one client"):
+        with pytest.raises(ConfigError, match="serves one client"):
             HybridLLM([cloud()], policy, sensors=FixedSensors(), hooks=[metrics])
     with pytest.raises(ConfigError, match=r"registry=CollectorRegistry\(\)"):
         PrometheusMetrics(registry=registry)

@@ -77,9 +77,9 @@ def test_what_is_written_reads_back_the_same_and_holds_no_text(recording, tmp_pa
     path = tmp_path_factory.getbasetemp() / "one.jsonl"
     path.write_text(dump(recording) + "\n", encoding="utf-8")
     (back,) = read_recordings(path)
-    assert replace(back, place="") == replace(recording, metadata=back.metadata)
+    assert replace(back, position="") == replace(recording, metadata=back.metadata)
     assert back.metadata == replace(recording.metadata, created=back.metadata.created)
-    assert back.place == f"{path}:1"
+    assert back.position == f"{path}:1"
     assert "MARKER" not in path.read_text("utf-8")
 
 
