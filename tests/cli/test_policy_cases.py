@@ -92,7 +92,7 @@ def test_without_cases_and_with_wrong_ones_it_says_what_to_do(cli, policy):
     cases = policy.with_suffix(".test.yaml")
     cases.write_text(CASES.replace("battery: 10", "batery: 10"), encoding="utf-8")
     wrong = cli("policy", "test", policy)
-    assert (wrong.code, "did you mean `battery`?" in wrong.err) == (3, True)
+    assert (wrong.code, "did you mean `device.battery`?" in wrong.err) == (3, True)
     cases.unlink()
     absent = cli("policy", "test", policy)
     assert (absent.code, "clinic.test.yaml does not exist" in absent.err) == (3, True)
