@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.terminal import printable, record
@@ -208,16 +207,9 @@ class View:
     def _parts(self, width: int) -> Iterator[Sequence[RenderableType]]:
         from rich.text import Text
 
-        device = list(_items(record(self._signals.device)))
-        absent = ", ".join(item.name for item in device if item.absent)
-        owners = {"network": record(self._signals.network), "budget": record(self._signals.budget)}
         yield [_one_line(self._title, "bold")]
-        yield [
-            _one_line("device", "bold"),
-            _side_by_side(_split([item for item in device if not item.absent], width), width),
-            *([_one_line(f"absent: {absent}", _UNKNOWN_STYLE)] if absent else []),
-        ]
-        yield [_side_by_side([[_Item(name=name, value=""), *_items(group)] for name, group in owners.items()], width)]
+        for owner in ("device", "network", "budget"):
+            yield list(_section(owner, list(_items(record(getattr(self._signals, owner)))), width))
         yield [_backend_table(self._signals.backends, width)] if self._signals.backends else []
         yield list(_node_rows(self._signals.backends))
         yield [Text(error, _BAD_STYLE, overflow="fold") for error in self._errors]
@@ -229,38 +221,26 @@ def _one_line(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
-def _columns_that_fit(width: int) -> int:
-    return max(1, (width + 1) // (min(width, _CELL_WIDTH) + 1))
-
-
-def _split(items: Sequence[_Item], width: int) -> list[Sequence[_Item]]:
-    """*items* in as many columns as fit, read downwards."""
-    height = max(1, -(-len(items) // _columns_that_fit(width)))
-    return [items[start : start + height] for start in range(0, len(items), height)]
-
-
-def _side_by_side(blocks: Sequence[Sequence[_Item]], width: int) -> Table:
-    """The *blocks* next to each other if they fit, else one below the other."""
-    from rich.table import Table
+def _section(owner: str, items: Sequence[_Item], width: int) -> Iterator[RenderableType]:
+    """The signals of one owner, in as many columns as fit, and the names of the absent ones."""
+    from rich.columns import Columns
     from rich.text import Text
 
     size = min(width, _CELL_WIDTH)
-    if len(blocks) > _columns_that_fit(width):
-        blocks = [[item for block in blocks for item in block]]
-    grid = Table.grid(padding=(0, 1))
-    for _ in blocks:
-        grid.add_column(width=size, no_wrap=True, overflow="crop")
-    for row in zip_longest(*blocks, fillvalue=_Item(name="", value="")):
-        grid.add_row(
-            *(
-                Text.assemble(
-                    (f"{item.name:<{_NAME_WIDTH}}", "" if item.value else "bold"),
-                    (item.fitted(size - _NAME_WIDTH), item.style),
-                )
-                for item in row
-            )
+    cells = [
+        Text.assemble(
+            f"{item.name:<{_NAME_WIDTH}}",
+            (item.fitted(size - _NAME_WIDTH - 1), item.style),
+            no_wrap=True,
+            overflow="crop",
         )
-    return grid
+        for item in items
+        if not item.absent
+    ]
+    yield _one_line(owner, "bold")
+    yield Columns(cells, width=size, padding=0, column_first=True)
+    if absent := ", ".join(item.name for item in items if item.absent):
+        yield _one_line(f"absent: {absent}", _UNKNOWN_STYLE)
 
 
 def _backend_table(backends: Mapping[str, BackendState], width: int) -> Table:

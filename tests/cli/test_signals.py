@@ -163,7 +163,7 @@ def test_a_window_that_is_too_low_says_how_much_is_hidden():
     whole, low = shown(), shown(rows=10)
     assert len(low) == 10
     assert low[-1].endswith("more lines: make the window higher")
-    assert len(whole) == len([line for line in whole if line]) + 3, "blank lines where there is room"
+    assert len(whole) == len([line for line in whole if line]) + 4, "blank lines where there is room"
     assert len(shown(columns=80, rows=24)) <= 24
 
 
