@@ -9,57 +9,150 @@ Importing this loads no model runtime, opens no socket and starts no thread: eac
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hybrid_llm import errors
+    from hybrid_llm.backends.node.engine import Engine
+    from hybrid_llm.core.clearance import Clearance, Cleared
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
-    from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Timings, Usage
-    from hybrid_llm.core.protocols import Backend, Capabilities, Detector
-    from hybrid_llm.core.request import Location, Message, Request, Tool
-    from hybrid_llm.core.signals import Signals
+    from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
+    from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Finding
+    from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata, Tool
+    from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
     from hybrid_llm.policies import Policy, load_policy
+    from hybrid_llm.policies.watch import PolicySource
+    from hybrid_llm.router.cache import Cache, CachedAnswer, MemoryCache
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.default import agenerate, astream, decide, generate, stream
+    from hybrid_llm.router.execution.answer import AsyncStream, Stream
     from hybrid_llm.router.observability.hooks import Hook, RequestEvent
+    from hybrid_llm.router.observability.recorder import DecisionRecorder
+    from hybrid_llm.router.signals import FixedSensors, Sensors, SystemSensors
+    from hybrid_llm.router.spending.ledger import Ledger
 
 __version__: Final = "0.1.0"
 
 _HOMES: Final = {
-    "core.protocols": ("Backend", "Capabilities", "Detector"),
+    "backends.node.engine": ("Engine",),
+    "core.clearance": (
+        "Clearance",
+        "Cleared",
+    ),
     "core.decision": ("Decision",),
-    "core.errors": ("ConfigError", "HybridLLMError", "InvalidRequest", "PolicyError"),
-    "core.generation": ("Chunk", "FinishReason", "Generation", "Timings", "Usage"),
-    "core.request": ("Location", "Message", "Request", "Tool"),
-    "core.signals": ("Signals",),
-    "policies": ("Policy", "load_policy"),
+    "core.errors": (
+        "ConfigError",
+        "HybridLLMError",
+        "InvalidRequest",
+        "PolicyError",
+    ),
+    "core.generation": (
+        "Chunk",
+        "Continuation",
+        "FinishReason",
+        "Generation",
+        "Timings",
+        "Usage",
+    ),
+    "core.protocols": (
+        "Backend",
+        "Capabilities",
+        "Detector",
+        "Finding",
+    ),
+    "core.request": (
+        "GenerateOptions",
+        "Location",
+        "Message",
+        "Request",
+        "RequestMetadata",
+        "Tool",
+    ),
+    "core.signals": (
+        "BackendState",
+        "DeviceSignals",
+        "NetworkSignals",
+        "Signals",
+    ),
+    "policies": (
+        "Policy",
+        "load_policy",
+    ),
+    "policies.watch": ("PolicySource",),
+    "router.cache": (
+        "Cache",
+        "CachedAnswer",
+        "MemoryCache",
+    ),
     "router.client": ("HybridLLM",),
-    "router.default": ("agenerate", "astream", "decide", "generate", "stream"),
-    "router.observability.hooks": ("Hook", "RequestEvent"),
+    "router.default": (
+        "agenerate",
+        "astream",
+        "decide",
+        "generate",
+        "stream",
+    ),
+    "router.execution.answer": (
+        "AsyncStream",
+        "Stream",
+    ),
+    "router.observability.hooks": (
+        "Hook",
+        "RequestEvent",
+    ),
+    "router.observability.recorder": ("DecisionRecorder",),
+    "router.signals": (
+        "FixedSensors",
+        "Sensors",
+        "SystemSensors",
+    ),
+    "router.spending.ledger": ("Ledger",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncStream",
     "Backend",
+    "BackendState",
+    "Cache",
+    "CachedAnswer",
     "Capabilities",
     "Chunk",
+    "Clearance",
+    "Cleared",
     "ConfigError",
+    "Continuation",
     "Decision",
+    "DecisionRecorder",
     "Detector",
+    "DeviceSignals",
+    "Engine",
+    "Finding",
     "FinishReason",
+    "FixedSensors",
+    "GenerateOptions",
     "Generation",
     "Hook",
     "HybridLLM",
     "HybridLLMError",
     "InvalidRequest",
+    "Ledger",
     "Location",
+    "MemoryCache",
     "Message",
+    "NetworkSignals",
     "Policy",
     "PolicyError",
+    "PolicySource",
     "Request",
     "RequestEvent",
+    "RequestMetadata",
+    "Sensors",
     "Signals",
+    "Stream",
+    "SystemSensors",
     "Timings",
     "Tool",
     "Usage",
@@ -72,17 +165,28 @@ __all__ = [
     "stream",
 ]
 
+# In a checkout, `router`, `policies`, `backends` and `protos` are links to the folders at the top. Git writes them as
+# small text files where it may not make links, and every import below would fail with a message that explains nothing.
+if not os.path.isdir(os.path.join(__path__[0], "router")):
+    raise ImportError(
+        f"{os.path.join(__path__[0], 'router')} is not a folder: this checkout of hybrid-llm has no symbolic links, or "
+        "it was installed from one. In the checkout, run `git config core.symlinks true`, then `git checkout -- "
+        "hybrid_llm` (on Windows with developer mode switched on), and install it again; or install a wheel: "
+        "`pip install hybrid-llm`"
+    )
 
-def __getattr__(name: str) -> object:
-    """Load the room that *name* lives in, on first use (PEP 562)."""
-    if name == "errors":
-        return importlib.import_module("hybrid_llm.errors")
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'hybrid_llm' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hybrid_llm.{home}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # for a type checker it would make every misspelt name right
+
+    def __getattr__(name: str) -> object:
+        """Load the module that *name* lives in, on first use (PEP 562)."""
+        if name == "errors":
+            return importlib.import_module("hybrid_llm.errors")
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'hybrid_llm' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"hybrid_llm.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

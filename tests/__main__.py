@@ -25,7 +25,7 @@ GROUPS = (
     ("tests/backends/wire",),
     ("tests/policies",),
     ("tests/e2e",),
-    ("tests/cli", "tests/checks"),
+    ("tests/cli", "tests/checks", "tests/packaging"),
     ("tests/backends/engine",),
     ("tests/lab",),
     ("tests/backends/edge", "tests/backends/prepare"),
