@@ -1,4 +1,4 @@
-"""A tenant may spend so much in a day; then the device answers: `python examples/budget.py`."""
+"""A tenant has a daily budget; once it is spent, the device answers: `python examples/budget.py`."""
 
 from own_backend import Echo
 

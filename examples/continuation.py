@@ -1,4 +1,4 @@
-"""An answer that breaks off is continued elsewhere, and nothing is said twice: `python examples/continuation.py`."""
+"""Another backend continues an answer that breaks off, and repeats nothing: `python examples/continuation.py`."""
 
 from own_backend import Echo
 
@@ -21,4 +21,4 @@ with HybridLLM([near, far], policy) as llm, llm.stream("The train leaves at nine
     reply = stream.generation
 print()
 for continuation in reply.continuations:
-    print(f"after {reply.text[: continuation.at]!r} {continuation.backend} went on")
+    print(f"{continuation.backend} continued after {reply.text[: continuation.at]!r}")

@@ -1,4 +1,4 @@
-"""Several answers at once from one event loop, and a stream that is left early: `python examples/many_at_once.py`."""
+"""Concurrent requests on one event loop, and a stream that is closed early: `python examples/many_at_once.py`."""
 
 import asyncio
 
@@ -8,18 +8,18 @@ REVIEWS = ["A warm, funny film.", "Dull and far too long.", "A small gem.", "I w
 
 
 async def main() -> None:
-    """Ask about all reviews at the same time, then leave a long answer after ten pieces."""
-    asked = [hybrid_llm.agenerate(f"Is this review positive? '{review}'", max_tokens=16) for review in REVIEWS]
-    for review, reply in zip(REVIEWS, await asyncio.gather(*asked), strict=True):
+    """Classify all reviews concurrently, then close a long answer after ten chunks."""
+    tasks = [hybrid_llm.agenerate(f"Is this review positive? '{review}'", max_tokens=16) for review in REVIEWS]
+    for review, reply in zip(REVIEWS, await asyncio.gather(*tasks), strict=True):
         print(f"{review:28} {reply.text}")
 
     async with hybrid_llm.astream("Count from 3 to 60.", max_tokens=200) as stream:
-        pieces = 0
+        received = 0
         async for chunk in stream:
             print(chunk.text, end="", flush=True)
-            pieces += 1
-            if pieces == 10:
-                break  # leaving the block stops the device
+            received += 1
+            if received == 10:
+                break  # leaving the block stops generation on the device
     print(" ...")
 
 

@@ -1,6 +1,6 @@
 """A privacy detector and a hook of your own: `python examples/own_detector.py`.
 
-The policy says what follows from a finding; the detector only finds. One that raises keeps the request on the device.
+A detector only finds; the policy decides what follows. If a detector raises, the request stays on the device.
 """
 
 import re
@@ -22,7 +22,7 @@ rules:
 
 
 class ProjectNames:
-    """Finds the code names of our projects, which begin with `PRJ-`."""
+    """Finds the code names of our projects, which start with `PRJ-`."""
 
     name = "project_name"
 
@@ -32,14 +32,14 @@ class ProjectNames:
             yield Finding(kind=self.name, start=match.start(), end=match.end())
 
 
-def tell(event: RequestEvent) -> None:
-    """Called once per request, when it is over; the event holds no text."""
+def log(event: RequestEvent) -> None:
+    """Called once per request, when it is over; the event contains no text."""
     print(f"{event.backend or event.error}: tags {sorted(event.decision.tags)}, {event.timings.total_ms:.0f} ms")
 
 
 edge = EdgeBackend(EdgeConfig())
 detectors = KNOWN_DETECTORS | {ProjectNames.name}
 policy = parse_policy(POLICY, backends={edge.name: edge.location}, detectors=detectors)
-with HybridLLM([edge], policy, detectors=[ProjectNames()], hooks=[tell]) as llm:
+with HybridLLM([edge], policy, detectors=[ProjectNames()], hooks=[log]) as llm:
     llm.generate("Is this review positive? 'PRJ-HERON is a delight.'", max_tokens=16)
     llm.generate("Is this review positive? 'A delight.'", max_tokens=16)

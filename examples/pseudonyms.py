@@ -1,4 +1,4 @@
-"""A chat in which the cloud never learns an address, and the app never notices: `python examples/pseudonyms.py`."""
+"""A chat in which the cloud sees pseudonyms and the app its real addresses: `python examples/pseudonyms.py`."""
 
 from own_backend import Echo
 
@@ -15,12 +15,12 @@ tags:
 cloud = Echo()
 with HybridLLM([cloud], parse_policy(POLICY, backends={"cloud": Location.CLOUD})) as llm:
     turns = []
-    for said in ("Write to jane@example.org or call +1 202 555 0147.", "Is jane@example.org still right?"):
-        turns.append({"role": "user", "content": said})
-        reply = llm.generate(turns, session_id="chat-7")  # the session keeps the pseudonyms from turn to turn
+    for text in ("Write to jane@example.org or call +1 202 555 0147.", "Is jane@example.org still right?"):
+        turns.append({"role": "user", "content": text})
+        reply = llm.generate(turns, session_id="chat-7")  # one session: the same pseudonyms in every turn
         turns.append({"role": "assistant", "content": reply.text})
-        print(f"the cloud saw: {cloud.seen[-1]}")
+        print(f"the cloud saw: {cloud.received[-1]}")
         print(f"the app got:   {reply.text}")
-    llm.forget("chat-7")  # what the pseudonyms stand for is wiped
+    llm.forget("chat-7")  # deletes the mapping from pseudonyms to values
     llm.generate("Write to jane@example.org.", session_id="chat-7")
-    print(f"afterwards:    {cloud.seen[-1]}")  # another pseudonym
+    print(f"afterwards:    {cloud.received[-1]}")  # a new pseudonym

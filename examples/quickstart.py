@@ -1,4 +1,4 @@
-"""An answer, a stream and a decision from the model that comes with the library: `python examples/quickstart.py`."""
+"""An answer, a stream and a decision, with the embedded model: `python examples/quickstart.py`."""
 
 import hybrid_llm
 

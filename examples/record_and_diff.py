@@ -1,4 +1,4 @@
-"""Decisions are recorded, without any text, and held against another policy: `python examples/record_and_diff.py`."""
+"""Record decisions without text, then compare another policy with them: `python examples/record_and_diff.py`."""
 
 import subprocess
 import sys
@@ -15,12 +15,12 @@ from hybrid_llm.router.observability.recorder import DecisionRecorder
 with tempfile.TemporaryDirectory() as folder:
     trace = Path(folder, "decisions.jsonl")
     backends = [EdgeBackend(EdgeConfig()), Echo()]
-    where = {backend.name: backend.location for backend in backends}
-    with HybridLLM(backends, builtin_policy("balanced", where), hooks=[DecisionRecorder(trace)]) as llm:
+    locations = {backend.name: backend.location for backend in backends}
+    with HybridLLM(backends, builtin_policy("balanced", locations), hooks=[DecisionRecorder(trace)]) as llm:
         llm.generate("What is 12 + 30?", max_tokens=8)
         llm.generate("What is 12 + 30?", max_tokens=8, privacy={"phi"})
         llm.generate("word " * 600, max_tokens=8)  # too long for the device
     print(f"{len(trace.read_text().splitlines())} decisions, {'12 + 30' in trace.read_text()=}")
     command = [sys.executable, "-m", "hybrid_llm.cli.main", "policy", "diff", "balanced", "private-first"]
     done = subprocess.run([*command, "--trace", trace], check=False)
-    print("exit code:", done.returncode, "(1: some requests would go elsewhere, as with diff)")
+    print("exit code:", done.returncode, "(1: some requests would be routed differently)")

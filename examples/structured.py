@@ -1,6 +1,6 @@
 """Answers that follow a schema, and a pydantic model where pydantic is installed: `python examples/structured.py`.
 
-The grammar holds on the device and on nodes: whatever a model would rather say, the document is valid.
+The grammar is enforced on the device and on nodes, so the document is valid whatever the model would prefer to write.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ if importlib.util.find_spec("pydantic") is not None:
     from pydantic import BaseModel, Field
 
     class Person(BaseModel):
-        """The same as `PERSON`."""
+        """The same schema as `PERSON`."""
 
         name: str = Field(max_length=20)
         city: Literal["Lisbon", "Oslo", "elsewhere"]
@@ -36,4 +36,4 @@ if importlib.util.find_spec("pydantic") is not None:
 try:
     hybrid_llm.generate(PROMPT, output_schema={"not": {"type": "string"}})
 except hybrid_llm.InvalidRequest as error:
-    print(f"refused before anything ran: {error}")
+    print(f"rejected before anything ran: {error}")

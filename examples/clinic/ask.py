@@ -1,4 +1,4 @@
-"""Ask through `hybrid.yaml` beside this file: `python examples/clinic/ask.py "your question" [TAG ...]`."""
+"""Ask with the `hybrid.yaml` beside this file: `python examples/clinic/ask.py "your question" [TAG ...]`."""
 
 import sys
 from pathlib import Path

@@ -35,33 +35,33 @@ def test_a_chat_goes_out_under_pseudonyms_and_comes_back_with_its_values():
     assert first == second != afterwards
 
 
-def test_a_schema_holds_as_a_dict_and_as_a_model_and_what_cannot_be_enforced_is_refused():
+def test_a_schema_holds_as_a_dict_and_as_a_model_and_one_that_cannot_be_enforced_is_rejected():
     out = run(EXAMPLES / "structured.py").stdout.splitlines()
     assert out[0] == "Anna Keller | Lisbon | stop"
-    assert out[-1].startswith("refused before anything ran: output_schema: `not`")
+    assert out[-1].startswith("rejected before anything ran: output_schema: `not`")
     assert (importlib.util.find_spec("pydantic") is None) == (len(out) == 2)
 
 
-def test_an_answer_that_breaks_off_is_continued_and_says_where():
+def test_an_answer_that_breaks_off_is_continued_and_reports_where():
     out = run(EXAMPLES / "continuation.py").stdout.splitlines()
-    assert out == ["The train leaves at nine from platform four.", "after 'The train leaves at' far went on"]
+    assert out == ["The train leaves at nine from platform four.", "far continued after 'The train leaves at'"]
 
 
-def test_a_tenant_that_has_spent_its_budget_is_answered_on_the_device():
+def test_a_tenant_that_has_spent_its_budget_gets_answers_from_the_device():
     out = run(EXAMPLES / "budget.py").stdout.splitlines()
     assert [line.split()[1] for line in out[:6]] == ["cloud"] * 3 + ["edge"] * 3
     assert "the budget of 0.1 USD a day does not allow it" in out[5]
     assert out[6] == "another tenant: cloud"
 
 
-def test_recorded_decisions_hold_no_text_and_are_held_against_another_policy():
+def test_recorded_decisions_hold_no_text_and_are_compared_with_another_policy():
     out = run(EXAMPLES / "record_and_diff.py").stdout
     assert "3 decisions, '12 + 30' in trace.read_text()=False" in out
-    assert "1 of 3 requests would go elsewhere" in out
+    assert "1 of 3 requests would go to another backend" in out
     assert "exit code: 1" in out
 
 
-def test_of_two_nodes_one_that_is_not_there_costs_no_request(node, tmp_path):
+def test_an_unreachable_node_of_two_costs_no_request(node, tmp_path):
     folder = tmp_path / "nodes"
     shutil.copytree(EXAMPLES / "nodes", folder)
     shutil.copytree(node.tls, folder / "tls")
