@@ -38,7 +38,7 @@ models: $(VENV)/.dev   ## train, export and evaluate the two demonstration model
 protos: $(VENV)/.dev   ## generate the code of the wire again
 	$(BIN)/python -m hybrid_llm.protos.generate
 
-schemas: $(VENV)/.dev  ## write the JSON Schemas for editors again
+schemas: $(VENV)/.dev  ## write the JSON Schemas and the tables of keys in docs again
 	$(BIN)/python tests/checks/schemas.py --write
 
 mutants: $(VENV)/.dev  ## plant every mutant and see the tests kill it

@@ -57,7 +57,7 @@ class TagRule:
     )
     cache: frozenset[Location] = key(
         LOCATIONS,
-        "Where an answer may be cached; by default wherever the request may go unchanged.",
+        "Where an answer may be cached; by default, wherever the request may go unchanged.",
         default=frozenset(),
     )
     offset: int = field(default=0, compare=False, repr=False)
@@ -111,8 +111,8 @@ TAG: Final = table(
 class BreakerLimits:
     """When a backend's circuit breaker opens, and for how long."""
 
-    failures: int = key(Whole(1, 1000), "Consecutive failures that open it.", default=5)
-    open_s: float = key(duration(), "Time until it lets one request through.", name="open", default=30.0)
+    failures: int = key(Whole(1, 1000), "Consecutive failures that open a circuit breaker.", default=5)
+    open_s: float = key(duration(), "Time until an open one lets one request through.", name="open", default=30.0)
 
 
 class Percentile(float):
@@ -135,17 +135,19 @@ class Resilience:
     """What may be tried when a backend fails; never more than tags and hard rules allow."""
 
     retries: int = key(Whole(0, 10), "Further calls of each backend after its first.", default=2)
-    retry_budget: float = key(
-        percentage(), "Share of requests that may be retried or hedged on top of them, over time.", default=0.1
-    )
+    retry_budget: float = key(percentage(), "Share of requests that may be retried or hedged, over time.", default=0.1)
     hedge_after: float | None = key(
         one_of(duration(), Text("a percentile such as p95", "^p[5-9][0-9]$", Percentile.parse)),
-        "Also call the next backend after this time without a first token, or after a percentile of the backend's "
-        "own times; never, by default.",
+        "Time without a first token after which a call is hedged, or a percentile of the backend's own times; "
+        "by default, never.",
         default=None,
         examples=("300ms", "p95"),
     )
-    continue_streams: bool = key(Flag(), "Continue an answer that broke off on another backend.", default=False)
+    continue_streams: bool = key(
+        Flag(),
+        "Whether an answer that breaks off is continued by another allowed backend, or the same one.",
+        default=False,
+    )
     breaker: BreakerLimits = key(
         table(BreakerLimits, "breaker"), "When a backend's circuit breaker opens.", default=BreakerLimits()
     )
@@ -204,7 +206,7 @@ class RuleDraft:
     )
     when: Scalar | None = key(
         Expression(),
-        "The condition, in a typed subset of CEL; without it the rule always applies.",
+        "The condition, in a typed subset of CEL; by default, the rule always applies.",
         default=None,
         examples=(
             "request.prompt_tokens + request.max_tokens > edge.context_window",
@@ -212,7 +214,9 @@ class RuleDraft:
             "'!network.online'",
         ),
     )
-    because: str = key(Text(), "The reason that people are shown.", default="", examples=("the battery is low",))
+    because: str = key(
+        Text(), "The reason shown to people; by default, the condition.", default="", examples=("the battery is low",)
+    )
     kind: str
     """Which of the three it is."""
     index: int

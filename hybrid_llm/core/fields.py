@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar, Final
 
 _METADATA: Final = "hybrid_llm.key"
+_LARGEST: Final = 10**9 - 1
 SECONDS: Final[Mapping[str, float]] = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 """Units of a duration, in seconds."""
 
@@ -104,12 +105,12 @@ class Whole:
     """A whole number from *least* to *most*."""
 
     least: int = 0
-    most: int = 10**9 - 1
+    most: int = _LARGEST
 
     @property
     def words(self) -> str:
         """The kind in messages."""
-        return f"a whole number from {self.least} to {self.most}"
+        return f"a whole number {_span(self.least, self.most, _LARGEST)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,7 @@ class Number:
     @property
     def words(self) -> str:
         """The kind in messages."""
-        if math.isinf(self.least):
-            return "a number"
-        span = f"of at least {self.least:g}" if math.isinf(self.most) else f"from {self.least:g} to {self.most:g}"
-        return f"a number {span}"
+        return "a number" if math.isinf(self.least) else f"a number {_span(self.least, self.most, math.inf)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ class Quantity:
 def duration(unit: str = "s", least: float = 0.0, most: float = math.inf, *, positive: bool = True) -> Quantity:
     """A duration, read as a number of *unit*; *least* and *most* are in that unit."""
     units = {name: seconds / SECONDS[unit] for name, seconds in SECONDS.items()}
-    return Quantity("a duration such as 400ms, 10s, 5m or 1h", units, positive, least, most)
+    return Quantity("a duration such as 400ms", units, positive, least, most)
 
 
 def percentage(whole: float = 1.0, most: float = 1.0) -> Quantity:
@@ -183,7 +181,8 @@ class ListOf:
     @property
     def words(self) -> str:
         """The kind in messages."""
-        return f"a list, each item {noun_of(self.item)}"
+        noun = noun_of(self.item)
+        return f"{noun}, or a list of them" if self.single else f"a list, each item {noun}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +227,8 @@ class Key:
     default: Any = None
     required: bool = False
     hint: str = ""
-    """What to write where a required key is missing."""
     examples: tuple[Any, ...] = ()
     source: str = ""
-    """Where the default comes from: measured, cited or assumed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attribute", self.attribute or self.name)
@@ -309,7 +306,6 @@ def key(
     hint: str = "",
     examples: tuple[Any, ...] = (),
     source: str = "",
-    instead: Mapping[str, tuple[Kind, str]] | None = None,
 ) -> Any:
     """A field of a record that is a key of a file; without *default* the key is required.
 
@@ -320,37 +316,20 @@ def key(
         name: The name in the file, where it differs from that of the attribute.
         hint: What to write where the key is missing.
         examples: Values as they stand in a file.
-        source: Where the default comes from.
-        instead: Other keys that set the same attribute, each with its kind and its meaning; a file has one of them.
+        source: Where the default comes from: measured, cited or assumed.
     """
-    others = tuple((other, *rest) for other, rest in (instead or {}).items())
-    declared = ((name, kind, about), *others)
-    metadata = {_METADATA: (declared, default, hint, examples, source)}
-    if default is not MISSING and type(default).__hash__ is None:  # dataclasses take it for a mutable default
+    required = default is MISSING
+    declared = Key(name, kind, about, "", None if required else default, required, hint, examples, source)
+    metadata = {_METADATA: declared}
+    if not required and type(default).__hash__ is None:  # dataclasses take it for a mutable default
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 def keys_of(record: type) -> tuple[Key, ...]:
     """The keys that *record* declares, in its order."""
-    return tuple(key for item in fields(record) if _METADATA in item.metadata for key in _keys(item))
-
-
-def _keys(item: Field[Any]) -> Iterator[Key]:
-    declared, default, hint, examples, source = item.metadata[_METADATA]
-    required = default is MISSING
-    for name, kind, about in declared:
-        yield Key(
-            name or item.name,
-            kind,
-            about,
-            item.name,
-            default=None if required else default,
-            required=required,
-            hint=hint,
-            examples=examples if name == declared[0][0] else (),
-            source=source,
-        )
+    declared = ((item.name, item.metadata.get(_METADATA)) for item in fields(record))
+    return tuple(replace(key, name=key.name or name, attribute=name) for name, key in declared if key is not None)
 
 
 def table(
@@ -386,6 +365,14 @@ def noun_of(kind: Kind) -> str:
         case Variants():
             return f"a {kind.noun}"
     return kind.words
+
+
+def _span(least: float, most: float, unlimited: float) -> str:
+    return f"of at least {_plain(least)}" if most == unlimited else f"from {_plain(least)} to {_plain(most)}"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
 
 
 def any_of(words: Iterable[str]) -> str:

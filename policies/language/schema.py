@@ -50,14 +50,14 @@ class Objectives:
     )
     deadline_s: float | None = key(
         duration("s", DEADLINE_S.least, DEADLINE_S.most),
-        "Time for the whole answer: the deadline of a request whose app gives none.",
+        "Time for the whole answer: the default deadline of a request.",
         name="deadline",
         default=None,
         examples=("10s",),
     )
     cost: float | None = key(Amount(), "Maximum cost of one request.", default=None, examples=("0.02 USD",))
     budget: float | None = key(
-        Amount(per_day=True), "Maximum that a tenant may spend in a day (UTC).", default=None, examples=("5 USD/day",)
+        Amount(per_day=True), "Maximum that one tenant may spend in a day (UTC).", default=None, examples=("5 USD/day",)
     )
     currency: str | None = None
     """The currency of *cost* and *budget*, as written; that of the backends' prices is taken to be the same."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.spending.ledger import Ledger
 
 _WHAT: Final = "hybrid.yaml"
+PRICE: Final = table(Price, "price")
 _FREE: Final = Price(input_per_1k=0.0, output_per_1k=0.0)
 
 
@@ -121,8 +122,8 @@ class _Priced(NamedTuple):
 
 
 _PRICES: Final = (
-    Key("price", table(Price, "price"), "What tokens cost.", default=_FREE),
-    Key("price_per_1k_tokens", Number(0.0, 1e9), "One price for all tokens, per 1,000.", "price", default=_FREE),
+    Key("price", PRICE, "What tokens cost.", default=_FREE),
+    Key("price_per_1k_tokens", Number(), "One price for all tokens, per 1,000.", "price", default=_FREE),
 )
 
 
@@ -150,7 +151,8 @@ def _detector_kinds() -> Mapping[str, type[DetectorSpec]]:
     return DETECTOR_KINDS
 
 
-def _detector(kind: str) -> Table:
+def detector_table(kind: str) -> Table:
+    """The keys of a detector of *kind*."""
     spec = _detector_kinds()[kind]
 
     def make(found: Found) -> DetectorSpec:
@@ -195,7 +197,7 @@ class Config:
     )
     metrics: MetricsSpec | None = key(table(MetricsSpec, "metrics"), "Metrics for Prometheus.", default=None)
     detectors: tuple[DetectorSpec, ...] = key(
-        MapOf(Variants("detector", _detector_kinds, _detector)),
+        MapOf(Variants("detector", _detector_kinds, detector_table)),
         "Models that detect names and places, under the names that the policy uses.",
         default=(),
     )
@@ -320,7 +322,7 @@ def parse_config(text: str, path: Path) -> Config:
 
 def config_schema() -> Json:
     """The JSON Schema of `hybrid.yaml`, with every kind of backend and detector that is installed."""
-    return json_schema(CONFIG, "The configuration of a hybrid-llm client", "hybrid-llm config schema")
+    return json_schema(CONFIG, "The configuration of a hybrid-llm client", "hybrid-llm policy schema --hybrid")
 
 
 def identities(specs: Iterable[BackendSpec]) -> dict[str, Identity]:

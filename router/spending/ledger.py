@@ -19,7 +19,7 @@ from hybrid_llm.core.fields import Number, Text, key
 
 UNIT: Final = 1_000_000_000
 """Billionths in one unit of a currency."""
-_AMOUNT: Final = Number(0.0, 1e9)
+_AMOUNT: Final = Number()
 
 
 def _currency(text: str) -> str:

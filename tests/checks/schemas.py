@@ -1,14 +1,25 @@
-"""Holds the schemas for editors to the code: `python tests/checks/schemas.py [--write]`."""
+"""Holds what is generated from the tables of keys to the code: `python tests/checks/schemas.py [--write]`.
+
+These are the JSON Schemas for editors, and the tables of keys between `<!-- fields: NAME -->` and `<!-- end -->` in the
+docs.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hybrid_llm.backends.registry import table_of
+from hybrid_llm.core.fields import Table
 from hybrid_llm.lab.casefile import cases_schema
-from hybrid_llm.policies.document import policy_schema
+from hybrid_llm.lab.simulate.world import World
+from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
+from hybrid_llm.policies.reader.schemas import markdown_table
 from hybrid_llm.router.config import config_schema
+from hybrid_llm.router.config.config import CONFIG, PRICE, detector_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMAS = {
@@ -16,22 +27,55 @@ SCHEMAS = {
     "policy.schema.json": policy_schema,
     "policy.cases.schema.json": cases_schema,
 }
+MARKED = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def fresh() -> dict[Path, str]:
-    """What each checked-in schema must be."""
-    return {DOCS / name: json.dumps(schema(), indent=2) + "\n" for name, schema in SCHEMAS.items()}
+def nested(table: Table, name: str) -> Table:
+    """The table under the key *name* of *table*."""
+    (kind,) = (key.kind for key in table.keys if key.name == name)
+    assert isinstance(kind, Table)
+    return kind
+
+
+def world() -> str:
+    """The constants of a simulation, with their sources."""
+    rows = "".join(f"| `{one.name}` | {one.shown} | {one.about} | {one.source} |\n" for one in World().constants())
+    return f"| constant | default | meaning | source |\n|---|---|---|---|\n{rows}"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "hybrid": lambda: markdown_table(CONFIG),
+    "hybrid.onnx": lambda: markdown_table(table_of("onnx")),
+    "hybrid.grpc": lambda: markdown_table(table_of("grpc")),
+    "hybrid.price": lambda: markdown_table(PRICE),
+    "hybrid.ner": lambda: markdown_table(detector_table("ner")),
+    "hybrid.presidio": lambda: markdown_table(detector_table("presidio")),
+    "policy.tag": lambda: markdown_table(TAG),
+    "policy.rule": lambda: markdown_table(RULE),
+    "policy.objectives": lambda: markdown_table(nested(POLICY, "objectives")),
+    "policy.resilience": lambda: markdown_table(nested(POLICY, "resilience")),
+    "world": world,
+}
+
+
+def fresh() -> Iterator[tuple[Path, str]]:
+    """What each generated file must be."""
+    for name, schema in SCHEMAS.items():
+        yield DOCS / name, json.dumps(schema(), indent=2) + "\n"
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text("utf-8")
+        yield page, MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
 
 
 def stale() -> list[Path]:
-    """The checked-in schemas that are missing or differ from what the code says."""
-    return [path for path, text in fresh().items() if not path.is_file() or path.read_text("utf-8") != text]
+    """The generated files that are missing or differ from what the code says."""
+    return [path for path, text in fresh() if not path.is_file() or path.read_text("utf-8") != text]
 
 
 def main(arguments: list[str]) -> int:
     """Compare, or with `--write` bring up to date; the exit code is 1 when something is stale."""
     if arguments == ["--write"]:
-        for path, text in fresh().items():
+        for path, text in fresh():
             path.write_text(text, encoding="utf-8")
     found = stale()
     print(*(f"stale: {path}; run `make schemas`" for path in found), sep="\n", end="\n" if found else "")

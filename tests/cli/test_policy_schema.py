@@ -12,6 +12,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_it_prints_the_schemas_that_are_checked_in(cli):
     assert cli("policy", "schema").out == (DOCS / "policy.schema.json").read_text("utf-8")
     assert cli("policy", "schema", "--cases", "--json").out == (DOCS / "policy.cases.schema.json").read_text("utf-8")
+    assert cli("policy", "schema", "--hybrid").out == (DOCS / "hybrid.schema.json").read_text("utf-8")
 
 
 def test_it_knows_the_backends_and_detectors_that_it_is_told(cli, configure):

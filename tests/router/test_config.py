@@ -101,7 +101,7 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ("version: 1\nbackends: {edge: {kind: onnx, modle: x}}\n", "did you mean `model`?"),
         ("version: 1\nbackends: {edge: {kind: onnx, reuse_prefixes: flase}}\n", "did you mean `false`?"),
         ("version: 1\nbackends: {edge: 7}\n", "`edge` must be a mapping with the key kind: onnx or grpc"),
-        ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`-1` is not a whole number from 0"),
+        ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`-1` is not a whole number of at least 0"),
         ("version: 1\nbackends: {edge: {kind: onnx, load: now}}\n", "`now` is not `lazy` or `eager`"),
         ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1'}}\n", "`tls` is missing"),
         ("version: 1\nbackends: {c: {kind: grpc, target: nowhere, tls: {ca: a, cert: b, key: c}}}\n", "HOST:PORT"),
@@ -109,7 +109,10 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ("version: 1\nbackends: {edge: {kind: onnx, price: 3}}\n", "`price` must be a mapping"),
         ("version: 1\nbackends: {edge: {kind: onnx, price: {input_per_1k: 1}}}\n", "`output_per_1k` is missing"),
         ("version: 1\nbackends: {edge: {kind: onnx, price: {input_per_k: 1}}}\n", "did you mean `input_per_1k`?"),
-        (f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE.replace('1.5', '-1')}}}}}\n", "number from 0"),
+        (
+            f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE.replace('1.5', '-1')}}}}}\n",
+            "a number of at least 0",
+        ),
         (f"version: 1\nbackends: {{edge: {{kind: onnx, price: {PRICE.replace('USD', 'usd')}}}}}\n", "three capital"),
         (f"version: 1\nbackends: {{edge: {{kind: onnx, price_per_1k_tokens: 1, price: {PRICE}}}}}\n", "not both"),
         (

@@ -22,6 +22,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.policies import KNOWN_DETECTORS, Policy, PolicyWarning, builtin_names, builtin_policy
 from hybrid_llm.policies.document import policy_schema
+from hybrid_llm.router.config import config_schema
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +162,9 @@ SHOW: Final = Command(
 
 
 def _schema_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cases", action="store_true", help="the schema of test cases")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--cases", action="store_true", help="the schema of test cases")
+    forms.add_argument("--hybrid", action="store_true", help="the schema of hybrid.yaml")
     parser.add_argument(
         "--detector", action="append", default=[], metavar="NAME", help="a detector of your own; repeatable"
     )
@@ -170,13 +173,17 @@ def _schema_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(args: argparse.Namespace) -> int:
+    if args.hybrid:
+        print_json(config_schema())
+        return Exit.OK
     backends = backends_of(args) if args.config or args.backend else None
     print_json(cases_schema(backends) if args.cases else policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))
     return Exit.OK
 
 
 SCHEMA: Final = Command(
-    about="Print the JSON Schema (draft 2020-12) of policy files or, with --cases, of their test cases.\n"
+    about="Print the JSON Schema (draft 2020-12) of policy files; with --cases, of their test cases; with\n"
+    "--hybrid, of hybrid.yaml.\n"
     "Editors with a YAML language server use it for completion and checks; name it in the first line:\n"
     "  # yaml-language-server: $schema=policy.schema.json",
     options=_schema_options,
@@ -184,6 +191,7 @@ SCHEMA: Final = Command(
     examples=(
         "hybrid-llm policy schema > policy.schema.json",
         "hybrid-llm policy schema --cases > policy.cases.schema.json",
+        "hybrid-llm policy schema --hybrid > hybrid.schema.json",
         "hybrid-llm policy schema --config hybrid.yaml --detector names > policy.schema.json",
     ),
     codes=(Exit.CONFIG,),
