@@ -28,21 +28,25 @@ MUTANTS = (
     Mutant(
         "only the last tag counts", f"{_POLICY}:Policy.allowed", swap("allowed &= rule.allow", "allowed = rule.allow")
     ),
-    Mutant("tags are not looked at", f"{_POLICY}:Policy._barred", never("location not in allowed")),
+    Mutant("tags are ignored", f"{_POLICY}:Policy._barred", never("location not in allowed")),
     Mutant(
         "an undeclared tag allows everything",
         f"{_POLICY}:Policy.allowed",
         swap("raise _undeclared(tag, declared)", "continue"),
     ),
-    Mutant("a backend that is not ready is asked", f"{_POLICY}:_unfit", swap("not state.ready", "state.ready is None")),
-    Mutant("an open breaker is asked", f"{_POLICY}:_unfit", swap("Breaker.OPEN", "Breaker.HALF_OPEN")),
-    Mutant("an unknown state is fit", f"{_POLICY}:_unfit", swap("'nothing is known about it'", "''")),
     Mutant(
-        "a backend may lie about its place",
+        "a backend that is not ready is called", f"{_POLICY}:_unfit", swap("not state.ready", "state.ready is None")
+    ),
+    Mutant("a backend with an open breaker is called", f"{_POLICY}:_unfit", swap("Breaker.OPEN", "Breaker.HALF_OPEN")),
+    Mutant("a backend without a state is eligible", f"{_POLICY}:_unfit", swap("'nothing is known about it'", "''")),
+    Mutant(
+        "a backend may report another location",
         f"{_POLICY}:_unfit",
         swap("state.location is not location", "state.location is None"),
     ),
-    Mutant("a stranger is not told", f"{_POLICY}:Policy._barred", never("name not in self._terms.backends")),
+    Mutant(
+        "an undeclared backend is not reported", f"{_POLICY}:Policy._barred", never("name not in self._terms.backends")
+    ),
     Mutant(
         "the order forgets the exclusions",
         f"{_POLICY}:Policy._ordered",
@@ -77,23 +81,23 @@ MUTANTS = (
         swap("ast.Expr(_call(f'failed_{step.index}', _name('excluded')))", "ast.Pass()"),
     ),
     Mutant(
-        "a soft rule that cannot be judged matches",
+        "a soft rule that fails matches",
         f"{_COMPILE}:_soft",
         swap("ast.Pass()", "ast.Return(ast.Constant(step.index))"),
     ),
     Mutant(
-        "not is lost",
+        "a negation is dropped",
         f"{_COMPILE}:_Emitter.emit",
         swap("ast.UnaryOp(ast.Not(), self.emit(node.item))", "self.emit(node.item)"),
     ),
     Mutant("and is or", f"{_COMPILE}:_Emitter._logic", swap("ast.And", "ast.Or")),
     Mutant("a side that fails ends && and ||", f"{_COMPILE}:_if", swap("_has_logic(condition)", "condition is None")),
     Mutant(
-        "a side that fails is forgotten",
+        "a side that fails is ignored",
         f"{_RUNTIME}:settle",
         swap(("if failure is not None:\n    raise failure"), ("if failure is None:\n    return decisive")),
     ),
-    Mutant("careful and is or", f"{_COMPILE}:_Emitter._logic", swap("'||'", "'&&'")),
+    Mutant("&& that tolerates failures is ||", f"{_COMPILE}:_Emitter._logic", swap("'||'", "'&&'")),
     Mutant(
         "a pattern must match the whole text",
         f"{_RUNTIME}:compile_pattern",
@@ -105,26 +109,26 @@ MUTANTS = (
         swap("Span(-math.inf, value, high_open=True)", "Span(-math.inf, value, high_open=False)"),
     ),
     Mutant(
-        "numbers between two whole ones are forgotten",
+        "numbers between two integers are ignored",
         f"{_DOMAINS}:Span.holds_any",
         swap("math.floor(self.low) + 1 if self.low_open else math.ceil(self.low)", "math.floor(self.low) + 1"),
     ),
     Mutant(
-        "a text that starts alike starts apart",
+        "texts with a common prefix exclude each other",
         f"{_DOMAINS}:TextTest.excludes",
         swap("not self.implies(other)", "self != other"),
     ),
     Mutant(
-        "a text that contains a part begins with it",
+        "a text that contains a part starts with it",
         f"{_DOMAINS}:TextTest.implies",
         drop_operand("other.kind in {self.kind, 'contains'}"),
     ),
     Mutant("NaN is less", f"{_DOMAINS}:compared", never("op == '!='")),
-    Mutant("a double can always be read", f"{_ATOMS}:AtomReader._base", drop_operand("spec.type.kind == 'double'")),
+    Mutant("reading a double never fails", f"{_ATOMS}:AtomReader._base", drop_operand("spec.type.kind == 'double'")),
     Mutant("an absent field is present", f"{_ATOMS}:AtomReader._base", drop_argument("Domain", "absent")),
     Mutant("an int never overflows", f"{_ATOMS}:AtomReader._fragile", drop_operand("arithmetic")),
     Mutant(
-        "flipped comparisons keep their sign",
+        "a flipped comparison keeps its operator",
         f"{_ATOMS}:_FLIPPED",
         swap(
             "{'<': '>', '<=': '>=', '>': '<', '>=': '<=', '==': '==', '!=': '!='}",
@@ -138,23 +142,25 @@ MUTANTS = (
         swap("(*ways, _fails(node.condition)) if outcome in _MAY_FAIL else ways", "ways"),
     ),
     Mutant(
-        "not true of && is not true of all", f"{_ANALYSIS}:_ALL_OF_AND", swap("Outcome.NOT_FALSE", "Outcome.NOT_TRUE")
+        "&& is not true only if no operand is",
+        f"{_ANALYSIS}:_ALL_OF_AND",
+        swap("Outcome.NOT_FALSE", "Outcome.NOT_TRUE"),
     ),
-    Mutant("a search that gives up finds nothing", f"{_ANALYSIS}:Solver._search", swap("True", "not forks")),
+    Mutant("a search that gives up reports impossible", f"{_ANALYSIS}:Solver._search", swap("True", "not forks")),
     Mutant(
-        "a rule is unreached where an earlier one may be true",
+        "a rule is unreachable behind one that may be true",
         f"{_FINDINGS}:_Examiner._unreached",
         swap("Outcome.NOT_TRUE", "Outcome.FALSE"),
     ),
     Mutant(
-        "an exclude repeats one that takes others out",
+        "an exclude is redundant after one of other backends",
         f"{_FINDINGS}:_Examiner._repeats",
         drop_operand("set(rule.targets) - set(one.targets)"),
     ),
-    Mutant("dead rules are let pass", f"{_LOAD}:_Builder._tell", swap("finding.sure", "None")),
+    Mutant("dead rules are accepted", f"{_LOAD}:_Builder._tell", swap("finding.sure", "None")),
     Mutant("less is less or equal", f"{_COMPILE}:_COMPARE", swap("ast.Lt", "ast.GtE")),
-    Mutant("has is upside down", f"{_COMPILE}:_Emitter._has", swap("ast.IsNot", "ast.Is")),
-    Mutant("NaN passes for a number", f"{_COMPILE}:_Emitter._field", swap("_call('not_a_number')", "_name('v')")),
+    Mutant("has() is negated", f"{_COMPILE}:_Emitter._has", swap("ast.IsNot", "ast.Is")),
+    Mutant("NaN is accepted as a number", f"{_COMPILE}:_Emitter._field", swap("_call('not_a_number')", "_name('v')")),
     Mutant(
         "the branches of ?: are swapped",
         f"{_COMPILE}:_Emitter._compound",
@@ -164,26 +170,28 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "ints overflow in silence",
+        "an integer sum overflows silently",
         f"{_RUNTIME}:_add",
         swap("value if _MIN <= value <= _MAX else _checked(value)", "value"),
     ),
-    Mutant("a product overflows in silence", f"{_RUNTIME}:_multiply", swap("_checked(left * right)", "left * right")),
+    Mutant(
+        "an integer product overflows silently", f"{_RUNTIME}:_multiply", swap("_checked(left * right)", "left * right")
+    ),
     Mutant("a division by zero is zero", f"{_RUNTIME}:_divide", swap("raise Surprise('division by zero')", "return 0")),
-    Mutant("the deadline is in seconds", f"{_REQUEST}:RequestMetadata.deadline_ms", swap("1000.0", "1.0")),
+    Mutant("a deadline in ms is in seconds", f"{_REQUEST}:RequestMetadata.deadline_ms", swap("1000.0", "1.0")),
     Mutant("a share is read as a percentage", f"{_TYPES}:_DIVISORS", swap("100.0", "1.0")),
     Mutant(
-        "latency forgets the tokens",
+        "the predicted latency ignores the tokens",
         f"{_RULES}:_score",
         swap("state.predicted_tpot_ms * request.max_tokens", "state.predicted_tpot_ms"),
     ),
     Mutant(
-        "a sum that is no number goes first",
+        "a score of NaN ranks first",
         f"{_RULES}:_score",
         swap("math.inf if math.isnan(total) else total", "0.0 if math.isnan(total) else total"),
     ),
     Mutant(
-        "a location is its first backend only",
+        "a location stands for its first backend only",
         f"{_LOAD}:_Builder._backends_of",
         swap(
             "[other for other, place in self._backends.items() if place == name]",
@@ -195,6 +203,6 @@ MUTANTS = (
         f"{_LOAD}:_Builder._completed",
         swap("(*targets, *(name for name in self._backends if name not in targets))", "targets"),
     ),
-    Mutant("a crash in YAML escapes", f"{_YAMLTEXT}:read_yaml", swap("yaml.YAMLError", "ZeroDivisionError")),
-    Mutant("places are off by one", f"{_SOURCE}:Source.place", swap("1", "2")),
+    Mutant("a YAML error is not a PolicyError", f"{_YAMLTEXT}:read_yaml", swap("yaml.YAMLError", "ZeroDivisionError")),
+    Mutant("line numbers are off by one", f"{_SOURCE}:Source.place", swap("1", "2")),
 )

@@ -15,14 +15,14 @@ MUTANTS = (
     Mutant("capitals only", f"{_PSEUDONYMS}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
     Mutant("a type may hold digits", f"{_PSEUDONYMS}:type_of", swap("'A' <= c <= 'Z'", "c.isalnum()")),
     Mutant(
-        "no short end of a type is held",
+        "a short start of a type is not held back",
         f"{_PSEUDONYMS}:stream_pattern",
         swap("range(1, len(word))", "range(2, len(word))"),
     ),
-    Mutant("a type before its underscore is let go", f"{_PSEUDONYMS}:stream_pattern", in_text(" ?\\\\{0,2}", "")),
-    Mutant("letters short by one are let go", f"{_PSEUDONYMS}:stream_pattern", swap("length - 1", "length - 2")),
-    Mutant("an escape of four digits is two", f"{_PSEUDONYMS}:stream_pattern", in_text("[0-9A-Fa-f]{4}", "")),
-    Mutant("a cut escape is let go", f"{_PSEUDONYMS}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
+    Mutant("a type before its underscore is released", f"{_PSEUDONYMS}:stream_pattern", in_text(" ?\\\\{0,2}", "")),
+    Mutant("letters short by one are released", f"{_PSEUDONYMS}:stream_pattern", swap("length - 1", "length - 2")),
+    Mutant("an escape of four digits is cut", f"{_PSEUDONYMS}:stream_pattern", in_text("[0-9A-Fa-f]{4}", "")),
+    Mutant("a cut escape is released", f"{_PSEUDONYMS}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
     Mutant(
         "texts are compared in capitals only",
         f"{_PSEUDONYMS}:normalise",
@@ -32,19 +32,21 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "known values are not looked for",
+        "known values are not replaced",
         f"{_PSEUDONYMS}:PseudonymTable._all",
         swap("[*found, *self._occurrences(text)]", "found"),
     ),
     Mutant(
-        "a typed pseudonym is taken for ours",
+        "a pseudonym in the prompt counts as ours",
         f"{_PSEUDONYMS}:PseudonymTable._strays",
         swap("(start, end) not in ours", "start < 0"),
     ),
     Mutant(
-        "values in JSON are forgotten", f"{_PSEUDONYMS}:PseudonymTable._learn", never("escaped not in self._values")
+        "values escaped in JSON are not known",
+        f"{_PSEUDONYMS}:PseudonymTable._learn",
+        never("escaped not in self._values"),
     ),
-    Mutant("only ASCII in JSON is known", f"{_PSEUDONYMS}:PseudonymTable._learn", drop_item("True")),
+    Mutant("only values in JSON with raw Unicode are known", f"{_PSEUDONYMS}:PseudonymTable._learn", drop_item("True")),
     Mutant(
         "JSON is escaped twice",
         f"{_PSEUDONYMS}:PseudonymTable._add",
@@ -54,7 +56,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "one finding of a value is enough",
+        "only the first occurrence is replaced",
         f"{_PSEUDONYMS}:PseudonymTable._occurrences",
         swap("text.find(value, start + 1)", "-1"),
     ),
@@ -67,18 +69,20 @@ MUTANTS = (
         swap("match.end() if known else match.start() + 1", "match.end()"),
     ),
     Mutant(
-        "what text and pseudonym spell is not seen",
+        "a pseudonym that text spells is not noticed",
         f"{_PSEUDONYMS}:PseudonymTable._write_all",
         swap("not any(strays)", "strays"),
     ),
     Mutant(
-        "a pseudonym may stand in the text", f"{_PSEUDONYMS}:PseudonymTable._name", drop_operand("name not in taken")
+        "a pseudonym may already stand in the text",
+        f"{_PSEUDONYMS}:PseudonymTable._name",
+        drop_operand("name not in taken"),
     ),
     Mutant(
-        "a pseudonym is given twice", f"{_PSEUDONYMS}:PseudonymTable._name", drop_operand("name not in self._entries")
+        "a pseudonym is used twice", f"{_PSEUDONYMS}:PseudonymTable._name", drop_operand("name not in self._entries")
     ),
     Mutant(
-        "a value gets a new one each time",
+        "a value gets a new pseudonym each time",
         f"{_PSEUDONYMS}:PseudonymTable._name",
         swap("value in self._names", "value in ()"),
     ),
@@ -97,7 +101,7 @@ MUTANTS = (
         swap("span.type if length > longest else last.type", "last.type"),
     ),
     Mutant("wiping keeps the values", f"{_PSEUDONYMS}:PseudonymTable.wipe", drop("held.clear()")),
-    Mutant("a wiped table goes on", f"{_PSEUDONYMS}:PseudonymTable.check", never("self._wiped")),
+    Mutant("a wiped table can be used", f"{_PSEUDONYMS}:PseudonymTable.check", never("self._wiped")),
     Mutant("the key stays", f"{_PSEUDONYMS}:PseudonymTable.wipe", drop("self._key[:] = bytes(len(self._key))")),
     Mutant(
         "a table can be copied",
@@ -105,25 +109,37 @@ MUTANTS = (
         swap("raise TypeError(__reason)", "return repr(__reason)"),
     ),
     Mutant(
-        "a finding may be anywhere", f"{_PSEUDONYMS}:_spans", never("not 0 <= finding.start < finding.end <= len(text)")
+        "a finding may lie outside its text",
+        f"{_PSEUDONYMS}:_spans",
+        never("not 0 <= finding.start < finding.end <= len(text)"),
     ),
     Mutant(
-        "every beginning is held", f"{_RESTORE}:Restorer._undecided", always("self._table.begins(canonical(match))")
+        "every possible start is held back",
+        f"{_RESTORE}:Restorer._undecided",
+        always("self._table.begins(canonical(match))"),
     ),
-    Mutant("no beginning is held", f"{_RESTORE}:Restorer._undecided", never("self._table.begins(canonical(match))")),
-    Mutant("a cut escape is held outside strings", f"{_RESTORE}:Restorer._undecided", drop_operand("self._inside")),
+    Mutant(
+        "no possible start is held back",
+        f"{_RESTORE}:Restorer._undecided",
+        never("self._table.begins(canonical(match))"),
+    ),
+    Mutant(
+        "a cut escape is held back outside strings", f"{_RESTORE}:Restorer._undecided", drop_operand("self._inside")
+    ),
     Mutant("later pseudonyms are known", f"{_RESTORE}:Restorer._value", drop_operand("entry.ordinal < self._known")),
     Mutant("nothing is escaped", f"{_RESTORE}:Restorer._written", always("not self._json")),
     Mutant("strings never end", f"{_RESTORE}:Restorer._lexical", always("not self._inside")),
     Mutant("an escape counts outside strings", f"{_RESTORE}:Restorer._lexical", drop_operand("self._inside")),
     Mutant(
-        "an escape is no unit", f"{_RESTORE}:Restorer._lexical", never("match.lastgroup == 'escape' and self._inside")
+        "an escape may be split", f"{_RESTORE}:Restorer._lexical", never("match.lastgroup == 'escape' and self._inside")
     ),
     Mutant(
-        "what is unknown is skipped whole", f"{_RESTORE}:Restorer._restore", swap("match.start() + 1", "match.end()")
+        "an unknown pseudonym is skipped whole",
+        f"{_RESTORE}:Restorer._restore",
+        swap("match.start() + 1", "match.end()"),
     ),
     Mutant("the end is searched too late", f"{_RESTORE}:Restorer.__init__", swap("3", "2")),
-    Mutant("the end drops what is held", f"{_RESTORE}:Restorer.finish", swap("return held", "return ''")),
+    Mutant("text held back at the end is dropped", f"{_RESTORE}:Restorer.finish", swap("return held", "return ''")),
     Mutant(
         "a string stays open for the next answer",
         f"{_RESTORE}:Restorer.finish",
@@ -132,18 +148,22 @@ MUTANTS = (
     Mutant("tenants share sessions", f"{_SESSIONS}:Sessions.open", swap("tenant", "None")),
     Mutant("a table in use is wiped", f"{_SESSIONS}:Sessions._drop", never("session.leases")),
     Mutant(
-        "a table that is left is kept",
-        f"{_SESSIONS}:Sessions._release",
-        never("session.dropped and session.leases == 0"),
+        "a dropped session is kept", f"{_SESSIONS}:Sessions._release", never("session.dropped and session.leases == 0")
     ),
-    Mutant("the last used makes room", f"{_SESSIONS}:Sessions._named", drop("self._sessions.move_to_end(name)")),
-    Mutant("there is room for all", f"{_SESSIONS}:Sessions._named", never("len(self._sessions) > self._most")),
-    Mutant("idle sessions stay", f"{_SESSIONS}:Sessions._sweep", never("s.used <= oldest and (not s.leases)")),
-    Mutant("busy sessions are idle", f"{_SESSIONS}:Sessions._sweep", drop_operand("not s.leases")),
     Mutant(
-        "closing spares those alone",
+        "the last used session is evicted", f"{_SESSIONS}:Sessions._named", drop("self._sessions.move_to_end(name)")
+    ),
+    Mutant("sessions are never evicted", f"{_SESSIONS}:Sessions._named", never("len(self._sessions) > self._most")),
+    Mutant("idle sessions stay", f"{_SESSIONS}:Sessions._sweep", never("s.used <= oldest and (not s.leases)")),
+    Mutant("sessions in use count as idle", f"{_SESSIONS}:Sessions._sweep", drop_operand("not s.leases")),
+    Mutant(
+        "closing spares requests without a session",
         f"{_SESSIONS}:Sessions.close",
         swap("(*self._sessions.values(), *self._unnamed)", "self._sessions.values()"),
     ),
-    Mutant("idle time counts from the start", f"{_SESSIONS}:Sessions._release", drop("session.used = self._clock()")),
+    Mutant(
+        "idle time counts from the start of a session",
+        f"{_SESSIONS}:Sessions._release",
+        drop("session.used = self._clock()"),
+    ),
 )

@@ -11,13 +11,13 @@ _ERRORS = "hybrid_llm.core.errors"
 
 MUTANTS = (
     Mutant(
-        "nobody gets a hedge",
+        "no call is hedged",
         f"{_ATTEMPTS}:Attempts._hedge_delay",
         swap("self.patience(self.answering) if may else None", "None"),
     ),
-    Mutant("a hedge is not paid for", f"{_ATTEMPTS}:Attempts._start_hedge", always("self.budget.withdraw()")),
+    Mutant("a hedge is free", f"{_ATTEMPTS}:Attempts._start_hedge", always("self.budget.withdraw()")),
     Mutant(
-        "a hedge that is not paid for has no turn",
+        "a hedge without budget loses its turn",
         f"{_ATTEMPTS}:Attempts._start_hedge",
         swap(
             (
@@ -43,13 +43,13 @@ MUTANTS = (
         "a hedge keeps its turn and is called twice", f"{_ATTEMPTS}:Attempts._start_hedge", drop("waiting.remove(name)")
     ),
     Mutant(
-        "rivals are nodes of the same backend only",
+        "hedges go to the same backend only",
         f"{_ATTEMPTS}:Attempts._start_hedge",
         swap("next(others, waiting[0]) if race.running > 1 else waiting[0]", "waiting[0]"),
     ),
-    Mutant("rivals without number", f"{_ATTEMPTS}:Attempts._hedge_delay", drop_operand("race.running <= _MOST_HEDGES")),
+    Mutant("hedges without limit", f"{_ATTEMPTS}:Attempts._hedge_delay", drop_operand("race.running <= _MOST_HEDGES")),
     Mutant(
-        "one lane that failed ends the race",
+        "one failed attempt ends the race",
         f"{_ATTEMPTS}:Attempts._round",
         swap(
             ("if not _may_go_elsewhere(attempt.error):\n    raise self._final(attempt.error)"),
@@ -57,12 +57,12 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "broken trust in one lane is passed over",
+        "a fatal error of one attempt is ignored",
         f"{_ATTEMPTS}:Attempts._round",
         drop("if not _may_go_elsewhere(attempt.error): ..."),
     ),
-    Mutant("the losers go on", f"{_HEDGING}:TaskRace.stop", drop("task.cancel()")),
-    Mutant("the losers' streams are not closed", f"{_HEDGING}:TaskRace.stop", drop("await lane.stream.aclose()")),
+    Mutant("losing attempts are not cancelled", f"{_HEDGING}:TaskRace.stop", drop("task.cancel()")),
+    Mutant("the losers' streams are not closed", f"{_HEDGING}:TaskRace.stop", drop("await attempt.stream.aclose()")),
     Mutant(
         "a loser leaves its breaker half open",
         f"{_ATTEMPTS}:Attempts._round",
@@ -71,18 +71,14 @@ MUTANTS = (
             "bool(self.metadata.remaining(self.clock()) <= 0.0)",
         ),
     ),
+    Mutant("continue_streams is ignored", f"{_ATTEMPTS}:Attempts._continue", drop_operand("not self.continue_streams")),
     Mutant(
-        "an answer is continued without leave",
-        f"{_ATTEMPTS}:Attempts._continue",
-        drop_operand("not self.continue_streams"),
-    ),
-    Mutant(
-        "what no other can mend is continued",
+        "an answer with a fatal error is continued",
         f"{_ATTEMPTS}:Attempts._continue",
         drop_operand("not _may_go_elsewhere(error)"),
     ),
     Mutant(
-        "a continuation begins anew",
+        "a continuation starts from nothing",
         f"{_ATTEMPTS}:Attempts._partial_answer",
         swap("PartialAnswer(text=''.join(self._parts), tokens=self._tokens)", "PartialAnswer(text='', tokens=0)"),
     ),
@@ -90,28 +86,30 @@ MUTANTS = (
         "the text before a continuation is lost", f"{_ATTEMPTS}:Attempts._take", drop("self._parts.append(chunk.text)")
     ),
     Mutant(
-        "tokens whose text is held back count as given",
+        "tokens of text that is held back count as delivered",
         f"{_ATTEMPTS}:Attempts._continue",
         swap("self._held = 0", "self._tokens += self._held"),
     ),
     Mutant(
-        "what was held back before the continuation counts behind it",
+        "text held back before a continuation counts after it",
         f"{_ATTEMPTS}:Attempts._continue",
         drop("self._held = 0"),
     ),
-    Mutant("the continuation is not told", f"{_ATTEMPTS}:Attempts._continue", swap("self.continuations.append", "str")),
+    Mutant(
+        "a continuation is not recorded", f"{_ATTEMPTS}:Attempts._continue", swap("self.continuations.append", "str")
+    ),
     Mutant(
         "the tokens before a continuation are not counted",
         f"{_ATTEMPTS}:Attempts._completed",
         swap("self.continuations[-1].tokens + usage.completion_tokens", "usage.completion_tokens"),
     ),
     Mutant(
-        "who broke off is asked first",
+        "the backend that broke off is called first",
         f"{_ATTEMPTS}:Attempts._continue",
         swap("sorted(self._candidates(), key=partial(self._is_spent, name))", "self._candidates()"),
     ),
     Mutant(
-        "an answer of full length is asked for more",
+        "an answer of maximum length is continued",
         f"{_ATTEMPTS}:Attempts.run",
         swap(
             "None if self._is_full() else await self._continue(attempt.name, broken)",
@@ -119,34 +117,40 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "an answer that may not be continued is shown as whole",
+        "an answer that may not be continued is complete",
         f"{_ATTEMPTS}:Attempts._is_full",
         drop_operand("self.continue_streams"),
     ),
     Mutant(
-        "continuations are not paid for",
+        "continuations are free",
         f"{_ATTEMPTS}:Attempts._start",
         swap("self._copies(name)", "9 if self._parts else self._copies(name)"),
     ),
-    Mutant("an error keeps the texts of its request in its frames", f"{_ERRORS}:_empty", drop("frame.clear()")),
+    Mutant("an error keeps the texts of its request in its frames", f"{_ERRORS}:_clear", drop("frame.clear()")),
     Mutant(
         "the app's own frames are emptied",
-        f"{_ERRORS}:_empty",
+        f"{_ERRORS}:_clear",
         swap("str(frame.f_globals.get('__name__')).partition('.')[0] in _OWN", "str(frame.f_globals.get('__name__'))"),
     ),
     Mutant(
-        "what led to an error keeps them",
+        "the causes of an error keep their frames",
         f"{_ERRORS}:scrub_traceback",
         drop("left += [one.__cause__, one.__context__]"),
     ),
-    Mutant("an error that is mended stays in memory", f"{_ATTEMPTS}:Attempts.run", drop("broken.__traceback__ = None")),
+    Mutant("a handled error keeps its traceback", f"{_ATTEMPTS}:Attempts.run", drop("broken.__traceback__ = None")),
     Mutant(
-        "an error that a loser ends with keeps its frames",
+        "the error of a losing attempt keeps its frames",
         f"{_ATTEMPTS}:Attempts._round",
         drop("scrub_traceback(attempt.error)"),
     ),
     Mutant(
-        "an error that was handled keeps its frames", f"{_ATTEMPTS}:Attempts._failed", drop("scrub_traceback(error)")
+        "the error of a failed attempt keeps its frames",
+        f"{_ATTEMPTS}:Attempts._failed",
+        drop("scrub_traceback(error)"),
     ),
-    Mutant("an error that ends a request is kept", f"{_ATTEMPTS}:Attempts._final", swap("other is not error", "other")),
+    Mutant(
+        "the final error keeps a reference to itself",
+        f"{_ATTEMPTS}:Attempts._final",
+        swap("other is not error", "other"),
+    ),
 )

@@ -11,36 +11,34 @@ _ANSWER = "hybrid_llm.router.execution.answer"
 
 MUTANTS = (
     Mutant(
-        "the order is turned round",
+        "the order is reversed",
         f"{_ATTEMPTS}:Attempts.run",
         swap("self._candidates", "lambda: self._candidates()[::-1]"),
     ),
     Mutant(
-        "those who cannot recover are asked again",
+        "backends with a permanent failure are retried",
         f"{_ATTEMPTS}:Attempts._candidates",
         always("self.failures[name].retryable"),
     ),
-    Mutant("a request at fault is sent on", f"{_ATTEMPTS}:_may_go_elsewhere", always("error.reason in _UNFIT")),
+    Mutant("a rejected request falls back", f"{_ATTEMPTS}:_may_go_elsewhere", always("error.reason in _UNFIT")),
     Mutant(
-        "a deadline that is over is ignored",
+        "an expired deadline is ignored",
         f"{_ATTEMPTS}:_may_go_elsewhere",
         always("not isinstance(error, DeadlineExceeded)"),
     ),
-    Mutant("the deadline is not looked at between tokens", f"{_ATTEMPTS}:Attempts.run", drop("self._check_deadline()")),
-    Mutant("retries are not paid for", f"{_ATTEMPTS}:Attempts._start", always("self.budget.withdraw()")),
+    Mutant("the deadline is not checked between tokens", f"{_ATTEMPTS}:Attempts.run", drop("self._check_deadline()")),
+    Mutant("retries are free", f"{_ATTEMPTS}:Attempts._start", always("self.budget.withdraw()")),
     Mutant(
-        "a retry may come too late",
+        "a retry may start after the deadline",
         f"{_ATTEMPTS}:Attempts._gives_up",
         drop_operand("state.upcoming_sleep >= self.metadata.remaining(self.clock())"),
     ),
     Mutant(
-        "a backend is called without end",
+        "a backend is retried without limit",
         f"{_ATTEMPTS}:Attempts._start",
         swap("calls >= (self.retries + 1) * free", "calls < 0"),
     ),
-    Mutant(
-        "what the node asks to wait is not waited", f"{_ATTEMPTS}:Attempts._pause", swap("e.retry_after or 0.0", "0.0")
-    ),
+    Mutant("retry_after is ignored", f"{_ATTEMPTS}:Attempts._pause", swap("e.retry_after or 0.0", "0.0")),
     Mutant(
         "failures do not reach the breaker",
         f"{_ATTEMPTS}:Attempts._failed",
@@ -62,27 +60,29 @@ MUTANTS = (
         swap("chunk.finish_reason is None", "chunk.tokens < 0"),
     ),
     Mutant(
-        "a backend that hangs is blamed for nothing",
+        "a backend that hangs is no failure",
         f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
         swap("is_late and attempt.first is None and had_time", "attempt is None"),
     ),
     Mutant(
-        "one that was asked too late is blamed",
+        "a backend called too late counts as failed",
         f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
         always("self.clock() - attempt.began >= self.metadata.deadline / 2"),
     ),
+    Mutant("an abandoned trial stays the trial", f"{_HEALTH}:HealthProbe.abandoned", drop("self._trial = None")),
+    Mutant("several trials at once", f"{_HEALTH}:HealthProbe.admit", drop("self._trial = self._clock()")),
     Mutant(
-        "a probe that tells nothing stays the probe", f"{_HEALTH}:HealthProbe.abandoned", drop("self._trial = None")
+        "a failed trial does not open the breaker again",
+        f"{_HEALTH}:HealthProbe.failed",
+        drop_operand("self._opened is not None"),
     ),
-    Mutant("many probes at once", f"{_HEALTH}:HealthProbe.admit", drop("self._trial = self._clock()")),
-    Mutant("a failed probe closes", f"{_HEALTH}:HealthProbe.failed", drop_operand("self._opened is not None")),
     Mutant(
-        "success does not close",
+        "success does not close the breaker",
         f"{_HEALTH}:HealthProbe._reset",
         drop("self._failures, self._opened, self._trial = (0, None, None)"),
     ),
     Mutant(
-        "the breaker opens for what a backend says itself",
+        "the breaker counts what a backend reports itself",
         f"{_ATTEMPTS}:Attempts._count_failure",
         always("self.is_ready(name)"),
     ),
@@ -90,7 +90,5 @@ MUTANTS = (
         "the budget is not filled", f"{_HEALTH}:RetryBudget.deposit", swap("self._tokens + self._ratio", "self._tokens")
     ),
     Mutant("the budget never empties", f"{_HEALTH}:RetryBudget.withdraw", drop("self._tokens -= 1.0")),
-    Mutant(
-        "an unfinished answer is shown as whole", f"{_ANSWER}:Answer._complete", swap("reason is None", "reason == 7")
-    ),
+    Mutant("an unfinished answer is complete", f"{_ANSWER}:Answer._complete", swap("reason is None", "reason == 7")),
 )

@@ -13,14 +13,14 @@ MUTANTS = (
         f"{_MESSAGES}:outgoing",
         swap("require_clearance(cleared, Location.CLOUD)", "cleared.request"),
     ),
-    Mutant("the bytes are not looked at", f"{_MESSAGES}:outgoing", drop("check_clearance(data, cleared.clearance)")),
+    Mutant("the bytes are not checked", f"{_MESSAGES}:outgoing", drop("check_clearance(data, cleared.clearance)")),
     Mutant(
-        "the bytes are not held against the clearance",
+        "the bytes are not compared with the clearance",
         f"{_MESSAGES}:check_clearance",
         drop("require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)"),
     ),
     Mutant(
-        "bytes beside the request pass",
+        "unknown fields are sent",
         f"{_MESSAGES}:check_clearance",
         swap(
             ("request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data"),
@@ -28,27 +28,27 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "bytes that cannot be read end in another error",
+        "bytes that cannot be parsed raise another error",
         f"{_MESSAGES}:check_clearance",
         swap("(DecodeError, KeyError)", "KeyError"),
     ),
     Mutant(
-        "a role that does not exist ends in another error",
+        "an unknown role raises another error",
         f"{_MESSAGES}:check_clearance",
         swap("(DecodeError, KeyError)", "DecodeError"),
     ),
-    Mutant("the wire forgets the tags", f"{_MESSAGES}:request_to_wire", swap("sorted(request.privacy)", "[]")),
-    Mutant("the wire forgets the tenant", f"{_MESSAGES}:request_to_wire", drop_argument("GenerateRequest", "tenant")),
+    Mutant("the message omits the tags", f"{_MESSAGES}:request_to_wire", swap("sorted(request.privacy)", "[]")),
+    Mutant("the message omits the tenant", f"{_MESSAGES}:request_to_wire", drop_argument("GenerateRequest", "tenant")),
     Mutant(
-        "the wire forgets the beginning of an answer",
+        "the message omits the answer prefix",
         f"{_MESSAGES}:request_to_wire",
         drop_argument("GenerateRequest", "answer_prefix"),
     ),
     Mutant(
-        "the wire forgets an empty schema",
+        "the message omits an empty schema",
         f"{_MESSAGES}:request_from_wire",
         swap("message.output_schema if message.HasField('output_schema') else None", "message.output_schema or None"),
     ),
-    Mutant("the wire forgets stop texts", f"{_MESSAGES}:_sampling_to_wire", drop_argument("Sampling", "stop")),
-    Mutant("the wire makes a system's message a user's", f"{_MESSAGES}:_ROLES", swap("pb.ROLE_SYSTEM", "pb.ROLE_USER")),
+    Mutant("the message omits the stop texts", f"{_MESSAGES}:_sampling_to_wire", drop_argument("Sampling", "stop")),
+    Mutant("a system message is sent as a user's", f"{_MESSAGES}:_ROLES", swap("pb.ROLE_SYSTEM", "pb.ROLE_USER")),
 )

@@ -12,11 +12,13 @@ _CACHE = "hybrid_llm.router.cache"
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
 
 MUTANTS = (
-    Mutant("a failing detector is no reason to stay", f"{_GUARD}:PrivacyGuard.assess", drop("if scan.failed: ...")),
-    Mutant("the guard clears every place", f"{_GUARD}:PrivacyGuard.clear", never("location not in allowed")),
+    Mutant(
+        "a failed detector does not keep a request local", f"{_GUARD}:PrivacyGuard.assess", drop("if scan.failed: ...")
+    ),
+    Mutant("the guard clears every location", f"{_GUARD}:PrivacyGuard.clear", never("location not in allowed")),
     Mutant("findings set no tag", f"{_GUARD}:_Scan.sees", never("any((self.any(name) for name in rule.detect))")),
     Mutant(
-        "the cloud gets the request as it is",
+        "the cloud gets the original request",
         f"{_GUARD}:Assessment.request_for",
         swap(
             ("self.request if location is Location.EDGE or self.pseudonymised is None else self.pseudonymised"),
@@ -24,18 +26,18 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "what may be answered may be kept",
+        "what may be answered may be cached",
         f"{_GUARD}:PrivacyGuard.clear",
         swap("assessment.allowed if purpose is Purpose.ANSWER else assessment.cacheable", "assessment.allowed"),
     ),
     Mutant(
-        "nothing to replace is no reason to stay",
+        "a tag without findings does not keep a request local",
         f"{_GUARD}:PrivacyGuard._replace_found",
         never("not scan.sees(policy.tags[tag])"),
     ),
-    Mutant("who must stay may go", f"{_GUARD}:_keep_local", swap("judged.allowed & _DEVICE", "judged.allowed")),
+    Mutant("a local request may leave", f"{_GUARD}:_keep_local", swap("judged.allowed & _DEVICE", "judged.allowed")),
     Mutant(
-        "the answer of who must stay is kept anywhere",
+        "the answer of a local request is cached anywhere",
         f"{_GUARD}:_keep_local",
         swap("judged.cacheable & _DEVICE", "judged.cacheable"),
     ),
@@ -53,22 +55,22 @@ MUTANTS = (
         never("backend.location not in assessment.allowed"),
     ),
     Mutant(
-        "the policy does not learn of what the guard bars",
+        "the policy does not see blocked locations",
         f"{_PIPELINE}:Pipeline._decide",
         swap("without(assessment.blocked, __signals)", "__signals"),
     ),
     Mutant(
-        "an answer is kept whatever it holds",
+        "an answer is cached whatever it holds",
         f"{_CACHE}:AnswerCache._may_store",
         always("self._cache.location in assessment.cacheable"),
     ),
     Mutant(
-        "a cache is asked where nothing may be kept",
+        "a cache is read where nothing may be cached",
         f"{_CACHE}:AnswerCache._clear",
         drop_operand("self._cache.location not in assessment.cacheable"),
     ),
     Mutant(
-        "the attempts stray from the decision",
+        "the attempts ignore the decision",
         f"{_ATTEMPTS}:Attempts._candidates",
         swap("self.decision.order", "self.breakers"),
     ),
