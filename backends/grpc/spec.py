@@ -1,4 +1,4 @@
-"""Declares a backend of kind `grpc` in a `hybrid.yaml`; opening it imports gRPC, reading it does not."""
+"""Declares a backend of kind `grpc` in a `hybrid.yaml`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node says to requests that are wrong, too large, of another version, or no requests at all."""
+"""How a node answers requests that are invalid, too large, of another version, or no requests at all."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_field_out_of_range_is_refused_by_name(shared, says):
     [{"tools": [pb.Tool(name="f")]}, {"output_schema": json.dumps({"type": "object"})}],
     ids=["tools", "schema"],
 )
-def test_what_this_node_cannot_do_is_left_to_another(shared, fields):
+def test_what_this_node_cannot_do_is_rejected_as_unsupported(shared, fields):
     error = _error(shared[1], _request(**fields))
     assert (type(error), error.reason) == (RequestRejected, "unsupported")
 
@@ -152,7 +152,7 @@ def test_what_does_not_fit_the_protocol_is_refused_before_it_is_sent(pki, tools,
 
 
 @pytest.mark.parametrize(("metadata", "theirs"), [((), 0), (((PROTOCOL_KEY, "2"),), 2), (((PROTOCOL_KEY, "x"),), 0)])
-def test_a_client_of_another_version_is_told_both(shared, metadata, theirs):
+def test_a_client_of_another_version_learns_both_versions(shared, metadata, theirs):
     error = _error(shared[1], _request(), metadata)
     assert isinstance(error, ProtocolMismatch)
     assert (error.ours, error.theirs) == (theirs, 1), "seen from the client"
@@ -227,7 +227,7 @@ MISBEHAVIOUR = {
 
 
 @pytest.mark.parametrize("says", MISBEHAVIOUR)
-def test_a_stream_that_is_not_whole_is_never_taken_for_one(foreign, pki, tools, says):
+def test_an_incomplete_stream_is_never_taken_for_a_whole_answer(foreign, pki, tools, says):
     cloud = tools.backend(foreign(lambda context: iter(MISBEHAVIOUR[says])), pki.app)
     with pytest.raises(StreamInterrupted, match=says):
         list(cloud.stream(tools.cleared("hi")))

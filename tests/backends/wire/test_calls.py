@@ -41,13 +41,13 @@ def test_an_answer_arrives_whole_with_usage_and_timings(cloud, tools):
     assert last.timings.queue_ms == 1.5
 
 
-def test_usage_tells_what_of_the_prompt_the_node_had_read_before(node, cloud, tools):
+def test_usage_shows_how_much_of_the_prompt_the_node_had_cached(node, cloud, tools):
     node.engine.cached = 12
     usage = list(cloud.stream(tools.cleared("hi")))[-1].usage
     assert (usage.cached_prompt_tokens, usage.prompt_tokens) == (12, len("[user] hi\n[assistant] "))
 
 
-def test_the_engine_is_told_whose_a_request_is_by_certificate_and_tenant(node, pki, tools):
+def test_the_engine_gets_a_salt_for_each_certificate_and_tenant(node, pki, tools):
     issue(pki.folder, "other-app")
     other = TLSFiles.from_dir(pki.folder, "other-app")
     for tls, tenant in ((other, None), (pki.app, None), (pki.app, ""), (pki.app, "a"), (pki.app, "a")):
@@ -58,7 +58,7 @@ def test_the_engine_is_told_whose_a_request_is_by_certificate_and_tenant(node, p
     assert salts[3] == salts[4]
 
 
-def test_the_asyncio_way_gives_the_same(cloud, tools):
+def test_asyncio_gives_the_same(cloud, tools):
     chunks = asyncio.run(tools.collect(cloud.astream(tools.cleared("hi"))))
     assert tools.answer(chunks) == "hello from the node"
     again = asyncio.run(tools.collect(cloud.astream(tools.cleared("hi"))))
@@ -77,7 +77,7 @@ def test_it_is_a_backend_and_its_state_learns_from_calls(cloud, tools):
     assert (after.active, after.queue) == (0, 0)
 
 
-def test_a_reader_that_leaves_with_the_last_piece_has_learnt_what_the_node_told(cloud, tools):
+def test_a_reader_that_stops_after_the_last_chunk_has_the_nodes_report(cloud, tools):
     def read() -> None:
         with contextlib.closing(cloud.stream(tools.cleared("hi"))) as stream:
             assert next(chunk for chunk in stream if chunk.finish_reason is not None)
@@ -188,7 +188,7 @@ def _forged():
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize("kind", ["missing", "forged", "edge", "other text"])
-def test_without_a_genuine_clearance_not_a_byte_is_sent(node, pki, tools, way, kind):
+def test_without_a_genuine_clearance_no_byte_is_sent(node, pki, tools, way, kind):
     good = tools.cleared("hi")
     other = replace(good.request, messages=(Message(role="user", content="secret"),))
     request = {
@@ -324,7 +324,7 @@ def test_a_deadline_without_end_is_taken(cloud, tools):
     assert tools.answer(cloud.stream(tools.cleared("hi", deadline=float("inf"))))
 
 
-def test_a_slow_reader_gets_joined_pieces_and_everything(pki, tools):
+def test_a_slow_reader_gets_joined_chunks_and_everything(pki, tools):
     with tools.Node(pki.node, tools.FakeEngine("abc" * 300)) as node:
         cloud = tools.backend(node.target, pki.app)
         stream = cloud.stream(tools.cleared("hi", max_tokens=2000))

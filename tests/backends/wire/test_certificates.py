@@ -1,4 +1,4 @@
-"""Making and checking certificates: what they say, and one clear error for each fault."""
+"""Making and checking certificates: their content, and one clear error for each fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybrid_llm.backends.wire import TLSFiles, check_pair, inspect, issue, make_
 from hybrid_llm.core.errors import ConfigError
 
 
-def test_facts_of_a_nodes_certificate(pki):
+def test_the_content_of_a_nodes_certificate(pki):
     facts = inspect(pki.node.cert)
     assert facts.sans == ("spiffe://hybrid-llm/node/node", "localhost", "127.0.0.1")
     assert (facts.identity, facts.kinds, facts.authority) == ("spiffe://hybrid-llm/node/node", ("node",), False)
@@ -22,7 +22,7 @@ def test_facts_of_a_nodes_certificate(pki):
 
 
 def test_certificates_pass_a_strict_verifier(pki):
-    """The path validation of *cryptography*, which is stricter than what TLS libraries demand."""
+    """The path validation of *cryptography*, which is stricter than what TLS libraries require."""
     authority = x509.load_pem_x509_certificate(pki.app.ca.read_bytes())
     verifier = PolicyBuilder().store(Store([authority])).build_client_verifier()
     leaf = x509.load_pem_x509_certificate(pki.app.cert.read_bytes())
@@ -67,7 +67,7 @@ def _faulty(pki, tmp_path):
         "a server's certificate, not a client's",
     ],
 )
-def test_each_fault_has_its_words(pki, tmp_path, says):
+def test_each_fault_has_its_own_message(pki, tmp_path, says):
     with pytest.raises(ConfigError, match=says) as caught:
         check_pair(_faulty(pki, tmp_path)[says], "client")
     assert caught.value.path

@@ -34,13 +34,13 @@ endpoint_lists = st.lists(
 
 
 @given(st.lists(st.tuples(endpoint_lists, st.lists(st.binary(min_size=1, max_size=1), max_size=3)), max_size=20))
-def test_the_choice_is_one_of_the_seats_whatever_was_chosen_before(turns):
+def test_the_picked_endpoint_is_one_of_those_offered_whatever_was_picked_before(turns):
     picker = Picker(draw=random.Random(1), remembered=3)
     for endpoints, blocks in turns:
         assert picker.pick(endpoints, blocks) in endpoints
 
 
-def test_of_two_the_quicker_one_is_taken_and_the_slowest_of_all_never():
+def test_the_quicker_of_two_is_picked_and_the_slowest_of_all_never():
     picker = Picker(draw=random.Random(1))
     endpoints = [
         FakeEndpoint("a", 0.0, 1.0),
@@ -52,7 +52,7 @@ def test_of_two_the_quicker_one_is_taken_and_the_slowest_of_all_never():
     assert taken["a"] > taken["b"] > 200
 
 
-def test_a_beginning_that_all_share_does_not_send_all_of_them_to_one_node():
+def test_a_beginning_that_all_prompts_share_does_not_send_all_of_them_to_one_endpoint():
     picker = Picker(draw=random.Random(1))
     endpoints = [FakeEndpoint(name) for name in "abc"]
     system = [b"s%d" % index for index in range(3)]
@@ -63,7 +63,7 @@ def test_a_beginning_that_all_share_does_not_send_all_of_them_to_one_node():
     assert min(taken.values()) > 60, taken
 
 
-def test_who_has_read_half_of_it_is_asked():
+def test_an_endpoint_that_has_read_half_of_the_prompt_is_picked():
     for known, stays in ((5, True), (4, True), (3, False)):
         picker, endpoints = Picker(draw=random.Random(1)), [FakeEndpoint(name) for name in "abc"]
         first = picker.pick(endpoints, [b"k%d" % index for index in range(known)])
@@ -74,7 +74,7 @@ def test_who_has_read_half_of_it_is_asked():
         assert (again is first) == stays
 
 
-def test_a_session_stays_where_it_is_until_that_node_is_far_busier_than_the_others_or_gone():
+def test_a_session_stays_until_its_endpoint_is_far_busier_than_the_others_or_gone():
     picker = Picker(draw=random.Random(1))
     endpoints = [FakeEndpoint(name) for name in "abc"]
     blocks = blocks_of(request("x", session_id="s"))
@@ -90,7 +90,7 @@ def test_a_session_stays_where_it_is_until_that_node_is_far_busier_than_the_othe
     assert picker.pick([endpoint for endpoint in endpoints if endpoint is not second], blocks) is not second
 
 
-def test_prompts_that_begin_alike_go_to_the_node_that_has_read_the_longest_part():
+def test_prompts_that_begin_alike_go_to_the_endpoint_that_has_read_the_longest_part():
     picker = Picker(draw=random.Random(1))
     endpoints = [FakeEndpoint(name) for name in "abcdef"]
     system = "You are a careful assistant. " * 60
@@ -102,7 +102,7 @@ def test_prompts_that_begin_alike_go_to_the_node_that_has_read_the_longest_part(
 
 
 @given(st.text(max_size=2000), st.text(max_size=2000))
-def test_two_prompts_share_the_names_of_what_they_begin_with_and_no_others(one, two):
+def test_two_prompts_share_the_hashes_of_their_common_beginning_and_no_others(one, two):
     shared = len(blocks_of(request(one))) if one == two else None
     mine, theirs = blocks_of(request(one)), blocks_of(request(two))
     common = sum(a == b for a, b in zip(mine, theirs, strict=False))

@@ -19,11 +19,11 @@ def test_without_a_network_the_device_answers_at_once_and_the_cloud_is_used_agai
     if ran.returncode == NOT_ALLOWED:
         pytest.skip(f"this machine allows no network namespace: {ran.stdout}")
     assert ran.returncode == 0, ran.stderr[-4000:]
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert told["before"] == ["cloud"] * 2
-    assert told["cut"] == "edge", "the answer that the network broke off went on here"
-    assert told["back"] < 20.0, "the breaker, open for thirty seconds by default, has nothing to do with it"
-    assert "cannot be reached" in told["error"], "nothing was sent into the void, to find out that nobody answers"
-    assert told["during"] == ["edge"] * 4
-    assert (told["ready"], told["reason"], told["breaker"]) == (False, "no route to host", "closed")
-    assert told["waiting"] == ["cloud", "edge"], "it is not waited for a node that has no way to answer"
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["before"] == ["cloud"] * 2
+    assert found["cut"] == "edge", "the device continued the answer that the network broke off"
+    assert found["back"] < 20.0, "the breaker, open for thirty seconds by default, has nothing to do with it"
+    assert "cannot be reached" in found["error"], "nothing was sent to find out that there is no route"
+    assert found["during"] == ["edge"] * 4
+    assert (found["ready"], found["reason"], found["breaker"]) == (False, "no route to host", "closed")
+    assert found["waiting"] == ["cloud", "edge"], "no call waits for a node without a route"

@@ -1,4 +1,4 @@
-"""The last look before a request leaves: the bytes say what was cleared, all of it, and nothing beside it."""
+"""The last check before a request leaves: the bytes hold what was cleared, all of it, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.text(string.ascii_letters, min_size=1, max_size=8)
 
-PLACES = ["message", "role", "schema", "tag", "more", "stop", "tool"]
-PLACES += ["task", "request_id", "tenant", "session_id", "answer_prefix"]
+PARTS = ["message", "role", "schema", "tag", "more", "stop", "tool"]
+PARTS += ["task", "request_id", "tenant", "session_id", "answer_prefix"]
 
 
 @st.composite
@@ -52,7 +52,7 @@ SIMPLE = Request(messages=(Message(role="user", content="words"),), privacy=froz
 
 
 @given(requests())
-def test_the_bytes_of_whatever_is_cleared_pass_and_say_the_same(request):
+def test_the_bytes_of_any_cleared_request_pass_and_hold_the_same(request):
     data = outgoing(cleared(request), remaining=1.0)
     message = pb.GenerateRequest.FromString(data)
     assert [m.content for m in message.messages] == [m.content for m in request.messages]
@@ -60,10 +60,10 @@ def test_the_bytes_of_whatever_is_cleared_pass_and_say_the_same(request):
 
 
 @given(requests(), st.data())
-def test_another_text_in_any_place_is_found(request, data):
+def test_another_text_anywhere_is_found(request, data):
     good = cleared(request)
     message = pb.GenerateRequest.FromString(outgoing(good, remaining=1.0))
-    match data.draw(st.sampled_from(PLACES)):
+    match data.draw(st.sampled_from(PARTS)):
         case "message":
             message.messages[0].content += "!"
         case "role":
@@ -94,7 +94,7 @@ def test_bytes_that_a_request_does_not_have_are_found():
         assert "SECRET" not in str(caught.value)
 
 
-def test_a_clearance_for_another_place_or_purpose_does_not_open_the_wire():
+def test_a_clearance_for_another_location_or_purpose_is_refused():
     guard = PrivacyGuard()
     assessment = guard.assess(SIMPLE, POLICY)
     for_cache = guard.clear(assessment, Location.CLOUD, Purpose.CACHE)
@@ -119,7 +119,7 @@ class Shifty:
         return self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
 
 
-def test_a_text_that_becomes_another_one_behind_the_clearance_is_found_in_the_bytes():
+def test_a_text_that_changes_after_the_clearance_is_found_in_the_bytes():
     good = cleared(SIMPLE)
     shifty = replace(good, request=replace(good.request, messages=(Shifty(),)))
     with pytest.raises(PrivacyViolation) as caught:

@@ -1,4 +1,4 @@
-"""Names of nodes and their addresses: name servers that hang, names that lead elsewhere, nodes that have moved."""
+"""Names of nodes and their addresses: name servers that hang, names that resolve elsewhere, nodes that have moved."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, Untrust
 
 
 class NameServer:
-    """Stands in for the name servers: what a name leads to, for how long they keep quiet, and who asked."""
+    """Stands in for the name servers: what a name resolves to, whether they respond, and which names were queried."""
 
     def __init__(self, **addresses: str):
         self.addresses = {name.replace("_", "."): value.split() for name, value in addresses.items()}
-        self.asked: list[str] = []
+        self.queried: list[str] = []
         self.go = threading.Event()
         self.go.set()
 
     def __call__(self, host, port, **_):
-        self.asked.append(host)
+        self.queried.append(host)
         if not self.go.wait(10.0):  # as long as the C library waits, or longer
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         if not self.addresses.get(host):
@@ -48,27 +48,27 @@ def ask(backend, tools, **fields) -> str:
     return tools.answer(backend.stream(tools.cleared(**fields)))
 
 
-def test_a_name_is_looked_up_once_for_all_who_ask_at_the_same_time():
+def test_a_name_is_looked_up_once_for_all_callers_at_the_same_time():
     names = NameServer(node_test="127.0.0.1 127.0.0.2 127.0.0.1")
     names.go.clear()
     lookup = Lookup(names)
     with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(lookup, "node.test", 20.0) for _ in range(4)]
-        while not names.asked:
+        waiting = [threads.submit(lookup, "node.test", 20.0) for _ in range(4)]
+        while not names.queried:
             time.sleep(0.01)
         time.sleep(0.1)
         names.go.set()
-        assert {each.result() for each in asked} == {("127.0.0.1", "127.0.0.2")}
-    assert len(names.asked) == 1
+        assert {each.result() for each in waiting} == {("127.0.0.1", "127.0.0.2")}
+    assert len(names.queried) == 1
     lookup("node.test", 20.0)
-    assert len(names.asked) == 2, "nothing is kept: the machine's own resolver does that"
+    assert len(names.queried) == 2, "nothing is cached: the machine's own resolver does that"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-def test_an_address_needs_nobody(address):
+def test_an_address_needs_no_name_server(address):
     names = NameServer()
     assert Lookup(names)(address, 0.0) == (address,)
-    assert names.asked == []
+    assert names.queried == []
 
 
 def test_name_servers_that_hang_cost_no_more_than_the_time_there_is(pki, tools):
@@ -84,7 +84,7 @@ def test_name_servers_that_hang_cost_no_more_than_the_time_there_is(pki, tools):
         with pytest.raises((BackendUnavailable, DeadlineExceeded)):
             asyncio.run(tools.collect(backend.astream(tools.cleared(deadline=0.3))))
         assert time.monotonic() - began < 5.0, "a look-up of the C library takes ten seconds and more"
-    assert len(names.asked) == 4, "all of the pool, and the single one"
+    assert len(names.queried) == 4, "all of the pool, and the single one"
     names.go.set()
     node.close()
     pool.close()
@@ -118,7 +118,7 @@ def test_once_it_has_answered_a_node_is_found_without_name_servers(pki, tools):
 
 @contextmanager
 def one_that_moves(pki, tools):
-    """A client that has had an answer at 127.0.0.1, the node's port, and the names, which lead to 127.0.0.2 by now."""
+    """A client that had an answer at 127.0.0.1, the node's port, and the names, which now resolve to 127.0.0.2."""
     names = NameServer(node_test="127.0.0.1")
     with node_at("127.0.0.1", pki, tools, answer="first") as node:
         backend = single(node.port, pki, names)
@@ -133,7 +133,7 @@ def test_a_node_that_has_moved_is_found_by_its_name(pki, tools):
         assert answers_again(backend, tools) == "moved"
 
 
-def test_where_somebody_else_has_the_old_address_the_node_is_found_at_its_new_one(pki, tools):
+def test_when_a_stranger_has_the_old_address_the_node_is_found_at_its_new_one(pki, tools):
     with (
         one_that_moves(pki, tools) as (backend, port, names),
         tools.Node(pki.foreign_node, listen=f"127.0.0.1:{port}") as stranger,
@@ -148,8 +148,8 @@ def test_where_somebody_else_has_the_old_address_the_node_is_found_at_its_new_on
         other.close()
 
 
-def has_asked(names: NameServer, times: int) -> bool:
-    return len(names.asked) >= times
+def has_queried(names: NameServer, times: int) -> bool:
+    return len(names.queried) >= times
 
 
 def answers_again(backend, tools) -> str:
@@ -162,7 +162,7 @@ def answers_again(backend, tools) -> str:
             assert time.monotonic() < end
 
 
-def test_the_second_address_is_tried_where_the_first_keeps_quiet(pki, tools):
+def test_the_second_address_is_tried_when_the_first_does_not_respond(pki, tools):
     mute = socket.create_server(("127.0.0.3", 0))  # it has five seconds at most, half of them if another is to be tried
     with node_at("127.0.0.2", pki, tools, mute.getsockname()[1]) as node:
         backend = single(node.port, pki, NameServer(node_test="127.0.0.3 127.0.0.2"))
@@ -171,7 +171,7 @@ def test_the_second_address_is_tried_where_the_first_keeps_quiet(pki, tools):
     mute.close()
 
 
-def test_a_name_that_leads_nowhere_any_more_keeps_the_nodes_that_it_had(pki, tools):
+def test_a_name_that_no_longer_resolves_keeps_its_last_endpoints(pki, tools):
     now = [0.0]
     names = NameServer(node_test="127.0.0.1 127.0.0.2")
     with node_at("127.0.0.1", pki, tools) as node, node_at("127.0.0.2", pki, tools, node.port):
@@ -184,7 +184,7 @@ def test_a_name_that_leads_nowhere_any_more_keeps_the_nodes_that_it_had(pki, too
         for times in (2, 3, 4):
             now[0] += 11.0
             assert ask(pool, tools) == "hello"
-            tools.eventually(partial(has_asked, names, times))
+            tools.eventually(partial(has_queried, names, times))
         time.sleep(0.1)
         assert [member.address for member in pool.members()] == known
         pool.close()

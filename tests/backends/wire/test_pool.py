@@ -62,7 +62,7 @@ def seen(nodes) -> list[int]:
 
 
 def ask_until(llm: HybridLLM, pool: GrpcPool, health: str, *, deadline: float = 20.0) -> None:
-    """Ask, and get an answer each time, until a node is told to be *health*."""
+    """Ask, and get an answer each time, until an endpoint is *health*."""
     end = time.monotonic() + 20.0
     while not any(member.health == health for member in pool.members()):
         assert llm.generate("hi", deadline=deadline).text == "hello from the node"
@@ -105,19 +105,19 @@ def test_requests_spread_and_a_session_stays(pool, nodes):
     assert sorted(now - then for now, then in zip(seen(nodes), before, strict=True)) == [0, 0, 5]
 
 
-def test_a_node_that_is_gone_costs_no_request_and_is_left_alone(pool, nodes):
+def test_a_node_that_is_gone_costs_no_request_and_gets_no_more_calls(pool, nodes):
     with client(pool) as llm:
         for node in nodes[:2]:
             node.__exit__()
         replies = [llm.generate("hi") for _ in range(12)]
         assert {reply.text for reply in replies} == {"hello from the node"}
-        assert llm.signals().backends["cloud"].breaker == "closed", "the others answer: the backend is well"
+        assert llm.signals().backends["cloud"].breaker == "closed", "the other endpoints answer: the backend works"
         assert pool.state().nodes == 1
         failures = sum(not record for record in seen(nodes)[:2])
         assert failures == 2
 
 
-def test_when_all_nodes_are_gone_each_is_tried_once_and_one_typed_error_says_so(pool, nodes):
+def test_when_all_nodes_are_gone_each_is_called_once_and_one_typed_error_names_them(pool, nodes):
     for node in nodes:
         node.__exit__()
     tried = []
@@ -153,7 +153,7 @@ def test_a_full_node_rests_for_the_time_that_it_names(pki, tools):
 
 def test_a_node_whose_engine_died_rests_until_it_should_be_back(pki, tools):
     with tools.Node(pki.node) as node, tools.Node(pki.node) as other:
-        node.engine.die = True  # it says that it is back in half a second
+        node.engine.die = True  # it reports that it is back in half a second
         pool = GrpcPool([GrpcConfig(target=each.target, tls=pki.app) for each in (node, other)])
         with client(pool) as llm:
             ask_until(llm, pool, "resting")
@@ -162,7 +162,7 @@ def test_a_node_whose_engine_died_rests_until_it_should_be_back(pki, tools):
             tools.eventually(lambda: pool.members()[0].health == "ready")
 
 
-def test_a_node_that_says_it_is_stopping_gets_nothing_new(pki, tools):
+def test_a_node_that_reports_it_is_stopping_gets_no_new_calls(pki, tools):
     ended = Endings()
 
     with tools.Node(pki.node, tools.FakeEngine("abcd", delay=0.2)) as node, tools.Node(pki.node) as other:
@@ -178,7 +178,7 @@ def test_a_node_that_says_it_is_stopping_gets_nothing_new(pki, tools):
             stopping.result()
 
 
-def test_each_node_is_asked_once_for_a_request_before_one_is_asked_again(pki, tools):
+def test_a_request_calls_each_node_once_before_it_calls_one_again(pki, tools):
     engines = [tools.FakeEngine(die_after=1) for _ in range(3)]
     with ExitStack() as stack:
         nodes = [stack.enter_context(tools.Node(pki.node, engine)) for engine in engines]
@@ -191,7 +191,7 @@ def test_each_node_is_asked_once_for_a_request_before_one_is_asked_again(pki, to
             assert [now - then for now, then in zip(seen(nodes), before, strict=True)] == [calls] * 3
 
 
-def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki, tools):
+def test_another_node_continues_a_stream_that_breaks_off_for_async_callers_too(pki, tools):
     cut = tools.FakeEngine(delay=0.01)
     cut.die = False
 
@@ -207,7 +207,7 @@ def test_async_callers_and_a_stream_that_breaks_off_go_on_with_another_node(pki,
         pool = GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in (first, second)])
         with client(pool, more="continue_streams: true, ") as llm, pytest.raises(StreamInterrupted):
             asyncio.run(run(llm))
-    assert len(cut.seen) == 2, "both nodes were asked, and no other"
+    assert len(cut.seen) == 2, "both nodes were called, and no other"
 
 
 def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
@@ -219,7 +219,7 @@ def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
         while not stop.is_set():
             try:
                 answers[llm.generate("hi", deadline=10.0).text] += 1
-            except Exception as error:  # noqa: BLE001  # whatever was lost is told below
+            except Exception as error:  # noqa: BLE001  # the assertion below shows what was lost
                 errors.append(repr(error))
 
     with client(pool, retries=1, more="continue_streams: true, ") as llm:
@@ -240,7 +240,7 @@ def test_a_rolling_restart_under_load_loses_no_request(pki, tools):
     assert sum(answers.values()) > 30
 
 
-def test_a_node_that_is_not_to_be_trusted_costs_one_request_and_is_left_alone_until_it_is(pki, tools, tmp_path):
+def test_an_untrusted_node_costs_one_request_and_gets_no_calls_until_it_is_trusted(pki, tools, tmp_path):
     for name in ("ca.pem", "node.pem", "node.key"):
         shutil.copy(pki.folder / name, tmp_path)
     with tools.Node(TLSFiles.from_dir(tmp_path, "node")) as strange, tools.Node(pki.node) as good:
@@ -262,7 +262,7 @@ def test_a_node_that_is_not_to_be_trusted_costs_one_request_and_is_left_alone_un
             tools.eventually(lambda: llm.generate("hi", deadline=10.0) and strange.engine.seen, 20.0)
 
 
-def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_their_deadline(pki, tools):
+def test_another_node_continues_the_calls_of_a_silent_one_long_before_their_deadline(pki, tools):
     engines = tools.FakeEngine("a" * 40, delay=0.05), tools.FakeEngine("a" * 40)
     with tools.Node(pki.node, engines[0]) as node, tools.Node(pki.node, engines[1]) as other:
         proxy = tools.Proxy(node.port)
@@ -282,7 +282,7 @@ def test_calls_of_a_node_that_falls_silent_go_on_with_another_one_long_before_th
         proxy.close()
 
 
-def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connection_is_given_up(pki, tools):
+def test_a_call_that_receives_nothing_has_its_node_probed_long_before_the_connection_times_out(pki, tools):
     with tools.Node(pki.node) as node, tools.Node(pki.node) as other:
         proxy = tools.Proxy(node.port)
         pool = GrpcPool([GrpcConfig(target=target, tls=pki.app) for target in (proxy.target, other.target)])
@@ -290,40 +290,40 @@ def test_a_call_that_hears_nothing_makes_the_client_look_long_before_its_connect
             while not (node.engine.seen and other.engine.seen):
                 llm.generate("hi")
             proxy.silent.set()
-            # a ping is lost after three seconds and more, so that the deadline would be over before
+            # a ping times out after more than three seconds, which is after the deadline
             ask_until(llm, pool, "unreachable", deadline=2.9)
             assert pool.state().ready, "the other one answers"
             assert llm.generate("hi", deadline=2.9).text == "hello from the node"
         proxy.close()
 
 
-def test_where_one_node_seems_to_be_gone_the_others_are_looked_at_meanwhile(nodes, pki, tools):
+def test_when_one_node_seems_unreachable_the_others_are_probed_meanwhile(nodes, pki, tools):
     proxies, tried = [tools.Proxy(node.port) for node in nodes], []
     pool = GrpcPool([GrpcConfig(target=proxy.target, tls=pki.app) for proxy in proxies])
     with client(pool, hooks=[lambda event: tried.append(event.attempts)]) as llm:
         while not all(node.engine.seen for node in nodes):
             llm.generate("hi")
-        time.sleep(1.1)  # none of them was looked at a moment ago
+        time.sleep(1.1)  # none of them was probed a moment ago
         for proxy in proxies:
             proxy.silent.set()
         with pytest.raises(AllBackendsFailed):
             llm.generate("hi", deadline=20.0)
     assert [attempt.error for attempt in tried[-1]] == ["BackendUnavailable"] * 3
-    looked = [attempt.elapsed_ms for attempt in tried[-1]]
-    assert max(looked[1:]) < 900 < looked[0], "a look takes a second, and the others were under way by then"
+    waited = [attempt.elapsed_ms for attempt in tried[-1]]
+    assert max(waited[1:]) < 900 < waited[0], "a probe takes a second, and the others had begun by then"
     for proxy in proxies:
         proxy.close()
 
 
-def test_a_slow_node_is_looked_at_less_and_less_and_its_answers_are_left_alone(pki, tools):
+def test_a_slow_node_is_probed_less_and_less_and_its_answers_are_not_cut_off(pki, tools):
     with tools.Node(pki.node, tools.FakeEngine("ab", delay=1.5)) as node:
         proxy = tools.Proxy(node.port)
         with client(GrpcPool([GrpcConfig(target=proxy.target, tls=pki.app)])) as llm:
             assert llm.generate("hi", deadline=20.0).text == "ab"
-            assert proxy.connections <= 4, "one look to begin with, the call, and a look or two beside it"
+            assert proxy.connections <= 4, "one probe to begin with, the call, and a probe or two beside it"
             before = proxy.connections
             assert llm.generate("hi", deadline=20.0).text == "ab"
-        assert proxy.connections == before, "it takes as long as ever, which is not odd"
+        assert proxy.connections == before, "it takes as long as ever, which is not suspicious"
         proxy.close()
 
 
@@ -334,7 +334,7 @@ def test_a_name_is_one_node_for_each_of_its_addresses(pki, tools):
             assert llm.generate("hi", deadline=10.0).text == "hello from the node"
 
 
-def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
+def test_signals_and_metrics_show_each_node_by_itself(pki, tools):
     ahead = 0.0
     dying, registry = tools.FakeEngine(), CollectorRegistry()
     dying.die = True
@@ -345,7 +345,7 @@ def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
         pool = GrpcPool(configs, clock=lambda: time.monotonic() + ahead)
         with client(pool, hooks=[PrometheusMetrics(registry=registry)]) as llm:
 
-            def told():
+            def members():
                 return {node.address: node for node in llm.signals().backends["cloud"].members}
 
             def state(node: str) -> list[str]:
@@ -356,17 +356,17 @@ def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
                     if registry.get_sample_value("hybrid_llm_breaker_state", {**labels, "state": one})
                 ]
 
-            assert {node.health for node in told().values()} == {"new"}
-            assert all(state(node) == ["closed"] for node in (*told(), ""))
+            assert {node.health for node in members().values()} == {"new"}
+            assert all(state(node) == ["closed"] for node in (*members(), ""))
             for _ in range(100):
                 llm.generate("hi", deadline=10.0)
                 ahead += 1.0  # it does not rest for longer
-                if told()[first.target].health == "ejected" and told()[address].health == "unreachable":
+                if members()[first.target].health == "ejected" and members()[address].health == "unreachable":
                     break
-            assert (told()[first.target].health, told()[first.target].breaker) == ("ejected", "open")
-            assert (told()[address].health, told()[address].reason) == ("unreachable", "BackendUnavailable")
-            assert told()[second.target].health == "ready"
-            assert told()[second.target].ttft_ms > 0
+            assert (members()[first.target].health, members()[first.target].breaker) == ("ejected", "open")
+            assert (members()[address].health, members()[address].reason) == ("unreachable", "BackendUnavailable")
+            assert members()[second.target].health == "ready"
+            assert members()[second.target].ttft_ms > 0
             assert (state(first.target), state(second.target), state("")) == (["open"], ["closed"], ["closed"])
             health = {"backend": "cloud", "node": address, "health": "unreachable"}
             assert registry.get_sample_value("hybrid_llm_node_health", health) == 1
@@ -377,7 +377,7 @@ def test_each_node_is_told_by_itself_in_signals_and_in_metrics(pki, tools):
                 llm.generate("hi", deadline=10.0)
                 if state(first.target) == ["closed"]:
                     break
-            assert (told()[first.target].breaker, told()[first.target].health) == ("closed", "ready")
+            assert (members()[first.target].breaker, members()[first.target].health) == ("closed", "ready")
         assert {node.health for node in pool.members()} == {"closed"}
 
 
@@ -394,7 +394,7 @@ def test_a_node_that_lets_deadlines_pass_without_a_token_is_ejected(pki, tools):
             assert llm.signals().backends["cloud"].breaker == "closed"
 
 
-def test_the_breaker_of_a_single_node_opens_after_as_many_failures_as_the_policy_says(pki, tools):
+def test_the_breaker_of_a_single_node_opens_after_as_many_failures_as_the_policy_sets(pki, tools):
     with tools.Node(pki.node, tools.FakeEngine(die_after=0)) as node:
         backend = tools.backend(node.target, pki.app)
         with client(backend) as llm:
@@ -411,8 +411,8 @@ def test_the_breaker_of_a_single_node_opens_after_as_many_failures_as_the_policy
 def test_a_probe_asks_every_node_and_fails_only_when_none_answers(pool, nodes):
     assert pool.state().rtt_ms is None
     nodes[0].__exit__()
-    told = pool.probe(timeout=10.0)
-    assert told.context_window == pool.state().context_window == 4096
+    description = pool.probe(timeout=10.0)
+    assert description.context_window == pool.state().context_window == 4096
     assert pool.state().rtt_ms > 0
     for node in nodes[1:]:
         node.__exit__()

@@ -1,4 +1,4 @@
-"""The table between errors and statuses: total over both, and the way there and back changes nothing."""
+"""The table between errors and statuses: total over both, and a round trip changes nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FACTS = {
 
 
 @given(kind=st.sampled_from(sorted(ROWS)), data=st.data())
-def test_there_and_back_it_is_the_same_error_with_the_same_facts(kind, data):
+def test_a_round_trip_gives_the_same_error_with_the_same_attributes(kind, data):
     facts = data.draw(FACTS.get(kind, st.just({})))
     named = {} if kind in ("decryption_failed", "privacy_violation") else {"backend": "node"}
     sent = ROWS[kind].error("why", **named, **facts)

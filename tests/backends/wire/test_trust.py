@@ -1,4 +1,4 @@
-"""Who is let in, who is not, and that each refusal says which fault it was."""
+"""Which clients and nodes trust each other, and that each refusal names the fault."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _refused(cloud, tools):
         ("foreign_app", UntrustedPeer, "another authority"),
     ],
 )
-def test_a_client_with_a_faulty_certificate_is_told_which(node, pki, tools, who, error, says):
+def test_a_client_with_a_faulty_certificate_learns_the_fault(node, pki, tools, who, error, says):
     failure = _refused(tools.backend(node.target, getattr(pki, who)), tools)
     assert type(failure) is error
     assert says in str(failure)
@@ -55,7 +55,7 @@ def test_a_client_with_a_faulty_certificate_is_told_which(node, pki, tools, who,
 
 
 @pytest.mark.parametrize(("who", "says"), [("old_node", "expired"), ("early_node", "not yet valid")])
-def test_a_node_with_a_certificate_out_of_its_time_does_not_start(pki, tools, who, says):
+def test_a_node_with_an_expired_or_future_certificate_does_not_start(pki, tools, who, says):
     node = tools.Node(getattr(pki, who))
     node.thread.start()
     with pytest.raises(ConfigError, match=says):
@@ -74,7 +74,7 @@ def test_a_node_with_a_certificate_out_of_its_time_does_not_start(pki, tools, wh
         ("foreign_node", "another authority"),
     ],
 )
-def test_a_node_that_is_not_to_be_trusted_gets_nothing(pki, tools, server, says):
+def test_an_untrusted_node_gets_nothing(pki, tools, server, says):
     files = getattr(pki, server)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.cert, files.key)
@@ -85,7 +85,7 @@ def test_a_node_that_is_not_to_be_trusted_gets_nothing(pki, tools, server, says)
 
 
 class _TLSServer:
-    """Accepts TLS connections and says nothing."""
+    """Accepts TLS connections and sends nothing."""
 
     def __init__(self, context):
         self.context = context
@@ -176,12 +176,12 @@ def _raw_hello(port, context):
 
 
 @pytest.mark.parametrize("who", [None, "stranger", "old_app", "early_app"])
-def test_the_node_says_nothing_to_a_client_that_it_does_not_know(node, pki, who):
+def test_the_node_sends_nothing_to_a_client_that_it_does_not_trust(node, pki, who):
     context = _raw_context(pki, ssl.TLSVersion.TLSv1_3, who and getattr(pki, who))
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         assert _raw_hello(node.port, context) == b""
     known = _raw_context(pki, ssl.TLSVersion.TLSv1_3, pki.app)
-    assert _raw_hello(node.port, known), "one that it knows is greeted"
+    assert _raw_hello(node.port, known), "a trusted one gets the first bytes"
 
 
 def test_a_plaintext_client_is_refused(node):
@@ -212,7 +212,7 @@ def test_the_interceptor_refuses_what_tls_let_pass(facts, error, says):
         peer_of(facts)
 
 
-def test_where_grpc_does_not_tell_the_version_the_handshake_must_have_settled_it():
+def test_where_grpc_does_not_report_the_version_the_handshake_must_have_settled_it():
     facts = {"peer_uri": [b"spiffe://hybrid-llm/client/a"]}
     assert peer_of(facts, only_tls13=True).identity == "spiffe://hybrid-llm/client/a"
     with pytest.raises(AuthenticationFailed):
@@ -221,7 +221,7 @@ def test_where_grpc_does_not_tell_the_version_the_handshake_must_have_settled_it
         peer_of(facts)
 
 
-def test_health_and_reflection_are_behind_the_same_door(node, pki, tools):
+def test_health_and_reflection_need_the_same_authentication(node, pki, tools):
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -239,14 +239,20 @@ def test_health_and_reflection_are_behind_the_same_door(node, pki, tools):
     assert tools.backend(node.target, pki.app).probe().reason == "the engine is restarting"
 
 
-def test_probe_describes_the_node_and_the_way(node, pki, tools):
+def test_probe_describes_the_node_and_the_connection(node, pki, tools):
     cloud = tools.backend(node.target, pki.app)
-    told = cloud.probe()
+    found = cloud.probe()
     cloud.close()
-    assert (told.protocol, told.model, told.context_window, told.slots, told.ready) == (1, "fake-model", 4096, 2, True)
-    assert (told.tls_version, told.identity) == ("TLSv1.3", "spiffe://hybrid-llm/client/app")
-    assert told.tls_group or grpc.__version__ < "1.85"
-    assert abs(told.clock_skew_s) < 1
+    assert (
+        found.protocol,
+        found.model,
+        found.context_window,
+        found.slots,
+        found.ready,
+    ) == (1, "fake-model", 4096, 2, True)
+    assert (found.tls_version, found.identity) == ("TLSv1.3", "spiffe://hybrid-llm/client/app")
+    assert found.tls_group or grpc.__version__ < "1.85"
+    assert abs(found.clock_skew_s) < 1
     assert cloud.capabilities.model == "fake-model"
     assert cloud.state().rtt_ms < 1000
 
@@ -261,7 +267,7 @@ def test_certificates_are_replaced_without_a_restart(tmp_path, tools):
         assert tools.answer(cloud.stream(tools.cleared("hi")))
         assert _serial(node.port, files) == first.serial
         (tmp_path / "node.pem").write_text("half a certificate")
-        assert _serial(node.port, files) == first.serial, "a broken file is not taken"
+        assert _serial(node.port, files) == first.serial, "a broken file is not used"
         second = issue(tmp_path, "node", kind="node", hosts=["127.0.0.1"])
         issue(tmp_path, "app")
         assert _serial(node.port, files) == second.serial != first.serial
@@ -313,9 +319,9 @@ def test_a_client_uses_its_renewed_certificate_from_the_next_call_on(tmp_path, t
         proxy.close()
 
 
-def test_the_handshake_tells_the_version(node, pki):
-    endpoint = Address.parse(node.target)
-    assert tls_handshake(endpoint, pki.app, timeout=5, backend="cloud").version == "TLSv1.3"
+def test_the_handshake_returns_the_version(node, pki):
+    address = Address.parse(node.target)
+    assert tls_handshake(address, pki.app, timeout=5, backend="cloud").version == "TLSv1.3"
 
 
 @pytest.mark.parametrize("target", ["", "host", "host:", ":1", "host:0", "host:99999", "::1:7443", "a b:1", "h:1/x"])
@@ -325,11 +331,11 @@ def test_a_target_that_is_no_address_is_refused(pki, tools, target):
 
 
 def test_ipv6_is_spelled_in_brackets():
-    endpoint = Address.parse("[::1]:7443")
-    assert (endpoint.host, endpoint.port, str(endpoint)) == ("::1", 7443, "[::1]:7443")
+    address = Address.parse("[::1]:7443")
+    assert (address.host, address.port, str(address)) == ("::1", 7443, "[::1]:7443")
 
 
-def test_a_port_in_use_is_told(node, pki, tools):
+def test_a_port_in_use_is_a_clear_error(node, pki, tools):
     second = tools.Node(pki.node, listen=node.target)
     second.thread.start()
     with pytest.raises(ConfigError, match="in use"):
