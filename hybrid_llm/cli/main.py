@@ -10,6 +10,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import entry_points
 from typing import Final, cast
 
 from hybrid_llm import __version__
@@ -77,8 +79,19 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of the whole program, with the options of the command that *words* choose."""
     parser = argparse.ArgumentParser(prog="hybrid-llm", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"hybrid-llm {__version__}")
-    _configure(parser, PROGRAM, words)
+    # Reading the metadata of all installed packages takes milliseconds, which a built-in command need not wait for.
+    builtin = words[:1] and words[0] in PROGRAM.commands
+    _configure(parser, PROGRAM if builtin else _with_packages(PROGRAM), words)
     return parser
+
+
+def _with_packages(program: Group) -> Group:
+    """*program* with the commands that packages declare in the entry-point group `hybrid_llm.commands`."""
+    added = {
+        entry.name: (entry.value, f"from the package {entry.dist.name if entry.dist else entry.module}")
+        for entry in entry_points(group="hybrid_llm.commands")
+    }
+    return replace(program, commands={**program.commands, **added, **program.commands})
 
 
 def _configure(parser: argparse.ArgumentParser, command: Command | Group, words: Sequence[str]) -> None:
