@@ -1,4 +1,4 @@
-"""From a model folder to an engine: checks the folder, loads the weights, chooses the runner. Nothing is fetched."""
+"""From a model folder to an engine: checks the folder, loads the weights, chooses the runner. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ from hybrid_llm.core.errors import ConfigError
 
 Progress = Callable[[str], None]
 _KV_SHARE = 0.25
-"""Part of the free memory that the KV cache may take when its size is not given."""
+"""Share of the free memory for the KV cache, unless its size is configured."""
 _LEAST_CONTEXT = 32
+"""Smallest useful slot, tokens."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-_MADE_FROM_POSITION = frozenset({"dynamic", "longrope"})
+"""Relative difference of logits up to which two computations count as equal, by their rounding."""
+_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 
 def load_engine(config: EngineConfig, progress: Progress = lambda _: None) -> LoopEngine:
-    """Load what *config* says; *progress* hears of each phase.
+    """Load the model and choose the engine; *progress* is called with each phase.
 
     Raises:
-        ConfigError: the folder or an option is wrong; the message has the remedy.
+        ConfigError: the folder or an option is unusable; the message says what to do.
     """
     _check_options(config)
-    torch.set_num_threads(config.threads or _spare_processors())
+    torch.set_num_threads(config.threads or max(1, _processors() - 1))  # one processor is left to the servicer
     check_folder(config.model)
     progress("loading the weights")
     model = _load_model(config)
@@ -58,7 +60,7 @@ def _check_options(config: EngineConfig) -> None:
     _one_of("engine", config.engine, ("auto", "packed", "one_by_one"))
     _one_of("dtype", config.dtype, ("auto", "bf16", "fp32"))
     if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, and torch sees none: use device='cpu', or install torch for CUDA")
+        raise ConfigError("device is cuda, but torch finds no GPU: use device='cpu', or install torch for CUDA")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -66,12 +68,8 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {value!r}: use one of {', '.join(allowed)}")
 
 
-def _spare_processors() -> int:
-    return max(1, _processors() - 1)
-
-
 def _processors() -> int:
-    """Processors that this process may use: its affinity, and the quota of its container (cgroup v2)."""
+    """Processors that this process may use, by its affinity and its container's quota (cgroup v2), rounded down."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -94,12 +92,12 @@ def _load_model(config: EngineConfig) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except Exception as error:  # transformers raises what each architecture happens to raise
+    except Exception as error:  # each architecture of transformers raises errors of its own
         raise ConfigError(_load_problem(config.model, error), path=str(config.model)) from error
     missing = sorted(loading["missing_keys"])
     if missing:
         raise ConfigError(
-            f"{config.model} lacks {len(missing)} of the weights that its config.json asks for, such as {missing[0]}: "
+            f"{config.model} lacks {len(missing)} of the weights that its config.json requires, such as {missing[0]}: "
             "the two do not belong together",
             path=str(config.model),
         )
@@ -110,7 +108,7 @@ def _load_problem(folder: Path, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [""])[0][:300]
     return (
         f"transformers cannot load {folder} as a causal language model ({type(error).__name__}: {reason}); "
-        "check that config.json names an architecture of the installed transformers and fits the weights"
+        "check that the installed transformers has the architecture of config.json, and that it fits the weights"
     )
 
 
@@ -142,7 +140,7 @@ def _choose(config: EngineConfig, model: Any) -> LoopEngine:
     except UnsupportedModel as error:
         if config.engine == "packed":
             raise ConfigError(
-                f"the packed engine does not take this model: {error}; use engine='auto' or 'one_by_one'",
+                f"the packed engine does not support this model: {error}; use engine='auto' or 'one_by_one'",
                 path=str(config.model),
             ) from error
     model.set_attn_implementation(original)
@@ -155,7 +153,7 @@ def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
     try:
         runner.forward([Segment(slot=0, start=0, ids=[0, 0], complete=True)])
         runner.forward([Segment(slot=0, start=2, ids=[0], complete=True)])
-    except Exception as error:  # an architecture that does not work this way may fail in any way
+    except Exception as error:  # an unsupported architecture may fail in any way
         raise ConfigError(
             f"no engine here runs a {info.architecture} ({type(error).__name__}): use a decoder-only model",
             path=str(config.model),
@@ -210,19 +208,19 @@ def _model_window(model: Any) -> int:
 
 
 def _capacity(config: EngineConfig, model: Any) -> int:
-    """Tokens of a slot: the model's window, or an equal share of what the cache may hold."""
+    """Tokens per slot: the model's context window, or an equal share of the KV cache."""
     tokens = config.kv_tokens or int(_free_memory(model.device) * _KV_SHARE) // _bytes_per_token(model)
     capacity = min(_model_window(model), tokens // config.max_slots)
     if capacity < _LEAST_CONTEXT:
         raise ConfigError(
-            f"{tokens} KV tokens in {config.max_slots} slots leave {capacity} tokens a request, fewer than "
+            f"{tokens} KV tokens in {config.max_slots} slots leave {capacity} tokens per request, fewer than "
             f"{_LEAST_CONTEXT}: raise kv_tokens or lower max_slots"
         )
     return capacity
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes."""
+    """In bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
@@ -238,15 +236,15 @@ def _bytes_per_token(model: Any) -> int:
 
 
 def _self_check(model: Any, runner: PackedRunner, *, slots: int) -> None:
-    """Hold the packed loop against the model's own forward on two ragged random texts.
+    """Compare the packed runner with the model's own forward on two random texts of unequal length.
 
     Raises:
-        UnsupportedModel: they differ, or one of them raises.
+        UnsupportedModel: they differ, or one of them fails.
     """
     from transformers import AttentionInterface
 
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    if rope.get("rope_type") in _MADE_FROM_POSITION:
+    if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
         raise UnsupportedModel("its rotary embedding depends on the length of the text")
     random = torch.Generator().manual_seed(0)
     texts = [torch.randint(model.config.get_text_config().vocab_size, (n,), generator=random).tolist() for n in (9, 14)]
@@ -257,7 +255,7 @@ def _self_check(model: Any, runner: PackedRunner, *, slots: int) -> None:
         got = _packed_logits(runner, texts[: min(2, slots)])
     except UnsupportedModel:
         raise
-    except Exception as error:  # an architecture that does not fit may fail in any way
+    except Exception as error:  # an unsupported architecture may fail in any way
         raise UnsupportedModel(f"its forward fails with {type(error).__name__}") from error
     for ours, theirs in zip(got, expected, strict=True):
         difference = float((ours - theirs).norm() / theirs.norm())
@@ -272,7 +270,7 @@ def _reference(model: Any, text: list[int]) -> torch.Tensor:
 
 
 def _packed_logits(runner: PackedRunner, texts: list[list[int]]) -> list[torch.Tensor]:
-    """The last logits of each text, read as two pieces of a prompt and a last token together with the others."""
+    """The last logits of each text, read as two chunks of a prompt, then a last token in one batch with the others."""
     for begin, end in ((0, 4), (4, -1)):
         runner.forward(
             [Segment(slot=slot, start=begin, ids=text[begin:end], complete=False) for slot, text in enumerate(texts)]

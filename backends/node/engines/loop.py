@@ -1,6 +1,6 @@
-"""The engine: takes requests, lets the scheduler plan a step, a runner compute it, samplers draw. No model code.
+"""The step engine: the scheduler plans a batch, a runner computes it, samplers draw the tokens. No model code.
 
-The same loop drives both runners: many slots for the packed one, one slot for the single one.
+One loop drives both runners: the packed one with many slots, the single one with one.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from hybrid_llm.backends.node.engine import (
     objection,
 )
 from hybrid_llm.backends.node.engines.sampler import GrammarFactory, Sampler
-from hybrid_llm.backends.node.engines.scheduler import Place, Scheduler, Segment, Sequence
+from hybrid_llm.backends.node.engines.scheduler import Assignment, Scheduler, Segment, Sequence
 from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.core.generation import FinishReason
 
 _log = logging.getLogger(__name__)
 _SMOOTHING = 0.1
-_HOPELESS = 8
-"""Steps in a row in which nobody could be computed, after which the engine gives itself up."""
+_MAX_FAILED_STEPS = 8
+"""Consecutive steps in which every request failed, after which the engine exits and is restarted."""
 Planned = tuple[Sequence, Segment]
 Drawn = tuple[Sequence, "int | None"]
 
 
 class Runner(Protocol):
-    """Computes segments. Computing one again is harmless."""
+    """Computes segments. Computing one twice is harmless."""
 
     def forward(self, segments: Items[Segment]) -> torch.Tensor:
         """Logits of shape (complete segments, vocab), in order."""
         ...
 
     def wipe(self, slot: int) -> None:
-        """Forget what *slot* holds."""
+        """Clear *slot*."""
         ...
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give *target* the first *length* tokens of *source*, another slot."""
+        """Copy the first *length* tokens of the slot *source* to the slot *target*."""
         ...
 
     def intact(self, slot: int, first: int, last: int) -> bool:
-        """Whether what was computed for the tokens *first* to *last* of *slot* can be used."""
+        """Whether the keys and values of the tokens *first* to *last* of *slot* are known to be finite."""
         ...
 
 
 class LoopEngine:
-    """`Engine` over a runner and a scheduler. A step that fails is tried again one request at a time."""
+    """A `StepEngine` over a runner and a scheduler. A step that fails is retried one request at a time."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class LoopEngine:
         self._refused: list[EngineOutput] = []
         self._tokens_per_s = 0.0
         self._step_ms = 0.0
-        self._hopeless = 0
+        self._failed_steps = 0
 
     @property
     def info(self) -> EngineInfo:
-        """What was loaded."""
+        """The loaded model."""
         return self._info
 
     @property
@@ -87,75 +87,76 @@ class LoopEngine:
         return not (self._refused or self._scheduler.running or self._scheduler.waiting)
 
     def submit(self, request: EngineRequest) -> None:
-        """Take a request, or note why not: the next `step` tells."""
+        """Take a request; the next `step` returns the error of a bad one."""
         reason = objection(request, self._info)
         if reason is not None:
             self._refuse(request, "rejected", reason)
         elif request.request_id in self._scheduler:
             self._refuse(request, "rejected", "a request of this id is in flight")
         elif self._scheduler.full:
-            self._refuse(request, "overloaded", "too many requests wait for this engine")
+            self._refuse(request, "overloaded", "too many requests are waiting for this engine")
         else:
             self._enqueue(request)
 
     def abort(self, request_id: str) -> None:
-        """Give a request up; its slot is free for the next `step`."""
+        """Drop a request; its slot is free for the next `step`."""
         self._refused = [output for output in self._refused if output.request_id != request_id]
         self._release(request_id)
 
     def step(self) -> list[EngineOutput]:
-        """Give up what is too late, fill the slots, read one batch, draw one token for each answer in it.
+        """Expire requests, fill the slots, compute one batch, and draw one token for each answer in it.
 
         Raises:
-            RuntimeError: nobody could be computed for many steps: the device or the model is broken.
+            RuntimeError: all requests failed in many consecutive steps: the device or the model is broken.
         """
         started = time.monotonic()
         outputs = self._take_refused() + self._expire(started)
-        self._make_ready(self._scheduler.admit(started))
+        self._copy_prefixes(self._scheduler.admit(started))
         batch = self._scheduler.plan()
         if batch:
             drawn = self._compute(batch)
-            self._despair(drawn)
+            self._check_consecutive_failures(drawn)
             outputs += [self._advance(sequence, token) for sequence, token in drawn]
             self._measure(time.monotonic() - started, len(drawn))
         return outputs
 
     def load(self) -> EngineLoad:
-        """How busy it is."""
+        """How busy the engine is."""
         return EngineLoad(
             active=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             slots=self._info.slots,
-            kv_tokens_used=self._scheduler.promised,
+            kv_tokens_used=self._scheduler.reserved,
             kv_tokens_total=self._info.slots * self._info.context_window,
             tokens_per_s=self._tokens_per_s,
             step_ms=self._step_ms,
         )
 
     def close(self) -> None:
-        """Forget every request."""
+        """Drop every request."""
         for request_id in (*self._scheduler.running, *self._scheduler.waiting):
             self._scheduler.remove(request_id)
 
-    def _make_ready(self, places: list[Place]) -> None:
-        for place in places:
-            if place.shared and place.source != place.slot:
-                self._runner.copy(place.source, place.slot, place.shared)
+    def _copy_prefixes(self, assignments: list[Assignment]) -> None:
+        for assigned in assignments:
+            if assigned.shared and assigned.source != assigned.slot:
+                self._runner.copy(assigned.source, assigned.slot, assigned.shared)
 
     def _release(self, request_id: str) -> None:
-        """Free its slot, which keeps what is sound: of a prompt that was not read to its end no logits were seen."""
+        """Free the request's slot. Its tokens stay cached for others, unless they may not be finite.
+
+        Logits vouch for the tokens that they were computed from; a prompt that was not read to its end has none.
+        """
         sequence = self._scheduler.running.get(request_id)
-        if sequence is not None and not self._sound(sequence):
-            self._forget(sequence)
+        if sequence is not None:
+            first, last = sequence.verified, sequence.cached
+            if first != last and not self._runner.intact(sequence.slot, first, last):
+                self._clear(sequence)
         self._scheduler.remove(request_id)
 
-    def _sound(self, sequence: Sequence) -> bool:
-        first, last = sequence.proven, sequence.cached
-        return first == last or self._runner.intact(sequence.slot, first, last)
-
-    def _forget(self, sequence: Sequence) -> None:
+    def _clear(self, sequence: Sequence) -> None:
         self._runner.wipe(sequence.slot)
-        sequence.cached = sequence.proven = 0
+        sequence.cached = sequence.verified = 0
 
     def _refuse(self, request: EngineRequest, code: FaultCode, message: str) -> None:
         fault = EngineFault(code=code, message=message)
@@ -170,7 +171,7 @@ class LoopEngine:
             constraint = self._grammars.compile(request) if self._grammars is not None else None
         except UnusableSchema as error:
             return self._refuse(request, "rejected", str(error))
-        if constraint is not None and constraint.done:  # only the end of the answer was cut off
+        if constraint is not None and constraint.done:  # the partial answer to be continued is whole
             self._refused.append(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.STOP))
             return None
         ids = request.prompt_ids
@@ -183,16 +184,16 @@ class LoopEngine:
         return [self._fail(sequence, "deadline", "the deadline passed on the node") for sequence in late]
 
     def _compute(self, batch: list[Planned]) -> list[Drawn]:
-        """The next token of each complete segment; None where the model or the sampler failed at it."""
+        """The next token of each complete segment; None where the model or the sampler failed."""
         try:
             logits = self._runner.forward([segment for _, segment in batch])
-        except Exception as error:  # noqa: BLE001 whatever torch or the model raises: it must not reach the other requests
+        except Exception as error:  # noqa: BLE001 one request's failure, whatever it is, must not fail the others
             _log.warning("a step over %d requests failed with %s", len(batch), type(error).__name__)
-            return self._compute_apart(batch)
+            return self._compute_separately(batch)
         return self._draw(batch, logits)
 
-    def _compute_apart(self, batch: list[Planned]) -> list[Drawn]:
-        """Each request on its own, so that only those fail that cannot be computed."""
+    def _compute_separately(self, batch: list[Planned]) -> list[Drawn]:
+        """Compute each request on its own, so that only the failing ones fail."""
         if len(batch) == 1:
             return [(batch[0][0], None)]
         return [drawn for planned in batch for drawn in self._compute([planned])]
@@ -203,10 +204,10 @@ class LoopEngine:
         complete = [sequence for sequence, segment in batch if segment.complete]
         if not complete:
             return []
-        likeliest = logits.max(-1)
+        likeliest = logits.max(-1)  # NaN wins every maximum, so a finite one proves that no logit is NaN
         tokens, finite = likeliest.indices.tolist(), likeliest.values.isfinite().tolist()
         for sequence in compress(complete, finite):
-            sequence.proven = sequence.cached
+            sequence.verified = sequence.cached
         return [
             (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else None)
             for row, sequence in enumerate(complete)
@@ -215,20 +216,20 @@ class LoopEngine:
     def _token(self, sequence: Sequence, logits: torch.Tensor, likeliest: int) -> int | None:
         if sequence.sampler.plain:
             return likeliest
-        with contextlib.suppress(RuntimeError, ValueError, IndexError):  # a sampler's trouble is its own request's
+        with contextlib.suppress(RuntimeError, ValueError, IndexError):  # fails this request only
             return sequence.sampler.pick(logits.float().cpu())
         return None
 
-    def _despair(self, drawn: list[Drawn]) -> None:
-        """A broken device fails every step: a new process is what helps then."""
+    def _check_consecutive_failures(self, drawn: list[Drawn]) -> None:
+        """A broken device fails every step: raise, so that the supervisor starts a new process."""
         failed = bool(drawn) and all(token is None for _, token in drawn)
-        self._hopeless = self._hopeless + 1 if failed else 0
-        if self._hopeless >= _HOPELESS:
-            raise RuntimeError(f"{_HOPELESS} steps in a row failed for every request in them")
+        self._failed_steps = self._failed_steps + 1 if failed else 0
+        if self._failed_steps >= _MAX_FAILED_STEPS:
+            raise RuntimeError(f"{_MAX_FAILED_STEPS} steps in a row failed for every request in them")
 
     def _advance(self, sequence: Sequence, token: int | None) -> EngineOutput:
         if token is None:
-            self._forget(sequence)
+            self._clear(sequence)
             return self._fail(sequence, "internal", "the model could not compute this request")
         if token in sequence.request.eos_ids:
             return self._finish(sequence, FinishReason.STOP)

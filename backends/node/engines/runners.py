@@ -1,11 +1,8 @@
-"""The KV cache: one tensor of keys and one of values per layer, a row of fixed length for each slot. Storage only.
+"""Compute the segments of a step: packed in one forward pass over all slots, or one request at a time.
 
-One forward over everybody: the newest token of each answer and pieces of prompts, side by side in one row of tokens.
-
-The model is transformers' own. Only its attention is ours, registered through `AttentionInterface`: it stores keys and
-values by slot and lets each token see its own slot. Scheduling and sampling are elsewhere.
-
-One request at a time through the model's own cache: for architectures that the packed loop does not take.
+The packed runner concatenates the newest token of each answer and chunks of prompts into one sequence. The model is
+transformers' own, with our attention registered through `AttentionInterface`: it stores keys and values by slot, and
+each token attends to its own slot. The single runner uses the model's own cache, for all other architectures.
 """
 
 from __future__ import annotations
@@ -24,12 +21,17 @@ from transformers.cache_utils import DynamicLayer
 
 from hybrid_llm.backends.node.engines.scheduler import Segment
 
+ATTENTION = "hybrid_llm_packed"
+_PADDING = 64
+"""Padding per row, in tokens, that costs as much as one more call of attention (measured: 10 to 17 us a call)."""
+
+
+class UnsupportedModel(Exception):
+    """The model does something that a runner does not support."""
+
 
 class SlotCache:
-    """Keys and values of shape (slots, capacity, kv heads, head size) for each layer.
-
-    On the cpu the pages come from the system zeroed and are taken when written: a large cache costs what is used.
-    """
+    """The KV cache: for each layer, keys and values of shape (slots, capacity, kv heads, head size)."""
 
     def __init__(self, *, slots: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.slots = slots
@@ -43,24 +45,24 @@ class SlotCache:
         if layer not in self._layers:
             self._layers[layer] = (self._zeros(keys), self._zeros(values))
         for stored, new in zip(self._layers[layer], (keys, values), strict=True):
-            stored.view(-1, *stored.shape[2:]).index_copy_(0, rows, new)
+            stored.view(-1, *stored.shape[2:]).index_copy_(0, rows, new)  # slots and positions as one dimension
 
     def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of all slots of *layer*: views, not copies."""
         return self._layers[layer]
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give slot *target* the first *length* tokens of slot *source*."""
+        """Copy the first *length* tokens of slot *source* to slot *target*."""
         with torch.inference_mode():
             for stored in self._tensors():
                 stored[target, :length].copy_(stored[source, :length])
 
     def finite(self, slot: int, first: int, last: int) -> bool:
-        """Whether every number of the tokens *first* to *last* of *slot* is one."""
+        """Whether all keys and values of the tokens *first* to *last* of *slot* are finite."""
         return all(bool(stored[slot, first:last].isfinite().all()) for stored in self._tensors())
 
     def wipe(self, slot: int) -> None:
-        """Zero a slot: what is not finite in it would reach its next user through the mask."""
+        """Zero a slot: masking multiplies by 0, and 0 times NaN would reach the slot's next request."""
         with torch.inference_mode():
             for stored in self._tensors():
                 stored[slot].zero_()
@@ -72,22 +74,14 @@ class SlotCache:
         shape = (self.slots, self.capacity, *like.shape[1:])
         if self._device.type != "cpu":
             return torch.zeros(shape, dtype=self._dtype, device=self._device)
-        lazily_zero = np.zeros(math.prod(shape) * self._dtype.itemsize, dtype=np.uint8)
-        return torch.from_numpy(lazily_zero).view(self._dtype).view(shape)
-
-
-ATTENTION = "hybrid_llm_packed"
-_PADDING = 64
-"""Padded tokens a row that cost as much as one more call of attention (measured: 10 to 17 us a call)."""
-
-
-class UnsupportedModel(Exception):
-    """The model does something in its attention that the packed loop does not do."""
+        # numpy gets zeroed pages from the system, which take memory once they are written; torch.zeros writes them all.
+        lazily_zeroed = np.zeros(math.prod(shape) * self._dtype.itemsize, dtype=np.uint8)
+        return torch.from_numpy(lazily_zeroed).view(self._dtype).view(shape)
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """Decode rows *first* to *last* of the step, in neighbouring slots from *slot* on, padded to *length* keys."""
+class _DecodeRows:
+    """Rows *first* to *last* of a step: one new token in each of the slots from *slot* on, padded to *length* keys."""
 
     first: int
     last: int
@@ -97,8 +91,8 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """Prompt rows *first* to *last* of the step: the keys of *slot* up to *length*, causal."""
+class _PromptRows:
+    """Rows *first* to *last* of a step: a chunk of a prompt, causal over the first *length* keys of *slot*."""
 
     first: int
     last: int
@@ -109,16 +103,17 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one step's attention needs to know; the same for every layer."""
+    """How the rows of one step attend to the slots; the same for every layer."""
 
     cache: SlotCache
     rows: torch.Tensor
-    runs: tuple[_Run, ...]
-    pieces: tuple[_Piece, ...]
+    """For each row, where its key is stored: slot * capacity + position."""
+    decodes: tuple[_DecodeRows, ...]
+    prompts: tuple[_PromptRows, ...]
 
 
 class PackedRunner:
-    """Reads segments of many slots in one forward."""
+    """Computes segments of many slots in one forward pass."""
 
     def __init__(self, model: Any, cache: SlotCache) -> None:
         self._model = model
@@ -127,7 +122,7 @@ class PackedRunner:
         self._device: torch.device = model.device
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Logits of shape (complete segments, vocab), in order. *segments* of one token come first, by slot."""
+        """Logits of shape (complete segments, vocab), in order. Segments of one token must come first, by slot."""
         positions = [position for segment in segments for position in range(segment.start, segment.end)]
         ids = [token for segment in segments for token in segment.ids]
         with torch.inference_mode():
@@ -142,15 +137,15 @@ class PackedRunner:
         return logits
 
     def wipe(self, slot: int) -> None:
-        """Forget what *slot* holds."""
+        """Zero *slot*."""
         self._cache.wipe(slot)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give *target* the first *length* tokens of *source*."""
+        """Copy the first *length* tokens of slot *source* to slot *target*."""
         self._cache.copy(source, target, length)
 
     def intact(self, slot: int, first: int, last: int) -> bool:
-        """Whether what was computed for the tokens *first* to *last* of *slot* is finite."""
+        """Whether all keys and values of the tokens *first* to *last* of *slot* are finite."""
         return self._cache.finite(slot, first, last)
 
     def _tensor(self, values: list[Any]) -> torch.Tensor:
@@ -163,43 +158,43 @@ class PackedRunner:
         return Plan(
             cache=self._cache,
             rows=self._tensor(rows),
-            runs=tuple(self._runs(decoding)),
-            pieces=tuple(self._pieces(segments[len(decoding) :], len(decoding))),
+            decodes=tuple(self._decodes(decoding)),
+            prompts=tuple(self._prompts(segments[len(decoding) :], len(decoding))),
         )
 
-    def _runs(self, decoding: Sequence[Segment]) -> list[_Run]:
-        runs: list[_Run] = []
+    def _decodes(self, decoding: Sequence[Segment]) -> list[_DecodeRows]:
+        found: list[_DecodeRows] = []
         first = 0
         for last in range(1, len(decoding) + 1):
-            if last == len(decoding) or not _together(decoding[first : last + 1]):
-                runs.append(self._run(first, decoding[first:last]))
+            if last == len(decoding) or not _fit_together(decoding[first : last + 1]):
+                found.append(self._decode_rows(first, decoding[first:last]))
                 first = last
-        return runs
+        return found
 
-    def _run(self, first: int, segments: Sequence[Segment]) -> _Run:
+    def _decode_rows(self, first: int, segments: Sequence[Segment]) -> _DecodeRows:
         lengths = [segment.end for segment in segments]
         longest = max(lengths)
         mask = None
-        if min(lengths) < longest:
+        if min(lengths) < longest:  # without padding no mask is needed, which is the fastest path
             beyond = torch.arange(longest, device=self._device) >= self._tensor(lengths)[:, None]
             mask = torch.zeros(beyond.shape, dtype=self._dtype, device=self._device)
             mask = mask.masked_fill_(beyond, -torch.inf)[:, None, None, :]
-        return _Run(first, first + len(segments), segments[0].slot, longest, mask)
+        return _DecodeRows(first, first + len(segments), segments[0].slot, longest, mask)
 
-    def _pieces(self, segments: Sequence[Segment], first: int) -> list[_Piece]:
-        pieces: list[_Piece] = []
+    def _prompts(self, segments: Sequence[Segment], first: int) -> list[_PromptRows]:
+        found: list[_PromptRows] = []
         for segment in segments:
-            mask = None
-            if segment.start > 0:
+            mask = None  # a prompt's first chunk is causal from the first key on, which needs no mask
+            if segment.start > 0:  # later ones see all keys before them, and are causal among themselves
                 shape = (len(segment.ids), segment.end)
                 mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device).triu_(segment.start + 1)
-            pieces.append(_Piece(first, first + len(segment.ids), segment.slot, segment.end, mask))
+            found.append(_PromptRows(first, first + len(segment.ids), segment.slot, segment.end, mask))
             first += len(segment.ids)
-        return pieces
+        return found
 
 
 def _last_rows(segments: Sequence[Segment]) -> list[int]:
-    """The row of the newest token of each complete segment."""
+    """The row of each complete segment's newest token."""
     rows: list[int] = []
     end = 0
     for segment in segments:
@@ -209,8 +204,8 @@ def _last_rows(segments: Sequence[Segment]) -> list[int]:
     return rows
 
 
-def _together(segments: Sequence[Segment]) -> bool:
-    """Whether these rows go into one call: neighbouring slots, and little padding."""
+def _fit_together(segments: Sequence[Segment]) -> bool:
+    """Whether one call of attention suits these rows: adjacent slots, and little padding."""
     if segments[-1].slot - segments[0].slot != len(segments) - 1:
         return False
     lengths = [segment.end for segment in segments]
@@ -228,21 +223,32 @@ def packed_attention(
     plan: Plan | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one layer over the slots: *query* is (1, heads, rows, head size), *key* and *value* have kv heads.
+    """Attention of one layer over the slots, as an `AttentionInterface`.
 
-    Returns (1, rows, heads, head size), as `AttentionInterface` asks for.
+    Args:
+        module: The attention layer.
+        query: Shape (1, heads, rows, head size).
+        key: Shape (1, kv heads, rows, head size), as *value*.
+        value: See *key*.
+        attention_mask: Must be None: the plan has the masks.
+        scaling: Factor of the scores.
+        plan: Passed through the model's forward by `PackedRunner`.
+        options: What else transformers passes to attention.
+
+    Returns:
+        The output, shape (1, rows, heads, head size), and None for the weights.
 
     Raises:
-        UnsupportedModel: the layer wants more than causal attention: a window, sinks, a soft cap, a mask of its own.
+        UnsupportedModel: the layer needs more than causal attention: a window, sinks, a soft cap or its own mask.
     """
     if plan is None or attention_mask is not None:
-        raise UnsupportedModel("the model does not hand the plan to its attention, or has a mask of its own")
+        raise UnsupportedModel("the model does not pass the plan to its attention, or has its own mask")
     _refuse_options(options, plan.cache.capacity)
     plan.cache.write(module.layer_idx, plan.rows, key[0].transpose(0, 1), value[0].transpose(0, 1))
     keys, values = plan.cache.read(module.layer_idx)
     rows = query[0].transpose(0, 1)
-    parts = [_attend_run(rows, keys, values, run, scaling) for run in plan.runs]
-    parts += [_attend_piece(rows, keys, values, piece, scaling) for piece in plan.pieces]
+    parts = [_attend_decodes(rows, keys, values, part, scaling) for part in plan.decodes]
+    parts += [_attend_prompt(rows, keys, values, part, scaling) for part in plan.prompts]
     return torch.cat(parts)[None], None
 
 
@@ -255,50 +261,52 @@ def _refuse_options(options: dict[str, Any], capacity: int) -> None:
             raise UnsupportedModel(f"its attention has {name}")
 
 
-def _attend_run(
-    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, run: _Run, scaling: float | None
+def _attend_decodes(
+    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _DecodeRows, scaling: float | None
 ) -> torch.Tensor:
-    """One new token in each of several slots: the query heads that share a kv head stand as its query positions."""
-    count = run.last - run.first
+    """One new token in each of several slots, which form the batch."""
+    # Query heads that share a kv head are passed as its query positions: grouped attention without copies of the keys.
+    count = part.last - part.first
     heads, size = rows.shape[1:]
-    query = rows[run.first : run.last].reshape(count, keys.shape[2], heads // keys.shape[2], size)
-    seen = (slice(run.slot, run.slot + count), slice(0, run.length))
-    mask = None if run.mask is None else run.mask.expand(-1, 1, query.shape[2], -1)
+    query = rows[part.first : part.last].reshape(count, keys.shape[2], heads // keys.shape[2], size)
+    seen = (slice(part.slot, part.slot + count), slice(0, part.length))
+    mask = None if part.mask is None else part.mask.expand(-1, 1, query.shape[2], -1)
     output = scaled_dot_product_attention(
         query, keys[seen].transpose(1, 2), values[seen].transpose(1, 2), attn_mask=mask, scale=scaling
     )
     return output.reshape(count, heads, values.shape[3])
 
 
-def _attend_piece(
-    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, piece: _Piece, scaling: float | None
+def _attend_prompt(
+    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _PromptRows, scaling: float | None
 ) -> torch.Tensor:
-    """A piece of one prompt: kv heads stand as the batch, and are shown to each of their query heads without a copy."""
+    """A chunk of one prompt."""
+    # The kv heads form the batch; `expand` shows the keys to each of their query heads without a copy.
     heads, size = rows.shape[1:]
     groups = heads // keys.shape[2]
-    count = piece.last - piece.first
-    query = rows[piece.first : piece.last].transpose(0, 1).reshape(keys.shape[2], groups, count, size)
+    count = part.last - part.first
+    query = rows[part.first : part.last].transpose(0, 1).reshape(keys.shape[2], groups, count, size)
     key, value = (
-        stored[piece.slot, : piece.length].transpose(0, 1)[:, None].expand(-1, groups, -1, -1)
+        stored[part.slot, : part.length].transpose(0, 1)[:, None].expand(-1, groups, -1, -1)
         for stored in (keys, values)
     )
     output = scaled_dot_product_attention(
-        query, key, value, attn_mask=piece.mask, is_causal=piece.mask is None, scale=scaling
+        query, key, value, attn_mask=part.mask, is_causal=part.mask is None, scale=scaling
     )
     return output.permute(2, 0, 1, 3).reshape(count, heads, values.shape[3])
 
 
 class SingleRunner:
-    """Reads the segments of one slot, whole prompts at once, with whatever cache the model makes for itself."""
+    """Computes the segments of the only slot, whole prompts at once, with the model's own cache."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        # Newer releases of transformers give it another name, and 5.40 will not know the old one.
+        # transformers renames this argument: 5.40 will not accept the old name.
         self._name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
         self._cache: Any = None
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Logits of shape (1, vocab). *segments* is a single complete one."""
+        """Logits of shape (1, vocab). *segments* has one item, a complete segment."""
         (segment,) = segments
         self._rewind(segment.start)
         with torch.inference_mode():
@@ -307,26 +315,26 @@ class SingleRunner:
             output = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **known)
         self._cache = getattr(output, self._name, None)
         if self._cache is None:
-            raise UnsupportedModel(f"the model keeps no {self._name}")
+            raise UnsupportedModel(f"the model returns no {self._name}")
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
     @property
     def rewinds(self) -> bool:
-        """Whether the model can go on from any token of the last text: not where a layer keeps a window or a state."""
+        """Whether the cache can be cut back to any length: not where a layer stores a window or a recurrent state."""
         return all(type(layer) is DynamicLayer for layer in getattr(self._cache, "layers", [None]))
 
     def wipe(self, slot: int) -> None:
-        """Forget what *slot* holds."""
+        """Drop the cache."""
         del slot
         self._cache = None
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """There is one slot, and nothing to copy."""
+        """Never called: there is one slot."""
         raise NotImplementedError
 
     def intact(self, slot: int, first: int, last: int) -> bool:
-        """Nobody can tell from here."""
+        """False: the model's cache cannot be inspected."""
         del slot, first, last
         return False
 

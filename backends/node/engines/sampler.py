@@ -1,6 +1,6 @@
-"""Holds an answer to a JSON Schema, by masking the tokens that would break it. The matching is llguidance's.
+"""Draws the next token of one request from its logits: the grammar of its JSON Schema masks them, then it samples.
 
-Draws the next token of one request from its logits: nobody else's request or random state has a say in it.
+A request has its own random generator, so a seed repeats whatever else runs.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ from hybrid_llm.backends.schema import check_schema, new_matcher
 from hybrid_llm.core.request import Sampling
 
 _BITS = 32
+_FIRST_SORT = 256
+"""The nucleus is searched among this many of the likeliest tokens before all are sorted."""
 
 
 class Constraint(Protocol):
-    """What may come next in one answer."""
+    """Restricts the next token of one answer."""
 
     @property
     def done(self) -> bool:
-        """Whether the answer is complete and nothing can follow."""
+        """Whether the answer is complete, and nothing may follow."""
         ...
 
     def masked(self, logits: torch.Tensor) -> torch.Tensor:
-        """*logits* of shape (vocab,) with minus infinity where a token may not come next."""
+        """*logits* of shape (vocab,) with minus infinity for forbidden tokens."""
         ...
 
     def accept(self, token: int) -> None:
-        """The answer goes on with *token*."""
+        """Append *token* to the answer."""
         ...
 
 
 class GrammarFactory:
-    """Compiles schemas for the tokenizer of one model folder; reads `tokenizer.json` at the first schema."""
+    """Compiles schemas for one tokenizer, whose file is read at the first schema."""
 
     def __init__(self, tokenizer: Path, *, vocab_size: int) -> None:
         self._path = tokenizer
@@ -44,10 +46,10 @@ class GrammarFactory:
         self._tokenizers: dict[frozenset[int], Any] = {}
 
     def compile(self, request: EngineRequest) -> Constraint | None:
-        """A matcher for one answer; None where the request has no schema.
+        """Return a matcher for one answer; None if the request has no schema.
 
         Raises:
-            UnusableSchema: the schema is refused, or what there is of the answer does not follow it.
+            UnusableSchema: the schema cannot be enforced, or the partial answer violates it.
         """
         if request.output_schema is None:
             return None
@@ -76,18 +78,19 @@ class SchemaMatcher:
 
     @property
     def done(self) -> bool:
-        """Whether the answer is complete and nothing can follow."""
+        """Whether the answer is complete, and nothing may follow."""
         return bool(self._matcher.is_stopped())
 
     def masked(self, logits: torch.Tensor) -> torch.Tensor:
-        """*logits* with minus infinity where a token would break the schema.
+        """*logits* with minus infinity for tokens that would violate the schema.
 
         Raises:
-            RuntimeError: the matcher gave up, for instance on a grammar that grew too large.
+            RuntimeError: the matcher failed, for instance because the grammar grew too large.
         """
         self._matcher.unsafe_compute_mask_ptr(self._words.data_ptr(), self._words.numel() * 4)
         if self._matcher.is_error():
-            raise RuntimeError("the schema's matcher gave up")
+            raise RuntimeError("the matcher of the schema failed")
+        # One bit a token, 32 in a word, the lowest first: shift each word by 0 to 31 and keep the last bit.
         allowed = ((self._words[:, None] >> self._bits) & 1).bool().flatten()[: self._vocab_size]
         return logits.masked_fill(~allowed, -torch.inf)
 
@@ -96,15 +99,11 @@ class SchemaMatcher:
         self._matcher.consume_token(token)
 
 
-_FIRST_LOOK = 256
-"""The nucleus is looked for among this many of the likeliest tokens before all are sorted."""
-
-
 class Sampler:
-    """The sampling settings of one request with their state: a random generator, the tokens seen, a grammar.
+    """The sampling settings of one request and their state: a random generator, the tokens seen, a grammar.
 
-    The order is that of transformers: penalty, grammar, temperature, top-k, top-p, min-p, draw. A draw takes one
-    uniform number, so the n-th token of a seed depends on the logits and the seed alone.
+    The order is that of transformers: penalty, grammar, temperature, top-k, top-p, min-p, draw. Each draw uses one
+    uniform number, so the n-th token depends on the logits and the seed alone.
     """
 
     def __init__(
@@ -124,25 +123,25 @@ class Sampler:
 
     @property
     def plain(self) -> bool:
-        """Whether the next token is simply the likeliest."""
+        """Whether the next token is the likeliest, without any processing of the logits."""
         return self._sampling.temperature == 0 and self._seen is None and self._constraint is None
 
     @property
     def done(self) -> bool:
-        """Whether the answer's grammar is complete and nothing can follow."""
+        """Whether the grammar is complete, and nothing may follow."""
         return self._constraint is not None and self._constraint.done
 
     def pick(self, logits: torch.Tensor) -> int:
-        """The next token, from *logits* of shape (vocab,) in float32 on the cpu; they are not kept."""
+        """Draw the next token from *logits*, of shape (vocab,), in float32 on the cpu."""
         logits = self._penalised(logits)
         if self._constraint is not None:
             logits = self._constraint.masked(logits)
         if self._sampling.temperature == 0:
             return int(logits.argmax())
-        return self._draw(self._kept(logits))
+        return self._draw(self._probabilities(logits))
 
     def accept(self, token: int) -> None:
-        """Remember that *token* is part of the answer."""
+        """Append *token* to the answer."""
         if self._seen is not None:
             self._seen[token] = True
         if self._constraint is not None:
@@ -154,8 +153,8 @@ class Sampler:
         penalty = self._sampling.repetition_penalty
         return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
-    def _kept(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities, not normalised, of the tokens that may be drawn."""
+    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Unnormalised probabilities; 0 for tokens that top-k, top-p or min-p exclude."""
         sampling = self._sampling
         scores = (logits - logits.max()) / sampling.temperature
         if 0 < sampling.top_k < len(scores):
@@ -175,10 +174,10 @@ class Sampler:
 
 def _nucleus_edge(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """The smallest probability inside the nucleus: the likeliest tokens that together reach *top_p*."""
-    for look in (min(_FIRST_LOOK, len(probabilities)), len(probabilities)):
-        likeliest = probabilities.topk(look).values
+    for count in (min(_FIRST_SORT, len(probabilities)), len(probabilities)):
+        likeliest = probabilities.topk(count).values
         before = likeliest.cumsum(-1) - likeliest
         inside = int((before < top_p).sum())
-        if inside < look:
+        if inside < count:
             break
     return likeliest[max(inside, 1) - 1]

@@ -1,12 +1,8 @@
-"""The free slots, what each still holds, and which one a request takes so that little is computed twice. No tensors.
+"""Assigns slots to requests, first come, first served, and plans the tokens that each step reads. No tensors here.
 
-A request begins where the longest beginning of its prompt lies already. It goes on in that slot if little else would be
-lost there; else that beginning is copied to the slot that has been free for longest. Only what was written under the
-same salt is ever looked at.
-
-One request on its way through the engine, and the piece of it that a step computes. State only, no decisions.
-
-Who gets a slot, and what the next step reads: first come, first served. Knows no model and computes nothing.
+Free slots keep the KV cache of their last request. A request takes the free slot with the longest prefix of its prompt
+if that slot holds little else; otherwise the prefix is copied to the least recently used slot. Only slots that were
+filled under the same salt are considered.
 """
 
 from __future__ import annotations
@@ -23,16 +19,16 @@ from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What a slot holds: *tokens* whose keys and values are in the cache, written under *salt*."""
+class CachedTokens:
+    """The content of a slot: *tokens* whose keys and values are in the KV cache, computed under *salt*."""
 
     salt: str = field(default="", repr=False)
     tokens: TokenIds[int] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a request runs: in *slot*, once the first *shared* tokens of *source* are there."""
+class Assignment:
+    """The *slot* of a request, which starts from the first *shared* tokens of the slot *source*."""
 
     slot: int
     source: int
@@ -40,52 +36,51 @@ class Place:
 
 
 class FreeSlots:
-    """Slots that nobody runs in, the one that has been free for longest first; those that hold nothing by number.
+    """The free slots, least recently used first, and their cached tokens.
 
     Args:
-        slots: How many there are, all free.
-        rewinds: Whether a slot may go on from any of its tokens, or from the last one only.
+        slots: Number of slots, all free.
+        rewinds: Whether a slot can be continued from any of its tokens, or only from the last.
     """
 
     def __init__(self, slots: int, *, rewinds: bool = True) -> None:
-        self._held: OrderedDict[int, Held] = OrderedDict((slot, Held()) for slot in range(slots))
+        self._cached: OrderedDict[int, CachedTokens] = OrderedDict((slot, CachedTokens()) for slot in range(slots))
         self._rewinds = rewinds
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._cached)
 
-    def put(self, slot: int, held: Held) -> None:
-        """Free *slot*, which holds *held*."""
-        self._held[slot] = held
+    def put(self, slot: int, cached: CachedTokens) -> None:
+        """Free *slot*, which keeps *cached*."""
+        self._cached[slot] = cached
 
-    def take(self, wanted: Held, running: Iterable[tuple[int, Held]] = ()) -> Place:
-        """A slot for the prompt *wanted*, of which at least the last token is left to compute.
+    def take(self, prompt: CachedTokens, running: Iterable[tuple[int, CachedTokens]] = ()) -> Assignment:
+        """Assign a free slot, of which there is one, to *prompt*; its last token at least is left to compute.
 
-        *running* is what the slots hold that somebody runs in: they can be copied from. There is a free slot.
+        *running* holds the content of the other slots, which can be copied from.
         """
-        held = (*self._held.items(), *running)
-        source, shared = max(((slot, self._shared(there, wanted)) for slot, there in held), key=itemgetter(1))
-        if shared and source in self._held:
-            self._held.move_to_end(source)
-        slot = source if shared and self._spends_little(source, shared) else self._idlest()
-        del self._held[slot]
-        return Place(slot=slot, source=source, shared=shared)
+        slots = (*self._cached.items(), *running)
+        source, shared = max(((slot, self._shared(cached, prompt)) for slot, cached in slots), key=itemgetter(1))
+        if shared and source in self._cached:
+            self._cached.move_to_end(source)
+        slot = source if shared and self._holds_little_else(source, shared) else self._least_useful()
+        del self._cached[slot]
+        return Assignment(slot=slot, source=source, shared=shared)
 
-    def _spends_little(self, slot: int, shared: int) -> bool:
-        """Whether *slot* is free, and all but the end of what it holds is shared."""
-        return slot in self._held and len(self._held[slot].tokens) <= shared + TAIL
+    def _holds_little_else(self, slot: int, shared: int) -> bool:
+        return slot in self._cached and len(self._cached[slot].tokens) <= shared + TAIL
 
-    def _idlest(self) -> int:
-        """The first slot that holds nothing, else the one that nobody has used for longest."""
-        empty = [slot for slot, held in self._held.items() if not held.tokens]
-        return min(empty, default=next(iter(self._held)))
+    def _least_useful(self) -> int:
+        """The first empty slot, else the least recently used one."""
+        empty = [slot for slot, cached in self._cached.items() if not cached.tokens]
+        return min(empty, default=next(iter(self._cached)))
 
-    def _shared(self, held: Held, wanted: Held) -> int:
-        if held.salt != wanted.salt:
+    def _shared(self, cached: CachedTokens, prompt: CachedTokens) -> int:
+        if cached.salt != prompt.salt:
             return 0
-        shared = shared_prefix(held.tokens, wanted.tokens, most=len(wanted.tokens) - 1)
-        goes_on = self._rewinds or shared == len(held.tokens)
-        return shared if goes_on and shared >= LEAST_SHARED else 0
+        shared = shared_prefix(cached.tokens, prompt.tokens, most=len(prompt.tokens) - 1)
+        continuable = self._rewinds or shared == len(cached.tokens)
+        return shared if continuable and shared >= LEAST_SHARED else 0
 
 
 NO_SLOT = -1
@@ -97,20 +92,20 @@ class Segment:
 
     slot: int
     start: int
-    """Tokens of the slot that are in the cache already."""
+    """Tokens of the slot that are cached already."""
     ids: list[int] = field(repr=False)
     complete: bool
-    """It reaches the newest token: its last position gives the next one."""
+    """Whether it ends with the newest token, whose logits give the next one."""
 
     @property
     def end(self) -> int:
-        """Tokens of the slot that are in the cache after the step."""
+        """Tokens of the slot that are cached after the step."""
         return self.start + len(self.ids)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sequence:
-    """A request, its tokens so far, and how many of them the cache holds."""
+    """A request, its tokens so far, and how many of them are cached."""
 
     request: EngineRequest
     sampler: Sampler
@@ -121,19 +116,19 @@ class Sequence:
     slot: int = NO_SLOT
     cached: int = 0
     reused: int = 0
-    """Of them, those that the slot was given: they were computed for another request."""
-    proven: int = 0
-    """Of them, those that finite logits were made from."""
+    """Cached tokens that were computed for an earlier request."""
+    verified: int = 0
+    """Cached tokens whose keys and values have led to finite logits."""
     queue_ms: float = 0.0
 
-    def settle(self, place: Place) -> None:
-        """Take a slot, with what it brings."""
-        self.slot = place.slot
-        self.cached = self.reused = self.proven = place.shared
+    def assign(self, assigned: Assignment) -> None:
+        """Take a slot and its shared prefix."""
+        self.slot = assigned.slot
+        self.cached = self.reused = self.verified = assigned.shared
 
     @property
     def pending(self) -> int:
-        """Tokens that the cache does not hold yet."""
+        """Tokens that are not cached yet."""
         return len(self.tokens) - self.cached
 
     @property
@@ -142,17 +137,17 @@ class Sequence:
         return len(self.tokens) - len(self.request.prompt_ids)
 
     @property
-    def promised(self) -> int:
-        """Tokens of prompt and longest answer: what the cache must hold for it."""
+    def reserved(self) -> int:
+        """Tokens of the prompt and of the longest answer, for which the slot has room."""
         return len(self.request.prompt_ids) + self.request.max_tokens
 
     @property
-    def held(self) -> Held:
+    def content(self) -> CachedTokens:
         """What its slot holds."""
-        return Held(salt=self.request.salt, tokens=self.tokens[: self.cached])
+        return CachedTokens(salt=self.request.salt, tokens=self.tokens[: self.cached])
 
     def segment(self, most: int) -> Segment:
-        """The next piece to read, of *most* tokens."""
+        """The next segment to read, of at most *most* tokens."""
         ids = self.tokens[self.cached : self.cached + most]
         return Segment(slot=self.slot, start=self.cached, ids=ids, complete=len(ids) == self.pending)
 
@@ -160,9 +155,9 @@ class Sequence:
 class Scheduler:
     """Waiting requests, slots, and the token budget of a step.
 
-    A slot holds *capacity* tokens, so whoever has a slot can end there: nobody is preempted, and the KV cache cannot
-    overflow. A free slot keeps what it holds, for whoever begins alike; with *reuse* off it does not, and the lowest
-    free slot is taken, which keeps the used ones side by side. *rewinds* is as `FreeSlots` has it.
+    Every slot holds a whole context window, so a request is never preempted and the KV cache cannot overflow. With
+    *reuse* off free slots keep no tokens, and the lowest one is taken, so that busy slots stay adjacent. *rewinds* is
+    as in `FreeSlots`.
     """
 
     def __init__(
@@ -181,50 +176,51 @@ class Scheduler:
 
     @property
     def full(self) -> bool:
-        """Whether another request would wait in a queue that is at its limit."""
+        """Whether the queue is at its limit."""
         return len(self.waiting) >= self._max_waiting + len(self._free)
 
     @property
-    def promised(self) -> int:
-        """KV tokens that the running requests may need, their prompts and longest answers."""
-        return sum(sequence.promised for sequence in self.running.values())
+    def reserved(self) -> int:
+        """KV cache tokens reserved for the running requests."""
+        return sum(sequence.reserved for sequence in self.running.values())
 
     def add(self, sequence: Sequence) -> None:
-        """Let it wait for a slot."""
+        """Queue a request for a slot."""
         self.waiting[sequence.request.request_id] = sequence
 
     def remove(self, request_id: str) -> None:
-        """Forget a request; its slot is free. Unknown ids are ignored."""
+        """Drop a request and free its slot. Unknown ids are ignored."""
         self.waiting.pop(request_id, None)
         sequence = self.running.pop(request_id, None)
         if sequence is not None:
-            self._free.put(sequence.slot, sequence.held if self._reuse else Held())
+            self._free.put(sequence.slot, sequence.content if self._reuse else CachedTokens())
             sequence.slot = NO_SLOT
 
     def expired(self, now: float) -> list[Sequence]:
-        """Those whose time is over, running or waiting."""
-        everyone = (*self.running.values(), *self.waiting.values())
-        return [sequence for sequence in everyone if sequence.request.expires <= now]
+        """Running and waiting requests that have expired."""
+        sequences = (*self.running.values(), *self.waiting.values())
+        return [sequence for sequence in sequences if sequence.request.expires <= now]
 
-    def admit(self, now: float) -> list[Place]:
-        """Give the free slots to those who wait longest; tells their places, to be made ready in this order."""
-        places: list[Place] = []
+    def admit(self, now: float) -> list[Assignment]:
+        """Assign the free slots to the requests that wait longest; prefixes must be copied in the order returned."""
+        assignments: list[Assignment] = []
         while self._free and self.waiting:
             request_id = next(iter(self.waiting))
             sequence = self.waiting.pop(request_id)
-            places.append(self._place(sequence))
+            assignments.append(self._assign(sequence))
             sequence.queue_ms = (now - sequence.submitted) * 1e3
             self.running[request_id] = sequence
-        return places
+        return assignments
 
-    def _place(self, sequence: Sequence) -> Place:
-        running = [(other.slot, other.held) for other in self.running.values()] if self._reuse else []
-        place = self._free.take(Held(salt=sequence.request.salt, tokens=sequence.tokens), running)
-        sequence.settle(place)
-        return place
+    def _assign(self, sequence: Sequence) -> Assignment:
+        running = [(other.slot, other.content) for other in self.running.values()] if self._reuse else []
+        prompt = CachedTokens(salt=sequence.request.salt, tokens=sequence.tokens)
+        assigned = self._free.take(prompt, running)
+        sequence.assign(assigned)
+        return assigned
 
     def plan(self) -> list[tuple[Sequence, Segment]]:
-        """What the next step reads: the newest token of each answer, by slot, then prompts up to the budget."""
+        """The next step's segments: the newest token of each answer, by slot, then prompts up to the budget."""
         decoding = [sequence for sequence in self.running.values() if sequence.pending == 1]
         decoding.sort(key=lambda sequence: sequence.slot)
         return [(sequence, sequence.segment(1)) for sequence in decoding] + self._prefill()

@@ -9,7 +9,7 @@ import torch
 
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
-from hybrid_llm.backends.node.engines.scheduler import FreeSlots, Held, Place
+from hybrid_llm.backends.node.engines.scheduler import Assignment, CachedTokens, FreeSlots
 from hybrid_llm.backends.text import shared_prefix
 
 VOCAB = 211
@@ -161,29 +161,29 @@ A, B = tuple(range(100)), tuple(range(500, 600))
 
 
 def held(tokens, salt="s"):
-    return Held(salt=salt, tokens=tokens)
+    return CachedTokens(salt=salt, tokens=tokens)
 
 
 def test_slots_that_hold_nothing_are_taken_first_and_by_number():
     free = FreeSlots(3)
     assert [free.take(held(A)).slot for _ in range(2)] == [0, 1]
     free.put(0, held(A))
-    assert free.take(held(B)) == Place(slot=2, source=2, shared=0)
+    assert free.take(held(B)) == Assignment(slot=2, source=2, shared=0)
 
 
 def test_a_chat_goes_on_in_its_own_slot():
     free = FreeSlots(3)
     free.take(held(A))
     free.put(0, held(A))
-    assert free.take(held((*A[:90], 7, 7))) == Place(slot=0, source=0, shared=90)
+    assert free.take(held((*A[:90], 7, 7))) == Assignment(slot=0, source=0, shared=90)
 
 
 def test_a_beginning_is_copied_where_the_rest_is_worth_keeping():
     free = FreeSlots(3)
     free.take(held(A))
     free.put(0, held(A))
-    assert free.take(held((*A[:40], 7, 7))) == Place(slot=1, source=0, shared=40)
-    assert free.take(held((*A, 7)), [(1, held(A[:40]))]) == Place(slot=0, source=0, shared=100)
+    assert free.take(held((*A[:40], 7, 7))) == Assignment(slot=1, source=0, shared=40)
+    assert free.take(held((*A, 7)), [(1, held(A[:40]))]) == Assignment(slot=0, source=0, shared=100)
 
 
 def test_where_nothing_is_shared_the_slot_that_was_free_for_longest_is_given_up():
