@@ -6,7 +6,7 @@ A new key is one line in one of these records; the keys of a kind of backend or 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -145,15 +145,17 @@ def _backend(kind: str) -> Table:
     )
 
 
-def _detector_kinds() -> Mapping[str, type[DetectorSpec]]:
+def _detector_kinds() -> tuple[str, ...]:
     from hybrid_llm.router.privacy.detectors.catalogue import DETECTOR_KINDS
 
-    return DETECTOR_KINDS
+    return DETECTOR_KINDS.names()
 
 
 def detector_table(kind: str) -> Table:
     """The keys of a detector of *kind*."""
-    spec = _detector_kinds()[kind]
+    from hybrid_llm.router.privacy.detectors.catalogue import DETECTOR_KINDS
+
+    spec: Callable[..., DetectorSpec] = DETECTOR_KINDS.get(kind)
 
     def make(found: Found) -> DetectorSpec:
         if found.name in DETECTOR_NAMES:
@@ -161,7 +163,7 @@ def detector_table(kind: str) -> Table:
         return spec(name=found.name, **{name: value for name, value in found.values.items() if name != "kind"})
 
     kind_key = Key("kind", Choice.of(kind), "The kind of detector.", required=True)
-    return table(spec, f"a detector of kind `{kind}`", make=make, extra=(kind_key,))
+    return table(DETECTOR_KINDS.get(kind), f"a detector of kind `{kind}`", make=make, extra=(kind_key,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

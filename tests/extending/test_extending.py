@@ -87,10 +87,10 @@ def test_the_backend_answers_and_the_detector_tags_through_the_configuration(pac
 from hybrid_llm import HybridLLM
 with HybridLLM.from_config("hybrid.yaml") as llm:
     reply = llm.generate("badge ACME-123456")
-    print(reply.text, reply.backend, sorted(reply.decision.metadata.privacy), sep="|")
-    print(sorted(llm.generate("badge OTHER-123456").decision.metadata.privacy))
+    print(reply.text, reply.backend, sorted(reply.decision.tags), sep="|")
+    print(sorted(llm.generate("badge OTHER-123456").decision.tags))
 """
-    assert python("-c", script, path=package, cwd=tmp_path) == "Echo: badge ACME-123456 |device|['staff']\n[]\n"
+    assert python("-c", script, path=package, cwd=tmp_path) == "Echo: badge ACME-123456 |parrot|['staff']\n[]\n"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ with HybridLLM.from_config("hybrid.yaml") as llm:
     [("{kind: echo, prefixx: x}", "did you mean `prefix`?"), ("{kind: ecco}", "did you mean `echo`?")],
 )
 def test_the_keys_of_the_backend_are_checked_like_built_in_ones(package, tmp_path, entry, message):
-    (tmp_path / "hybrid.yaml").write_text(f"version: 1\nbackends: {{device: {entry}}}\n")
+    (tmp_path / "hybrid.yaml").write_text(f"version: 1\nbackends: {{parrot: {entry}}}\n")
     script = """
 from hybrid_llm import ConfigError, HybridLLM
 try:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hybrid_llm.core.fields import File, MapOf, Number, Text, key
+from hybrid_llm.core.registry import Registry
 from hybrid_llm.router.privacy.detectors import contact, credentials, identity, money
 from hybrid_llm.router.privacy.detectors.engine import PatternDetector
 
@@ -90,6 +91,35 @@ class PresidioSpec:
         )
 
 
-DetectorSpec = NerSpec | PresidioSpec
-DETECTOR_KINDS: Final[Mapping[str, type[DetectorSpec]]] = {"ner": NerSpec, "presidio": PresidioSpec}
-"""The kinds of detectors that a `hybrid.yaml` can define."""
+class DetectorSpec(Protocol):
+    """One entry under `detectors:`, checked: a frozen dataclass with a field `name`, and one made by `key` per key."""
+
+    @property
+    def name(self) -> str:
+        """The detector's name, which policies use."""
+        ...
+
+    def open(self) -> Detector:
+        """Make the detector.
+
+        Raises:
+            ConfigError: a file or an option is unusable; the message says what to do.
+        """
+        ...
+
+
+DETECTOR_KINDS: Final[Registry[type[DetectorSpec]]] = Registry(
+    "kind of detector",
+    group="hybrid_llm.detectors",
+    builtin={"ner": f"{__name__}:NerSpec", "presidio": f"{__name__}:PresidioSpec"},
+)
+"""Kind -> the dataclass that its entries are read into."""
+
+
+def register_detector(kind: str, spec: type[DetectorSpec]) -> None:
+    """Let `kind: KIND` in `hybrid.yaml` mean the detector that *spec* opens; call it before the file is read.
+
+    Raises:
+        ConfigError: the kind is taken.
+    """
+    DETECTOR_KINDS.register(kind, spec)
