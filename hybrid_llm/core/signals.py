@@ -1,7 +1,7 @@
-"""What is known about the device, the network and each backend at one instant: records only, no reading.
+"""What is known about the device, the network and each backend at one instant, as plain records.
 
-The samplers that fill these records are in `router.sensors`; a policy reads them under the names below, with the unit
-in the name. A field that may be None is one that a device need not have: a policy must guard it with `has()`.
+The sources in `router.signals` fill them. A policy reads the fields under these names, with the unit in the name. A
+field that may be None is a signal that a device need not have: a policy must guard it with `has()`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from hybrid_llm.core.request import Location
 
 FOR_PEOPLE: Final = frozenset({"reason", "members"})
-"""Fields of these records that no rule reads and no recording keeps."""
+"""Fields that rules cannot read and recordings do not contain."""
 
 
 class Breaker(StrEnum):
@@ -27,51 +27,51 @@ class Breaker(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSignals:
-    """The device that the app runs on; in a container, what the container may use."""
+    """The device that the app runs on; in a container, the part that the container may use."""
 
     cpu_load: float = 0.0
-    """Share of the usable processors that is busy, 0 to 1; NaN where it cannot be read."""
+    """Share of the usable processors that is busy, 0 to 1; NaN if it cannot be read."""
     memory_available_mb: float = 0.0
-    """Memory that can still be taken without swapping, MiB, the cgroup's limit respected."""
+    """Memory available without swapping, MiB, within the limits of the control groups."""
     memory_total_mb: float = 0.0
-    """Memory that there is in all, MiB."""
+    """Total memory, MiB, within the limits of the control groups."""
     swap_available_mb: float | None = None
-    """Swap that can still be taken, MiB; None without any."""
+    """Available swap, MiB; None without swap."""
     memory_pressure: float | None = None
     """PSI `some avg10` of memory, percent of time stalled; None without PSI."""
     cpu_pressure: float | None = None
     """PSI `some avg10` of the processors, percent of time stalled; None without PSI."""
     io_pressure: float | None = None
-    """PSI `some avg10` of input and output, percent of time stalled; None without PSI."""
+    """PSI `some avg10` of I/O, percent of time stalled; None without PSI."""
     battery: float | None = None
     """Charge, 0 to 1; None on a device without a battery."""
     charging: bool | None = None
     """On external power; None on a device without a battery."""
     temperature_c: float | None = None
-    """The hottest processor sensor, degrees Celsius; None without one."""
+    """Temperature of the hottest processor sensor, degrees Celsius; None without one."""
     thermal_headroom_c: float | None = None
-    """Degrees Celsius until the system acts against heat, below 0 beyond; None where it tells no such temperature."""
+    """Degrees Celsius until the system throttles, negative beyond that; None if it reports no such limit."""
     throttled: bool | None = None
-    """The processors are slowed down against heat now; None where the system does not tell."""
+    """Whether the processors are being throttled; None if the system does not report it."""
     gpu_load: float | None = None
-    """Share of time that the GPU was busy, 0 to 1; None without a GPU that tells."""
+    """Share of time that the GPU was busy, 0 to 1; None without a supported GPU."""
     gpu_memory_available_mb: float | None = None
-    """The GPU's own memory that is free, MiB; None without any."""
+    """Free memory of the GPU itself, MiB; None without any."""
     gpu_memory_total_mb: float | None = None
-    """The GPU's own memory in all, MiB; None without any."""
+    """Total memory of the GPU itself, MiB; None without any."""
     gpu_temperature_c: float | None = None
-    """The GPU's temperature, degrees Celsius; None where it is not told."""
+    """Temperature of the GPU, degrees Celsius; None if it is not reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSignals:
-    """The way to the cloud."""
+    """The network route to the cloud."""
 
     online: bool = True
-    """False while no route leads off the device, or a captive portal stands in it; true where that is not known, and no
-    promise that a node answers."""
+    """False without a route off the device, or behind a captive portal; true where unknown. True does not promise that
+    a node answers."""
     metered: bool | None = None
-    """The connection is paid by volume; None where the system does not tell."""
+    """The connection is paid by volume; None if the system does not report it."""
 
 
 class EndpointHealth(StrEnum):
@@ -108,7 +108,7 @@ class EndpointState:
     """`HOST:PORT`."""
     health: EndpointHealth = EndpointHealth.NEW
     reason: str = ""
-    """The name of the error's class where it is unreachable, such as `UntrustedPeer`; else empty."""
+    """The name of the error class if it is unreachable, such as `UntrustedPeer`; else empty."""
     breaker: Breaker = Breaker.CLOSED
     """Its own circuit breaker; that of the backend opens only once those of all endpoints have."""
     active: int = 0
@@ -120,66 +120,66 @@ class EndpointState:
     rtt_ms: float | None = None
     """Round-trip time without the node's own work, ms; None before the first call."""
     ttft_ms: float | None = None
-    """Its usual time to first token, ms; None before the first one."""
+    """Its average time to first token, ms; None before the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendState:
-    """One backend, as the calls so far have shown it."""
+    """One backend, as the calls so far have shown it to be."""
 
     name: str
     location: Location
     ready: bool = True
-    """It can take a request now, or would load on first use."""
+    """It can take a request now, or will load on first use."""
     reason: str = ""
     """Why it is not ready, for people."""
     breaker: Breaker = Breaker.CLOSED
-    """Its circuit breaker: open while it is left alone after failures."""
+    """Its circuit breaker: open while it gets no calls after failures."""
     nodes: int = 1
-    """Nodes behind it that can be asked now."""
+    """Its usable nodes."""
     active: int = 0
-    """Requests it is working on."""
+    """Requests in progress."""
     queue: int = 0
     """Requests that wait."""
     load: float = 0.0
     """Share of its slots in use, 0 to 1 and above 1 when requests wait."""
     context_window: int = 0
-    """Most tokens of prompt and answer together. While a node has not told its own, no limit is assumed here: it
-    refuses for itself what does not fit, before it reads it."""
+    """Maximum tokens of prompt and answer together. Until a node has reported its own, no limit is assumed here: the
+    node itself rejects what does not fit, before computing anything."""
     rtt_ms: float | None = None
     """Round-trip time without the backend's own work, ms; None before the first call and on the device."""
     predicted_ttft_ms: float = 0.0
-    """Expected time to the first token for the request at hand, ms."""
+    """Expected time to the first token of the current request, ms."""
     predicted_tpot_ms: float = 0.0
     """Expected time per further token, ms."""
     predicted_ttft_error_ms: float = 0.0
-    """How far off the latest predictions of the first token were, ms in the mean; until one has been held against what
-    happened, as much as is predicted."""
+    """Mean absolute error of the latest predictions of the first token, ms; the prediction itself before the first
+    comparison."""
     predicted_tpot_error_ms: float = 0.0
     """The same for further tokens."""
     predictions: int = 0
-    """How many predictions have been held against what happened."""
+    """The number of predictions that have been compared with a measured time."""
     cost_per_1k_tokens: float = 0.0
     """Price per 1,000 tokens, in the currency of the configuration."""
     energy_per_1k_tokens_j: float = 0.0
     """Energy that the device spends per 1,000 tokens, joules."""
     members: tuple[EndpointState, ...] = ()
-    """Its nodes one by one, where it has several and somebody looks from outside; empty on the way of a request."""
+    """Its nodes, if it has several, in a client's status; empty in the signals of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetSignals:
-    """What the tenant of the request has spent, in the currency of the configuration; a day begins at 00:00 UTC."""
+    """What the tenant has spent, in the currency of the configuration; a day begins at 00:00 UTC."""
 
     spent: float = 0.0
-    """Spent today, requests in flight counted at their highest price."""
+    """Spent today, with requests in flight at their highest price."""
     left: float | None = None
-    """What is left of today's budget, never below 0; None where the policy sets none."""
+    """What is left of today's budget, at least 0; None if the policy sets none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """One instant, complete: the second argument of `Policy.decide`. *backends* is keyed by name, in order."""
+    """All signals at one instant: the second argument of `Policy.decide`. *backends* is keyed by name, in order."""
 
     device: DeviceSignals = field(default_factory=DeviceSignals)
     network: NetworkSignals = field(default_factory=NetworkSignals)
