@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
-from hybrid_llm.router.privacy.restore import restorer
+from hybrid_llm.router.privacy.restore import Restorer
 
 ENTRIES = (0, 10, 1000)
 SENTENCE = "The parcel went out on Monday, and {} was told; if it is not there by then, please call {} again. "
@@ -57,7 +57,7 @@ def scan(text: str) -> list[Finding]:
 
 def streamed(this: Case, *, in_json: bool = False) -> str:
     """The answer, token by token."""
-    one = restorer(this.table, json=in_json)
+    one = Restorer(this.table, json=in_json)
     return "".join([*map(one.feed, this.pieces), one.finish()])
 
 
@@ -90,7 +90,7 @@ def measure(subjects: dict[str, Callable[[], object]], turns: int) -> dict[str, 
 
 def held(this: Case) -> tuple[float, int]:
     """How many characters are held back after a token: mean and most."""
-    one = restorer(this.table)
+    one = Restorer(this.table)
     lengths, came, gone = [], 0, 0
     known = {value: len(name) for name, value in this.values.items()}
     pattern = re.compile("|".join(map(re.escape, known)) or "(?!)")

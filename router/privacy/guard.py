@@ -17,7 +17,7 @@ from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
 from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding, Prepared, find_with
-from hybrid_llm.router.privacy.restore import Restorer, restorer
+from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 
 _log = logging.getLogger("hybrid_llm.privacy")
@@ -156,10 +156,10 @@ class PrivacyGuard:
         return _make_cleared(assessment.request_for(location), location, purpose)
 
     def restorer(self, assessment: Assessment, location: Location) -> Restorer | None:
-        """What turns the pseudonyms in an answer from *location* back into values; None where none were sent."""
+        """A restorer for the answer from *location*; None if the request was sent without pseudonyms."""
         if assessment.lease is None or assessment.request_for(location) is assessment.request:
             return None
-        one = restorer(assessment.lease.table, json=assessment.request.output_schema is not None)
+        one = Restorer(assessment.lease.table, json=assessment.request.output_schema is not None)
         one.continue_from(assessment.request_for(location).answer_prefix)
         return one
 

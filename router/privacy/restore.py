@@ -121,7 +121,7 @@ class Restorer:
         return held
 
     def restore(self, chunk: Chunk) -> Chunk:
-        """*chunk* with its text restored; what is held back at a cut comes with a later one, at the latest the last."""
+        """*chunk* with its text restored; text that is held back comes with a later chunk, at the latest the last."""
         text = self.feed(chunk.text)
         if chunk.finish_reason is not None:
             text += self.finish()
@@ -129,8 +129,3 @@ class Restorer:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Restorer cannot be copied or pickled: it leads to the values of a session")
-
-
-def restorer(table: PseudonymTable, *, json: bool = False) -> Restorer:
-    """A restorer for one answer; with *json*, for one JSON text such as the arguments of one tool call."""
-    return Restorer(table, json=json)

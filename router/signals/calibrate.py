@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.core.clearance import Cleared
@@ -76,15 +76,8 @@ def _fitting(backend: Backend) -> list[int]:
 
 def _request(backend: Backend, repeats: int) -> Request:
     message = Message(role="user", content=_text(repeats))
-    plain = Request(messages=(message,), task="calibrate", max_tokens=_TOKENS, deadline=_DEADLINE_S)
-    return Request(
-        messages=plain.messages,
-        task=plain.task,
-        max_tokens=_TOKENS,
-        deadline=_DEADLINE_S,
-        created=time.monotonic(),
-        prompt_tokens=backend.count_tokens(plain),
-    )
+    request = Request(messages=(message,), task="calibrate", max_tokens=_TOKENS, deadline=_DEADLINE_S)
+    return replace(request, prompt_tokens=backend.count_tokens(request))
 
 
 def _text(repeats: int) -> str:

@@ -17,7 +17,7 @@ import re2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, find_all, scan
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
 from hybrid_llm.router.privacy.detectors.folding import Regex
 from hybrid_llm.router.privacy.pseudonyms import BASE32, type_of
 
@@ -341,7 +341,7 @@ def test_words_rarely_fire():
     )
 
 
-def test_find_all_mixes_detectors_of_every_sort():
+def test_scan_mixes_detectors_of_every_sort():
     class Shouts:
         name = "shout"
 
@@ -349,7 +349,7 @@ def test_find_all_mixes_detectors_of_every_sort():
             yield from (Finding(kind="shout", start=m.start(), end=m.end()) for m in re.finditer("[A-Z]{4,}", text))
 
     text = "HELLO jane@example.org BYEBYE"
-    kinds = [finding.kind for finding in find_all(text, [Shouts(), DETECTORS["email"]])]
+    kinds = [finding.kind for finding in scan(text, [Shouts(), DETECTORS["email"]])]
     assert kinds == ["shout", "email", "shout"]
 
 

@@ -16,7 +16,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.privacy.detectors import DETECTORS, find_all
+from hybrid_llm.router.privacy.detectors import DETECTORS, scan
 from hybrid_llm.router.privacy.detectors.ner import NerDetector
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
@@ -192,7 +192,7 @@ def test_it_keeps_a_request_with_a_name_on_the_device(detector):
 def test_it_runs_beside_patterns(folder):
     detector = NerDetector(folder, labels={"PER": "person_name"})
     text = "mr kalo mira went . ka@example.org"
-    assert [f.kind for f in find_all(text, [DETECTORS["email"], detector])] == ["person_name", "email"]
+    assert [f.kind for f in scan(text, [DETECTORS["email"], detector])] == ["person_name", "email"]
 
 
 def change(folder: Path, to: Path, **config) -> Path:
@@ -207,7 +207,7 @@ def test_a_folder_that_is_wrong_says_what_and_what_to_do(folder, tmp_path):
         NerDetector(tmp_path)
     with pytest.raises(ConfigError, match="no label 'PRE'; did you mean `PER`"):
         NerDetector(folder, labels={"PRE": "person_name"})
-    with pytest.raises(ConfigError, match="id2label is missing or has gaps"):
+    with pytest.raises(ConfigError, match="is missing or has gaps"):
         NerDetector(change(folder, tmp_path / "a", id2label={"0": "O", "7": "B-PER"}))
     with pytest.raises(ConfigError, match=r"has 4 labels, and id2label of config\.json has 2"):
         NerDetector(change(folder, tmp_path / "b", id2label={"0": "O", "1": "B-PER"}))
@@ -217,7 +217,7 @@ def test_a_folder_that_is_wrong_says_what_and_what_to_do(folder, tmp_path):
     ("name", "text", "message"),
     [
         ("config.json", "[", "not a JSON object"),
-        ("tokenizer.json", "{}", "tokenizers cannot read it"),
+        ("tokenizer.json", "{}", "tokenizers cannot read tokenizer.json"),
         ("model.onnx", "no model", "onnxruntime .* cannot load"),
     ],
 )

@@ -14,7 +14,7 @@ from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
-from hybrid_llm.router.privacy.restore import restorer
+from hybrid_llm.router.privacy.restore import Restorer
 
 NODE = Path(__file__).resolve().parents[2] / "examples" / "models" / "hybrid-demo-node"
 TEXT = (
@@ -58,7 +58,7 @@ def test_the_pieces_of_a_real_tokenizer_are_restored_to_the_text(tokenizer, spel
     for name in table.names():
         written = written.replace(name, spell(name))
     request = Request(messages=(Message(role="user", content=written),))
-    stream, one = tokenizer.text_stream(request), restorer(table)
+    stream, one = tokenizer.text_stream(request), Restorer(table)
     pieces = [stream.push(token) for token in tokenizer.tokenizer.encode(written).ids] + [stream.flush()]
     assert "".join(pieces) == written
     assert max(len(piece) for piece in pieces) < 12, "the pseudonyms are cut"
@@ -99,7 +99,7 @@ def test_a_real_model_that_sees_only_pseudonyms_answers_in_json_with_the_values(
     assert not [value for value in (email, "eve@example.com", "张伟") if value in sent + sent_schema]
     pieces = ask(sent, sent_schema)
     assert len(pieces) > 40, "it came token by token"
-    one = restorer(table, json=True)
+    one = Restorer(table, json=True)
     answer = json.loads("".join(map(one.feed, pieces)) + one.finish())
     assert answer["to"] in (email, "eve@example.com")
     assert answer["text"] == f"Dear 张伟, {email} and eve@example.com."

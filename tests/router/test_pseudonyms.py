@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
 from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable, type_of
-from hybrid_llm.router.privacy.restore import restorer
+from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.sessions import Sessions
 
 EXAMPLES = int(os.environ.get("HYBRID_LLM_EXAMPLES", "150"))
@@ -62,7 +62,7 @@ def find(text: str) -> list[Finding]:
 
 
 def restore(table: PseudonymTable, text: str) -> str:
-    one = restorer(table)
+    one = Restorer(table)
     return one.feed(text) + one.finish()
 
 
@@ -139,7 +139,7 @@ def test_a_value_is_replaced_as_it_stands_in_json_and_comes_back_so(ascii_only):
     written = table.replace(document, [])
     assert "Zhang" not in written
     assert restore(table, written) == document
-    args = restorer(table, json=True)
+    args = Restorer(table, json=True)
     assert json.loads(args.feed(written) + args.finish()) == {"name": value}
 
 
@@ -267,10 +267,10 @@ def test_when_all_pseudonyms_are_used_up_nothing_is_written():
 def test_a_wiped_table_refuses_everything_and_so_do_its_restorers():
     table = PseudonymTable()
     name = table.replace("bob@example.org", find("bob@example.org"))
-    running = restorer(table)
+    running = Restorer(table)
     table.wipe()
     table.wipe()
-    for use in (lambda: table.replace("x", []), lambda: restorer(table), lambda: running.feed(name), running.finish):
+    for use in (lambda: table.replace("x", []), lambda: Restorer(table), lambda: running.feed(name), running.finish):
         with pytest.raises(PrivacyViolation, match="wiped"):
             use()
     assert repr(table) == "PseudonymTable(wiped)"
@@ -296,7 +296,7 @@ def test_a_wiped_table_leads_to_no_value_and_to_no_key():
 def test_nothing_shows_a_value_and_nothing_can_be_copied_or_pickled():
     table = PseudonymTable()
     name = table.replace("bob@example.org", find("bob@example.org"))
-    running = restorer(table)
+    running = Restorer(table)
     assert "bob" not in f"{table!r} {table} {running!r} {table.entry(name)!r}"
     for thing in (table, running):
         for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import Finding
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
-from hybrid_llm.router.privacy.restore import restorer
+from hybrid_llm.router.privacy.restore import Restorer
 
 RUNS = int(os.environ.get("HYBRID_LLM_CUT_RUNS", "3000"))
 KINDS = ["email", "phone", "cn_resident_id", "person"]
@@ -28,7 +28,7 @@ def table_of(values: list[str], **options) -> tuple[PseudonymTable, list[str]]:
 
 
 def stream(table: PseudonymTable, pieces: list[str], *, in_json: bool = False) -> str:
-    one = restorer(table, json=in_json)
+    one = Restorer(table, json=in_json)
     out = "".join(one.feed(piece) for piece in pieces) + one.finish()
     assert not one.pending
     return out
@@ -198,7 +198,7 @@ def test_a_restored_value_that_reads_as_a_pseudonym_is_not_restored_again():
 
 
 def test_only_an_end_that_could_begin_a_known_pseudonym_is_held_back():
-    one = restorer(TABLE)
+    one = Restorer(TABLE)
     assert one.feed("my EMAIL_") == "my "
     assert one.pending
     unknown = "2" if EMAIL[6] != "2" else "3"
@@ -211,21 +211,21 @@ def test_only_an_end_that_could_begin_a_known_pseudonym_is_held_back():
 
 
 def test_a_backslash_is_held_back_inside_a_string_of_json_only():
-    one = restorer(TABLE, json=True)
+    one = Restorer(TABLE, json=True)
     assert one.feed("[\\") == "[\\"
     assert one.feed('"\\') == '"'
     assert one.feed("n") == "\\n"
 
 
 def test_a_table_without_entries_holds_nothing_back():
-    one = restorer(PseudonymTable())
+    one = Restorer(PseudonymTable())
     assert [one.feed(piece) for piece in ("EMAIL_", "", "E")] == ["EMAIL_", "", "E"]
 
 
 def test_a_restorer_knows_what_its_table_knew_when_it_was_made():
     table = PseudonymTable()
     first = table.replace("bob@example.org", [Finding(kind="email", start=0, end=15)])
-    before = restorer(table)
+    before = Restorer(table)
     second = table.replace("eve@example.org", [Finding(kind="email", start=0, end=15)])
     assert before.feed(f"{first} {second} ") + before.finish() == f"bob@example.org {second} "
     assert stream(table, [f"{first} {second}"]) == "bob@example.org eve@example.org"
@@ -262,6 +262,6 @@ def test_the_digits_of_an_escape_inside_a_string_begin_no_pseudonym(text, shown)
 
 
 def test_one_restorer_takes_one_answer_after_the_other():
-    one = restorer(TABLE, json=True)
+    one = Restorer(TABLE, json=True)
     assert one.feed('"open ') + one.finish() == '"open '
     assert one.feed(EMAIL) + one.finish() == '"bob@example.org"'

@@ -1,7 +1,7 @@
-"""Detectors: what finds personal data and secrets in a text, behind one Protocol."""
+"""Detectors: they find personal data and secrets in a text, behind one Protocol."""
 
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.catalogue import DETECTORS
-from hybrid_llm.router.privacy.detectors.engine import PatternDetector, Prepared, find_all, find_with, scan
+from hybrid_llm.router.privacy.detectors.engine import PatternDetector, Prepared, find_with, scan
 
-__all__ = ["DETECTORS", "Detector", "Finding", "PatternDetector", "Prepared", "find_all", "find_with", "scan"]
+__all__ = ["DETECTORS", "Detector", "Finding", "PatternDetector", "Prepared", "find_with", "scan"]

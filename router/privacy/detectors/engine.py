@@ -87,16 +87,11 @@ class PatternDetector:
         return found
 
 
-def scan(text: str, detectors: Iterable[PatternDetector]) -> list[Finding]:
+def scan(text: str, detectors: Iterable[Detector]) -> list[Finding]:
     """Everything that *detectors* find in *text*, by `start`, the longer first, then in the order of *detectors*.
 
-    Findings of one kind never overlap; findings of different kinds may.
+    Findings of one pattern detector never overlap; findings of different detectors may.
     """
-    return find_all(text, detectors)
-
-
-def find_all(text: str, detectors: Iterable[Detector]) -> list[Finding]:
-    """Like `scan`, for detectors of any sort: pattern detectors share the decoding, others read the text itself."""
     prepared = Prepared(text)
     findings = [finding for detector in detectors for finding in find_with(detector, prepared)]
     return sorted(findings, key=lambda finding: (finding.start, -finding.end))

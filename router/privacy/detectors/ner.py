@@ -109,11 +109,8 @@ class NerDetector:
     def _check_files(self) -> None:
         missing = [name for name in _FILES if not (self._folder / name).is_file()]
         if missing:
-            raise ConfigError(
-                f"{self._folder}: {' and '.join(missing)} not there; the folder of a model has {', '.join(_FILES)}: "
-                "optimum-cli export onnx --task token-classification writes them",
-                path=str(self._folder),
-            )
+            advice = f"a model has {', '.join(_FILES)}: optimum-cli export onnx --task token-classification writes them"
+            raise _invalid(self._folder, f"{' and '.join(missing)} not there; {advice}")
 
     def _read_config(self) -> dict[str, Any]:
         try:
@@ -121,7 +118,7 @@ class NerDetector:
         except ValueError:
             config = None
         if not isinstance(config, dict):
-            raise ConfigError(f"{self._folder / 'config.json'}: it is not a JSON object", path=str(self._folder))
+            raise _invalid(self._folder, "config.json is not a JSON object")
         return config
 
     def _kinds(self, labels: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -131,7 +128,7 @@ class NerDetector:
         for label in labels:
             if label not in known:
                 hint = did_you_mean(label, known) or f"it knows {', '.join(sorted(known))}"
-                raise ConfigError(f"{self._folder}: the model has no label {label!r}; {hint}", path=str(self._folder))
+                raise _invalid(self._folder, f"the model has no label {label!r}; {hint}")
         return dict(labels)
 
     def _load_tokenizer(self) -> Any:
@@ -140,9 +137,7 @@ class NerDetector:
         try:
             tokenizer = tokenizers.Tokenizer.from_file(str(self._folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
-            raise ConfigError(
-                f"{self._folder / 'tokenizer.json'}: tokenizers cannot read it", path=str(self._folder)
-            ) from error
+            raise _invalid(self._folder, "tokenizers cannot read tokenizer.json") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -152,13 +147,10 @@ class NerDetector:
 
         session = open_session(self._folder / "model.onnx", threads=threads, spin=False)
         self._inputs = [entry.name for entry in session.get_inputs()]
-        strange = set(self._inputs) - _INPUTS
-        if strange:
-            raise ConfigError(
-                f"{self._folder / 'model.onnx'}: it has the inputs {sorted(strange)}; a token classifier has only "
-                f"{sorted(_INPUTS)}",
-                path=str(self._folder),
-            )
+        unknown = set(self._inputs) - _INPUTS
+        if unknown:
+            message = f"model.onnx has the inputs {sorted(unknown)}; a token classifier has only {sorted(_INPUTS)}"
+            raise _invalid(self._folder, message)
         return session
 
     def _special_tokens(self) -> tuple[list[int], list[int]]:
@@ -174,16 +166,13 @@ class NerDetector:
         try:
             width = self._run([[*self._frame[0], *self._tokenizer.encode("a", add_special_tokens=False).ids]]).shape[-1]
         except Exception as error:  # onnxruntime has one unrelated exception class per status
-            raise ConfigError(
-                f"{self._folder}: a first run failed ({type(error).__name__}): model.onnx and tokenizer.json do not "
-                "belong together",
-                path=str(self._folder),
-            ) from error
-        if width != len(self._labels):
-            raise ConfigError(
-                f"{self._folder}: model.onnx has {width} labels, and id2label of config.json has {len(self._labels)}",
-                path=str(self._folder),
+            message = (
+                f"a first run failed ({type(error).__name__}): model.onnx and tokenizer.json do not belong together"
             )
+            raise _invalid(self._folder, message) from error
+        if width != len(self._labels):
+            message = f"model.onnx has {width} labels, and id2label of config.json has {len(self._labels)}"
+            raise _invalid(self._folder, message)
 
     def _tokens(self, text: str) -> list[_Token]:
         encoding = self._tokenizer.encode(text.translate(_SURROGATES), add_special_tokens=False)
@@ -229,16 +218,17 @@ class NerDetector:
         return result
 
 
+def _invalid(folder: Path, message: str) -> ConfigError:
+    return ConfigError(f"{folder}: {message}", path=str(folder))
+
+
 def _labels_of(config: Mapping[str, Any], folder: Path) -> list[str]:
     """`id2label` as a list."""
     table = config.get("id2label")
     size = len(table) if isinstance(table, dict) else 0
     labels = [str(table[str(i)]) for i in range(size) if isinstance(table, dict) and str(i) in table]
     if not labels or len(labels) != size:
-        raise ConfigError(
-            f'{folder / "config.json"}: id2label is missing or has gaps; it is like {{"0": "O", "1": "B-PER"}}',
-            path=str(folder),
-        )
+        raise _invalid(folder, 'id2label of config.json is missing or has gaps; expected {"0": "O", "1": "B-PER", ...}')
     return labels
 
 
