@@ -8,6 +8,7 @@ Exit status: 0 all faults were noticed, 1 one survived, 2 a fault cannot be plan
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import shutil
 import subprocess
@@ -71,7 +72,7 @@ def build(folder: Path, mutant: Mutant | None) -> None:
         elif item.name != "__pycache__":
             (package / item.name).symlink_to(item.resolve())
     if mutant is not None:
-        (folder / mutant.file).write_text(mutant.planted(), "utf-8")
+        (folder / mutant.file).write_text(ast.unparse(mutant.planted()), "utf-8")
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
 
 
@@ -108,7 +109,7 @@ def unplantable(suites: Sequence[Suite] = SUITES) -> Iterator[str]:
                 yield f"{suite.name}: there is no tests/{test}"
         for mutant in suite.mutants:
             try:
-                compile(mutant.planted(), str(mutant.file), "exec")
+                compile(ast.unparse(mutant.planted()), str(mutant.file), "exec")
             except (Unplantable, SyntaxError) as error:
                 yield f"{suite.name}: {error}"
 

@@ -36,25 +36,26 @@ class Mutant:
         """The file of the module, relative to the folder that holds `hybrid_llm`."""
         return Path(*self.target.split(":")[0].split(".")).with_suffix(".py")
 
-    def planted(self, root: Path = ROOT) -> str:
-        """The source of the module with the fault in it.
+    def planted(self) -> ast.Module:
+        """The module with the fault in it.
 
         Raises:
             Unplantable: with the name that is gone, or how many places matched.
         """
-        path = root / self.file
+        path = ROOT / self.file
         if not path.is_file():
             raise self._gone(f"there is no {self.file}")
         tree = ast.parse(path.read_text("utf-8"))
-        before, known = ast.dump(tree), _used(tree)
-        count = self.change.apply(self._scope(tree))
+        scope, known = self._scope(tree), {*_mentioned(tree), *dir(builtins)}
+        before = ast.dump(scope)
+        count = self.change.apply(scope)
         if count != 1:
             raise self._gone(f"found {count} times, not once: {self.change.words}")
-        if ast.dump(tree) == before:
+        if ast.dump(scope) == before:
             raise self._gone(f"changes nothing: {self.change.words}")
-        if unknown := _used(tree) - known - set(dir(builtins)) - {"_"}:
+        if unknown := {node.id for node in _free(scope)} - known:
             raise self._gone(f"the module has no {sorted(unknown)}: {self.change.words}")
-        return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+        return ast.fix_missing_locations(tree)
 
     def _scope(self, tree: ast.Module) -> ast.AST:
         scope: ast.AST = tree
@@ -84,9 +85,19 @@ def _names(scope: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield from _names(node)
 
 
-def _used(tree: ast.AST) -> set[str]:
-    """The names that are read and nowhere in *tree* given a value."""
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    given = {name.id for name in names if isinstance(name.ctx, ast.Store)}
-    given |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    return {name.id for name in names} - given
+def _mentioned(tree: ast.Module) -> Iterator[str]:
+    """Every name in the module, whether it is given a value, imported, a parameter or only read."""
+    for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Name(id=name) | ast.arg(arg=name) | ast.alias(name=name, asname=None) | ast.alias(asname=str(name))
+            ):
+                yield name
+
+
+def _free(scope: ast.AST) -> Iterator[ast.Name]:
+    """The names in *scope* that it does not give a value itself."""
+    names = [node for node in ast.walk(scope) if isinstance(node, ast.Name)]
+    given = {name.id for name in names if isinstance(name.ctx, ast.Store)} | {"_"}
+    given |= {node.arg for node in ast.walk(scope) if isinstance(node, ast.arg)}
+    return (name for name in names if name.id not in given)
