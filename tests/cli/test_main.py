@@ -96,7 +96,7 @@ def test_the_overview_lists_every_command_and_imports_none_of_them():
     assert set(PROGRAM.commands) <= listed
 
 
-@pytest.mark.parametrize("page", [(), ("policy",), ("models",), ("certs",)], ids=" ".join)
+@pytest.mark.parametrize("page", [(), ("policy",), ("config",), ("models",), ("certs",)], ids=" ".join)
 def test_without_a_command_the_overview_is_shown_and_the_code_is_that_of_a_wrong_usage(cli, page):
     result = cli(*page)
     assert result.code == 2

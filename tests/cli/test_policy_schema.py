@@ -11,6 +11,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 def test_it_prints_the_schemas_that_are_checked_in(cli):
     assert cli("policy", "schema").out == (DOCS / "policy.schema.json").read_text("utf-8")
+    assert cli("config", "schema").out == (DOCS / "hybrid.schema.json").read_text("utf-8")
     assert cli("policy", "schema", "--cases", "--json").out == (DOCS / "policy.cases.schema.json").read_text("utf-8")
     assert cli("policy", "schema", "--hybrid").out == (DOCS / "hybrid.schema.json").read_text("utf-8")
 

@@ -1,4 +1,4 @@
-"""The `hybrid-llm policy` commands for policy files: `check`, `list`, `show` and `schema`."""
+"""The commands for files: `hybrid-llm policy check`, `list`, `show` and `schema`, and `hybrid-llm config schema`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
     Command,
+    Group,
     add_backends,
     add_json,
     backends_of,
@@ -195,4 +196,23 @@ SCHEMA: Final = Command(
         "hybrid-llm policy schema --config hybrid.yaml --detector names > policy.schema.json",
     ),
     codes=(Exit.CONFIG,),
+)
+
+
+def _config_schema(_: argparse.Namespace) -> int:
+    print_json(config_schema())
+    return Exit.OK
+
+
+CONFIG: Final = Group(
+    about="Commands for hybrid.yaml. `hybrid-llm doctor --config hybrid.yaml` checks one.",
+    commands={"schema": ("hybrid_llm.cli.policy.files:CONFIG_SCHEMA", "print a JSON Schema for editors")},
+    examples=("hybrid-llm config schema > hybrid.schema.json",),
+)
+CONFIG_SCHEMA: Final = Command(
+    about="Print the JSON Schema (draft 2020-12) of hybrid.yaml, with every installed kind of backend and detector.\n"
+    "Editors with a YAML language server use it for completion and checks; name it in the first line:\n"
+    "  # yaml-language-server: $schema=hybrid.schema.json",
+    run=_config_schema,
+    examples=("hybrid-llm config schema > hybrid.schema.json",),
 )
