@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from hybrid_llm.cli.terminal import MEANING, Exit
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
@@ -17,24 +17,11 @@ from hybrid_llm.core.request import GenerateOptions, Location
 
 if TYPE_CHECKING:
     from hybrid_llm.policies import Policy
+    from hybrid_llm.router.config import Config
 
 T = TypeVar("T")
 POLICY_HELP: Final = "a policy file or the name of a built-in policy"
 _DEFAULT_BACKENDS: Final[Mapping[str, Location]] = {"edge": Location.EDGE, "cloud": Location.CLOUD}
-_REQUEST_OPTIONS: Final = (
-    "max_tokens",
-    "deadline",
-    "task",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "session_id",
-    "tenant",
-)
 
 
 def no_options(_: argparse.ArgumentParser) -> None:
@@ -132,6 +119,21 @@ def config_path(given: Path | None) -> Path | None:
     return Path(path) if path else None
 
 
+def default_config() -> Config:
+    """The configuration without a file: the embedded model alone."""
+    from hybrid_llm.router.config import parse_config
+
+    return parse_config("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n", Path("hybrid.yaml"))
+
+
+def load_config_or_default(given: Path | None) -> Config:
+    """The configuration in the file of `config_path`, else `default_config`."""
+    from hybrid_llm.router.config import load_config
+
+    path = config_path(given)
+    return load_config(path) if path is not None else default_config()
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
@@ -174,11 +176,11 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 def request_options(args: argparse.Namespace) -> GenerateOptions:
     """The request options on the command line, as `generate` takes them."""
-    values: dict[str, Any] = {name: getattr(args, name, None) for name in _REQUEST_OPTIONS}
-    given = {name: value for name, value in values.items() if value is not None}
+    names = GenerateOptions.__annotations__
+    given = {name: value for name, value in vars(args).items() if name in names and value not in (None, [])}
     if args.privacy:
         given["privacy"] = frozenset(args.privacy)
-    if getattr(args, "schema", None) is not None:
+    if args.schema is not None:
         given["output_schema"] = read_text(args.schema)
     return cast(GenerateOptions, given)
 

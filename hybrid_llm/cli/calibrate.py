@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Final
 
 from hybrid_llm.backends.registry import BackendSpec
-from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
+from hybrid_llm.cli.arguments import Command, add_config, add_json, load_config_or_default
 from hybrid_llm.cli.terminal import Exit, note, print_json
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
-from hybrid_llm.policies import Policy
 from hybrid_llm.policies.reader.source import did_you_mean
-from hybrid_llm.router.config import Config, load_config, parse_config
+from hybrid_llm.router.config import Config
 from hybrid_llm.router.signals.calibrate import calibrate, clear_under
 from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Learned
 from hybrid_llm.router.signals.store import PredictionStore
@@ -33,29 +30,19 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = _config(args.config)
+    config = load_config_or_default(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
     results: list[dict[str, object]] = []
-    with _policy(config) as policy:
+    with closing(config.open_policy()) as policies:
         for spec in specs:
-            backend = spec.open()
-            try:
-                learned = calibrate(backend, clear_under(policy))
-            finally:
-                backend.close()
+            with closing(spec.open()) as backend:
+                learned = calibrate(backend, clear_under(policies.current))
             results.append(_result(spec, learned, store))
     if args.json:
         print_json(results)
     else:
         print("\n".join(_line(result) for result in results))
     return Exit.OK if all(result["saved"] for result in results) else Exit.FAILURE
-
-
-def _config(path: Path | None) -> Config:
-    named = config_path(path)
-    if named is not None:
-        return load_config(named)
-    return parse_config("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n", Path("hybrid.yaml"))
 
 
 def _chosen(config: Config, names: list[str]) -> list[BackendSpec]:
@@ -67,15 +54,6 @@ def _chosen(config: Config, names: list[str]) -> list[BackendSpec]:
     if not chosen:
         note("no backend is on this device; --backend NAME measures a node over the network")
     return chosen
-
-
-@contextmanager
-def _policy(config: Config) -> Iterator[Policy]:
-    source = config.open_policy()
-    try:
-        yield source.current
-    finally:
-        source.close()
 
 
 def _result(spec: BackendSpec, learned: Learned, store: PredictionStore) -> dict[str, object]:

@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -249,9 +250,8 @@ def check_policy(setup: Setup) -> Iterator[Finding]:
 
         policy = builtin_policy("balanced")
     else:
-        source = setup.config.open_policy()
-        policy = source.current
-        source.close()
+        with closing(setup.config.open_policy()) as source:
+            policy = source.current
     tags = ", ".join(sorted(policy.tags)) or "none"
     yield ok("policy", f"{policy.name} ({policy.digest}); tags: {tags}")
     if not policy.tags:
@@ -262,9 +262,8 @@ def check_sensors(_: Setup) -> Iterator[Finding]:
     """Which optional signals this device has."""
     from hybrid_llm.router.signals import SystemSensors
 
-    sensors = SystemSensors()
-    device, network = sensors.read()
-    sensors.close()
+    with closing(SystemSensors()) as sensors:
+        device, network = sensors.read()
     optional = [field.name for field in fields(device) if field.default is None]
     has = [name for name in optional if getattr(device, name) is not None]
     absent = [name for name in optional if name not in has]
@@ -352,11 +351,9 @@ def _handshake(check: str, spec: GrpcSpec, target: str) -> Finding:
 def _probe(spec: GrpcSpec, target: str) -> NodeDescription:
     from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 
-    backend = GrpcBackend(GrpcConfig(name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name))
-    try:
+    config = GrpcConfig(name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name)
+    with closing(GrpcBackend(config)) as backend:
         return backend.probe(timeout=_TIMEOUT_S)
-    finally:
-        backend.close()
 
 
 def _described(check: str, node: NodeDescription) -> Iterator[Finding]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final
 
-from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
     Command,
@@ -24,7 +23,8 @@ from hybrid_llm.cli.arguments import (
     add_json,
     add_prompt,
     add_request_options,
-    config_path,
+    default_config,
+    load_config_or_default,
     load_named_policy,
     parse_backends,
     read_prompt,
@@ -40,7 +40,7 @@ from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies import FixedPolicy, Objectives, PolicySource
 from hybrid_llm.policies.reader.source import did_you_mean
-from hybrid_llm.router.config import Config, load_config
+from hybrid_llm.router.config import Config
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.records import read_recordings
 from hybrid_llm.router.pipeline import Pipeline
@@ -217,24 +217,21 @@ def _show(decision: Decision, *, as_json: bool) -> int:
 @contextlib.contextmanager
 def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
     """The pipeline that the options describe, closed at the end."""
-    config = _config(args)
-    backends, policies = _parts(args, config)
-    ledger = config.open_ledger() if config is not None else None
+    # --policy and --backend without --config describe a situation of their own: HYBRID_LLM_CONFIG does not apply.
+    assumed = args.config is None and bool(args.policy or args.backend)
+    config = default_config() if assumed else load_config_or_default(args.config)
+    backends = _assumed_backends(args) if assumed else config.open_backends()
+    policies = _policies(args, config, backends)
     fleet = _WhatIfFleet(
         backends,
         policies.current,
         sensors=SystemSensors(),
-        spending=Spending(config.prices if config is not None else {}, ledger),
-        predictions=config.open_predictions() if config is not None else None,
+        spending=Spending(config.prices, config.open_ledger()),
+        predictions=None if assumed else config.open_predictions(),
     )
-    pipeline = Pipeline(
-        fleet,
-        policies,
-        PrivacyGuard(config.open_detectors() if config is not None else ()),
-        defaults=config.defaults if config is not None else None,
-    )
+    pipeline = Pipeline(fleet, policies, PrivacyGuard(config.open_detectors()), defaults=config.defaults)
     try:
-        fleet.overrides = parse_overrides(args.signal, {name: b.location for name, b in fleet.backends.items()})
+        fleet.overrides = parse_overrides(args.signal, _locations(backends))
         yield pipeline
     finally:
         pipeline.close()
@@ -242,36 +239,20 @@ def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
             backend.close()
 
 
-def _config(args: argparse.Namespace) -> Config | None:
-    # --policy and --backend alone describe a situation of their own: HYBRID_LLM_CONFIG does not apply.
-    path = args.config if args.policy or args.backend else config_path(args.config)
-    return load_config(path) if path is not None else None
-
-
-def _parts(args: argparse.Namespace, config: Config | None) -> tuple[list[Backend], PolicySource]:
-    if config is not None and args.policy is None:
-        policies = config.open_policy()
-        return config.open_backends(), policies
-    locations = config.locations if config is not None else _assumed(args)
-    policy = load_named_policy(args.policy or "balanced", locations, config.detector_names if config else frozenset())
-    if config is not None:
-        return config.open_backends(), FixedPolicy(policy)
-    return [_backend(args, name, location) for name, location in locations.items()], FixedPolicy(policy)
-
-
-def _assumed(args: argparse.Namespace) -> Mapping[str, Location]:
-    """The backends without a configuration: by default the embedded model alone, as for `generate`."""
-    if args.policy is None and not args.backend:
-        return {"edge": Location.EDGE}
+def _assumed_backends(args: argparse.Namespace) -> list[Backend]:
     locations = parse_backends(args.backend)
     note(f"assumed backends: {', '.join(locations)}; change them with --backend and --signal, or give --config")
-    return locations
+    return [AssumedBackend(name, location) for name, location in locations.items()]
 
 
-def _backend(args: argparse.Namespace, name: str, location: Location) -> Backend:
-    if args.policy is not None or args.backend:
-        return AssumedBackend(name, location)
-    return EdgeBackend(EdgeConfig(name=name))
+def _locations(backends: Iterable[Backend]) -> dict[str, Location]:
+    return {backend.name: backend.location for backend in backends}
+
+
+def _policies(args: argparse.Namespace, config: Config, backends: Iterable[Backend]) -> PolicySource:
+    if args.policy is None and not args.backend:
+        return config.open_policy()
+    return FixedPolicy(load_named_policy(args.policy or "balanced", _locations(backends), config.detector_names))
 
 
 EXPLAIN: Final = Command(

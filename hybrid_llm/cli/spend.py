@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -60,13 +61,11 @@ def _ledger(args: argparse.Namespace) -> Path:
 def _entries(path: Path) -> list[Entry]:
     if not path.exists():
         return []
-    ledger = FileLedger(path)
     try:
-        return ledger.entries()
+        with closing(FileLedger(path)) as ledger:
+            return ledger.entries()
     except LedgerError as error:
         raise ConfigError(f"{path}: the spend ledger cannot be read: {error}", path=str(path)) from None
-    finally:
-        ledger.close()
 
 
 def _record(entry: Entry) -> dict[str, object]:

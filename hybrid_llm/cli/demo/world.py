@@ -203,14 +203,11 @@ class World:
             [edge, self._cloud],
             self.policies,
             sensors=self.sensors,
-            hooks=[self._note],
+            hooks=[lambda event: self.events.append(event)],
             prices={"cloud": PRICE},
             ledger=self.ledger,
             cache=MemoryCache(),
         )
-
-    def _note(self, event: RequestEvent) -> None:
-        self.events.append(event)
 
     @staticmethod
     def policy_text() -> str:
