@@ -99,7 +99,7 @@ def tls(tmp_path_factory):
 
 
 class SlowEngine:
-    """Says `tick` every *delay* seconds, *ticks* times; `left` is set when a caller leaves early."""
+    """Generates `tick` every *delay* seconds, *ticks* times; `left` is set when a caller leaves early."""
 
     def __init__(self, delay=0.02, ticks=400):
         self.delay, self.ticks = delay, ticks

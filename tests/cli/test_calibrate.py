@@ -1,4 +1,4 @@
-"""`hybrid-llm calibrate` measures the device, keeps the result for the next start, and asks no node unasked."""
+"""`hybrid-llm calibrate` measures the device, saves the result for the next start, and calls no node by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hybrid-llm certs`: an authority that is never overwritten, pairs for nodes and clients, and what they say."""
+"""`hybrid-llm certs`: an authority that is never overwritten, pairs for nodes and clients, and their contents."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_inspect_reads_well(cli, authority):
         (["--name", "app", "--kind", "client", "--days", "soon"], 2),
     ],
 )
-def test_a_wrong_order_is_refused_and_leaves_nothing(cli, authority, arguments, code):
+def test_an_invalid_request_is_refused_and_leaves_nothing(cli, authority, arguments, code):
     assert cli("certs", "issue", authority, *arguments).code == code
     assert sorted(path.name for path in authority.iterdir()) == ["ca.key", "ca.pem"]
 

@@ -36,7 +36,7 @@ def test_privacy_tags_hold_for_further_messages(cli):
     assert "privacy: no tags" in result.err
 
 
-def test_an_error_is_told_and_the_conversation_goes_on(cli):
+def test_an_error_is_reported_and_the_conversation_continues(cli):
     result = talk(cli, "/privacy absent", "Hello", "/privacy", "What is 1 + 1?", "/exit", "What is 2 + 2?")
     assert "hybrid-llm: privacy tag 'absent' is not declared" in result.err
     assert result.code == 0

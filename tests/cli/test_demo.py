@@ -69,7 +69,7 @@ def test_a_folder_without_a_model_is_an_error_and_nothing_is_started(cli, tmp_pa
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """A server that says what it is told."""
+    """A server that echoes what it receives."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

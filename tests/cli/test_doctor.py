@@ -1,4 +1,4 @@
-"""`hybrid-llm doctor`: every part is looked at, each fault says what to do, and no check breaks the others."""
+"""`hybrid-llm doctor`: every part is checked, each fault has a remedy, and no check breaks the others."""
 
 import json
 import subprocess
@@ -24,14 +24,14 @@ def faults(found):
     return [item["message"] for item in found if item["status"] == "fault"]
 
 
-def test_a_sound_installation_has_no_fault_and_every_part_was_looked_at(cli):
+def test_a_sound_installation_has_no_fault_and_every_part_was_checked(cli):
     found = examine(cli)
     assert faults(found) == []
     assert {item["check"] for item in found} >= {"python", "packages", "runtime", "model edge", "policy", "sensors"}
     assert any("answered" in item["message"] for item in found)
 
 
-def test_people_get_one_line_a_finding_and_a_verdict(cli):
+def test_the_text_has_one_line_per_finding_and_a_verdict(cli):
     result = cli("doctor")
     assert result.code == 0
     assert "ok       python: Python 3." in result.out
@@ -46,7 +46,7 @@ def test_a_node_that_answers_is_described_with_clock_and_context(cli, configure,
         assert part in text
 
 
-def test_a_node_that_is_not_there_is_a_fault_with_a_remedy(cli, tls):
+def test_an_unreachable_node_is_a_fault_with_a_remedy(cli, tls):
     found = examine(cli, "--tls", tls, "--target", "127.0.0.1:1")
     assert faults(found) == ["nothing listens on 127.0.0.1:1; is the node running?"]
 
@@ -61,7 +61,7 @@ def test_a_node_under_another_name_or_authority_is_a_fault_that_says_which(cli, 
     assert "another authority" in authority
 
 
-def test_certificates_that_end_soon_or_are_wrong_are_told_each(cli, tmp_path):
+def test_each_certificate_that_expires_soon_or_is_invalid_is_reported(cli, tmp_path):
     make_authority(tmp_path)
     issue(tmp_path, "soon", days=3)
     issue(tmp_path, "old", days=7, not_before=datetime.now(UTC) - timedelta(days=9))
@@ -82,7 +82,7 @@ def test_certificates_that_end_soon_or_are_wrong_are_told_each(cli, tmp_path):
     ]
 
 
-def test_a_wrong_configuration_is_a_fault_and_the_rest_is_still_looked_at(cli, tmp_path):
+def test_an_invalid_configuration_is_a_fault_and_the_rest_is_still_checked(cli, tmp_path):
     path = tmp_path / "hybrid.yaml"
     path.write_text("version: 1\nbackends: {edge: {kind: onx}}\n", encoding="utf-8")
     found = examine(cli, "--config", path)

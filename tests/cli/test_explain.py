@@ -32,7 +32,7 @@ def policy(tmp_path):
     return path
 
 
-def test_it_tells_order_rule_reason_and_values_as_a_person_reads_them(cli):
+def test_it_prints_order_rule_reason_and_values(cli):
     result = cli("explain", "Hello")
     assert result.code == 0
     assert "order: edge   by rules[" in result.out
@@ -45,7 +45,7 @@ def test_a_policy_is_tried_before_there_is_a_configuration(cli, policy):
     assert "assumed backends: edge, cloud" in result.err
 
 
-def test_a_given_signal_takes_the_place_of_the_live_one(cli, policy):
+def test_a_given_signal_overrides_the_live_one(cli, policy):
     result = cli("explain", "Hello", "--policy", policy, "--signal", "device.battery=0.1")
     assert "order: cloud > edge   by rules[0]: the battery is low" in result.out
     assert "device.battery=0.1" in result.out
@@ -56,9 +56,9 @@ def test_a_tag_and_a_state_exclude_with_their_reasons(cli, policy):
     assert "excluded: cloud: tag phi allows only edge" in tagged.out
     gone = cli("explain", "Hello", "--policy", policy, "--signal", "cloud.ready=false", "--privacy", "phi", "--json")
     assert json.loads(gone.out)["order"] == ["edge"]
-    nobody = cli("explain", "Hello", "--policy", policy, "--signal", "edge.breaker=open", "--privacy", "phi")
-    assert nobody.code == 0
-    assert "no eligible backend" in nobody.out
+    none = cli("explain", "Hello", "--policy", policy, "--signal", "edge.breaker=open", "--privacy", "phi")
+    assert none.code == 0
+    assert "no eligible backend" in none.out
 
 
 def test_json_holds_the_trace(cli, policy):
@@ -95,7 +95,7 @@ def test_other_backends_can_be_assumed(cli, tmp_path):
         ("edge.name=other", "has no signal `name`"),
     ],
 )
-def test_a_wrong_signal_is_refused_with_what_would_be_right(cli, policy, signal, message):
+def test_an_invalid_signal_is_refused_with_a_suggestion(cli, policy, signal, message):
     result = cli("explain", "Hello", "--policy", policy, "--signal", signal)
     assert result.code == 2
     assert message in result.err
@@ -122,14 +122,14 @@ def test_a_signal_is_read_in_the_type_of_its_field_and_changes_nothing_else(valu
     assert before.backends["phone"].ready
 
 
-def test_what_a_device_need_not_have_can_be_taken_away():
+def test_an_optional_signal_can_be_removed():
     overrides = parse_overrides(["device.battery=none", "phone.breaker=half_open"], PLACES)
     assert [override.value for override in overrides] == [None, Breaker.HALF_OPEN]
     with pytest.raises(InvalidRequest):
         parse_overrides(["cloudy.ready=true"], PLACES)
 
 
-def test_the_action_of_policy_explains_as_the_command_does(cli, policy):
+def test_policy_explain_explains_as_explain_does(cli, policy):
     given = ("Hello", "--signal", "device.battery=0.1", "--privacy", "phi")
     action = cli("policy", "explain", policy, *given)
     command = cli("explain", *given, "--policy", policy)

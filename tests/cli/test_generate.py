@@ -18,7 +18,7 @@ def test_it_answers_with_the_embedded_model_and_nothing_else_on_standard_output(
     assert "positive" in result.out
 
 
-def test_verbose_tells_decision_and_timings_beside_the_answer(cli):
+def test_verbose_prints_decision_and_timings_to_standard_error(cli):
     result = cli("generate", REVIEW, "--max-tokens", 8, "--verbose")
     assert "order: edge" in result.err
     assert "first token after" in result.err
@@ -74,7 +74,7 @@ def test_a_configuration_that_cannot_be_read_is_code_3(cli, tmp_path, name):
     assert "cannot be read" in result.err
 
 
-def test_the_environment_names_the_configuration_where_the_command_line_does_not(cli, monkeypatch, configure):
+def test_the_environment_names_the_configuration_if_the_command_line_does_not(cli, monkeypatch, configure):
     monkeypatch.setenv("HYBRID_LLM_CONFIG", "absent.yaml")
     assert "absent.yaml" in cli("generate", "x").err
     assert "127.0.0.1:1" in cli("generate", "x", "--config", configure(1)).err
@@ -97,13 +97,13 @@ def test_a_private_request_with_only_a_cloud_is_code_4_and_says_why(cli, configu
     assert "tag phi allows only edge" in result.err
 
 
-def test_a_node_that_is_not_there_is_code_4_after_everyone_was_tried(cli, configure):
+def test_an_unreachable_node_is_code_4_after_every_backend_was_tried(cli, configure):
     result = cli("generate", "x", "--config", configure(1), "--deadline", "5")
     assert result.code == 4
     assert "nothing listens on 127.0.0.1:1" in result.err
 
 
-def test_a_deadline_that_is_over_is_code_5(cli, configure, node):
+def test_an_exceeded_deadline_is_code_5(cli, configure, node):
     result = cli("generate", "tick", "--config", configure(node.port), "--deadline", "0.5")
     assert result.code == 5
     assert "deadline" in result.err
@@ -117,7 +117,7 @@ def test_a_node_of_another_authority_is_code_6(cli, configure, node, tmp_path):
     assert "another authority" in result.err
 
 
-def test_the_answer_comes_piece_by_piece(start, configure, node):
+def test_the_answer_is_streamed(start, configure, node):
     process = start("generate", "tick", "--config", configure(node.port), "--max-tokens", 100)
     assert process.stdout.read(1)
     first = time.monotonic()
@@ -152,5 +152,5 @@ def test_a_reader_that_goes_away_is_quiet(start, configure, node):
     assert node.engine.left.wait(5)
 
 
-def test_an_answer_cannot_command_the_terminal():
+def test_an_answer_cannot_control_the_terminal():
     assert printable("a\x1b]0;title\x07b\r\n\tc\x9b") == "a\\x1b]0;title\\x07b\\x0d\n\tc\\x9b"

@@ -108,7 +108,7 @@ def test_an_unknown_command_or_option_is_a_wrong_usage(cli):
     assert cli("generate", "x", "--privcy", "phi").code == 2
 
 
-def test_version_is_told(cli):
+def test_version_is_printed(cli):
     assert cli("--version").out.startswith("hybrid-llm ")
 
 

@@ -52,7 +52,7 @@ def test_a_half_written_and_a_changed_file_are_code_3(cli, folder):
     assert "SHA-256" in cli("models", "inspect", folder).err
 
 
-def test_a_folder_that_is_none_is_code_3(cli, tmp_path):
+def test_a_missing_folder_is_code_3(cli, tmp_path):
     assert cli("models", "inspect", tmp_path / "absent").code == 3
     assert cli("models", "list", tmp_path / "absent").code == 3
 

@@ -29,7 +29,7 @@ def test_every_built_in_policy_is_listed_valid_and_can_be_shown(cli, tmp_path):
     assert "policy balanced" in cli("policy", "check", copy).out
 
 
-def test_three_errors_are_told_at_once_with_their_places(cli, wrong):
+def test_three_errors_are_reported_at_once_with_their_positions(cli, wrong):
     result = cli("policy", "check", wrong)
     assert result.code == 3
     for place in (":2:1:", ":4:20:", ":5:18:"):
@@ -51,7 +51,7 @@ def test_json_has_every_error_with_line_column_and_hint(cli, wrong):
     assert checked[1]["tags"]["phi"]["allow"] == ["edge"]
 
 
-def test_a_policy_is_checked_against_the_backends_that_there_are(cli, tmp_path, configure):
+def test_a_policy_is_checked_against_the_given_backends(cli, tmp_path, configure):
     path = tmp_path / "fleet.yaml"
     path.write_text("version: 1\nname: fleet\nrules:\n  - prefer: [eu, phone]\n", encoding="utf-8")
     assert cli("policy", "check", path).code == 3
@@ -59,14 +59,14 @@ def test_a_policy_is_checked_against_the_backends_that_there_are(cli, tmp_path, 
     assert cli("policy", "check", path, "--config", configure(1, edge=True)).code == 3
 
 
-def test_a_name_that_is_none_is_code_3_and_says_what_is_near(cli):
+def test_an_unknown_name_is_code_3_and_suggests_the_nearest(cli):
     result = cli("policy", "show", "balancd")
     assert result.code == 3
     assert "did you mean `balanced`?" in result.err
     assert cli("policy", "check", "absent.yaml").code == 3
 
 
-def test_every_rule_is_counted_also_those_behind_one_that_would_match_now(cli, tmp_path):
+def test_every_rule_is_counted_also_those_after_one_that_matches(cli, tmp_path):
     path = tmp_path / "four.yaml"
     rules = "".join(f"  - prefer: [edge, cloud]\n    when: request.max_tokens > {least}\n" for least in (30, 20, 0))
     rules += "  - rank: {latency: 1.0}\n"
@@ -85,7 +85,7 @@ rules:
 """
 
 
-def test_warnings_are_shown_and_fail_only_where_they_are_asked_to(cli, tmp_path):
+def test_warnings_are_shown_and_fail_only_with_strict(cli, tmp_path):
     path = tmp_path / "odd.yaml"
     path.write_text(ODD, encoding="utf-8")
     result = cli("policy", "check", path)

@@ -1,4 +1,4 @@
-"""`hybrid-llm policy test`: cases beside a policy, what failed and why, and what was never tried."""
+"""`hybrid-llm policy test`: cases of a policy, what failed and why, and what no case covers."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def policy(tmp_path):
 
 
 @pytest.mark.parametrize("name", builtin_names())
-def test_every_built_in_policy_passes_its_own_cases_and_they_try_every_rule(cli, name):
+def test_every_built_in_policy_passes_its_own_cases_and_they_cover_every_rule(cli, name):
     result = cli("policy", "test", name, "--strict")
     assert result.code == 0, result.out
     assert "0 failed" in result.out
@@ -58,7 +58,7 @@ def test_the_cases_beside_a_policy_are_found_and_its_detectors_read_their_texts(
     assert "MARKER" not in result.out
 
 
-def test_a_failure_tells_what_was_expected_what_came_and_why(cli, policy):
+def test_a_failure_shows_the_expected_and_the_actual_decision_and_why(cli, policy):
     policy.write_text(POLICY.replace("20%", "5%"), encoding="utf-8")
     result = cli("policy", "test", policy)
     assert result.code == 1
@@ -68,7 +68,7 @@ def test_a_failure_tells_what_was_expected_what_came_and_why(cli, policy):
     assert "device.battery=0.1" in result.out
 
 
-def test_what_was_never_tried_is_told_and_fails_when_strict(cli, policy, tmp_path):
+def test_what_no_case_covers_is_reported_and_fails_with_strict(cli, policy, tmp_path):
     few = tmp_path / "few.yaml"
     few.write_text("version: 1\ncases:\n  - {name: one, expect: {first: edge}}\n", encoding="utf-8")
     result = cli("policy", "test", policy, few)
@@ -88,7 +88,7 @@ def test_json_has_every_case_its_mismatches_and_its_decision(cli, policy):
     assert shown["rules_not_covered"] == ["rules[0]"]
 
 
-def test_without_cases_and_with_wrong_ones_it_says_what_to_do(cli, policy):
+def test_missing_and_invalid_cases_are_errors_that_say_what_to_do(cli, policy):
     cases = policy.with_suffix(".test.yaml")
     cases.write_text(CASES.replace("battery: 10", "batery: 10"), encoding="utf-8")
     wrong = cli("policy", "test", policy)

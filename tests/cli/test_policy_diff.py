@@ -29,7 +29,7 @@ def trace(tmp_path):
     return path
 
 
-def test_it_tells_who_would_go_elsewhere_and_counts_the_routes(cli, trace):
+def test_it_shows_which_requests_are_routed_differently_and_counts_the_routes(cli, trace):
     result = cli("policy", "diff", "balanced", "latency-first", "--trace", trace)
     assert result.code == 1
     assert "r-0" in result.out
@@ -45,7 +45,7 @@ def test_the_same_policy_is_code_0(cli, trace):
     assert "0 of 6 requests would go to another backend" in result.out
 
 
-def test_a_place_that_is_new_is_pointed_out(cli, trace):
+def test_a_newly_reachable_location_is_marked(cli, trace):
     result = cli("policy", "diff", "private-first", "balanced", "--trace", trace)
     assert "! 1 could reach a location that was excluded before" in result.out
 
@@ -58,7 +58,7 @@ def test_rows_are_limited_and_json_has_all(cli, trace):
     assert shown["changes"][0]["new"]["rule"] == "rules[4]"
 
 
-def test_a_recorded_request_is_explained_under_the_signals_that_were_there(cli, trace):
+def test_a_recorded_request_is_explained_with_its_recorded_signals(cli, trace):
     result = cli("policy", "explain", "balanced", "--trace", trace, "--request", "r-1")
     assert result.code == 0
     assert "excluded: cloud: tag phi allows only edge" in result.out

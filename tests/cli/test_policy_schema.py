@@ -16,11 +16,11 @@ def test_it_prints_the_schemas_that_are_checked_in(cli):
     assert cli("policy", "schema", "--hybrid").out == (DOCS / "hybrid.schema.json").read_text("utf-8")
 
 
-def test_it_knows_the_backends_and_detectors_that_it_is_told(cli, configure):
+def test_it_knows_the_given_backends_and_detectors(cli, configure):
     policy = "version: 1\nname: fleet\ntags: {t: {allow: [edge], detect: [names]}}\nrules: [{prefer: [eu]}]\n"
     document = yaml.safe_load(policy)
-    told = json.loads(cli("policy", "schema", "--backend", "eu=cloud", "--detector", "names").out)
-    assert Draft202012Validator(told).is_valid(document)
+    schema = json.loads(cli("policy", "schema", "--backend", "eu=cloud", "--detector", "names").out)
+    assert Draft202012Validator(schema).is_valid(document)
     other = json.loads(cli("policy", "schema", "--config", configure(1), "--detector", "names").out)
     assert not Draft202012Validator(other).is_valid(document)
     assert not Draft202012Validator(json.loads(cli("policy", "schema").out)).is_valid(document)

@@ -45,7 +45,7 @@ def test_a_claim_that_is_violated_is_code_7_with_the_steps_of_the_violation(cli,
     assert "cloud is called with the request as it is" in result.out
 
 
-def test_the_broken_claim_of_the_documentation_is_the_real_one(cli):
+def test_the_violated_claim_of_the_documentation_is_the_real_one(cli):
     page = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
     command, *shown = page.split("```text\n$ hybrid-llm ")[1].split("```")[0].splitlines()
     assert "\n".join(shown) in cli(*command.split()).out
@@ -66,7 +66,7 @@ def test_json_has_statements_claims_and_scope(cli, policy):
     assert shown["scope"]["not_searched"]
 
 
-def test_the_tags_that_the_configuration_gives_are_part_of_it(cli, policy, configure):
+def test_the_default_tags_of_the_configuration_are_part_of_the_search(cli, policy, configure):
     config = configure(1, edge=True)
     config.write_text(config.read_text() + "defaults: {privacy: [phi]}\n")
     assert "note: the configuration tags every request phi" in cli("policy", "verify", policy, "--config", config).out

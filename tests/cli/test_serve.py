@@ -69,7 +69,7 @@ def test_ctrl_c_while_the_model_loads_ends_it_and_leaves_no_process(start, tls, 
         ({"--engine": "vroom"}, 2, "invalid choice"),
     ],
 )
-def test_what_is_wrong_is_said_before_the_node_serves(cli, tls, change, code, message):
+def test_invalid_options_are_reported_before_the_node_serves(cli, tls, change, code, message):
     options = {"--model": MODEL, "--tls": tls, "--listen": "127.0.0.1:0", **change}
     result = cli("serve", *(part for option in options.items() for part in option))
     assert result.code == code

@@ -74,7 +74,7 @@ def row(name, among):
     return next(line for line in among if line.startswith(f"{name} "))
 
 
-def test_each_signal_stands_on_a_line_of_its_own_in_the_units_of_policies():
+def test_each_signal_is_printed_on_its_own_line_in_the_units_of_policies():
     found = dict(line.split(maxsplit=1) for line in lines(SEEN) if ".reason" not in line)
     assert found["device.cpu_load"] == "12.5%"
     assert found["device.cpu_pressure"] == "7.2%"
@@ -98,7 +98,7 @@ def test_the_live_view_shows_every_field_of_every_record_by_itself():
                 assert any(re.search(rf"\b{field.name}\b", line) for line in screen), field.name
 
 
-def test_what_belongs_together_is_shown_as_one():
+def test_related_signals_are_shown_together():
     screen = shown()
     assert any("4000/16000 MiB" in line for line in screen)
     assert "250.0 ms +/- 40.0" in row("predicted_ttft_ms", screen)
@@ -144,7 +144,7 @@ def test_what_is_absent_is_named_and_what_is_unknown_is_not_zero():
     assert "unknown" in row("cpu_load", screen)
 
 
-def test_only_what_wants_attention_is_red():
+def test_only_problems_are_red():
     screen = shown(colour=True)
     red = " ".join(re.findall(r"\x1b\[31m(.*?)\x1b\[0m", "\n".join(screen)))
     assert red.split("#")[0].split() == ["15.0%"], "the battery"
@@ -209,7 +209,7 @@ def test_json_that_follows_is_a_line_for_each_sample_until_ctrl_c(start):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--follow",), "--follow needs --json"),
         (("--interval", "0"), "--interval must be between 0.1 and 3600 seconds"),
@@ -217,10 +217,10 @@ def test_json_that_follows_is_a_line_for_each_sample_until_ctrl_c(start):
         (("--once", "--follow", "--json"), "not allowed with argument"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(cli, arguments, says):
+def test_invalid_options_are_refused(cli, arguments, message):
     done = cli("signals", *arguments)
     assert done.code == 2
-    assert says in done.err
+    assert message in done.err
 
 
 def test_a_probe_makes_the_state_of_a_node_known(cli, node, configure):

@@ -1,4 +1,4 @@
-"""`hybrid-llm policy simulate`: works without any file, tells what is wrong with those it is given, and reproduces."""
+"""`hybrid-llm policy simulate`: works without files, reports invalid ones, and reproduces its results."""
 
 import gzip
 import json
@@ -69,7 +69,7 @@ def test_the_printed_command_reproduces_the_result(cli, clinic, tmp_path):
     assert simulate(cli, clinic, *options[:2], "--seed", 8, *options[4:], "--json").out != first.out
 
 
-def test_a_packed_trace_is_simulated_and_the_load_of_a_service_is_told(cli, clinic, tmp_path):
+def test_a_compressed_trace_is_simulated_with_a_note_on_the_load_of_a_service(cli, clinic, tmp_path):
     rows = "".join(f"2023-11-16 18:15:{n % 60:02}.5,300,40\n" for n in range(120))
     path = tmp_path / "trace.csv.gz"
     path.write_bytes(gzip.compress(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}".encode()))
@@ -100,7 +100,7 @@ def test_policies_over_other_backends_are_simulated_too(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["nosuch"], 3, "nosuch"),
         (["--against", "nosuch"], 3, "nosuch"),
@@ -121,14 +121,14 @@ def test_policies_over_other_backends_are_simulated_too(cli, tmp_path):
         (["--slo-ttft", "quick"], 2, "--slo-ttft: `quick` is not a duration"),
     ],
 )
-def test_what_is_wrong_is_told_with_what_to_write(cli, arguments, code, told):
+def test_invalid_input_is_reported_with_what_to_write(cli, arguments, code, message):
     result = simulate(cli, *arguments)
     assert result.code == code
-    assert told in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
 
 
-def test_a_bad_line_of_a_trace_is_told_with_its_number(cli, tmp_path):
+def test_a_bad_line_of_a_trace_is_reported_with_its_number(cli, tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"timestamp": 0, "input_length": 5, "output_length": 5}\n{"timestamp": 1}\n')
     result = simulate(cli, "--trace", path)

@@ -1,4 +1,4 @@
-"""`hybrid-llm spend` shows the ledger, as a table and as JSON, and books nothing."""
+"""`hybrid-llm spend` shows the ledger, as a table and as JSON, and changes nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_ledger_is_found_through_the_configuration(cli, book, tmp_path):
     assert "spend: {file: spend.db}" in result.err
 
 
-def test_no_ledger_yet_is_no_error_and_none_named_is_told(cli, tmp_path):
+def test_a_missing_ledger_is_no_error_and_no_ledger_named_is_one(cli, tmp_path):
     result = cli("spend", "--file", tmp_path / "none.db")
     assert (result.code, result.out) == (0, "")
     assert not (tmp_path / "none.db").exists()
