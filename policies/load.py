@@ -20,7 +20,7 @@ from hybrid_llm.policies.language.parser import parse
 from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
-from hybrid_llm.policies.policy import Policy, Terms
+from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.reader.fields import read_document
 from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
@@ -108,18 +108,15 @@ def parse_policy(
     rules = _Builder(document, schema, source, faults, backends).rules()
     faults.check()
     policy = Policy(
-        Terms(
-            name=document.name,
-            digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-            version=1,
-            tags=document.tags,
-            objectives=document.objectives,
-            resilience=document.resilience,
-            rules=rules,
-            backends=MappingProxyType(dict(backends)),
-            schema=schema,
-            warnings=faults.warnings,
-        )
+        name=document.name,
+        digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        tags=document.tags,
+        objectives=document.objectives,
+        resilience=document.resilience,
+        rules=rules,
+        backends=MappingProxyType(dict(backends)),
+        schema=schema,
+        warnings=faults.warnings,
     )
     _try_once(policy, backends)
     return policy

@@ -62,7 +62,7 @@ def _score(weights: Mapping[str, float], request: RequestMetadata, state: Backen
 
 
 ABSENT = "absent"
-UNKNOWN = "cannot be judged"
+UNKNOWN = "cannot be evaluated"
 NOBODY = (("backend", "there is none of this name here"),)
 
 

@@ -135,7 +135,7 @@ def _soft(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.st
 def _if(
     step: Step, condition: Node, emitter: _Emitter, namespace: dict[str, object], held: ast.stmt, failed: ast.stmt
 ) -> ast.stmt:
-    """Do *held* where the condition holds, *failed* where it cannot be judged."""
+    """Do *held* where the condition holds, *failed* where it cannot be evaluated."""
     if _has_logic(condition):
         namespace[f"careful_{step.index}"] = _judge(emitter.careful(), condition, namespace)
         again = _call(f"careful_{step.index}", _name("request"), _name("signals"))
@@ -144,7 +144,7 @@ def _if(
 
 
 def _try(body: ast.stmt, otherwise: ast.stmt) -> ast.stmt:
-    # Every exception: signals come from sensors, and a rule that cannot be judged must not end the request.
+    # Every exception: signals come from sensors, and a rule that cannot be evaluated must not end the request.
     handler = ast.ExceptHandler(_name("Exception"), None, [otherwise])
     return ast.Try([body], [handler], [], [])
 

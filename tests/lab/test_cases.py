@@ -69,7 +69,7 @@ def mismatches(case: str, base: str = "") -> list[tuple[str, str, str]]:
         "signals: {device.battery: absent}, expect: {first: edge}",
         "signals: {device.temperature_c: -85.5}, expect: {first: edge}",
         "signals: {device.temperature_c: 90}, expect: {order: [cloud], never: [edge], excluded: [edge]}",
-        "signals: {device.temperature_c: nan}, expect: {excluded: {edge: could not be judged}}",
+        "signals: {device.temperature_c: nan}, expect: {excluded: {edge: could not be evaluated}}",
         "signals: {cloud.ready: false, edge.breaker: open}, expect: {order: []}",
         "request: {tags: [phi, public]}, expect: {order: [edge], tags: [phi, public], excluded: {cloud: tag phi}}",
         "request: {tenant: trial-7, message_count: 3}, expect: {excluded: {cloud: trials talk}}",

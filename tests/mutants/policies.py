@@ -28,7 +28,7 @@ MUTANTS = (
     Mutant(
         "only the last tag counts", f"{_POLICY}:Policy.allowed", swap("allowed &= rule.allow", "allowed = rule.allow")
     ),
-    Mutant("tags are ignored", f"{_POLICY}:Policy._barred", never("location not in allowed")),
+    Mutant("tags are ignored", f"{_POLICY}:Policy._ineligible", never("location not in allowed")),
     Mutant(
         "an undeclared tag allows everything",
         f"{_POLICY}:Policy.allowed",
@@ -38,14 +38,14 @@ MUTANTS = (
         "a backend that is not ready is called", f"{_POLICY}:_unfit", swap("not state.ready", "state.ready is None")
     ),
     Mutant("a backend with an open breaker is called", f"{_POLICY}:_unfit", swap("Breaker.OPEN", "Breaker.HALF_OPEN")),
-    Mutant("a backend without a state is eligible", f"{_POLICY}:_unfit", swap("'nothing is known about it'", "''")),
+    Mutant("a backend without a state is eligible", f"{_POLICY}:_unfit", swap("'its state is unknown'", "''")),
     Mutant(
         "a backend may report another location",
         f"{_POLICY}:_unfit",
         swap("state.location is not location", "state.location is None"),
     ),
     Mutant(
-        "an undeclared backend is not reported", f"{_POLICY}:Policy._barred", never("name not in self._terms.backends")
+        "an undeclared backend is not reported", f"{_POLICY}:Policy._ineligible", never("name not in self.backends")
     ),
     Mutant(
         "the order forgets the exclusions",

@@ -32,7 +32,7 @@ def test_a_tag_takes_out_what_it_does_not_allow(signals, request_):
     assert decision.order == ("edge",)
     assert decision.excluded == {"cloud": "tag phi allows only edge"}
     assert policy.decide(tagged(request_, "public"), signals).order == ("cloud", "edge")
-    assert policy.decide(tagged(request_, "stuck"), signals).excluded["edge"] == "tag stuck allows no place"
+    assert policy.decide(tagged(request_, "stuck"), signals).excluded["edge"] == "tag stuck allows no location"
 
 
 def test_an_undeclared_tag_is_an_invalid_request_that_lists_the_declared_ones(signals, request_):
@@ -76,7 +76,7 @@ def test_backends_that_only_one_side_knows_are_out(signals, request_):
     world = replace(signals, backends={"edge": signals.backends["edge"], "new": other})
     decision = parse_policy(HEAD).decide(request_, world)
     assert decision.order == ("edge",)
-    assert decision.excluded == {"cloud": "nothing is known about it", "new": "the policy does not know this backend"}
+    assert decision.excluded == {"cloud": "its state is unknown", "new": "the policy does not know this backend"}
 
 
 def test_all_hard_rules_apply_and_the_first_reason_is_kept(signals, request_):
@@ -119,7 +119,7 @@ def test_a_hard_rule_that_reads_a_place_without_backends_fails_closed(request_):
     world = Signals(backends={"edge": BackendState(name="edge", location=Location.EDGE)})
     text = HEAD + "rules:\n  - exclude: edge\n    when: cloud.queue > 5\n    because: busy\n"
     decision = parse_policy(text, backends=only).decide(request_, world)
-    assert decision.excluded == {"edge": "this could not be judged, so it is left out: busy (rules[0])"}
+    assert decision.excluded == {"edge": "this could not be evaluated, so it is excluded: busy (rules[0])"}
 
 
 @pytest.mark.parametrize(

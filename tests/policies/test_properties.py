@@ -34,7 +34,7 @@ Judge = Callable[[RequestMetadata, Signals], bool]
 
 
 def number(value: object) -> float:
-    """A double as a rule reads it: absent, NaN and things that are no numbers cannot be judged."""
+    """A double as a rule reads it: absent, NaN and things that are no numbers cannot be evaluated."""
     if not isinstance(value, int | float) or value != value:
         raise ArithmeticError
     return value

@@ -1,7 +1,7 @@
 """A policy whose conditions answer what they are told: the same rules and the same code, every outcome within reach.
 
 A condition that reads nothing but tags and objectives stays as it is: its outcome is known. Every other one is replaced
-by the reading of one signal, which holds, does not hold, or cannot be judged.
+by the reading of one signal, which holds, does not hold, or cannot be evaluated.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Held(StrEnum):
 
     NO = "does not hold"
     YES = "holds"
-    UNKNOWN = "cannot be judged"
+    UNKNOWN = "cannot be evaluated"
 
 
 class Switches:
     """Stands in the place of the device's signals: `rule_3` is what the condition of `rules[3]` comes to.
 
-    What cannot be judged is not there at all, as with a sensor that is gone: reading it raises.
+    What cannot be evaluated is not there at all, as with a sensor that is gone: reading it raises.
     """
 
     def __init__(self, free: Iterable[Rule], outcomes: Outcomes) -> None:
@@ -75,20 +75,19 @@ class Abstract:
         if size <= most:
             pairs = itertools.product(_hard(hard), _soft(soft))
             found: list[Outcomes] = sorted(({**one, **other} for one, other in pairs), key=len)
-            return found, f"all {size} outcomes of {len(self.free)} conditions: held, not held, not to be judged"
+            return found, f"all {size} outcomes of {len(self.free)} conditions: held, not held, cannot be evaluated"
         found, deepest = _few(self.free, most)
-        few = f"up to {deepest} of {len(self.free)} conditions hold or cannot be judged"
+        few = f"up to {deepest} of {len(self.free)} conditions hold or cannot be evaluated"
         return found, f"every combination in which {few}, and all of them: {len(found)}"
 
 
 def abstract(policy: Policy) -> Abstract:
     """*policy* with conditions that are told their outcome."""
-    terms = policy.terms
-    free = tuple(rule for rule in terms.rules if rule.condition is not None and not _known(rule))
+    free = tuple(rule for rule in policy.rules if rule.condition is not None and not _known(rule))
     indices = {rule.index for rule in free}
-    rules = tuple(_switched(rule) if rule.index in indices else rule for rule in terms.rules)
-    schema = _Schema(terms.backends, terms.objectives, free)
-    return Abstract(policy=type(policy)(replace(terms, rules=rules, schema=schema)), free=free)
+    rules = tuple(_switched(rule) if rule.index in indices else rule for rule in policy.rules)
+    schema = _Schema(policy.backends, policy.objectives, free)
+    return Abstract(policy=replace(policy, rules=rules, schema=schema), free=free)
 
 
 def _known(rule: Rule) -> bool:
