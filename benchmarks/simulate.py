@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 
 from benchmarks._run import parsed, parser, with_json, write
-from hybrid_llm.cli.policy.simulate import make_parts
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.lab.simulate.compare import Contestant, always, compare
 from hybrid_llm.lab.simulate.report import report
-from hybrid_llm.lab.simulate.service import Setting
 from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import Trace, made_up, with_tags
+from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import Policy, builtin_policy
 
 REQUESTS = 10_000
@@ -63,7 +62,7 @@ def main() -> None:
     trace = with_tags(made_up(count, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
     found = policies()
     contestants = [Contestant(policy=policy, text="") for policy in found]
-    run = lambda: compare(contestants, trace, Setting(), make_parts(), Goals(ttft_ms=400.0))  # noqa: E731
+    run = lambda: compare(contestants, trace, Setting(), Goals(ttft_ms=400.0))  # noqa: E731
     comparison = run()
     figures = {
         f"simulate, {count} requests, {len(found)} policies": seconds(run, turns),

@@ -1,11 +1,10 @@
-"""What the tests of the simulation share: small traces, and runs with the router's own parts."""
+"""What the tests of the simulation share: small traces, small worlds, and runs."""
 
 from __future__ import annotations
 
-from hybrid_llm.cli.policy.simulate import make_parts
 from hybrid_llm.lab.simulate.engine import Simulation
-from hybrid_llm.lab.simulate.service import Setting
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
+from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.lab.simulate.worldfile import parse_world
 from hybrid_llm.policies import parse_policy
 
@@ -37,8 +36,8 @@ def world(**sections):
     return parse_world("\n".join(lines))
 
 
-def simulate(policy, requests, *, parts=None, **setting):
-    return Simulation(policy, requests, Setting(**setting), parts or make_parts()).run()
+def simulate(policy, requests, **setting):
+    return Simulation(policy, requests, Setting(**setting)).run()
 
 
 class Around:

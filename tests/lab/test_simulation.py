@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import always
 from hybrid_llm.lab.simulate.rtt import constant_rtt
-from hybrid_llm.lab.simulate.summary import Goals, How, percentile, summarise
+from hybrid_llm.lab.simulate.summary import Goals, Status, percentile, summarise
 from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, made_up, with_tags
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
@@ -51,8 +51,8 @@ def busy(count=400, *, seed=1, per_hour=1500.0):
 
 def test_one_answer_on_the_device_takes_what_the_formula_says():
     run = simulate(EDGE, trace((5.0, 500, 11)), world=world(edge=BARE, load=FREE, thermal=COOL, battery=ENDLESS))
-    (one,) = run.ended
-    assert (one.how, one.location) == (How.ANSWERED, Location.EDGE)
+    (one,) = run.outcomes
+    assert (one.status, one.location) == (Status.ANSWERED, Location.EDGE)
     assert one.ttft_ms == pytest.approx(500.0)
     assert one.total_ms == pytest.approx(600.0)
     assert run.model_energy_j == pytest.approx(World().power.compute_w * 0.6)
@@ -62,7 +62,7 @@ def test_one_answer_in_the_cloud_takes_a_round_trip_more_and_costs_what_it_used(
     node = {"overhead_ms": 10.0, "prefill_tokens_per_s": 1000.0, "decode_ms": 10.0, "background_streams": 0}
     there = world(node={**node, "input_per_1k": 2.0, "output_per_1k": 3.0}, battery=ENDLESS)
     run = simulate(CLOUD, trace((0.0, 100, 21)), world=there, rtt=constant_rtt(40.0))
-    (one,) = run.ended
+    (one,) = run.outcomes
     assert one.ttft_ms == pytest.approx(40.0 + 10.0 + 100.0)
     assert one.total_ms == pytest.approx(150.0 + 20 * 10.0)
     assert one.cost == pytest.approx((2.0 * 100 + 3.0 * 21) / 1000.0)
@@ -72,12 +72,12 @@ def test_one_answer_in_the_cloud_takes_a_round_trip_more_and_costs_what_it_used(
 def test_streams_of_a_node_slow_each_other_down():
     node = {"overhead_ms": 0.0, "decode_ms": 10.0, "batch_slowdown": 0.5, "background_streams": 2}
     run = simulate(CLOUD, trace((0.0, 1, 101)), world=world(node=node), rtt=constant_rtt(0.0))
-    assert run.ended[0].total_ms - run.ended[0].ttft_ms == pytest.approx(100 * 10.0 * 2.0)
+    assert run.outcomes[0].total_ms - run.outcomes[0].ttft_ms == pytest.approx(100 * 10.0 * 2.0)
 
 
 def test_the_second_waits_for_the_first_on_the_device():
     here = world(edge=BARE, load=FREE, thermal=COOL)
-    first, second = simulate(EDGE, trace((0.0, 1000, 1), (0.25, 1000, 1)), world=here).ended
+    first, second = simulate(EDGE, trace((0.0, 1000, 1), (0.25, 1000, 1)), world=here).outcomes
     assert first.ttft_ms == pytest.approx(1000.0)
     assert second.ttft_ms == pytest.approx(1750.0)
 
@@ -86,21 +86,21 @@ def test_a_request_that_waits_beyond_its_deadline_ends_late_and_frees_its_place(
     text = HEAD + "objectives: {deadline: 1500ms}\nrules:\n  - exclude: cloud\n"
     here = world(edge=BARE, load=FREE, thermal=COOL)
     run = simulate(parse_policy(text), trace((0.0, 1400, 1), (0.1, 1000, 1), (0.2, 50, 1)), world=here)
-    assert [one.how for one in run.ended] == [How.ANSWERED, How.LATE, How.ANSWERED]
-    assert [one.total_ms for one in run.ended] == pytest.approx([1400.0, 1500.0, 1450.0])
+    assert [one.status for one in run.outcomes] == [Status.ANSWERED, Status.LATE, Status.ANSWERED]
+    assert [one.total_ms for one in run.outcomes] == pytest.approx([1400.0, 1500.0, 1450.0])
 
 
 def test_what_does_not_fit_the_device_is_answered_by_the_next_in_the_order():
     run = simulate(EDGE_FIRST, trace((0.0, 5000, 10)))
-    assert run.ended[0].location is Location.CLOUD
-    assert simulate(EDGE, trace((0.0, 5000, 10))).ended[0].how is How.FAILED
+    assert run.outcomes[0].location is Location.CLOUD
+    assert simulate(EDGE, trace((0.0, 5000, 10))).outcomes[0].status is Status.FAILED
 
 
 def test_a_full_queue_of_the_device_hands_over_to_the_cloud():
     here = world(edge={**BARE, "queue_limit": 1})
     run = simulate(EDGE_FIRST, trace(*[(0.001 * n, 2000, 10) for n in range(5)]), world=here)
-    assert [one.location for one in run.ended].count(Location.EDGE) == 2
-    assert [one.location for one in run.ended].count(Location.CLOUD) == 3
+    assert [one.location for one in run.outcomes].count(Location.EDGE) == 2
+    assert [one.location for one in run.outcomes].count(Location.CLOUD) == 3
 
 
 def test_the_rules_see_the_budget_shrink():
@@ -111,8 +111,8 @@ def test_the_rules_see_the_budget_shrink():
     there = world(node={"input_per_1k": 1.0, "output_per_1k": 1.0}, requests={"max_tokens": 20})
     requests = trace(*[(10.0 * n, 190, 10) for n in range(10)])
     run = simulate(parse_policy(text), requests, world=there)
-    assert [one.location for one in run.ended].count(Location.CLOUD) == 3
-    assert math.fsum(one.cost for one in run.ended) == pytest.approx(0.6)
+    assert [one.location for one in run.outcomes].count(Location.CLOUD) == 3
+    assert math.fsum(one.cost for one in run.outcomes) == pytest.approx(0.6)
 
 
 def test_a_budget_is_never_passed_not_even_by_rivals_and_retries():
@@ -123,8 +123,8 @@ def test_a_budget_is_never_passed_not_even_by_rivals_and_retries():
     there = world(node={"input_per_1k": 1.0, "output_per_1k": 1.0, "failure_share": 0.2})
     requests = trace(*[(0.3 * n, 100, 20) for n in range(60)])
     run = simulate(parse_policy(text), requests, world=there)
-    assert 0.4 < math.fsum(one.cost for one in run.ended) <= 1.0
-    assert all(one.how is How.ANSWERED for one in run.ended)
+    assert 0.4 < math.fsum(one.cost for one in run.outcomes) <= 1.0
+    assert all(one.status is Status.ANSWERED for one in run.outcomes)
 
 
 # ---- network
@@ -133,18 +133,18 @@ def test_a_budget_is_never_passed_not_even_by_rivals_and_retries():
 def test_offline_the_policy_knows_and_a_call_that_is_open_breaks_off():
     requests = trace((0.0, 100, 200), (10.0, 100, 10), (100.0, 100, 10))
     run = simulate(CLOUD, requests, offline=Spans([(0.5, 50.0)]))
-    assert [one.how for one in run.ended] == [How.FAILED, How.FAILED, How.ANSWERED]
-    assert run.ended[0].cost > 0.0
+    assert [one.status for one in run.outcomes] == [Status.FAILED, Status.REFUSED, Status.ANSWERED]
+    assert run.outcomes[0].cost > 0.0
     fallback = simulate(CLOUD_FIRST, requests, offline=Spans([(0.01, 50.0)]))
-    assert [one.location for one in fallback.ended] == [Location.EDGE, Location.EDGE, Location.CLOUD]
+    assert [one.location for one in fallback.outcomes] == [Location.EDGE, Location.EDGE, Location.CLOUD]
 
 
 def test_calls_that_fail_open_the_breaker_and_are_answered_by_the_device():
     run = simulate(
         CLOUD_FIRST, trace(*[(n * 5.0, 50, 10) for n in range(20)]), world=world(node={"failure_share": 1.0})
     )
-    assert all(one.location is Location.EDGE and one.cost == 0.0 for one in run.ended)
-    waits = [one.ttft_ms for one in run.ended]
+    assert all(one.location is Location.EDGE and one.cost == 0.0 for one in run.outcomes)
+    waits = [one.ttft_ms for one in run.outcomes]
     assert min(waits[6:11]) < min(waits[:5]) - 25.0, "with the breaker open nobody waits for a round trip"
 
 
@@ -154,19 +154,21 @@ def test_a_silent_node_gets_a_rival_and_the_first_token_wins():
     hedged = parse_policy(HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {hedge_after: 200ms}\n")
     requests = trace((0.0, 300, 11), (10.0, 300, 11, "phi"))
     both = simulate(hedged, requests, world=here, rtt=slow)
-    assert [one.location for one in both.ended] == [Location.EDGE, Location.EDGE]
-    assert [one.ttft_ms for one in both.ended] == pytest.approx([500.0, 300.0])
-    assert [one.cost for one in both.ended] == pytest.approx([0.0004 * 0.3, 0.0]), "who is cancelled is paid its prompt"
+    assert [one.location for one in both.outcomes] == [Location.EDGE, Location.EDGE]
+    assert [one.ttft_ms for one in both.outcomes] == pytest.approx([500.0, 300.0])
+    assert [one.cost for one in both.outcomes] == pytest.approx([0.0004 * 0.3, 0.0]), (
+        "a cancelled call pays for its prompt"
+    )
     plain = simulate(CLOUD_FIRST, requests, world=here, rtt=slow)
-    assert plain.ended[0].location is Location.CLOUD
-    assert plain.ended[0].ttft_ms > 3000.0
+    assert plain.outcomes[0].location is Location.CLOUD
+    assert plain.outcomes[0].ttft_ms > 3000.0
 
 
 def test_the_retry_budget_bounds_the_rivals():
     text = HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {hedge_after: 200ms, retry_budget: 1%}\n"
     requests = trace(*[(10.0 * number, 50, 5) for number in range(100)])
     run = simulate(parse_policy(text), requests, rtt=constant_rtt(3000.0))
-    assert [one.location for one in run.ended].count(Location.EDGE) in (10, 11)
+    assert [one.location for one in run.outcomes].count(Location.EDGE) in (10, 11)
 
 
 def test_an_answer_that_breaks_off_is_continued_where_the_policy_says_so():
@@ -174,21 +176,21 @@ def test_an_answer_that_breaks_off_is_continued_where_the_policy_says_so():
     node = {"overhead_ms": 0.0, "decode_ms": 10.0, "background_streams": 0, "input_per_1k": 1.0, "output_per_1k": 1.0}
     here = world(edge=BARE, load=FREE, thermal=COOL, node=node)
     requests, offline = trace((0.0, 100, 200)), Spans([(1.0, 60.0)])
-    (one,) = simulate(parse_policy(text), requests, world=here, offline=offline, rtt=constant_rtt(0.0)).ended
-    assert (one.how, one.location) == (How.ANSWERED, Location.EDGE)
+    (one,) = simulate(parse_policy(text), requests, world=here, offline=offline, rtt=constant_rtt(0.0)).outcomes
+    assert (one.status, one.location) == (Status.ANSWERED, Location.EDGE)
     given = 1 + int((1.0 - 0.02) / 0.01)
     assert one.cost == pytest.approx((100 + given) / 1000.0)
     assert one.ttft_ms == pytest.approx(20.0)
     assert one.total_ms == pytest.approx(1000.0 + (100 + given) + (200 - given - 1) * 10.0)
-    (lost,) = simulate(CLOUD_FIRST, requests, world=here, offline=offline, rtt=constant_rtt(0.0)).ended
-    assert lost.how is How.FAILED
+    (lost,) = simulate(CLOUD_FIRST, requests, world=here, offline=offline, rtt=constant_rtt(0.0)).outcomes
+    assert lost.status is Status.FAILED
 
 
 def test_an_answer_closes_the_breaker_again():
     text = HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {breaker: {failures: 2, open: 10m}}\n"
     requests = trace(*[(10.0 * number, 10, 5) for number in range(4)])
     run = simulate(parse_policy(text), requests, offline=Spans([(0.0, 5.0), (15.0, 25.0)]))
-    assert [one.location for one in run.ended] == [Location.EDGE, Location.CLOUD, Location.EDGE, Location.CLOUD]
+    assert [one.location for one in run.outcomes] == [Location.EDGE, Location.CLOUD, Location.EDGE, Location.CLOUD]
 
 
 def test_a_metered_connection_costs_more_energy():
@@ -204,8 +206,8 @@ def test_a_slower_network_never_lowers_the_latency_of_the_cloud(one, two, seed):
     requests = made_up(60, per_hour=600.0, seed=seed, day_starts_s=0.0)
     slots = world(node={"slots": 1000})
     fast, slow = (simulate(CLOUD, requests, world=slots, rtt=constant_rtt(rtt)) for rtt in sorted((one, two)))
-    waits = {one.arrival: one.ttft_ms for one in slow.ended}
-    assert all(one.ttft_ms <= waits[one.arrival] + 1e-6 for one in fast.ended)
+    waits = {one.arrival: one.ttft_ms for one in slow.outcomes}
+    assert all(one.ttft_ms <= waits[one.arrival] + 1e-6 for one in fast.outcomes)
 
 
 # ---- queue
@@ -220,8 +222,8 @@ def test_the_queue_agrees_with_the_theory_of_one_server_and_constant_service():
         arrivals.append(Arrival(at_s=now, prompt_tokens=500, output_tokens=1))
     here = world(edge={**BARE, "queue_limit": 1000}, load=FREE, thermal=COOL, battery=ENDLESS)
     run = simulate(EDGE, Trace(arrivals=tuple(arrivals), source="M/D/1"), world=here)
-    assert all(one.how is How.ANSWERED for one in run.ended)
-    wait = math.fsum(one.ttft_ms for one in run.ended) / len(run.ended) / 1000.0 - service
+    assert all(one.status is Status.ANSWERED for one in run.outcomes)
+    wait = math.fsum(one.ttft_ms for one in run.outcomes) / len(run.outcomes) / 1000.0 - service
     assert wait == pytest.approx(rho * service / (2.0 * (1.0 - rho)), rel=0.06)
 
 
@@ -240,7 +242,7 @@ def test_a_device_at_work_warms_up_as_the_formula_says():
             edge=dataclasses.replace(here.edge, context_window=200000),
         ),
     )
-    idle, full, seconds = 25.0 + 4.0 * 3.5, 25.0 + 4.0 * 18.5, run.ended[0].total_ms / 1000.0
+    idle, full, seconds = 25.0 + 4.0 * 3.5, 25.0 + 4.0 * 18.5, run.outcomes[0].total_ms / 1000.0
     expected = full + (25.0 - full) * math.exp(-seconds / 100.0)
     assert run.peak_c == pytest.approx(expected, abs=0.01)
     assert run.samples[-1].temperature_c == pytest.approx(idle, abs=1.0)
@@ -250,14 +252,14 @@ def test_a_hot_device_is_slower_and_not_below_its_floor():
     hot = {"ambient_c": 99.0, "throttle_from_c": 50.0, "throttle_to_c": 60.0, "throttle_floor": 0.25}
     cold = simulate(EDGE, trace((0.0, 500, 11)), world=world(edge=BARE, load=FREE, thermal=COOL))
     slow = simulate(EDGE, trace((0.0, 500, 11)), world=world(edge=BARE, load=FREE, thermal=hot))
-    assert slow.ended[0].total_ms == pytest.approx(4.0 * cold.ended[0].total_ms)
+    assert slow.outcomes[0].total_ms == pytest.approx(4.0 * cold.outcomes[0].total_ms)
     assert slow.model_energy_j == pytest.approx(cold.model_energy_j), "slower, at as much less power"
 
 
 def test_other_programs_slow_the_edge_down_only_when_the_processor_is_full():
     def latency(background):
         load = {"background_share": background, "edge_share": 0.8}
-        return simulate(EDGE, trace((0.0, 500, 11)), world=world(edge=BARE, load=load)).ended[0].total_ms
+        return simulate(EDGE, trace((0.0, 500, 11)), world=world(edge=BARE, load=load)).outcomes[0].total_ms
 
     assert latency(0.2) == pytest.approx(latency(0.0))
     assert latency(0.6) == pytest.approx(2.0 * latency(0.0))
@@ -266,7 +268,7 @@ def test_other_programs_slow_the_edge_down_only_when_the_processor_is_full():
 def test_an_empty_battery_ends_what_runs_and_the_mains_bring_the_device_back():
     small = world(battery={"capacity_wh": 0.01, "charging": '["07:01-08:00"]'}, edge=BARE)
     run = simulate(EDGE, trace((1.0, 3000, 10), (20.0, 10, 2), (90.0, 10, 2)), world=small)
-    assert [one.how for one in run.ended] == [How.OFF, How.OFF, How.ANSWERED]
+    assert [one.status for one in run.outcomes] == [Status.OFF, Status.OFF, Status.ANSWERED]
     assert run.on_s < 60.0 + 60.0 + 20.0
     assert min(sample.battery for sample in run.samples) == 0.0
 
@@ -292,7 +294,7 @@ def test_the_battery_stays_between_empty_and_full_and_the_device_draws_at_least_
     assert run.energy_j >= World().power.idle_w * run.on_s - 1e-6
     assert run.energy_j == pytest.approx(World().power.idle_w * run.on_s + run.model_energy_j)
     assert World().thermal.ambient_c - 1e-9 <= run.peak_c <= 25.0 + 4.0 * (3.5 + 15.0 + 1.288)
-    assert len(run.ended) == 60
+    assert len(run.outcomes) == 60
 
 
 def test_the_mains_fill_the_battery_by_what_arrives_less_what_is_drawn():
@@ -331,14 +333,14 @@ def test_every_request_ends_exactly_once_and_what_is_bound_never_leaves(case, wh
     )
     offline = Spans([(4.0, 9.0)]) if outage else Spans()
     run = simulate(policy, requests, world=where, offline=offline, seed=seed)
-    assert sorted(id(one.arrival) for one in run.ended) == sorted(map(id, requests.arrivals))
-    for one in run.ended:
+    assert sorted(id(one.arrival) for one in run.outcomes) == sorted(map(id, requests.arrivals))
+    for one in run.outcomes:
         bound = any("cloud" not in case.tags[tag] for tag in one.arrival.tags)
         assert one.bound is bound
         assert not one.left
         assert not (bound and one.location is Location.CLOUD)
         assert one.total_ms >= one.ttft_ms >= 0.0
-        assert (one.location is not None) is (one.how is How.ANSWERED)
+        assert (one.location is not None) is (one.status is Status.ANSWERED)
     counts = summarise(run, Goals(ttft_ms=400.0))
     total = counts.edge + counts.cloud + counts.refused + counts.failed + counts.late + counts.off
     assert total == counts.requests == 80
@@ -367,7 +369,7 @@ def test_a_request_that_leaves_against_its_tags_is_counted_whoever_decided_so():
     requests = trace((0.0, 10, 5, "phi"), (1.0, 10, 5), (2.0, 10, 5, "phi"), (3.0, 9000, 5, "phi"))
     offline = Spans([(2.5, 60.0)])
     run = simulate(Leaky(EDGE_FIRST), requests, offline=offline)
-    assert [one.left for one in run.ended] == [True, False, True, False], "offline nothing leaves"
+    assert [one.left for one in run.outcomes] == [True, False, True, False], "offline nothing leaves"
     assert summarise(run, Goals()).bound_left == 2
 
 

@@ -11,14 +11,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hybrid_llm.cli.policy.simulate import make_parts
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import Contestant, always, always_text, compare
 from hybrid_llm.lab.simulate.plots import PAINT
 from hybrid_llm.lab.simulate.report import report, sentences, table
-from hybrid_llm.lab.simulate.service import Setting
 from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import Spans, made_up, with_tags
+from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import builtin_policy, parse_policy
 from tests.lab.simulated import trace, world
 
@@ -38,7 +37,7 @@ def contest(requests, *others, text=TEXT, **setting):
     policy = parse_policy(text)
     listed = [Contestant(policy=policy, text=text)]
     listed += [Contestant(policy=always(place, policy), text=always_text(place, policy)) for place in Location]
-    return compare([*listed, *others], requests, Setting(**setting), make_parts(), Goals(ttft_ms=300.0))
+    return compare([*listed, *others], requests, Setting(**setting), Goals(ttft_ms=300.0))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def test_policies_of_one_name_are_told_apart(comparison):
         Contestant(policy=builtin_policy("balanced"), text=""),
         Contestant(policy=parse_policy("version: 1\nname: balanced\n"), text=""),
     ]
-    found = compare(balanced, requests, Setting(), make_parts(), Goals())
+    found = compare(balanced, requests, Setting(), Goals())
     for one in found.summaries:
         assert f"balanced {one.digest[:4]}" in report(found, command="x", version="1")
 

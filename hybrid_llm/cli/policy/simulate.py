@@ -22,14 +22,10 @@ from hybrid_llm.cli.arguments import (
 )
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
-from hybrid_llm.core.health import HealthProbe, RetryBudget
-from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, always_text, compare
-from hybrid_llm.lab.simulate.parts import Parts
 from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
-from hybrid_llm.lab.simulate.service import Setting
 from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import (
     Arrival,
@@ -43,11 +39,10 @@ from hybrid_llm.lab.simulate.trace import (
     parse_span,
     with_tags,
 )
-from hybrid_llm.lab.simulate.world import World
+from hybrid_llm.lab.simulate.world import Setting, World
 from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.observability.records import read_recordings
-from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor
 
 _REQUESTS: Final = 10_000
 _PER_HOUR: Final = 120.0
@@ -161,7 +156,7 @@ def _compare(args: argparse.Namespace, world: World) -> Comparison:
         world=world, rtt=_rtt(args, world), offline=Spans(args.offline), metered=Spans(args.metered), seed=args.seed
     )
     goal_ms = args.slo_ttft * 1000.0 if args.slo_ttft is not None else policy.objectives.ttft_ms
-    return compare(contestants, trace, setting, make_parts(), Goals(ttft_ms=goal_ms))
+    return compare(contestants, trace, setting, Goals(ttft_ms=goal_ms))
 
 
 def _contestants(args: argparse.Namespace) -> list[Contestant]:
@@ -234,16 +229,6 @@ def _rtt(args: argparse.Namespace, world: World) -> RoundTrips:
         except ValueError as error:
             raise InvalidRequest(f"--rtt: {error}", field="rtt") from None
     return load_rtt(Path(args.rtt), seed=args.seed, slice_s=world.network.slice_s, pair=args.rtt_pair)
-
-
-def make_parts() -> Parts:
-    """The predictor, breaker and retry budget of the router, as production has them."""
-    return Parts(
-        predictor=lambda location: LatencyPredictor(PRIORS[location]),
-        recent=FirstTokenTimes,
-        breaker=lambda failures, open_s, clock: HealthProbe(failures=failures, open_s=open_s, clock=clock),
-        retry_budget=lambda ratio: RetryBudget(ratio=ratio),
-    )
 
 
 def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, object]:

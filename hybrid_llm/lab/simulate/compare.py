@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.engine import Simulation
-from hybrid_llm.lab.simulate.parts import Parts
-from hybrid_llm.lab.simulate.service import Setting
 from hybrid_llm.lab.simulate.summary import Goals, Run, Summary, summarise
 from hybrid_llm.lab.simulate.trace import Trace
+from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies.document import TagRule
 from hybrid_llm.policies.load import parse_policy
 from hybrid_llm.policies.policy import Policy
@@ -108,9 +107,7 @@ class Comparison:
     summaries: tuple[Summary, ...]
 
 
-def compare(
-    contestants: Iterable[Contestant], trace: Trace, setting: Setting, parts: Parts, goals: Goals
-) -> Comparison:
+def compare(contestants: Iterable[Contestant], trace: Trace, setting: Setting, goals: Goals) -> Comparison:
     """Play *trace* under each of *contestants*.
 
     Raises:
@@ -120,7 +117,7 @@ def compare(
     tags = frozenset[str]().union(*(one.tags for one in trace.arrivals))
     for one in listed:
         require_tags(one.policy, tags)
-    runs = tuple(Simulation(one.policy, trace, setting, parts).run() for one in listed)
+    runs = tuple(Simulation(one.policy, trace, setting).run() for one in listed)
     return Comparison(
         contestants=listed,
         trace=trace,

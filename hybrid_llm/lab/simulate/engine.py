@@ -1,25 +1,36 @@
-"""The event loop: one policy over one trace in one world. Every request ends exactly once; the seed decides the rest.
+"""Plays a trace under one policy: the router's own decisions and attempts over simulated backends, on a virtual clock.
 
-What happens to a request at a backend is in `calls`, what the device does meanwhile in `device`.
+The policy, `Attempts` with hedges and continuations, circuit breakers, retry budgets, predictors, picker and spending
+are those of production. What is simulated is in `backends` (service times) and `device` (power, heat, speed).
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
-from hybrid_llm.core.request import Location, RequestMetadata
-from hybrid_llm.core.signals import BudgetSignals, NetworkSignals, Signals
-from hybrid_llm.lab.simulate.calls import Calls
+from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
+from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.request import Location, PartialAnswer, RequestMetadata
+from hybrid_llm.core.signals import DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.lab.simulate.backends import Job, draw, make_backends
+from hybrid_llm.lab.simulate.clock import Clock, VirtualRace
 from hybrid_llm.lab.simulate.device import Device
-from hybrid_llm.lab.simulate.fleet import make_fleet
-from hybrid_llm.lab.simulate.job import Job, Ledger
-from hybrid_llm.lab.simulate.parts import Parts
-from hybrid_llm.lab.simulate.service import Service, Setting
-from hybrid_llm.lab.simulate.summary import Ended, How, Run, Sample
-from hybrid_llm.lab.simulate.timeline import Timeline
+from hybrid_llm.lab.simulate.summary import Outcome, Run, Sample, Status
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
+from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies.policy import Policy
+from hybrid_llm.router.execution.attempts import Attempts
+from hybrid_llm.router.execution.call import OneByOne
+from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.signals.predictor import Stopwatch
+from hybrid_llm.router.spending.charge import Bill, Charge, Spending
+from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation
 
 _SAMPLES: Final = 400
 _AFTER_S: Final = 1.0
@@ -31,47 +42,63 @@ _NETWORKS: Final = {
 }
 
 
-def _place(job: Job) -> Location | None:
-    """Where the answer ended: with the call that was read last, else with the one that was cut off at its very end."""
-    return job.answering.server.location if job.answering is not None else job.states[job.broken].location
+class _Ledger(MemoryLedger):
+    """The router's ledger on the time of day of the trace; it also adds up what each `Job` cost."""
+
+    def __init__(self, clock: Clock, day_starts_s: float) -> None:
+        super().__init__(clock=lambda: clock.now + day_starts_s)
+        self._tasks = clock
+        self.total = 0
+
+    def settle(self, reservation: Reservation, amount: int) -> None:
+        """Book *amount*, for the job whose task settles."""
+        super().settle(reservation, amount)
+        self.total += amount
+        assert self._tasks.current is not None
+        assert isinstance(self._tasks.current.owner, Job)
+        self._tasks.current.owner.cost += amount
+
+
+class _Sensors:
+    """The simulated device and network, as the router reads them."""
+
+    def __init__(self, device: Device, setting: Setting, clock: Clock) -> None:
+        self._device, self._setting, self._clock = device, setting, clock
+
+    def read(self) -> tuple[DeviceSignals, NetworkSignals]:
+        """The signals at this instant."""
+        online = not self._setting.offline.covers(self._clock.now)
+        return self._device.signals(), _NETWORKS[online, self._setting.metered.covers(self._clock.now)]
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Simulation:
     """One run of *policy*, which must declare every tag of *trace*."""
 
-    def __init__(self, policy: Policy, trace: Trace, setting: Setting, parts: Parts) -> None:
-        self._policy, self._trace, self._setting, self._world = policy, trace, setting, setting.world
-        self._timeline = Timeline()
+    def __init__(self, policy: Policy, trace: Trace, setting: Setting) -> None:
+        self._policy, self._trace, self._setting = policy, trace, setting
+        self._clock = clock = Clock()
         self._device = Device(setting.world, setting.metered)
-        self._ledger = Ledger(self._device.days)
-        self._open: dict[int, Job] = {}
+        self._backends = make_backends(policy, setting, clock, self._device)
+        self._ledger = _Ledger(clock, self._device.days.start_s)
+        self._fleet = Fleet(
+            # Not backends in full: the fleet asks them for their state and their health, and `_call` for streams.
+            cast("list[Backend]", list(self._backends.values())),
+            policy,
+            sensors=_Sensors(self._device, setting, clock),
+            spending=Spending({name: one.price for name, one in self._backends.items()}, self._ledger),
+        )
+        self._running: dict[Job, None] = {}
         self._known_bounds: dict[frozenset[str], tuple[frozenset[Location], bool]] = {}
-        self._ended: list[Ended] = []
+        self._outcomes: list[Outcome] = []
         self._samples: list[Sample] = []
-        limits, clock = policy.resilience, self._timeline.clock
-        breakers = {
-            name: parts.breaker(limits.breaker.failures, limits.breaker.open_s, clock) for name in policy.backends
-        }
-        self._fleet = make_fleet(policy, setting.world, parts, breakers)
-        self._service = Service(
-            budget=policy.objectives.budget,
-            setting=setting,
-            device=self._device,
-            ledger=self._ledger,
-            timeline=self._timeline,
-            step=lambda lane: self._calls.step(lane),
-        )
-        self._calls = Calls(
-            fleet=self._fleet,
-            buckets={name: parts.retry_budget(limits.retry_budget) for name in policy.backends},
-            limits=limits,
-            service=self._service,
-            ended=self._end,
-        )
         self._arrivals = iter(enumerate(trace.arrivals))
         self._coming = next(self._arrivals, None)
         self._turns = sorted({*setting.offline.edges, *setting.metered.edges}, reverse=True)
         self._was_on = self._device.on
+        self._offline = False
 
     def run(self) -> Run:
         """Play the whole trace, until the last deadline is over; to be called once."""
@@ -79,13 +106,13 @@ class Simulation:
         until = max(ends, default=0.0) + _AFTER_S
         if 0.0 in self._turns:
             self._turn()
-        while self._timeline.now < until:
+        while self._clock.now < until:
             self._advance(min(self._next_instant(), until), until / _SAMPLES)
             self._step()
         return self._result()
 
     def _next_instant(self) -> float:
-        times = [self._timeline.due, self._device.next_change()]
+        times = [self._clock.due, self._device.next_change()]
         if self._coming is not None:
             times.append(self._coming[1].at_s)
         if self._turns:
@@ -93,7 +120,7 @@ class Simulation:
         return min(times)
 
     def _advance(self, now: float, step: float) -> None:
-        """Let the time pass, and look at the device at even distances."""
+        """Let the time pass, and sample the device at even distances."""
         while (at := len(self._samples) * step) <= now:
             self._device.advance(at)
             self._samples.append(
@@ -101,75 +128,93 @@ class Simulation:
                     at_s=at,
                     battery=self._device.battery,
                     temperature_c=self._device.temperature_c,
-                    cost=self._ledger.total,
+                    cost=self._ledger.total / UNIT,
                 )
             )
         self._device.advance(now)
-        self._timeline.now = now
+        self._clock.now = now
 
     def _step(self) -> None:
         """Do one thing that is due now."""
-        now = self._timeline.now
+        now = self._clock.now
         if self._device.on is not self._was_on:
             self._was_on = self._device.on
             if not self._was_on:
-                self._calls.stop(list(self._open.values()))
+                self._stop()
         elif self._turns and self._turns[-1] <= now:
             self._turn()
-        elif self._timeline.due <= now:
-            self._timeline.play()
+        elif self._clock.due <= now:
+            pass
         elif self._coming is not None and self._coming[1].at_s <= now:
             number, arrival = self._coming
             self._coming = next(self._arrivals, None)
             self._arrive(number, arrival)
+        self._clock.run_due()
 
     def _turn(self) -> None:
+        """A route to the cloud comes or goes, or the connection gets another price."""
         self._turns.pop()
-        online = not self._setting.offline.covers(self._timeline.now)
-        self._calls.turn(list(self._open.values()), online=online)
+        offline = self._setting.offline.covers(self._clock.now)
+        if offline is self._offline:
+            return
+        self._offline = offline
+        for backend in self._backends.values():
+            if offline:
+                backend.disconnect()
+            else:
+                backend.connect()
+
+    def _stop(self) -> None:
+        """The device goes off, and with it all that runs."""
+        for backend in self._backends.values():
+            backend.flush()
+        self._clock.run_due()
+        for job in list(self._running):
+            assert job.task is not None
+            self._clock.cancel(job.task)
+            self._end(job, Status.OFF)
 
     def _deadline(self, arrival: Arrival) -> float:
-        return arrival.deadline_s or self._policy.objectives.deadline_s or self._world.requests.deadline_s
+        return arrival.deadline_s or self._policy.objectives.deadline_s or self._setting.world.requests.deadline_s
 
     def _arrive(self, number: int, arrival: Arrival) -> None:
-        """Hops 1 to 4 of a request: tags, signals, decision."""
-        job = self._open[number] = self._job(number, arrival, self._deadline(arrival))
+        """Hops 1 to 4 of a request: tags, signals, decision; then its attempts begin."""
+        job = self._job(number, arrival)
+        self._running[job] = None
         if not self._device.on:
-            self._end(job, How.OFF)
+            self._end(job, Status.OFF)
             return
-        signals = self._signals(job.request)
-        job.order, job.states = self._policy.decide(job.request, signals).order, signals.backends
+        signals = self._fleet.snapshot(job.metadata, self._policy.objectives)
+        decision = self._policy.decide(job.metadata, signals)
         if Location.CLOUD not in job.allowed:
-            job.would_leave = self._leaves_without_tags(job.request, signals)
-        if job.order:
-            self._calls.begin(job)
+            job.would_leave = self._leaves_without_tags(job.metadata, signals)
+        if decision.order:
+            job.task = self._clock.spawn(self._answer(job, decision, signals), owner=job)
         else:
-            self._end(job, How.REFUSED)
+            self._end(job, Status.REFUSED)
 
-    def _job(self, number: int, arrival: Arrival, deadline: float) -> Job:
-        most = arrival.max_tokens or self._world.requests.max_tokens
+    def _job(self, number: int, arrival: Arrival) -> Job:
+        max_tokens = arrival.max_tokens or self._setting.world.requests.max_tokens
         allowed, pseudonymised = self._bounds(arrival.tags)
-        request = RequestMetadata(
-            task=arrival.task,
-            privacy=arrival.tags,
-            max_tokens=most,
-            deadline=deadline,
-            created=0.0,
-            tenant=arrival.tenant,
-            prompt_tokens=arrival.prompt_tokens,
-        )
         return Job(
             number=number,
             arrival=arrival,
-            request=request,
-            output_tokens=max(1, min(arrival.output_tokens, most)),
-            expires=self._timeline.now + deadline,
+            metadata=RequestMetadata(
+                task=arrival.task,
+                privacy=arrival.tags,
+                max_tokens=max_tokens,
+                deadline=self._deadline(arrival),
+                created=self._clock.now,
+                tenant=arrival.tenant,
+                prompt_tokens=arrival.prompt_tokens,
+            ),
+            output_tokens=max(1, min(arrival.output_tokens, max_tokens)),
             allowed=allowed,
             pseudonymised=pseudonymised,
         )
 
     def _bounds(self, tags: frozenset[str]) -> tuple[frozenset[Location], bool]:
-        """Where *tags* let a request go, and whether disguised: read off the tags, not off the decisions."""
+        """Where *tags* let a request go, and whether pseudonymised: read from the tags, not from the decisions."""
         known = self._known_bounds.get(tags)
         if known is None:
             rules = [self._policy.tags[tag] for tag in tags]
@@ -177,43 +222,95 @@ class Simulation:
             known = self._known_bounds[tags] = allowed, any(rule.pseudonymise for rule in rules)
         return known
 
-    def _signals(self, request: RequestMetadata) -> Signals:
-        prompt, most = request.prompt_tokens, request.max_tokens
-        spent, budget = self._ledger.spent(request.tenant, self._timeline.now), self._policy.objectives.budget
-        return Signals(
-            device=self._device.signals(),
-            network=_NETWORKS[self._calls.online, self._setting.metered.covers(self._timeline.now)],
-            budget=BudgetSignals(spent=spent, left=None if budget is None else max(0.0, budget - spent)),
-            backends={
-                name: server.state(
-                    prompt, most, affordable=self._service.affordable(request.tenant, server, prompt, most)
-                )
-                for name, server in self._fleet.items()
-            },
+    def _leaves_without_tags(self, metadata: RequestMetadata, signals: Signals) -> bool:
+        bare = self._policy.decide(replace(metadata, privacy=_NO_TAGS), signals)
+        return bool(bare.order) and self._backends[bare.order[0]].location is Location.CLOUD
+
+    async def _answer(self, job: Job, decision: Decision, signals: Signals) -> None:
+        """Hop 5: the router's attempts, to their end."""
+        attempts = self._attempts(job, decision, signals)
+        try:
+            async with aclosing(attempts.run()) as chunks:
+                async for _ in chunks:
+                    if job.first_token_at is None:
+                        job.first_token_at = self._clock.now
+        except DeadlineExceeded:
+            self._end(job, Status.LATE)
+        except HybridLLMError:
+            self._end(job, Status.FAILED)
+        else:
+            self._end(job, Status.ANSWERED, self._backends[attempts.answering].location)
+
+    def _attempts(self, job: Job, decision: Decision, signals: Signals) -> Attempts:
+        limits = self._policy.resilience
+        nodes = {name: signals.backends[name].nodes for name in decision.order}
+        hedges = limits.hedge_after_s is not None or limits.hedge_quantile is not None
+        return Attempts(
+            metadata=job.metadata,
+            decision=decision,
+            open_stream=partial(self._call, job, signals),
+            sleep=self._clock.sleep,
+            breakers=self._fleet.health,
+            budget=self._fleet.retry_budgets[decision.order[0]],
+            retries=limits.retries,
+            nodes=nodes,
+            is_ready=self._fleet.is_ready,
+            continue_streams=limits.continue_streams,
+            race=partial(VirtualRace, self._clock) if hedges and sum(nodes.values()) > 1 else OneByOne,
+            patience=partial(self._fleet.hedge_delay, limits),
+            clock=self._clock.time,
+            draw=partial(self._jitter, job),
         )
 
-    def _leaves_without_tags(self, request: RequestMetadata, signals: Signals) -> bool:
-        bare = self._policy.decide(replace(request, privacy=_NO_TAGS), signals)
-        return bool(bare.order) and self._fleet[bare.order[0]].location is Location.CLOUD
+    async def _call(
+        self, job: Job, signals: Signals, name: str, partial_answer: PartialAnswer
+    ) -> AsyncGenerator[Chunk, None]:
+        """One call of a backend, timed and paid for, as `router.execution.call` makes it; there is no text to clear."""
+        prompt_tokens = job.metadata.prompt_tokens + partial_answer.tokens
+        async with self._bill(job.metadata, name, prompt_tokens) as bill:
+            watch = Stopwatch(self._clock.time)
+            try:
+                async with aclosing(self._backends[name].stream(job, partial_answer)) as chunks:
+                    async for chunk in chunks:
+                        watch.received(chunk)
+                        if bill is not None:
+                            bill.received(chunk)
+                        yield chunk
+            finally:
+                self._fleet.learn(name, prompt_tokens, signals.backends[name], watch.measured())
 
-    def _end(self, job: Job, how: How) -> None:
-        del self._open[job.number]
-        job.epoch += 1
-        began, now = job.arrival.at_s, self._timeline.now
-        answered = how is How.ANSWERED
-        self._ended.append(
-            Ended(
+    def _bill(
+        self, metadata: RequestMetadata, name: str, prompt_tokens: int
+    ) -> AbstractAsyncContextManager[Bill | None]:
+        spending = self._fleet.spending
+        if name not in spending.prices:
+            return nullcontext()
+        charge = Charge(
+            backend=name, tenant=metadata.tenant, prompt_tokens=prompt_tokens, max_tokens=metadata.max_tokens
+        )
+        return spending.bill(charge, self._policy.objectives, self._clock.sleep)
+
+    def _jitter(self, job: Job) -> float:
+        job.pauses += 1
+        return draw(self._setting, "pause", job.number, job.pauses)
+
+    def _end(self, job: Job, status: Status, location: Location | None = None) -> None:
+        del self._running[job]
+        began, now = job.arrival.at_s, self._clock.now
+        first = job.first_token_at if status is Status.ANSWERED else None
+        self._outcomes.append(
+            Outcome(
                 arrival=job.arrival,
-                how=how,
+                status=status,
                 at_s=now,
-                location=_place(job) if answered else None,
-                ttft_ms=(job.first_at - began) * 1000.0 if answered and job.first_at is not None else 0.0,
-                total_ms=(now - began) * 1000.0,
-                cost=job.cost,
+                location=location,
+                ttft_ms=0.0 if first is None else (first - began) * 1e3,
+                total_ms=(now - began) * 1e3,
+                cost=job.cost / UNIT,
                 bound=Location.CLOUD not in job.allowed,
-                left=job.left,
+                left=job.leaked,
                 would_leave=job.would_leave,
-                pseudonymised=job.away and job.pseudonymised,
+                pseudonymised=job.sent_to_cloud and job.pseudonymised,
             )
         )
 
@@ -222,7 +319,7 @@ class Simulation:
         return Run(
             policy=self._policy.name,
             digest=self._policy.digest,
-            ended=tuple(self._ended),
+            outcomes=tuple(self._outcomes),
             samples=tuple(self._samples),
             energy_j=device.energy_j,
             model_energy_j=device.model_energy_j,

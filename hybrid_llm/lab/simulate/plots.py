@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.lab.simulate.compare import Comparison
-from hybrid_llm.lab.simulate.summary import Ended, How, Run, Summary
+from hybrid_llm.lab.simulate.summary import Outcome, Run, Status, Summary
 from hybrid_llm.lab.simulate.trace import DAY_S, Daily, parse_clock, parse_daily
 
 if TYPE_CHECKING:
@@ -264,9 +264,9 @@ def _privacy(axes: Axes, comparison: Comparison) -> None:
 # ---- shares of requests over time needed
 
 
-def _shares(axes: Axes, comparison: Comparison, value: Callable[[Ended], float], goal: float | None) -> None:
+def _shares(axes: Axes, comparison: Comparison, value: Callable[[Outcome], float], goal: float | None) -> None:
     for number, (name, run) in enumerate(zip(_names(comparison), comparison.runs, strict=True)):
-        times = sorted(max(1.0, value(one)) for one in run.ended if one.how is How.ANSWERED)
+        times = sorted(max(1.0, value(one)) for one in run.outcomes if one.status is Status.ANSWERED)
         if times:
             steps = [round(step * (len(times) - 1) / (_POINTS - 1)) for step in range(_POINTS)]
             shares = [100.0 * (step + 1) / len(times) for step in steps]

@@ -1,4 +1,4 @@
-"""How one simulated request ended, and how a whole run went: records only; who counts them is in `summary`.
+"""Status one simulated request ended, and how a whole run went: records only; who counts them is in `summary`.
 
 Counts a run: one record of figures per policy, as table, report and `--json` show them. It measures nothing new.
 """
@@ -14,7 +14,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.trace import Arrival
 
 
-class How(StrEnum):
+class Status(StrEnum):
     """Every request ends in exactly one of these ways."""
 
     ANSWERED = "answered"
@@ -29,11 +29,11 @@ class How(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Outcome:
     """One request, over."""
 
     arrival: Arrival
-    how: How
+    status: Status
     at_s: float
     location: Location | None = None
     """Where the answer came from, or was coming from."""
@@ -68,7 +68,7 @@ class Run:
 
     policy: str
     digest: str
-    ended: tuple[Ended, ...]
+    outcomes: tuple[Outcome, ...]
     samples: tuple[Sample, ...]
     energy_j: float
     model_energy_j: float
@@ -150,41 +150,41 @@ def _percentiles(values: Sequence[float]) -> Percentiles:
 
 def summarise(run: Run, goals: Goals) -> Summary:
     """The figures of *run*."""
-    answered = [one for one in run.ended if one.how is How.ANSWERED]
-    bound = [one for one in run.ended if one.bound]
+    answered = [one for one in run.outcomes if one.status is Status.ANSWERED]
+    bound = [one for one in run.outcomes if one.bound]
     slow = sum(one.ttft_ms > goals.ttft_ms for one in answered) if goals.ttft_ms is not None else 0
     levels = [sample.battery for sample in run.samples if sample.battery is not None]
     return Summary(
         policy=run.policy,
         digest=run.digest,
-        requests=len(run.ended),
+        requests=len(run.outcomes),
         edge=sum(one.location is Location.EDGE for one in answered),
         cloud=sum(one.location is Location.CLOUD for one in answered),
-        refused=_count(run, How.REFUSED),
-        failed=_count(run, How.FAILED),
-        late=_count(run, How.LATE),
-        off=_count(run, How.OFF),
+        refused=_count(run, Status.REFUSED),
+        failed=_count(run, Status.FAILED),
+        late=_count(run, Status.LATE),
+        off=_count(run, Status.OFF),
         ttft_ms=_percentiles([one.ttft_ms for one in answered]),
         latency_ms=_percentiles([one.total_ms for one in answered]),
         slow=slow,
-        missed=slow + len(run.ended) - len(answered),
-        cost=math.fsum(one.cost for one in run.ended),
+        missed=slow + len(run.outcomes) - len(answered),
+        cost=math.fsum(one.cost for one in run.outcomes),
         energy_wh=run.energy_j / _J_PER_WH,
         model_energy_wh=run.model_energy_j / _J_PER_WH,
         battery=run.battery,
         least_battery=min(levels, default=None),
         peak_c=run.peak_c,
         bound=len(bound),
-        bound_answered=sum(one.how is How.ANSWERED for one in bound),
+        bound_answered=sum(one.status is Status.ANSWERED for one in bound),
         bound_left=_true(bound, "left"),
         would_leave=_true(bound, "would_leave"),
-        pseudonymised=_true(run.ended, "pseudonymised"),
+        pseudonymised=_true(run.outcomes, "pseudonymised"),
     )
 
 
-def _count(run: Run, how: How) -> int:
-    return sum(one.how is how for one in run.ended)
+def _count(run: Run, status: Status) -> int:
+    return sum(one.status is status for one in run.outcomes)
 
 
-def _true(ended: Sequence[Ended], name: str) -> int:
-    return sum(bool(getattr(one, name)) for one in ended)
+def _true(outcomes: Sequence[Outcome], name: str) -> int:
+    return sum(bool(getattr(one, name)) for one in outcomes)

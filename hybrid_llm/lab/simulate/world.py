@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from hybrid_llm.core.fields import Kind, ListOf, Number, Text, Whole, key, keys_of
-from hybrid_llm.lab.simulate.trace import parse_clock, parse_daily
+from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt
+from hybrid_llm.lab.simulate.trace import Spans, parse_clock, parse_daily
 
 _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
 _AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
@@ -141,7 +142,8 @@ class Edge:
 class Node:
     """The model in the cloud; every backend at the location `cloud` has these figures, and slots of its own."""
 
-    slots: int = _constant(16, "answers at a time", "default of `hybrid-llm serve`", least=1, most=100000)
+    count: int = _constant(1, "nodes behind each backend, all alike", _ASSUMED, least=1, most=1000)
+    slots: int = _constant(16, "answers at a time of each node", "default of `hybrid-llm serve`", least=1, most=100000)
     queue_limit: int = _constant(64, "requests that may wait", "default of `hybrid-llm serve`", most=100000)
     background_streams: int = _constant(4, "slots that other clients hold, always", _ASSUMED, most=100000)
     context_window: int = _constant(32768, "most tokens of prompt and answer", _ASSUMED, least=1)
@@ -184,9 +186,6 @@ class Requests:
     deadline_s: float = _constant(
         60.0, "where neither trace nor policy gives one, s", "default of the library", least=0.001
     )
-    template_tokens: int = _constant(16, "added to a prompt where its highest price is reserved", "the router")
-    retry_pause_ms: float = _constant(50.0, "most pause before the first retry, doubled each time, ms", "the router")
-    retry_pause_most_ms: float = _constant(2000.0, "most pause before any retry, ms", "the router")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,3 +245,14 @@ class World:
                 section = group
             lines.append(f"  {name}: {constant.shown}".ljust(40) + f"  # {constant.about}; {constant.source}")
         return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all policies of one comparison share."""
+
+    world: World = field(default_factory=World)
+    rtt: RoundTrips = field(default_factory=lambda: constant_rtt(World().network.rtt_ms))
+    offline: Spans = field(default_factory=Spans)
+    metered: Spans = field(default_factory=Spans)
+    seed: int = 1
