@@ -429,3 +429,27 @@ def test_a_percentile_is_a_value_that_the_share_does_not_exceed(values, share):
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values)
     assert sum(value < found for value in values) < share * len(values)
+
+
+# ---- several nodes
+
+
+def test_the_picker_spreads_calls_over_the_nodes_of_a_backend():
+    node = {"slots": 1, "background_streams": 0, "overhead_ms": 0.0, "prefill_tokens_per_s": 1000.0}
+    requests = trace(*[(0.0, 1000, 1)] * 20)
+    one, two = (
+        max(ended.ttft_ms for ended in simulate(CLOUD, requests, world=world(node=node | {"count": count})).outcomes)
+        for count in (1, 2)
+    )
+    assert one == pytest.approx(20 * 1030.0)
+    assert two < 0.8 * one
+
+
+def test_each_node_of_a_backend_is_called_before_a_retry_is_paid_for():
+    text = parse_policy(HEAD + "rules:\n  - exclude: edge\nresilience: {retries: 0}\n")
+    requests = trace(*[(10.0 * number, 10, 5) for number in range(60)])
+    one, three = (
+        [ended.status for ended in simulate(text, requests, world=world(node=node)).outcomes].count(Status.ANSWERED)
+        for node in ({"failure_share": 0.3}, {"failure_share": 0.3, "count": 3})
+    )
+    assert one < 50 < three

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from hybrid_llm.backends.grpc.picker import Chooser
+from hybrid_llm.backends.grpc.picker import Picker
 from hybrid_llm.core.errors import (
     BackendError,
     BackendOverloaded,
@@ -109,8 +109,8 @@ class Endpoint:
     *background* are slots of a node that other clients hold, beside *slots*.
     """
 
-    def __init__(self, name: str, clock: Clock, *, slots: int, limit: int, background: int = 0) -> None:
-        self.name = name
+    def __init__(self, address: str, clock: Clock, *, slots: int, limit: int, background: int = 0) -> None:
+        self.address = address
         self._clock = clock
         self._slots, self._limit, self._background = slots, limit, background
         self._serving = 0
@@ -135,7 +135,7 @@ class Endpoint:
         return self.reported[2]
 
     @property
-    def waiting_ms(self) -> float:
+    def expected_ttft_ms(self) -> float:
         """The expected time to a first token there, for the picker."""
         return self.times.expected_ms * (1 + self.reported[0] + self.reported[1])
 
@@ -176,7 +176,7 @@ class SimulatedBackend:
         self._is_cloud = location is Location.CLOUD
         self._model: Edge | Node = setting.world.edge if location is Location.EDGE else setting.world.node
         self._setting, self._clock, self._device = setting, clock, device
-        self._picker = Chooser(draw=random.Random(f"{setting.seed}/picker/{name}"))  # noqa: S311
+        self._picker = Picker(draw=random.Random(f"{setting.seed}/picker/{name}"))  # noqa: S311
         self._endpoints = list(self._make_endpoints(setting.world.edge, setting.world.node))
         self._probes = [one.probe for one in self._endpoints]
         self.endpoint_health: Health = BackendHealth(lambda: self._probes) if self._is_cloud else self._probes[0]
@@ -285,12 +285,12 @@ class SimulatedBackend:
         if len(self._endpoints) == 1:
             endpoint = self._endpoints[0]
         else:
-            new = [one for one in self._endpoints if one.name not in job.endpoints]
+            new = [one for one in self._endpoints if one.address not in job.endpoints]
             if not new:
-                job.endpoints.difference_update(one.name for one in self._endpoints)
+                job.endpoints.difference_update(one.address for one in self._endpoints)
                 new = self._endpoints
-            endpoint = self._picker.choose([one for one in new if one.probe.health.is_usable] or new)
-            job.endpoints.add(endpoint.name)
+            endpoint = self._picker.pick([one for one in new if one.probe.health.is_usable] or new)
+            job.endpoints.add(endpoint.address)
         if self._is_cloud:
             endpoint.probe.admit()
         return endpoint
