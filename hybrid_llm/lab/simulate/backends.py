@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,7 +30,6 @@ from hybrid_llm.lab.simulate.clock import Clock, Task, Wait
 from hybrid_llm.lab.simulate.device import Device
 from hybrid_llm.lab.simulate.trace import Arrival
 from hybrid_llm.lab.simulate.world import Edge, Node, Setting
-from hybrid_llm.policies.policy import Policy
 from hybrid_llm.router.spending.ledger import Price
 
 _HAIR: Final = 1e-6
@@ -275,10 +274,8 @@ class SimulatedBackend:
                 endpoint.times.add((call.first_at - call.began) * 1e3)
             else:
                 endpoint.times.add_missed((self._clock.now - call.began) * 1e3)
-            if self._is_cloud and call.sent == call.output_tokens:
-                endpoint.probe.succeeded()
-            elif self._is_cloud:
-                endpoint.probe.abandoned()
+            if self._is_cloud:  # the attempts report the calls of the edge
+                endpoint.probe.succeeded() if call.sent == call.output_tokens else endpoint.probe.abandoned()
 
     def _pick(self, job: Job) -> Endpoint:
         """An endpoint that the request has not called yet; of several the picker chooses."""
@@ -398,10 +395,3 @@ class SimulatedBackend:
         for call in list(self._calls):
             if call.sent:
                 self._clock.wake(call.wait)
-
-
-def make_backends(policy: Policy, setting: Setting, clock: Clock, device: Device) -> Mapping[str, SimulatedBackend]:
-    """The backends of *policy*, idle, in its order."""
-    return {
-        name: SimulatedBackend(name, location, setting, clock, device) for name, location in policy.backends.items()
-    }

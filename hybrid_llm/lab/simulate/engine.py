@@ -18,7 +18,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, PartialAnswer, RequestMetadata
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.lab.simulate.backends import Job, draw, make_backends
+from hybrid_llm.lab.simulate.backends import Job, SimulatedBackend, draw
 from hybrid_llm.lab.simulate.clock import Clock, VirtualRace
 from hybrid_llm.lab.simulate.device import Device
 from hybrid_llm.lab.simulate.summary import Outcome, Run, Sample, Status
@@ -81,7 +81,10 @@ class Simulation:
         self._policy, self._trace, self._setting = policy, trace, setting
         self._clock = clock = Clock()
         self._device = Device(setting.world, setting.metered)
-        self._backends = make_backends(policy, setting, clock, self._device)
+        self._backends = {
+            name: SimulatedBackend(name, location, setting, clock, self._device)
+            for name, location in policy.backends.items()
+        }
         self._ledger = _Ledger(clock, self._device.days.start_s)
         self._fleet = Fleet(
             # Not backends in full: the fleet asks them for their state and their health, and `_call` for streams.
