@@ -9,23 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
-from hybrid_llm.cli.doctor_checks import (
-    Check,
-    Finding,
-    Setup,
-    Status,
-    check_certificates,
-    check_edge,
-    check_nodes,
-    check_packages,
-    check_policy,
-    check_python,
-    check_runtime,
-    check_sensors,
-    fault,
-    ok,
-    run_checks,
-)
+from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Finding, Setup, Status, fault, ok, run_checks
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError
 
@@ -33,19 +17,6 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import TLSFiles
     from hybrid_llm.router.config import Config
-
-FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": check_packages}
-"""Checks that run before anything else is imported."""
-
-CHECKS: Final[Mapping[str, Check]] = {
-    "runtime": check_runtime,
-    "models": check_edge,
-    "policy": check_policy,
-    "sensors": check_sensors,
-    "certificates": check_certificates,
-    "nodes": check_nodes,
-}
-"""The other checks, in order."""
 
 _MARKS: Final = {Status.OK: "ok     ", Status.WARNING: "warning", Status.FAULT: "FAULT  "}
 

@@ -48,6 +48,11 @@ _SKEW_WARNING_S: Final = 5.0
 # Certificates are valid from five minutes before they are issued: a clock that is further off rejects a new one.
 _SKEW_FAULT_S: Final = 300.0
 _TIMEOUT_S: Final = 5.0
+_EXTRAS: Final = {
+    "cli": "the live view of hybrid-llm signals",
+    "node": "hybrid-llm serve",
+    "prepare": "hybrid-llm models convert",
+}
 _RERUN: Final = "fix what the message says, then run `hybrid-llm doctor` again"
 _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
     (
@@ -138,7 +143,7 @@ def check_packages(_: Setup) -> Iterator[Finding]:
     """The packages of the base installation, and which extras are complete."""
     groups = _requirements()
     yield from _base(groups.get("", []))
-    for extra, purpose in (("node", "hybrid-llm serve"), ("prepare", "hybrid-llm models convert")):
+    for extra, purpose in _EXTRAS.items():
         missing = [name for name, least in groups.get(extra, []) if _problem(name, least)]
         state = f"incomplete ({', '.join(missing)}): {purpose} needs pip install 'hybrid-llm[{extra}]'"
         yield ok("packages", f"extra {extra}: {state if missing else 'complete'}")
@@ -377,3 +382,17 @@ def check_clock(check: str, skew_s: float) -> Finding:
     if abs(skew_s) < _SKEW_FAULT_S:
         return warning(check, description, "synchronise both clocks with NTP")
     return fault(check, description, "synchronise both clocks with NTP: certificates depend on them")
+
+
+FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": check_packages}
+"""Checks that run before anything else is imported."""
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "runtime": check_runtime,
+    "models": check_edge,
+    "policy": check_policy,
+    "sensors": check_sensors,
+    "certificates": check_certificates,
+    "nodes": check_nodes,
+}
+"""The other checks, in order."""

@@ -165,7 +165,7 @@ class Progress:
     """
 
     def __init__(self, label: str, *, stream: TextIO | None = None) -> None:
-        self._label = label
+        self._label = " ".join(printable(label).split())
         self._stream = stream or sys.stderr
         self._console = console_for(self._stream)
         if self._console is not None:
@@ -184,7 +184,7 @@ class Progress:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._bar.add_task(label, total=None)
+            self._task = self._bar.add_task(self._label, total=None)
 
     @property
     def live(self) -> bool:
