@@ -7,10 +7,9 @@ from pathlib import Path
 
 from own_backend import Echo
 
-from hybrid_llm import HybridLLM
+from hybrid_llm import DecisionRecorder, HybridLLM
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.policies import builtin_policy
-from hybrid_llm.router.observability.recorder import DecisionRecorder
 
 with tempfile.TemporaryDirectory() as folder:
     trace = Path(folder, "decisions.jsonl")

@@ -50,6 +50,7 @@ SHOWN = {
     "clinic.yaml:9:11:": "tests/policies/test_docs.py",
     "$ hybrid-llm policy": "tests/cli runs it and compares",
     "# yaml-language-server:": "a comment for editors",
+    "stateDiagram-v2": "tests/core/test_health.py compares it with the code",
     "created     ": "a drawing",
     "order: cloud > edge": "a drawing",
     "call   |---": "a drawing",
