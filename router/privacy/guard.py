@@ -82,18 +82,19 @@ class PrivacyGuard:
             return judged
         replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
         held = continues.lease.shared() if continues is not None and continues.lease is not None else None
-        if not replacing:
-            return self._replace_known(judged, scan, held)
-        return self._replace_found(judged, policy, replacing, scan, held)
+        return self._replace(judged, policy, replacing, scan, held)
 
     def assess_continuation(self, known: Assessment, given: PartialAnswer, policy: Policy) -> Assessment:
         """Assess a request together with its partial answer, which may hold values that the request did not."""
         return self.assess(known.request.continue_from(given), policy, continues=known)
 
-    def _replace_found(
+    def _replace(
         self, judged: Assessment, policy: Policy, replacing: list[str], scan: _Scan, held: Lease | None
     ) -> Assessment:
-        """Replace what the detectors of the tags *replacing* find, and the values that the session already knows."""
+        """Replace what the detectors of the tags *replacing* find, and the values that the session already knows.
+
+        A request without findings may hold a known value: it came back in an answer, in which no detector finds it.
+        """
         names = sorted({name for tag in replacing for name in policy.tags[tag].detect})
         found = scan.merged(names)
         if scan.failed:
@@ -102,21 +103,15 @@ class PrivacyGuard:
             if not scan.sees(policy.tags[tag]):
                 return _keep_local(judged, f"tag {tag} was declared, and no detector finds what to replace")
         try:
-            lease = held or self._sessions.open(judged.request.session_id, tenant=judged.request.tenant)
-        except PrivacyViolation:
-            return _keep_local(judged, _CLOSED)
-        return self._checked(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
-
-    def _replace_known(self, judged: Assessment, scan: _Scan, held: Lease | None) -> Assessment:
-        """Replace values that the session already knows: one of them may have come back in an answer."""
-        try:
-            lease = held or self._resume(judged.request)
+            lease = held or (self._open(judged.request) if replacing else self._resume(judged.request))
         except PrivacyViolation:
             return _keep_local(judged, _CLOSED)
         if lease is None:
             return judged
-        nothing: _Findings = [() for _ in scan.texts]
-        return self._checked(judged, _replaced(judged.request, scan.texts, nothing, lease), [], lease)
+        return self._checked(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
+
+    def _open(self, request: Request) -> Lease:
+        return self._sessions.open(request.session_id, tenant=request.tenant)
 
     def _resume(self, request: Request) -> Lease | None:
         if request.session_id is None:

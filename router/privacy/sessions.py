@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Self
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
@@ -18,21 +19,15 @@ _Name = tuple[str | None, str]
 """Tenant and session id."""
 
 
+@dataclass(slots=True, eq=False)
 class _Session:
     """A table, how many leases it has, and when it was used last. Guarded by the lock of `Sessions`."""
 
-    __slots__ = ("dropped", "leases", "table", "used")
-
-    def __init__(self, now: float) -> None:
-        self.table = PseudonymTable()
-        self.leases = 0
-        self.used = now
-        self.dropped = False
-        """It gets no new leases and is wiped when the last one closes."""
-
-
-def _nothing() -> None:
-    pass
+    used: float
+    table: PseudonymTable = field(default_factory=PseudonymTable)
+    leases: int = 0
+    dropped: bool = False
+    """It gets no new leases and is wiped when the last one closes."""
 
 
 class Lease:
@@ -47,7 +42,7 @@ class Lease:
 
     def shared(self) -> Lease:
         """A lease for a continuation of the same request: closing it does nothing."""
-        return Lease(self.table, _nothing)
+        return Lease(self.table, lambda: None)
 
     def close(self) -> None:
         """The request is over. Idempotent."""
@@ -63,15 +58,19 @@ class Lease:
 
 
 class Sessions:
-    """The tables of the *most* sessions used last, each for *idle* seconds after its last use.
+    """The tables of the *capacity* sessions used last, each for *idle_s* seconds after its last use.
 
     A table that is dropped while a request uses it is wiped when that request ends. *clock* gives seconds.
     """
 
-    def __init__(self, *, most: int = 1024, idle: float = 3600.0, clock: Callable[[], float] = time.monotonic) -> None:
-        if most < 1 or not idle > 0.0:
-            raise ConfigError(f"sessions: `most` must be at least 1 and `idle` above 0 s, not {most} and {idle}")
-        self._most, self._idle, self._clock = most, idle, clock
+    def __init__(
+        self, *, capacity: int = 1024, idle_s: float = 3600.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if capacity < 1 or not idle_s > 0.0:
+            raise ConfigError(
+                f"sessions: `capacity` must be at least 1 and `idle_s` above 0, not {capacity} and {idle_s}"
+            )
+        self._capacity, self._idle_s, self._clock = capacity, idle_s, clock
         self._sessions: OrderedDict[_Name, _Session] = OrderedDict()
         self._unnamed: set[_Session] = set()  # reachable through their leases only
         self._lock = threading.Lock()
@@ -117,7 +116,7 @@ class Sessions:
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = _Session(self._clock())
-            if len(self._sessions) > self._most:
+            if len(self._sessions) > self._capacity:
                 self._drop(next(iter(self._sessions)))
         self._sessions.move_to_end(name)
         return session
@@ -144,7 +143,7 @@ class Sessions:
             self._sweep()
 
     def _sweep(self) -> None:
-        oldest = self._clock() - self._idle
+        oldest = self._clock() - self._idle_s
         for name in [n for n, s in self._sessions.items() if s.used <= oldest and not s.leases]:
             self._drop(name)
 

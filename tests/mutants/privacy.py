@@ -61,18 +61,18 @@ MUTANTS = (
     ),
     Mutant(
         "only one tag's detectors are replaced",
-        f"{_GUARD}:PrivacyGuard._replace_found",
+        f"{_GUARD}:PrivacyGuard._replace",
         swap(
             "{name for tag in replacing for name in policy.tags[tag].detect}",
             "{name for tag in replacing[:1] for name in policy.tags[tag].detect}",
         ),
     ),
     Mutant("the reason for staying local is lost", f"{_GUARD}:_keep_local", drop_argument("replace", "blocked")),
-    Mutant("all tenants share a session", f"{_GUARD}:PrivacyGuard._replace_found", drop_argument("open", "tenant")),
+    Mutant("all tenants share a session", f"{_GUARD}:PrivacyGuard._open", drop_argument("open", "tenant")),
     Mutant(
         "every request has its own pseudonyms",
-        f"{_GUARD}:PrivacyGuard._replace_found",
-        swap("judged.request.session_id", "None"),
+        f"{_GUARD}:PrivacyGuard._open",
+        swap("request.session_id", "None"),
     ),
     Mutant(
         "a continued answer is restored as a new one",
@@ -223,7 +223,7 @@ MUTANTS = (
     ),
     Mutant(
         "a declared tag without findings may leave",
-        f"{_GUARD}:PrivacyGuard._replace_found",
+        f"{_GUARD}:PrivacyGuard._replace",
         never("not scan.sees(policy.tags[tag])"),
     ),
     Mutant(
@@ -243,8 +243,8 @@ MUTANTS = (
     ),
     Mutant(
         "values that the session knows are not replaced",
-        f"{_GUARD}:PrivacyGuard.assess",
-        swap("self._replace_known(judged, scan, held)", "judged"),
+        f"{_GUARD}:PrivacyGuard._replace",
+        swap("self._resume(judged.request)", "None"),
     ),
     Mutant(
         "a continuation has pseudonyms of its own",

@@ -153,7 +153,7 @@ MUTANTS = (
     Mutant(
         "the last used session is evicted", f"{_SESSIONS}:Sessions._named", drop("self._sessions.move_to_end(name)")
     ),
-    Mutant("sessions are never evicted", f"{_SESSIONS}:Sessions._named", never("len(self._sessions) > self._most")),
+    Mutant("sessions are never evicted", f"{_SESSIONS}:Sessions._named", never("len(self._sessions) > self._capacity")),
     Mutant("idle sessions stay", f"{_SESSIONS}:Sessions._sweep", never("s.used <= oldest and (not s.leases)")),
     Mutant("sessions in use count as idle", f"{_SESSIONS}:Sessions._sweep", drop_operand("not s.leases")),
     Mutant(

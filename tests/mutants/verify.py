@@ -32,7 +32,7 @@ MUTANTS = (
     ),
     Mutant(
         "a tag without findings does not keep a request local",
-        f"{_GUARD}:PrivacyGuard._replace_found",
+        f"{_GUARD}:PrivacyGuard._replace",
         never("not scan.sees(policy.tags[tag])"),
     ),
     Mutant("a local request may leave", f"{_GUARD}:_keep_local", swap("judged.allowed & _DEVICE", "judged.allowed")),

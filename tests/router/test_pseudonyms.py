@@ -372,7 +372,7 @@ def test_a_request_without_a_session_has_a_table_that_is_wiped_when_its_answer_e
 
 
 def test_the_session_that_was_used_longest_ago_makes_room_once_nobody_uses_it():
-    sessions = Sessions(most=2)
+    sessions = Sessions(capacity=2)
     a, b = sessions.open("a"), sessions.open("b")
     a.close()
     b.close()
@@ -389,7 +389,7 @@ def test_the_session_that_was_used_longest_ago_makes_room_once_nobody_uses_it():
 
 def test_an_idle_session_is_wiped_and_one_in_use_is_not():
     clock = Clock()
-    sessions = Sessions(idle=10.0, clock=clock)
+    sessions = Sessions(idle_s=10.0, clock=clock)
     idle, busy = sessions.open("idle"), sessions.open("busy")
     idle.close()
     clock.now = 10.0
@@ -423,14 +423,14 @@ def test_closing_wipes_all_tables_and_refuses_more():
         sessions.open("a")
 
 
-@pytest.mark.parametrize("options", [{"most": 0}, {"idle": 0.0}, {"idle": float("nan")}])
+@pytest.mark.parametrize("options", [{"capacity": 0}, {"idle_s": 0.0}, {"idle_s": float("nan")}])
 def test_sessions_that_could_not_live_are_refused(options):
-    with pytest.raises(ConfigError, match="`most` must be at least 1"):
+    with pytest.raises(ConfigError, match="`capacity` must be at least 1"):
         Sessions(**options)
 
 
 def test_many_threads_open_and_close_sessions_and_every_lease_works():
-    sessions = Sessions(most=4)
+    sessions = Sessions(capacity=4)
 
     def one(i: int) -> bool:
         text = f"user{i}@example.org"

@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.evidence import Pattern
@@ -30,6 +30,8 @@ _DEPTH: Final = 3
 
 Spans = Iterable[tuple[int, int]]
 """Start and end (exclusive) of each find, as character offsets."""
+_Run = tuple[int, int, str]
+"""Start and end of an encoded run in the original text, and the text that it decodes to."""
 
 
 class Prepared:
@@ -40,8 +42,8 @@ class Prepared:
     def __init__(self, text: str, depth: int = _DEPTH) -> None:
         self.text = text
         self.view = decoded(text)
-        runs = embedded(self.view) if depth else ()
-        self.inner = [(run.start, run.end, Prepared(run.text, depth - 1)) for run in runs]
+        runs = _embedded(self.view) if depth else ()
+        self.inner = [(start, end, Prepared(inner, depth - 1)) for start, end, inner in runs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,31 +117,23 @@ def _joined(spans: Spans) -> list[tuple[int, int]]:
     return joined
 
 
-class Run(NamedTuple):
-    """An encoded run from *start* to *end* of the original text, and the *text* it decodes to."""
-
-    start: int
-    end: int
-    text: str
-
-
-def embedded(view: View) -> Iterator[Run]:
+def _embedded(view: View) -> Iterator[_Run]:
     """Yield each run of base64 or hexadecimal that decodes to text."""
     for found in _RUN.finditer(view.data):
         raw = view.data[found.start : found.end].decode("latin-1")
         text = _decoded(raw)
         if text is not None:
-            yield Run(*view.origin(found.start, found.end), text)
+            yield *view.origin(found.start, found.end), text
         elif "\n" in raw:
             yield from _lines(view, raw, found.start)
 
 
-def _lines(view: View, raw: str, offset: int) -> Iterator[Run]:
+def _lines(view: View, raw: str, offset: int) -> Iterator[_Run]:
     """Adjacent lines that do not decode as one run: each may be a run of its own."""
     for line in _LINE.finditer(raw):
         text = _decoded(line.group())
         if text is not None:
-            yield Run(*view.origin(offset + line.start(), offset + line.end()), text)
+            yield *view.origin(offset + line.start(), offset + line.end()), text
 
 
 def _decoded(raw: str) -> str | None:
