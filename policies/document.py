@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -279,6 +280,15 @@ class Document:
 
 
 POLICY: Final = table(Document, "policy", extra=(VERSION,), reserved=("budgets", "include", "cases"))
+
+
+def backends_named(targets: Iterable[str], backends: Mapping[str, Location]) -> tuple[str, ...]:
+    """The backends that *targets* name, each once; a location stands for its backends."""
+    named = (
+        [name] if name in backends else [other for other, place in backends.items() if place == name]
+        for name in targets
+    )
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(named)))
 
 
 def policy_schema(backends: Mapping[str, Location] | None = None, detectors: Iterable[str] = KNOWN_DETECTORS) -> Json:

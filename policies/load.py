@@ -1,19 +1,19 @@
-"""From the text of a policy to a `Policy`: read, check, compile, try once; every fault of the file is told at once."""
+"""Loads policies: read, check, compile, try once; everything that is wrong with a file is reported at once."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
-from hybrid_llm.policies.document import DETECTOR, POLICY, TARGET, Document, RuleDraft
+from hybrid_llm.policies.document import DETECTOR, POLICY, TARGET, Document, RuleDraft, backends_named
 from hybrid_llm.policies.language.check import Checker
 from hybrid_llm.policies.language.compile import check_constants
 from hybrid_llm.policies.language.parser import parse
@@ -21,23 +21,28 @@ from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
 from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.reader.fields import read_document
+from hybrid_llm.policies.reader.fields import read_document, read_text
 from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
 from hybrid_llm.policies.rules import Rule
 
 _log = logging.getLogger("hybrid_llm.policies")
-_BACKENDS: Mapping[str, Location] = MappingProxyType({"edge": Location.EDGE, "cloud": Location.CLOUD})
-_ROOTS = frozenset({"request", "device", "network", "budget", "objectives"})
+EDGE_AND_CLOUD: Final[Mapping[str, Location]] = MappingProxyType({"edge": Location.EDGE, "cloud": Location.CLOUD})
+_ROOTS: Final = frozenset({"request", "device", "network", "budget", "objectives"})
 
 
 def load_policy(
-    path: Path, backends: Mapping[str, Location] = _BACKENDS, *, detectors: frozenset[str] = KNOWN_DETECTORS
+    path: Path, backends: Mapping[str, Location] = EDGE_AND_CLOUD, *, detectors: frozenset[str] = KNOWN_DETECTORS
 ) -> Policy:
-    """The policy in the file at *path*, checked against *backends* and *detectors*; its warnings go to the log.
+    """Load the policy in the file at *path*, and log its warnings.
+
+    Args:
+        path: The file.
+        backends: The backends that rules may name, in the order of `prefer` without a rule, and where they run.
+        detectors: The detectors that tags may name.
 
     Raises:
-        PolicyError: the file cannot be read or is not a policy; `.errors` has every fault.
+        PolicyError: the file cannot be read or is not a valid policy; `.errors` has everything that is wrong.
     """
     policy = read_policy(path, backends, detectors=detectors)
     for warning in policy.warnings:
@@ -46,37 +51,27 @@ def load_policy(
 
 
 def read_policy(
-    path: Path, backends: Mapping[str, Location] = _BACKENDS, *, detectors: frozenset[str] = KNOWN_DETECTORS
+    path: Path, backends: Mapping[str, Location] = EDGE_AND_CLOUD, *, detectors: frozenset[str] = KNOWN_DETECTORS
 ) -> Policy:
-    """Do as `load_policy` does, for callers that show the warnings themselves.
-
-    Raises:
-        PolicyError: the file cannot be read or is not a policy; `.errors` has every fault.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise PolicyError(f"{path}: the policy cannot be read: {error.strerror}", path=str(path)) from error
-    except UnicodeDecodeError as error:
-        message = f"{path}: the policy is not UTF-8 text (byte {error.start})"
-        raise PolicyError(message, path=str(path), hint="save the file as UTF-8") from error
+    """Load a policy without logging its warnings. Arguments and errors are those of `load_policy`."""
+    text = read_text(path, "the policy", PolicyError)
     return parse_policy(text, path=str(path), backends=backends, detectors=detectors)
 
 
 def builtin_names() -> tuple[str, ...]:
-    """The names of the policies that come with the package."""
+    """The names of the built-in policies."""
     found = (item.name for item in (files("hybrid_llm.policies") / "builtin").iterdir())
     return tuple(sorted(name[:-5] for name in found if name.endswith(".yaml") and not name.endswith(".test.yaml")))
 
 
 def builtin_policy(
-    name: str, backends: Mapping[str, Location] = _BACKENDS, *, detectors: frozenset[str] = KNOWN_DETECTORS
+    name: str, backends: Mapping[str, Location] = EDGE_AND_CLOUD, *, detectors: frozenset[str] = KNOWN_DETECTORS
 ) -> Policy:
-    """The policy *name* that comes with the package.
+    """Load the built-in policy *name*.
 
     Raises:
-        ConfigError: there is none of this name.
-        PolicyError: *detectors* lack one that it names.
+        ConfigError: there is no such policy.
+        PolicyError: it names a detector that is not among *detectors*.
     """
     if name not in builtin_names():
         raise ConfigError(f"there is no built-in policy {name!r}: {did_you_mean(name, builtin_names())}")
@@ -88,14 +83,14 @@ def parse_policy(
     text: str,
     *,
     path: str = "<policy>",
-    backends: Mapping[str, Location] = _BACKENDS,
+    backends: Mapping[str, Location] = EDGE_AND_CLOUD,
     detectors: frozenset[str] = KNOWN_DETECTORS,
 ) -> Policy:
-    """The policy in *text*; *path* names it in errors, *backends* are those that rules may name, in order.
+    """Load the policy in *text*; *path* names it in errors. The other arguments are those of `load_policy`.
 
     Raises:
-        PolicyError: it is not a policy; `.errors` has every fault, and its text shows them with their places.
-        ConfigError: a backend has a name that an expression could not tell from a signal.
+        PolicyError: the text is not a valid policy; `.errors` has everything that is wrong, with its position.
+        ConfigError: a backend has the name of a group of signals, or of a location where it does not run.
     """
     _check_names(backends)
     source = Source(text, path)
@@ -131,14 +126,14 @@ def _check_names(backends: Mapping[str, Location]) -> None:
 
 
 def _try_once(policy: Policy, backends: Mapping[str, Location]) -> None:
-    """A dry run: what is compiled must run before it is put in force."""
+    """Run what was compiled once, before it decides over requests."""
     states = {name: BackendState(name=name, location=place) for name, place in backends.items()}
     signals = Signals(backends=states)
     policy.decide(RequestMetadata(), signals)
 
 
 class _Builder:
-    """Makes rules of drafts: parses, checks and guards each condition, and finds rules that can never matter."""
+    """Parses, type-checks and lints the conditions of a policy, and makes its rules."""
 
     def __init__(
         self,
@@ -156,26 +151,28 @@ class _Builder:
         self._checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
 
     def rules(self) -> tuple[Rule, ...]:
-        """The rules; what is wrong with them goes to the faults, what is odd to the warnings."""
+        """The rules; errors and warnings are reported."""
         rules = tuple(map(self._rule, self._document.rules))
         drafts = {draft.index: draft for draft in self._document.rules}
         whole = [rule for rule in rules if rule.condition is not None or drafts[rule.index].when is None]
         for finding in examine_rules(whole, self._schema):
-            self._tell(finding, drafts[finding.rule])
+            self._report(finding, drafts[finding.rule])
         for name in unused_tags(self._document.tags, whole) if len(whole) == len(rules) else ():
-            message = f"no detector sets the tag `{name}` and no rule reads it: only an app can bring it about"
-            hint = "name what finds it, detect: [...], or make sure that the app sets it"
+            message = f"no detector sets the tag `{name}` and no rule reads it: only an app can set it"
+            hint = "name its detectors, detect: [...], or make sure that the app sets it"
             self._faults.warn(message, self._document.tags[name].offset, hint)
         return rules
 
-    def _tell(self, finding: Finding, draft: RuleDraft) -> None:
-        tell = self._faults.add if finding.sure else self._faults.warn
-        place = draft.when.at(finding.offset) if draft.when is not None and finding.offset is not None else draft.offset
-        tell(finding.message, place, finding.hint)
+    def _report(self, finding: Finding, draft: RuleDraft) -> None:
+        report = self._faults.add if finding.sure else self._faults.warn
+        offset = (
+            draft.when.at(finding.offset) if draft.when is not None and finding.offset is not None else draft.offset
+        )
+        report(finding.message, offset, finding.hint)
 
     def _rule(self, draft: RuleDraft) -> Rule:
         condition = self._condition(draft.when) if draft.when is not None else None
-        targets = self._backends_of(draft.targets)
+        targets = backends_named(draft.targets, self._backends)
         text = " ".join(draft.when.text.split()) if draft.when is not None else "always"
         return Rule(
             index=draft.index,
@@ -188,16 +185,8 @@ class _Builder:
             weights=draft.rank,
         )
 
-    def _backends_of(self, targets: Iterable[str]) -> tuple[str, ...]:
-        """The backends that *targets* name, each once; a location stands for its backends."""
-        named = [
-            [name] if name in self._backends else [other for other, place in self._backends.items() if place == name]
-            for name in targets
-        ]
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(named)))
-
     def _completed(self, targets: tuple[str, ...]) -> tuple[str, ...]:
-        """Backends that a `prefer` does not name go last, in the order in which they are declared."""
+        """All backends: those that a `prefer` does not name go last, in the order in which they are declared."""
         return (*targets, *(name for name in self._backends if name not in targets))
 
     def _condition(self, when: Scalar) -> Node | None:

@@ -1,4 +1,4 @@
-"""Keeps the policy of a file in force while the file changes: one reference, swapped whole; no request ever waits."""
+"""Reloads a policy file when it changes: one reference is swapped, and no request ever waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.language.schema import KNOWN_DETECTORS
-from hybrid_llm.policies.load import load_policy
+from hybrid_llm.policies.load import EDGE_AND_CLOUD, load_policy
 from hybrid_llm.policies.policy import Policy
 
 _log = logging.getLogger("hybrid_llm.policies")
@@ -19,7 +19,7 @@ _Stamp = tuple[int, ...]
 
 
 class PolicySource(Protocol):
-    """Where the policy of the moment comes from: fixed, or a file that is watched."""
+    """Provides the policy that decides now: fixed, or from a file that is watched."""
 
     @property
     def current(self) -> Policy:
@@ -42,21 +42,22 @@ class FixedPolicy:
 
 
 class PolicyFile:
-    """A policy file that is looked at again and again. `current` is always a whole, checked policy.
+    """A policy file that is watched. `current` is always a complete, valid policy.
 
-    The first load must succeed. Nothing watches until `start()`; `reload()` looks once, in the caller's thread.
+    The first load must succeed. Nothing is watched until `start()`; `reload()` checks once, in the caller's thread.
 
     Args:
-        path: The file. It may be replaced by an editor, or be a link that is moved, as Kubernetes does.
+        path: The file. It may be replaced, as editors do, or be a link that is moved, as Kubernetes does.
         backends: As for `load_policy`.
-        interval: Seconds between two looks. A change is loaded once two looks in a row see the same file, so that one
-            that is still being written is not taken for whole; with the default it is in force within a second.
-        on_reload: Called with each policy that comes into force, by the watching thread.
-        on_error: Called with each fault that keeps a file from coming into force.
+        interval: Seconds between two checks. A change is loaded once two checks in a row see the same file, so that no
+            half-written file is read; with the default it takes effect within a second.
+        on_reload: Called with each policy that takes effect, by the watching thread.
+        on_error: Called with the error of each file that is rejected.
         detectors: As for `load_policy`.
+        check: Called with each policy before it takes effect; it raises `PolicyError` to reject the policy.
 
     Raises:
-        PolicyError: the file does not hold a policy at the start.
+        PolicyError: the file does not hold a valid policy at the start.
     """
 
     def __init__(
@@ -68,15 +69,17 @@ class PolicyFile:
         on_error: Callable[[PolicyError], None] | None = None,
         *,
         detectors: frozenset[str] = KNOWN_DETECTORS,
+        check: Callable[[Policy], None] | None = None,
     ) -> None:
         if not interval > 0:
             raise ConfigError(f"interval must be more than 0 seconds, not {interval}", path=str(path))
         self._path = path
-        self._backends = dict(backends) if backends is not None else None
+        self._backends = dict(EDGE_AND_CLOUD if backends is None else backends)
         self._interval = interval
         self._on_reload = on_reload
         self._on_error = on_error
         self._detectors = detectors
+        self._check = check
         self._turn = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -86,16 +89,16 @@ class PolicyFile:
 
     @property
     def current(self) -> Policy:
-        """The policy in force."""
+        """The policy that decides now."""
         return self._current
 
     @property
     def error(self) -> PolicyError | None:
-        """Why the file as it stands is not in force; None while it is."""
+        """Why the file was rejected when it was last loaded; None if it was not."""
         return self._error
 
     def start(self) -> None:
-        """Watch from now on, in a thread of its own that does not keep the process alive."""
+        """Watch from now on, in a daemon thread."""
         if self._thread is None and not self._closed.is_set():
             self._thread = threading.Thread(target=self._watch, name="hybrid-llm-policy", daemon=True)
             self._thread.start()
@@ -115,7 +118,7 @@ class PolicyFile:
         self.close()
 
     def reload(self) -> bool:
-        """Look once, and load the file if it changed. True when another policy came into force."""
+        """Check once, and load the file if it changed. True if another policy takes effect."""
         with self._turn:
             stamp = _stamp(self._path)
             if stamp == self._stamp:
@@ -127,27 +130,28 @@ class PolicyFile:
         try:
             policy = self._load()
         except PolicyError as error:
-            self._refuse(error)
+            self._reject(error)
             return False
         self._error = None
         if policy.digest == self._current.digest:
             return False
         self._current = policy
-        _log.info("policy %s (%s) is in force", policy.name, policy.digest)
+        _log.info("policy %s (%s) takes effect", policy.name, policy.digest)
         if self._on_reload is not None:
             self._on_reload(policy)
         return True
 
-    def _refuse(self, error: PolicyError) -> None:
+    def _reject(self, error: PolicyError) -> None:
         self._error = error
-        _log.error("the policy file is refused, %s stays in force:\n%s", self._current.digest, error)
+        _log.error("the policy file is rejected, %s stays in effect:\n%s", self._current.digest, error)
         if self._on_error is not None:
             self._on_error(error)
 
     def _load(self) -> Policy:
-        if self._backends is None:
-            return load_policy(self._path, detectors=self._detectors)
-        return load_policy(self._path, self._backends, detectors=self._detectors)
+        policy = load_policy(self._path, self._backends, detectors=self._detectors)
+        if self._check is not None:
+            self._check(policy)
+        return policy
 
     def _watch(self) -> None:
         seen = self._stamp
@@ -162,7 +166,7 @@ class PolicyFile:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """What changes when the file does; it follows links, so a moved link shows. None where there is no file."""
+    """What changes when the file does; links are followed, so that a moved link counts. None without a file."""
     try:
         found = path.stat()
     except OSError:

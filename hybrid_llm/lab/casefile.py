@@ -35,7 +35,7 @@ from hybrid_llm.core.limits import DEFAULT_DEADLINE_S
 from hybrid_llm.core.request import Location, Message, Request, Tool
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.lab.cases import Case, Expected, Suite
-from hybrid_llm.policies.document import LOCATION, TARGET
+from hybrid_llm.policies.document import LOCATION, TARGET, backends_named
 from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.reader.fields import Reader, read_document
@@ -309,24 +309,16 @@ class _Maker:
             return Expected()
         if not found.present:
             found.reject("a case expects something", "order: [edge, cloud]")
+        places = self._policy.backends
         order, first, excluded = (found.values[name] for name in ("order", "first", "excluded"))
         reasons = excluded if isinstance(excluded, Mapping) else dict.fromkeys(excluded, "")
         return Expected(
-            order=None if order is None else self._targets(order),
-            first=self._targets([first] if first else ()),
-            never=self._targets(found.values["never"]),
-            excluded={name: part for target, part in reasons.items() for name in self._targets([target])},
+            order=None if order is None else backends_named(order, places),
+            first=backends_named([first] if first else (), places),
+            never=backends_named(found.values["never"], places),
+            excluded={name: part for target, part in reasons.items() for name in backends_named([target], places)},
             rule=self._rule(found),
             tags=found.values["tags"],
-        )
-
-    def _targets(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Backends; a location stands for its backends, as in a policy."""
-        places = self._policy.backends
-        return tuple(
-            backend
-            for name in names
-            for backend in ([name] if name in places else [other for other in places if places[other] == name])
         )
 
     def _rule(self, found: Found) -> str:

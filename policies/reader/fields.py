@@ -21,19 +21,19 @@ WRONG: Final = object()
 """What reading returns for a value that was reported."""
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, error: type[ConfigError] = ConfigError) -> str:
     """The text of the file at *path*, which messages call *what*.
 
     Raises:
-        ConfigError: the file cannot be read or is not UTF-8.
+        ConfigError: as *error*: the file cannot be read or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: {what} cannot be read: {error.strerror}", path=str(path)) from error
-    except UnicodeDecodeError as error:
-        message = f"{path}: {what} is not UTF-8 text (byte {error.start}); save the file as UTF-8"
-        raise ConfigError(message, path=str(path)) from error
+    except OSError as problem:
+        raise error(f"{path}: {what} cannot be read: {problem.strerror}", path=str(path)) from problem
+    except UnicodeDecodeError as problem:
+        message = f"{path}: {what} is not UTF-8 text (byte {problem.start}); save the file as UTF-8"
+        raise error(message, path=str(path)) from problem
 
 
 def read_document(text: str, table: Table, faults: Faults, names: Names | None = None, folder: Path = Path()) -> Any:

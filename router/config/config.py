@@ -34,6 +34,7 @@ from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.fields import parse_document, read_text
 from hybrid_llm.policies.reader.schemas import Json, json_schema
+from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
 from hybrid_llm.router.spending.ledger import Price, currency_of
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from hybrid_llm.core.protocols import Backend, Detector
-    from hybrid_llm.policies import PolicySource
+    from hybrid_llm.policies import Policy, PolicySource
     from hybrid_llm.router.privacy.detectors.catalogue import DetectorSpec
     from hybrid_llm.router.spending.ledger import Ledger
 
@@ -272,16 +273,26 @@ class Config:
             detectors: Names that the policy may use beside the built-in detectors and those of this file.
 
         Raises:
-            PolicyError: the policy is not valid.
+            PolicyError: the policy is not valid, or lacks a tag under `defaults`.
         """
         from hybrid_llm.policies import KNOWN_DETECTORS, FixedPolicy, PolicyFile, builtin_names, builtin_policy
 
         if self.policy in builtin_names():
-            return FixedPolicy(builtin_policy(self.policy, backends=self.locations))
+            policy = builtin_policy(self.policy, backends=self.locations)
+            self._check_tags(policy)
+            return FixedPolicy(policy)
         path, known = self.path.parent / self.policy, KNOWN_DETECTORS | detectors | self.detector_names
-        source = PolicyFile(path, backends=self.locations, detectors=known)
+        source = PolicyFile(path, backends=self.locations, detectors=known, check=self._check_tags)
         source.start()
         return source
+
+    def _check_tags(self, policy: Policy) -> None:
+        """Reject a policy that would reject every request, because it lacks a tag under `defaults`."""
+        for tag in sorted(self.defaults.privacy - policy.tags.keys()):
+            message = (
+                f"{self.path}: defaults.privacy has the tag `{tag}`, which the policy `{policy.name}` does not declare"
+            )
+            raise PolicyError(message, path=str(self.path), hint=did_you_mean(tag, policy.tags))
 
 
 def _config(found: Found) -> Config:

@@ -157,7 +157,7 @@ MUTANTS = (
         f"{_FINDINGS}:_Examiner._repeats",
         drop_operand("set(rule.targets) - set(one.targets)"),
     ),
-    Mutant("dead rules are accepted", f"{_LOAD}:_Builder._tell", swap("finding.sure", "None")),
+    Mutant("dead rules are accepted", f"{_LOAD}:_Builder._report", swap("finding.sure", "None")),
     Mutant("less is less or equal", f"{_COMPILE}:_COMPARE", swap("ast.Lt", "ast.GtE")),
     Mutant("has() is negated", f"{_COMPILE}:_Emitter._has", swap("ast.IsNot", "ast.Is")),
     Mutant("NaN is accepted as a number", f"{_COMPILE}:_Emitter._field", swap("_call('not_a_number')", "_name('v')")),
@@ -192,10 +192,10 @@ MUTANTS = (
     ),
     Mutant(
         "a location stands for its first backend only",
-        f"{_LOAD}:_Builder._backends_of",
+        "hybrid_llm.policies.document:backends_named",
         swap(
-            "[other for other, place in self._backends.items() if place == name]",
-            "[other for other, place in self._backends.items() if place == name][:1]",
+            "[other for other, place in backends.items() if place == name]",
+            "[other for other, place in backends.items() if place == name][:1]",
         ),
     ),
     Mutant(

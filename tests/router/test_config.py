@@ -250,6 +250,24 @@ def test_defaults_that_load_make_a_valid_request(defaults):
         assert request.max_tokens == defaults.get("max_tokens", 256)
 
 
+def test_a_default_tag_that_the_policy_does_not_declare_is_rejected_at_load(tmp_path):
+    (tmp_path / "hybrid.yaml").write_text(
+        "version: 1\npolicy: policy.yaml\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: [pii]}\n"
+    )
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("version: 1\nname: p\ntags: {phi: {allow: [edge]}}\n")
+    config = load_config(tmp_path / "hybrid.yaml")
+    with pytest.raises(PolicyError, match="has the tag `pii`, which the policy `p` does not declare"):
+        config.open_policy()
+    policy.write_text("version: 1\nname: p\ntags: {pii: {allow: [edge]}}\n")
+    source = config.open_policy()
+    policy.write_text("version: 1\nname: q\ntags: {phi: {allow: [edge]}}\n")
+    source.reload()
+    assert source.current.name == "p"
+    assert "pii" in str(source.error)
+    source.close()
+
+
 def test_messages_name_the_file_and_never_call_it_a_policy():
     for text in ("", "a: &x 1\n", "x" * 300_000, "version: 1\nbackends: 7\nrule: 1\n", "a: [1\n"):
         with pytest.raises(ConfigError) as caught:
@@ -343,7 +361,7 @@ def test_what_is_wrong_with_nodes_is_told(tmp_path, keys, message):
 
 def test_detectors_with_a_model_are_read_and_may_be_named_by_the_policy(tmp_path):
     (tmp_path / "policy.yaml").write_text(
-        "version: 1\nname: p\nrules: []\ntags: {people: {allow: [edge], detect: [names, more]}}\n"
+        "version: 1\nname: p\nrules: []\ntags: {people: {allow: [edge], detect: [names, more]}, pii: {allow: [edge]}}\n"
     )
     text = GOOD + (
         "detectors:\n"
