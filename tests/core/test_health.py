@@ -34,10 +34,15 @@ class HealthMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(event=st.sampled_from(["responded", "succeeded", "failed", "abandoned", "stopping", "serving"]))
+    @rule(event=st.sampled_from(["responded", "succeeded", "abandoned", "stopping", "serving"]))
     def a_call_or_the_node_reports(self, event: str) -> None:
         getattr(self.probe, event)()
         self.note(event)
+
+    @rule(times=st.integers(1, FAILURES))
+    def calls_fail(self, times: int) -> None:
+        for _ in range(times):
+            self.a_call_or_the_node_reports("failed")
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 15.0]))
     def the_node_is_overloaded(self, seconds: float) -> None:
@@ -303,7 +308,7 @@ def test_endpoints_that_do_not_respond_do_not_count_for_the_breaker_of_the_backe
     health, probes = several(clock, 2)
     probes[0].probe_failed("BackendUnavailable", silent=True)
     fail(probes[0], 9)
-    assert health.breaker is Breaker.CLOSED
+    assert (probes[0].breaker, health.breaker) == (Breaker.CLOSED, Breaker.CLOSED)
     fail(probes[1], 4)
     assert health.breaker is Breaker.OPEN
     probes[1].probe_failed("BackendUnavailable", silent=True)

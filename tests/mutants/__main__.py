@@ -74,6 +74,7 @@ def build(folder: Path, mutant: Mutant | None) -> None:
     if mutant is not None:
         (folder / mutant.file).write_text(ast.unparse(mutant.planted()), "utf-8")
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "docs").symlink_to(ROOT / "docs")  # some tests compare the code with it
 
 
 def passes(suite: Suite, mutant: Mutant | None, examples: int, timeout: float | None = None) -> bool:

@@ -35,6 +35,23 @@ MUTANTS = (
     Mutant(
         "an unreachable node gets requests", f"{_HEALTH}:HealthProbe.health", drop("return EndpointHealth.UNREACHABLE")
     ),
+    Mutant(
+        "an endpoint that is reachable again stays ejected",
+        f"{_HEALTH}:HealthProbe.probe_succeeded",
+        drop("self._reset()"),
+    ),
+    Mutant("silence opens the breaker", f"{_HEALTH}:HealthProbe.failed", drop_operand("self._silent")),
+    Mutant(
+        "one of several endpoints has the limits of one alone",
+        f"{_HEALTH}:BackendHealth.refresh",
+        swap("len(probes) > 1", "False"),
+    ),
+    Mutant(
+        "one failing endpoint opens the breaker of its backend",
+        f"{_HEALTH}:BackendHealth.breaker",
+        drop_operand("Breaker.CLOSED in breakers"),
+    ),
+    Mutant("a hung node is not ejected", f"{_BACKEND}:GrpcBackend._judge", drop_operand("exchange.hung(error)")),
     Mutant("endpoints are not remembered", f"{_POOL}:GrpcPool._update", swap("self._endpoints[target]", "_")),
     Mutant("a session is not sticky", f"{_PICKER}:Picker.pick", drop_operand("self._reader(endpoints, blocks)")),
     Mutant(
