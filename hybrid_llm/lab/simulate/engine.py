@@ -81,10 +81,7 @@ class Simulation:
         self._policy, self._trace, self._setting = policy, trace, setting
         self._clock = clock = Clock()
         self._device = Device(setting.world, setting.metered)
-        self._backends = {
-            name: SimulatedBackend(name, location, setting, clock, self._device)
-            for name, location in policy.backends.items()
-        }
+        self._backends = {name: self._make_backend(name, location) for name, location in policy.backends.items()}
         self._ledger = _Ledger(clock, self._device.days.start_s)
         self._fleet = Fleet(
             # Not backends in full: the fleet asks them for their state and their health, and `_call` for streams.
@@ -102,6 +99,9 @@ class Simulation:
         self._turns = sorted({*setting.offline.edges, *setting.metered.edges}, reverse=True)
         self._was_on = self._device.on
         self._offline = False
+
+    def _make_backend(self, name: str, location: Location) -> SimulatedBackend:
+        return SimulatedBackend(name, location, self._setting, self._clock, self._device)
 
     def run(self) -> Run:
         """Play the whole trace, until the last deadline is over; to be called once."""
