@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -17,7 +17,6 @@ from hybrid_llm.cli.chat import Session
 from hybrid_llm.cli.signals_view import View, document, lines
 from hybrid_llm.cli.terminal import Exit, Screen, console_for, note, print_json
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
-from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.signals import Signals
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class _Probed(Protocol):
         ...
 
 
-def _probe(backends: Iterable[_Probed]) -> list[str]:
+def _probe(backends: Sequence[_Probed]) -> list[str]:
     """Probe each backend once; returns the errors."""
     errors = []
     for backend in backends:
@@ -54,23 +53,24 @@ def _probe(backends: Iterable[_Probed]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _probing(backends: Iterable[Backend], interval: float) -> Iterator[Errors]:
-    """Probe the backends that support it, once and then in a thread; yields a function that returns the last errors."""
-    probed = [backend for backend in backends if isinstance(backend, _Probed)]
-    latest, closed = [_probe(probed)], threading.Event()
+def _probing(backends: Sequence[_Probed], interval: float) -> Iterator[Errors]:
+    """Probe *backends* in a thread, so that the view never waits for them; yields a function with the last errors."""
+    latest: list[list[str]] = [[]]
+    closed = threading.Event()
 
     def run() -> None:
-        while not closed.wait(max(interval, _MIN_PROBE_INTERVAL_S)):
-            latest[0] = _probe(probed)
+        while not closed.is_set():
+            latest[0] = _probe(backends)
+            closed.wait(max(interval, _MIN_PROBE_INTERVAL_S))
 
     thread = threading.Thread(target=run, name="hybrid-llm-probe", daemon=True)
-    if probed:
+    if backends:
         thread.start()
     try:
         yield lambda: latest[0]
     finally:
         closed.set()
-        if probed:
+        if backends:
             thread.join(timeout=_PROBE_TIMEOUT_S)
 
 
@@ -91,16 +91,16 @@ def _run(args: argparse.Namespace) -> int:
         message = f"--interval must be between {_MIN_INTERVAL_S} and {_MAX_INTERVAL_S:g} seconds"
         raise InvalidRequest(message, field="interval")
     console = None if args.json or args.once else console_for(sys.stdout)
-    with (
-        Session(args.config) as session,
-        _probing(session.client.backends if args.probe else (), args.interval) as errors,
-    ):
-        if args.follow:
-            _follow(session, args.interval)
-        elif console is None:
-            _print_once(session, errors(), as_json=args.json)
-        else:
-            _show_live(session, errors, args.interval, console)
+    with Session(args.config) as session:
+        probed = [one for one in session.client.backends if args.probe and isinstance(one, _Probed)]
+        if not args.follow and console is None:
+            _print_once(session, _probe(probed), as_json=args.json)
+            return Exit.OK
+        with _probing(probed, args.interval) as errors:
+            if console is None:
+                _follow(session, args.interval)
+            else:
+                _show_live(session, errors, args.interval, console)
     return Exit.OK
 
 
@@ -111,9 +111,9 @@ def _follow(session: Session, interval: float) -> None:
 
 
 def _print_once(session: Session, errors: list[str], *, as_json: bool) -> None:
-    signals = _settled(session)
     for error in errors:
         note(error)
+    signals = _settled(session)
     if as_json:
         print_json(document(signals, datetime.now(UTC)))
     else:
