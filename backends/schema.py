@@ -1,7 +1,7 @@
-"""JSON Schemas that answers must follow: one subset and one grammar for the device and for nodes. It masks nothing.
+"""Compiles JSON Schemas into llguidance grammars, the same for the device and for nodes.
 
-The grammar is llguidance's. What it cannot enforce is refused by name before anything runs, so that a schema that the
-device takes is one that a node takes, and an answer that one of them began can be continued by the other.
+A keyword that the grammar cannot enforce is rejected by name before anything runs. Device and nodes accept the same
+schemas, so that one can continue an answer that the other has begun.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 _COMPACT: Final[Any] = {"whitespace_pattern": r"( |\n {0,24})"}
-"""Between the parts of a document: nothing, a blank, or a line break with indentation. Free whitespace would let a
-small model fill its answer with it."""
+"""Between the parts of a document: nothing, a space, or a line break with indentation. If whitespace were unlimited, a
+small model might generate nothing else."""
 _KEYWORD: Final = re.compile(r"\$?[A-Za-z]{1,40}")
 
 
 class UnusableSchema(ValueError):
-    """The output schema is no JSON, or more than the grammar does. *reason* is as in `RequestRejected`."""
+    """The output schema is not JSON, or cannot be enforced. *reason* is as in `RequestRejected`."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
@@ -31,10 +31,10 @@ class UnusableSchema(ValueError):
 
 @lru_cache(maxsize=256)
 def check_schema(schema: str) -> str:
-    """The grammar of *schema*, JSON text.
+    """Return the grammar of *schema*, JSON text.
 
     Raises:
-        UnusableSchema: it cannot be used; the message names the keyword, and quotes nothing else of the schema.
+        UnusableSchema: it cannot be enforced; the message names the keyword and quotes nothing else of the schema.
     """
     from llguidance import LLMatcher
 
@@ -50,29 +50,29 @@ def check_schema(schema: str) -> str:
     except (ValueError, RuntimeError, TypeError):
         raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported") from None
     if problem:
-        raise UnusableSchema(_told(problem), reason="unsupported")
+        raise UnusableSchema(_message(problem), reason="unsupported")
     return grammar
 
 
-def _told(problem: str) -> str:
-    """What is wrong, without the parts of the schema that the library quotes."""
+def _message(problem: str) -> str:
+    """The problem, without the parts of the schema that llguidance quotes."""
     if problem.startswith("Unimplemented keys:"):
         keys = ", ".join(f"`{key}`" for key in _KEYWORD.findall(problem.partition(":")[2]))
-        return f"output_schema: {keys} cannot be enforced; leave it out, or check it in the app"
+        return f"output_schema: {keys} cannot be enforced; remove it, or check it in the app"
     if problem.startswith("Unknown format"):
-        return "output_schema: a `format` is not known; date, time, date-time, duration, email, uuid and the like are"
+        return "output_schema: a `format` is unknown; date, time, date-time, duration, email, uuid and others are known"
     if problem.startswith("Pointer"):
-        return "output_schema: a `$ref` leads nowhere; it must point into the schema itself, such as #/$defs/name"
+        return "output_schema: a `$ref` has no target; it must point into the schema itself, such as #/$defs/name"
     if problem.startswith("regex"):
-        return "output_schema: a `pattern` is not a regular expression that can be enforced (no look-around)"
+        return "output_schema: a `pattern` cannot be enforced: it is no regular expression, or uses look-around"
     return "the output_schema cannot be turned into a grammar"
 
 
 def new_matcher(tokenizer: LLTokenizer, schema: str, prefix: str = "") -> LLMatcher:
-    """A matcher for one answer that begins with *prefix*.
+    """Return a matcher for one answer that begins with *prefix*.
 
     Raises:
-        UnusableSchema: the schema cannot be used, or *prefix* is no beginning of a document that follows it.
+        UnusableSchema: the schema cannot be enforced, or *prefix* violates it.
     """
     from llguidance import LLMatcher
 
@@ -80,5 +80,5 @@ def new_matcher(tokenizer: LLTokenizer, schema: str, prefix: str = "") -> LLMatc
     if matcher.is_error():
         raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported")
     if prefix and not matcher.consume_tokens(tokenizer.tokenize_str(prefix)):
-        raise UnusableSchema("the answer so far does not follow the output_schema", reason="unsupported")
+        raise UnusableSchema("the partial answer does not follow the output_schema", reason="unsupported")
     return matcher

@@ -50,15 +50,15 @@ class HybridLLMServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request, context):
-        """Answers in pieces. The last chunk, and only it, has a finish reason; a stream that ends without one is broken.
-        The deadline of the call (grpc-timeout) rules; cancelling the call stops the generation and frees its slot.
+        """Streams an answer. The last chunk, and only it, has a finish reason; a stream that ends without one is incomplete.
+        The node keeps the call's deadline (grpc-timeout); cancelling the call stops the generation and frees its slot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Describe(self, request, context):
-        """Says what the node is and can do. Answered for every protocol version and while the engine is down.
+        """Describes the node. Answered for every protocol version, and while the engine is not running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

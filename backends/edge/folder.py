@@ -1,9 +1,6 @@
-"""What a model folder says of itself, and the proof that its files are whole. Reads files; loads no model.
+"""Reads and verifies a model folder: `manifest.json`, the files that it lists, and `genai_config.json`. Loads no model.
 
-`manifest.json` lists every file with its SHA-256. The runtime itself accepts a truncated or changed file silently, so
-a folder is checked before anything in it is used.
-
-A model folder's `genai_config.json` as checked numbers and names. The runtime takes wrong ones silently.
+onnxruntime accepts truncated or modified files and wrong sizes without an error, so everything is checked first.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A model folder in words. *parity* and *created_with* are free facts of the conversion, for people."""
+    """The description of a model folder. *parity* and *created_with* describe its conversion, for display."""
 
     name: str
     architecture: str
@@ -52,7 +49,7 @@ class Manifest:
 
     @property
     def total_bytes(self) -> int:
-        """Size of all listed files."""
+        """Total size of the listed files."""
         return sum(entry.bytes for entry in self.files.values())
 
 
@@ -60,14 +57,14 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of *folder* without checking the files that it lists.
 
     Raises:
-        ConfigError: there is no such folder or manifest, or it is not in this format.
+        ConfigError: the folder or its manifest is missing, or the manifest is invalid.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a model folder: there is no such directory", path=str(folder))
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise ConfigError(
-            f"{folder} has no {MANIFEST_NAME}: make the folder with hybrid-llm models convert", path=str(folder)
+            f"{folder} has no {MANIFEST_NAME}: create the folder with hybrid-llm models convert", path=str(folder)
         )
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
@@ -78,7 +75,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify_manifest(folder: Path) -> Manifest:
-    """Read the manifest of *folder* and check every file against it: present, whole, unchanged, none unlisted.
+    """Read the manifest of *folder* and check every file against it: none missing, modified or unlisted.
 
     Raises:
         ConfigError: at the first file that differs; the message names it and says what to do.
@@ -110,11 +107,11 @@ def _check_file(path: Path, entry: FileEntry) -> None:
     size = path.stat().st_size
     if size != entry.bytes:
         raise ConfigError(
-            f"{path} has {size:,} of {entry.bytes:,} bytes: it is half-written or changed, copy it again",
+            f"{path} has {size:,} of {entry.bytes:,} bytes: it is incomplete or modified, copy it again",
             path=str(path),
         )
     if digest_file(path).sha256 != entry.sha256:
-        raise ConfigError(f"{path} is changed: its SHA-256 is not that of the manifest, copy it again", path=str(path))
+        raise ConfigError(f"{path} is modified: its SHA-256 is not that of the manifest, copy it again", path=str(path))
 
 
 def _parse(data: Any) -> Manifest:
@@ -198,14 +195,14 @@ def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
     """Read and check `genai_config.json` of *folder*.
 
     Raises:
-        ConfigError: a value is missing, of a wrong kind, out of range, or differs from the manifest.
+        ConfigError: a value is missing, invalid, out of range, or differs from the manifest.
     """
     path = folder / "genai_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         layout = _layout_parse(config["model"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is not usable ({error!r}): convert the model again", path=str(path)) from error
+        raise ConfigError(f"{path} is unusable ({error!r}): convert the model again", path=str(path)) from error
     _check_against(path, layout, manifest)
     return layout
 
@@ -268,5 +265,5 @@ def _check_against(path: Path, layout: ModelLayout, manifest: Manifest) -> None:
     ):
         if ours != theirs:
             raise ConfigError(
-                f"{path} says {key} {ours}, the manifest says {theirs}: convert the model again", path=str(path)
+                f"{path} has {key} {ours}, the manifest has {theirs}: convert the model again", path=str(path)
             )

@@ -1,4 +1,4 @@
-"""Making model folders: convert, check, describe."""
+"""Creates model folders for the device: conversion, comparison with the original, manifest."""
 
 from hybrid_llm.backends.models.convert import Precision, Progress, convert, write_manifest
 from hybrid_llm.backends.models.parity import Floor, Parity

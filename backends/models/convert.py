@@ -1,7 +1,4 @@
-"""Writing `manifest.json` for a folder that the ONNX Runtime GenAI builder made. Checking it is `edge.manifest`.
-
-From a Hugging Face folder to a model folder for the device: build, complete, prove, list. All or nothing.
-"""
+"""Converts a Hugging Face folder into a model folder for the device: build, compare, write the manifest; or nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +21,157 @@ from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
 from hybrid_llm.backends.models.parity import FLOORS, Floor, check_parity, measure_parity
 from hybrid_llm.core.errors import ConfigError
 
+Precision = Literal["int4", "int8", "fp32"]
+Progress = Callable[[str, float], None]
+"""Called with the current step and the share of the work that is done, 0 to 1."""
+
+_TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+_UNSUPPORTED = {
+    "OlmoForCausalLM": "the builder writes a model that is wrong without an error",
+    "Lfm2ForCausalLM": "its convolution states are not a key-value cache",
+    **dict.fromkeys(
+        ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "SmolLM3ForCausalLM"), "the builder crashes on it"
+    ),
+    **dict.fromkeys(
+        map("{}ForCausalLM".format, ("Bloom", "Falcon", "GPTNeoX", "Olmo2", "OPT")), "the builder does not support it"
+    ),
+    "GPT2LMHeadModel": "the builder does not support it",
+}
+_EXTRA_OPTIONS = {"Gemma2ForCausalLM": ("windowed_kv_cache=false",)}
 _TOOLS = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
+
+
+def convert(
+    source: Path,
+    out: Path,
+    precision: Precision = "int4",
+    block_size: int = 128,
+    prune_lm_head: bool = True,  # noqa: FBT001 - an option of the builder, under its name
+    *,
+    name: str | None = None,
+    license: str = "unknown",  # noqa: A002 - the field's own name
+    parity_steps: int = 32,
+    parity_floor: Floor | None = None,
+    progress: Progress = lambda what, share: None,  # noqa: ARG005
+) -> Manifest:
+    """Convert a Hugging Face folder and compare the result with transformers. Nothing is downloaded.
+
+    Args:
+        source: The Hugging Face folder.
+        out: The model folder. It must not exist, and appears once the comparison has passed.
+        precision: Of the weights.
+        block_size: Number of weights that share one scale, for int4.
+        prune_lm_head: Compute the logits of the last position only.
+        name: The model's name in the manifest; by default that of *out*.
+        license: An SPDX identifier.
+        parity_steps: Decode steps that are compared, per question.
+        parity_floor: The least agreement; by default that of the precision. Lower it for random weights only, which
+            suffer far more from quantisation than trained ones.
+        progress: Called at each step.
+
+    Raises:
+        ConfigError: the source is incomplete, its architecture is unsupported, the builder fails, the result differs
+            from the original, or the `prepare` extra is not installed.
+    """
+    progress("checking the source", 0.0)
+    architecture = _check(source, out, precision)
+    options = [f"prune_lm_head={str(prune_lm_head).lower()}", *_EXTRA_OPTIONS.get(architecture, ())]
+    options += [f"block_size={block_size}"] if precision == "int4" else []
+    with _staging(out) as folder:
+        progress("building the graph", 0.05)
+        _build(source, folder, precision, options)
+        _copy_text_files(source, folder)
+        progress("comparing with transformers", 0.6)
+        details = _Details(name or out.name, architecture, precision, license)
+        manifest = _prove(source, folder, details, parity_steps, parity_floor or FLOORS[precision])
+        progress("moving into place", 0.95)
+        folder.replace(out)
+    progress("done", 1.0)
+    return manifest
+
+
+class _Details(NamedTuple):
+    name: str
+    architecture: str
+    precision: str
+    license: str
+
+
+def _prove(source: Path, folder: Path, details: _Details, steps: int, floor: Floor) -> Manifest:
+    """Compare the new folder with its original, and write the result into its manifest."""
+    describe = partial(write_manifest, folder, **details._asdict())
+    describe(parameters=1)
+    parity, parameters = measure_parity(source, folder, steps=steps)
+    check_parity(parity, floor)
+    return describe(parameters=parameters, parity=parity.as_dict())
+
+
+def _check(source: Path, out: Path, precision: str) -> str:
+    """Check what can be checked before the long work; returns the architecture."""
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision is {precision!r}: use one of {', '.join(get_args(Precision))}")
+    for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
+        if find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed: pip install 'hybrid-llm[prepare]'")
+    if out.exists():
+        raise ConfigError(f"{out} exists: remove it or choose another folder", path=str(out))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        if not (source / name).is_file():
+            raise ConfigError(
+                f"{source / name} is missing: {source} is not a complete Hugging Face folder", path=str(source)
+            )
+    return _architecture(source / "config.json")
+
+
+def _architecture(path: Path) -> str:
+    try:
+        architecture = json.loads(path.read_text(encoding="utf-8"))["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path} names no architecture ({error!r})", path=str(path)) from error
+    if architecture in _UNSUPPORTED:
+        raise ConfigError(f"{architecture} is not supported: {_UNSUPPORTED[architecture]}", path=str(path))
+    return str(architecture)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside *out*, deleted afterwards unless it was moved into place."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build(source: Path, folder: Path, precision: str, options: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="hybrid-llm-build-") as scratch:
+        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.resolve())]
+        command += ["-o", str(folder.resolve()), "-p", precision, "-e", "cpu", "-c", scratch]
+        command += ["--extra_options", *options]
+        done = subprocess.run(  # noqa: S603 - our own interpreter, arguments without a shell
+            command, cwd=scratch, env=_offline(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode != 0 or not (folder / "genai_config.json").is_file():
+        lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+        raise ConfigError(
+            f"the builder failed on {source}: {lines[-1] if lines else 'it printed nothing'}", path=str(source)
+        )
+
+
+def _offline() -> dict[str, str]:
+    switches = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY")
+    return {**os.environ, **dict.fromkeys(switches, "1")}
+
+
+def _copy_text_files(source: Path, folder: Path) -> None:
+    """Copy the original's text files: the builder rewrites them, not always with the same meaning."""
+    for name in _TEXT_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    for path in source.glob("LICENSE*"):
+        shutil.copyfile(path, folder / path.name)
 
 
 def write_manifest(
@@ -38,7 +185,7 @@ def write_manifest(
     parity: Mapping[str, Any] | None = None,
     created_with: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Digest every file of *folder* and write its `manifest.json`; an old one is replaced in one step.
+    """Hash every file of *folder* and write its `manifest.json`, atomically.
 
     Raises:
         ConfigError: the folder has no readable `genai_config.json`.
@@ -69,7 +216,7 @@ def _genai_model(folder: Path) -> dict[str, Any]:
         return {key: model[key] for key in ("context_length", "vocab_size")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path} cannot be read: is this a folder of the builder? ({error!r})", path=str(path)
+            f"{path} cannot be read: is this a folder that the builder wrote? ({error!r})", path=str(path)
         ) from error
 
 
@@ -85,150 +232,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-Precision = Literal["int4", "int8", "fp32"]
-Progress = Callable[[str, float], None]
-"""Called with what is being done, and the share of the whole that is done, 0 to 1."""
-
-_TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
-_REFUSED = {
-    "OlmoForCausalLM": "the builder makes a model that is silently wrong",
-    "Olmo2ForCausalLM": "the builder does not know it",
-    "Gemma3ForCausalLM": "the builder crashes on it",
-    "Gemma3ForConditionalGeneration": "the builder crashes on it",
-    "SmolLM3ForCausalLM": "the builder crashes on it",
-    "Lfm2ForCausalLM": "its convolution states are not a key-value cache",
-    "GPT2LMHeadModel": "the builder does not know it",
-    "GPTNeoXForCausalLM": "the builder does not know it",
-    "OPTForCausalLM": "the builder does not know it",
-    "BloomForCausalLM": "the builder does not know it",
-    "FalconForCausalLM": "the builder does not know it",
-}
-_EXTRA_OPTIONS = {"Gemma2ForCausalLM": ("windowed_kv_cache=false",)}
-
-
-def convert(
-    source: Path,
-    out: Path,
-    precision: Precision = "int4",
-    block_size: int = 128,
-    prune_lm_head: bool = True,  # noqa: FBT001 - an option of the builder, under its name
-    *,
-    name: str | None = None,
-    license: str = "unknown",  # noqa: A002 - the field's own name
-    parity_steps: int = 32,
-    parity_floor: Floor | None = None,
-    progress: Progress = lambda what, share: None,  # noqa: ARG005
-) -> Manifest:
-    """Convert the Hugging Face folder *source* into the model folder *out*, and prove it against transformers.
-
-    Nothing is fetched. *out* must not exist; it appears once everything is right, an error or Ctrl-C leaves nothing.
-    *block_size* is the number of weights that share one scale, for int4; *prune_lm_head* computes the logits of the
-    last position only; *license* is an SPDX identifier. *parity_steps* decode steps per question are compared, and
-    held against *parity_floor* or that of the precision: lower it for random weights only, which suffer far more
-    from quantisation than trained ones.
-
-    Raises:
-        ConfigError: the source is incomplete, its architecture is refused, the builder fails, the result differs
-            from the original, or the `prepare` extra is not installed.
-    """
-    progress("checking the source", 0.0)
-    architecture = _check(source, out, precision)
-    options = [f"prune_lm_head={str(prune_lm_head).lower()}", *_EXTRA_OPTIONS.get(architecture, ())]
-    options += [f"block_size={block_size}"] if precision == "int4" else []
-    with _staging(out) as folder:
-        progress("building the graph", 0.05)
-        _build(source, folder, precision, options)
-        _copy_text_files(source, folder)
-        progress("comparing with transformers", 0.6)
-        details = _Details(name or out.name, architecture, precision, license)
-        manifest = _prove(source, folder, details, parity_steps, parity_floor or FLOORS[precision])
-        progress("moving into place", 0.95)
-        folder.replace(out)
-    progress("done", 1.0)
-    return manifest
-
-
-class _Details(NamedTuple):
-    name: str
-    architecture: str
-    precision: str
-    license: str
-
-
-def _prove(source: Path, folder: Path, details: _Details, steps: int, floor: Floor) -> Manifest:
-    """Compare the new folder with its original, and write what came out into its manifest."""
-    describe = partial(write_manifest, folder, **details._asdict())
-    describe(parameters=1)
-    parity, parameters = measure_parity(source, folder, steps=steps)
-    check_parity(parity, floor)
-    return describe(parameters=parameters, parity=parity.as_dict())
-
-
-def _check(source: Path, out: Path, precision: str) -> str:
-    """Everything that can be known before the long work; returns the architecture."""
-    if precision not in get_args(Precision):
-        raise ConfigError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
-    for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
-        if find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed: pip install 'hybrid-llm[prepare]'")
-    if out.exists():
-        raise ConfigError(f"{out} exists: remove it or choose another folder", path=str(out))
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        if not (source / name).is_file():
-            raise ConfigError(
-                f"{source / name} is missing: {source} is not a complete Hugging Face folder", path=str(source)
-            )
-    return _architecture(source / "config.json")
-
-
-def _architecture(path: Path) -> str:
-    try:
-        architecture = json.loads(path.read_text(encoding="utf-8"))["architectures"][0]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{path} names no architecture ({error!r})", path=str(path)) from error
-    if architecture in _REFUSED:
-        raise ConfigError(f"{architecture} is refused: {_REFUSED[architecture]}", path=str(path))
-    return str(architecture)
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder beside *out* that is gone afterwards, unless it has been moved into place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _build(source: Path, folder: Path, precision: str, options: list[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="hybrid-llm-build-") as scratch:
-        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.resolve())]
-        command += ["-o", str(folder.resolve()), "-p", precision, "-e", "cpu", "-c", scratch]
-        command += ["--extra_options", *options]
-        done = subprocess.run(  # noqa: S603 - our own interpreter, arguments without a shell
-            command, cwd=scratch, env=_offline(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode != 0 or not (folder / "genai_config.json").is_file():
-        lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
-        raise ConfigError(
-            f"the builder failed on {source}: {lines[-1] if lines else 'it said nothing'}", path=str(source)
-        )
-
-
-def _offline() -> dict[str, str]:
-    switches = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY")
-    return {**os.environ, **dict.fromkeys(switches, "1")}
-
-
-def _copy_text_files(source: Path, folder: Path) -> None:
-    """Take the original's own text files: the builder writes them anew, not always with the same meaning."""
-    for name in _TEXT_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    for path in source.glob("LICENSE*"):
-        shutil.copyfile(path, folder / path.name)

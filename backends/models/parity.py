@@ -1,4 +1,4 @@
-"""Whether a converted model still says what the original says: both read the same tokens, step by step."""
+"""Compares a converted model with its original: both read the same tokens, step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _QUESTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """The least agreement that a conversion must reach. A wrong graph has a correlation near 0."""
+    """The minimum agreement of a conversion. A wrong graph has a correlation near 0."""
 
     top1_agreement: float
     logit_correlation: float
@@ -41,25 +41,25 @@ FLOORS: Mapping[str, Floor] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How near the converted model is to the original, over *positions* decode steps with teacher forcing."""
+    """The agreement of a converted model with its original over *positions* decode steps with teacher forcing."""
 
     positions: int
     top1_agreement: float
-    """Share of positions where both prefer the same token."""
+    """Share of positions at which both rank the same token first."""
     logit_correlation: float
     """Mean Pearson correlation of the two models' logits."""
     reference: str = "transformers, float32, greedy"
 
     def as_dict(self) -> dict[str, Any]:
-        """The form in which a manifest keeps it."""
+        """The form in the manifest."""
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
 def measure_parity(source: Path, folder: Path, *, steps: int = 32) -> tuple[Parity, int]:
     """Compare the model in *folder* with its original in *source*; return the parity and the number of parameters.
 
-    transformers answers each question greedily for *steps* tokens; the converted model reads those very tokens one at
-    a time, on the path that decoding takes, and its logits are held against transformers' at every position.
+    transformers answers each question greedily with *steps* tokens; the converted model reads these tokens one at a
+    time, as in decoding, and its logits are compared with those of transformers at every position.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -78,18 +78,14 @@ def measure_parity(source: Path, folder: Path, *, steps: int = 32) -> tuple[Pari
 
 
 def check_parity(parity: Parity, floor: Floor) -> None:
-    """Hold *parity* against *floor*.
-
-    Raises:
-        ConfigError: the converted model is too far from the original; it must not be used.
-    """
+    """Raise ConfigError if *parity* is below *floor*: the model must not be used."""
     agreement, correlation = floor.top1_agreement, floor.logit_correlation
     if parity.top1_agreement >= agreement and parity.logit_correlation >= correlation:
         return
     raise ConfigError(
         f"the converted model differs from the original: same top token at {parity.top1_agreement:.0%} of positions "
         f"(needs {agreement:.0%}), correlation of logits {parity.logit_correlation:.3f} (needs {correlation}). "
-        "Try a higher precision; if fp32 fails too, the builder does not do this architecture right."
+        "Try a higher precision; if fp32 fails too, the builder does not support this architecture."
     )
 
 

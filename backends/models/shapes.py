@@ -1,4 +1,4 @@
-"""Random-weight models in the shapes of real ones, made locally for tests and benchmarks. They have nothing to say."""
+"""Creates models with random weights in the shapes of real ones, for tests and benchmarks without a download."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Dimensions:
     num_key_value_heads: int
     max_position_embeddings: int
     initializer_range: float
-    """Wide for a shallow model; a deep one with wide weights is chaotic and drowns in its own rounding."""
+    """Large for a shallow model; a deep one with large weights amplifies rounding errors until they dominate."""
 
 
 _DIMENSIONS: dict[str, _Dimensions] = {
@@ -79,11 +79,10 @@ _DIMENSIONS: dict[str, _Dimensions] = {
 def random_model(shape: Shape, out: Path, seed: int = 0) -> Path:
     """Write a Hugging Face folder with random weights in *shape* to *out*, tokenizer and chat template included.
 
-    The embeddings are not tied, so that the next token depends on the whole context: with tied ones a random model
-    repeats its last token whatever its attention does.
+    The embeddings are not tied: with tied ones a random model repeats its last token, whatever the context.
 
     Returns:
-        *out*, which is made if needed.
+        *out*, which is created if needed.
 
     Raises:
         ConfigError: the shape is unknown, or the `prepare` extra is not installed.
@@ -107,10 +106,10 @@ def random_model(shape: Shape, out: Path, seed: int = 0) -> Path:
 
 
 def synthetic_tokenizer(vocab_size: int) -> Tokenizer:
-    """Return a byte-level BPE tokenizer with exactly *vocab_size* ids, each with a text of its own.
+    """Return a byte-level BPE tokenizer with exactly *vocab_size* ids, each with a distinct text.
 
-    The ids are five control tokens, the 256 bytes, then made-up syllables (`ab`, `abc`, ...): real enough to encode
-    any text and to stream any id, made in a second without training data.
+    The ids are five control tokens, the 256 bytes, then invented syllables (`ab`, `abc`, ...): enough to encode any
+    text and to stream any id, without training data.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -125,7 +124,7 @@ def synthetic_tokenizer(vocab_size: int) -> Tokenizer:
 
 
 def _syllables() -> Iterator[tuple[str, str]]:
-    """Merges that build every run of 2, then 3, then 4 letters from the run before."""
+    """Merges that build every sequence of 2, then 3, then 4 letters from the shorter ones."""
     for size in (2, 3, 4):
         for letters in product(ascii_lowercase, repeat=size):
             word = "".join(letters)

@@ -47,7 +47,7 @@ def test_a_half_written_and_a_changed_file_are_code_3(cli, folder):
     weights.write_bytes(whole[:-100])
     half = cli("models", "inspect", folder)
     assert half.code == 3
-    assert "half-written" in half.err
+    assert "incomplete" in half.err
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "SHA-256" in cli("models", "inspect", folder).err
 

@@ -45,7 +45,7 @@ def test_a_damaged_file_is_named_before_the_runtime_sees_it(copy, name, damage):
         path.write_bytes(data)
     else:
         path.unlink()
-    words = {"truncate": "half-written", "flip": "SHA-256", "remove": "missing"}[damage]
+    words = {"truncate": "incomplete", "flip": "SHA-256", "remove": "missing"}[damage]
     with pytest.raises(ConfigError, match=words) as caught:
         EdgeModel(copy, threads=1)
     assert caught.value.path == str(path)
@@ -129,7 +129,7 @@ def test_wrong_values_in_the_configuration_are_refused_though_the_digests_are_ri
 
 def test_a_manifest_that_differs_from_the_configuration_is_refused(copy):
     _change_manifest(copy, context_window=4096)
-    with pytest.raises(ConfigError, match="manifest says 4096"):
+    with pytest.raises(ConfigError, match="the manifest has 4096"):
         EdgeBackend(EdgeConfig(model=copy))
 
 
