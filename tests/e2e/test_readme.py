@@ -12,6 +12,7 @@ import pytest
 
 from hybrid_llm.cli.demo import faults, scenes
 from hybrid_llm.cli.main import main
+from tests.cli.test_main import PAGES as COMMANDS
 from tests.e2e.documents import PAGES, ROOT, Block, blocks_of
 
 README = blocks_of(ROOT / "README.md")
@@ -105,8 +106,28 @@ def test_every_page_and_heading_that_is_linked_is_there():
             assert not anchor or anchor in anchors(target), f"{page.name}: {link}#{anchor}"
 
 
-def test_every_file_that_the_architecture_names_is_there():
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    named = re.findall(r"`((?:hybrid_llm|router|policies|backends|protos)/[\w/]*(?:\.py)?)`", text)
-    assert len(named) > 20
+PATH = re.compile(r"`((?:hybrid_llm|router|policies|backends|protos|tests|examples|deploy)/[\w./-]*\w/?)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_this_repository_that_a_page_names_is_there(page):
+    named = PATH.findall(page.read_text("utf-8"))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_benchmark_that_a_page_names_is_there():
+    named = {name for page in PAGES for name in re.findall(r"python -m benchmarks (\w+)", page.read_text("utf-8"))}
+    headings = re.findall(r"^## .*\((`.*`)\)$", (ROOT / "docs" / "benchmarks.md").read_text("utf-8"), re.MULTILINE)
+    named |= {name for heading in headings for name in re.findall(r"`(\w+)`", heading)} - {"make"}
+    assert "decide" in named
+    assert [name for name in named if name != "NAME" and not (ROOT / "benchmarks" / f"{name}.py").exists()] == []
+
+
+def test_every_command_within_a_sentence_is_one_that_there_is():
+    """`hybrid-llm policy list`, `policy check`: the words after the name are sub-commands, up to the first argument."""
+    known = {" ".join(page) for page in COMMANDS}
+    for page in PAGES:
+        for said in re.findall(r"`hybrid-llm ([a-z]+(?: [a-z]+)?)", page.read_text("utf-8")):
+            assert said in known or said.split()[0] in known, f"{page.name}: hybrid-llm {said}"
+        for said in re.findall(r"`((?:policy|models|certs) [a-z]+)", page.read_text("utf-8")):
+            assert said in known, f"{page.name}: {said}"
