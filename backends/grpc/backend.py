@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -26,7 +27,6 @@ from hybrid_llm.core.errors import (
     BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
-    HybridLLMError,
     ProtocolMismatch,
     StreamInterrupted,
 )
@@ -75,7 +75,7 @@ class GrpcBackend:
         self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock)
         """The state of this one endpoint."""
         self.endpoint_health = BackendHealth(lambda: (self.health,))
-        """What the router asks."""
+        """The same, as the router sees it."""
         self._connection = Connection(config, self.health, on_unreachable, lookup or Lookup())
         self._stats = NodeStats(
             health=self.health, first_tokens=FirstTokenTimes(clock), context_window=config.context_window
@@ -89,7 +89,7 @@ class GrpcBackend:
 
     @property
     def address(self) -> str:
-        """`HOST:PORT`, which tells it from the other endpoints of a pool."""
+        """`HOST:PORT`, unique among the endpoints of a pool."""
         return self._config.target
 
     @property
@@ -100,11 +100,11 @@ class GrpcBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
-        known = self._capabilities
-        window = self._config.context_window or self._stats.context_window
-        return Capabilities(
-            model=known.model, context_window=window, output_schema=known.output_schema, tools=known.tools
-        )
+        return replace(self._capabilities, context_window=self._context_window)
+
+    @property
+    def _context_window(self) -> int:
+        return self._config.context_window or self._stats.context_window
 
     @property
     def busy(self) -> float:
@@ -131,7 +131,7 @@ class GrpcBackend:
             active=active,
             queue=queue,
             load=load,
-            context_window=self._config.context_window or self._stats.context_window,
+            context_window=self._context_window,
             rtt_ms=self._stats.rtt_ms,
             energy_per_1k_tokens_j=self._config.energy_per_1k_tokens_j,
         )
@@ -189,7 +189,8 @@ class GrpcBackend:
                     yield exchange.latest
                 except grpc.RpcError:
                     status = (call.code(), call.details(), _pairs(call.trailing_metadata()))
-                    raise self._failed(exchange, *status) from None
+                    error, patience = self._diagnose(exchange, *status)
+                    raise (self._connection.prober.fault(patience) or error) from None
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
@@ -207,12 +208,13 @@ class GrpcBackend:
                             yield chunk
                     self._complete(exchange, link, _pairs(await call.trailing_metadata()))
                     yield exchange.latest
-                except (grpc.RpcError, asyncio.CancelledError) as error:
-                    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                        raise
+                except (grpc.RpcError, asyncio.CancelledError) as failure:
                     # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
+                    if isinstance(failure, asyncio.CancelledError) and _is_cancelled():
+                        raise
                     status = (await call.code(), await call.details(), _pairs(await call.trailing_metadata()))
-                    raise await self._afailed(exchange, *status) from None
+                    error, patience = self._diagnose(exchange, *status)
+                    raise (await self._connection.prober.afault(patience) or error) from None
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
         """Ask the node for its description, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
@@ -227,10 +229,10 @@ class GrpcBackend:
             link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
             started, sent = time.perf_counter(), time.time()
             reply = link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            raise self._failed(
-                self._exchange(), error.code(), error.details(), _pairs(error.trailing_metadata())
-            ) from None
+        except grpc.RpcError as failure:
+            status = (failure.code(), failure.details(), _pairs(failure.trailing_metadata()))
+            error, patience = self._diagnose(self._exchange(), *status)
+            raise (self._connection.prober.fault(patience) or error) from None
         rtt_ms = (time.perf_counter() - started) * 1000
         link.warm = True
         self._learn(reply, rtt_ms)
@@ -301,32 +303,10 @@ class GrpcBackend:
         exchange.finish()
         self.health.succeeded()
 
-    def _failed(self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata) -> Exception:
-        """Return the error of a call that failed; where the node seems to be gone, one probe finds out why."""
-        error, patience = self._diagnose(exchange, code, message, trailing)
-        try:
-            if patience:
-                self._connection.prober.ensure_reachable(patience)
-        except HybridLLMError as better:
-            return better
-        return error
-
-    async def _afailed(
-        self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
-    ) -> Exception:
-        """Do as `_failed` does, without blocking the event loop."""
-        error, patience = self._diagnose(exchange, code, message, trailing)
-        try:
-            if patience:
-                await self._connection.prober.aensure_reachable(patience)
-        except HybridLLMError as better:
-            return better
-        return error
-
     def _diagnose(
         self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
     ) -> tuple[Exception, float]:
-        """Return what a status means, and for how many seconds to probe for a better reason."""
+        """Return what a status means, and for how many seconds to probe for a better reason: gRPC gives none."""
         if self._connection.closed:
             return self._connection.closed_error(), 0.0
         exchange.settle(trailing)
@@ -347,11 +327,8 @@ class GrpcBackend:
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
         self._stats.context_window = reply.context_window
-        self._capabilities = Capabilities(
-            model=reply.model,
-            context_window=reply.context_window,
-            output_schema=reply.output_schema,
-            tools=reply.tools,
+        self._capabilities = replace(
+            self._capabilities, model=reply.model, output_schema=reply.output_schema, tools=reply.tools
         )
 
 

@@ -169,7 +169,7 @@ class Connection:
     def drop(self) -> None:
         """Forget the channels, so that the next call opens a new one."""
         with self._lock:
-            self._sync = None
+            self._sync = None  # not closed: running calls hold it, and end on it
             self._aio.clear()
 
     def register(self, cancel: Callable[[], object], exchange: Exchange) -> None:
@@ -179,7 +179,7 @@ class Connection:
             starts, self._watching = not self._watching, True
         if starts:
             threading.Thread(target=self._watch, name=f"hybrid-llm-calls-{self._config.name}", daemon=True).start()
-        if self.closed:
+        if self.closed:  # meanwhile, after `close` has read the list of calls
             cancel()
 
     def unregister(self, cancel: Callable[[], object]) -> None:

@@ -149,7 +149,7 @@ class Exchange:
     """The state of one call.
 
     Args:
-        request: What is asked.
+        request: The request.
         backend: The backend's name, for errors.
         stats: Of the node.
         limit: The largest message, bytes.

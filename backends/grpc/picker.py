@@ -32,7 +32,7 @@ class Endpoint(Protocol):
 
     @property
     def address(self) -> str:
-        """`HOST:PORT`, which tells it from the others."""
+        """`HOST:PORT`, unique among the endpoints."""
         ...
 
     @property

@@ -61,7 +61,7 @@ class GrpcPool:
         self._lock = threading.Lock()
         self._closed = False
         self.endpoint_health = BackendHealth(self._probes)
-        """What the router asks."""
+        """The health of the endpoints together, for the router."""
         self._resolver = Resolver(configs, lookup=self._lookup, clock=clock)
         self._update(self._resolver.endpoints)
 
@@ -77,6 +77,7 @@ class GrpcPool:
                     self._endpoints[target] = GrpcBackend(
                         config, on_unreachable=self._suspect_all, lookup=self._lookup, clock=self._clock
                     )
+            # An endpoint that is still busy is closed at a later look-up.
             gone = [each for target, each in self._endpoints.items() if target not in wanted and not each.busy]
             for endpoint in gone:
                 del self._endpoints[endpoint.address]

@@ -89,18 +89,30 @@ class Prober:
         Raises:
             BackendUnavailable, UntrustedPeer, AuthenticationFailed: see `tls_handshake`.
         """
-        try:
-            _raise(self._probe(self._timeout).result(timeout))
-        except TimeoutError:
-            raise self._unreachable(timeout) from None
+        if (error := self.fault(timeout)) is not None:
+            raise error
 
     async def aensure_reachable(self, timeout: float) -> None:
         """Do as `ensure_reachable` does, without blocking the event loop."""
+        if (error := await self.afault(timeout)) is not None:
+            raise error
+
+    def fault(self, timeout: float) -> Exception | None:
+        """Return what `ensure_reachable` would raise; None where there is no time to find out."""
+        if timeout <= 0:
+            return None
+        try:
+            return _copy(self._probe(self._timeout).result(timeout))
+        except TimeoutError:
+            return self._unreachable(timeout)
+
+    async def afault(self, timeout: float) -> Exception | None:
+        """Do as `fault` does, without blocking the event loop."""
+        if timeout <= 0:
+            return None
         result = asyncio.wrap_future(self._probe(self._timeout))
         done, _ = await asyncio.wait({result}, timeout=timeout)
-        if not done:
-            raise self._unreachable(timeout)
-        _raise(result.result())
+        return _copy(result.result()) if done else self._unreachable(timeout)
 
     def heard(self) -> None:
         """Note that the endpoint has sent something."""
@@ -197,9 +209,11 @@ def _is_silent(error: Exception | None) -> bool:
     return isinstance(error, BackendUnavailable) and is_silence(error.__cause__)
 
 
-def _raise(error: Exception | None) -> None:
-    """Raise the result of a probe; a copy, since several threads may wait for one probe."""
-    if error is not None:
-        copy = type(error).__new__(type(error), *error.args)
-        copy.__dict__.update(error.__dict__)
-        raise copy from error.__cause__
+def _copy(error: Exception | None) -> Exception | None:
+    # Several threads may wait for one probe, and each adds its own traceback to what it raises.
+    if error is None:
+        return None
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -390,6 +390,7 @@ def test_a_node_that_lets_deadlines_pass_without_a_token_is_ejected(pki, tools):
                     llm.generate("hi", deadline=1.0)
                 if pool.members()[0].health == "ejected":
                     break
+            assert llm.generate("hi", deadline=10.0).text == "hello from the node"
             assert [member.health for member in pool.members()] == ["ejected", "ready"]
             assert llm.signals().backends["cloud"].breaker == "closed"
 
