@@ -10,6 +10,7 @@ import random
 import re
 import string
 import sys
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -22,6 +23,7 @@ from hybrid_llm.router.privacy.detectors.folding import Regex
 from hybrid_llm.router.privacy.pseudonyms import BASE32, type_of
 
 ALL = list(DETECTORS.values())
+PAGE = Path(__file__).parents[2] / "docs" / "detectors.md"
 
 
 def found(text: str, kind: str) -> list[str]:
@@ -370,3 +372,9 @@ def test_every_expression_is_one_that_runs_in_linear_time():
         re2.compile(pattern.pattern)
     for regex in linear:
         assert regex.search(b"") is None
+
+
+def test_the_documentation_lists_every_detector_in_the_order_of_the_catalogue():
+    table = PAGE.read_text("utf-8").partition("## Built-in detectors")[2].partition("##")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]*\| [^|]+ \|$", table, re.MULTILINE)
+    assert rows == [(name, detector.finds) for name, detector in DETECTORS.items()]
