@@ -143,25 +143,21 @@ def read_recordings(path: Path) -> Iterator[Recording]:
     try:
         with path.open(encoding="utf-8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
-                yield _line(line, f"{path}:{number}")
+                yield _parse(line, f"{path}:{number}", path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: it is not UTF-8 text", path=str(path)) from None
-    except _Bad as bad:
-        raise ConfigError(str(bad), path=str(path)) from None
 
 
-def _line(text: str, position: str) -> Recording:
+def _parse(text: str, position: str, path: Path) -> Recording:
     try:
-        parts = json.loads(text)
+        return _recording(json.loads(text), position)
     except (ValueError, RecursionError):
         cut = "" if text.endswith("\n") else "; its end is missing"
-        raise _Bad(f"{position}: this is not a line of JSON{cut}") from None
-    try:
-        return _recording(parts, position)
+        raise ConfigError(f"{position}: this is not a line of JSON{cut}", path=str(path)) from None
     except _Bad as bad:
-        raise _Bad(f"{position}: {bad}") from None
+        raise ConfigError(f"{position}: {bad}", path=str(path)) from None
 
 
 def _recording(parts: Any, position: str) -> Recording:

@@ -8,7 +8,7 @@ something.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -190,9 +190,11 @@ class _Scan:
         """Whether one of the tag's detectors finds something."""
         return any(self.any(name) for name in rule.detect)
 
-    def merged(self, names: Iterable[str]) -> _Findings:
+    def merged(self, names: Sequence[str]) -> _Findings:
         """The findings of all of *names*, text by text."""
-        columns = [self._findings(name) for name in names] or [[() for _ in self.texts]]
+        if not names:
+            return [()] * len(self.texts)
+        columns = [self._findings(name) for name in names]
         return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
 
     def _findings(self, name: str) -> _Findings:

@@ -8,7 +8,6 @@ may lose the last bookings (`synchronous=NORMAL`); a crash does not.
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.router.spending.ledger import Balance, Entry, LedgerBusy, LedgerError, Reservation, day_of
+from hybrid_llm.router.spending.ledger import Balance, BookingLedger, Entry, LedgerBusy, LedgerError, day_of
 
 _VERSION: Final = 1
 _APPLICATION: Final = 0x68796C6D  # "hylm": tells a ledger from another program's database
@@ -37,7 +36,7 @@ ON CONFLICT DO UPDATE SET spent = spent + excluded.spent, reserved = reserved + 
 _ALL: Final = "SELECT day, tenant, currency, spent, reserved, requests FROM spend ORDER BY day DESC, tenant, currency"
 
 
-class FileLedger:
+class FileLedger(BookingLedger):
     """A ledger in the file *path*, which is created if necessary. *clock* gives seconds since 1970.
 
     Raises:
@@ -45,10 +44,8 @@ class FileLedger:
     """
 
     def __init__(self, path: Path, currency: str = "", clock: Callable[[], float] = time.time) -> None:
+        super().__init__(currency, clock)
         self._path = path
-        self._currency = currency
-        self._clock = clock
-        self._lock = threading.Lock()
         try:
             self._db = sqlite3.connect(path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None)
             self._prepare()
@@ -71,36 +68,9 @@ class FileLedger:
         self._db.execute(f"PRAGMA user_version = {_VERSION}")
         self._db.execute("PRAGMA busy_timeout = 0")
 
-    def balance(self, tenant: str) -> Balance:
-        """What *tenant* has spent and reserved today."""
-        with self._transaction("DEFERRED"):
-            return self._read(tenant)
-
-    def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
-        """Reserve *amount* unless that would exceed *budget*."""
-        with self._transaction("IMMEDIATE"):
-            balance = self._read(tenant)
-            if budget is not None and balance.total + amount > budget:
-                return None
-            self._db.execute(_ADD, (balance.day, tenant, self._currency, 0, amount, 0))
-            return Reservation(day=balance.day, tenant=tenant, amount=amount)
-
-    def settle(self, reservation: Reservation, amount: int) -> None:
-        """Turn a reservation into *amount* spent."""
-        self._close(reservation, amount, 1)
-
-    def release(self, reservation: Reservation) -> None:
-        """Cancel a reservation."""
-        self._close(reservation, 0, 0)
-
-    def _close(self, reservation: Reservation, amount: int, requests: int) -> None:
-        with self._transaction("IMMEDIATE"):
-            where = (reservation.day, reservation.tenant, self._currency)
-            self._db.execute(_ADD, (*where, amount, -reservation.amount, requests))
-
     def entries(self) -> list[Entry]:
         """All lines, the latest day first."""
-        with self._transaction("DEFERRED"):
+        with self._transaction(writes=False):
             rows = self._db.execute(_ALL).fetchall()
         return [Entry(day=d, tenant=t, currency=c, spent=s, reserved=r, requests=n) for d, t, c, s, r, n in rows]
 
@@ -116,12 +86,15 @@ class FileLedger:
         spent, reserved = line or (0, 0)
         return Balance(day=day, spent=spent, reserved=reserved)
 
+    def _add(self, day: str, tenant: str, spent: int, reserved: int, requests: int) -> None:
+        self._db.execute(_ADD, (day, tenant, self._currency, spent, reserved, requests))
+
     @contextmanager
-    def _transaction(self, kind: str) -> Iterator[None]:
+    def _transaction(self, *, writes: bool) -> Iterator[None]:
         """A transaction whose errors are `LedgerError`s."""
         with self._lock:
             try:
-                self._db.execute(f"BEGIN {kind}")
+                self._db.execute("BEGIN IMMEDIATE" if writes else "BEGIN DEFERRED")
                 yield
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -150,25 +152,23 @@ class Ledger(Protocol):
         ...
 
 
-class MemoryLedger:
-    """A ledger in memory. *clock* gives seconds since 1970."""
+class BookingLedger(ABC):
+    """The rules of booking, common to all ledgers; a subclass stores the lines."""
 
-    def __init__(self, currency: str = "", clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, currency: str, clock: Callable[[], float]) -> None:
         self._currency = currency
         self._clock = clock
-        self._day = ""
-        self._lines: dict[tuple[str, str], Entry] = {}
         self._lock = threading.Lock()
 
     def balance(self, tenant: str) -> Balance:
         """What *tenant* has spent and reserved today."""
-        with self._lock:
-            return self._balance(tenant)
+        with self._transaction(writes=False):
+            return self._read(tenant)
 
     def reserve(self, tenant: str, amount: int, budget: int | None) -> Reservation | None:
         """Reserve *amount* unless that would exceed *budget*."""
-        with self._lock:
-            balance = self._balance(tenant)
+        with self._transaction(writes=True):
+            balance = self._read(tenant)
             if budget is not None and balance.total + amount > budget:
                 return None
             self._add(balance.day, tenant, 0, amount, 0)
@@ -176,36 +176,53 @@ class MemoryLedger:
 
     def settle(self, reservation: Reservation, amount: int) -> None:
         """Turn a reservation into *amount* spent."""
-        self._close(reservation, amount, 1)
+        with self._transaction(writes=True):
+            self._add(reservation.day, reservation.tenant, amount, -reservation.amount, 1)
 
     def release(self, reservation: Reservation) -> None:
         """Cancel a reservation."""
-        self._close(reservation, 0, 0)
+        with self._transaction(writes=True):
+            self._add(reservation.day, reservation.tenant, 0, -reservation.amount, 0)
 
-    def _close(self, reservation: Reservation, amount: int, requests: int) -> None:
-        with self._lock:
-            self._add(reservation.day, reservation.tenant, amount, -reservation.amount, requests)
+    @abstractmethod
+    def _transaction(self, *, writes: bool) -> AbstractContextManager[object]: ...
 
-    def _balance(self, tenant: str) -> Balance:
+    @abstractmethod
+    def _read(self, tenant: str) -> Balance: ...
+
+    @abstractmethod
+    def _add(self, day: str, tenant: str, spent: int, reserved: int, requests: int) -> None: ...
+
+
+class MemoryLedger(BookingLedger):
+    """A ledger in memory. *clock* gives seconds since 1970."""
+
+    def __init__(self, currency: str = "", clock: Callable[[], float] = time.time) -> None:
+        super().__init__(currency, clock)
+        self._day = ""
+        self._lines: dict[tuple[str, str], tuple[int, int, int]] = {}  # day, tenant -> spent, reserved, requests
+
+    def _transaction(self, *, writes: bool) -> AbstractContextManager[object]:  # noqa: ARG002  # the lock serves both
+        return self._lock
+
+    def _read(self, tenant: str) -> Balance:
         self._day = max(self._day, day_of(self._clock()))
-        line = self._line(self._day, tenant)
-        return Balance(day=self._day, spent=line.spent, reserved=line.reserved)
-
-    def _line(self, day: str, tenant: str) -> Entry:
-        empty = Entry(day=day, tenant=tenant, currency=self._currency, spent=0, reserved=0, requests=0)
-        return self._lines.get((day, tenant), empty)
+        spent, reserved, _ = self._lines.get((self._day, tenant), (0, 0, 0))
+        return Balance(day=self._day, spent=spent, reserved=reserved)
 
     def _add(self, day: str, tenant: str, spent: int, reserved: int, requests: int) -> None:
-        old = self._line(day, tenant)
-        self._lines[day, tenant] = replace(
-            old, spent=old.spent + spent, reserved=old.reserved + reserved, requests=old.requests + requests
-        )
+        old = self._lines.get((day, tenant), (0, 0, 0))
+        self._lines[day, tenant] = (old[0] + spent, old[1] + reserved, old[2] + requests)
 
     def entries(self) -> list[Entry]:
         """All lines, the latest day first."""
         with self._lock:
-            lines = sorted(self._lines.values(), key=lambda line: line.tenant)
-        return sorted(lines, key=lambda line: line.day, reverse=True)
+            lines = sorted(self._lines.items(), key=lambda line: line[0][1])
+        lines.sort(key=lambda line: line[0][0], reverse=True)
+        return [
+            Entry(day=day, tenant=tenant, currency=self._currency, spent=s, reserved=r, requests=n)
+            for (day, tenant), (s, r, n) in lines
+        ]
 
     def close(self) -> None:
         """Nothing is open."""
