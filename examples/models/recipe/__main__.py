@@ -17,7 +17,7 @@ WORK = Path("build/models")
 
 
 def load_tokenizer(work: Path, seed: int) -> Tokenizer:
-    """The tokenizer in *work*, trained first where there is none."""
+    """Load the tokenizer from *work*; train it first if there is none."""
     folder = work / "tokenizer"
     if not (folder / "tokenizer.json").exists():
         bpe.save(bpe.train(seed), folder, NODE.context)
@@ -25,7 +25,7 @@ def load_tokenizer(work: Path, seed: int) -> Tokenizer:
 
 
 def train_sizes(names: list[str], options: argparse.Namespace) -> None:
-    """Train the sizes of these *names* into folders of the same name."""
+    """Train the sizes in *names*, each into a folder of that name."""
     tokenizer = load_tokenizer(options.work, options.seed)
     for name in names:
         folder = options.work / name
@@ -47,7 +47,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read the command line and run it."""
+    """Parse the command line and run its steps."""
     options = _options()
     if options.command in {"tokenizer", "all"}:
         load_tokenizer(options.work, options.seed)

@@ -1,4 +1,4 @@
-"""Endless training batches: drawn from the mixture, grouped by length, the same for the same seed."""
+"""An endless stream of training batches: drawn from the mixture, grouped by length, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from examples.models.recipe.models import Size
 from examples.models.recipe.tasks import MIXTURE, Example, draw
 
 POOL_STEPS = 24
-PART_TOKENS = 1024  # of one forward pass; a step sums several, so that it sees tasks of all lengths
-WARM_UP = 0.15  # the share of the training in which copying comes more often
-CHAINED = 0.15  # the share of conversations with more than one question
+PART_TOKENS = 1024  # per forward pass; a step sums several, so that it sees tasks of all lengths
+WARM_UP = 0.15  # share of the training in which copying tasks are more frequent
+CHAINED = 0.15  # share of conversations with more than one question
 CHAIN_TOKENS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """*ids* and *weights*, of shape (rows, length), padded at the right."""
+    """*ids* and *weights*, of shape (rows, length), padded on the right."""
 
     ids: Any
     weights: Any
@@ -42,7 +42,7 @@ class Stream:
         return draw(share.task, self._rng, "train")
 
     def _encoded(self, progress: float) -> Encoded:
-        """One conversation; short ones are at times chained."""
+        """Draw one conversation; short ones are sometimes chained."""
         examples = [self._example(progress)]
         encoded = encode(self._tokenizer, conversation(self._rng, examples))
         while len(encoded.ids) < CHAIN_TOKENS and self._rng.random() < CHAINED:
@@ -51,7 +51,7 @@ class Stream:
         return encoded
 
     def _pool(self, progress: float) -> list[list[Encoded]]:
-        """Parts for about `POOL_STEPS` steps, each of conversations of like length."""
+        """Parts for about `POOL_STEPS` steps, each of conversations of similar length."""
         items: list[Encoded] = []
         tokens = 0
         while tokens < POOL_STEPS * self._size.batch_tokens:
@@ -64,7 +64,7 @@ class Stream:
         return parts
 
     def steps(self, count: int, done: int = 0) -> Iterator[list[Batch]]:
-        """The parts of each step of *count* after the first *done*; a resumed training draws afresh from there."""
+        """Yield the parts of steps *done* to *count*; a resumed training draws new ones."""
         self._rng = Random(f"{self._seed}/{done}")
         size = self._size.batch_tokens // PART_TOKENS
         while done < count:

@@ -37,7 +37,7 @@ SYSTEM_PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one side says."""
+    """One message of a conversation."""
 
     role: str
     text: str
@@ -45,30 +45,30 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids, and for each the weight of its loss."""
+    """Token ids, and the weight of each in the loss."""
 
     ids: list[int]
     weights: list[float]
 
 
 def turns(examples: Iterable[Example], system: str = "") -> list[Turn]:
-    """The conversation in which *examples* are asked and answered one after another."""
-    said = [Turn("system", system)] if system else []
+    """Return the conversation that asks and answers *examples* in order."""
+    messages = [Turn("system", system)] if system else []
     for example in examples:
         for question, reply in ((example.prompt, example.answer), *example.follow_ups):
-            said += [Turn("user", question), Turn("assistant", reply)]
-    return said
+            messages += [Turn("user", question), Turn("assistant", reply)]
+    return messages
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of one question, ready for an answer."""
+    """Return the ids of one question, up to the start of the answer."""
     return [BEGIN_ID, USER_ID, *tokenizer.encode(prompt.strip()).ids, END_ID, ASSISTANT_ID]
 
 
-def encode(tokenizer: Tokenizer, said: list[Turn], prompt_weight: float = 0.1) -> Encoded:
-    """*said* as ids; an answer and its end weigh 1, all else *prompt_weight*, and long prompts less."""
+def encode(tokenizer: Tokenizer, messages: list[Turn], prompt_weight: float = 0.1) -> Encoded:
+    """Encode *messages*; answers and their end tokens weigh 1, the rest *prompt_weight*, and long prompts less."""
     ids, answers = [BEGIN_ID], [False]
-    for turn in said:
+    for turn in messages:
         text = tokenizer.encode(turn.text.strip()).ids
         ids += [ROLE_IDS[turn.role], *text, END_ID]
         answers += [False] + [turn.role == "assistant"] * (len(text) + 1)
@@ -77,5 +77,5 @@ def encode(tokenizer: Tokenizer, said: list[Turn], prompt_weight: float = 0.1) -
 
 
 def conversation(rng: Random, examples: list[Example]) -> list[Turn]:
-    """*examples* as one conversation, one time in eight with a system prompt."""
+    """Make one conversation of *examples*, with a system prompt one time in eight."""
     return turns(examples, rng.choice(SYSTEM_PROMPTS) if rng.random() < 0.125 else "")

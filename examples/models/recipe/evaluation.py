@@ -26,7 +26,7 @@ class Score:
 
 
 def held_out_items(items: int = ITEMS) -> list[Example]:
-    """The evaluation: *items* different held-out examples of every task, fewer of the long ones."""
+    """Draw *items* different held-out examples of every task, fewer of the long ones."""
     rng = Random(SEED)
     chosen: list[Example] = []
     for task in EVALUATED:
@@ -42,7 +42,7 @@ def held_out_items(items: int = ITEMS) -> list[Example]:
 
 
 def scores(examples: list[Example], answers: list[str]) -> list[Score]:
-    """The scores by task, in the order of the first appearance."""
+    """Return the score of each task, in order of first appearance."""
     found: dict[str, list[bool]] = {}
     for example, answer in zip(examples, answers, strict=True):
         found.setdefault(example.task, []).append(correct(example, answer))
@@ -50,7 +50,7 @@ def scores(examples: list[Example], answers: list[str]) -> list[Score]:
 
 
 def answers(runner: Runner, examples: list[Example]) -> list[str]:
-    """The runner's answers to all *examples*, cut where more tokens than the right one has characters make it wrong."""
+    """Run all *examples*; an answer may have as many tokens as the expected one has characters, and a few more."""
     return runner([example.prompt for example in examples], [len(example.answer) + SPARE for example in examples])
 
 
@@ -69,7 +69,7 @@ def _cell(score: Score) -> str:
 
 
 def as_rows(columns: dict[str, list[Score]]) -> Iterable[dict[str, object]]:
-    """The same as plain data."""
+    """Yield the same scores as plain data."""
     for model, column in columns.items():
         for score in column:
             yield {"model": model, "task": score.task, "right": score.right, "count": score.count}

@@ -28,7 +28,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def replace_folder(fresh: Path, target: Path) -> None:
-    """Put *fresh*, readable by all, in the place of *target*, which is at no time half written."""
+    """Replace *target* by *fresh* in one step, and make it readable for everyone."""
     for path in fresh.iterdir():
         path.chmod(0o644)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _build(source: Path, out: Path, precision: str) -> None:
 
 
 def facts(size: Size, precision: str, weights: int, parity: dict[str, Any]) -> dict[str, Any]:
-    """What the manifest says besides the files."""
+    """Return the manifest's fields other than the files."""
     tools = (*TOOLS, "onnxruntime-genai") if size.name == "edge" else TOOLS
     return {
         "name": f"hybrid-demo-{size.name}",

@@ -1,4 +1,4 @@
-"""The two sizes as Llama models: the small one from random weights, the large one grown out of the small one."""
+"""The two sizes as Llama models: the small one from random weights, the large one grown from the small one."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ def grow(small: Any, large: Any) -> None:
 
 
 def parameters(model: Any) -> int:
-    """The number of weights, a shared one counted once."""
+    """Count the weights; a shared one counts once."""
     return sum(weight.numel() for weight in model.parameters())

@@ -39,13 +39,13 @@ Greedy answers on held-out items:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How many of the shipped model's answers are those of the trained weights in float32."""
+    """How many answers of the shipped model equal those of the trained weights in float32."""
 
     same: int
     prompts: int
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return the manifest's entry."""
         share = round(self.same / self.prompts, 4)
         return {"against": "transformers, float32, greedy", "prompts": self.prompts, "identical_answers": share}
 
@@ -77,7 +77,7 @@ def _parity(one: list[str], other: list[str]) -> Parity:
 
 
 def measure(work: Path, tokenizer: Tokenizer, precision: str, items: int) -> Measured:
-    """Let every form of the models answer the same held-out items; the node in float32 only some of them."""
+    """Run every form of the models on the same held-out items; the node in float32 on a sample."""
     examples = held_out_items(items)
     said = {name: answers(runner, examples) for name, runner in _runners(work, tokenizer, precision).items()}
     edge, edge_shipped, node_shipped = said.values()
@@ -124,7 +124,7 @@ def _finish(work: Path, size: Size, precision: str, measured: Measured, vocabula
 
 
 def release(work: Path, tokenizer: Tokenizer, precision: str, items: int) -> str:
-    """Export, measure and put in place; the table of the results is the answer."""
+    """Export, evaluate and put in place; returns the table of results."""
     export_all(work, tokenizer, precision)
     measured = measure(work, tokenizer, precision, items)
     vocabulary = tokenizer.get_vocab_size()

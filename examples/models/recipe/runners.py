@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 
 from examples.models.recipe.chat_format import END_ID, PAD_ID, prompt_ids
 
-Runner = Callable[[Sequence[str], Sequence[int]], list[str]]  # prompts and the most new tokens of each -> answers
+Runner = Callable[[Sequence[str], Sequence[int]], list[str]]  # prompts, maximum tokens of each -> answers
 BatchRunner = Callable[[list[list[int]], int], list[list[int]]]
 ROWS = 25
 
 
 def _padded(rows: list[list[int]]) -> tuple[Any, Any]:
-    """Ids and attention mask, padded at the left."""
+    """Ids and attention mask, padded on the left."""
     import torch
 
     longest = max(map(len, rows))
@@ -28,7 +28,7 @@ def _padded(rows: list[list[int]]) -> tuple[Any, Any]:
 
 
 def torch_runner(folder: Path, tokenizer: Tokenizer, context: int, precision: str) -> Runner:
-    """Answers of the transformers model in *folder*; a prompt that does not fit gets an empty one."""
+    """Make a runner for the transformers model in *folder*; a prompt that does not fit gets an empty answer."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -45,7 +45,7 @@ def torch_runner(folder: Path, tokenizer: Tokenizer, context: int, precision: st
 
 
 def onnx_runner(folder: Path, tokenizer: Tokenizer, context: int) -> Runner:
-    """Answers of the exported model in *folder*, by a plain greedy loop."""
+    """Make a runner for the exported model in *folder*: a plain greedy loop."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -59,7 +59,7 @@ def onnx_runner(folder: Path, tokenizer: Tokenizer, context: int) -> Runner:
 
 
 def _greedy(session: Any, head: int, ids: list[int], most: int) -> list[int]:
-    """Up to *most* new ids; past keys and values are fed back as they come out."""
+    """Generate up to *most* ids; the outputs for past keys and values are fed back unchanged."""
     import numpy as np
 
     past = {
@@ -84,7 +84,7 @@ def _head_size(folder: Path) -> int:
 
 
 def _in_order(session: Any, names: list[str], values: list[Any]) -> list[Any]:
-    """The outputs that belong to the past inputs *names*."""
+    """Return the outputs that belong to the past inputs *names*."""
     where = {entry.name: index for index, entry in enumerate(session.get_outputs())}
     return [values[where[name.replace("past_key_values", "present")]] for name in names]
 

@@ -1,4 +1,4 @@
-"""Whether an answer is right: the one judgement that every model is measured by."""
+"""Whether an answer is correct: the one criterion for all models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _same_json(answer: str, expected: str) -> bool:
 
 
 def correct(example: Example, answer: str) -> bool:
-    """Whether *answer* is right: the number, the polarity or the JSON value counts; elsewhere every character."""
+    """Compare the number, the polarity or the JSON value of *answer*; in other tasks every character."""
     kind = example.task.split(",")[0]
     if kind == "arithmetic":
         return _last(NUMBER, answer) == example.final

@@ -1,4 +1,4 @@
-"""The shared tokenizer: byte-level BPE in which every digit is one token and case is kept."""
+"""The shared tokenizer: byte-level BPE in which every digit is one token; case-sensitive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training of one size: Muon for the matrices, AdamW for the rest, loss on the answers, checkpoints on the way."""
+"""Training of one size: Muon for the matrices, AdamW for the rest, loss on the answers, with checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.models.recipe.batches import Batch, Stream
 from examples.models.recipe.models import Size, build, grow, parameters
 
 WARM_UP_STEPS = 30
-DECAY = 0.8  # the last share of the steps, in which the rate falls to zero
+DECAY = 0.8  # final share of the steps, in which the learning rate falls to zero
 LOG_EVERY = 10
 SAVE_EVERY = 25
 STATE = "state.pt"
@@ -22,7 +22,7 @@ STATE = "state.pt"
 
 @dataclass(slots=True)
 class Report:
-    """What a training took."""
+    """What one training run used."""
 
     name: str
     parameters: int
@@ -42,7 +42,7 @@ class Report:
 
 
 def rate(step: int, steps: int) -> float:
-    """The factor of the learning rate: up, level, and down to zero."""
+    """Return the learning rate factor: warm-up, constant, decay to zero."""
     rising = (step + 1) / WARM_UP_STEPS
     falling = (steps - step) / (DECAY * steps)
     return min(1.0, rising, falling)
@@ -63,7 +63,7 @@ def optimisers(model: Any, size: Size) -> list[Any]:
 
 
 def loss_of(model: Any, batch: Batch) -> Any:
-    """The weighted sum of the losses; padding lies at the right, so causal attention needs no mask."""
+    """The weighted sum of the losses; padding is on the right, so causal attention needs no mask."""
     import torch
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -73,7 +73,7 @@ def loss_of(model: Any, batch: Batch) -> Any:
 
 
 def _step(model: Any, parts: list[Batch], steppers: list[Any], factor: float) -> float:
-    """One step over all *parts*; the mean loss."""
+    """Train one step over all *parts*; returns the mean loss."""
     import torch
 
     total, mean = sum(float(part.weights[:, 1:].sum()) for part in parts), 0.0
@@ -90,7 +90,7 @@ def _step(model: Any, parts: list[Batch], steppers: list[Any], factor: float) ->
 
 
 def _save(model: Any, steppers: list[Any], report: Report, folder: Path) -> None:
-    """Write the model as it is, and what is needed to go on from here."""
+    """Write the model and the state needed to resume."""
     import torch
 
     model.save_pretrained(folder)
@@ -105,7 +105,7 @@ def _save(model: Any, steppers: list[Any], report: Report, folder: Path) -> None
 
 
 def _resume(model: Any, steppers: list[Any], folder: Path) -> Report | None:
-    """Load the last checkpoint in *folder*, if there is one."""
+    """Load the last checkpoint from *folder*, if there is one."""
     import torch
 
     if not (folder / STATE).exists():
@@ -140,7 +140,7 @@ def _start(size: Size, seed: int, grown_from: Path | None) -> Any:
 def train(
     size: Size, tokenizer: Tokenizer, folder: Path, *, seed: int = 0, threads: int = 2, grown_from: Path | None = None
 ) -> Report:
-    """Train *size*, or go on from the checkpoint in *folder*, and leave it there in float32."""
+    """Train *size*, resuming from a checkpoint in *folder*, and save it there in float32."""
     import torch
 
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Word lists that the generated tasks draw from; names and places are common ones and stand for nobody."""
+"""Word lists that the generated tasks draw from; names and cities are common ones and refer to no real person."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ _CODAS = ["", "", "", "n", "r", "l", "s", "m", "t", "nd", "x"]
 
 
 def invented(rng: Random, syllables: int = 2) -> str:
-    """A word that is in no list, such as 'Trolan': only copying can give it back."""
+    """A word that is in no list, such as 'Trolan', so that it can only be copied."""
     parts = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
     return "".join(parts).capitalize()
 
