@@ -52,10 +52,10 @@ def test_the_small_policy_is_proved_tag_by_tag():
     report = verify(parse_policy(SMALL))
     assert report.holds
     assert said(report) == {
-        "phi": "never leaves the device; answers are kept on edge",
-        "pii": "reaches edge as it is; reaches cloud only with pseudonyms; answers are kept on edge",
-        "public": "reaches edge and cloud as it is; answers are kept on edge",
-        UNTAGGED: "reaches edge and cloud as it is; answers are kept on edge",
+        "phi": "never leaves the device; answers are cached on edge",
+        "pii": "reaches edge as it is; reaches cloud only with pseudonyms; answers are cached on edge",
+        "public": "reaches edge and cloud as it is; answers are cached on edge",
+        UNTAGGED: "reaches edge and cloud as it is; answers are cached on edge",
     }
     assert report.scope.judgements > 50
     assert report.scope.decisions > 500
@@ -81,7 +81,7 @@ def test_the_built_in_policies_are_proved(name):
 
 
 def test_a_condition_on_tags_alone_is_taken_as_it_is():
-    claim = Claim(tag=UNTAGGED, places=frozenset({EDGE}))
+    claim = Claim(tag=UNTAGGED, locations=frozenset({EDGE}))
     assert verify(builtin_policy("private-first"), claims=[claim]).holds
     report = verify(parse_policy(TINY), claims=[claim])
     ((_, broken),) = report.claims
@@ -213,16 +213,22 @@ class Careless(PrivacyGuard):
 @pytest.mark.parametrize(
     ("policy", "parts", "tag", "promise", "last"),
     [
-        (SessionAware, Parts(), "phi", DECIDED, "but cloud is among them, and tag phi allows only edge"),
-        (Gullible, Parts(), UNTAGGED, DECIDED, "but edge is among them, and it is not fit"),
-        (Lenient, Parts(), UNTAGGED, DECIDED, "but edge is among them, and it is not fit, or a hard rule takes it out"),
+        (SessionAware, Parts(), "phi", DECIDED, "but cloud is in the order, and tag phi allows only edge"),
+        (Gullible, Parts(), UNTAGGED, DECIDED, "but edge is in the order, and it is not ready"),
+        (
+            Lenient,
+            Parts(),
+            UNTAGGED,
+            DECIDED,
+            "but edge is in the order, and it is not ready, or a hard rule excludes it",
+        ),
         (Generous, Parts(), "phi", CLEARED, "but tag phi allows only edge"),
         (Sloppy, Parts(), "phi", CLEARED, "but tag phi allows only edge"),
         (Policy, Parts(guard=Lax), "phi", CLEARED, "but tag phi allows only edge"),
-        (Policy, Parts(guard=Blind), "phi", CLEARED, "the guard makes it untagged, and it is phi"),
+        (Policy, Parts(guard=Blind), "phi", CLEARED, "the guard tags it untagged instead of phi"),
         (Policy, Parts(guard=Naked), "pii", CLEARED, "but what email finds is still in the text"),
         (Policy, Parts(guard=Careless), UNTAGGED, CLEARED, "but the detector email of tag pii failed"),
-        (Policy, Parts(attempts=Stray), UNTAGGED, ATTEMPTED, "then the guard has to stop what comes next"),
+        (Policy, Parts(attempts=Stray), UNTAGGED, ATTEMPTED, "then the guard has to block the next call"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -239,7 +245,7 @@ def test_attempts_that_stray_where_no_tag_forbids_it_are_told_too():
     policy = parse_policy("version: 1\nname: p\nrules: []\nresilience: {retries: 0}\n")
     found = steps(verify(policy, parts=Parts(attempts=Stray)), UNTAGGED)
     assert found[0] == ATTEMPTED
-    assert found[-2:] == ("cloud is called with the request as it is", "but the policy did not decide for it")
+    assert found[-2:] == ("cloud is called with the request as it is", "but it is not in the order of the decision")
 
 
 def test_what_gets_through_both_walls_is_told_as_reached():

@@ -14,7 +14,7 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.request import Location, Message, Request, Tool
-from hybrid_llm.lab.verify.world import NotingCache
+from hybrid_llm.lab.verify.world import RecordingCache
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
@@ -266,7 +266,7 @@ def test_an_answer_is_kept_only_where_what_it_holds_may_be_kept(cloud):
     class Talkative(Echo):
         template = "{}: ask jane.doe@example.org, card 4111 1111 1111 1111"
 
-    cache = NotingCache(Location.CLOUD)
+    cache = RecordingCache(Location.CLOUD)
     edge = Talkative("edge", Location.EDGE)
     cloud.ready = False
     with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=cache) as client:

@@ -55,10 +55,10 @@ def _claim(text: str, policy: Policy) -> Claim:
     if tag != _NONE and tag not in policy.tags:
         raise InvalidRequest(f"--claim: no tag {tag!r}: {did_you_mean(tag, policy.tags)}", field="claim")
     try:
-        places = frozenset(Location(location.strip()) for location in locations.split(","))
+        reachable = frozenset(Location(location.strip()) for location in locations.split(","))
     except ValueError:
         raise InvalidRequest(f"--claim: {text!r} is not TAG=edge or TAG=edge,cloud", field="claim") from None
-    return Claim(tag=UNTAGGED if tag == _NONE else tag, places=places)
+    return Claim(tag=UNTAGGED if tag == _NONE else tag, locations=reachable)
 
 
 def _lines(name: str, report: Verification) -> Iterator[str]:
@@ -73,7 +73,7 @@ def _lines(name: str, report: Verification) -> Iterator[str]:
             yield from _steps(statement.violation)
     for claim, violation in report.claims:
         state = "holds   " if violation is None else "VIOLATED"
-        yield f"  {state}  claim: {claim.tag} reaches only {' and '.join(sorted(claim.places))}"
+        yield f"  {state}  claim: {claim.tag} reaches only {' and '.join(sorted(claim.locations))}"
         yield from _steps(violation)
     yield from (f"note: {note}" for note in report.notes)
 
@@ -93,15 +93,15 @@ def _record(report: Verification) -> dict[str, object]:
         "tags": [
             {
                 "tag": statement.tag,
-                "as_it_is": statement.places(),
-                "with_pseudonyms": statement.places(pseudonyms=True),
-                "answers_cached": statement.places(kept=True),
+                "as_it_is": statement.locations(),
+                "with_pseudonyms": statement.locations(pseudonyms=True),
+                "answers_cached": statement.locations(cached=True),
                 "violation": statement.violation,
             }
             for statement in report.statements
         ],
         "claims": [
-            {"tag": claim.tag, "locations": sorted(claim.places), "violation": violation}
+            {"tag": claim.tag, "locations": sorted(claim.locations), "violation": violation}
             for claim, violation in report.claims
         ],
         "scope": report.scope,

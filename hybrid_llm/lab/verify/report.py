@@ -1,10 +1,7 @@
-"""What the tags of a policy allow, worked out from their declarations alone: what the real code is held against.
+"""The report of a verification: what the tags allow, what the search found for each tag, and what it covered.
 
-It shares no code with the guard or the policy, on purpose.
-
-The report of a verification: a statement for each tag and, where one is violated, the steps that violate it.
-
-Collects what a search has found: what requests reach, the shortest steps to it, and violated promises.
+`judge` works out from the declarations of the tags alone what is allowed, and on purpose shares no code with the guard
+or the policy: it is what they are compared with.
 """
 
 from __future__ import annotations
@@ -20,20 +17,21 @@ _DEVICE = frozenset({Location.EDGE})
 
 
 def mark(detector: str) -> str:
-    """What stands in a text for something that *detector* finds."""
+    """The text that *detector* finds."""
     return f"<<{detector}>>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Where a request may go and an answer to it may be kept; *hidden* may not be read in the form for the cloud."""
+    """Where a request may go, and where its answer may be cached."""
 
     tags: frozenset[str]
     allowed: frozenset[Location]
     cacheable: frozenset[Location]
-    hidden: frozenset[str]
+    pseudonymised: frozenset[str]
+    """The detectors whose findings must not be in the form for the cloud."""
     why: str
-    """Why a place that is not allowed is out, for people."""
+    """Why the other locations are not allowed."""
 
 
 def judge(
@@ -48,12 +46,12 @@ def judge(
     doubt = _doubt(tags, rules, finds, fails)
     if doubt:
         allowed, cacheable = allowed & _DEVICE, cacheable & _DEVICE
-    hiding = [rule for rule in rules.values() if rule.pseudonymise]
+    pseudonymising = [rule for rule in rules.values() if rule.pseudonymise]
     return Verdict(
         tags=frozenset(effective),
         allowed=allowed,
         cacheable=cacheable,
-        hidden=frozenset(name for rule in hiding for name in rule.detect),
+        pseudonymised=frozenset(name for rule in pseudonymising for name in rule.detect),
         why=doubt or "; ".join(f"tag {tag} allows only {_names(rule.allow)}" for tag, rule in rules.items()),
     )
 
@@ -61,23 +59,23 @@ def judge(
 def _doubt(
     tags: Mapping[str, TagRule], rules: Mapping[str, TagRule], finds: frozenset[str], fails: frozenset[str]
 ) -> str:
-    """Why the request must stay on the device although its tags may allow more; empty where nothing is in doubt."""
+    """Why the request must stay on the device although its tags may allow more; empty if nothing is in doubt."""
     for tag, rule in tags.items():
         failed = fails.intersection(rule.detect)
         if failed and (tag not in rules or rule.pseudonymise):
             return f"the detector {min(failed)} of tag {tag} failed"
     for tag, rule in rules.items():
         if rule.pseudonymise and not finds.intersection(rule.detect):
-            return f"tag {tag} demands pseudonyms, and nothing is found to replace"
+            return f"tag {tag} requires pseudonyms, and nothing is found to replace"
     return ""
 
 
-def _names(places: frozenset[Location]) -> str:
-    return " and ".join(sorted(places)) or "no place"
+def _names(locations: frozenset[Location]) -> str:
+    return " and ".join(sorted(locations)) or "no location"
 
 
 UNTAGGED = "no tag"
-"""Stands for requests without any tag, where statements name a tag."""
+"""The name of requests without a tag, in place of a tag."""
 
 
 NOT_SEARCHED: Final = (
@@ -90,25 +88,25 @@ NOT_SEARCHED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Reach:
-    """A place that a request got to, and in which form."""
+    """A location that a request reached, and in which form."""
 
-    place: Location
+    location: Location
     pseudonyms: bool = False
-    kept: bool = False
-    """An answer was kept there."""
+    cached: bool = False
+    """An answer was cached there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What somebody wants to be true besides: requests with *tag* get to no place but *places*."""
+    """A further promise to verify: requests with *tag* reach only *locations*."""
 
     tag: str
-    places: frozenset[Location]
+    locations: frozenset[Location]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """The shortest way found that breaks a promise. *promise* says which; *steps* can be followed by a person."""
+    """A promise that is violated, and the shortest steps found that lead to it, as text."""
 
     promise: str
     steps: tuple[str, ...]
@@ -122,23 +120,23 @@ class Statement:
     reaches: frozenset[Reach]
     violation: Violation | None = None
 
-    def places(self, *, pseudonyms: bool = False, kept: bool = False) -> list[Location]:
-        """Where they get to, in this form."""
-        wanted = [Reach(place=place, pseudonyms=pseudonyms, kept=kept) for place in Location]
-        return [reach.place for reach in wanted if reach in self.reaches]
+    def locations(self, *, pseudonyms: bool = False, cached: bool = False) -> list[Location]:
+        """The locations that they reach in this form."""
+        wanted = [Reach(location=location, pseudonyms=pseudonyms, cached=cached) for location in Location]
+        return [reach.location for reach in wanted if reach in self.reaches]
 
     def text(self) -> str:
-        """The statement as a person reads it."""
-        plain, kept = self.places(), self.places(kept=True)
-        hidden = [place for place in self.places(pseudonyms=True) if place not in plain]
-        if not plain and not hidden:
+        """The statement as text."""
+        plain, cached = self.locations(), self.locations(cached=True)
+        pseudonymised = [location for location in self.locations(pseudonyms=True) if location not in plain]
+        if not plain and not pseudonymised:
             return "reaches no backend"
-        if plain == [Location.EDGE] and not hidden:
-            said = "never leaves the device"
+        if plain == [Location.EDGE] and not pseudonymised:
+            text = "never leaves the device"
         else:
-            said = f"reaches {' and '.join(plain)} as it is" if plain else "is never sent as it is"
-        said += f"; reaches {' and '.join(hidden)} only with pseudonyms" if hidden else ""
-        return said + (f"; answers are kept on {' and '.join(kept)}" if kept else "; no answer is kept")
+            text = f"reaches {' and '.join(plain)} as it is" if plain else "is never sent as it is"
+        text += f"; reaches {' and '.join(pseudonymised)} only with pseudonyms" if pseudonymised else ""
+        return text + (f"; answers are cached on {' and '.join(cached)}" if cached else "; no answer is cached")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +175,7 @@ class Verification:
     claims: tuple[tuple[Claim, Violation | None], ...]
     scope: Scope
     notes: tuple[str, ...]
-    """What is true and may surprise, such as a tag that no detector sets."""
+    """Facts that may surprise, such as a tag that no detector sets."""
 
     @property
     def holds(self) -> bool:
@@ -186,18 +184,18 @@ class Verification:
         return statements and all(violation is None for _, violation in self.claims)
 
 
-CLEARED = "the guard clears a request only for the places, and in the forms, that its tags allow"
-DECIDED = "the policy names only backends that all tags allow, that are fit, and that no hard rule takes out"
-ATTEMPTED = "only backends that the policy decided for are called"
-REACHED = "a request reaches only the places, and in the forms, that its tags allow"
-KEPT = "an answer is kept only where the tags of its request and of itself allow"
+CLEARED = "the guard clears a request only for the locations, and in the forms, that its tags allow"
+DECIDED = "the policy orders only backends that all tags allow, that are ready, and that no hard rule excludes"
+ATTEMPTED = "only backends in the order of the decision are called"
+REACHED = "a request reaches only the locations, and in the forms, that its tags allow"
+CACHED = "an answer is cached only where the tags of its request and of its own text allow it"
 
 Steps = Callable[[], Iterable[str]]
-"""Makes the steps that led somewhere, when they are wanted."""
+"""Makes the steps to a finding, if they are needed."""
 
 
-class Ledger:
-    """Keeps, for each tag, the shortest way to each place, and the shortest way to break a promise."""
+class Results:
+    """Collects, for each tag, the first steps to each location, and the shortest steps to a violation."""
 
     def __init__(self) -> None:
         self._reached: dict[tuple[str, Reach], tuple[str, ...]] = {}
@@ -205,13 +203,13 @@ class Ledger:
         self.judgements = self.decisions = self.runs = 0
 
     def reach(self, tags: frozenset[str], reach: Reach, steps: Steps) -> None:
-        """A request with *tags* got there."""
+        """Record what a request with *tags* reached."""
         for tag in tags or (UNTAGGED,):
             if (tag, reach) not in self._reached:
                 self._reached[tag, reach] = tuple(steps())
 
     def violate(self, tags: frozenset[str], promise: str, steps: Steps) -> None:
-        """A request with *tags* broke *promise*."""
+        """Record that a request with *tags* violated *promise*."""
         found = Violation(promise=promise, steps=tuple(steps()))
         for tag in tags or (UNTAGGED,):
             known = self._violations.get(tag)
@@ -219,19 +217,19 @@ class Ledger:
                 self._violations[tag] = found
 
     def statement(self, tag: str) -> Statement:
-        """What is known of *tag*."""
+        """What was found for *tag*."""
         reaches = frozenset(reach for name, reach in self._reached if name == tag)
         return Statement(tag=tag, reaches=reaches, violation=self._violations.get(tag))
 
     def against(self, claim: Claim) -> Violation | None:
-        """The shortest way to a place that *claim* rules out."""
-        ways = [
+        """The shortest steps to a location that *claim* rules out."""
+        found = [
             steps
             for (tag, reach), steps in self._reached.items()
-            if tag == claim.tag and reach.place not in claim.places
+            if tag == claim.tag and reach.location not in claim.locations
         ]
-        only = " and ".join(sorted(claim.places)) or "no place"
+        only = " and ".join(sorted(claim.locations)) or "no location"
         promise = f"requests with {claim.tag} reach only {only}"
         if claim.tag == UNTAGGED:
             promise = f"requests without a tag reach only {only}"
-        return Violation(promise=promise, steps=min(ways, key=len)) if ways else None
+        return Violation(promise=promise, steps=min(found, key=len)) if found else None
