@@ -22,7 +22,7 @@ check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy hybrid_llm
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m hybrid_llm.protos.generate --check
+	$(BIN)/python -m tests.checks.protos --check
 	$(BIN)/python tests/checks/size_budget.py
 	$(BIN)/python tests/checks/schemas.py
 
@@ -36,7 +36,7 @@ models: $(VENV)/.dev   ## train, export and evaluate the two demonstration model
 	$(BIN)/python -m examples.models.recipe all
 
 protos: $(VENV)/.dev   ## generate the code of the wire again
-	$(BIN)/python -m hybrid_llm.protos.generate
+	$(BIN)/python -m tests.checks.protos
 
 schemas: $(VENV)/.dev  ## write the JSON Schemas and the tables of keys in docs again
 	$(BIN)/python tests/checks/schemas.py --write

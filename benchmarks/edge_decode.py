@@ -30,10 +30,11 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from benchmarks._run import ROOT, announce, parser
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
-from hybrid_llm.backends.models import Floor, Shape, convert, random_model
+from hybrid_llm.backends.models import Floor, convert
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from tests.shapes import Shape, random_model
 
 PROMPTS = ("Is this review positive? 'A warm, funny film.'", "What is 312 + 466?", "Write the date 3 May 2021 as ISO.")
 RANDOM_WEIGHTS = Floor(top1_agreement=0.0, logit_correlation=0.4)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.models.shapes import synthetic_tokenizer
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
 from hybrid_llm.core.request import Message, Request, Sampling, Tool
+from tests.shapes import synthetic_tokenizer
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>\n{{ message.content | trim }}<|end|>\n"

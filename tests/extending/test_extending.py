@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
-from hybrid_llm.backends.models.shapes import synthetic_tokenizer
 from hybrid_llm.backends.wire import TLSFiles
 from hybrid_llm.backends.wire.certificates import issue, make_authority
 from hybrid_llm.core.clearance import _make_cleared
 from hybrid_llm.core.request import Location, Message, Request
+from tests.shapes import synthetic_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("hybrid_llm", "router", "policies", "backends", "protos")

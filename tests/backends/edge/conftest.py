@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.backends.models import Floor, convert, random_model
+from hybrid_llm.backends.models import Floor, convert
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from tests.shapes import random_model
 
 RANDOM_WEIGHTS = Floor(top1_agreement=0.1, logit_correlation=0.5)
 

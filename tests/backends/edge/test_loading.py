@@ -141,7 +141,7 @@ def test_a_graph_that_the_runtime_refuses_is_a_config_error(copy):
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(copy):
-    from hybrid_llm.backends.models.shapes import synthetic_tokenizer
+    from tests.shapes import synthetic_tokenizer
 
     synthetic_tokenizer(2000).save(str(copy / "tokenizer.json"))
     write_manifest(copy, name="x", architecture="x", precision="int4", parameters=1)

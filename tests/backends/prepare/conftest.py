@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.backends.models import Floor, convert, random_model
+from hybrid_llm.backends.models import Floor, convert
+from tests.shapes import random_model
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, read_manifest, verify_manifest
-from hybrid_llm.backends.models import Floor, Parity, convert, random_model, write_manifest
+from hybrid_llm.backends.models import Floor, Parity, convert, write_manifest
 from hybrid_llm.backends.models.parity import FLOORS, check_parity, measure_parity
-from hybrid_llm.backends.models.shapes import synthetic_tokenizer
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from tests.shapes import random_model, synthetic_tokenizer
 
 
 def nothing_left(folder):

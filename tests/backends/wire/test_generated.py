@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hybrid_llm.protos import generate
+from tests.checks import protos as generate
 
 
 def _compiler_or_skip():

@@ -1,6 +1,6 @@
 """Writes the code generated from `*.proto`, or checks that what is checked in is what the compiler writes.
 
-    python -m hybrid_llm.protos.generate [--check]
+    python -m tests.checks.protos [--check]
 
 Generated code refuses any grpcio older than the compiler that wrote it, so the compiler is the oldest that is
 supported. It wants an older protobuf than the one in use: it lives in a folder of its own, beside the interpreter's
@@ -23,7 +23,7 @@ __all__ = ["generate", "main", "stale"]
 REQUIREMENTS = ("grpcio-tools==1.76.0", "grpcio==1.76.0", "protobuf==6.33.1", "setuptools==80.9.0")
 """The oldest versions that pyproject.toml allows; change both together."""
 
-_HERE = Path(__file__).resolve().parent
+_HERE = Path(__file__).resolve().parents[2] / "protos"
 _PACKAGE = "hybrid_llm/protos"
 
 
@@ -48,7 +48,7 @@ def _install(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         target = Path(temporary) / "packages"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--target", str(target), *REQUIREMENTS], check=True)  # noqa: S603 - fixed words
+        subprocess.run([*pip, "--target", str(target), *REQUIREMENTS], check=True)
         target.rename(folder)
 
 
@@ -64,7 +64,7 @@ def generate(out: Path) -> list[Path]:
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{_PACKAGE}={_HERE}", *flags]
         environment = {**os.environ, "PYTHONPATH": str(folder)}
         # Run elsewhere: the working directory comes first on the path.
-        subprocess.run(  # noqa: S603 - fixed words and our own file names
+        subprocess.run(
             [*command, *(f"{_PACKAGE}/{name}" for name in protos)], check=True, env=environment, cwd=temporary
         )
         return [_copy(path, out) for path in sorted((Path(temporary) / _PACKAGE).iterdir())]
@@ -89,14 +89,14 @@ def _read(path: Path) -> bytes:
 
 def main(argv: list[str] | None = None) -> int:
     """Generate, or with `--check` compare; the exit code is 1 when something is stale."""
-    parser = argparse.ArgumentParser(prog="python -m hybrid_llm.protos.generate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.checks.protos", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the checked-in code is stale")
     if not parser.parse_args(argv).check:
         written = generate(_HERE)
         sys.stdout.write("".join(f"wrote {path.name}\n" for path in written))
         return 0
     names = stale()
-    sys.stdout.write("".join(f"stale: {name}; run python -m hybrid_llm.protos.generate\n" for name in names))
+    sys.stdout.write("".join(f"stale: {name}; run python -m tests.checks.protos\n" for name in names))
     return 1 if names else 0
 
 
