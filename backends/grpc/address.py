@@ -69,9 +69,10 @@ class Resolver:
         The first look-up is waited for, *timeout* seconds at most; later ones run beside the calls.
         """
         if not self.endpoints:
-            self._resolve_first(min(timeout, _FIRST_S))
+            timeout = min(timeout, _FIRST_S)
+            self._resolve(timeout, wait_s=timeout)
         elif not self._fixed and self._clock() >= self._due:
-            threading.Thread(target=self._resolve_again, name="hybrid-llm-names", daemon=True).start()
+            threading.Thread(target=self._resolve, args=(_LONGEST_S,), name="hybrid-llm-names", daemon=True).start()
         else:
             return None
         return self.endpoints
@@ -80,24 +81,21 @@ class Resolver:
         """Do as `refresh` does, without blocking the event loop."""
         return self.refresh(timeout) if self.endpoints else await asyncio.to_thread(self.refresh, timeout)
 
-    def _resolve_first(self, timeout: float) -> None:
-        if self._resolving.acquire(timeout=max(timeout, 0.0)):
-            try:
-                if not self.endpoints:  # no other thread was quicker
-                    self._resolve(timeout)
-            finally:
-                self._resolving.release()
+    def _resolve(self, timeout: float, *, wait_s: float = 0.0) -> None:
+        """Resolve all names, each in its share of *timeout* seconds, unless another thread does or just did.
 
-    def _resolve_again(self) -> None:
-        if self._resolving.acquire(blocking=False):
-            try:
-                self._resolve(_LONGEST_S)
-            finally:
-                self._resolving.release()
+        Another thread's look-up is waited for, *wait_s* seconds at most.
+        """
+        if not self._resolving.acquire(timeout=max(wait_s, 0.0)):
+            return
+        try:
+            if self._clock() >= self._due:
+                self._resolve_all(time.monotonic() + timeout)
+        finally:
+            self._resolving.release()
 
-    def _resolve(self, timeout: float) -> None:
-        """Resolve all names; each gets its share of *timeout* seconds."""
-        self._due, end = self._clock() + _AGAIN_S, time.monotonic() + timeout
+    def _resolve_all(self, end: float) -> None:
+        self._due = self._clock() + _AGAIN_S
         for number, config in enumerate(self._configs):
             share = (end - time.monotonic()) / (len(self._configs) - number)
             self._found[config] = self._addresses(config, share)

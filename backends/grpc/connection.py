@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -17,7 +16,7 @@ import grpc
 from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
 from hybrid_llm.backends.grpc.prober import Prober
-from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
+from hybrid_llm.backends.wire.certificates import inspect
 from hybrid_llm.backends.wire.channels import aio_channel, client_credentials, client_options, sync_channel
 from hybrid_llm.backends.wire.handshake import Address, Lookup, tls_handshake
 from hybrid_llm.backends.wire.tls import FileWatch, check_dates, check_files
@@ -126,15 +125,14 @@ class Connection:
             BackendUnavailable, UntrustedPeer: see `tls_handshake`.
             AuthenticationFailed: the node rejects our certificate, or it is expired or cannot be read.
         """
-        files = self._config.tls
+        files, name = self._config.tls, self._config.name
         try:
             check_dates(inspect(files.cert), files)
-            self._endpoint.connect(partial(self._handshake_at, files), timeout)
+            self._endpoint.connect(
+                lambda ip, share: tls_handshake(self._address, files, timeout=share, backend=name, ip=ip), timeout
+            )
         except ConfigError as error:
-            raise AuthenticationFailed(str(error), backend=self._config.name) from error
-
-    def _handshake_at(self, files: TLSFiles, ip: str, timeout: float) -> None:
-        tls_handshake(self._address, files, timeout=timeout, backend=self._config.name, ip=ip)
+            raise AuthenticationFailed(str(error), backend=name) from error
 
     def _watch(self) -> None:
         """Check the running calls for silence, for as long as there are some."""

@@ -215,7 +215,7 @@ class Exchange:
         """The call is sent now; *warm*: over a connection that has answered before."""
         self._warm = warm
         self.began = time.monotonic()
-        self._started = time.perf_counter()
+        self._started = time.perf_counter()  # on Windows `monotonic` has steps of 15 ms
 
     def receive(self, message: pb.GenerateChunk) -> Chunk:
         """Return a chunk of the answer.

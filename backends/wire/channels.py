@@ -41,9 +41,11 @@ def client_options(
 ) -> Options:
     """Return the options of a client's channel; *server_name* is the name in the certificate where not the target's."""
     options: Options = [
+        # Neither DNS nor the environment may add retries, or send the prompt through a proxy.
         ("grpc.enable_retries", 0),
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.enable_http_proxy", 0),
+        # A new channel opens a new connection; a shared subchannel would keep the broken one and its backoff.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
