@@ -1,7 +1,4 @@
-"""The record of a checked rule, and the scores of `rank`; what follows from them is decided in `policies.policy`.
-
-Replays a decision on demand: what each rule saw, and which of its sub-conditions held. It decides nothing.
-"""
+"""A checked rule, the scores of `rank`, and the trace of a decision, which is replayed on demand."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 from hybrid_llm.core.decision import RuleTrace
 from hybrid_llm.core.request import RequestMetadata
@@ -20,7 +18,7 @@ from hybrid_llm.policies.language.types import Field, Node, atoms_of, fields_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """*targets* of an `exclude` are the backends it takes out; of `prefer` and `rank`, all backends in order."""
+    """A checked rule. *targets* of `exclude` are the backends to exclude, of `prefer` and `rank` all, in order."""
 
     index: int
     kind: str
@@ -33,16 +31,16 @@ class Rule:
 
     @property
     def label(self) -> str:
-        """The rule as reports name it."""
+        """The rule's name in reports."""
         return f"rules[{self.index}]"
 
 
 def rank_scores(
     weights: Mapping[str, float], request: RequestMetadata, states: Mapping[str, BackendState], names: Iterable[str]
 ) -> dict[str, float]:
-    """The weighted sum of latency (ms), cost (per request) and energy (J) of each backend; the least is best.
+    """The weighted sum of latency (ms), cost (per request) and energy (J) of each backend; the smallest is best.
 
-    A sum that is not a number counts as infinite, so that a backend of which too little is known goes last.
+    A sum that is not a number counts as infinite, so that a backend with unknown values goes last.
     """
     return {name: _score(weights, request, states[name]) for name in names}
 
@@ -61,14 +59,14 @@ def _score(weights: Mapping[str, float], request: RequestMetadata, state: Backen
     return math.inf if math.isnan(total) else total
 
 
-ABSENT = "absent"
-UNKNOWN = "cannot be evaluated"
-NOBODY = (("backend", "there is none of this name here"),)
+_ABSENT: Final = "absent"
+_UNKNOWN: Final = "cannot be evaluated"
+_NO_BACKEND: Final = (("backend", "no backend has this name here"),)
 
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """A rule taken apart: its condition, the fields that it reads, and its sub-conditions as written."""
+    """A rule's compiled condition, the fields that it reads, and its sub-conditions as written."""
 
     rule: Rule
     condition: Expression | None
@@ -77,7 +75,7 @@ class _Probe:
 
 
 class Replayer:
-    """Tells what each rule of a policy saw. The parts of the rules are compiled when the first one asks."""
+    """Reports what each rule of a policy saw. The parts of the rules are compiled on first use."""
 
     def __init__(self, rules: tuple[Rule, ...], schema: Schema) -> None:
         self._rules = rules
@@ -88,10 +86,9 @@ class Replayer:
         return tuple(_probe(rule, self._schema) for rule in self._rules)
 
     def replay(self, request: RequestMetadata, signals: Signals) -> tuple[RuleTrace, ...]:
-        """What each rule saw. Rules that order are told up to the first that matched; hard rules all.
+        """What each rule saw: all hard rules, and the rules that order up to the first that matched.
 
-        The values are those of the fields, and then the sub-conditions that held, as written; never a text of the
-        prompt.
+        The values are those of the fields, then the sub-conditions that held, as written; never a text of the prompt.
         """
         traces: list[RuleTrace] = []
         ordered = False
@@ -119,15 +116,15 @@ def _probe(rule: Rule, schema: Schema) -> _Probe:
 def _trace(probe: _Probe, request: RequestMetadata, signals: Signals) -> RuleTrace:
     rule = probe.rule
     if rule.kind == "exclude" and not rule.targets:
-        return RuleTrace(rule=f"{rule.label} {rule.kind}", place=rule.place, matched=False, values=NOBODY)
+        return RuleTrace(rule=f"{rule.label} {rule.kind}", place=rule.place, matched=False, values=_NO_BACKEND)
     held = True if probe.condition is None else _value(probe.condition, request, signals)
     values = dict(_values(probe, request, signals))
-    if held == UNKNOWN:
-        values["rule"] = UNKNOWN
+    if held == _UNKNOWN:
+        values["rule"] = _UNKNOWN
     return RuleTrace(
         rule=f"{rule.label} {rule.kind}",
         place=rule.place,
-        matched=held is True or (held == UNKNOWN and rule.kind == "exclude"),
+        matched=held is True or (held == _UNKNOWN and rule.kind == "exclude"),
         because=rule.because,
         values=tuple(values.items()),
     )
@@ -140,7 +137,7 @@ def _values(probe: _Probe, request: RequestMetadata, signals: Signals) -> Iterat
         yield from rank_scores(rule.weights, request, signals.backends, known).items()
     for name, expression in probe.fields:
         value = _value(expression, request, signals)
-        yield name, ABSENT if value is None else value
+        yield name, _ABSENT if value is None else value
     for text, part in probe.parts:
         if _value(part, request, signals) is True:
             yield text, True
@@ -149,5 +146,5 @@ def _values(probe: _Probe, request: RequestMetadata, signals: Signals) -> Iterat
 def _value(expression: Expression, request: RequestMetadata, signals: Signals) -> object:
     try:
         return expression(request, signals)
-    except Exception:  # noqa: BLE001 - the same net as the compiled rules have: sensors may hand in anything
-        return UNKNOWN
+    except Exception:  # noqa: BLE001 - as in compiled rules: signals can be anything
+        return _UNKNOWN

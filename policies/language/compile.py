@@ -1,12 +1,10 @@
-"""Turns checked expressions into one Python function, by building its syntax tree; no text is ever evaluated.
+"""Compiles the rules of a policy to one Python function, by building its syntax tree; no text is ever evaluated.
 
-The function is `rules(request, signals, excluded) -> int`: it calls a hook for every hard rule that
-holds and returns the index of the first ordering rule that does, -1 where none does.
+The function is `rules(request, signals, excluded) -> int`: it calls a hook for every hard rule that holds, and returns
+the index of the first ordering rule that holds, or -1.
 
-A condition is compiled to Python's own `and` and `or`. Where that raises, a second, careful form decides as CEL has
-it: `a && b` is false where one side is false, whatever the other does. So nobody pays for it until something fails.
-
-Finds the parts of a condition that read nothing, their values, and those that always fail; it reads no signal.
+A condition is compiled to Python's own `and` and `or`. If that raises, a second, careful form decides as CEL does:
+`a && b` is false if either side is false, even if the other fails. The careful form costs nothing until then.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ Rules = Callable[[RequestMetadata, Signals, MutableMapping[str, str]], int]
 
 _PARAMETERS = ("request", "signals")
 _ROOTS = {"device": "device", "network": "network", "budget": "budget", "states": "backends"}
-"""What a compiled function reads signals under -> the attribute of `Signals`."""
+"""Name of signals in a compiled function -> attribute of `Signals`."""
 _COMPARE: dict[str, type[ast.cmpop]] = {
     "==": ast.Eq,
     "!=": ast.NotEq,
@@ -61,7 +59,7 @@ _METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule: *held* and *failed* are the hooks of a hard rule, None for a rule that orders."""
+    """One rule. *held* and *failed* are the hooks of a hard rule; a rule that orders has none."""
 
     index: int
     condition: Node | None
@@ -70,7 +68,7 @@ class Step:
 
 
 def compile_expression(node: Node, schema: Schema) -> Expression:
-    """One checked expression as a function of (request, signals)."""
+    """Compile one checked expression to a function of (request, signals)."""
     namespace = _namespace()
     quick = _judge(_Emitter(schema, namespace), node, namespace)
     if not _has_logic(node):
@@ -80,7 +78,7 @@ def compile_expression(node: Node, schema: Schema) -> Expression:
     def expression(request: RequestMetadata, signals: Signals) -> object:
         try:
             return quick(request, signals)
-        except Exception:  # noqa: BLE001 - the same net as compiled rules have: sensors may hand in anything
+        except Exception:  # noqa: BLE001 - as in compiled rules: signals can be anything
             return careful(request, signals)
 
     return expression
@@ -96,9 +94,9 @@ def _has_logic(node: Node) -> bool:
 
 
 def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
-    """All rules of a policy as one function: every hard rule first, wherever it stands, then those that order.
+    """Compile all rules of a policy to one function: first every hard rule, then those that order.
 
-    Whatever goes wrong in a hard rule calls its *failed* hook.
+    Any exception in a hard rule calls its *failed* hook: hard rules fail closed.
     """
     namespace = _namespace()
     emitter = _Emitter(schema, namespace)
@@ -135,7 +133,7 @@ def _soft(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.st
 def _if(
     step: Step, condition: Node, emitter: _Emitter, namespace: dict[str, object], held: ast.stmt, failed: ast.stmt
 ) -> ast.stmt:
-    """Do *held* where the condition holds, *failed* where it cannot be evaluated."""
+    """Run *held* if the condition holds, *failed* if it cannot be evaluated."""
     if _has_logic(condition):
         namespace[f"careful_{step.index}"] = _judge(emitter.careful(), condition, namespace)
         again = _call(f"careful_{step.index}", _name("request"), _name("signals"))
@@ -144,7 +142,7 @@ def _if(
 
 
 def _try(body: ast.stmt, otherwise: ast.stmt) -> ast.stmt:
-    # Every exception: signals come from sensors, and a rule that cannot be evaluated must not end the request.
+    # Every exception: signals can be anything, and a rule that cannot be evaluated must not end the request.
     handler = ast.ExceptHandler(_name("Exception"), None, [otherwise])
     return ast.Try([body], [handler], [], [])
 
@@ -160,7 +158,7 @@ def _function(name: str, parameters: Iterable[str], body: list[ast.stmt], namesp
 
 
 def _unpacked(body: list[ast.stmt]) -> list[ast.stmt]:
-    """`device = signals.device` and the like, for what *body* reads: a local name is the fastest to read."""
+    """Assign `device = signals.device` and the like for what *body* reads: local names are the fastest to read."""
     read = {node.id for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name)}
     return [
         ast.Assign([ast.Name(root, ast.Store())], _attribute(_name("signals"), attribute))
@@ -182,7 +180,7 @@ def _attribute(value: ast.expr, name: str) -> ast.expr:
 
 
 class _Emitter:
-    """Writes the Python syntax tree of a checked expression."""
+    """Builds the Python syntax tree of a checked expression."""
 
     def __init__(self, schema: Schema, namespace: dict[str, object], *, safe: bool = False) -> None:
         self._schema = schema
@@ -190,7 +188,7 @@ class _Emitter:
         self._safe = safe
 
     def careful(self) -> _Emitter:
-        """The emitter of the form in which one side of `&&` and `||` may fail and the other decide."""
+        """The emitter of the form in which one side of `&&` and `||` may fail while the other decides."""
         return _Emitter(self._schema, self._namespace, safe=True)
 
     def emit(self, node: Node) -> ast.expr:
@@ -233,7 +231,7 @@ class _Emitter:
         return self._schema.fields(node.path[0])[node.path[1]]
 
     def _raw(self, spec: FieldSpec) -> ast.expr:
-        """The reading itself, unchecked."""
+        """The signal itself, unchecked."""
         if spec.root == "objectives":
             return ast.Constant(spec.constant)
         if spec.root == "backend":
@@ -290,15 +288,15 @@ class _Emitter:
 
 
 def is_constant(node: Node, schema: Schema) -> bool:
-    """Does *node* read nothing but objectives, which the policy itself sets?"""
+    """Whether *node* reads nothing but objectives, which the policy itself sets."""
     return all(schema.fields(field.path[0])[field.path[1]].root == "objectives" for field in fields_of(node))
 
 
 def constant_value(node: Node, schema: Schema) -> object:
-    """The value of a node that is constant.
+    """The value of a constant node.
 
     Raises:
-        ArithmeticError: it overflows, or divides by zero.
+        ArithmeticError: an overflow or a division by zero.
     """
     if isinstance(node, Literal):
         return node.value
@@ -308,7 +306,7 @@ def constant_value(node: Node, schema: Schema) -> object:
 def check_constants(node: Node, schema: Schema, report: Report) -> None:
     """Report what fails whatever the signals are: an overflow among constants, a division by a constant zero.
 
-    CEL finds these when it runs; here a policy that holds one is refused.
+    CEL reports these at run time; here the policy is rejected.
     """
     if is_constant(node, schema) and node.type != BOOL:
         try:

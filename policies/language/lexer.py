@@ -1,4 +1,4 @@
-"""Turns the text of an expression into tokens with offsets; it gives them no meaning beyond literals."""
+"""Turns the text of an expression into tokens with offsets and the values of literals."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _PER_DAY = re.compile(r"[ \t]*/[ \t]*day\b")
 _OPTIONAL = re.compile(r"\?\.[A-Za-z_`]")
 _NAMED_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _MILLISECONDS = {"us": (1.0, 1000.0), "ms": (1.0, 1.0), "s": (1e3, 1.0), "m": (6e4, 1.0), "h": (3.6e6, 1.0)}
-"""Unit -> factor and divisor; both are whole, so that 7ms is 7.0 and not a little more."""
+"""Unit -> factor and divisor. Both are whole numbers, so that 7ms is exactly 7.0."""
 _INT_MAX = 2**63 - 1
-_REFUSED = {
-    "{": "maps and messages of CEL are not part of this language",
-    "}": "maps and messages of CEL are not part of this language",
+_UNSUPPORTED = {
+    "{": "maps and messages of CEL are not supported",
+    "}": "maps and messages of CEL are not supported",
     "=": "`=` is not an operator; write `==` to compare",
-    "&": "bit operators do not exist; write `&&` for `and`",
-    "|": "bit operators do not exist; write `||` for `or`",
+    "&": "bit operators are not supported; write `&&` for `and`",
+    "|": "bit operators are not supported; write `||` for `or`",
     "#": "`#` begins no comment inside an expression",
     ";": "an expression is one value; there are no statements",
-    "`": "names in backticks of CEL are not part of this language",
+    "`": "names in backticks of CEL are not supported",
 }
 
 
@@ -48,15 +48,15 @@ class Token:
 
     @property
     def end(self) -> int:
-        """The offset behind the token."""
+        """The offset after the token."""
         return self.start + len(self.text)
 
 
 def tokenize(text: str) -> list[Token]:
-    """All tokens of *text*, with one of kind `end` as the last.
+    """Split *text* into tokens; the last one is of kind `end`.
 
     Raises:
-        Fault: a character or literal that the language does not have.
+        Fault: a character or literal is not supported.
     """
     tokens: list[Token] = []
     offset = 0
@@ -74,9 +74,9 @@ def tokenize(text: str) -> list[Token]:
 
 def _next(text: str, offset: int) -> Token:
     if text.startswith("//", offset):
-        raise Fault("comments of CEL are not part of this language", offset, "put a YAML comment (#) above the rule")
+        raise Fault("comments of CEL are not supported", offset, "put a YAML comment (#) above the rule")
     if _OPTIONAL.match(text, offset):
-        raise Fault("optional values of CEL (`?.`) are not part of this language", offset, "guard with has()")
+        raise Fault("optional values of CEL (`?.`) are not supported", offset, "guard with has()")
     if _STRING.match(text, offset):
         return _string(text, offset)
     name = _NAME.match(text, offset)
@@ -88,7 +88,7 @@ def _next(text: str, offset: int) -> Token:
     if operator:
         return Token("op", operator.group(), offset)
     char = text[offset]
-    raise Fault(_REFUSED.get(char, f"the character {char!r} means nothing in an expression"), offset)
+    raise Fault(_UNSUPPORTED.get(char, f"the character {char!r} has no meaning in an expression"), offset)
 
 
 def _number(text: str, offset: int) -> Token:
@@ -123,7 +123,7 @@ def _integer(body: str, offset: int) -> Token:
 
 def _quantity(body: str, unit: str, offset: int) -> Token:
     if unit in {"u", "U"}:
-        raise Fault("unsigned numbers of CEL (uint) are not part of this language", offset, f"write {body}")
+        raise Fault("unsigned numbers of CEL (uint) are not supported", offset, f"write {body}")
     if unit not in _MILLISECONDS or body[:2].lower() == "0x":
         hint = "durations are written 250us, 400ms, 2s, 10m or 1h"
         hint = f"write a space in between: {body} {unit}" if re.fullmatch("[A-Z]{3}", unit) else hint
@@ -147,7 +147,7 @@ def _string(text: str, offset: int) -> Token:
     assert match is not None
     prefix, quote = match.group(1).lower(), match.group(2)
     if "b" in prefix:
-        raise Fault("byte strings of CEL are not part of this language", offset)
+        raise Fault("byte strings of CEL are not supported", offset)
     end = _string_end(text, match.end(), quote, raw="r" in prefix)
     if end < 0:
         raise Fault("this string does not end", offset, f"close it with {quote}")

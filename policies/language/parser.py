@@ -1,8 +1,7 @@
-"""The parts of CEL that the language leaves out, by name: what an error says of each. It parses nothing.
+"""Parses one expression into nodes, by precedence; it resolves no names and checks no types.
 
-Source: the language definition of CEL (github.com/google/cel-spec, doc/langdef.md) and its extension libraries.
-
-Parses one expression into nodes, by precedence; it resolves no names and checks no types.
+The parts of CEL that the language leaves out are rejected by name. Source: CEL's language definition
+(github.com/google/cel-spec, doc/langdef.md) and its extension libraries.
 """
 
 from __future__ import annotations
@@ -34,6 +33,16 @@ from hybrid_llm.policies.language.types import (
 )
 from hybrid_llm.policies.reader.source import Fault, did_you_mean
 
+FUNCTIONS = {"has": 1, "size": 1, "double": 1, "matches": 2}
+"""Name -> number of arguments."""
+METHODS = {"startsWith": 1, "endsWith": 1, "contains": 1, "matches": 1, "size": 0}
+"""Name -> number of arguments after the receiver."""
+
+_MAX_DEPTH = 36
+_MAX_OPERATORS = 100
+_MAX_TOKENS = 1000
+_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT, "money": MONEY}
+_LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
 WORDS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "is": "=="}
 """Words that people write for operators."""
 
@@ -66,62 +75,50 @@ _TYPES = frozenset(
     optional_type""".split()  # noqa: SIM905 - as above
 )
 _HINTS = {
-    "duration": "write the duration as it is: 400ms",
-    "timestamp": "a policy sees no clock",
+    "duration": "write the duration itself: 400ms",
+    "timestamp": "a policy cannot read the time",
     "int": "int and double compare without a conversion",
-    "null": "test with has() whether a signal is there",
+    "null": "test with has() whether a signal is present",
 }
 
 
-def refused_word(word: str, offset: int) -> Fault:
-    """The fault of a reserved word, or of a word written for an operator."""
+def unsupported_word(word: str, offset: int) -> Fault:
+    """The error for a reserved word, or for a word written for an operator."""
     hint = f"write `{WORDS[word]}`" if word in WORDS else _HINTS.get(word, "it is a reserved word of CEL")
-    return Fault(f"`{word}` is not part of this language", offset, hint)
+    return Fault(f"`{word}` is not supported", offset, hint)
 
 
-def refused_name(name: str) -> tuple[str, str] | None:
-    """Message and hint for a first name that means something in CEL and nothing here; None where it means nothing."""
+def unsupported_name(name: str) -> tuple[str, str] | None:
+    """Message and hint for a name that has a meaning in CEL and none here; None for other names."""
     if name in _TYPES:
         return f"`{name}` names a type of CEL; types are not values of this language", "every name has one type"
     if name in _NAMESPACES:
-        return f"the extension library `{name}` of CEL is not part of this language", "see docs/policies.md"
+        return f"the extension library `{name}` of CEL is not supported", "see docs/policies.md"
     return None
 
 
-def refused_call(
+def unsupported_call(
     name: str, namespace: str, offset: int, known: Collection[str], others: Collection[str], form: str
 ) -> Fault:
-    """The fault of calling *name*: *known* are callable in this form, *others* in the other one, which is *form*."""
+    """The error for a call of *name*: *known* can be called in this form, *others* only as *form*."""
     if name in others:
         return Fault(f"{name} is not called like this", offset, f"write {form}")
     if namespace in _NAMESPACES:
-        return Fault(f"the extension function {namespace}.{name}() of CEL is not part of this language", offset)
+        return Fault(f"the extension function {namespace}.{name}() of CEL is not supported", offset)
     if name in _MACROS:
-        return Fault(f"the macro {name}() of CEL is not part of this language", offset, "there are no loops; use `in`")
+        return Fault(f"the macro {name}() of CEL is not supported", offset, "there are no loops; use `in`")
     if name in _FUNCTIONS:
-        return Fault(f"{name}() of CEL is not part of this language", offset, _HINTS.get(name))
+        return Fault(f"{name}() of CEL is not supported", offset, _HINTS.get(name))
     if name in _EXTENSIONS:
-        return Fault(f"the extension function {name}() of CEL is not part of this language", offset)
+        return Fault(f"the extension function {name}() of CEL is not supported", offset)
     return Fault(f"there is no function {name}()", offset, did_you_mean(name, {*known, *others}))
 
 
-FUNCTIONS = {"has": 1, "size": 1, "double": 1, "matches": 2}
-"""Name -> number of arguments."""
-METHODS = {"startsWith": 1, "endsWith": 1, "contains": 1, "matches": 1, "size": 0}
-"""Name -> number of arguments behind the receiver."""
-
-_MAX_DEPTH = 36
-_MAX_OPERATORS = 100
-_MAX_TOKENS = 1000
-_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT, "money": MONEY}
-_LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
-
-
 def parse(text: str) -> Node:
-    """The tree of *text*.
+    """Parse *text*.
 
     Raises:
-        Fault: the text is not one expression of the language; the offset is that of the first thing that does not fit.
+        Fault: the text is not one expression of the language; the offset is that of the first token that does not fit.
     """
     tokens = tokenize(text)
     if len(tokens) > _MAX_TOKENS:
@@ -166,7 +163,7 @@ class _Parser:
         if token.kind == "end":
             return Fault(f"the expression ends where {wanted} is expected", token.start)
         hint = f"write `{WORDS[token.text]}`" if token.text in WORDS else None
-        return Fault(f"`{token.text}` stands where {wanted} is expected", token.start, hint)
+        return Fault(f"`{token.text}` is where {wanted} is expected", token.start, hint)
 
     def _expression(self) -> Node:
         self._depth += 1
@@ -225,7 +222,7 @@ class _Parser:
         return item
 
     def _negative(self, operator: Token) -> Node | None:
-        """A minus in front of a number belongs to it, as in CEL: else the least int could not be written."""
+        """The minus before a number belongs to it, as in CEL: otherwise the smallest int could not be written."""
         if self._token.kind not in {"int", "double"}:
             return None
         token = self._advance()
@@ -246,7 +243,7 @@ class _Parser:
         if self._at("["):
             return self._list()
         if self._at("."):
-            message = "names with a leading dot of CEL are not part of this language"
+            message = "names with a leading dot of CEL are not supported"
             raise Fault(message, token.start, "write the name without it")
         raise self._unexpected("a value")
 
@@ -268,7 +265,7 @@ class _Parser:
             if items:
                 self._expect(",", "between two values")
             if self._at("?"):
-                raise Fault("optional values of CEL (`?`) are not part of this language", self._token.start)
+                raise Fault("optional values of CEL (`?`) are not supported", self._token.start)
             if items and closing == "]" and self._at(closing):  # CEL lets a list end in a comma
                 break
             items.append(self._expression())
@@ -280,7 +277,7 @@ class _Parser:
         if token.text in {"true", "false"}:
             return Literal(start=token.start, end=token.end, value=token.text == "true", type=BOOL)
         if token.text in WORDS or token.text in RESERVED:
-            raise refused_word(token.text, token.start)
+            raise unsupported_word(token.text, token.start)
         if self._at("("):
             return self._function(token)
         return Field(start=token.start, end=token.end, path=(token.text,))
@@ -288,7 +285,7 @@ class _Parser:
     def _postfix(self, node: Node) -> Node:
         while self._at(".", "["):
             if self._at("["):
-                raise Fault("indexing is not part of this language", self._token.start, "test membership with `in`")
+                raise Fault("indexing is not supported", self._token.start, "test membership with `in`")
             self._advance()
             node = self._member(node)
         return node
@@ -305,7 +302,7 @@ class _Parser:
 
     def _function(self, token: Token) -> Node:
         if token.text not in FUNCTIONS:
-            raise refused_call(token.text, "", token.start, FUNCTIONS, METHODS, f"text.{token.text}(...)")
+            raise unsupported_call(token.text, "", token.start, FUNCTIONS, METHODS, f"text.{token.text}(...)")
         self._advance()
         args = self._items(")", "to close the call")
         end = self._tokens[self._next - 1].end
@@ -321,7 +318,7 @@ class _Parser:
     def _method(self, receiver: Node, token: Token) -> Node:
         if token.text not in METHODS:
             space = receiver.name if isinstance(receiver, Field) else ""
-            raise refused_call(token.text, space, token.start, METHODS, FUNCTIONS, f"{token.text}(...)")
+            raise unsupported_call(token.text, space, token.start, METHODS, FUNCTIONS, f"{token.text}(...)")
         self._advance()
         args = self._items(")", "to close the call")
         wanted = METHODS[token.text]

@@ -1,4 +1,4 @@
-"""What compiled expressions call: arithmetic with CEL's limits and readings of a request; nothing is decided here."""
+"""What compiled expressions call: arithmetic with CEL's limits, and `&&` and `||` whose sides may fail."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ _MAX = 2**63 - 1
 
 
 class Surprise(ArithmeticError):
-    """A value that no check at load time can rule out: overflow, division by zero, a reading that is not a number."""
+    """A value that no check at load can rule out: an overflow, a division by zero, a signal that is not a number."""
 
 
 def not_a_number() -> float:
-    """Called where a signal reads NaN.
+    """Reject a signal that is NaN: its value is unknown, and a comparison with it would be false.
 
     Raises:
-        Surprise: always; a sensor that answers NaN knows nothing, and a comparison with it would say false.
+        Surprise: always.
     """
     raise Surprise("a signal is not a number")
 
 
 def compile_pattern(pattern: str) -> Callable[[str], object | None]:
-    """The search for a pattern of RE2, whose time is linear in the text; what it returns is None where none is found.
+    """Compile an RE2 pattern to a search, whose time is linear in the text; it returns None if nothing is found.
 
-    Source: github.com/google/re2/wiki/Syntax. It finds the pattern anywhere in the text, as `matches` of CEL does.
+    It finds the pattern anywhere in the text, as CEL's `matches` does. Source: github.com/google/re2/wiki/Syntax.
 
     Raises:
-        ValueError: this is not a pattern of RE2.
+        ValueError: *pattern* is not valid in RE2.
     """
-    import re2  # only a policy that uses `matches` pays for it
+    import re2  # imported only for policies that use `matches`
 
     options = re2.Options()
     options.log_errors = False
@@ -43,17 +43,17 @@ def compile_pattern(pattern: str) -> Callable[[str], object | None]:
 
 
 def settle(decisive: bool, *items: Callable[[], object]) -> bool:  # noqa: FBT001 - compiled code calls it
-    """`||` of CEL where *decisive* is true, `&&` where it is false: an item of that value decides, whatever else fails.
+    """Evaluate CEL's `||` if *decisive* is true, else `&&`: an item of that value decides, even if others fail.
 
     Raises:
-        Exception: what the first item that failed raised, where no other one decided.
+        Exception: what the first failing item raised, if no other item decides.
     """
     failure: Exception | None = None
     for item in items:
         try:
             if bool(item()) is decisive:
                 return decisive
-        except Exception as error:  # noqa: BLE001 - sensors may hand in anything, and another item may still decide
+        except Exception as error:  # noqa: BLE001 - signals can be anything, and another item may still decide
             failure = failure or error
     if failure is not None:
         raise failure
@@ -80,7 +80,7 @@ def _multiply(left: int, right: int) -> int:
 
 
 def _divide(left: int, right: int) -> int:
-    """Rounds toward zero, as CEL and C do."""
+    """Round toward zero, as CEL and C do."""
     if right == 0:
         raise Surprise("division by zero")
     quotient = abs(left) // abs(right)
@@ -88,7 +88,7 @@ def _divide(left: int, right: int) -> int:
 
 
 def _remainder(left: int, right: int) -> int:
-    """Has the sign of the dividend, as in CEL and C."""
+    """Keep the sign of the dividend, as CEL and C do."""
     if right == 0:
         raise Surprise("division by zero")
     if left == _MIN and right == -1:
@@ -102,7 +102,7 @@ def _negate(value: int) -> int:
 
 
 def _divide_double(left: float, right: float) -> float:
-    """IEEE 754: a division by zero is infinite, or not a number."""
+    """Divide as IEEE 754 does: by zero gives infinity or NaN."""
     if right != 0.0:
         return left / right
     if left == 0.0 or left != left:

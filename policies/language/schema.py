@@ -1,4 +1,4 @@
-"""The names that an expression may read, derived from the records of a request and its signals; no values here."""
+"""The names that an expression can read, derived from the records of a request and its signals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, Dev
 from hybrid_llm.policies.language.types import BOOL, INT, STRING, Type
 
 KNOWN_DETECTORS = frozenset(DETECTOR_NAMES)
-"""The detectors that a tag may name when the caller does not say which ones there are."""
+"""The detectors that a tag may name if the caller does not say otherwise."""
 
 _SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
 _WHOLES = _SHARES - {"load"}
-"""The shares that are never above 1."""
+"""Shares that never exceed 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
 _MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
 _REQUEST = {
@@ -40,7 +40,7 @@ _REQUEST = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objectives:
-    """What the policy aims at; rules read it under `objectives.`. None where the policy does not say."""
+    """What the policy aims at; conditions read it under `objectives.`."""
 
     ttft_ms: float | None = key(
         duration("ms"), "Time to the first token.", name="ttft", default=None, examples=("400ms", "2s")
@@ -63,7 +63,7 @@ class Objectives:
     """The currency of *cost* and *budget*, as written; that of the backends' prices is taken to be the same."""
 
     def value(self, name: str) -> float | None:
-        """The number behind `objectives.<name>` of an expression."""
+        """The value of `objectives.<name>` in an expression."""
         if name == "deadline_ms":
             return None if self.deadline_s is None else self.deadline_s * 1000.0
         value: float | None = getattr(self, name)
@@ -81,7 +81,7 @@ OBJECTIVE_NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSpec:
-    """One readable name. *root* is request, objectives, backend or a record of the signals; *owner* is a backend."""
+    """One name. *root* is request, objectives, backend or a record of the signals; *owner* is the backend's name."""
 
     root: str
     attribute: str
@@ -89,17 +89,17 @@ class FieldSpec:
     optional: bool = False
     owner: str = ""
     values: frozenset[str] = frozenset()
-    """Every value that a text field can have; empty where any is possible."""
+    """Every value that a text field can have; empty if any is possible."""
     constant: float | None = None
     """The value of an objective."""
     least: float = -math.inf
-    """No reading is below this."""
+    """The smallest possible value."""
     most: float = math.inf
-    """No reading is above this."""
+    """The largest possible value."""
 
     @property
     def key(self) -> str:
-        """One name per thing read: a backend under its name and under its location is the same."""
+        """The canonical name: a backend under its own name and under its location is the same."""
         return f"{self.owner or self.root}.{self.attribute}"
 
 
@@ -123,12 +123,12 @@ class Schema:
         return tuple(self._roots)
 
     def fields(self, root: str) -> Mapping[str, FieldSpec]:
-        """The fields under *root*; empty where there is no such root."""
+        """The fields under *root*; empty if there is no such root."""
         return self._roots.get(root, {})
 
 
 def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
-    """Every backend, and every location for its first backend, or for a place where no backend is."""
+    """Every backend, and every location: for its first backend, or for itself if it has none."""
     roots = {name: name for name in backends}
     for location in Location:
         here = [name for name, place in backends.items() if place is location]
@@ -192,7 +192,7 @@ def _type_of(name: str, bare: type) -> Type:
 
 
 def _range(name: str, kind: Type) -> tuple[float, float]:
-    """The least and the most that a reading can be: counts and what has one of these units are never negative."""
+    """The smallest and largest possible value: counts and values with one of these units are never negative."""
     if kind != INT and not kind.unit and not name.endswith("_j"):
         return -math.inf, math.inf
     most = 100.0 if name in _PERCENTS else 1.0 if name in _WHOLES else math.inf

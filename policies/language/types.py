@@ -1,7 +1,4 @@
-"""The nouns of the expression language: types, quantities and the tree that the parser builds, and ways to walk it.
-
-What units mean: a literal such as `400ms` beside a field, and which types may meet. It resolves no names.
-"""
+"""The types, units and syntax tree of the expression language, and which of them may meet; it resolves no names."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A type of the language. *unit* tells which quantity may stand beside a value.
+    """A type of the language. *unit* says which quantities the value can meet.
 
-    Units are ms, mb, share, percent and money; of a literal of money, its currency.
+    Units are ms, mb, share, percent and money; for a literal of money, its currency.
     """
 
     kind: str
@@ -40,7 +37,7 @@ PERCENT = Type("percent")
 MONEY = Type("money")
 """A literal such as `0.02 USD`, before its currency is known."""
 UNKNOWN = Type("unknown")
-"""What a fault leaves behind: it agrees with everything, so that one mistake is told once."""
+"""The type after an error: it agrees with every type, so that one mistake is reported once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +153,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def fields_of(node: Node) -> Iterator[Field]:
-    """Every field that *node* reads or asks has() for, in the order of the text."""
+    """Every field that *node* reads or tests with has(), in the order of the text."""
     if isinstance(node, Field):
         yield node
     for child in children(node):
@@ -164,7 +161,7 @@ def fields_of(node: Node) -> Iterator[Field]:
 
 
 def atoms_of(node: Node) -> Iterator[Node]:
-    """The sub-conditions that `&&`, `||`, `!` and `?:` put together."""
+    """The sub-conditions that `&&`, `||`, `!` and `?:` combine."""
     if isinstance(node, Logic | Not | Conditional):
         for child in children(node):
             yield from atoms_of(child)
@@ -178,14 +175,14 @@ _DIVISORS = {
     ("percent", "percent"): 1.0,
     ("money", "money"): 1.0,
 }
-"""Literal and unit of the field beside it -> by what the literal's value is divided."""
+"""Kind of the literal and unit of the field that it meets -> divisor of the literal's value."""
 _RATIOS = frozenset({"ms", "mb", "money"})
-"""One of these divided by another of the same unit is a share."""
+"""Units whose ratio is a share."""
 _NAMES = {"money": "an amount of money", "ms": "ms", "mb": "MiB", "share": "a share", "percent": "a percentage"}
 
 
 def in_unit_of(node: Node, other: Type) -> Node:
-    """*node*, a quantity or a list of them beside something of type *other*, as numbers of the unit of that."""
+    """*node*, a quantity or a list of quantities that meets type *other*, as numbers in the unit of *other*."""
     if isinstance(node, ListOf):
         items = tuple(in_unit_of(item, other) for item in node.items)
         return replace(node, items=items, type=Type("list", item=items[0].type)) if items != node.items else node
@@ -196,7 +193,7 @@ def in_unit_of(node: Node, other: Type) -> Node:
 
 
 def result_type(op: str, left: Type, right: Type) -> Type | None:
-    """The type of `left op right`; None where the operator does not take the two."""
+    """The type of `left op right`; None if the operator does not take the two."""
     if left == STRING and right == STRING:
         return STRING if op == "+" else None
     if left.kind != right.kind or left.kind not in {"int", "double", "duration", "money"}:
@@ -220,12 +217,12 @@ def _double(op: str, left: Type, right: Type) -> Type | None:
 
 
 def may_meet(left: Type, right: Type) -> bool:
-    """Are the two of one unit, or is one without a unit?"""
+    """Whether the two have one unit, or one of them has none."""
     return not left.unit or not right.unit or left.unit == right.unit
 
 
 def same(left: Type, right: Type) -> bool:
-    """Are the two of one kind? What a fault left behind agrees with everything."""
+    """Whether the two are of one kind; the type after an error agrees with every type."""
     if "unknown" in (left.kind, right.kind):
         return True
     if left.item is not None and right.item is not None:
@@ -234,14 +231,14 @@ def same(left: Type, right: Type) -> bool:
 
 
 def joined(left: Type, right: Type) -> Type:
-    """The type that says more of two that are the same: `[]` beside `[[1]]` is a list of lists too."""
+    """The more specific of two types that agree: `[]` beside `[[1]]` is a list of lists too."""
     if left.item is not None and right.item is not None:
         return Type("list", item=joined(left.item, right.item))
     return right if left.kind == "unknown" else left
 
 
 def clash_hint(left: Type, right: Type) -> str | None:
-    """What to write where two types do not fit."""
+    """What to write if two types do not agree."""
     if DURATION in (left, right):
         return "a duration compares with a field that ends in _ms, or with another duration"
     if PERCENT in (left, right):
@@ -259,5 +256,5 @@ def article(kind: str) -> str:
 
 
 def named(kind: Type) -> str:
-    """A type as errors name it, its unit where it has one: `a double`, `a double (ms)`."""
+    """A type as errors name it, with its unit: `a double`, `a double (ms)`."""
     return f"a double ({kind.unit})" if kind.kind == "double" and kind.unit else article(str(kind))

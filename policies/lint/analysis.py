@@ -1,7 +1,7 @@
-"""Proves what conditions can never do, by a search for one request and signals that would do it; it reports nothing.
+"""Proves that conditions cannot have certain outcomes together, by searching for a request and signals that give them.
 
-Sound and not complete: where it says that something is impossible, it is so for all signals that keep to the ranges of
-the records, readings that fail included. What it cannot tell, it calls possible.
+Sound, not complete: what it calls impossible is impossible for all signals within the ranges of their records, signals
+that cannot be read included. What it cannot prove, it calls possible.
 
 The search is an analytic tableau (Smullyan, *First-Order Logic*, 1968) over Kleene's three values, in which CEL's
 conditions are true, false, or fail; its leaves are sets of values per field.
@@ -21,11 +21,11 @@ from hybrid_llm.policies.lint.domains import Domain
 
 _MOST_STEPS = 5000
 _MOST_IN_ALL = 400_000
-"""Steps of one question, and of all questions to one solver: about 10 ms and a second."""
+"""Steps for one question, and for all questions to one solver: about 10 ms and 1 s."""
 
 
 class Outcome(Enum):
-    """What a condition comes to. A condition whose evaluation fails is neither true nor false."""
+    """The outcome of a condition. A condition whose evaluation fails is neither true nor false."""
 
     TRUE = "true"
     FALSE = "false"
@@ -40,7 +40,7 @@ _MIRRORED = {
     Outcome.NOT_FALSE: Outcome.NOT_TRUE,
 }
 _ALL_OF_AND = frozenset({Outcome.TRUE, Outcome.NOT_FALSE})
-"""`a && b` has these outcomes where both sides have them, and the others where one side has."""
+"""`a && b` has these outcomes if both sides have them, and the others if one side has them."""
 
 _MAY_FAIL = frozenset({Outcome.NOT_TRUE, Outcome.NOT_FALSE})
 _AGREEING = {
@@ -49,11 +49,11 @@ _AGREEING = {
 }
 
 Claim = tuple[Node, Outcome]
-"""A checked condition of type bool, and what it is said to come to."""
+"""A checked condition of type bool, and the outcome that is claimed for it."""
 
 
 class Solver:
-    """Answers whether conditions of one policy can come out together in a given way."""
+    """Decides whether conditions of one policy can have given outcomes together."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -62,17 +62,17 @@ class Solver:
         self._read: dict[tuple[int, Outcome], tuple[Node, _Fork | tuple[str, Domain]]] = {}
 
     def possible(self, *claims: Claim) -> bool:
-        """Could one request and its signals make every claim true? False is a proof that none can."""
+        """Whether one request and its signals can make every claim true; False is a proof that none can."""
         return self._steps > _MOST_IN_ALL or self._search(_Search(), {}, claims)
 
     def clash(self, *claims: Claim) -> str:
-        """Of claims that are impossible together, the one subject that they ask too much of; else empty."""
+        """The one subject that makes claims impossible together; empty if there are several, or none."""
         search = _Search()
         possible = self._search(search, {}, claims)
         return next(iter(search.clashes)) if not possible and len(search.clashes) == 1 else ""
 
     def _search(self, search: _Search, world: Mapping[str, Domain], todo: tuple[Claim | _Fork, ...]) -> bool:
-        """Settle what has one way; then try each way of the claim that has the fewest."""
+        """Settle claims with one alternative; then try each alternative of the claim with the fewest."""
         here = dict(world)
         forks: list[_Fork] = []
         stack = list(todo)
@@ -95,9 +95,9 @@ class Solver:
         return any(self._search(search, here, (*way, *rest)) for way in forks[0].ways)
 
     def _step(self, node: Node, outcome: Outcome) -> _Fork | tuple[str, Domain]:
-        """The ways in which *node* comes to *outcome*; of an atom, its subject and what that must be."""
+        """The alternatives for *node* to have *outcome*; for an atom, its subject and the values that it must have."""
         known = self._read.get((id(node), outcome))
-        if known is None:  # the node is kept too, so that no other one can take its id
+        if known is None:  # the node is stored too, so that no other node can get its id
             known = self._read[(id(node), outcome)] = (node, self._fresh_step(node, outcome))
         return known[1]
 
@@ -122,7 +122,7 @@ class Solver:
 
 @dataclass(frozen=True, slots=True)
 class _Fork:
-    """Ways to go on; each is a list of claims that must all hold. Without any, there is no way."""
+    """Alternatives, each a list of claims that must all hold; without any, there is none."""
 
     ways: tuple[tuple[Claim, ...], ...]
 
@@ -133,7 +133,7 @@ class _Search:
     clashes: set[str] = field(default_factory=set)
 
     def narrow(self, world: dict[str, Domain], subject: str, domain: Domain) -> bool:
-        """Let *subject* be *domain* too; False where nothing is left."""
+        """Restrict *subject* to *domain*; False if no value is left."""
         known = world.get(subject)
         met = domain if known is None else known.meet(domain)
         world[subject] = met
@@ -165,7 +165,7 @@ def _choices(node: Conditional, outcome: Outcome) -> tuple[tuple[Claim, ...], ..
 
 
 def _equalities(node: Binary, outcome: Outcome) -> tuple[tuple[Claim, ...], ...]:
-    """`==` between two bools is strict: it fails where one side does."""
+    """`==` between two bools is strict: it fails if either side fails."""
     equal = (node.op == "==") is (outcome in {Outcome.TRUE, Outcome.NOT_FALSE})
     ways: tuple[tuple[Claim, ...], ...] = tuple(
         ((node.left, left), (node.right, left if equal else _MIRRORED[left])) for left in (Outcome.TRUE, Outcome.FALSE)

@@ -1,4 +1,4 @@
-"""Reads the atoms of conditions as questions to one subject each: which of its values make them true, or false."""
+"""Turns atomic conditions into constraints on one subject each: the values that make them true, and false."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _INT = Numbers((Span(-(2**63), 2**63 - 1),), whole=True)
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A question to *subject*: it is true of *true*, false of *false*, and fails where *failing* cannot be read."""
+    """A constraint on *subject*: it holds for *true*, does not for *false*, and fails for *failing*."""
 
     subject: str
     true: Domain
@@ -45,23 +45,23 @@ class Atom:
 
     @property
     def not_true(self) -> Domain:
-        """It is false or fails."""
+        """The values for which it is false or fails."""
         return self.false.or_failing(self.failing)
 
     @property
     def not_false(self) -> Domain:
-        """It is true or fails."""
+        """The values for which it is true or fails."""
         return self.true.or_failing(self.failing)
 
 
 class AtomReader:
-    """Makes atoms of the bool nodes that no `&&`, `||`, `!` or `?:` puts together."""
+    """Makes atoms of bool nodes other than `&&`, `||`, `!` and `?:`."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
 
     def read(self, node: Node) -> Atom:
-        """The question that *node* asks; one that is not understood becomes a subject of its own."""
+        """The atom of *node*; a node that is not understood becomes its own subject."""
         match node:
             case Field():
                 return self._asked(node, Choices(frozenset({True})), Choices(frozenset({False})))
@@ -138,7 +138,7 @@ class AtomReader:
         return self._asked(item, inside, outside)
 
     def _pair(self, left: Node, right: Node, op: str) -> Atom:
-        """Two things that are compared, as one subject: it is below, at, above, or (NaN) unordered."""
+        """Two compared nodes as one subject: less, equal, greater or (NaN) unordered."""
         names = self._name(left), self._name(right)
         if names[0] > names[1]:
             names, op = (names[1], names[0]), _FLIPPED[op]
@@ -156,7 +156,7 @@ class AtomReader:
         return self._schema.fields(field.path[0])[field.path[1]]
 
     def _fragile(self, node: Node) -> bool:
-        """May the evaluation of *node* fail? A double may read NaN, a backend may be unknown, an int may overflow."""
+        """Whether evaluating *node* can fail: a double can be NaN, a backend unknown, an int can overflow."""
         if isinstance(node, Field):
             spec = self._spec(node)
             return spec.root == "backend" or spec.type.kind == "double" or spec.optional
@@ -166,7 +166,7 @@ class AtomReader:
         return arithmetic or isinstance(node, Negate) or any(map(self._fragile, children(node)))
 
     def _base(self, node: Node) -> Domain:
-        """Everything that *node* can be."""
+        """Every value that *node* can have."""
         if isinstance(node, Field):
             spec = self._spec(node)
             fails = spec.root == "backend" or spec.type.kind == "double"
@@ -180,7 +180,7 @@ class AtomReader:
         return Domain(ANY_NUMBER if node.type.numeric else BOTH, broken=fragile)
 
     def _name(self, node: Node) -> str:
-        """One name for all that is sure to have one value: the same text, with fields by their keys."""
+        """One name for all nodes that certainly have one value: the same text, with canonical names of fields."""
         if isinstance(node, Field):
             return node.key
         if self._constant(node):
@@ -203,7 +203,7 @@ def _nothing(values: Values) -> Values:
 
 
 def _readings(spec: FieldSpec) -> Values:
-    """What a reading of the field can be, by what the records of signals promise."""
+    """The values that the field can have, by the ranges of its record."""
     if spec.type.kind == "bool":
         return BOTH
     if spec.type.kind == "string":

@@ -1,6 +1,6 @@
-"""Sets of values that a part of a condition can have: intervals of numbers, choices of texts; it knows no conditions.
+"""Sets of values that a part of a condition can have: intervals of numbers, sets of texts.
 
-All of them may be larger than what is truly possible and never smaller, so that an empty set is a proof.
+A set may be larger than what is possible and is never smaller, so that an empty set is a proof.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hybrid_llm.policies.language.runtime import compile_pattern
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An interval from *low* to *high*; an end that is open is not part of it."""
+    """An interval from *low* to *high*; an open end is not part of it."""
 
     low: float
     high: float
@@ -23,13 +23,13 @@ class Span:
     high_open: bool = False
 
     def meet(self, other: Span) -> Span:
-        """What both hold."""
+        """The intersection."""
         low, low_open = max((self.low, self.low_open), (other.low, other.low_open))
         high, closed = min((self.high, not self.high_open), (other.high, not other.high_open))
         return Span(low, high, low_open, not closed)
 
     def holds_any(self, *, whole: bool) -> bool:
-        """Is there a number in it; where *whole* is true, a whole one?"""
+        """Whether it holds a number, or a whole number if *whole*."""
         if whole and math.isfinite(self.low) and math.isfinite(self.high):
             least = math.floor(self.low) + 1 if self.low_open else math.ceil(self.low)
             most = math.ceil(self.high) - 1 if self.high_open else math.floor(self.high)
@@ -39,14 +39,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The numbers of *spans*, only whole ones where *whole* is true, and NaN where *nan* is."""
+    """The numbers of *spans*, only whole ones if *whole*, and NaN if *nan*."""
 
     spans: tuple[Span, ...]
     whole: bool = False
     nan: bool = False
 
     def meet(self, other: Values) -> Numbers:
-        """What both hold."""
+        """The intersection."""
         assert isinstance(other, Numbers)
         whole = self.whole or other.whole
         met = (mine.meet(theirs) for mine in self.spans for theirs in other.spans)
@@ -55,7 +55,7 @@ class Numbers:
 
     @property
     def empty(self) -> bool:
-        """Is there nothing in it?"""
+        """Whether no value is left."""
         return not self.spans and not self.nan
 
 
@@ -63,7 +63,7 @@ ANY_NUMBER = Numbers((Span(-math.inf, math.inf),), nan=True)
 
 
 def compared(op: str, value: float) -> Numbers:
-    """The numbers that `number op value` is true for; NaN is unequal to everything."""
+    """The numbers for which `number op value` is true; NaN is unequal to everything."""
     below, above = Span(-math.inf, value, high_open=True), Span(value, math.inf, low_open=True)
     at = Span(value, value)
     spans = {"<": (below,), "<=": (below, at), ">": (above,), ">=": (at, above), "==": (at,), "!=": (below, above)}
@@ -72,13 +72,13 @@ def compared(op: str, value: float) -> Numbers:
 
 @dataclass(frozen=True, slots=True)
 class TextTest:
-    """A question to a text: *kind* is startsWith, endsWith, contains, matches or a comparison."""
+    """A test of a text: *kind* is startsWith, endsWith, contains, matches or a comparison."""
 
     kind: str
     value: str
 
     def holds(self, text: str) -> bool:
-        """The answer for *text*."""
+        """Whether *text* passes."""
         match self.kind:
             case "startsWith":
                 return text.startswith(self.value)
@@ -94,14 +94,14 @@ class TextTest:
                 )
 
     def implies(self, other: TextTest) -> bool:
-        """Is *other* true of every text that this is true of? False where it is not known."""
+        """Whether every text that passes this test passes *other*; False if that is not known."""
         if self == other:
             return True
         known = self.kind in {"startsWith", "endsWith", "contains"}
         return known and other.kind in {self.kind, "contains"} and other.holds(self.value)
 
     def excludes(self, other: TextTest) -> bool:
-        """Is there no text that both are true of? False where it is not known."""
+        """Whether no text passes both; False if that is not known."""
         if self.kind != other.kind or self.kind not in {"startsWith", "endsWith"}:
             return False
         return not self.implies(other) and not other.implies(self)
@@ -117,14 +117,14 @@ Choice = bool | int | str
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """One of *items*; where *others* is true, anything but them. All of *tests* have the answer beside them."""
+    """One of *items*, or anything but them if *others*; each of *tests* has the result beside it."""
 
     items: frozenset[Choice]
     others: bool = False
     tests: frozenset[tuple[TextTest, bool]] = frozenset()
 
     def meet(self, other: Values) -> Choices:
-        """What both hold."""
+        """The intersection."""
         assert isinstance(other, Choices)
         tests = self.tests | other.tests
         if self.others and other.others:
@@ -138,7 +138,7 @@ class Choices:
 
     @property
     def empty(self) -> bool:
-        """Is there nothing in it?"""
+        """Whether no value is left."""
         if not self.others:
             return not self.items
         true = [test for test, answer in self.tests if answer]
@@ -157,14 +157,14 @@ Values = Numbers | Choices
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What a part of a condition can be: absent, *broken* (its reading fails), or one of *values*."""
+    """What a part of a condition can be: absent, *broken* (it cannot be read), or one of *values*."""
 
     values: Values
     absent: bool = False
     broken: bool = False
 
     def meet(self, other: Domain) -> Domain:
-        """What both hold."""
+        """The intersection."""
         return Domain(
             self.values.meet(other.values),
             absent=self.absent and other.absent,
@@ -172,14 +172,14 @@ class Domain:
         )
 
     def having(self, values: Values) -> Domain:
-        """This, where the reading succeeds and gives one of *values*."""
+        """This domain, restricted to *values*; neither absent nor broken."""
         return Domain(self.values.meet(values))
 
     def or_failing(self, base: Domain) -> Domain:
-        """This, or a reading that fails; *base* tells whether it can."""
+        """This domain, and absent or broken if *base* can be."""
         return replace(self, absent=self.absent or base.absent, broken=self.broken or base.broken)
 
     @property
     def empty(self) -> bool:
-        """Is nothing possible?"""
+        """Whether nothing is possible."""
         return not self.absent and not self.broken and self.values.empty

@@ -1,8 +1,6 @@
-"""Finds reads of signals that may be absent and are not guarded by has(), by following what each branch knows.
+"""Lints a policy: unguarded reads of signals that may be absent, rules without effect, and unused tags.
 
-Finds rules that cannot matter: never matching, never reached, repeated; and tags that nobody uses.
-
-What surely is a mistake is an error, the rest a warning; both say which rule makes the other useless.
+What is certainly a mistake is an error, the rest a warning; both name the rule that makes another one useless.
 """
 
 from __future__ import annotations
@@ -38,14 +36,14 @@ _NONE: _Keys = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is present for certain once a condition came out true, and once it came out false."""
+    """The signals that are certainly present if a condition is true, and if it is false."""
 
     true: _Keys = _NONE
     false: _Keys = _NONE
 
 
 def check_guards(node: Node, schema: Schema, report: Report) -> None:
-    """Report every read in *node* of a field that may be absent where no has() made sure of it."""
+    """Report every read in *node* of a field that may be absent and is not guarded by has()."""
     _Flow(schema, report).visit(node, _NONE)
 
 
@@ -53,7 +51,7 @@ def check_guards(node: Node, schema: Schema, report: Report) -> None:
 class _Flow:
     schema: Schema
     report: Report
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
     def visit(self, node: Node, known: _Keys) -> _Known:
         match node:
@@ -111,9 +109,9 @@ class _Flow:
 
     def _read(self, node: Field, known: _Keys) -> None:
         spec = self.schema.fields(node.path[0]).get(node.path[1]) if node.key else None
-        if spec is None or not spec.optional or node.key in known or node.key in self.told:
+        if spec is None or not spec.optional or node.key in known or node.key in self.reported:
             return
-        self.told.add(node.key)
+        self.reported.add(node.key)
         if spec.root == "objectives":
             name = node.path[1].removesuffix("_ms")
             self.report(f"this policy sets no `{node.name}`", node.start, f"add `{name}` under `objectives:`")
@@ -126,12 +124,12 @@ class _Flow:
 
 
 _OPEN_WORD = "public"
-"""The tag by which apps say that nothing is private: where it allows every place, nothing needs to know it."""
+"""The tag for requests with nothing private: if it allows every location, no rule or detector needs to use it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """*offset* is inside the rule's condition, None for the rule as a whole; *sure* makes it an error."""
+    """A finding. *offset* is in the rule's condition, None for the whole rule; *sure* makes it an error."""
 
     rule: int
     message: str
@@ -141,7 +139,7 @@ class Finding:
 
 
 def examine_rules(rules: Sequence[Rule], schema: Schema) -> Iterator[Finding]:
-    """What is wrong with each of *rules*, which are in the order of the file, at most one finding a rule and part."""
+    """Lint *rules*, in the order of the file: at most one finding for each rule and each part of its condition."""
     examiner = _Examiner(schema)
     for rule in rules:
         if rule.kind != "exclude" or rule.targets:
@@ -149,7 +147,7 @@ def examine_rules(rules: Sequence[Rule], schema: Schema) -> Iterator[Finding]:
 
 
 class _Examiner:
-    """Holds the rules that came before: those that can match at all."""
+    """Compares each rule with the earlier ones that can match."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -159,23 +157,23 @@ class _Examiner:
 
     def examine(self, rule: Rule) -> Iterator[Finding]:
         before = self._excludes if rule.kind == "exclude" else self._orders
-        dead = self._never(rule) or (self._repeats(rule) if rule.kind == "exclude" else self._unreached(rule))
-        if dead is None or not dead.sure:
+        useless = self._never(rule) or (self._repeats(rule) if rule.kind == "exclude" else self._unreached(rule))
+        if useless is None or not useless.sure:
             before.append(rule)
-        if dead is not None:
-            yield dead
+        if useless is not None:
+            yield useless
         else:
             yield from self._always(rule)
 
     def _possible(self, *claims: tuple[Rule, Outcome]) -> bool:
-        """Could the rules come out like this? One without a condition is always true."""
-        told: list[Claim] = []
+        """Whether the rules can have these outcomes; a rule without a condition is always true."""
+        claimed: list[Claim] = []
         for rule, outcome in claims:
             if rule.condition is not None:
-                told.append((rule.condition, outcome))
+                claimed.append((rule.condition, outcome))
             elif outcome in {Outcome.FALSE, Outcome.NOT_TRUE}:
                 return False
-        return self._solver.possible(*told)
+        return self._solver.possible(*claimed)
 
     def _never(self, rule: Rule) -> Finding | None:
         if rule.condition is None or self._possible((rule, Outcome.TRUE)):
@@ -189,7 +187,7 @@ class _Examiner:
         return Finding(rule=rule.index, message=message, hint=hint, offset=rule.condition.start, sure=True)
 
     def _unreached(self, rule: Rule) -> Finding | None:
-        """A rule that orders is reached where none before it is true."""
+        """A rule that orders is reached only if none before it is true."""
         if not self._orders:
             return None
         if not self._possible((rule, Outcome.TRUE), *((one, Outcome.NOT_TRUE) for one in self._orders)):
@@ -211,7 +209,7 @@ class _Examiner:
         return "this rule is never reached: wherever it could match, one before it does"
 
     def _repeats(self, rule: Rule) -> Finding | None:
-        """A hard rule adds nothing where an earlier one takes out the same backends whenever it would."""
+        """A hard rule adds nothing if an earlier one excludes the same backends whenever it would."""
         for one in self._excludes:
             if set(rule.targets) - set(one.targets) or self._possible((rule, Outcome.NOT_FALSE), (one, Outcome.FALSE)):
                 continue
@@ -221,13 +219,13 @@ class _Examiner:
             if same:
                 message, hint = f"this rule repeats {one.label}", "remove one of the two"
             else:
-                message = f"this rule adds nothing: {one.label} takes the same backends out whenever this one would"
+                message = f"this rule adds nothing: {one.label} excludes the same backends whenever this one would"
                 hint = "remove it, or correct one of the two"
             return Finding(rule=rule.index, message=message, hint=hint, sure=same)
         return None
 
     def _always(self, rule: Rule) -> Iterator[Finding]:
-        """Conditions, and parts of them, that do not depend on anything: they say less than it seems."""
+        """Report a condition, and parts of it, that always or never hold."""
         condition = rule.condition
         if condition is None or is_constant(condition, self._schema):
             return
@@ -250,7 +248,7 @@ class _Examiner:
 
 
 def _parts(node: Node) -> Iterator[Node]:
-    """What `&&`, `||`, `!` and `?:` put together, the outermost first."""
+    """What `&&`, `||`, `!` and `?:` combine, the outermost first."""
     if isinstance(node, Logic):
         for item in node.items:
             yield item
@@ -268,9 +266,9 @@ def _is_name(subject: str) -> bool:
 
 
 def unused_tags(tags: Mapping[str, TagRule], rules: Sequence[Rule]) -> Iterator[str]:
-    """The tags that no detector sets and no rule reads: only an app can bring them about.
+    """The tags that no detector sets and no rule reads: only an app can set them.
 
-    `public` is left out where it allows every place: it is the word for a request with nothing to hide.
+    `public` is not reported if it allows every location: it marks requests with nothing private.
     """
     read = {text for rule in rules if rule.condition is not None for text in _texts_beside_tags(rule.condition)}
     for name, tag in tags.items():

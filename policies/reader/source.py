@@ -1,4 +1,4 @@
-"""Places in a policy's text and the faults found there; it knows neither YAML nor expressions."""
+"""Positions in the text of a file, and the errors and warnings found there; it knows neither YAML nor expressions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WINDOW = 140
 
 
 class Fault(Exception):
-    """One thing that is wrong: *offset* counts characters from the start of the text it was found in."""
+    """One error; *offset* counts characters from the start of the text in which it was found."""
 
     def __init__(self, message: str, offset: int, hint: str | None = None) -> None:
         super().__init__(message)
@@ -24,18 +24,18 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of a policy and where it came from."""
+    """The text of a file, and its path."""
 
     text: str
     path: str
 
     def place(self, offset: int) -> tuple[int, int]:
-        """Line and column of *offset*, both counted from 1; an offset behind the end stands for the end."""
+        """Line and column of *offset*, both from 1; an offset after the end stands for the end."""
         offset = max(0, min(offset, len(self.text)))
         return self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
 
     def line(self, number: int) -> str:
-        """The text of line *number*, counted from 1, without its line break."""
+        """The text of line *number*, from 1, without its line break."""
         return self.text.split("\n")[number - 1].rstrip("\r")
 
     def label(self, offset: int) -> str:
@@ -46,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyWarning:
-    """Something in a policy that works and is probably not meant. *line* and *column* are counted from 1."""
+    """Something in a policy that is valid and probably a mistake. *line* and *column* count from 1."""
 
     path: str
     line: int
@@ -54,39 +54,39 @@ class PolicyWarning:
     message: str
     hint: str | None = None
     text: str = ""
-    """The whole warning as people read it, with the line and a caret."""
+    """The whole warning for people, with the line and a caret."""
 
     def __str__(self) -> str:
         return self.text
 
 
 class Faults:
-    """Collects the faults of one source, so that a reader learns all of them at once. *what* names it in the sum."""
+    """Collects the errors and warnings of one source, so that all are reported at once; *what* names it in messages."""
 
     def __init__(self, source: Source, what: str = "the policy") -> None:
         self._source = source
         self._what = what
         self._found: dict[tuple[int, str], Fault] = {}
-        self._odd: dict[tuple[int, str], Fault] = {}
+        self._warned: dict[tuple[int, str], Fault] = {}
 
     def add(self, message: str, offset: int, hint: str | None = None) -> None:
-        """Note that *message* is wrong at *offset* of the source; *hint* says what to write instead."""
+        """Add an error at *offset*; *hint* says what to write instead."""
         self._found.setdefault((offset, message), Fault(message, offset, hint))
 
     def warn(self, message: str, offset: int, hint: str | None = None) -> None:
-        """Note that *message* is odd at *offset* of the source, and no fault."""
-        self._odd.setdefault((offset, message), Fault(message, offset, hint))
+        """Add a warning at *offset*."""
+        self._warned.setdefault((offset, message), Fault(message, offset, hint))
 
     @property
     def warnings(self) -> tuple[PolicyWarning, ...]:
-        """What is odd, in the order of the text."""
-        return tuple(self._warning(odd) for odd in sorted(self._odd.values(), key=lambda odd: odd.offset))
+        """The warnings, in the order of the text."""
+        return tuple(self._warning(fault) for fault in sorted(self._warned.values(), key=lambda fault: fault.offset))
 
-    def _warning(self, odd: Fault) -> PolicyWarning:
-        line, column = self._source.place(odd.offset)
-        text = self._shown(odd, "warning: ")
+    def _warning(self, fault: Fault) -> PolicyWarning:
+        line, column = self._source.place(fault.offset)
+        text = self._shown(fault, "warning: ")
         return PolicyWarning(
-            path=self._source.path, line=line, column=column, message=odd.message, hint=odd.hint, text=text
+            path=self._source.path, line=line, column=column, message=fault.message, hint=fault.hint, text=text
         )
 
     @property
@@ -96,14 +96,14 @@ class Faults:
 
     @property
     def count(self) -> int:
-        """How many faults there are so far."""
+        """The number of errors so far."""
         return len(self._found)
 
     def check(self) -> None:
-        """Raise one `PolicyError` that holds every fault, in the order of the text.
+        """Raise all errors so far as one.
 
         Raises:
-            PolicyError: there is at least one fault.
+            PolicyError: there is at least one error; `.errors` has all of them, in the order of the text.
         """
         if not self._found:
             return
@@ -126,7 +126,7 @@ class Faults:
 
 
 def _window(line: str, column: int) -> tuple[str, str]:
-    """The part of *line* around *column* that fits a terminal, and the line with the caret under it."""
+    """The part of *line* around *column* that fits a terminal, and a line with a caret for it."""
     start = max(0, column - 1 - _WINDOW // 2) if len(line) > _WINDOW else 0
     shown = "".join(char if char.isprintable() or char == "\t" else "?" for char in line[start : start + _WINDOW])
     return shown, _caret(shown, column - start)
@@ -142,7 +142,7 @@ def _width(char: str) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest of *known*, or lists them where none is near."""
+    """A hint that names the nearest of *known*, or lists all if none is near."""
     choices = sorted(known)
     near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     if near:

@@ -36,7 +36,7 @@ _NAMED = {
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A text of the file. *plain* is true where no quotes or block marks stand around it."""
+    """A text of the file. *plain* is false for quoted and block texts."""
 
     text: str
     offset: int
@@ -46,7 +46,7 @@ class Scalar:
     quoted: str
 
     def at(self, index: int) -> int:
-        """The offset in the file of character *index* of the text; of the end where *index* is behind it."""
+        """The offset in the file of character *index* of the text; of the end if *index* is after it."""
         places = list(self._places())
         seen = [number for number, char in enumerate(self.text) if not char.isspace()]
         if len(places) != len(seen):
@@ -60,7 +60,7 @@ class Scalar:
         return min(place, places[before + 1] - 1) if before + 1 < len(places) else place
 
     def _places(self) -> Iterator[int]:
-        """The offsets of all characters that are not space: every style keeps them, and their order."""
+        """The offsets of all characters other than space: every style of YAML keeps them, in order."""
         index = self._body()
         stop = len(self.raw) - (1 if self.quoted in {'"', "'"} else 0)
         while index < stop:
@@ -70,7 +70,7 @@ class Scalar:
             index += length
 
     def _body(self) -> int:
-        """Where the text begins behind the quote or the header line of a block."""
+        """Where the text begins, after the quote or the header line of a block."""
         if self.quoted in {"|", ">"}:
             return self.raw.find("\n") + 1 or len(self.raw)
         return 1 if self.quoted else 0
@@ -104,7 +104,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """Keys in the order of the file, each once."""
+    """Entries in the order of the file; each key occurs once."""
 
     entries: tuple[Entry, ...]
     offset: int
@@ -118,14 +118,14 @@ Value = Scalar | Sequence | Mapping
 
 
 def read_yaml(text: str, faults: Faults) -> Value | None:
-    """The one document of *text*; None where it cannot be read, with the reasons in *faults*."""
+    """The one document of *text*; None if it cannot be read, with the reasons in *faults*."""
     import yaml  # 10 ms: only processes that read a file pay for it
 
     if len(text) > _MAX_CHARACTERS:
         faults.add(f"{faults.what} has more than {_MAX_CHARACTERS} characters, and is not read", 0)
         return None
     try:
-        _refuse_indirection(text, faults)
+        _reject_indirection(text, faults)
         if faults.count:
             return None
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -142,7 +142,7 @@ def read_yaml(text: str, faults: Faults) -> Value | None:
     return None
 
 
-def _refuse_indirection(text: str, faults: Faults) -> None:
+def _reject_indirection(text: str, faults: Faults) -> None:
     import yaml
 
     depth = 0
@@ -164,7 +164,7 @@ def _refuse_indirection(text: str, faults: Faults) -> None:
 def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:
     mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     offset = mark.index if mark is not None else getattr(error, "position", 0)
-    message = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    message = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
     line_start = text.rfind("\n", 0, offset) + 1
     line_end = text.find("\n", offset)
     line = text[line_start : line_end if line_end >= 0 else len(text)]
@@ -199,7 +199,7 @@ class _Converter:
                 self._faults.add("a key must be a name", key.offset)
             elif key.text in entries:
                 line = self._text.count("\n", 0, entries[key.text].key.offset) + 1
-                self._faults.add(f"`{key.text}` is there twice; the first is on line {line}", key.offset)
+                self._faults.add(f"`{key.text}` occurs twice; the first is on line {line}", key.offset)
             else:
                 entries[key.text] = Entry(key, self.value(value_node))
         return Mapping(tuple(entries.values()), node.start_mark.index)

@@ -106,4 +106,4 @@ def test_json_has_the_warnings_too(cli, tmp_path):
     assert (result.code, result.err) == (3, "")
     assert (checked["valid"], checked["errors"]) == (True, [])
     assert [(one["line"], one["column"]) for one in checked["warnings"]] == [(3, 8), (6, 11)]
-    assert checked["warnings"][0]["hint"].startswith("name what finds it")
+    assert checked["warnings"][0]["hint"].startswith("name its detectors")

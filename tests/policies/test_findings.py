@@ -198,7 +198,7 @@ def test_an_exclude_that_repeats_an_earlier_one_is_an_error():
 
 
 def test_an_exclude_that_adds_nothing_is_a_warning():
-    message = "this rule adds nothing: rules[0] takes the same backends out whenever this one would"
+    message = "this rule adds nothing: rules[0] excludes the same backends whenever this one would"
     narrower = "exclude: edge when request.max_tokens > 5", "exclude: edge when request.max_tokens > 9"
     assert warnings_of(*narrower) == [message]
     assert warnings_of("exclude: [edge, cloud] when network.online", "exclude: edge when network.online") == [message]

@@ -122,7 +122,7 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ),
         ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {path: x}\n", "spend has no key `path`"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {}\n", "`file` is missing"),
-        ("version: 1\nbackends: {edge: {kind: onnx}, edge: {kind: onnx}}\n", "there twice"),
+        ("version: 1\nbackends: {edge: {kind: onnx}, edge: {kind: onnx}}\n", "occurs twice"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {privacy: pii}\n", "must be a list, each item a tag"),
         (
             "version: 1\nbackends: {edge: {kind: onnx}}\ndefaults: {deadline: soon}\n",
