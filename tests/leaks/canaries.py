@@ -1,7 +1,7 @@
-"""Canaries: texts that occur nowhere else, and the search for them in whatever left, however it was written down.
+"""Canaries: texts that occur nowhere else, and the search for them in everything that left, in any encoding.
 
-A text is found raw, in another case, reversed, percent-encoded, with JSON's escapes, as hexadecimal and in base64 at
-each of its three offsets; also a piece of it, from 8 characters on.
+A text is found raw, in another case, reversed, percent-encoded, with JSON escapes, as hexadecimal and in base64 at each
+of its three offsets; so are parts of it, from 8 characters on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Backends, caches and detectors that do what a situation says, and write down every byte that would leave."""
+"""Backends, caches and detectors that behave as a situation demands, and record every byte that would leave."""
 
 from __future__ import annotations
 

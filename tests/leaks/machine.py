@@ -1,8 +1,8 @@
-"""A client under generated policies, requests and faults: nothing of what must stay leaves, and nothing at all is told.
+"""A client under generated policies, requests and faults: no local-only text leaves, and no text is reported.
 
-One run is one request, in a situation of its own: policy of the moment, tags, texts, faults, and how it is called.
-Hypothesis chooses what happens in which order, and the numbers that situations are drawn from; to let it draw each
-field of them takes five times as long, and shows less, since it likes to draw the same again.
+One run is one request in its own situation: the current policy, tags, texts, faults, and how it is called. Hypothesis
+chooses the order of events and the seeds of the situations; drawing each field of them takes five times as long and
+finds less, because Hypothesis tends to repeat values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is tried: generated policies, requests and faults; and who must stay, judged without asking the product.
+"""Generated policies, requests and faults, and which requests must stay on the device, judged independently.
 
-The judgement reads the plan that the policy's text was written from and the kinds of the values that were planted. It
-knows neither the guard nor the detectors.
+The judgement uses the plan from which the policy's text was written and the kinds of the planted values, but neither
+the guard nor the detectors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The texts of requests, canaries in each of them, and what an app remembers of its sessions."""
+"""The texts of requests, each with canaries, and what an app knows of its sessions."""
 
 from __future__ import annotations
 

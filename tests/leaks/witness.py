@@ -1,4 +1,4 @@
-"""Everything that may be told about a request, caught: logs, hooks, errors, warnings, output, files and connections."""
+"""Captures everything reported about a request: logs, hooks, errors, warnings, output, files and connections."""
 
 from __future__ import annotations
 

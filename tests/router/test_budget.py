@@ -1,4 +1,4 @@
-"""The budget as an app meets it: who is left out, what is paid however a stream ends, and what fails closed."""
+"""The budget as an app meets it: which backends are excluded, what each stream costs, and what fails closed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_answer_is_paid_as_the_backend_counted_it(make_client, edge, cloud, l
     assert client.signals().budget.left == pytest.approx(0.967)
 
 
-def test_who_cannot_be_paid_is_left_out_with_a_reason_for_people(make_client, edge, cloud, ledger):
+def test_a_backend_beyond_the_budget_is_excluded_with_a_reason_for_people(make_client, edge, cloud, ledger):
     client = make_client(edge, cloud, policy=POLICY, prices=PRICE, ledger=ledger)
     ledger.settle(ledger.reserve("", UNIT, None), UNIT * 95 // 100)
     decision = client.decide("hello", max_tokens=20)
@@ -79,7 +79,7 @@ def test_who_cannot_be_paid_is_left_out_with_a_reason_for_people(make_client, ed
     assert client.decide("hello", max_tokens=20, tenant="other").order == ("cloud", "edge")
 
 
-def test_when_only_priced_backends_are_left_the_error_tells_the_budget(make_client, cloud, ledger):
+def test_if_only_priced_backends_are_left_the_error_names_the_budget(make_client, cloud, ledger):
     client = make_client(cloud, policy=POLICY, prices=PRICE, ledger=ledger)
     with pytest.raises(NoEligibleBackend, match="budget of 1 USD a day"):
         client.generate("hello", max_tokens=500)
@@ -133,7 +133,7 @@ def test_a_backend_that_is_not_there_costs_nothing(make_client, edge, ledger):
     assert ledger.entries()[0].requests == 0
 
 
-def test_a_fallback_to_a_priced_backend_reserves_before_it_is_asked(make_client, ledger):
+def test_a_fallback_to_a_priced_backend_reserves_before_the_call(make_client, ledger):
     down = FakeBackend("edge", Location.EDGE, [BackendUnavailable("down", backend="edge")])
 
     class Watching(FakeBackend):
@@ -168,7 +168,7 @@ def test_a_ledger_that_cannot_be_written_keeps_priced_backends_out_and_free_ones
     assert cloud.requests == []
 
 
-def test_when_only_priced_backends_are_left_the_error_tells_that_nothing_can_be_booked(make_client, cloud):
+def test_if_only_priced_backends_are_left_the_error_says_that_nothing_can_be_booked(make_client, cloud):
     client = make_client(cloud, policy=POLICY, prices=PRICE, ledger=Failing(LedgerError("disk is full")))
     with pytest.raises(AllBackendsFailed, match="cannot be booked: disk is full"):
         client.generate("hello", max_tokens=20)

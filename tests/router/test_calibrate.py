@@ -1,4 +1,4 @@
-"""A cold start measures briefly, keeps it for this model and device, and is never harmed by what it finds on disk."""
+"""A cold start measures briefly, stores the result for this model and device, and survives any file on disk."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_device_that_does_not_answer_is_left_as_it_is(tmp_path, caplog):
     assert not store.has("edge")
 
 
-def test_what_is_saved_is_found_again_for_the_same_model_and_device_only(tmp_path):
+def test_stored_predictions_load_for_the_same_model_and_device_only(tmp_path):
     PredictionStore(tmp_path, {"edge": ME}).save("edge", LEARNED)
     assert PredictionStore(tmp_path, {"phone": ME}).load("phone") == LEARNED
     for other in (
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_one_warning_and_never_an_error(tmp_p
     assert "predictions are not stored" in caplog.text
 
 
-def test_a_client_begins_from_what_is_kept_and_keeps_what_it_learnt(make_client, edge, tmp_path):
+def test_a_client_starts_from_stored_predictions_and_stores_what_it_learnt(make_client, edge, tmp_path):
     PredictionStore(tmp_path, {"edge": ME}).save("edge", LEARNED)
     client = make_client(edge, predictions=PredictionStore(tmp_path, {"edge": ME}, writable=True))
     state = client.signals().backends["edge"]

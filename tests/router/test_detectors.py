@@ -1,4 +1,4 @@
-"""Detectors find what they promise, in every form, at the right place, and leave the rest alone."""
+"""Detectors find what they promise in every encoding, at the right position, and nothing else."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ def test_pieces_of_encodings_and_of_values_make_no_detector_fail(text):
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["jane@example.org", "4111 1111 1111 1111", "13812345678"]), min_size=1, max_size=5))
-def test_values_behind_each_other_are_all_found(values):
+def test_consecutive_values_are_all_found(values):
     text = "\n\n".join(values)
     expected = sorted(values)
     assert (
@@ -329,7 +329,7 @@ AROUND = (
     suffix=st.text(BASE32, min_size=5, max_size=5),
     around=st.sampled_from(AROUND),
 )
-def test_a_pseudonym_is_nothing_to_find(kind, suffix, around):
+def test_no_detector_finds_a_pseudonym(kind, suffix, around):
     assert scan(around.format(f"{type_of(kind)}_{suffix}"), ALL) == []
 
 
@@ -355,7 +355,7 @@ def test_scan_mixes_detectors_of_every_sort():
     assert kinds == ["shout", "email", "shout"]
 
 
-def test_json_and_program_text_hide_nothing():
+def test_values_in_json_and_program_text_are_found():
     text = json.dumps({"电话": "手机13812345678\nx", "mail": html.escape("<jane@example.org>")})
     assert [finding.kind for finding in scan(text, ALL)] == ["phone", "email"]
 

@@ -1,4 +1,4 @@
-"""The rules of gitleaks are the project's own, all of them run in RE2, and they find and leave what gitleaks does."""
+"""The rules of gitleaks are the project's own, all run in RE2, and find and ignore what gitleaks does."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_is_on_an_allowlist_is_no_secret():
     assert spans("AKIA" + chars("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 9) + "EXAMPLE") == []
 
 
-def test_the_licence_of_the_rules_lies_beside_them():
+def test_the_licence_of_the_rules_is_beside_them():
     assert "Zachary Rice" in RULES.parent.joinpath("LICENSE.gitleaks").read_text("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""A model finds names: a real one, small, trained here in seconds to tag what follows `mr` and `in`, run over ONNX."""
+"""A model finds names: a real, small one, trained here in seconds to tag what follows `mr` and `in`, run with ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presidio behind the Protocol: with a fake of its one method, and with the real one where it is installed."""
+"""Presidio as a detector: with a fake of its one method, and with the real one if it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which form a request leaves: pseudonyms for the cloud, the values back in the answer, and what keeps it here."""
+"""What each location sees of a request, how values are restored in answers, and what keeps a request on the device."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def everything(request: Request) -> str:
     return "\n".join(request.visible_text())
 
 
-def test_the_cloud_sees_pseudonyms_and_the_app_gets_its_values_back(llm, cloud, edge):
+def test_the_cloud_sees_pseudonyms_and_the_app_gets_its_values(llm, cloud, edge):
     reply = llm.generate(f"Write to {MAIL}, and to {MAIL}!")
     assert reply.backend == "cloud"
     assert reply.text == f"Write to {MAIL}, and to {MAIL}!"
@@ -78,7 +78,7 @@ def test_the_cloud_sees_pseudonyms_and_the_app_gets_its_values_back(llm, cloud, 
     assert not edge.requests
 
 
-def test_async_streams_give_the_values_back_too(llm, cloud):
+def test_async_streams_restore_the_values_too(llm, cloud):
     async def run() -> str:
         return "".join([chunk.text async for chunk in llm.astream(f"Write to {MAIL}.")])
 
@@ -92,7 +92,7 @@ def test_on_the_device_the_request_stays_as_it_is(llm, cloud, edge):
     assert MAIL in everything(edge.requests[0])
 
 
-def test_when_the_cloud_fails_the_device_gets_the_values_themselves(edge):
+def test_when_the_cloud_fails_the_device_gets_the_values(edge):
     broken = FakeBackend("cloud", Location.CLOUD, [BackendUnavailable("down", backend="cloud")])
     with HybridLLM([edge, broken], POLICY, sensors=FixedSensors()) as client:
         reply = client.generate(f"Write to {MAIL}.")
@@ -132,7 +132,7 @@ def test_a_session_has_one_pseudonym_for_a_value_on_every_turn_and_another_sessi
     assert three not in two
 
 
-def test_a_value_that_the_session_knows_is_replaced_also_where_no_detector_fires(edge, cloud):
+def test_a_value_that_the_session_knows_is_replaced_even_if_no_detector_fires(edge, cloud):
     class After:
         """Finds what stands behind `id `, and nothing without that word."""
 
@@ -154,19 +154,19 @@ def test_a_value_that_the_session_knows_is_replaced_also_where_no_detector_fires
     assert "4711" in seen[2], "another session does not know it"
 
 
-def test_a_tag_that_the_app_declares_and_no_detector_finds_keeps_the_request_here(llm, cloud, edge):
+def test_a_declared_tag_without_findings_keeps_the_request_on_the_device(llm, cloud, edge):
     reply = llm.generate("My name is Jane.", privacy={"pii"})
     assert reply.backend == "edge"
     assert not cloud.requests
     assert "no detector finds what to replace" in reply.decision.excluded["cloud"]
 
 
-def test_one_tag_that_stays_keeps_everything_here(llm, cloud):
+def test_one_local_only_tag_keeps_the_whole_request_on_the_device(llm, cloud):
     assert llm.generate(f"{MAIL} pays with 4111 1111 1111 1111").backend == "edge"
     assert not cloud.requests
 
 
-def test_what_is_still_found_between_the_pseudonyms_keeps_the_request_here(edge, cloud):
+def test_a_finding_between_the_pseudonyms_keeps_the_request_on_the_device(edge, cloud):
     class Everything:
         name = "email"
 
@@ -182,7 +182,7 @@ def test_what_is_still_found_between_the_pseudonyms_keeps_the_request_here(edge,
     assert "still finds something" in reply.decision.excluded["cloud"]
 
 
-def test_a_value_that_comes_back_into_json_is_escaped(edge, cloud):
+def test_a_value_restored_inside_json_is_escaped(edge, cloud):
     class Quoted:
         name = "email"
 
@@ -205,7 +205,7 @@ def test_a_value_that_comes_back_into_json_is_escaped(edge, cloud):
         st.sampled_from([MAIL, "a@b.example", "078-05-1120", "x ", "EMAIL_ABCDE", "é", "日本", "\n", '"']), max_size=12
     )
 )
-def test_whatever_is_said_an_echo_of_it_comes_back_unchanged(parts):
+def test_an_echo_of_any_text_comes_back_unchanged(parts):
     text = "say: " + " ".join(parts)
     cloud, edge = Echo("cloud", Location.CLOUD), Echo("edge", Location.EDGE)
     with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors()) as client:
@@ -215,7 +215,7 @@ def test_whatever_is_said_an_echo_of_it_comes_back_unchanged(parts):
         assert not any(part in everything(request) for part in ("jane", "078-05"))
 
 
-def test_a_decision_alone_sends_nothing_and_a_closed_client_knows_nothing(llm, cloud, edge):
+def test_decide_sends_nothing_and_a_closed_client_knows_no_value(llm, cloud, edge):
     assert llm.decide(f"Write to {MAIL}.").order == ("cloud", "edge")
     assert not [*cloud.requests, *edge.requests]
 
@@ -228,7 +228,7 @@ class Recorder:
         self.events.append(event)
 
 
-def test_an_identical_request_is_answered_from_the_cache_and_says_so(edge, cloud):
+def test_an_identical_request_is_answered_from_the_cache_and_marked(edge, cloud):
     seen = Recorder()
     with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=MemoryCache(), hooks=[seen]) as client:
         first, second = client.generate("hello"), client.generate("hello")
@@ -262,7 +262,7 @@ def test_a_cache_in_the_cloud_never_sees_what_may_not_leave(edge, cloud):
     assert [everything(request) for request in cache.seen] == ["open"]
 
 
-def test_an_answer_is_kept_only_where_what_it_holds_may_be_kept(cloud):
+def test_an_answer_is_cached_only_where_the_tags_of_its_content_allow(cloud):
     class Talkative(Echo):
         template = "{}: ask jane.doe@example.org, card 4111 1111 1111 1111"
 
@@ -276,7 +276,7 @@ def test_an_answer_is_kept_only_where_what_it_holds_may_be_kept(cloud):
     assert [call.answer for call in cache.calls if call.answer] == ["open"]
 
 
-def test_a_cached_answer_is_not_given_for_a_backend_that_is_not_asked_first_now(edge, cloud):
+def test_a_cached_answer_is_not_used_if_another_backend_comes_first_now(edge, cloud):
     with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=MemoryCache()) as client:
         client.generate("hello")
         cloud.ready = False
@@ -284,7 +284,7 @@ def test_a_cached_answer_is_not_given_for_a_backend_that_is_not_asked_first_now(
     assert (reply.cached, reply.backend) == (False, "edge")
 
 
-def test_a_cache_forgets_what_is_old_and_what_was_used_least():
+def test_a_cache_evicts_old_and_least_used_entries():
     now = [0.0]
     cache = MemoryCache(max_entries=2, ttl_s=10.0, clock=lambda: now[0])
     cloud, edge = Echo("cloud", Location.CLOUD), Echo("edge", Location.EDGE)

@@ -1,4 +1,4 @@
-"""The guard in doubt, and the clearance: what is uncertain stays, and what was changed does not pass."""
+"""The guard in doubt, and the clearance: what is uncertain stays on the device, and what was changed does not pass."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ class Misled:
         None,
     ],
 )
-def test_a_finding_that_cannot_be_keeps_the_request_on_the_device_whatever_its_tag_allows(finding):
+def test_an_invalid_finding_keeps_the_request_on_the_device_whatever_its_tag_allows(finding):
     assessment = PrivacyGuard([Misled("iban", finding)]).assess(request("words"), POLICY)
     assert assessment.allowed == assessment.cacheable == {Location.EDGE}
     assert "iban failed" in assessment.blocked[Location.CLOUD]
 
 
-def test_a_detector_that_fails_at_the_pseudonyms_keeps_the_request_on_the_device():
+def test_a_detector_that_fails_in_the_second_scan_keeps_the_request_on_the_device():
     guard = PrivacyGuard([Misled("email", Finding(kind="email", start=0, end=5), second_look=True)])
     assessment = guard.assess(request("words"), POLICY)
     assert assessment.allowed == {Location.EDGE}
@@ -108,7 +108,7 @@ def test_sessions_of_two_tenants_share_no_pseudonym():
     assert len(seen) == 3
 
 
-def test_what_is_sent_with_pseudonyms_is_kept_on_the_device_only():
+def test_the_answer_to_a_pseudonymised_request_is_cached_on_the_device_only():
     guard = PrivacyGuard()
     assessment = guard.assess(request(MAIL), POLICY)
     assert assessment.cacheable == {Location.EDGE}
@@ -187,7 +187,7 @@ class Interrupting(Breaking):
 
 @pytest.mark.parametrize("act", [lambda llm: llm.forget("s"), lambda llm: llm.close(), lambda llm: None])
 @pytest.mark.parametrize("where", ["user", "system"])
-def test_what_goes_on_behind_a_broken_answer_has_the_pseudonyms_of_the_request_whatever_was_forgotten(act, where):
+def test_a_continuation_has_the_pseudonyms_of_its_request_whatever_was_forgotten(act, where):
     clients: list[HybridLLM] = []
     edge = Interrupting("edge", Location.EDGE, 5, lambda: act(clients[0]))
     cloud = Breaking("cloud", Location.CLOUD)
@@ -209,7 +209,7 @@ def test_what_goes_on_behind_a_broken_answer_has_the_pseudonyms_of_the_request_w
     assert not any(value in texts(seen) for seen in cloud.requests for value in (SSN, MAIL))
 
 
-def test_a_guard_that_is_closed_clears_nothing_of_a_session_for_the_cloud():
+def test_a_closed_guard_clears_nothing_of_a_session_for_the_cloud():
     guard = PrivacyGuard()
     guard.close()
     for text, tags in [("words", frozenset()), (MAIL, frozenset({"pii"}))]:
@@ -273,7 +273,7 @@ FULL = Request(
         {"privacy": frozenset()},
     ],
 )
-def test_whatever_is_changed_behind_the_guard_does_not_pass(change):
+def test_whatever_is_changed_after_the_guard_does_not_pass(change):
     guard = PrivacyGuard()
     good = guard.clear(guard.assess(FULL, POLICY), Location.CLOUD)
     changed = replace(good.request, **change)
@@ -282,7 +282,7 @@ def test_whatever_is_changed_behind_the_guard_does_not_pass(change):
             require_clearance(Cleared(request=changed, clearance=replace(good.clearance, tags=tags)), Location.CLOUD)
 
 
-def test_a_clearance_that_is_relabelled_does_not_pass_for_what_it_says_nor_for_what_it_was():
+def test_a_relabelled_clearance_passes_neither_for_its_new_nor_for_its_old_label():
     guard = PrivacyGuard()
     assessment = guard.assess(FULL, POLICY)
     for location in Location:
@@ -308,14 +308,14 @@ class Counting(FakeBackend):
         raise AssertionError("a request without a clearance")
 
 
-def test_only_a_backend_on_the_device_counts_the_tokens_of_a_request_that_nothing_cleared_yet():
+def test_only_a_backend_on_the_device_counts_the_tokens_of_a_request_before_clearance():
     cloud = Counting("cloud", Location.CLOUD)
     with HybridLLM([cloud], parse_policy("version: 1\nname: p\n"), sensors=FixedSensors()) as client:
         assert client.generate("words").usage.prompt_tokens == 3
         assert client.decide("x" * 100_000).order == ("cloud",)
 
 
-def test_the_seal_of_one_process_is_worth_nothing_in_another():
+def test_the_mac_of_one_process_is_not_valid_in_another():
     code = (
         "from hybrid_llm.policies import parse_policy\n"
         "from hybrid_llm.router.privacy import PrivacyGuard\n"
@@ -328,7 +328,7 @@ def test_the_seal_of_one_process_is_worth_nothing_in_another():
     assert len(macs) == 2
 
 
-def test_a_hook_that_fails_is_logged_without_its_words(caplog):
+def test_a_failing_hook_is_logged_without_its_message(caplog):
     def hook(event: RequestEvent) -> None:
         raise RuntimeError("SECRET")
 
@@ -421,7 +421,7 @@ def test_pseudonyms_of_a_request_that_cannot_be_decided_are_forgotten(sessions):
         assert sessions.held() == 0
 
 
-def test_pseudonyms_of_a_form_that_is_in_doubt_are_forgotten():
+def test_pseudonyms_of_a_request_that_must_stay_are_forgotten():
     sessions = Leases()
     detector = Misled("email", Finding(kind="email", start=0, end=5), second_look=True)
     PrivacyGuard([detector], sessions=sessions).assess(request("words"), POLICY)
@@ -436,7 +436,7 @@ class BrokenCache(MemoryCache):
         raise ConnectionError(answer.text)
 
 
-def test_a_cache_that_fails_costs_no_answer_and_its_words_are_not_logged(sessions, caplog):
+def test_a_failing_cache_costs_no_answer_and_its_message_is_not_logged(sessions, caplog):
     edge, cloud = FakeBackend("edge", Location.EDGE), Breaking("cloud", Location.CLOUD)
     with caplog.at_level(logging.DEBUG), guarded(sessions, edge, cloud, cache=BrokenCache()) as client:
         assert client.generate(MAIL).text == MAIL
@@ -445,7 +445,7 @@ def test_a_cache_that_fails_costs_no_answer_and_its_words_are_not_logged(session
     assert MAIL not in caplog.text
 
 
-def test_a_cache_neither_gives_nor_takes_without_a_clearance_for_a_cache():
+def test_a_cache_neither_returns_nor_stores_without_a_clearance_for_a_cache():
     guard, cache = PrivacyGuard(), MemoryCache()
     assessment = guard.assess(request("words"), POLICY)
     answer = CachedAnswer(text="", finish_reason=FinishReason.STOP, usage=Usage(), backend="edge")
@@ -463,7 +463,7 @@ def test_a_cache_neither_gives_nor_takes_without_a_clearance_for_a_cache():
     assert cache.get(right) == answer
 
 
-def test_an_answer_is_kept_for_the_same_tags_and_only_where_the_model_would_say_it_again():
+def test_an_answer_is_cached_for_the_same_tags_and_only_if_it_is_deterministic():
     edge, cloud = FakeBackend("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD)
     with HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=MemoryCache()) as client:
         new = [{}, {"privacy": {"open"}}, {"privacy": {"free"}}, {"temperature": 0.5}, {"temperature": 0.5}]
@@ -471,7 +471,7 @@ def test_an_answer_is_kept_for_the_same_tags_and_only_where_the_model_would_say_
         assert [client.generate("words", **options).cached for options in new] == [True] * 3 + [False] * 2
 
 
-def test_an_answer_that_broke_off_is_not_kept():
+def test_an_answer_that_broke_off_is_not_cached():
     broken = FakeBackend("edge", Location.EDGE, ["half", StreamInterrupted("cut", backend="edge")], ["whole"])
     policy = parse_policy("version: 1\nname: p\n", backends={"edge": Location.EDGE})
     with HybridLLM([broken], policy, sensors=FixedSensors(), cache=MemoryCache()) as client:
@@ -487,7 +487,7 @@ class Unclearing(MemoryCache):
         require_clearance(cleared, Location.CLOUD, Purpose.CACHE)
 
 
-def test_a_cache_that_wants_what_is_not_cleared_for_it_ends_the_request():
+def test_a_cache_that_demands_an_uncleared_request_ends_it():
     edge, cloud = FakeBackend("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD)
     client = HybridLLM([edge, cloud], POLICY, sensors=FixedSensors(), cache=Unclearing())
     with client, pytest.raises(PrivacyViolation):
@@ -495,7 +495,7 @@ def test_a_cache_that_wants_what_is_not_cleared_for_it_ends_the_request():
     assert not [*edge.requests, *cloud.requests]
 
 
-def test_a_closed_client_gives_no_value_back():
+def test_a_closed_client_restores_no_value():
     edge, cloud = FakeBackend("edge", Location.EDGE), Breaking("cloud", Location.CLOUD)
     client = HybridLLM([edge, cloud], POLICY, sensors=FixedSensors())
     stream = client.stream(f"to {MAIL}")

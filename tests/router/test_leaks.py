@@ -1,7 +1,7 @@
-"""Nothing of what must stay leaves, and nothing of any text is told: a client under generated policies and faults.
+"""No local-only text leaves the device, and no text is reported: a client under generated policies and faults.
 
-`python -m benchmarks leaks` runs twenty thousand requests and more; `--shrink` there looks for the shortest way to a
-leak. HYBRID_LLM_LEAK_CLIENTS sets how many clients are made here, each of about 17 requests.
+`python -m benchmarks leaks` runs twenty thousand requests and more; its `--shrink` searches for the shortest sequence
+that leaks. HYBRID_LLM_LEAK_CLIENTS sets the number of clients here, each with about 17 requests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FEW = 40
 _MAY_MISS = 3
 
 
-def test_nothing_that_must_stay_leaves_and_nothing_is_told():
+def test_nothing_local_only_leaves_and_no_text_is_reported():
     happened.clear()
     explore(CLIENTS, 1)
     if CLIENTS >= _FEW:

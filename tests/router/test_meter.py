@@ -1,4 +1,4 @@
-"""What is measured of one attempt, however it ends, and that the predictor learns from it through the client."""
+"""How one attempt is timed, however it ends, and that the predictor learns from it through the client."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_first_token_and_further_tokens_are_timed():
     assert measured.tpot_ms == pytest.approx(15.0), "three pieces after the first, two tokens"
 
 
-def test_the_share_of_the_prompt_that_was_computed_is_told():
+def test_the_computed_share_of_the_prompt_is_reported():
     for cached, share in ((0, 1.0), (75, 0.25), (100, 0.0), (101, 1.0), (-5, 1.0)):
         end = Chunk(
             tokens=0, finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=100, cached_prompt_tokens=cached)
@@ -94,7 +94,7 @@ def test_a_request_that_missed_its_deadline_pushes_the_prediction_up(make_client
     assert after.predictions == 1
 
 
-def test_a_refusal_after_a_moment_leaves_the_prediction_as_it_was(make_client, cloud):
+def test_an_immediate_rejection_leaves_the_prediction_unchanged(make_client, cloud):
     down = FakeBackend("edge", Location.EDGE, [BackendUnavailable("down", backend="edge")])
     client = make_client(down, cloud)
     before = client.signals().backends["edge"].predicted_ttft_ms

@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them: a real client, a real scrape over HTTP, and nothing in it that came from a text."""
+"""Metrics as Prometheus reads them: a real client, a real scrape over HTTP, and no text of a request in it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def cloud(*scripts) -> FakeBackend:
 OPERATION = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "hybrid_llm"}
 
 
-def test_requests_attempts_and_fallbacks_are_counted_by_who_and_how_it_ended():
+def test_requests_attempts_and_fallbacks_are_counted_by_backend_and_outcome():
     with Metered(edge(["on ", "device"]), cloud([GONE], ["in ", "the ", "cloud"])) as metered:
         metered.llm.generate("hi")
         metered.llm.generate("hi")
@@ -135,7 +135,7 @@ def test_a_breaker_is_seen_to_open_to_let_a_probe_pass_and_to_close():
         assert metered.breaker("cloud") == ["closed"]
 
 
-def test_an_answer_that_goes_on_elsewhere_and_one_that_breaks_off_are_told_apart():
+def test_continued_and_broken_answers_are_counted_separately():
     cut = StreamInterrupted("cut", backend="cloud")
     with Metered(edge(["rest"]), cloud(["first ", cut]), more="continue_streams: true, ") as metered:
         assert metered.llm.generate("hi").continuations
@@ -157,7 +157,7 @@ class Silent(FakeBackend):
         yield  # pragma: no cover
 
 
-def test_rivals_are_counted_by_who_was_called_and_who_won():
+def test_hedges_are_counted_by_backend_and_outcome():
     with Metered(edge(["quick"]), Silent("cloud", Location.CLOUD), more="hedge_after: 10ms, ") as metered:
         assert metered.llm.generate("hi").text == "quick"
         assert metered.read("hybrid_llm_hedges_total", backend="edge", outcome="ok") == 1
@@ -191,7 +191,7 @@ def test_an_answer_from_the_cache_is_counted_and_not_timed():
         )
 
 
-def test_the_policy_its_aims_and_what_was_spent_are_told():
+def test_policy_objectives_and_spending_are_exported():
     price = Price(input_per_1k=1.0, output_per_1k=2.0, currency="USD")
     with Metered(cloud(["a ", "b ", "c"]), prices={"cloud": price}) as metered:
         metered.llm.generate("hi")
@@ -254,7 +254,7 @@ def test_metrics_join_those_of_the_app_in_its_registry():
         PrometheusMetrics(registry=registry)
 
 
-def test_counters_are_told_still_where_the_client_cannot_say_how_it_stands():
+def test_counters_are_exported_even_if_the_status_cannot_be_read():
     class Sick(FixedSensors):
         def read(self):
             if threading.current_thread() is not threading.main_thread():
@@ -293,7 +293,7 @@ def test_a_configuration_serves_metrics_until_its_client_is_closed(tmp_path):
         pass
 
 
-def test_an_address_in_use_is_told_and_nothing_stays_open(tmp_path):
+def test_an_address_in_use_is_reported_and_nothing_stays_open(tmp_path):
     before = threading.active_count()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         path = configured(tmp_path, taken.getsockname()[1])

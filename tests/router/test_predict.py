@@ -1,4 +1,4 @@
-"""The predictor learns from what happened, follows when the world changes, and says how far off it was."""
+"""The predictor learns from measured times, follows changes, and publishes its error."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_prompt_load_and_queue_are_learnt_within_a_tenth(base, prompt, active, t
     assert predictor.tpot_ms(100) == pytest.approx(7.0, rel=0.01)
 
 
-def test_a_chat_whose_beginning_is_known_does_not_teach_that_prompts_cost_nothing():
+def test_a_chat_with_a_cached_prefix_does_not_teach_that_prompts_cost_nothing():
     predictor = LatencyPredictor(PRIORS[Location.EDGE])
     for turn in range(60):
         tokens, new = 500 + 40 * (turn % 12), 20 + 60 * (turn % 3)
@@ -117,7 +117,7 @@ def test_a_single_outlier_moves_little():
     assert predictor.ttft_ms(100, IDLE) < 1.5 * before
 
 
-def test_a_miss_pushes_the_prediction_up_and_a_quick_refusal_does_not():
+def test_a_miss_raises_the_prediction_and_an_immediate_rejection_does_not():
     predictor = LatencyPredictor(PRIORS[Location.CLOUD])
     for _ in range(30):
         predictor.observe(100, IDLE, ttft_ms=50.0)

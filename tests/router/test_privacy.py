@@ -126,7 +126,7 @@ def test_the_guard_clears_only_where_every_tag_allows():
         lambda _: None,
     ],
 )
-def test_a_clearance_that_was_not_made_for_this_text_and_place_is_worth_nothing(forge):
+def test_a_clearance_for_another_text_or_location_is_not_valid(forge):
     good = cleared_for(Location.CLOUD)
     assert require_clearance(good, Location.CLOUD) is good.request
     with pytest.raises(PrivacyViolation) as caught:
@@ -163,7 +163,7 @@ def test_a_detector_that_raises_keeps_the_request_on_the_device_and_its_text_out
     assert "SECRET-PROMPT" not in caplog.text
 
 
-def test_detectors_look_at_every_text_that_would_be_sent():
+def test_detectors_scan_every_text_that_would_be_sent():
     guard = PrivacyGuard()
     for hidden in (
         request(output_schema='{"title": "a@example.org"}'),
@@ -227,7 +227,7 @@ def test_a_role_that_is_changed_breaks_the_mac():
         require_clearance(replace(good, request=system), Location.CLOUD)
 
 
-def test_a_detector_that_raises_leaves_the_guard_nothing_but_the_device_to_clear_for():
+def test_after_a_detector_raises_the_guard_clears_for_the_device_only():
     guard = PrivacyGuard([Broken()])
     assessment = guard.assess(request(), POLICY)
     assert assessment.allowed == assessment.cacheable == {Location.EDGE}

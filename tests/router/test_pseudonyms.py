@@ -1,4 +1,4 @@
-"""Values out, names in, and every text back exactly as it was: properties over adversarial texts and findings."""
+"""Pseudonyms replace values, and every text is restored exactly: properties over adversarial texts and findings."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_findings_that_overlap_are_one_value_of_the_type_of_the_longest():
     assert restore(table, written) == text
 
 
-def test_a_value_that_overlaps_itself_leaves_nothing_of_it_behind():
+def test_a_value_that_overlaps_itself_is_replaced_completely():
     table = PseudonymTable()
     table.replace("1212", [Finding(kind="phone", start=0, end=4)])
     written = table.replace("a 12121212 b", [])
@@ -188,7 +188,7 @@ def test_a_new_pseudonym_is_none_of_those_that_the_texts_already_hold():
     assert tiny().replace(text, find(text)).endswith(" EMAIL_BB")
 
 
-def test_text_and_pseudonym_that_together_read_as_another_one_are_taken_together():
+def test_text_and_pseudonym_that_together_read_as_another_one_are_replaced_together():
     table = knotty()
     values = [f"{c}@example.org" for c in "abcd"]
     text = " ".join(values)
@@ -198,7 +198,7 @@ def test_text_and_pseudonym_that_together_read_as_another_one_are_taken_together
     assert restore(table, written) == text
 
 
-def test_a_typed_pseudonym_behind_one_that_is_unknown_is_seen():
+def test_a_typed_pseudonym_after_an_unknown_one_is_found():
     table = knotty()
     email, name = table.replace_all(
         ["a@example.org", "110101199003070038"],
@@ -253,7 +253,7 @@ def test_lists_of_findings_and_texts_of_unequal_number_are_refused():
 
 
 @pytest.mark.parametrize("options", [{"alphabet": ""}, {"alphabet": "ab"}, {"alphabet": "A_"}, {"length": 0}])
-def test_a_form_that_could_not_be_told_apart_is_refused(options):
+def test_an_ambiguous_alphabet_or_length_is_refused(options):
     with pytest.raises(ConfigError):
         PseudonymTable(**options)
 
@@ -293,7 +293,7 @@ def test_a_wiped_table_leads_to_no_value_and_to_no_key():
     assert not reached(table) & {"bob@example.org", name, b"k" * 32}
 
 
-def test_nothing_shows_a_value_and_nothing_can_be_copied_or_pickled():
+def test_no_repr_shows_a_value_and_nothing_can_be_copied_or_pickled():
     table = PseudonymTable()
     name = table.replace("bob@example.org", find("bob@example.org"))
     running = Restorer(table)
@@ -371,7 +371,7 @@ def test_a_request_without_a_session_has_a_table_that_is_wiped_when_its_answer_e
     assert wiped(two.table)
 
 
-def test_the_session_that_was_used_longest_ago_makes_room_once_nobody_uses_it():
+def test_the_least_recently_used_session_is_evicted_once_it_has_no_lease():
     sessions = Sessions(capacity=2)
     a, b = sessions.open("a"), sessions.open("b")
     a.close()
@@ -424,7 +424,7 @@ def test_closing_wipes_all_tables_and_refuses_more():
 
 
 @pytest.mark.parametrize("options", [{"capacity": 0}, {"idle_s": 0.0}, {"idle_s": float("nan")}])
-def test_sessions_that_could_not_live_are_refused(options):
+def test_invalid_limits_of_sessions_are_refused(options):
     with pytest.raises(ConfigError, match="`capacity` must be at least 1"):
         Sessions(**options)
 

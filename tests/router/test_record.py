@@ -1,4 +1,4 @@
-"""Recorded decisions: what is written, that it reads back and decides alike, and that a failing disk harms nobody."""
+"""Recorded decisions: what is written reads back and decides alike, and a failing disk affects no request."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def line(**changes) -> str:
         (line(decision={"order": [1]}), "`decision.order` is not a list of texts"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(tmp_path, text, message):
+def test_a_malformed_line_is_reported_with_its_number(tmp_path, text, message):
     path = tmp_path / "bad.jsonl"
     path.write_text(line() + text)
     with pytest.raises(ConfigError) as caught:
@@ -137,7 +137,7 @@ def test_a_bad_line_is_told_with_its_number(tmp_path, text, message):
     assert message in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         list(read_recordings(tmp_path / "absent"))
     (tmp_path / "bytes").write_bytes(b"\xff\n")
@@ -150,7 +150,7 @@ def event(**changes) -> RequestEvent:
     return RequestEvent(metadata=metadata(), signals=Signals(), decision=decision, **changes)
 
 
-def test_a_client_records_every_request_also_those_that_nobody_may_answer(tmp_path):
+def test_a_client_records_every_request_even_without_an_eligible_backend(tmp_path):
     path = tmp_path / "decisions.jsonl"
     edge = FakeBackend("edge", Location.EDGE, ["MARKER-ANSWER"], [BackendUnavailable("down", backend="edge")])
     policy = builtin_policy("balanced", {"edge": Location.EDGE})
@@ -172,7 +172,7 @@ def test_a_client_records_every_request_also_those_that_nobody_may_answer(tmp_pa
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_the_file_is_bounded_and_older_ones_are_kept_in_order(tmp_path):
+def test_files_are_rotated_and_bounded(tmp_path):
     path = tmp_path / "d.jsonl"
     recorder = DecisionRecorder(path, max_bytes=2000, keep=2)
     for _ in range(40):
@@ -202,7 +202,7 @@ def test_a_full_disk_drops_lines_and_harms_no_request(tmp_path, caplog):
     assert "MARKER" not in caplog.text
 
 
-def test_a_line_that_went_out_in_part_is_taken_back(tmp_path):
+def test_a_partly_written_line_is_removed(tmp_path):
     import resource
     import signal
 

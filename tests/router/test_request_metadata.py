@@ -51,7 +51,7 @@ def test_metadata_leads_to_no_text_of_its_request(request):
     assert not [item for item in reachable(RequestMetadata.of(marked)) if isinstance(item, str) and MARK in item]
 
 
-def test_metadata_is_no_request_and_has_no_place_for_a_text():
+def test_metadata_is_no_request_and_has_no_field_for_a_text():
     assert not issubclass(RequestMetadata, Request)
     assert not {f.name for f in fields(RequestMetadata)} & {
         "messages",
@@ -101,7 +101,7 @@ def reachable(root: object) -> Iterator[object]:
             left += [getattr(item, name, None) for name in (*slots, *getattr(item, "__dict__", {}))]
 
 
-def test_nothing_that_a_hook_is_given_leads_to_a_text_of_the_request_or_the_answer():
+def test_nothing_that_a_hook_receives_leads_to_a_text_of_the_request_or_the_answer():
     policy = parse_policy(
         "version: 1\nname: p\ntags: {t: {allow: [edge], detect: [email]}}\n"
         "rules: [{exclude: cloud, when: request.prompt_tokens > 0}, {prefer: [edge, cloud]}]\n"

@@ -1,4 +1,4 @@
-"""A stream gives what the whole gives, wherever it is cut and whatever a model did to the pseudonyms."""
+"""A stream gives the same text as the whole, wherever it is cut and however a model spells the pseudonyms."""
 
 from __future__ import annotations
 

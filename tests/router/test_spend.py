@@ -1,4 +1,4 @@
-"""The ledgers: exact sums, one budget for each tenant and day, and never more than that, whoever asks at once."""
+"""The ledgers: exact sums, and one budget per tenant and day that concurrent requests never exceed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_reservation_counts_until_it_is_settled_for_what_it_cost(make_ledger):
     assert (entry.tenant, entry.currency, entry.spent, entry.requests) == ("a", "USD", 120, 1)
 
 
-def test_what_would_pass_the_budget_is_refused_and_leaves_no_trace(make_ledger):
+def test_a_reservation_beyond_the_budget_is_refused_and_leaves_no_trace(make_ledger):
     ledger = make_ledger()
     assert ledger.reserve("a", 600, budget=1000) is not None
     assert ledger.reserve("a", 401, budget=1000) is None
@@ -204,7 +204,7 @@ def test_a_ledger_that_another_process_holds_is_busy_at_once_and_works_again_aft
     ledger.close()
 
 
-def test_a_disk_that_is_full_is_told_and_books_nothing(tmp_path):
+def test_a_full_disk_is_reported_and_nothing_is_booked(tmp_path):
     ledger = FileLedger(tmp_path / "s.db", "USD", Clock())
     ledger._db.execute("PRAGMA max_page_count = 2")  # SQLite's own way to a disk that is full
     number = 0

@@ -1,4 +1,4 @@
-"""The GPU through NVML, behind a library that answers as NVIDIA's does; through Linux's drivers in test_machines."""
+"""The GPU through NVML, with a fake library that answers like NVIDIA's; Linux drivers are in test_machines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FakeNvml:
         self.cards, self.driver, self.open = cards, driver, 0
 
     def nvmlInit(self):  # noqa: N802
-        self.told(self.driver or None)
+        self.supported(self.driver or None)
         self.open += 1
 
     def nvmlShutdown(self):  # noqa: N802
@@ -41,17 +41,17 @@ class FakeNvml:
         return f"GPU-{handle}{handle}{handle}-abc"
 
     def nvmlDeviceGetUtilizationRates(self, handle):  # noqa: N802
-        return SimpleNamespace(gpu=self.told(self.cards[handle][0]), memory=0)
+        return SimpleNamespace(gpu=self.supported(self.cards[handle][0]), memory=0)
 
     def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
         _, free, total, _ = self.cards[handle]
-        return SimpleNamespace(free=self.told(free) * MIB, total=self.told(total) * MIB, used=0)
+        return SimpleNamespace(free=self.supported(free) * MIB, total=self.supported(total) * MIB, used=0)
 
     def nvmlDeviceGetTemperature(self, handle, sensor):  # noqa: N802
         assert sensor == self.NVML_TEMPERATURE_GPU
-        return self.told(self.cards[handle][3])
+        return self.supported(self.cards[handle][3])
 
-    def told(self, value):
+    def supported(self, value):
         if value is None:
             raise FakeNvmlError("Not Supported")
         return value
@@ -68,7 +68,7 @@ def source(tmp_path):
     return make
 
 
-def test_of_several_cards_the_one_with_the_most_memory_free_is_told(source):
+def test_of_several_cards_the_one_with_the_most_free_memory_is_reported(source):
     nvml = FakeNvml(BUSY, FREE)
     gpu = source(nvml)
     assert gpu.read() == (0.1, 20000.0, 24576.0, 45.0)
@@ -95,7 +95,7 @@ def test_what_a_card_does_not_support_is_absent(source):
     assert source(FakeNvml(MIG)).read() == (None, 5000.0, 10000.0, None)
 
 
-def test_without_a_driver_or_a_library_linux_is_asked(source):
+def test_without_a_driver_or_a_library_the_files_of_linux_are_read(source):
     for nvml in (FakeNvml(FREE, driver=False), None):
         assert source(nvml, files=LAPTOP).read() == (0.37, 3072.0, 4096.0, 52.0)
 

@@ -35,8 +35,8 @@ FIELDS = {**Schema({}, Objectives()).fields("device"), **Schema({}, Objectives()
 
 
 @pytest.fixture
-def told(tmp_path):
-    """What a machine tells, without what is absent."""
+def reported(tmp_path):
+    """The signals of a machine that are present."""
 
     def read(files, number=[0]):  # noqa: B006 - counts the machines of one test
         number[0] += 1
@@ -51,9 +51,9 @@ def told(tmp_path):
     return read
 
 
-def test_a_laptop_on_battery_tells_everything(told):
+def test_a_laptop_on_battery_reports_everything(reported):
     """But the load, which is the difference of two readings: see below."""
-    assert told(LAPTOP) == {
+    assert reported(LAPTOP) == {
         "memory_available_mb": 8192.0,
         "memory_total_mb": pytest.approx(15921.3, abs=0.1),
         "swap_available_mb": 3072.0,
@@ -73,8 +73,8 @@ def test_a_laptop_on_battery_tells_everything(told):
     }
 
 
-def test_a_phone_tells_its_processors_and_not_its_battery_as_the_temperature(told):
-    seen = told(PHONE)
+def test_a_phone_reports_the_temperature_of_its_processors_not_of_its_battery(reported):
+    seen = reported(PHONE)
     assert (seen["temperature_c"], seen["thermal_headroom_c"], seen["throttled"]) == (71.5, -1.5, True)
     assert (seen["battery"], seen["charging"]) == (0.64, True)
     assert (seen["gpu_load"], seen["gpu_temperature_c"]) == (0.12, 66.0)
@@ -82,49 +82,51 @@ def test_a_phone_tells_its_processors_and_not_its_battery_as_the_temperature(tol
     assert "gpu_memory_available_mb" not in seen
 
 
-def test_boards_tell_what_they_have(told):
-    raspberry = told(RASPBERRY)
+def test_boards_report_what_they_have(reported):
+    raspberry = reported(RASPBERRY)
     assert (raspberry["temperature_c"], raspberry["throttled"]) == (48.312, False)
     assert raspberry["online"] is True, "a network without a gateway leads off the device too"
-    assert told({**RASPBERRY, "sys/devices/platform/soc/soc:firmware/get_throttled": "0x50005\n"})["throttled"] is True
-    assert {name: told(JETSON)[name] for name in ("gpu_load", "gpu_temperature_c")} == {
+    assert (
+        reported({**RASPBERRY, "sys/devices/platform/soc/soc:firmware/get_throttled": "0x50005\n"})["throttled"] is True
+    )
+    assert {name: reported(JETSON)[name] for name in ("gpu_load", "gpu_temperature_c")} == {
         "gpu_load": 0.455,
         "gpu_temperature_c": 45.5,
     }
 
 
-def test_a_container_of_version_1_has_what_its_own_group_allows(told):
-    seen = told(CONTAINER_V1)
+def test_a_container_of_version_1_has_what_its_own_group_allows(reported):
+    seen = reported(CONTAINER_V1)
     assert seen["memory_total_mb"] == 512.0
     assert seen["memory_available_mb"] == 362.0
     assert seen["swap_available_mb"] == 568.0
     assert seen["cpu_pressure"] == 1.5, "version 1 has no pressure of its own"
 
 
-def test_the_tightest_ancestor_limits_a_nested_group_of_version_2(told):
-    seen = told(NESTED_V2)
+def test_the_tightest_ancestor_limits_a_nested_group_of_version_2(reported):
+    seen = reported(NESTED_V2)
     assert seen["memory_total_mb"] == 800.0, "memory.high counts as a limit"
     assert seen["memory_available_mb"] == 70.0, "the outermost group is nearly full"
     assert seen["memory_pressure"] == 1.5
 
 
-def test_pods_have_what_the_pod_allows(told):
-    seen = told(KUBERNETES)
+def test_pods_have_what_the_pod_allows(reported):
+    seen = reported(KUBERNETES)
     assert (seen["memory_total_mb"], seen["memory_available_mb"]) == (256.0, 192.0)
     assert (seen["io_pressure"], seen["online"]) == (1.5, True)
     assert "swap_available_mb" not in seen
-    seen = told(KUBERNETES_V1_HOST)
+    seen = reported(KUBERNETES_V1_HOST)
     assert (seen["memory_total_mb"], seen["memory_available_mb"]) == (100.0, 30.0)
 
 
-def test_a_machine_without_anything_has_nothing_but_processors_and_memory(told):
-    assert set(told(BARE_VM)) == {"memory_available_mb", "memory_total_mb", "online"}
-    assert told(BARE_VM)["online"] is False
-    assert told({}) == {}
+def test_a_machine_without_anything_has_nothing_but_processors_and_memory(reported):
+    assert set(reported(BARE_VM)) == {"memory_available_mb", "memory_total_mb", "online"}
+    assert reported(BARE_VM)["online"] is False
+    assert reported({}) == {}
 
 
-def test_wsl_tells_the_battery_of_windows(told):
-    seen = told(WSL)
+def test_wsl_reports_the_battery_of_windows(reported):
+    seen = reported(WSL)
     assert (seen["battery"], seen["charging"], seen["online"]) == (1.0, True, True)
 
 
@@ -149,8 +151,8 @@ def test_wsl_tells_the_battery_of_windows(told):
         ),
     ],
 )
-def test_batteries_of_every_kind(told, supplies, expected):
-    seen = told(supplies)
+def test_batteries_of_every_kind(reported, supplies, expected):
+    seen = reported(supplies)
     assert (seen.get("battery"), seen.get("charging")) == (
         expected[0] if expected[0] is None else pytest.approx(expected[0]),
         expected[1],
@@ -265,7 +267,7 @@ def test_damaged_files_are_absent_signals_and_never_an_exception(tmp_path_factor
         source.close()
 
 
-def test_what_may_not_be_read_is_absent_and_told_once(tmp_path, caplog):
+def test_an_unreadable_file_is_an_absent_signal_and_logged_once(tmp_path, caplog):
     """A folder in place of a file stands for what the kernel refuses, since tests may run as root."""
     root = build(tmp_path, {name: text for name, text in LAPTOP.items() if not name.startswith("proc/pressure")})
     for name in ("memory", "cpu", "io"):

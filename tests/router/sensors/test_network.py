@@ -1,4 +1,4 @@
-"""Online and metered: from routes and carriers, in a namespace with a cable to pull, and from a real message bus."""
+"""Online and metered: from routes and carriers, in a namespace with a cable to unplug, and from a real D-Bus."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def default(device, flags=3):
         ("a table that is damaged", {"route": HEAD + "eth0 zz\n" + default("eth0")}, link("eth0"), True),
     ],
 )
-def test_online_is_a_way_that_leads_off_the_device(tmp_path, why, routes, links, expected):
+def test_online_is_a_route_that_leads_off_the_device(tmp_path, why, routes, links, expected):
     files = {f"proc/net/{name}": text for name, text in routes.items()}
     source = OnlineSource(Files(build(tmp_path, {**files, **LOOPBACK, **links})))
     assert source.read() == (expected,), why
@@ -277,13 +277,13 @@ def bus():
     ("metered", "connectivity", "expected"),
     [(1, 4, (True, None)), (2, 4, (False, None)), (3, 1, (True, None)), (4, 2, (False, False)), (0, 0, (None, None))],
 )
-def test_networkmanager_tells_metered_and_a_portal_over_a_real_bus(bus, metered, connectivity, expected):
+def test_networkmanager_reports_metered_and_a_portal_over_a_real_bus(bus, metered, connectivity, expected):
     root, address = bus
     FakeManager(address, Metered=metered, Connectivity=connectivity).start()
     assert NetworkManagerSource(Files(root)).read() == expected
 
 
-def test_a_bus_without_networkmanager_tells_nothing_and_starts_nothing(bus):
+def test_a_bus_without_networkmanager_reports_nothing_and_starts_nothing(bus):
     root, address = bus
     assert NetworkManagerSource(Files(root)).read() == (None, None)
     FakeManager(address, Metered="yes").start()
@@ -308,7 +308,7 @@ def test_a_bus_without_networkmanager_tells_nothing_and_starts_nothing(bus):
         b"x" * 2000,
     ],
 )
-def test_whatever_a_bus_says_is_no_exception(says):
+def test_malformed_bytes_of_a_bus_raise_nothing(says):
     with tempfile.TemporaryDirectory(prefix="hl-") as folder, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{folder}/bus")
         server.listen()
@@ -333,6 +333,6 @@ def test_without_the_extra_the_signals_of_networkmanager_are_absent(bus, monkeyp
     assert NetworkManagerSource(Files(root)).read() == (None, None)
 
 
-def test_no_bus_is_no_exception(tmp_path):
+def test_a_missing_bus_raises_nothing(tmp_path):
     assert system_property(str(tmp_path / "absent"), NAME, "/", NAME, "Metered") is None
     assert NetworkManagerSource(Files(tmp_path)).read() == (None, None)

@@ -1,4 +1,4 @@
-"""Sampling beside the requests: nobody waits for a source that hangs, what is old does not count, nothing is left."""
+"""Sampling beside the requests: a hanging source delays no other, stale values expire, and no thread is left."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_each_source_has_its_own_pace(sampled):
     assert slow.reads == 1
 
 
-def test_a_source_that_hangs_from_the_beginning_holds_up_nobody(sampled):
+def test_a_source_that_hangs_from_the_start_delays_no_other(sampled):
     stuck, fine = Given("network.metered", True), Given("device.cpu_load", 0.1)
     stuck.go.clear()
     sensors = sampled(stuck, fine)
@@ -117,7 +117,7 @@ def test_a_source_that_hangs_from_the_beginning_holds_up_nobody(sampled):
     wait_for(lambda: sensors.read()[1].metered is True)
 
 
-def test_what_a_source_that_hangs_has_told_does_not_count_for_long_and_comes_back(sampled):
+def test_the_last_value_of_a_hanging_source_expires_and_comes_back(sampled):
     stuck, fine = Given("device.battery", 0.9), Given("device.cpu_load", 0.1)
     sensors = sampled(fine, stuck)
     assert sensors.read()[0].battery == 0.9
@@ -129,7 +129,7 @@ def test_what_a_source_that_hangs_has_told_does_not_count_for_long_and_comes_bac
     wait_for(lambda: sensors.read()[0].battery == 0.8)
 
 
-def test_closing_waits_for_no_source_that_hangs(sampled):
+def test_close_does_not_wait_for_a_hanging_source(sampled):
     stuck, fine = Given("device.battery", 0.9), Given("device.cpu_load", 0.1)
     sensors = sampled(fine, stuck)
     sensors.read()
@@ -143,7 +143,7 @@ def test_closing_waits_for_no_source_that_hangs(sampled):
     wait_for(lambda: not ours())
 
 
-def test_a_source_that_breaks_is_absent_told_once_and_tried_again(sampled, caplog):
+def test_a_failing_source_is_absent_logged_once_and_retried(sampled, caplog):
     broken, fine = Given("device.temperature_c", 50.0), Given("device.cpu_load", 0.1)
     broken.error = RuntimeError("contact lost")
     with caplog.at_level(logging.WARNING, "hybrid_llm.sensors"):
@@ -156,19 +156,19 @@ def test_a_source_that_breaks_is_absent_told_once_and_tried_again(sampled, caplo
     wait_for(lambda: sensors.read()[0].temperature_c == 50.0)
 
 
-def test_where_two_sources_give_a_signal_false_counts(sampled):
+def test_of_two_values_for_a_signal_false_counts(sampled):
     sensors = sampled(Given("network.online", True), Given("network.online", False), Given("network.online", None))
     assert sensors.read()[1].online is False
 
 
-def test_what_nobody_could_read_is_unknown_and_not_zero(sampled):
+def test_signals_without_a_value_are_unknown_and_not_zero(sampled):
     sensors = sampled(Given("device.battery", None))
     device, network = sensors.read()
     assert all(math.isnan(value) for value in (device.cpu_load, device.memory_available_mb, device.memory_total_mb))
     assert network.online, "not known to be offline"
 
 
-def test_sensors_that_are_closed_before_they_began_start_nothing(sampled):
+def test_sensors_closed_before_the_first_read_start_nothing(sampled):
     source = Given("device.battery", 0.5)
     sensors = sampled(source)
     sensors.close()
@@ -190,7 +190,7 @@ def test_many_threads_that_read_first_start_one_sampler(sampled):
     assert len([thread for thread in ours() if thread.name == "hybrid-llm-sensors"]) == 1
 
 
-def test_while_nobody_reads_the_pace_is_slower_until_somebody_does():
+def test_without_readers_sampling_slows_down_until_the_next_read():
     lasts = []
     sampler = Sampler(
         sources=[Given("device.battery", 0.5)],
