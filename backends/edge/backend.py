@@ -18,6 +18,7 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, one_of
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.limits import sampling_fault
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
@@ -335,15 +336,13 @@ async def _settled(work: asyncio.Future[None]) -> None:
 
 def _problem(request: Request) -> tuple[str, str] | None:
     """Why the device cannot answer *request*: a reason code and a message; None if it can."""
-    from hybrid_llm.backends.edge.sampling import check_sampling
-
     if request.tools:
         return "unsupported", "this backend does not support tools"
     if request.max_tokens < 1:
         return "invalid_argument", "max_tokens must be 1 or more"
     if request.deadline != request.deadline:
         return "invalid_argument", "deadline must be a number of seconds"
-    problem = check_sampling(request.sampling)
+    problem = sampling_fault(request.sampling)
     return ("invalid_argument", problem) if problem else None
 
 

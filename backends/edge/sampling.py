@@ -25,7 +25,6 @@ _COLDEST = 1e-5
 """Below this temperature only the likeliest token is left, and float32 underflows."""
 _FIRST_SORT = 512
 """Candidates for the nucleus that are sorted at first; more only if these do not reach top_p."""
-_MAX_SEED = 2**128
 
 
 class GrammarCompiler:
@@ -80,19 +79,6 @@ class Grammar:
         """Advance by a token that the mask allows."""
         if not self._matcher.consume_token(token_id):
             raise ValueError("the token is not allowed here")
-
-
-def check_sampling(sampling: Sampling) -> str:
-    """Return the first fault of *sampling*, or an empty text. NaN is a fault everywhere."""
-    checks = (
-        (0.0 <= sampling.temperature <= 100.0, "temperature must be from 0 to 100"),
-        (0.0 < sampling.top_p <= 1.0, "top_p must be above 0 and at most 1"),
-        (0.0 <= sampling.min_p <= 1.0, "min_p must be from 0 to 1"),
-        (sampling.top_k >= 0, "top_k must be 0 or more"),
-        (0.0 < sampling.repetition_penalty < math.inf, "repetition_penalty must be above 0"),
-        (sampling.seed is None or 0 <= sampling.seed < _MAX_SEED, "seed must be from 0 to 2**128 - 1"),
-    )
-    return next((problem for valid, problem in checks if not valid), "")
 
 
 class Sampler:

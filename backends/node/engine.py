@@ -14,6 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.limits import sampling_fault
 from hybrid_llm.core.request import Sampling
 
 FaultCode = Literal["rejected", "overloaded", "deadline", "internal"]
@@ -234,10 +235,9 @@ def objection(request: EngineRequest, info: EngineInfo) -> str | None:
 def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
     if not request.prompt_ids:
         yield "the prompt is empty"
-    if not all(type(token) is int and 0 <= token < info.vocab_size for token in request.prompt_ids):
-        yield f"a prompt id is not in 0 to {info.vocab_size - 1}"
-    if not all(type(token) is int and 0 <= token < info.vocab_size for token in request.eos_ids):
-        yield f"an end-of-sequence id is not in 0 to {info.vocab_size - 1}"
+    tokens = (*request.prompt_ids, *request.eos_ids)
+    if not all(type(token) is int and 0 <= token < info.vocab_size for token in tokens):
+        yield f"a token id is not in 0 to {info.vocab_size - 1}"
     if type(request.max_tokens) is not int or request.max_tokens < 1:
         yield "max_tokens must be 1 or more"
     if len(request.prompt_ids) + request.max_tokens > info.context_window:
@@ -249,19 +249,5 @@ def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
         yield "expires is not a time"
     if request.output_schema is not None and not info.output_schema:
         yield "unsupported: this engine cannot follow an output schema"
-    yield from _sampling_objections(request.sampling)
-
-
-def _sampling_objections(sampling: Sampling) -> Iterator[str]:
-    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-        yield "temperature must be a finite number, 0 or more"
-    if not 0 < sampling.top_p <= 1:
-        yield "top_p must be above 0 and at most 1"
-    if type(sampling.top_k) is not int or sampling.top_k < 0:
-        yield "top_k must be a whole number, 0 or more"
-    if not 0 <= sampling.min_p <= 1:
-        yield "min_p must be 0 to 1"
-    if not (math.isfinite(sampling.repetition_penalty) and sampling.repetition_penalty > 0):
-        yield "repetition_penalty must be a finite number above 0"
-    if sampling.seed is not None and type(sampling.seed) is not int:
-        yield "seed must be a whole number"
+    if fault := sampling_fault(request.sampling, any_seed=True):
+        yield fault

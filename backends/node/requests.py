@@ -9,11 +9,12 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Final, Protocol
+from typing import Final
 
 from hybrid_llm.backends.node.engine import Engine, EngineFault, EngineOutput, EngineRequest
+from hybrid_llm.backends.text import ChatTokenizer, TextStream
 from hybrid_llm.backends.wire.messages import request_from_wire
 from hybrid_llm.core.errors import (
     BackendError,
@@ -24,6 +25,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS, sampling_fault
 from hybrid_llm.core.request import Request
 from hybrid_llm.protos import hybrid_pb2 as pb
 
@@ -31,12 +33,7 @@ NODE: Final = "node"
 """The backend's name in the node's own errors; clients replace it by the name of their backend."""
 
 _MAX_MESSAGES: Final = 4096
-_MAX_STOPS: Final = 16
-_MAX_STOP_CHARS: Final = 256
 _MAX_TAGS: Final = 64
-_MAX_NAME_CHARS: Final = 128
-_MAX_TOKENS: Final = 1_000_000
-_MAX_TOP_K: Final = 1_000_000
 
 _FIRST_GUESS_S: Final = 1.0
 """Assumed duration of an answer until one has been measured, seconds."""
@@ -62,13 +59,15 @@ def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
         raise RequestRejected(fault, backend=NODE, reason="invalid_argument")
     if message.tools:
         raise RequestRejected("this node does not support tools", backend=NODE, reason="unsupported")
-    return request_from_wire(message, deadline=deadline)
+    request = request_from_wire(message, deadline=deadline)
+    if fault := sampling_fault(request.sampling, any_seed=True):
+        raise RequestRejected(f"sampling.{fault}", backend=NODE, reason="invalid_argument")
+    return request
 
 
 def _faults(message: pb.GenerateRequest) -> Iterator[str]:
     yield from _conversation_faults(message)
     yield from _number_faults(message)
-    yield from _sampling_faults(message.sampling)
     yield from _name_faults(message)
     yield from _schema_faults(message)
 
@@ -83,37 +82,25 @@ def _conversation_faults(message: pb.GenerateRequest) -> Iterator[str]:
 
 
 def _number_faults(message: pb.GenerateRequest) -> Iterator[str]:
-    if not 0 < message.max_tokens <= _MAX_TOKENS:
-        yield f"max_tokens: must be between 1 and {_MAX_TOKENS}"
+    if not 0 < message.max_tokens <= MAX_TOKENS.most:
+        yield f"max_tokens: must be between 1 and {MAX_TOKENS.most}"
     if not 0 <= message.deadline_seconds < math.inf:
         yield "deadline_seconds: must be a finite number, 0 or more"
-
-
-def _sampling_faults(sampling: pb.Sampling) -> Iterator[str]:
-    if not 0 <= sampling.temperature <= 100:
-        yield "sampling.temperature: must be between 0 and 100"
-    if sampling.HasField("top_p") and not 0 < sampling.top_p <= 1:
-        yield "sampling.top_p: must be above 0 and at most 1"
-    if not 0 <= sampling.top_k <= _MAX_TOP_K:
-        yield f"sampling.top_k: must be between 0 and {_MAX_TOP_K}"
-    if not 0 <= sampling.min_p <= 1:
-        yield "sampling.min_p: must be between 0 and 1"
-    if sampling.HasField("repetition_penalty") and not 0 < sampling.repetition_penalty <= 100:
-        yield "sampling.repetition_penalty: must be above 0 and at most 100"
-    if len(sampling.stop) > _MAX_STOPS or any(not 0 < len(text) <= _MAX_STOP_CHARS for text in sampling.stop):
-        yield f"sampling.stop: at most {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARS} characters are taken"
+    stop = message.sampling.stop
+    if len(stop) > STOP_TEXTS or any(not 0 < len(text) <= STOP_CHARACTERS for text in stop):
+        yield f"sampling.stop: at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters are taken"
 
 
 def _name_faults(message: pb.GenerateRequest) -> Iterator[str]:
     for field in ("task", "session_id", "tenant", "request_id"):
         if not _is_name(getattr(message, field)):
-            yield f"{field}: at most {_MAX_NAME_CHARS} printable characters are taken"
+            yield f"{field}: at most {NAME_CHARACTERS} printable characters are taken"
     if len(message.tags) > _MAX_TAGS or not all(tag and _is_name(tag) for tag in message.tags):
-        yield f"tags: at most {_MAX_TAGS} of 1 to {_MAX_NAME_CHARS} printable characters are taken"
+        yield f"tags: at most {_MAX_TAGS} of 1 to {NAME_CHARACTERS} printable characters are taken"
 
 
 def _is_name(text: str) -> bool:
-    return len(text) <= _MAX_NAME_CHARS and (not text or text.isprintable())
+    return len(text) <= NAME_CHARACTERS and (not text or text.isprintable())
 
 
 def _schema_faults(message: pb.GenerateRequest) -> Iterator[str]:
@@ -190,44 +177,10 @@ class Admission:
             self._queue_limit, self._shrunk = self._queue_limit * _SHRINK, self._clock()
 
 
-class TokensToText(Protocol):
-    """Detokenises one answer, such as `hybrid_llm.backends.text.TextStream`."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop text has been found."""
-        ...
-
-    def push(self, token_id: int) -> str:
-        """Take a token and return the text that is final now."""
-        ...
-
-    def flush(self) -> str:
-        """Return the text that was held back."""
-        ...
-
-
-class Tokenizer(Protocol):
-    """Tokenises prompts, such as `hybrid_llm.backends.text.ChatTokenizer`."""
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """The ids that end an answer."""
-        ...
-
-    def encode(self, request: Request) -> list[int]:
-        """Return the prompt's token ids; raises `InvalidRequest`."""
-        ...
-
-    def text_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> TokensToText:
-        """Return a decoder of the answer to *request*, whose prompt is *prompt_ids*."""
-        ...
-
-
 class Prompts:
     """Tokenises prompts, long ones off the event loop, and refuses those that do not fit."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
         self._threads = asyncio.Semaphore(_ENCODING_THREADS)
 
@@ -257,7 +210,7 @@ class Prompts:
 class Answer:
     """One answer while it is generated. Times count from *started*, on the clock of `time.perf_counter()`."""
 
-    def __init__(self, request: EngineRequest, text: TokensToText, *, started: float) -> None:
+    def __init__(self, request: EngineRequest, text: TextStream, *, started: float) -> None:
         self._request = request
         self._text = text
         self._started = started

@@ -25,7 +25,7 @@ from hybrid_llm.core.errors import ConfigError
 if TYPE_CHECKING:
     import grpc.aio
 
-    from hybrid_llm.backends.node.requests import Tokenizer
+    from hybrid_llm.backends.text import ChatTokenizer
     from hybrid_llm.backends.wire.handshake import Address
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,9 @@ class NodeConfig:
 class NodeServer:
     """Serves one model. *engine* defaults to the one that `config.engine` names, *tokenizer* to the model folder's."""
 
-    def __init__(self, config: NodeConfig, engine: Engine | None = None, *, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self, config: NodeConfig, engine: Engine | None = None, *, tokenizer: ChatTokenizer | None = None
+    ) -> None:
         self._config = config
         self._engine = engine
         self._tokenizer = tokenizer
@@ -136,7 +138,7 @@ class NodeServer:
         await stopping
 
 
-def _load_tokenizer(config: NodeConfig) -> Tokenizer:
+def _load_tokenizer(config: NodeConfig) -> ChatTokenizer:
     from hybrid_llm.backends.text import ChatTokenizer
 
     return ChatTokenizer.load(config.engine.model)
@@ -151,7 +153,7 @@ def _make_engine(config: EngineConfig) -> Engine:
 class _Listener:
     """The `grpc.aio` server with the service, health and reflection. The engine may still be loading."""
 
-    def __init__(self, config: NodeConfig, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: NodeConfig, engine: Engine, tokenizer: ChatTokenizer) -> None:
         """Bind the port; ConfigError if the certificates or the address are unusable."""
         import grpc.aio
         from grpc_health.v1 import health, health_pb2_grpc

@@ -15,7 +15,8 @@ from typing import Any
 
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
-from hybrid_llm.backends.node.requests import NODE, Admission, Answer, Prompts, Tokenizer, check_request
+from hybrid_llm.backends.node.requests import NODE, Admission, Answer, Prompts, check_request
+from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
 from hybrid_llm.core.errors import (
@@ -54,7 +55,7 @@ class NodeServicer(HybridLLMServicer):
     """The service over one engine. *max_deadline* in seconds bounds every call."""
 
     def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, *, max_queue: int, max_deadline: float, version: str
+        self, engine: Engine, tokenizer: ChatTokenizer, *, max_queue: int, max_deadline: float, version: str
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer

@@ -18,6 +18,7 @@ SAMPLING: Final[Mapping[str, Whole | Number]] = {
     "repetition_penalty": Number(0.01, 100.0),
     "seed": Whole(0, 2**63 - 1),
 }
+"""The settings of `Sampling` and their ranges; a seed may also be None."""
 STOP_TEXTS: Final = 16
 STOP_CHARACTERS: Final = 256
 NAME_CHARACTERS: Final = 128
@@ -35,3 +36,15 @@ class Defaults:
     privacy: frozenset[str] = key(
         ListOf(Text("a tag"), into=frozenset), "Privacy tags that every request carries.", default=frozenset()
     )
+
+
+def sampling_fault(sampling: object, *, any_seed: bool = False) -> str:
+    """The first setting of a `Sampling` that is no number in its range, or an empty text; NaN is in no range."""
+    for name, limits in SAMPLING.items():
+        value = getattr(sampling, name)
+        if name == "seed" and (value is None or (any_seed and isinstance(value, int))):
+            continue
+        number = isinstance(value, int if isinstance(limits, Whole) else int | float)
+        if not (number and limits.least <= value <= limits.most):
+            return f"{name}: must be {limits.words}"
+    return ""

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence as Items
 from itertools import compress
-from typing import Protocol
 
 import torch
 
@@ -23,6 +21,7 @@ from hybrid_llm.backends.node.engine import (
     FaultCode,
     objection,
 )
+from hybrid_llm.backends.node.engines.runners import PackedRunner, SingleRunner
 from hybrid_llm.backends.node.engines.sampler import GrammarFactory, Sampler
 from hybrid_llm.backends.node.engines.scheduler import Assignment, Scheduler, Segment, Sequence
 from hybrid_llm.backends.schema import UnusableSchema
@@ -32,28 +31,9 @@ _log = logging.getLogger(__name__)
 _SMOOTHING = 0.1
 _MAX_FAILED_STEPS = 8
 """Consecutive steps in which every request failed, after which the engine exits and is restarted."""
+Runner = PackedRunner | SingleRunner
 Planned = tuple[Sequence, Segment]
 Drawn = tuple[Sequence, "int | None"]
-
-
-class Runner(Protocol):
-    """Computes segments. Computing one twice is harmless."""
-
-    def forward(self, segments: Items[Segment]) -> torch.Tensor:
-        """Logits of shape (complete segments, vocab), in order."""
-        ...
-
-    def wipe(self, slot: int) -> None:
-        """Clear *slot*."""
-        ...
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first *length* tokens of the slot *source* to the slot *target*."""
-        ...
-
-    def intact(self, slot: int, first: int, last: int) -> bool:
-        """Whether the keys and values of the tokens *first* to *last* of *slot* are known to be finite."""
-        ...
 
 
 class LoopEngine:

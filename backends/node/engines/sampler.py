@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,23 +20,6 @@ _FIRST_SORT = 256
 """The nucleus is searched among this many of the likeliest tokens before all are sorted."""
 
 
-class Constraint(Protocol):
-    """Restricts the next token of one answer."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the answer is complete, and nothing may follow."""
-        ...
-
-    def masked(self, logits: torch.Tensor) -> torch.Tensor:
-        """*logits* of shape (vocab,) with minus infinity for forbidden tokens."""
-        ...
-
-    def accept(self, token: int) -> None:
-        """Append *token* to the answer."""
-        ...
-
-
 class GrammarFactory:
     """Compiles schemas for one tokenizer, whose file is read at the first schema."""
 
@@ -45,7 +28,7 @@ class GrammarFactory:
         self._vocab_size = vocab_size
         self._tokenizers: dict[frozenset[int], Any] = {}
 
-    def compile(self, request: EngineRequest) -> Constraint | None:
+    def compile(self, request: EngineRequest) -> SchemaMatcher | None:
         """Return a matcher for one answer; None if the request has no schema.
 
         Raises:
@@ -68,7 +51,7 @@ class GrammarFactory:
 
 
 class SchemaMatcher:
-    """A `Constraint` over an llguidance matcher."""
+    """Restricts the next token of one answer to those that its schema allows."""
 
     def __init__(self, matcher: Any, *, vocab_size: int) -> None:
         self._matcher = matcher
@@ -107,7 +90,7 @@ class Sampler:
     """
 
     def __init__(
-        self, sampling: Sampling, *, vocab_size: int, prompt_ids: Iterable[int], constraint: Constraint | None = None
+        self, sampling: Sampling, *, vocab_size: int, prompt_ids: Iterable[int], constraint: SchemaMatcher | None = None
     ) -> None:
         self._sampling = sampling
         self._constraint = constraint
