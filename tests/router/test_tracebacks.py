@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import FrameType
 
@@ -17,6 +18,7 @@ from hybrid_llm.core.errors import (
     HybridLLMError,
     RequestRejected,
     StreamInterrupted,
+    scrub_traceback,
 )
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location
@@ -185,3 +187,28 @@ def test_an_error_of_the_app_that_is_being_handled_keeps_its_frames_and_generato
             llm.generate(PROMPT)
     assert next(running) == 2
     assert any("own" in frame.f_locals for frame in frames(kept[0]))
+
+
+CHAIN = """
+def first(text):
+    raise ValueError("first")
+
+def second(text):
+    try:
+        first(text)
+    except ValueError as error:
+        raise KeyError("second") {cause}
+"""
+
+
+@pytest.mark.parametrize("cause", ["from error", ""], ids=["cause", "context"])
+def test_what_led_to_an_error_is_scrubbed_with_it(cause):
+    ours = {"__name__": "hybrid_llm.example"}
+    exec(CHAIN.format(cause=cause), ours)
+    with pytest.raises(KeyError) as caught:
+        ours["second"]("a prompt")
+    scrub_traceback(caught.value)
+    for error in (caught.value, caught.value.__context__):
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_globals is ours]
+        assert frames
+        assert [frame.f_locals for frame in frames] == [{}] * len(frames)
