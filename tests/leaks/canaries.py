@@ -43,7 +43,7 @@ class Canaries:
     def _new(self, draw: Callable[[], str]) -> str:
         while True:
             text = draw()
-            between = f" {text.casefold()} "  # as it stands among others
+            between = f" {text.casefold()} "  # as one word among others
             pieces = set(_pieces(between)) | set(_pieces(between[::-1]))
             if self._taken.isdisjoint(pieces):
                 self._taken |= pieces
@@ -95,7 +95,7 @@ def _base64_cores(text: str) -> Iterator[str]:
 
 
 def leaked(canaries: Iterable[str], told: str | bytes) -> list[str]:
-    """Those of *canaries* of which a piece is in *told*."""
+    """Those of *canaries* of which a part is in *told*."""
     texts = list(canaries)
     if not texts:
         return []
@@ -127,7 +127,7 @@ def _needles(canary: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _readings(text: str) -> Iterator[str]:
-    """*text* in small letters, and what it says once its escapes are undone."""
+    """*text* in lower case, and with its escapes decoded."""
     folded = text.casefold()
     yield folded
     if "%" in text:

@@ -33,12 +33,12 @@ from tests.leaks.situations import AFTER_A_CHUNK
 __all__ = ["OWN_FAULT", "BrokenCache", "CloudCache", "Codeword", "Double", "FaultyDetector", "Record"]
 
 OWN_FAULT = "a fault of the backend's own"
-"""What a backend says that raises what no backend should."""
+"""The message of a backend that raises what no backend should."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What was sent, asked and done while requests ran; shared by the doubles of one client."""
+    """What was sent, called and done while requests ran; shared by the doubles of one client."""
 
     wire: list[tuple[str, bytes]] = field(default_factory=list)
     """What would have left for a node: the id of its request, and the bytes under the encryption."""
@@ -70,7 +70,7 @@ class _Wait(float):
 
 
 class Double:
-    """A backend that says the last message again, as far as the situation lets it."""
+    """A backend that echoes the last message, as far as the situation lets it."""
 
     def __init__(self, name: str, location: Location, record: Record, steps: Mapping[str, int]) -> None:
         self.name = name
@@ -125,7 +125,7 @@ class Double:
         yield from self._answer(request, fault)
 
     def _receive(self, cleared: Cleared, fault: str) -> Request:
-        """The request as this backend sees it; one in the cloud, or one that lies, sees what went over the wire."""
+        """The request as this backend sees it; in the cloud, or if it lies about that, as sent over the wire."""
         if self._location is Location.EDGE and fault != "lie":
             return require_clearance(cleared, Location.EDGE)
         request_id = cleared.request.request_id
@@ -225,7 +225,7 @@ class Codeword:
 
 
 class FaultyDetector:
-    """The detector of a kind, until *fault* is set; *misbehaved* then tells whether it was asked and did wrong."""
+    """The detector of a kind, until *fault* is set; *misbehaved* then shows whether it ran and misbehaved."""
 
     def __init__(self, kind: str) -> None:
         self.name = kind

@@ -64,7 +64,7 @@ WORTH_SEEING = (
     *(f"fault: {fault}" for fault in FAULTS),
     *(f"in flight: {moment}" for moment in MOMENTS),
 )
-"""What a run of some length sees; else its silence says little."""
+"""Events that a long enough run must have seen; without them its silence proves little."""
 _LOCATIONS = {"local": Location.EDGE, "liar": Location.EDGE, "node": Location.CLOUD, "far": Location.CLOUD}
 _CACHES: dict[str, Callable[[Record], MemoryCache | None]] = {
     "none": lambda _: None,
@@ -84,7 +84,7 @@ _SETTINGS = settings(
 
 @dataclass(slots=True, kw_only=True)
 class _Asked:
-    """One request on its way: what it says, how it is asked, what may become of it, and what did."""
+    """One request in flight: its texts, how it is made, what may happen to it, and what did."""
 
     draft: Draft
     shape: Shape
@@ -101,7 +101,7 @@ class _Asked:
         return all(verdict.stay for verdict in self.verdicts)
 
     def identity(self) -> tuple[object, ...]:
-        """What an answer may be kept under; one that the app left may have been whole by then."""
+        """What an answer may be cached under; one that the app left may have been complete by then."""
         decision = self.reply.decision if self.reply is not None else self.decision
         tags = decision.tags if decision is not None else None
         return self.draft.options.get("tenant"), tags, tuple(said.content for said in self.draft.messages)
@@ -291,7 +291,7 @@ class Leaks(RuleBasedStateMachine):
             return
         try:
             self._sync(asked)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must not tell
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not contain text
             asked.error = error
 
     def _sync(self, asked: _Asked) -> None:
@@ -312,7 +312,7 @@ class Leaks(RuleBasedStateMachine):
             asked.reply = stream.generation
 
     def _begun(self, asked: _Asked, decision: Decision) -> None:
-        """The request is judged, and nobody was called yet."""
+        """The request is decided, and no backend has been called yet."""
         asked.decision = decision
         self._record.lying = asked.shape.moment == "lie"
         happened["in flight: lie"] += self._record.lying
@@ -337,7 +337,7 @@ class Leaks(RuleBasedStateMachine):
             asked.reply = stream.generation
 
     def _check(self, asked: list[_Asked], *, failed: bool = False) -> None:
-        """Look at everything that left and that was told since the last look."""
+        """Check everything that left or was reported since the last check."""
         by_id = {one.draft.request_id: one for one in asked}
         for one in asked:
             self._take_note(one, failed=failed)
@@ -354,7 +354,7 @@ class Leaks(RuleBasedStateMachine):
         self._record.faults.clear()
 
     def _take_metrics(self) -> None:
-        """What stands before the numbers, where it is new."""
+        """The text before the numbers, if it is new."""
         lines = generate_latest(self._registry).decode().splitlines()
         shown = {line.rpartition(" ")[0] for line in lines} - self._metrics
         self._metrics |= shown
@@ -376,7 +376,7 @@ class Leaks(RuleBasedStateMachine):
             assert not found, f"kept in the cloud: {found}"
 
     def _take_note(self, one: _Asked, *, failed: bool) -> None:
-        """Count what was seen, hand errors to the witness, and see that an answer says exactly what was said."""
+        """Count what happened, give errors to the witness, and check that an answer echoes its request exactly."""
         sent = any(request_id == one.draft.request_id for request_id, _ in self._record.wire)
         hidden = frozenset().union(*(verdict.hidden for verdict in one.verdicts))
         happened["requests"] += 1
@@ -414,7 +414,7 @@ class Leaks(RuleBasedStateMachine):
         self._texts.answered(one.draft, reply.text, hidden if learnt else frozenset())
 
     def _check_cached(self, asked: list[_Asked]) -> None:
-        """An answer that was kept is one to the same words of the same tenant, under the same tags."""
+        """A cached answer belongs to the same texts of the same tenant, under the same tags."""
         self._answered |= {one.identity() for one in asked if one.reply is None or not one.reply.cached}
         for one in asked:
             kept = one.reply is not None and one.reply.cached
@@ -425,7 +425,7 @@ class Leaks(RuleBasedStateMachine):
             self._client.close()
 
     def teardown(self) -> None:
-        """Leave nothing behind."""
+        """Close everything."""
         self._close()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()

@@ -50,12 +50,12 @@ DETECTOR_FAULTS = (
     "telltale",
 )
 MOMENTS = ("reload", "break the policy", "close the client", "leave", "forget", "lie")
-"""What happens while an answer is under way. *lie*: from now on every backend says that it is on the device."""
+"""What happens during an answer. *lie*: from now on every backend claims to be on the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagPlan:
-    """One tag as it stands in the policy; *cache* None leaves it to the default."""
+    """One tag of the policy; *cache* None leaves it to the default."""
 
     allow: frozenset[str]
     detect: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class TagPlan:
 
     @property
     def keep(self) -> frozenset[str]:
-        """Where an answer may be kept."""
+        """Where an answer may be cached."""
         if self.cache is not None:
             return self.cache
         return self.allow - {"cloud"} if self.hide else self.allow
@@ -100,7 +100,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """*stay*: no byte may leave. *hidden*: the kinds whose values may not. *keep*: a cache in the cloud may have it."""
+    """*stay*: no byte may leave. *hidden*: the kinds whose values may not. *keep*: a cloud cache may store it."""
 
     stay: bool
     hidden: frozenset[str] = frozenset()
@@ -108,7 +108,7 @@ class Verdict:
 
 
 def judge(plan: Plan, declared: frozenset[str], planted: frozenset[str]) -> Verdict:
-    """What the plan says of a request with these tags declared and values of these kinds planted in it."""
+    """The plan's verdict on a request with these declared tags and planted values of these kinds."""
     found = {name for name, tag in plan.tags.items() if planted & set(tag.detect)}
     tags = [plan.tags[name] for name in declared | found]
     hiding = [tag for tag in tags if tag.hide]
@@ -119,7 +119,7 @@ def judge(plan: Plan, declared: frozenset[str], planted: frozenset[str]) -> Verd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A text of a request: where it stands, and the kinds of the values in it."""
+    """A text of a request: its position, and the kinds of the values in it."""
 
     place: str
     kinds: tuple[str, ...] = ()
@@ -134,14 +134,14 @@ class Shape:
     session: str | None = None
     tenant: str | None = None
     history: str = "none"
-    """What of the session comes back: none, all, the last answer, or a known value in a place that no detector sees."""
+    """What of the session is repeated: nothing, all, the last answer, or a known value where no detector finds it."""
     how: str = "generate"
     task: str = "chat"
     temperature: float = 0.0
     again: str = ""
     """The last request once more: the `same`, with `other words`, or of an `other tenant`."""
     faults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What each backend does, call after call, and `first` whoever is called."""
+    """What each backend does, call by call; `first` applies to the backend called first."""
     detector_fault: str | None = None
     moment: str | None = None
     step: int = 7
@@ -149,12 +149,12 @@ class Shape:
 
     @property
     def deadline(self) -> float:
-        """Seconds: next to none where somebody hangs."""
+        """Seconds: very few if a backend hangs."""
         return 0.02 if any("hang" in faults for faults in self.faults.values()) else 5.0
 
     @property
     def is_async(self) -> bool:
-        """Whether it is asked from an event loop."""
+        """Whether it is made from an event loop."""
         return self.how in {"agenerate", "astream"}
 
 
@@ -206,7 +206,7 @@ def plan_of(random: Random, *, device: bool = True) -> Plan:
 
 
 def _trouble(random: Random) -> Mapping[str, tuple[str, ...]]:
-    """What goes wrong: often nothing, mostly something with whoever is called first, now and then with all."""
+    """The faults: often none, mostly one of the backend called first, sometimes one of all."""
     if random.random() < 0.4:
         return {}
     if random.random() < 0.2:

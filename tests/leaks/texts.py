@@ -32,7 +32,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A request, ready to be asked."""
+    """A request, ready to be made."""
 
     request_id: str
     messages: tuple[Said, ...]
@@ -61,7 +61,7 @@ class Draft:
 
     @property
     def unseen(self) -> frozenset[str]:
-        """The kinds of what stands where no detector sees it."""
+        """The kinds of the values where no detector finds them."""
         return frozenset(kind for said in self._said() for kind, _ in said.unseen)
 
     def values(self, kinds: frozenset[str]) -> list[Value]:
@@ -69,7 +69,7 @@ class Draft:
         return [value for said in self._said() for value in said.values if value[0] in kinds]
 
     def visible(self, hidden: frozenset[str]) -> Iterable[str]:
-        """The canaries that whoever may see it sees, if values of *hidden* kinds are replaced."""
+        """The canaries that a permitted reader sees if values of *hidden* kinds are replaced."""
         for said in self._said():
             yield from said.words
             yield from (value for kind, value in said.values if kind not in hidden)
@@ -177,7 +177,7 @@ class Texts:
         return Said(role="assistant", content=UNSEEN[kind].format(text), unseen=(value,))
 
     def answered(self, draft: Draft, text: str, hidden: frozenset[str]) -> None:
-        """An answer came; the values of *hidden* kinds were replaced on the way."""
+        """An answer arrived; the values of *hidden* kinds were replaced in the request."""
         if draft.session[1] is None:
             return
         last = draft.messages[-1]
@@ -186,7 +186,7 @@ class Texts:
         self._known.setdefault(draft.session, []).extend(draft.values(hidden))
 
     def forget(self, session: str, tenant: str | None) -> None:
-        """The session is over; the app keeps what was said, and the client knows no value any more."""
+        """The session is over: the app keeps its texts, and the client no longer knows any value."""
         self._known.pop((tenant, session), None)
 
     def forget_all(self) -> None:

@@ -26,7 +26,7 @@ _watching: list[Witness] = []
 
 
 class Witness(logging.Handler):
-    """A log handler and a hook. *told* is all that was said; *touched* every file written and peer connected to."""
+    """A log handler and a hook. *told* is everything reported; *touched* every file written and peer connected to."""
 
     def __init__(self, *, own: Path) -> None:
         """*own* is a folder whose files the test reads itself."""
@@ -45,7 +45,7 @@ class Witness(logging.Handler):
         self.told += rendered(event, self._policies)
 
     def caught(self, error: BaseException) -> None:
-        """Take note of an error, of those behind it, and of what they carry."""
+        """Record an error, its causes, and their attributes."""
         self.told += traceback.format_exception(error)
         left: list[BaseException | None] = [error]
         seen: set[int] = set()
@@ -59,7 +59,7 @@ class Witness(logging.Handler):
             left += [one.__cause__, one.__context__]
 
     def audited(self, event: str, args: tuple[Any, ...]) -> None:
-        """Take note of what Python's own audit tells."""
+        """Record an event of Python's own audit."""
         if event in _CONNECTING:
             self.touched.append(f"{event} {args[1:]!r}")
         elif event == "open" and _writes(args) and not self._is_known(str(args[0])):
@@ -94,7 +94,7 @@ def _writes(args: tuple[Any, ...]) -> bool:
 
 @functools.cache
 def _install() -> None:
-    """An audit hook can never be taken out again, so there is one, which does nothing while nobody watches."""
+    """An audit hook cannot be removed, so there is only one, which does nothing without a witness."""
 
     def audit(event: str, args: tuple[Any, ...]) -> None:
         for witness in _watching:

@@ -29,7 +29,7 @@ STEPS = 300
 
 
 def sentence(rng: random.Random) -> tuple[list[str], list[str]]:
-    """Words and labels: two words behind `mr` are a person, one behind `in` a place."""
+    """Words and labels: two words after `mr` are a person, one after `in` is a location."""
 
     def name() -> str:
         return "".join(rng.choices(SYLLABLES, k=rng.randint(2, 3)))

@@ -21,7 +21,7 @@ class Result:
 
 
 class FakeAnalyzer:
-    """Finds the word Jane and the word Rome, and remembers what it was asked."""
+    """Finds the words Jane and Rome, and records its arguments."""
 
     def __init__(self) -> None:
         self.asked = []

@@ -134,7 +134,7 @@ def test_a_session_has_one_pseudonym_for_a_value_on_every_turn_and_another_sessi
 
 def test_a_value_that_the_session_knows_is_replaced_even_if_no_detector_fires(edge, cloud):
     class After:
-        """Finds what stands behind `id `, and nothing without that word."""
+        """Finds what follows `id `, and nothing without that word."""
 
         name = "email"
 

@@ -136,7 +136,7 @@ def test_a_value_that_the_session_knows_is_replaced_where_no_detector_finds_it()
 
 
 class Breaking(FakeBackend):
-    """Says the last message again, from where the answer stands, and breaks off after *cut* characters of it."""
+    """Echoes the last message, from the end of the partial answer on, and breaks off after *cut* characters."""
 
     cut = 1000
 
@@ -302,7 +302,7 @@ def _labels(clearance: Clearance) -> list[Clearance]:
 
 
 class Counting(FakeBackend):
-    """A backend in the cloud that must never be asked to count: it would be given a request without a clearance."""
+    """A cloud backend whose `count_tokens` must never be called: it would see a request without a clearance."""
 
     def count_tokens(self, request: Request) -> int:
         raise AssertionError("a request without a clearance")
@@ -381,7 +381,7 @@ def sessions() -> Leases:
 
 
 class Unwell(FakeBackend):
-    """Its state cannot be told."""
+    """Its state raises."""
 
     def state(self):
         raise OSError("no state")

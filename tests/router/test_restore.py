@@ -44,7 +44,7 @@ EMAIL, PHONE = NAMES[0], NAMES[1]
 
 
 def expected(text: str, names: list[str] = NAMES, values: list[str] = VALUES) -> str:
-    """Another way to the same: one pattern of all spellings over the whole text."""
+    """An independent oracle: one pattern of all spellings over the whole text."""
     spelled = {name.replace("_", "\0"): value for name, value in zip(names, values, strict=True)}
     pattern = "|".join(re.escape(name).replace("\0", r" ?\\{0,2}_ ?") for name in spelled)
     plain = {name.replace("\0", "_"): value for name, value in spelled.items()}

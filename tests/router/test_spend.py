@@ -206,7 +206,7 @@ def test_a_ledger_that_another_process_holds_is_busy_at_once_and_works_again_aft
 
 def test_a_full_disk_is_reported_and_nothing_is_booked(tmp_path):
     ledger = FileLedger(tmp_path / "s.db", "USD", Clock())
-    ledger._db.execute("PRAGMA max_page_count = 2")  # SQLite's own way to a disk that is full
+    ledger._db.execute("PRAGMA max_page_count = 2")  # SQLite's own simulation of a full disk
     number = 0
     with pytest.raises(LedgerError, match="full"):  # noqa: PT012  # which booking is the first too many is SQLite's business
         while number := number + 1:

@@ -25,7 +25,7 @@ WIFI_ROUTES = (
 
 
 def link(name: str, *, state: str = "up", carrier: str = "1", kind: str = "", bridge: bool = False) -> dict[str, str]:
-    """What sysfs tells of one interface."""
+    """The files of one interface in sysfs."""
     folder = f"sys/class/net/{name}"
     found = {
         f"{folder}/operstate": f"{state}\n",
@@ -36,7 +36,7 @@ def link(name: str, *, state: str = "up", carrier: str = "1", kind: str = "", br
 
 
 def supply(name: str, **values: object) -> dict[str, str]:
-    """What sysfs tells of one power supply."""
+    """The files of one power supply in sysfs."""
     return {f"sys/class/power_supply/{name}/{key}": f"{value}\n" for key, value in values.items()}
 
 

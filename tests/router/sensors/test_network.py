@@ -127,7 +127,7 @@ sensors.close()
 
 @pytest.fixture
 def namespace():
-    """A network namespace with a cable, from `near` to `far`, and the way to the world over it."""
+    """A network namespace with a cable from `near` to `far`, and a default route over it."""
     ip, name = shutil.which("ip") or "/sbin/ip", f"hybrid-llm-{os.getpid()}"
 
     def run(*arguments, inside=True):
