@@ -1,7 +1,4 @@
-"""What a detector is: it finds one kind of sensitive text and says where; what follows it does not know.
-
-The one shape that every place to run a model has. A fake of it fits in 45 lines, and the tests use that fake.
-"""
+"""The protocols of backends and detectors. A fake of each fits in 45 lines, and the tests use these fakes."""
 
 from __future__ import annotations
 

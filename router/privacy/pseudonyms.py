@@ -91,13 +91,13 @@ class PseudonymTable:
         ConfigError: the alphabet is empty or has other characters, or the length is less than 1.
     """
 
-    __slots__ = ("_begins", "_entries", "_form", "_key", "_lock", "_names", "_raw", "_types", "_values", "_wiped")
+    __slots__ = ("_begins", "_entries", "_format", "_key", "_lock", "_names", "_raw", "_types", "_values", "_wiped")
 
     def __init__(self, key: bytes | None = None, *, alphabet: str = BASE32, length: int = 5) -> None:
         if not re.fullmatch("[A-Z0-9]+", alphabet) or length < 1:
             raise ConfigError("a pseudonym needs an alphabet of capital letters and digits, and a length of 1 at least")
         self._key = bytearray(secrets.token_bytes(32) if key is None else key)
-        self._form = (alphabet, length)
+        self._format = (alphabet, length)
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}  # pseudonym -> what it stands for
         self._names: dict[str, str] = {}  # value -> pseudonym
@@ -170,7 +170,7 @@ class PseudonymTable:
         """The spans of known pseudonyms in *text*, from left to right, as `Restorer` finds them."""
         if not self._types or "_" not in text:
             return
-        search = full_pattern(self._types, *self._form).search
+        search = full_pattern(self._types, *self._format).search
         at = 0
         while (match := search(text, at)) is not None:
             known = canonical(match) in self._entries
@@ -230,7 +230,7 @@ class PseudonymTable:
         raise PrivacyViolation(f"no free pseudonym is left for the type {kind}", location="cloud")
 
     def _suffix(self, message: str) -> str:
-        alphabet, length = self._form
+        alphabet, length = self._format
         digest = hmac.digest(self._key, message.encode("utf-8", "surrogatepass"), "sha256")
         number, letters = int.from_bytes(digest, "big"), ""
         for _ in range(length):
@@ -254,9 +254,9 @@ class PseudonymTable:
         return tuple(self._entries)
 
     @property
-    def form(self) -> tuple[tuple[str, ...], str, int]:
+    def format(self) -> tuple[tuple[str, ...], str, int]:
         """The types in use, the alphabet and the length: the arguments of the patterns."""
-        return (self._types, *self._form)
+        return (self._types, *self._format)
 
     def entry(self, name: str) -> Entry | None:
         """The entry of the pseudonym *name* in its canonical spelling; None if it is unknown."""

@@ -28,7 +28,7 @@ class Restorer:
 
     def __init__(self, table: PseudonymTable, *, json: bool = False) -> None:
         table.check()
-        types, alphabet, length = table.form
+        types, alphabet, length = table.format
         self._table = table
         self._known = len(table)
         self._json = json

@@ -3,7 +3,7 @@
 Built-in detectors find formats, not meaning: names, places and free prose need a model behind the same Protocol:
 
     detectors:
-      names: {kind: ner, model: ner/, labels: {PER: person_name, LOC: place}, min_score: 0.5}
+      names: {kind: ner, model: ner/, labels: {PER: person_name, LOC: location}, min_score: 0.5}
       more:  {kind: presidio, model: en_core_web_sm, labels: {PERSON: person_name}, language: en}
 """
 

@@ -181,7 +181,7 @@ class _Row:
     With *words* its format is so common that it only counts near one of them.
     """
 
-    form: bytes
+    format: bytes
     check: Callable[[str], bool]
     yes: float
     no: float
@@ -189,7 +189,7 @@ class _Row:
 
     def pattern(self) -> Pattern:
         near = Context(self.words) if self.words else _ABOUT_NATIONAL
-        regex = linear(_APART + rb"(" + self.form + rb")" + _END)
+        regex = linear(_APART + rb"(" + self.format + rb")" + _END)
         return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"9")
 
 
@@ -234,8 +234,8 @@ _COMMON: Final = (
     _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
 )
 _CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
-_CLEAR_FORMS: Final = linear(
-    _APART + rb"(?:" + b"|".join(b"(?P<n%d>%s)" % (i, row.form) for i, row in enumerate(_CLEAR)) + rb")" + _END
+_CLEAR_FORMATS: Final = linear(
+    _APART + rb"(?:" + b"|".join(b"(?P<n%d>%s)" % (i, row.format) for i, row in enumerate(_CLEAR)) + rb")" + _END
 )
 _ABOUT_COMMON: Final = Context(b"|".join(row.words for row in _COMMON))
 _COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)
@@ -245,7 +245,7 @@ def national_ids(view: View) -> Iterator[tuple[int, int]]:
     """Yield the numbers of all countries: one pass for the clear formats, one for each common format near its word."""
     if not view.has_digit:
         return
-    for start, end, kind in _CLEAR_FORMS.finditer(view.data):
+    for start, end, kind in _CLEAR_FORMATS.finditer(view.data):
         if _CLEAR_PATTERNS[int(kind[1:])].accepts(Candidate(view, start, end)):
             yield start, end
     if view.has_number and _ABOUT_COMMON.within(view):

@@ -54,7 +54,7 @@ class _Piece:
 class NerDetector:
     """Finds what a model labels, in text of any length.
 
-        NerDetector("ner/", labels={"PER": "person_name", "LOC": "place"})
+        NerDetector("ner/", labels={"PER": "person_name", "LOC": "location"})
 
     Attributes:
         name: The name that a policy's `detect` uses.

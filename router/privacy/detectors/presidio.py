@@ -34,7 +34,7 @@ class Analyzer(Protocol):
 class PresidioDetector:
     """Finds what a Presidio analyzer finds.
 
-    PresidioDetector(AnalyzerEngine(...), kinds={"PERSON": "person_name", "LOCATION": "place"})
+    PresidioDetector(AnalyzerEngine(...), kinds={"PERSON": "person_name", "LOCATION": "location"})
     PresidioDetector.with_model("en_core_web_sm", kinds={"PERSON": "person_name"})
     """
 
