@@ -20,11 +20,10 @@ from hybrid_llm.policies.language.parser import parse
 from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
-from hybrid_llm.policies.policy import Policy
+from hybrid_llm.policies.policy import Policy, Rule
 from hybrid_llm.policies.reader.fields import read_document, read_text
 from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
-from hybrid_llm.policies.rules import Rule
 
 _log = logging.getLogger("hybrid_llm.policies")
 EDGE_AND_CLOUD: Final[Mapping[str, Location]] = MappingProxyType({"edge": Location.EDGE, "cloud": Location.CLOUD})

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.request import Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.rules import Rule
+from hybrid_llm.policies.policy import Policy, Rule
 
 Judge = Callable[[Request, Signals], tuple[Request, Signals]]
 """Gives a request its effective tags, and takes out the backends that its text bars, as the privacy guard does."""

@@ -16,8 +16,7 @@ from enum import Enum
 from hybrid_llm.policies.language.compile import constant_value, is_constant
 from hybrid_llm.policies.language.schema import Schema
 from hybrid_llm.policies.language.types import BOOL, Binary, Conditional, Logic, Node, Not
-from hybrid_llm.policies.lint.atoms import Atom, AtomReader
-from hybrid_llm.policies.lint.domains import Domain
+from hybrid_llm.policies.lint.atoms import Atom, AtomReader, Domain
 
 _MOST_STEPS = 5000
 _MOST_IN_ALL = 400_000

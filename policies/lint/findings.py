@@ -28,7 +28,7 @@ from hybrid_llm.policies.language.types import (
     children,
 )
 from hybrid_llm.policies.lint.analysis import Claim, Outcome, Solver
-from hybrid_llm.policies.rules import Rule
+from hybrid_llm.policies.policy import Rule
 
 _Keys = frozenset[str]
 _NONE: _Keys = frozenset()

@@ -17,7 +17,7 @@ import yaml
 
 from hybrid_llm.cli.main import main
 from hybrid_llm.lab.casefile import parse_cases
-from hybrid_llm.lab.simulate.worldfile import parse_world
+from hybrid_llm.lab.simulate.world import parse_world
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
 from hybrid_llm.router.config import parse_config
 from tests.cli.test_main import PAGES

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hybrid_llm.lab.simulate.engine import Simulation
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
-from hybrid_llm.lab.simulate.world import Setting
-from hybrid_llm.lab.simulate.worldfile import parse_world
+from hybrid_llm.lab.simulate.world import Setting, parse_world
 from hybrid_llm.policies import parse_policy
 
 HEAD = "version: 1\nname: one\ntags: {phi: {allow: [edge]}, open: {allow: [edge, cloud]}}\n"

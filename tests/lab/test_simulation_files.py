@@ -25,8 +25,7 @@ from hybrid_llm.lab.simulate.trace import (
     parse_duration,
     parse_span,
 )
-from hybrid_llm.lab.simulate.world import World
-from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
+from hybrid_llm.lab.simulate.world import World, load_world, parse_world
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HYBRID_LLM_DATA", ROOT / ".." / "shared" / "data"))

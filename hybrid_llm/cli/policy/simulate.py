@@ -39,8 +39,7 @@ from hybrid_llm.lab.simulate.trace import (
     parse_span,
     with_tags,
 )
-from hybrid_llm.lab.simulate.world import Setting, World
-from hybrid_llm.lab.simulate.worldfile import load_world, parse_world
+from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.observability.records import read_recordings
 

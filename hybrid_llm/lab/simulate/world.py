@@ -1,24 +1,27 @@
-"""The constants of the simulated world, each with its meaning, unit, default and source; it computes nothing.
+"""The constants of the simulated world, each with its meaning, unit, default and source, and the world file.
 
-docs/simulation.md lists every one of them beside the formulas that use it; a test holds the page to this file.
+docs/simulation.md lists every one of them beside the formulas that use it; the list is generated from this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from hybrid_llm.core.fields import Kind, ListOf, Number, Text, Whole, key, keys_of
+from hybrid_llm.core.fields import VERSION, Found, Key, Kind, ListOf, Number, Table, Text, Whole, key, keys_of, table
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt
 from hybrid_llm.lab.simulate.trace import Spans, parse_clock, parse_daily
+from hybrid_llm.policies.reader.fields import parse_document, read_text
 
 _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
 _AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
 _LTE = "cited: Huang et al., MobiSys 2012, table 4 (base power of LTE and Wi-Fi)"
 _H100 = "cited: InferenceBench, concurrency sweep, Llama-3.1-8B on one H100, vLLM 0.21, 2026-05-16"
 _TOLD = "the configuration gives none"
+_WHAT: Final = "the world file"
 _ASSUMED = "assumed: set it from your own device or node"
 
 
@@ -256,3 +259,47 @@ class Setting:
     offline: Spans = field(default_factory=Spans)
     metered: Spans = field(default_factory=Spans)
     seed: int = 1
+
+
+def load_world(path: Path) -> World:
+    """The world in the file at *path*.
+
+    Raises:
+        ConfigError: the file cannot be read; as `PolicyError` with everything that is wrong, if it is not valid.
+    """
+    return parse_world(read_text(path, _WHAT), path=str(path))
+
+
+def parse_world(text: str, *, path: str = "<world>") -> World:
+    """The world in *text*; constants that it does not name keep their defaults.
+
+    Raises:
+        PolicyError: the text is not valid; `.errors` has everything that is wrong, with its position.
+    """
+    found: World = parse_document(text, path, _WHAT, WORLD)
+    return found
+
+
+def _world(found: Found) -> World:
+    world = World(**found.values)
+    if world.thermal.throttle_to_c <= world.thermal.throttle_from_c:
+        found.reject("`throttle_to_c` must be above `throttle_from_c`")
+    if world.node.background_streams >= world.node.slots:
+        found.reject("`background_streams` leaves no slot: it must be below `slots` of the node")
+    return world
+
+
+def _section(name: str, default: object) -> Key:
+    section = table(type(default), f"`{name}`")
+    return Key(name, section, section.about, default=default)
+
+
+WORLD: Final = Table(
+    title="a world file",
+    about="Everything that a simulation assumes beside trace, network data and policies.",
+    keys=(
+        replace(VERSION, required=False),
+        *(_section(item.name, getattr(World(), item.name)) for item in fields(World)),
+    ),
+    make=_world,
+)

@@ -30,8 +30,7 @@ from hybrid_llm.core.signals import BackendState, Breaker, DeviceSignals, Signal
 from hybrid_llm.lab.verify.report import mark
 from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.language.types import BOOL, Field, fields_of
-from hybrid_llm.policies.policy import Policy
-from hybrid_llm.policies.rules import Rule
+from hybrid_llm.policies.policy import Policy, Rule
 from hybrid_llm.router.cache import CachedAnswer
 from hybrid_llm.router.privacy.detectors import Finding
 
