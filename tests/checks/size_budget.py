@@ -29,7 +29,7 @@ BARS = {
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,
 }
-NOT_REACHED = frozenset(BARS) - {"median function, lines"}
+NOT_REACHED = frozenset(name for name in BARS if name.startswith("product"))
 """Bars that only warn, until the code is there."""
 
 Graph = Mapping[str, Iterable[str]]
