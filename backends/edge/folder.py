@@ -53,6 +53,29 @@ class Manifest:
         return sum(entry.bytes for entry in self.files.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLayout:
+    """Names of the graph's inputs and outputs, and the sizes of its key-value cache."""
+
+    filename: str
+    input_ids: str
+    attention_mask: str
+    position_ids: str | None
+    logits: str
+    past_keys: tuple[str, ...]
+    past_values: tuple[str, ...]
+    present_keys: tuple[str, ...]
+    present_values: tuple[str, ...]
+    kv_heads: int
+    head_size: int
+    vocab_size: int
+    context_length: int
+
+    def kv_bytes_per_token(self, item_size: int) -> int:
+        """Bytes of keys and values of all layers for one token, with *item_size* bytes per number."""
+        return 2 * len(self.past_keys) * self.kv_heads * self.head_size * item_size
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of *folder* without checking the files that it lists.
 
@@ -67,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} has no {MANIFEST_NAME}: create the folder with hybrid-llm models convert", path=str(folder)
         )
     try:
-        return _parse(json.loads(path.read_text(encoding="utf-8")))
+        return _manifest(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not a model manifest ({error!r}): convert the model again", path=str(path)
@@ -101,6 +124,22 @@ def digest_file(path: Path) -> FileEntry:
     return FileEntry(sha256=digest.hexdigest(), bytes=size)
 
 
+def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
+    """Read and check `genai_config.json` of *folder*.
+
+    Raises:
+        ConfigError: a value is missing, invalid, out of range, or differs from the manifest.
+    """
+    path = folder / "genai_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        layout = _layout(config["model"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is unusable ({error!r}): convert the model again", path=str(path)) from error
+    _check_against(path, layout, manifest)
+    return layout
+
+
 def _check_file(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
         raise ConfigError(f"{path} is missing: copy the whole model folder again", path=str(path))
@@ -114,16 +153,16 @@ def _check_file(path: Path, entry: FileEntry) -> None:
         raise ConfigError(f"{path} is modified: its SHA-256 is not that of the manifest, copy it again", path=str(path))
 
 
-def _parse(data: Any) -> Manifest:
+def _manifest(data: Any) -> Manifest:
     if not isinstance(data, dict) or data.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"format_version must be {FORMAT_VERSION}")
     manifest = Manifest(
-        name=_text(data, "name"),
-        architecture=_text(data, "architecture"),
-        precision=_text(data, "precision"),
-        parameters=_number(data, "parameters"),
-        context_window=_number(data, "context_window"),
-        vocab_size=_number(data, "vocab_size"),
+        name=_name(data, "name"),
+        architecture=_name(data, "architecture"),
+        precision=_name(data, "precision"),
+        parameters=_whole(data, "parameters", 1, 1 << 62),
+        context_window=_whole(data, "context_window", 1, 1 << 62),
+        vocab_size=_whole(data, "vocab_size", 1, 1 << 62),
         license=str(data.get("license", "unknown")),
         created_with=dict(data.get("created_with", {})),
         parity=dict(data.get("parity", {})),
@@ -132,18 +171,6 @@ def _parse(data: Any) -> Manifest:
     if not manifest.files:
         raise ValueError("files is empty")
     return manifest
-
-
-def _text(data: Mapping[str, Any], key: str) -> str:
-    if not isinstance(data[key], str):
-        raise TypeError(f"{key} must be a text")
-    return str(data[key])
-
-
-def _number(data: Mapping[str, Any], key: str) -> int:
-    if type(data[key]) is not int or data[key] < 1:
-        raise ValueError(f"{key} must be a whole number above 0")
-    return int(data[key])
 
 
 def _plain(name: str) -> str:
@@ -159,60 +186,12 @@ def _entry(data: Mapping[str, Any]) -> FileEntry:
     return FileEntry(sha256=sha256.lower(), bytes=size)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLayout:
-    """Names of the graph's inputs and outputs, and the sizes of its key-value cache."""
-
-    filename: str
-    input_ids: str
-    attention_mask: str
-    position_ids: str | None
-    logits: str
-    past_keys: tuple[str, ...]
-    past_values: tuple[str, ...]
-    present_keys: tuple[str, ...]
-    present_values: tuple[str, ...]
-    kv_heads: int
-    head_size: int
-    vocab_size: int
-    context_length: int
-
-    @property
-    def layers(self) -> int:
-        """Number of layers with a cache."""
-        return len(self.past_keys)
-
-    def kv_shape(self, capacity: int) -> tuple[int, int, int, int]:
-        """Shape of one cache tensor for *capacity* tokens: batch, heads, tokens, head size."""
-        return (1, self.kv_heads, capacity, self.head_size)
-
-    def kv_bytes_per_token(self, item_size: int) -> int:
-        """Bytes of keys and values of all layers for one token, with *item_size* bytes a number."""
-        return 2 * self.layers * self.kv_heads * self.head_size * item_size
-
-
-def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
-    """Read and check `genai_config.json` of *folder*.
-
-    Raises:
-        ConfigError: a value is missing, invalid, out of range, or differs from the manifest.
-    """
-    path = folder / "genai_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        layout = _layout_parse(config["model"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is unusable ({error!r}): convert the model again", path=str(path)) from error
-    _check_against(path, layout, manifest)
-    return layout
-
-
-def _layout_parse(model: Mapping[str, Any]) -> ModelLayout:
+def _layout(model: Mapping[str, Any]) -> ModelLayout:
     decoder = model["decoder"]
     inputs, outputs = decoder["inputs"], decoder["outputs"]
     layers = _whole(decoder, "num_hidden_layers", 1, 1000)
     return ModelLayout(
-        filename=_filename(decoder),
+        filename=_plain(_name(decoder, "filename")),
         input_ids=_name(inputs, "input_ids"),
         attention_mask=_name(inputs, "attention_mask"),
         position_ids=_name(inputs, "position_ids") if "position_ids" in inputs else None,
@@ -247,13 +226,6 @@ def _per_layer(section: Mapping[str, Any], key: str, layers: int) -> tuple[str, 
     if pattern.count("%d") != 1:
         raise ValueError(f"{key} must hold %d once")
     return tuple(pattern.replace("%d", str(layer)) for layer in range(layers))
-
-
-def _filename(decoder: Mapping[str, Any]) -> str:
-    name = _name(decoder, "filename")
-    if Path(name).name != name:
-        raise ValueError("filename must be a plain file name")
-    return name
 
 
 def _check_against(path: Path, layout: ModelLayout, manifest: Manifest) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ _PREFILL_CHUNK = 512
 class _Graph:
     """What the session reports about its tensors."""
 
+    run_options: Callable[[], Any]
     kv_dtype: np.dtype[Any]
     logits_dtype: np.dtype[Any]
     all_logits: bool
@@ -58,11 +59,7 @@ class EdgeModel:
         self._session = open_session(path, threads=threads, spin=spin)
         self._graph = _inspect(self._session, self.layout, path)
         _probe(self._session, self.layout, self._graph, path)
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes of key-value cache per token."""
-        return self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
+        self.kv_bytes_per_token: Final = self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
 
     def sequence(self, capacity: int, prefix: Prefix | None = None) -> EdgeSequence:
         """Return a sequence with room for *capacity* tokens of prompt and answer, *prefix* included.
@@ -86,7 +83,7 @@ class EdgeSequence:
     ) -> None:
         self._session, self._layout, self._graph = session, layout, graph
         self._capacity, self._length = capacity, prefix.length if prefix is not None else 0
-        self._options = load_runtime().RunOptions()
+        self._options = graph.run_options()
         self._binding = session.io_binding()
         self._mask = np.ones((1, capacity), dtype=np.int64)
         self._positions = np.arange(capacity, dtype=np.int64).reshape(1, capacity)
@@ -174,7 +171,7 @@ class EdgeSequence:
         so that two whole caches never exist at once.
         """
         layout, buffers = self._layout, []
-        shape, dtype = layout.kv_shape(self._capacity), self._graph.kv_dtype
+        shape, dtype = _kv_shape(layout, self._capacity), self._graph.kv_dtype
         pasts = layout.past_keys + layout.past_values
         presents = layout.present_keys + layout.present_values
         for past, present in zip(pasts, presents, strict=True):
@@ -206,6 +203,7 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
     if any(inputs[name].shape[1] != layout.kv_heads for name in pasts):
         raise _mismatch(path, "the number of its key-value heads is not that of genai_config.json")
     return _Graph(
+        run_options=load_runtime().RunOptions,
         kv_dtype=_DTYPES[kinds.pop()],
         logits_dtype=_DTYPES[logits.type],
         all_logits=logits.shape[1] != 1,
@@ -219,16 +217,21 @@ def _probe(session: Any, layout: ModelLayout, graph: _Graph, path: Path) -> None
     feeds: dict[str, NDArray[Any]] = {layout.input_ids: one, layout.attention_mask: one}
     if layout.position_ids is not None and graph.has_positions:
         feeds[layout.position_ids] = np.zeros_like(one)
-    empty = np.zeros(layout.kv_shape(0), dtype=graph.kv_dtype)
+    empty = np.zeros(_kv_shape(layout, 0), dtype=graph.kv_dtype)
     feeds |= dict.fromkeys(layout.past_keys + layout.past_values, empty)
     try:
         logits, key = session.run([layout.logits, layout.present_keys[0]], feeds)
     except Exception as error:  # onnxruntime has one unrelated exception class per status
         raise _mismatch(path, f"it fails on its first token ({type(error).__name__})") from error
-    if key.shape != layout.kv_shape(1):
-        raise _mismatch(path, f"its cache has the shape {key.shape}, by genai_config.json it is {layout.kv_shape(1)}")
+    if key.shape != _kv_shape(layout, 1):
+        raise _mismatch(path, f"its cache has the shape {key.shape}, by genai_config.json it is {_kv_shape(layout, 1)}")
     if not np.isfinite(logits).all():
         raise _mismatch(path, "its logits are not finite")
+
+
+def _kv_shape(layout: ModelLayout, capacity: int) -> tuple[int, int, int, int]:
+    """Shape of one cache tensor: batch, heads, tokens, head size."""
+    return (1, layout.kv_heads, capacity, layout.head_size)
 
 
 def _mismatch(path: Path, what: str) -> ConfigError:
