@@ -129,7 +129,7 @@ class PrometheusMetrics:
         with self._lock:
             if self._status is not None and self._status() not in (None, status):
                 raise ConfigError("PrometheusMetrics serves one client; create one with its own registry for each")
-            self._status = WeakMethod(status)
+            self._status = WeakMethod(status)  # a registry must not keep a client alive
 
     def detach(self, status: Callable[[], ClientStatus]) -> None:  # noqa: ARG002  # there is one
         """Stop the server and the gauges, but not the counters: the client is closed."""

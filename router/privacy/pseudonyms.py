@@ -150,7 +150,7 @@ class PseudonymTable:
 
     def _learn(self, value: str, kind: str) -> None:
         """Store a value and its JSON-escaped forms, in which tools and models return it."""
-        if value in self._values and value not in self._raw:
+        if value in self._values and value not in self._raw:  # a value known only as an escaped form is new
             return
         self._values.setdefault(value, kind)
         for ascii_only in (False, True):
@@ -164,7 +164,7 @@ class PseudonymTable:
             start = text.find(value)
             while start >= 0:
                 yield _Span(start, start + len(value), kind)
-                start = text.find(value, start + 1)
+                start = text.find(value, start + 1)  # occurrences may overlap
 
     def _pseudonyms(self, text: str) -> Iterator[tuple[int, int]]:
         """The spans of known pseudonyms in *text*, from left to right, as `Restorer` finds them."""
@@ -224,7 +224,7 @@ class PseudonymTable:
             return self._names[value]
         for attempt in range(_MAX_ATTEMPTS):
             name = f"{kind}_{self._suffix(f'{kind}:{attempt}:{value}')}"
-            if name not in self._entries and name not in taken:
+            if name not in self._entries and name not in taken:  # the texts may hold it by chance
                 self._add(name, kind, value)
                 return name
         raise PrivacyViolation(f"no free pseudonym is left for the type {kind}", location="cloud")

@@ -64,7 +64,7 @@ class Restorer:
         if self._search is None or not piece:
             return piece
         text, self._held = self._held + piece, ""
-        whole_ones = self._json or "_" in text
+        whole_ones = self._json or "_" in text  # else only the end can begin a pseudonym
         certain = self._restore(text, 0 if whole_ones else max(0, len(text) - self._reach))
         if self._given and certain:
             certain, self._given = certain[self._given :], 0

@@ -99,7 +99,7 @@ class Sessions:
         Raises:
             PrivacyViolation: the client is closed.
         """
-        known = (tenant, session_id) in self._sessions or (self._closed and session_id is not None)
+        known = (tenant, session_id) in self._sessions or (self._closed and session_id is not None)  # no lock: hot path
         lease = self.open(session_id, tenant=tenant) if known else None
         if lease is not None and not len(lease.table):
             lease.close()

@@ -176,7 +176,7 @@ class _Error:
 
     def add(self, error: float) -> None:
         size = min(abs(error), _MAX)
-        if size != size:
+        if size != size:  # NaN
             return
         self.count += 1
         mean = self.mean or 0.0

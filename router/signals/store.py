@@ -124,7 +124,7 @@ def _fit(record: Any) -> FitState:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):  # a bool is an int
         raise TypeError("not a number")
     if not 0.0 <= value <= _MAX:
         raise ValueError("out of range")

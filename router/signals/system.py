@@ -311,7 +311,7 @@ class Sampler:
             return reader, True
         reader.dismiss()
         for slot in due:
-            if slot.busy or slot.taken >= now:
+            if slot.busy or slot.taken >= now:  # hanging or read; the others are read at once by a new reader
                 slot.due = now + interval * slot.source.every
         return None, False
 

@@ -112,7 +112,7 @@ class FileLedger(BookingLedger):
 
 
 def _translated(error: sqlite3.Error) -> LedgerError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes hold the primary one here
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LedgerBusy("another process is writing to it")
     return LedgerError(str(error))

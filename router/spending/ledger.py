@@ -46,7 +46,7 @@ class Price:
         """The cost of that many tokens, in billionths, rounded up."""
         thousandths = prompt_tokens * _billionths(self.input_per_1k)
         thousandths += completion_tokens * _billionths(self.output_per_1k)
-        return -(-thousandths // 1000)
+        return -(-thousandths // 1000)  # rounds up
 
     def per_1k(self, prompt_tokens: int, max_tokens: int) -> float:
         """The price per 1,000 tokens of a request of these sizes, prompt and answer together."""

@@ -77,7 +77,7 @@ def _assigned(view: View) -> Iterator[tuple[int, int]]:
         value = view.data[start:end].decode("latin-1").rstrip(".!?" if is_bare else "")
         if _is_value(match.group(1).lower(), match.group(2).strip().lower(), value, is_bare=is_bare):
             yield start, start + len(value)
-        match = _ASSIGNMENT.search(view.data, start)
+        match = _ASSIGNMENT.search(view.data, start)  # the value may be an assignment itself
 
 
 def _is_value(word: bytes, sign: bytes, value: str, *, is_bare: bool) -> bool:

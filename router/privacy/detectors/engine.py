@@ -151,7 +151,7 @@ def _decoded(raw: str) -> str | None:
 def _as_text(data: bytes) -> str | None:
     """*data* as text in UTF-8, or in UTF-16 where every second byte is zero; None if it is neither."""
     if data[1::2].count(0) == len(data) // 2 > 0:
-        data = data[::2]
+        data = data[::2]  # UTF-16 in ASCII
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

@@ -63,7 +63,7 @@ def ibans(view: View) -> Iterator[tuple[int, int]]:
             yield start, cut
             end = cut
         else:
-            end = start + 4
+            end = start + 4  # an IBAN may begin within what was no IBAN
         match = _IBAN.search(view.data, end)
 
 
