@@ -21,6 +21,7 @@ from hybrid_llm.cli import serve
 from hybrid_llm.cli.main import main
 from tests.e2e.documents import ROOT
 
+LIMIT_S = 120.0
 ELSEWHERE = {
     "node.example:7443": "127.0.0.1:{port}",
     "/srv/models": "models",
@@ -91,7 +92,7 @@ class Runner:
         return int(code), out.getvalue()
 
     def _finished(self, words: list[str]) -> tuple[int, str]:
-        done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def _served(self, words: list[str]) -> tuple[int, str]:
@@ -108,13 +109,17 @@ class Runner:
         """Run what never ends until it has written something, then interrupt it."""
         return self._until(lambda: out.exists() and out.stat().st_size > 0, words, out, signal.SIGINT)
 
-    def _until(self, true: Callable[[], bool], words: list[str], out: Path, end: signal.Signals) -> tuple[int, str]:
+    def _until(self, true: Callable[[], bool], words: list[str], out: Path, stop: signal.Signals) -> tuple[int, str]:
         words = [sys.executable, "-m", "hybrid_llm.cli.main", *words]
         with out.open("wb") as sink, subprocess.Popen(words, cwd=self.folder, stdout=sink) as process:
-            while not true() and process.poll() is None:
-                time.sleep(0.05)
-            process.send_signal(end)
-            return process.wait(timeout=60), out.read_text()
+            try:
+                end = time.monotonic() + LIMIT_S
+                while not true() and process.poll() is None and time.monotonic() < end:
+                    time.sleep(0.05)
+                process.send_signal(stop)
+                return process.wait(LIMIT_S), out.read_text()
+            finally:
+                process.kill()
 
 
 def _extras_exist(words: list[str]) -> int:

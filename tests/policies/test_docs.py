@@ -1,4 +1,4 @@
-"""The integrator's page tells the truth: its policies load, its tables are complete, its error is the real one."""
+"""The integrators' page is correct: its policies load, its tables are complete, its messages are the real ones."""
 
 import re
 from pathlib import Path
