@@ -282,7 +282,7 @@ class _Maker:
             signals = _amended(signals, self._specs[name], value)
         return Case(
             name=found.values["name"],
-            place=self._source.label(found.offset),
+            position=self._source.label(found.offset),
             request=self._request(request),
             signals=signals,
             expected=self._expected(found.values["expect"]),

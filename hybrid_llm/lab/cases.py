@@ -1,7 +1,6 @@
-"""Runs the cases that stand beside a policy: requests, signals, and what must come of them. It reads no files.
+"""Runs the test cases of a policy: a request, signals, and the expected decision. It reads no files.
 
-A case decides on the tags that it gives. Where it has a text instead, the caller says what the privacy guard finds in
-it: detectors are no part of a policy.
+A case gives tags, or a text from which the caller's privacy guard derives them: detectors are not part of a policy.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies.policy import Policy, Rule
 
 Judge = Callable[[Request, Signals], tuple[Request, Signals]]
-"""Gives a request its effective tags, and takes out the backends that its text bars, as the privacy guard does."""
-NOBODY = "nobody"
+"""Returns a request with its effective tags, and signals in which blocked backends are not ready, as the guard does."""
+NO_BACKEND = "no backend"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a case expects; None and empty expect nothing."""
+    """What a case expects; fields that are None or empty are not checked."""
 
     order: tuple[str, ...] | None = None
     """Exactly these backends, in this order."""
     first: tuple[str, ...] = ()
-    """One of these is asked first."""
+    """One of these is first."""
     never: tuple[str, ...] = ()
-    """None of these may be asked at all."""
+    """None of these is in the order."""
     excluded: Mapping[str, str] = field(default_factory=dict)
-    """These are out, each for a reason that holds this text."""
+    """These are excluded, each for a reason that contains this text."""
     rule: str = ""
     """The rule that orders, as `rules[3]` or `default`."""
     tags: frozenset[str] | None = None
@@ -39,10 +38,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One request in one situation. *place* is `path:line:column`."""
+    """One request in one situation. *position* is `path:line:column`."""
 
     name: str
-    place: str
+    position: str
     request: Request
     signals: Signals
     expected: Expected
@@ -58,61 +57,61 @@ class Suite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """One expectation that did not come true, in words."""
+    """One expectation that failed, as text."""
 
     what: str
     expected: str
-    came: str
+    actual: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a case; it passed when there are no *mismatches*."""
+    """The result of one case."""
 
     case: Case
     decision: Decision
     mismatches: tuple[Mismatch, ...]
     matched: frozenset[int]
-    """The rules that held or ordered."""
+    """Indices of the rules that held or ordered."""
 
     @property
     def passed(self) -> bool:
-        """Everything came as expected."""
+        """Whether there is no mismatch."""
         return not self.mismatches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of all cases of a policy."""
+    """The results of all cases of a policy."""
 
     policy: Policy
     outcomes: tuple[Outcome, ...]
 
     @property
     def passed(self) -> bool:
-        """Every case passed."""
+        """Whether every case passed."""
         return all(outcome.passed for outcome in self.outcomes)
 
     @property
     def unmatched(self) -> tuple[Rule, ...]:
-        """The rules that no case ever matched."""
+        """The rules that no case matched."""
         seen = {index for outcome in self.outcomes for index in outcome.matched}
         return tuple(rule for rule in self.policy.rules if rule.index not in seen)
 
     @property
     def untried(self) -> tuple[str, ...]:
-        """The tags that no case ever had."""
+        """The tags that no case had."""
         seen = {tag for outcome in self.outcomes for tag in outcome.decision.tags}
         return tuple(tag for tag in self.policy.tags if tag not in seen)
 
     @property
     def covered(self) -> bool:
-        """Every rule was matched and every tag was there."""
+        """Whether every rule was matched and every tag occurred."""
         return not self.unmatched and not self.untried
 
 
 def run_suite(policy: Policy, cases: Iterable[Case], judge: Judge) -> Report:
-    """Decide every case. *judge* is asked about those that have a text."""
+    """Decide every case. *judge* is called for those that have a text."""
     return Report(policy=policy, outcomes=tuple(_run(policy, case, judge) for case in cases))
 
 
@@ -131,28 +130,28 @@ def _run(policy: Policy, case: Case, judge: Judge) -> Outcome:
 
 
 def _mismatches(expected: Expected, decision: Decision) -> Iterator[Mismatch]:
-    came = " > ".join(decision.order) or NOBODY
+    actual = " > ".join(decision.order) or NO_BACKEND
     if expected.order is not None and expected.order != decision.order:
-        yield Mismatch(what="order", expected=" > ".join(expected.order) or NOBODY, came=came)
+        yield Mismatch(what="order", expected=" > ".join(expected.order) or NO_BACKEND, actual=actual)
     if expected.first and decision.order[:1] not in {(name,) for name in expected.first}:
-        yield Mismatch(what="first", expected=" or ".join(expected.first), came=came)
-    asked = [name for name in expected.never if name in decision.order]
-    if asked:
-        yield Mismatch(what="never", expected=f"not {' nor '.join(asked)}", came=came)
+        yield Mismatch(what="first", expected=" or ".join(expected.first), actual=actual)
+    ordered = [name for name in expected.never if name in decision.order]
+    if ordered:
+        yield Mismatch(what="never", expected=f"not {' nor '.join(ordered)}", actual=actual)
     if expected.rule and expected.rule != decision.rule:
-        yield Mismatch(what="rule", expected=expected.rule, came=f"{decision.rule}: {decision.because}")
+        yield Mismatch(what="rule", expected=expected.rule, actual=f"{decision.rule}: {decision.because}")
     if expected.tags is not None and expected.tags != decision.tags:
-        yield Mismatch(what="tags", expected=_names(expected.tags), came=_names(decision.tags))
+        yield Mismatch(what="tags", expected=_names(expected.tags), actual=_names(decision.tags))
     yield from _reasons(expected.excluded, decision.excluded)
 
 
 def _reasons(expected: Mapping[str, str], excluded: Mapping[str, str]) -> Iterator[Mismatch]:
     for name, part in expected.items():
-        came = excluded.get(name)
-        if came is None:
-            yield Mismatch(what="excluded", expected=f"{name} is out", came=f"{name} may be asked")
-        elif part not in came:
-            yield Mismatch(what="excluded", expected=f"{name}: ...{part}...", came=f"{name}: {came}")
+        actual = excluded.get(name)
+        if actual is None:
+            yield Mismatch(what="excluded", expected=f"{name} is excluded", actual=f"{name} is eligible")
+        elif part not in actual:
+            yield Mismatch(what="excluded", expected=f"{name}: ...{part}...", actual=f"{name}: {actual}")
 
 
 def _names(tags: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Compares what two policies do with the same requests in the same situations: who would now go elsewhere, and why."""
+"""Compares the decisions of two policies on the same requests and signals: which requests are rerouted, and why."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies.policy import Policy
 
-NOBODY = "nobody"
+NO_BACKEND = "no backend"
 REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What one policy says of one request. *refused* says why it is an error, such as a tag that is not declared."""
+    """The decision of one policy on one request; *refused* is the error instead, such as an undeclared tag."""
 
     order: tuple[str, ...] = ()
     rule: str = ""
@@ -26,18 +26,18 @@ class Verdict:
 
     @property
     def first(self) -> str:
-        """Who is asked first; `nobody`, or `refused`."""
-        return REFUSED if self.refused else self.order[0] if self.order else NOBODY
+        """The first backend; `no backend` or `refused` without one."""
+        return REFUSED if self.refused else self.order[0] if self.order else NO_BACKEND
 
     @property
-    def way(self) -> str:
-        """The order as people read it."""
+    def route(self) -> str:
+        """The order as text."""
         return " > ".join(self.order) or self.first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One request that the two policies treat differently. *exposed* are the places that it may reach only now."""
+    """One request on which the policies differ. *exposed* are the locations that only the new policy lets it reach."""
 
     metadata: RequestMetadata
     old: Verdict
@@ -47,13 +47,13 @@ class Change:
 
     @property
     def elsewhere(self) -> bool:
-        """Another backend is asked first; else only what follows when that one fails is different."""
+        """Whether the first backend differs; else only the fallbacks do."""
         return self.old.first != self.new.first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What came of all requests. *routes* counts them by who was asked first, and who is now."""
+    """The result for all requests. *routes* counts them by the old and the new first backend."""
 
     total: int
     changes: tuple[Change, ...]
@@ -61,7 +61,7 @@ class Difference:
 
     @property
     def elsewhere(self) -> int:
-        """How many would be answered by another backend."""
+        """How many requests have another first backend."""
         return sum(change.elsewhere for change in self.changes)
 
 
@@ -95,13 +95,13 @@ def _change(
         metadata=metadata,
         old=before,
         new=after,
-        exposed=tuple(place for place in Location if place in reached),
+        exposed=tuple(location for location in Location if location in reached),
         why="; ".join(_reasons(before, after, excluded)),
     )
 
 
 def _reasons(before: Verdict, after: Verdict, excluded: dict[str, str]) -> Iterator[str]:
-    """Why those who were asked are not asked now; else why the order is what it is."""
+    """Why backends are excluded now; else why the new order applies."""
     if after.refused:
         yield after.refused
         return

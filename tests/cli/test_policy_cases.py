@@ -83,7 +83,7 @@ def test_json_has_every_case_its_mismatches_and_its_decision(cli, policy):
     policy.write_text(POLICY.replace("20%", "5%"), encoding="utf-8")
     shown = json.loads(cli("policy", "test", policy, "--json").out)
     assert [case["passed"] for case in shown["cases"]] == [True, False]
-    assert shown["cases"][1]["mismatches"] == [{"what": "order", "expected": "cloud > edge", "came": "edge > cloud"}]
+    assert shown["cases"][1]["mismatches"] == [{"what": "order", "expected": "cloud > edge", "actual": "edge > cloud"}]
     assert shown["cases"][1]["decision"]["rule"] == "rules[1]"
     assert shown["rules_not_covered"] == ["rules[0]"]
 

@@ -37,7 +37,7 @@ def simulate(cli, *arguments):
 def test_without_any_file_the_default_policy_is_compared_with_two_baselines(cli):
     result = simulate(cli, "--requests", 200)
     assert result.code == 0
-    for word in ("balanced", "always-edge", "always-cloud", "first token, p99", "left the device", "made up: 200"):
+    for word in ("balanced", "always-edge", "always-cloud", "first token, p99", "left the device", "synthetic: 200"):
         assert word in result.out
     assert "each on 3% of the requests" in result.err
 

@@ -56,7 +56,7 @@ def run(*cases: str, base: str = "") -> Report:
 
 def mismatches(case: str, base: str = "") -> list[tuple[str, str, str]]:
     (outcome,) = run(case, base=base).outcomes
-    return [(m.what, m.expected, m.came) for m in outcome.mismatches]
+    return [(m.what, m.expected, m.actual) for m in outcome.mismatches]
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,13 @@ def test_a_case_that_tells_the_truth_passes(case):
     ("case", "mismatch"),
     [
         ("expect: {order: [cloud, edge]}", ("order", "cloud > edge", "edge > cloud")),
-        ("expect: {order: []}", ("order", "nobody", "edge > cloud")),
+        ("expect: {order: []}", ("order", "no backend", "edge > cloud")),
         ("expect: {first: cloud}", ("first", "cloud", "edge > cloud")),
         ("expect: {never: [cloud]}", ("never", "not cloud", "edge > cloud")),
         ("expect: {rule: 2}", ("rule", "rules[2]", "rules[3]: always")),
         ("expect: {rule: default}", ("rule", "default", "rules[3]: always")),
         ("expect: {tags: [phi]}", ("tags", "phi", "none")),
-        ("expect: {excluded: [cloud]}", ("excluded", "cloud is out", "cloud may be asked")),
+        ("expect: {excluded: [cloud]}", ("excluded", "cloud is excluded", "cloud is eligible")),
         (
             "request: {tags: [phi]}, expect: {excluded: {cloud: trials}}",
             ("excluded", "cloud: ...trials...", "cloud: tag phi allows only edge"),

@@ -25,7 +25,7 @@ def sample(*tags: str, tokens: int = 10, policy=OLD):
 def test_requests_that_go_elsewhere_are_told_with_both_rules_and_the_reason():
     difference = compare(OLD, NEW, [sample("public"), sample("phi"), sample(tokens=60)])
     public, long = difference.changes
-    assert (public.old.way, public.new.way, public.why) == ("edge > cloud", "cloud > edge", "always")
+    assert (public.old.route, public.new.route, public.why) == ("edge > cloud", "cloud > edge", "always")
     assert (long.old.rule, long.new.rule, long.why) == ("rules[0]", "rules[1]", "not edge: long (rules[0])")
     assert (difference.total, difference.elsewhere) == (3, 2)
     assert difference.routes == (("edge", "cloud", 2), ("edge", "edge", 1))
@@ -47,7 +47,7 @@ def test_a_place_that_was_shut_before_is_marked():
 def test_a_tag_that_the_new_policy_lacks_is_told_as_refused():
     without = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]}}\nrules: []\n")
     (change,) = compare(OLD, without, [sample("phi")]).changes
-    assert (change.new.first, change.new.way) == ("refused", "refused")
+    assert (change.new.first, change.new.route) == ("refused", "refused")
     assert "'phi' is not declared" in change.why
 
 

@@ -112,7 +112,7 @@ def test_the_page_says_what_was_simulated(page, comparison):
     assert "1 of them changed" in page
     assert "hybrid-llm policy simulate &#x27;a b&#x27; --seed 1" in page
     assert "Made by hybrid-llm 9.9" in page
-    assert "made up: 300 requests" in page
+    assert "synthetic: 300 requests" in page
 
 
 def test_what_policies_say_cannot_become_part_of_the_page(page):
@@ -145,7 +145,7 @@ def test_policies_of_one_name_are_told_apart(comparison):
 def test_a_leak_could_not_be_overlooked(comparison):
     leaked = dataclasses.replace(comparison.summaries[0], bound_left=3)
     found = dataclasses.replace(comparison, summaries=(leaked, *comparison.summaries[1:]))
-    assert "this must never be" in sentences(found)[1]
+    assert "this is a bug" in sentences(found)[1]
     assert '<span class="bad">' in report(found, command="x", version="1")
     assert re.search(r"left the device +3 ", table(found.summaries, currency="USD", goal_ms=None))
 

@@ -84,7 +84,7 @@ def _row(change: Change) -> tuple[str, ...]:
         "!" if change.exposed else " ",
         metadata.request_id[:12] or "-",
         ",".join(sorted(metadata.privacy)) or "-",
-        f"{change.old.way} -> {change.new.way}",
+        f"{change.old.route} -> {change.new.route}",
         f"{change.old.rule or '-'} -> {change.new.rule or '-'}",
         change.why,
     )

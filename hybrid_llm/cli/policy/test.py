@@ -107,10 +107,10 @@ def _lines(name: str, report: Report) -> Iterator[str]:
 
 
 def _failure(outcome: Outcome) -> Iterator[str]:
-    yield f"        at {outcome.case.place}"
+    yield f"        at {outcome.case.position}"
     for mismatch in outcome.mismatches:
         yield f"        {mismatch.what + ':':<10} expected {mismatch.expected}"
-        yield f"        {'':<10} but was  {mismatch.came}"
+        yield f"        {'':<10} but was  {mismatch.actual}"
     yield from (f"        | {line}" for line in outcome.decision.explain().splitlines())
 
 
@@ -122,7 +122,7 @@ def _report_record(report: Report) -> dict[str, object]:
         "cases": [
             {
                 "name": outcome.case.name,
-                "place": outcome.case.place,
+                "position": outcome.case.position,
                 "passed": outcome.passed,
                 "mismatches": outcome.mismatches,
                 "decision": decision_record(outcome.decision),

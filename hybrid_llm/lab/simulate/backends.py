@@ -1,6 +1,6 @@
 """Simulated backends: slots with a queue, and streams that take the time, energy and round trips that the world says.
 
-They raise the errors that real backends raise and decide nothing; who is called is the router's business.
+They raise the errors that real backends raise. Which backend is called is decided by the router.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The policies that a policy is compared with: always the device, always the cloud, with its tags.
-
-Runs several policies over the same trace in the same world, and keeps what table and report show of it.
-"""
+"""Runs several policies over the same trace in the same world; the baselines `always-edge` and `always-cloud`."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ from hybrid_llm.policies.reader.source import did_you_mean
 
 
 def always(location: Location, policy: Policy) -> Policy:
-    """The policy that asks nobody but *location*, under the tags and objectives of *policy*."""
+    """The baseline that uses only *location*, with the tags and objectives of *policy*."""
     detectors = frozenset(name for rule in policy.tags.values() for name in rule.detect)
     text = always_text(location, policy)
     return parse_policy(text, path=f"always-{location}", backends=policy.backends, detectors=detectors)
 
 
 def always_text(location: Location, policy: Policy) -> str:
-    """Its text, in the policy language."""
+    """The text of `always`, in the policy language."""
     other = Location.CLOUD if location is Location.EDGE else Location.EDGE
     return "\n".join(
         [
@@ -39,7 +36,7 @@ def always_text(location: Location, policy: Policy) -> str:
             *_objectives(policy),
             "rules:",
             f"  - exclude: {other}",
-            f"    because: this rival never asks the {other}",
+            f"    because: this baseline never uses the {other}",
             "",
         ]
     )
@@ -72,7 +69,7 @@ def _objectives(policy: Policy) -> Iterator[str]:
 
 
 def require_tags(policy: Policy, tags: Iterable[str]) -> None:
-    """See that *policy* declares every one of *tags*.
+    """Check that *policy* declares each of *tags*.
 
     Raises:
         ConfigError: it does not; in production each such request would be an error.
@@ -96,7 +93,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The first of *contestants* is the policy in question, the others are its rivals; runs in the same order."""
+    """The first of *contestants* is the policy in question, the others are its baselines; runs have the same order."""
 
     contestants: tuple[Contestant, ...]
     trace: Trace
@@ -108,7 +105,7 @@ class Comparison:
 
 
 def compare(contestants: Iterable[Contestant], trace: Trace, setting: Setting, goals: Goals) -> Comparison:
-    """Play *trace* under each of *contestants*.
+    """Run *trace* under each of *contestants*.
 
     Raises:
         ConfigError: one does not declare a tag that the trace has.

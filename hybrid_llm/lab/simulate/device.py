@@ -1,4 +1,4 @@
-"""The simulated device: charge, heat, speed and what a policy reads of it. Exact between events; no random numbers.
+"""The simulated device: charge, temperature, speed, and the signals of it. Exact between events; no random numbers.
 
 Between two events the power is constant, so that charge is a line and temperature an exponential (lumped capacitance;
 Incropera et al., *Fundamentals of Heat and Mass Transfer*, ch. 5). The formulas are in docs/simulation.md.
@@ -72,13 +72,13 @@ class Device:
         return throttle * min(1.0, (1.0 - load.background_share) / load.edge_share)
 
     def next_change(self) -> float:
-        """When, after the last `advance`, the mains come or go or the battery is empty, if nothing else happens."""
+        """When, after the last `advance`, charging starts or ends or the battery is empty, if nothing else happens."""
         if self._charging or not self._on or self._power_w <= 0.0:
             return self._edge
         return min(self._edge, self._at + self._charge_j / self._power_w)
 
     def advance(self, now: float) -> None:
-        """Let the time pass until *now*, seconds since the start of the trace."""
+        """Advance to *now*, seconds since the start of the trace."""
         while self._at < now:
             self._pass(min(now, self.next_change()))
 
@@ -93,7 +93,7 @@ class Device:
         self._settle()
 
     def _weigh(self) -> None:
-        """The power from now on; it changes with what runs, with the connection, and when the device goes on or off."""
+        """Update the power, which depends on what runs, on the connection, and on whether the device is on."""
         power = self._world.power
         radio = power.radio_metered_w if self._metered.covers(self._at) else power.radio_w
         self._model_w = power.compute_w * self._working + (radio if self._calls else 0.0) if self._on else 0.0
@@ -112,7 +112,7 @@ class Device:
         self._charge_j = min(self._capacity_j, max(0.0, charge))
 
     def _settle(self) -> None:
-        """Whether it is on the mains, and whether it runs, from now on."""
+        """Update whether it is on the mains, and whether it is on."""
         if self._at >= self._edge:
             self._charging = not self._capacity_j or self.days.covers(self._at + _HAIR)
             self._edge = self.days.next_edge(self._at) if self._capacity_j else math.inf
@@ -122,7 +122,7 @@ class Device:
         self._weigh()
 
     def signals(self) -> DeviceSignals:
-        """What a policy reads of the device now."""
+        """The signals of the device now."""
         memory, load = self._world.memory, self._world.load
         taken = memory.used_mb + memory.model_mb + memory.kv_mb_per_1k_tokens * self._tokens / 1000.0
         return DeviceSignals(

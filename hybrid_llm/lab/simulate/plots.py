@@ -1,7 +1,7 @@
-"""The plots of a report, each an SVG that can stand inside a page; matplotlib draws them, and no window is opened.
+"""The plots of a report, drawn by matplotlib as SVG to embed in a page.
 
-Colours are names of CSS variables, so that one drawing is right on light and on dark paper; lines differ in dashes and
-areas in hatches too, for readers who do not tell colours apart (palette after Okabe and Ito, 2008).
+Colours are CSS variables, so that one drawing works on light and dark backgrounds. Lines also differ in dashes, and
+areas in hatches, for readers who cannot distinguish the colours (palette after Okabe and Ito, 2008).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def plots(comparison: Comparison) -> list[Plot]:
 def _listed(comparison: Comparison) -> Iterator[tuple[str, str, Draw]]:
     goal = comparison.goals.ttft_ms
     with_goal = f" The vertical line is the goal, {goal:g} ms." if goal is not None else ""
-    yield "Where requests ended", "Share of all requests, by policy.", _routes
+    yield "Outcomes of requests", "Share of all requests, by policy.", _routes
     yield "Missed service levels", "Share of all requests that were slow or had no answer.", _missed
     yield (
         "Time to the first token",
@@ -97,14 +97,14 @@ def _listed(comparison: Comparison) -> Iterator[tuple[str, str, Draw]]:
     yield "Time of the whole answer", "Share of the answered requests that were complete within this time.", _latency
     yield "Load", "Requests that arrive in each part of the trace.", _load
     yield "Cost", f"Spent since the start, {comparison.currency}.", _cost
-    yield "Energy of the device", "All but answering, and the part that answering took.", _energy
+    yield "Energy of the device", "Base load, and the part that answers took.", _energy
     if comparison.setting.world.battery.capacity_wh:
         yield "Battery", "Charge over the time of the trace; on the mains where shaded.", _battery
-    yield "Temperature", "Of the device; above the line it slows down.", _temperature
+    yield "Temperature", "Of the device; above the line it is throttled.", _temperature
     if comparison.summaries[0].bound:
         yield (
             "Privacy",
-            "Requests whose tags do not allow the cloud. The open bars are those that the same policy would have sent "
+            "Requests whose tags do not allow the cloud. Open bars: requests that the same policy would have sent "
             "there without their tags.",
             _privacy,
         )
@@ -141,7 +141,7 @@ def _colour(number: int) -> str:
 
 
 def _names(comparison: Comparison) -> list[str]:
-    """Labels of the policies; two of one name are told apart by their digests."""
+    """Labels of the policies; those with the same name get a part of their digest."""
     names = [one.policy for one in comparison.summaries]
     return [
         name if names.count(name) == 1 else f"{name} {one.digest[:4]}"
@@ -171,7 +171,7 @@ def _stack(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str 
             edgecolor=PAINT["paper"],
             linewidth=0.8,
         )
-        _tell(axes, bars, left, widths, form)
+        _annotate(axes, bars, left, widths, form)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.6)
@@ -181,8 +181,8 @@ def _stack(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str 
         axes.figure.legend(loc="outside lower center", ncols=3)
 
 
-def _tell(axes: Axes, bars: Any, left: Sequence[float], widths: Sequence[float], form: str) -> None:
-    """The figure in each part that is wide enough for it."""
+def _annotate(axes: Axes, bars: Any, left: Sequence[float], widths: Sequence[float], form: str) -> None:
+    """Write the figure into each part that is wide enough for it."""
     whole = max(a + b for a, b in zip(left, widths, strict=True))
     for bar, width in zip(bars, widths, strict=True):
         if width > 0.11 * whole:
@@ -202,7 +202,7 @@ def _routes(axes: Axes, comparison: Comparison) -> None:
         [
             ("answered on the device", 0, lambda one: _of(one.edge, one)),
             ("answered in the cloud", 1, lambda one: _of(one.cloud, one)),
-            ("refused: nobody eligible", 4, lambda one: _of(one.refused, one)),
+            ("refused: no eligible backend", 4, lambda one: _of(one.refused, one)),
             ("failed", 3, lambda one: _of(one.failed, one)),
             ("late", 5, lambda one: _of(one.late, one)),
             ("battery empty", 6, lambda one: _of(one.off, one)),
@@ -250,9 +250,9 @@ def _privacy(axes: Axes, comparison: Comparison) -> None:
     )
     names = _names(comparison)
     would = [one.would_leave for one in comparison.summaries]
-    places = [number + 0.4 for number in range(len(names))]
+    heights = [number + 0.4 for number in range(len(names))]
     bars = axes.barh(
-        places, would, height=0.14, facecolor="none", edgecolor=PAINT["ink"], label="would have left without tags"
+        heights, would, height=0.14, facecolor="none", edgecolor=PAINT["ink"], label="would have left without tags"
     )
     axes.bar_label(bars, fmt="%d", padding=3, fontsize=8.0)
     for old in list(axes.figure.legends):

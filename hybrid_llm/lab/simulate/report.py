@@ -1,9 +1,4 @@
-"""The comparison in plain sentences: what a person should know before looking at figures. It counts nothing.
-
-The figures of a comparison as a table for terminals: a column for each policy. It counts nothing.
-
-The report of a comparison: one HTML page that needs nothing else, no network and no script.
-"""
+"""Shows a comparison: in sentences, as a table for terminals, and as one self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -20,9 +15,9 @@ from hybrid_llm.lab.simulate.summary import Summary
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What the policy did with the trace, what it kept private, and how each rival differs."""
+    """What the policy did with the trace, what stayed private, and how each baseline differs."""
     first, *others = comparison.summaries
-    return [_did(first), _kept(first), *(_differs(first, other, comparison.currency) for other in others)]
+    return [_did(first), _private(first), *(_differs(first, other, comparison.currency) for other in others)]
 
 
 def _did(one: Summary) -> str:
@@ -34,13 +29,13 @@ def _did(one: Summary) -> str:
     )
 
 
-def _kept(one: Summary) -> str:
+def _private(one: Summary) -> str:
     if one.bound_left:
-        return f"{one.bound_left:,} requests that may not leave the device were sent to the cloud: this must never be."
+        return f"{one.bound_left:,} requests that must stay on the device were sent to the cloud: this is a bug."
     if not one.bound:
-        return "No request of the trace was bound to the device."
+        return "No request of the trace had to stay on the device."
     return (
-        f"None of the {one.bound:,} requests that may not go to the cloud left the device; "
+        f"None of the {one.bound:,} requests that must stay on the device left it; "
         f"without their tags {one.would_leave:,} would have."
     )
 
@@ -60,10 +55,10 @@ def _percent(count: int, of: int) -> str:
 
 
 def warnings(comparison: Comparison) -> Iterator[str]:
-    """What makes the figures mean something else than they seem to."""
+    """Conditions under which the figures mislead."""
     yield from _overload(comparison)
     if comparison.summaries[0].off:
-        yield "the battery was empty for a while: see `battery` of the world file (--show-world)"
+        yield "the battery was empty for some time: see `battery` of the world file (--show-world)"
 
 
 def _overload(comparison: Comparison) -> Iterator[str]:
@@ -78,8 +73,8 @@ def _overload(comparison: Comparison) -> Iterator[str]:
     if trace.per_hour > most:
         rate = "all at once" if math.isinf(trace.per_hour) else f"{trace.per_hour:,.0f} requests an hour"
         yield (
-            f"the trace has {rate}, one device can answer about {most:,.0f}: "
-            f"it is the load of a service; --rate {most / 10.0:.0f}/h makes it that of one device"
+            f"the trace has {rate}, and one device can answer about {most:,.0f}: "
+            f"it is the load of a service; --rate {most / 10.0:.0f}/h scales it to one device"
         )
 
 
@@ -120,11 +115,11 @@ def _lines(currency: str, goal: str) -> Iterator[tuple[str, Cell | None]]:
     yield "Routes", None
     yield "answered on the device", _all("edge")
     yield "answered in the cloud", _all("cloud")
-    yield "refused: nobody eligible", _all("refused")
-    yield "failed: all who were asked", _all("failed")
-    yield "late: the deadline was over", _all("late")
+    yield "refused: no eligible backend", _all("refused")
+    yield "failed: all backends failed", _all("failed")
+    yield "late: deadline exceeded", _all("late")
     yield "off: the battery was empty", _all("off")
-    yield "Time of the answered", None
+    yield "Latency of answered requests", None
     for group, label in (("ttft_ms", "first token"), ("latency_ms", "whole answer")):
         for name in ("p50", "p95", "p99"):
             yield f"{label}, {name}", _quantile(group, name)
@@ -133,13 +128,13 @@ def _lines(currency: str, goal: str) -> Iterator[tuple[str, Cell | None]]:
     yield "missed: slow or unanswered", _all("missed")
     yield "Cost and energy", None
     yield f"cost, {currency}", lambda one: f"{one.cost:.4f}"
-    yield "device, all, Wh", lambda one: f"{one.energy_wh:.1f}"
+    yield "device, total, Wh", lambda one: f"{one.energy_wh:.1f}"
     yield "device, for answers, Wh", lambda one: f"{one.model_energy_wh:.2f}"
-    yield "battery, at the end", lambda one: _level(one.battery)
-    yield "battery, least", lambda one: _level(one.least_battery)
-    yield "hottest, C", lambda one: f"{one.peak_c:.0f}"
+    yield "battery at the end", lambda one: _level(one.battery)
+    yield "battery minimum", lambda one: _level(one.least_battery)
+    yield "peak temperature, C", lambda one: f"{one.peak_c:.0f}"
     yield "Privacy", None
-    yield "may not go to the cloud", lambda one: str(one.bound)
+    yield "must stay on the device", lambda one: str(one.bound)
     yield "  answered on the device", lambda one: _share(one.bound_answered, one.bound)
     yield "  no answer", lambda one: _share(one.bound - one.bound_answered, one.bound)
     yield "  left the device", lambda one: str(one.bound_left)
@@ -148,7 +143,7 @@ def _lines(currency: str, goal: str) -> Iterator[tuple[str, Cell | None]]:
 
 
 def rows(summaries: Sequence[Summary], *, currency: str, goal_ms: float | None) -> list[Row]:
-    """The lines, headings between them. *goal_ms* is the goal of the first token."""
+    """The rows of the table, with headings. *goal_ms* is the longest time to first token."""
     goal = "its goal (none set)" if goal_ms is None else f"{goal_ms:g} ms"
     return [
         Row(label) if cell is None else Row(label, tuple(cell(one) for one in summaries))
@@ -207,7 +202,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 
 
 def report(comparison: Comparison, *, command: str, version: str) -> str:
-    """The page. *command* is the command line that makes it again, *version* that of the library.
+    """The page. *command* is the command line that reproduces it, *version* that of the library.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -233,13 +228,13 @@ def report(comparison: Comparison, *, command: str, version: str) -> str:
 
 
 def _head(comparison: Comparison, title: str) -> Iterator[str]:
-    own, *rivals = comparison.summaries
+    own, *baselines = comparison.summaries
     yield f"<h1>{escape(title)}</h1>"
-    named = escape(", ".join(one.policy for one in rivals))
+    named = escape(", ".join(one.policy for one in baselines))
     yield f'<p class="soft">Compared with {named}. {escape(_setting(comparison))}</p>'
-    did, kept, *others = sentences(comparison)
+    did, private, *others = sentences(comparison)
     kind = "bad" if own.bound_left else "good"
-    yield f'<p class="lead">{escape(did)} <span class="{kind}">{escape(kept)}</span></p>'
+    yield f'<p class="lead">{escape(did)} <span class="{kind}">{escape(private)}</span></p>'
     yield f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in others)}</ul>"
     for warning in warnings(comparison):
         yield f'<p class="note">Note: {escape(warning)}</p>'
@@ -262,7 +257,7 @@ def _cards(own: Summary, currency: str) -> Iterator[str]:
         (f"{_report_ms(own.ttft_ms.p95)}", "first token, p95", ""),
         (f"{_report_share(own.missed, own.requests)}", "missed service levels", ""),
         (f"{own.cost:.2f} {currency}", "cost", ""),
-        (f"{own.bound_left:,}", "left the device and may not", "bad" if own.bound_left else "good"),
+        (f"{own.bound_left:,}", "left the device against their tags", "bad" if own.bound_left else "good"),
         (f"{own.would_leave:,}", "would have left without tags", ""),
     ]
     yield '<div class="cards">'
@@ -293,7 +288,7 @@ def _figures(comparison: Comparison) -> Iterator[str]:
     yield "</tbody></table></div>"
     yield (
         '<p class="soft">Percentiles are of answered requests, by nearest rank. Energy is that of the device. '
-        "How everything is computed: docs/simulation.md of the library.</p>"
+        "docs/simulation.md of the library has the formulas.</p>"
     )
 
 
@@ -335,7 +330,7 @@ def _constants(comparison: Comparison) -> Iterator[str]:
 
 def _foot(command: str, version: str) -> Iterable[str]:
     return (
-        "<h2>The same again</h2>",
+        "<h2>Reproduce</h2>",
         f"<pre>{escape(command)}</pre>",
         f'<p class="soft">Made by hybrid-llm {escape(version)}. The same command gives the same figures.</p>',
     )

@@ -1,4 +1,4 @@
-"""Round-trip times over the time of a trace: constant, from a table, or one pair of the NetLatency data.
+"""Round-trip times over the time of a trace: constant, from a CSV file, or of one pair in the NetLatency data.
 
 NetLatency-Data (Zhu et al., IEEE/ACM Transactions on Networking 25(2), 2017; MIT licence) holds matrices of the
 round-trip times between personal devices, in seconds, one for each slice of time.
@@ -31,7 +31,7 @@ class RoundTrips:
     rtt_ms: tuple[float, ...]
     period_s: float
     source: str
-    """Where it comes from, for people."""
+    """A description of where they come from."""
 
     def at(self, at_s: float) -> float:
         """The round-trip time at *at_s* of the trace, ms."""
@@ -39,7 +39,7 @@ class RoundTrips:
 
     @property
     def median_ms(self) -> float:
-        """The middle one of all steps, ms."""
+        """The median of all steps, ms."""
         return sorted(self.rtt_ms)[len(self.rtt_ms) // 2]
 
 
@@ -54,7 +54,7 @@ def load_rtt(path: Path, *, seed: int, slice_s: float, pair: tuple[int, int] | N
     *pair* chooses two devices of NetLatency, counted from 1; without it *seed* draws them.
 
     Raises:
-        ConfigError: the file cannot be read, or a line is not what it should be.
+        ConfigError: the file cannot be read, or a line is invalid.
     """
     try:
         if tarfile.is_tarfile(path):

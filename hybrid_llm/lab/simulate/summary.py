@@ -1,7 +1,4 @@
-"""Status one simulated request ended, and how a whole run went: records only; who counts them is in `summary`.
-
-Counts a run: one record of figures per policy, as table, report and `--json` show them. It measures nothing new.
-"""
+"""The outcome of each simulated request, the record of a run, and the figures per policy that are made of them."""
 
 from __future__ import annotations
 
@@ -15,22 +12,22 @@ from hybrid_llm.lab.simulate.trace import Arrival
 
 
 class Status(StrEnum):
-    """Every request ends in exactly one of these ways."""
+    """How a request ended: exactly one of these."""
 
     ANSWERED = "answered"
     REFUSED = "refused"
-    """The policy or the state of the world left nobody: `NoEligibleBackend`."""
+    """No backend was eligible: `NoEligibleBackend`."""
     FAILED = "failed"
-    """Everyone who was asked failed, or a stream broke off: `AllBackendsFailed`, `StreamInterrupted`."""
+    """All backends failed, or a stream broke off: `AllBackendsFailed`, `StreamInterrupted`."""
     LATE = "late"
-    """The deadline was over: `DeadlineExceeded`."""
+    """The deadline passed: `DeadlineExceeded`."""
     OFF = "off"
     """The device had no energy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One request, over."""
+    """One request that has ended."""
 
     arrival: Arrival
     status: Status
@@ -72,7 +69,7 @@ class Run:
     samples: tuple[Sample, ...]
     energy_j: float
     model_energy_j: float
-    """The part of *energy_j* that answering took: the model and the radio."""
+    """The part of *energy_j* that answers took: the model and the radio."""
     on_s: float
     peak_c: float
     battery: float | None
@@ -84,10 +81,10 @@ _J_PER_WH = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goals:
-    """What every policy of a comparison is measured by; None is not measured."""
+    """The service level that all policies of a comparison are measured by; None is not measured."""
 
     ttft_ms: float | None = None
-    """Most time to the first token."""
+    """The longest time to first token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +119,7 @@ class Summary:
     energy_wh: float
     """All that the device drew."""
     model_energy_wh: float
-    """The part that answering took."""
+    """The part that answers took."""
     battery: float | None
     """At the end."""
     least_battery: float | None

@@ -1,10 +1,4 @@
-"""Spans of time: `10m..25m` of a trace, and `22:00-07:00` of every day; nothing else about time is here.
-
-The requests of a trace, as apps would send them: the noun, the tags that a seed draws, and a made-up trace.
-
-Where a file is read: `lab.simulate.trace`.
-
-Reads traces of requests: the Azure LLM inference trace, Mooncake's, and recorded decisions; every bad line is told.
+"""Traces of requests: synthetic ones, and files of Azure, Mooncake or recorded decisions; and spans of their time.
 
 Azure: `TIMESTAMP,ContextTokens,GeneratedTokens` (Patel et al., Splitwise, ISCA 2024; CC BY 4.0). Mooncake: one JSON
 object a line with `timestamp` (ms), `input_length`, `output_length` (Qin et al., FAST 2025; Apache-2.0).
@@ -110,19 +104,19 @@ class Daily:
         return at_s + min([wait if wait > _HAIR else DAY_S for wait in waits], default=math.inf)
 
     def day(self, at_s: float) -> int:
-        """The number of the day, counted from 0, that *at_s* is in."""
+        """The number of the day of *at_s*, from 0."""
         return int((at_s + self.start_s) // DAY_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One request. What a trace does not say is None, and taken from the world."""
+    """One request. What the trace does not give is None, and taken from the world."""
 
     at_s: float
     """Seconds since the start of the trace."""
     prompt_tokens: int
     output_tokens: int
-    """Tokens that the answer would have, if nothing cuts it."""
+    """Tokens of the answer, unless a limit cuts it."""
     max_tokens: int | None = None
     deadline_s: float | None = None
     task: str = "chat"
@@ -132,7 +126,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """Requests in the order of time, and where they come from, for people."""
+    """Requests in order of time, and a description of their source."""
 
     arrivals: tuple[Arrival, ...]
     source: str
@@ -151,7 +145,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A kind of request of the made-up trace: its share, and two lognormal distributions of tokens."""
+    """A kind of request of the synthetic trace: its share, and two lognormal distributions of tokens."""
 
     name: str
     share: float
@@ -166,7 +160,7 @@ TASKS: Final = (
     Task(name="summarise", share=0.25, prompt_median=900.0, prompt_sigma=0.7, output_median=120.0, output_sigma=0.5),
     Task(name="extract", share=0.15, prompt_median=400.0, prompt_sigma=0.6, output_median=40.0, output_sigma=0.5),
 )
-"""What the made-up trace is made of; docs/simulation.md has the table. exp(sigma) is the spread around the median."""
+"""The mix of the synthetic trace, as in docs/simulation.md. exp(sigma) is the spread around the median."""
 
 _SWING: Final = 0.8
 _BUSIEST_S: Final = 15.0 * 3600.0
@@ -186,7 +180,7 @@ def made_up(count: int, *, per_hour: float, seed: int, day_starts_s: float) -> T
         phase = 2.0 * math.pi * (now + day_starts_s - _BUSIEST_S) / DAY_S
         if rng.random() * (1.0 + _SWING) < 1.0 + _SWING * math.cos(phase):
             arrivals.append(_draw(rng, now))
-    return Trace(arrivals=tuple(arrivals), source=f"made up: {count} requests, {per_hour:g} an hour, seed {seed}")
+    return Trace(arrivals=tuple(arrivals), source=f"synthetic: {count} requests, {per_hour:g} an hour, seed {seed}")
 
 
 def _draw(rng: random.Random, now: float) -> Arrival:
@@ -197,7 +191,7 @@ def _draw(rng: random.Random, now: float) -> Arrival:
 
 
 def with_tags(trace: Trace, shares: Mapping[str, float], *, seed: int) -> Trace:
-    """The trace, each request with each tag by chance: *shares* says how often, tags are independent of each other."""
+    """The trace with random tags: each request gets each tag with the probability in *shares*, independently."""
     drawn = [set[str]() for _ in trace.arrivals]
     for tag, share in shares.items():
         rng = random.Random(f"{seed}/tag/{tag}")  # noqa: S311
@@ -237,14 +231,14 @@ _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  only differences count, an
 
 
 class _BadLine(Exception):
-    """What is wrong with one line."""
+    """One line is invalid; the message says why."""
 
 
 def load_trace(path: Path, recordings: Recordings, *, limit: int | None = None) -> Trace:
-    """The first *limit* requests in *path*, plain or gzipped; its first line tells the form.
+    """The first *limit* requests in *path*, plain or gzipped; the first line determines the format.
 
     Raises:
-        ConfigError: the file cannot be read, its form is unknown, or a line is wrong.
+        ConfigError: the file cannot be read, its format is unknown, or a line is invalid.
     """
     try:
         arrivals, form = _read(path, recordings, limit)
@@ -271,7 +265,7 @@ def _read(path: Path, recordings: Recordings, limit: int | None) -> tuple[list[A
     if first.startswith("{"):
         return list(itertools.islice(recordings(path), limit)), "recorded decisions"
     raise ConfigError(
-        f"{path}: line 1: the form is not known; a trace begins with `{_AZURE}`, or each line is a JSON object of "
+        f"{path}: line 1: unknown format; a trace begins with `{_AZURE}`, or each line is a JSON object of "
         "Mooncake's trace or of recorded decisions",
         path=str(path),
     )

@@ -1,6 +1,6 @@
-"""The constants of the simulated world, each with its meaning, unit, default and source, and the world file.
+"""The constants of the simulated world, each with meaning, unit, default and source; world files override them.
 
-docs/simulation.md lists every one of them beside the formulas that use it; the list is generated from this module.
+docs/simulation.md lists them beside the formulas that use them; its table is generated from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
 _AIR = "cited: Apple, MacBook Air (M2, 2022), technical specifications"
 _LTE = "cited: Huang et al., MobiSys 2012, table 4 (base power of LTE and Wi-Fi)"
 _H100 = "cited: InferenceBench, concurrency sweep, Llama-3.1-8B on one H100, vLLM 0.21, 2026-05-16"
-_TOLD = "the configuration gives none"
+_NOT_GIVEN = "the configuration gives none"
 _WHAT: Final = "the world file"
 _ASSUMED = "assumed: set it from your own device or node"
 
@@ -50,7 +50,7 @@ def _part_of_the_day(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Battery:
-    """The store of energy. `capacity_wh: 0` is a device without a battery, always on the mains."""
+    """The battery. `capacity_wh: 0` is a device without one, always on the mains."""
 
     capacity_wh: float = _constant(52.6, "charge when full, Wh; 0: no battery", _AIR)
     start_share: float = _constant(1.0, "charge at the start, share of the capacity", _ASSUMED, most=1.0)
@@ -72,7 +72,7 @@ class Battery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """What the device draws, W."""
+    """The power that the device draws."""
 
     idle_w: float = _constant(3.5, "all but the model: 52.6 Wh in 15 hours of wireless web, W", _AIR)
     compute_w: float = _constant(
@@ -122,7 +122,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """The model on the device; every backend at the location `edge` has these figures, and slots of its own."""
+    """The model on the device: every backend at the location `edge` has these figures, and slots of its own."""
 
     slots: int = _constant(
         1,
@@ -138,12 +138,12 @@ class Edge:
     decode_tokens_per_s: float = _constant(94.0, "tokens written per second", _BENCH, least=0.001)
     input_per_1k: float = _constant(0.0, "price of 1,000 prompt tokens", "your own device")
     output_per_1k: float = _constant(0.0, "price of 1,000 answer tokens", "your own device")
-    energy_per_1k_tokens_j: float = _constant(0.0, "joules for 1,000 tokens that policies are told", _TOLD)
+    energy_per_1k_tokens_j: float = _constant(0.0, "energy for 1,000 tokens in the signals, J", _NOT_GIVEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """The model in the cloud; every backend at the location `cloud` has these figures, and slots of its own."""
+    """The model in the cloud: every backend at the location `cloud` has these figures, and nodes of its own."""
 
     count: int = _constant(1, "nodes behind each backend, all alike", _ASSUMED, least=1, most=1000)
     slots: int = _constant(16, "answers at a time of each node", "default of `hybrid-llm serve`", least=1, most=100000)
@@ -161,12 +161,12 @@ class Node:
     failure_share: float = _constant(0.0, "share of the calls that fail after one round trip", _ASSUMED, most=1.0)
     input_per_1k: float = _constant(0.0004, "price of 1,000 prompt tokens, in the policy's currency", _ASSUMED)
     output_per_1k: float = _constant(0.0012, "price of 1,000 answer tokens, in the policy's currency", _ASSUMED)
-    energy_per_1k_tokens_j: float = _constant(0.0, "joules for 1,000 tokens that policies are told", _TOLD)
+    energy_per_1k_tokens_j: float = _constant(0.0, "energy for 1,000 tokens in the signals, J", _NOT_GIVEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The way to the cloud, where no data is given."""
+    """The network between device and cloud, without `--rtt`."""
 
     rtt_ms: float = _constant(30.0, "round-trip time, ms", _ASSUMED)
     slice_s: float = _constant(
@@ -183,7 +183,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """What an app asks, where the trace does not say it."""
+    """What the requests of a trace do not give."""
 
     max_tokens: int = _constant(512, "most tokens of an answer; longer ones are cut", _ASSUMED, least=1)
     deadline_s: float = _constant(
@@ -193,7 +193,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
-    """One constant as people are shown it."""
+    """One constant, for display."""
 
     name: str
     value: object
@@ -211,7 +211,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Everything that the simulation assumes beside trace, network data and policies."""
+    """All assumptions of a simulation besides trace, round-trip times and policies."""
 
     battery: Battery = field(default_factory=Battery)
     power: Power = field(default_factory=Power)
@@ -238,7 +238,7 @@ class World:
                 )
 
     def text(self) -> str:
-        """A world file with these values and their meaning: a start for one's own."""
+        """A world file with these values and their meaning, to edit."""
         lines = ["version: 1"]
         section = ""
         for constant in self.constants():
@@ -296,7 +296,7 @@ def _section(name: str, default: object) -> Key:
 
 WORLD: Final = Table(
     title="a world file",
-    about="Everything that a simulation assumes beside trace, network data and policies.",
+    about="All assumptions of a simulation besides trace, round-trip times and policies.",
     keys=(
         replace(VERSION, required=False),
         *(_section(item.name, getattr(World(), item.name)) for item in fields(World)),
