@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -15,30 +14,11 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from tokenizers import Tokenizer
 
-_SPECIAL_NAMES: Final = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "pad_token",
-    "sep_token",
-    "cls_token",
-    "mask_token",
-)
+_SPECIAL_NAMES: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatFiles:
-    """What a model folder defines for chat."""
-
-    tokenizer: Tokenizer
-    template: Template
-    eos_ids: frozenset[int]
-    specials: Mapping[str, str]
-    """Variables for the template, such as `bos_token`."""
-
-
-def read_chat_files(folder: Path) -> ChatFiles:
-    """Read `tokenizer.json`, the chat template and the end-of-text ids of *folder*.
+def read_chat_files(folder: Path) -> tuple[Tokenizer, Template, set[int], dict[str, str]]:
+    """Read tokenizer, chat template, end-of-text ids and special tokens (template variables) of *folder*.
 
     Raises:
         ConfigError: a file is missing or broken; the message names it and says what to do.
@@ -58,7 +38,7 @@ def read_chat_files(folder: Path) -> ChatFiles:
         template = compile_template(_read_template(folder, config))
     except TemplateError as error:
         raise ConfigError(f"{folder}: the chat template does not parse: {error}", path=str(folder)) from error
-    return ChatFiles(tokenizer=tokenizer, template=template, eos_ids=frozenset(eos_ids), specials=specials)
+    return tokenizer, template, eos_ids, specials
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:

@@ -65,8 +65,8 @@ class ChatTokenizer:
         """
         from hybrid_llm.backends.chat_files import read_chat_files
 
-        files = read_chat_files(folder)
-        return cls(files.tokenizer, files.template, eos_ids=files.eos_ids, specials=files.specials)
+        tokenizer, template, eos_ids, specials = read_chat_files(folder)
+        return cls(tokenizer, template, eos_ids=eos_ids, specials=specials)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -100,7 +100,7 @@ class ChatTokenizer:
             InvalidRequest: the template refuses the conversation, or a message passes for control tokens.
         """
         messages, tools = _messages(request), _tools(request)
-        typed = [message["content"] for message in messages] + list(_strings(tools)) + [request.answer_prefix]
+        typed = [message["content"] for message in messages] + _strings(tools) + [request.answer_prefix]
         if not any(map(self._guard.touches, typed)):
             text = self._render(messages, tools) + request.answer_prefix
             ids = _ids(self._tokenizer, text)
@@ -234,20 +234,14 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in sizes if text.endswith(stop[:size])), 0)
 
 
-def _strings(value: object) -> Iterator[str]:
+def _strings(value: object) -> list[str]:
     """Every string inside nested lists and dicts, keys too."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _strings(key)
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+    found: list[str] = []
+    _map_strings(found.append, value)
+    return found
 
 
-def _map_strings(change: Callable[[str], str], value: object) -> Any:
+def _map_strings(change: Callable[[str], object], value: object) -> Any:
     """A copy of nested lists and dicts with every string changed, keys too."""
     if isinstance(value, str):
         return change(value)

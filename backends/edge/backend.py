@@ -16,7 +16,7 @@ from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import PrefixCache, Slots, Watchdog
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
-from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, one_of
+from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.limits import sampling_fault
 from hybrid_llm.core.protocols import Capabilities
@@ -347,14 +347,9 @@ def _problem(request: Request) -> tuple[str, str] | None:
 
 
 def _check_config(config: EdgeConfig) -> None:
-    checks = (
-        (config.threads >= 0, "threads must be 0 or more"),
-        (config.max_concurrency >= 1, "max_concurrency must be 1 or more"),
-        (config.max_queue >= 0, "max_queue must be 0 or more"),
-        (config.memory_limit_mb >= 1, "memory_limit_mb must be 1 or more"),
-        (config.load in ("lazy", "eager"), "load must be 'lazy' or 'eager'"),
-        (bool(config.name), "name must not be empty"),
-    )
-    for valid, problem in checks:
-        if not valid:
-            raise ConfigError(f"edge backend: {problem}")
+    for item in keys_of(EdgeConfig):
+        value = getattr(config, item.attribute)
+        if isinstance(item.kind, Whole) and value < item.kind.least:
+            raise ConfigError(f"edge backend: {item.name} must be {item.kind.least} or more")
+    if config.load not in ("lazy", "eager") or not config.name:
+        raise ConfigError("edge backend: load must be 'lazy' or 'eager', and name must not be empty")

@@ -1,1 +1,1 @@
-"""The cloud node: a gRPC front and an engine in a process of its own."""
+"""The cloud node: a gRPC service, and an engine in a process of its own."""

@@ -103,33 +103,15 @@ def _read_start(fields: list[Any]) -> Start:
 
 
 def _write_request(message: EngineRequest) -> list[Any]:
-    sampling = {**asdict(message.sampling), "stop": ()}
-    return [
-        message.request_id,
-        message.prompt_ids,
-        message.max_tokens,
-        sampling,
-        list(message.eos_ids),
-        message.expires,
-        message.output_schema,
-        message.answer_prefix,
-        message.salt,
-    ]
+    values = {name: getattr(message, name) for name in EngineRequest.__dataclass_fields__}
+    sampling = {**asdict(message.sampling), "stop": ()}  # the servicer applies stop texts; they stay with it
+    return [{**values, "sampling": sampling, "eos_ids": list(message.eos_ids)}]
 
 
 def _read_request(fields: list[Any]) -> EngineRequest:
-    request_id, prompt_ids, max_tokens, sampling, eos_ids, expires, output_schema, answer_prefix, salt = fields
-    return EngineRequest(
-        request_id=request_id,
-        prompt_ids=tuple(prompt_ids),
-        max_tokens=max_tokens,
-        sampling=Sampling(**{**sampling, "stop": ()}),
-        eos_ids=frozenset(eos_ids),
-        expires=expires,
-        output_schema=output_schema,
-        answer_prefix=answer_prefix,
-        salt=salt,
-    )
+    values = fields[0]
+    values |= {"prompt_ids": tuple(values["prompt_ids"]), "eos_ids": frozenset(values["eos_ids"])}
+    return EngineRequest(**values | {"sampling": Sampling(**values["sampling"] | {"stop": ()})})
 
 
 def _write_step(message: Step) -> list[Any]:
@@ -144,17 +126,11 @@ def _output_fields(output: EngineOutput) -> list[Any]:
 
 def _read_step(fields: list[Any]) -> Step:
     outputs, load = fields
-    return Step(tuple(_read_output(*output) for output in outputs), EngineLoad(**dict(zip(_LOAD, load, strict=True))))
+    return Step(tuple(map(_read_output, outputs)), EngineLoad(**dict(zip(_LOAD, load, strict=True))))
 
 
-def _read_output(
-    request_id: str,
-    token_ids: list[int],
-    finish_reason: str | None,
-    queue_ms: float,
-    cached_tokens: int,
-    error: list[Any] | None,
-) -> EngineOutput:
+def _read_output(fields: list[Any]) -> EngineOutput:
+    request_id, token_ids, finish_reason, queue_ms, cached_tokens, error = fields
     return EngineOutput(
         request_id=request_id,
         token_ids=tuple(token_ids),

@@ -192,19 +192,17 @@ class Prompts:
                 `invalid_argument` if the chat template refuses the conversation.
         """
         try:
-            ids = await self._encode(request)
+            if sum(len(message.content) for message in request.messages) <= _INLINE_CHARS:
+                ids = self._tokenizer.encode(request)
+            else:
+                async with self._threads:
+                    ids = await asyncio.to_thread(self._tokenizer.encode, request)
         except InvalidRequest as error:
             raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
         if len(ids) + request.max_tokens > context_window:
             text = f"{len(ids)} prompt tokens and max_tokens {request.max_tokens} exceed the context window of "
             raise RequestRejected(f"{text}{context_window}", backend=NODE, reason="context_overflow")
         return tuple(ids)
-
-    async def _encode(self, request: Request) -> list[int]:
-        if sum(len(message.content) for message in request.messages) <= _INLINE_CHARS:
-            return self._tokenizer.encode(request)
-        async with self._threads:
-            return await asyncio.to_thread(self._tokenizer.encode, request)
 
 
 class Answer:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _HEALTH_INTERVAL_S: Final = 0.1
+_CAUSES: Final = {
+    errno.EADDRINUSE: "the port is in use; stop the other program or choose another port",
+    errno.EACCES: "permission denied; ports below 1024 need a privilege",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,17 +239,8 @@ def _check_free(address: Address) -> None:
     except socket.gaierror:
         raise ConfigError(f"cannot listen on {address}: {address.host} does not resolve") from None
     except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {_cause(error)}") from None
-
-
-def _cause(error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "the port is in use; stop the other program or choose another port"
-    if error.errno == errno.EACCES:
-        return "permission denied; ports below 1024 need a privilege"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine does not have that address"
-    return str(error.strerror)
+        cause = _CAUSES.get(error.errno or 0, error.strerror)
+        raise ConfigError(f"cannot listen on {address}: {cause}") from None
 
 
 def _version() -> str:

@@ -223,20 +223,10 @@ def packed_attention(
     plan: Plan | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one layer over the slots, as an `AttentionInterface`.
+    """Attention of one layer over the slots, as an `AttentionInterface`; *plan* comes from `PackedRunner.forward`.
 
-    Args:
-        module: The attention layer.
-        query: Shape (1, heads, rows, head size).
-        key: Shape (1, kv heads, rows, head size), as *value*.
-        value: See *key*.
-        attention_mask: Must be None: the plan has the masks.
-        scaling: Factor of the scores.
-        plan: Passed through the model's forward by `PackedRunner`.
-        options: What else transformers passes to attention.
-
-    Returns:
-        The output, shape (1, rows, heads, head size), and None for the weights.
+    *query* has the shape (1, heads, rows, head size), *key* and *value* (1, kv heads, rows, head size). Returns the
+    output, of shape (1, rows, heads, head size), and None for the weights.
 
     Raises:
         UnsupportedModel: the layer needs more than causal attention: a window, sinks, a soft cap or its own mask.
