@@ -216,8 +216,8 @@ class Fit:
     def __init__(self, weights: Weights, *, floor: float) -> None:
         self._line = weights
         self._pace = 1.0
-        self._gram = (0.0,) * 10  # the upper triangle, row by row
-        self._moment = (0.0,) * 4
+        self._gram: tuple[float, ...] = (0.0,) * 10  # the upper triangle, row by row
+        self._moment: tuple[float, ...] = (0.0,) * 4
         self._floor = floor
         self._scale = 0.5
         self._streak = 0
@@ -258,10 +258,8 @@ class Fit:
         side = (error > _FAR_OFF) - (error < -_FAR_OFF / (1.0 + _FAR_OFF))
         self._streak = self._streak + side if side * self._streak >= 0 and side else side
         if abs(self._streak) > _PATIENCE:
-            a00, a01, a02, a03, a11, a12, a13, a22, a23, a33 = (_KEEP * value for value in self._gram)
-            self._gram = (a00, a01, a02, a03, a11, a12, a13, a22, a23, a33)
-            b0, b1, b2, b3 = (_KEEP * value for value in self._moment)
-            self._moment = (b0, b1, b2, b3)
+            self._gram = tuple([_KEEP * value for value in self._gram])
+            self._moment = tuple([_KEEP * value for value in self._moment])
 
     def _weight(self, base: float, target: float, error: float, usual: float) -> float:
         """The weight of an observation: for relative errors, with Huber's cut, lower for far too high a guess."""
