@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.cli.demo import Report, faults, scenes
+from hybrid_llm.cli.demo import Report
+from hybrid_llm.cli.demo.scenes import SCENES
 from hybrid_llm.cli.demo.world import Check, Outcome, RecordingProxy, Scene, World, failed, wait_until
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded
@@ -52,7 +53,7 @@ def test_a_scene_that_ends_in_an_error_says_which():
 
 
 def test_scenes_have_titles_that_fit_the_table_and_their_own_names():
-    titles = [scene.title for scene in (*scenes.SCENES, *faults.SCENES)]
+    titles = [scene.title for scene in SCENES]
     assert len(set(titles)) == len(titles)
     assert max(map(len, titles)) <= 17
 

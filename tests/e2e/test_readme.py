@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.cli.demo import faults, scenes
+from hybrid_llm.cli.demo.scenes import SCENES
 from hybrid_llm.cli.main import main
 from tests.cli.test_main import PAGES as COMMANDS
 from tests.e2e.documents import PAGES, ROOT, Block, blocks_of
@@ -65,7 +65,7 @@ def test_the_explanation_that_the_readme_suggests_finds_the_phone_number(folder,
 def test_the_table_of_the_readme_is_that_of_the_demonstration_and_fits_a_terminal():
     (table,) = [block.text for block in README if block.text.startswith("request ")]
     titles = [line[:17].rstrip() for line in table.splitlines()[2:]]
-    assert titles == [scene.title for scene in (*scenes.SCENES, *faults.SCENES)]
+    assert titles == [scene.title for scene in SCENES]
     assert all(line.endswith("ok") for line in table.splitlines()[2:])
     assert max(map(len, table.splitlines())) <= 120
 

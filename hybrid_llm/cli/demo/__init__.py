@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ _COLUMNS: Final = ("request", "decision", "rule and reason", "backend", "TTFT ms
 _NUMBERS: Final = frozenset({"TTFT ms", "E2E ms", "bytes out"})
 _REASON_WIDTH: Final = 36
 _NODE_MODEL: Final = Path("examples/models/hybrid-demo-node")
+_say: Final = partial(print, flush=True)
 
 
 class Report:
@@ -43,18 +45,13 @@ class Report:
         """The number of expectations that were not met."""
         return sum(not check.passed for _, outcome, _ in self._outcomes for check in outcome.checks)
 
-    @staticmethod
-    def say(text: str) -> None:
-        """Print a line at once."""
-        print(text, flush=True)
-
     def play(self, world: World, scenes: Sequence[Scene]) -> None:
         """Play *scenes*, each after the effects of the last one have settled."""
         from hybrid_llm.cli.demo.world import failed
 
         for scene in scenes:
             world.settle()
-            self.say(f"\n--- {scene.title}: {scene.about}")
+            _say(f"\n--- {scene.title}: {scene.about}")
             try:
                 outcome = scene.play(world)
             except HybridLLMError as error:
@@ -64,15 +61,15 @@ class Report:
 
     def _show(self, outcome: Outcome) -> None:
         if outcome.reply is not None:
-            self.say(f"    {outcome.by or outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")
+            _say(f"    {outcome.by or outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")
         for check in outcome.checks:
-            self.say(f"    [{'ok' if check.passed else 'FAILED'}] {check.text}")
+            _say(f"    [{'ok' if check.passed else 'FAILED'}] {check.text}")
 
     def table(self) -> None:
         """Print the table of all scenes."""
-        self.say("")
+        _say()
         table(_COLUMNS, [_row(*played) for played in self._outcomes], numbers=_NUMBERS)
-        self.say("")
+        _say()
 
 
 def _row(scene: Scene, outcome: Outcome, bytes_sent: int) -> Sequence[str]:
@@ -102,23 +99,23 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from hybrid_llm.cli.demo import faults, scenes
+    from hybrid_llm.cli.demo.scenes import SCENES
     from hybrid_llm.cli.demo.world import World
 
     logging.getLogger("hybrid_llm").addHandler(logging.NullHandler())  # the scenes print what matters themselves
     model = _node_model(args.node_model)
     began = time.monotonic()
     report = Report()
-    report.say(f"creating a private CA, starting two nodes with {model.name}, loading the edge model")
+    _say(f"creating a private CA, starting two nodes with {model.name}, loading the edge model")
     with World(model) as world:
-        report.say(f"ready after {time.monotonic() - began:.1f} s; the policy:\n\n{world.policy_text()}")
-        report.play(world, (*scenes.SCENES, *faults.SCENES))
+        _say(f"ready after {time.monotonic() - began:.1f} s; the policy:\n\n{world.policy_text()}")
+        report.play(world, SCENES)
     report.table()
-    report.say(f"{report.total} requests in {time.monotonic() - began:.1f} s")
+    _say(f"{report.total} requests in {time.monotonic() - began:.1f} s")
     if report.failed:
         print(f"{report.failed} expectations were not met", file=sys.stderr)
         return Exit.FAILURE
-    report.say("every expectation was met")
+    _say("every expectation was met")
     return Exit.OK
 
 

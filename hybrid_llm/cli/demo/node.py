@@ -7,6 +7,7 @@ model has not received.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class NodeProcess:
         main = ["hybrid_llm.cli.main", "serve"]
         if witness is not None:
             main = ["hybrid_llm.cli.demo.node", "--witness", str(witness)]
+        folder.mkdir(exist_ok=True)
         self._ready, self._log = folder / "ready", folder / "node.log"
         self._command = [sys.executable, "-m", *main, "--model", str(model), "--listen", "127.0.0.1:0"]
         self._command += ["--tls", str(tls), "--name", "node", "--ready-file", str(self._ready)]
@@ -77,14 +79,11 @@ class NodeProcess:
 
     def stop(self) -> None:
         """Terminate it, and wait until it has exited."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self._process = None
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=15)
+        self.kill()
 
 
 class WitnessedEngine(EngineProcess):

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -58,21 +58,18 @@ class RecordingProxy:
         self._delay_s = delay_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="demo-proxy", daemon=True)
-        self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
     @property
     def port(self) -> int:
         """The port on 127.0.0.1 for the app."""
-        assert self._server is not None, "the proxy is not running"
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._serve, "127.0.0.1", 0), self._loop
-        ).result()
+        server = asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = asyncio.run_coroutine_threadsafe(server, self._loop).result()
         return self
 
     def cut(self) -> None:
@@ -81,8 +78,8 @@ class RecordingProxy:
         self._loop.call_soon_threadsafe(self._abort)
 
     def restore(self) -> None:
-        """Accept connections again."""
-        self._is_cut = False
+        """Accept connections, and forward what comes from the node."""
+        self._is_cut = self.stalled = False
 
     def _abort(self) -> None:
         for writer in self._open:
@@ -124,7 +121,6 @@ class RecordingProxy:
         self._loop.close()
 
     async def _shut(self) -> None:
-        assert self._server is not None
         self._server.close()
         self._abort()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -176,21 +172,18 @@ class World:
         issue(certificates, "node", kind="node", hosts=["127.0.0.1", "localhost"])
         issue(certificates, "app", kind="client")
         self.lines = [self._stack.enter_context(RecordingProxy(delay_s=_DELAY_S)) for _ in range(_NODES)]
-        self.nodes = [self._node(certificates, number) for number in range(_NODES)]
+        self.nodes = [
+            NodeProcess(self._node_model, certificates, self.folder / f"node-{number}", witness=self.folder / "witness")
+            for number in range(_NODES)
+        ]
         for node in self.nodes:
+            self._stack.callback(node.stop)
             node.launch()
         self.policy_path = self.folder / "policy.yaml"
         self.policy_path.write_text(self.policy_text(), encoding="utf-8")
         self.llm = self._stack.enter_context(self._client(certificates))
         for number in range(_NODES):
             self._connect(number)
-
-    def _node(self, certificates: Path, number: int) -> NodeProcess:
-        folder = self.folder / f"node-{number}"
-        folder.mkdir()
-        node = NodeProcess(self._node_model, certificates, folder, witness=self.folder / "witness.jsonl")
-        self._stack.callback(node.stop)
-        return node
 
     def _client(self, certificates: Path) -> HybridLLM:
         edge = EdgeBackend(EdgeConfig(load="eager"))
@@ -220,11 +213,14 @@ class World:
         return sum(line.bytes_to_node for line in self.lines) - self._bytes_before
 
     def reset_bytes_sent(self) -> None:
-        """Count from zero: `settle` does it before each scene."""
+        """Count from zero, as `settle` does."""
         self._bytes_before += self.bytes_sent
 
     def settle(self) -> None:
-        """Wait until every running node is usable and the network is quiet, for 15 s at most."""
+        """Undo what a scene did to sensors and lines, and wait until the nodes are usable and quiet, 15 s at most."""
+        self.sensors.overrides = {}
+        for line in self.lines:
+            line.restore()
         quiet, seen, until = 0.0, -1, time.monotonic() + _SETTLE_TIMEOUT_S
         while quiet < _QUIET_S and time.monotonic() < until:
             time.sleep(_POLL_S)
@@ -280,30 +276,17 @@ class Scene:
     play: Callable[[World], Outcome]
 
 
-@contextmanager
-def sensor_values(world: World, **values: float | bool) -> Iterator[None]:
-    """Override sensor values."""
-    world.sensors.overrides = values
-    try:
-        yield
-    finally:
-        world.sensors.overrides = {}
-
-
 def answered(
     world: World, reply: Generation, backend: str, *more: Check, by: str = "", cached: bool = False
 ) -> Outcome:
     """The outcome of an answer that was expected from *backend*."""
     leaves = backend == "cloud" and not cached
+    from_where = f"answered by {backend}{' (cached)' if cached else ''}"
+    sent = "bytes were sent to the cloud" if leaves else "0 bytes were sent to the cloud"
     checks = (
-        Check(
-            f"answered by {backend}{' (cached)' if cached else ''}", (reply.backend, reply.cached) == (backend, cached)
-        ),
+        Check(from_where, (reply.backend, reply.cached) == (backend, cached)),
         Check("the answer is not empty", bool(reply.text.strip())),
-        Check(
-            "bytes were sent to the cloud" if leaves else "0 bytes were sent to the cloud",
-            (world.bytes_sent > 0) == leaves,
-        ),
+        Check(sent, (world.bytes_sent > 0) == leaves),
     )
     return Outcome(checks=checks + more, decision=reply.decision, reply=reply, by=by)
 
