@@ -6,7 +6,7 @@ Each request runs through the real pipeline, from the prompt to the end of its a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -92,19 +92,12 @@ class _Attempting:
 
     def all(self, most: int) -> tuple[int, bool]:
         """Run at most *most* sequences of failures, the shortest first; their depth, and whether any were left out."""
-        order = self._decided.decision.order
         world = self._decided.world
-        for changed in self._changed(world):
-            self._run(changed, ())
         self._run(world, (), cache_at=Location.CLOUD)
-        for name in order:
+        for name in self._decided.decision.order:
+            self._run(replace(world, states={**world.states, name: Fitness.DISGUISED}), ())
             self._run(world, (), tripped=(name,))
         return self._tree(world, most)
-
-    def _changed(self, world: World) -> Iterator[World]:
-        """The same world, with one backend of the order at another location than its state reports."""
-        for name in self._decided.decision.order:
-            yield replace(world, states={**world.states, name: Fitness.DISGUISED})
 
     def _tree(self, world: World, most: int) -> tuple[int, bool]:
         kinds = _kinds(self._policy)
@@ -181,9 +174,8 @@ class _Check:
         verdict = self._verdict(call.answer)
         step = f"a cache on {call.location} {'is given the answer' if call.answer else 'is asked'}"
         if call.location not in verdict.cacheable:
-            self._violated(
-                verdict, CACHED, len(self._done.calls), step, f"but {verdict.why or 'nothing may be cached there'}"
-            )
+            why = verdict.why or "nothing may be cached there"
+            self._violated(verdict, CACHED, len(self._done.calls), step, f"but {why}")
         elif call.answer and call.location is Location.EDGE and Fitness.DISGUISED not in self._world.states.values():
             reach = Reach(location=call.location, cached=True)
             self._results.reach(verdict.tags, reach, lambda: self._steps(len(self._done.calls), step))
@@ -194,9 +186,8 @@ class _Check:
     def _steps(self, index: int, *last: str) -> tuple[str, ...]:
         """The world, the decision, the first *index* calls and how they ended, and the *last* steps."""
         decision = self._done.routed.decision
-        decided = (
-            f"the policy decides: {' > '.join(decision.order) or 'no backend'} ({decision.rule}: {decision.because})"
-        )
+        order = " > ".join(decision.order) or "no backend"
+        decided = f"the policy decides: {order} ({decision.rule}: {decision.because})"
         opened = [f"the breaker of {name} opens" for name in self._tripped]
         ended = [f"{call.name} {call.event.text()}" for call in self._done.calls[:index] if call.event is not None]
         return (*self._world.steps(self._policy), decided, *opened, *ended, *last)

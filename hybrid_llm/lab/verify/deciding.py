@@ -16,7 +16,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, Request, RequestMetadata
-from hybrid_llm.core.signals import DeviceSignals, Signals
+from hybrid_llm.core.signals import BackendState, DeviceSignals, Signals
 from hybrid_llm.lab.verify.report import CLEARED, DECIDED, Results, Verdict, judge, mark
 from hybrid_llm.lab.verify.world import Abstract, Fitness, Held, MarkerDetector, Outcomes, Position, Switches, World
 from hybrid_llm.policies import Policy
@@ -26,8 +26,13 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.request import make_request
 
-_MOST: Final = 4_000
+_MOST_JUDGEMENTS: Final = 4_000
 _MOST_TAGS: Final = 6
+_MOST_BACKENDS: Final = 4
+_MOST_DECISIONS: Final = 100_000
+"""Roughly: the outcomes of conditions are reduced to fit."""
+_FIT: Final = frozenset({Fitness.READY, Fitness.HALF_OPEN})
+_OTHER_STATES: Final = (Fitness.OPEN, Fitness.HALF_OPEN, Fitness.ABSENT, Fitness.MOVED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Judged:
     world: World
     verdict: Verdict
     request: Request
-    barred: frozenset[Location]
+    blocked: frozenset[Location]
     pseudonymised: bool
     """The form for the cloud differs."""
 
@@ -65,7 +70,7 @@ def judge_all(policy: Policy, parts: Parts, results: Results) -> tuple[list[Judg
         for where in Position if len(finds) == 1 and not fails else (Position.MESSAGE,):
             world = World(declared=declared, finds=finds, fails=fails, where=where)
             judged = _judge(policy, world, parts, results)
-            kinds.setdefault((judged.request.privacy, judged.barred, judged.pseudonymised), judged)
+            kinds.setdefault((judged.request.privacy, judged.blocked, judged.pseudonymised), judged)
     return list(kinds.values()), {"tags": tags_covered, "detectors": covered}
 
 
@@ -87,12 +92,9 @@ def subsets(names: Sequence[str]) -> tuple[list[frozenset[str]], str]:
 def _findings(policy: Policy, times: int) -> tuple[list[tuple[frozenset[str], frozenset[str]]], str]:
     """Which detectors find something, and which fail."""
     names = tuple(dict.fromkeys(name for rule in policy.tags.values() for name in rule.detect))
-    if 3 ** len(names) * times <= _MOST:
+    if 3 ** len(names) * times <= _MOST_JUDGEMENTS:
         found = [_split(names, combination) for combination in product((0, 1, 2), repeat=len(names))]
-        return (
-            found,
-            f"all {len(found)} combinations of {len(names)} detectors that find something, nothing, or fail",
-        )
+        return found, f"all {len(found)} combinations of {len(names)} detectors finding something, nothing, or failing"
     pairs = chain.from_iterable(combinations(names, size) for size in (0, 1, 2))
     found = [_split(some, combination) for some in pairs for combination in product((1, 2), repeat=len(some))]
     found += [(frozenset(names), frozenset()), (frozenset(), frozenset(names))]
@@ -121,7 +123,7 @@ def _judge(policy: Policy, world: World, parts: Parts, results: Results) -> Judg
         world=world,
         verdict=verdict,
         request=assessment.request,
-        barred=frozenset(assessment.blocked),
+        blocked=frozenset(assessment.blocked),
         pseudonymised=assessment.request_for(Location.CLOUD) is not assessment.request,
     )
 
@@ -140,30 +142,16 @@ def _fault(cleared: Cleared | None, location: Location, purpose: Purpose, verdic
     allowed = verdict.allowed if purpose is Purpose.ANSWER else verdict.cacheable
     use = " to cache an answer" if purpose is Purpose.CACHE else ""
     if location not in allowed:
-        return (
-            f"the guard clears it for {location}{use}",
-            f"but {verdict.why or 'its answer may not be cached there'}",
-        )
-    if location is Location.CLOUD:
-        left = [
-            name
-            for name in sorted(verdict.pseudonymised)
-            if any(mark(name) in t for t in cleared.request.visible_text())
-        ]
-        if left:
-            return f"the guard clears it for {location}{use}", f"but what {left[0]} finds is still in the text"
-    return ()
+        return f"the guard clears it for {location}{use}", f"but {verdict.why or 'its answer may not be cached there'}"
+    text = "\n".join(cleared.request.visible_text()) if location is Location.CLOUD else ""
+    left = [name for name in sorted(verdict.pseudonymised) if mark(name) in text]
+    return (
+        (f"the guard clears it for {location}{use}", f"but what {left[0]} finds is still in the text") if left else ()
+    )
 
 
 def _names(tags: frozenset[str]) -> str:
     return ", ".join(sorted(tags)) or "untagged"
-
-
-_FIT: Final = frozenset({Fitness.READY, Fitness.HALF_OPEN})
-_OTHER_STATES: Final = (Fitness.OPEN, Fitness.HALF_OPEN, Fitness.ABSENT, Fitness.MOVED)
-_MOST_BACKENDS: Final = 4
-_BUDGET: Final = 100_000
-"""Roughly the largest number of decisions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,16 +179,16 @@ def decide_all(abstract: Abstract, kinds: Sequence[Judged], results: Results) ->
     names = tuple(policy.backends)
     rankings = list(permutations(names)) if len(names) <= _MOST_BACKENDS else [names, names[::-1]]
     situations, states_covered = _situations(names)
-    seen = {(judged.request.privacy, judged.barred): judged for judged in reversed(kinds)}
-    whole = sum(not judged.barred for judged in seen.values()) * sum(not situation.alone for situation in situations)
-    share = _BUDGET // max(1, whole)
+    seen = {(judged.request.privacy, judged.blocked): judged for judged in reversed(kinds)}
+    whole = sum(not judged.blocked for judged in seen.values()) * sum(not situation.alone for situation in situations)
+    share = _MOST_DECISIONS // max(1, whole)
     outcomes, rules_covered = abstract.outcomes(most=share)
     few = [outcome for outcome in outcomes if len(outcome) <= 1]
     found: list[Decided] = []
     for judged in sorted(seen.values(), key=lambda one: len(list(one.world.steps(policy)))):
         deciding = _Deciding(abstract, judged, rankings, results)
         for situation in situations:
-            deciding.all(situation, few if situation.alone or judged.barred else outcomes)
+            deciding.all(situation, few if situation.alone or judged.blocked else outcomes)
         found += deciding.found.values()
     return found, {"conditions": rules_covered, "backends": states_covered}
 
@@ -208,13 +196,9 @@ def decide_all(abstract: Abstract, kinds: Sequence[Judged], results: Results) ->
 def _situations(names: Sequence[str]) -> tuple[list[_Situation], str]:
     """Every backend ready or not; and one at a time in each other state."""
     many = len(names) > _MOST_BACKENDS
-    combinations = product((Fitness.READY, Fitness.UNREADY), repeat=len(names))
-    both = [
-        combination
-        for combination in combinations
-        if not many or combination.count(Fitness.UNREADY) in {0, 1, len(names)}
-    ]
-    found = [_situation(dict(zip(names, combination, strict=True)), alone=False) for combination in both]
+    states = product((Fitness.READY, Fitness.UNREADY), repeat=len(names))
+    both = [one for one in states if not many or one.count(Fitness.UNREADY) in {0, 1, len(names)}]
+    found = [_situation(dict(zip(names, one, strict=True)), alone=False) for one in both]
     found += [_situation({name: fitness}, alone=True) for name in names for fitness in _OTHER_STATES]
     covered = "each ready or not" if not many else f"one, all or none of {len(names)} not ready"
     listed = ", ".join(fitness.value for fitness in _OTHER_STATES)
@@ -235,66 +219,52 @@ class _Deciding:
     ) -> None:
         self._policy, self._judged, self._results = abstract.policy, judged, results
         self._free, self._rankings = abstract.free, rankings
-        self._device = DeviceSignals()
         self.found: dict[tuple[str, ...], Decided] = {}
         """Each order that was decided, and the simplest world that leads to it."""
         self._metadata = RequestMetadata.of(judged.request)
         self._ranks = {rule.label for rule in abstract.policy.rules if rule.kind == "rank"}
         self._hard = {rule.index: frozenset(rule.targets) for rule in abstract.free if rule.kind == "exclude"}
-        self._shut = frozenset(
+        self._excluded = frozenset(
             name
             for name, location in abstract.policy.backends.items()
-            if location not in judged.verdict.allowed or location in judged.barred
+            if location not in judged.verdict.allowed or location in judged.blocked
         )
 
     def all(self, situation: _Situation, outcomes: Sequence[Outcomes]) -> None:
         """Decide under each of *outcomes*; if a `rank` rule decides, under every ranking."""
-        states = {ranking: self._states(situation, ranking) for ranking in self._rankings}
+        backends = {ranking: self._backends(situation, ranking) for ranking in self._rankings}
         for outcome in outcomes:
-            self._device = cast(DeviceSignals, Switches(self._free, outcome))
-            decision = self._decide(situation, outcome, self._rankings[0], states)
-            for ranking in self._rankings[1:] if decision.rule in self._ranks else ():
-                self._decide(situation, outcome, ranking, states)
+            device = cast(DeviceSignals, Switches(self._free, outcome))
+            for ranking in self._rankings:
+                decision = self._policy.decide(self._metadata, Signals(device=device, backends=backends[ranking]))
+                self._record(situation, outcome, ranking, decision)
+                if decision.rule not in self._ranks:
+                    break
 
-    def _states(self, situation: _Situation, ranking: tuple[str, ...]) -> Signals:
+    def _backends(self, situation: _Situation, ranking: tuple[str, ...]) -> Mapping[str, BackendState]:
         world = World(states=situation.states, ranking=ranking)
-        return without(dict.fromkeys(self._judged.barred, "barred"), world.signals(self._policy, ()))
+        return without(dict.fromkeys(self._judged.blocked, "blocked"), world.signals(self._policy, ())).backends
 
-    def _decide(
-        self,
-        situation: _Situation,
-        outcome: Outcomes,
-        ranking: tuple[str, ...],
-        states: Mapping[tuple[str, ...], Signals],
-    ) -> Decision:
+    def _record(self, situation: _Situation, outcome: Outcomes, ranking: tuple[str, ...], decision: Decision) -> None:
+        """Note a decision that is new, and one that contradicts tags, states or hard rules."""
         self._results.decisions += 1
-        signals = Signals(device=self._device, backends=states[ranking].backends)
-        decision = self._policy.decide(self._metadata, signals)
-        out = self._shut | situation.unfit
-        for index in outcome:
-            out |= self._hard.get(index, frozenset())
-        if not out.isdisjoint(decision.order) or len({*decision.order}) != len(decision.order):
-            self._violated(situation, outcome, ranking, decision, out)
-        if decision.order not in self.found:
-            world = self._world(situation, outcome, ranking)
-            self.found[decision.order] = Decided(judged=self._judged, world=world, decision=decision)
-        return decision
-
-    def _violated(
-        self,
-        situation: _Situation,
-        outcome: Outcomes,
-        ranking: tuple[str, ...],
-        decision: Decision,
-        out: frozenset[str],
-    ) -> None:
-        world = self._world(situation, outcome, ranking)
+        out = self._excluded.union(situation.unfit, *(self._hard.get(index, ()) for index in outcome))
+        known = decision.order in self.found
         wrong = [name for name in decision.order if name in out]
-        why = self._judged.verdict.why if set(wrong) & self._shut else "it is not ready, or a hard rule excludes it"
-        steps = (*world.steps(self._policy), f"the policy decides: {' > '.join(decision.order)}")
-        step = f"but {wrong[0]} is in the order, and {why}" if wrong else "but one backend is named twice"
-        self._results.violate(self._judged.verdict.tags, DECIDED, lambda: (*steps, step))
-
-    def _world(self, situation: _Situation, outcome: Outcomes, ranking: tuple[str, ...]) -> World:
+        if known and not wrong and len({*decision.order}) == len(decision.order):
+            return
         held = {index: how for index, how in outcome.items() if how is not Held.NO}
-        return replace(self._judged.world, rules=held, states=situation.states, ranking=ranking)
+        world = replace(self._judged.world, rules=held, states=situation.states, ranking=ranking)
+        if not known:
+            self.found[decision.order] = Decided(judged=self._judged, world=world, decision=decision)
+        if wrong or len({*decision.order}) != len(decision.order):
+            self._violated(world, decision, wrong)
+
+    def _violated(self, world: World, decision: Decision, wrong: Sequence[str]) -> None:
+        verdict = self._judged.verdict
+        why = verdict.why if self._excluded.intersection(wrong) else "it is not ready, or a hard rule excludes it"
+        last = f"but {wrong[0]} is in the order, and {why}" if wrong else "but one backend is named twice"
+        order = " > ".join(decision.order)
+        self._results.violate(
+            verdict.tags, DECIDED, lambda: (*world.steps(self._policy), f"the policy decides: {order}", last)
+        )
