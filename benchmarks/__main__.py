@@ -27,7 +27,7 @@ def helped() -> str:
 
 
 def run(name: str, options: list[str]) -> bool:
-    """Run one in a process of its own; did it pass?"""
+    """Run one in its own process; returns whether it passed."""
     print(f"\n=== {name}", flush=True)
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=False, cwd=HERE.parent)

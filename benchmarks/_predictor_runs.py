@@ -1,6 +1,6 @@
 """Runs that the predictor's benchmark replays: real requests to the embedded edge model and to a node on loopback.
 
-Each record is one answered request: what was known of the backend when it was decided, and how long it took.
+Each record is one answered request: what the decision knew of the backend, and how long the answer took.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ POLICY = "version: 1\nname: record\ntags: {}\nrules: []\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One answer. Times in ms; *active*, *queue* and *load* as they were known when it was decided."""
+    """One answer. Times in ms; *active*, *queue* and *load* are what the decision knew."""
 
     prompt_tokens: int
     active: int
@@ -60,7 +60,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """*callers* that ask one after the other, *requests* together; *burners* processes keep the processors busy."""
+    """*callers* threads send *requests* requests in all, while *burners* processes keep the processors busy."""
 
     callers: int
     requests: int
@@ -83,12 +83,12 @@ SMALLEST = (Phase(callers=2, requests=12, longest_prompt=20, longest_answer=4),)
 
 
 def edge_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
-    """Ask the embedded model."""
+    """Record requests to the embedded model."""
     return _record(EdgeBackend(EdgeConfig(load="eager", reuse_prefixes=False)), Location.EDGE, phases)
 
 
 def node_run(phases: tuple[Phase, ...] = PHASES) -> list[Observation]:
-    """Ask a node on loopback that runs the demonstration model in four slots."""
+    """Record requests to a node on loopback that runs the demonstration model in four slots."""
     from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
     from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 
@@ -120,7 +120,7 @@ def _node(folder: Path) -> Iterator[int]:
         process.wait(20)
 
 
-def _record(backend: EdgeBackend, place: Location, phases: tuple[Phase, ...]) -> list[Observation]:
+def _record(backend: EdgeBackend, location: Location, phases: tuple[Phase, ...]) -> list[Observation]:
     seen: list[Observation] = []
 
     def take(event: RequestEvent) -> None:
@@ -138,7 +138,7 @@ def _record(backend: EdgeBackend, place: Location, phases: tuple[Phase, ...]) ->
             )
         )
 
-    policy = parse_policy(POLICY, backends={backend.name: place})
+    policy = parse_policy(POLICY, backends={backend.name: location})
     with HybridLLM([backend], policy, sensors=FixedSensors(), hooks=[take]) as llm:
         for index, phase in enumerate(phases):
             _play(llm, phase, index)
@@ -180,10 +180,10 @@ def _burning(count: int) -> Iterator[None]:
 
 
 def save(path: Path, runs: dict[str, list[Observation]]) -> None:
-    """Keep *runs* for `load`."""
+    """Store *runs* for `load`."""
     path.write_text(json.dumps({name: [asdict(one) for one in run] for name, run in runs.items()}))
 
 
 def load(path: Path) -> dict[str, list[Observation]]:
-    """Read what `save` kept."""
+    """Read what `save` stored."""
     return {name: [Observation(**one) for one in run] for name, run in json.loads(path.read_text()).items()}

@@ -1,4 +1,4 @@
-"""What the benchmarks of resilience share: clients, many callers at once, tables."""
+"""Shared by the benchmarks of resilience: clients, concurrent callers, tables."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MANY_FAILURES = "breaker: {failures: 1000}"
 
 
 def client(backends: Sequence[Backend], resilience: str, **options: object) -> HybridLLM:
-    """A client that asks *backends* in that order."""
-    places = {backend.name: backend.location for backend in backends}
-    rules = f"rules:\n  - prefer: [{', '.join(places)}]\n"
+    """A client that prefers *backends* in that order."""
+    locations = {backend.name: backend.location for backend in backends}
+    rules = f"rules:\n  - prefer: [{', '.join(locations)}]\n"
     text = f"version: 1\nname: bench\n{rules}resilience: {{{resilience}}}\n"
-    return HybridLLM(backends, parse_policy(text, backends=places), sensors=FixedSensors(), **options)
+    return HybridLLM(backends, parse_policy(text, backends=locations), sensors=FixedSensors(), **options)
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -33,13 +33,13 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def many(work: Callable[[int], float], count: int, workers: int = 16) -> list[float]:
-    """What *work* returns, from threads."""
+    """The results of *count* calls of *work* in threads."""
     with ThreadPoolExecutor(workers) as threads:
         return list(threads.map(work, range(count)))
 
 
 async def amany(work: Callable[[int], Awaitable[float]], count: int, workers: int = 16) -> list[float]:
-    """What *work* returns, from tasks."""
+    """The results of *count* calls of *work* in tasks."""
     free = asyncio.Semaphore(workers)
 
     async def one(number: int) -> float:

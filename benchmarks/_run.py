@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, the line that names what was measured, and the file of figures."""
+"""Shared by all benchmarks: options, the heading that names commit and machine, the file of figures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Answers that break off, and answers under a schema, with real models: `python -m benchmarks continuations [--full]`.
+"""Continuations of broken answers, and answers under a schema, with real models.
 
-`--full` makes a thousand of each.
+    python -m benchmarks continuations [--full]
+
+`--full` runs a thousand of each.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from tests.e2e.test_continuations import Cut
 
 @contextlib.contextmanager
 def both_sides() -> Iterator[tuple[Backend, Backend]]:
-    """A device and a node with the models of the demonstration."""
+    """The edge backend and a node with the demonstration models."""
     with RealWorld(nodes=1) as world:
         pool = world.pool()
         edge = EdgeBackend(EdgeConfig())
@@ -41,7 +43,7 @@ def both_sides() -> Iterator[tuple[Backend, Backend]]:
 
 
 def continuations(edge: Backend, cloud: Backend, count: int) -> None:
-    """Each answer breaks off once, at a random place, and goes on with the other side."""
+    """Each answer breaks off once after a random number of chunks, and the other backend continues it."""
     print(f"{count} cuts at random places")
     row("", "complete", "continued", "typed error", "valid JSON", "lost", "s")
     for name, first, second in (("cloud to edge", cloud, edge), ("edge to cloud", edge, cloud)):
@@ -65,7 +67,7 @@ def _continued(first: Backend, second: Backend, kind: str, count: int) -> tuple[
         except HybridLLMError:
             typed += 1
             continue
-        except Exception as error:  # noqa: BLE001  # counted, and told
+        except Exception as error:  # noqa: BLE001  # counted, and printed
             print(repr(error))
             lost += 1
             continue
@@ -79,7 +81,7 @@ def _ask(llm: HybridLLM, kind: str, prompt: str, options: dict[str, object]) -> 
 
 
 def schema(edge: Backend, cloud: Backend, count: int) -> None:
-    """Random draws under a schema."""
+    """Sampled answers under a schema."""
     print(f"{count} generations at temperature 1 under a schema")
     row("", "valid", "median ms")
     for name, backend in (("edge", edge), ("node", cloud)):

@@ -2,9 +2,9 @@
 
     python -m benchmarks decide [--json FILE]
 
-All are timed in turns in one run, and the median of the turns is told, so that a busy machine disturbs them alike.
-LiteLLM Router picks in its own environment (`.venv-litellm`, which `make bench` makes), in a process that waits for its
-turns; it chooses between two deployments by its default strategy, and reads no rules.
+All are timed in turns in one run, so that a busy machine disturbs them alike; the figures are medians of the turns.
+LiteLLM's Router runs in a process of its own environment (`.venv-litellm`, made by `make bench`); it chooses between
+two deployments by its default strategy, and evaluates no rules.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ TAGS = "tags:\n  phi: {allow: [edge]}\n  public: {allow: [edge, cloud]}\n"
 
 
 def policy_text() -> str:
-    """20 rules: 10 hard, 9 with a condition that order, and a last one without."""
+    """20 rules: 10 `exclude`, 9 `prefer` with a condition, and one without."""
     hard = "".join(f"  - exclude: {target}\n    when: >-\n      {condition}\n" for target, condition in HARD)
     soft = "".join(f"  - prefer: [cloud, edge]\n    when: >-\n      {condition}\n" for condition in SOFT)
     return f"version: 1\nname: bench\n{TAGS}rules:\n{hard}{soft}  - prefer: [edge, cloud]\n"
 
 
 def hard_chain(request: RequestMetadata, signals: Signals) -> tuple[bool, bool]:
-    """The ten hard rules by hand: (edge is out, cloud is out)."""
+    """The ten `exclude` rules by hand: (edge is excluded, cloud is excluded)."""
     device, network = signals.device, signals.network
     edge, cloud = signals.backends["edge"], signals.backends["cloud"]
     total = request.prompt_tokens + request.max_tokens
@@ -102,7 +102,7 @@ def hard_chain(request: RequestMetadata, signals: Signals) -> tuple[bool, bool]:
 
 
 def soft_chain(request: RequestMetadata, signals: Signals) -> bool:
-    """The nine conditions that order, by hand: is the cloud first?"""
+    """The nine conditions of `prefer` by hand: whether the cloud is preferred."""
     device, edge, cloud = signals.device, signals.backends["edge"], signals.backends["cloud"]
     return bool(
         (device.battery is not None and device.charging is not None and device.battery < 0.2 and not device.charging)
@@ -118,14 +118,14 @@ def soft_chain(request: RequestMetadata, signals: Signals) -> bool:
 
 
 def by_hand(request: RequestMetadata, signals: Signals) -> list[str]:
-    """Conditions only: no tags, no states, no reasons, no record of the decision."""
+    """Conditions only: no tags, backend states, reasons or record of the decision."""
     no_edge, no_cloud = hard_chain(request, signals)
     order = ["cloud", "edge"] if soft_chain(request, signals) else ["edge", "cloud"]
     return [name for name in order if not (no_edge if name == "edge" else no_cloud)]
 
 
 def by_hand_with_decision(request: RequestMetadata, signals: Signals) -> Decision:
-    """The same, ending in the same record: what a hand-written router must make too, to be able to explain itself."""
+    """The same with the record that a router needs to explain its decisions."""
     order = by_hand(request, signals)
     excluded = {name: "a rule" for name in signals.backends if name not in order}
     return Decision(order=tuple(order), excluded=excluded, policy="hand", digest="", tags=request.privacy)
@@ -169,7 +169,7 @@ def cel_text(condition: str) -> str:
 
 
 class Picker:
-    """LiteLLM Router's pick of a deployment, in its own process; *time* gives the microseconds of one."""
+    """LiteLLM Router's choice of a deployment, in its own process; `time` returns microseconds."""
 
     def __init__(self, python: Path) -> None:
         pipe = subprocess.PIPE
@@ -202,7 +202,7 @@ def timed(subject: Callable[[], object], count: int) -> float:
 
 
 def measure(subjects: dict[str, Timer], turns: int, calls: int) -> dict[str, float]:
-    """Median microseconds of one call, subjects in turns; the slow ones are called less often."""
+    """Median microseconds of one call, subjects in turns; slow ones are called less often."""
     times: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(turns):
         for name, subject in subjects.items():
@@ -211,7 +211,7 @@ def measure(subjects: dict[str, Timer], turns: int, calls: int) -> dict[str, flo
 
 
 def situation() -> tuple[RequestMetadata, Signals]:
-    """A laptop at ease, and a short question that may go anywhere."""
+    """An idle laptop, and a short question that may go anywhere."""
     request = RequestMetadata(prompt_tokens=200, max_tokens=128, privacy=frozenset({"public"}), tenant="a")
     device = DeviceSignals(cpu_load=0.2, memory_available_mb=4000.0, battery=0.8, charging=True, temperature_c=50.0)
     edge = BackendState(name="edge", location=Location.EDGE, context_window=4096, predicted_ttft_ms=150.0)
@@ -252,7 +252,7 @@ def main() -> None:
         print(f"{name:45} {microseconds:8.2f} us   {microseconds / floor:6.1f} x the conditions by hand")
     decision = policy.decide(request, signals)
     explained = measure({"explain": partial(timed, decision.explain)}, min(turns, 5), 20)["explain"]
-    print(f"{'explanation, when it is asked for':45} {explained:8.2f} us")
+    print(f"{'explanation, on demand':45} {explained:8.2f} us")
     write(options.json, {**figures, "explain": explained})
 
 

@@ -1,12 +1,11 @@
-"""What the detectors of the library find and what a scan costs, beside Presidio's patterns and beside one plain scan.
+"""What the detectors find and what a scan costs, beside Presidio's patterns and one plain RE2 scan.
 
     python -m benchmarks detectors [--data FOLDER] [--only TABLE]
 
-Recall and precision are those of labelled texts made by Presidio's research (`pii/synth_dataset_v2.json`), told for the
-half that the patterns were tuned on, those texts whose index has an even SHA-256, and for the other half, which was not
-looked at before. A labelled span counts as found where a finding of its kind overlaps it. Speed is CPU time of this
-process in one run, and the median of the pieces is told, so that a busy machine disturbs all alike. Whatever data is
-absent is left out, and that is said.
+Recall and precision are measured on labelled texts of Presidio's research (`pii/synth_dataset_v2.json`), separately for
+the half that the patterns were tuned on (texts whose index has an even SHA-256) and the other, held-out half. A
+labelled span counts as found if a finding of its kind overlaps it. Speed is CPU time of this process, as the median
+over pieces of text. Missing data is reported and left out.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Score:
 
 
 def is_tuning(index: int) -> bool:
-    """Is the labelled text *index* in the half that was looked at?"""
+    """Whether the labelled text *index* is in the half for tuning."""
     return int(hashlib.sha256(str(index).encode()).hexdigest(), 16) % 2 == 0
 
 
@@ -165,9 +164,9 @@ def _once(find: Callable[[str], object], part: str) -> float:
 
 
 def presidio() -> Callable[[str], list[Finding]] | None:
-    """Presidio's recognizers that need no model, for English, from a score of 0.4 on; None where it is not installed.
+    """Presidio's English recognizers that need no model, with scores from 0.4 on; None where it is not installed.
 
-    Its words beside a find, which raise a score, need a model, and are left out.
+    Context words, which raise a score, need a model and are left out.
     """
     if find_spec("presidio_analyzer") is None:
         return None
@@ -209,7 +208,7 @@ def speed(data: Path, limit: int) -> None:
 
 
 def growth(limit: int) -> None:
-    """Print that twice the text takes twice the time: a megabyte against a sixteenth of it, of the worst kinds."""
+    """Show that the cost is linear: a megabyte beside a sixteenth of it, for the worst kinds of text."""
     worst = {
         "endless email": "a." * (1 << 19),
         "endless digits": "1 " * (1 << 19),
@@ -234,7 +233,7 @@ def quality(data: Path, limit: int | None) -> None:
     entries = json.loads(path.read_text("utf-8"))[:limit]
     halves = [[e for i, e in enumerate(entries) if is_tuning(i) is tuning] for tuning in (True, False)]
     tuned, held = (judge(half, lambda text: scan(text, ALL)) for half in halves)
-    print(f"\n{len(halves[0])} texts were looked at while tuning, {len(halves[1])} were not.\n")
+    print(f"\n{len(halves[0])} texts were used for tuning, {len(halves[1])} were held out.\n")
     peer = presidio()
     theirs = judge(halves[1], peer) if peer is not None else {}
     heads = [
@@ -257,7 +256,7 @@ def _cells(score: Score) -> list[str]:
 
 
 def false_alarms(data: Path, limit: int) -> None:
-    """Print findings in text that holds hardly anything; the last two were not looked at while tuning."""
+    """Print findings in text with little to find; the last two were not used for tuning."""
     print("\n| text without much to find | KB | findings per 100 KB | of which |\n|---|---:|---:|---|")
     for name in ("state_union", "sentence_polarity", "inaugural", "shakespeare"):
         path = data / "text" / f"{name}.zip"

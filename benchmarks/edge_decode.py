@@ -1,11 +1,11 @@
-"""Edge decoding beside its peers: tokens per second, time to first token, memory, and how still the event loop stands.
+"""Edge decoding beside its peers: tokens per second, time to first token, memory, event loop lag.
 
     python -m benchmarks edge_decode            the embedded model and random weights in the shape of SmolLM2-135M
     python -m benchmarks edge_decode --big      Qwen2.5-0.5B's shape as well (6 GB of memory, some minutes)
     python -m benchmarks edge_decode --quick    fewer rounds, no 135M
 
-Every engine runs in a process of its own; the rounds are interleaved, so that a busy machine slows all alike, and the
-table shows medians. Needs the `prepare` extra. Trust the ratios, not the figures.
+Every engine runs in its own process. The rounds are interleaved, so that a busy machine slows all alike; the table
+shows medians. Needs the `prepare` extra. Trust the ratios, not the figures.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Job:
-    """What every engine is asked: *texts* with *decode* tokens each."""
+    """The prompts for every engine: *texts* with *decode* tokens of answer each."""
 
     texts: tuple[str, ...]
     decode: int

@@ -1,11 +1,11 @@
-"""Twenty thousand requests under generated policies, tags, contents and faults: how many left, and how many leaked.
+"""Thousands of requests under generated policies, tags, contents and faults: how many left, and how many leaked.
 
     python -m benchmarks leaks [--runs 20000] [--seed N] [--shrink]
 
-One run is one request in a situation of its own: the policy in force, the tags and values in it, how it is called, what
-its backends, detectors and caches do wrong, and what happens while it is answered. A leak is a piece of eight
-characters of a text, in whatever writing, in bytes for a node or for a cache in the cloud that may not hold it, or in
-any log, event, error, warning, output or file. The first leak ends the run with the steps that lead to it.
+Each request has its own generated situation: policy, tags, values, how it is called, faults of its backends, detectors
+and caches, and what happens while it is answered. A leak is a piece of eight characters of a text, in any encoding, in
+bytes for a node or cloud cache that may not receive it, or in any log, event, error, warning, output or file. The first
+leak ends the run and prints the steps that lead to it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def try_seed(seed: int, clients: int, *, shrink: bool) -> int:
-    """Run one seed, and tell of it in a line; returns how many leaks it found, 0 or 1."""
+    """Run one seed and print a line about it; returns the number of leaks found, 0 or 1."""
     before, began = happened["requests"], time.monotonic()
     try:
         explore(clients, seed, shrink=shrink)

@@ -1,7 +1,9 @@
-"""The network of this machine is gone: `python -m benchmarks no_network [--count N]`.
+"""What requests take while this machine has no network, beside the device alone.
 
-Two nodes and a client share a network namespace; the address of the nodes is taken away and comes back. What requests
-take stands beside the device alone. Needs Linux, and the right to make a namespace.
+    python -m benchmarks no_network [--count N]
+
+Two nodes and a client share a network namespace; the address of the nodes is removed and added again.
+Needs Linux, and the right to make a namespace.
 """
 
 from __future__ import annotations

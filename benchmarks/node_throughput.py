@@ -1,4 +1,4 @@
-"""Tokens per second of the node's engine beside what it could have been, interleaved in one process, medians.
+"""Tokens per second of the node's engine beside transformers', interleaved in one process; medians.
 
 python -m benchmarks node_throughput           # SmolLM2-135M shape, random weights, bf16
 python -m benchmarks node_throughput --model examples/models/hybrid-demo-node --streams 1 4 16 32

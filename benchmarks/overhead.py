@@ -2,9 +2,9 @@
 
     python -m benchmarks overhead [--json FILE]
 
-The backend is one that answers from memory, so that all that is left is what the router costs. LiteLLM's Router is
-measured the same way, over its own mock of a provider, in its own environment (`.venv-litellm`), where there is one.
-CPU time, interleaved, medians.
+The backend answers from memory, so that only the router's cost remains. LiteLLM's Router is measured in the same way
+over its own mock of a provider, in its own environment (`.venv-litellm`, made by `make bench`). CPU time, interleaved,
+medians.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def measure(size: Size) -> dict[str, float]:
 
 
 def _metrics_us(size: Size) -> float:
-    """What the hook for Prometheus takes for one request."""
+    """CPU of the Prometheus hook per request, microseconds."""
     edge = Memory("edge", Location.EDGE, 8)
     policy = builtin_policy("balanced", backends={"edge": Location.EDGE})
     events: list[RequestEvent] = []

@@ -1,10 +1,11 @@
-"""How well time to first token and time per token are foretold, beside floors: replayed from real runs.
+"""How well time to first token and time per token are predicted, beside floors, on recorded runs.
 
     python -m benchmarks predictor [--trace FILE] [--quick]
 
 The runs are made here (see `_predictor_runs`): the embedded edge model and a node on loopback, with prompts of 2 to
-512 tokens, 1 to 12 callers, queues, and two processes that burn the processors for a while. Then each contender sees
-the same observations in the same order, and predicts each before it learns it. `--trace` keeps or reuses a recording.
+512 tokens, 1 to 12 callers, queues, and two processes that burn the processors for a while. Each contender then
+sees the same observations in the same order, and predicts each before it learns it. `--trace` stores or reuses a
+recording.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ FIRST = 30.0
 
 
 class Contender(Protocol):
-    """Foretells one number of an observation, then is told it."""
+    """Predicts one number of an observation, then learns it."""
 
     def predict(self, seen: Observation) -> float: ...
 
@@ -34,7 +35,7 @@ class Contender(Protocol):
 
 
 class LastValue:
-    """It takes as long as it took."""
+    """Predicts the last value."""
 
     def __init__(self) -> None:
         self.value = FIRST
@@ -47,7 +48,7 @@ class LastValue:
 
 
 class Mean(LastValue):
-    """It takes as long as all so far in the mean."""
+    """Predicts the mean of all values so far."""
 
     count = 0
 
@@ -169,7 +170,7 @@ def runs_of(options: argparse.Namespace) -> dict[str, list[Observation]]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--trace", type=Path, help="keep the recording here, or reuse the one that is here")
+    made.add_argument("--trace", type=Path, help="store the recording here, or reuse the one that is here")
     made.add_argument("--quick", action="store_true", help="three phases instead of seven")
     options = parsed(made)
     runs = runs_of(options)

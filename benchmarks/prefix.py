@@ -1,4 +1,4 @@
-"""What it saves not to compute a known beginning of a prompt again: the turns of a chat, and a trace over three nodes.
+"""What reusing a known prefix of a prompt saves: the turns of a chat, and a trace over three nodes.
 
     python -m benchmarks prefix             also with random weights in the shape of SmolLM2-135M
     python -m benchmarks prefix --quick     the small models of this repository, two rounds
@@ -106,15 +106,15 @@ def edge_turns(kept: EdgeBackend, plain: EdgeBackend, rng: random.Random, system
     messages, turns = [Message(role="system", content=text(system))], []
     for _ in range(count):
         messages.append(Message(role="user", content=text(USER)))
-        with_reuse, answer = told(kept, messages, ANSWER)
-        without, _ = told(plain, messages, ANSWER)
-        floor, _ = told(plain, messages[-1:] if turns else messages, 1)
+        with_reuse, answer = timed_answer(kept, messages, ANSWER)
+        without, _ = timed_answer(plain, messages, ANSWER)
+        floor, _ = timed_answer(plain, messages[-1:] if turns else messages, 1)
         turns.append((with_reuse, without, floor))
         messages.append(Message(role="assistant", content=answer))
     return turns
 
 
-def told(backend: EdgeBackend, messages: list[Message], tokens: int) -> tuple[float, str]:
+def timed_answer(backend: EdgeBackend, messages: list[Message], tokens: int) -> tuple[float, str]:
     """Milliseconds to the first token, as the backend times it, and the answer."""
     request = Request(messages=tuple(messages), max_tokens=tokens, deadline=600.0)
     assessed = Assessment(request=request, allowed=frozenset({Location.EDGE}))
@@ -144,7 +144,7 @@ class Call:
 
 
 def read_trace(path: Path, vocab: int) -> list[Call]:
-    """Every 64th conversation, told apart by its second block: the first one is the same system prompt for most."""
+    """Every 64th conversation, identified by its second block: the first one is the same system prompt for most."""
     with gzip.open(path, "rt") as lines:
         rows = [json.loads(line) for line in lines]
     rows = [row for row in rows if len(row["hash_ids"]) > 1 and row["input_length"] < LONGEST]

@@ -1,9 +1,9 @@
-"""What pseudonyms cost: replacing them in a prompt and restoring them in a stream, beside what must be done anyway.
+"""What pseudonyms cost: replacing them in a prompt and restoring them in a stream, beside the scan for personal data.
 
     python -m benchmarks pseudonyms [--json FILE]
 
 The floor of restoring is `str.replace` for each pseudonym over the whole answer, once, at its end: it cannot stream and
-it takes no other spelling. The floor of replacing is `str.replace` for each value; its peer is the scan for personal
+accepts no other spelling. The floor of replacing is `str.replace` for each value; its peer is the scan for personal
 data that comes before it. All are timed in turns in one run; medians.
 """
 
@@ -62,7 +62,7 @@ def streamed(this: Case, *, in_json: bool = False) -> str:
 
 
 def passed(this: Case) -> str:
-    """The least that a stage in Python does for a token: one call."""
+    """The least that a Python stage costs per token: one call."""
     return "".join(map(_same, this.pieces))
 
 

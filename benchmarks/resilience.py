@@ -1,8 +1,9 @@
-"""What goes wrong, and what it costs: `python -m benchmarks resilience [--full] [PART ...]`.
+"""What faults cost: deadlines, outages, a lost network, hedging, overload.
 
-Parts: deadline, outage, offline, hedging, overload. Nodes are real processes on loopback. Each figure
-stands beside its floor, or the same without the feature, of the same run. `--full` makes the numbers of the issue: a
-thousand of each.
+    python -m benchmarks resilience [--full] [deadline | outage | offline | hedging | overload ...]
+
+Nodes are real processes on loopback. Each figure stands beside its floor, or the same without the feature, of the same
+run. `--full` uses the sizes of the published figures.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ DEADLINE_S = 0.4
 
 
 def deadline(count: int, *, smoke: bool) -> None:  # noqa: ARG001  # as the other parts
-    """A primary that hangs in its engine: its front answers pings and handshakes, so that only the deadline ends it."""
-    print(f"deadline of {DEADLINE_S:g} s, a primary that hangs, {count} requests each: ms after the deadline")
+    """The engine of the node hangs while its server answers pings and handshakes, so only the deadline ends a call."""
+    print(f"deadline of {DEADLINE_S:g} s, a node that hangs, {count} requests each: ms after the deadline")
     row("", "p50", "p99", "most")
     _floors(count)
     with World(nodes=2, options=NodeOptions(slots=64, first_s=60.0)) as world:
-        for name, hedge in (("", ""), (", with a rival that hangs too", "hedge_after: 50ms, ")):
+        for name, hedge in (("", ""), (", with a hedge that hangs too", "hedge_after: 50ms, ")):
             _deadline(world, f"{hedge}retries: 0, {MANY_FAILURES}", name, count)
         _stopped(world)
 
@@ -90,7 +91,7 @@ def _stopped(world: World) -> None:
     """How many requests the engines still work on, half a second after the last deadline."""
     time.sleep(0.5)
     states = [world.pool([proxy]) for proxy in world.proxies]
-    active = sum(described.active for pool in states for described in [pool._list()[0].backend.probe()])
+    active = sum(described.active for pool in states for described in [pool._list()[0].probe()])
     row("requests in the engines half a second later", active)
     for pool in states:
         pool.close()
@@ -100,7 +101,7 @@ def _stopped(world: World) -> None:
 
 
 def outage(count: int, *, smoke: bool) -> None:  # noqa: ARG001  # as the other parts
-    """Nothing listens; how many calls are made for each request. A breaker opens after 1,000 failures at the latest."""
+    """Nothing listens: how many calls are made per request."""
     print("total outage: calls of the backend for each request (1: no retry)")
     row("", "requests", "calls/request")
     with World(nodes=1) as world:
@@ -132,7 +133,7 @@ def _outage(world: World, resilience: str, count: int) -> int:
 
 
 def offline(count: int, *, smoke: bool) -> None:
-    """The network swallows everything; the device goes on, and the way back is found."""
+    """The network drops everything: the device answers, and the nodes are found again."""
     print(f"offline, {count} requests in each phase: ms of an answer")
     row("", "p50", "p99", "from nodes")
     with World() as world:
@@ -186,7 +187,7 @@ SLOW = Weather(delay=(0.18, 0.22))
 
 
 def hedging(count: int, *, smoke: bool) -> None:
-    """Three nodes. One that stays slow is avoided by the choice between them; so another one is slow every second."""
+    """Three nodes, one of them slow: always the same one, which the picker avoids, or another one each second."""
     print(f"one slow node in three (0.4 s more), {count} requests: ms to the first token")
     row("", "p50", "p99", "calls/request")
     for is_slow, name in ((_always_the_same, "the same is slow"), (_another_each_second, "another each second")):
@@ -250,10 +251,10 @@ SLOTS = 4
 
 
 def overload(seconds: float, *, smoke: bool) -> None:
-    """One node that takes 40 requests a second; arrivals at random, whether it answers or not."""
+    """One node that can answer 40 requests a second; Poisson arrivals that do not wait for answers."""
     options = NodeOptions(slots=SLOTS, queue=64, first_s=SERVICE_S - 0.01, step_s=0.005)
     print(f"overload, {seconds:g} s each: a node of {SLOTS} slots, {SERVICE_S * 1e3:.0f} ms an answer, queue of 64")
-    row("load", "answered/s", "p50 ms", "p99 ms", "refused/s", "told p99 ms", "RSS MiB")
+    row("load", "answered/s", "p50 ms", "p99 ms", "refused/s", "refusal p99 ms", "RSS MiB")
     for load in (2.0,) if smoke else (0.5, 1.0, 2.0, 5.0):
         with World(nodes=1, options=options) as world, client([world.pool()], "retries: 0, " + MANY_FAILURES) as llm:
             _overload(world, llm, load, seconds, burst_s=0.2 if smoke else 3.0)

@@ -2,8 +2,8 @@
 
     python -m benchmarks sensors [--json FILE] [--seconds S]
 
-Each source stands beside what psutil takes for the like, in turns, as CPU time; `read()` beside reading an attribute.
-Medians. Sources that this machine does not have say so: they are read as often, and find nothing.
+Each source stands beside psutil's equivalent, in turns, as CPU time; `read()` beside reading an attribute. Medians.
+Sources that this machine lacks are marked: they are read as often, and find nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROUNDS, BLOCKS, READS = 300, 31, 20_000
 
 
 def nothing() -> None:
-    """Psutil has nothing like it."""
+    """Stands where psutil has no equivalent."""
 
 
 PEERS: dict[str, Callable[[], object]] = {
@@ -80,7 +80,7 @@ def idle_share(seconds: float) -> float:
 
 
 def reading(blocks: int) -> tuple[float, float]:
-    """Microseconds of `read()` on a request's way, and of reading one attribute: medians over blocks."""
+    """Microseconds of `read()` on the path of a request, and of reading one attribute: medians over blocks."""
     sensors, floor = SystemSensors(), SimpleNamespace(latest=None)
     sensors.read()
     pairs = [(_block(sensors.read), _block(lambda: floor.latest)) for _ in range(blocks)]

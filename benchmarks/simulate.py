@@ -1,7 +1,7 @@
 """How long a simulation takes: 10,000 requests through four policies, beside the bare decisions (the floor).
 
-The budget is 10 s for all four runs together. Everything runs in one thread, so processor time is what a machine that
-does nothing else would take.
+The budget is 10 s for all four runs together. Everything runs in one thread, so CPU time is what an idle
+machine would take.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BUDGET_S = 10.0
 
 
 def policies() -> list[Policy]:
-    """The policy in question and its rivals."""
+    """The policy and the baselines."""
     own = builtin_policy("balanced")
     return [own, always(Location.EDGE, own), always(Location.CLOUD, own), builtin_policy("latency-first")]
 

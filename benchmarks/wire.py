@@ -3,8 +3,8 @@
     python -m benchmarks wire [--tokens 4000] [--rounds 3]
 
 Node and client are processes of their own, joined by mutual TLS on loopback, and the CPU time of both counts. The
-floor is the same generated stub over the same channel, with a handler that only writes chunks. `ours` is the whole way:
-`GrpcBackend.astream`, identity, validation, admission, tokenizer, and the queue that joins tokens when a reader lags.
+floor is the same generated stub over the same channel, with a handler that only writes chunks. `ours` is the whole
+path: `GrpcBackend.astream`, identity, validation, admission, tokenizer, and the queue in front of slow readers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SLOTS = 64
 
 
 class BenchEngine:
-    """Makes tokens as fast as the event loop turns; *single* gives each a message of its own, else they may join."""
+    """Makes tokens as fast as the event loop allows; with *single* each is one message, else they may be joined."""
 
     def __init__(self, *, single: bool, pace_s: float = 0.0) -> None:
         self.single, self.pace_s = single, pace_s
