@@ -1,4 +1,4 @@
-"""The backend's manners: what it accepts, how it queues, and every way in which a request ends early."""
+"""The edge backend: what it accepts, how it queues, and every early end of a request."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The tokens are the right ones: as onnxruntime-genai's, as transformers', and as every sampling parameter says."""
+"""The tokens are those of onnxruntime-genai and of transformers, and follow every sampling parameter."""
 
 import asyncio
 import json
@@ -153,7 +153,7 @@ def test_temperature_sharpens_and_flattens():
         (Sampling(temperature=1.0, top_k=4, top_p=0.95, min_p=0.4, seed=1), {0, 1}),
     ],
 )
-def test_filters_keep_exactly_the_likeliest(sampling, kept):
+def test_filters_leave_exactly_the_likeliest_tokens(sampling, kept):
     assert set(drawn(sampling)) == kept
 
 

@@ -1,4 +1,4 @@
-"""A folder is believed only after every file and number in it is checked; and loading tells nobody."""
+"""A model folder is used only after every file and number in it was checked; loading sends no telemetry."""
 
 import json
 import os

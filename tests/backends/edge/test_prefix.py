@@ -1,4 +1,4 @@
-"""What the device has read is not read again, within its memory and one tenant, and no answer is another for it."""
+"""Prompts with a common prefix are computed once, within the memory limit and one tenant, and answers stay the same."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def fp32(tiny):
 
 @given(kept=st.integers(1, 40), shared=st.integers(0, 40), new=st.integers(1, 20), more=st.integers(0, 30))
 @settings(max_examples=30, deadline=None)
-def test_a_sequence_that_begins_with_what_another_has_read_has_the_same_logits(fp32, kept, shared, new, more):
+def test_a_sequence_that_starts_from_a_stored_prefix_has_the_same_logits(fp32, kept, shared, new, more):
     shared = min(shared, kept)
     rng = random.Random(kept * 1000 + shared)
     first = [rng.randrange(5, 1000) for _ in range(kept)]
@@ -104,7 +104,7 @@ def test_a_session_that_is_forgotten_leaves_nothing(edge, clear):
     assert cached(backend, clear, STORY) > 100
 
 
-def test_with_reuse_off_nothing_is_kept(edge, clear):
+def test_with_reuse_off_nothing_is_cached(edge, clear):
     backend = edge(reuse_prefixes=False)
     assert [cached(backend, clear, STORY) for _ in range(2)] == [0, 0]
     backend.forget("s", None)
@@ -124,7 +124,7 @@ def test_a_run_that_was_ended_in_the_middle_leaves_only_whole_pieces(fp32):
     np.testing.assert_allclose(heir.append(ids[kept:]), alone.append(ids), rtol=1e-3, atol=1e-3)
 
 
-def test_an_answer_that_was_given_up_is_of_use_to_the_next(edge, clear):
+def test_the_prefix_of_a_cancelled_answer_is_reused(edge, clear):
     backend = edge()
     with closing(backend.stream(clear(STORY, max_tokens=40, deadline=60.0))) as chunks:
         next(chunks)
@@ -160,7 +160,7 @@ def test_a_model_that_failed_leaves_nothing(edge, clear):
     assert cached(backend, clear, STORY) == 0
 
 
-def test_what_runs_comes_before_what_is_kept(edge, clear):
+def test_running_requests_evict_stored_prefixes(edge, clear):
     """Two long requests need nearly all memory: what others left is given up, and they neither wait nor fail."""
     probe = edge(load="eager")
     per_token = probe._loaded.model.kv_bytes_per_token
@@ -215,7 +215,7 @@ def test_a_closed_backend_keeps_nothing(edge, clear):
     assert backend._prefixes.size == 0
 
 
-# --- the prefixes ----------------------------------------------------------------------------------------------------
+# --- the prefix cache ------------------------------------------------------------------------------------------------
 
 
 def entry(tokens, size=10, tenant=None, session=None):
@@ -229,7 +229,7 @@ def entry(tokens, size=10, tenant=None, session=None):
     )
 )
 @settings(max_examples=100, deadline=None)
-def test_the_room_is_kept_and_only_what_is_shared_is_given(steps):
+def test_the_limit_holds_and_only_shared_tokens_are_returned(steps):
     prefixes = PrefixCache()
     for kind, shared, own, room in steps:
         tokens = [*range(shared), *(1000 + own + index for index in range(own))]
@@ -241,7 +241,7 @@ def test_the_room_is_kept_and_only_what_is_shared_is_given(steps):
         assert prefixes.size <= room
 
 
-def test_the_oldest_is_given_up_first_and_what_is_used_is_not_old():
+def test_the_least_recently_used_entry_is_evicted_first():
     prefixes = PrefixCache()
     texts = [[100 * number + index for index in range(80)] for number in range(3)]
     for text in texts:

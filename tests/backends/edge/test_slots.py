@@ -1,4 +1,4 @@
-"""Slots and watchdog on their own: never more than allowed, first come first served, alarms that ring once."""
+"""Slots admit no more than allowed, first come, first served; the watchdog calls back once."""
 
 import threading
 import time
@@ -53,7 +53,7 @@ def test_a_small_request_does_not_overtake_a_large_one_that_waits():
     assert small.wait(1, SOON) == "admitted"
 
 
-def test_a_place_given_up_lets_the_next_one_in():
+def test_a_released_slot_admits_the_next_request():
     slots = Slots(concurrency=1, queue=2, memory=10)
     first, second, third = slots.enter(), slots.enter(), slots.enter()
     assert slots.enter() is None

@@ -1,4 +1,4 @@
-"""The engine among bad requests, full queues, deadlines and failing models: only what is bad ends badly."""
+"""The engine with bad requests, full queues, deadlines and failing models: only the affected requests fail."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_deadlines_end_running_and_waiting_requests(engine, make_request, run):
     assert answers.tokens[waiting.request_id] == []
 
 
-def test_the_time_in_the_queue_is_told(engine, make_request, run):
+def test_the_time_in_the_queue_is_reported(engine, make_request, run):
     requests = [make_request(range(5), 30) for _ in range(4)]
     answers = run(engine, requests)
     first, last = (answers.ends[request.request_id].queue_ms for request in (requests[0], requests[-1]))

@@ -1,4 +1,4 @@
-"""What the engine answers is what `model.generate` answers, token by token, whoever else is in the batch."""
+"""The engine answers as `model.generate` does, token by token, whatever else is in the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records survive the pipe between front and engine, whatever they hold."""
+"""Every message between supervisor and worker survives the pipe."""
 
 from __future__ import annotations
 

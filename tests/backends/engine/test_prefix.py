@@ -1,4 +1,4 @@
-"""What a slot has read is not read again, for the same identity and tenant alone, and no answer is another for it."""
+"""Prompts with a common prefix are computed once per identity and tenant, and answers stay the same."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_prompt_can_begin_as_one_that_is_being_answered(model_folder, make_req
         assert answers.tokens[request.request_id] == expected(model_folder("llama"), request)
 
 
-def test_a_prompt_that_was_given_up_halfway_is_read_on_from_there(model_folder, make_request, expected, run):
+def test_a_prompt_that_was_aborted_halfway_is_continued_from_there(model_folder, make_request, expected, run):
     engine = packed(model_folder("llama"))
     left = make_request(SYSTEM, 5)
     engine.submit(left)
@@ -129,7 +129,7 @@ def test_the_budget_of_a_step_counts_what_is_computed(model_folder, make_request
     assert answers.ends[follows.request_id].cached_tokens == len(SYSTEM), "ten tokens fit one step of sixteen"
 
 
-def test_with_reuse_off_nothing_is_kept(model_folder, make_request, run):
+def test_with_reuse_off_nothing_is_cached(model_folder, make_request, run):
     engine = packed(model_folder("llama"), reuse_prefixes=False)
     requests = [make_request(SYSTEM, 2) for _ in range(2)]
     answers = run(engine, requests)
@@ -137,7 +137,7 @@ def test_with_reuse_off_nothing_is_kept(model_folder, make_request, run):
 
 
 @pytest.mark.parametrize("steps", [2, 20])
-def test_what_came_out_as_no_number_is_not_kept(steps, model_folder, make_request, expected, run, tmp_path):
+def test_keys_and_values_that_are_not_finite_are_not_cached(steps, model_folder, make_request, expected, run, tmp_path):
     """A token whose embedding is NaN, read in mid-prompt and given up, or read to the end: the next one is unharmed."""
     engine = packed(model_folder("llama"), max_slots=1)
     weights = engine._runner._model.get_input_embeddings().weight
@@ -186,7 +186,7 @@ def test_a_beginning_is_copied_where_the_rest_is_worth_keeping():
     assert free.take(held((*A, 7)), [(1, held(A[:40]))]) == Assignment(slot=0, source=0, shared=100)
 
 
-def test_where_nothing_is_shared_the_slot_that_was_free_for_longest_is_given_up():
+def test_without_a_shared_prefix_the_least_recently_used_slot_is_taken():
     free = FreeSlots(2)
     for slot in (0, 1):
         free.take(held(()))

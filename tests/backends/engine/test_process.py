@@ -1,4 +1,4 @@
-"""The engine as a process: it serves, survives poison, comes back after death, and never outlives its front."""
+"""The engine as a process: it serves, survives bad requests, restarts after a crash, and ends with its supervisor."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_one_life_of_an_engine(model_folder, make_request, expected):
     assert phases[:2] == ["checking the model folder", "importing torch"]
 
 
-def test_a_broken_folder_is_told_by_start(tmp_path):
+def test_start_raises_for_a_broken_folder(tmp_path):
     async def scenario():
         engine = EngineProcess(EngineConfig(model=tmp_path / "nowhere"))
         with pytest.raises(ConfigError, match="no model folder") as caught:
@@ -182,7 +182,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(("end", "phase"), [(signal.SIGKILL, "serving"), (signal.SIGINT, "importing torch")])
-def test_the_engine_ends_with_its_front(end, phase, model_folder):
+def test_the_engine_ends_with_its_supervisor(end, phase, model_folder):
     front = subprocess.Popen(
         [sys.executable, "-c", FRONT, str(model_folder("llama"))], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -197,7 +197,7 @@ def test_the_engine_ends_with_its_front(end, phase, model_folder):
         assert gone(pid)
 
 
-def test_the_front_imports_no_torch():
+def test_the_supervisor_imports_no_torch():
     code = (
         "import sys, hybrid_llm.backends.node.engine, hybrid_llm.backends.node.supervisor; "
         "sys.exit(bool({'torch', 'transformers', 'llguidance'} & set(sys.modules)))"

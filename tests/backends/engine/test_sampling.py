@@ -1,4 +1,4 @@
-"""How tokens are drawn: each knob does what its name says, and a seed decides whoever else is in the batch."""
+"""Each sampling parameter does what its name says, and a seed repeats whatever else is in the batch."""
 
 from __future__ import annotations
 

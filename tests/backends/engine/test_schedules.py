@@ -1,4 +1,4 @@
-"""Under any order of arrivals and aborts every request ends once, within slots and budget, with its own answer."""
+"""In any order of arrivals and aborts every request ends once, within slots and budget, with its own answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Converting is all or nothing, proved against transformers, and refuses what would be silently wrong."""
+"""A conversion succeeds as a whole or leaves nothing, is compared with transformers, and refuses wrong models."""
 
 import json
 import shutil

@@ -39,8 +39,7 @@ class FakeEngine:
         self.ids = byte_tokenizer().tokenizer.encode(answer).ids
         self.delay, self.slots, self.window, self.error = delay, slots, window, error
         self.active, self.seen, self.aborted = 0, [], 0
-        self.info, self.healthy, self.die = None, False, False
-        self.cached, self.die_after = 0, die_after
+        self.info, self.healthy, self.die, self.cached, self.die_after = None, False, False, 0, die_after
 
     async def start(self):
         self.info = EngineInfo(
@@ -65,9 +64,8 @@ class FakeEngine:
                 await asyncio.sleep(self.delay)
                 yield EngineOutput(request_id=request.request_id, token_ids=(token,), queue_ms=1.5)
             reason = FinishReason.STOP if len(ids) == len(self.ids) else FinishReason.LENGTH
-            yield EngineOutput(
-                request_id=request.request_id, finish_reason=reason, queue_ms=1.5, cached_tokens=self.cached
-            )
+            end = {"finish_reason": reason, "queue_ms": 1.5, "cached_tokens": self.cached}
+            yield EngineOutput(request_id=request.request_id, **end)
             done = True
         finally:
             self.active -= 1

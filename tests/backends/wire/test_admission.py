@@ -1,4 +1,4 @@
-"""Who is let in: bursts fill the queue, a load that lasts does not, and nobody waits for what comes too late."""
+"""Admission: bursts fill the queue, a lasting load does not, and no request waits for a slot that comes too late."""
 
 from __future__ import annotations
 
