@@ -15,14 +15,12 @@ from hybrid_llm.policies.language.compile import is_constant
 from hybrid_llm.policies.language.schema import Schema
 from hybrid_llm.policies.language.types import (
     Binary,
-    Call,
     Conditional,
     Field,
     Has,
     ListOf,
     Literal,
     Logic,
-    Negate,
     Node,
     Not,
     children,
@@ -68,21 +66,9 @@ class _Flow:
             case Conditional():
                 return self._conditional(node, known)
             case _:
-                self._parts(node, known)
-                return _Known()
-
-    def _parts(self, node: Literal | ListOf | Negate | Binary | Call, known: _Keys) -> None:
-        match node:
-            case Binary():
-                self.visit(node.left, known)
-                self.visit(node.right, known)
-            case Negate():
-                self.visit(node.item, known)
-            case ListOf(items=parts) | Call(args=parts):
-                for part in parts:
+                for part in children(node):
                     self.visit(part, known)
-            case Literal():
-                pass
+                return _Known()
 
     def _logic(self, node: Logic, known: _Keys) -> _Known:
         """`a && b` is true when both are, and false when a is false, or a is true and b false; `||` mirrors it."""
