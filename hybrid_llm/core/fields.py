@@ -235,7 +235,7 @@ class Key:
 
 
 VERSION: Final = Key("version", Version(), "The version of the format.", required=True, hint="begin with version: 1")
-"""The first key of every file. It is checked, and not a part of the record."""
+"""The first key of every file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """A mapping whose key `kind` selects the table that the rest must follow; *noun* says what it is a kind of."""
+    """A mapping whose key `kind` selects the table of its other keys; *noun* says what it is a kind of."""
 
     noun: str
     names: Callable[[], Collection[str]]
@@ -344,7 +344,7 @@ def table(
 ) -> Table:
     """The table that *record* declares; its docstring is the description.
 
-    *make* replaces the plain constructor, *extra* are keys that come first and are no fields of the record.
+    *make* replaces the plain constructor. *extra* are keys that come first and are no fields of *record*.
     """
     return Table(
         title=title,

@@ -6,6 +6,7 @@ Everything that is wrong in a file is reported at once, each with its position a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -139,7 +140,7 @@ class Reader:
         chosen = value.get("kind")
         name = chosen.text if isinstance(chosen, Scalar) else ""
         if name in kind.names():
-            return self._table(kind.get(name), value, entry, offset)
+            return self._table(kind.get(name), _without_kind(value), entry, offset)
         message = f"`{name}` is not a kind of {kind.noun}" if chosen else "`kind` is missing"
         self._faults.add(message, chosen.offset if chosen else offset, did_you_mean(name, kind.names()))
         return WRONG
@@ -202,6 +203,10 @@ class Reader:
         if isinstance(value, Scalar):
             return read_scalar(kind, value, self._names, self._folder)
         raise Wrong(f"expected is {kind.words}, here is {_shape(value)}")
+
+
+def _without_kind(value: yamltext.Mapping) -> yamltext.Mapping:
+    return replace(value, entries=tuple(item for item in value.entries if item.key.text != "kind"))
 
 
 def alternatives(table: Table) -> Iterator[list[Key]]:

@@ -110,12 +110,14 @@ class _Writer:
         return {"anyOf": [item, several]} if kind.single else several
 
     def _variants(self, kind: Variants) -> Json:
-        branches = [
-            {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": self.schema(kind.get(name))}
-            for name in kind.names()
-        ]
-        known = {"kind": {"enum": list(kind.names()), "description": f"The kind of {kind.noun}."}}
-        return {"type": "object", "required": ["kind"], "properties": known, "allOf": branches}
+        known = {"enum": list(kind.names()), "description": f"The kind of {kind.noun}."}
+        branches = []
+        for name in kind.names():
+            then = self.schema(kind.get(name))
+            then["properties"] = {"kind": {"const": name}, **then["properties"]}
+            chosen = {"properties": {"kind": {"const": name}}, "required": ["kind"]}
+            branches.append({"if": chosen, "then": then})
+        return {"type": "object", "required": ["kind"], "properties": {"kind": known}, "allOf": branches}
 
     def _table(self, table: Table) -> Json:
         schema: Json = {

@@ -133,17 +133,13 @@ def _backend(kind: str) -> Table:
     declared = table_of(kind)
 
     def make(found: Found) -> _Priced:
-        values = {name: value for name, value in found.values.items() if name not in {"kind", "price"}}
+        values = {name: value for name, value in found.values.items() if name != "price"}
         price = found.values["price"]
         if not isinstance(price, Price):
             price = Price(input_per_1k=price, output_per_1k=price)
         return _Priced(declared.make(replace(found, values=values)), price, found)
 
-    return replace(
-        declared,
-        keys=(Key("kind", Choice.of(kind), "The kind of backend.", required=True), *declared.keys, *_PRICES),
-        make=make,
-    )
+    return replace(declared, keys=(*declared.keys, *_PRICES), make=make)
 
 
 def _detector_kinds() -> tuple[str, ...]:
@@ -161,10 +157,9 @@ def detector_table(kind: str) -> Table:
     def make(found: Found) -> DetectorSpec:
         if found.name in DETECTOR_NAMES:
             found.reject(f"`{found.name}` is a built-in detector", "choose another name")
-        return spec(name=found.name, **{name: value for name, value in found.values.items() if name != "kind"})
+        return spec(name=found.name, **found.values)
 
-    kind_key = Key("kind", Choice.of(kind), "The kind of detector.", required=True)
-    return table(DETECTOR_KINDS.get(kind), f"a detector of kind `{kind}`", make=make, extra=(kind_key,))
+    return table(DETECTOR_KINDS.get(kind), f"a detector of kind `{kind}`", make=make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
