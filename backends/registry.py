@@ -54,7 +54,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
     group="hybrid_llm.backends",
     builtin={
         "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
-        "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
+        "grpc": "hybrid_llm.backends.grpc.pool:GrpcSpec",
     },
 )
 """Kind -> the dataclass that its entries are read into."""

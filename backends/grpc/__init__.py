@@ -3,7 +3,6 @@
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.backend import GrpcBackend
 from hybrid_llm.backends.grpc.exchange import NodeDescription
-from hybrid_llm.backends.grpc.pool import GrpcPool
-from hybrid_llm.backends.grpc.spec import GrpcSpec
+from hybrid_llm.backends.grpc.pool import GrpcPool, GrpcSpec
 
 __all__ = ["GrpcBackend", "GrpcConfig", "GrpcPool", "GrpcSpec", "NodeDescription"]

@@ -89,18 +89,16 @@ class Resolver:
         if not self._resolving.acquire(timeout=max(wait_s, 0.0)):
             return
         try:
-            if self._clock() >= self._due:
-                self._resolve_all(time.monotonic() + timeout)
+            if self._clock() < self._due:
+                return
+            self._due, end = self._clock() + _AGAIN_S, time.monotonic() + timeout
+            for number, config in enumerate(self._configs):
+                share = (end - time.monotonic()) / (len(self._configs) - number)
+                self._found[config] = self._addresses(config, share)
+            found = [each for config in self._configs for each in self._found[config]]
+            self.endpoints = tuple({each.target: each for each in found}.values())
         finally:
             self._resolving.release()
-
-    def _resolve_all(self, end: float) -> None:
-        self._due = self._clock() + _AGAIN_S
-        for number, config in enumerate(self._configs):
-            share = (end - time.monotonic()) / (len(self._configs) - number)
-            self._found[config] = self._addresses(config, share)
-        found = [each for config in self._configs for each in self._found[config]]
-        self.endpoints = tuple({config.target: config for config in found}.values())
 
     def _addresses(self, config: GrpcConfig, timeout: float) -> tuple[GrpcConfig, ...]:
         """*config* for each address of its host; the last ones where the name does not resolve."""
@@ -142,42 +140,33 @@ class EndpointAddress:
         Raises:
             BackendUnavailable: the name does not resolve; or what *handshake* raised last.
         """
-        end, failures = time.monotonic() + timeout, list[HybridLLMError]()
-        for ip, share in self._candidates(end, failures):
+        end, failure = time.monotonic() + timeout, HybridLLMError()
+        for ip, share in self._candidates(end):
             try:
                 handshake(ip, max(share, 0.001))
             except HybridLLMError as error:
-                self._preferred = ""
-                failures.append(error)
+                self._preferred, failure = "", error
             else:
                 self.ip = self._preferred = ip
                 self._checked = float("-inf")
                 return
-        raise failures[-1]
+        raise failure
 
-    def _candidates(self, end: float, failures: Sequence[HybridLLMError]) -> Iterator[tuple[str, float]]:
-        """IP addresses with the seconds that each gets; *failures* are those of the earlier ones."""
-        preferred = self._preferred
+    def _candidates(self, end: float) -> Iterator[tuple[str, float]]:
+        """IP addresses with the seconds that each gets."""
+        preferred, host = self._preferred, self._address.host
         if preferred:
             yield preferred, end - time.monotonic()
         left = end - time.monotonic()
         if preferred and left <= 0:
             return
         try:
-            found = [ip for ip in self._resolved(left) if ip != preferred]
-        except BackendUnavailable:
-            if not failures:
-                raise
-            return
+            found = [ip for ip in self._lookup(host, left) if ip != preferred]
+        except (TimeoutError, socket.gaierror, UnicodeError) as error:
+            if preferred:  # why that one failed says more
+                return
+            late = isinstance(error, TimeoutError)
+            why = f"was not resolved within {left:.1f} s" if late else "does not resolve"
+            raise BackendUnavailable(f"the name {host} {why}", backend=self._name) from (error if late else None)
         for number, ip in enumerate(found):
             yield ip, (end - time.monotonic()) / (len(found) - number)
-
-    def _resolved(self, timeout: float) -> tuple[str, ...]:
-        host = self._address.host
-        try:
-            return self._lookup(host, timeout)
-        except TimeoutError as error:
-            text = f"the name {host} was not resolved within {timeout:.1f} s"
-            raise BackendUnavailable(text, backend=self._name) from error
-        except (socket.gaierror, UnicodeError):
-            raise BackendUnavailable(f"the name {host} does not resolve", backend=self._name) from None

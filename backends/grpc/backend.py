@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.connection import Connection, Link
 from hybrid_llm.backends.grpc.exchange import METADATA, Exchange, NodeDescription, NodeStats
 from hybrid_llm.backends.wire.handshake import Lookup
-from hybrid_llm.backends.wire.messages import PROTOCOL
+from hybrid_llm.backends.wire.messages import PROTOCOL, record_from_wire
 from hybrid_llm.backends.wire.status import Metadata, has_detail
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import (
@@ -37,6 +37,7 @@ from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
 from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 
 SILENT: Final = "does not respond"
 NO_ROUTE: Final = "no route to host"
@@ -62,6 +63,8 @@ class GrpcBackend:
         ConfigError: the target is not HOST:PORT, or the certificate files do not fit together.
     """
 
+    location: Final = Location.CLOUD
+
     def __init__(
         self,
         config: GrpcConfig,
@@ -70,6 +73,11 @@ class GrpcBackend:
         lookup: Lookup | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.name: Final = config.name
+        """The name that policies use."""
+        self.address: Final = config.target
+        """`HOST:PORT`, unique among the endpoints of a pool."""
+        self.energy_per_1k_tokens_j: Final = config.energy_per_1k_tokens_j
         self._config = config
         self._on_unreachable = on_unreachable
         self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock)
@@ -83,60 +91,32 @@ class GrpcBackend:
         self._capabilities = Capabilities(model="", context_window=config.context_window, output_schema=True)
 
     @property
-    def name(self) -> str:
-        """The name that policies use."""
-        return self._config.name
-
-    @property
-    def address(self) -> str:
-        """`HOST:PORT`, unique among the endpoints of a pool."""
-        return self._config.target
-
-    @property
-    def location(self) -> Location:
-        """Always the cloud."""
-        return Location.CLOUD
-
-    @property
     def capabilities(self) -> Capabilities:
         """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
-        return replace(self._capabilities, context_window=self._context_window)
-
-    @property
-    def _context_window(self) -> int:
-        return self._config.context_window or self._stats.context_window
+        return replace(self._capabilities, context_window=self._config.context_window or self._stats.context_window)
 
     @property
     def busy(self) -> float:
         """Its load as it reported it, else the number of our own calls."""
-        active, _, load = self._stats.load()
+        active, _, load = self._load()
         return load or float(active)
 
     @property
     def expected_ttft_ms(self) -> float:
         """Its usual time to first token, for each request that is there already, ms; 0 where it is unknown."""
-        active, queue, _ = self._stats.load()
+        active, queue, _ = self._load()
         return self._stats.first_tokens.expected_ms * (1 + active + queue)
+
+    def _load(self) -> tuple[int, int, float]:
+        return self._stats.load(self._connection.calls)
 
     def state(self) -> BackendState:
         """What the calls so far have shown; no I/O. An unreachable node is probed for as long as this is called."""
-        self._connection.prober.keep_probing()
-        active, queue, load = self._stats.load()
-        reason = self._why_not()
-        return BackendState(
-            name=self.name,
-            location=Location.CLOUD,
-            ready=not reason,
-            reason=reason,
-            active=active,
-            queue=queue,
-            load=load,
-            context_window=self._context_window,
-            rtt_ms=self._stats.rtt_ms,
-            energy_per_1k_tokens_j=self._config.energy_per_1k_tokens_j,
-        )
+        return state_of([self], name=self.name, reason=self.why_not_ready())
 
-    def _why_not(self) -> str:
+    def why_not_ready(self) -> str:
+        """Why it gets no calls now, else empty; an unreachable node is probed for as long as this is called."""
+        self._connection.prober.keep_probing()
         if self._connection.closed:
             return "closed"
         if self.health.silent:
@@ -145,7 +125,7 @@ class GrpcBackend:
 
     def endpoint_state(self) -> EndpointState:
         """What its calls have shown, for people and metrics."""
-        active, queue, load = self._stats.load()
+        active, queue, load = self._load()
         return EndpointState(
             address=self.address,
             health=self.health.health,
@@ -177,20 +157,16 @@ class GrpcBackend:
         with self._judged(exchange):
             payload = exchange.payload(cleared)
             link = self._connection.link(exchange.remaining())
-            exchange.start(warm=link.warm)
-            call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
-            with self._running(exchange, call.cancel):
+            with self._call(exchange, link, payload) as call:
                 try:
                     for message in call:
                         chunk = exchange.receive(message)
                         if not exchange.ended:
                             yield chunk
-                    self._complete(exchange, link, _pairs(call.trailing_metadata()))
+                    self._complete(exchange, link, call.trailing_metadata())
                     yield exchange.latest
                 except grpc.RpcError:
-                    status = (call.code(), call.details(), _pairs(call.trailing_metadata()))
-                    error, patience = self._diagnose(exchange, *status)
-                    raise (self._connection.prober.fault(patience) or error) from None
+                    raise self._failure(exchange, call) from None
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
@@ -198,21 +174,19 @@ class GrpcBackend:
         with self._judged(exchange):
             payload = exchange.payload(cleared)
             link = await self._connection.alink(exchange.remaining())
-            exchange.start(warm=link.warm)
-            call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
-            with self._running(exchange, call.cancel, asyncio.get_running_loop()):
+            with self._call(exchange, link, payload, asyncio.get_running_loop()) as call:
                 try:
                     async for message in call:
                         chunk = exchange.receive(message)
                         if not exchange.ended:
                             yield chunk
-                    self._complete(exchange, link, _pairs(await call.trailing_metadata()))
+                    self._complete(exchange, link, await call.trailing_metadata())
                     yield exchange.latest
                 except (grpc.RpcError, asyncio.CancelledError) as failure:
                     # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
                     if isinstance(failure, asyncio.CancelledError) and _is_cancelled():
                         raise
-                    status = (await call.code(), await call.details(), _pairs(await call.trailing_metadata()))
+                    status = (await call.code(), await call.details(), await call.trailing_metadata())
                     error, patience = self._diagnose(exchange, *status)
                     raise (await self._connection.prober.afault(patience) or error) from None
 
@@ -224,19 +198,33 @@ class GrpcBackend:
             BackendError, SecurityError: it cannot be reached or trusted.
         """
         link = self._connection.link(timeout)
+        describe = HybridLLMStub(link.channel).Describe  # type: ignore[no-untyped-call]
         try:
             # The first call connects, so that the second measures the round trip alone.
-            link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
+            describe(pb.DescribeRequest(), timeout=timeout)
             started, sent = time.perf_counter(), time.time()
-            reply = link.stub.Describe(pb.DescribeRequest(), timeout=timeout)
+            reply = describe(pb.DescribeRequest(), timeout=timeout)
         except grpc.RpcError as failure:
-            status = (failure.code(), failure.details(), _pairs(failure.trailing_metadata()))
-            error, patience = self._diagnose(self._exchange(), *status)
-            raise (self._connection.prober.fault(patience) or error) from None
+            raise self._failure(self._exchange(), failure) from None
         rtt_ms = (time.perf_counter() - started) * 1000
         link.warm = True
-        self._learn(reply, rtt_ms)
-        return NodeDescription.from_wire(reply, rtt_ms=rtt_ms, sent=sent)
+        if reply.protocol != PROTOCOL:
+            versions = f"version {reply.protocol} of the protocol, this app speaks {PROTOCOL}"
+            text = f"{self.name} speaks {versions}: update the older one"
+            raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=reply.protocol)
+        self._stats.report(reply.load)
+        self._stats.add_rtt(rtt_ms, warm=True)
+        self._stats.context_window = reply.context_window
+        self._capabilities = record_from_wire(Capabilities, reply)
+        return record_from_wire(
+            NodeDescription,
+            reply,
+            active=reply.load.active,
+            queue=reply.load.queue,
+            slots=reply.load.slots,
+            clock_skew_s=reply.server_time_ms / 1000 - (sent + rtt_ms / 2000),
+            rtt_ms=rtt_ms,
+        )
 
     def close(self) -> None:
         """End running calls with `BackendUnavailable`; further ones end the same way. Idempotent."""
@@ -247,13 +235,7 @@ class GrpcBackend:
         await self._connection.aclose()
 
     def _exchange(self, request: Request | None = None) -> Exchange:
-        return Exchange(
-            request or Request(messages=()),
-            backend=self.name,
-            stats=self._stats,
-            limit=self._config.max_message_bytes,
-            on_message=self._connection.prober.heard,
-        )
+        return Exchange(request or Request(messages=()), self._config, self._stats, self._connection.prober.heard)
 
     @contextmanager
     def _judged(self, exchange: Exchange) -> Generator[None, None, None]:
@@ -263,52 +245,52 @@ class GrpcBackend:
         try:
             yield
         except BaseException as error:
-            self._judge(exchange, error)
+            if isinstance(error, BackendOverloaded | BackendUnavailable) and error.retry_after:
+                self.health.overloaded(error.retry_after)
+            if isinstance(error, _FAILURES) or exchange.hung(error):
+                self.health.failed()
+            else:
+                self.health.abandoned()
+            failed = isinstance(error, BackendError)
+            if exchange.unanswered and (not failed or isinstance(error, DeadlineExceeded)):
+                self._stats.first_tokens.add_missed((time.monotonic() - exchange.began) * 1e3)
+            if failed and self.health.health is EndpointHealth.UNREACHABLE:
+                self._on_unreachable(time.monotonic())
             raise
 
-    def _judge(self, exchange: Exchange, error: BaseException) -> None:
-        if isinstance(error, BackendOverloaded | BackendUnavailable) and error.retry_after:
-            self.health.overloaded(error.retry_after)
-        if isinstance(error, _FAILURES) or exchange.hung(error):
-            self.health.failed()
-        else:
-            self.health.abandoned()
-        failed = isinstance(error, BackendError)
-        if exchange.unanswered and (not failed or isinstance(error, DeadlineExceeded)):
-            self._stats.first_tokens.add_missed(exchange.waited_ms())
-        if failed and self.health.health is EndpointHealth.UNREACHABLE:
-            self._on_unreachable(time.monotonic())
-
     @contextmanager
-    def _running(
-        self, exchange: Exchange, cancel: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
-    ) -> Generator[None, None, None]:
-        """Cancel the call when its consumer leaves: gRPC alone would let the node go on generating."""
-        from_any_thread = cancel if loop is None else partial(loop.call_soon_threadsafe, cancel)
-        self._stats.begin()
-        self._connection.register(from_any_thread, exchange)
+    def _call(
+        self, exchange: Exchange, link: Link, payload: bytes, loop: asyncio.AbstractEventLoop | None = None
+    ) -> Generator[Any, None, None]:
+        """Start the call. Cancel it when its consumer leaves: gRPC alone would let the node go on generating."""
+        exchange.start(warm=link.warm)
+        call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+        from_any_thread = call.cancel if loop is None else partial(loop.call_soon_threadsafe, call.cancel)
         try:
-            yield
+            with self._connection.watched(exchange, from_any_thread):
+                yield call
         finally:
-            cancel()
-            self._connection.unregister(from_any_thread)
-            self._stats.end()
+            call.cancel()
             if exchange.unanswered:
                 self.suspect(exchange.began)
 
-    def _complete(self, exchange: Exchange, link: Link, trailing: Metadata) -> None:
+    def _complete(self, exchange: Exchange, link: Link, trailing: Any) -> None:
         """Record what follows the last chunk, before that is yielded: its consumer asks for no more."""
         link.warm = True
-        exchange.settle(trailing)
-        exchange.finish()
+        exchange.finish(_pairs(trailing))
         self.health.succeeded()
 
+    def _failure(self, exchange: Exchange, call: Any) -> Exception:
+        error, patience = self._diagnose(exchange, call.code(), call.details(), call.trailing_metadata())
+        return self._connection.prober.fault(patience) or error
+
     def _diagnose(
-        self, exchange: Exchange, code: grpc.StatusCode, message: str | None, trailing: Metadata
+        self, exchange: Exchange, code: grpc.StatusCode, message: str | None, metadata: Any
     ) -> tuple[Exception, float]:
         """Return what a status means, and for how many seconds to probe for a better reason: gRPC gives none."""
         if self._connection.closed:
             return self._connection.closed_error(), 0.0
+        trailing = _pairs(metadata)
         exchange.settle(trailing)
         if has_detail(trailing):
             self._connection.prober.heard()
@@ -319,17 +301,24 @@ class GrpcBackend:
         self.suspect(time.monotonic())
         return error, 0.0 if exchange.received_tokens else max(0.0, min(exchange.left(), _DIAGNOSIS_S))
 
-    def _learn(self, reply: pb.NodeDescription, rtt_ms: float) -> None:
-        if reply.protocol != PROTOCOL:
-            versions = f"version {reply.protocol} of the protocol, this app speaks {PROTOCOL}"
-            text = f"{self.name} speaks {versions}: update the older one"
-            raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=reply.protocol)
-        self._stats.report(reply.load)
-        self._stats.add_rtt(rtt_ms, warm=True)
-        self._stats.context_window = reply.context_window
-        self._capabilities = replace(
-            self._capabilities, model=reply.model, output_schema=reply.output_schema, tools=reply.tools
-        )
+
+def state_of(endpoints: Sequence[GrpcBackend], *, name: str, reason: str) -> BackendState:
+    """The state of *endpoints* together: their work is added up, the nearest gives the round-trip time."""
+    states = [endpoint.endpoint_state() for endpoint in endpoints]
+    windows = [endpoint.capabilities.context_window for endpoint in endpoints]
+    return BackendState(
+        name=name,
+        location=Location.CLOUD,
+        ready=not reason,
+        reason=reason,
+        nodes=max(1, sum(state.health.is_usable for state in states)),
+        active=sum(state.active for state in states),
+        queue=sum(state.queue for state in states),
+        load=min((state.load for state in states), default=0.0),
+        context_window=min(filter(None, windows), default=0),
+        rtt_ms=min((state.rtt_ms for state in states if state.rtt_ms is not None), default=None),
+        energy_per_1k_tokens_j=max((each.energy_per_1k_tokens_j for each in endpoints), default=0.0),
+    )
 
 
 def _pairs(metadata: Any) -> Metadata:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
-
-import grpc
 
 from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
@@ -23,7 +21,6 @@ from hybrid_llm.backends.wire.tls import FileWatch, check_dates, check_files
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 
 _INTERVAL_S: Final = 0.25
 """How often running calls are checked for silence, seconds."""
@@ -35,16 +32,8 @@ class Link:
     """An open channel. *generate* takes bytes only, as `outgoing` has checked them; *warm*: it has answered before."""
 
     channel: Any
-    stub: HybridLLMStub
     generate: Any
     warm: bool = False
-
-    @classmethod
-    def over(cls, channel: Any) -> Link:
-        """Make the stubs for *channel*."""
-        # No request serialiser: a message object could no longer be compared with its clearance.
-        generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
-        return cls(channel, HybridLLMStub(channel), generate)  # type: ignore[no-untyped-call]
 
 
 class Connection:
@@ -73,8 +62,8 @@ class Connection:
         check_files(config.tls, "client")
         self._files = FileWatch(config.tls)
         self._lock = threading.Lock()
-        self._sync: Link | None = None
-        self._aio: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
+        self._links: WeakKeyDictionary[object, Link] = WeakKeyDictionary()
+        """By event loop; that for threads under this object itself."""
         self._calls: dict[Callable[[], object], Exchange] = {}
         self._watching = False
         self._closed = threading.Event()
@@ -92,31 +81,52 @@ class Connection:
         """No call starts any more."""
         return self._closed.is_set()
 
+    @property
+    def calls(self) -> int:
+        """How many calls are running."""
+        return len(self._calls)
+
     def link(self, timeout: float) -> Link:
         """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_handshake` has."""
-        self._check_open()
-        with self._lock:
-            if self._sync is not None:
-                return self._sync
-        self.prober.ensure_reachable(timeout)
-        with self._lock:
-            if self._sync is None:
-                self._sync = Link.over(sync_channel(*self._channel_arguments()))
-            return self._sync
+        if (link := self._open_link(self)) is not None:
+            return link
+        if (error := self.prober.fault(timeout)) is not None:
+            raise error
+        return self._make_link(self, sync_channel)
 
     async def alink(self, timeout: float) -> Link:
         """Return the channel of the running event loop, as `link` does."""
-        self._check_open()
         loop = asyncio.get_running_loop()
-        with self._lock:
-            if (known := self._aio.get(loop)) is not None:
-                return known
-        await self.prober.aensure_reachable(timeout)
-        with self._lock:
-            if (known := self._aio.get(loop)) is not None:
-                return known
-            self._aio[loop] = link = Link.over(aio_channel(*self._channel_arguments()))
+        if (link := self._open_link(loop)) is not None:
             return link
+        if (error := await self.prober.afault(timeout)) is not None:
+            raise error
+        return self._make_link(loop, aio_channel)
+
+    def _open_link(self, owner: object) -> Link | None:
+        """The open channel of *owner*, unless certificates were replaced or there is no route; raise once closed."""
+        if self.closed:
+            raise self.closed_error()
+        with self._lock:
+            if self._files.changed() or not self.has_route():
+                self._links.clear()
+            return self._links.get(owner)
+
+    def _make_link(self, owner: object, open_channel: Callable[..., Any]) -> Link:
+        """Open the channel of *owner* to the probed IP address, so that gRPC resolves no name itself."""
+        address = replace(self._address, host=self._endpoint.ip)
+        options = client_options(
+            max_message_bytes=self._config.max_message_bytes,
+            connect_timeout=self._config.connect_timeout,
+            server_name=address.server_name if address.server_name != address.host else None,
+        )
+        with self._lock:
+            if owner not in self._links:  # another thread may have opened it meanwhile
+                channel = open_channel(str(address), client_credentials(self._config.tls), options)
+                # No request serialiser: a message object could no longer be compared with its clearance.
+                generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
+                self._links[owner] = Link(channel, generate)
+            return self._links[owner]
 
     def _handshake(self, timeout: float) -> None:
         """Check that we can reach the node and trust each other, without sending it anything.
@@ -150,28 +160,28 @@ class Connection:
             if (since := self.prober.overdue_since()) is not None:
                 self._on_unreachable(since)
             if self._health.silent:
-                self._cancel_silent()
+                self._cancel(Exchange.give_up)
 
     def _on_silent(self) -> None:
-        self.drop()
-        self._cancel_silent()
-
-    def _cancel_silent(self) -> None:
         """End the calls that received nothing for a while: the node is silent, and they would wait in vain."""
+        self.drop()
+        self._cancel(Exchange.give_up)
+
+    def _cancel(self, chosen: Callable[[Exchange], bool]) -> None:
         with self._lock:
-            silent = [cancel for cancel, exchange in self._calls.items() if exchange.give_up()]
-        for cancel in silent:
+            cancels = [cancel for cancel, exchange in self._calls.items() if chosen(exchange)]
+        for cancel in cancels:
             with suppress(RuntimeError):  # its event loop is closed, and the call with it
                 cancel()
 
     def drop(self) -> None:
         """Forget the channels, so that the next call opens a new one."""
         with self._lock:
-            self._sync = None  # not closed: running calls hold it, and end on it
-            self._aio.clear()
+            self._links.clear()  # not closed: running calls hold them, and end on them
 
-    def register(self, cancel: Callable[[], object], exchange: Exchange) -> None:
-        """Watch a call that begins, and remember how to cancel it; once closed, it is cancelled at once."""
+    @contextmanager
+    def watched(self, exchange: Exchange, cancel: Callable[[], object]) -> Generator[None, None, None]:
+        """Watch a call while it runs, and remember how to cancel it; once closed, it is cancelled at once."""
         with self._lock:
             self._calls[cancel] = exchange
             starts, self._watching = not self._watching, True
@@ -179,11 +189,11 @@ class Connection:
             threading.Thread(target=self._watch, name=f"hybrid-llm-calls-{self._config.name}", daemon=True).start()
         if self.closed:  # meanwhile, after `close` has read the list of calls
             cancel()
-
-    def unregister(self, cancel: Callable[[], object]) -> None:
-        """Forget a call that is over."""
-        with self._lock:
-            self._calls.pop(cancel, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls.pop(cancel, None)
 
     def close(self) -> None:
         """Cancel every call and open none again."""
@@ -191,10 +201,8 @@ class Connection:
         self._health.close()
         with self._lock:
             self._closed.set()
-            cancels, self._calls = list(self._calls), {}
-            link, self._sync = self._sync, None
-        for cancel in cancels:
-            cancel()
+            link = self._links.pop(self, None)
+        self._cancel(lambda _: True)
         if link is not None:
             link.channel.close()
 
@@ -202,29 +210,10 @@ class Connection:
         """Do as `close`, and close the running event loop's channel as well."""
         self.close()
         with self._lock:
-            link = self._aio.pop(asyncio.get_running_loop(), None)
+            link = self._links.pop(asyncio.get_running_loop(), None)
         if link is not None:
             await link.channel.close()
 
     def closed_error(self) -> BackendUnavailable:
         """The error of a call that was closed, or that comes too late."""
         return BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
-
-    def _check_open(self) -> None:
-        """Raise once closed; else drop channels whose certificates were replaced or that have no route."""
-        if self.closed:
-            raise self.closed_error()
-        with self._lock:
-            changed = self._files.changed()
-        if changed or not self.has_route():
-            self.drop()
-
-    def _channel_arguments(self) -> tuple[str, grpc.ChannelCredentials, list[tuple[str, str | int]]]:
-        """Target, credentials and options. The target is the probed IP address, so gRPC resolves no name itself."""
-        address = replace(self._address, host=self._endpoint.ip)
-        options = client_options(
-            max_message_bytes=self._config.max_message_bytes,
-            connect_timeout=self._config.connect_timeout,
-            server_name=address.server_name if address.server_name != address.host else None,
-        )
-        return str(address), client_credentials(self._config.tls), options

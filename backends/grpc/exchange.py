@@ -14,6 +14,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
+from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_from_wire, outgoing
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode
 from hybrid_llm.core.clearance import Cleared
@@ -66,30 +67,6 @@ class NodeDescription:
     identity: str
     """Our own identity, as the node sees it."""
 
-    @classmethod
-    def from_wire(cls, message: pb.NodeDescription, *, rtt_ms: float, sent: float) -> NodeDescription:
-        """Read a node's reply; *sent* is the wall clock when the question was sent, in seconds."""
-        return cls(
-            protocol=message.protocol,
-            version=message.version,
-            model=message.model,
-            engine=message.engine,
-            device=message.device,
-            context_window=message.context_window,
-            output_schema=message.output_schema,
-            tools=message.tools,
-            ready=message.ready,
-            reason=message.reason,
-            active=message.load.active,
-            queue=message.load.queue,
-            slots=message.load.slots,
-            clock_skew_s=message.server_time_ms / 1000 - (sent + rtt_ms / 2000),
-            rtt_ms=rtt_ms,
-            tls_version=message.tls_version,
-            tls_group=message.tls_group,
-            identity=message.identity,
-        )
-
 
 @dataclass(slots=True, kw_only=True)
 class NodeStats:
@@ -98,23 +75,12 @@ class NodeStats:
     health: HealthProbe
     first_tokens: FirstTokenTimes
     context_window: int = 0
-    in_flight: int = 0
     rtt_ms: float | None = None
     _warm: bool = False
     """Whether *rtt_ms* was measured over a connection that was open already."""
     _load: pb.NodeLoad = field(default_factory=pb.NodeLoad)
     _reported: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def begin(self) -> None:
-        """Count a call as in flight."""
-        with self._lock:
-            self.in_flight += 1
-
-    def end(self) -> None:
-        """Count a call as over."""
-        with self._lock:
-            self.in_flight -= 1
 
     def report(self, load: pb.NodeLoad) -> None:
         """Record a node's report of its load."""
@@ -135,50 +101,37 @@ class NodeStats:
             elif warm:
                 self.rtt_ms += _WEIGHT * (rtt_ms - self.rtt_ms)
 
-    def load(self) -> tuple[int, int, float]:
+    def load(self, in_flight: int) -> tuple[int, int, float]:
         """Return active and waiting requests and the load; our own calls alone once the last report is old."""
         with self._lock:
             if time.monotonic() - self._reported > _FRESH_S:
-                return self.in_flight, 0, 0.0
+                return in_flight, 0, 0.0
             load = self._load
-            active = max(load.active, self.in_flight)
+            active = max(load.active, in_flight)
             return active, load.queue, (active + load.queue) / load.slots if load.slots else 0.0
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
-    """The state of one call.
+    """The state of one call of *request*; *on_message* is called with each message of the node."""
 
-    Args:
-        request: The request.
-        backend: The backend's name, for errors.
-        stats: Of the node.
-        limit: The largest message, bytes.
-        on_message: Called with each message of the node.
-    """
-
-    def __init__(
-        self,
-        request: Request,
-        *,
-        backend: str,
-        stats: NodeStats,
-        limit: int,
-        on_message: Callable[[], object] = lambda: None,
-    ) -> None:
-        self._request = request
-        self._backend = backend
-        self._stats = stats
-        self._limit = limit
-        self._on_message = on_message
-        self.began = time.monotonic()
-        """When the exchange began, and from `start` on, when the call was sent; on `time.monotonic()`."""
-        self._started = self._first_ms = 0.0
-        self._warm = self._given_up = False
-        self.received_tokens = 0
-        self.ended = False
-        self.latest = Chunk()
-        self._heard = self._suspected = float("-inf")
-        self._patience = self._usual_patience()
+    request: Request
+    config: GrpcConfig
+    stats: NodeStats
+    on_message: Callable[[], object]
+    began: float = field(default_factory=time.monotonic)
+    """When the exchange began, and from `start` on, when the call was sent; on `time.monotonic()`."""
+    received_tokens: int = 0
+    ended: bool = False
+    latest: Chunk = field(default_factory=Chunk)
+    _started: float = 0.0
+    _first_ms: float = 0.0
+    _warm: bool = False
+    _given_up: bool = False
+    _heard: float = float("-inf")
+    _suspected: float = float("-inf")
+    _suspicions: int = 0
+    """How often it was suspect, since the call or the answer began."""
 
     def payload(self, cleared: Cleared) -> bytes:
         """Return what to send: the bytes of the cleared request, compared with its clearance.
@@ -194,22 +147,25 @@ class Exchange:
         except (KeyError, ValueError, TypeError):
             # Not chained: the text of such an error may quote the prompt.
             text = "a field of the request does not fit the protocol: its role, a number's range, or invalid Unicode"
-            raise RequestRejected(text, backend=self._backend) from None
-        if len(data) > self._limit:
-            text = f"the request has {len(data)} bytes; a message to {self._backend} holds at most {self._limit}"
-            raise RequestRejected(text, backend=self._backend, reason="message_too_large")
+            raise RequestRejected(text, backend=self.config.name) from None
+        limit = self.config.max_message_bytes
+        if len(data) > limit:
+            text = f"the request has {len(data)} bytes; a message to {self.config.name} holds at most {limit}"
+            raise RequestRejected(text, backend=self.config.name, reason="message_too_large")
         return data
 
     def remaining(self) -> float:
         """Return the seconds left; raise `DeadlineExceeded` when there are none."""
         remaining = self.left()
         if not remaining > 0:
-            raise self._late(f"the deadline of {self._request.deadline:g} s was over before {self._backend} was called")
+            raise self._late(
+                f"the deadline of {self.request.deadline:g} s was over before {self.config.name} was called"
+            )
         return remaining
 
     def left(self) -> float:
         """Seconds left, at most what gRPC can count."""
-        return min(self._request.remaining(), _LONGEST_S)
+        return min(self.request.remaining(), _LONGEST_S)
 
     def start(self, *, warm: bool) -> None:
         """The call is sent now; *warm*: over a connection that has answered before."""
@@ -224,12 +180,12 @@ class Exchange:
             StreamInterrupted: it cannot be understood, or comes after the last one.
         """
         self._heard = time.monotonic()
-        self._on_message()
+        self.on_message()
         if not self._first_ms:
             self._first_ms = self._elapsed_ms()
-            self._stats.health.responded()
-            self._stats.first_tokens.add(self._first_ms)
-            self._patience = self._usual_patience()
+            self.stats.health.responded()
+            self.stats.first_tokens.add(self._first_ms)
+            self._suspicions = 0
         try:
             chunk = chunk_from_wire(message)
         except KeyError:
@@ -242,35 +198,26 @@ class Exchange:
         return chunk
 
     @property
-    def sent(self) -> bool:
-        """The call was sent."""
-        return self._started > 0.0
-
-    @property
     def unanswered(self) -> bool:
         """Nothing was received yet."""
         return not self._first_ms
 
-    def waited_ms(self) -> float:
-        """How long the exchange has taken so far, ms."""
-        return (time.monotonic() - self.began) * 1e3
-
     def hung(self, error: BaseException) -> bool:
         """The deadline passed without a first token, and the node had at least half of that time."""
         late = isinstance(error, DeadlineExceeded) or self.left() <= 0.0
-        return late and self.unanswered and time.monotonic() - self.began >= self._request.deadline / 2
+        return late and self.unanswered and time.monotonic() - self.began >= self.request.deadline / 2
 
     def suspect_since(self) -> float | None:
         """The instant since which nothing came, if that is suspiciously long ago; next time after twice as long."""
         now = time.monotonic()
         since = max(self.began, self._heard, self._suspected)
-        if not self.sent or now - since < self._patience:
+        if not self._started or now - since < self._usual_patience() * 2**self._suspicions:
             return None
-        self._suspected, self._patience = now, 2 * self._patience
+        self._suspected, self._suspicions = now, self._suspicions + 1
         return since
 
     def _usual_patience(self) -> float:
-        return max(_PATIENCE_S, 2e-3 * (self._stats.first_tokens.average_ms or 0.0))
+        return max(_PATIENCE_S, 2e-3 * (self.stats.first_tokens.average_ms or 0.0))
 
     def give_up(self) -> bool:
         """The node is silent: whether this call, too, has received nothing for a while, and should end."""
@@ -279,42 +226,36 @@ class Exchange:
 
     def settle(self, trailing: Metadata) -> None:
         """Record what the node reports beside its answer: its load, and the time that it took itself."""
-        load = read_load(trailing)
-        if load is None:
+        reported = next((value for key, value in trailing if key == LOAD_KEY and isinstance(value, bytes)), None)
+        if reported is None:
             return
-        self._stats.report(load)
+        try:
+            load = pb.NodeLoad.FromString(reported)
+        except DecodeError:
+            return
+        self.stats.report(load)
         ours, theirs = (self._first_ms, load.first_ms) if load.first_ms else (self._elapsed_ms(), load.server_ms)
-        self._stats.add_rtt(max(ours - theirs, 0.0), warm=self._warm)
+        self.stats.add_rtt(max(ours - theirs, 0.0), warm=self._warm)
 
-    def finish(self) -> None:
+    def finish(self, trailing: Metadata) -> None:
         """The stream is over; raise `StreamInterrupted` where its last chunk did not come."""
+        self.settle(trailing)
         if not self.ended:
             raise self._broken("the answer ended without its last chunk")
 
     def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
         """Return the error that a status means to the caller."""
         if self._given_up:
-            code, message = StatusCode.UNAVAILABLE, f"{self._backend} does not respond any more"
+            code, message = StatusCode.UNAVAILABLE, f"{self.config.name} does not respond any more"
         if code is StatusCode.DEADLINE_EXCEEDED:
-            return self._late(f"{self._backend} did not finish within the deadline of {self._request.deadline:g} s")
-        return decode(code, message, trailing, backend=self._backend, received_tokens=self.received_tokens)
+            return self._late(f"{self.config.name} did not finish within the deadline of {self.request.deadline:g} s")
+        return decode(code, message, trailing, backend=self.config.name, received_tokens=self.received_tokens)
 
     def _late(self, text: str) -> DeadlineExceeded:
-        return DeadlineExceeded(text, backend=self._backend, elapsed=time.monotonic() - self._request.created)
+        return DeadlineExceeded(text, backend=self.config.name, elapsed=time.monotonic() - self.request.created)
 
     def _broken(self, text: str) -> StreamInterrupted:
-        return StreamInterrupted(text, backend=self._backend, received_tokens=self.received_tokens)
+        return StreamInterrupted(text, backend=self.config.name, received_tokens=self.received_tokens)
 
     def _elapsed_ms(self) -> float:
         return (time.perf_counter() - self._started) * 1000
-
-
-def read_load(trailing: Metadata) -> pb.NodeLoad | None:
-    """Find a node's load in its trailing metadata; None where there is none."""
-    for key, value in trailing:
-        if key == LOAD_KEY and isinstance(value, bytes):
-            try:
-                return pb.NodeLoad.FromString(value)
-            except DecodeError:
-                return None
-    return None

@@ -11,22 +11,38 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 from hybrid_llm.backends.grpc.address import GrpcConfig, Resolver
-from hybrid_llm.backends.grpc.backend import NO_ROUTE, SILENT, GrpcBackend
+from hybrid_llm.backends.grpc.backend import NO_ROUTE, SILENT, GrpcBackend, state_of
 from hybrid_llm.backends.grpc.exchange import NodeDescription
 from hybrid_llm.backends.grpc.picker import Picker, blocks_of
+from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
+from hybrid_llm.core.fields import ADDRESS, Choice, File, Found, Key, ListOf, Number, Table, Text, key, table
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.health import BackendHealth, HealthProbe
-from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.health import BackendHealth
+from hybrid_llm.core.protocols import Backend, Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
 
 _REMEMBERED: Final = 4096
+_TLS: Final = Table(
+    title="tls",
+    about="The files that authenticate this app and the node, in PEM form.",
+    keys=tuple(
+        Key(name, File(), about, required=True)
+        for name, about in (
+            ("ca", "Certificate of the authority that signs the nodes' certificates."),
+            ("cert", "Certificate of this app."),
+            ("key", "Private key of this app."),
+        )
+    ),
+    make=lambda found: TLSFiles(**found.values),
+)
 
 
 class GrpcPool:
@@ -60,13 +76,10 @@ class GrpcPool:
         self._called: OrderedDict[str, set[str]] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
-        self.endpoint_health = BackendHealth(self._probes)
+        self.endpoint_health = BackendHealth(lambda: [endpoint.health for endpoint in self._list()])
         """The health of the endpoints together, for the router."""
         self._resolver = Resolver(configs, lookup=self._lookup, clock=clock)
         self._update(self._resolver.endpoints)
-
-    def _probes(self) -> Sequence[HealthProbe]:
-        return [endpoint.health for endpoint in self._list()]
 
     def _update(self, configs: Sequence[GrpcConfig]) -> None:
         """Add the endpoints that are new, and close those that no name resolves to any more, once they are idle."""
@@ -89,31 +102,14 @@ class GrpcPool:
     def capabilities(self) -> Capabilities:
         """What every endpoint can do: the least of them."""
         known = [endpoint.capabilities for endpoint in self._list()]
-        windows = [capabilities.context_window for capabilities in known if capabilities.context_window]
-        return Capabilities(
-            model=known[0].model if known else "", context_window=min(windows, default=0), output_schema=True
-        )
+        window = min(filter(None, (each.context_window for each in known)), default=0)
+        return Capabilities(model=known[0].model if known else "", context_window=window, output_schema=True)
 
     def state(self) -> BackendState:
         """All endpoints together: their work is added up, the nearest gives the round-trip time."""
         endpoints = self._list()
-        states = [endpoint.state() for endpoint in endpoints]
-        usable = sum(endpoint.health.health.is_usable for endpoint in endpoints)
-        reason = "closed" if self._closed else _silence({state.reason for state in states})
-        windows = [state.context_window for state in states if state.context_window]
-        return BackendState(
-            name=self.name,
-            location=Location.CLOUD,
-            ready=not reason,
-            reason=reason,
-            nodes=max(1, usable),
-            active=sum(state.active for state in states),
-            queue=sum(state.queue for state in states),
-            load=min((state.load for state in states), default=0.0),
-            context_window=min(windows, default=0),
-            rtt_ms=min((state.rtt_ms for state in states if state.rtt_ms is not None), default=None),
-            energy_per_1k_tokens_j=max((state.energy_per_1k_tokens_j for state in states), default=0.0),
-        )
+        silence = _silence({endpoint.why_not_ready() for endpoint in endpoints})
+        return state_of(endpoints, name=self.name, reason="closed" if self._closed else silence)
 
     def members(self) -> tuple[EndpointState, ...]:
         """Each endpoint by itself, in the order in which they were named."""
@@ -158,16 +154,14 @@ class GrpcPool:
         called = self._called_by(request)
         candidates = _best([endpoint for endpoint in self._list() if endpoint.address not in called])
         if not candidates:
-            raise BackendUnavailable(f"{self.name}: {self._why_none(len(called))}", backend=self.name)
+            endpoints = self._list()
+            stopping = sum(bool(endpoint.why_not_ready()) for endpoint in endpoints)
+            counts = f"{len(called)} called for this request, {stopping} stopping or closed"
+            raise BackendUnavailable(f"{self.name}: no endpoint left of {len(endpoints)}: {counts}", backend=self.name)
         endpoint = self._picker.pick(candidates, blocks_of(request) if len(self._endpoints) > 1 else ())
         with self._lock:
             called.add(endpoint.address)
         return endpoint
-
-    def _why_none(self, called: int) -> str:
-        endpoints = self._list()
-        stopping = sum(not endpoint.state().ready for endpoint in endpoints)
-        return f"no endpoint left of {len(endpoints)}: {called} called for this request, {stopping} stopping or closed"
 
     def _called_by(self, request: Request) -> set[str]:
         """The endpoints that this request has called; once it has called all of them it may begin again."""
@@ -223,5 +217,62 @@ def _silence(reasons: set[str]) -> str:
 def _best(endpoints: Sequence[GrpcBackend]) -> Sequence[GrpcBackend]:
     """The usable ones; where there are none, as a last resort, those that can be reached; else all that may respond."""
     usable = [each for each in endpoints if each.health.health.is_usable and each.health.admits]
-    ready = [] if usable else [each for each in endpoints if each.state().ready]
+    ready = [] if usable else [each for each in endpoints if not each.why_not_ready()]
     return usable or [each for each in ready if each.health.health is not EndpointHealth.UNREACHABLE] or ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcSpec:
+    """One or several of our nodes, over gRPC with mutual TLS."""
+
+    kind: ClassVar[str] = "grpc"
+    location: ClassVar[Location] = Location.CLOUD
+    name: str
+    targets: tuple[str, ...] = key(
+        ListOf(ADDRESS, least=1), "Addresses of several nodes, HOST:PORT.", default=(), examples=(["a.example:7443"],)
+    )
+    tls: TLSFiles = key(_TLS, _TLS.about, hint="tls: {ca: ca.pem, cert: app.pem, key: app.key}")
+    server_name: str | None = key(
+        Text("a host name"), "Name in the nodes' certificates, if it is not the host of the address.", default=None
+    )
+    resolve: bool = key(
+        Choice({"first": False, "all": True}),
+        "`all` makes each address that a host name resolves to a node of its own.",
+        default=False,
+    )
+    energy_per_1k_tokens_j: float = key(
+        Number(), "Energy that the device spends to send and receive 1,000 tokens, joules.", default=0.0
+    )
+
+    @classmethod
+    def table(cls) -> Table:
+        """The keys; `target: HOST:PORT` stands for `targets` with one item."""
+        single = Key("target", ADDRESS, "Address of the one node, HOST:PORT.")
+        only_one = ("target", "targets")
+        return table(cls, "a backend of kind `grpc`", make=cls._make, extra=(single,), exactly_one=only_one)
+
+    @classmethod
+    def _make(cls, found: Found) -> GrpcSpec:
+        values: dict[str, Any] = dict(found.values)
+        target = values.pop("target")
+        return cls(name=found.name, **values | ({"targets": (target,)} if target else {}))
+
+    def fingerprint(self) -> str:
+        """The nodes' addresses and the name in their certificates."""
+        return f"{' '.join(self.targets)} {self.server_name or ''}"
+
+    def open(self) -> Backend:
+        """Make the backend; ConfigError if a certificate file is unusable. Nothing is connected yet."""
+        configs = [
+            GrpcConfig(
+                name=self.name,
+                target=target,
+                tls=self.tls,
+                server_name=self.server_name,
+                energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
+            )
+            for target in self.targets
+        ]
+        if len(configs) == 1 and not self.resolve:
+            return GrpcBackend(configs[0])
+        return GrpcPool(configs, name=self.name)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 from hybrid_llm.backends.wire.handshake import is_silence
@@ -34,6 +35,7 @@ Result = Future[Exception | None]
 """What a probe found: nothing wrong, or why the endpoint cannot be used."""
 
 
+@dataclass(slots=True, eq=False)
 class Prober:
     """Probes one endpoint. Safe to use from any thread; a thread of its own runs while there is something to find out.
 
@@ -47,31 +49,23 @@ class Prober:
         interest_s: Seconds for which it is probed without a `keep_probing`.
     """
 
-    def __init__(
-        self,
-        handshake: Callable[[float], None],
-        health: HealthProbe,
-        *,
-        timeout: float,
-        name: str,
-        on_silent: Callable[[], object],
-        has_route: Callable[[], bool] = lambda: True,
-        interest_s: float = 60.0,
-    ) -> None:
-        self._handshake = handshake
-        self._health = health
-        self._timeout = timeout
-        self._name = name
-        self._on_silent = on_silent
-        self._has_route = has_route
-        self._interest_s = interest_s
-        self._lock = threading.Lock()
-        self._running: Result | None = None
-        self._closed = threading.Event()
-        self._heard = self._began = float("-inf")
-        self._error: Exception | None = None
-        self._repeating = False
-        self._took = self._wanted = 0.0
+    handshake: Callable[[float], None]
+    health: HealthProbe
+    _: KW_ONLY
+    timeout: float
+    name: str
+    on_silent: Callable[[], object]
+    has_route: Callable[[], bool] = lambda: True
+    interest_s: float = 60.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _running: Result | None = None
+    _closed: threading.Event = field(default_factory=threading.Event)
+    _heard: float = float("-inf")
+    _began: float = float("-inf")
+    _error: Exception | None = None
+    _repeating: bool = False
+    _took: float = 0.0
+    _wanted: float = 0.0
 
     def keep_probing(self) -> None:
         """Note that the endpoint's health still matters."""
@@ -83,26 +77,16 @@ class Prober:
         overdue = self._running is not None and time.monotonic() - began > _OVERDUE_S
         return began if overdue else None
 
-    def ensure_reachable(self, timeout: float) -> None:
-        """Wait at most *timeout* seconds for a probe that proves that we can reach and trust each other.
-
-        Raises:
-            BackendUnavailable, UntrustedPeer, AuthenticationFailed: see `tls_handshake`.
-        """
-        if (error := self.fault(timeout)) is not None:
-            raise error
-
-    async def aensure_reachable(self, timeout: float) -> None:
-        """Do as `ensure_reachable` does, without blocking the event loop."""
-        if (error := await self.afault(timeout)) is not None:
-            raise error
-
     def fault(self, timeout: float) -> Exception | None:
-        """Return what `ensure_reachable` would raise; None where there is no time to find out."""
+        """Return why we cannot reach and trust each other, if so, from a probe that is waited for, *timeout* seconds.
+
+        It is one of the errors of `tls_handshake`, or `BackendUnavailable` once the time is over; None where there is
+        no time at all.
+        """
         if timeout <= 0:
             return None
         try:
-            return _copy(self._probe(self._timeout).result(timeout))
+            return _copy(self._probe(self.timeout).result(timeout))
         except TimeoutError:
             return self._unreachable(timeout)
 
@@ -110,7 +94,7 @@ class Prober:
         """Do as `fault` does, without blocking the event loop."""
         if timeout <= 0:
             return None
-        result = asyncio.wrap_future(self._probe(self._timeout))
+        result = asyncio.wrap_future(self._probe(self.timeout))
         done, _ = await asyncio.wait({result}, timeout=timeout)
         return _copy(result.result()) if done else self._unreachable(timeout)
 
@@ -126,29 +110,29 @@ class Prober:
         now = time.monotonic()
         if self._heard > since or self._running is not None or self._closed.is_set():
             return
-        if now - self._began < _AGAIN_S and self._has_route():
+        if now - self._began < _AGAIN_S and self.has_route():
             return
         usual = _TIMES_USUAL * self._took if self._took else _QUICK_S[1]
-        self._probe(min(self._timeout, max(_QUICK_S[0], usual)))
+        self._probe(min(self.timeout, max(_QUICK_S[0], usual)))
 
     def close(self) -> None:
         """Stop probing."""
         self._closed.set()
 
     def _unreachable(self, timeout: float) -> BackendUnavailable:
-        return BackendUnavailable(f"{self._name} could not be reached within {timeout:.1f} s", backend=self._name)
+        return BackendUnavailable(f"{self.name} could not be reached within {timeout:.1f} s", backend=self.name)
 
     def _probe(self, limit: float) -> Result:
         """Return the running probe or a new one; for a silent endpoint the last result, since waiting is no use."""
         self.keep_probing()
         with self._lock:
-            if self._health.silent:
+            if self.health.silent:
                 last: Result = Future()
                 last.set_result(self._error)
                 return last
             if self._running is None:
                 self._running, self._began = Future(), time.monotonic()
-                name = f"hybrid-llm-probe-{self._name}"
+                name = f"hybrid-llm-probe-{self.name}"
                 threading.Thread(target=self._run, args=(self._running, limit), name=name, daemon=True).start()
             return self._running
 
@@ -161,21 +145,21 @@ class Prober:
             self._repeating = self._repeating or repeats
         result.set_result(error)
         if _is_silent(error):
-            self._on_silent()
+            self.on_silent()
         if repeats:
             self._repeat()
 
     def _try(self, limit: float) -> Exception | None:
         began = self._began = time.monotonic()
         try:
-            self._handshake(limit)
+            self.handshake(limit)
         except Exception as error:  # noqa: BLE001  # the waiting callers raise it
             self._error = error
-            self._health.probe_failed(type(error).__name__, silent=_is_silent(error))
+            self.health.probe_failed(type(error).__name__, silent=_is_silent(error))
             return error
         self._took = time.monotonic() - began
         self._error = None
-        self._health.probe_succeeded()
+        self.health.probe_succeeded()
         self.heard()
         return None
 
@@ -186,20 +170,20 @@ class Prober:
         while not self._closed.wait(random.uniform(pause / 2, pause)):  # noqa: S311  # jitter is no secret
             if self._is_settled():  # a caller's own probe has succeeded
                 return
-            lost = not self._has_route()
+            lost = not self.has_route()
             pause = first if lost else min(longest, 2 * pause)
             if lost and time.monotonic() - self._began < longest:
                 continue
-            self._try(self._timeout)
+            self._try(self.timeout)
             if self._is_settled():
                 return
 
     def _is_settled(self) -> bool:
         """Whether there is nothing more to find out; the next probe that fails starts the repetition again."""
         with self._lock:
-            if time.monotonic() - self._wanted > self._interest_s:
+            if time.monotonic() - self._wanted > self.interest_s:
                 self._error = None
-                self._health.probe_expired()
+                self.health.probe_expired()
             self._repeating = self._error is not None
             return not self._repeating
 

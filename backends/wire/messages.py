@@ -5,7 +5,8 @@ The last check reads the serialised bytes back and compares them with the cleara
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -15,6 +16,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.request import Location, Message, Request, Role, Sampling, Tool
 from hybrid_llm.protos import hybrid_pb2 as pb
 
+R = TypeVar("R")
 PROTOCOL = 1
 """The version of the protocol that this code implements."""
 
@@ -43,29 +45,17 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
     """
     return pb.GenerateRequest(
         messages=[pb.Message(role=_ROLES[message.role], content=message.content) for message in request.messages],
-        sampling=_sampling_to_wire(request.sampling),
+        sampling=pb.Sampling(**asdict(request.sampling)),
         max_tokens=request.max_tokens,
         deadline_seconds=remaining,
         tags=sorted(request.privacy),
         task=request.task,
         output_schema=request.output_schema,
-        tools=[pb.Tool(name=t.name, description=t.description, parameters=t.parameters) for t in request.tools],
+        tools=[pb.Tool(**asdict(tool)) for tool in request.tools],
         session_id=request.session_id,
         tenant=request.tenant,
         request_id=request.request_id,
         answer_prefix=request.answer_prefix,
-    )
-
-
-def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
-    return pb.Sampling(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=sampling.seed,
-        stop=sampling.stop,
     )
 
 
@@ -79,11 +69,11 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         messages=tuple(Message(role=_ROLE_NAMES[m.role], content=m.content) for m in message.messages),
         task=message.task,
         privacy=frozenset(message.tags),
-        sampling=_sampling_from_wire(message.sampling),
+        sampling=record_from_wire(Sampling, message.sampling, stop=tuple(message.sampling.stop)),
         max_tokens=message.max_tokens,
         deadline=deadline,
         output_schema=message.output_schema if message.HasField("output_schema") else None,
-        tools=tuple(Tool(name=t.name, description=t.description, parameters=t.parameters) for t in message.tools),
+        tools=tuple(record_from_wire(Tool, tool) for tool in message.tools),
         session_id=message.session_id if message.HasField("session_id") else None,
         tenant=message.tenant if message.HasField("tenant") else None,
         request_id=message.request_id,
@@ -91,16 +81,15 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
     )
 
 
-def _sampling_from_wire(message: pb.Sampling) -> Sampling:
-    return Sampling(
-        temperature=message.temperature,
-        top_p=message.top_p if message.HasField("top_p") else 1.0,
-        top_k=message.top_k,
-        min_p=message.min_p,
-        repetition_penalty=message.repetition_penalty if message.HasField("repetition_penalty") else 1.0,
-        seed=message.seed if message.HasField("seed") else None,
-        stop=tuple(message.stop),
-    )
+def record_from_wire(kind: type[R], message: Any, **given: Any) -> R:
+    """Return *message* as a record of *kind*, whose fields have the same names; *given* are the others.
+
+    A field that was not sent keeps the record's default.
+    """
+    known = message.DESCRIPTOR.fields_by_name
+    names = [each.name for each in fields(kind) if each.name not in given]  # type: ignore[arg-type]  # a dataclass
+    sent = [name for name in names if not known[name].has_presence or message.HasField(name)]
+    return kind(**{name: getattr(message, name) for name in sent}, **given)
 
 
 def chunk_to_wire(chunk: Chunk) -> pb.GenerateChunk:
@@ -121,19 +110,12 @@ def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
     """
     if message.finish_reason == pb.FINISH_REASON_UNSPECIFIED:
         return Chunk(text=message.text, tokens=message.tokens)
-    usage, timings = message.usage, message.timings
     return Chunk(
         text=message.text,
         tokens=message.tokens,
         finish_reason=_REASON_NAMES[message.finish_reason],
-        usage=Usage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_prompt_tokens=usage.cached_prompt_tokens,
-        ),
-        timings=Timings(
-            queue_ms=timings.queue_ms, ttft_ms=timings.ttft_ms, tpot_ms=timings.tpot_ms, total_ms=timings.total_ms
-        ),
+        usage=record_from_wire(Usage, message.usage),
+        timings=record_from_wire(Timings, message.timings),
     )
 
 

@@ -21,10 +21,10 @@ MUTANTS = (
         f"{_BACKEND}:GrpcBackend._complete",
         drop("self.health.succeeded()"),
     ),
-    Mutant("a node that fails is not ejected", f"{_BACKEND}:GrpcBackend._judge", drop("self.health.failed()")),
+    Mutant("a node that fails is not ejected", f"{_BACKEND}:GrpcBackend._judged", drop("self.health.failed()")),
     Mutant(
         "an overloaded node is called again at once",
-        f"{_BACKEND}:GrpcBackend._judge",
+        f"{_BACKEND}:GrpcBackend._judged",
         drop("self.health.overloaded(error.retry_after)"),
     ),
     Mutant("a node is called twice for one request", f"{_POOL}:GrpcPool._pick", drop("called.add(endpoint.address)")),
@@ -51,7 +51,7 @@ MUTANTS = (
         f"{_HEALTH}:BackendHealth.breaker",
         drop_operand("Breaker.CLOSED in breakers"),
     ),
-    Mutant("a hung node is not ejected", f"{_BACKEND}:GrpcBackend._judge", drop_operand("exchange.hung(error)")),
+    Mutant("a hung node is not ejected", f"{_BACKEND}:GrpcBackend._judged", drop_operand("exchange.hung(error)")),
     Mutant("endpoints are not remembered", f"{_POOL}:GrpcPool._update", swap("self._endpoints[target]", "_")),
     Mutant("a session is not sticky", f"{_PICKER}:Picker.pick", drop_operand("self._reader(endpoints, blocks)")),
     Mutant(
@@ -91,11 +91,11 @@ MUTANTS = (
         f"{_CONNECTION}:Connection._watch",
         drop("self._on_unreachable(since)"),
     ),
-    Mutant("calls of a silent node are not cancelled", f"{_CONNECTION}:Connection._cancel_silent", drop("cancel()")),
+    Mutant("calls of a silent node are not cancelled", f"{_CONNECTION}:Connection._cancel", drop("cancel()")),
     Mutant("a slow node is probed all the time", f"{_EXCHANGE}:Exchange._usual_patience", returns("0.0")),
     Mutant(
         "requests are sent without a route",
-        f"{_CONNECTION}:Connection._check_open",
+        f"{_CONNECTION}:Connection._open_link",
         drop_operand("not self.has_route()"),
     ),
     Mutant(

@@ -49,6 +49,10 @@ MUTANTS = (
         f"{_MESSAGES}:request_from_wire",
         swap("message.output_schema if message.HasField('output_schema') else None", "message.output_schema or None"),
     ),
-    Mutant("the message omits the stop texts", f"{_MESSAGES}:_sampling_to_wire", drop_argument("Sampling", "stop")),
+    Mutant(
+        "the message omits the stop texts",
+        f"{_MESSAGES}:request_to_wire",
+        swap("asdict(request.sampling)", "asdict(request.sampling) | {'stop': ()}"),
+    ),
     Mutant("a system message is sent as a user's", f"{_MESSAGES}:_ROLES", swap("pb.ROLE_SYSTEM", "pb.ROLE_USER")),
 )

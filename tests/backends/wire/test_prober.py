@@ -41,16 +41,26 @@ def prober_of(handshake: Handshake, **options) -> tuple[Prober, HealthProbe]:
     return Prober(handshake, health, **options), health
 
 
+def ensure_reachable(prober: Prober, timeout: float) -> None:
+    if (error := prober.fault(timeout)) is not None:
+        raise error
+
+
+async def aensure_reachable(prober: Prober, timeout: float) -> None:
+    if (error := await prober.afault(timeout)) is not None:
+        raise error
+
+
 def test_many_callers_at_once_share_one_probe(tools):
     go = threading.Event()
     handshake = Handshake(None, go=go)
     prober, _ = prober_of(handshake)
 
     async def many() -> None:
-        await asyncio.gather(*(prober.aensure_reachable(20.0) for _ in range(8)))
+        await asyncio.gather(*(aensure_reachable(prober, 20.0) for _ in range(8)))
 
     with ThreadPoolExecutor(9) as threads:
-        waiting = [threads.submit(prober.ensure_reachable, 20.0) for _ in range(8)]
+        waiting = [threads.submit(ensure_reachable, prober, 20.0) for _ in range(8)]
         waiting += [threads.submit(asyncio.run, many())]
         tools.eventually(lambda: handshake.calls == 1)
         time.sleep(0.1)
@@ -64,12 +74,12 @@ def test_each_caller_learns_why_and_waits_no_longer_than_it_has():
     go = threading.Event()
     prober, health = prober_of(Handshake(BackendUnavailable("refused", backend="cloud"), go=go))
     with pytest.raises(BackendUnavailable, match=r"within 0\.1 s"):
-        prober.ensure_reachable(0.1)
+        ensure_reachable(prober, 0.1)
     with pytest.raises(BackendUnavailable, match=r"within 0\.1 s"):
-        asyncio.run(prober.aensure_reachable(0.1))
+        asyncio.run(aensure_reachable(prober, 0.1))
     go.set()
     with pytest.raises(BackendUnavailable, match="refused"):
-        prober.ensure_reachable(20.0)
+        ensure_reachable(prober, 20.0)
     assert health.fault == "BackendUnavailable"
     assert not health.silent
     prober.close()
@@ -80,15 +90,15 @@ def test_a_silent_endpoint_fails_at_once_and_is_found_again_without_a_call(tools
     handshake = Handshake(silence(), silence(), None)
     prober, health = prober_of(handshake, on_silent=fell.set)
     with pytest.raises(BackendUnavailable, match="no answer"):
-        prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
     assert fell.wait(5.0)
     probes = handshake.calls
     for _ in range(20):
         with pytest.raises(BackendUnavailable, match="no answer"):
-            prober.ensure_reachable(5.0)
+            ensure_reachable(prober, 5.0)
     assert handshake.calls <= probes + 1, "calls of a silent endpoint add no probes"
     tools.eventually(lambda: not health.silent)
-    prober.ensure_reachable(5.0)
+    ensure_reachable(prober, 5.0)
     prober.close()
 
 
@@ -96,7 +106,7 @@ def test_an_untrusted_endpoint_is_probed_by_its_callers_and_beside_them(tools):
     handshake = Handshake(UntrustedPeer("another authority", backend="cloud"), None)
     prober, health = prober_of(handshake)
     with pytest.raises(UntrustedPeer):
-        prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
     assert health.fault == "UntrustedPeer"
     tools.eventually(lambda: not health.fault)
     prober.close()
@@ -106,13 +116,13 @@ def test_what_a_caller_has_found_is_not_probed_any_more(tools):
     handshake = Handshake(BackendUnavailable("refused", backend="cloud"), None)
     prober, health = prober_of(handshake)
     with pytest.raises(BackendUnavailable):
-        prober.ensure_reachable(5.0)
-    prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
+    ensure_reachable(prober, 5.0)
     time.sleep(0.6)  # the first pause is a quarter of a second at most
     assert handshake.calls == 2
     handshake.script.insert(0, BackendUnavailable("refused again", backend="cloud"))
     with pytest.raises(BackendUnavailable):
-        prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
     tools.eventually(lambda: not health.fault)
     assert handshake.calls == 4, "it is probed again when it is lost again"
     prober.close()
@@ -145,7 +155,7 @@ def test_no_probe_starts_once_it_is_closed(tools):
     handshake = Handshake(silence())
     prober, _ = prober_of(handshake)
     with pytest.raises(BackendUnavailable):
-        prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
     prober.close()
     time.sleep(0.1)
     before = handshake.calls
@@ -159,11 +169,11 @@ def test_an_endpoint_of_no_interest_is_forgotten(tools):
     handshake = Handshake(BackendUnavailable("refused", backend="cloud"))
     prober, health = prober_of(handshake, interest_s=0.0)
     with pytest.raises(BackendUnavailable):
-        prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
     time.sleep(0.5)  # the first pause is a quarter of a second at most
     assert handshake.calls == 1
     assert not health.fault
     with pytest.raises(BackendUnavailable, match="refused"):
-        prober.ensure_reachable(5.0)
+        ensure_reachable(prober, 5.0)
     assert handshake.calls == 2
     prober.close()
