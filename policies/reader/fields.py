@@ -110,7 +110,7 @@ class Reader:
         return self._reject(value, f"`{value.text}` is not {kind.words}", next(filter(None, hints), None))
 
     def _misshapen(self, kind: Kind, value: Value) -> Any:
-        return self._reject(value, f"expected is {kind.words}, here is {_shape(value)}")
+        return self._reject(value, f"expected {kind.words}, found {_shape(value)}")
 
     def _list(self, kind: ListOf, value: Value, label: str) -> Any:
         if isinstance(value, Scalar) and kind.single:
@@ -202,7 +202,7 @@ class Reader:
     def _scalar(self, kind: Kind, value: Value) -> Any:
         if isinstance(value, Scalar):
             return read_scalar(kind, value, self._names, self._folder)
-        raise Wrong(f"expected is {kind.words}, here is {_shape(value)}")
+        raise Wrong(f"expected {kind.words}, found {_shape(value)}")
 
 
 def _without_kind(value: yamltext.Mapping) -> yamltext.Mapping:

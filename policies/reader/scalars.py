@@ -79,12 +79,12 @@ def _text(kind: Text, value: Scalar) -> Any:
     """A text. One that YAML readers take for something else must be in quotes."""
     text = value.text
     if value.plain and not text:
-        raise Wrong(f"the value is missing, expected is {kind.words}", "write a value or remove the key")
+        raise Wrong(f"the value is missing; expected {kind.words}", "write a value or remove the key")
     if value.plain and (_YAML_11.fullmatch(text) or _NUMBER_LIKE.fullmatch(text)):
-        message = f"`{text}` is not a text to every reader of YAML, expected is {kind.words}"
-        raise Wrong(message, f'"{text}" in quotes is a text')
+        message = f"`{text}` is ambiguous in YAML; expected {kind.words}"
+        raise Wrong(message, f'put it in quotes: "{text}"')
     if not text.strip():
-        raise Wrong(f"the text is empty, expected is {kind.words}")
+        raise Wrong(f"the text is empty; expected {kind.words}")
     try:
         return kind.convert(text)
     except ValueError as error:
@@ -134,7 +134,7 @@ def _number_hint(value: Scalar) -> str | None:
     if not value.plain:
         return "write the number without quotes"
     if _NUMBER_LIKE.fullmatch(value.text) and re.search("[xXoObB_:eE]", value.text):
-        return "readers of YAML disagree on this form; write digits only"
+        return "this form is ambiguous in YAML; write digits only"
     return None
 
 

@@ -32,7 +32,7 @@ HERE = Draft202012Validator(policy_schema(PLACES))
 """As for the two backends that the tests have: then a rule may name no other."""
 FILES = sorted((ROOT / "policies" / "builtin").glob("*.yaml")) + sorted((ROOT / "examples").rglob("policy*.yaml"))
 LEXICAL = ("not a character", "not YAML", "anchors", "YAML tags", "directives", "deep", "not read")
-LEXICAL += ("write true", "the first is on line", "another document", "quotes", "disagree")
+LEXICAL += ("write true", "the first is on line", "another document", "quotes", "ambiguous in YAML")
 SEMANTIC = ("never reached", "two currencies", "never matches", "is less than 1ms", "is more than 24h", "version 1")
 OF_THE_POLICY = ("did you mean `phi`", "no rule that orders", "did you mean `the battery", "did you mean `edge`")
 OF_THE_POLICY += ("did you mean `device`", "no signal of")

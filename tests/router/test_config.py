@@ -217,7 +217,7 @@ def test_a_policy_may_name_a_detector_of_the_app(tmp_path):
         ("max_tokens: 1000001", "`1000001` is not a whole number"),
         ("deadline: 0", "`0` is not a number from 0.001 to 86400"),
         ("deadline: 86401", "`86401` is not a number"),
-        ('privacy: [""]', "the text is empty, expected is a tag"),
+        ('privacy: [""]', "the text is empty; expected a tag"),
         ("privacy: [pii, pii]", "`pii` is in the list twice"),
     ],
 )
