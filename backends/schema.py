@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -68,17 +70,37 @@ def _message(problem: str) -> str:
     return "the output_schema cannot be turned into a grammar"
 
 
-def new_matcher(tokenizer: LLTokenizer, schema: str, prefix: str = "") -> LLMatcher:
-    """Return a matcher for one answer that begins with *prefix*.
+class SchemaCompiler:
+    """Compiles schemas for one tokenizer, which is prepared at the first schema: a second for a large vocabulary."""
 
-    Raises:
-        UnusableSchema: the schema cannot be enforced, or *prefix* violates it.
-    """
-    from llguidance import LLMatcher
+    def __init__(self, tokenizer_json: Callable[[], str], *, vocab_size: int) -> None:
+        self._tokenizer_json, self.vocab_size = tokenizer_json, vocab_size
+        self._tokenizers: dict[frozenset[int], LLTokenizer] = {}
+        self._lock = Lock()
 
-    matcher = LLMatcher(tokenizer, check_schema(schema), log_level=0)
-    if matcher.is_error():
-        raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported")
-    if prefix and not matcher.consume_tokens(tokenizer.tokenize_str(prefix)):
-        raise UnusableSchema("the partial answer does not follow the output_schema", reason="unsupported")
-    return matcher
+    def matcher(self, schema: str, eos_ids: frozenset[int], prefix: str = "") -> LLMatcher:
+        """Return a matcher for one answer that begins with *prefix* and may end with one of *eos_ids*.
+
+        Raises:
+            UnusableSchema: the schema cannot be enforced, or *prefix* violates it; no text is quoted.
+        """
+        from llguidance import LLMatcher
+
+        grammar = check_schema(schema)
+        tokenizer = self._tokenizer(eos_ids)
+        matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported")
+        if prefix and not matcher.consume_tokens(tokenizer.tokenize_str(prefix)):
+            raise UnusableSchema("the partial answer does not follow the output_schema", reason="unsupported")
+        return matcher
+
+    def _tokenizer(self, eos_ids: frozenset[int]) -> LLTokenizer:
+        from llguidance import LLTokenizer
+
+        with self._lock:
+            if eos_ids not in self._tokenizers:
+                self._tokenizers[eos_ids] = LLTokenizer(
+                    self._tokenizer_json(), n_vocab=self.vocab_size, eos_token=sorted(eos_ids) or None
+                )
+            return self._tokenizers[eos_ids]

@@ -294,15 +294,13 @@ class EdgeBackend:
     def _open(self) -> Loaded:
         from hybrid_llm.backends.edge.generation import Loaded
         from hybrid_llm.backends.edge.model import EdgeModel
-        from hybrid_llm.backends.edge.sampling import GrammarCompiler
+        from hybrid_llm.backends.schema import SchemaCompiler
 
         model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=self._tokenizer)
         self._tokenizer = model.tokenizer
         self._context_window = min(model.layout.context_length, self._memory // model.kv_bytes_per_token)
-        grammars = GrammarCompiler(
-            model.tokenizer.tokenizer, vocab_size=model.layout.vocab_size, eos_ids=model.tokenizer.eos_ids
-        )
-        return Loaded(model=model, grammars=grammars, context_window=self._context_window)
+        schemas = SchemaCompiler(model.tokenizer.tokenizer.to_str, vocab_size=model.layout.vocab_size)
+        return Loaded(model=model, schemas=schemas, context_window=self._context_window)
 
     def _chat_tokenizer(self) -> ChatTokenizer:
         from hybrid_llm.backends.text import ChatTokenizer

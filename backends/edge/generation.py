@@ -9,9 +9,9 @@ from enum import Enum
 from functools import partial
 
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
-from hybrid_llm.backends.edge.sampling import Grammar, GrammarCompiler, Sampler
+from hybrid_llm.backends.edge.sampling import Grammar, Sampler
 from hybrid_llm.backends.edge.scheduling import Entry, Prefix, PrefixCache, Ticket, Watchdog
-from hybrid_llm.backends.schema import UnusableSchema
+from hybrid_llm.backends.schema import SchemaCompiler, UnusableSchema
 from hybrid_llm.core.errors import BackendError, BackendUnavailable, DeadlineExceeded, InvalidRequest, RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.request import Request
@@ -30,7 +30,7 @@ class Loaded:
     """A loaded model. *context_window* is what both the model and the memory limit allow, in tokens."""
 
     model: EdgeModel
-    grammars: GrammarCompiler
+    schemas: SchemaCompiler
     context_window: int
 
 
@@ -139,7 +139,10 @@ class Run:
         if self._request.output_schema is None:
             return None
         try:
-            return loaded.grammars.compile(self._request.output_schema, self._request.answer_prefix)
+            matcher = loaded.schemas.matcher(
+                self._request.output_schema, loaded.model.tokenizer.eos_ids, self._request.answer_prefix
+            )
+            return Grammar(matcher, loaded.schemas.vocab_size)
         except UnusableSchema as error:
             raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
 

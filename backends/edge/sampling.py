@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_llm.backends.schema import check_schema, new_matcher
 from hybrid_llm.core.request import Sampling
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
-    from tokenizers import Tokenizer
 
 
 Logits = NDArray[np.float32]
@@ -25,33 +22,6 @@ _COLDEST = 1e-5
 """Below this temperature only the likeliest token is left, and float32 underflows."""
 _FIRST_SORT = 512
 """Candidates for the nucleus that are sorted at first; more only if these do not reach top_p."""
-
-
-class GrammarCompiler:
-    """Compiles schemas for one tokenizer, which is prepared on first use (a second for a large vocabulary)."""
-
-    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_ids: frozenset[int]) -> None:
-        self._tokenizer, self._vocab_size, self._eos_ids = tokenizer, vocab_size, sorted(eos_ids)
-        self._prepared: Any = None
-        self._lock = Lock()
-
-    def compile(self, schema: str, prefix: str = "") -> Grammar:
-        """Return a new matcher for one answer that begins with *prefix*.
-
-        Raises:
-            UnusableSchema: the schema cannot be enforced, or *prefix* violates it; no text is quoted.
-        """
-        check_schema(schema)
-        return Grammar(new_matcher(self._ll_tokenizer(), schema, prefix), self._vocab_size)
-
-    def _ll_tokenizer(self) -> Any:
-        from llguidance import LLTokenizer
-
-        with self._lock:
-            if self._prepared is None:
-                text = self._tokenizer.to_str()
-                self._prepared = LLTokenizer(text, n_vocab=self._vocab_size, eos_token=self._eos_ids)
-            return self._prepared
 
 
 class Grammar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from hybrid_llm.backends.node.engines.runners import (
     UnsupportedModel,
     packed_attention,
 )
-from hybrid_llm.backends.node.engines.sampler import GrammarFactory
 from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment
+from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.core.errors import ConfigError
 
 Progress = Callable[[str], None]
@@ -165,7 +166,7 @@ def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
         reuse=config.reuse_prefixes,
         rewinds=runner.rewinds,
     )
-    return LoopEngine(runner, info, scheduler, grammars=_grammars(config, info))
+    return LoopEngine(runner, info, scheduler, schemas=_schemas(config, info))
 
 
 def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
@@ -180,7 +181,7 @@ def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
         max_waiting=config.max_waiting,
         reuse=config.reuse_prefixes,
     )
-    return LoopEngine(runner, info, scheduler, grammars=_grammars(config, info))
+    return LoopEngine(runner, info, scheduler, schemas=_schemas(config, info))
 
 
 def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_window: int) -> EngineInfo:
@@ -197,10 +198,10 @@ def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_
     )
 
 
-def _grammars(config: EngineConfig, info: EngineInfo) -> GrammarFactory | None:
+def _schemas(config: EngineConfig, info: EngineInfo) -> SchemaCompiler | None:
     if not info.output_schema:
         return None
-    return GrammarFactory(config.model / "tokenizer.json", vocab_size=info.vocab_size)
+    return SchemaCompiler(partial(Path.read_text, config.model / "tokenizer.json", "utf-8"), vocab_size=info.vocab_size)
 
 
 def _model_window(model: Any) -> int:

@@ -22,9 +22,9 @@ from hybrid_llm.backends.node.engine import (
     objection,
 )
 from hybrid_llm.backends.node.engines.runners import PackedRunner, SingleRunner
-from hybrid_llm.backends.node.engines.sampler import GrammarFactory, Sampler
+from hybrid_llm.backends.node.engines.sampler import Sampler, SchemaMatcher
 from hybrid_llm.backends.node.engines.scheduler import Assignment, Scheduler, Segment, Sequence
-from hybrid_llm.backends.schema import UnusableSchema
+from hybrid_llm.backends.schema import SchemaCompiler, UnusableSchema
 from hybrid_llm.core.generation import FinishReason
 
 _log = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ class LoopEngine:
         info: EngineInfo,
         scheduler: Scheduler,
         *,
-        grammars: GrammarFactory | None = None,
+        schemas: SchemaCompiler | None = None,
     ) -> None:
         self._runner = runner
         self._info = info
         self._scheduler = scheduler
-        self._grammars = grammars
+        self._schemas = schemas
         self._refused: list[EngineOutput] = []
         self._tokens_per_s = 0.0
         self._step_ms = 0.0
@@ -148,7 +148,7 @@ class LoopEngine:
 
     def _enqueue(self, request: EngineRequest) -> None:
         try:
-            constraint = self._grammars.compile(request) if self._grammars is not None else None
+            constraint = self._constraint(request)
         except UnusableSchema as error:
             return self._refuse(request, "rejected", str(error))
         if constraint is not None and constraint.done:  # the partial answer to be continued is whole
@@ -158,6 +158,12 @@ class LoopEngine:
         sampler = Sampler(request.sampling, vocab_size=self._info.vocab_size, prompt_ids=ids, constraint=constraint)
         self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
         return None
+
+    def _constraint(self, request: EngineRequest) -> SchemaMatcher | None:
+        if request.output_schema is None or self._schemas is None:
+            return None
+        matcher = self._schemas.matcher(request.output_schema, request.eos_ids, request.answer_prefix)
+        return SchemaMatcher(matcher, vocab_size=self._info.vocab_size)
 
     def _expire(self, now: float) -> list[EngineOutput]:
         late = self._scheduler.expired(now)

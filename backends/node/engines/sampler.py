@@ -6,48 +6,15 @@ A request has its own random generator, so a seed repeats whatever else runs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from hybrid_llm.backends.node.engine import EngineRequest
-from hybrid_llm.backends.schema import check_schema, new_matcher
 from hybrid_llm.core.request import Sampling
 
 _BITS = 32
 _FIRST_SORT = 256
 """The nucleus is searched among this many of the likeliest tokens before all are sorted."""
-
-
-class GrammarFactory:
-    """Compiles schemas for one tokenizer, whose file is read at the first schema."""
-
-    def __init__(self, tokenizer: Path, *, vocab_size: int) -> None:
-        self._path = tokenizer
-        self._vocab_size = vocab_size
-        self._tokenizers: dict[frozenset[int], Any] = {}
-
-    def compile(self, request: EngineRequest) -> SchemaMatcher | None:
-        """Return a matcher for one answer; None if the request has no schema.
-
-        Raises:
-            UnusableSchema: the schema cannot be enforced, or the partial answer violates it.
-        """
-        if request.output_schema is None:
-            return None
-        check_schema(request.output_schema)
-        matcher = new_matcher(self._tokenizer(request.eos_ids), request.output_schema, request.answer_prefix)
-        return SchemaMatcher(matcher, vocab_size=self._vocab_size)
-
-    def _tokenizer(self, eos_ids: frozenset[int]) -> Any:
-        from llguidance import LLTokenizer
-
-        if eos_ids not in self._tokenizers:
-            text = self._path.read_text(encoding="utf-8")
-            ends = sorted(eos_ids) or None
-            self._tokenizers[eos_ids] = LLTokenizer(text, n_vocab=self._vocab_size, eos_token=ends)
-        return self._tokenizers[eos_ids]
 
 
 class SchemaMatcher:
