@@ -16,7 +16,7 @@ from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals,
 from hybrid_llm.lab.simulate.compare import Contestant, always, compare
 from hybrid_llm.lab.simulate.report import report
 from hybrid_llm.lab.simulate.summary import Goals
-from hybrid_llm.lab.simulate.trace import Trace, made_up, with_tags
+from hybrid_llm.lab.simulate.trace import Trace, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import Policy, builtin_policy
 
@@ -59,7 +59,7 @@ def main() -> None:
     options = parsed(with_json(parser(__doc__)))
     count, turns = (20, 1) if options.smoke else (REQUESTS, 3)
     tags = dict.fromkeys(("phi", "pii", "secret"), 0.03)
-    trace = with_tags(made_up(count, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
+    trace = with_tags(synthetic(count, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
     found = policies()
     contestants = [Contestant(policy=policy, text="") for policy in found]
     run = lambda: compare(contestants, trace, Setting(), Goals(ttft_ms=400.0))  # noqa: E731

@@ -15,7 +15,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import always
 from hybrid_llm.lab.simulate.rtt import constant_rtt
 from hybrid_llm.lab.simulate.summary import Goals, Status, percentile, summarise
-from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, made_up, with_tags
+from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
 from tests.lab.simulated import (
@@ -43,7 +43,9 @@ SETTINGS = settings(
 
 
 def busy(count=400, *, seed=1, per_hour=1500.0):
-    return with_tags(made_up(count, per_hour=per_hour, seed=seed, day_starts_s=0.0), {"phi": 0.2, "open": 0.3}, seed=1)
+    return with_tags(
+        synthetic(count, per_hour=per_hour, seed=seed, day_starts_s=0.0), {"phi": 0.2, "open": 0.3}, seed=1
+    )
 
 
 # ---- one request, by hand
@@ -203,7 +205,7 @@ def test_a_metered_connection_costs_more_energy():
 @SETTINGS
 @given(st.floats(0.0, 400.0), st.floats(0.0, 400.0), st.integers(0, 10**6))
 def test_a_slower_network_never_lowers_the_latency_of_the_cloud(one, two, seed):
-    requests = made_up(60, per_hour=600.0, seed=seed, day_starts_s=0.0)
+    requests = synthetic(60, per_hour=600.0, seed=seed, day_starts_s=0.0)
     slots = world(node={"slots": 1000})
     fast, slow = (simulate(CLOUD, requests, world=slots, rtt=constant_rtt(rtt)) for rtt in sorted((one, two)))
     waits = {one.arrival: one.ttft_ms for one in slow.outcomes}
@@ -329,7 +331,7 @@ def busy_worlds(draw):
 def test_every_request_ends_exactly_once_and_what_is_bound_never_leaves(case, where, seed, outage, resilience):
     policy = parse_policy(case.text() + resilience, backends=case.backends)
     requests = with_tags(
-        made_up(80, per_hour=20_000.0, seed=seed, day_starts_s=0.0), dict.fromkeys(case.tags, 0.3), seed=seed
+        synthetic(80, per_hour=20_000.0, seed=seed, day_starts_s=0.0), dict.fromkeys(case.tags, 0.3), seed=seed
     )
     offline = Spans([(4.0, 9.0)]) if outage else Spans()
     run = simulate(policy, requests, world=where, offline=offline, seed=seed)
@@ -351,7 +353,7 @@ def test_every_request_ends_exactly_once_and_what_is_bound_never_leaves(case, wh
 def test_the_built_in_policies_let_nothing_out_that_their_tags_keep(name):
     policy = builtin_policy(name)
     requests = with_tags(
-        made_up(300, per_hour=900.0, seed=3, day_starts_s=0.0), dict.fromkeys(policy.tags, 0.2), seed=3
+        synthetic(300, per_hour=900.0, seed=3, day_starts_s=0.0), dict.fromkeys(policy.tags, 0.2), seed=3
     )
     found = summarise(simulate(policy, requests, world=world(node={"failure_share": 0.2})), Goals())
     assert found.bound > 80
@@ -410,14 +412,14 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
 
 
 def test_a_made_up_trace_has_its_rate_and_its_shares():
-    found = with_tags(made_up(8000, per_hour=120.0, seed=5, day_starts_s=0.0), {"phi": 0.05}, seed=5)
+    found = with_tags(synthetic(8000, per_hour=120.0, seed=5, day_starts_s=0.0), {"phi": 0.05}, seed=5)
     assert found.per_hour == pytest.approx(120.0, rel=0.1)
     assert sum("phi" in one.tags for one in found.arrivals) / 8000 == pytest.approx(0.05, abs=0.01)
     assert {one.task for one in found.arrivals} == {"chat", "summarise", "extract"}
 
 
 def test_a_stretched_trace_has_the_same_requests_at_another_rate():
-    before = made_up(100, per_hour=120.0, seed=5, day_starts_s=0.0)
+    before = synthetic(100, per_hour=120.0, seed=5, day_starts_s=0.0)
     after = at_rate(before, 7.0)
     assert after.per_hour == pytest.approx(7.0)
     assert [one.prompt_tokens for one in after.arrivals] == [one.prompt_tokens for one in before.arrivals]

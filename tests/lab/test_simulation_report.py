@@ -16,7 +16,7 @@ from hybrid_llm.lab.simulate.compare import Contestant, always, always_text, com
 from hybrid_llm.lab.simulate.plots import PAINT
 from hybrid_llm.lab.simulate.report import report, sentences, table
 from hybrid_llm.lab.simulate.summary import Goals
-from hybrid_llm.lab.simulate.trace import Spans, made_up, with_tags
+from hybrid_llm.lab.simulate.trace import Spans, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import builtin_policy, parse_policy
 from tests.lab.simulated import trace, world
@@ -42,7 +42,7 @@ def contest(requests, *others, text=TEXT, **setting):
 
 @pytest.fixture(scope="module")
 def comparison():
-    requests = with_tags(made_up(300, per_hour=200.0, seed=1, day_starts_s=0.0), {"phi": 0.2}, seed=1)
+    requests = with_tags(synthetic(300, per_hour=200.0, seed=1, day_starts_s=0.0), {"phi": 0.2}, seed=1)
     changed = world(edge={"decode_tokens_per_s": 50.0})
     return contest(requests, world=changed, offline=Spans([(600.0, 1200.0)]))
 
@@ -132,7 +132,7 @@ def test_a_trace_of_nothing_or_of_one_request_has_a_report_too(count):
 
 
 def test_policies_of_one_name_are_told_apart(comparison):
-    requests = made_up(20, per_hour=200.0, seed=1, day_starts_s=0.0)
+    requests = synthetic(20, per_hour=200.0, seed=1, day_starts_s=0.0)
     balanced = [
         Contestant(policy=builtin_policy("balanced"), text=""),
         Contestant(policy=parse_policy("version: 1\nname: balanced\n"), text=""),

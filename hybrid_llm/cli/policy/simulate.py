@@ -33,10 +33,10 @@ from hybrid_llm.lab.simulate.trace import (
     Trace,
     at_rate,
     load_trace,
-    made_up,
     parse_clock,
     parse_duration,
     parse_span,
+    synthetic,
     with_tags,
 )
 from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
@@ -172,7 +172,7 @@ def _trace(args: argparse.Namespace, world: World) -> Trace:
     if args.trace is None:
         starts = parse_clock(world.battery.day_starts_at[0])
         count = args.requests or _REQUESTS
-        return made_up(count, per_hour=args.rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
+        return synthetic(count, per_hour=args.rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
     trace = load_trace(args.trace, _recordings, limit=args.requests)
     return trace if args.rate is None else at_rate(trace, args.rate)
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import Final
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.compare import Comparison, Contestant
+from hybrid_llm.lab.simulate.compare import Comparison
 from hybrid_llm.lab.simulate.plots import Plot, plots
 from hybrid_llm.lab.simulate.summary import Summary
 
@@ -252,10 +252,10 @@ def _setting(comparison: Comparison) -> str:
 def _cards(own: Summary, currency: str) -> Iterator[str]:
     answered = own.edge + own.cloud
     cards = [
-        (f"{_report_share(answered, own.requests)}", "answered", ""),
-        (f"{_report_share(own.edge, own.requests)}", "answered on the device", ""),
-        (f"{_report_ms(own.ttft_ms.p95)}", "first token, p95", ""),
-        (f"{_report_share(own.missed, own.requests)}", "missed service levels", ""),
+        (_percent(answered, own.requests), "answered", ""),
+        (_percent(own.edge, own.requests), "answered on the device", ""),
+        (_ms(own.ttft_ms.p95), "first token, p95", ""),
+        (_percent(own.missed, own.requests), "missed service levels", ""),
         (f"{own.cost:.2f} {currency}", "cost", ""),
         (f"{own.bound_left:,}", "left the device against their tags", "bad" if own.bound_left else "good"),
         (f"{own.would_leave:,}", "would have left without tags", ""),
@@ -264,14 +264,6 @@ def _cards(own: Summary, currency: str) -> Iterator[str]:
     for figure, label, kind in cards:
         yield f'<div class="card"><b class="{kind}">{escape(figure)}</b><span class="soft">{escape(label)}</span></div>'
     yield "</div>"
-
-
-def _report_share(count: int, of: int) -> str:
-    return f"{100.0 * count / max(1, of):.1f} %"
-
-
-def _report_ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f} ms"
 
 
 def _figure(plot: Plot) -> str:
@@ -303,15 +295,9 @@ def _row(row: Row, columns: int) -> str:
 def _policies(comparison: Comparison) -> Iterator[str]:
     yield "<h2>The policies</h2>"
     for number, contestant in enumerate(comparison.contestants):
-        yield _policy(contestant, unfolded=number == 0)
-
-
-def _policy(contestant: Contestant, *, unfolded: bool) -> str:
-    policy = contestant.policy
-    return (
-        f"<details{' open' if unfolded else ''}><summary><b>{escape(policy.name)}</b> "
-        f"<code>{policy.digest}</code></summary><pre>{escape(contestant.text)}</pre></details>"
-    )
+        name, digest = escape(contestant.policy.name), contestant.policy.digest
+        yield f"<details{' open' if number == 0 else ''}><summary><b>{name}</b> <code>{digest}</code></summary>"
+        yield f"<pre>{escape(contestant.text)}</pre></details>"
 
 
 def _constants(comparison: Comparison) -> Iterator[str]:

@@ -14,7 +14,7 @@ import random
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -166,7 +166,7 @@ _SWING: Final = 0.8
 _BUSIEST_S: Final = 15.0 * 3600.0
 
 
-def made_up(count: int, *, per_hour: float, seed: int, day_starts_s: float) -> Trace:
+def synthetic(count: int, *, per_hour: float, seed: int, day_starts_s: float) -> Trace:
     """*count* requests of an inhomogeneous Poisson process, busiest at 15:00, made by thinning.
 
     Rate at time of day c: per_hour * (1 + 0.8 cos(2 pi (c - 15 h) / 24 h)) (Lewis and Shedler, 1979).
@@ -210,13 +210,9 @@ def at_rate(trace: Trace, per_hour: float) -> Trace:
     first = trace.arrivals[0].at_s
     return replace(
         trace,
-        arrivals=_moved(trace.arrivals, first, factor),
+        arrivals=tuple(replace(one, at_s=(one.at_s - first) * factor) for one in trace.arrivals),
         source=f"{trace.source}, stretched to {per_hour:g} an hour",
     )
-
-
-def _moved(arrivals: Sequence[Arrival] | Iterable[Arrival], first: float, factor: float) -> tuple[Arrival, ...]:
-    return tuple(replace(one, at_s=(one.at_s - first) * factor) for one in arrivals)
 
 
 Recordings = Callable[[Path], Iterable[Arrival]]
@@ -250,7 +246,7 @@ def load_trace(path: Path, recordings: Recordings, *, limit: int | None = None) 
         raise ConfigError(f"{path}: the trace has no request", path=str(path))
     first = min(one.at_s for one in arrivals)
     ordered = sorted(arrivals, key=lambda one: one.at_s)
-    moved = tuple(_from_zero(one, first) for one in ordered)
+    moved = tuple(replace(one, at_s=one.at_s - first) if first else one for one in ordered)
     return Trace(arrivals=moved, source=f"{path.name} ({form}), {len(moved)} requests")
 
 
@@ -275,10 +271,6 @@ def _open(path: Path) -> TextIO:
     with path.open("rb") as raw:
         packed = raw.read(2) == _GZIP
     return cast(TextIO, gzip.open(path, "rt", encoding="utf-8")) if packed else path.open(encoding="utf-8")
-
-
-def _from_zero(one: Arrival, first: float) -> Arrival:
-    return replace(one, at_s=one.at_s - first) if first else one
 
 
 def _lines(path: Path, lines: Iterable[str], start: int, read: Callable[[str], Arrival]) -> Iterator[Arrival]:
