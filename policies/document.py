@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -126,7 +127,7 @@ class Percentile(float):
         Raises:
             ValueError: *text* is not one of them.
         """
-        if len(text) != 3 or text[0] != "p" or not text[1:].isdecimal() or int(text[1:]) < 50:
+        if re.fullmatch("p[5-9][0-9]", text) is None:
             raise ValueError(f"`{text}` is not a percentile from p50 to p99")
         return cls(int(text[1:]) / 100.0)
 

@@ -166,7 +166,7 @@ class Reader:
             else:
                 values.setdefault(key.attribute, _neutral(key))
         values.pop(VERSION.name, None)
-        self._count(table, entries, offset)
+        self._check_presence(table, entries, offset)
 
         def reject(message: str, hint: str = "", at: str = "") -> None:
             self._faults.add(message, entries[at].offset if at in entries else offset, hint or None)
@@ -184,7 +184,7 @@ class Reader:
                 self._faults.add(f"{table.title} has no key `{name}`", item.key.offset, did_you_mean(name, known))
         return {item.key.text: item.value for item in value.entries if item.key.text in known}
 
-    def _count(self, table: Table, entries: Mapping[str, Value], offset: int) -> None:
+    def _check_presence(self, table: Table, entries: Mapping[str, Value], offset: int) -> None:
         """Report keys that are missing, and alternatives that are there together."""
         for keys in alternatives(table):
             here = [key.name for key in keys if key.name in entries]
