@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +20,6 @@ from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 _AGAIN_S: Final = 10.0
 _FIRST_S: Final = 1.0
 """The first call waits this long for names, seconds; a name that is not resolved by then is one endpoint."""
-_LONGEST_S: Final = 60.0
 _FRESH_S: Final = 0.05
 """How long the kernel's last report on the route counts, seconds."""
 
@@ -53,62 +52,52 @@ class Resolver:
     """
 
     def __init__(self, configs: Sequence[GrpcConfig], *, lookup: Lookup, clock: Callable[[], float]) -> None:
-        self._configs = tuple(configs)
+        self._hosts = {config: Address.parse(config.target, config.server_name) for config in configs}
         self._lookup = lookup
         self._clock = clock
-        self._found: dict[GrpcConfig, tuple[GrpcConfig, ...]] = {config: (config,) for config in self._configs}
-        self._fixed = all(is_address(Address.parse(config.target).host) for config in configs)
+        self._found: dict[GrpcConfig, tuple[GrpcConfig, ...]] = {config: (config,) for config in configs}
+        self._pending: dict[GrpcConfig, Future[tuple[str, ...]]] = {}
+        self._fixed = all(is_address(address.host) for address in self._hosts.values())
         self._due = 0.0
-        self._resolving = threading.Lock()
-        self.endpoints: tuple[GrpcConfig, ...] = self._configs if self._fixed else ()
+        self.endpoints: tuple[GrpcConfig, ...] = tuple(configs) if self._fixed else ()
         """The endpoints known now; where there are names, empty until the first look-up."""
 
     def refresh(self, timeout: float) -> tuple[GrpcConfig, ...] | None:
         """Return the endpoints where a look-up was due, else None.
 
-        The first look-up is waited for, *timeout* seconds at most; later ones run beside the calls.
+        The first look-up is waited for, *timeout* seconds at most. Later ones run beside the calls, and count when the
+        next one is due.
         """
-        if not self.endpoints:
-            timeout = min(timeout, _FIRST_S)
-            self._resolve(timeout, wait_s=timeout)
-        elif not self._fixed and self._clock() >= self._due:
-            threading.Thread(target=self._resolve, args=(_LONGEST_S,), name="hybrid-llm-names", daemon=True).start()
-        else:
+        if self.endpoints and (self._fixed or self._clock() < self._due):
             return None
+        self._due = self._clock() + _AGAIN_S
+        pending, self._pending = self._pending, self._begin()
+        if not self.endpoints:
+            pending = self._pending
+            wait(pending.values(), min(timeout, _FIRST_S))
+        for config in pending:
+            self._found[config] = self._addresses(config, pending[config])
+        found = [each for config in self._hosts for each in self._found[config]]
+        self.endpoints = tuple({each.target: each for each in found}.values())
         return self.endpoints
 
     async def arefresh(self, timeout: float) -> tuple[GrpcConfig, ...] | None:
         """Do as `refresh` does, without blocking the event loop."""
         return self.refresh(timeout) if self.endpoints else await asyncio.to_thread(self.refresh, timeout)
 
-    def _resolve(self, timeout: float, *, wait_s: float = 0.0) -> None:
-        """Resolve all names, each in its share of *timeout* seconds, unless another thread does or just did.
+    def _begin(self) -> dict[GrpcConfig, Future[tuple[str, ...]]]:
+        names = {config: address.host for config, address in self._hosts.items() if not is_address(address.host)}
+        return {config: self._lookup.begin(name) for config, name in names.items()}
 
-        Another thread's look-up is waited for, *wait_s* seconds at most.
-        """
-        if not self._resolving.acquire(timeout=max(wait_s, 0.0)):
-            return
+    def _addresses(self, config: GrpcConfig, pending: Future[tuple[str, ...]]) -> tuple[GrpcConfig, ...]:
+        """*config* for each address of its host; the last ones where the name does not resolve, or not yet."""
         try:
-            if self._clock() < self._due:
-                return
-            self._due, end = self._clock() + _AGAIN_S, time.monotonic() + timeout
-            for number, config in enumerate(self._configs):
-                share = (end - time.monotonic()) / (len(self._configs) - number)
-                self._found[config] = self._addresses(config, share)
-            found = [each for config in self._configs for each in self._found[config]]
-            self.endpoints = tuple({each.target: each for each in found}.values())
-        finally:
-            self._resolving.release()
-
-    def _addresses(self, config: GrpcConfig, timeout: float) -> tuple[GrpcConfig, ...]:
-        """*config* for each address of its host; the last ones where the name does not resolve."""
-        address = Address.parse(config.target, config.server_name)
-        try:
-            ips = sorted(self._lookup(address.host, timeout))
+            ips = sorted(pending.result(0))
         except (OSError, UnicodeError):
             return self._found[config]
         if len(ips) < 2:
             return (config,)
+        address = self._hosts[config]
         targets = [str(replace(address, host=ip)) for ip in ips]
         return tuple(replace(config, target=target, server_name=address.server_name) for target in targets)
 

@@ -112,7 +112,9 @@ def issue(
     start = not_before or datetime.now(UTC) - _CLOCK_SKEW
     builder = _builder(name, authority.subject, key.public_key(), start, days)
     builder = builder.add_extension(x509.ExtendedKeyUsage([_USAGE[kind]]), critical=False)
-    builder = builder.add_extension(x509.SubjectAlternativeName(_names(name, kind, hosts)), critical=False)
+    identity = x509.UniformResourceIdentifier(f"{TRUST_DOMAIN}/{kind}/{name}")
+    names = x509.SubjectAlternativeName([identity, *map(_host, hosts)])
+    builder = builder.add_extension(names, critical=False)
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = builder.add_extension(issuer, critical=False).sign(authority_key, hashes.SHA256())
     _write_pair(root, name, certificate, key)
@@ -193,11 +195,6 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _names(name: str, kind: Kind, hosts: Sequence[str]) -> list[x509.GeneralName]:
-    identity = x509.UniformResourceIdentifier(f"{TRUST_DOMAIN}/{kind}/{name}")
-    return [identity, *(_host(host) for host in hosts)]
 
 
 def _host(host: str) -> x509.GeneralName:

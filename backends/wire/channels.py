@@ -8,7 +8,6 @@ again when their files change.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import cast
 
 import grpc
@@ -79,31 +78,6 @@ def aio_channel(target: str, credentials: grpc.ChannelCredentials, options: Opti
     return grpc.aio.secure_channel(target, credentials, options=options)
 
 
-class _Reloader:
-    """Returns to gRPC, before each handshake, new certificates, or None to keep those it has."""
-
-    def __init__(self, files: TLSFiles) -> None:
-        self._files = files
-        self._watch = FileWatch(files)
-
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
-        if not self._watch.changed():
-            return None
-        try:
-            configuration = _configuration(self._files)
-        except ConfigError as error:
-            _log.warning("the certificate files changed, but cannot be used: %s", error)
-            return None
-        _log.info("certificates reloaded from %s", self._files.cert)
-        return configuration
-
-
-def _configuration(files: TLSFiles) -> grpc.ServerCertificateConfiguration:
-    check_pair(files, "node")
-    pair = (read_file(files.key), read_file(files.cert))
-    return grpc.ssl_server_certificate_configuration([pair], root_certificates=read_file(files.ca))
-
-
 def server_credentials(files: TLSFiles) -> grpc.ServerCredentials:
     """Return credentials that require a client's certificate and follow changes of *files*.
 
@@ -112,9 +86,27 @@ def server_credentials(files: TLSFiles) -> grpc.ServerCredentials:
     Raises:
         ConfigError: the files do not let their holder serve; see `check_pair`.
     """
-    # The stubs omit that None means "no change".
-    fetch = cast(Callable[[], grpc.ServerCertificateConfiguration], _Reloader(files))
-    return grpc.dynamic_ssl_server_credentials(_configuration(files), fetch, require_client_authentication=True)
+    watch = FileWatch(files)
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        check_pair(files, "node")
+        pair = (read_file(files.key), read_file(files.cert))
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=read_file(files.ca))
+
+    def fetch() -> grpc.ServerCertificateConfiguration:
+        """Called before each handshake; None keeps the certificates, which the stubs omit."""
+        nothing = cast(grpc.ServerCertificateConfiguration, None)
+        if not watch.changed():
+            return nothing
+        try:
+            configuration = read()
+        except ConfigError as error:
+            _log.warning("the certificate files changed, but cannot be used: %s", error)
+            return nothing
+        _log.info("certificates reloaded from %s", files.cert)
+        return configuration
+
+    return grpc.dynamic_ssl_server_credentials(read(), fetch, require_client_authentication=True)
 
 
 def server_options(*, max_message_bytes: int, max_connection_age: float) -> list[tuple[str, int]]:

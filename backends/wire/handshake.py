@@ -65,14 +65,16 @@ class Lookup:
             socket.gaierror: it has none.
             TimeoutError: no answer within *timeout* seconds.
         """
-        if is_address(host):
-            return (host,)
+        return (host,) if is_address(host) else self.begin(host).result(timeout)
+
+    def begin(self, host: str) -> Future[tuple[str, ...]]:
+        """Return the addresses of the name *host* to come, from the look-up that runs or from a new one."""
         with self._lock:
             pending = self._pending.get(host)
             if pending is None:
                 self._pending[host] = pending = Future()
                 threading.Thread(target=self._run, args=(host, pending), name="hybrid-llm-lookup", daemon=True).start()
-        return pending.result(timeout)
+            return pending
 
     def _run(self, host: str, pending: Future[tuple[str, ...]]) -> None:
         try:
@@ -165,15 +167,20 @@ def tls_handshake(
     started = time.perf_counter()
     try:
         with socket.create_connection((ip or address.host, address.port), timeout=timeout) as plain:
-            return _negotiate(plain, context, address, started, timeout)
+            plain.settimeout(_left(started, timeout))
+            with context.wrap_socket(plain, server_hostname=address.server_name) as secure:
+                elapsed_ms = (time.perf_counter() - started) * 1000
+                secure.settimeout(_left(started, timeout))
+                if refusal := _refusal(secure):
+                    raise AuthenticationFailed(_rejected(address, files, refusal), backend=backend)
+                cipher = (secure.cipher() or ("",))[0]
+                return Handshake(version=str(secure.version()), cipher=cipher, elapsed_ms=elapsed_ms)
     except ssl.SSLCertVerificationError as error:
         reason = _VERIFY.get(error.verify_code, f"does not verify: {error.verify_message}")
         text = f"the certificate of {address} " + reason.format(ca=files.ca, name=address.server_name)
         raise UntrustedPeer(text, backend=backend) from None
     except ssl.SSLError as error:
         raise _tls_failure(error, address, files, backend) from None
-    except _Refused as refused:
-        raise AuthenticationFailed(_rejected(address, files, str(refused)), backend=backend) from None
     except OSError as error:
         failure = BackendUnavailable(_unreachable(error, address, timeout), backend=backend)
         raise failure from (error if is_silence(error) else None)  # the cause tells silence from a refusal
@@ -184,36 +191,20 @@ def is_silence(error: BaseException | None) -> bool:
     return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in NO_ROUTE)
 
 
-class _Refused(Exception):
-    """Internal: the node ended the connection once it had seen our certificate; the text says how."""
-
-
-def _negotiate(
-    plain: socket.socket, context: ssl.SSLContext, address: Address, started: float, timeout: float
-) -> Handshake:
-    plain.settimeout(_left(started, timeout))
-    with context.wrap_socket(plain, server_hostname=address.server_name) as secure:
-        elapsed_ms = (time.perf_counter() - started) * 1000
-        secure.settimeout(_left(started, timeout))
-        _await_first_bytes(secure)
-        cipher = secure.cipher()
-        return Handshake(version=str(secure.version()), cipher=cipher[0] if cipher else "", elapsed_ms=elapsed_ms)
-
-
 def _left(started: float, timeout: float) -> float:
     return max(timeout - (time.perf_counter() - started), 0.001)
 
 
-def _await_first_bytes(secure: ssl.SSLSocket) -> None:
+def _refusal(secure: ssl.SSLSocket) -> str:
+    """Wait for the first bytes, and return how the node refuses our certificate, if it does."""
     # In TLS 1.3 a server judges the client's certificate after the client's own handshake is over: one that refuses
     # it then closes the connection or sends an alert.
     try:
-        if not secure.recv(1):
-            raise _Refused("closed the connection")
+        return "" if secure.recv(1) else "closed the connection"
     except ssl.SSLError as error:
-        raise _Refused(f"sent the alert {_alert(error)}") from None
+        return f"sent the alert {_alert(error)}"
     except ConnectionResetError:
-        raise _Refused("reset the connection") from None
+        return "reset the connection"
 
 
 def _context(files: TLSFiles) -> ssl.SSLContext:

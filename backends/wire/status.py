@@ -12,21 +12,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
-from hybrid_llm.core.errors import (
-    AuthenticationFailed,
-    BackendOverloaded,
-    BackendUnavailable,
-    DeadlineExceeded,
-    DecryptionFailed,
-    HybridLLMError,
-    PermissionDenied,
-    PrivacyViolation,
-    ProtocolMismatch,
-    QuotaExceeded,
-    RequestRejected,
-    StreamInterrupted,
-    UntrustedPeer,
-)
+from hybrid_llm.core import errors
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 PROTOCOL_KEY: Final = "hybrid-llm-protocol"
@@ -47,25 +33,25 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    error: type[HybridLLMError]
+    error: type[errors.HybridLLMError]
     code: StatusCode
     facts: tuple[str, ...] = ()
     """Attributes of the error that travel with it, under the same names."""
 
 
 ROWS: Final[dict[str, _Row]] = {
-    "backend_unavailable": _Row(BackendUnavailable, StatusCode.UNAVAILABLE, ("retry_after",)),
-    "backend_overloaded": _Row(BackendOverloaded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
-    "deadline_exceeded": _Row(DeadlineExceeded, StatusCode.DEADLINE_EXCEEDED, ("elapsed",)),
-    "stream_interrupted": _Row(StreamInterrupted, StatusCode.ABORTED, ("received_tokens",)),
-    "request_rejected": _Row(RequestRejected, StatusCode.INVALID_ARGUMENT, ("reason",)),
-    "authentication_failed": _Row(AuthenticationFailed, StatusCode.UNAUTHENTICATED),
-    "permission_denied": _Row(PermissionDenied, StatusCode.PERMISSION_DENIED),
-    "quota_exceeded": _Row(QuotaExceeded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
-    "protocol_mismatch": _Row(ProtocolMismatch, StatusCode.FAILED_PRECONDITION, ("ours", "theirs")),
-    "untrusted_peer": _Row(UntrustedPeer, StatusCode.UNAUTHENTICATED),
-    "decryption_failed": _Row(DecryptionFailed, StatusCode.DATA_LOSS),
-    "privacy_violation": _Row(PrivacyViolation, StatusCode.PERMISSION_DENIED, ("location",)),
+    "backend_unavailable": _Row(errors.BackendUnavailable, StatusCode.UNAVAILABLE, ("retry_after",)),
+    "backend_overloaded": _Row(errors.BackendOverloaded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
+    "deadline_exceeded": _Row(errors.DeadlineExceeded, StatusCode.DEADLINE_EXCEEDED, ("elapsed",)),
+    "stream_interrupted": _Row(errors.StreamInterrupted, StatusCode.ABORTED, ("received_tokens",)),
+    "request_rejected": _Row(errors.RequestRejected, StatusCode.INVALID_ARGUMENT, ("reason",)),
+    "authentication_failed": _Row(errors.AuthenticationFailed, StatusCode.UNAUTHENTICATED),
+    "permission_denied": _Row(errors.PermissionDenied, StatusCode.PERMISSION_DENIED),
+    "quota_exceeded": _Row(errors.QuotaExceeded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
+    "protocol_mismatch": _Row(errors.ProtocolMismatch, StatusCode.FAILED_PRECONDITION, ("ours", "theirs")),
+    "untrusted_peer": _Row(errors.UntrustedPeer, StatusCode.UNAUTHENTICATED),
+    "decryption_failed": _Row(errors.DecryptionFailed, StatusCode.DATA_LOSS),
+    "privacy_violation": _Row(errors.PrivacyViolation, StatusCode.PERMISSION_DENIED, ("location",)),
 }
 """Kind -> the error, its code, and the facts that travel with it."""
 
@@ -91,10 +77,10 @@ DEFAULTS: Final[dict[StatusCode, str]] = {
 """What a code means that comes without a kind: from gRPC itself or a proxy. OK is an answer that ended too early."""
 
 _KINDS: Final = {row.error: kind for kind, row in ROWS.items()}
-_BROKEN: Final = (BackendUnavailable, BackendOverloaded, StreamInterrupted)
+_BROKEN: Final = (errors.BackendUnavailable, errors.BackendOverloaded, errors.StreamInterrupted)
 
 
-def encode(error: HybridLLMError) -> Status:
+def encode(error: errors.HybridLLMError) -> Status:
     """Return how *error* goes over the wire.
 
     Raises:
@@ -109,28 +95,28 @@ def encode(error: HybridLLMError) -> Status:
 
 def decode(
     code: StatusCode, message: str, trailing: Metadata, *, backend: str, received_tokens: int = 0
-) -> HybridLLMError:
+) -> errors.HybridLLMError:
     """Return the error that a status means; once tokens were received, a break is a `StreamInterrupted`."""
     detail = _detail(trailing)
     if not detail.kind and code is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
-        return RequestRejected(message, backend=backend, reason="message_too_large")
+        return errors.RequestRejected(message, backend=backend, reason="message_too_large")
     row = ROWS[detail.kind if detail.kind in ROWS else DEFAULTS[code]]
     error = row.error(message or f"{backend} answered {code.name}", **_arguments(row, detail, backend))
     if received_tokens and isinstance(error, _BROKEN):
         text = f"the answer broke off after {received_tokens} tokens: {error}"
-        return StreamInterrupted(text, backend=backend, received_tokens=received_tokens)
+        return errors.StreamInterrupted(text, backend=backend, received_tokens=received_tokens)
     return error
 
 
 def _arguments(row: _Row, detail: pb.ErrorDetail, backend: str) -> dict[str, Any]:
     """The keyword arguments of the row's error; a fact that was not sent keeps the error's own default."""
     sent = {field.name: value for field, value in detail.ListFields()}
-    if row.error is ProtocolMismatch:
+    if row.error is errors.ProtocolMismatch:
         return {"backend": backend, "ours": detail.theirs, "theirs": detail.ours}  # the sender's "theirs" is ours
-    if row.error is PrivacyViolation:
+    if row.error is errors.PrivacyViolation:
         return {"location": sent.get("location", "cloud")}
     facts = {name: sent[name] for name in row.facts if name in sent}
-    return facts if row.error is DecryptionFailed else {"backend": backend, **facts}
+    return facts if row.error is errors.DecryptionFailed else {"backend": backend, **facts}
 
 
 def has_detail(trailing: Metadata) -> bool:

@@ -56,8 +56,13 @@ def check_files(files: TLSFiles, kind: Kind) -> CertificateInfo:
     chain, found = load_certificates(files.cert), inspect(files.cert)
     if load_key(files.key).public_key() != chain[0].public_key():
         raise ConfigError(f"{files.key} is not the key of {files.cert}; issue both anew", path=str(files.key))
-    _check_authority(chain, load_certificates(files.ca), files)
-    _check_kind(found, kind, files)
+    if not all(_issued(certificate, issuer) for certificate, issuer in pairwise(chain)):
+        raise ConfigError(f"the certificates in {files.cert} are not a chain", path=str(files.cert))
+    if not any(_issued(chain[-1], authority) for authority in load_certificates(files.ca)):
+        raise ConfigError(f"{files.cert} is not issued by the authority in {files.ca}", path=str(files.cert))
+    if kind not in found.kinds:
+        kinds = " and ".join(_SIDES[known] for known in found.kinds) or "no side's"
+        raise ConfigError(f"{files.cert} is {kinds} certificate, not {_SIDES[kind]}", path=str(files.cert))
     return found
 
 
@@ -72,27 +77,12 @@ def check_dates(found: CertificateInfo, files: TLSFiles, *, now: datetime | None
         raise ConfigError(message, path=str(files.cert))
 
 
-def _check_authority(chain: list[x509.Certificate], authorities: list[x509.Certificate], files: TLSFiles) -> None:
-    for certificate, issuer in pairwise(chain):
-        if not _issued(certificate, issuer):
-            raise ConfigError(f"the certificates in {files.cert} are not a chain", path=str(files.cert))
-    if not any(_issued(chain[-1], authority) for authority in authorities):
-        raise ConfigError(f"{files.cert} is not issued by the authority in {files.ca}", path=str(files.cert))
-
-
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
-
-
-def _check_kind(found: CertificateInfo, kind: Kind, files: TLSFiles) -> None:
-    if kind in found.kinds:
-        return
-    kinds = " and ".join(_SIDES[known] for known in found.kinds) or "no side's"
-    raise ConfigError(f"{files.cert} is {kinds} certificate, not {_SIDES[kind]}", path=str(files.cert))
 
 
 class FileWatch:

@@ -107,9 +107,11 @@ MUTANTS = (
         "a lost route is not silence", f"{_HANDSHAKE}:is_silence", swap("error.errno in NO_ROUTE", "error.errno == 0")
     ),
     Mutant("there is always a route", f"{_HANDSHAKE}:has_route", always("error.errno not in NO_ROUTE")),
-    Mutant("lookups of one name run at once", f"{_HANDSHAKE}:Lookup.__call__", always("pending is None")),
+    Mutant("lookups of one name run at once", f"{_HANDSHAKE}:Lookup.begin", always("pending is None")),
     Mutant(
-        "a lookup has no timeout", f"{_HANDSHAKE}:Lookup.__call__", swap("pending.result(timeout)", "pending.result()")
+        "a lookup has no timeout",
+        f"{_HANDSHAKE}:Lookup.__call__",
+        swap("__.result(timeout)", "self.begin(host).result()"),
     ),
     Mutant(
         "a pool of silent nodes is ready", f"{_POOL}:_silence", swap("SILENT if SILENT in reasons else NO_ROUTE", "''")
@@ -134,11 +136,11 @@ MUTANTS = (
     Mutant(
         "a name is looked up only once",
         f"{_ADDRESS}:Resolver.refresh",
-        swap("self._clock() >= self._due", "self._due < 0"),
+        swap("self._clock() < self._due", "self._due > 0"),
     ),
     Mutant(
         "the first lookup serves only one request",
         f"{_ADDRESS}:Resolver.refresh",
-        swap("not self.endpoints", "not self.endpoints and (not self._due)"),
+        swap("self.endpoints and __rest", "(self.endpoints or self._due) and __rest"),
     ),
 )
