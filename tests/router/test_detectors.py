@@ -19,7 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
-from hybrid_llm.router.privacy.detectors.folding import Regex
+from hybrid_llm.router.privacy.detectors.text import Regex
 from hybrid_llm.router.privacy.pseudonyms import BASE32, type_of
 
 ALL = list(DETECTORS.values())

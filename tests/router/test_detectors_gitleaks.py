@@ -11,7 +11,7 @@ import pytest
 
 from hybrid_llm.router.privacy.detectors import DETECTORS
 from hybrid_llm.router.privacy.detectors.credentials import load_rules
-from hybrid_llm.router.privacy.detectors.views import decoded
+from hybrid_llm.router.privacy.detectors.text import decoded
 
 RULES = files("hybrid_llm.router.privacy.detectors").joinpath("rules", "gitleaks.toml")
 RNG = random.Random(11)

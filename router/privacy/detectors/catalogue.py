@@ -27,14 +27,20 @@ _TABLE: Final = (
     PatternDetector("email", contact.EMAIL, finds="e-mail addresses"),
     PatternDetector("cn_resident_id", identity.CN_RESIDENT_ID, finds="Chinese resident identity numbers"),
     PatternDetector("us_ssn", identity.US_SSN, finds="US social security numbers and ITINs"),
-    PatternDetector("iban", search=money.ibans, finds="international bank account numbers"),
+    PatternDetector("iban", search=money.ibans, needs_digit=True, finds="international bank account numbers"),
     PatternDetector("payment_card", money.PAYMENT_CARD, finds="payment card numbers"),
     PatternDetector("crypto_wallet", money.CRYPTO_WALLET, finds="Bitcoin and Ethereum addresses"),
-    PatternDetector("medical_record", search=identity.medical_records, finds="medical record and patient numbers"),
-    PatternDetector("passport", search=identity.passports, finds="passport numbers"),
-    PatternDetector("driver_license", search=identity.driver_licenses, finds="driver's licence numbers"),
-    PatternDetector("date_of_birth", search=identity.birthdays, finds="dates of birth"),
-    PatternDetector("national_id", search=identity.national_ids, finds="identity and tax numbers of 16 countries"),
+    PatternDetector(
+        "medical_record", search=identity.medical_records, needs_digit=True, finds="medical record and patient numbers"
+    ),
+    PatternDetector("passport", search=identity.passports, needs_digit=True, finds="passport numbers"),
+    PatternDetector(
+        "driver_license", search=identity.driver_licenses, needs_digit=True, finds="driver's licence numbers"
+    ),
+    PatternDetector("date_of_birth", search=identity.birthdays, needs_digit=True, finds="dates of birth"),
+    PatternDetector(
+        "national_id", search=identity.national_ids, needs_digit=True, finds="identity and tax numbers of 16 countries"
+    ),
     PatternDetector("ip_address", contact.IP_ADDRESS, finds="IPv4 and IPv6 addresses"),
     PatternDetector("mac_address", contact.MAC_ADDRESS, finds="MAC addresses"),
     PatternDetector("phone", contact.PHONE, finds="telephone numbers"),

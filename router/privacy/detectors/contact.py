@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.evidence import Candidate, Context, Pattern
-from hybrid_llm.router.privacy.detectors.folding import CJK_CLASS, linear
+from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.text import CJK_CLASS, Regex
 
 _LABEL: Final = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _LOCAL: Final = rb"[A-Za-z0-9_+](?:[A-Za-z0-9_.+'-]*[A-Za-z0-9_+-])?"
@@ -75,8 +75,8 @@ def _spelled(candidate: Candidate) -> float:
 
 
 EMAIL: Final = (
-    Pattern(linear(_ADDRESS), _address, needs=b"@"),
-    Pattern(linear(_SPELLED), _spelled, near=_ABOUT_EMAIL),
+    Pattern(Regex(_ADDRESS), _address, needs=b"@"),
+    Pattern(Regex(_SPELLED), _spelled, near=_ABOUT_EMAIL),
 )
 
 _EXT: Final = rb"(?: ?(?:x|ext\.?|extension|#) ?[0-9]{1,6})?"
@@ -149,7 +149,7 @@ def _weak(candidate: Candidate) -> float:
 
 def _phone(pattern: bytes, score: Callable[[Candidate], float] = _clear, *, needs: bytes = b"9") -> Pattern:
     return Pattern(
-        linear(_BEFORE + rb"(" + pattern + rb")" + _AFTER),
+        Regex(_BEFORE + rb"(" + pattern + rb")" + _AFTER),
         score,
         near=_ABOUT_PHONE,
         against=None if score is _clear else _NOT_PHONE,
@@ -203,13 +203,13 @@ def _mac(candidate: Candidate) -> float:
 
 IP_ADDRESS: Final = (
     Pattern(
-        linear(rb"(?:^|[^0-9A-Za-z_.]|[^0-9]\.)(" + _QUAD + rb")(?:[^0-9A-Za-z_.]|_|\.(?:[^0-9A-Za-z]|$)|$)"),
+        Regex(rb"(?:^|[^0-9A-Za-z_.]|[^0-9]\.)(" + _QUAD + rb")(?:[^0-9A-Za-z_.]|_|\.(?:[^0-9A-Za-z]|$)|$)"),
         _v4,
         against=_VERSION,
         needs=b".",
     ),
     Pattern(
-        linear(
+        Regex(
             rb"(?:^|[^0-9A-Za-z_:.])([0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]?"
             + _QUAD
             + rb")?(?:%[0-9a-z]{1,8})?)"
@@ -222,7 +222,7 @@ IP_ADDRESS: Final = (
 
 MAC_ADDRESS: Final = (
     Pattern(
-        linear(
+        Regex(
             rb"(?i)(?:^|[^0-9a-z:-])((?:[0-9a-f]{2}:){5}[0-9a-f]{2}|(?:[0-9a-f]{2}-){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4})"
             rb"(?:[^0-9a-z:-]|$)"
         ),

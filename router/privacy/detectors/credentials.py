@@ -18,9 +18,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from hybrid_llm.router.privacy.detectors.evidence import Candidate, Pattern
-from hybrid_llm.router.privacy.detectors.folding import Regex, WordSet, linear
-from hybrid_llm.router.privacy.detectors.views import View
+from hybrid_llm.router.privacy.detectors.engine import Candidate, Pattern
+from hybrid_llm.router.privacy.detectors.text import Regex, View, WordSet
 
 _TOKENS: Final = (
     rb"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}|sk-[A-Za-z0-9_-]{20,200}"
@@ -60,10 +59,10 @@ _NO_VALUES: Final = re.compile(
 _CODE: Final = re.compile(r"[A-Za-z_][\w]*(?:[.:]+[A-Za-z_]\w*)*[.:]?")
 """A name, or names joined by dots: unquoted in program text this is a variable, not its value."""
 _CHINESE: Final = ("密码", "口令", "密碼", "密钥", "令牌")
-_BEHIND: Final = linear(rb"[\x80\x90-\x99\xa1\s:='\"]{0,6}([!-~]{6,64})")
+_BEHIND: Final = Regex(rb"[\x80\x90-\x99\xa1\s:='\"]{0,6}([!-~]{6,64})")
 _PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
 """A pseudonym that the privacy guard inserted, such as `SECRET_QYSAI`, is not a secret."""
-_ASSIGNMENT: Final = linear(_ASSIGNED)
+_ASSIGNMENT: Final = Regex(_ASSIGNED)
 _MAX_LINE: Final = 1000
 """How many bytes of a line, on each side of a find, an allowlist for lines sees."""
 
@@ -113,11 +112,11 @@ def _chinese(view: View) -> Iterator[tuple[int, int]]:
 
 
 CREDENTIAL: Final = (
-    Pattern(linear(rb"\b(" + _TOKENS + rb")")),
-    Pattern(linear(_KEY_BLOCK), needs=b"-----begin"),
-    Pattern(linear(_USER_INFO), _is_user_info, needs=b"://"),
-    Pattern(linear(_HEADER), needs=b"authorization"),
-    Pattern(linear(_BEARER), needs=b"bearer"),
+    Pattern(Regex(rb"\b(" + _TOKENS + rb")")),
+    Pattern(Regex(_KEY_BLOCK), needs=b"-----begin"),
+    Pattern(Regex(_USER_INFO), _is_user_info, needs=b"://"),
+    Pattern(Regex(_HEADER), needs=b"authorization"),
+    Pattern(Regex(_BEARER), needs=b"bearer"),
 )
 
 
@@ -222,7 +221,7 @@ def _rule(table: Mapping[str, Any], everywhere: Allowlist | None) -> Rule:
     lists = [everywhere, *(_allowlist(entry) for entry in table.get("allowlists", ()))]
     return Rule(
         id=table["id"],
-        regex=linear(table["regex"].encode("utf-8")),
+        regex=Regex(table["regex"].encode("utf-8")),
         keywords=tuple(table["keywords"]),
         entropy=table.get("entropy", 0.0),
         group=table.get("secretGroup", 0),
@@ -232,7 +231,7 @@ def _rule(table: Mapping[str, Any], everywhere: Allowlist | None) -> Rule:
 
 def _allowlist(table: Mapping[str, Any]) -> Allowlist | None:
     """None if it requires a file path or has no condition on text."""
-    regexes = tuple(linear(text.encode("utf-8")) for text in table.get("regexes", ()))
+    regexes = tuple(Regex(text.encode("utf-8")) for text in table.get("regexes", ()))
     stopwords = tuple(word.lower() for word in table.get("stopwords", ()))
     needs_path = "paths" in table and table.get("condition") == "AND"
     return (

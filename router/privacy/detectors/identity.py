@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.evidence import Candidate, Context, Pattern, luhn, mod11_2, verhoeff, weighted
-from hybrid_llm.router.privacy.detectors.folding import Regex, linear
-from hybrid_llm.router.privacy.detectors.views import View
+from hybrid_llm.router.privacy.detectors.checksums import luhn, mod11_2, verhoeff, weighted
+from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.text import Regex, View
 
 _PROVINCES: Final = re.compile("1[1-5]|2[123]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")
 _ABOUT_ID: Final = Context(
@@ -45,12 +45,12 @@ def _old_resident(candidate: Candidate) -> float:
 
 CN_RESIDENT_ID: Final = (
     Pattern(
-        linear(rb"(?:^|[^0-9])([1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx])(?:[^0-9]|$)"),
+        Regex(rb"(?:^|[^0-9])([1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx])(?:[^0-9]|$)"),
         _resident,
         near=_ABOUT_ID,
         needs=b"9",
     ),
-    Pattern(linear(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
+    Pattern(Regex(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
 )
 
 _ABOUT_SSN: Final = Context(
@@ -69,13 +69,13 @@ def _ssn(candidate: Candidate) -> float:
 
 US_SSN: Final = (
     Pattern(
-        linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}-[0-9]{2}-[0-9]{4})(?:[^0-9A-Za-z_-]|$)"),
+        Regex(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}-[0-9]{2}-[0-9]{4})(?:[^0-9A-Za-z_-]|$)"),
         _ssn,
         near=_ABOUT_SSN,
         needs=b"9",
     ),
     Pattern(
-        linear(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9})(?:[^0-9A-Za-z_-]|$)"),
+        Regex(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9})(?:[^0-9A-Za-z_-]|$)"),
         _ssn,
         near=_ABOUT_SSN,
         weak=True,
@@ -189,7 +189,7 @@ class _Row:
 
     def pattern(self) -> Pattern:
         near = Context(self.words) if self.words else _ABOUT_NATIONAL
-        regex = linear(_APART + rb"(" + self.format + rb")" + _END)
+        regex = Regex(_APART + rb"(" + self.format + rb")" + _END)
         return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"9")
 
 
@@ -234,7 +234,7 @@ _COMMON: Final = (
     _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
 )
 _CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
-_CLEAR_FORMATS: Final = linear(
+_CLEAR_FORMATS: Final = Regex(
     _APART + rb"(?:" + b"|".join(b"(?P<n%d>%s)" % (i, row.format) for i, row in enumerate(_CLEAR)) + rb")" + _END
 )
 _ABOUT_COMMON: Final = Context(b"|".join(row.words for row in _COMMON))
@@ -243,8 +243,6 @@ _COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)
 
 def national_ids(view: View) -> Iterator[tuple[int, int]]:
     """Yield the numbers of all countries: one pass for the clear formats, one for each common format near its word."""
-    if not view.has_digit:
-        return
     for start, end, kind in _CLEAR_FORMATS.finditer(view.data):
         if _CLEAR_PATTERNS[int(kind[1:])].accepts(Candidate(view, start, end)):
             yield start, end
@@ -262,11 +260,11 @@ _CHINESE_FILL: Final = rb"[\x80\x90\x94\xa1\s:=#'\"(-]{0,8}"
 
 def _labelled(words: bytes, chinese: tuple[str, ...], value: bytes, fill: bytes = _FILL) -> _Search:
     """A search for *value* after one of *words* (RE2, case-insensitive) or of *chinese*, with little in between."""
-    spelled = linear(rb"(?i)(?:^|[^a-z])(?:" + words + rb")" + fill + rb"(" + value + rb")(?:[^a-z0-9]|$)")
-    after = linear(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
+    spelled = Regex(rb"(?i)(?:^|[^a-z])(?:" + words + rb")" + fill + rb"(" + value + rb")(?:[^a-z0-9]|$)")
+    after = Regex(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
 
     def search(view: View) -> Iterator[tuple[int, int]]:
-        if view.has_digit and _LABELS.within(view):
+        if _LABELS.within(view):
             yield from _after_words(view, spelled)
             yield from _after_chinese(view, after, () if view.text.isascii() else chinese)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.evidence import Candidate, Context, Pattern, base58check, bech32, luhn, mod97
-from hybrid_llm.router.privacy.detectors.folding import linear
-from hybrid_llm.router.privacy.detectors.views import View
+from hybrid_llm.router.privacy.detectors.checksums import base58check, bech32, luhn, mod97
+from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.text import Regex, View
 
 _ISSUERS: Final = (
     "4", "5", "6", "34", "35", "36", "37", "38", "39", "30", "22", "23", "24", "25", "26", "27", "1800", "2131", "9558",
@@ -30,7 +30,7 @@ def _card(candidate: Candidate) -> float:
 
 PAYMENT_CARD: Final = (
     Pattern(
-        linear(
+        Regex(
             rb"(?:^|[^0-9A-Za-z_.-])([0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{1,4}(?:[ .-]?[0-9]{3})?"
             rb"|[0-9]{4}[ .-]?[0-9]{6}[ .-]?[0-9]{4,5}|[0-9]{12})(?:[^0-9A-Za-z_-]|$)"
         ),
@@ -40,7 +40,7 @@ PAYMENT_CARD: Final = (
     ),
 )
 
-_IBAN: Final = linear(rb"(?i)(?:^|[^a-z0-9_])([a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]){11,32})")
+_IBAN: Final = Regex(rb"(?i)(?:^|[^a-z0-9_])([a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]){11,32})")
 _ABOUT_IBAN: Final = Context(rb"iban|account|bank|bic|swift|sepa|konto|transfer|wire", ("账号", "账户", "银行", "汇款"))
 _REGISTRY: Final = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
@@ -55,7 +55,7 @@ _LENGTHS: Final = {entry[:2]: int(entry[2:]) for entry in _REGISTRY.split()}
 
 def ibans(view: View) -> Iterator[tuple[int, int]]:
     """Yield each IBAN in *view*, cut to the length that its country defines, so that no following word is included."""
-    match = _IBAN.search(view.data) if view.has_digit else None
+    match = _IBAN.search(view.data)
     while match is not None:
         start, end = match.span(1)
         cut = _cut(view.data, start, end)
@@ -96,12 +96,12 @@ def _bitcoin(candidate: Candidate) -> float:
 
 CRYPTO_WALLET: Final = (
     Pattern(
-        linear(
+        Regex(
             rb"(?:^|[^0-9A-Za-z_])([13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|BC1[02-9AC-HJ-NP-Z]{11,71})"
             rb"(?:[^0-9A-Za-z_]|$)"
         ),
         _bitcoin,
         near=_ABOUT_WALLETS,
     ),
-    Pattern(linear(rb"(?:^|[^0-9A-Za-z_])(0x[0-9a-fA-F]{40})(?:[^0-9A-Za-z_]|$)"), needs=b"0x"),
+    Pattern(Regex(rb"(?:^|[^0-9A-Za-z_])(0x[0-9a-fA-F]{40})(?:[^0-9A-Za-z_]|$)"), needs=b"0x"),
 )
