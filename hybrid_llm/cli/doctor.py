@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
-from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Finding, Setup, Status, fault, ok, run_checks
+from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Check, Finding, Setup, Status, fault, ok, run_checks
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import TLSFiles
-    from hybrid_llm.router.config import Config
 
 _MARKS: Final = {Status.OK: "ok     ", Status.WARNING: "warning", Status.FAULT: "FAULT  "}
 
@@ -32,7 +31,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     findings = []
-    for finding in _findings(args):
+    # The first checks need nothing installed. The set-up is read after them, so that they always report.
+    checks: dict[str, Check] = {**FIRST_CHECKS, "configuration": partial(_read_setup, args), **CHECKS}
+    for finding in run_checks(checks, Setup()):
         findings.append(finding)
         if not args.json:
             _show(finding)
@@ -52,66 +53,35 @@ def _show(finding: Finding) -> None:
     sys.stdout.flush()
 
 
-def _findings(args: argparse.Namespace) -> Iterator[Finding]:
-    # The first checks need nothing installed. The set-up is read after them, so that they always report.
-    yield from run_checks(FIRST_CHECKS, Setup())
-    made: list[Setup] = []
-
-    def read_setup(_: Setup) -> Iterator[Finding]:
-        config, findings = _config(args)
-        yield from findings
-        made.append(_setup(args, config))
-
-    yield from run_checks({"configuration": read_setup}, Setup())
-    yield from run_checks(CHECKS, made[0] if made else Setup())
-
-
-def _config(args: argparse.Namespace) -> tuple[Config | None, list[Finding]]:
-    """The configuration; an invalid one is a finding, and the other checks run without it."""
+def _read_setup(args: argparse.Namespace, setup: Setup) -> Iterator[Finding]:
+    """Fill in *setup*; an invalid configuration is a finding, and the other checks run without it."""
+    from hybrid_llm.backends.grpc import GrpcSpec
+    from hybrid_llm.backends.wire.certificates import TLSFiles
     from hybrid_llm.router.config import load_config
 
-    path = config_path(args.config)
-    if path is None:
-        return None, []
-    try:
-        config = load_config(path)
-    except ConfigError as error:
-        return None, [fault("configuration", str(error), "fix the file; the other checks run without it")]
-    return config, [ok("configuration", f"{path}: {', '.join(spec.name for spec in config.backends)}")]
-
-
-def _setup(args: argparse.Namespace, config: Config | None) -> Setup:
-    from hybrid_llm.backends.grpc import GrpcSpec
-
-    pairs = _pairs(args.tls) if args.tls is not None else {}
-    clouds = [spec for spec in config.backends if isinstance(spec, GrpcSpec)] if config is not None else []
+    if (path := config_path(args.config)) is not None:
+        try:
+            setup.config = load_config(path)
+            setup.clouds = [spec for spec in setup.config.backends if isinstance(spec, GrpcSpec)]
+            yield ok("configuration", f"{path}: {', '.join(spec.name for spec in setup.config.backends)}")
+        except ConfigError as error:
+            yield fault("configuration", str(error), "fix the file; the other checks run without it")
+    if args.tls is not None:
+        setup.folder = args.tls
+        names = sorted(path.stem for path in args.tls.glob("*.pem") if path.stem != "ca")
+        setup.pairs = {name: TLSFiles.from_dir(args.tls, name) for name in names}
     if args.target is not None:
-        clouds.append(_target(args, pairs))
-    return Setup(config=config, pairs=pairs, clouds=tuple(clouds), folder=args.tls)
+        tls = _client_certificate(args.name, setup.pairs)
+        setup.clouds.append(GrpcSpec(name="target", targets=(args.target,), tls=tls, server_name=args.server_name))
 
 
-def _pairs(folder: Path) -> dict[str, TLSFiles]:
-    """The files of each certificate in *folder*, except the authority."""
-    from hybrid_llm.backends.wire.certificates import TLSFiles
-
-    names = sorted(path.stem for path in folder.glob("*.pem") if path.stem != "ca")
-    return {name: TLSFiles.from_dir(folder, name) for name in names}
-
-
-def _target(args: argparse.Namespace, pairs: Mapping[str, TLSFiles]) -> GrpcSpec:
-    from hybrid_llm.backends.grpc import GrpcSpec
-
-    name = args.name or _only_client(pairs)
-    if name not in pairs:
+def _client_certificate(name: str | None, pairs: Mapping[str, TLSFiles]) -> TLSFiles:
+    """The pair called *name*, else the only one with a client certificate."""
+    names = [name] if name else [name for name, files in pairs.items() if _is_client(files)]
+    if len(names) != 1 or names[0] not in pairs:
         known = ", ".join(pairs) or "none"
         raise ConfigError(f"--target needs --tls with a client certificate, and --name to choose one; found: {known}")
-    return GrpcSpec(name="target", targets=(args.target,), tls=pairs[name], server_name=args.server_name)
-
-
-def _only_client(pairs: Mapping[str, TLSFiles]) -> str:
-    """The name of the only client certificate; empty if there is none or more than one."""
-    names = [name for name, files in pairs.items() if _is_client(files)]
-    return names[0] if len(names) == 1 else ""
+    return pairs[names[0]]
 
 
 def _is_client(files: TLSFiles) -> bool:

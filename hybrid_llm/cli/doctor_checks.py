@@ -20,20 +20,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.core.errors import (
-    AuthenticationFailed,
-    BackendUnavailable,
-    ConfigError,
-    HybridLLMError,
-    ProtocolMismatch,
-    UntrustedPeer,
-)
+from hybrid_llm.core import errors
+from hybrid_llm.core.errors import ConfigError, HybridLLMError
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge import EdgeConfig
-    from hybrid_llm.backends.grpc import GrpcSpec, NodeDescription
+    from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import CertificateInfo, Kind, TLSFiles
-    from hybrid_llm.core.protocols import Backend
     from hybrid_llm.router.config import Config
 
 _MIN_PYTHON: Final = (3, 11)
@@ -53,18 +46,13 @@ _EXTRAS: Final = {
     "node": "hybrid-llm serve",
     "prepare": "hybrid-llm models convert",
 }
+_ISSUE: Final = "hybrid-llm certs issue"
 _RERUN: Final = "fix what the message says, then run `hybrid-llm doctor` again"
 _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
-    (
-        UntrustedPeer,
-        "on the node: hybrid-llm certs issue DIR --name node --kind node --host HOST, with the same authority",
-    ),
-    (
-        AuthenticationFailed,
-        "issue the client certificate from the node's authority: hybrid-llm certs issue --kind client",
-    ),
-    (BackendUnavailable, "start the node or correct `target`; check for a firewall"),
-    (ProtocolMismatch, "install the same version of hybrid-llm on the node and in the app"),
+    (errors.UntrustedPeer, f"on the node: {_ISSUE} DIR --name node --kind node --host HOST, with the same authority"),
+    (errors.AuthenticationFailed, f"issue the client certificate from the node's authority: {_ISSUE} --kind client"),
+    (errors.BackendUnavailable, "start the node or correct `target`; check for a firewall"),
+    (errors.ProtocolMismatch, "install the same version of hybrid-llm on the node and in the app"),
 )
 
 
@@ -86,14 +74,14 @@ class Finding:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Setup:
-    """What to check: a configuration, certificates, nodes."""
+    """What to check: a configuration, certificates, nodes. The check of the configuration fills it in."""
 
     config: Config | None = None
     pairs: Mapping[str, TLSFiles] = field(default_factory=dict)
     """Name -> files, of every certificate in *folder*."""
-    clouds: tuple[GrpcSpec, ...] = ()
+    clouds: list[GrpcSpec] = field(default_factory=list)
     """The nodes of the configuration, and that of `--target`."""
     folder: Path | None = None
     """The folder given with `--tls`."""
@@ -178,10 +166,8 @@ def _problem(name: str, least: str) -> str:
 
 
 def _ordered(version: str) -> tuple[int, ...]:
-    """The numbers of a version, comparable; local and pre-release parts are ignored."""
-    found = (_NUMBER.match(part) for part in version.split("+")[0].split("."))
-    numbers = [int(match[0]) for match in found if match is not None]
-    return tuple(numbers + [0] * (4 - len(numbers)))
+    """The numbers of a version, comparable; the local part is ignored."""
+    return tuple(map(int, (*_NUMBER.findall(version.partition("+")[0]), 0, 0, 0)))[:3]
 
 
 def check_runtime(_: Setup) -> Iterator[Finding]:
@@ -191,15 +177,11 @@ def check_runtime(_: Setup) -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         runtime = load_runtime()
-    switched_off = os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and not caught
-    if not switched_off:
-        yield warning(
-            "runtime",
-            f"onnxruntime {runtime.__version__} was imported with its telemetry on",
-            "set ORT_DISABLE_TELEMETRY=1 in the environment of your app",
-        )
-    else:
+    if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" and not caught:
         yield ok("runtime", f"onnxruntime {runtime.__version__}, telemetry switched off before the import")
+    else:
+        message = f"onnxruntime {runtime.__version__} was imported with its telemetry on"
+        yield warning("runtime", message, "set ORT_DISABLE_TELEMETRY=1 in the environment of your app")
     if (Path.home() / _TELEMETRY_FOLDER).exists():
         yield warning(
             "runtime",
@@ -217,46 +199,36 @@ def check_edge(setup: Setup) -> Iterator[Finding]:
         try:
             yield from _edge(spec)
         except HybridLLMError as error:
-            yield fault(
-                f"model {spec.name}", str(error), "run `hybrid-llm models inspect`; copy or convert the model again"
-            )
+            remedy = "run `hybrid-llm models inspect`; copy or convert the model again"
+            yield fault(f"model {spec.name}", str(error), remedy)
 
 
 def _edge(spec: EdgeConfig) -> Iterator[Finding]:
+    """The files, then one real answer through the whole pipeline."""
     from hybrid_llm.backends.edge import embedded_model, verify_manifest
+    from hybrid_llm.policies import builtin_policy
+    from hybrid_llm.router.client import HybridLLM
 
     check = f"model {spec.name}"
     folder = spec.model or embedded_model()
     manifest = verify_manifest(folder)
-    yield ok(
-        check,
-        f"{manifest.name}, {manifest.precision}, {manifest.parameters / 1e6:.1f} M parameters, "
-        f"{manifest.context_window} tokens; {len(manifest.files)} files verified in {folder}",
-    )
-    yield _answer(check, spec.open())
-
-
-def _answer(check: str, backend: Backend) -> Finding:
-    """One real answer through the whole pipeline."""
-    from hybrid_llm.policies import builtin_policy
-    from hybrid_llm.router.client import HybridLLM
-
+    size = f"{manifest.parameters / 1e6:.1f} M parameters, {manifest.context_window} tokens"
+    files = f"{len(manifest.files)} files verified in {folder}"
+    yield ok(check, f"{manifest.name}, {manifest.precision}, {size}; {files}")
     began = time.perf_counter()
-    with HybridLLM([backend], builtin_policy("balanced", backends={backend.name: backend.location})) as llm:
+    policy = builtin_policy("balanced", backends={spec.name: spec.location})
+    with HybridLLM([spec.open()], policy) as llm:
         reply = llm.generate("Hello", max_tokens=8, deadline=60.0)
     elapsed_ms = (time.perf_counter() - began) * 1000
-    return ok(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, including loading")
+    yield ok(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, including loading")
 
 
 def check_policy(setup: Setup) -> Iterator[Finding]:
     """The active policy."""
-    if setup.config is None:
-        from hybrid_llm.policies import builtin_policy
+    from hybrid_llm.policies import FixedPolicy, builtin_policy
 
-        policy = builtin_policy("balanced")
-    else:
-        with closing(setup.config.open_policy()) as source:
-            policy = source.current
+    with closing(setup.config.open_policy() if setup.config else FixedPolicy(builtin_policy("balanced"))) as source:
+        policy = source.current
     tags = ", ".join(sorted(policy.tags)) or "none"
     yield ok("policy", f"{policy.name} ({policy.digest}); tags: {tags}")
     if not policy.tags:
@@ -287,7 +259,7 @@ def check_certificates(setup: Setup) -> Iterator[Finding]:
     for name, files in setup.pairs.items():
         yield from _pair(f"certificate {name}", files, None)
     if setup.folder is not None and not setup.pairs:
-        remedy = f"hybrid-llm certs init {setup.folder}, then hybrid-llm certs issue"
+        remedy = f"hybrid-llm certs init {setup.folder}, then {_ISSUE}"
         yield fault("certificates", f"{setup.folder} contains no certificate besides the authority", remedy)
 
 
@@ -295,19 +267,22 @@ def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
     from hybrid_llm.backends.wire.certificates import inspect
     from hybrid_llm.backends.wire.tls import check_pair
 
+    issue = f"{_ISSUE} {files.cert.parent} --name {files.cert.stem} --kind"
     try:
         kinds = inspect(files.cert).kinds
-        yield _dated(check, check_pair(files, kind or (kinds[0] if kinds else "client")), files)
+        facts = check_pair(files, kind or (kinds[0] if kinds else "client"))
+        description = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
+        if (days := _expires_soon(facts)) is None:
+            yield ok(check, description)
+        else:
+            yield warning(check, f"{description}: {days} days left", f"renew it: {issue} {facts.kinds[0]}")
         if files.key.stat().st_mode & 0o077:
             yield warning(check, f"other users of this machine can read {files.key}", f"chmod 600 {files.key}")
-        authority = inspect(files.ca)
-        if (soon := _expires_soon(authority)) is not None:
+        if (days := _expires_soon(inspect(files.ca))) is not None:
             remedy = "create a new authority: hybrid-llm certs init in a new folder"
-            yield warning(check, f"the authority {files.ca} expires in {soon} days", remedy)
+            yield warning(check, f"the authority {files.ca} expires in {days} days", remedy)
     except ConfigError as error:
-        yield fault(
-            check, str(error), f"hybrid-llm certs issue {files.cert.parent} --name {files.cert.stem} --kind ..."
-        )
+        yield fault(check, str(error), f"{issue} ...")
 
 
 def _expires_soon(facts: CertificateInfo) -> int | None:
@@ -316,58 +291,32 @@ def _expires_soon(facts: CertificateInfo) -> int | None:
     return left if left < _EXPIRES_SOON_DAYS else None
 
 
-def _dated(check: str, facts: CertificateInfo, files: TLSFiles) -> Finding:
-    description = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
-    soon = _expires_soon(facts)
-    if soon is None:
-        return ok(check, description)
-    kind = facts.kinds[0]
-    remedy = f"renew it: hybrid-llm certs issue {files.cert.parent} --name {files.cert.stem} --kind {kind}"
-    return warning(check, f"{description}: {soon} days left", remedy)
-
-
 def check_nodes(setup: Setup) -> Iterator[Finding]:
     """Each node: connection, TLS handshake, model and clock."""
     for spec in setup.clouds:
         for target in spec.targets:
             check = f"node {spec.name}" + (f" {target}" if len(spec.targets) > 1 else "")
             try:
-                yield _handshake(check, spec, target)
-                yield from _described(check, _probe(spec, target))
+                yield from _node(check, spec, target)
             except HybridLLMError as error:
-                yield fault(check, str(error), _remedy(error))
+                found = (remedy for family, remedy in _REMEDIES if isinstance(error, family))
+                yield fault(check, str(error), next(found, _RERUN))
 
 
-def _remedy(error: HybridLLMError) -> str:
-    found = (remedy for family, remedy in _REMEDIES if isinstance(error, family))
-    return next(found, _RERUN)
-
-
-def _handshake(check: str, spec: GrpcSpec, target: str) -> Finding:
+def _node(check: str, spec: GrpcSpec, target: str) -> Iterator[Finding]:
+    from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
     from hybrid_llm.backends.wire.handshake import Address, tls_handshake
 
     address = Address.parse(target, spec.server_name)
-    handshake = tls_handshake(address, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
-    return ok(
-        check, f"{address} reachable, {handshake.version} with {handshake.cipher} in {handshake.elapsed_ms:.0f} ms"
-    )
-
-
-def _probe(spec: GrpcSpec, target: str) -> NodeDescription:
-    from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
-
+    tls = tls_handshake(address, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
+    yield ok(check, f"{address} reachable, {tls.version} with {tls.cipher} in {tls.elapsed_ms:.0f} ms")
     config = GrpcConfig(name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name)
     with closing(GrpcBackend(config)) as backend:
-        return backend.probe(timeout=_TIMEOUT_S)
-
-
-def _described(check: str, node: NodeDescription) -> Iterator[Finding]:
-    description = (
-        f"{node.model} on {node.device}, {node.context_window} tokens, {node.slots} slots, engine {node.engine}, "
-        f"version {node.version}, round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}"
-    )
+        node = backend.probe(timeout=_TIMEOUT_S)
     if node.ready:
-        yield ok(check, description)
+        about = f"{node.model} on {node.device}, {node.context_window} tokens, {node.slots} slots, engine {node.engine}"
+        path = f"round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}"
+        yield ok(check, f"{about}, version {node.version}, {path}")
     else:
         yield fault(check, f"the node is not ready: {node.reason}", "wait until its model is loaded; check its log")
     yield check_clock(check, node.clock_skew_s)
