@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -245,22 +246,15 @@ def _parse_backend(text: str) -> tuple[str, Location]:
         raise InvalidRequest(f"--backend: {text!r} is not NAME=edge or NAME=cloud", field="backend") from None
 
 
-def backends_of(args: argparse.Namespace) -> Mapping[str, Location]:
-    """The backends that the options of `add_backends` name; without any, `edge` and `cloud`."""
+def policy_loader(args: argparse.Namespace, default: Mapping[str, Location] | None = None) -> Callable[[str], Policy]:
+    """Loads policies for the backends and detectors that the options of `add_backends` name, else for *default*."""
     if args.config is None:
-        return parse_backends(args.backend)
+        backends = default if default and not args.backend else parse_backends(args.backend)
+        return partial(load_named_policy, backends=backends)
     from hybrid_llm.router.config import load_config
 
-    return load_config(args.config).locations
-
-
-def detectors_of(args: argparse.Namespace) -> frozenset[str]:
-    """The detectors that the configuration adds to the built-in ones."""
-    if args.config is None:
-        return frozenset()
-    from hybrid_llm.router.config import load_config
-
-    return load_config(args.config).detector_names
+    config = load_config(args.config)
+    return partial(load_named_policy, backends=config.locations, detectors=config.detector_names)
 
 
 def load_named_policy(name: str, backends: Mapping[str, Location], detectors: frozenset[str] = frozenset()) -> Policy:

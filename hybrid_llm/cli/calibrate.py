@@ -8,7 +8,7 @@ from typing import Final
 
 from hybrid_llm.backends.registry import BackendSpec
 from hybrid_llm.cli.arguments import Command, add_config, add_json, load_config_or_default
-from hybrid_llm.cli.terminal import Exit, note, print_json
+from hybrid_llm.cli.terminal import Exit, note, output
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
@@ -38,10 +38,7 @@ def _run(args: argparse.Namespace) -> int:
             with closing(spec.open()) as backend:
                 learned = calibrate(backend, clear_under(policies.current))
             results.append(_result(spec, learned, store))
-    if args.json:
-        print_json(results)
-    else:
-        print("\n".join(_line(result) for result in results))
+    output(results, map(_line, results), as_json=args.json)
     return Exit.OK if all(result["saved"] for result in results) else Exit.FAILURE
 
 

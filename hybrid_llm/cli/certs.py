@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from hybrid_llm.backends.wire.certificates import CertificateInfo, inspect, issue, make_authority
 from hybrid_llm.cli.arguments import Command, Group, add_json, at_least
-from hybrid_llm.cli.terminal import Exit, note, print_json, record
+from hybrid_llm.cli.terminal import Exit, note, output, record
 
 _MAX_DAYS: Final = 36_500
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG)
@@ -96,27 +97,20 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(args: argparse.Namespace) -> int:
     facts = inspect(args.file)
-    if args.json:
-        print_json({**record(facts), "identity": facts.identity})
-    else:
-        print(_description(facts))
+    output({**record(facts), "identity": facts.identity}, _description(facts), as_json=args.json)
     return Exit.OK
 
 
-def _description(facts: CertificateInfo) -> str:
+def _description(facts: CertificateInfo) -> Iterator[str]:
     left = (facts.not_after - datetime.now(UTC)).days
     state = f"{left} days left" if left >= 0 else f"expired {-left} days ago"
     use = "authority" if facts.authority else " and ".join(facts.kinds) or "none"
-    return "\n".join(
-        [
-            f"subject   {facts.subject}",
-            f"issuer    {facts.issuer}",
-            f"use       {use}",
-            f"names     {', '.join(facts.sans) or 'none'}",
-            f"valid     {facts.not_before:%Y-%m-%d %H:%M} to {facts.not_after:%Y-%m-%d %H:%M} UTC ({state})",
-            f"serial    {facts.serial}",
-        ]
-    )
+    yield f"subject   {facts.subject}"
+    yield f"issuer    {facts.issuer}"
+    yield f"use       {use}"
+    yield f"names     {', '.join(facts.sans) or 'none'}"
+    yield f"valid     {facts.not_before:%Y-%m-%d %H:%M} to {facts.not_after:%Y-%m-%d %H:%M} UTC ({state})"
+    yield f"serial    {facts.serial}"
 
 
 INSPECT: Final = Command(

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import typing
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Final
+from typing import Final, NoReturn
 
 from hybrid_llm.cli.arguments import (
     POLICY_HELP,
@@ -30,17 +27,17 @@ from hybrid_llm.cli.arguments import (
     read_prompt,
     request_options,
 )
-from hybrid_llm.cli.terminal import Exit, decision_record, note, print_json, printable
+from hybrid_llm.cli.terminal import Exit, decision_record, note, output
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendUnavailable, InvalidRequest
-from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend, Capabilities
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
-from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.core.signals import BackendState, Signals
+from hybrid_llm.lab.casefile import amended, signals_of
 from hybrid_llm.policies import FixedPolicy, Objectives, PolicySource
+from hybrid_llm.policies.language.schema import FieldSpec, Schema
 from hybrid_llm.policies.reader.source import did_you_mean
-from hybrid_llm.router.config import Config
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.records import read_recordings
 from hybrid_llm.router.pipeline import Pipeline
@@ -50,9 +47,12 @@ from hybrid_llm.router.spending.charge import Spending
 
 _BOOLEANS: Final = {"true": True, "yes": True, "false": False, "no": False}
 _ABSENT: Final = frozenset({"none", "null", ""})
-_FIXED: Final = frozenset({"name", "location"})
 _CONTEXT_WINDOW: Final = {Location.EDGE: 2048, Location.CLOUD: 32768}
-_OWNERS: Final[Mapping[str, type]] = {"device": DeviceSignals, "network": NetworkSignals, "budget": BudgetSignals}
+_READERS: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
+    "bool": (lambda text: _BOOLEANS[text.lower()], "true or false"),
+    "int": (int, "a whole number"),
+    "double": (float, "a number"),
+}
 
 
 class AssumedBackend:
@@ -71,17 +71,12 @@ class AssumedBackend:
         """An estimate, as there is no tokenizer."""
         return estimate_tokens(request)
 
-    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+    def stream(self, cleared: Cleared) -> NoReturn:
         """Always raises `BackendUnavailable`."""
-        raise self._unavailable(cleared)
-
-    def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
-        """Always raises `BackendUnavailable`."""
-        raise self._unavailable(cleared)
-
-    def _unavailable(self, cleared: Cleared) -> BackendUnavailable:
         require_clearance(cleared, self.location)
-        return BackendUnavailable(f"{self.name} is assumed, not configured: give --config", backend=self.name)
+        raise BackendUnavailable(f"{self.name} is assumed, not configured: give --config", backend=self.name)
+
+    astream = stream
 
     def close(self) -> None:
         """Nothing is open."""
@@ -92,10 +87,9 @@ class AssumedBackend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """A signal set by `--signal`; *owner* is `device`, `network`, `budget` or the name of a backend."""
+    """A signal set by `--signal`."""
 
-    owner: str
-    field: str
+    signal: FieldSpec
     value: object
 
 
@@ -112,14 +106,7 @@ class _WhatIfFleet(Fleet):
 def apply_overrides(signals: Signals, overrides: Iterable[Override]) -> Signals:
     """*signals* with the values of *overrides*."""
     for override in overrides:
-        change: dict[str, Any] = {override.field: override.value}
-        if override.owner in _OWNERS:
-            part: Any = replace(getattr(signals, override.owner), **change)
-            signals = replace(signals, **{override.owner: part})
-        else:
-            states = dict(signals.backends)
-            states[override.owner] = replace(states[override.owner], **change)
-            signals = replace(signals, backends=states)
+        signals = amended(signals, override.signal, override.value)
     return signals
 
 
@@ -129,48 +116,34 @@ def parse_overrides(texts: Iterable[str], backends: Mapping[str, Location]) -> t
     Raises:
         InvalidRequest: an unknown name, with the nearest known one, or a value of the wrong type.
     """
-    return tuple(_parse_override(text, backends) for text in texts)
+    known = signals_of(Schema(backends, Objectives()), backends)
+    return tuple(_parse_override(text, known) for text in texts)
 
 
-def _parse_override(text: str, backends: Mapping[str, Location]) -> Override:
-    path, equals, value = text.partition("=")
-    owner, dot, name = path.strip().rpartition(".")
+def _parse_override(text: str, known: Mapping[str, FieldSpec]) -> Override:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    owner, dot, field = name.rpartition(".")
     if not equals or not dot:
         raise _invalid(f"{text!r} is not NAME.FIELD=VALUE, such as device.battery=0.1")
-    owner, record = _find_owner(owner, backends)
-    known = {field.name: field for field in fields(record) if field.name not in _FIXED}
     if name not in known:
-        raise _invalid(f"`{owner}` has no signal `{name}`: {did_you_mean(name, known)}")
-    hint = typing.get_type_hints(record)[name]
-    return Override(owner=owner, field=name, value=_parse_value(value.strip(), hint, f"{owner}.{name}"))
+        fields = [one.removeprefix(f"{owner}.") for one in known if one.startswith(f"{owner}.")]
+        if fields:
+            raise _invalid(f"`{owner}` has no signal `{field}`: {did_you_mean(field, fields)}")
+        owners = dict.fromkeys(one.rpartition(".")[0] for one in known)
+        raise _invalid(f"`{owner}` is unknown: {did_you_mean(owner, owners)}")
+    return Override(signal=known[name], value=_parse_value(value, known[name], name))
 
 
-def _find_owner(owner: str, backends: Mapping[str, Location]) -> tuple[str, type]:
-    if owner in _OWNERS:
-        return owner, _OWNERS[owner]
-    if owner in backends:
-        return owner, BackendState
-    at_location = [name for name, location in backends.items() if location.value == owner]
-    if at_location:
-        return at_location[0], BackendState
-    raise _invalid(f"`{owner}` is unknown: {did_you_mean(owner, [*_OWNERS, *backends])}")
-
-
-def _parse_value(text: str, hint: Any, name: str) -> object:
-    if isinstance(hint, UnionType):
-        if text.lower() in _ABSENT and NoneType in hint.__args__:
-            return None
-        hint = next(part for part in hint.__args__ if part is not NoneType)
+def _parse_value(text: str, spec: FieldSpec, name: str) -> object:
+    if spec.optional and text.lower() in _ABSENT:
+        return None
+    choices = {value: value for value in spec.values}
+    reader = (choices.__getitem__, f"one of {', '.join(sorted(choices))}") if choices else _READERS[spec.type.kind]
+    read, expected = reader
     try:
-        return _BOOLEANS[text.lower()] if hint is bool else hint(text)
+        return read(text)
     except (ValueError, KeyError):
-        raise _invalid(f"{name}: {text!r} is not {_expected(hint)}") from None
-
-
-def _expected(hint: Any) -> str:
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return "one of " + ", ".join(hint)
-    return {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "a valid value")
+        raise _invalid(f"{name}: {text!r} is not {expected}") from None
 
 
 def _invalid(message: str) -> InvalidRequest:
@@ -207,10 +180,7 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _show(decision: Decision, *, as_json: bool) -> int:
-    if as_json:
-        print_json(decision_record(decision))
-    else:
-        print(printable(decision.explain()))
+    output(decision_record(decision), [decision.explain()], as_json=as_json)
     return Exit.OK
 
 
@@ -220,8 +190,18 @@ def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
     # --policy and --backend without --config describe a situation of their own: HYBRID_LLM_CONFIG does not apply.
     assumed = args.config is None and bool(args.policy or args.backend)
     config = default_config() if assumed else load_config_or_default(args.config)
-    backends = _assumed_backends(args) if assumed else config.open_backends()
-    policies = _policies(args, config, backends)
+    locations = parse_backends(args.backend) if assumed else config.locations
+    policies: PolicySource
+    if args.policy is None and not args.backend:
+        policies = config.open_policy()
+    else:
+        policies = FixedPolicy(load_named_policy(args.policy or "balanced", locations, config.detector_names))
+    backends: Sequence[Backend]
+    if assumed:
+        note(f"assumed backends: {', '.join(locations)}; change them with --backend and --signal, or give --config")
+        backends = [AssumedBackend(name, location) for name, location in locations.items()]
+    else:
+        backends = config.open_backends()
     fleet = _WhatIfFleet(
         backends,
         policies.current,
@@ -231,28 +211,12 @@ def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
     )
     pipeline = Pipeline(fleet, policies, PrivacyGuard(config.open_detectors()), defaults=config.defaults)
     try:
-        fleet.overrides = parse_overrides(args.signal, _locations(backends))
+        fleet.overrides = parse_overrides(args.signal, locations)
         yield pipeline
     finally:
         pipeline.close()
         for backend in backends:
             backend.close()
-
-
-def _assumed_backends(args: argparse.Namespace) -> list[Backend]:
-    locations = parse_backends(args.backend)
-    note(f"assumed backends: {', '.join(locations)}; change them with --backend and --signal, or give --config")
-    return [AssumedBackend(name, location) for name, location in locations.items()]
-
-
-def _locations(backends: Iterable[Backend]) -> dict[str, Location]:
-    return {backend.name: backend.location for backend in backends}
-
-
-def _policies(args: argparse.Namespace, config: Config, backends: Iterable[Backend]) -> PolicySource:
-    if args.policy is None and not args.backend:
-        return config.open_policy()
-    return FixedPolicy(load_named_policy(args.policy or "balanced", _locations(backends), config.detector_names))
 
 
 EXPLAIN: Final = Command(

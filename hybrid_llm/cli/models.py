@@ -11,7 +11,7 @@ from typing import Final
 from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manifest, verify_manifest
 from hybrid_llm.cli.arguments import Command, Group, add_json
-from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, record, table
+from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 
 _EXTRA: Final = "pip install 'hybrid-llm[prepare]'"
@@ -42,10 +42,6 @@ class _Model:
     manifest: Manifest
 
 
-def _embedded() -> Path:
-    return embedded_model()
-
-
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a model folder, or a folder of them")
     add_json(parser)
@@ -55,7 +51,7 @@ def _list(args: argparse.Namespace) -> int:
     for root in args.folders:
         if not root.is_dir():
             raise ConfigError(f"{root} is not a folder", path=str(root))
-    folders = [(_embedded(), True)]
+    folders = [(embedded_model(), True)]
     folders += [(path, False) for root in args.folders or [_DEFAULT_FOLDER] for path in _model_folders(root)]
     found = list(_readable(folders))
     if args.json:
@@ -118,32 +114,27 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    folder = _embedded() if args.folder == "embedded" else Path(args.folder)
+    folder = embedded_model() if args.folder == "embedded" else Path(args.folder)
     with Progress(f"verifying {folder}") as progress:
         if progress.live:
             progress.phase("hashing every file")
         manifest = verify_manifest(folder)
-    model = _Model(folder=folder, embedded=folder.resolve() == _embedded().resolve(), manifest=manifest)
-    if args.json:
-        print_json({**_record(model), "verified": True})
-    else:
-        print(_description(model))
+    model = _Model(folder=folder, embedded=folder.resolve() == embedded_model().resolve(), manifest=manifest)
+    output({**_record(model), "verified": True}, _description(model), as_json=args.json)
     return Exit.OK
 
 
-def _description(model: _Model) -> str:
+def _description(model: _Model) -> Iterator[str]:
     manifest = model.manifest
-    lines = [
-        f"{manifest.name}: {manifest.architecture}, {manifest.precision}, {manifest.parameters:,} parameters",
-        f"folder          {model.folder}",
-        f"context window  {manifest.context_window:,} tokens, vocabulary {manifest.vocab_size:,}",
-        f"license         {manifest.license}",
-        f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, all SHA-256 verified",
-    ]
-    lines += [f"  {name:<32}{entry.bytes:>14,}  {entry.sha256[:16]}" for name, entry in manifest.files.items()]
+    yield f"{manifest.name}: {manifest.architecture}, {manifest.precision}, {manifest.parameters:,} parameters"
+    yield f"folder          {model.folder}"
+    yield f"context window  {manifest.context_window:,} tokens, vocabulary {manifest.vocab_size:,}"
+    yield f"license         {manifest.license}"
+    yield f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, all SHA-256 verified"
+    yield from (f"  {name:<32}{entry.bytes:>14,}  {entry.sha256[:16]}" for name, entry in manifest.files.items())
     for title, facts in (("parity", manifest.parity), ("created with", manifest.created_with)):
-        lines += [f"{title:<16}" + ", ".join(f"{key} {value}" for key, value in facts.items())] if facts else []
-    return "\n".join(lines)
+        if facts:
+            yield f"{title:<16}" + ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 INSPECT: Final = Command(

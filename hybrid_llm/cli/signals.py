@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from hybrid_llm.cli.arguments import Command, add_config, add_json
 from hybrid_llm.cli.chat import Session
 from hybrid_llm.cli.signals_view import View, document, lines
-from hybrid_llm.cli.terminal import Exit, Screen, console_for, note, print_json
+from hybrid_llm.cli.terminal import Exit, Screen, console_for, note, output
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.signals import Signals
 
@@ -114,10 +114,7 @@ def _print_once(session: Session, errors: list[str], *, as_json: bool) -> None:
     for error in errors:
         note(error)
     signals = _settled(session)
-    if as_json:
-        print_json(document(signals, datetime.now(UTC)))
-    else:
-        print("\n".join(lines(signals)))
+    output(document(signals, datetime.now(UTC)), lines(signals), as_json=as_json)
 
 
 def _settled(session: Session) -> Signals:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from types import FrameType
@@ -96,6 +96,14 @@ def print_error(error: BaseException) -> None:
 def print_json(value: object) -> None:
     """Print *value*, made of records and plain types, as one JSON document."""
     print(json.dumps(value, indent=2, default=_plain))
+
+
+def output(document: object, text: Iterable[str], *, as_json: bool) -> None:
+    """Print *document* as JSON, else the lines of *text* with control characters escaped."""
+    if as_json:
+        print_json(document)
+    else:
+        print(printable("\n".join(text)))
 
 
 def record(value: object) -> dict[str, object]:

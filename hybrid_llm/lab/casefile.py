@@ -279,7 +279,7 @@ class _Maker:
         request = _merged(situation["request"] for situation in situations)
         signals = at_ease(self._policy)
         for name, value in _merged(situation["signals"] for situation in situations).items():
-            signals = _amended(signals, self._specs[name], value)
+            signals = amended(signals, self._specs[name], value)
         return Case(
             name=found.values["name"],
             position=self._source.label(found.offset),
@@ -339,7 +339,8 @@ def _merged(parts: Iterable[Found | None]) -> dict[str, Any]:
     return {name: part.values[name] for part in parts if part is not None for name in part.present}
 
 
-def _amended(signals: Signals, spec: FieldSpec, value: Any) -> Signals:
+def amended(signals: Signals, spec: FieldSpec, value: Any) -> Signals:
+    """*signals* with *value* as the signal of *spec*."""
     if spec.root in _RECORDS:
         return replace(signals, **{spec.root: replace(getattr(signals, spec.root), **{spec.attribute: value})})
     states = dict(signals.backends)

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.cli.arguments import (
-    POLICY_HELP,
-    Command,
-    add_backends,
-    add_json,
-    backends_of,
-    detectors_of,
-    load_named_policy,
-)
+from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_json, policy_loader
 from hybrid_llm.cli.terminal import Exit, print_json, printable, table
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.request import Location
 from hybrid_llm.lab.diff import Change, Difference, Verdict, compare
-from hybrid_llm.router.observability.records import Recording, read_recordings
+from hybrid_llm.router.observability.records import read_recordings
 
 _ROWS: Final = 40
 _COLUMNS: Final = ("!", "request", "tags", "order", "rule", "why")
@@ -41,19 +32,15 @@ def _run(args: argparse.Namespace) -> int:
     recordings = [recording for path in args.trace for recording in read_recordings(path)]
     if not recordings:
         raise ConfigError(f"{args.trace[0]} contains no recorded decision", path=str(args.trace[0]))
-    backends = backends_of(args) if args.config or args.backend else _recorded_backends(recordings)
-    old, new = (load_named_policy(name, backends, detectors_of(args)) for name in (args.old, args.new))
+    # In the order in which they were declared.
+    recorded = {name: state.location for one in recordings for name, state in one.signals.backends.items()}
+    old, new = map(policy_loader(args, recorded), (args.old, args.new))
     difference = compare(old, new, ((recording.metadata, recording.signals) for recording in recordings))
     if args.json:
         print_json(_record(difference))
     else:
         _print(difference, args.limit)
     return Exit.FAILURE if difference.changes else Exit.OK
-
-
-def _recorded_backends(recordings: list[Recording]) -> Mapping[str, Location]:
-    """The backends at that time, in the order in which they were declared."""
-    return {name: state.location for one in recordings for name, state in one.signals.backends.items()}
 
 
 def _print(difference: Difference, limit: int) -> None:

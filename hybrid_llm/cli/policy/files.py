@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Final
 
 from hybrid_llm.cli.arguments import (
@@ -12,18 +12,16 @@ from hybrid_llm.cli.arguments import (
     Group,
     add_backends,
     add_json,
-    backends_of,
-    detectors_of,
-    load_named_policy,
+    parse_backends,
+    policy_loader,
     policy_text,
 )
-from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
+from hybrid_llm.cli.terminal import Exit, note, output, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError, PolicyError
-from hybrid_llm.core.request import Location
 from hybrid_llm.lab.casefile import cases_schema
-from hybrid_llm.policies import KNOWN_DETECTORS, Policy, PolicyWarning, builtin_names, builtin_policy
+from hybrid_llm.policies import KNOWN_DETECTORS, Policy, builtin_names, builtin_policy
 from hybrid_llm.policies.document import policy_schema
-from hybrid_llm.router.config import config_schema
+from hybrid_llm.router.config import config_schema, load_config
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +32,8 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    backends, detectors = backends_of(args), detectors_of(args)
-    results = [(name, _load(name, backends, detectors)) for name in args.files]
+    load = policy_loader(args)
+    results = [(name, _load(name, load)) for name in args.files]
     if args.json:
         print_json([_result_record(name, result) for name, result in results])
     else:
@@ -48,9 +46,9 @@ def _fails(result: Policy | ConfigError, *, strict: bool) -> bool:
     return isinstance(result, ConfigError) or (strict and bool(result.warnings))
 
 
-def _load(name: str, backends: Mapping[str, Location], detectors: frozenset[str]) -> Policy | ConfigError:
+def _load(name: str, load: Callable[[str], Policy]) -> Policy | ConfigError:
     try:
-        return load_named_policy(name, backends, detectors)
+        return load(name)
     except ConfigError as error:
         return error
 
@@ -81,30 +79,20 @@ def _result_record(name: str, result: Policy | ConfigError) -> dict[str, object]
         return {
             "file": name,
             "valid": False,
-            "errors": [_error_record(error) for error in _errors(result)],
+            "errors": [_error_record(error) for error in getattr(result, "errors", (result,))],
             "warnings": [],
         }
     return {
         "file": name,
         "valid": True,
         "errors": [],
-        "warnings": [_warning_record(warning) for warning in result.warnings],
+        "warnings": [{name: part for name, part in record(one).items() if name != "text"} for one in result.warnings],
         "name": result.name,
         "digest": result.digest,
         "rules": len(result.rules),
         "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in result.tags.items()},
         "objectives": record(result.objectives),
     }
-
-
-def _warning_record(warning: PolicyWarning) -> dict[str, object]:
-    found = record(warning)
-    del found["text"]
-    return found
-
-
-def _errors(error: ConfigError) -> tuple[ConfigError, ...]:
-    return error.errors if isinstance(error, PolicyError) else (error,)
 
 
 def _error_record(error: ConfigError) -> dict[str, object]:
@@ -128,10 +116,7 @@ CHECK: Final = Command(
 
 
 def _list(args: argparse.Namespace) -> int:
-    if args.json:
-        print_json(list(builtin_names()))
-    else:
-        print("\n".join(builtin_names()))
+    output(builtin_names(), builtin_names(), as_json=args.json)
     return Exit.OK
 
 
@@ -174,11 +159,15 @@ def _schema_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(args: argparse.Namespace) -> int:
+    backends = None
+    if args.config or args.backend:
+        backends = load_config(args.config).locations if args.config else parse_backends(args.backend)
     if args.hybrid:
         print_json(config_schema())
-        return Exit.OK
-    backends = backends_of(args) if args.config or args.backend else None
-    print_json(cases_schema(backends) if args.cases else policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))
+    elif args.cases:
+        print_json(cases_schema(backends))
+    else:
+        print_json(policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))
     return Exit.OK
 
 

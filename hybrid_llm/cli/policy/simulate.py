@@ -15,9 +15,8 @@ from hybrid_llm.cli.arguments import (
     add_backends,
     add_json,
     at_least,
-    backends_of,
     checked,
-    load_named_policy,
+    policy_loader,
     policy_text,
 )
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
@@ -159,8 +158,7 @@ def _compare(args: argparse.Namespace, world: World) -> Comparison:
 
 
 def _contestants(args: argparse.Namespace) -> list[Contestant]:
-    backends = backends_of(args)
-    policy, *others = (load_named_policy(name, backends) for name in (args.policy, *args.against))
+    policy, *others = map(policy_loader(args), (args.policy, *args.against))
     return [
         Contestant(policy=policy, text=policy_text(args.policy)),
         *(Contestant(policy=always(place, policy), text=always_text(place, policy)) for place in Location),

@@ -13,13 +13,11 @@ from hybrid_llm.cli.arguments import (
     Command,
     add_backends,
     add_json,
-    backends_of,
-    detectors_of,
-    load_named_policy,
+    policy_loader,
     policy_text,
     read_text,
 )
-from hybrid_llm.cli.terminal import Exit, decision_record, print_json, printable
+from hybrid_llm.cli.terminal import Exit, decision_record, output
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import Signals
@@ -43,19 +41,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     policy, cases = _suite(args)
     report = run_suite(policy, cases, _judge(policy))
-    if args.json:
-        print_json(_report_record(report))
-    else:
-        print(printable("\n".join(_lines(args.policy, report))))
+    output(_report_record(report), _lines(args.policy, report), as_json=args.json)
     return Exit.OK if report.passed and (report.covered or not args.strict) else Exit.FAILURE
 
 
 def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
     """All cases of all files. They share one policy, so that coverage is counted over all of them."""
-    given = backends_of(args) if args.config or args.backend else None
 
     def policy_for(named: Mapping[str, Location] | None) -> Policy:
-        return load_named_policy(args.policy, given or named or backends_of(args), detectors_of(args))
+        return policy_loader(args, named)(args.policy)
 
     suites = [parse_cases(text, path, policy_for) for text, path in _texts(args.policy, args.cases)]
     if any(suite.policy.backends != suites[0].policy.backends for suite in suites):

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator
 from typing import Final
 
-from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_json, backends_of, load_named_policy
-from hybrid_llm.cli.terminal import Exit, print_json, printable
+from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_json, policy_loader
+from hybrid_llm.cli.terminal import Exit, output
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.verify.report import UNTAGGED, Claim, Verification, Violation
@@ -33,21 +33,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    policy = load_named_policy(args.policy, backends_of(args))
+    policy = policy_loader(args)(args.policy)
     claims = [_claim(text, policy) for text in args.claim]
-    report = verify(policy, claims=claims, defaults=_defaults(args))
-    if args.json:
-        print_json(_record(report))
-    else:
-        print(printable("\n".join(_lines(args.policy, report))))
+    # The configuration adds tags to every request.
+    defaults = load_config(args.config).defaults.privacy if args.config is not None else frozenset()
+    report = verify(policy, claims=claims, defaults=defaults)
+    output(_record(report), _lines(args.policy, report), as_json=args.json)
     return Exit.OK if report.holds else Exit.VIOLATED
-
-
-def _defaults(args: argparse.Namespace) -> frozenset[str]:
-    """The tags that the configuration adds to every request."""
-    if args.config is None:
-        return frozenset()
-    return load_config(args.config).defaults.privacy
 
 
 def _claim(text: str, policy: Policy) -> Claim:
