@@ -21,24 +21,20 @@ class BackendSpec(Protocol):
     @property
     def kind(self) -> str:
         """The name of its kind, such as `onnx`."""
-        ...
 
     @property
     def name(self) -> str:
         """The backend's name, which policies use."""
-        ...
 
     @property
     def location(self) -> Location:
         """Where the prompt goes, as privacy tags see it."""
-        ...
 
     def fingerprint(self) -> str | None:
         """What the backend's speed depends on, to recognise it at the next start; None to store no predictions.
 
         Only its hash is stored.
         """
-        ...
 
     def open(self) -> Backend:
         """Make the backend.
@@ -46,7 +42,6 @@ class BackendSpec(Protocol):
         Raises:
             ConfigError: a file or an option is unusable; the message says what to do.
         """
-        ...
 
 
 BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(

@@ -45,19 +45,15 @@ class Cache(Protocol):
     @property
     def location(self) -> Location:
         """Where the answers are stored, as privacy tags see it."""
-        ...
 
     def get(self, cleared: Cleared) -> CachedAnswer | None:
         """The cached answer to the same request; PrivacyViolation without a clearance."""
-        ...
 
     def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
         """Store *answer*; PrivacyViolation without a clearance."""
-        ...
 
     def close(self) -> None:
         """Drop every answer."""
-        ...
 
 
 def is_repeatable(request: Request) -> bool:

@@ -8,7 +8,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.fields import Number, Whole
@@ -90,7 +90,9 @@ def _conversation(prompt: Prompt) -> Sequence[Message | Mapping[str, str]]:
 
 def _message(item: Message | Mapping[str, str]) -> Message:
     if isinstance(item, Mapping):
-        item = _from_mapping(item)
+        if set(item) != {"role", "content"}:
+            raise InvalidRequest("prompt: a message is {'role': ..., 'content': ...} and nothing else", field="prompt")
+        item = Message(role=cast(Role, item["role"]), content=item["content"])
     if not isinstance(item, Message) or item.role not in _ROLES or not isinstance(item.content, str):
         raise InvalidRequest(
             f"prompt: each message has a role ({', '.join(_ROLES)}) and a content that is text", field="prompt"
@@ -98,12 +100,6 @@ def _message(item: Message | Mapping[str, str]) -> Message:
     if _has_lone_surrogate(item.content):
         raise InvalidRequest("prompt: the text holds half a surrogate pair, which is not Unicode", field="prompt")
     return item
-
-
-def _from_mapping(item: Mapping[str, Any]) -> Message:
-    if set(item) != {"role", "content"}:
-        raise InvalidRequest("prompt: a message is {'role': ..., 'content': ...} and nothing else", field="prompt")
-    return Message(role=item["role"], content=item["content"])
 
 
 def _has_lone_surrogate(text: str) -> bool:

@@ -33,17 +33,14 @@ class Endpoint(Protocol):
     @property
     def address(self) -> str:
         """`HOST:PORT`, unique among the endpoints."""
-        ...
 
     @property
     def busy(self) -> float:
         """Requests in progress or waiting there, as a share of its slots."""
-        ...
 
     @property
     def expected_ttft_ms(self) -> float:
         """Expected time to first token there, now, ms."""
-        ...
 
 
 E = TypeVar("E", bound=Endpoint)

@@ -338,22 +338,19 @@ def table(
     *,
     make: Callable[[Found], Any] | None = None,
     extra: tuple[Key, ...] = (),
-    exactly_one: tuple[str, ...] = (),
-    reserved: tuple[str, ...] = (),
-    json: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Table:
     """The table that *record* declares; its docstring is the description.
 
-    *make* replaces the plain constructor. *extra* are keys that come first and are no fields of *record*.
+    *make* replaces the plain constructor. *extra* are keys that come first and are no fields of *record*; *options* are
+    further fields of the table.
     """
     return Table(
         title=title,
         about=" ".join((inspect.getdoc(record) or "").split("\n\n")[0].split()),
         keys=(*extra, *keys_of(record)),
         make=make or (lambda found: record(**found.values)),
-        exactly_one=exactly_one,
-        reserved=reserved,
-        json=json,
+        **options,
     )
 
 

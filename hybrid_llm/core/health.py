@@ -28,27 +28,21 @@ class Health(Protocol):
     @property
     def breaker(self) -> Breaker:
         """The circuit breaker, for policies and people."""
-        ...
 
     def configure(self, *, failures: int, open_s: float) -> None:
         """Adopt the limits of another policy; what was counted stays."""
-        ...
 
     def admit(self) -> bool:
         """Whether a call may start now."""
-        ...
 
     def succeeded(self) -> None:
         """A call was answered to its end."""
-        ...
 
     def failed(self) -> None:
         """A call failed."""
-        ...
 
     def abandoned(self) -> None:
         """A call ended without a verdict: its caller left, or the request was at fault."""
-        ...
 
 
 class HealthProbe:
@@ -75,8 +69,11 @@ class HealthProbe:
         self._opened: float | None = None
         self._trial: float | None = None
         self._resting_until = self._stopping_until = float("-inf")
-        self._fault = ""
-        self._silent = self._responded = self._closed = False
+        self._responded = self._closed = False
+        self.fault = ""
+        """The name of the error's class with which the last probe failed; empty where it succeeded."""
+        self.silent = False
+        """The last probe got no response at all, so a call would only wait; a refusal is not silence."""
 
     def configure(self, *, failures: int, open_s: float) -> None:
         """Adopt other limits; what was counted stays."""
@@ -88,7 +85,7 @@ class HealthProbe:
         now, breaker = self._clock(), self.breaker
         if self._closed:
             return EndpointHealth.CLOSED
-        if self._fault:
+        if self.fault:
             return EndpointHealth.UNREACHABLE
         if self.is_stopping:
             return EndpointHealth.STOPPING
@@ -125,19 +122,9 @@ class HealthProbe:
         return self._trial is None or self._clock() - self._trial >= self._open_s
 
     @property
-    def fault(self) -> str:
-        """The name of the error's class with which the last probe failed; empty where it succeeded."""
-        return self._fault
-
-    @property
     def is_stopping(self) -> bool:
         """The node reported a moment ago that it is about to stop."""
         return self._clock() < self._stopping_until
-
-    @property
-    def silent(self) -> bool:
-        """The last probe got no response at all, so a call would only wait; a refusal is not silence."""
-        return self._silent
 
     def admit(self) -> bool:
         """Whether a call may start now. In the half-open state this takes the one trial."""
@@ -167,7 +154,7 @@ class HealthProbe:
         A silent or stopping endpoint is out of use already, and reports itself when it is back: nothing is counted.
         """
         with self._lock:
-            if self._silent or self.is_stopping:
+            if self.silent or self.is_stopping:
                 self._trial = None
                 return
             self._failures += 1
@@ -193,18 +180,18 @@ class HealthProbe:
 
     def probe_failed(self, fault: str, *, silent: bool) -> None:
         """The endpoint could not be reached or trusted; *fault* names the class of the error."""
-        self._fault, self._silent = fault, silent
+        self.fault, self.silent = fault, silent
 
     def probe_succeeded(self) -> None:
         """The endpoint can be reached and trusted. If it could not before, its failures say nothing any more."""
         with self._lock:
-            if self._fault:
+            if self.fault:
                 self._reset()
-            self._fault, self._silent = "", False
+            self.fault, self.silent = "", False
 
     def probe_expired(self) -> None:
         """Nobody probes any more: the next call finds out."""
-        self._fault, self._silent = "", False
+        self.fault, self.silent = "", False
 
     def close(self) -> None:
         """The client is closed, for ever."""
@@ -243,13 +230,14 @@ class BackendHealth:
     def breaker(self) -> Breaker:
         """The best breaker of the endpoints that respond; closed where none does, which `BackendState.ready` shows."""
         probes = self._probes()
-        breakers = {self._breaker(probe, alone=len(probes) == 1) for probe in probes if not probe.silent}
+        breakers = {
+            probe.breaker if len(probes) == 1 else probe.breaker_under(failures=self._failures, open_s=self._open_s)
+            for probe in probes
+            if not probe.silent
+        }
         if not breakers or Breaker.CLOSED in breakers:
             return Breaker.CLOSED
         return Breaker.HALF_OPEN if Breaker.HALF_OPEN in breakers else Breaker.OPEN
-
-    def _breaker(self, probe: HealthProbe, *, alone: bool) -> Breaker:
-        return probe.breaker if alone else probe.breaker_under(failures=self._failures, open_s=self._open_s)
 
     def admit(self) -> bool:
         """Whether a call may start now: the endpoint that gets it takes the trial."""
@@ -274,7 +262,8 @@ class RetryBudget:
     def __init__(self, *, ratio: float, reserve: float = 10.0) -> None:
         self._ratio = ratio
         self._cap = 10.0 * reserve
-        self._tokens = reserve
+        self.left = reserve
+        """Retries that it would pay for now."""
         self._lock = threading.Lock()
 
     def configure(self, *, ratio: float) -> None:
@@ -284,21 +273,16 @@ class RetryBudget:
     def deposit(self) -> None:
         """Add the share of a request that begins."""
         with self._lock:
-            self._tokens = min(self._cap, self._tokens + self._ratio)
-
-    @property
-    def left(self) -> float:
-        """Retries that it would pay for now."""
-        return self._tokens
+            self.left = min(self._cap, self.left + self._ratio)
 
     def pays(self) -> bool:
         """Whether a retry would be paid for now."""
-        return self._tokens >= 1.0
+        return self.left >= 1.0
 
     def withdraw(self) -> bool:
         """Take one token for a retry; false means no retry now."""
         with self._lock:
-            if self._tokens < 1.0:
+            if self.left < 1.0:
                 return False
-            self._tokens -= 1.0
+            self.left -= 1.0
             return True

@@ -50,11 +50,9 @@ class Detector(Protocol):
     @property
     def name(self) -> str:
         """The name that a policy's `detect` uses."""
-        ...
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield the findings in *text*, in order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +73,20 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The name that policies and configurations use, such as `edge`."""
-        ...
 
     @property
     def location(self) -> Location:
         """Where it runs, as privacy tags see it."""
-        ...
 
     @property
     def capabilities(self) -> Capabilities:
         """What it supports; no I/O."""
-        ...
 
     def state(self) -> BackendState:
         """Its state at this instant; no I/O, a few microseconds, from any thread."""
-        ...
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt: exact where the tokenizer is here, else `estimate_tokens`; no network."""
-        ...
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer chunk by chunk. The last chunk, and only it, has a finish reason.
@@ -102,19 +95,15 @@ class Backend(Protocol):
             PrivacyViolation: the clearance does not cover this location; nothing was sent.
             BackendError: a subclass of it, within the deadline of the request.
         """
-        ...
 
     def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
-        ...
 
     def close(self) -> None:
         """Release everything; running requests end with `BackendUnavailable`. Idempotent."""
-        ...
 
     async def aclose(self) -> None:
         """Do as `close` does, and release what belongs to the running event loop."""
-        ...
 
 
 @runtime_checkable
@@ -123,7 +112,6 @@ class SessionAware(Protocol):
 
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Drop what the session left in memory; an unknown session is ignored."""
-        ...
 
 
 @runtime_checkable
@@ -133,7 +121,6 @@ class HealthAware(Protocol):
     @property
     def endpoint_health(self) -> Health:
         """The health of its endpoints together."""
-        ...
 
 
 @runtime_checkable
@@ -142,4 +129,3 @@ class MultiEndpoint(Protocol):
 
     def members(self) -> tuple[EndpointState, ...]:
         """The state of each endpoint at this instant; no I/O, from any thread."""
-        ...

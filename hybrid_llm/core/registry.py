@@ -5,7 +5,6 @@ A name is built in, registered by the app, or declared by an installed package a
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -50,7 +49,7 @@ class Registry(Generic[T]):
             ConfigError: the name is unknown, or the package that declares it cannot be imported.
         """
         if name in self._builtin:
-            return self._import(self._builtin[name])
+            return EntryPoint(name, self._builtin[name], self.group).load()  # type: ignore[no-any-return]
         if name in self._registered:
             return self._registered[name]
         if name in self._declared:
@@ -61,12 +60,6 @@ class Registry(Generic[T]):
     @cached_property
     def _declared(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group=self.group)}
-
-    @staticmethod
-    def _import(home: str) -> T:
-        module, _, attribute = home.partition(":")
-        value: T = getattr(importlib.import_module(module), attribute)
-        return value
 
     def _load(self, entry: EntryPoint) -> T:
         try:

@@ -200,7 +200,6 @@ class PartialAnswer:
 
 
 Prompt = str | Message | Sequence[Message | Mapping[str, str]]
-
 """What `generate` takes: a text, a `Message`, or a conversation in the form of the OpenAI chat API."""
 
 
@@ -210,16 +209,13 @@ class SchemaModel(Protocol):
     @classmethod
     def model_json_schema(cls) -> dict[str, Any]:
         """The model's JSON Schema."""
-        ...
 
     @classmethod
     def model_validate_json(cls, json_data: str) -> Any:
         """An instance of the model."""
-        ...
 
 
 OutputSchema = Mapping[str, Any] | str | type[SchemaModel]
-
 """What `output_schema` takes: a JSON Schema as a dict or as JSON text, or a pydantic model."""
 
 

@@ -40,7 +40,7 @@ MUTANTS = (
         f"{_HEALTH}:HealthProbe.probe_succeeded",
         drop("self._reset()"),
     ),
-    Mutant("silence opens the breaker", f"{_HEALTH}:HealthProbe.failed", drop_operand("self._silent")),
+    Mutant("silence opens the breaker", f"{_HEALTH}:HealthProbe.failed", drop_operand("self.silent")),
     Mutant(
         "one of several endpoints has the limits of one alone",
         f"{_HEALTH}:BackendHealth.refresh",

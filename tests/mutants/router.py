@@ -86,9 +86,7 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._count_failure",
         always("self.is_ready(name)"),
     ),
-    Mutant(
-        "the budget is not filled", f"{_HEALTH}:RetryBudget.deposit", swap("self._tokens + self._ratio", "self._tokens")
-    ),
-    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget.withdraw", drop("self._tokens -= 1.0")),
+    Mutant("the budget is not filled", f"{_HEALTH}:RetryBudget.deposit", swap("self.left + self._ratio", "self.left")),
+    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget.withdraw", drop("self.left -= 1.0")),
     Mutant("an unfinished answer is complete", f"{_ANSWER}:Answer._complete", swap("reason is None", "reason == 7")),
 )
