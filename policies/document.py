@@ -84,6 +84,7 @@ def _tag(found: Found) -> TagRule:
     return tag
 
 
+# What `_tag` checks, said again for JSON Schema: it is the only place where keys of a policy depend on each other.
 _CLOUD: Final = {"contains": {"const": "cloud"}}
 _EDGE: Final = {"contains": {"const": "edge"}}
 TAG: Final = table(

@@ -76,6 +76,7 @@ class Policy:
     _orders: Mapping[int, Rule] = field(init=False)
 
     def __post_init__(self) -> None:
+        # Compiled at load, so that `decide` only runs code; the record is frozen, hence object.__setattr__.
         object.__setattr__(self, "_run", compile_rules(map(_step, self.rules), self.schema))
         object.__setattr__(self, "_replayer", Replayer(self.rules, self.schema))
         object.__setattr__(self, "_orders", {rule.index: rule for rule in self.rules if rule.kind != "exclude"})

@@ -99,6 +99,7 @@ class Reader:
     def _one_of(self, kind: OneOf, value: Value, label: str, entry: str) -> Any:
         """The first kind that fits; where none does, the one of the value's shape reports why."""
         fitting = [one for one in kind.kinds if isinstance(value, _SHAPES.get(type(one), Scalar))]
+        # A list or a mapping has one kind to be; a text may be a number, a duration or a word, so each is tried.
         if not isinstance(value, Scalar) or len(fitting) == 1:
             return self.read(fitting[0], value, label, entry) if fitting else self._misshapen(kind, value)
         hints = []
@@ -162,8 +163,9 @@ class Reader:
         for key in table.keys:
             if key.name in entries:
                 read = self.read(key.kind, entries[key.name], f"`{key.name}`")
+                # A stand-in lets the rest of the file be checked; the record is never used once there is an error.
                 values[key.attribute] = _neutral(key) if read is WRONG else read
-            else:
+            else:  # setdefault: an alternative key may have set the attribute already
                 values.setdefault(key.attribute, _neutral(key))
         values.pop(VERSION.name, None)
         self._check_presence(table, entries, offset)

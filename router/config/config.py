@@ -135,7 +135,7 @@ def _backend(kind: str) -> Table:
     def make(found: Found) -> _Priced:
         values = {name: value for name, value in found.values.items() if name != "price"}
         price = found.values["price"]
-        if not isinstance(price, Price):
+        if not isinstance(price, Price):  # `price_per_1k_tokens`, one number
             price = Price(input_per_1k=price, output_per_1k=price)
         return _Priced(declared.make(replace(found, values=values)), price, found)
 
