@@ -47,8 +47,8 @@ from hybrid_llm.policies.reader.yamltext import read_yaml
 PolicyFor = Callable[[Mapping[str, Location] | None], Policy]
 """Loads the policy for the backends that the file names; None where it names none."""
 
-DEVICE_AT_EASE: Final = DeviceSignals(cpu_load=0.2, memory_available_mb=4096.0, memory_total_mb=8192.0)
-BACKENDS_AT_EASE: Final = {
+DEFAULT_DEVICE: Final = DeviceSignals(cpu_load=0.2, memory_available_mb=4096.0, memory_total_mb=8192.0)
+DEFAULT_BACKENDS: Final = {
     state.location: state
     for state in (
         BackendState(
@@ -68,7 +68,7 @@ BACKENDS_AT_EASE: Final = {
         ),
     )
 }
-"""What holds where a case says nothing: a device without a battery, online, at ease, and backends that are ready."""
+"""The signals of a case that sets none: an idle device without a battery, online, and backends that are ready."""
 
 _ABSENT: Final = Choice({"absent": None})
 _NAN: Final = Choice({"nan": math.nan})
@@ -99,10 +99,10 @@ _REQUEST: Final = {
 }
 
 
-def at_ease(policy: Policy) -> Signals:
-    """The signals of a case that gives none."""
-    states = {name: replace(BACKENDS_AT_EASE[place], name=name) for name, place in policy.backends.items()}
-    return Signals(device=DEVICE_AT_EASE, budget=BudgetSignals(left=policy.objectives.budget), backends=states)
+def default_signals(policy: Policy) -> Signals:
+    """The signals of a case that sets none."""
+    states = {name: replace(DEFAULT_BACKENDS[place], name=name) for name, place in policy.backends.items()}
+    return Signals(device=DEFAULT_DEVICE, budget=BudgetSignals(left=policy.objectives.budget), backends=states)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +263,7 @@ def _backends(text: str, faults: Faults) -> Mapping[str, Location] | None:
 
 
 class _Maker:
-    """Makes cases of what was read; a case starts from `base`, and that from `at_ease`."""
+    """Makes cases of what was read; a case starts from `base`, and that from `default_signals`."""
 
     def __init__(self, policy: Policy, schema: Schema, source: Source) -> None:
         self._policy = policy
@@ -277,7 +277,7 @@ class _Maker:
     def _case(self, found: Found, base: Found | None) -> Case:
         situations = [part.values for part in (base, found) if part is not None]
         request = _merged(situation["request"] for situation in situations)
-        signals = at_ease(self._policy)
+        signals = default_signals(self._policy)
         for name, value in _merged(situation["signals"] for situation in situations).items():
             signals = amended(signals, self._specs[name], value)
         return Case(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hybrid_llm.core.request import Message, Request, RequestMetadata
-from hybrid_llm.lab.casefile import at_ease
+from hybrid_llm.lab.casefile import default_signals
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.observability.records import Recording, dump
 
@@ -23,7 +23,11 @@ def trace(tmp_path):
             max_tokens=100,
         )
         lines.append(
-            dump(Recording(at=0.0, metadata=RequestMetadata.of(request), signals=at_ease(builtin_policy("balanced"))))
+            dump(
+                Recording(
+                    at=0.0, metadata=RequestMetadata.of(request), signals=default_signals(builtin_policy("balanced"))
+                )
+            )
         )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hybrid_llm.core.errors import PolicyError
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.lab.casefile import at_ease, parse_cases
+from hybrid_llm.lab.casefile import default_signals, parse_cases
 from hybrid_llm.lab.cases import Report, run_suite
 from hybrid_llm.policies import builtin_policy, parse_policy
 from hybrid_llm.policies.language.schema import Schema
@@ -199,5 +199,5 @@ def test_every_signal_that_a_condition_can_read_can_be_given(field, number):
     (case,) = parse_cases(text, "x", lambda _: POLICY_OF_ALL).cases
     owner = getattr(case.signals, root, None) or case.signals.backends[root]
     assert getattr(owner, name) == {"true": True}.get(value, value)
-    before = at_ease(POLICY_OF_ALL)
+    before = default_signals(POLICY_OF_ALL)
     assert sum(getattr(case.signals, part) != getattr(before, part) for part in ("device", "network", "budget")) <= 1

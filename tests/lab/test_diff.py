@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.request import Location, Message, Request, RequestMetadata
-from hybrid_llm.lab.casefile import at_ease
+from hybrid_llm.lab.casefile import default_signals
 from hybrid_llm.lab.diff import compare
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
 
@@ -19,7 +19,7 @@ NEW = parse_policy(HEAD + "  - {exclude: edge, when: request.prompt_tokens > 50,
 
 def sample(*tags: str, tokens: int = 10, policy=OLD):
     request = Request(messages=(Message(role="user", content="x"),), privacy=frozenset(tags), prompt_tokens=tokens)
-    return RequestMetadata.of(request), at_ease(policy)
+    return RequestMetadata.of(request), default_signals(policy)
 
 
 def test_requests_that_go_elsewhere_are_told_with_both_rules_and_the_reason():
