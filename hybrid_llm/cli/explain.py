@@ -35,11 +35,11 @@ from hybrid_llm.core.protocols import Backend, Capabilities
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.lab.casefile import amended, signals_of
+from hybrid_llm.lab.recordings import read_recordings
 from hybrid_llm.policies import FixedPolicy, Objectives, PolicySource
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.fleet import Fleet
-from hybrid_llm.router.observability.records import read_recordings
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.signals import SystemSensors

@@ -1,33 +1,136 @@
 """A hook that records decisions, one line of JSON each, for `policy diff` and `policy simulate`.
 
 A request only puts its event into a queue; a separate thread writes it. Whatever the disk does, no request waits or
-fails: a line that cannot be written is dropped and counted.
+fails: a line that cannot be written is dropped and counted. A line holds metadata and signals, never a text of a
+request; `lab.recordings` reads it.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import logging
+import math
 import os
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.router.observability.hooks import RequestEvent
-from hybrid_llm.router.observability.records import dump, recording_of
-
-if TYPE_CHECKING:
-    from hybrid_llm.router.observability.hooks import ClientStatus
-
+from hybrid_llm.core.request import RequestMetadata
+from hybrid_llm.core.signals import FOR_PEOPLE, Signals
+from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 
 _log = logging.getLogger("hybrid_llm.record")
+VERSION: Final = 1
 _QUEUE_SIZE: Final = 4096
 """Events that may wait for the disk; further ones are dropped."""
 _CLOSE_S: Final = 5.0
+REQUEST_KEYS: Final = {
+    "id": "request_id",
+    "task": "task",
+    "tenant": "tenant",
+    "prompt_tokens": "prompt_tokens",
+    "max_tokens": "max_tokens",
+    "deadline": "deadline",
+    "messages": "message_count",
+    "tools": "tool_count",
+    "schema": "has_schema",
+}
+"""The keys of `request`, and the fields of `RequestMetadata` that they hold; `tags` is its `privacy`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """The policy that decided, and its rule."""
+
+    policy: str = ""
+    digest: str = ""
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the request ended. *error* is the name of an error class, empty if the answer is complete."""
+
+    backend: str = ""
+    error: str = ""
+    completion_tokens: int = 0
+    ttft_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A finished request. *at* is the Unix time of its start, seconds; *position* is `path:line` if it was read."""
+
+    at: float
+    metadata: RequestMetadata
+    signals: Signals
+    order: tuple[str, ...] = ()
+    decided: Decided = field(default_factory=Decided)
+    outcome: Outcome = field(default_factory=Outcome)
+    position: str = ""
+
+
+def recording_of(event: RequestEvent) -> Recording:
+    """The recording of *event*."""
+    decision, timings = event.decision, event.timings
+    return Recording(
+        at=time.time() - (time.monotonic() - event.metadata.created),
+        metadata=event.metadata,
+        signals=event.signals,
+        order=decision.order,
+        decided=Decided(policy=decision.policy, digest=decision.digest, rule=decision.rule),
+        outcome=Outcome(
+            backend=event.backend,
+            error=event.error,
+            completion_tokens=event.usage.completion_tokens,
+            ttft_ms=timings.ttft_ms,
+            total_ms=timings.total_ms,
+        ),
+    )
+
+
+def dump(recording: Recording) -> str:
+    """*recording* as one line, without its newline."""
+    metadata, signals = recording.metadata, recording.signals
+    line = {
+        "v": VERSION,
+        "at": round(recording.at, 3),
+        "request": {**_plain(metadata, REQUEST_KEYS), "tags": sorted(metadata.privacy)},
+        "signals": {
+            "device": _plain(signals.device),
+            "network": _plain(signals.network),
+            "budget": _plain(signals.budget),
+            "backends": [_plain(state) for state in signals.backends.values()],
+        },
+        "decision": {**_plain(recording.decided), "order": recording.order},
+        "outcome": _plain(recording.outcome),
+    }
+    return json.dumps(line, separators=(",", ":"))
+
+
+def _plain(record: object, keys: Mapping[str, str] | None = None) -> dict[str, object]:
+    """The fields of a record by their keys in JSON, without those that are None; NaN and infinity become texts."""
+    keys = keys or keys_of(type(record))  # type: ignore[arg-type]  # every class is hashable
+    values = {key: getattr(record, name) for key, name in keys.items()}
+    return {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+@cache
+def keys_of(record: Any) -> Mapping[str, str]:
+    """The keys of a record's class in JSON, and the fields that they hold: all but those for people."""
+    return {field.name: field.name for field in fields(record) if field.name not in FOR_PEOPLE}
 
 
 class DecisionRecorder:

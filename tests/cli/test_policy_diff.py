@@ -7,7 +7,7 @@ import pytest
 from hybrid_llm.core.request import Message, Request, RequestMetadata
 from hybrid_llm.lab.casefile import default_signals
 from hybrid_llm.policies import builtin_policy
-from hybrid_llm.router.observability.records import Recording, dump
+from hybrid_llm.router.observability.recorder import Recording, dump
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_llm.core.request import Location, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
-from hybrid_llm.router.observability.records import Outcome, Recording, dump
+from hybrid_llm.router.observability.recorder import Outcome, Recording, dump
 
 CLINIC = """\
 version: 1

@@ -16,12 +16,12 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError, NoEligibleBackend
 from hybrid_llm.core.request import Location, Message, Request, RequestMetadata, Tool
 from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.lab.recordings import read_recordings
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import load_config, parse_config
 from hybrid_llm.router.observability.hooks import RequestEvent
-from hybrid_llm.router.observability.recorder import DecisionRecorder
-from hybrid_llm.router.observability.records import Decided, Outcome, Recording, dump, read_recordings
+from hybrid_llm.router.observability.recorder import Decided, DecisionRecorder, Outcome, Recording, dump
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 

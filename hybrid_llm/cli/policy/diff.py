@@ -11,7 +11,7 @@ from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_jso
 from hybrid_llm.cli.terminal import Exit, print_json, printable, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.lab.diff import Change, Difference, Verdict, compare
-from hybrid_llm.router.observability.records import read_recordings
+from hybrid_llm.lab.recordings import read_recordings
 
 _ROWS: Final = 40
 _COLUMNS: Final = ("!", "request", "tags", "order", "rule", "why")

@@ -22,6 +22,7 @@ from hybrid_llm.cli.arguments import (
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
+from hybrid_llm.lab.recordings import read_recordings
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, always_text, compare
 from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
@@ -40,7 +41,6 @@ from hybrid_llm.lab.simulate.trace import (
 )
 from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
 from hybrid_llm.policies import Policy
-from hybrid_llm.router.observability.records import read_recordings
 
 _REQUESTS: Final = 10_000
 _PER_HOUR: Final = 120.0
