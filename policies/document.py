@@ -34,7 +34,7 @@ from hybrid_llm.policies.reader.yamltext import Scalar
 
 DETECTOR: Final = Name("a detector")
 TARGET: Final = Name("a backend or a location")
-LOCATION: Final = Choice({place.value: place for place in Location}, "a location")
+LOCATION: Final = Choice({location.value: location for location in Location}, "a location")
 LOCATIONS: Final = ListOf(LOCATION, into=frozenset)
 KINDS: Final = ("exclude", "prefer", "rank")
 """What a rule may be."""
@@ -287,7 +287,7 @@ POLICY: Final = table(Document, "policy", extra=(VERSION,), reserved=("budgets",
 def backends_named(targets: Iterable[str], backends: Mapping[str, Location]) -> tuple[str, ...]:
     """The backends that *targets* name, each once; a location stands for its backends."""
     named = (
-        [name] if name in backends else [other for other, place in backends.items() if place == name]
+        [name] if name in backends else [other for other, location in backends.items() if location == name]
         for name in targets
     )
     return tuple(dict.fromkeys(itertools.chain.from_iterable(named)))
@@ -302,7 +302,7 @@ def policy_schema(backends: Mapping[str, Location] | None = None, detectors: Ite
         "hybrid-llm policy schema",
         names={DETECTOR.words: set(detectors), **(targets if backends else {})},
         suggested=targets,
-        notes={"when": _names_of_conditions(backends or {place.value: place for place in Location})},
+        notes={"when": _names_of_conditions(backends or {location.value: location for location in Location})},
     )
 
 

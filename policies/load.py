@@ -117,16 +117,16 @@ def parse_policy(
 
 
 def _check_names(backends: Mapping[str, Location]) -> None:
-    for name, place in backends.items():
+    for name, location in backends.items():
         if name in _ROOTS:
             raise ConfigError(f"a backend cannot be named {name!r}: policies read signals under this name")
-        if name in {location.value for location in Location} and name != place.value:
-            raise ConfigError(f"a backend named {name!r} cannot run on {place.value}")
+        if name in set(Location) and name != location.value:
+            raise ConfigError(f"a backend named {name!r} cannot run on {location.value}")
 
 
 def _try_once(policy: Policy, backends: Mapping[str, Location]) -> None:
     """Run what was compiled once, before it decides over requests."""
-    states = {name: BackendState(name=name, location=place) for name, place in backends.items()}
+    states = {name: BackendState(name=name, location=location) for name, location in backends.items()}
     signals = Signals(backends=states)
     policy.decide(RequestMetadata(), signals)
 

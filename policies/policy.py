@@ -105,10 +105,10 @@ class Policy:
         Raises:
             InvalidRequest: a tag that the policy does not declare.
         """
-        places = self.allowed(tags)
+        locations = self.allowed(tags)
         for tag in tags:
-            places &= self.tags[tag].cache
-        return places
+            locations &= self.tags[tag].cache
+        return locations
 
     def decide(self, request: RequestMetadata, signals: Signals) -> Decision:
         """Choose the backends for *request*, whose `privacy` holds the effective tags, in the order to call them.

@@ -84,7 +84,7 @@ _RECORDS: Final = {"device": DeviceSignals, "network": NetworkSignals, "budget":
 _TAG: Final = Name("a declared tag")
 _TAGS: Final = ListOf(_TAG, into=frozenset)
 _TARGETS: Final = ListOf(TARGET)
-_PLACES: Final[Mapping[str, Location]] = {place.value: place for place in Location}
+_LOCATIONS: Final[Mapping[str, Location]] = {location.value: location for location in Location}
 _BACKENDS: Final = MapOf(LOCATION, least=1)
 _REQUEST: Final = {
     "deadline_ms": "The deadline that the app sets.",
@@ -101,7 +101,7 @@ _REQUEST: Final = {
 
 def default_signals(policy: Policy) -> Signals:
     """The signals of a case that sets none."""
-    states = {name: replace(DEFAULT_BACKENDS[place], name=name) for name, place in policy.backends.items()}
+    states = {name: replace(DEFAULT_BACKENDS[location], name=name) for name, location in policy.backends.items()}
     return Signals(device=DEFAULT_DEVICE, budget=BudgetSignals(left=policy.objectives.budget), backends=states)
 
 
@@ -176,7 +176,7 @@ def _signals_table(schema: Schema, backends: Mapping[str, Location], *, others: 
         Key(name, _kind(spec), about.get(spec.root, state)[spec.attribute])
         for name, spec in signals_of(schema, backends).items()
     )
-    fields = {name: spec for name, spec in schema.fields(next(iter(_PLACES))).items() if name not in _FIXED}
+    fields = {name: spec for name, spec in schema.fields(next(iter(_LOCATIONS))).items() if name not in _FIXED}
     patterns = {rf"^[^.\s]+\.{name}$": schema_of(_kind(spec)) for name, spec in fields.items()} if others else {}
     return Table(
         title="signals",
@@ -226,12 +226,12 @@ def _documented(record: type) -> dict[str, str]:
 
 def cases_schema(backends: Mapping[str, Location] | None = None) -> Json:
     """The JSON Schema of a file of cases; signals are those of *backends*, else of backends of any name."""
-    places = backends or _PLACES
+    known = backends or _LOCATIONS
     return json_schema(
-        cases_table(Schema(places, Objectives()), places, others=backends is None),
+        cases_table(Schema(known, Objectives()), known, others=backends is None),
         "Cases of a policy of hybrid-llm",
         "hybrid-llm policy schema --cases",
-        names={TARGET.words: {*places, *_PLACES}} if backends else None,
+        names={TARGET.words: {*known, *_LOCATIONS}} if backends else None,
     )
 
 
@@ -245,7 +245,7 @@ def parse_cases(text: str, path: str, policy_for: PolicyFor) -> Suite:
     faults = Faults(source, "the file of cases")
     policy = policy_for(_backends(text, faults))
     schema = Schema(policy.backends, policy.objectives)
-    names = {_TAG.words: policy.tags, TARGET.words: {*policy.backends, *_PLACES}}
+    names = {_TAG.words: policy.tags, TARGET.words: {*policy.backends, *_LOCATIONS}}
     found = read_document(text, cases_table(schema, policy.backends), faults, names)
     suite = _Maker(policy, schema, source).suite(found) if found is not None else None
     faults.check()
@@ -309,14 +309,14 @@ class _Maker:
             return Expected()
         if not found.present:
             found.reject("a case expects something", "order: [edge, cloud]")
-        places = self._policy.backends
+        backends = self._policy.backends
         order, first, excluded = (found.values[name] for name in ("order", "first", "excluded"))
         reasons = excluded if isinstance(excluded, Mapping) else dict.fromkeys(excluded, "")
         return Expected(
-            order=None if order is None else backends_named(order, places),
-            first=backends_named([first] if first else (), places),
-            never=backends_named(found.values["never"], places),
-            excluded={name: part for target, part in reasons.items() for name in backends_named([target], places)},
+            order=None if order is None else backends_named(order, backends),
+            first=backends_named([first] if first else (), backends),
+            never=backends_named(found.values["never"], backends),
+            excluded={name: part for target, part in reasons.items() for name in backends_named([target], backends)},
             rule=self._rule(found),
             tags=found.values["tags"],
         )

@@ -131,7 +131,7 @@ def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
     """Every backend, and every location: for its first backend, or for itself if it has none."""
     roots = {name: name for name in backends}
     for location in Location:
-        here = [name for name, place in backends.items() if place is location]
+        here = [name for name, where in backends.items() if where is location]
         roots.setdefault(location.value, here[0] if here else location.value)
     return roots
 

@@ -83,15 +83,15 @@ class Solver:
             if not isinstance(step, _Fork):
                 if not search.narrow(here, *step):
                     return False
-            elif len(step.ways) == 1:
-                stack.extend(step.ways[0])
+            elif len(step.alternatives) == 1:
+                stack.extend(step.alternatives[0])
             else:
                 forks.append(step)
         if not forks or search.steps > _MOST_STEPS or self._steps > _MOST_IN_ALL:
             return True
-        forks.sort(key=lambda fork: len(fork.ways))
+        forks.sort(key=lambda fork: len(fork.alternatives))
         rest = tuple(forks[1:])
-        return any(self._search(search, here, (*way, *rest)) for way in forks[0].ways)
+        return any(self._search(search, here, (*alternative, *rest)) for alternative in forks[0].alternatives)
 
     def _step(self, node: Node, outcome: Outcome) -> _Fork | tuple[str, Domain]:
         """The alternatives for *node* to have *outcome*; for an atom, its subject and the values that it must have."""
@@ -123,7 +123,7 @@ class Solver:
 class _Fork:
     """Alternatives, each a list of claims that must all hold; without any, there is none."""
 
-    ways: tuple[tuple[Claim, ...], ...]
+    alternatives: tuple[tuple[Claim, ...], ...]
 
 
 @dataclass(slots=True)
@@ -156,17 +156,17 @@ def _fails(node: Node) -> tuple[Claim, Claim]:
 
 
 def _choices(node: Conditional, outcome: Outcome) -> tuple[tuple[Claim, ...], ...]:
-    ways: tuple[tuple[Claim, ...], ...] = (
+    alternatives: tuple[tuple[Claim, ...], ...] = (
         ((node.condition, Outcome.TRUE), (node.then, outcome)),
         ((node.condition, Outcome.FALSE), (node.otherwise, outcome)),
     )
-    return (*ways, _fails(node.condition)) if outcome in _MAY_FAIL else ways
+    return (*alternatives, _fails(node.condition)) if outcome in _MAY_FAIL else alternatives
 
 
 def _equalities(node: Binary, outcome: Outcome) -> tuple[tuple[Claim, ...], ...]:
     """`==` between two bools is strict: it fails if either side fails."""
     equal = (node.op == "==") is (outcome in {Outcome.TRUE, Outcome.NOT_FALSE})
-    ways: tuple[tuple[Claim, ...], ...] = tuple(
+    alternatives: tuple[tuple[Claim, ...], ...] = tuple(
         ((node.left, left), (node.right, left if equal else _MIRRORED[left])) for left in (Outcome.TRUE, Outcome.FALSE)
     )
-    return (*ways, _fails(node.left), _fails(node.right)) if outcome in _MAY_FAIL else ways
+    return (*alternatives, _fails(node.left), _fails(node.right)) if outcome in _MAY_FAIL else alternatives

@@ -29,7 +29,7 @@ class Source:
     text: str
     path: str
 
-    def place(self, offset: int) -> tuple[int, int]:
+    def position(self, offset: int) -> tuple[int, int]:
         """Line and column of *offset*, both from 1; an offset after the end stands for the end."""
         offset = max(0, min(offset, len(self.text)))
         return self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
@@ -40,7 +40,7 @@ class Source:
 
     def label(self, offset: int) -> str:
         """`path:line:column` of *offset*."""
-        line, column = self.place(offset)
+        line, column = self.position(offset)
         return f"{self.path}:{line}:{column}"
 
 
@@ -83,7 +83,7 @@ class Faults:
         return tuple(self._warning(fault) for fault in sorted(self._warned.values(), key=lambda fault: fault.offset))
 
     def _warning(self, fault: Fault) -> PolicyWarning:
-        line, column = self._source.place(fault.offset)
+        line, column = self._source.position(fault.offset)
         text = self._shown(fault, "warning: ")
         return PolicyWarning(
             path=self._source.path, line=line, column=column, message=fault.message, hint=fault.hint, text=text
@@ -115,11 +115,11 @@ class Faults:
         raise PolicyError(text, path=first.path, line=first.line, column=first.column, hint=first.hint, errors=errors)
 
     def _error(self, fault: Fault) -> PolicyError:
-        line, column = self._source.place(fault.offset)
+        line, column = self._source.position(fault.offset)
         return PolicyError(self._shown(fault), path=self._source.path, line=line, column=column, hint=fault.hint)
 
     def _shown(self, fault: Fault, kind: str = "") -> str:
-        line, column = self._source.place(fault.offset)
+        line, column = self._source.position(fault.offset)
         shown, caret = _window(self._source.line(line), column)
         parts = [f"{self._source.path}:{line}:{column}: {kind}{fault.message}", f"    {shown}", f"    {caret}"]
         return "\n".join([*parts, f"    hint: {fault.hint}"] if fault.hint else parts)

@@ -47,19 +47,19 @@ class Scalar:
 
     def at(self, index: int) -> int:
         """The offset in the file of character *index* of the text; of the end if *index* is after it."""
-        places = list(self._places())
+        offsets = list(self._offsets())
         seen = [number for number, char in enumerate(self.text) if not char.isspace()]
-        if len(places) != len(seen):
+        if len(offsets) != len(seen):
             return self.offset
         if index >= len(self.text):
-            return min(places[-1] + 1, max(self.end - 1, self.offset)) if places else self.offset
+            return min(offsets[-1] + 1, max(self.end - 1, self.offset)) if offsets else self.offset
         before = bisect_right(seen, index) - 1
         if before < 0:
-            return places[0] if places else self.offset
-        place = places[before] + index - seen[before]
-        return min(place, places[before + 1] - 1) if before + 1 < len(places) else place
+            return offsets[0] if offsets else self.offset
+        offset = offsets[before] + index - seen[before]
+        return min(offset, offsets[before + 1] - 1) if before + 1 < len(offsets) else offset
 
-    def _places(self) -> Iterator[int]:
+    def _offsets(self) -> Iterator[int]:
         """The offsets of all characters other than space: every style of YAML keeps them, in order."""
         index = self._body()
         stop = len(self.raw) - (1 if self.quoted in {'"', "'"} else 0)

@@ -139,7 +139,7 @@ MUTANTS = (
     Mutant(
         "a condition of ?: never fails",
         f"{_ANALYSIS}:_choices",
-        swap("(*ways, _fails(node.condition)) if outcome in _MAY_FAIL else ways", "ways"),
+        swap("(*alternatives, _fails(node.condition)) if outcome in _MAY_FAIL else alternatives", "alternatives"),
     ),
     Mutant(
         "&& is not true only if no operand is",
@@ -194,8 +194,8 @@ MUTANTS = (
         "a location stands for its first backend only",
         "hybrid_llm.policies.document:backends_named",
         swap(
-            "[other for other, place in backends.items() if place == name]",
-            "[other for other, place in backends.items() if place == name][:1]",
+            "[other for other, location in backends.items() if location == name]",
+            "[other for other, location in backends.items() if location == name][:1]",
         ),
     ),
     Mutant(
@@ -204,5 +204,5 @@ MUTANTS = (
         swap("(*targets, *(name for name in self._backends if name not in targets))", "targets"),
     ),
     Mutant("a YAML error is not a PolicyError", f"{_YAMLTEXT}:read_yaml", swap("yaml.YAMLError", "ZeroDivisionError")),
-    Mutant("line numbers are off by one", f"{_SOURCE}:Source.place", swap("1", "2")),
+    Mutant("line numbers are off by one", f"{_SOURCE}:Source.position", swap("1", "2")),
 )
