@@ -230,7 +230,7 @@ class SimulatedBackend:
             began=self._clock.now,
             expires=job.metadata.created + job.metadata.deadline,
         )
-        with self._connected(call), self._reported(call) as endpoint:
+        with self._open(call) as endpoint:
             slot = await self._enter(call, endpoint)
             try:
                 if endpoint.is_queued(slot):
@@ -242,10 +242,11 @@ class SimulatedBackend:
                 endpoint.leave(slot)
 
     @contextmanager
-    def _connected(self, call: _Call) -> Iterator[None]:
-        """Keep the call in the list of open ones; where it goes to the cloud, note that, and keep the radio on."""
+    def _open(self, call: _Call) -> Iterator[Endpoint]:
+        """Pick an endpoint, and let it learn from the call; while one to the cloud is open, the radio is on."""
         if self._probes[0].silent:
             raise BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name)
+        endpoint = self._pick(call.job)
         if self._is_cloud:
             call.job.sent_to_cloud = True
             call.job.leaked |= Location.CLOUD not in call.job.allowed
@@ -253,29 +254,27 @@ class SimulatedBackend:
             self._device.call(1)
         self._calls[call] = None
         try:
-            yield
-        finally:
-            del self._calls[call]
-            if self._is_cloud:
-                self._device.call(-1)
-
-    @contextmanager
-    def _reported(self, call: _Call) -> Iterator[Endpoint]:
-        """Pick an endpoint, and let it learn from the call."""
-        endpoint = self._pick(call.job)
-        try:
             yield endpoint
         except BackendError as error:
             if self._is_cloud and error.retryable and not isinstance(error, BackendOverloaded):
                 endpoint.probe.failed()
             raise
         finally:
-            if call.sent:
-                endpoint.times.add((call.first_at - call.began) * 1e3)
-            else:
-                endpoint.times.add_missed((self._clock.now - call.began) * 1e3)
-            if self._is_cloud:  # the attempts report the calls of the edge
-                endpoint.probe.succeeded() if call.sent == call.output_tokens else endpoint.probe.abandoned()
+            del self._calls[call]
+            if self._is_cloud:
+                self._device.call(-1)
+                self._report(call, endpoint)
+
+    def _report(self, call: _Call, endpoint: Endpoint) -> None:
+        """Report to the health of a node and to the picker; calls of the edge are reported by the attempts."""
+        if call.sent == call.output_tokens:
+            endpoint.probe.succeeded()
+        else:
+            endpoint.probe.abandoned()
+        if call.sent:
+            endpoint.times.add((call.first_at - call.began) * 1e3)
+        else:
+            endpoint.times.add_missed((self._clock.now - call.began) * 1e3)
 
     def _pick(self, job: Job) -> Endpoint:
         """An endpoint that the request has not called yet; of several the picker chooses."""
