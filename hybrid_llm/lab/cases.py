@@ -1,20 +1,20 @@
 """Runs the test cases of a policy: a request, signals, and the expected decision. It reads no files.
 
-A case gives tags, or a text from which the caller's privacy guard derives them: detectors are not part of a policy.
+A case gives tags, or a text in which the privacy guard detects them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.request import Request, RequestMetadata
+from hybrid_llm.core.request import Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies.policy import Policy, Rule
+from hybrid_llm.router.pipeline import without
+from hybrid_llm.router.privacy import PrivacyGuard
 
-Judge = Callable[[Request, Signals], tuple[Request, Signals]]
-"""Returns a request with its effective tags, and signals in which blocked backends are not ready, as the guard does."""
 NO_BACKEND = "no backend"
 
 
@@ -110,15 +110,19 @@ class Report:
         return not self.unmatched and not self.untried
 
 
-def run_suite(policy: Policy, cases: Iterable[Case], judge: Judge) -> Report:
-    """Decide every case. *judge* is called for those that have a text."""
-    return Report(policy=policy, outcomes=tuple(_run(policy, case, judge) for case in cases))
+def run_suite(policy: Policy, cases: Iterable[Case]) -> Report:
+    """Decide every case; one that has a text is assessed by the privacy guard, as a real request is."""
+    guard = PrivacyGuard()
+    return Report(policy=policy, outcomes=tuple(_run(policy, case, guard) for case in cases))
 
 
-def _run(policy: Policy, case: Case, judge: Judge) -> Outcome:
+def _run(policy: Policy, case: Case, guard: PrivacyGuard) -> Outcome:
     request, signals = case.request, case.signals
     if any(request.visible_text()):
-        request, signals = judge(request, signals)
+        counted = replace(request, prompt_tokens=request.prompt_tokens or estimate_tokens(request))
+        assessment = guard.assess(counted, policy)
+        guard.release(assessment)
+        request, signals = assessment.request, without(assessment.blocked, signals)
     decision = policy.decide(RequestMetadata.of(request), signals)
     labels = {f"{rule.label} {rule.kind}": rule.index for rule in policy.rules}
     return Outcome(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import PolicyError
-from hybrid_llm.core.request import Location, Request
-from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.request import Location
 from hybrid_llm.lab.casefile import default_signals, parse_cases
 from hybrid_llm.lab.cases import Report, run_suite
 from hybrid_llm.policies import builtin_policy, parse_policy
@@ -45,13 +43,9 @@ def suite(text: str, policy: str = POLICY):
     return parse_cases(text, "clinic.test.yaml", policy_for)
 
 
-def tagged(request: Request, signals: Signals) -> tuple[Request, Signals]:
-    return replace(request, privacy=request.privacy | {"phi"}, prompt_tokens=7), signals
-
-
 def run(*cases: str, base: str = "") -> Report:
     found = suite("version: 1\n" + base + "cases:\n" + "".join(f"  - {{name: one, {case}}}\n" for case in cases))
-    return run_suite(found.policy, found.cases, tagged)
+    return run_suite(found.policy, found.cases)
 
 
 def mismatches(case: str, base: str = "") -> list[tuple[str, str, str]]:
@@ -123,7 +117,7 @@ def test_the_file_may_name_its_backends_and_a_location_stands_for_those_there():
         "  - {name: one is gone, signals: {eu.ready: false}, expect: {order: [us, phone], never: [eu]}}\n"
     )
     found = suite(text, policy)
-    assert run_suite(found.policy, found.cases, tagged).passed
+    assert run_suite(found.policy, found.cases).passed
 
 
 CASES = [

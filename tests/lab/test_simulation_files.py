@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.request import Request, RequestMetadata
+from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.simulate.rtt import load_rtt
 from hybrid_llm.lab.simulate.trace import (
     TASKS,
@@ -26,6 +28,7 @@ from hybrid_llm.lab.simulate.trace import (
     parse_span,
 )
 from hybrid_llm.lab.simulate.world import World, load_world, parse_world
+from hybrid_llm.router.observability.recorder import Recording, dump
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HYBRID_LLM_DATA", ROOT / ".." / "shared" / "data"))
@@ -33,15 +36,11 @@ AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 MOONCAKE = '{"timestamp": 1500, "input_length": 10, "output_length": 5, "hash_ids": [0, 1]}\n'
 
 
-def never(path):
-    raise AssertionError("no recording")
-
-
-def read(tmp_path, text, *, packed=False, recordings=never, **options):
+def read(tmp_path, text, *, packed=False, **options):
     path = tmp_path / "trace"
     data = text.encode() if isinstance(text, str) else text
     path.write_bytes(gzip.compress(data) if packed else data)
-    return load_trace(path, recordings, **options)
+    return load_trace(path, **options)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -58,11 +57,14 @@ def test_mooncakes_trace_is_read_in_the_order_of_time(tmp_path):
     assert (first.prompt_tokens, first.at_s, last.at_s) == (20, 0.0, 1.0)
 
 
-def test_recorded_decisions_are_left_to_their_own_reader(tmp_path):
-    one = Arrival(at_s=3.0, prompt_tokens=1, output_tokens=1)
-    found = read(tmp_path, '{"anything": 1}\n', recordings=lambda path: [one, one])
+def test_recorded_decisions_are_read(tmp_path):
+    metadata = RequestMetadata.of(Request(messages=(), prompt_tokens=1, max_tokens=9, privacy=frozenset({"phi"})))
+    one = dump(Recording(at=3.0, metadata=metadata, signals=Signals()))
+    found = read(tmp_path, f"{one}\n{one}\n")
     assert len(found.arrivals) == 2
-    assert found.arrivals[0].at_s == 0.0
+    assert found.arrivals[0] == Arrival(
+        at_s=0.0, prompt_tokens=1, output_tokens=9, max_tokens=9, deadline_s=metadata.deadline, tags=frozenset({"phi"})
+    )
 
 
 def test_only_the_first_requests_are_taken(tmp_path):
@@ -97,7 +99,7 @@ def test_a_wrong_trace_is_refused_with_its_line(tmp_path, text, told):
 
 def test_a_trace_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        load_trace(tmp_path / "none.csv", never)
+        load_trace(tmp_path / "none.csv")
 
 
 @given(st.binary(max_size=200))
@@ -105,7 +107,7 @@ def test_any_bytes_are_a_trace_or_a_config_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "any"
     path.write_bytes(data)
     try:
-        load_trace(path, lambda path: [])
+        load_trace(path)
     except ConfigError as error:
         assert str(path) in str(error)
 
@@ -177,8 +179,8 @@ def test_wrong_netlatency_data_is_refused(tmp_path, slices, pair, told):
 def test_the_public_data_can_be_read():
     if not DATA.is_dir():
         pytest.skip(f"the public traces are not at {DATA}; set HYBRID_LLM_DATA")
-    azure = load_trace(DATA / "traces" / "AzureLLMInferenceTrace_conv.csv.gz", never, limit=500)
-    mooncake = load_trace(DATA / "traces" / "conversation_trace.jsonl.gz", never, limit=500)
+    azure = load_trace(DATA / "traces" / "AzureLLMInferenceTrace_conv.csv.gz", limit=500)
+    mooncake = load_trace(DATA / "traces" / "conversation_trace.jsonl.gz", limit=500)
     assert (len(azure.arrivals), len(mooncake.arrivals)) == (500, 500)
     found = load_rtt(DATA / "network" / "NetLatency-Seattle.tar.xz", seed=1, slice_s=15.7)
     assert len(found.rtt_ms) == 688

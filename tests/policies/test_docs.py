@@ -11,7 +11,6 @@ from hybrid_llm.lab.casefile import parse_cases
 from hybrid_llm.lab.cases import run_suite
 from hybrid_llm.policies import KNOWN_DETECTORS, builtin_names, parse_policy
 from hybrid_llm.policies.language.schema import Objectives, Schema
-from hybrid_llm.router.privacy import PrivacyGuard
 from tests.policies.test_jsonschema import CASES_TABLE, tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
@@ -39,7 +38,7 @@ def test_the_cases_on_the_page_are_those_of_its_first_policy_and_pass(page):
     policy = parse_policy(blocks(page, cases=False)[0])
     (text,) = blocks(page, cases=True)
     suite = parse_cases(text, "clinic.test.yaml", lambda _: policy)
-    report = run_suite(policy, suite.cases, lambda request, now: (PrivacyGuard().assess(request, policy).request, now))
+    report = run_suite(policy, suite.cases)
     assert report.passed, report.outcomes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +22,11 @@ from hybrid_llm.cli.arguments import (
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.recordings import read_recordings
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, always_text, compare
 from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
 from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import (
-    Arrival,
     Spans,
     Trace,
     at_rate,
@@ -171,23 +169,8 @@ def _trace(args: argparse.Namespace, world: World) -> Trace:
         starts = parse_clock(world.battery.day_starts_at[0])
         count = args.requests or _REQUESTS
         return synthetic(count, per_hour=args.rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
-    trace = load_trace(args.trace, _recordings, limit=args.requests)
+    trace = load_trace(args.trace, limit=args.requests)
     return trace if args.rate is None else at_rate(trace, args.rate)
-
-
-def _recordings(path: Path) -> Iterator[Arrival]:
-    """The requests of recorded decisions; an answer of unknown length counts as `max_tokens` long."""
-    for one in read_recordings(path):
-        yield Arrival(
-            at_s=one.at,
-            prompt_tokens=one.metadata.prompt_tokens,
-            output_tokens=one.outcome.completion_tokens or one.metadata.max_tokens,
-            max_tokens=one.metadata.max_tokens,
-            deadline_s=one.metadata.deadline,
-            task=one.metadata.task,
-            tags=one.metadata.privacy,
-            tenant=one.metadata.tenant,
-        )
 
 
 def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +18,10 @@ from hybrid_llm.cli.arguments import (
 )
 from hybrid_llm.cli.terminal import Exit, decision_record, output
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.request import Location, Request, estimate_tokens
-from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.request import Location
 from hybrid_llm.lab.casefile import parse_cases
-from hybrid_llm.lab.cases import Case, Judge, Outcome, Report, run_suite
+from hybrid_llm.lab.cases import Case, Outcome, Report, run_suite
 from hybrid_llm.policies import Policy, builtin_names
-from hybrid_llm.router.pipeline import without
-from hybrid_llm.router.privacy import PrivacyGuard
 
 _SUFFIX: Final = ".test.yaml"
 
@@ -40,7 +36,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     policy, cases = _suite(args)
-    report = run_suite(policy, cases, _judge(policy))
+    report = run_suite(policy, cases)
     output(_report_record(report), _lines(args.policy, report), as_json=args.json)
     return Exit.OK if report.passed and (report.covered or not args.strict) else Exit.FAILURE
 
@@ -68,19 +64,6 @@ def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
     if not default.exists():
         raise ConfigError(f"no test cases: {default} does not exist; see `policy test --help`")
     return [(read_text(default), str(default))]
-
-
-def _judge(policy: Policy) -> Judge:
-    """The privacy guard and the token count, applied to each case as to a real request."""
-    guard = PrivacyGuard()
-
-    def judge(request: Request, signals: Signals) -> tuple[Request, Signals]:
-        counted = replace(request, prompt_tokens=request.prompt_tokens or estimate_tokens(request))
-        assessment = guard.assess(counted, policy)
-        guard.release(assessment)
-        return assessment.request, without(assessment.blocked, signals)
-
-    return judge
 
 
 def _lines(name: str, report: Report) -> Iterator[str]:

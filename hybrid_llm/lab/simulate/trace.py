@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, TextIO, cast
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.lab.recordings import read_recordings
 
 DAY_S: Final = 86400.0
 _HAIR: Final = 1e-6
@@ -215,9 +216,6 @@ def at_rate(trace: Trace, per_hour: float) -> Trace:
     )
 
 
-Recordings = Callable[[Path], Iterable[Arrival]]
-"""Reads our own recordings of decisions; raises `ConfigError`."""
-
 _AZURE: Final = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _MOONCAKE: Final = frozenset({"timestamp", "input_length", "output_length"})
 _MOST_TOKENS: Final = 100_000_000
@@ -230,14 +228,14 @@ class _BadLine(Exception):
     """One line is invalid; the message says why."""
 
 
-def load_trace(path: Path, recordings: Recordings, *, limit: int | None = None) -> Trace:
+def load_trace(path: Path, *, limit: int | None = None) -> Trace:
     """The first *limit* requests in *path*, plain or gzipped; the first line determines the format.
 
     Raises:
         ConfigError: the file cannot be read, its format is unknown, or a line is invalid.
     """
     try:
-        arrivals, form = _read(path, recordings, limit)
+        arrivals, form = _read(path, limit)
     except OSError as error:
         raise ConfigError(f"{path}: the trace cannot be read: {error.strerror or error}", path=str(path)) from error
     except (UnicodeDecodeError, EOFError, zlib.error) as error:
@@ -250,7 +248,7 @@ def load_trace(path: Path, recordings: Recordings, *, limit: int | None = None) 
     return Trace(arrivals=moved, source=f"{path.name} ({form}), {len(moved)} requests")
 
 
-def _read(path: Path, recordings: Recordings, limit: int | None) -> tuple[list[Arrival], str]:
+def _read(path: Path, limit: int | None) -> tuple[list[Arrival], str]:
     with _open(path) as stream:
         first = stream.readline().rstrip("\r\n").removeprefix("\ufeff")
         if first == _AZURE:
@@ -259,12 +257,27 @@ def _read(path: Path, recordings: Recordings, limit: int | None) -> tuple[list[A
             lines = itertools.chain([first], stream)
             return list(itertools.islice(_lines(path, lines, 1, _mooncake), limit)), "Mooncake trace"
     if first.startswith("{"):
-        return list(itertools.islice(recordings(path), limit)), "recorded decisions"
+        return list(itertools.islice(_recorded(path), limit)), "recorded decisions"
     raise ConfigError(
         f"{path}: line 1: unknown format; a trace begins with `{_AZURE}`, or each line is a JSON object of "
         "Mooncake's trace or of recorded decisions",
         path=str(path),
     )
+
+
+def _recorded(path: Path) -> Iterator[Arrival]:
+    """The requests of recorded decisions; an answer of unknown length counts as `max_tokens` long."""
+    for one in read_recordings(path):
+        yield Arrival(
+            at_s=one.at,
+            prompt_tokens=one.metadata.prompt_tokens,
+            output_tokens=one.outcome.completion_tokens or one.metadata.max_tokens,
+            max_tokens=one.metadata.max_tokens,
+            deadline_s=one.metadata.deadline,
+            task=one.metadata.task,
+            tags=one.metadata.privacy,
+            tenant=one.metadata.tenant,
+        )
 
 
 def _open(path: Path) -> TextIO:
