@@ -1,6 +1,6 @@
-"""Where a cloud node is: its configuration, the endpoints behind a name, and the IP address and route of each.
+"""Where a cloud node is: its configuration, the endpoints behind a name, and the address, route and handshake of each.
 
-Names are resolved beside the calls, again and again. Nothing else is opened here.
+Names are resolved beside the calls, again and again.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hybrid_llm.backends.wire.certificates import TLSFiles
-from hybrid_llm.backends.wire.handshake import Address, Lookup, has_route, is_address
-from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
+from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
+from hybrid_llm.backends.wire.handshake import Address, Lookup, has_route, is_address, tls_handshake
+from hybrid_llm.backends.wire.tls import check_dates
+from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, HybridLLMError
 
 _AGAIN_S: Final = 10.0
 _FIRST_S: Final = 1.0
 """The first call waits this long for names, seconds; a name that is not resolved by then is one endpoint."""
-_FRESH_S: Final = 0.05
-"""How long the kernel's last report on the route counts, seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,45 +104,48 @@ class Resolver:
 class EndpointAddress:
     """The IP address of one endpoint, as far as it is known, and the route to it. Safe to use from any thread."""
 
-    def __init__(self, address: Address, name: str, lookup: Lookup) -> None:
-        self._address = address
-        self._name = name
+    def __init__(self, config: GrpcConfig, lookup: Lookup) -> None:
+        self.address: Final = Address.parse(config.target, config.server_name)
+        self._config = config
         self._lookup = lookup
         self._preferred = ""
-        self._checked, self._route = float("-inf"), True
         self.ip = ""
         """The IP address that answered last; empty before that."""
 
     def has_route(self) -> bool:
         """Whether this machine could send there now; true while the IP address is unknown."""
-        now = time.monotonic()
-        if self.ip and now - self._checked > _FRESH_S:
-            self._checked, self._route = now, has_route(self.ip)
-        return self._route
+        return not self.ip or has_route(self.ip)
 
-    def connect(self, handshake: Callable[[str, float], object], timeout: float) -> None:
-        """Call *handshake* with one IP address after the other, and its share of *timeout*, until one succeeds.
+    def handshake(self, timeout: float) -> None:
+        """Check that we can reach the node and trust each other, without sending it anything.
 
-        The address that answered last comes first, without a look-up. When it fails, the node may have moved.
+        One IP address after the other gets its share of *timeout*, until one succeeds. The one that answered last comes
+        first, without a look-up. When it fails, the node may have moved.
 
         Raises:
-            BackendUnavailable: the name does not resolve; or what *handshake* raised last.
+            BackendUnavailable: the name does not resolve, or see `tls_handshake`.
+            UntrustedPeer: see `tls_handshake`.
+            AuthenticationFailed: the node rejects our certificate, or it is expired or cannot be read.
         """
         end, failure = time.monotonic() + timeout, HybridLLMError()
-        for ip, share in self._candidates(end):
-            try:
-                handshake(ip, max(share, 0.001))
-            except HybridLLMError as error:
-                self._preferred, failure = "", error
-            else:
-                self.ip = self._preferred = ip
-                self._checked = float("-inf")
-                return
-        raise failure
+        files, name = self._config.tls, self._config.name
+        try:
+            check_dates(inspect(files.cert), files)
+            for ip, share in self._candidates(end):
+                try:
+                    tls_handshake(self.address, files, timeout=max(share, 0.001), backend=name, ip=ip)
+                except HybridLLMError as error:
+                    self._preferred, failure = "", error
+                else:
+                    self.ip = self._preferred = ip
+                    return
+            raise failure
+        except ConfigError as error:
+            raise AuthenticationFailed(str(error), backend=name) from error
 
     def _candidates(self, end: float) -> Iterator[tuple[str, float]]:
         """IP addresses with the seconds that each gets."""
-        preferred, host = self._preferred, self._address.host
+        preferred, host = self._preferred, self.address.host
         if preferred:
             yield preferred, end - time.monotonic()
         left = end - time.monotonic()
@@ -156,6 +158,6 @@ class EndpointAddress:
                 return
             late = isinstance(error, TimeoutError)
             why = f"was not resolved within {left:.1f} s" if late else "does not resolve"
-            raise BackendUnavailable(f"the name {host} {why}", backend=self._name) from (error if late else None)
+            raise BackendUnavailable(f"the name {host} {why}", backend=self._config.name) from (error if late else None)
         for number, ip in enumerate(found):
             yield ip, (end - time.monotonic()) / (len(found) - number)

@@ -64,6 +64,8 @@ class GrpcBackend:
     """
 
     location: Final = Location.CLOUD
+    count_tokens = staticmethod(estimate_tokens)
+    """An estimate: the tokenizer is on the node."""
 
     def __init__(
         self,
@@ -98,17 +100,14 @@ class GrpcBackend:
     @property
     def busy(self) -> float:
         """Its load as it reported it, else the number of our own calls."""
-        active, _, load = self._load()
-        return load or float(active)
+        state = self.endpoint_state()
+        return state.load or float(state.active)
 
     @property
     def expected_ttft_ms(self) -> float:
         """Its usual time to first token, for each request that is there already, ms; 0 where it is unknown."""
-        active, queue, _ = self._load()
-        return self._stats.first_tokens.expected_ms * (1 + active + queue)
-
-    def _load(self) -> tuple[int, int, float]:
-        return self._stats.load(self._connection.calls)
+        state = self.endpoint_state()
+        return self._stats.first_tokens.expected_ms * (1 + state.active + state.queue)
 
     def state(self) -> BackendState:
         """What the calls so far have shown; no I/O. An unreachable node is probed for as long as this is called."""
@@ -125,7 +124,7 @@ class GrpcBackend:
 
     def endpoint_state(self) -> EndpointState:
         """What its calls have shown, for people and metrics."""
-        active, queue, load = self._load()
+        active, queue, load = self._stats.load(self._connection.calls)
         return EndpointState(
             address=self.address,
             health=self.health.health,
@@ -141,10 +140,6 @@ class GrpcBackend:
     def suspect(self, since: float) -> None:
         """Probe the node beside the calls, unless it sent something after the instant *since* or was just probed."""
         self._connection.prober.suspect(since)
-
-    def count_tokens(self, request: Request) -> int:
-        """Estimate the tokens of the prompt: the tokenizer is on the node."""
-        return estimate_tokens(request)
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in chunks; closing the generator stops the generation on the node.

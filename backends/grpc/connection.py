@@ -14,11 +14,10 @@ from weakref import WeakKeyDictionary
 from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
 from hybrid_llm.backends.grpc.prober import Prober
-from hybrid_llm.backends.wire.certificates import inspect
 from hybrid_llm.backends.wire.channels import aio_channel, client_credentials, client_options, sync_channel
-from hybrid_llm.backends.wire.handshake import Address, Lookup, tls_handshake
-from hybrid_llm.backends.wire.tls import FileWatch, check_dates, check_files
-from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError
+from hybrid_llm.backends.wire.handshake import Lookup
+from hybrid_llm.backends.wire.tls import FileWatch, check_files
+from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.protos import hybrid_pb2 as pb
 
@@ -43,11 +42,7 @@ class Connection:
     running calls can finish on it. While there are calls, a thread has the node probed as soon as one of them receives
     nothing for suspiciously long.
 
-    Args:
-        config: Where the node is.
-        health: Receives what probes find.
-        on_unreachable: Called while a probe is overdue, with the instant at which it began.
-        lookup: Resolves names.
+    *health* receives what probes find; *on_unreachable* is called while one is overdue, with the instant it began.
     """
 
     def __init__(
@@ -56,8 +51,7 @@ class Connection:
         self._config = config
         self._health = health
         self._on_unreachable = on_unreachable
-        self._address = Address.parse(config.target, config.server_name)
-        self._endpoint = EndpointAddress(self._address, config.name, lookup)
+        self._endpoint = EndpointAddress(config, lookup)
         self.has_route = self._endpoint.has_route
         check_files(config.tls, "client")
         self._files = FileWatch(config.tls)
@@ -68,7 +62,7 @@ class Connection:
         self._watching = False
         self._closed = threading.Event()
         self.prober = Prober(
-            self._handshake,
+            self._endpoint.handshake,
             health,
             timeout=config.connect_timeout,
             name=config.name,
@@ -87,7 +81,7 @@ class Connection:
         return len(self._calls)
 
     def link(self, timeout: float) -> Link:
-        """Return the channel for threads, opened if need be within *timeout* seconds; errors as `_handshake` has."""
+        """Return the channel for threads, opened if need be within *timeout* seconds; errors as a handshake has."""
         if (link := self._open_link(self)) is not None:
             return link
         if (error := self.prober.fault(timeout)) is not None:
@@ -114,7 +108,7 @@ class Connection:
 
     def _make_link(self, owner: object, open_channel: Callable[..., Any]) -> Link:
         """Open the channel of *owner* to the probed IP address, so that gRPC resolves no name itself."""
-        address = replace(self._address, host=self._endpoint.ip)
+        address = replace(self._endpoint.address, host=self._endpoint.ip)
         options = client_options(
             max_message_bytes=self._config.max_message_bytes,
             connect_timeout=self._config.connect_timeout,
@@ -127,22 +121,6 @@ class Connection:
                 generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
                 self._links[owner] = Link(channel, generate)
             return self._links[owner]
-
-    def _handshake(self, timeout: float) -> None:
-        """Check that we can reach the node and trust each other, without sending it anything.
-
-        Raises:
-            BackendUnavailable, UntrustedPeer: see `tls_handshake`.
-            AuthenticationFailed: the node rejects our certificate, or it is expired or cannot be read.
-        """
-        files, name = self._config.tls, self._config.name
-        try:
-            check_dates(inspect(files.cert), files)
-            self._endpoint.connect(
-                lambda ip, share: tls_handshake(self._address, files, timeout=share, backend=name, ip=ip), timeout
-            )
-        except ConfigError as error:
-            raise AuthenticationFailed(str(error), backend=name) from error
 
     def _watch(self) -> None:
         """Check the running calls for silence, for as long as there are some."""
