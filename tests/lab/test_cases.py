@@ -160,14 +160,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "message"), CASES, ids=lambda value: str(value)[-40:])
-def test_what_is_wrong_in_the_file_is_told_with_its_place(text, message):
+def test_what_is_wrong_in_the_file_is_reported_with_its_position(text, message):
     with pytest.raises(PolicyError) as caught:
         suite(text)
     error = next(error for error in caught.value.errors if message in str(error))
     assert str(error).startswith(f"clinic.test.yaml:{error.line}:{error.column}: ")
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     with pytest.raises(PolicyError) as caught:
         suite(HEAD + "  - {name: a, expect: {order: [egde]}}\n  - {name: b, signals: {x.y: 1}, expect: {rule: 9}}\n")
     assert len(caught.value.errors) == 3

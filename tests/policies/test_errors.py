@@ -1,4 +1,4 @@
-"""Every fault of a file is told at once, where it stands, in every style of YAML."""
+"""Every error of a file is reported at once, with its position, in every style of YAML."""
 
 import pytest
 from hypothesis import given
@@ -129,12 +129,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "place", "message"), CASES, ids=lambda value: str(value)[-40:])
-def test_a_fault_is_told_with_its_place(text, place, message):
+def test_a_fault_is_reported_with_its_position(text, place, message):
     line, column, report = next(fault for fault in faults_of(text) if message in fault[2])
     assert (line, column) == place, report
 
 
-def test_all_faults_of_a_file_are_told_at_once_in_the_order_of_the_text():
+def test_all_faults_of_a_file_are_reported_at_once_in_the_order_of_the_text():
     text = (
         HEAD
         + "tags: {phi: {allow: [edgy]}}\nrules:\n  - exclude: egde\n    when: request.a > 1 && request.b > 1\n  - {}\n"

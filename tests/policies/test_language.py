@@ -146,7 +146,7 @@ def test_guards_are_followed_through_the_branches(holds, condition):
         'request.tenant == "a"',
     ],
 )
-def test_an_unguarded_read_is_refused_with_the_guard_to_write(holds, condition):
+def test_an_unguarded_read_is_rejected_with_the_guard_to_write(holds, condition):
     with pytest.raises(PolicyError, match=r"hint: write has\([a-z_.]+\) && \.\.\. in front of it"):
         holds(condition)
 
@@ -260,7 +260,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("condition", "message"), REFUSED)
-def test_what_is_not_in_the_language_is_refused_by_name(holds, condition, message):
+def test_what_is_not_in_the_language_is_rejected_by_name(holds, condition, message):
     with pytest.raises(PolicyError, match=message):
         holds(condition)
 

@@ -76,13 +76,13 @@ def test_a_file_that_vanishes_leaves_the_policy_in_force(path):
     assert watched.error is None
 
 
-def test_a_broken_file_at_the_start_is_refused(tmp_path):
+def test_a_broken_file_at_the_start_is_rejected(tmp_path):
     (tmp_path / "p.yaml").write_text("name: x\n")
     with pytest.raises(PolicyError, match="version"):
         PolicyFile(tmp_path / "p.yaml")
 
 
-def test_an_interval_of_nothing_is_refused(path):
+def test_an_interval_of_nothing_is_rejected(path):
     with pytest.raises(ConfigError, match="interval"):
         PolicyFile(path, interval=0.0)
 

@@ -1,4 +1,4 @@
-"""hybrid.yaml is read strictly; every fault is told with its place, and all at once."""
+"""hybrid.yaml is read strictly; every error is reported with its position, and all at once."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_price_for_prompt_and_answer_and_the_ledger_are_read(tmp_path):
     ledger.close()
 
 
-def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_and_nothing_stays_open(tmp_path):
+def test_a_policy_in_another_currency_than_the_prices_is_rejected_at_the_start_and_nothing_stays_open(tmp_path):
     (tmp_path / "policy.yaml").write_text("version: 1\nname: p\nobjectives: {budget: 1 EUR/day}\n")
     config = tmp_path / "hybrid.yaml"
     config.write_text(f"version: 1\npolicy: policy.yaml\nbackends: {{edge: {{kind: onnx, price: {PRICE}}}}}\n")
@@ -158,19 +158,19 @@ def test_a_policy_in_another_currency_than_the_prices_is_refused_at_the_start_an
         ("a: [1\n", "this is not YAML"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(text, expected):
+def test_what_is_wrong_is_reported_with_its_position(text, expected):
     with pytest.raises(ConfigError, match=r"hybrid\.yaml:\d+:\d+") as caught:
         parse_config(text, Path("hybrid.yaml"))
     assert expected in str(caught.value)
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     with pytest.raises(ConfigError) as caught:
         parse_config("version: 3\nbackends: {edge: {kind: onnx, x: 1}}\nextra: 1\n", Path("hybrid.yaml"))
     assert "3 errors" in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path):
+def test_a_file_that_is_not_there_or_not_text_is_reported(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
@@ -354,7 +354,7 @@ def test_a_cloud_backend_may_have_several_nodes(tmp_path):
         ('target: "a:1", resolve: some', "is not `first` or `all`"),
     ],
 )
-def test_what_is_wrong_with_nodes_is_told(tmp_path, keys, message):
+def test_what_is_wrong_with_nodes_is_reported(tmp_path, keys, message):
     with pytest.raises(ConfigError, match=message):
         parse_config(f"version: 1\nbackends: {{c: {{kind: grpc, {keys}, {TLS}}}}}\n", tmp_path / "hybrid.yaml")
 
