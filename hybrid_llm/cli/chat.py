@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -66,22 +67,17 @@ class Session:
         on_decision: Callable[[Decision], None] = _ignore,
     ) -> Generation:
         """Stream the answer to *on_text*; KeyboardInterrupt stops the backend before it is raised."""
-        return self._runner.run(self._ask(prompt, options, on_text, on_decision))
 
-    async def _ask(
-        self,
-        prompt: Prompt,
-        options: GenerateOptions,
-        on_text: Callable[[str], None],
-        on_decision: Callable[[Decision], None],
-    ) -> Generation:
-        async with self.client.astream(prompt, **options) as stream:
-            on_decision(stream.decision)
-            async with _waiting(stream.decision) as arrived:
-                async for chunk in stream:
-                    arrived()
-                    on_text(chunk.text)
-            return stream.generation
+        async def stream_answer() -> Generation:
+            async with self.client.astream(prompt, **options) as stream:
+                on_decision(stream.decision)
+                with _waiting(stream.decision) as arrived:
+                    async for chunk in stream:
+                        arrived()
+                        on_text(chunk.text)
+                return stream.generation
+
+        return self._runner.run(stream_answer())
 
     def __enter__(self) -> Self:
         return self
@@ -94,26 +90,21 @@ class Session:
             self._runner.close()
 
 
-@contextlib.asynccontextmanager
-async def _waiting(decision: Decision) -> AsyncIterator[Callable[[], None]]:
+@contextlib.contextmanager
+def _waiting(decision: Decision) -> Iterator[Callable[[], None]]:
     """Show on a terminal that the first token is awaited; yields what must be called when a chunk arrives."""
     progress = Progress(f"waiting for {decision.order[0]}" if decision.order else "waiting")
-    task = asyncio.create_task(_show_later(progress)) if progress.live else None
+    show = partial(progress.phase, "loading the model or processing the prompt", live_only=True)
+    timer = asyncio.get_running_loop().call_later(_PATIENCE_S, show)
 
     def arrived() -> None:
-        if task is not None:
-            task.cancel()
+        timer.cancel()
         progress.clear()
 
     try:
         yield arrived
     finally:
         arrived()
-
-
-async def _show_later(progress: Progress) -> None:
-    await asyncio.sleep(_PATIENCE_S)
-    progress.phase("loading the model or processing the prompt")
 
 
 def _generate_options(parser: argparse.ArgumentParser) -> None:
@@ -133,16 +124,12 @@ def _generate(args: argparse.Namespace) -> int:
             usage = {**record(answer.usage), "total_tokens": answer.usage.total_tokens}
             print_json({**record(answer), "usage": usage, "decision": decision_record(answer.decision)})
             return Exit.OK
-        on_decision = _explain if args.verbose else _ignore
+        on_decision = (lambda decision: note(decision.explain())) if args.verbose else _ignore
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
         write("\n")
         if args.verbose:
             note(_timings(generation))
     return Exit.OK
-
-
-def _explain(decision: Decision) -> None:
-    note(decision.explain())
 
 
 def _timings(generation: Generation) -> str:
@@ -200,12 +187,6 @@ class Chat:
         self._warned = False
         self._turns: list[Message] = []
         self._decision: Decision | None = None
-        self._commands: dict[str, Callable[[list[str]], None]] = {
-            "/reset": self._reset,
-            "/why": self._why,
-            "/privacy": self._privacy,
-            "/help": lambda _: note(_HELP),
-        }
 
     def run(self) -> int:
         """Read and answer line by line. A second Ctrl-C in a row leaves."""
@@ -230,26 +211,26 @@ class Chat:
             return False
         self._warned = False
         if line.startswith("/") and line != "/exit":
-            word, *rest = line.split()
-            self._commands.get(word, self._unknown)(rest)
+            self._command(*line.split())
         elif line != "/exit" and line:
             self._answer(line)
         return line != "/exit"
 
-    def _unknown(self, _: list[str]) -> None:
-        note(f"unknown command; the commands are:\n{_HELP}")
-
-    def _reset(self, _: list[str]) -> None:
-        self._turns.clear()
-        self._decision = None
-        note("conversation forgotten")
-
-    def _why(self, _: list[str]) -> None:
-        note(self._decision.explain() if self._decision else "no message has been sent yet")
-
-    def _privacy(self, tags: list[str]) -> None:
-        self._options = {**self._options, "privacy": frozenset(tags)}
-        note(f"privacy: {', '.join(sorted(tags)) or 'no tags'}")
+    def _command(self, word: str, *tags: str) -> None:
+        match word:
+            case "/reset":
+                self._turns.clear()
+                self._decision = None
+                note("conversation forgotten")
+            case "/why":
+                note(self._decision.explain() if self._decision else "no message has been sent yet")
+            case "/privacy":
+                self._options = {**self._options, "privacy": frozenset(tags)}
+                note(f"privacy: {', '.join(sorted(tags)) or 'no tags'}")
+            case "/help":
+                note(_HELP)
+            case _:
+                note(f"unknown command; the commands are:\n{_HELP}")
 
     def _answer(self, line: str) -> None:
         """Send all turns. A turn that fails or is stopped is dropped, so that the next one starts clean."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,15 +32,6 @@ MODELS: Final = Group(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Model:
-    """A model folder and its manifest."""
-
-    folder: Path
-    embedded: bool
-    manifest: Manifest
-
-
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a model folder, or a folder of them")
     add_json(parser)
@@ -51,14 +41,14 @@ def _list(args: argparse.Namespace) -> int:
     for root in args.folders:
         if not root.is_dir():
             raise ConfigError(f"{root} is not a folder", path=str(root))
-    folders = [(embedded_model(), True)]
-    folders += [(path, False) for root in args.folders or [_DEFAULT_FOLDER] for path in _model_folders(root)]
+    folders = [embedded_model()]
+    folders += [path for root in args.folders or [_DEFAULT_FOLDER] for path in _model_folders(root)]
     found = list(_readable(folders))
     if args.json:
-        print_json([_record(model) for model in found])
+        print_json([_record(*model) for model in found])
     else:
         columns = ("model", "precision", "M parameters", "MB", "context", "folder")
-        table(columns, [_row(model) for model in found], numbers={"M parameters", "MB", "context"})
+        table(columns, [_row(*model) for model in found], numbers={"M parameters", "MB", "context"})
     return Exit.OK
 
 
@@ -70,34 +60,33 @@ def _model_folders(root: Path) -> Iterator[Path]:
         yield from sorted(path.parent for path in root.glob(f"*/{MANIFEST_NAME}"))
 
 
-def _readable(folders: list[tuple[Path, bool]]) -> Iterator[_Model]:
+def _readable(folders: list[Path]) -> Iterator[tuple[Path, Manifest]]:
     """The models whose manifest can be read; the errors of the others go to standard error."""
-    for folder, embedded in folders:
+    for folder in folders:
         try:
-            yield _Model(folder=folder, embedded=embedded, manifest=read_manifest(folder))
+            yield folder, read_manifest(folder)
         except ConfigError as error:
             print_error(error)
 
 
-def _row(model: _Model) -> tuple[str, ...]:
-    manifest = model.manifest
+def _is_embedded(folder: Path) -> bool:
+    return folder.resolve() == embedded_model().resolve()
+
+
+def _row(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     return (
         manifest.name,
         manifest.precision,
         f"{manifest.parameters / 1e6:,.1f}",
         f"{manifest.total_bytes / 1e6:,.1f}",
         f"{manifest.context_window:,}",
-        "embedded" if model.embedded else str(model.folder),
+        "embedded" if _is_embedded(folder) else str(folder),
     )
 
 
-def _record(model: _Model) -> dict[str, object]:
-    return {
-        "folder": str(model.folder),
-        "embedded": model.embedded,
-        **record(model.manifest),
-        "total_bytes": model.manifest.total_bytes,
-    }
+def _record(folder: Path, manifest: Manifest) -> dict[str, object]:
+    about = {"folder": str(folder), "embedded": _is_embedded(folder)}
+    return {**about, **record(manifest), "total_bytes": manifest.total_bytes}
 
 
 LIST: Final = Command(
@@ -116,18 +105,15 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
 def _inspect(args: argparse.Namespace) -> int:
     folder = embedded_model() if args.folder == "embedded" else Path(args.folder)
     with Progress(f"verifying {folder}") as progress:
-        if progress.live:
-            progress.phase("hashing every file")
+        progress.phase("hashing every file", live_only=True)
         manifest = verify_manifest(folder)
-    model = _Model(folder=folder, embedded=folder.resolve() == embedded_model().resolve(), manifest=manifest)
-    output({**_record(model), "verified": True}, _description(model), as_json=args.json)
+    output({**_record(folder, manifest), "verified": True}, _description(folder, manifest), as_json=args.json)
     return Exit.OK
 
 
-def _description(model: _Model) -> Iterator[str]:
-    manifest = model.manifest
+def _description(folder: Path, manifest: Manifest) -> Iterator[str]:
     yield f"{manifest.name}: {manifest.architecture}, {manifest.precision}, {manifest.parameters:,} parameters"
-    yield f"folder          {model.folder}"
+    yield f"folder          {folder}"
     yield f"context window  {manifest.context_window:,} tokens, vocabulary {manifest.vocab_size:,}"
     yield f"license         {manifest.license}"
     yield f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, all SHA-256 verified"

@@ -144,18 +144,16 @@ def _ready_file(path: Path | None) -> Iterator[Callable[[int], None]]:
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"--ready-file: {path.parent} is not a folder", path=str(path))
     path.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+
+    def announce(port: int) -> None:
+        temporary.write_text(f"{port}\n", encoding="ascii")
+        temporary.replace(path)
+
     try:
-        yield lambda port: _write_atomically(path, f"{port}\n")
+        yield announce
     finally:
         path.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="ascii")
-        temporary.replace(path)
-    finally:
         temporary.unlink(missing_ok=True)
 
 

@@ -8,9 +8,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.cli.arguments import Command, add_config, add_json
 from hybrid_llm.cli.chat import Session
@@ -22,27 +22,14 @@ from hybrid_llm.core.signals import Signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    Errors = Callable[[], list[str]]
-
 _PROBE_TIMEOUT_S: Final = 2.0
 _MIN_PROBE_INTERVAL_S: Final = 2.0
 _SETTLE_TIMEOUT_S: Final = 3.0
 _MIN_INTERVAL_S, _MAX_INTERVAL_S = 0.1, 3600.0
 
 
-@runtime_checkable
-class _Probed(Protocol):
-    """A backend that can be probed without a prompt."""
-
-    name: str
-
-    def probe(self, *, timeout: float) -> Any:
-        """Ask for its description, within *timeout* seconds; raises HybridLLMError."""
-        ...
-
-
-def _probe(backends: Sequence[_Probed]) -> list[str]:
-    """Probe each backend once; returns the errors."""
+def _probe(backends: Sequence[Any]) -> list[str]:
+    """Probe each backend once, without a prompt; returns the errors."""
     errors = []
     for backend in backends:
         try:
@@ -53,25 +40,23 @@ def _probe(backends: Sequence[_Probed]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _probing(backends: Sequence[_Probed], interval: float) -> Iterator[Errors]:
-    """Probe *backends* in a thread, so that the view never waits for them; yields a function with the last errors."""
-    latest: list[list[str]] = [[]]
+def _probing(backends: Sequence[Any], interval: float) -> Iterator[list[str]]:
+    """Probe *backends* in a thread, so that the view never waits for them; yields the last errors, kept up to date."""
+    errors: list[str] = []
     closed = threading.Event()
 
     def run() -> None:
         while not closed.is_set():
-            latest[0] = _probe(backends)
+            errors[:] = _probe(backends)
             closed.wait(max(interval, _MIN_PROBE_INTERVAL_S))
 
     thread = threading.Thread(target=run, name="hybrid-llm-probe", daemon=True)
-    if backends:
-        thread.start()
+    thread.start()
     try:
-        yield lambda: latest[0]
+        yield errors
     finally:
         closed.set()
-        if backends:
-            thread.join(timeout=_PROBE_TIMEOUT_S)
+        thread.join(timeout=_PROBE_TIMEOUT_S)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidRequest(message, field="interval")
     console = None if args.json or args.once else console_for(sys.stdout)
     with Session(args.config) as session:
-        probed = [one for one in session.client.backends if args.probe and isinstance(one, _Probed)]
+        probed = [one for one in session.client.backends if args.probe and hasattr(one, "probe")]
         if not args.follow and console is None:
             _print_once(session, _probe(probed), as_json=args.json)
             return Exit.OK
@@ -127,11 +112,11 @@ def _settled(session: Session) -> Signals:
     return latest
 
 
-def _show_live(session: Session, errors: Errors, interval: float, console: Console) -> None:
+def _show_live(session: Session, errors: list[str], interval: float, console: Console) -> None:
     with Screen(console) as screen:
         while True:
             title = f"hybrid-llm signals   {datetime.now().astimezone():%H:%M:%S}   Ctrl-C exits"
-            screen.draw(View(session.client.signals(), title, errors()))
+            screen.draw(View(session.client.signals(), title, errors))
             screen.wait(interval)
 
 

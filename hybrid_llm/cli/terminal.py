@@ -194,17 +194,12 @@ class Progress:
             )
             self._task = self._bar.add_task(self._label, total=None)
 
-    @property
-    def live(self) -> bool:
-        """Whether the line is live."""
-        return self._console is not None
-
-    def phase(self, text: str) -> None:
-        """Show what is being done now."""
-        if self._console is None:
+    def phase(self, text: str, *, live_only: bool = False) -> None:
+        """Show what is being done now; with *live_only*, only where the line is live."""
+        if self._console is not None:
+            self._show(description=f"{self._label}: {text}")
+        elif not live_only:
             print(f"{self._label}: {text}", file=self._stream, flush=True)
-            return
-        self._show(description=f"{self._label}: {text}")
 
     def update(self, share: float) -> None:
         """Show that *share*, from 0 to 1, is done."""
