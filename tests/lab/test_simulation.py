@@ -202,6 +202,13 @@ def test_a_metered_connection_costs_more_energy():
     assert metered.model_energy_j == pytest.approx(plain.model_energy_j * ratio)
 
 
+def test_the_power_of_the_radio_changes_where_the_metered_span_begins():
+    run = simulate(CLOUD, trace((0.0, 1000, 500)), metered=Spans([(2.0, 100.0)]))
+    seconds = run.outcomes[0].total_ms / 1000.0
+    expected = World().power.radio_w * 2.0 + World().power.radio_metered_w * (seconds - 2.0)
+    assert run.model_energy_j == pytest.approx(expected)
+
+
 @SETTINGS
 @given(st.floats(0.0, 400.0), st.floats(0.0, 400.0), st.integers(0, 10**6))
 def test_a_slower_network_never_lowers_the_latency_of_the_cloud(one, two, seed):

@@ -94,11 +94,7 @@ class Simulation:
         self._known_bounds: dict[frozenset[str], tuple[frozenset[Location], bool]] = {}
         self._outcomes: list[Outcome] = []
         self._samples: list[Sample] = []
-        self._arrivals = iter(enumerate(trace.arrivals))
-        self._coming = next(self._arrivals, None)
-        self._turns = sorted({*setting.offline.edges, *setting.metered.edges}, reverse=True)
         self._was_on = self._device.on
-        self._offline = False
 
     def _make_backend(self, name: str, location: Location) -> SimulatedBackend:
         return SimulatedBackend(name, location, self._setting, self._clock, self._device)
@@ -107,20 +103,35 @@ class Simulation:
         """Play the whole trace, until the last deadline is over; to be called once."""
         ends = [one.at_s + self._deadline(one) for one in self._trace.arrivals]
         until = max(ends, default=0.0) + _AFTER_S
-        if 0.0 in self._turns:
-            self._turn()
+        self._clock.spawn(self._change_routes())
+        self._clock.spawn(self._receive())
+        for at in self._setting.metered.edges:
+            self._clock.timer(at)  # the device advances to each edge, where the power of the radio changes
+        self._clock.run_due()
         while self._clock.now < until:
-            self._advance(min(self._next_instant(), until), until / _SAMPLES)
-            self._step()
+            self._advance(min(self._clock.due, self._device.next_change(), until), until / _SAMPLES)
+            if self._device.on is not self._was_on:
+                self._was_on = self._device.on
+                if not self._was_on:
+                    self._stop()
+            self._clock.run_due()
         return self._result()
 
-    def _next_instant(self) -> float:
-        times = [self._clock.due, self._device.next_change()]
-        if self._coming is not None:
-            times.append(self._coming[1].at_s)
-        if self._turns:
-            times.append(self._turns[-1])
-        return min(times)
+    async def _receive(self) -> None:
+        """Let each request of the trace arrive at its time."""
+        for number, arrival in enumerate(self._trace.arrivals):
+            await self._clock.timer(arrival.at_s)
+            self._arrive(number, arrival)
+
+    async def _change_routes(self) -> None:
+        """Connect and disconnect the backends in the cloud at the edges of the offline spans."""
+        for number, at in enumerate(self._setting.offline.edges):
+            await self._clock.timer(at)
+            for backend in self._backends.values():
+                if number % 2:
+                    backend.connect()
+                else:
+                    backend.disconnect()
 
     def _advance(self, now: float, step: float) -> None:
         """Let the time pass, and sample the device at even distances."""
@@ -136,36 +147,6 @@ class Simulation:
             )
         self._device.advance(now)
         self._clock.now = now
-
-    def _step(self) -> None:
-        """Do one thing that is due now."""
-        now = self._clock.now
-        if self._device.on is not self._was_on:
-            self._was_on = self._device.on
-            if not self._was_on:
-                self._stop()
-        elif self._turns and self._turns[-1] <= now:
-            self._turn()
-        elif self._clock.due <= now:
-            pass
-        elif self._coming is not None and self._coming[1].at_s <= now:
-            number, arrival = self._coming
-            self._coming = next(self._arrivals, None)
-            self._arrive(number, arrival)
-        self._clock.run_due()
-
-    def _turn(self) -> None:
-        """A route to the cloud comes or goes, or the connection gets another price."""
-        self._turns.pop()
-        offline = self._setting.offline.covers(self._clock.now)
-        if offline is self._offline:
-            return
-        self._offline = offline
-        for backend in self._backends.values():
-            if offline:
-                backend.disconnect()
-            else:
-                backend.connect()
 
     def _stop(self) -> None:
         """The device goes off, and with it all that runs."""
