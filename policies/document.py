@@ -155,16 +155,6 @@ class Resilience:
         table(BreakerLimits, "breaker"), "When a backend's circuit breaker opens.", default=BreakerLimits()
     )
 
-    @property
-    def hedge_after_s(self) -> float | None:
-        """Seconds without a first token until the next backend is called too; None for a percentile, and for never."""
-        return None if isinstance(self.hedge_after, Percentile) else self.hedge_after
-
-    @property
-    def hedge_quantile(self) -> float | None:
-        """The share of the backend's own times that stands for that time; None for a duration, and for never."""
-        return self.hedge_after if isinstance(self.hedge_after, Percentile) else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:

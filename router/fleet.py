@@ -13,6 +13,7 @@ from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, Sessi
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies import Objectives, Policy, Resilience
+from hybrid_llm.policies.document import Percentile
 from hybrid_llm.router.observability.hooks import ClientStatus
 from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measured
@@ -127,9 +128,9 @@ class Fleet:
 
     def hedge_delay(self, limits: Resilience, name: str) -> float | None:
         """Seconds after which a call of *name* without a first token is hedged; None while that is not known."""
-        if limits.hedge_quantile is None:
-            return limits.hedge_after_s
-        usual_ms = self.first_token_times[name].quantile(limits.hedge_quantile)
+        if not isinstance(limits.hedge_after, Percentile):
+            return limits.hedge_after
+        usual_ms = self.first_token_times[name].quantile(limits.hedge_after)
         return None if usual_ms is None else usual_ms / 1e3
 
     def learn(self, name: str, prompt_tokens: int, state: BackendState, measured: Measured) -> None:

@@ -102,7 +102,7 @@ class Pipeline:
     def may_hedge(self, routed: Routed) -> bool:
         """Whether the policy hedges slow calls and there is another backend or node for it."""
         limits, states = routed.policy.resilience, routed.signals.backends
-        if limits.hedge_after_s is None and limits.hedge_quantile is None:
+        if limits.hedge_after is None:
             return False
         return sum([states[name].nodes for name in routed.decision.order]) > 1
 

@@ -17,7 +17,7 @@ from types import CodeType, FunctionType
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.policies.language.check import Report
-from hybrid_llm.policies.language.runtime import ARITHMETIC, compile_pattern, not_a_number, settle
+from hybrid_llm.policies.language.runtime import ARITHMETIC, INT_MAX, INT_MIN, compile_pattern, not_a_number, settle
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
 from hybrid_llm.policies.language.types import (
     BOOL,
@@ -53,7 +53,7 @@ _COMPARE: dict[str, type[ast.cmpop]] = {
     "in": ast.In,
 }
 _PLAIN: dict[str, type[ast.operator]] = {"+": ast.Add, "-": ast.Sub, "*": ast.Mult}
-_CHECKED = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
+_CHECKED = {"/": "divide", "%": "remainder"}
 _METHODS = {"startsWith": "startswith", "endsWith": "endswith"}
 
 
@@ -175,6 +175,13 @@ def _call(function: str, *args: ast.expr) -> ast.expr:
     return ast.Call(_name(function), list(args), [])
 
 
+def _in_range(value: ast.expr) -> ast.expr:
+    """An int that must fit 64 bits: `(n if MIN <= (n := value) <= MAX else overflow())`, which calls nothing."""
+    stored = ast.NamedExpr(ast.Name("n", ast.Store()), value)
+    bounds: list[ast.expr] = [stored, ast.Constant(INT_MAX)]
+    return ast.IfExp(ast.Compare(ast.Constant(INT_MIN), [ast.LtE(), ast.LtE()], bounds), _name("n"), _call("overflow"))
+
+
 def _attribute(value: ast.expr, name: str) -> ast.expr:
     return ast.Attribute(value, name, ast.Load())
 
@@ -212,7 +219,8 @@ class _Emitter:
                 return ast.Tuple([self.emit(item) for item in node.items], ast.Load())
             case Negate():
                 item = self.emit(node.item)
-                return _call("negate", item) if node.type.kind == "int" else ast.UnaryOp(ast.USub(), item)
+                negated = ast.UnaryOp(ast.USub(), item)
+                return _in_range(negated) if node.type.kind == "int" else negated
             case Conditional():
                 return ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))
             case Call():
@@ -280,11 +288,10 @@ class _Emitter:
         right = self.emit(node.right)
         if node.op in _COMPARE:
             return ast.Compare(left, [_COMPARE[node.op]()], [right])
-        if node.type.kind == "int":
-            return _call(_CHECKED[node.op], left, right)
-        if node.op == "/":
-            return _call("divide_double", left, right)
-        return ast.BinOp(left, _PLAIN[node.op](), right)
+        if node.op not in _PLAIN:
+            return _call(_CHECKED[node.op] if node.type.kind == "int" else "divide_double", left, right)
+        plain = ast.BinOp(left, _PLAIN[node.op](), right)
+        return _in_range(plain) if node.type.kind == "int" else plain
 
 
 def is_constant(node: Node, schema: Schema) -> bool:

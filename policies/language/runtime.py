@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-_MIN = -(2**63)
-_MAX = 2**63 - 1
+INT_MIN = -(2**63)
+INT_MAX = 2**63 - 1
 
 
 class Surprise(ArithmeticError):
@@ -60,45 +60,28 @@ def settle(decisive: bool, *items: Callable[[], object]) -> bool:  # noqa: FBT00
     return not decisive
 
 
-def _checked(value: int) -> int:
-    if _MIN <= value <= _MAX:
-        return value
+def _overflow() -> int:
     raise Surprise("an int overflows 64 bits")
-
-
-def _add(left: int, right: int) -> int:
-    value = left + right
-    return value if _MIN <= value <= _MAX else _checked(value)
-
-
-def _subtract(left: int, right: int) -> int:
-    return _checked(left - right)
-
-
-def _multiply(left: int, right: int) -> int:
-    return _checked(left * right)
 
 
 def _divide(left: int, right: int) -> int:
     """Round toward zero, as CEL and C do."""
     if right == 0:
         raise Surprise("division by zero")
+    if left == INT_MIN and right == -1:
+        return _overflow()
     quotient = abs(left) // abs(right)
-    return _checked(quotient if (left < 0) == (right < 0) else -quotient)
+    return quotient if (left < 0) == (right < 0) else -quotient
 
 
 def _remainder(left: int, right: int) -> int:
     """Keep the sign of the dividend, as CEL and C do."""
     if right == 0:
         raise Surprise("division by zero")
-    if left == _MIN and right == -1:
-        raise Surprise("an int overflows 64 bits")
+    if left == INT_MIN and right == -1:
+        return _overflow()
     rest = abs(left) % abs(right)
     return -rest if left < 0 else rest
-
-
-def _negate(value: int) -> int:
-    return _checked(-value)
 
 
 def _divide_double(left: float, right: float) -> float:
@@ -111,12 +94,9 @@ def _divide_double(left: float, right: float) -> float:
 
 
 ARITHMETIC: dict[str, Callable[..., int | float]] = {
-    "add": _add,
-    "subtract": _subtract,
-    "multiply": _multiply,
     "divide": _divide,
     "remainder": _remainder,
-    "negate": _negate,
+    "overflow": _overflow,
     "divide_double": _divide_double,
 }
 """The functions that a compiled expression calls, under the names that the compiler writes."""

@@ -186,6 +186,6 @@ def test_objectives_and_resilience_are_read_in_their_units():
     )
     aims, tries = policy.objectives, policy.resilience
     assert (aims.ttft_ms, aims.tpot_ms, aims.deadline_s, aims.cost, aims.currency) == (400.0, 50.0, 120.0, 0.5, "EUR")
-    assert (tries.retries, tries.retry_budget, tries.hedge_after_s, tries.continue_streams) == (1, 0.25, None, False)
+    assert (tries.retries, tries.retry_budget, tries.hedge_after, tries.continue_streams) == (1, 0.25, None, False)
     assert (tries.breaker.failures, tries.breaker.open_s) == (3, 60.0)
     assert parse_policy(HEAD).resilience.retries == 2

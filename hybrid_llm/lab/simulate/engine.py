@@ -228,7 +228,7 @@ class Simulation:
     def _attempts(self, job: Job, decision: Decision, signals: Signals) -> Attempts:
         limits = self._policy.resilience
         nodes = {name: signals.backends[name].nodes for name in decision.order}
-        hedges = limits.hedge_after_s is not None or limits.hedge_quantile is not None
+        hedges = limits.hedge_after is not None
         return Attempts(
             metadata=job.metadata,
             decision=decision,

@@ -31,6 +31,7 @@ from hybrid_llm.lab.verify.world import (
     World,
 )
 from hybrid_llm.policies import FixedPolicy, Objectives, Policy
+from hybrid_llm.policies.document import Percentile
 from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.execution.call import Attempt, Routed
@@ -76,7 +77,7 @@ def _kinds(policy: Policy) -> list[Event]:
     """Every way in which a call can end, under the resilience of *policy*."""
     limits = policy.resilience
     found = [Event(kind) for kind in _ALWAYS]
-    if limits.hedge_after_s is not None or limits.hedge_quantile is not None:
+    if limits.hedge_after is not None:
         found.append(Event(Kind.SILENT))
     marks = [rule.detect[0] for rule in policy.tags.values() if rule.detect][:_MOST_MARKS]
     found += [Event(Kind.WRITES, name) for name in marks]
@@ -294,7 +295,7 @@ def run(
     ]
     fleet = _WorldFleet(backends, policy, sensors=FixedSensors(), spending=Spending({}))
     fleet.signals = world.signals(policy, free.free)
-    if policy.resilience.hedge_quantile is not None:
+    if isinstance(policy.resilience.hedge_after, Percentile):
         fleet.hear()
     guard = parts.guard(detectors_of(policy, world))
     pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=AnswerCache(cache, guard), attempts=parts.attempts)
