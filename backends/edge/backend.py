@@ -18,7 +18,6 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.core.limits import sampling_fault
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
@@ -340,7 +339,7 @@ def _problem(request: Request) -> tuple[str, str] | None:
         return "invalid_argument", "max_tokens must be 1 or more"
     if request.deadline != request.deadline:
         return "invalid_argument", "deadline must be a number of seconds"
-    problem = sampling_fault(request.sampling)
+    problem = request.sampling.fault()
     return ("invalid_argument", problem) if problem else None
 
 

@@ -14,7 +14,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import FinishReason
-from hybrid_llm.core.limits import sampling_fault
 from hybrid_llm.core.request import Sampling
 
 FaultCode = Literal["rejected", "overloaded", "deadline", "internal"]
@@ -249,5 +248,5 @@ def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
         yield "expires is not a time"
     if request.output_schema is not None and not info.output_schema:
         yield "unsupported: this engine cannot follow an output schema"
-    if fault := sampling_fault(request.sampling, any_seed=True):
+    if fault := request.sampling.fault(any_seed=True):
         yield fault

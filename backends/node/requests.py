@@ -25,7 +25,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS, sampling_fault
+from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS
 from hybrid_llm.core.request import Request
 from hybrid_llm.protos import hybrid_pb2 as pb
 
@@ -60,7 +60,7 @@ def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
     if message.tools:
         raise RequestRejected("this node does not support tools", backend=NODE, reason="unsupported")
     request = request_from_wire(message, deadline=deadline)
-    if fault := sampling_fault(request.sampling, any_seed=True):
+    if fault := request.sampling.fault(any_seed=True):
         raise RequestRejected(f"sampling.{fault}", backend=NODE, reason="invalid_argument")
     return request
 

@@ -36,15 +36,3 @@ class Defaults:
     privacy: frozenset[str] = key(
         ListOf(Text("a tag"), into=frozenset), "Privacy tags that every request carries.", default=frozenset()
     )
-
-
-def sampling_fault(sampling: object, *, any_seed: bool = False) -> str:
-    """The first setting of a `Sampling` that is no number in its range, or an empty text; NaN is in no range."""
-    for name, limits in SAMPLING.items():
-        value = getattr(sampling, name)
-        if name == "seed" and (value is None or (any_seed and isinstance(value, int))):
-            continue
-        number = isinstance(value, int if isinstance(limits, Whole) else int | float)
-        if not (number and limits.least <= value <= limits.most):
-            return f"{name}: must be {limits.words}"
-    return ""

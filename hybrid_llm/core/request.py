@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol, Self, TypedDict
 
-from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS
+from hybrid_llm.core.fields import Whole
+from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS, SAMPLING
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -59,6 +60,17 @@ class Sampling:
     """Same seed, same model, same backend: same draw. None draws a fresh one."""
     stop: tuple[str, ...] = field(default=(), repr=False)
     """Texts that end the answer; they are not part of it."""
+
+    def fault(self, *, any_seed: bool = False) -> str:
+        """The first setting that is no number in its range, with what it must be; empty if all are (NaN never is)."""
+        for name, limits in SAMPLING.items():
+            value = getattr(self, name)
+            if name == "seed" and (value is None or (any_seed and isinstance(value, int))):
+                continue
+            number = isinstance(value, int if isinstance(limits, Whole) else int | float)
+            if not (number and limits.least <= value <= limits.most):
+                return f"{name}: must be {limits.words}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,8 +76,6 @@ class PrivacyGuard:
         allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
         tagged = request if tags == request.privacy else replace(request, privacy=tags)
         judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable)
-        if scan.failed:
-            return _failed(judged, scan)
         if Location.CLOUD not in allowed:
             return judged
         replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
@@ -97,7 +95,7 @@ class PrivacyGuard:
         """
         names = sorted({name for tag in replacing for name in policy.tags[tag].detect})
         found = scan.merged(names)
-        if scan.failed:
+        if scan.failed:  # now, or when the tags were detected
             return _failed(judged, scan)
         for tag in replacing:
             if not scan.sees(policy.tags[tag]):

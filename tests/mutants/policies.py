@@ -171,11 +171,13 @@ MUTANTS = (
     ),
     Mutant(
         "an integer sum overflows silently",
-        f"{_RUNTIME}:_add",
-        swap("value if _MIN <= value <= _MAX else _checked(value)", "value"),
+        f"{_COMPILE}:_Emitter._binary",
+        swap("_in_range(plain) if node.type.kind == 'int' else plain", "plain"),
     ),
     Mutant(
-        "an integer product overflows silently", f"{_RUNTIME}:_multiply", swap("_checked(left * right)", "left * right")
+        "an integer product overflows silently",
+        f"{_COMPILE}:_in_range",
+        swap("ast.Constant(INT_MAX)", "ast.Constant(INT_MAX * INT_MAX)"),
     ),
     Mutant("a division by zero is zero", f"{_RUNTIME}:_divide", swap("raise Surprise('division by zero')", "return 0")),
     Mutant("a deadline in ms is in seconds", f"{_REQUEST}:RequestMetadata.deadline_ms", swap("1000.0", "1.0")),

@@ -19,7 +19,7 @@ _CLIENT = "hybrid_llm.router.client"
 _ANSWER = "hybrid_llm.router.execution.answer"
 
 MUTANTS = (
-    Mutant("a failed detector changes nothing", f"{_GUARD}:PrivacyGuard.assess", drop("if scan.failed: ...")),
+    Mutant("a failed detector changes nothing", f"{_GUARD}:PrivacyGuard._replace", drop("if scan.failed: ...")),
     Mutant("everything is cleared", f"{_GUARD}:PrivacyGuard.clear", never("location not in allowed")),
     Mutant(
         "the purpose of a clearance does not limit it",

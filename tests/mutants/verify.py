@@ -13,7 +13,9 @@ _ATTEMPTS = "hybrid_llm.router.execution.attempts"
 
 MUTANTS = (
     Mutant(
-        "a failed detector does not keep a request local", f"{_GUARD}:PrivacyGuard.assess", drop("if scan.failed: ...")
+        "a failed detector does not keep a request local",
+        f"{_GUARD}:PrivacyGuard._replace",
+        drop("if scan.failed: ..."),
     ),
     Mutant("the guard clears every location", f"{_GUARD}:PrivacyGuard.clear", never("location not in allowed")),
     Mutant("findings set no tag", f"{_GUARD}:_Scan.sees", never("any((self.any(name) for name in rule.detect))")),

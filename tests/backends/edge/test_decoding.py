@@ -13,7 +13,6 @@ from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.edge.sampling import Sampler
 from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.generation import FinishReason
-from hybrid_llm.core.limits import sampling_fault
 from hybrid_llm.core.request import Sampling
 
 PROMPT = [4, 1, *range(300, 340), 3, 2]
@@ -221,7 +220,7 @@ def test_a_draw_is_always_an_id_whatever_the_numbers(logits, temperature, top_k,
     sampling = Sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty, seed=1
     )
-    assert sampling_fault(sampling) == ""
+    assert sampling.fault() == ""
     sampler = Sampler(sampling, [0], len(logits))
     assert 0 <= sampler.draw(np.array(logits, dtype=np.float32)) < len(logits)
 
