@@ -15,44 +15,21 @@ from functools import partial
 from types import TracebackType
 from typing import Final, TypeVar
 
-from hybrid_llm.core.errors import (
-    AuthenticationFailed,
-    BackendOverloaded,
-    BackendUnavailable,
-    ConfigError,
-    PermissionDenied,
-    ProtocolMismatch,
-    QuotaExceeded,
-    RequestRejected,
-)
+from hybrid_llm.core import errors
+from hybrid_llm.core.errors import ConfigError, QuotaExceeded
 from hybrid_llm.core.generation import Chunk, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import BudgetSignals, Signals
 from hybrid_llm.policies.language.schema import Objectives
-from hybrid_llm.router.spending.ledger import (
-    UNIT,
-    Balance,
-    Ledger,
-    LedgerBusy,
-    LedgerError,
-    MemoryLedger,
-    Price,
-    Reservation,
-    currency_of,
-    priced,
-)
+from hybrid_llm.router.spending import ledger as ledgers
+from hybrid_llm.router.spending.ledger import UNIT, Balance, Ledger, LedgerBusy, LedgerError, Price
 
 _log = logging.getLogger("hybrid_llm.spend")
 _T = TypeVar("_T")
 _NOT_TAKEN: Final = (
-    AuthenticationFailed,
-    BackendOverloaded,
-    BackendUnavailable,
-    PermissionDenied,
-    ProtocolMismatch,
-    QuotaExceeded,
-    RequestRejected,
-)
+    errors.AuthenticationFailed, errors.BackendOverloaded, errors.BackendUnavailable, errors.PermissionDenied,
+    errors.ProtocolMismatch, errors.QuotaExceeded, errors.RequestRejected,
+)  # fmt: skip
 """Before the first token these errors mean that the backend did no work; any other attempt is charged."""
 _TIMEOUT_S: Final = 1.0
 """How long a booking waits for other processes, seconds."""
@@ -78,10 +55,10 @@ class Spending:
 
     def __init__(self, prices: Mapping[str, float | Price], ledger: Ledger | None = None) -> None:
         """Raise ConfigError if prices are in several currencies."""
-        self.prices = priced(prices)
+        self.prices = ledgers.priced(prices)
         """Backend -> price. A backend without a price is free, and its calls are not booked."""
-        self.currency = currency_of(self.prices)
-        self._ledger = ledger or MemoryLedger(self.currency)
+        self.currency = ledgers.currency_of(self.prices)
+        self._ledger = ledger or ledgers.MemoryLedger(self.currency)
         self._ratios = dict.fromkeys(self.prices, 1.0)
         self._booked = dict.fromkeys(self.prices, 0)
         self._lock = threading.Lock()
@@ -127,11 +104,16 @@ class Spending:
         if budget is None:
             return replace(signals, budget=BudgetSignals(spent=spent))
         seen = BudgetSignals(spent=spent, left=max(0.0, budget - spent))
+        currency = objectives.currency or self.currency
+        unit = f" {currency}" if currency else ""
         states = dict(signals.backends)
         for name in self.prices.keys() & states.keys():
             needed = self._highest(name, request.prompt_tokens, request.max_tokens)
-            if states[name].ready and balance.total + needed > _units(budget):
-                reason = _too_expensive(spent, needed / UNIT, budget, objectives.currency or self.currency)
+            if states[name].ready and balance.total + needed > ledgers.billionths(budget):
+                reason = (
+                    f"the budget of {budget:g}{unit} a day does not allow it: {spent:.4g}{unit} have been spent today, "
+                    f"and this request may cost {needed / UNIT:.4g}{unit}"
+                )
                 states[name] = replace(states[name], ready=False, reason=reason)
         return replace(signals, budget=seen, backends=states)
 
@@ -156,33 +138,7 @@ class Spending:
         Raises (on entry):
             QuotaExceeded: the budget does not allow the call, or it cannot be booked; the backend is not called.
         """
-        return Bill(charge, partial(self._reserve, charge, objectives, sleep), partial(self._settle, charge, sleep))
-
-    async def _reserve(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Reservation:
-        budget = objectives.budget
-        needed = self._highest(charge.backend, charge.prompt_tokens, charge.max_tokens)
-        work = partial(self._ledger.reserve, charge.tenant or "", needed, None if budget is None else _units(budget))
-        try:
-            reservation = await _retry_busy(work, sleep)
-        except LedgerError as error:
-            raise QuotaExceeded(f"its price cannot be booked: {error}", backend=charge.backend) from None
-        if reservation is None:
-            message = f"the budget of {budget:g} a day does not allow another {needed / UNIT:.4g}"
-            raise QuotaExceeded(message, backend=charge.backend)
-        return reservation
-
-    async def _settle(self, charge: Charge, sleep: Sleep, reservation: Reservation, bill: Bill) -> None:
-        amount = self._actual(charge, bill.usage, bill.tokens) if bill.is_due else None
-        ledger = self._ledger
-        work = partial(ledger.release, reservation) if amount is None else partial(ledger.settle, reservation, amount)
-        try:
-            await _retry_busy(work, sleep)
-        except LedgerError as error:
-            # The highest price stays reserved until the end of the day: too much rather than too little.
-            _log.warning("the cost of %s could not be booked and stays reserved: %s", charge.backend, error)
-        else:
-            with self._lock:
-                self._booked[charge.backend] += amount or 0
+        return Bill(self, charge, objectives.budget, sleep)
 
     def _highest(self, backend: str, prompt_tokens: int, max_tokens: int) -> int:
         prompt = math.ceil(prompt_tokens * self._ratios[backend]) + _TEMPLATE_TOKENS
@@ -210,18 +166,13 @@ class Spending:
 class Bill:
     """Counts the tokens of one call: an async context manager around it, see `Spending.bill`."""
 
-    def __init__(
-        self,
-        charge: Charge,
-        reserve: Callable[[], Awaitable[Reservation]],
-        settle: Callable[[Reservation, Bill], Awaitable[None]],
-    ) -> None:
-        self.charge = charge
+    def __init__(self, spending: Spending, charge: Charge, budget: float | None, sleep: Sleep) -> None:
         self.tokens = 0
         self.usage: Usage | None = None
-        self.is_due = True
-        self._reserve = reserve
-        self._settle = settle
+        self._spending = spending
+        self._charge = charge
+        self._budget = budget
+        self._sleep = sleep
 
     def received(self, chunk: Chunk) -> None:
         """Count *chunk*. The backend's own count, which comes with the last chunk, overrides ours."""
@@ -229,14 +180,35 @@ class Bill:
         self.usage = chunk.usage or self.usage
 
     async def __aenter__(self) -> Bill:
-        self._reservation = await self._reserve()
+        charge, budget = self._charge, self._budget
+        needed = self._spending._highest(charge.backend, charge.prompt_tokens, charge.max_tokens)
+        limit = None if budget is None else ledgers.billionths(budget)
+        work = partial(self._spending._ledger.reserve, charge.tenant or "", needed, limit)
+        try:
+            reservation = await _retry_busy(work, self._sleep)
+        except LedgerError as error:
+            raise QuotaExceeded(f"its price cannot be booked: {error}", backend=charge.backend) from None
+        if reservation is None:
+            message = f"the budget of {budget:g} a day does not allow another {needed / UNIT:.4g}"
+            raise QuotaExceeded(message, backend=charge.backend)
+        self._reservation = reservation
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.is_due = self.tokens > 0 or not isinstance(error, _NOT_TAKEN)
-        await self._settle(self._reservation, self)
+        spending, backend = self._spending, self._charge.backend
+        is_due = self.tokens > 0 or not isinstance(error, _NOT_TAKEN)
+        amount = spending._actual(self._charge, self.usage, self.tokens) if is_due else 0
+        book = partial(spending._ledger.settle, amount=amount) if is_due else spending._ledger.release
+        try:
+            await _retry_busy(partial(book, self._reservation), self._sleep)
+        except LedgerError as problem:
+            # The highest price stays reserved until the end of the day: too much rather than too little.
+            _log.warning("the cost of %s could not be booked and stays reserved: %s", backend, problem)
+        else:
+            with spending._lock:
+                spending._booked[backend] += amount
 
 
 async def _retry_busy(work: Callable[[], _T], sleep: Sleep) -> _T:
@@ -250,15 +222,3 @@ async def _retry_busy(work: Callable[[], _T], sleep: Sleep) -> _T:
                 raise
         await sleep(pause)
         waited, pause = waited + pause, min(0.05, 2.0 * pause)
-
-
-def _units(budget: float) -> int:
-    return round(budget * UNIT)
-
-
-def _too_expensive(spent: float, needed: float, budget: float, currency: str) -> str:
-    unit = f" {currency}" if currency else ""
-    return (
-        f"the budget of {budget:g}{unit} a day does not allow it: {spent:.4g}{unit} have been spent today, "
-        f"and this request may cost {needed:.4g}{unit}"
-    )

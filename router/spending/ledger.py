@@ -44,8 +44,8 @@ class Price:
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """The cost of that many tokens, in billionths, rounded up."""
-        thousandths = prompt_tokens * _billionths(self.input_per_1k)
-        thousandths += completion_tokens * _billionths(self.output_per_1k)
+        thousandths = prompt_tokens * billionths(self.input_per_1k)
+        thousandths += completion_tokens * billionths(self.output_per_1k)
         return -(-thousandths // 1000)  # rounds up
 
     def per_1k(self, prompt_tokens: int, max_tokens: int) -> float:
@@ -74,7 +74,8 @@ def currency_of(prices: Mapping[str, Price]) -> str:
     return next(iter(named), "")
 
 
-def _billionths(amount: float) -> int:
+def billionths(amount: float) -> int:
+    """*amount* in billionths of its currency."""
     return round(amount * UNIT)
 
 
