@@ -9,9 +9,9 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple
 
 from hybrid_llm.router.signals.heat import celsius
 from hybrid_llm.router.signals.source import MIB, Cached, Files, FileSource, Value, within
@@ -23,9 +23,8 @@ _ADRENO: Final = "sys/class/kgsl/kgsl-3d0"
 _TEGRA: Final = ("sys/devices/gpu.0", "sys/devices/platform/gpu.0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Gpu:
-    """One GPU; None is what it does not report."""
+class _Gpu(NamedTuple):
+    """One GPU, as `GpuSource.signals` names it; None is what it does not report."""
 
     load: float | None = None
     available_mb: float | None = None
@@ -33,26 +32,10 @@ class _Gpu:
     temperature_c: float | None = None
 
 
-class Nvml(Protocol):
-    """The part of `pynvml` that is used (NVIDIA Management Library). Memory is in bytes, load in percent."""
-
-    NVMLError: type[Exception]
-    NVML_TEMPERATURE_GPU: int
-
-    def nvmlInit(self) -> None: ...  # noqa: D102, N802
-    def nvmlShutdown(self) -> None: ...  # noqa: D102, N802
-    def nvmlDeviceGetCount(self) -> int: ...  # noqa: D102, N802
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any: ...  # noqa: D102, N802
-    def nvmlDeviceGetUUID(self, handle: Any) -> str: ...  # noqa: D102, N802
-    def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...  # noqa: D102, N802
-    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any: ...  # noqa: D102, N802
-    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int) -> int: ...  # noqa: D102, N802
-
-
-def find_nvml() -> Nvml | None:
-    """The library of the extra `gpu`; None if it is not installed."""
+def find_nvml() -> Any:
+    """`pynvml` of the extra `gpu` (NVIDIA Management Library); None if it is not installed."""
     try:
-        return cast(Nvml, importlib.import_module("pynvml"))
+        return importlib.import_module("pynvml")
     except ImportError:
         return None
 
@@ -68,7 +51,7 @@ class GpuSource(FileSource):
     )
     every = 2.0
 
-    def __init__(self, files: Files, nvml: Callable[[], Nvml | None] = find_nvml, visible: str | None = None) -> None:
+    def __init__(self, files: Files, nvml: Callable[[], Any] = find_nvml, visible: str | None = None) -> None:
         """*visible* is `CUDA_VISIBLE_DEVICES`; default: that of the environment."""
         super().__init__(files)
         self._nvml = nvml
@@ -78,7 +61,13 @@ class GpuSource(FileSource):
         self._drivers = Cached(lambda: tuple(self._search()))
 
     def _start(self) -> _Nvidia | None:
-        self._open = self._open or _Nvidia.start(self._nvml(), self._visible)
+        """NVML, opened once; None without the library or a driver, or if the process may use no card."""
+        if self._open is None and (self._visible is None or self._visible.strip() not in {"", "-1", "NoDevFiles"}):
+            nvml = self._nvml()
+            if nvml is not None:
+                with suppress(nvml.NVMLError):
+                    nvml.nvmlInit()
+                    self._open = _Nvidia(nvml, self._visible or "")
         return self._open
 
     def read(self) -> tuple[Value, ...]:
@@ -86,10 +75,7 @@ class GpuSource(FileSource):
         nvidia = self._nvidia.get()
         gpus = list(nvidia.read()) if nvidia else []
         gpus = gpus or [read() for read in self._drivers.get()]
-        if not gpus:
-            return (None,) * 4
-        gpu = max(gpus, key=lambda gpu: gpu.available_mb or 0.0)
-        return gpu.load, gpu.available_mb, gpu.total_mb, gpu.temperature_c
+        return max(gpus, key=lambda gpu: gpu.available_mb or 0.0, default=_Gpu())
 
     def _search(self) -> Iterator[Callable[[], _Gpu]]:
         """A function that reads each GPU with a driver in the kernel."""
@@ -103,15 +89,11 @@ class GpuSource(FileSource):
     def _amd(self, folder: str) -> _Gpu:
         """Kernel documentation, gpu/amdgpu: load in percent, memory in bytes."""
         total, used = (self._files.number(f"{folder}/mem_info_vram_{name}") for name in ("total", "used"))
-        known = total is not None and used is not None and 0 <= used <= total
-        chips = self._files.names(f"{folder}/hwmon")
-        degrees = (celsius(self._files, f"{folder}/hwmon/{chip}/temp1_input") for chip in chips)
-        return _Gpu(
-            load=self._share(f"{folder}/gpu_busy_percent", 100.0),
-            available_mb=(total - used) / MIB if known and total is not None and used is not None else None,
-            total_mb=total / MIB if known and total is not None else None,
-            temperature_c=max((value for value in degrees if value is not None), default=None),
-        )
+        chips = [f"{folder}/hwmon/{chip}/temp1_input" for chip in self._files.names(f"{folder}/hwmon")]
+        load, degrees = self._share(f"{folder}/gpu_busy_percent", 100.0), self._hottest(chips)
+        if total is None or used is None or not 0 <= used <= total:
+            return _Gpu(load, temperature_c=degrees)
+        return _Gpu(load, (total - used) / MIB, total / MIB, degrees)
 
     def _meters(self) -> Iterator[tuple[str, float]]:
         """The file with the load, and its value at full load: Adreno, Tegra (L4T) or devfreq."""
@@ -126,12 +108,12 @@ class GpuSource(FileSource):
     def _embedded(self, path: str, full: float) -> _Gpu:
         """A GPU that shares the machine's memory and has none of its own."""
         zones = (f"{_THERMAL}/{name}" for name in self._files.names(_THERMAL) if name.startswith("thermal_zone"))
-        hot = [zone for zone in zones if "gpu" in (self._files.text(f"{zone}/type") or "").lower()]
-        degrees = [celsius(self._files, f"{zone}/temp") for zone in hot]
-        return _Gpu(
-            load=self._share(path, full),
-            temperature_c=max((value for value in degrees if value is not None), default=None),
-        )
+        hot = [f"{zone}/temp" for zone in zones if "gpu" in (self._files.text(f"{zone}/type") or "").lower()]
+        return _Gpu(self._share(path, full), temperature_c=self._hottest(hot))
+
+    def _hottest(self, paths: list[str]) -> float | None:
+        degrees = (celsius(self._files, path) for path in paths)
+        return max((value for value in degrees if value is not None), default=None)
 
     def _share(self, path: str, full: float) -> float | None:
         """The number at the start of *path*, as in `12`, `12 %` and `12@400000000Hz`, as a share of *full*."""
@@ -154,20 +136,9 @@ class GpuSource(FileSource):
 class _Nvidia:
     """The NVIDIA GPUs that this process may use; what a card does not report (MIG, old cards) is None."""
 
-    def __init__(self, nvml: Nvml, visible: str | None) -> None:
+    def __init__(self, nvml: Any, visible: str) -> None:
         self._nvml = nvml
-        self._visible = visible
-
-    @classmethod
-    def start(cls, nvml: Nvml | None, visible: str | None) -> _Nvidia | None:
-        """Open NVML; None without the library or a driver, or if the process may use no card."""
-        if nvml is None or (visible is not None and visible.strip() in {"", "-1", "NoDevFiles"}):
-            return None
-        try:
-            nvml.nvmlInit()
-        except nvml.NVMLError:
-            return None
-        return cls(nvml, visible)
+        self._visible = [name.strip() for name in visible.split(",") if name.strip()]
 
     def read(self) -> Iterator[_Gpu]:
         """One record for each card."""
@@ -178,7 +149,7 @@ class _Nvidia:
 
     def _may_use(self, index: int, handle: Any) -> bool:
         """Whether CUDA_VISIBLE_DEVICES allows the card, by index or prefix of its UUID; names of MIG allow any card."""
-        names = [name.strip() for name in (self._visible or "").split(",") if name.strip()]
+        names = self._visible
         if not names or any(name.startswith("MIG") for name in names):
             return True
         uuid = str(self._ask(self._nvml.nvmlDeviceGetUUID, handle) or "")

@@ -106,13 +106,11 @@ class LatencyPredictor:
 
     def ttft_error_ms(self, predicted_ms: float) -> float:
         """Mean absolute error of the latest predictions of the first token, ms; *predicted_ms* before the first one."""
-        mean = self._ttft_error.mean
-        return predicted_ms if mean is None else mean
+        return self._ttft_error.mean if self._ttft_error.count else predicted_ms
 
     def tpot_error_ms(self, predicted_ms: float) -> float:
         """Mean absolute error of the latest predictions of further tokens, ms; *predicted_ms* before the first one."""
-        mean = self._tpot_error.mean
-        return predicted_ms if mean is None else mean
+        return self._tpot_error.mean if self._tpot_error.count else predicted_ms
 
     @property
     def predictions(self) -> int:
@@ -152,7 +150,9 @@ class LatencyPredictor:
         with self._lock:
             if after_ms > state.predicted_ttft_ms:
                 self._ttft_error.add(after_ms - state.predicted_ttft_ms)
-            self._ttft.learn_at_least(_ttft_features(prompt_tokens, state), after_ms)
+            features = _ttft_features(prompt_tokens, state)
+            if after_ms > self._ttft.predict(features):
+                self._ttft.learn(features, after_ms)
 
     @property
     def learned(self) -> Learned:
@@ -172,15 +172,13 @@ class _Error:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: float | None = None
+        self.mean = 0.0
 
     def add(self, error: float) -> None:
         size = min(abs(error), _MAX)
-        if size != size:  # NaN
-            return
-        self.count += 1
-        mean = self.mean or 0.0
-        self.mean = mean + max(_ERROR_WEIGHT, 1.0 / self.count) * (size - mean)
+        if not math.isnan(size):
+            self.count += 1
+            self.mean += max(_ERROR_WEIGHT, 1.0 / self.count) * (size - self.mean)
 
 
 def _ttft_features(prompt_tokens: int, state: BackendState) -> Features:
@@ -216,8 +214,7 @@ class Fit:
     def __init__(self, weights: Weights, *, floor: float) -> None:
         self._line = weights
         self._pace = 1.0
-        self._gram: tuple[float, ...] = (0.0,) * 10  # the upper triangle, row by row
-        self._moment: tuple[float, ...] = (0.0,) * 4
+        self._sums: tuple[float, ...] = (0.0,) * 14  # of the normal equations: the upper triangle by rows, the moments
         self._floor = floor
         self._scale = 0.5
         self._streak = 0
@@ -248,18 +245,12 @@ class Fit:
         self.count += 1
         self.weights = (pace * w0, pace * w1, pace * w2, pace * w3)
 
-    def learn_at_least(self, features: Features, least: float) -> None:
-        """Add a censored observation: the value was at least *least*. Ignored if at least that was expected."""
-        if least > self.predict(features):
-            self.learn(features, least)
-
     def _notice_change(self, error: float) -> None:
         """Drop most of the past after several large errors in a row in one direction."""
         side = (error > _FAR_OFF) - (error < -_FAR_OFF / (1.0 + _FAR_OFF))
         self._streak = self._streak + side if side * self._streak >= 0 and side else side
         if abs(self._streak) > _PATIENCE:
-            self._gram = tuple([_KEEP * value for value in self._gram])
-            self._moment = tuple([_KEEP * value for value in self._moment])
+            self._sums = tuple([_KEEP * value for value in self._sums])
 
     def _weight(self, base: float, target: float, error: float, usual: float) -> float:
         """The weight of an observation: for relative errors, with Huber's cut, lower for far too high a guess."""
@@ -271,31 +262,13 @@ class Fit:
         """Let the normal equations decay, and add one observation."""
         x1, x2, x3 = features
         u1, u2, u3 = weight * x1, weight * x2, weight * x3
-        a00, a01, a02, a03, a11, a12, a13, a22, a23, a33 = self._gram
-        self._gram = (
-            _FORGET * a00 + weight,
-            _FORGET * a01 + u1,
-            _FORGET * a02 + u2,
-            _FORGET * a03 + u3,
-            _FORGET * a11 + u1 * x1,
-            _FORGET * a12 + u1 * x2,
-            _FORGET * a13 + u1 * x3,
-            _FORGET * a22 + u2 * x2,
-            _FORGET * a23 + u2 * x3,
-            _FORGET * a33 + u3 * x3,
-        )
-        b0, b1, b2, b3 = self._moment
-        self._moment = (
-            _FORGET * b0 + weight * y,
-            _FORGET * b1 + u1 * y,
-            _FORGET * b2 + u2 * y,
-            _FORGET * b3 + u3 * y,
-        )
+        products = (weight, u1, u2, u3, u1 * x1, u1 * x2, u1 * x3, u2 * x2, u2 * x3, u3 * x3)
+        added = (*products, weight * y, u1 * y, u2 * y, u3 * y)
+        self._sums = tuple([_FORGET * old + new for old, new in zip(self._sums, added, strict=True)])
 
     def _descend(self) -> Weights:
         """One sweep of coordinate descent: each weight in turn moves to its optimum given the others, at least 0."""
-        a00, a01, a02, a03, a11, a12, a13, a22, a23, a33 = self._gram
-        b0, b1, b2, b3 = self._moment
+        a00, a01, a02, a03, a11, a12, a13, a22, a23, a33, b0, b1, b2, b3 = self._sums
         w0, w1, w2, w3 = self._line
         damp = _DAMP * 0.25 * (a00 + a11 + a22 + a33) + 1e-30
         w0 = _limited(w0 + (b0 - a00 * w0 - a01 * w1 - a02 * w2 - a03 * w3) / (a00 + damp))
