@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hybrid_llm.router.signals.source import Cached, Files, FileSource, Value, within
 
@@ -24,21 +23,16 @@ _SUPPLIES: Final = "sys/class/power_supply"
 _ON_MAINS: Final = {"charging": True, "full": True, "not charging": True, "discharging": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Thermometer:
-    """A file with a temperature, and the temperature at which the system throttles, degrees Celsius."""
-
-    path: str
-    limit: float | None
+_Thermometer = tuple[str, float | None]
+"""A file with a temperature, and the temperature at which the system throttles, degrees Celsius."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sensors:
+class _Sensors(NamedTuple):
     """The sensors of this device: *coolers* and *counters* are files that show throttling."""
 
-    thermometers: tuple[_Thermometer, ...]
-    coolers: tuple[str, ...]
-    counters: tuple[str, ...]
+    thermometers: list[_Thermometer]
+    coolers: list[str]
+    counters: list[str]
 
 
 class HeatSource(FileSource):
@@ -58,7 +52,7 @@ class HeatSource(FileSource):
     def read(self) -> tuple[Value, ...]:
         """Degrees Celsius, degrees until the nearest limit (negative beyond it), whether processors are throttled."""
         sensors = self._sensors.get()
-        found = [(celsius(self._files, one.path), one.limit) for one in sensors.thermometers]
+        found = [(celsius(self._files, path), limit) for path, limit in sensors.thermometers]
         readings = [(degrees, limit) for degrees, limit in found if degrees is not None]
         hottest = max((degrees for degrees, _ in readings), default=None)
         headroom = min((limit - degrees for degrees, limit in readings if limit is not None), default=None)
@@ -71,7 +65,7 @@ class HeatSource(FileSource):
         known = [state for state in found if state is not None]
         return any(known) if known else None
 
-    def _counters_rose(self, counters: tuple[str, ...]) -> bool | None:
+    def _counters_rose(self, counters: list[str]) -> bool | None:
         """Whether the throttling counters of x86 have risen since the last reading."""
         now = {path: count for path in counters if (count := self._files.number(path)) is not None}
         last, self._counted = self._counted, now
@@ -90,12 +84,9 @@ class HeatSource(FileSource):
         zones = [name for name in self._files.names(_THERMAL) if name.startswith("thermal_zone")]
         kinds = {zone: self._files.text(f"{_THERMAL}/{zone}/type") or "" for zone in zones}
         processors = [zone for zone in zones if _PROCESSOR.search(kinds[zone])]
-        thermometers = tuple(self._chips()) or tuple(map(self._zone, processors)) or tuple(map(self._zone, zones))
-        return _Sensors(
-            thermometers=thermometers,
-            coolers=tuple(self._coolers()),
-            counters=tuple(f"{_THROTTLES}/{name}" for name in self._files.names(_THROTTLES) if name.endswith("_count")),
-        )
+        thermometers = list(self._chips()) or list(map(self._zone, processors)) or list(map(self._zone, zones))
+        counters = [f"{_THROTTLES}/{name}" for name in self._files.names(_THROTTLES) if name.endswith("_count")]
+        return _Sensors(thermometers, list(self._coolers()), counters)
 
     def _chips(self) -> Iterator[_Thermometer]:
         for chip in self._files.names(_HWMON):
@@ -105,19 +96,20 @@ class HeatSource(FileSource):
             for name in self._files.names(folder):
                 if re.fullmatch(r"temp\d+_input", name):
                     stem = f"{folder}/{name.removesuffix('_input')}"
-                    limits = [celsius(self._files, f"{stem}_{limit}") for limit in ("max", "crit")]
-                    limit = min((degrees for degrees in limits if degrees and degrees > 0), default=None)
-                    yield _Thermometer(path=f"{stem}_input", limit=limit)
+                    yield f"{stem}_input", self._lowest(f"{stem}_max", f"{stem}_crit")
 
     def _zone(self, zone: str) -> _Thermometer:
         folder = f"{_THERMAL}/{zone}"
-        limits = [
-            celsius(self._files, f"{folder}/{name.removesuffix('_type')}_temp")
+        trips = [
+            f"{folder}/{name.removesuffix('_type')}_temp"
             for name in self._files.names(folder)
             if re.fullmatch(r"trip_point_\d+_type", name) and self._files.text(f"{folder}/{name}") in _TRIPS
         ]
-        limit = min((degrees for degrees in limits if degrees and degrees > 0), default=None)
-        return _Thermometer(path=f"{folder}/temp", limit=limit)
+        return f"{folder}/temp", self._lowest(*trips)
+
+    def _lowest(self, *paths: str) -> float | None:
+        limits = (celsius(self._files, path) for path in paths)
+        return min((degrees for degrees in limits if degrees and degrees > 0), default=None)
 
     def _coolers(self) -> Iterator[str]:
         """Cooling devices that slow down processors, which excludes fans."""
@@ -133,8 +125,7 @@ def celsius(files: Files, path: str) -> float | None:
     return None if thousandths is None else within(thousandths / 1000.0, -40.0, 150.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Battery:
+class _Battery(NamedTuple):
     """One battery: *share* is its charge from 0 to 1, *energy* its full capacity, in any common unit."""
 
     share: float

@@ -50,21 +50,20 @@ class ControlGroups:
 
     def memory_left(self) -> int | None:
         """Bytes left below the tightest limit, reclaimable page cache counted as free; None without a limit."""
-        return min(self._memory_left(), default=None)
+        return _least(*map(self._memory_left, self.chain("memory")))
 
-    def _memory_left(self) -> Iterator[int]:
-        for folder in self.chain("memory"):
-            limit = self._memory_limit(folder)
-            used = self._number(folder, "memory.current", "memory.usage_in_bytes")
-            if limit is not None and used is not None:
-                name = "inactive_file" if folder in self.unified() else "total_inactive_file"
-                cache = self._field(f"{folder}/memory.stat", name) or 0
-                yield max(0, limit - used + max(0, min(cache, used)))
+    def _memory_left(self, folder: str) -> int | None:
+        limit = self._memory_limit(folder)
+        used = self._number(folder, "memory.current", "memory.usage_in_bytes")
+        if limit is None or used is None:
+            return None
+        name = "inactive_file" if folder in self.unified() else "total_inactive_file"
+        cache = self._field(f"{folder}/memory.stat", name) or 0
+        return max(0, limit - used + max(0, min(cache, used)))
 
     def memory_limit(self) -> int | None:
         """The tightest limit in bytes; None without one."""
-        limits = (self._memory_limit(folder) for folder in self.chain("memory"))
-        return min((limit for limit in limits if limit is not None), default=None)
+        return _least(*map(self._memory_limit, self.chain("memory")))
 
     def _memory_limit(self, folder: str) -> int | None:
         """The limit of one group. `memory.high` counts too: the kernel slows down a process beyond it."""
@@ -74,14 +73,12 @@ class ControlGroups:
 
     def swap_left(self) -> int | None:
         """Bytes of swap left below the tightest limit; None without a limit."""
-        return min(self._swap_left(), default=None)
+        return _least(*map(self._swap_left, self.chain("memory")))
 
-    def _swap_left(self) -> Iterator[int]:
-        for folder in self.chain("memory"):
-            limit = self._number(folder, "memory.swap.max", "memory.memsw.limit_in_bytes")
-            used = self._number(folder, "memory.swap.current", "memory.memsw.usage_in_bytes")
-            if limit is not None and used is not None and limit < _UNLIMITED:
-                yield max(0, limit - used)
+    def _swap_left(self, folder: str) -> int | None:
+        limit = self._number(folder, "memory.swap.max", "memory.memsw.limit_in_bytes")
+        used = self._number(folder, "memory.swap.current", "memory.memsw.usage_in_bytes")
+        return None if limit is None or used is None or limit >= _UNLIMITED else max(0, limit - used)
 
     def cpu_limits(self) -> list[tuple[float, str]]:
         """Each limit, in processors, with the folder of its group; empty without one."""
@@ -120,11 +117,8 @@ class ControlGroups:
         return self._files.number(f"{folder}/{name}", poll=True)
 
     def _field(self, path: str, name: str) -> int | None:
-        for line in (self._files.poll(path) or "").splitlines():
-            key, _, value = line.partition(" ")
-            if key == name:
-                return self._files.integer(value.strip(), path)
-        return None
+        text = self._files.fields(path, " ").get(name)
+        return None if text is None else self._files.integer(text, path)
 
     def _find(self) -> dict[str, tuple[str, ...]]:
         """Controller -> folders; the empty controller is version 2."""
@@ -185,21 +179,17 @@ class MemorySource(FileSource):
 
     def read(self) -> tuple[Value, ...]:
         """MiB available, MiB total, MiB of swap; swap is None where this process has none."""
-        table = dict(self._table())
-        available = _least(table.get("MemAvailable"), self._groups.memory_left())
-        total = _least(table.get("MemTotal"), self._groups.memory_limit())
-        swap = _least(table.get("SwapFree"), self._groups.swap_left()) if table.get("SwapTotal") else None
-        return _mib(available), _mib(total), _mib(swap)
-
-    def _table(self) -> Iterator[tuple[str, int]]:
-        """The lines of /proc/meminfo, in bytes."""
         path = "proc/meminfo"
-        for line in (self._files.poll(path) or "").splitlines():
-            name, _, rest = line.partition(":")
-            if name in {"MemAvailable", "MemTotal", "SwapFree", "SwapTotal"}:
-                kilobytes = self._files.integer(rest.strip().removesuffix(" kB"), path)
-                if kilobytes is not None:
-                    yield name, kilobytes * 1024
+        table = self._files.fields(path, ":")
+
+        def size(name: str) -> int | None:
+            kilobytes = self._files.integer(table[name].removesuffix(" kB"), path) if name in table else None
+            return None if kilobytes is None else kilobytes * 1024
+
+        available = _least(size("MemAvailable"), self._groups.memory_left())
+        total = _least(size("MemTotal"), self._groups.memory_limit())
+        swap = _least(size("SwapFree"), self._groups.swap_left()) if size("SwapTotal") else None
+        return _mib(available), _mib(total), _mib(swap)
 
 
 class CpuSource(FileSource):
@@ -257,11 +247,7 @@ class CpuSource(FileSource):
 
     def _allowed(self) -> frozenset[int]:
         """The processors on which the process may run: `Cpus_allowed_list` of proc_pid_status(5); empty if unknown."""
-        for line in (self._files.text("proc/self/status") or "").splitlines():
-            name, _, ranges = line.partition(":")
-            if name == "Cpus_allowed_list":
-                return frozenset(self._numbers(ranges.strip()))
-        return frozenset()
+        return frozenset(self._numbers(self._files.fields("proc/self/status", ":").get("Cpus_allowed_list", "")))
 
     def _numbers(self, ranges: str) -> Iterator[int]:
         """The numbers in a list such as `0-3,8`."""

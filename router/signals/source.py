@@ -114,6 +114,11 @@ class Files:
             self._on_error(path, error)
             return None
 
+    def fields(self, path: str, separator: str) -> dict[str, str]:
+        """The lines `name SEPARATOR value` of a file that is polled; empty where it is absent."""
+        lines = (line.partition(separator) for line in (self.poll(path) or "").splitlines())
+        return {name: value.strip() for name, _, value in lines}
+
     def number(self, path: str, *, poll: bool = False) -> int | None:
         """The integer in the file; None for words such as `max`."""
         text = self.poll(path) if poll else self.text(path)

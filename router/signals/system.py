@@ -91,14 +91,6 @@ class FixedSensors:
         """Nothing runs."""
 
 
-@dataclass(slots=True, eq=False)
-class _Sample:
-    """One sample, valid *until* a time on the monotonic clock."""
-
-    signals: tuple[DeviceSignals, NetworkSignals]
-    until: float
-
-
 class SystemSensors:
     """The sensors of this machine, sampled by a daemon thread that the first `read` starts.
 
@@ -126,18 +118,19 @@ class SystemSensors:
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._sampler: Sampler | None = None
-        self._latest: _Sample | None = None
+        self._latest = (UNKNOWN, 0.0)  # the signals, and the time on the monotonic clock until which they are valid
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
         """The latest sample, or `UNKNOWN` if there is none that is still valid.
 
         The first call starts the sampler and waits for its first sample, at most half a second.
         """
-        latest, sampler = self._latest, self._sampler
-        if latest is None or sampler is None:
+        sampler = self._sampler
+        if sampler is None or not self._arrived.is_set():
             return self._first()
         sampler.asked = True
-        return latest.signals if time.monotonic() < latest.until else UNKNOWN
+        signals, until = self._latest
+        return signals if time.monotonic() < until else UNKNOWN
 
     def _first(self) -> tuple[DeviceSignals, NetworkSignals]:
         with self._lock:
@@ -146,12 +139,12 @@ class SystemSensors:
                 self._sampler.start()
         if not self._closed:
             self._arrived.wait(2 * _TIMEOUT_S)
-        return self._latest.signals if self._latest is not None else UNKNOWN
+        return self._latest[0]
 
     def _publish(self, known: Mapping[str, Value], until: float) -> None:
         device = replace(UNKNOWN[0], **_part(known, "device."))
         network = replace(UNKNOWN[1], **_part(known, "network."))
-        self._latest = _Sample((device, network), until)
+        self._latest = (device, network), until
         self._arrived.set()
 
     def close(self) -> None:
@@ -161,8 +154,7 @@ class SystemSensors:
             sampler = self._sampler
         if sampler is not None:
             sampler.close()
-        if self._latest is not None:
-            self._latest.until = float("inf")
+        self._latest = self._latest[0], math.inf
 
 
 _alive: weakref.WeakSet[SystemSensors] = weakref.WeakSet()
