@@ -64,8 +64,7 @@ class PredictionStore:
 
     def load(self, backend: str) -> Learned | None:
         """What is stored for *backend*; None if there is nothing or the file is invalid."""
-        identity = self._identities.get(backend)
-        if identity is None:
+        if (identity := self._identities.get(backend)) is None:
             return None
         path = self._folder / identity.file_name
         try:
@@ -84,8 +83,7 @@ class PredictionStore:
 
     def save(self, backend: str, learned: Learned) -> Path | None:
         """Write the file atomically. Returns its path; None, after a warning, where that is not possible."""
-        identity = self._identities.get(backend)
-        if identity is None:
+        if (identity := self._identities.get(backend)) is None:
             return None
         path = self._folder / identity.file_name
         record = {"format": _FORMAT, "version": _VERSION, **asdict(identity), **asdict(learned)}
