@@ -56,11 +56,6 @@ class Cache(Protocol):
         """Drop every answer."""
 
 
-def is_repeatable(request: Request) -> bool:
-    """Whether the same request gives the same answer again: it is decoded greedily."""
-    return request.sampling.temperature == 0.0
-
-
 class MemoryCache:
     """An LRU cache in this process. Safe to use from any thread.
 
@@ -190,7 +185,7 @@ class AnswerCache:
 
     def _clear(self, assessment: Assessment) -> Cleared | None:
         """The request as the cache may see it; None where it may not, or where the next answer may differ."""
-        if not is_repeatable(assessment.request) or self._cache.location not in assessment.cacheable:
+        if assessment.request.sampling.temperature != 0.0 or self._cache.location not in assessment.cacheable:
             return None
         return self._guard.clear(assessment, self._cache.location, Purpose.CACHE)
 

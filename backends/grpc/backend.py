@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -297,7 +297,7 @@ class GrpcBackend:
         return error, 0.0 if exchange.received_tokens else max(0.0, min(exchange.left(), _DIAGNOSIS_S))
 
 
-def state_of(endpoints: Sequence[GrpcBackend], *, name: str, reason: str) -> BackendState:
+def state_of(endpoints: Collection[GrpcBackend], *, name: str, reason: str) -> BackendState:
     """The state of *endpoints* together: their work is added up, the nearest gives the round-trip time."""
     states = [endpoint.endpoint_state() for endpoint in endpoints]
     windows = [endpoint.capabilities.context_window for endpoint in endpoints]

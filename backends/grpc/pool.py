@@ -78,7 +78,7 @@ class GrpcPool:
         self._called: OrderedDict[str, set[str]] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
-        self.endpoint_health = BackendHealth(lambda: [endpoint.health for endpoint in self._list()])
+        self.endpoint_health = BackendHealth(lambda: [endpoint.health for endpoint in self._endpoints.values()])
         """The health of the endpoints together, for the router."""
         self._resolver = Resolver(configs, lookup=self._lookup, clock=clock)
         self._update(self._resolver.endpoints)
@@ -86,36 +86,35 @@ class GrpcPool:
     def _update(self, configs: Sequence[GrpcConfig]) -> None:
         """Add the endpoints that are new, and close those that no name resolves to any more, once they are idle."""
         with self._lock:
-            wanted = {config.target: config for config in configs}
-            for target, config in wanted.items():
-                if target not in self._endpoints and not self._closed:
-                    self._endpoints[target] = GrpcBackend(
-                        config, on_unreachable=self._suspect_all, lookup=self._lookup, clock=self._clock
-                    )
+            old, wanted = self._endpoints, {config.target: config for config in configs}
             # An endpoint that is still busy is closed at a later look-up.
-            gone = [each for target, each in self._endpoints.items() if target not in wanted and not each.busy]
-            for endpoint in gone:
-                del self._endpoints[endpoint.address]
+            kept = {target: each for target, each in old.items() if target in wanted or each.busy}
+            new = {
+                target: GrpcBackend(config, on_unreachable=self._suspect_all, lookup=self._lookup, clock=self._clock)
+                for target, config in wanted.items()
+                if target not in old and not self._closed
+            }
+            self._endpoints = kept | new  # a new dict: other threads iterate over the old one
         self.endpoint_health.refresh()
-        for endpoint in gone:
-            endpoint.close()
+        for target in old.keys() - kept.keys():
+            old[target].close()
 
     @property
     def capabilities(self) -> Capabilities:
         """What every endpoint can do: the least of them."""
-        known = [endpoint.capabilities for endpoint in self._list()]
+        known = [endpoint.capabilities for endpoint in self._endpoints.values()]
         window = min(filter(None, (each.context_window for each in known)), default=0)
         return Capabilities(model=known[0].model if known else "", context_window=window, output_schema=True)
 
     def state(self) -> BackendState:
         """All endpoints together: their work is added up, the nearest gives the round-trip time."""
-        endpoints = self._list()
+        endpoints = self._endpoints.values()
         silence = _silence({endpoint.why_not_ready() for endpoint in endpoints})
         return state_of(endpoints, name=self.name, reason="closed" if self._closed else silence)
 
     def members(self) -> tuple[EndpointState, ...]:
         """Each endpoint by itself, in the order in which they were named."""
-        return tuple([endpoint.endpoint_state() for endpoint in self._list()])
+        return tuple([endpoint.endpoint_state() for endpoint in self._endpoints.values()])
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in chunks, from an endpoint that this request has not called yet; errors as `GrpcBackend.stream`."""
@@ -143,16 +142,16 @@ class GrpcPool:
 
     def _suspect_all(self, since: float) -> None:
         """One endpoint is unreachable, so the network may be down: probe all before requests wait for them."""
-        for endpoint in self._list():
+        for endpoint in self._endpoints.values():
             endpoint.suspect(since)
 
     def _pick(self, request: Request, configs: Sequence[GrpcConfig] | None) -> GrpcBackend:
         if configs is not None:
             self._update(configs)
         called = self._called_by(request)
-        candidates = _best([endpoint for endpoint in self._list() if endpoint.address not in called])
+        candidates = _best([endpoint for endpoint in self._endpoints.values() if endpoint.address not in called])
         if not candidates:
-            endpoints = self._list()
+            endpoints = self._endpoints.values()
             stopping = sum(bool(endpoint.why_not_ready()) for endpoint in endpoints)
             counts = f"{len(called)} called for this request, {stopping} stopping or closed"
             raise BackendUnavailable(f"{self.name}: no endpoint left of {len(endpoints)}: {counts}", backend=self.name)
@@ -171,10 +170,6 @@ class GrpcPool:
                 self._called.popitem(last=False)
             return called
 
-    def _list(self) -> list[GrpcBackend]:
-        with self._lock:
-            return list(self._endpoints.values())
-
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
         """Ask each node for its description, within *timeout* seconds for each; return that of the nearest one.
 
@@ -183,7 +178,7 @@ class GrpcPool:
         """
         found: list[NodeDescription] = []
         failure: HybridLLMError = BackendUnavailable(f"{self.name} has no endpoints", backend=self.name)
-        for endpoint in self._list():
+        for endpoint in self._endpoints.values():
             try:
                 found.append(endpoint.probe(timeout=timeout))
             except HybridLLMError as error:
@@ -195,13 +190,13 @@ class GrpcPool:
     def close(self) -> None:
         """End running calls with `BackendUnavailable`; further ones end the same way. Idempotent."""
         self._closed = True
-        for endpoint in self._list():
+        for endpoint in self._endpoints.values():
             endpoint.close()
 
     async def aclose(self) -> None:
         """Do as `close` does, and close the running event loop's channels."""
         self._closed = True
-        for endpoint in self._list():
+        for endpoint in self._endpoints.values():
             await endpoint.aclose()
 
 

@@ -52,7 +52,7 @@ MUTANTS = (
         drop_operand("Breaker.CLOSED in breakers"),
     ),
     Mutant("a hung node is not ejected", f"{_BACKEND}:GrpcBackend._judged", drop_operand("exchange.hung(error)")),
-    Mutant("endpoints are not remembered", f"{_POOL}:GrpcPool._update", swap("self._endpoints[target]", "_")),
+    Mutant("endpoints are not remembered", f"{_POOL}:GrpcPool._update", swap("kept | new", "kept")),
     Mutant("a session is not sticky", f"{_PICKER}:Picker.pick", drop_operand("self._reader(endpoints, blocks)")),
     Mutant(
         "a session stays with an overloaded node",

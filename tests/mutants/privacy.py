@@ -150,7 +150,11 @@ MUTANTS = (
         f"{_CACHE}:MemoryCache.get",
         swap("require_clearance(cleared, self.location, Purpose.CACHE)", "cleared.request"),
     ),
-    Mutant("sampled answers are cached", f"{_CACHE}:is_repeatable", always("request.sampling.temperature == 0.0")),
+    Mutant(
+        "sampled answers are cached",
+        f"{_CACHE}:AnswerCache._clear",
+        drop_operand("assessment.request.sampling.temperature != 0.0"),
+    ),
     Mutant("tenants share a cache", f"{_CACHE}:MemoryCache._name", drop_item("repr(request.tenant)")),
     Mutant(
         "tags share a cache",
