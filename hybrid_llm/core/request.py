@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Literal, Protocol, Self, TypedDict
 
@@ -74,24 +74,17 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One call, checked and complete. `HybridLLM` makes it from what the app passed."""
+class _Facts:
+    """What a request and its metadata have in common: names, counts and limits, never a text."""
 
-    messages: tuple[Message, ...]
     task: str = "chat"
     privacy: frozenset[str] = frozenset()
     """Privacy tags: the declared ones, and after the guard the detected ones too."""
-    sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = DEFAULT_MAX_TOKENS
     deadline: float = DEFAULT_DEADLINE_S
     """Seconds from *created* until the whole answer must be there."""
     created: float = field(default_factory=time.monotonic)
     """`time.monotonic()` when the app called."""
-    output_schema: str | None = field(default=None, repr=False)
-    """JSON Schema, as JSON text, that the answer must follow."""
-    tools: tuple[Tool, ...] = ()
-    answer_prefix: str = field(default="", repr=False)
-    """The beginning of the assistant's answer, already given to the app: the answer goes on behind it."""
     session_id: str | None = None
     tenant: str | None = None
     request_id: str = ""
@@ -106,6 +99,19 @@ class Request:
     def remaining(self, now: float | None = None) -> float:
         """Seconds left until the deadline; negative once it is over."""
         return self.expires - (time.monotonic() if now is None else now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request(_Facts):
+    """One call, checked and complete. `HybridLLM` makes it from what the app passed."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    output_schema: str | None = field(default=None, repr=False)
+    """JSON Schema, as JSON text, that the answer must follow."""
+    tools: tuple[Tool, ...] = ()
+    answer_prefix: str = field(default="", repr=False)
+    """The beginning of the assistant's answer, already given to the app: the answer goes on behind it."""
 
     def visible_text(self) -> Iterator[str]:
         """Every text of the app's that a backend would see, in a fixed order: what a detector scans."""
@@ -142,45 +148,25 @@ def estimate_tokens(request: Request) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestMetadata:
+class RequestMetadata(_Facts):
     """What a policy, log, trace or hook may see of a request: names, counts and limits, never a text.
 
     A type of its own rather than a `Request` with empty texts: code that takes it cannot be handed a prompt.
     """
 
-    task: str = "chat"
-    privacy: frozenset[str] = frozenset()
-    """The effective privacy tags."""
-    prompt_tokens: int = 0
-    max_tokens: int = 256
-    deadline: float = 60.0
-    """Seconds from *created* until the whole answer must be there."""
-    created: float = field(default_factory=time.monotonic)
-    """`time.monotonic()` when the app called."""
     message_count: int = 1
     tool_count: int = 0
     has_schema: bool = False
     """Whether the answer must follow a JSON Schema."""
-    session_id: str | None = None
-    tenant: str | None = None
-    request_id: str = ""
 
     @classmethod
     def of(cls, request: Request) -> Self:
         """The metadata of *request*."""
         return cls(
-            task=request.task,
-            privacy=request.privacy,
-            prompt_tokens=request.prompt_tokens,
-            max_tokens=request.max_tokens,
-            deadline=request.deadline,
-            created=request.created,
+            **{each.name: getattr(request, each.name) for each in fields(_Facts)},
             message_count=len(request.messages),
             tool_count=len(request.tools),
             has_schema=request.output_schema is not None,
-            session_id=request.session_id,
-            tenant=request.tenant,
-            request_id=request.request_id,
         )
 
     @property
@@ -197,10 +183,6 @@ class RequestMetadata:
     def tags(self) -> tuple[str, ...]:
         """The privacy tags as rules read them, sorted."""
         return tuple(sorted(self.privacy))
-
-    def remaining(self, now: float | None = None) -> float:
-        """Seconds left until the deadline; negative after it."""
-        return self.created + self.deadline - (time.monotonic() if now is None else now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,7 +132,7 @@ MUTANTS = (
     Mutant(
         "metadata holds a text",
         f"{_REQUEST}:RequestMetadata.of",
-        swap("request.task", "next(iter(request.visible_text()), '')"),
+        swap("getattr(request, each.name)", "next(iter(request.visible_text()), '')"),
     ),
     Mutant(
         "the repr of a message shows its text",
