@@ -49,7 +49,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
     group="hybrid_llm.backends",
     builtin={
         "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
-        "grpc": "hybrid_llm.backends.grpc.pool:GrpcSpec",
+        "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
     },
 )
 """Kind -> the dataclass that its entries are read into."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -52,3 +54,13 @@ def test_an_unknown_name_lists_the_known_ones(monkeypatch):
 def test_a_package_that_cannot_be_imported_is_a_configuration_error(monkeypatch):
     with pytest.raises(ConfigError, match=r"`bad` cannot be loaded from no_such_module:thing \(ModuleNotFoundError"):
         make(monkeypatch, bad="no_such_module:thing").get("bad")
+
+
+def test_the_keys_of_a_kind_are_read_without_its_runtime():
+    code = (
+        "import sys\n"
+        "from hybrid_llm.backends.registry import table_of\n"
+        "table_of('grpc'), table_of('onnx')\n"
+        "print([name for name in ('grpc', 'onnxruntime', 'tokenizers', 'numpy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.backends.edge.generation import Sampler
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.backends.edge.sampling import Sampler
 from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling

@@ -1,0 +1,88 @@
+"""The keys of a backend of kind `grpc` in `hybrid.yaml`. Imports no gRPC: the file is read without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from hybrid_llm.backends.grpc.address import GrpcConfig
+from hybrid_llm.backends.wire.certificates import TLSFiles
+from hybrid_llm.core.fields import ADDRESS, Choice, File, Found, Key, ListOf, Number, Table, Text, key, table
+from hybrid_llm.core.request import Location
+
+if TYPE_CHECKING:
+    from hybrid_llm.core.protocols import Backend
+
+_TLS: Final = Table(
+    title="tls",
+    about="The files that authenticate this app and the node, in PEM form.",
+    keys=tuple(
+        Key(name, File(), about, required=True)
+        for name, about in (
+            ("ca", "Certificate of the authority that signs the nodes' certificates."),
+            ("cert", "Certificate of this app."),
+            ("key", "Private key of this app."),
+        )
+    ),
+    make=lambda found: TLSFiles(**found.values),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcSpec:
+    """One or several of our nodes, over gRPC with mutual TLS."""
+
+    kind: ClassVar[str] = "grpc"
+    location: ClassVar[Location] = Location.CLOUD
+    name: str
+    targets: tuple[str, ...] = key(
+        ListOf(ADDRESS, least=1), "Addresses of several nodes, HOST:PORT.", default=(), examples=(["a.example:7443"],)
+    )
+    tls: TLSFiles = key(_TLS, _TLS.about, hint="tls: {ca: ca.pem, cert: app.pem, key: app.key}")
+    server_name: str | None = key(
+        Text("a host name"), "Name in the nodes' certificates, if it is not the host of the address.", default=None
+    )
+    resolve: bool = key(
+        Choice({"first": False, "all": True}),
+        "`all` makes each address that a host name resolves to a node of its own.",
+        default=False,
+    )
+    energy_per_1k_tokens_j: float = key(
+        Number(), "Energy that the device spends to send and receive 1,000 tokens, joules.", default=0.0
+    )
+
+    @classmethod
+    def table(cls) -> Table:
+        """The keys; `target: HOST:PORT` stands for `targets` with one item."""
+        single = Key("target", ADDRESS, "Address of the one node, HOST:PORT.")
+        only_one = ("target", "targets")
+        return table(cls, "a backend of kind `grpc`", make=cls._make, extra=(single,), exactly_one=only_one)
+
+    @classmethod
+    def _make(cls, found: Found) -> GrpcSpec:
+        values: dict[str, Any] = dict(found.values)
+        target = values.pop("target")
+        return cls(name=found.name, **values | ({"targets": (target,)} if target else {}))
+
+    def fingerprint(self) -> str:
+        """The nodes' addresses and the name in their certificates."""
+        return f"{' '.join(self.targets)} {self.server_name or ''}"
+
+    def open(self) -> Backend:
+        """Make the backend; ConfigError if a certificate file is unusable. Nothing is connected yet."""
+        from hybrid_llm.backends.grpc.backend import GrpcBackend
+        from hybrid_llm.backends.grpc.pool import GrpcPool
+
+        configs = [
+            GrpcConfig(
+                name=self.name,
+                target=target,
+                tls=self.tls,
+                server_name=self.server_name,
+                energy_per_1k_tokens_j=self.energy_per_1k_tokens_j,
+            )
+            for target in self.targets
+        ]
+        if len(configs) == 1 and not self.resolve:
+            return GrpcBackend(configs[0])
+        return GrpcPool(configs, name=self.name)
