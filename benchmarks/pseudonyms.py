@@ -44,7 +44,7 @@ def case(entries: int) -> Case:
     names = table.replace_all(values, [[Finding(kind=KINDS[i % 5], start=0, end=len(v))] for i, v in enumerate(values)])
     used = values[:40] or ["somebody", "a friend"]
     prompt = "".join(SENTENCE.format(used[i % len(used)], used[(i + 1) % len(used)]) for i in range(34))
-    answer = table.replace(prompt, [])
+    (answer,) = table.replace_all([prompt], [[]])
     pieces = re.findall(r"\s?[a-z]+|[A-Z]{1,2}|\s?[^\sa-zA-Z]|\s", answer)
     assert "".join(pieces) == answer
     return Case(table, prompt, scan(prompt), answer, pieces, dict(zip(names, values, strict=True)))
@@ -113,7 +113,7 @@ def figures(entries: int, turns: int) -> dict[str, float]:
             "restore in JSON, us a token": lambda: streamed(this, in_json=True),
             "  floor: one call a token": lambda: passed(this),
             "  floor: str.replace on the whole": lambda: replaced(this.answer, this.values),
-            "replace, us a KB": lambda: this.table.replace(this.prompt, this.findings),
+            "replace, us a KB": lambda: this.table.replace_all([this.prompt], [this.findings]),
             "  floor: str.replace, us a KB": lambda: replaced(this.prompt, back),
             "  peer: the detectors' scan, us a KB": lambda: scan(this.prompt),
         },

@@ -107,15 +107,6 @@ class PseudonymTable:
         self._types: tuple[str, ...] = ()
         self._wiped = False
 
-    def replace(self, text: str, findings: Sequence[Finding]) -> str:
-        """Return *text* with a pseudonym in place of each finding; `replace_all` for one text.
-
-        Raises:
-            ValueError: a finding does not lie inside the text.
-            PrivacyViolation: the table is wiped, or no unambiguous pseudonym is left.
-        """
-        return self.replace_all([text], [findings])[0]
-
     def replace_all(self, texts: Sequence[str], findings: Sequence[Sequence[Finding]]) -> list[str]:
         """Replace in all texts of a request at once: a value found in one of them is replaced in all.
 

@@ -1,6 +1,6 @@
 """The pseudonym tables of all sessions: who may use them, how long they live, and when they are wiped.
 
-They live in memory only. There is no thread: idle tables are wiped when the next lease is opened, or by `sweep`.
+They live in memory only. There is no thread: idle tables are wiped when the next lease is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
@@ -31,7 +30,7 @@ class _Session:
 
 
 class Lease:
-    """The right to use a session's *table* for one request, until `close`. A context manager."""
+    """The right to use a session's *table* for one request, until `close`."""
 
     __slots__ = ("_close", "_closed", "table")
 
@@ -49,12 +48,6 @@ class Lease:
         if not self._closed:
             self._closed = True
             self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Sessions:
@@ -107,8 +100,7 @@ class Sessions:
         return lease
 
     def _unnamed_session(self) -> _Session:
-        session = _Session(self._clock())
-        session.dropped = True
+        session = _Session(self._clock(), dropped=True)
         self._unnamed.add(session)
         return session
 
@@ -136,11 +128,6 @@ class Sessions:
             self._unnamed.add(session)
         else:
             session.table.wipe()
-
-    def sweep(self) -> None:
-        """Wipe the tables that have been idle for too long."""
-        with self._lock:
-            self._sweep()
 
     def _sweep(self) -> None:
         oldest = self._clock() - self._idle_s

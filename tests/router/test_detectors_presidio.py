@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector
+from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector, open_analyzer
 
 
 @dataclass
@@ -48,7 +48,7 @@ def test_findings_come_in_order_under_the_kinds_that_were_asked_for():
 @pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
 def test_without_presidio_the_error_says_what_to_install():
     with pytest.raises(ConfigError, match=r"pip install 'hybrid-llm\[presidio\]'"):
-        PresidioDetector.with_model("en_core_web_sm")
+        open_analyzer("en_core_web_sm")
     assert "presidio_analyzer" not in sys.modules
 
 
@@ -67,11 +67,11 @@ def model(tmp_path_factory):
 
 def test_the_real_presidio_finds_names_and_forms(model):
     kinds = {"PERSON": "person_name", "EMAIL_ADDRESS": "email"}
-    detector = PresidioDetector.with_model(model, kinds=kinds)
+    detector = PresidioDetector(open_analyzer(str(model)), kinds=kinds)
     text = "write to Jane at jane@example.com"
     assert reported(detector, text) == [("person_name", "Jane"), ("email", "jane@example.com")]
 
 
 def test_the_real_presidio_never_fetches_a_model(model):
     with pytest.raises(ConfigError, match="'no_such_model' is neither installed nor a folder"):
-        PresidioDetector.with_model("no_such_model")
+        open_analyzer("no_such_model")

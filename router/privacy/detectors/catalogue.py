@@ -10,11 +10,8 @@ Built-in detectors find formats, not meaning: names, places and free prose need 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hybrid_llm.core.fields import File, MapOf, Number, Text, key
 from hybrid_llm.core.registry import Registry
 from hybrid_llm.router.privacy.detectors import contact, credentials, identity, money
 from hybrid_llm.router.privacy.detectors.engine import PatternDetector
@@ -50,52 +47,6 @@ _TABLE: Final = (
 DETECTORS: Final[Mapping[str, PatternDetector]] = {detector.name: detector for detector in _TABLE}
 """The built-in detectors by name, which is also the kind of their findings."""
 
-_LABELS: Final = MapOf(Text("a kind of finding"))
-_SCORE: Final = Number(0.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NerSpec:
-    """A detector of kind `ner`: *labels* maps labels of the model in folder *model* to kinds; empty means all."""
-
-    name: str
-    model: Path = key(File("the path of a model folder"), "The folder of the model.")
-    labels: Mapping[str, str] = key(_LABELS, "Label of the model -> kind of finding; by default all.", default={})
-    min_score: float = key(_SCORE, "Minimum score of a finding.", default=0.5)
-
-    def open(self) -> Detector:
-        """Load the model.
-
-        Raises:
-            ConfigError: the folder is incomplete or its files do not belong together.
-        """
-        from hybrid_llm.router.privacy.detectors.ner import NerDetector
-
-        return NerDetector(self.model, name=self.name, labels=self.labels or None, min_score=self.min_score)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresidioSpec:
-    """A detector of kind `presidio`: *model* is a spaCy package or folder, *labels* maps entities to kinds."""
-
-    name: str
-    model: str = key(Text("a spaCy package or folder"), "The spaCy model.")
-    labels: Mapping[str, str] = key(_LABELS, "Entity -> kind of finding; by default all.", default={})
-    language: str = key(Text("a language code"), "The language of the texts.", default="en")
-    min_score: float = key(_SCORE, "Minimum score of a finding.", default=0.5)
-
-    def open(self) -> Detector:
-        """Create the analyzer.
-
-        Raises:
-            ConfigError: Presidio or the model is not installed.
-        """
-        from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector
-
-        return PresidioDetector.with_model(
-            self.model, name=self.name, kinds=self.labels or None, language=self.language, min_score=self.min_score
-        )
-
 
 class DetectorSpec(Protocol):
     """One entry under `detectors:`, checked: a frozen dataclass with a field `name`, and one made by `key` per key."""
@@ -117,7 +68,7 @@ class DetectorSpec(Protocol):
 DETECTOR_KINDS: Final[Registry[type[DetectorSpec]]] = Registry(
     "kind of detector",
     group="hybrid_llm.detectors",
-    builtin={"ner": f"{__name__}:NerSpec", "presidio": f"{__name__}:PresidioSpec"},
+    builtin={"ner": f"{__package__}.ner:NerSpec", "presidio": f"{__package__}.presidio:PresidioSpec"},
 )
 """Kind -> the dataclass that its entries are read into."""
 

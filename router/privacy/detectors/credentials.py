@@ -12,14 +12,14 @@ import math
 import re
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Pattern
-from hybrid_llm.router.privacy.detectors.text import Regex, View, WordSet
+from hybrid_llm.router.privacy.detectors.text import Regex, View, re2_options
 
 _TOKENS: Final = (
     rb"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}|sk-[A-Za-z0-9_-]{20,200}"
@@ -152,7 +152,7 @@ class Allowlist:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
     """One kind of credential. A secret must have more than *entropy* bits per byte; 0 requires none."""
 
@@ -194,18 +194,27 @@ class Rule:
 class Rules:
     """Many rules; one search for all keywords selects the few that can match a text."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        import re2
+
         self.rules = tuple(rules)
-        self._by_keyword: dict[str, list[int]] = defaultdict(list)
-        for index, rule in enumerate(rules):
+        by_keyword: dict[str, list[Rule]] = defaultdict(list)
+        for rule in self.rules:
             for keyword in rule.keywords:
-                self._by_keyword[keyword].append(index)
-        self._keywords = WordSet(list(self._by_keyword))
+                by_keyword[keyword].append(rule)
+        options = re2_options(re2)
+        options.case_sensitive = False
+        self._keywords = re2.Set.SearchSet(options)
+        for keyword in by_keyword:
+            self._keywords.Add(re2.escape(keyword.encode("ascii")))
+        self._keywords.Compile()
+        self._by_keyword = list(by_keyword.values())
 
     def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield the spans of secrets in *data*; those of different rules may overlap."""
-        for index in sorted({i for word in self._keywords.within(data) for i in self._by_keyword[word]}):
-            yield from self.rules[index].spans(data)
+        keywords = self._keywords.Match(data) or ()
+        for rule in {rule for keyword in keywords for rule in self._by_keyword[keyword]}:
+            yield from rule.spans(data)
 
 
 @cache

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import File, MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.policies.reader.source import did_you_mean
 
@@ -28,6 +29,7 @@ _MAX_TOKENS: Final = 512
 _OVERLAP: Final = 0.25
 """Share of a window that the next one repeats, so that every token is seen with context on both sides."""
 _BATCH: Final = 8
+_LABELS: Final = MapOf(Text("a kind of finding"))
 _SURROGATES: Final = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
 
@@ -277,3 +279,23 @@ def _spans(tokens: list[_Token], text: str) -> Iterator[tuple[int, int]]:
         start, end = start + len(value) - len(value.lstrip()), end - len(value) + len(value.rstrip())
         if start < end:
             yield start, end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NerSpec:
+    """A detector of kind `ner`: *labels* maps labels of the model in folder *model* to kinds; empty means all."""
+
+    name: str
+    model: Path = key(File("the path of a model folder"), "The folder of the model.")
+    labels: Mapping[str, str] = key(
+        MapOf(Text("a kind of finding")), "Label of the model -> kind of finding; by default all.", default={}
+    )
+    min_score: float = key(Number(0.0, 1.0), "Minimum score of a finding.", default=0.5)
+
+    def open(self) -> NerDetector:
+        """Load the model.
+
+        Raises:
+            ConfigError: the folder is incomplete or its files do not belong together.
+        """
+        return NerDetector(self.model, name=self.name, labels=self.labels or None, min_score=self.min_score)

@@ -5,42 +5,28 @@ Presidio itself downloads a missing spaCy model. Here a missing model is an erro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Finding
 
-
-class Found(Protocol):
-    """One result of an analyzer: Presidio's `RecognizerResult`."""
-
-    entity_type: str
-    start: int
-    end: int
-
-
-class Analyzer(Protocol):
-    """The only method of Presidio's `AnalyzerEngine` that is used."""
-
-    def analyze(
-        self, text: str, language: str, entities: list[str] | None = None, score_threshold: float | None = None
-    ) -> Sequence[Found]:
-        """The results for *text*."""
-        ...
+_LABELS: Final = MapOf(Text("a kind of finding"))
 
 
 class PresidioDetector:
     """Finds what a Presidio analyzer finds.
 
     PresidioDetector(AnalyzerEngine(...), kinds={"PERSON": "person_name", "LOCATION": "location"})
-    PresidioDetector.with_model("en_core_web_sm", kinds={"PERSON": "person_name"})
+    PresidioDetector(open_analyzer("en_core_web_sm"), kinds={"PERSON": "person_name"})
     """
 
     def __init__(
         self,
-        analyzer: Analyzer,
+        analyzer: Any,
         *,
         name: str = "names",
         kinds: Mapping[str, str] | None = None,
@@ -62,24 +48,6 @@ class PresidioDetector:
         self._language = language
         self._min_score = min_score
 
-    @classmethod
-    def with_model(
-        cls,
-        model: str | Path,
-        *,
-        name: str = "names",
-        kinds: Mapping[str, str] | None = None,
-        language: str = "en",
-        min_score: float = 0.5,
-    ) -> PresidioDetector:
-        """Create the analyzer, with an installed spaCy package or a folder as *model*.
-
-        Raises:
-            ConfigError: Presidio or the model is not installed; nothing is downloaded.
-        """
-        analyzer = _analyzer(str(model), language)
-        return cls(analyzer, name=name, kinds=kinds, language=language, min_score=min_score)
-
     def find(self, text: str) -> Iterator[Finding]:
         """Yield the analyzer's results, in order."""
         entities = None if self._kinds is None else list(self._kinds)
@@ -92,7 +60,12 @@ class PresidioDetector:
                 yield Finding(kind=kind, start=result.start, end=result.end)
 
 
-def _analyzer(model: str, language: str) -> Any:
+def open_analyzer(model: str, language: str = "en") -> Any:
+    """An `AnalyzerEngine` with an installed spaCy package or a folder as *model*; nothing is downloaded.
+
+    Raises:
+        ConfigError: Presidio or the model is not installed.
+    """
     try:
         import spacy
         from presidio_analyzer import AnalyzerEngine
@@ -106,3 +79,30 @@ def _analyzer(model: str, language: str) -> Any:
     settings = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
     engine = NlpEngineProvider(nlp_configuration=settings).create_engine()
     return AnalyzerEngine(nlp_engine=engine, supported_languages=[language])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresidioSpec:
+    """A detector of kind `presidio`: *model* is a spaCy package or folder, *labels* maps entities to kinds."""
+
+    name: str
+    model: str = key(Text("a spaCy package or folder"), "The spaCy model.")
+    labels: Mapping[str, str] = key(
+        MapOf(Text("a kind of finding")), "Entity -> kind of finding; by default all.", default={}
+    )
+    language: str = key(Text("a language code"), "The language of the texts.", default="en")
+    min_score: float = key(Number(0.0, 1.0), "Minimum score of a finding.", default=0.5)
+
+    def open(self) -> PresidioDetector:
+        """Create the analyzer.
+
+        Raises:
+            ConfigError: Presidio or the model is not installed.
+        """
+        return PresidioDetector(
+            open_analyzer(self.model, self.language),
+            name=self.name,
+            kinds=self.labels or None,
+            language=self.language,
+            min_score=self.min_score,
+        )

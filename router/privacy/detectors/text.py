@@ -17,7 +17,6 @@ from __future__ import annotations
 import codecs
 import html
 import re
-import threading
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -154,7 +153,7 @@ class Regex:
     def _compiled(self) -> Any:
         import re2
 
-        return re2.compile(self.pattern, _options(re2))
+        return re2.compile(self.pattern, re2_options(re2))
 
     @cached_property
     def _groups(self) -> int:
@@ -183,33 +182,8 @@ class Regex:
             match = search(data, max(end, start + 1)) if end < len(data) else None
 
 
-class WordSet:
-    """Many words, searched for in one pass, case-insensitive."""
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self._words = tuple(words)
-        self._lock = threading.Lock()
-
-    @cached_property
-    def _set(self) -> Any:
-        import re2
-
-        options = _options(re2)
-        options.case_sensitive = False
-        words = re2.Set.SearchSet(options)
-        for word in self._words:
-            words.Add(re2.escape(word.encode("ascii")))
-        words.Compile()
-        return words
-
-    def within(self, data: bytes) -> Iterator[str]:
-        """Yield each word that occurs in *data*."""
-        with self._lock:
-            words = self._set
-        return (self._words[index] for index in words.Match(data) or ())
-
-
-def _options(re2: Any) -> Any:
+def re2_options(re2: Any) -> Any:
+    """How all expressions are compiled."""
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.max_mem = _MEMORY
