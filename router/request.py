@@ -27,7 +27,6 @@ from hybrid_llm.core.request import GenerateOptions, Message, OutputSchema, Prom
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
 _KNOWN: Final = frozenset(GenerateOptions.__annotations__)
-_GREEDY: Final = Sampling()
 
 
 def make_request(
@@ -52,8 +51,8 @@ def make_request(
         task=_text(options.get("task", "chat"), "task"),
         privacy=_tags(options.get("privacy", ())) | defaults.privacy,
         sampling=_sampling(options),
-        max_tokens=_integer(options.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
-        deadline=_number(options.get("deadline", defaults.deadline or deadline), "deadline", DEADLINE_S),
+        max_tokens=_within(options.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
+        deadline=_within(options.get("deadline", defaults.deadline or deadline), "deadline", DEADLINE_S),
         output_schema=_schema(options.get("output_schema")),
         tools=_tools(options.get("tools", ())),
         session_id=_name(options.get("session_id"), "session_id"),
@@ -112,19 +111,10 @@ def _has_lone_surrogate(text: str) -> bool:
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:
     given = {name: value for name, value in options.items() if name in _SAMPLING}
-    if not given:
-        return _GREEDY
-    return Sampling(
-        **{name: _limited(value, name) for name, value in given.items() if name != "stop"},
-        stop=_stop(given.get("stop", ())),
-    )
-
-
-def _limited(value: Any, name: str) -> Any:
-    limits = SAMPLING[name]
-    if value is None and name == "seed":
-        return None
-    return _integer(value, name, limits) if isinstance(limits, Whole) else _number(value, name, limits)
+    stop = _stop(given.pop("stop", ()))
+    if given.get("seed", 0) is None:
+        del given["seed"]
+    return Sampling(**{name: _within(value, name, SAMPLING[name]) for name, value in given.items()}, stop=stop)
 
 
 def _stop(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -176,19 +166,15 @@ def parser_of(value: OutputSchema | None) -> Callable[[str], object] | None:
     return parse
 
 
-def _number(value: float, field: str, limits: Number) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{field}: it must be {limits.words}", field=field)
-    if not limits.least <= value <= limits.most:
-        raise InvalidRequest(f"{field}: {value:g} is not {limits.words}", field=field)
-    return float(value)
-
-
-def _integer(value: int, field: str, limits: Whole) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not limits.least <= value <= limits.most:
-        shown = f"{value} is not" if type(value) is int else "it must be"
-        raise InvalidRequest(f"{field}: {shown} {limits.words}", field=field)
-    return value
+def _within(value: Any, field: str, limits: Whole | Number) -> Any:
+    whole = isinstance(limits, Whole)
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if number and limits.least <= value <= limits.most:
+        return value if whole else float(value)
+    shown = "it must be"
+    if number and (whole or math.isfinite(value)):
+        shown = f"{value if whole else format(value, 'g')} is not"
+    raise InvalidRequest(f"{field}: {shown} {limits.words}", field=field)
 
 
 def _text(value: str, field: str) -> str:
@@ -198,9 +184,9 @@ def _text(value: str, field: str) -> str:
 
 
 def _name(value: str | None, field: str) -> str | None:
-    if not value and value is None:
+    if value is None:
         return None
-    name = _text(value or "", field)
+    name = _text(value, field)
     if not name.isascii() or not name.isprintable():
         raise InvalidRequest(f"{field}: use printable ASCII", field=field)
     return name

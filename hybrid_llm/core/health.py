@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from hybrid_llm.core.signals import Breaker, EndpointHealth
 
@@ -20,29 +20,6 @@ EJECT_S: Final = 5.0
 """Stricter limits for one endpoint of several, since the others take over meanwhile."""
 
 Clock = Callable[[], float]
-
-
-class Health(Protocol):
-    """What the router asks before each call of a backend, and reports after it."""
-
-    @property
-    def breaker(self) -> Breaker:
-        """The circuit breaker, for policies and people."""
-
-    def configure(self, *, failures: int, open_s: float) -> None:
-        """Adopt the limits of another policy; what was counted stays."""
-
-    def admit(self) -> bool:
-        """Whether a call may start now."""
-
-    def succeeded(self) -> None:
-        """A call was answered to its end."""
-
-    def failed(self) -> None:
-        """A call failed."""
-
-    def abandoned(self) -> None:
-        """A call ended without a verdict: its caller left, or the request was at fault."""
 
 
 class HealthProbe:
@@ -250,6 +227,10 @@ class BackendHealth:
         """Nothing: the endpoint reports its own calls."""
 
     failed = abandoned = succeeded
+
+
+Health = HealthProbe | BackendHealth
+"""What the router asks before each call of a backend, and reports after it."""
 
 
 class RetryBudget:
