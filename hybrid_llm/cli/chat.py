@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from hybrid_llm.cli.arguments import (
@@ -82,7 +81,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             if self._owned:
                 self._runner.run(self.client.aclose())

@@ -25,6 +25,7 @@ _UNITS: Final = {
 } | {"ttft_ms": "ms"}
 _SUFFIXES: Final = {"_c": " C", "_j": " J"}
 _UNLIMITED: Final = 2**31 - 1
+_FORMATS: Final = {"share": "{:.1%}", "percent": "{:.1f}%", "ms": "{:,.1f} ms", "mb": "{:,.0f} MiB"}
 _FULL: Final = {"share": 1.0, "percent": 100.0}
 _BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open"}
 _DOUBTFUL: Final = {"breaker": "half_open", "metered": True}
@@ -81,22 +82,12 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return _number(value, _UNITS.get(name, ""), _SUFFIXES.get(name[-2:], ""))
+        suffix = _SUFFIXES.get(name[-2:])
+        form = _FORMATS.get(_UNITS.get(name, ""), "{:,.1f}" + suffix if suffix else "{:.6g}")
+        return "unknown" if math.isnan(value) else form.format(value)
     if isinstance(value, int):
         return "no known limit" if value == _UNLIMITED else f"{value:,}"
     return printable(" ".join(str(value).split()))
-
-
-def _number(value: float, unit: str, suffix: str) -> str:
-    if math.isnan(value):
-        return "unknown"
-    if unit in _FULL:
-        return f"{value * 100 / _FULL[unit]:.1f}%"
-    if unit == "ms":
-        return f"{value:,.1f} ms"
-    if unit == "mb":
-        return f"{value:,.0f} MiB"
-    return f"{value:,.1f}{suffix}" if suffix else f"{value:.6g}"
 
 
 def _style(name: str, value: object, group: Mapping[str, object]) -> str:

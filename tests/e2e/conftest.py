@@ -71,7 +71,8 @@ def certificates(tmp_path_factory) -> Path:
 def node(certificates, tmp_path_factory) -> Iterator[Node]:
     folder = tmp_path_factory.mktemp("node")
     process = NodeProcess(NODE_MODEL, certificates, folder, witness=folder / "witness.jsonl")
-    port = process.start()
+    process.launch()
+    port = process.wait()
     yield Node(process, port, certificates, folder / "node.log")
     process.stop()
 
@@ -80,6 +81,7 @@ def node(certificates, tmp_path_factory) -> Iterator[Node]:
 def own_node(certificates, tmp_path) -> Iterator[Node]:
     """A node that the test may kill."""
     process = NodeProcess(NODE_MODEL, certificates, tmp_path)
-    port = process.start()
+    process.launch()
+    port = process.wait()
     yield Node(process, port, certificates, tmp_path / "node.log")
     process.stop()

@@ -54,11 +54,6 @@ class NodeProcess:
             time.sleep(0.05)
         return int(self._ready.read_text().strip().rpartition(":")[2])
 
-    def start(self) -> int:
-        """Start it, wait until it is ready, and return its port."""
-        self.launch()
-        return self.wait()
-
     @property
     def pid(self) -> int:
         """The id of the server process; 0 if it does not run."""

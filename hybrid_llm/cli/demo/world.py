@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
@@ -54,23 +53,27 @@ class RecordingProxy:
         """Bytes sent by the app so far."""
         self.stalled = False
         """While set, nothing from the node reaches the app."""
+        self.port = 0
+        """The port on 127.0.0.1 for the app."""
         self._is_cut = False
         self._delay_s = delay_s
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="demo-proxy", daemon=True)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="demo-proxy", daemon=True)
         self._open: set[asyncio.StreamWriter] = set()
-
-    @property
-    def port(self) -> int:
-        """The port on 127.0.0.1 for the app."""
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
 
     def __enter__(self) -> Self:
         self._thread.start()
-        server = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(server, self._loop).result()
+        self._ready.wait()
         return self
+
+    async def _run(self) -> None:
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._closing.wait()
+        server.close()
+        self._abort()
 
     def cut(self) -> None:
         """Reset every connection, and refuse new ones; data in transit is lost."""
@@ -115,18 +118,8 @@ class RecordingProxy:
             sink.write(data)
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
-        self._loop.close()
-
-    async def _shut(self) -> None:
-        self._server.close()
-        self._abort()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class OverridableSensors:
@@ -146,12 +139,12 @@ class OverridableSensors:
         self._real.close()
 
 
-class World:
+class World(ExitStack):
     """A private CA, two nodes, the lines to them, a policy file and a client; removed on exit."""
 
     def __init__(self, node_model: Path) -> None:
+        super().__init__()
         self._node_model = node_model
-        self._stack = ExitStack()
         self._bytes_before = 0
         self.lines: list[RecordingProxy] = []
         self.ledger = MemoryLedger(PRICE.currency)
@@ -159,29 +152,30 @@ class World:
         """The events of all requests, the latest last."""
 
     def __enter__(self) -> Self:
-        with self._stack:
+        with ExitStack() as undo:
+            undo.push(self)
             self._build()
-            self._stack = self._stack.pop_all()
+            undo.pop_all()
         return self
 
     def _build(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hybrid-llm-demo-"))
-        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.callback(shutil.rmtree, self.folder, ignore_errors=True)
         certificates = self.folder / "certificates"
         make_authority(certificates)
         issue(certificates, "node", kind="node", hosts=["127.0.0.1", "localhost"])
         issue(certificates, "app", kind="client")
-        self.lines = [self._stack.enter_context(RecordingProxy(delay_s=_DELAY_S)) for _ in range(_NODES)]
+        self.lines = [self.enter_context(RecordingProxy(delay_s=_DELAY_S)) for _ in range(_NODES)]
         self.nodes = [
             NodeProcess(self._node_model, certificates, self.folder / f"node-{number}", witness=self.folder / "witness")
             for number in range(_NODES)
         ]
         for node in self.nodes:
-            self._stack.callback(node.stop)
+            self.callback(node.stop)
             node.launch()
         self.policy_path = self.folder / "policy.yaml"
         self.policy_path.write_text(self.policy_text(), encoding="utf-8")
-        self.llm = self._stack.enter_context(self._client(certificates))
+        self.llm = self.enter_context(self._client(certificates))
         for number in range(_NODES):
             self._connect(number)
 
@@ -243,9 +237,6 @@ class World:
 
     def _connect(self, number: int) -> None:
         self.lines[number].target_port = self.nodes[number].wait()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._stack.close()
 
 
 @dataclass(frozen=True, slots=True)
