@@ -25,10 +25,6 @@ POLICY_HELP: Final = "a policy file or the name of a built-in policy"
 _DEFAULT_BACKENDS: Final[Mapping[str, Location]] = {"edge": Location.EDGE, "cloud": Location.CLOUD}
 
 
-def no_options(_: argparse.ArgumentParser) -> None:
-    """Add nothing: for a command without options."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """One command: its help, its options and the function that runs it.
@@ -44,7 +40,7 @@ class Command:
 
     about: str
     run: Callable[[argparse.Namespace], int]
-    options: Callable[[argparse.ArgumentParser], None] = no_options
+    options: Callable[[argparse.ArgumentParser], None] = lambda _: None
     examples: Sequence[str]
     codes: Collection[Exit] = ()
     meanings: Mapping[Exit, str] = field(default_factory=dict)

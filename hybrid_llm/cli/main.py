@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -48,7 +49,9 @@ PROGRAM: Final = Group(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; *argv* excludes the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _escape_unencodable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode
     try:
         code = _run(words)
         print(end="", flush=True)
@@ -119,14 +122,6 @@ def load_command(home: str) -> Command | Group:
     """Import the command at *home*, `module:NAME`."""
     module, _, name = home.partition(":")
     return cast("Command | Group", getattr(importlib.import_module(module), name))
-
-
-def _escape_unencodable() -> None:
-    """Print characters that the terminal cannot encode as escapes instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
 
 
 def _broken_pipe() -> Exit:

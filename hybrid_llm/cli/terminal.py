@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from types import FrameType
@@ -146,7 +146,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Col
     cells = [[printable(cell) for cell in row] for row in rows]
     console = console_for(sys.stdout)
     if console is None:
-        print("\n".join(_plain_table(columns, cells, numbers)))
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in (columns, ["-" * width for width in widths], *cells):
+            placed = zip(row, widths, columns, strict=True)
+            print("  ".join(cell.rjust(n) if name in numbers else cell.ljust(n) for cell, n, name in placed).rstrip())
         return
     from rich.table import Table
     from rich.text import Text
@@ -157,13 +160,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Col
     for row in cells:
         shown.add_row(*map(Text, row))
     console.print(shown)
-
-
-def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str] = ()) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in (columns, ["-" * width for width in widths], *rows):
-        cells = zip(row, widths, columns, strict=True)
-        yield "  ".join(cell.rjust(n) if name in numbers else cell.ljust(n) for cell, n, name in cells).rstrip()
 
 
 class Progress:

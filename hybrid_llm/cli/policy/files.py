@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Final
 
 from hybrid_llm.cli.arguments import (
@@ -32,34 +32,26 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    load = policy_loader(args)
-    results = [(name, _load(name, load)) for name in args.files]
+    load, failed = policy_loader(args), False
+    records: list[dict[str, object]] = []
+    for name in args.files:
+        messages: Sequence[object]
+        try:
+            policy = load(name)
+        except ConfigError as error:
+            messages, failed = (error,), True
+            records.append(_invalid_record(name, error))
+        else:
+            messages, failed = policy.warnings, failed or (args.strict and bool(policy.warnings))
+            records.append(_valid_record(name, policy))
+            if not args.json:
+                print(f"{name}: valid. {_summary(policy)}")
+        if not args.json:
+            for message in messages:
+                note(printable(str(message)))
     if args.json:
-        print_json([_result_record(name, result) for name, result in results])
-    else:
-        for name, result in results:
-            _print_result(name, result)
-    return Exit.CONFIG if any(_fails(result, strict=args.strict) for _, result in results) else Exit.OK
-
-
-def _fails(result: Policy | ConfigError, *, strict: bool) -> bool:
-    return isinstance(result, ConfigError) or (strict and bool(result.warnings))
-
-
-def _load(name: str, load: Callable[[str], Policy]) -> Policy | ConfigError:
-    try:
-        return load(name)
-    except ConfigError as error:
-        return error
-
-
-def _print_result(name: str, result: Policy | ConfigError) -> None:
-    if isinstance(result, ConfigError):
-        note(printable(str(result)))
-    else:
-        print(f"{name}: valid. {_summary(result)}")
-        for warning in result.warnings:
-            note(printable(str(warning)))
+        print_json(records)
+    return Exit.CONFIG if failed else Exit.OK
 
 
 def _summary(policy: Policy) -> str:
@@ -74,24 +66,22 @@ def _summary(policy: Policy) -> str:
     )
 
 
-def _result_record(name: str, result: Policy | ConfigError) -> dict[str, object]:
-    if isinstance(result, ConfigError):
-        return {
-            "file": name,
-            "valid": False,
-            "errors": [_error_record(error) for error in getattr(result, "errors", (result,))],
-            "warnings": [],
-        }
+def _invalid_record(name: str, error: ConfigError) -> dict[str, object]:
+    errors = error.errors if isinstance(error, PolicyError) else (error,)
+    return {"file": name, "valid": False, "errors": list(map(_error_record, errors)), "warnings": []}
+
+
+def _valid_record(name: str, policy: Policy) -> dict[str, object]:
     return {
         "file": name,
         "valid": True,
         "errors": [],
-        "warnings": [{name: part for name, part in record(one).items() if name != "text"} for one in result.warnings],
-        "name": result.name,
-        "digest": result.digest,
-        "rules": len(result.rules),
-        "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in result.tags.items()},
-        "objectives": record(result.objectives),
+        "warnings": [{key: value for key, value in record(one).items() if key != "text"} for one in policy.warnings],
+        "name": policy.name,
+        "digest": policy.digest,
+        "rules": len(policy.rules),
+        "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in policy.tags.items()},
+        "objectives": record(policy.objectives),
     }
 
 
