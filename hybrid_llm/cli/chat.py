@@ -11,18 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from hybrid_llm.cli.arguments import (
-    Command,
-    add_config,
-    add_json,
-    add_prompt,
-    add_request_options,
-    add_sampling_options,
-    add_verbose,
-    config_path,
-    read_prompt,
-    request_options,
-)
+from hybrid_llm.cli import arguments
 from hybrid_llm.cli.terminal import Exit, Progress, decision_record, note, print_error, print_json, record, write
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
@@ -52,7 +41,7 @@ class Session:
 
     def __init__(self, config: Path | None) -> None:
         """Open the client of *config*, else of `HYBRID_LLM_CONFIG`, else the default client of this process."""
-        path = config_path(config)
+        path = arguments.config_path(config)
         self._owned = path is not None
         self.client = HybridLLM.from_config(path, serve_metrics=False) if path else default_client()
         self._runner = asyncio.Runner()
@@ -107,16 +96,16 @@ def _waiting(decision: Decision) -> Iterator[Callable[[], None]]:
 
 
 def _generate_options(parser: argparse.ArgumentParser) -> None:
-    add_prompt(parser)
-    add_config(parser)
-    add_request_options(parser)
-    add_sampling_options(parser)
-    add_json(parser)
-    add_verbose(parser, "print the decision and the timings to standard error")
+    arguments.add_prompt(parser)
+    arguments.add_config(parser)
+    arguments.add_request_options(parser)
+    arguments.add_sampling_options(parser)
+    arguments.add_json(parser)
+    arguments.add_verbose(parser, "print the decision and the timings to standard error")
 
 
 def _generate(args: argparse.Namespace) -> int:
-    prompt, options = read_prompt(args.prompt), request_options(args)
+    prompt, options = arguments.read_prompt(args.prompt), arguments.request_options(args)
     with Session(args.config) as session:
         if args.json:
             answer = session.ask(prompt, options, on_text=_ignore)
@@ -142,7 +131,7 @@ def _timings(generation: Generation) -> str:
     )
 
 
-GENERATE: Final = Command(
+GENERATE: Final = arguments.Command(
     about="Answer a prompt. The answer is streamed to standard output; everything else goes to standard error.",
     options=_generate_options,
     run=_generate,
@@ -156,11 +145,11 @@ GENERATE: Final = Command(
 
 
 def _chat_options(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
+    arguments.add_config(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message")
-    add_request_options(parser)
-    add_sampling_options(parser)
-    add_verbose(parser, "print the timings of each answer to standard error")
+    arguments.add_request_options(parser)
+    arguments.add_sampling_options(parser)
+    arguments.add_verbose(parser, "print the timings of each answer to standard error")
 
 
 def _chat(args: argparse.Namespace) -> int:
@@ -170,7 +159,7 @@ def _chat(args: argparse.Namespace) -> int:
     with Session(args.config) as session:
         if sys.stdin.isatty():
             note("Ctrl-D or /exit leaves, /help lists the commands.")
-        return Chat(session, request_options(args), system, verbose=args.verbose).run()
+        return Chat(session, arguments.request_options(args), system, verbose=args.verbose).run()
 
 
 class Chat:
@@ -254,7 +243,7 @@ class Chat:
         self._decision = decision
 
 
-CHAT: Final = Command(
+CHAT: Final = arguments.Command(
     about=f"Hold a conversation. Ctrl-C stops an answer. Commands in the conversation:\n\n{_HELP}",
     options=_chat_options,
     run=_chat,

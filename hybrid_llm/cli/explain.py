@@ -12,21 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
-from hybrid_llm.cli.arguments import (
-    POLICY_HELP,
-    Command,
-    add_backend,
-    add_config,
-    add_json,
-    add_prompt,
-    add_request_options,
-    default_config,
-    load_config_or_default,
-    load_named_policy,
-    parse_backends,
-    read_prompt,
-    request_options,
-)
+from hybrid_llm.cli import arguments
 from hybrid_llm.cli.terminal import Exit, decision_record, note, output
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.decision import Decision
@@ -152,10 +138,10 @@ def _invalid(message: str) -> InvalidRequest:
 
 def _add_situation(parser: argparse.ArgumentParser, *, prompt: bool = True) -> None:
     """Add the prompt (required if *prompt*), the request's options, the backends and the signals."""
-    add_prompt(parser, required=prompt)
+    arguments.add_prompt(parser, required=prompt)
     group = parser.add_mutually_exclusive_group()
-    add_config(group)
-    add_backend(group)
+    arguments.add_config(group)
+    arguments.add_backend(group)
     parser.add_argument(
         "--signal",
         action="append",
@@ -163,17 +149,17 @@ def _add_situation(parser: argparse.ArgumentParser, *, prompt: bool = True) -> N
         metavar="NAME=VALUE",
         help="override a live signal, such as device.battery=0.1, cloud.ready=false, edge.queue=3; repeatable",
     )
-    add_request_options(parser)
-    add_json(parser)
+    arguments.add_request_options(parser)
+    arguments.add_json(parser)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", metavar="POLICY", help=POLICY_HELP)
+    parser.add_argument("--policy", metavar="POLICY", help=arguments.POLICY_HELP)
     _add_situation(parser)
 
 
 def _explain(args: argparse.Namespace) -> int:
-    prompt, options = read_prompt(args.prompt), request_options(args)
+    prompt, options = arguments.read_prompt(args.prompt), arguments.request_options(args)
     with _open_pipeline(args) as pipeline:
         decision = pipeline.route(prompt, options).decision
     return _show(decision, as_json=args.json)
@@ -189,13 +175,13 @@ def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
     """The pipeline that the options describe, closed at the end."""
     # --policy and --backend without --config describe a situation of their own: HYBRID_LLM_CONFIG does not apply.
     assumed = args.config is None and bool(args.policy or args.backend)
-    config = default_config() if assumed else load_config_or_default(args.config)
-    locations = parse_backends(args.backend) if assumed else config.locations
+    config = arguments.default_config() if assumed else arguments.load_config_or_default(args.config)
+    locations = arguments.parse_backends(args.backend) if assumed else config.locations
     policies: PolicySource
     if args.policy is None and not args.backend:
         policies = config.open_policy()
     else:
-        policies = FixedPolicy(load_named_policy(args.policy or "balanced", locations, config.detector_names))
+        policies = FixedPolicy(arguments.load_named_policy(args.policy or "balanced", locations, config.detector_names))
     backends: Sequence[Backend]
     if assumed:
         note(f"assumed backends: {', '.join(locations)}; change them with --backend and --signal, or give --config")
@@ -219,7 +205,7 @@ def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
             backend.close()
 
 
-EXPLAIN: Final = Command(
+EXPLAIN: Final = arguments.Command(
     about="Show which backend would answer a prompt, and why: order, exclusions, and the values that each rule read.\n"
     "Nothing is sent. The exit code is 0 also if no backend is eligible.",
     options=_options,
@@ -234,7 +220,7 @@ EXPLAIN: Final = Command(
 
 
 def _policy_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", metavar="POLICY", help=POLICY_HELP)
+    parser.add_argument("policy", metavar="POLICY", help=arguments.POLICY_HELP)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="recorded decisions; see `policy diff --help`")
     parser.add_argument("--request", default="", metavar="ID", help="prefix of the request's id; default: the last one")
     _add_situation(parser, prompt=False)
@@ -253,10 +239,10 @@ def _explain_recorded(args: argparse.Namespace) -> int:
     metadata, signals = matching[-1].metadata, matching[-1].signals
     locations = {name: state.location for name, state in signals.backends.items()}
     signals = apply_overrides(signals, parse_overrides(args.signal, locations))
-    return _show(load_named_policy(args.policy, locations).decide(metadata, signals), as_json=args.json)
+    return _show(arguments.load_named_policy(args.policy, locations).decide(metadata, signals), as_json=args.json)
 
 
-EXPLAIN_POLICY: Final = Command(
+EXPLAIN_POLICY: Final = arguments.Command(
     about="Show what a policy decides for a prompt, and why: order, exclusions, and the values that each rule read.\n"
     "Nothing is sent. Signals are read live, except those set with --signal. With --trace a recorded request is\n"
     "explained with the signals at that time.",

@@ -6,16 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
-from hybrid_llm.cli.arguments import (
-    POLICY_HELP,
-    Command,
-    Group,
-    add_backends,
-    add_json,
-    parse_backends,
-    policy_loader,
-    policy_text,
-)
+from hybrid_llm.cli import arguments
 from hybrid_llm.cli.terminal import Exit, note, output, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.lab.casefile import cases_schema
@@ -25,14 +16,14 @@ from hybrid_llm.router.config import config_schema, load_config
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help=POLICY_HELP)
+    parser.add_argument("files", nargs="+", metavar="FILE", help=arguments.POLICY_HELP)
     parser.add_argument("--strict", action="store_true", help="fail on warnings too")
-    add_backends(parser)
-    add_json(parser)
+    arguments.add_backends(parser)
+    arguments.add_json(parser)
 
 
 def _check(args: argparse.Namespace) -> int:
-    load, failed = policy_loader(args), False
+    load, failed = arguments.policy_loader(args), False
     records: list[dict[str, object]] = []
     for name in args.files:
         messages: Sequence[object]
@@ -92,7 +83,7 @@ def _error_record(error: ConfigError) -> dict[str, object]:
     return {"path": error.path, "line": error.line, "column": error.column, "message": text, "hint": error.hint}
 
 
-CHECK: Final = Command(
+CHECK: Final = arguments.Command(
     about="Validate policy files. All errors and warnings of all files are reported, with line, column and hint.",
     options=_check_options,
     run=_check,
@@ -110,9 +101,9 @@ def _list(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-LIST: Final = Command(
+LIST: Final = arguments.Command(
     about="List the built-in policies.",
-    options=add_json,
+    options=arguments.add_json,
     run=_list,
     examples=("hybrid-llm policy list", "hybrid-llm policy list --json"),
 )
@@ -124,11 +115,11 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 
 def _show(args: argparse.Namespace) -> int:
     builtin_policy(args.name)  # rejects other names, with a suggestion
-    print(policy_text(args.name), end="")
+    print(arguments.policy_text(args.name), end="")
     return Exit.OK
 
 
-SHOW: Final = Command(
+SHOW: Final = arguments.Command(
     about="Print a built-in policy, as a start for one of your own.",
     options=_show_options,
     run=_show,
@@ -145,13 +136,13 @@ def _schema_options(parser: argparse.ArgumentParser) -> None:
         "--detector", action="append", default=[], metavar="NAME", help="a detector of your own; repeatable"
     )
     parser.add_argument("--json", action="store_true", help="no effect: a schema is always JSON")
-    add_backends(parser)
+    arguments.add_backends(parser)
 
 
 def _schema(args: argparse.Namespace) -> int:
     backends = None
     if args.config or args.backend:
-        backends = load_config(args.config).locations if args.config else parse_backends(args.backend)
+        backends = load_config(args.config).locations if args.config else arguments.parse_backends(args.backend)
     if args.hybrid:
         print_json(config_schema())
     elif args.cases:
@@ -161,7 +152,7 @@ def _schema(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-SCHEMA: Final = Command(
+SCHEMA: Final = arguments.Command(
     about="Print the JSON Schema (draft 2020-12) of policy files; with --cases, of their test cases; with\n"
     "--hybrid, of hybrid.yaml.\n"
     "Editors with a YAML language server use it for completion and checks; name it in the first line:\n"
@@ -183,12 +174,12 @@ def _config_schema(_: argparse.Namespace) -> int:
     return Exit.OK
 
 
-CONFIG: Final = Group(
+CONFIG: Final = arguments.Group(
     about="Commands for hybrid.yaml. `hybrid-llm doctor --config hybrid.yaml` checks one.",
     commands={"schema": ("hybrid_llm.cli.policy.files:CONFIG_SCHEMA", "print a JSON Schema for editors")},
     examples=("hybrid-llm config schema > hybrid.schema.json",),
 )
-CONFIG_SCHEMA: Final = Command(
+CONFIG_SCHEMA: Final = arguments.Command(
     about="Print the JSON Schema (draft 2020-12) of hybrid.yaml, with every installed kind of backend and detector.\n"
     "Editors with a YAML language server use it for completion and checks; name it in the first line:\n"
     "  # yaml-language-server: $schema=hybrid.schema.json",

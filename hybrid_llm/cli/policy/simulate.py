@@ -22,21 +22,11 @@ from hybrid_llm.cli.arguments import (
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
+from hybrid_llm.lab.simulate import trace as traces
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, always_text, compare
 from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
 from hybrid_llm.lab.simulate.summary import Goals
-from hybrid_llm.lab.simulate.trace import (
-    Spans,
-    Trace,
-    at_rate,
-    load_trace,
-    parse_clock,
-    parse_duration,
-    parse_span,
-    synthetic,
-    with_tags,
-)
 from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
 from hybrid_llm.policies import Policy
 
@@ -88,7 +78,7 @@ def _add_world(group: argparse._ActionsContainer) -> None:
         group.add_argument(
             f"--{name}",
             action="append",
-            type=checked(parse_span),
+            type=checked(traces.parse_span),
             default=[],
             metavar="FROM..TO",
             help=f"{about}, such as 10m..25m; repeatable",
@@ -97,7 +87,7 @@ def _add_world(group: argparse._ActionsContainer) -> None:
     group.add_argument("--show-world", action="store_true", help="print all constants as such a file, and exit")
     group.add_argument(
         "--slo-ttft",
-        type=checked(parse_duration),
+        type=checked(traces.parse_duration),
         metavar="TIME",
         help="objective of the first token; default: the policy's",
     )
@@ -149,7 +139,11 @@ def _compare(args: argparse.Namespace, world: World) -> Comparison:
     policy = contestants[0].policy
     trace = _tagged(args, _trace(args, world), policy)
     setting = Setting(
-        world=world, rtt=_rtt(args, world), offline=Spans(args.offline), metered=Spans(args.metered), seed=args.seed
+        world=world,
+        rtt=_rtt(args, world),
+        offline=traces.Spans(args.offline),
+        metered=traces.Spans(args.metered),
+        seed=args.seed,
     )
     goal_ms = args.slo_ttft * 1000.0 if args.slo_ttft is not None else policy.objectives.ttft_ms
     return compare(contestants, trace, setting, Goals(ttft_ms=goal_ms))
@@ -164,25 +158,25 @@ def _contestants(args: argparse.Namespace) -> list[Contestant]:
     ]
 
 
-def _trace(args: argparse.Namespace, world: World) -> Trace:
+def _trace(args: argparse.Namespace, world: World) -> traces.Trace:
     if args.trace is None:
-        starts = parse_clock(world.battery.day_starts_at[0])
+        starts = traces.parse_clock(world.battery.day_starts_at[0])
         count = args.requests or _REQUESTS
-        return synthetic(count, per_hour=args.rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
-    trace = load_trace(args.trace, limit=args.requests)
-    return trace if args.rate is None else at_rate(trace, args.rate)
+        return traces.synthetic(count, per_hour=args.rate or _PER_HOUR, seed=args.seed, day_starts_s=starts)
+    trace = traces.load_trace(args.trace, limit=args.requests)
+    return trace if args.rate is None else traces.at_rate(trace, args.rate)
 
 
-def _tagged(args: argparse.Namespace, trace: Trace, policy: Policy) -> Trace:
+def _tagged(args: argparse.Namespace, trace: traces.Trace, policy: Policy) -> traces.Trace:
     """The trace with the tags of `--tag`; by default, some requests get a tag that keeps them on the device."""
     if args.tag:
-        return with_tags(trace, _shares(args.tag), seed=args.seed)
+        return traces.with_tags(trace, _shares(args.tag), seed=args.seed)
     if any(one.tags for one in trace.arrivals):
         return trace
     shares = {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
     if shares:
         note(f"assumed tags: {', '.join(shares)}, each on {_TAG_SHARE:.0%} of the requests; change them with --tag")
-    return with_tags(trace, shares, seed=args.seed)
+    return traces.with_tags(trace, shares, seed=args.seed)
 
 
 def _shares(texts: list[str]) -> Mapping[str, float]:
@@ -205,7 +199,7 @@ def _rtt(args: argparse.Namespace, world: World) -> RoundTrips:
         return constant_rtt(world.network.rtt_ms)
     if args.rtt[:1].isdigit() and not Path(args.rtt).exists():
         try:
-            return constant_rtt(parse_duration(args.rtt) * 1000.0)
+            return constant_rtt(traces.parse_duration(args.rtt) * 1000.0)
         except ValueError as error:
             raise InvalidRequest(f"--rtt: {error}", field="rtt") from None
     return load_rtt(Path(args.rtt), seed=args.seed, slice_s=world.network.slice_s, pair=args.rtt_pair)

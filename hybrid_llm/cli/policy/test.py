@@ -7,15 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.cli.arguments import (
-    POLICY_HELP,
-    Command,
-    add_backends,
-    add_json,
-    policy_loader,
-    policy_text,
-    read_text,
-)
+from hybrid_llm.cli import arguments
 from hybrid_llm.cli.terminal import Exit, decision_record, output
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
@@ -27,11 +19,11 @@ _SUFFIX: Final = ".test.yaml"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", metavar="POLICY", help=POLICY_HELP)
+    parser.add_argument("policy", metavar="POLICY", help=arguments.POLICY_HELP)
     parser.add_argument("cases", nargs="*", type=Path, metavar="CASES", help="files of test cases")
     parser.add_argument("--strict", action="store_true", help="fail if no case covers a rule or a tag")
-    add_backends(parser)
-    add_json(parser)
+    arguments.add_backends(parser)
+    arguments.add_json(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -45,7 +37,7 @@ def _suite(args: argparse.Namespace) -> tuple[Policy, list[Case]]:
     """All cases of all files. They share one policy, so that coverage is counted over all of them."""
 
     def policy_for(named: Mapping[str, Location] | None) -> Policy:
-        return policy_loader(args, named)(args.policy)
+        return arguments.policy_loader(args, named)(args.policy)
 
     suites = [parse_cases(text, path, policy_for) for text, path in _texts(args.policy, args.cases)]
     if any(suite.policy.backends != suites[0].policy.backends for suite in suites):
@@ -57,13 +49,13 @@ def _texts(policy: str, cases: Iterable[Path]) -> list[tuple[str, str]]:
     """The text and the name of each file of test cases."""
     given = list(cases)
     if given:
-        return [(read_text(path), str(path)) for path in given]
+        return [(arguments.read_text(path), str(path)) for path in given]
     if policy in builtin_names():
-        return [(policy_text(policy, _SUFFIX), f"builtin/{policy}{_SUFFIX}")]
+        return [(arguments.policy_text(policy, _SUFFIX), f"builtin/{policy}{_SUFFIX}")]
     default = Path(policy).with_suffix("").with_suffix(_SUFFIX)
     if not default.exists():
         raise ConfigError(f"no test cases: {default} does not exist; see `policy test --help`")
-    return [(read_text(default), str(default))]
+    return [(arguments.read_text(default), str(default))]
 
 
 def _lines(name: str, report: Report) -> Iterator[str]:
@@ -111,7 +103,7 @@ def _report_record(report: Report) -> dict[str, object]:
     }
 
 
-TEST: Final = Command(
+TEST: Final = arguments.Command(
     about="Run the test cases of a policy: those in CASES, else those next to it, clinic.test.yaml for clinic.yaml.\n"
     "Each failure shows the expected and the actual decision, with every rule. Rules and tags that no case covers are\n"
     "listed.",
