@@ -169,7 +169,7 @@ def _weights(found: Found) -> Mapping[str, float]:
     weights = {name: weight for name, weight in found.values.items() if name in found.present}
     if not found.present:
         found.reject("`rank` needs weights", "for example rank: {latency: 1.0, cost: 0.2}", "")
-    elif not any(weights.values()):
+    elif not found.wrong and not any(weights.values()):
         found.reject("one weight of `rank` must be more than 0", "", "")
     return weights
 

@@ -246,6 +246,8 @@ class Found:
     """Attribute -> value; a default, or a neutral value, where the file has none or a wrong one."""
     present: frozenset[str]
     """The keys that the file has."""
+    wrong: frozenset[str]
+    """Those of them whose values were reported."""
     name: str
     """The name of an entry of a mapping, the number of an item of a list, or empty."""
     offset: int

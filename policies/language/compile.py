@@ -16,25 +16,11 @@ from types import CodeType, FunctionType
 
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.policies.language import types
 from hybrid_llm.policies.language.check import Report
 from hybrid_llm.policies.language.runtime import ARITHMETIC, INT_MAX, INT_MIN, compile_pattern, not_a_number, settle
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
-from hybrid_llm.policies.language.types import (
-    BOOL,
-    Binary,
-    Call,
-    Conditional,
-    Field,
-    Has,
-    ListOf,
-    Literal,
-    Logic,
-    Negate,
-    Node,
-    Not,
-    children,
-    fields_of,
-)
+from hybrid_llm.policies.language.types import Node
 
 Hook = Callable[[MutableMapping[str, str]], None]
 Expression = Callable[[RequestMetadata, Signals], object]
@@ -90,7 +76,7 @@ def _judge(emitter: _Emitter, node: Node, namespace: dict[str, object]) -> Expre
 
 
 def _has_logic(node: Node) -> bool:
-    return isinstance(node, Logic) or any(map(_has_logic, children(node)))
+    return any(isinstance(part, types.Logic) for part in types.walk(node))
 
 
 def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
@@ -200,43 +186,40 @@ class _Emitter:
 
     def emit(self, node: Node) -> ast.expr:
         match node:
-            case Literal():
+            case types.Literal():
                 return ast.Constant(node.value)
-            case Field():
+            case types.Field():
                 return self._field(node)
-            case Has():
+            case types.Has():
                 return self._has(node)
-            case Not():
+            case types.Not():
                 return ast.UnaryOp(ast.Not(), self.emit(node.item))
-            case Logic():
+            case types.Logic():
                 return self._logic(node)
             case _:
                 return self._compound(node)
 
-    def _compound(self, node: ListOf | Negate | Conditional | Call | Binary) -> ast.expr:
+    def _compound(self, node: types.ListOf | types.Negate | types.Conditional | types.Call | types.Binary) -> ast.expr:
         match node:
-            case ListOf():
+            case types.ListOf():
                 return ast.Tuple([self.emit(item) for item in node.items], ast.Load())
-            case Negate():
+            case types.Negate():
                 item = self.emit(node.item)
                 negated = ast.UnaryOp(ast.USub(), item)
                 return _in_range(negated) if node.type.kind == "int" else negated
-            case Conditional():
+            case types.Conditional():
                 return ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))
-            case Call():
+            case types.Call():
                 return self._function(node)
-            case Binary():
+            case types.Binary():
                 return self._binary(node)
 
-    def _logic(self, node: Logic) -> ast.expr:
+    def _logic(self, node: types.Logic) -> ast.expr:
         items = [self.emit(item) for item in node.items]
         if not self._safe:
             return ast.BoolOp(ast.And() if node.op == "&&" else ast.Or(), items)
         nothing = ast.arguments([], [], None, [], [], None, [])
         return _call("settle", ast.Constant(node.op == "||"), *(ast.Lambda(nothing, item) for item in items))
-
-    def _spec(self, node: Field) -> FieldSpec:
-        return self._schema.fields(node.path[0])[node.path[1]]
 
     def _raw(self, spec: FieldSpec) -> ast.expr:
         """The signal itself, unchecked."""
@@ -247,20 +230,20 @@ class _Emitter:
             return _attribute(state, spec.attribute)
         return _attribute(_name(spec.root), spec.attribute)
 
-    def _field(self, node: Field) -> ast.expr:
+    def _field(self, node: types.Field) -> ast.expr:
         """A double is checked for NaN as it is read: `(v if (v := x) == v else not_a_number())`."""
-        spec = self._spec(node)
+        spec = self._schema.spec(node)
         raw = self._raw(spec)
         if spec.type.kind != "double" or spec.root == "objectives":
             return raw
         stored = ast.NamedExpr(ast.Name("v", ast.Store()), raw)
         return ast.IfExp(ast.Compare(stored, [ast.Eq()], [_name("v")]), _name("v"), _call("not_a_number"))
 
-    def _has(self, node: Has) -> ast.expr:
-        raw = self._raw(self._spec(node.field))
+    def _has(self, node: types.Has) -> ast.expr:
+        raw = self._raw(self._schema.spec(node.field))
         return ast.Compare(raw, [ast.IsNot()], [ast.Constant(None)])
 
-    def _function(self, node: Call) -> ast.expr:
+    def _function(self, node: types.Call) -> ast.expr:
         args = [self.emit(arg) for arg in node.args]
         match node.function:
             case "size":
@@ -276,14 +259,14 @@ class _Emitter:
 
     def _search(self, pattern: Node, text: ast.expr) -> ast.expr:
         """Call the search of a pattern, which is compiled once and lives in the namespace."""
-        assert isinstance(pattern, Literal)
+        assert isinstance(pattern, types.Literal)
         name = f"search_{len(self._namespace)}"
         self._namespace[name] = compile_pattern(str(pattern.value))
         return _call(name, text)
 
-    def _binary(self, node: Binary) -> ast.expr:
+    def _binary(self, node: types.Binary) -> ast.expr:
         left = self.emit(node.left)
-        if node.op == "in" and isinstance(node.right, Field) and node.right.key == "request.tags":
+        if node.op == "in" and isinstance(node.right, types.Field) and node.right.key == "request.tags":
             return ast.Compare(left, [ast.In()], [_attribute(_name("request"), "privacy")])
         right = self.emit(node.right)
         if node.op in _COMPARE:
@@ -296,7 +279,7 @@ class _Emitter:
 
 def is_constant(node: Node, schema: Schema) -> bool:
     """Whether *node* reads nothing but objectives, which the policy itself sets."""
-    return all(schema.fields(field.path[0])[field.path[1]].root == "objectives" for field in fields_of(node))
+    return all(schema.spec(field).root == "objectives" for field in types.fields_of(node))
 
 
 def constant_value(node: Node, schema: Schema) -> object:
@@ -305,7 +288,7 @@ def constant_value(node: Node, schema: Schema) -> object:
     Raises:
         ArithmeticError: an overflow or a division by zero.
     """
-    if isinstance(node, Literal):
+    if isinstance(node, types.Literal):
         return node.value
     return compile_expression(node, schema)(RequestMetadata(), Signals())
 
@@ -315,15 +298,15 @@ def check_constants(node: Node, schema: Schema, report: Report) -> None:
 
     CEL reports these at run time; here the policy is rejected.
     """
-    if is_constant(node, schema) and node.type != BOOL:
+    if is_constant(node, schema) and node.type != types.BOOL:
         try:
             constant_value(node, schema)
         except ArithmeticError as error:
             report(f"this always fails: {error}", node.start, None)
         return
-    for child in children(node):
+    for child in types.children(node):
         check_constants(child, schema, report)
-    if isinstance(node, Binary) and node.op in "/%" and node.type.kind == "int" and _is_zero(node.right, schema):
+    if isinstance(node, types.Binary) and node.op in "/%" and node.type.kind == "int" and _is_zero(node.right, schema):
         report("division by zero", node.right.start, None)
 
 

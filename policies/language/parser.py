@@ -9,28 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from hybrid_llm.policies.language import types
 from hybrid_llm.policies.language.lexer import Token, tokenize
-from hybrid_llm.policies.language.types import (
-    BOOL,
-    DOUBLE,
-    DURATION,
-    INT,
-    MONEY,
-    PERCENT,
-    STRING,
-    Binary,
-    Call,
-    Conditional,
-    Field,
-    Has,
-    ListOf,
-    Literal,
-    Logic,
-    Negate,
-    Node,
-    Not,
-    Type,
-)
+from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.reader.source import Fault, did_you_mean
 
 FUNCTIONS = {"has": 1, "size": 1, "double": 1, "matches": 2}
@@ -41,7 +22,9 @@ METHODS = {"startsWith": 1, "endsWith": 1, "contains": 1, "matches": 1, "size": 
 _MAX_DEPTH = 36
 _MAX_OPERATORS = 100
 _MAX_TOKENS = 1000
-_LITERALS = {"int": INT, "double": DOUBLE, "string": STRING, "duration": DURATION, "percent": PERCENT, "money": MONEY}
+_LITERALS = {
+    kind.kind: kind for kind in (types.INT, types.DOUBLE, types.STRING, types.DURATION, types.PERCENT, types.MONEY)
+}
 _LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
 WORDS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "is": "=="}
 """Words that people write for operators."""
@@ -180,7 +163,7 @@ class _Parser:
         then = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
         self._expect(":", "between the two values of `?`")
         otherwise = self._expression()
-        return Conditional(
+        return types.Conditional(
             start=condition.start, end=otherwise.end, condition=condition, then=then, otherwise=otherwise
         )
 
@@ -191,7 +174,7 @@ class _Parser:
             items.append(operand())
         if len(items) == 1:
             return items[0]
-        return Logic(start=items[0].start, end=items[-1].end, op=op, items=tuple(items))
+        return types.Logic(start=items[0].start, end=items[-1].end, op=op, items=tuple(items))
 
     def _binary(self, level: int) -> Node:
         if level == len(_LEVELS):
@@ -202,8 +185,8 @@ class _Parser:
             if self._operators > _MAX_OPERATORS:
                 raise Fault(f"more than {_MAX_OPERATORS} operators", self._token.start, "split it into several rules")
             operator = self._advance()
-            right = self._binary(level + 1)
-            left = Binary(start=left.start, end=right.end, op=operator.text, left=left, right=right, at=operator.start)
+            right, op, at = self._binary(level + 1), operator.text, operator.start
+            left = types.Binary(start=left.start, end=right.end, op=op, left=left, right=right, at=at)
         return left
 
     def _unary(self) -> Node:
@@ -216,7 +199,7 @@ class _Parser:
         item = self._negative(operator) if operator.text == "-" else None
         if item is None:
             inner = self._unary()
-            maker = Not if operator.text == "!" else Negate
+            maker = types.Not if operator.text == "!" else types.Negate
             item = maker(start=operator.start, end=inner.end, item=inner)
         self._depth -= 1
         return item
@@ -227,7 +210,7 @@ class _Parser:
             return None
         token = self._advance()
         assert isinstance(token.value, int | float)
-        return Literal(start=operator.start, end=token.end, value=-token.value, type=_LITERALS[token.kind])
+        return types.Literal(start=operator.start, end=token.end, value=-token.value, type=_LITERALS[token.kind])
 
     def _primary(self) -> Node:
         token = self._token
@@ -251,13 +234,13 @@ class _Parser:
         token = self._advance()
         if token.kind == "int" and token.value == 2**63:
             raise Fault("this number does not fit an int of 64 bits", token.start)
-        kind = Type("money", token.text[-3:]) if token.kind == "money" else _LITERALS[token.kind]
-        return Literal(start=token.start, end=token.end, value=token.value, type=kind)
+        kind = types.Type("money", token.text[-3:]) if token.kind == "money" else _LITERALS[token.kind]
+        return types.Literal(start=token.start, end=token.end, value=token.value, type=kind)
 
     def _list(self) -> Node:
         opening = self._advance()
         items = self._items("]", "to close the list")
-        return ListOf(start=opening.start, end=self._tokens[self._next - 1].end, items=items)
+        return types.ListOf(start=opening.start, end=self._tokens[self._next - 1].end, items=items)
 
     def _items(self, closing: str, purpose: str) -> tuple[Node, ...]:
         items: list[Node] = []
@@ -275,12 +258,12 @@ class _Parser:
     def _name(self) -> Node:
         token = self._advance()
         if token.text in {"true", "false"}:
-            return Literal(start=token.start, end=token.end, value=token.text == "true", type=BOOL)
+            return types.Literal(start=token.start, end=token.end, value=token.text == "true", type=types.BOOL)
         if token.text in WORDS or token.text in RESERVED:
             raise unsupported_word(token.text, token.start)
         if self._at("("):
             return self._function(token)
-        return Field(start=token.start, end=token.end, path=(token.text,))
+        return types.Field(start=token.start, end=token.end, path=(token.text,))
 
     def _postfix(self, node: Node) -> Node:
         while self._at(".", "["):
@@ -296,7 +279,7 @@ class _Parser:
         token = self._advance()
         if self._at("("):
             return self._method(node, token)
-        if not isinstance(node, Field):
+        if not isinstance(node, types.Field):
             raise Fault(f"a value has no field `{token.text}`", token.start)
         return replace(node, path=(*node.path, token.text), end=token.end)
 
@@ -310,14 +293,14 @@ class _Parser:
         if len(args) != wanted:
             raise Fault(f"{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
         if token.text != "has":
-            return Call(start=token.start, end=end, function=token.text, args=args)
-        if not isinstance(args[0], Field) or len(args[0].path) < 2:
+            return types.Call(start=token.start, end=end, function=token.text, args=args)
+        if not isinstance(args[0], types.Field) or len(args[0].path) < 2:
             raise Fault("has() takes the name of a field", args[0].start, "for example has(device.battery)")
-        return Has(start=token.start, end=end, field=args[0])
+        return types.Has(start=token.start, end=end, field=args[0])
 
     def _method(self, receiver: Node, token: Token) -> Node:
         if token.text not in METHODS:
-            space = receiver.name if isinstance(receiver, Field) else ""
+            space = receiver.name if isinstance(receiver, types.Field) else ""
             raise unsupported_call(token.text, space, token.start, METHODS, FUNCTIONS, f"{token.text}(...)")
         self._advance()
         args = self._items(")", "to close the call")
@@ -325,7 +308,7 @@ class _Parser:
         if len(args) != wanted:
             raise Fault(f".{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
         end = self._tokens[self._next - 1].end
-        return Call(start=receiver.start, end=end, function=token.text, args=(receiver, *args))
+        return types.Call(start=receiver.start, end=end, function=token.text, args=(receiver, *args))
 
 
 def _arguments(count: int) -> str:

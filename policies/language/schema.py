@@ -14,7 +14,7 @@ from hybrid_llm.core.limits import DEADLINE_S
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
-from hybrid_llm.policies.language.types import BOOL, INT, STRING, Type
+from hybrid_llm.policies.language.types import BOOL, INT, STRING, Field, Type
 
 KNOWN_DETECTORS = frozenset(DETECTOR_NAMES)
 """The detectors that a tag may name if the caller does not say otherwise."""
@@ -125,6 +125,10 @@ class Schema:
     def fields(self, root: str) -> Mapping[str, FieldSpec]:
         """The fields under *root*; empty if there is no such root."""
         return self._roots.get(root, {})
+
+    def spec(self, field: Field) -> FieldSpec:
+        """What is known about a field that the checker has resolved."""
+        return self._roots[field.path[0]][field.path[1]]
 
 
 def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:

@@ -152,12 +152,16 @@ def children(node: Node) -> tuple[Node, ...]:
             return ()
 
 
+def walk(node: Node) -> Iterator[Node]:
+    """*node* and all nodes below it, in the order of the text."""
+    yield node
+    for child in children(node):
+        yield from walk(child)
+
+
 def fields_of(node: Node) -> Iterator[Field]:
     """Every field that *node* reads or tests with has(), in the order of the text."""
-    if isinstance(node, Field):
-        yield node
-    for child in children(node):
-        yield from fields_of(child)
+    return (part for part in walk(node) if isinstance(part, Field))
 
 
 def atoms_of(node: Node) -> Iterator[Node]:

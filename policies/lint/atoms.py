@@ -14,7 +14,7 @@ from functools import lru_cache, reduce
 from hybrid_llm.policies.language.compile import constant_value, is_constant
 from hybrid_llm.policies.language.runtime import compile_pattern
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
-from hybrid_llm.policies.language.types import Binary, Call, Field, Has, ListOf, Literal, Negate, Node, children
+from hybrid_llm.policies.language.types import Binary, Call, Field, Has, ListOf, Literal, Negate, Node, children, walk
 
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _SIGNS: dict[str, set[bool | int | str]] = {
@@ -254,7 +254,7 @@ class AtomReader:
         base = self._base(field)
         there = replace(base, absent=False)
         missing = Domain(_nothing(base.values), absent=base.absent)
-        lost = Domain(_nothing(base.values), broken=self._spec(field).root == "backend")
+        lost = Domain(_nothing(base.values), broken=self._schema.spec(field).root == "backend")
         return Atom(self._name(field), there, missing, lost)
 
     def _comparison(self, node: Binary) -> Atom:
@@ -319,23 +319,25 @@ class AtomReader:
     def _constant(self, node: Node) -> bool:
         return is_constant(node, self._schema)
 
-    def _spec(self, field: Field) -> FieldSpec:
-        return self._schema.fields(field.path[0])[field.path[1]]
-
     def _fragile(self, node: Node) -> bool:
         """Whether evaluating *node* can fail: a double can be NaN, a backend unknown, an int can overflow."""
-        if isinstance(node, Field):
-            spec = self._spec(node)
-            return spec.root == "backend" or spec.type.kind == "double" or spec.optional
-        if isinstance(node, Call) and node.function in {"matches", "double"}:
-            return True
-        arithmetic = isinstance(node, Binary) and node.type.kind == "int"
-        return arithmetic or isinstance(node, Negate) or any(map(self._fragile, children(node)))
+        return any(map(self._fails, walk(node)))
+
+    def _fails(self, node: Node) -> bool:
+        match node:
+            case Field():
+                spec = self._schema.spec(node)
+                return spec.root == "backend" or spec.type.kind == "double" or spec.optional
+            case Call():
+                return node.function in {"matches", "double"}
+            case Binary():
+                return node.type.kind == "int"
+        return isinstance(node, Negate)
 
     def _base(self, node: Node) -> Domain:
         """Every value that *node* can have."""
         if isinstance(node, Field):
-            spec = self._spec(node)
+            spec = self._schema.spec(node)
             fails = spec.root == "backend" or spec.type.kind == "double"
             return Domain(_readings(spec), absent=spec.optional, broken=fails)
         fragile = self._fragile(node)

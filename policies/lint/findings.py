@@ -10,21 +10,11 @@ from dataclasses import dataclass, field
 
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.document import TagRule
+from hybrid_llm.policies.language import types
 from hybrid_llm.policies.language.check import Report
 from hybrid_llm.policies.language.compile import is_constant
 from hybrid_llm.policies.language.schema import Schema
-from hybrid_llm.policies.language.types import (
-    Binary,
-    Conditional,
-    Field,
-    Has,
-    ListOf,
-    Literal,
-    Logic,
-    Node,
-    Not,
-    children,
-)
+from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.analysis import Claim, Outcome, Solver
 from hybrid_llm.policies.policy import Rule
 
@@ -53,24 +43,24 @@ class _Flow:
 
     def visit(self, node: Node, known: _Keys) -> _Known:
         match node:
-            case Field():
+            case types.Field():
                 self._read(node, known)
                 return _Known()
-            case Has():
+            case types.Has():
                 return _Known(true=frozenset({node.field.key}))
-            case Not():
+            case types.Not():
                 inner = self.visit(node.item, known)
                 return _Known(true=inner.false, false=inner.true)
-            case Logic():
+            case types.Logic():
                 return self._logic(node, known)
-            case Conditional():
+            case types.Conditional():
                 return self._conditional(node, known)
             case _:
-                for part in children(node):
+                for part in types.children(node):
                     self.visit(part, known)
                 return _Known()
 
-    def _logic(self, node: Logic, known: _Keys) -> _Known:
+    def _logic(self, node: types.Logic, known: _Keys) -> _Known:
         """`a && b` is true when both are, and false when a is false, or a is true and b false; `||` mirrors it."""
         conjunction = node.op == "&&"
         passed = _NONE
@@ -84,7 +74,7 @@ class _Flow:
         stopped = stopped or _NONE
         return _Known(true=passed, false=stopped) if conjunction else _Known(true=stopped, false=passed)
 
-    def _conditional(self, node: Conditional, known: _Keys) -> _Known:
+    def _conditional(self, node: types.Conditional, known: _Keys) -> _Known:
         condition = self.visit(node.condition, known)
         then = self.visit(node.then, known | condition.true)
         otherwise = self.visit(node.otherwise, known | condition.false)
@@ -93,9 +83,11 @@ class _Flow:
             false=(condition.true | then.false) & (condition.false | otherwise.false),
         )
 
-    def _read(self, node: Field, known: _Keys) -> None:
-        spec = self.schema.fields(node.path[0]).get(node.path[1]) if node.key else None
-        if spec is None or not spec.optional or node.key in known or node.key in self.reported:
+    def _read(self, node: types.Field, known: _Keys) -> None:
+        if not node.key or node.key in known or node.key in self.reported:
+            return
+        spec = self.schema.spec(node)
+        if not spec.optional:
             return
         self.reported.add(node.key)
         if spec.root == "objectives":
@@ -235,15 +227,15 @@ class _Examiner:
 
 def _parts(node: Node) -> Iterator[Node]:
     """What `&&`, `||`, `!` and `?:` combine, the outermost first."""
-    if isinstance(node, Logic):
+    if isinstance(node, types.Logic):
         for item in node.items:
             yield item
             yield from _parts(item)
-    elif isinstance(node, Not):
+    elif isinstance(node, types.Not):
         yield from _parts(node.item)
-    elif isinstance(node, Conditional):
+    elif isinstance(node, types.Conditional):
         yield node.condition
-        for child in children(node):
+        for child in types.children(node):
             yield from _parts(child)
 
 
@@ -264,15 +256,13 @@ def unused_tags(tags: Mapping[str, TagRule], rules: Sequence[Rule]) -> Iterator[
 
 
 def _texts_beside_tags(node: Node) -> Iterator[str]:
-    if isinstance(node, Binary):
-        sides = (node.left, node.right)
+    for part in types.walk(node):
+        sides = types.children(part) if isinstance(part, types.Binary) else ()
         if any(getattr(side, "key", "") == "request.tags" for side in sides):
             yield from (text for side in sides for text in _texts(side))
-    for child in children(node):
-        yield from _texts_beside_tags(child)
 
 
 def _texts(node: Node) -> Iterator[str]:
-    for item in node.items if isinstance(node, ListOf) else (node,):
-        if isinstance(item, Literal) and isinstance(item.value, str):
+    for item in node.items if isinstance(node, types.ListOf) else (node,):
+        if isinstance(item, types.Literal) and isinstance(item.value, str):
             yield item.value

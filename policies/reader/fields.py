@@ -160,9 +160,12 @@ class Reader:
     def _table(self, table: Table, value: yamltext.Mapping, entry: str, offset: int) -> Any:
         entries = self._entries(table, value)
         values: dict[str, Any] = {}
+        wrong: set[str] = set()
         for key in table.keys:
             if key.name in entries:
                 read = self.read(key.kind, entries[key.name], f"`{key.name}`")
+                if read is WRONG:
+                    wrong.add(key.name)
                 # A stand-in lets the rest of the file be checked; the record is never used once there is an error.
                 values[key.attribute] = _neutral(key) if read is WRONG else read
             else:  # setdefault: an alternative key may have set the attribute already
@@ -173,7 +176,7 @@ class Reader:
         def reject(message: str, hint: str = "", at: str = "") -> None:
             self._faults.add(message, entries[at].offset if at in entries else offset, hint or None)
 
-        return table.make(Found(values, frozenset(entries), entry, offset, reject))
+        return table.make(Found(values, frozenset(entries), frozenset(wrong), entry, offset, reject))
 
     def _entries(self, table: Table, value: yamltext.Mapping) -> dict[str, Value]:
         known = {key.name for key in table.keys}

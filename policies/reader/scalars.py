@@ -8,21 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.core.fields import (
-    Amount,
-    Choice,
-    Expression,
-    File,
-    Flag,
-    Kind,
-    Money,
-    Name,
-    Number,
-    Quantity,
-    Text,
-    Version,
-    Whole,
-)
+from hybrid_llm.core import fields
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
 
@@ -54,28 +40,28 @@ class Wrong(Exception):
         self.hint = hint
 
 
-def read_scalar(kind: Kind, value: Scalar, names: Names, folder: Path) -> Any:
+def read_scalar(kind: fields.Kind, value: Scalar, names: Names, folder: Path) -> Any:
     """The value of *kind* that *value* has; names must be among *names*, paths are relative to *folder*.
 
     Raises:
         Wrong: *value* is of another kind.
     """
     match kind:
-        case Name():
+        case fields.Name():
             return _name(kind, value, names.get(kind.words))
-        case File():
-            return folder / _text(Text(kind.words), value)
+        case fields.File():
+            return folder / _text(fields.Text(kind.words), value)
     return _READERS[type(kind)](kind, value)
 
 
-def _name(kind: Name, value: Scalar, known: Collection[str] | None) -> str:
-    name: str = _text(Text(kind.words), value)
+def _name(kind: fields.Name, value: Scalar, known: Collection[str] | None) -> str:
+    name: str = _text(fields.Text(kind.words), value)
     if known is not None and name not in known:
         raise Wrong(f"`{name}` is not {kind.words}", did_you_mean(name, known))
     return name
 
 
-def _text(kind: Text, value: Scalar) -> Any:
+def _text(kind: fields.Text, value: Scalar) -> Any:
     """A text. One that YAML readers take for something else must be in quotes."""
     text = value.text
     if value.plain and not text:
@@ -91,20 +77,20 @@ def _text(kind: Text, value: Scalar) -> Any:
         raise Wrong(str(error)) from None
 
 
-def _choice(kind: Choice, value: Scalar) -> Any:
+def _choice(kind: fields.Choice, value: Scalar) -> Any:
     if value.text in kind.values:
         return kind.values[value.text]
     near = difflib.get_close_matches(value.text, kind.values, n=1)
     raise Wrong(f"`{value.text}` is not {kind.words}", f"did you mean `{near[0]}`?" if near else None)
 
 
-def _version(kind: Version, value: Scalar) -> int:
+def _version(kind: fields.Version, value: Scalar) -> int:
     if value.plain and value.text == kind.words:
         return int(value.text)
     raise Wrong(f"only version {kind.words} can be read, not `{value.text}`", f"write `version: {kind.words}`")
 
 
-def _flag(kind: Flag, value: Scalar) -> bool:
+def _flag(kind: fields.Flag, value: Scalar) -> bool:
     """`true` or `false`, and none of YAML 1.1's other words."""
     text = value.text
     if value.plain and text in {"true", "false"}:
@@ -115,13 +101,13 @@ def _flag(kind: Flag, value: Scalar) -> bool:
     raise Wrong(f"`{text}` is not {kind.words}", hint)
 
 
-def _whole(kind: Whole, value: Scalar) -> int:
+def _whole(kind: fields.Whole, value: Scalar) -> int:
     if value.plain and _WHOLE.fullmatch(value.text) and kind.least <= int(value.text) <= kind.most:
         return int(value.text)
     raise Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
 
 
-def _number(kind: Number, value: Scalar) -> float:
+def _number(kind: fields.Number, value: Scalar) -> float:
     form = _SIGNED if kind.least < 0.0 else _NUMBER
     if value.plain and form.fullmatch(value.text) and len(value.text) <= _LONGEST_NUMBER:
         number = float(value.text)
@@ -138,7 +124,7 @@ def _number_hint(value: Scalar) -> str | None:
     return None
 
 
-def _quantity(kind: Quantity, value: Scalar) -> float:
+def _quantity(kind: fields.Quantity, value: Scalar) -> float:
     units = "|".join(kind.units)
     match = _matched(rf"({NUMBER})({units})", value, kind.words)
     number = float(match[1]) * kind.units[match[2]]
@@ -151,11 +137,11 @@ def _quantity(kind: Quantity, value: Scalar) -> float:
     return number
 
 
-def _amount(kind: Amount, value: Scalar) -> Money:
+def _amount(kind: fields.Amount, value: Scalar) -> fields.Money:
     match = _matched(MONEY + (PER_DAY if kind.per_day else ""), value, kind.words)
     if float(match[1]) <= 0.0:
         raise Wrong("this must be more than 0")
-    return Money(float(match[1]), match[2])
+    return fields.Money(float(match[1]), match[2])
 
 
 def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
@@ -165,7 +151,7 @@ def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
     return match
 
 
-def shown_quantity(kind: Quantity, value: float) -> str:
+def shown_quantity(kind: fields.Quantity, value: float) -> str:
     """*value* as a file has it, in the largest unit that it is a whole number of, else in the smallest."""
     for unit, factor in sorted(kind.units.items(), key=lambda pair: -pair[1]):
         number = round(value / factor, 9)
@@ -176,13 +162,13 @@ def shown_quantity(kind: Quantity, value: float) -> str:
 
 
 _READERS: Final[Mapping[type, Callable[[Any, Scalar], Any]]] = {
-    Amount: _amount,
-    Choice: _choice,
-    Expression: lambda _, value: value,
-    Flag: _flag,
-    Number: _number,
-    Quantity: _quantity,
-    Text: _text,
-    Version: _version,
-    Whole: _whole,
+    fields.Amount: _amount,
+    fields.Choice: _choice,
+    fields.Expression: lambda _, value: value,
+    fields.Flag: _flag,
+    fields.Number: _number,
+    fields.Quantity: _quantity,
+    fields.Text: _text,
+    fields.Version: _version,
+    fields.Whole: _whole,
 }

@@ -1,4 +1,4 @@
-"""Writes the JSON Schema (draft 2020-12) and the Markdown table of a table of keys, for editors and for the docs.
+"""Writes the JSON Schema (draft 2020-12) of a table of keys, for editors.
 
 What depends on more than the shape of a file, such as the types in a condition, stays with the reader.
 """
@@ -6,33 +6,12 @@ What depends on more than the shape of a file, such as the types in a condition,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from hybrid_llm.core.fields import (
-    Amount,
-    Choice,
-    Expression,
-    File,
-    Flag,
-    Key,
-    Kind,
-    ListOf,
-    MapOf,
-    Name,
-    Number,
-    OneOf,
-    Quantity,
-    Table,
-    Text,
-    Variants,
-    Version,
-    Whole,
-    noun_of,
-    percentage,
-)
+from hybrid_llm.core import fields
 from hybrid_llm.policies.reader.fields import alternatives
-from hybrid_llm.policies.reader.scalars import LONGEST_QUANTITY, MONEY, NUMBER, PER_DAY, Names, shown_quantity
+from hybrid_llm.policies.reader.scalars import LONGEST_QUANTITY, MONEY, NUMBER, PER_DAY, Names
 
 Json = dict[str, Any]
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -42,7 +21,7 @@ _AT_MOST_100: Final = r"0*(?:100(?:\.0+)?|[0-9]{1,2}(?:\.[0-9]+)?)%"
 
 
 def json_schema(
-    table: Table,
+    table: fields.Table,
     title: str,
     command: str,
     *,
@@ -65,7 +44,7 @@ def json_schema(
     return {"$schema": _DRAFT, "$comment": comment, **body, "title": title}
 
 
-def schema_of(kind: Kind) -> Json:
+def schema_of(kind: fields.Kind) -> Json:
     """The schema of one value."""
     return _Writer({}, {}, {}).schema(kind)
 
@@ -76,31 +55,31 @@ class _Writer:
         self._suggested = suggested
         self._notes = notes
 
-    def schema(self, kind: Kind) -> Json:
+    def schema(self, kind: fields.Kind) -> Json:
         match kind:
-            case Name():
+            case fields.Name():
                 return self._name(kind)
-            case ListOf():
+            case fields.ListOf():
                 return self._list(kind)
-            case MapOf():
+            case fields.MapOf():
                 least = {"minProperties": kind.least} if kind.least else {}
                 entries = {"propertyNames": self.schema(kind.name), "additionalProperties": self.schema(kind.value)}
                 return {"type": "object", **least, **entries}
-            case OneOf():
+            case fields.OneOf():
                 return {"anyOf": [self.schema(one) for one in kind.kinds]}
-            case Table():
+            case fields.Table():
                 return self._table(kind)
-            case Variants():
+            case fields.Variants():
                 return self._variants(kind)
         return _scalar(kind)
 
-    def _name(self, kind: Name) -> Json:
+    def _name(self, kind: fields.Name) -> Json:
         if kind.words in self._names:
             return {"enum": sorted(self._names[kind.words])}
         some = sorted(self._suggested.get(kind.words, ()))
         return {"anyOf": [{"enum": some}, _TEXT]} if some else _TEXT
 
-    def _list(self, kind: ListOf) -> Json:
+    def _list(self, kind: fields.ListOf) -> Json:
         item = self.schema(kind.item)
         several: Json = {"type": "array", "items": item, "uniqueItems": True}
         if kind.least:
@@ -109,7 +88,7 @@ class _Writer:
             several["maxItems"] = kind.most
         return {"anyOf": [item, several]} if kind.single else several
 
-    def _variants(self, kind: Variants) -> Json:
+    def _variants(self, kind: fields.Variants) -> Json:
         known = {"enum": list(kind.names()), "description": f"The kind of {kind.noun}."}
         branches = []
         for name in kind.names():
@@ -119,7 +98,7 @@ class _Writer:
             branches.append({"if": chosen, "then": then})
         return {"type": "object", "required": ["kind"], "properties": {"kind": known}, "allOf": branches}
 
-    def _table(self, table: Table) -> Json:
+    def _table(self, table: fields.Table) -> Json:
         schema: Json = {
             "type": "object",
             "title": table.title,
@@ -137,84 +116,45 @@ class _Writer:
                 schema.setdefault("allOf", []).append(_alternative(keys))
         return schema
 
-    def _key(self, key: Key) -> Json:
+    def _key(self, key: fields.Key) -> Json:
         note = f"\n\n{self._notes[key.name]}" if key.name in self._notes else ""
         described = {"title": key.name, **self.schema(key.kind), "description": key.about + note}
         return {**described, "examples": list(key.examples)} if key.examples else described
 
 
-def _alternative(keys: list[Key]) -> Json:
+def _alternative(keys: list[fields.Key]) -> Json:
     one = [{"required": [key.name]} for key in keys]
     return {"oneOf": one if keys[0].required else [*one, {"not": {"anyOf": one}}]}
 
 
-def _scalar(kind: Kind) -> Json:
+def _scalar(kind: fields.Kind) -> Json:
     match kind:
-        case Choice():
+        case fields.Choice():
             return {"enum": list(kind.values)} if len(kind.values) > 1 else {"const": next(iter(kind.values))}
-        case Whole():
+        case fields.Whole():
             return {"type": "integer", "minimum": kind.least, "maximum": kind.most}
-        case Number():
+        case fields.Number():
             limits = {"minimum": kind.least, "maximum": kind.most}
             return {"type": "number", **{name: limit for name, limit in limits.items() if math.isfinite(limit)}}
-        case Quantity():
+        case fields.Quantity():
             return {"type": "string", "pattern": f"^{_quantity(kind)}$", "maxLength": LONGEST_QUANTITY}
-        case Amount():
+        case fields.Amount():
             form = f"^{_MORE_THAN_0}{MONEY}{PER_DAY if kind.per_day else ''}$"
             return {"type": "string", "pattern": form, "maxLength": LONGEST_QUANTITY}
-        case Text():
+        case fields.Text():
             return {"type": "string", "pattern": kind.pattern}
     return _FIXED[type(kind)]
 
 
 _FIXED: Final[Mapping[type, Json]] = {
-    Expression: {"type": ["string", "boolean"], "pattern": r"\S"},
-    File: _TEXT,
-    Flag: {"type": "boolean"},
-    Version: {"const": 1},
+    fields.Expression: {"type": ["string", "boolean"], "pattern": r"\S"},
+    fields.File: _TEXT,
+    fields.Flag: {"type": "boolean"},
+    fields.Version: {"const": 1},
 }
 
 
-def _quantity(kind: Quantity) -> str:
-    if kind == percentage():
+def _quantity(kind: fields.Quantity) -> str:
+    if kind == fields.percentage():
         return _AT_MOST_100
     return f"{_MORE_THAN_0 if kind.positive else ''}(?:{NUMBER})(?:{'|'.join(kind.units)})"
-
-
-def markdown_table(table: Table) -> str:
-    """The keys of *table* in Markdown: name, value, default and meaning; those of nested tables after a dot."""
-    rows = "".join(f"| `{name}` | {value} | {default} | {about} |\n" for name, value, default, about in _rows(table))
-    return f"| key | value | default | |\n|---|---|---|---|\n{rows}"
-
-
-def _rows(table: Table, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    for key in table.keys:
-        if isinstance(key.kind, Table):
-            yield from _rows(key.kind, f"{prefix}{key.name}.")
-        else:
-            yield f"{prefix}{key.name}", noun_of(key.kind), _default(key), key.about
-
-
-def _default(key: Key) -> str:
-    if key.required:
-        return "required"
-    written = as_written(key.kind, key.default)
-    return "" if written is None else f"`{written}`"
-
-
-def as_written(kind: Kind, value: Any) -> str | None:
-    """*value* as a file has it; None where a file cannot say it."""
-    match kind:
-        case Flag():
-            return str(value).lower()
-        case Choice():
-            return next((word for word, one in kind.values.items() if one == value), None)
-        case Quantity() if value is not None:
-            return shown_quantity(kind, value)
-        case OneOf():
-            return next((text for one in kind.kinds if (text := as_written(one, value)) is not None), None)
-        case ListOf() if value:
-            return f"[{', '.join(str(as_written(kind.item, item)) for item in value)}]"
-        case Whole() | Number() | Text() | Name() if value is not None and value != "":
-            return f"{value:g}" if isinstance(value, float) else str(value)
-    return None

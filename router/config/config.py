@@ -330,7 +330,7 @@ def parse_config(text: str, path: Path) -> Config:
 
 def config_schema() -> Json:
     """The JSON Schema of `hybrid.yaml`, with every kind of backend and detector that is installed."""
-    return json_schema(CONFIG, "The configuration of a hybrid-llm client", "hybrid-llm policy schema --hybrid")
+    return json_schema(CONFIG, "The configuration of a hybrid-llm client", "hybrid-llm config schema")
 
 
 def identities(specs: Iterable[BackendSpec]) -> dict[str, Identity]:

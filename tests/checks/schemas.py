@@ -11,13 +11,28 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hybrid_llm.backends.registry import table_of
-from hybrid_llm.core.fields import Table
+from hybrid_llm.core.fields import (
+    Choice,
+    Flag,
+    Key,
+    Kind,
+    ListOf,
+    Name,
+    Number,
+    OneOf,
+    Quantity,
+    Table,
+    Text,
+    Whole,
+    noun_of,
+)
 from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
-from hybrid_llm.policies.reader.schemas import markdown_table
+from hybrid_llm.policies.reader.scalars import shown_quantity
 from hybrid_llm.router.config import config_schema
 from hybrid_llm.router.config.config import CONFIG, PRICE, detector_table
 
@@ -35,6 +50,45 @@ def nested(table: Table, name: str) -> Table:
     (kind,) = (key.kind for key in table.keys if key.name == name)
     assert isinstance(kind, Table)
     return kind
+
+
+def markdown_table(table: Table) -> str:
+    """The keys of *table* in Markdown: name, value, default and meaning; those of nested tables after a dot."""
+    rows = "".join(f"| `{name}` | {value} | {default} | {about} |\n" for name, value, default, about in _rows(table))
+    return f"| key | value | default | |\n|---|---|---|---|\n{rows}"
+
+
+def _rows(table: Table, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    for key in table.keys:
+        if isinstance(key.kind, Table):
+            yield from _rows(key.kind, f"{prefix}{key.name}.")
+        else:
+            yield f"{prefix}{key.name}", noun_of(key.kind), _default(key), key.about
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "required"
+    written = as_written(key.kind, key.default)
+    return "" if written is None else f"`{written}`"
+
+
+def as_written(kind: Kind, value: Any) -> str | None:
+    """*value* as a file has it; None where a file cannot say it."""
+    match kind:
+        case Flag():
+            return str(value).lower()
+        case Choice():
+            return next((word for word, one in kind.values.items() if one == value), None)
+        case Quantity() if value is not None:
+            return shown_quantity(kind, value)
+        case OneOf():
+            return next((text for one in kind.kinds if (text := as_written(one, value)) is not None), None)
+        case ListOf() if value:
+            return f"[{', '.join(str(as_written(kind.item, item)) for item in value)}]"
+        case Whole() | Number() | Text() | Name() if value is not None and value != "":
+            return f"{value:g}" if isinstance(value, float) else str(value)
+    return None
 
 
 def world() -> str:

@@ -13,7 +13,6 @@ def test_it_prints_the_schemas_that_are_checked_in(cli):
     assert cli("policy", "schema").out == (DOCS / "policy.schema.json").read_text("utf-8")
     assert cli("config", "schema").out == (DOCS / "hybrid.schema.json").read_text("utf-8")
     assert cli("policy", "schema", "--cases", "--json").out == (DOCS / "policy.cases.schema.json").read_text("utf-8")
-    assert cli("policy", "schema", "--hybrid").out == (DOCS / "hybrid.schema.json").read_text("utf-8")
 
 
 def test_it_knows_the_given_backends_and_detectors(cli, configure):

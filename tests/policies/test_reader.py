@@ -32,7 +32,8 @@ from hybrid_llm.core.fields import (
     table,
 )
 from hybrid_llm.policies.reader.fields import parse_document
-from hybrid_llm.policies.reader.schemas import json_schema, markdown_table
+from hybrid_llm.policies.reader.schemas import json_schema
+from tests.checks.schemas import markdown_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

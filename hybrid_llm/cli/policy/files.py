@@ -129,9 +129,7 @@ SHOW: Final = arguments.Command(
 
 
 def _schema_options(parser: argparse.ArgumentParser) -> None:
-    forms = parser.add_mutually_exclusive_group()
-    forms.add_argument("--cases", action="store_true", help="the schema of test cases")
-    forms.add_argument("--hybrid", action="store_true", help="the schema of hybrid.yaml")
+    parser.add_argument("--cases", action="store_true", help="the schema of test cases")
     parser.add_argument(
         "--detector", action="append", default=[], metavar="NAME", help="a detector of your own; repeatable"
     )
@@ -143,9 +141,7 @@ def _schema(args: argparse.Namespace) -> int:
     backends = None
     if args.config or args.backend:
         backends = load_config(args.config).locations if args.config else arguments.parse_backends(args.backend)
-    if args.hybrid:
-        print_json(config_schema())
-    elif args.cases:
+    if args.cases:
         print_json(cases_schema(backends))
     else:
         print_json(policy_schema(backends, KNOWN_DETECTORS | {*args.detector}))
@@ -153,8 +149,7 @@ def _schema(args: argparse.Namespace) -> int:
 
 
 SCHEMA: Final = arguments.Command(
-    about="Print the JSON Schema (draft 2020-12) of policy files; with --cases, of their test cases; with\n"
-    "--hybrid, of hybrid.yaml.\n"
+    about="Print the JSON Schema (draft 2020-12) of policy files; with --cases, of their test cases.\n"
     "Editors with a YAML language server use it for completion and checks; name it in the first line:\n"
     "  # yaml-language-server: $schema=policy.schema.json",
     options=_schema_options,
@@ -162,7 +157,6 @@ SCHEMA: Final = arguments.Command(
     examples=(
         "hybrid-llm policy schema > policy.schema.json",
         "hybrid-llm policy schema --cases > policy.cases.schema.json",
-        "hybrid-llm policy schema --hybrid > hybrid.schema.json",
         "hybrid-llm policy schema --config hybrid.yaml --detector names > policy.schema.json",
     ),
     codes=(Exit.CONFIG,),
