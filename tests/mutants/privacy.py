@@ -15,7 +15,6 @@ _RESTORE = "hybrid_llm.router.privacy.restore"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
 _CALL = "hybrid_llm.router.execution.call"
 _FLEET = "hybrid_llm.router.fleet"
-_CLIENT = "hybrid_llm.router.client"
 _ANSWER = "hybrid_llm.router.execution.answer"
 
 MUTANTS = (
@@ -324,7 +323,9 @@ MUTANTS = (
         "a cache that fails fails the request", f"{_CACHE}:AnswerCache._try", swap("Exception", "ZeroDivisionError")
     ),
     Mutant(
-        "the log of a failed cache shows its message", f"{_CLIENT}:_log_close", swap("type(error).__name__", "error")
+        "the log of a failed cache shows its message",
+        f"{_CACHE}:AnswerCache._try",
+        swap("type(error).__name__", "error"),
     ),
     Mutant(
         "a privacy violation of a cache is ignored",
