@@ -128,7 +128,7 @@ class Schema:
 
     def spec(self, field: Field) -> FieldSpec:
         """What is known about a field that the checker has resolved."""
-        return self._roots[field.path[0]][field.path[1]]
+        return self.fields(field.path[0])[field.path[1]]
 
 
 def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
