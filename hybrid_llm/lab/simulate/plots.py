@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.lab.simulate.compare import Comparison
-from hybrid_llm.lab.simulate.summary import Outcome, Run, Status, Summary
+from hybrid_llm.lab.simulate.summary import Outcome, Sample, Status, Summary
 from hybrid_llm.lab.simulate.trace import DAY_S, Daily, parse_clock, parse_daily
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ _DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)
 _HATCHES: Final = ("", "", "", "xxxx", "////", "....", "----", "")
 _POINTS: Final = 240
 _BINS: Final = 48
-_WIDTH, _HEIGHT = 6.6, 3.3
+_SIZE: Final = 6.6, 3.3
+_NO_METADATA: Final = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_SINCE_START: Final = "hours since the start of the trace"
 _STYLE: Final = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hybrid-llm",
@@ -56,22 +59,35 @@ _STYLE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
-    """One drawing, with what it shows."""
-
-    title: str
-    about: str
-    svg: str
-
-
 Draw = Callable[["Axes", Comparison], None]
 Part = tuple[str, int, Callable[[Summary], float]]
 """Label, number of the colour, value."""
 
+_ROUTES: Final[Sequence[Part]] = (
+    ("answered on the device", 0, lambda one: one.edge),
+    ("answered in the cloud", 1, lambda one: one.cloud),
+    ("refused: no eligible backend", 4, lambda one: one.refused),
+    ("failed", 3, lambda one: one.failed),
+    ("late", 5, lambda one: one.late),
+    ("battery empty", 6, lambda one: one.off),
+)
+_MISSED: Final[Sequence[Part]] = (
+    ("first token after the goal", 3, lambda one: one.slow),
+    ("no answer", 4, lambda one: one.missed - one.slow),
+)
+_ENERGY: Final[Sequence[Part]] = (
+    ("for answers (model and radio)", 1, lambda one: one.model_energy_wh),
+    ("everything else", 7, lambda one: one.energy_wh - one.model_energy_wh),
+)
+_PRIVACY: Final[Sequence[Part]] = (
+    ("answered on the device", 0, lambda one: one.bound_answered),
+    ("no answer", 4, lambda one: one.bound - one.bound_answered - one.bound_left),
+    ("left the device", 3, lambda one: one.bound_left),
+)
 
-def plots(comparison: Comparison) -> list[Plot]:
-    """All plots of a report.
+
+def plots(comparison: Comparison) -> list[str]:
+    """All plots of a report, each as an HTML `figure`.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -81,20 +97,32 @@ def plots(comparison: Comparison) -> list[Plot]:
     except ImportError:
         raise ConfigError("the report needs matplotlib: pip install 'hybrid-llm[report]'") from None
     with mpl.rc_context(cast(Any, _STYLE)):
-        return [_plot(title, about, draw, comparison) for title, about, draw in _listed(comparison)]
+        return [_figure(title, about, _svg(draw, comparison, title)) for title, about, draw in _listed(comparison)]
+
+
+def _figure(title: str, about: str, svg: str) -> str:
+    return f"<figure><h3>{escape(title)}</h3><figcaption>{escape(about)}</figcaption>{svg}</figure>"
 
 
 def _listed(comparison: Comparison) -> Iterator[tuple[str, str, Draw]]:
     goal = comparison.goals.ttft_ms
     with_goal = f" The vertical line is the goal, {goal:g} ms." if goal is not None else ""
-    yield "Outcomes of requests", "Share of all requests, by policy.", _routes
-    yield "Missed service levels", "Share of all requests that were slow or had no answer.", _missed
+    yield "Outcomes of requests", "Share of all requests, by policy.", partial(_shares, parts=_ROUTES, most=100.0)
+    yield (
+        "Missed service levels",
+        "Share of all requests that were slow or had no answer.",
+        partial(_shares, parts=_MISSED),
+    )
     yield (
         "Time to the first token",
         f"Share of the answered requests whose first token came within this time.{with_goal}",
-        _first_token,
+        partial(_times, value=lambda one: one.ttft_ms, goal=goal),
     )
-    yield "Time of the whole answer", "Share of the answered requests that were complete within this time.", _latency
+    yield (
+        "Time of the whole answer",
+        "Share of the answered requests that were complete within this time.",
+        partial(_times, value=lambda one: one.total_ms),
+    )
     yield "Load", "Requests that arrive in each part of the trace.", _load
     yield "Cost", f"Spent since the start, {comparison.currency}.", _cost
     yield "Energy of the device", "Base load, and the part that answers took.", _energy
@@ -110,27 +138,22 @@ def _listed(comparison: Comparison) -> Iterator[tuple[str, str, Draw]]:
         )
 
 
-def _plot(title: str, about: str, draw: Draw, comparison: Comparison) -> Plot:
+def _svg(draw: Draw, comparison: Comparison, title: str) -> str:
+    """The drawing without what only a file needs, in the page's colours."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+    figure = Figure(figsize=_SIZE, layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
     draw(axes, comparison)
     target = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    cast(Any, FigureCanvasSVG(figure)).print_svg(target, metadata=nothing)
-    return Plot(title=title, about=about, svg=_embedded(target.getvalue(), title))
-
-
-def _embedded(text: str, title: str) -> str:
-    """The drawing without what only a file needs, in the page's colours."""
-    svg = text[text.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    cast(Any, FigureCanvasSVG(figure)).print_svg(target, metadata=_NO_METADATA)
+    text = target.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(<svg)[^>]*?(viewBox="[^"]*")[^>]*>', rf'\1 role="img" aria-label="{title}" \2>', svg, count=1)
-    svg = re.sub(r'xlink:href="#', 'href="#', svg)
+    svg = svg.replace('xlink:href="#', 'href="#')
     for name, colour in PAINT.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg.strip()
@@ -152,11 +175,11 @@ def _names(comparison: Comparison) -> list[str]:
 # ---- bars: one for each policy
 
 
-def _stack(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str = "{:.1f} %") -> None:
+def _bars(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str, label: str) -> None:
     """Horizontal bars made of parts; *form* writes the figures in them."""
     names = _names(comparison)
     left = [0.0] * len(names)
-    for label, colour, value in parts:
+    for part, colour, value in parts:
         widths = [value(one) for one in comparison.summaries]
         if not any(widths):
             continue
@@ -165,9 +188,9 @@ def _stack(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str 
             widths,
             left=left,
             height=0.62,
-            label=label,
+            label=part,
             color=_colour(colour),
-            hatch=_HATCHES[colour % len(_HATCHES)],
+            hatch=_HATCHES[colour],
             edgecolor=PAINT["paper"],
             linewidth=0.8,
         )
@@ -177,8 +200,7 @@ def _stack(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str 
     axes.grid(axis="x", alpha=0.6)
     axes.tick_params(length=0)
     axes.spines["left"].set_visible(False)
-    if any(left):
-        axes.figure.legend(loc="outside lower center", ncols=3)
+    axes.set_xlabel(label)
 
 
 def _annotate(axes: Axes, bars: Any, left: Sequence[float], widths: Sequence[float], form: str) -> None:
@@ -191,80 +213,49 @@ def _annotate(axes: Axes, bars: Any, left: Sequence[float], widths: Sequence[flo
             axes.text(*middle, form.format(width), ha="center", va="center", fontsize=8.0, bbox=box)
 
 
-def _of(count: int, one: Summary) -> float:
-    return 100.0 * count / max(1, one.requests)
+def _legend(axes: Axes, columns: int = 3) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.figure.legend(loc="outside lower center", ncols=columns)
 
 
-def _routes(axes: Axes, comparison: Comparison) -> None:
-    _stack(
-        axes,
-        comparison,
-        [
-            ("answered on the device", 0, lambda one: _of(one.edge, one)),
-            ("answered in the cloud", 1, lambda one: _of(one.cloud, one)),
-            ("refused: no eligible backend", 4, lambda one: _of(one.refused, one)),
-            ("failed", 3, lambda one: _of(one.failed, one)),
-            ("late", 5, lambda one: _of(one.late, one)),
-            ("battery empty", 6, lambda one: _of(one.off, one)),
-        ],
-    )
-    axes.set_xlim(0.0, 100.0)
-    axes.set_xlabel("share of the requests, %")
+def _shares(axes: Axes, comparison: Comparison, parts: Sequence[Part], most: float | None = None) -> None:
+    """Bars of shares of all requests."""
+    shares = [(label, colour, partial(_share, count=count)) for label, colour, count in parts]
+    _bars(axes, comparison, shares, "{:.1f} %", "share of the requests, %")
+    if most is not None:
+        axes.set_xlim(0.0, most)
+    _legend(axes)
 
 
-def _missed(axes: Axes, comparison: Comparison) -> None:
-    _stack(
-        axes,
-        comparison,
-        [
-            ("first token after the goal", 3, lambda one: _of(one.slow, one)),
-            ("no answer", 4, lambda one: _of(one.missed - one.slow, one)),
-        ],
-    )
-    axes.set_xlabel("share of the requests, %")
+def _share(one: Summary, count: Callable[[Summary], float]) -> float:
+    return 100.0 * count(one) / max(1, one.requests)
 
 
 def _energy(axes: Axes, comparison: Comparison) -> None:
-    _stack(
-        axes,
-        comparison,
-        [
-            ("for answers (model and radio)", 1, lambda one: one.model_energy_wh),
-            ("everything else", 7, lambda one: one.energy_wh - one.model_energy_wh),
-        ],
-        "{:.1f}",
-    )
-    axes.set_xlabel("energy, Wh")
+    _bars(axes, comparison, _ENERGY, "{:.1f}", "energy, Wh")
+    _legend(axes)
 
 
 def _privacy(axes: Axes, comparison: Comparison) -> None:
-    _stack(
-        axes,
-        comparison,
-        [
-            ("answered on the device", 0, lambda one: one.bound_answered),
-            ("no answer", 4, lambda one: one.bound - one.bound_answered - one.bound_left),
-            ("left the device", 3, lambda one: one.bound_left),
-        ],
-        "{:.0f}",
-    )
-    names = _names(comparison)
+    _bars(axes, comparison, _PRIVACY, "{:.0f}", "requests")
     would = [one.would_leave for one in comparison.summaries]
-    heights = [number + 0.4 for number in range(len(names))]
+    heights = [number + 0.4 for number in range(len(would))]
     bars = axes.barh(
         heights, would, height=0.14, facecolor="none", edgecolor=PAINT["ink"], label="would have left without tags"
     )
     axes.bar_label(bars, fmt="%d", padding=3, fontsize=8.0)
-    for old in list(axes.figure.legends):
-        old.remove()
-    axes.figure.legend(loc="outside lower center", ncols=2)
-    axes.set_xlabel("requests")
+    _legend(axes, 2)
 
 
-# ---- shares of requests over time needed
+# ---- lines: one for each policy
 
 
-def _shares(axes: Axes, comparison: Comparison, value: Callable[[Outcome], float], goal: float | None) -> None:
+def _line(number: int) -> dict[str, Any]:
+    return {"color": _colour(number), "linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.8}
+
+
+def _times(axes: Axes, comparison: Comparison, value: Callable[[Outcome], float], goal: float | None = None) -> None:
+    """The shares of the answered requests that were as fast as each time."""
     for number, (name, run) in enumerate(zip(_names(comparison), comparison.runs, strict=True)):
         times = sorted(max(1.0, value(one)) for one in run.outcomes if one.status is Status.ANSWERED)
         if times:
@@ -278,48 +269,24 @@ def _shares(axes: Axes, comparison: Comparison, value: Callable[[Outcome], float
     axes.set_ylim(0.0, 101.0)
     axes.set_ylabel("share of the answered, %")
     axes.set_xlabel("time from the request on, logarithmic")
-    _finish_lines(axes)
-
-
-def _line(number: int) -> dict[str, Any]:
-    return {"color": _colour(number), "linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.8}
-
-
-def _finish_lines(axes: Axes) -> None:
     axes.grid(alpha=0.6)
-    if axes.get_legend_handles_labels()[0]:
-        axes.figure.legend(loc="outside lower center", ncols=3)
+    _legend(axes)
 
 
-def _first_token(axes: Axes, comparison: Comparison) -> None:
-    _shares(axes, comparison, lambda one: one.ttft_ms, comparison.goals.ttft_ms)
-
-
-def _latency(axes: Axes, comparison: Comparison) -> None:
-    _shares(axes, comparison, lambda one: one.total_ms, None)
-
-
-# ---- the time of the trace
-
-
-def _course(axes: Axes, comparison: Comparison, value: Callable[[Run], Sequence[float]]) -> None:
+def _course(axes: Axes, comparison: Comparison, value: Callable[[Sample], float], label: str) -> None:
+    """A value over the time of the trace."""
     for number, (name, run) in enumerate(zip(_names(comparison), comparison.runs, strict=True)):
         hours = [sample.at_s / 3600.0 for sample in run.samples]
-        axes.plot(hours, value(run), label=name, **_line(number))
-    edges = comparison.setting.offline.edges
+        axes.plot(hours, [value(sample) for sample in run.samples], label=name, **_line(number))
+    edges = [at_s / 3600.0 for at_s in comparison.setting.offline.edges]
+    hatched = {"facecolor": "none", "edgecolor": PAINT["series6"], "hatch": "///", "linewidth": 0.0}
     for number, (begin, end) in enumerate(zip(edges[::2], edges[1::2], strict=True)):
-        axes.axvspan(
-            begin / 3600.0,
-            end / 3600.0,
-            facecolor="none",
-            edgecolor=PAINT["series6"],
-            hatch="///",
-            linewidth=0.0,
-            label="offline" if number == 0 else None,
-        )
+        axes.axvspan(begin, end, label=None if number else "offline", **cast(Any, hatched))
     axes.set_xlim(0.0, _hours(comparison))
-    axes.set_xlabel("hours since the start of the trace")
-    _finish_lines(axes)
+    axes.set_xlabel(_SINCE_START)
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.6)
+    _legend(axes)
 
 
 def _hours(comparison: Comparison) -> float:
@@ -330,15 +297,14 @@ def _load(axes: Axes, comparison: Comparison) -> None:
     end = _hours(comparison)
     axes.hist([one.at_s / 3600.0 for one in comparison.trace.arrivals], bins=_BINS, range=(0.0, end), color=_colour(5))
     axes.set_xlim(0.0, end)
-    axes.set_xlabel("hours since the start of the trace")
+    axes.set_xlabel(_SINCE_START)
     axes.set_ylabel(f"requests in {60.0 * end / _BINS:.3g} minutes")
     axes.grid(axis="y", alpha=0.6)
 
 
 def _cost(axes: Axes, comparison: Comparison) -> None:
-    _course(axes, comparison, lambda run: [sample.cost for sample in run.samples])
+    _course(axes, comparison, lambda sample: sample.cost, f"cost, {comparison.currency}")
     axes.set_ylim(bottom=0.0)
-    axes.set_ylabel(f"cost, {comparison.currency}")
 
 
 def _battery(axes: Axes, comparison: Comparison) -> None:
@@ -350,13 +316,10 @@ def _battery(axes: Axes, comparison: Comparison) -> None:
         if daily.covers((now + until) / 2.0):
             axes.axvspan(now / 3600.0, until / 3600.0, color=PAINT["shade"], linewidth=0.0)
         now = until if until > now else now + DAY_S
-    _course(axes, comparison, lambda run: [100.0 * (sample.battery or 0.0) for sample in run.samples])
+    _course(axes, comparison, lambda sample: 100.0 * (sample.battery or 0.0), "charge, %")
     axes.set_ylim(0.0, 101.0)
-    axes.set_ylabel("charge, %")
 
 
 def _temperature(axes: Axes, comparison: Comparison) -> None:
-    _course(axes, comparison, lambda run: [sample.temperature_c for sample in run.samples])
-    slows = comparison.setting.world.thermal.throttle_from_c
-    axes.axhline(slows, color=PAINT["ink"], linewidth=1.0)
-    axes.set_ylabel("temperature, °C")
+    _course(axes, comparison, lambda sample: sample.temperature_c, "temperature, °C")
+    axes.axhline(comparison.setting.world.thermal.throttle_from_c, color=PAINT["ink"], linewidth=1.0)

@@ -10,7 +10,7 @@ from typing import Final
 
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import Comparison
-from hybrid_llm.lab.simulate.plots import Plot, plots
+from hybrid_llm.lab.simulate.plots import plots
 from hybrid_llm.lab.simulate.summary import Summary
 
 
@@ -213,7 +213,7 @@ def report(comparison: Comparison, *, command: str, version: str) -> str:
         *_head(comparison, title),
         *_cards(comparison.summaries[0], comparison.currency),
         "<h2>Plots</h2>",
-        f'<div class="plots">{"".join(map(_figure, drawn))}</div>',
+        f'<div class="plots">{"".join(drawn)}</div>',
         *_figures(comparison),
         *_policies(comparison),
         *_constants(comparison),
@@ -264,10 +264,6 @@ def _cards(own: Summary, currency: str) -> Iterator[str]:
     for figure, label, kind in cards:
         yield f'<div class="card"><b class="{kind}">{escape(figure)}</b><span class="soft">{escape(label)}</span></div>'
     yield "</div>"
-
-
-def _figure(plot: Plot) -> str:
-    return f"<figure><h3>{escape(plot.title)}</h3><figcaption>{escape(plot.about)}</figcaption>{plot.svg}</figure>"
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
