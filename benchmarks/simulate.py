@@ -13,9 +13,8 @@ from collections.abc import Callable
 from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.lab.simulate.compare import Contestant, always, compare
+from hybrid_llm.lab.simulate.compare import Contestant, Goals, always, compare
 from hybrid_llm.lab.simulate.report import report
-from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import Trace, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import Policy, builtin_policy
@@ -27,7 +26,7 @@ BUDGET_S = 10.0
 def policies() -> list[Policy]:
     """The policy and the baselines."""
     own = builtin_policy("balanced")
-    return [own, always(Location.EDGE, own), always(Location.CLOUD, own), builtin_policy("latency-first")]
+    return [own, *(always(location, own).policy for location in Location), builtin_policy("latency-first")]
 
 
 def bare(found: list[Policy], trace: Trace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
-from hybrid_llm.router.spending.charge import Bill, Charge
+from hybrid_llm.router.spending.charge import Charge
 
 Sleep = Callable[[float], Awaitable[None]]
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
@@ -63,7 +63,7 @@ class BackendCalls:
             cleared = self.guard.clear(assessment, backend.location)
             restorer = self.guard.restorer(assessment, backend.location)
             charge = _charge(name, assessment.request, partial)
-            async with self._bill(charge) as bill:
+            async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
                 watch = Stopwatch()
                 try:
                     async with aclosing(self.open_stream(backend, cleared)) as chunks:
@@ -78,12 +78,6 @@ class BackendCalls:
         finally:
             if assessment is not routed.assessment:
                 self.guard.release(assessment)
-
-    def _bill(self, charge: Charge) -> AbstractAsyncContextManager[Bill | None]:
-        spending = self.fleet.spending
-        if charge.backend not in spending.prices:
-            return nullcontext()
-        return spending.bill(charge, self.routed.policy.objectives, self.sleep)
 
     def _assess(self, backend: Backend, partial: PartialAnswer) -> Assessment:
         """A partial answer is assessed anew: what one location wrote may not go to another."""

@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
@@ -132,12 +133,14 @@ class Spending:
             return ""
         return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
 
-    def bill(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> Bill:
-        """Charge one call of a backend with a price: reserve on entry, settle on exit however the call ends.
+    def bill(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> AbstractAsyncContextManager[Bill | None]:
+        """Charge one call: reserve on entry, settle on exit however the call ends. No bill for a free backend.
 
         Raises (on entry):
             QuotaExceeded: the budget does not allow the call, or it cannot be booked; the backend is not called.
         """
+        if charge.backend not in self.prices:
+            return nullcontext()
         return Bill(self, charge, objectives.budget, sleep)
 
     def _highest(self, backend: str, prompt_tokens: int, max_tokens: int) -> int:

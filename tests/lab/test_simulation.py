@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.compare import always
+from hybrid_llm.lab.simulate.compare import Goals, always, percentile, summarise
+from hybrid_llm.lab.simulate.engine import Status
 from hybrid_llm.lab.simulate.rtt import constant_rtt
-from hybrid_llm.lab.simulate.summary import Goals, Status, percentile, summarise
 from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies import builtin_names, builtin_policy, parse_policy
@@ -387,9 +387,7 @@ def test_always_edge_sends_nothing_and_always_cloud_shows_who_had_no_place():
     requests = Trace(
         arrivals=tuple(dataclasses.replace(one, tags=one.tags & {"phi"}) for one in requests.arrivals), source="phi"
     )
-    edge, cloud = (
-        summarise(simulate(always(place, policy), requests), Goals()) for place in (Location.EDGE, Location.CLOUD)
-    )
+    edge, cloud = (summarise(simulate(always(place, policy).policy, requests), Goals()) for place in Location)
     assert edge.cloud == 0
     assert edge.cost == 0.0
     assert edge.would_leave == 0
@@ -405,7 +403,7 @@ def test_what_is_sent_under_pseudonyms_is_counted():
     policy = parse_policy(text)
     requests = trace((0.0, 10, 5, "pii"), (1.0, 10, 5), (2.0, 10, 5, "pii"))
     assert summarise(simulate(policy, requests), Goals()).pseudonymised == 2
-    assert summarise(simulate(always(Location.CLOUD, policy), requests), Goals()).pseudonymised == 2
+    assert summarise(simulate(always(Location.CLOUD, policy).policy, requests), Goals()).pseudonymised == 2
 
 
 # ---- the seed

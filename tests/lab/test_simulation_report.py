@@ -12,10 +12,9 @@ from html.parser import HTMLParser
 import pytest
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.compare import Contestant, always, always_text, compare
+from hybrid_llm.lab.simulate.compare import Contestant, Goals, always, compare
 from hybrid_llm.lab.simulate.plots import PAINT
 from hybrid_llm.lab.simulate.report import report, sentences, table
-from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.trace import Spans, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import builtin_policy, parse_policy
@@ -36,7 +35,7 @@ objectives: {{ttft: 300ms}}
 def contest(requests, *others, text=TEXT, **setting):
     policy = parse_policy(text)
     listed = [Contestant(policy=policy, text=text)]
-    listed += [Contestant(policy=always(place, policy), text=always_text(place, policy)) for place in Location]
+    listed += [always(place, policy) for place in Location]
     return compare([*listed, *others], requests, Setting(**setting), Goals(ttft_ms=300.0))
 
 

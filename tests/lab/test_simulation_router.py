@@ -25,8 +25,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.engine import Simulation
-from hybrid_llm.lab.simulate.summary import Status
+from hybrid_llm.lab.simulate.engine import Simulation, Status
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies import parse_policy

@@ -23,10 +23,9 @@ from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate import trace as traces
-from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, always_text, compare
+from hybrid_llm.lab.simulate.compare import Comparison, Contestant, Goals, always, compare
 from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
-from hybrid_llm.lab.simulate.summary import Goals
 from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
 from hybrid_llm.policies import Policy
 
@@ -153,7 +152,7 @@ def _contestants(args: argparse.Namespace) -> list[Contestant]:
     policy, *others = map(policy_loader(args), (args.policy, *args.against))
     return [
         Contestant(policy=policy, text=policy_text(args.policy)),
-        *(Contestant(policy=always(place, policy), text=always_text(place, policy)) for place in Location),
+        *(always(place, policy) for place in Location),
         *(Contestant(policy=other, text=policy_text(name)) for other, name in zip(others, args.against, strict=True)),
     ]
 

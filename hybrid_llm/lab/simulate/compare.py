@@ -1,15 +1,17 @@
-"""Runs several policies over the same trace in the same world; the baselines `always-edge` and `always-cloud`."""
+"""Runs several policies over one trace in one world, baselines among them, and sums up each run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.engine import Simulation
-from hybrid_llm.lab.simulate.summary import Goals, Run, Summary, summarise
+from hybrid_llm.lab.simulate.engine import Run, Simulation, Status
 from hybrid_llm.lab.simulate.trace import Trace
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies.document import TagRule
@@ -17,18 +19,21 @@ from hybrid_llm.policies.load import parse_policy
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.reader.source import did_you_mean
 
+_J_PER_WH: Final = 3600.0
 
-def always(location: Location, policy: Policy) -> Policy:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """A policy and the text that it was read from."""
+
+    policy: Policy
+    text: str
+
+
+def always(location: Location, policy: Policy) -> Contestant:
     """The baseline that uses only *location*, with the tags and objectives of *policy*."""
-    detectors = frozenset(name for rule in policy.tags.values() for name in rule.detect)
-    text = always_text(location, policy)
-    return parse_policy(text, path=f"always-{location}", backends=policy.backends, detectors=detectors)
-
-
-def always_text(location: Location, policy: Policy) -> str:
-    """The text of `always`, in the policy language."""
     other = Location.CLOUD if location is Location.EDGE else Location.EDGE
-    return "\n".join(
+    text = "\n".join(
         [
             "version: 1",
             f"name: always-{location}",
@@ -40,6 +45,9 @@ def always_text(location: Location, policy: Policy) -> str:
             "",
         ]
     )
+    detectors = frozenset(name for rule in policy.tags.values() for name in rule.detect)
+    parsed = parse_policy(text, path=f"always-{location}", backends=policy.backends, detectors=detectors)
+    return Contestant(policy=parsed, text=text)
 
 
 def _tags(policy: Policy) -> Iterator[str]:
@@ -68,6 +76,107 @@ def _objectives(policy: Policy) -> Iterator[str]:
         yield f"objectives: {{{', '.join(found)}}}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goals:
+    """The service level that all policies of a comparison are measured by; None is not measured."""
+
+    ttft_ms: float | None = None
+    """The longest time to first token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """Of the answered requests, ms, by nearest rank; None where nothing was answered."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The figures of one policy over one trace. The first six counts add up to *requests*."""
+
+    policy: str
+    digest: str
+    requests: int
+    edge: int
+    cloud: int
+    refused: int
+    failed: int
+    late: int
+    off: int
+    ttft_ms: Percentiles
+    latency_ms: Percentiles
+    slow: int
+    """Answered, with the first token after the goal."""
+    missed: int
+    """Slow, late or not answered at all: every request that missed its service level."""
+    cost: float
+    energy_wh: float
+    """All that the device drew."""
+    model_energy_wh: float
+    """The part that answers took."""
+    battery: float | None
+    """At the end."""
+    least_battery: float | None
+    peak_c: float
+    bound: int
+    """Requests whose tags do not allow the cloud."""
+    bound_answered: int
+    """... answered on the device."""
+    bound_left: int
+    """... sent to the cloud: 0, or something is wrong."""
+    would_leave: int
+    """... that the same policy would have sent to the cloud, had they no tags."""
+    pseudonymised: int
+
+
+def percentile(ordered: Sequence[float], share: float) -> float | None:
+    """The smallest value that *share* of all values do not exceed (nearest rank); *ordered* is sorted."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+
+
+def _percentiles(values: Sequence[float]) -> Percentiles:
+    ordered = sorted(values)
+    return Percentiles(p50=percentile(ordered, 0.5), p95=percentile(ordered, 0.95), p99=percentile(ordered, 0.99))
+
+
+def summarise(run: Run, goals: Goals) -> Summary:
+    """The figures of *run*."""
+    answered = [one for one in run.outcomes if one.status is Status.ANSWERED]
+    bound = [one for one in run.outcomes if one.bound]
+    slow = sum(one.ttft_ms > goals.ttft_ms for one in answered) if goals.ttft_ms is not None else 0
+    ended = Counter(one.status for one in run.outcomes)
+    levels = [sample.battery for sample in run.samples if sample.battery is not None]
+    return Summary(
+        policy=run.policy,
+        digest=run.digest,
+        requests=len(run.outcomes),
+        edge=sum(one.location is Location.EDGE for one in answered),
+        cloud=sum(one.location is Location.CLOUD for one in answered),
+        refused=ended[Status.REFUSED],
+        failed=ended[Status.FAILED],
+        late=ended[Status.LATE],
+        off=ended[Status.OFF],
+        ttft_ms=_percentiles([one.ttft_ms for one in answered]),
+        latency_ms=_percentiles([one.total_ms for one in answered]),
+        slow=slow,
+        missed=slow + len(run.outcomes) - len(answered),
+        cost=math.fsum(one.cost for one in run.outcomes),
+        energy_wh=run.energy_j / _J_PER_WH,
+        model_energy_wh=run.model_energy_j / _J_PER_WH,
+        battery=run.battery,
+        least_battery=min(levels, default=None),
+        peak_c=run.peak_c,
+        bound=len(bound),
+        bound_answered=sum(one.status is Status.ANSWERED for one in bound),
+        bound_left=sum(one.left for one in bound),
+        would_leave=sum(one.would_leave for one in bound),
+        pseudonymised=sum(one.pseudonymised for one in run.outcomes),
+    )
+
+
 def require_tags(policy: Policy, tags: Iterable[str]) -> None:
     """Check that *policy* declares each of *tags*.
 
@@ -81,14 +190,6 @@ def require_tags(policy: Policy, tags: Iterable[str]) -> None:
                 f"policy {policy.name} does not declare the tag `{tag}` that requests of the trace have: {hint}; "
                 "declare it, or choose the tags with --tag"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
-    """A policy and the text that it was read from."""
-
-    policy: Policy
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

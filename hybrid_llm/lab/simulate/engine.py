@@ -7,8 +7,9 @@ are those of production. What is simulated is in `backends` (service times) and 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from dataclasses import replace
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from typing import Final, cast
 
@@ -21,7 +22,6 @@ from hybrid_llm.core.signals import DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.lab.simulate.backends import Job, SimulatedBackend, draw
 from hybrid_llm.lab.simulate.clock import Clock, VirtualRace
 from hybrid_llm.lab.simulate.device import Device
-from hybrid_llm.lab.simulate.summary import Outcome, Run, Sample, Status
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies.policy import Policy
@@ -29,7 +29,7 @@ from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.signals.predictor import Stopwatch
-from hybrid_llm.router.spending.charge import Bill, Charge, Spending
+from hybrid_llm.router.spending.charge import Charge, Spending
 from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation
 
 _SAMPLES: Final = 400
@@ -40,6 +40,71 @@ _NETWORKS: Final = {
     for online in (True, False)
     for metered in (True, False)
 }
+
+
+class Status(StrEnum):
+    """How a request ended: exactly one of these."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    """No backend was eligible: `NoEligibleBackend`."""
+    FAILED = "failed"
+    """All backends failed, or a stream broke off: `AllBackendsFailed`, `StreamInterrupted`."""
+    LATE = "late"
+    """The deadline passed: `DeadlineExceeded`."""
+    OFF = "off"
+    """The device had no energy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One request that has ended."""
+
+    arrival: Arrival
+    status: Status
+    at_s: float
+    location: Location | None = None
+    """Where the answer came from, or was coming from."""
+    ttft_ms: float = 0.0
+    """From the request to the first token; 0 without one."""
+    total_ms: float = 0.0
+    cost: float = 0.0
+    bound: bool = False
+    """Its tags do not allow the cloud."""
+    left: bool = False
+    """It was sent to the cloud although it is *bound*: never, or something is wrong."""
+    would_leave: bool = False
+    """It is *bound*; without its tags the same policy would have sent it to the cloud."""
+    pseudonymised: bool = False
+    """It was sent to the cloud in that form."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The device at one instant of the run."""
+
+    at_s: float
+    battery: float | None
+    temperature_c: float
+    cost: float
+    """Spent since the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One policy over one trace. Energy is the device's alone, joules."""
+
+    policy: str
+    digest: str
+    outcomes: tuple[Outcome, ...]
+    samples: tuple[Sample, ...]
+    energy_j: float
+    model_energy_j: float
+    """The part of *energy_j* that answers took: the model and the radio."""
+    on_s: float
+    peak_c: float
+    battery: float | None
+    """At the end, 0 to 1; None without a battery."""
 
 
 class _Ledger(MemoryLedger):
@@ -250,8 +315,14 @@ class Simulation:
         self, job: Job, signals: Signals, name: str, partial_answer: PartialAnswer
     ) -> AsyncGenerator[Chunk, None]:
         """One call of a backend, timed and paid for, as `router.execution.call` makes it; there is no text to clear."""
-        prompt_tokens = job.metadata.prompt_tokens + partial_answer.tokens
-        async with self._bill(job.metadata, name, prompt_tokens) as bill:
+        fleet, metadata = self._fleet, job.metadata
+        charge = Charge(
+            backend=name,
+            tenant=metadata.tenant,
+            prompt_tokens=metadata.prompt_tokens + partial_answer.tokens,
+            max_tokens=metadata.max_tokens,
+        )
+        async with fleet.spending.bill(charge, self._policy.objectives, self._clock.sleep) as bill:
             watch = Stopwatch(self._clock.time)
             try:
                 async with aclosing(self._backends[name].stream(job, partial_answer)) as chunks:
@@ -261,18 +332,7 @@ class Simulation:
                             bill.received(chunk)
                         yield chunk
             finally:
-                self._fleet.learn(name, prompt_tokens, signals.backends[name], watch.measured())
-
-    def _bill(
-        self, metadata: RequestMetadata, name: str, prompt_tokens: int
-    ) -> AbstractAsyncContextManager[Bill | None]:
-        spending = self._fleet.spending
-        if name not in spending.prices:
-            return nullcontext()
-        charge = Charge(
-            backend=name, tenant=metadata.tenant, prompt_tokens=prompt_tokens, max_tokens=metadata.max_tokens
-        )
-        return spending.bill(charge, self._policy.objectives, self._clock.sleep)
+                fleet.learn(name, charge.prompt_tokens, signals.backends[name], watch.measured())
 
     def _jitter(self, job: Job) -> float:
         job.pauses += 1

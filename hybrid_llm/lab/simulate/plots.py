@@ -14,8 +14,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.lab.simulate.compare import Comparison
-from hybrid_llm.lab.simulate.summary import Outcome, Sample, Status, Summary
+from hybrid_llm.lab.simulate.compare import Comparison, Summary
+from hybrid_llm.lab.simulate.engine import Outcome, Sample, Status
 from hybrid_llm.lab.simulate.trace import DAY_S, Daily, parse_clock, parse_daily
 
 if TYPE_CHECKING:

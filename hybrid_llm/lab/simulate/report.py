@@ -9,9 +9,8 @@ from html import escape
 from typing import Final
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.compare import Comparison
+from hybrid_llm.lab.simulate.compare import Comparison, Summary
 from hybrid_llm.lab.simulate.plots import plots
-from hybrid_llm.lab.simulate.summary import Summary
 
 
 def sentences(comparison: Comparison) -> list[str]:
