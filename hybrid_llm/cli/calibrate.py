@@ -82,9 +82,6 @@ CALIBRATE: Final = Command(
     "this model on this device. A node is only called if --backend names it, which may cost money.",
     options=_options,
     run=_run,
-    examples=(
-        "hybrid-llm calibrate",
-        "hybrid-llm calibrate --config hybrid.yaml --backend edge --backend cloud",
-    ),
+    examples=("hybrid-llm calibrate", "hybrid-llm calibrate --config hybrid.yaml --backend edge --backend cloud"),
     codes=(Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.FAILURE),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -36,21 +35,15 @@ def _run(args: argparse.Namespace) -> int:
     for finding in run_checks(checks, Setup()):
         findings.append(finding)
         if not args.json:
-            _show(finding)
+            # One by one and flushed: some checks take seconds.
+            remedy = f"\n         -> {printable(finding.remedy)}" if finding.remedy else ""
+            print(f"{_MARKS[finding.status]}  {finding.check}: {printable(finding.message)}{remedy}", flush=True)
     faults = sum(finding.status is Status.FAULT for finding in findings)
     if args.json:
         print_json([record(finding) for finding in findings])
     else:
         print(f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no faults")
     return Exit.FAILURE if faults else Exit.OK
-
-
-def _show(finding: Finding) -> None:
-    # One by one and flushed: some checks take seconds.
-    print(f"{_MARKS[finding.status]}  {finding.check}: {printable(finding.message)}")
-    if finding.remedy:
-        print(f"         -> {printable(finding.remedy)}")
-    sys.stdout.flush()
 
 
 def _read_setup(args: argparse.Namespace, setup: Setup) -> Iterator[Finding]:

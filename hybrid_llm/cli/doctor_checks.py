@@ -130,7 +130,13 @@ def check_python(_: Setup) -> Iterator[Finding]:
 def check_packages(_: Setup) -> Iterator[Finding]:
     """The packages of the base installation, and which extras are complete."""
     groups = _requirements()
-    yield from _base(groups.get("", []))
+    base = groups.get("", [])
+    problems = {name: problem for name, least in base if (problem := _problem(name, least))}
+    for name, problem in problems.items():
+        yield fault("packages", problem, f"pip install --upgrade {name}")
+    if not problems:
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name, _ in base)
+        yield ok("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
     for extra, purpose in _EXTRAS.items():
         missing = [name for name, least in groups.get(extra, []) if _problem(name, least)]
         state = f"incomplete ({', '.join(missing)}): {purpose} needs pip install 'hybrid-llm[{extra}]'"
@@ -146,15 +152,6 @@ def _requirements() -> dict[str, list[tuple[str, str]]]:
         if name is not None:
             groups.setdefault(extra[1] if extra else "", []).append((name[0], least[1] if least else "0"))
     return groups
-
-
-def _base(packages: list[tuple[str, str]]) -> Iterator[Finding]:
-    problems = {name: problem for name, least in packages if (problem := _problem(name, least))}
-    for name, problem in problems.items():
-        yield fault("packages", problem, f"pip install --upgrade {name}")
-    if not problems:
-        versions = ", ".join(f"{name} {metadata.version(name)}" for name, _ in packages)
-        yield ok("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
 
 
 def _problem(name: str, least: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -71,12 +70,8 @@ class AssumedBackend:
         """Nothing is open."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Override:
-    """A signal set by `--signal`."""
-
-    signal: FieldSpec
-    value: object
+Override = tuple[FieldSpec, object]
+"""A signal and the value that `--signal` sets."""
 
 
 class _WhatIfFleet(Fleet):
@@ -91,8 +86,8 @@ class _WhatIfFleet(Fleet):
 
 def apply_overrides(signals: Signals, overrides: Iterable[Override]) -> Signals:
     """*signals* with the values of *overrides*."""
-    for override in overrides:
-        signals = amended(signals, override.signal, override.value)
+    for signal, value in overrides:
+        signals = amended(signals, signal, value)
     return signals
 
 
@@ -117,7 +112,7 @@ def _parse_override(text: str, known: Mapping[str, FieldSpec]) -> Override:
             raise _invalid(f"`{owner}` has no signal `{field}`: {did_you_mean(field, fields)}")
         owners = dict.fromkeys(one.rpartition(".")[0] for one in known)
         raise _invalid(f"`{owner}` is unknown: {did_you_mean(owner, owners)}")
-    return Override(signal=known[name], value=_parse_value(value, known[name], name))
+    return known[name], _parse_value(value, known[name], name)
 
 
 def _parse_value(text: str, spec: FieldSpec, name: str) -> object:

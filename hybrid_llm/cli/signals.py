@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hybrid_llm.cli.arguments import Command, add_config, add_json
 from hybrid_llm.cli.chat import Session
@@ -79,27 +79,17 @@ def _run(args: argparse.Namespace) -> int:
     with Session(args.config) as session:
         probed = [one for one in session.client.backends if args.probe and hasattr(one, "probe")]
         if not args.follow and console is None:
-            _print_once(session, _probe(probed), as_json=args.json)
+            for error in _probe(probed):
+                note(error)
+            signals = _settled(session)
+            output(document(signals, datetime.now(UTC)), lines(signals), as_json=args.json)
             return Exit.OK
         with _probing(probed, args.interval) as errors:
-            if console is None:
-                _follow(session, args.interval)
-            else:
+            if console is not None:
                 _show_live(session, errors, args.interval, console)
-    return Exit.OK
-
-
-def _follow(session: Session, interval: float) -> None:
-    while True:
-        print(json.dumps(document(session.client.signals(), datetime.now(UTC)), allow_nan=False), flush=True)
-        time.sleep(interval)
-
-
-def _print_once(session: Session, errors: list[str], *, as_json: bool) -> None:
-    for error in errors:
-        note(error)
-    signals = _settled(session)
-    output(document(signals, datetime.now(UTC)), lines(signals), as_json=as_json)
+            while True:
+                print(json.dumps(document(session.client.signals(), datetime.now(UTC)), allow_nan=False), flush=True)
+                time.sleep(args.interval)
 
 
 def _settled(session: Session) -> Signals:
@@ -112,7 +102,7 @@ def _settled(session: Session) -> Signals:
     return latest
 
 
-def _show_live(session: Session, errors: list[str], interval: float, console: Console) -> None:
+def _show_live(session: Session, errors: list[str], interval: float, console: Console) -> NoReturn:
     with Screen(console) as screen:
         while True:
             title = f"hybrid-llm signals   {datetime.now().astimezone():%H:%M:%S}   Ctrl-C exits"

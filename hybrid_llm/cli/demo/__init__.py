@@ -57,13 +57,10 @@ class Report:
             except HybridLLMError as error:
                 outcome = failed(error)
             self._outcomes.append((scene, outcome, world.bytes_sent))
-            self._show(outcome)
-
-    def _show(self, outcome: Outcome) -> None:
-        if outcome.reply is not None:
-            _say(f"    {outcome.by or outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")
-        for check in outcome.checks:
-            _say(f"    [{'ok' if check.passed else 'FAILED'}] {check.text}")
+            if outcome.reply is not None:
+                _say(f"    {outcome.by or outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")
+            for check in outcome.checks:
+                _say(f"    [{'ok' if check.passed else 'FAILED'}] {check.text}")
 
     def table(self) -> None:
         """Print the table of all scenes."""

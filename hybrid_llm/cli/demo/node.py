@@ -52,7 +52,7 @@ class NodeProcess:
                 self.stop()
                 raise ConfigError(f"the node did not start: {self._log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
-        return int(self._ready.read_text().strip().rpartition(":")[2])
+        return int(self._ready.read_text())
 
     @property
     def pid(self) -> int:

@@ -97,10 +97,11 @@ def _personal(world: World) -> Outcome:
     What the node received is read in its own process, behind TLS and the chat template. On the wire there is only
     ciphertext, which would prove nothing.
     """
-    seen = len(world.received_by_nodes())
+    witnessed = world.nodes[0].witnessed  # all nodes log to one file
+    seen = len(witnessed())
     text = f"Write to {_ADDRESSES[0]}, not to {_ADDRESSES[1]}, or call {_PHONE}. Where to send the bill?"
     reply = world.llm.generate(text, task="form", output_schema=_FORM, max_tokens=64)
-    received = "\n".join(world.received_by_nodes()[seen:])
+    received = "\n".join(witnessed()[seen:])
     print(f"    the node received: {received}")
     address = reply.parsed.get("send_to") if isinstance(reply.parsed, dict) else None
     checks = (

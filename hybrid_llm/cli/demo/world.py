@@ -122,21 +122,17 @@ class RecordingProxy:
         self._thread.join()
 
 
-class OverridableSensors:
+class OverridableSensors(SystemSensors):
     """This machine's sensors, with values that a scene can override."""
 
     def __init__(self) -> None:
-        self._real = SystemSensors()
+        super().__init__()
         self.overrides: dict[str, float | bool] = {}
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
         """The latest sample, with the overrides applied."""
-        device, network = self._real.read()
+        device, network = super().read()
         return replace(device, **self.overrides), network  # type: ignore[arg-type]  # names are checked by replace
-
-    def close(self) -> None:
-        """Stop sampling."""
-        self._real.close()
 
 
 class World(ExitStack):
@@ -225,10 +221,6 @@ class World(ExitStack):
     def _all_usable(self) -> bool:
         members = zip(self.nodes, self._cloud.members(), strict=True)
         return all(member.health.is_usable for node, member in members if node.pid)
-
-    def received_by_nodes(self) -> list[str]:
-        """Every request that an engine received; all nodes log to one file."""
-        return self.nodes[0].witnessed()
 
     def start_node(self, number: int) -> None:
         """Start a stopped node, and connect its line to it."""

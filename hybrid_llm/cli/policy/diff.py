@@ -39,14 +39,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_record(difference))
     else:
-        _print(difference, args.limit)
+        if difference.changes:
+            table(_COLUMNS, [_row(change) for change in difference.changes[: args.limit]])
+        print(printable("\n".join(_summary(difference, args.limit))))
     return Exit.FAILURE if difference.changes else Exit.OK
-
-
-def _print(difference: Difference, limit: int) -> None:
-    if difference.changes:
-        table(_COLUMNS, [_row(change) for change in difference.changes[:limit]])
-    print(printable("\n".join(_summary(difference, limit))))
 
 
 def _summary(difference: Difference, limit: int) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -169,17 +168,13 @@ def _trace(args: argparse.Namespace, world: World) -> traces.Trace:
 def _tagged(args: argparse.Namespace, trace: traces.Trace, policy: Policy) -> traces.Trace:
     """The trace with the tags of `--tag`; by default, some requests get a tag that keeps them on the device."""
     if args.tag:
-        return traces.with_tags(trace, _shares(args.tag), seed=args.seed)
+        return traces.with_tags(trace, {} if args.tag == ["none"] else dict(map(_share, args.tag)), seed=args.seed)
     if any(one.tags for one in trace.arrivals):
         return trace
     shares = {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
     if shares:
         note(f"assumed tags: {', '.join(shares)}, each on {_TAG_SHARE:.0%} of the requests; change them with --tag")
     return traces.with_tags(trace, shares, seed=args.seed)
-
-
-def _shares(texts: list[str]) -> Mapping[str, float]:
-    return {} if texts == ["none"] else dict(_share(text) for text in texts)
 
 
 def _share(text: str) -> tuple[str, float]:
