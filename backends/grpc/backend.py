@@ -259,7 +259,10 @@ class GrpcBackend:
     ) -> Generator[Any, None, None]:
         """Start the call. Cancel it when its consumer leaves: gRPC alone would let the node go on generating."""
         exchange.start(warm=link.warm)
-        call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+        try:
+            call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+        except ValueError:  # another thread has closed the channel since `link` returned it
+            raise self._connection.closed_error() from None
         from_any_thread = call.cancel if loop is None else partial(loop.call_soon_threadsafe, call.cancel)
         try:
             with self._connection.watched(exchange, from_any_thread):
