@@ -106,7 +106,12 @@ def issue(
         ConfigError: no authority, an unusable *name*, or a node without *hosts*.
     """
     root = Path(folder)
-    _check_arguments(name, kind, hosts)
+    if not _NAME.fullmatch(name) or name == "ca":
+        raise ConfigError(f"{name!r} cannot name a certificate: use a-z, 0-9, dot, dash, underscore; `ca` is taken")
+    if kind not in _USAGE:
+        raise ConfigError(f"{kind!r} is no kind of certificate; use node or client")
+    if kind == "node" and not hosts:
+        raise ConfigError("a node's certificate needs the host names or addresses under which clients reach it")
     authority, authority_key = load_certificates(root / "ca.pem")[0], load_key(root / "ca.key")
     key = ec.generate_private_key(ec.SECP256R1())
     start = not_before or datetime.now(UTC) - _CLOCK_SKEW
@@ -160,15 +165,6 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _check_arguments(name: str, kind: Kind, hosts: Sequence[str]) -> None:
-    if not _NAME.fullmatch(name) or name == "ca":
-        raise ConfigError(f"{name!r} cannot name a certificate: use a-z, 0-9, dot, dash, underscore; `ca` is taken")
-    if kind not in _USAGE:
-        raise ConfigError(f"{kind!r} is no kind of certificate; use node or client")
-    if kind == "node" and not hosts:
-        raise ConfigError("a node's certificate needs the host names or addresses under which clients reach it")
-
-
 def _builder(
     name: str, issuer: x509.Name | None, public: ec.EllipticCurvePublicKey, start: datetime, days: int
 ) -> x509.CertificateBuilder:
@@ -180,11 +176,7 @@ def _builder(
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     constraints = x509.BasicConstraints(ca=authority, path_length=0 if authority else None)
     builder = builder.add_extension(constraints, critical=True)
-    return builder.add_extension(_key_usage(authority=authority), critical=True)
-
-
-def _key_usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
+    usage = x509.KeyUsage(
         digital_signature=not authority,
         key_cert_sign=authority,
         crl_sign=authority,
@@ -195,6 +187,7 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+    return builder.add_extension(usage, critical=True)
 
 
 def _host(host: str) -> x509.GeneralName:
