@@ -7,11 +7,11 @@ It needs only onnxruntime and tokenizers, no torch. The folder holds `config.jso
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import File, MapOf, Number, Text, key
@@ -33,24 +33,13 @@ _LABELS: Final = MapOf(Text("a kind of finding"))
 _SURROGATES: Final = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
     """A token of the text: its span in characters, the index of its word, and the label that the model assigned."""
 
     start: int
     end: int
     word: int
     label: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A window: tokens *first* to *last* (exclusive) are the input; the labels of *begin* to *end* are used."""
-
-    first: int
-    last: int
-    begin: int
-    end: int
 
 
 class NerDetector:
@@ -93,16 +82,15 @@ class NerDetector:
         self._min_score = min_score
         self._tokenizer = self._load_tokenizer()
         self._session = self._open_session(threads)
-        self._frame = self._special_tokens()
-        positions = config.get("max_position_embeddings")
-        limit = min(positions, _MAX_TOKENS) if isinstance(positions, int) and positions > 0 else _MAX_TOKENS
-        self._width = max(1, limit - len(self._frame[0]) - len(self._frame[1]) - _reserved(config))
+        added = self._tokenizer.num_special_tokens_to_add(is_pair=False)  # such as [CLS] and [SEP]
+        width = max(1, _positions(config) - added)
+        self._overlap = int(width * _OVERLAP)
+        self._tokenizer.enable_truncation(max_length=width + added, stride=self._overlap)
         self._check_run()
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield what the model labels in *text*, in order, as whole words."""
-        tokens = self._tokens(text)
-        for label, run in groupby(_whole_words(tokens), key=lambda token: token.label):
+        for label, run in groupby(_whole_words(self._tokens(text)), key=lambda token: token.label):
             if label in self.kinds:
                 yield from (
                     Finding(kind=self.kinds[label], start=start, end=end) for start, end in _spans(list(run), text)
@@ -140,7 +128,6 @@ class NerDetector:
             tokenizer = tokenizers.Tokenizer.from_file(str(self._folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise _invalid(self._folder, "tokenizers cannot read tokenizer.json") from error
-        tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
 
@@ -155,18 +142,10 @@ class NerDetector:
             raise _invalid(self._folder, message)
         return session
 
-    def _special_tokens(self) -> tuple[list[int], list[int]]:
-        """What the tokenizer adds before and after a text, such as [CLS] and [SEP]."""
-        encoding = self._tokenizer.encode("a")
-        mask = encoding.special_tokens_mask
-        first = mask.index(0) if 0 in mask else len(mask)
-        last = len(mask) - mask[::-1].index(0) if 0 in mask else len(mask)
-        return encoding.ids[:first], encoding.ids[last:]
-
     def _check_run(self) -> None:
         """Run once, so that files that do not belong together are an error now and not in a request."""
         try:
-            width = self._run([[*self._frame[0], *self._tokenizer.encode("a", add_special_tokens=False).ids]]).shape[-1]
+            width = self._run([self._tokenizer.encode("a").ids]).shape[-1]
         except Exception as error:  # onnxruntime has one unrelated exception class per status
             message = (
                 f"a first run failed ({type(error).__name__}): model.onnx and tokenizer.json do not belong together"
@@ -176,36 +155,36 @@ class NerDetector:
             message = f"model.onnx has {width} labels, and id2label of config.json has {len(self._labels)}"
             raise _invalid(self._folder, message)
 
-    def _tokens(self, text: str) -> list[_Token]:
-        encoding = self._tokenizer.encode(text.translate(_SURROGATES), add_special_tokens=False)
-        labels = self._label_all(encoding.ids)
-        words = [-1 - i if word is None else word for i, word in enumerate(encoding.word_ids)]
-        return [
-            _Token(start, end, word, label)
-            for (start, end), word, label in zip(encoding.offsets, words, labels, strict=True)
-        ]
+    def _tokens(self, text: str) -> Iterator[_Token]:
+        """The tokens of *text* with their labels; where two windows overlap, each labels its half of the overlap."""
+        encoding = self._tokenizer.encode(text.translate(_SURROGATES))
+        windows = [window for window in (encoding, *encoding.overflowing) if window.ids]
+        batches = (windows[i : i + _BATCH] for i in range(0, len(windows), _BATCH))
+        labels = (row for batch in batches for row in self._label([window.ids for window in batch]))
+        no_word = count(-1, -1)
+        for i, (window, row) in enumerate(zip(windows, labels, strict=True)):
+            tokens = zip(window.special_tokens_mask, window.offsets, window.word_ids, row, strict=False)
+            own = [
+                _Token(start, end, next(no_word) if word is None else word, label)
+                for special, (start, end), word, label in tokens
+                if not special
+            ]
+            begin = self._overlap - self._overlap // 2 if i else 0
+            yield from own[begin : len(own) - (self._overlap // 2 if i + 1 < len(windows) else 0)]
 
-    def _label_all(self, ids: Sequence[int]) -> list[str]:
-        labels: list[str] = []
-        pieces = list(_pieces(len(ids), self._width))
-        for i in range(0, len(pieces), _BATCH):
-            batch = pieces[i : i + _BATCH]
-            scores = self._run([[*self._frame[0], *ids[p.first : p.last], *self._frame[1]] for p in batch])
-            for piece, row in zip(batch, scores, strict=True):
-                shift = len(self._frame[0]) - piece.first
-                labels += (self._label(scores) for scores in row[piece.begin + shift : piece.end + shift])
-        return labels
-
-    def _label(self, logits: np.ndarray[Any, Any]) -> str:
-        """The most likely label other than `O`, if all of these together reach `min_score`."""
+    def _label(self, rows: list[list[int]]) -> list[list[str]]:
+        """For each token the most likely label other than `O`, if all of these together reach `min_score`."""
         import numpy as np
 
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
+        logits = self._run(rows)
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
         inside = [i for i, label in enumerate(self._labels) if label != _OUTSIDE]
-        if not inside or shares[inside].sum() < self._min_score:
-            return _OUTSIDE
-        return self._labels[max(inside, key=lambda i: float(shares[i]))]
+        if not inside:
+            return [[_OUTSIDE] * len(row) for row in rows]
+        names = np.array([self._labels[i] for i in inside])[shares[..., inside].argmax(axis=-1)]
+        found: list[list[str]] = np.where(shares[..., inside].sum(axis=-1) < self._min_score, _OUTSIDE, names).tolist()
+        return found
 
     def _run(self, rows: list[list[int]]) -> np.ndarray[Any, Any]:
         """Logits of shape (rows, tokens of the longest row, labels)."""
@@ -234,9 +213,11 @@ def _labels_of(config: Mapping[str, Any], folder: Path) -> list[str]:
     return labels
 
 
-def _reserved(config: Mapping[str, Any]) -> int:
-    """Positions that cannot be used: RoBERTa models count from the padding token on."""
-    return 2 if "roberta" in str(config.get("model_type", "")) else 0
+def _positions(config: Mapping[str, Any]) -> int:
+    """The tokens that fit; RoBERTa models count their positions from the padding token on, which costs two."""
+    positions = config.get("max_position_embeddings")
+    limit = min(positions, _MAX_TOKENS) if isinstance(positions, int) and positions > 0 else _MAX_TOKENS
+    return limit - 2 if "roberta" in str(config.get("model_type", "")) else limit
 
 
 def _type(label: str) -> str:
@@ -244,19 +225,7 @@ def _type(label: str) -> str:
     return label[2:] if label[:2] in {"B-", "I-", "E-", "S-", "L-", "U-"} else label
 
 
-def _pieces(count: int, width: int) -> Iterator[_Piece]:
-    """Windows of *width* tokens over *count* tokens; where two overlap, each labels its half of the overlap."""
-    overlap = int(width * _OVERLAP)
-    step = max(1, width - overlap)
-    first = begin = 0
-    while begin < count:
-        last = min(first + width, count)
-        end = count if last == count else last - overlap // 2
-        yield _Piece(first, last, begin, end)
-        first, begin = first + step, end
-
-
-def _whole_words(tokens: Sequence[_Token]) -> Iterator[_Token]:
+def _whole_words(tokens: Iterable[_Token]) -> Iterator[_Token]:
     """Every token with the label of its word, without `I-`: the first label in the word that is not `O`."""
     for _, group in groupby(tokens, key=lambda token: token.word):
         word = list(group)
