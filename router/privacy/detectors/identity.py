@@ -91,22 +91,8 @@ _ABOUT_NATIONAL: Final = Context(
 _TEN: Final = tuple(range(10, 1, -1))
 
 
-def _compact(candidate: Candidate) -> str:
-    return "".join(filter(str.isalnum, candidate.value)).upper()
-
-
 def _numbers(text: str) -> list[int]:
     return [int(char, 36) for char in text]
-
-
-def _if(check: Callable[[str], bool], yes: float, no: float) -> Callable[[Candidate], float]:
-    """A score of *yes* where the check holds, *no* where it does not, 0 where at most two digits are repeated."""
-
-    def score(candidate: Candidate) -> float:
-        compact = _compact(candidate)
-        return 0.0 if len(set(compact)) <= 2 else yes if check(compact) else no
-
-    return score
 
 
 def _dni(compact: str) -> bool:
@@ -154,26 +140,6 @@ def _steuer_id(compact: str) -> bool:
     return compact[0] != "0" and (11 - product) % 10 == int(compact[-1])
 
 
-def _birthday(compact: str) -> bool:
-    return _is_date(compact[:6])
-
-
-def _personnummer(compact: str) -> bool:
-    return luhn(compact[-10:]) and _is_date(compact[-10:-4])
-
-
-def _bsn(compact: str) -> bool:
-    return weighted(_numbers(compact), (9, 8, 7, 6, 5, 4, 3, 2, -1), 11)
-
-
-def _nhs(compact: str) -> bool:
-    return weighted(_numbers(compact), (10, 9, 8, 7, 6, 5, 4, 3, 2, 1), 11)
-
-
-def _known(_: str) -> bool:
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A number of one country: *yes* and *no* are its scores with a valid and an invalid check digit.
@@ -182,22 +148,29 @@ class _Row:
     """
 
     format: bytes
-    check: Callable[[str], bool]
+    check: Callable[[str], bool] | None
     yes: float
-    no: float
+    no: float = 0.0
     words: bytes = b""
+
+    def score(self, candidate: Candidate) -> float:
+        """0 where at most two digits are repeated."""
+        compact = "".join(filter(str.isalnum, candidate.value)).upper()
+        if len(set(compact)) <= 2:
+            return 0.0
+        return self.yes if self.check is None or self.check(compact) else self.no
 
     def pattern(self) -> Pattern:
         near = Context(self.words) if self.words else _ABOUT_NATIONAL
         regex = Regex(_APART + rb"(" + self.format + rb")" + _END)
-        return Pattern(regex, _if(self.check, self.yes, self.no), near=near, weak=bool(self.words), needs=b"9")
+        return Pattern(regex, self.score, near=near, weak=bool(self.words), needs=b"9")
 
 
 _APART: Final = rb"(?:^|[^0-9A-Za-z_.-])"
 _END: Final = rb"(?:[^0-9A-Za-z_-]|$)"
 _CLEAR: Final = (
     # HMRC, United Kingdom: the national insurance number
-    _Row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", _known, 0.5, 0.0),
+    _Row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", None, 0.5),
     # Policía Nacional, Spain: DNI and NIE
     _Row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.6, 0.2),
     # INSEE, France: NIR
@@ -205,7 +178,7 @@ _CLEAR: Final = (
     # Receita Federal, Brazil: CPF
     _Row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),
     # Korea: RRN; random since 2020, so only the date of birth can be checked
-    _Row(rb"[0-9]{6}-[1-8][0-9]{6}", _birthday, 0.6, 0.2),
+    _Row(rb"[0-9]{6}-[1-8][0-9]{6}", lambda c: _is_date(c[:6]), 0.6, 0.2),
     # ICA, Singapore: NRIC and FIN
     _Row(rb"[STFGM][0-9]{7}[A-Z]", _nric, 0.8, 0.25),
     # Immigration Department, Hong Kong
@@ -213,13 +186,15 @@ _CLEAR: Final = (
     # National Immigration Agency, Taiwan
     _Row(rb"[A-Z][1289][0-9]{8}", _taiwan, 0.6, 0.2),
     # Skatteverket, Sweden: personnummer
-    _Row(rb"(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}", _personnummer, 0.6, 0.2),
+    _Row(rb"(?:[0-9]{2})?[0-9]{6}[-+][0-9]{4}", lambda c: luhn(c[-10:]) and _is_date(c[-10:-4]), 0.6, 0.2),
     # Agenzia delle Entrate, Italy: codice fiscale
-    _Row(rb"[A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z]", _known, 0.8, 0.0),
+    _Row(rb"[A-Z]{6}[0-9]{2}[A-EHLMPR-T][0-9]{2}[A-Z][0-9]{3}[A-Z]", None, 0.8),
 )
 _COMMON: Final = (
     _Row(rb"[2-9][0-9]{3}[ -]?[0-9]{4}[ -]?[0-9]{4}", verhoeff, 0.45, 0.25, rb"aadhaa?r|uidai"),  # India
-    _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", _nhs, 0.45, 0.25, rb"nhs"),  # United Kingdom
+    _Row(
+        rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", lambda c: weighted(_numbers(c), (*_TEN, 1), 11), 0.45, 0.25, rb"nhs"
+    ),  # United Kingdom
     _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sin|social insurance"),  # Service Canada
     _Row(rb"[0-9]{11}", _cpf, 0.45, 0.25, rb"cpf"),  # Brazil
     _Row(rb"[0-9]{11}", _pesel, 0.45, 0.25, rb"pesel"),  # Poland
@@ -230,8 +205,10 @@ _COMMON: Final = (
         0.25,
         rb"steuer-?id(?:nr)?|steuernummer|steueridentifikationsnummer|steuerliche identifikationsnummer|idnr|tax id",
     ),
-    _Row(rb"[0-9]{9}", _bsn, 0.45, 0.25, rb"bsn|burgerservicenummer"),  # the Netherlands
-    _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", _known, 0.3, 0.0, rb"my ?number"),  # Japan
+    _Row(
+        rb"[0-9]{9}", lambda c: weighted(_numbers(c), (*_TEN[1:], -1), 11), 0.45, 0.25, rb"bsn|burgerservicenummer"
+    ),  # the Netherlands
+    _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", None, 0.3, 0.0, rb"my ?number"),  # Japan
 )
 _CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
 _CLEAR_FORMATS: Final = Regex(
