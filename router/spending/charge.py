@@ -80,52 +80,41 @@ class Spending:
         A backend that the budget cannot pay for is not ready, with the reason. Costs are per 1,000 tokens, prompt and
         answer together.
         """
+        budget = objectives.budget
         if not self.prices:
-            left = objectives.budget
-            return signals if left is None else replace(signals, budget=BudgetSignals(left=left))
-        states = {
-            name: replace(state, cost_per_1k_tokens=price.per_1k(request.prompt_tokens, request.max_tokens))
-            if (price := self.prices.get(name)) is not None
-            else state
-            for name, state in signals.backends.items()
-        }
-        return self._with_budget(replace(signals, backends=states), request, objectives)
+            return signals if budget is None else replace(signals, budget=BudgetSignals(left=budget))
+        states = dict(signals.backends)
+        balance = self._balance(request.tenant or "", objectives)
+        for name in self.prices.keys() & states.keys():
+            cost = self.prices[name].per_1k(request.prompt_tokens, request.max_tokens)
+            states[name] = state = replace(states[name], cost_per_1k_tokens=cost)
+            if isinstance(balance, str):
+                states[name] = replace(state, ready=False, reason=balance)
+            elif state.ready and (reason := self._too_expensive(name, request, objectives, balance)):
+                states[name] = replace(state, ready=False, reason=reason)
+        spent = (budget or 0.0) if isinstance(balance, str) else balance.total / UNIT
+        left = None if budget is None else max(0.0, budget - spent)
+        return replace(signals, budget=BudgetSignals(spent=spent, left=left), backends=states)
 
-    def _with_budget(self, signals: Signals, request: RequestMetadata, objectives: Objectives) -> Signals:
+    def _balance(self, tenant: str, objectives: Objectives) -> Balance | str:
+        """What *tenant* has spent, or why that cannot be compared with the budget."""
         try:
-            balance = self._ledger.balance(request.tenant or "")
+            balance = self._ledger.balance(tenant)
         except LedgerError as error:
-            return self._without_priced(signals, objectives, f"its price cannot be booked: {error}")
-        if problem := self._foreign(objectives):
-            return self._without_priced(signals, objectives, problem)
-        return self._within(signals, request, objectives, balance)
+            return f"its price cannot be booked: {error}"
+        return self._foreign(objectives) or balance
 
-    def _within(self, signals: Signals, request: RequestMetadata, objectives: Objectives, balance: Balance) -> Signals:
-        spent, budget = balance.total / UNIT, objectives.budget
-        if budget is None:
-            return replace(signals, budget=BudgetSignals(spent=spent))
-        seen = BudgetSignals(spent=spent, left=max(0.0, budget - spent))
+    def _too_expensive(self, name: str, request: RequestMetadata, objectives: Objectives, balance: Balance) -> str:
+        """The reason for people if the budget does not allow the highest price of *request*, else empty."""
+        needed, budget = self._highest(name, request.prompt_tokens, request.max_tokens), objectives.budget
+        if budget is None or balance.total + needed <= ledgers.billionths(budget):
+            return ""
         currency = objectives.currency or self.currency
         unit = f" {currency}" if currency else ""
-        states = dict(signals.backends)
-        for name in self.prices.keys() & states.keys():
-            needed = self._highest(name, request.prompt_tokens, request.max_tokens)
-            if states[name].ready and balance.total + needed > ledgers.billionths(budget):
-                reason = (
-                    f"the budget of {budget:g}{unit} a day does not allow it: {spent:.4g}{unit} have been spent today, "
-                    f"and this request may cost {needed / UNIT:.4g}{unit}"
-                )
-                states[name] = replace(states[name], ready=False, reason=reason)
-        return replace(signals, budget=seen, backends=states)
-
-    def _without_priced(self, signals: Signals, objectives: Objectives, reason: str) -> Signals:
-        states = {
-            name: replace(state, ready=False, reason=reason) if name in self.prices else state
-            for name, state in signals.backends.items()
-        }
-        budget = objectives.budget
-        unknown = BudgetSignals(spent=budget or 0.0, left=None if budget is None else 0.0)
-        return replace(signals, budget=unknown, backends=states)
+        return (
+            f"the budget of {budget:g}{unit} a day does not allow it: {balance.total / UNIT:.4g}{unit} have been spent "
+            f"today, and this request may cost {needed / UNIT:.4g}{unit}"
+        )
 
     def _foreign(self, objectives: Objectives) -> str:
         ours, theirs = self.currency, objectives.currency
