@@ -71,10 +71,8 @@ def _line(result: dict[str, object]) -> str:
     assert isinstance(ttft_ms, dict)
     ttft = ", ".join(f"{ms:.1f} ms for {tokens}" for tokens, ms in ttft_ms.items())
     saved = f"saved to {result['saved']}" if result["saved"] else "not saved: the folder is not writable"
-    return (
-        f"{result['backend']}: first token after {ttft} prompt tokens; {result['tpot_ms']:.2f} ms per further token\n"
-        f"  {saved}"
-    )
+    tpot = f"{result['tpot_ms']:.2f} ms per further token"
+    return f"{result['backend']}: first token after {ttft} prompt tokens; {tpot}\n  {saved}"
 
 
 CALIBRATE: Final = Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -80,10 +81,9 @@ def _client_certificate(name: str | None, pairs: Mapping[str, TLSFiles]) -> TLSF
 def _is_client(files: TLSFiles) -> bool:
     from hybrid_llm.backends.wire.certificates import inspect
 
-    try:
+    with suppress(ConfigError):
         return "client" in inspect(files.cert).kinds
-    except ConfigError:
-        return False
+    return False
 
 
 DOCTOR: Final = Command(

@@ -75,8 +75,7 @@ def _run(words: list[str]) -> int:
     except SystemExit as end:  # argparse has printed the help or an error
         return end.code if isinstance(end.code, int) else Exit.OK
     args.words = words
-    code: int = args.run(args)
-    return code
+    return int(args.run(args))
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:

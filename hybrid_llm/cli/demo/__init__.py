@@ -47,7 +47,7 @@ class Report:
 
     def play(self, world: World, scenes: Sequence[Scene]) -> None:
         """Play *scenes*, each after the effects of the last one have settled."""
-        from hybrid_llm.cli.demo.world import failed
+        from hybrid_llm.cli.demo.world import Check, Outcome
 
         for scene in scenes:
             world.settle()
@@ -55,7 +55,8 @@ class Report:
             try:
                 outcome = scene.play(world)
             except HybridLLMError as error:
-                outcome = failed(error)
+                name = type(error).__name__
+                outcome = Outcome(checks=(Check(f"no {name}: {error}", False),), by=name)
             self._outcomes.append((scene, outcome, world.bytes_sent))
             if outcome.reply is not None:
                 _say(f"    {outcome.by or outcome.reply.backend}: {textwrap.shorten(outcome.reply.text, 90)}")

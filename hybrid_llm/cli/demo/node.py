@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -109,11 +110,7 @@ def main() -> int:
     SERVE.options(parser)
     parser.add_argument("--witness", type=Path, required=True)
     args = parser.parse_args()
-
-    def make_engine(config: EngineConfig, *, on_progress: Callable[[str], None]) -> EngineProcess:
-        return WitnessedEngine(config, witness=args.witness, on_progress=on_progress)
-
-    return serve(args, make_engine)
+    return serve(args, partial(WitnessedEngine, witness=args.witness))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ node dies, a connection is lost, a policy file is invalid.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -318,13 +319,12 @@ def _no_backend(world: World) -> Outcome:
 def _restarted(world: World) -> Outcome:
     """A node is started again. The device answers until a probe finds the node."""
     world.start_node(0)
-    until, number, on_edge = time.monotonic() + _RETURN_TIMEOUT_S, 20, 0
-    while True:
+    until = time.monotonic() + _RETURN_TIMEOUT_S
+    for on_edge in itertools.count():
         world.reset_bytes_sent()
-        reply = world.llm.generate(f"What is 52 + {number}?", task="math", max_tokens=24)
+        reply = world.llm.generate(f"What is 52 + {20 + on_edge}?", task="math", max_tokens=24)
         if reply.backend == "cloud" or time.monotonic() > until:
             break
-        number, on_edge = number + 1, on_edge + 1
         time.sleep(0.5)
     print(f"    the device answered {on_edge} requests in the meantime")
     return answered(world, reply, "cloud", by_rule(reply, _LARGER_MODEL))

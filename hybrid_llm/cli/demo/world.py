@@ -20,7 +20,6 @@ from hybrid_llm.backends.grpc.pool import GrpcPool
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.cli.demo.node import NodeProcess
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
@@ -172,8 +171,8 @@ class World(ExitStack):
         self.policy_path = self.folder / "policy.yaml"
         self.policy_path.write_text(self.policy_text(), encoding="utf-8")
         self.llm = self.enter_context(self._client(certificates))
-        for number in range(_NODES):
-            self._connect(number)
+        for line, node in zip(self.lines, self.nodes, strict=True):
+            line.target_port = node.wait()
 
     def _client(self, certificates: Path) -> HybridLLM:
         edge = EdgeBackend(EdgeConfig(load="eager"))
@@ -225,9 +224,6 @@ class World(ExitStack):
     def start_node(self, number: int) -> None:
         """Start a stopped node, and connect its line to it."""
         self.nodes[number].launch()
-        self._connect(number)
-
-    def _connect(self, number: int) -> None:
         self.lines[number].target_port = self.nodes[number].wait()
 
 
@@ -289,9 +285,3 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(_POLL_S)
-
-
-def failed(error: HybridLLMError) -> Outcome:
-    """The outcome of a scene that ended in an unexpected error."""
-    name = type(error).__name__
-    return Outcome(checks=(Check(f"no {name}: {error}", False),), by=name)
