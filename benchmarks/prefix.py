@@ -33,8 +33,9 @@ from benchmarks.edge_decode import prepared
 from benchmarks.node_throughput import random_model
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.grpc.picker import Picker
-from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest, StepEngine
+from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest
 from hybrid_llm.backends.node.engines.load import load_engine
+from hybrid_llm.backends.node.engines.loop import LoopEngine
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 
@@ -51,7 +52,7 @@ Turn = tuple[float, float, float]
 # --- a chat ---------------------------------------------------------------------------------------------------------
 
 
-def answered(engine: StepEngine, prompt: list[int], tokens: int) -> tuple[float, list[int]]:
+def answered(engine: LoopEngine, prompt: list[int], tokens: int) -> tuple[float, list[int]]:
     """Milliseconds to the first token, and the answer."""
     engine.submit(EngineRequest(request_id=f"{next(NUMBERS)}", prompt_ids=tuple(prompt), max_tokens=tokens))
     begun, first, answer = time.perf_counter(), 0.0, []
@@ -70,7 +71,7 @@ def node_chat(folder: Path, rounds: int, system: int = SYSTEM, turns: int = TURN
     return [node_turns(kept, plain, random.Random(number), system, turns) for number in range(rounds)]
 
 
-def node_turns(kept: StepEngine, plain: StepEngine, rng: random.Random, system: int, count: int) -> list[Turn]:
+def node_turns(kept: LoopEngine, plain: LoopEngine, rng: random.Random, system: int, count: int) -> list[Turn]:
     def drawn(length: int) -> list[int]:
         return [rng.randrange(8, kept.info.vocab_size) for _ in range(length)]
 
@@ -172,7 +173,7 @@ class Node:
     """An engine with a clock of its own, and the endpoint that the picker sees."""
 
     address: str
-    engine: StepEngine
+    engine: LoopEngine
     now: float = 0.0
     usual_ms: float = 0.0
     sent: dict[str, float] = field(default_factory=dict)

@@ -7,7 +7,7 @@ itself is gone. The servicer detokenises and closes the stream on a stop text; e
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -183,40 +183,6 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stop. Streams in flight end with `EngineDied`. Idempotent."""
-        ...
-
-
-class StepEngine(Protocol):
-    """Generates in its own process, one step at a time; `EngineProcess` makes it an `Engine`. Not thread-safe."""
-
-    @property
-    def info(self) -> EngineInfo:
-        """The loaded model."""
-        ...
-
-    @property
-    def idle(self) -> bool:
-        """Whether `step` would do nothing: no request runs, waits, or has an output to be returned."""
-        ...
-
-    def submit(self, request: EngineRequest) -> None:
-        """Take a request. Never raises for a bad one: a later `step` returns the error."""
-        ...
-
-    def abort(self, request_id: str) -> None:
-        """Drop a request without further output; its slot is free at the next `step`. Unknown ids are ignored."""
-        ...
-
-    def step(self) -> Sequence[EngineOutput]:
-        """Do one unit of work and return its outputs."""
-        ...
-
-    def load(self) -> EngineLoad:
-        """How busy the engine is; does no work."""
-        ...
-
-    def close(self) -> None:
-        """Release the model. Requests in flight get no further output."""
         ...
 
 

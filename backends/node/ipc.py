@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,80 +83,54 @@ def encode(message: Message) -> bytes:
     Raises:
         TypeError, ValueError: a field of the message cannot be written as JSON.
     """
-    fields = _WRITERS[type(message)](message)
-    body = json.dumps([type(message).__name__, *fields], separators=(",", ":"), check_circular=False).encode()
+    pair = [type(message).__name__, message]
+    body = json.dumps(pair, default=_plain, separators=(",", ":"), check_circular=False).encode()
     return HEADER.pack(len(body)) + body
 
 
 def decode(body: bytes) -> Message:
     """Return the message in the *body* of a frame."""
-    kind, *fields = json.loads(body)
-    return _READERS[kind](fields)
+    kind, fields = json.loads(body)
+    return _READERS[kind](**fields)
 
 
-def _write_start(message: Start) -> list[Any]:
-    return [{**asdict(message.config), "model": str(message.config.model)}]
+def _plain(value: Any) -> Any:
+    """What JSON has for a value that it does not know."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, frozenset):
+        return list(value)
+    if not is_dataclass(value):
+        raise TypeError(f"a {type(value).__name__} cannot be sent")
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-def _read_start(fields: list[Any]) -> Start:
-    return Start(EngineConfig(**{**fields[0], "model": Path(fields[0]["model"])}))
-
-
-def _write_request(message: EngineRequest) -> list[Any]:
-    values = {name: getattr(message, name) for name in EngineRequest.__dataclass_fields__}
-    sampling = {**asdict(message.sampling), "stop": ()}  # the servicer applies stop texts; they stay with it
-    return [{**values, "sampling": sampling, "eos_ids": list(message.eos_ids)}]
-
-
-def _read_request(fields: list[Any]) -> EngineRequest:
-    values = fields[0]
-    values |= {"prompt_ids": tuple(values["prompt_ids"]), "eos_ids": frozenset(values["eos_ids"])}
-    return EngineRequest(**values | {"sampling": Sampling(**values["sampling"] | {"stop": ()})})
-
-
-def _write_step(message: Step) -> list[Any]:
-    return [[_output_fields(output) for output in message.outputs], astuple(message.load)]
-
-
-def _output_fields(output: EngineOutput) -> list[Any]:
-    error = None if output.error is None else [output.error.code, output.error.message]
-    queue_ms = round(output.queue_ms, 3)
-    return [output.request_id, output.token_ids, output.finish_reason, queue_ms, output.cached_tokens, error]
-
-
-def _read_step(fields: list[Any]) -> Step:
-    outputs, load = fields
-    return Step(tuple(map(_read_output, outputs)), EngineLoad(**dict(zip(_LOAD, load, strict=True))))
-
-
-def _read_output(fields: list[Any]) -> EngineOutput:
-    request_id, token_ids, finish_reason, queue_ms, cached_tokens, error = fields
-    return EngineOutput(
-        request_id=request_id,
-        token_ids=tuple(token_ids),
-        finish_reason=None if finish_reason is None else FinishReason(finish_reason),
-        queue_ms=queue_ms,
-        cached_tokens=cached_tokens,
-        error=None if error is None else EngineFault(code=error[0], message=error[1]),
+def _read_request(prompt_ids: list[int], sampling: dict[str, Any], eos_ids: list[int], **fields: Any) -> EngineRequest:
+    return EngineRequest(
+        prompt_ids=tuple(prompt_ids),
+        sampling=Sampling(**sampling | {"stop": ()}),
+        eos_ids=frozenset(eos_ids),
+        **fields,
     )
 
 
-_LOAD = tuple(EngineLoad.__dataclass_fields__)
-_WRITERS: dict[type, Callable[[Any], list[Any]]] = {
-    Start: _write_start,
-    EngineRequest: _write_request,
-    Abort: lambda message: [message.request_id],
-    Progress: lambda message: [message.phase],
-    Ready: lambda message: [asdict(message.info)],
-    Refused: lambda message: [message.message, message.path],
-    Step: _write_step,
-}
-_READERS: dict[str, Callable[[list[Any]], Message]] = {
-    "Start": _read_start,
+def _read_output(
+    token_ids: list[int], finish_reason: str | None, error: dict[str, Any] | None, **fields: Any
+) -> EngineOutput:
+    return EngineOutput(
+        token_ids=tuple(token_ids),
+        finish_reason=None if finish_reason is None else FinishReason(finish_reason),
+        error=None if error is None else EngineFault(**error),
+        **fields,
+    )
+
+
+_READERS: dict[str, Callable[..., Message]] = {
+    "Start": lambda config: Start(EngineConfig(**config | {"model": Path(config["model"])})),
     "EngineRequest": _read_request,
-    "Abort": lambda fields: Abort(*fields),
-    "Progress": lambda fields: Progress(*fields),
-    "Ready": lambda fields: Ready(EngineInfo(**fields[0])),
-    "Refused": lambda fields: Refused(*fields),
-    "Step": _read_step,
+    "Abort": Abort,
+    "Progress": Progress,
+    "Ready": lambda info: Ready(EngineInfo(**info)),
+    "Refused": Refused,
+    "Step": lambda outputs, load: Step(tuple(_read_output(**each) for each in outputs), EngineLoad(**load)),
 }

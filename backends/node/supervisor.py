@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+from hybrid_llm.backends.node import ipc
 from hybrid_llm.backends.node.engine import (
     EngineConfig,
     EngineDied,
@@ -23,18 +24,6 @@ from hybrid_llm.backends.node.engine import (
     EngineLoad,
     EngineOutput,
     EngineRequest,
-)
-from hybrid_llm.backends.node.ipc import (
-    HEADER,
-    Abort,
-    Message,
-    Progress,
-    Ready,
-    Refused,
-    Start,
-    Step,
-    decode,
-    encode,
 )
 from hybrid_llm.core.errors import ConfigError
 
@@ -138,7 +127,8 @@ class EngineProcess:
             EngineDied: the engine is not running, or crashed.
         """
         number = str(next(self._ids))
-        refusal = self._submit(replace(request, request_id=number))
+        sampling = replace(request.sampling, stop=())  # the servicer applies stop texts; they stay with it
+        refusal = self._submit(replace(request, request_id=number, sampling=sampling))
         if refusal is not None:
             yield EngineOutput(request_id=request.request_id, error=refusal)
             return
@@ -153,7 +143,7 @@ class EngineProcess:
         finally:
             outputs.close()
             if self._queues.pop(number, None) is not None and not outputs.finished:
-                self._send(encode(Abort(number)))
+                self._send(ipc.encode(ipc.Abort(number)))
 
     def load(self) -> EngineLoad:
         """How busy it was at its last step; no I/O."""
@@ -170,7 +160,7 @@ class EngineProcess:
         if not self._healthy:
             raise EngineDied("the engine is not running", retry_after=self._backoff)
         try:
-            frame = encode(request)
+            frame = ipc.encode(request)
         except (TypeError, ValueError):
             return EngineFault(code="rejected", message="the request has fields of the wrong type")
         self._send(frame)
@@ -205,7 +195,7 @@ class EngineProcess:
         """Run the process until it ends."""
         process = self._process = await _spawn()
         try:
-            self._send(encode(Start(self._config)))
+            self._send(ipc.encode(ipc.Start(self._config)))
             await self._read(process, started)
         finally:
             self._fail_all()
@@ -215,10 +205,10 @@ class EngineProcess:
         assert process.stdout is not None
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                header = await process.stdout.readexactly(HEADER.size)
-                message = decode(await process.stdout.readexactly(HEADER.unpack(header)[0]))
+                header = await process.stdout.readexactly(ipc.HEADER.size)
+                message = ipc.decode(await process.stdout.readexactly(ipc.HEADER.unpack(header)[0]))
                 self._receive(message)
-                if isinstance(message, Ready) and not started.done():
+                if isinstance(message, ipc.Ready) and not started.done():
                     started.set_result(message.info)
 
     def _kill_if_hung(self) -> None:
@@ -227,22 +217,22 @@ class EngineProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
-    def _receive(self, message: Message) -> None:
+    def _receive(self, message: ipc.Message) -> None:
         self._last_message = time.monotonic()
         match message:
-            case Step(step_outputs, load):
+            case ipc.Step(step_outputs, load):
                 self._load = load
                 self._backoff = _BACKOFF[0]
                 for output in step_outputs:
                     if outputs := self._queues.get(output.request_id):
                         outputs.put(output)
-            case Progress(phase):
+            case ipc.Progress(phase):
                 self._on_progress(phase)
-            case Ready(info):
+            case ipc.Ready(info):
                 self._info = info
                 self._load = EngineLoad(slots=info.slots, kv_tokens_total=info.slots * info.context_window)
                 self._set_healthy(healthy=True)
-            case Refused(text, path):
+            case ipc.Refused(text, path):
                 raise ConfigError(text, path=path)
 
     def _set_healthy(self, *, healthy: bool) -> None:

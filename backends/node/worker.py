@@ -10,26 +10,17 @@ import os
 import queue
 import signal
 import threading
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest, StepEngine
+from hybrid_llm.backends.node import ipc
+from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines import check_folder
-from hybrid_llm.backends.node.ipc import (
-    HEADER,
-    Abort,
-    FromEngine,
-    Progress,
-    Ready,
-    Refused,
-    Start,
-    Step,
-    ToEngine,
-    decode,
-    encode,
-)
 from hybrid_llm.core.errors import ConfigError
 
-Inbox = queue.SimpleQueue[ToEngine]
+if TYPE_CHECKING:
+    from hybrid_llm.backends.node.engines.loop import LoopEngine
+
+Inbox = queue.SimpleQueue[ipc.ToEngine]
 
 
 def main() -> None:
@@ -39,18 +30,17 @@ def main() -> None:
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(inbox,), name="commands", daemon=True).start()
     start = inbox.get()
-    if not isinstance(start, Start):
+    if not isinstance(start, ipc.Start):
         raise SystemExit("start this through EngineProcess")
     try:
         engine = _load(start.config, outbox)
     except ConfigError as error:
-        return _send(outbox, Refused(str(error), error.path))
+        _send(outbox, ipc.Refused(str(error), error.path))
     except ImportError as error:
-        remedy = f"the node needs {error.name}: pip install 'hybrid-llm[node]'"
-        return _send(outbox, Refused(remedy, None))
-    _send(outbox, Ready(engine.info))
-    _serve(engine, inbox, outbox)
-    return None
+        _send(outbox, ipc.Refused(f"the node needs {error.name}: pip install 'hybrid-llm[node]'", None))
+    else:
+        _send(outbox, ipc.Ready(engine.info))
+        _serve(engine, inbox, outbox)
 
 
 def _take_stdout() -> BinaryIO:
@@ -63,24 +53,24 @@ def _take_stdout() -> BinaryIO:
 def _read_commands(inbox: Inbox) -> None:
     stream = os.fdopen(0, "rb", closefd=False)
     try:
-        while header := stream.read(HEADER.size):
-            message = decode(stream.read(HEADER.unpack(header)[0]))
-            assert isinstance(message, Start | EngineRequest | Abort)
+        while header := stream.read(ipc.HEADER.size):
+            message = ipc.decode(stream.read(ipc.HEADER.unpack(header)[0]))
+            assert isinstance(message, ipc.ToEngine)
             inbox.put(message)
     finally:
         os._exit(0)
 
 
-def _load(config: EngineConfig, outbox: BinaryIO) -> StepEngine:
-    _send(outbox, Progress("checking the model folder"))
+def _load(config: EngineConfig, outbox: BinaryIO) -> LoopEngine:
+    _send(outbox, ipc.Progress("checking the model folder"))
     check_folder(config.model)
-    _send(outbox, Progress("importing torch"))
+    _send(outbox, ipc.Progress("importing torch"))
     from hybrid_llm.backends.node.engines.load import load_engine
 
-    return load_engine(config, lambda phase: _send(outbox, Progress(phase)))
+    return load_engine(config, lambda phase: _send(outbox, ipc.Progress(phase)))
 
 
-def _serve(engine: StepEngine, inbox: Inbox, outbox: BinaryIO) -> None:
+def _serve(engine: LoopEngine, inbox: Inbox, outbox: BinaryIO) -> None:
     while True:
         if engine.idle:
             _execute(engine, inbox.get())
@@ -88,19 +78,19 @@ def _serve(engine: StepEngine, inbox: Inbox, outbox: BinaryIO) -> None:
             _execute(engine, inbox.get())
         outputs = engine.step()
         if outputs or engine.idle:
-            _send(outbox, Step(tuple(outputs), engine.load()))
+            _send(outbox, ipc.Step(tuple(outputs), engine.load()))
 
 
-def _execute(engine: StepEngine, message: ToEngine) -> None:
+def _execute(engine: LoopEngine, message: ipc.ToEngine) -> None:
     if isinstance(message, EngineRequest):
         engine.submit(message)
-    elif isinstance(message, Abort):
+    elif isinstance(message, ipc.Abort):
         engine.abort(message.request_id)
 
 
-def _send(outbox: BinaryIO, message: FromEngine) -> None:
+def _send(outbox: BinaryIO, message: ipc.FromEngine) -> None:
     try:
-        outbox.write(encode(message))
+        outbox.write(ipc.encode(message))
         outbox.flush()
     except BrokenPipeError:
         os._exit(0)

@@ -13,12 +13,11 @@ import torch
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines import check_folder, read_json
-from hybrid_llm.backends.node.engines.loop import LoopEngine
+from hybrid_llm.backends.node.engines.loop import LoopEngine, Runner
 from hybrid_llm.backends.node.engines.runners import (
     ATTENTION,
     PackedRunner,
     SingleRunner,
-    SlotCache,
     UnsupportedModel,
     packed_attention,
 )
@@ -149,37 +148,34 @@ def _choose(config: EngineConfig, model: Any) -> LoopEngine:
 
 
 def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
-    info = _info(config, model, engine="one_by_one", slots=1, context_window=_model_window(model))
-    runner = SingleRunner(model)
+    window, runner = _model_window(model), SingleRunner(model)
     try:
         runner.forward([Segment(slot=0, start=0, ids=[0, 0], complete=True)])
         runner.forward([Segment(slot=0, start=2, ids=[0], complete=True)])
     except Exception as error:  # an unsupported architecture may fail in any way
         raise ConfigError(
-            f"no engine here runs a {info.architecture} ({type(error).__name__}): use a decoder-only model",
+            f"no engine here runs a {type(model).__name__} ({type(error).__name__}): use a decoder-only model",
             path=str(config.model),
         ) from error
-    scheduler = Scheduler(
-        slots=1,
-        prefill_budget=info.context_window,
-        max_waiting=config.max_waiting,
-        reuse=config.reuse_prefixes,
-        rewinds=runner.rewinds,
-    )
-    return LoopEngine(runner, info, scheduler, schemas=_schemas(config, info))
+    info = _info(config, model, engine="one_by_one", slots=1, context_window=window)
+    return _engine(config, runner, info, prefill_budget=window)
 
 
 def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
-    capacity = _capacity(config, model)
-    info = _info(config, model, engine="packed", slots=config.max_slots, context_window=capacity)
-    cache = SlotCache(slots=config.max_slots, capacity=capacity, dtype=model.dtype, device=model.device)
-    runner = PackedRunner(model, cache)
-    _self_check(model, runner, slots=config.max_slots)
+    slots, capacity = config.max_slots, _capacity(config, model)
+    runner = PackedRunner(model, slots=slots, capacity=capacity)
+    _self_check(model, runner, slots=slots)
+    info = _info(config, model, engine="packed", slots=slots, context_window=capacity)
+    return _engine(config, runner, info, prefill_budget=config.prefill_budget)
+
+
+def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, *, prefill_budget: int) -> LoopEngine:
     scheduler = Scheduler(
-        slots=config.max_slots,
-        prefill_budget=config.prefill_budget,
+        slots=info.slots,
+        prefill_budget=prefill_budget,
         max_waiting=config.max_waiting,
         reuse=config.reuse_prefixes,
+        rewinds=runner.rewinds,
     )
     return LoopEngine(runner, info, scheduler, schemas=_schemas(config, info))
 

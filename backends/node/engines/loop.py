@@ -37,7 +37,10 @@ Drawn = tuple[Sequence, "int | None"]
 
 
 class LoopEngine:
-    """A `StepEngine` over a runner and a scheduler. A step that fails is retried one request at a time."""
+    """Generates in its own process, one step at a time; `EngineProcess` makes it an `Engine`. Not thread-safe.
+
+    A step that fails is retried one request at a time.
+    """
 
     def __init__(
         self,
@@ -63,11 +66,11 @@ class LoopEngine:
 
     @property
     def idle(self) -> bool:
-        """Whether `step` would do nothing."""
+        """Whether `step` would do nothing: no request runs, waits, or has an output to be returned."""
         return not (self._refused or self._scheduler.running or self._scheduler.waiting)
 
     def submit(self, request: EngineRequest) -> None:
-        """Take a request; the next `step` returns the error of a bad one."""
+        """Take a request. Never raises for a bad one: a later `step` returns the error."""
         reason = objection(request, self._info)
         if reason is not None:
             self._refuse(request, "rejected", reason)
@@ -79,7 +82,7 @@ class LoopEngine:
             self._enqueue(request)
 
     def abort(self, request_id: str) -> None:
-        """Drop a request; its slot is free for the next `step`."""
+        """Drop a request without further output; its slot is free at the next `step`. Unknown ids are ignored."""
         self._refused = [output for output in self._refused if output.request_id != request_id]
         self._release(request_id)
 
@@ -101,7 +104,7 @@ class LoopEngine:
         return outputs
 
     def load(self) -> EngineLoad:
-        """How busy the engine is."""
+        """How busy the engine is; does no work."""
         return EngineLoad(
             active=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),

@@ -30,69 +30,13 @@ class UnsupportedModel(Exception):
     """The model does something that a runner does not support."""
 
 
-class SlotCache:
-    """The KV cache: for each layer, keys and values of shape (slots, capacity, kv heads, head size)."""
-
-    def __init__(self, *, slots: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.slots = slots
-        self.capacity = capacity
-        self._dtype = dtype
-        self._device = device
-        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def write(self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Store *keys* and *values*, (tokens, kv heads, head size), at *rows*: slot * capacity + position."""
-        if layer not in self._layers:
-            self._layers[layer] = (self._zeros(keys), self._zeros(values))
-        for stored, new in zip(self._layers[layer], (keys, values), strict=True):
-            stored.view(-1, *stored.shape[2:]).index_copy_(0, rows, new)  # slots and positions as one dimension
-
-    def read(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of all slots of *layer*: views, not copies."""
-        return self._layers[layer]
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first *length* tokens of slot *source* to slot *target*."""
-        with torch.inference_mode():
-            for stored in self._tensors():
-                stored[target, :length].copy_(stored[source, :length])
-
-    def finite(self, slot: int, first: int, last: int) -> bool:
-        """Whether all keys and values of the tokens *first* to *last* of *slot* are finite."""
-        return all(bool(stored[slot, first:last].isfinite().all()) for stored in self._tensors())
-
-    def wipe(self, slot: int) -> None:
-        """Zero a slot: masking multiplies by 0, and 0 times NaN would reach the slot's next request."""
-        with torch.inference_mode():
-            for stored in self._tensors():
-                stored[slot].zero_()
-
-    def _tensors(self) -> Iterator[torch.Tensor]:
-        return chain.from_iterable(self._layers.values())
-
-    def _zeros(self, like: torch.Tensor) -> torch.Tensor:
-        shape = (self.slots, self.capacity, *like.shape[1:])
-        if self._device.type != "cpu":
-            return torch.zeros(shape, dtype=self._dtype, device=self._device)
-        # numpy gets zeroed pages from the system, which take memory once they are written; torch.zeros writes them all.
-        lazily_zeroed = np.zeros(math.prod(shape) * self._dtype.itemsize, dtype=np.uint8)
-        return torch.from_numpy(lazily_zeroed).view(self._dtype).view(shape)
-
-
 @dataclass(frozen=True, slots=True)
-class _DecodeRows:
-    """Rows *first* to *last* of a step: one new token in each of the slots from *slot* on, padded to *length* keys."""
+class _Rows:
+    """How rows *first* to *last* of a step attend.
 
-    first: int
-    last: int
-    slot: int
-    length: int
-    mask: torch.Tensor | None
-
-
-@dataclass(frozen=True, slots=True)
-class _PromptRows:
-    """Rows *first* to *last* of a step: a chunk of a prompt, causal over the first *length* keys of *slot*."""
+    Decoding, one new token in each of the slots from *slot* on, padded to *length* keys; reading a prompt, a chunk of
+    it that is causal over the first *length* keys of *slot*.
+    """
 
     first: int
     last: int
@@ -105,21 +49,28 @@ class _PromptRows:
 class Plan:
     """How the rows of one step attend to the slots; the same for every layer."""
 
-    cache: SlotCache
+    runner: PackedRunner
     rows: torch.Tensor
     """For each row, where its key is stored: slot * capacity + position."""
-    decodes: tuple[_DecodeRows, ...]
-    prompts: tuple[_PromptRows, ...]
+    decodes: list[_Rows]
+    prompts: list[_Rows]
 
 
 class PackedRunner:
-    """Computes segments of many slots in one forward pass."""
+    """Computes segments of many slots in one forward pass, and holds their KV cache.
 
-    def __init__(self, model: Any, cache: SlotCache) -> None:
+    The cache has for each layer keys and values of shape (slots, capacity, kv heads, head size).
+    """
+
+    rewinds = True
+
+    def __init__(self, model: Any, *, slots: int, capacity: int) -> None:
+        self.capacity = capacity
+        self._slots = slots
         self._model = model
-        self._cache = cache
         self._dtype: torch.dtype = model.dtype
         self._device: torch.device = model.device
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
         """Logits of shape (complete segments, vocab), in order. Segments of one token must come first, by slot."""
@@ -136,34 +87,62 @@ class PackedRunner:
         logits: torch.Tensor = output.logits[0]
         return logits
 
-    def wipe(self, slot: int) -> None:
-        """Zero *slot*."""
-        self._cache.wipe(slot)
+    def write(
+        self, layer: int, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store *keys* and *values*, (tokens, kv heads, head size), at *rows*: slot * capacity + position.
+
+        Returns the layer's keys and values of all slots: views, not copies.
+        """
+        if layer not in self._layers:
+            self._layers[layer] = (self._zeros(keys), self._zeros(values))
+        for stored, new in zip(self._layers[layer], (keys, values), strict=True):
+            stored.view(-1, *stored.shape[2:]).index_copy_(0, rows, new)  # slots and positions as one dimension
+        return self._layers[layer]
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first *length* tokens of slot *source* to slot *target*."""
-        self._cache.copy(source, target, length)
+        with torch.inference_mode():
+            for stored in self._tensors():
+                stored[target, :length].copy_(stored[source, :length])
 
     def intact(self, slot: int, first: int, last: int) -> bool:
         """Whether all keys and values of the tokens *first* to *last* of *slot* are finite."""
-        return self._cache.finite(slot, first, last)
+        return all(bool(stored[slot, first:last].isfinite().all()) for stored in self._tensors())
+
+    def wipe(self, slot: int) -> None:
+        """Zero a slot: masking multiplies by 0, and 0 times NaN would reach the slot's next request."""
+        with torch.inference_mode():
+            for stored in self._tensors():
+                stored[slot].zero_()
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        return chain.from_iterable(self._layers.values())
+
+    def _zeros(self, like: torch.Tensor) -> torch.Tensor:
+        shape = (self._slots, self.capacity, *like.shape[1:])
+        if self._device.type != "cpu":
+            return torch.zeros(shape, dtype=self._dtype, device=self._device)
+        # numpy gets zeroed pages from the system, which take memory once they are written; torch.zeros writes them all.
+        lazily_zeroed = np.zeros(math.prod(shape) * self._dtype.itemsize, dtype=np.uint8)
+        return torch.from_numpy(lazily_zeroed).view(self._dtype).view(shape)
 
     def _tensor(self, values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
     def _plan(self, segments: Sequence[Segment], positions: list[int]) -> Plan:
         slots = [segment.slot for segment in segments for _ in segment.ids]
-        rows = [slot * self._cache.capacity + position for slot, position in zip(slots, positions, strict=True)]
+        rows = [slot * self.capacity + position for slot, position in zip(slots, positions, strict=True)]
         decoding = list(takewhile(lambda segment: len(segment.ids) == 1, segments))
         return Plan(
-            cache=self._cache,
+            runner=self,
             rows=self._tensor(rows),
-            decodes=tuple(self._decodes(decoding)),
-            prompts=tuple(self._prompts(segments[len(decoding) :], len(decoding))),
+            decodes=self._decodes(decoding),
+            prompts=self._prompts(segments[len(decoding) :], len(decoding)),
         )
 
-    def _decodes(self, decoding: Sequence[Segment]) -> list[_DecodeRows]:
-        found: list[_DecodeRows] = []
+    def _decodes(self, decoding: Sequence[Segment]) -> list[_Rows]:
+        found: list[_Rows] = []
         first = 0
         for last in range(1, len(decoding) + 1):
             if last == len(decoding) or not _fit_together(decoding[first : last + 1]):
@@ -171,7 +150,7 @@ class PackedRunner:
                 first = last
         return found
 
-    def _decode_rows(self, first: int, segments: Sequence[Segment]) -> _DecodeRows:
+    def _decode_rows(self, first: int, segments: Sequence[Segment]) -> _Rows:
         lengths = [segment.end for segment in segments]
         longest = max(lengths)
         mask = None
@@ -179,16 +158,16 @@ class PackedRunner:
             beyond = torch.arange(longest, device=self._device) >= self._tensor(lengths)[:, None]
             mask = torch.zeros(beyond.shape, dtype=self._dtype, device=self._device)
             mask = mask.masked_fill_(beyond, -torch.inf)[:, None, None, :]
-        return _DecodeRows(first, first + len(segments), segments[0].slot, longest, mask)
+        return _Rows(first, first + len(segments), segments[0].slot, longest, mask)
 
-    def _prompts(self, segments: Sequence[Segment], first: int) -> list[_PromptRows]:
-        found: list[_PromptRows] = []
+    def _prompts(self, segments: Sequence[Segment], first: int) -> list[_Rows]:
+        found: list[_Rows] = []
         for segment in segments:
             mask = None  # a prompt's first chunk is causal from the first key on, which needs no mask
             if segment.start > 0:  # later ones see all keys before them, and are causal among themselves
                 shape = (len(segment.ids), segment.end)
                 mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device).triu_(segment.start + 1)
-            found.append(_PromptRows(first, first + len(segment.ids), segment.slot, segment.end, mask))
+            found.append(_Rows(first, first + len(segment.ids), segment.slot, segment.end, mask))
             first += len(segment.ids)
         return found
 
@@ -233,9 +212,9 @@ def packed_attention(
     """
     if plan is None or attention_mask is not None:
         raise UnsupportedModel("the model does not pass the plan to its attention, or has its own mask")
-    _refuse_options(options, plan.cache.capacity)
-    plan.cache.write(module.layer_idx, plan.rows, key[0].transpose(0, 1), value[0].transpose(0, 1))
-    keys, values = plan.cache.read(module.layer_idx)
+    _refuse_options(options, plan.runner.capacity)
+    new_keys, new_values = key[0].transpose(0, 1), value[0].transpose(0, 1)
+    keys, values = plan.runner.write(module.layer_idx, plan.rows, new_keys, new_values)
     rows = query[0].transpose(0, 1)
     parts = [_attend_decodes(rows, keys, values, part, scaling) for part in plan.decodes]
     parts += [_attend_prompt(rows, keys, values, part, scaling) for part in plan.prompts]
@@ -252,7 +231,7 @@ def _refuse_options(options: dict[str, Any], capacity: int) -> None:
 
 
 def _attend_decodes(
-    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _DecodeRows, scaling: float | None
+    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _Rows, scaling: float | None
 ) -> torch.Tensor:
     """One new token in each of several slots, which form the batch."""
     # Query heads that share a kv head are passed as its query positions: grouped attention without copies of the keys.
@@ -268,7 +247,7 @@ def _attend_decodes(
 
 
 def _attend_prompt(
-    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _PromptRows, scaling: float | None
+    rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _Rows, scaling: float | None
 ) -> torch.Tensor:
     """A chunk of one prompt."""
     # The kv heads form the batch; `expand` shows the keys to each of their query heads without a copy.

@@ -16,7 +16,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 transformers = pytest.importorskip("transformers")
 transformers.utils.logging.disable_progress_bar()
 
-from hybrid_llm.backends.node.engine import EngineOutput, EngineRequest, StepEngine  # noqa: E402
+from hybrid_llm.backends.node.engine import EngineOutput, EngineRequest  # noqa: E402
+from hybrid_llm.backends.node.engines.loop import LoopEngine  # noqa: E402
 
 VOCAB = 211
 SHAPE: dict[str, Any] = {
@@ -137,7 +138,7 @@ class Answers:
 def run() -> Callable[..., Answers]:
     """Submit all, step until the engine is idle."""
 
-    def run_all(engine: StepEngine, requests: Iterable[EngineRequest]) -> Answers:
+    def run_all(engine: LoopEngine, requests: Iterable[EngineRequest]) -> Answers:
         answers = Answers()
         for request in requests:
             engine.submit(request)
