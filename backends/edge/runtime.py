@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.Inferen
     """
     ort = load_runtime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_processors()
+    options.intra_op_num_threads = threads or ceil(usable_processors())
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: warnings go to standard error, past the app's logging
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
@@ -74,16 +75,12 @@ def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.Inferen
         ) from error
 
 
-def usable_processors() -> int:
-    """Processors that this process may use, by its affinity and its cgroup's quota, rounded up."""
+def usable_processors() -> float:
+    """Processors that this process may use, by its affinity and its cgroup's quota (v2), which may be a fraction."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(count, _cgroup_quota(count)))
-
-
-def _cgroup_quota(default: int) -> int:
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return -(-int(quota) // int(period))
+        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split())
+        return min(count, quota / period)
     except (OSError, ValueError):
-        return default
+        return count  # no cgroup, or `max`

@@ -112,10 +112,6 @@ class EngineLoad:
     kv_tokens_used: int = 0
     """KV cache tokens reserved for running requests."""
     kv_tokens_total: int = 0
-    tokens_per_s: float = 0.0
-    """New tokens per second of work, over all requests; a moving average."""
-    step_ms: float = 0.0
-    """Duration of one step, milliseconds; a moving average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
+from math import floor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from hybrid_llm.backends.edge.runtime import usable_processors
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines import check_folder, read_json
 from hybrid_llm.backends.node.engines.loop import LoopEngine, Runner
@@ -42,7 +43,8 @@ def load_engine(config: EngineConfig, progress: Progress = lambda _: None) -> Lo
         ConfigError: the folder or an option is unusable; the message says what to do.
     """
     _check_options(config)
-    torch.set_num_threads(config.threads or max(1, _processors() - 1))  # one processor is left to the servicer
+    # One processor is left to the servicer.
+    torch.set_num_threads(config.threads or max(1, floor(usable_processors()) - 1))
     check_folder(config.model)
     progress("loading the weights")
     model = _load_model(config)
@@ -66,17 +68,6 @@ def _check_options(config: EngineConfig) -> None:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}: use one of {', '.join(allowed)}")
-
-
-def _processors() -> int:
-    """Processors that this process may use, by its affinity and its container's quota (cgroup v2), rounded down."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return count if quota == "max" else max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):
-        return count
 
 
 def _load_model(config: EngineConfig) -> Any:

@@ -23,12 +23,11 @@ from hybrid_llm.backends.node.engine import (
 )
 from hybrid_llm.backends.node.engines.runners import PackedRunner, SingleRunner
 from hybrid_llm.backends.node.engines.sampler import Sampler, SchemaMatcher
-from hybrid_llm.backends.node.engines.scheduler import Assignment, Scheduler, Segment, Sequence
+from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment, Sequence
 from hybrid_llm.backends.schema import SchemaCompiler, UnusableSchema
 from hybrid_llm.core.generation import FinishReason
 
 _log = logging.getLogger(__name__)
-_SMOOTHING = 0.1
 _MAX_FAILED_STEPS = 8
 """Consecutive steps in which every request failed, after which the engine exits and is restarted."""
 Runner = PackedRunner | SingleRunner
@@ -43,20 +42,13 @@ class LoopEngine:
     """
 
     def __init__(
-        self,
-        runner: Runner,
-        info: EngineInfo,
-        scheduler: Scheduler,
-        *,
-        schemas: SchemaCompiler | None = None,
+        self, runner: Runner, info: EngineInfo, scheduler: Scheduler, *, schemas: SchemaCompiler | None = None
     ) -> None:
         self._runner = runner
         self._info = info
         self._scheduler = scheduler
         self._schemas = schemas
         self._refused: list[EngineOutput] = []
-        self._tokens_per_s = 0.0
-        self._step_ms = 0.0
         self._failed_steps = 0
 
     @property
@@ -92,15 +84,17 @@ class LoopEngine:
         Raises:
             RuntimeError: all requests failed in many consecutive steps: the device or the model is broken.
         """
-        started = time.monotonic()
-        outputs = self._take_refused() + self._expire(started)
-        self._copy_prefixes(self._scheduler.admit(started))
-        batch = self._scheduler.plan()
-        if batch:
+        now = time.monotonic()
+        outputs, self._refused = self._refused, []
+        for late in self._scheduler.expired(now):
+            outputs.append(self._fail(late, "deadline", "the deadline passed on the node"))
+        for assigned in self._scheduler.admit(now):
+            if assigned.shared and assigned.source != assigned.slot:
+                self._runner.copy(assigned.source, assigned.slot, assigned.shared)
+        if batch := self._scheduler.plan():
             drawn = self._compute(batch)
             self._check_consecutive_failures(drawn)
             outputs += [self._advance(sequence, token) for sequence, token in drawn]
-            self._measure(time.monotonic() - started, len(drawn))
         return outputs
 
     def load(self) -> EngineLoad:
@@ -111,19 +105,7 @@ class LoopEngine:
             slots=self._info.slots,
             kv_tokens_used=self._scheduler.reserved,
             kv_tokens_total=self._info.slots * self._info.context_window,
-            tokens_per_s=self._tokens_per_s,
-            step_ms=self._step_ms,
         )
-
-    def close(self) -> None:
-        """Drop every request."""
-        for request_id in (*self._scheduler.running, *self._scheduler.waiting):
-            self._scheduler.remove(request_id)
-
-    def _copy_prefixes(self, assignments: list[Assignment]) -> None:
-        for assigned in assignments:
-            if assigned.shared and assigned.source != assigned.slot:
-                self._runner.copy(assigned.source, assigned.slot, assigned.shared)
 
     def _release(self, request_id: str) -> None:
         """Free the request's slot. Its tokens stay cached for others, unless they may not be finite.
@@ -145,10 +127,6 @@ class LoopEngine:
         fault = EngineFault(code=code, message=message)
         self._refused.append(EngineOutput(request_id=request.request_id, error=fault))
 
-    def _take_refused(self) -> list[EngineOutput]:
-        refused, self._refused = self._refused, []
-        return refused
-
     def _enqueue(self, request: EngineRequest) -> None:
         try:
             constraint = self._constraint(request)
@@ -168,24 +146,19 @@ class LoopEngine:
         matcher = self._schemas.matcher(request.output_schema, request.eos_ids, request.answer_prefix)
         return SchemaMatcher(matcher, vocab_size=self._info.vocab_size)
 
-    def _expire(self, now: float) -> list[EngineOutput]:
-        late = self._scheduler.expired(now)
-        return [self._fail(sequence, "deadline", "the deadline passed on the node") for sequence in late]
-
     def _compute(self, batch: list[Planned]) -> list[Drawn]:
-        """The next token of each complete segment; None where the model or the sampler failed."""
+        """The next token of each complete segment; None where the model or the sampler failed.
+
+        If the step fails, each request is computed on its own, so that only the failing ones fail.
+        """
         try:
             logits = self._runner.forward([segment for _, segment in batch])
         except Exception as error:  # noqa: BLE001 one request's failure, whatever it is, must not fail the others
             _log.warning("a step over %d requests failed with %s", len(batch), type(error).__name__)
-            return self._compute_separately(batch)
+            if len(batch) == 1:
+                return [(batch[0][0], None)]
+            return [drawn for planned in batch for drawn in self._compute([planned])]
         return self._draw(batch, logits)
-
-    def _compute_separately(self, batch: list[Planned]) -> list[Drawn]:
-        """Compute each request on its own, so that only the failing ones fail."""
-        if len(batch) == 1:
-            return [(batch[0][0], None)]
-        return [drawn for planned in batch for drawn in self._compute([planned])]
 
     def _draw(self, batch: list[Planned], logits: torch.Tensor) -> list[Drawn]:
         for sequence, segment in batch:
@@ -237,15 +210,6 @@ class LoopEngine:
     def _fail(self, sequence: Sequence, code: FaultCode, message: str) -> EngineOutput:
         self._release(sequence.request.request_id)
         return _output(sequence, (), error=EngineFault(code=code, message=message))
-
-    def _measure(self, seconds: float, tokens: int) -> None:
-        rate = tokens / max(seconds, 1e-6)
-        self._step_ms = _smooth(self._step_ms, seconds * 1e3)
-        self._tokens_per_s = _smooth(self._tokens_per_s, rate)
-
-
-def _smooth(average: float, value: float) -> float:
-    return value if average == 0 else average + _SMOOTHING * (value - average)
 
 
 def _output(

@@ -17,6 +17,8 @@ from hybrid_llm.backends.node.engine import EngineRequest
 from hybrid_llm.backends.node.engines.sampler import Sampler
 from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
 
+NO_SLOT = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedTokens:
@@ -61,19 +63,16 @@ class FreeSlots:
         """
         slots = (*self._cached.items(), *running)
         source, shared = max(((slot, self._shared(cached, prompt)) for slot, cached in slots), key=itemgetter(1))
+        slot = NO_SLOT
         if shared and source in self._cached:
             self._cached.move_to_end(source)
-        slot = source if shared and self._holds_little_else(source, shared) else self._least_useful()
+            if len(self._cached[source].tokens) <= shared + TAIL:  # it holds little else
+                slot = source
+        if slot == NO_SLOT:  # the first empty slot, else the least recently used one
+            empty = [slot for slot, cached in self._cached.items() if not cached.tokens]
+            slot = min(empty, default=next(iter(self._cached)))
         del self._cached[slot]
         return Assignment(slot=slot, source=source, shared=shared)
-
-    def _holds_little_else(self, slot: int, shared: int) -> bool:
-        return slot in self._cached and len(self._cached[slot].tokens) <= shared + TAIL
-
-    def _least_useful(self) -> int:
-        """The first empty slot, else the least recently used one."""
-        empty = [slot for slot, cached in self._cached.items() if not cached.tokens]
-        return min(empty, default=next(iter(self._cached)))
 
     def _shared(self, cached: CachedTokens, prompt: CachedTokens) -> int:
         if cached.salt != prompt.salt:
@@ -81,9 +80,6 @@ class FreeSlots:
         shared = shared_prefix(cached.tokens, prompt.tokens, most=len(prompt.tokens) - 1)
         continuable = self._rewinds or shared == len(cached.tokens)
         return shared if continuable and shared >= LEAST_SHARED else 0
-
-
-NO_SLOT = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +116,6 @@ class Sequence:
     verified: int = 0
     """Cached tokens whose keys and values have led to finite logits."""
     queue_ms: float = 0.0
-
-    def assign(self, assigned: Assignment) -> None:
-        """Take a slot and its shared prefix."""
-        self.slot = assigned.slot
-        self.cached = self.reused = self.verified = assigned.shared
 
     @property
     def pending(self) -> int:
@@ -205,19 +196,15 @@ class Scheduler:
         """Assign the free slots to the requests that wait longest; prefixes must be copied in the order returned."""
         assignments: list[Assignment] = []
         while self._free and self.waiting:
-            request_id = next(iter(self.waiting))
-            sequence = self.waiting.pop(request_id)
-            assignments.append(self._assign(sequence))
+            sequence = self.waiting.pop(next(iter(self.waiting)))
+            running = [(other.slot, other.content) for other in self.running.values()] if self._reuse else []
+            assigned = self._free.take(CachedTokens(salt=sequence.request.salt, tokens=sequence.tokens), running)
+            assignments.append(assigned)
+            sequence.slot = assigned.slot
+            sequence.cached = sequence.reused = sequence.verified = assigned.shared
             sequence.queue_ms = (now - sequence.submitted) * 1e3
-            self.running[request_id] = sequence
+            self.running[sequence.request.request_id] = sequence
         return assignments
-
-    def _assign(self, sequence: Sequence) -> Assignment:
-        running = [(other.slot, other.content) for other in self.running.values()] if self._reuse else []
-        prompt = CachedTokens(salt=sequence.request.salt, tokens=sequence.tokens)
-        assigned = self._free.take(prompt, running)
-        sequence.assign(assigned)
-        return assigned
 
     def plan(self) -> list[tuple[Sequence, Segment]]:
         """The next step's segments: the newest token of each answer, by slot, then prompts up to the budget."""

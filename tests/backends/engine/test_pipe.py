@@ -51,7 +51,7 @@ outputs = st.builds(
     cached_tokens=st.integers(),
     error=st.none() | faults,
 )
-loads = st.builds(EngineLoad, active=st.integers(), tokens_per_s=floats, step_ms=floats)
+loads = st.builds(EngineLoad, active=st.integers(), waiting=st.integers(), kv_tokens_used=st.integers())
 infos = st.builds(
     EngineInfo,
     engine=text,
