@@ -55,11 +55,11 @@ class Step:
 
 def compile_expression(node: Node, schema: Schema) -> Expression:
     """Compile one checked expression to a function of (request, signals)."""
-    namespace = _namespace()
-    quick = _judge(_Emitter(schema, namespace), node, namespace)
+    emitter = _Emitter(schema, _namespace())
+    quick = _judge(emitter, node)
     if not _has_logic(node):
         return quick
-    careful = _judge(_Emitter(schema, namespace, safe=True), node, namespace)
+    careful = _judge(emitter.careful(), node)
 
     def expression(request: RequestMetadata, signals: Signals) -> object:
         try:
@@ -70,8 +70,8 @@ def compile_expression(node: Node, schema: Schema) -> Expression:
     return expression
 
 
-def _judge(emitter: _Emitter, node: Node, namespace: dict[str, object]) -> Expression:
-    function: Expression = _function("expression", _PARAMETERS, [ast.Return(emitter.emit(node))], namespace)
+def _judge(emitter: _Emitter, node: Node) -> Expression:
+    function: Expression = _function("expression", _PARAMETERS, [ast.Return(emitter.emit(node))], emitter.namespace)
     return function
 
 
@@ -84,13 +84,10 @@ def compile_rules(steps: Iterable[Step], schema: Schema) -> Rules:
 
     Any exception in a hard rule calls its *failed* hook: hard rules fail closed.
     """
-    namespace = _namespace()
-    emitter = _Emitter(schema, namespace)
-    steps = tuple(steps)
-    hard = [_hard(step, emitter, namespace) for step in steps if step.held is not None]
-    soft = [_soft(step, emitter, namespace) for step in steps if step.held is None]
-    body: list[ast.stmt] = [*hard, *soft, ast.Return(ast.Constant(-1))]
-    function: Rules = _function("rules", (*_PARAMETERS, "excluded"), body, namespace)
+    emitter = _Emitter(schema, _namespace())
+    hard_first = sorted(steps, key=lambda step: step.held is None)
+    body: list[ast.stmt] = [*(_rule(step, emitter) for step in hard_first), ast.Return(ast.Constant(-1))]
+    function: Rules = _function("rules", (*_PARAMETERS, "excluded"), body, emitter.namespace)
     return function
 
 
@@ -99,32 +96,19 @@ def _namespace() -> dict[str, object]:
     return {**ARITHMETIC, **builtins, "not_a_number": not_a_number, "settle": settle, "__builtins__": {}}
 
 
-def _hard(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
-    namespace[f"held_{step.index}"] = step.held
-    namespace[f"failed_{step.index}"] = step.failed
-    held: ast.stmt = ast.Expr(_call(f"held_{step.index}", _name("excluded")))
+def _rule(step: Step, emitter: _Emitter) -> ast.stmt:
+    held: ast.stmt = ast.Return(ast.Constant(step.index))
+    failed: ast.stmt = ast.Pass()
+    if step.held is not None:
+        held = emitter.hook(f"held_{step.index}", step.held)
+        failed = emitter.hook(f"failed_{step.index}", step.failed)
     if step.condition is None:
         return held
-    failed: ast.stmt = ast.Expr(_call(f"failed_{step.index}", _name("excluded")))
-    return _if(step, step.condition, emitter, namespace, held, failed)
-
-
-def _soft(step: Step, emitter: _Emitter, namespace: dict[str, object]) -> ast.stmt:
-    found: ast.stmt = ast.Return(ast.Constant(step.index))
-    if step.condition is None:
-        return found
-    return _if(step, step.condition, emitter, namespace, found, ast.Pass())
-
-
-def _if(
-    step: Step, condition: Node, emitter: _Emitter, namespace: dict[str, object], held: ast.stmt, failed: ast.stmt
-) -> ast.stmt:
-    """Run *held* if the condition holds, *failed* if it cannot be evaluated."""
-    if _has_logic(condition):
-        namespace[f"careful_{step.index}"] = _judge(emitter.careful(), condition, namespace)
-        again = _call(f"careful_{step.index}", _name("request"), _name("signals"))
-        failed = _try(ast.If(again, [held], []), failed)
-    return _try(ast.If(emitter.emit(condition), [held], []), failed)
+    if _has_logic(step.condition):
+        name = f"careful_{step.index}"
+        emitter.namespace[name] = _judge(emitter.careful(), step.condition)
+        failed = _try(ast.If(_call(name, *map(_name, _PARAMETERS)), [held], []), failed)
+    return _try(ast.If(emitter.emit(step.condition), [held], []), failed)
 
 
 def _try(body: ast.stmt, otherwise: ast.stmt) -> ast.stmt:
@@ -161,6 +145,10 @@ def _call(function: str, *args: ast.expr) -> ast.expr:
     return ast.Call(_name(function), list(args), [])
 
 
+def _is_not_none(value: ast.expr) -> ast.expr:
+    return ast.Compare(value, [ast.IsNot()], [ast.Constant(None)])
+
+
 def _in_range(value: ast.expr) -> ast.expr:
     """An int that must fit 64 bits: `(n if MIN <= (n := value) <= MAX else overflow())`, which calls nothing."""
     stored = ast.NamedExpr(ast.Name("n", ast.Store()), value)
@@ -177,42 +165,41 @@ class _Emitter:
 
     def __init__(self, schema: Schema, namespace: dict[str, object], *, safe: bool = False) -> None:
         self._schema = schema
-        self._namespace = namespace
+        self.namespace = namespace
         self._safe = safe
 
     def careful(self) -> _Emitter:
         """The emitter of the form in which one side of `&&` and `||` may fail while the other decides."""
-        return _Emitter(self._schema, self._namespace, safe=True)
+        return _Emitter(self._schema, self.namespace, safe=True)
+
+    def hook(self, name: str, hook: Hook | None) -> ast.stmt:
+        """The call of a hook of a hard rule, which lives in the namespace under *name*."""
+        self.namespace[name] = hook
+        return ast.Expr(_call(name, _name("excluded")))
 
     def emit(self, node: Node) -> ast.expr:
         match node:
-            case types.Literal():
-                return ast.Constant(node.value)
-            case types.Field():
+            case types.Field() | types.Has():
                 return self._field(node)
-            case types.Has():
-                return self._has(node)
-            case types.Not():
-                return ast.UnaryOp(ast.Not(), self.emit(node.item))
+            case types.Not() | types.Negate():
+                return self._unary(node)
             case types.Logic():
                 return self._logic(node)
-            case _:
-                return self._compound(node)
-
-    def _compound(self, node: types.ListOf | types.Negate | types.Conditional | types.Call | types.Binary) -> ast.expr:
-        match node:
             case types.ListOf():
                 return ast.Tuple([self.emit(item) for item in node.items], ast.Load())
-            case types.Negate():
-                item = self.emit(node.item)
-                negated = ast.UnaryOp(ast.USub(), item)
-                return _in_range(negated) if node.type.kind == "int" else negated
             case types.Conditional():
                 return ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))
             case types.Call():
                 return self._function(node)
             case types.Binary():
                 return self._binary(node)
+        return ast.Constant(node.value)
+
+    def _unary(self, node: types.Not | types.Negate) -> ast.expr:
+        if isinstance(node, types.Not):
+            return ast.UnaryOp(ast.Not(), self.emit(node.item))
+        negated = ast.UnaryOp(ast.USub(), self.emit(node.item))
+        return _in_range(negated) if node.type.kind == "int" else negated
 
     def _logic(self, node: types.Logic) -> ast.expr:
         items = [self.emit(item) for item in node.items]
@@ -230,18 +217,16 @@ class _Emitter:
             return _attribute(state, spec.attribute)
         return _attribute(_name(spec.root), spec.attribute)
 
-    def _field(self, node: types.Field) -> ast.expr:
+    def _field(self, node: types.Field | types.Has) -> ast.expr:
         """A double is checked for NaN as it is read: `(v if (v := x) == v else not_a_number())`."""
+        if isinstance(node, types.Has):
+            return _is_not_none(self._raw(self._schema.spec(node.field)))
         spec = self._schema.spec(node)
         raw = self._raw(spec)
         if spec.type.kind != "double" or spec.root == "objectives":
             return raw
         stored = ast.NamedExpr(ast.Name("v", ast.Store()), raw)
         return ast.IfExp(ast.Compare(stored, [ast.Eq()], [_name("v")]), _name("v"), _call("not_a_number"))
-
-    def _has(self, node: types.Has) -> ast.expr:
-        raw = self._raw(self._schema.spec(node.field))
-        return ast.Compare(raw, [ast.IsNot()], [ast.Constant(None)])
 
     def _function(self, node: types.Call) -> ast.expr:
         args = [self.emit(arg) for arg in node.args]
@@ -251,7 +236,7 @@ class _Emitter:
             case "double":
                 return _call("float", *args)
             case "matches":
-                return ast.Compare(self._search(node.args[1], args[0]), [ast.IsNot()], [ast.Constant(None)])
+                return _is_not_none(self._search(node.args[1], args[0]))
             case "contains":
                 return ast.Compare(args[1], [ast.In()], [args[0]])
             case _:
@@ -260,8 +245,8 @@ class _Emitter:
     def _search(self, pattern: Node, text: ast.expr) -> ast.expr:
         """Call the search of a pattern, which is compiled once and lives in the namespace."""
         assert isinstance(pattern, types.Literal)
-        name = f"search_{len(self._namespace)}"
-        self._namespace[name] = compile_pattern(str(pattern.value))
+        name = f"search_{len(self.namespace)}"
+        self.namespace[name] = compile_pattern(str(pattern.value))
         return _call(name, text)
 
     def _binary(self, node: types.Binary) -> ast.expr:

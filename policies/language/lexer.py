@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from hybrid_llm.policies.reader.source import Fault
 
-_SPACE = re.compile(r"[ \t\r\n\f]+")
+_SPACE = re.compile(r"[ \t\r\n\f]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|(?:[0-9]+\.[0-9]+|\.[0-9]+|[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_SUFFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STRING = re.compile(r"([rRbB]{0,2})(\"\"\"|'''|\"|')")
 _OPERATOR = re.compile(r"&&|\|\||==|!=|<=|>=|[-+*/%<>!?:()\[\],.]")
-_ESCAPE = re.compile(r"[abfnrtv\\?\"'`]|[xX][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-3][0-7]{2}")
+_ESCAPE = re.compile(r"\\([abfnrtv\\?\"'`]|[xX][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-3][0-7]{2})?")
 _OPERAND_FOLLOWS = re.compile(r"[ \t\r\n]*(?!in\b|!=)[A-Za-z0-9_(\"'\[.!-]")
 _CURRENCY = re.compile(r"[ \t\r\n]+([A-Z]{3})(?![A-Za-z0-9_.(])")
 _PER_DAY = re.compile(r"[ \t]*/[ \t]*day\b")
@@ -59,17 +58,16 @@ def tokenize(text: str) -> list[Token]:
         Fault: a character or literal is not supported.
     """
     tokens: list[Token] = []
-    offset = 0
+    offset = _after_space(text, 0)
     while offset < len(text):
-        space = _SPACE.match(text, offset)
-        if space:
-            offset = space.end()
-            continue
-        token = _next(text, offset)
-        tokens.append(token)
-        offset = token.end
-    tokens.append(Token("end", "", offset))
-    return tokens
+        tokens.append(_next(text, offset))
+        offset = _after_space(text, tokens[-1].end)
+    return [*tokens, Token("end", "", offset)]
+
+
+def _after_space(text: str, offset: int) -> int:
+    match = _SPACE.match(text, offset)
+    return match.end() if match else offset
 
 
 def _next(text: str, offset: int) -> Token:
@@ -77,31 +75,25 @@ def _next(text: str, offset: int) -> Token:
         raise Fault("comments of CEL are not supported", offset, "put a YAML comment (#) above the rule")
     if _OPTIONAL.match(text, offset):
         raise Fault("optional values of CEL (`?.`) are not supported", offset, "guard with has()")
-    if _STRING.match(text, offset):
-        return _string(text, offset)
-    name = _NAME.match(text, offset)
-    if name:
+    if opening := _STRING.match(text, offset):
+        return _string(text, offset, opening)
+    if name := _NAME.match(text, offset):
         return Token("name", name.group(), offset)
-    if _NUMBER.match(text, offset):
-        return _number(text, offset)
-    operator = _OPERATOR.match(text, offset)
-    if operator:
+    if number := _NUMBER.match(text, offset):
+        return _number(text, offset, number)
+    if operator := _OPERATOR.match(text, offset):
         return Token("op", operator.group(), offset)
     char = text[offset]
     raise Fault(_UNSUPPORTED.get(char, f"the character {char!r} has no meaning in an expression"), offset)
 
 
-def _number(text: str, offset: int) -> Token:
-    match = _NUMBER.match(text, offset)
-    assert match is not None
+def _number(text: str, offset: int, match: re.Match[str]) -> Token:
     body, end = match.group(), match.end()
-    suffix = _SUFFIX.match(text, end)
-    if suffix:
+    if suffix := _NAME.match(text, end):
         return _quantity(body, suffix.group(), offset)
     if text.startswith("%", end) and not _OPERAND_FOLLOWS.match(text, end + 1):
         return Token("percent", body + "%", offset, _finite(body, offset))
-    currency = _CURRENCY.match(text, end)
-    if currency:
+    if currency := _CURRENCY.match(text, end):
         return _money(text, offset, end, currency)
     if re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]+", body):
         return _integer(body, offset)
@@ -142,10 +134,8 @@ def _finite(body: str, offset: int) -> float:
     return value
 
 
-def _string(text: str, offset: int) -> Token:
-    match = _STRING.match(text, offset)
-    assert match is not None
-    prefix, quote = match.group(1).lower(), match.group(2)
+def _string(text: str, offset: int, match: re.Match[str]) -> Token:
+    prefix, quote = match[1].lower(), match[2]
     if "b" in prefix:
         raise Fault("byte strings of CEL are not supported", offset)
     end = _string_end(text, match.end(), quote, raw="r" in prefix)
@@ -167,24 +157,13 @@ def _string_end(text: str, offset: int, quote: str, *, raw: bool) -> int:
 
 
 def _unescape(body: str, offset: int) -> str:
-    parts: list[str] = []
-    index = 0
-    while index < len(body):
-        if body[index] != "\\":
-            parts.append(body[index])
-            index += 1
-            continue
-        match = _ESCAPE.match(body, index + 1)
-        if not match:
-            raise Fault(
-                "this escape does not exist", offset + index, r"write \\ for a backslash, or r'...' for a raw string"
-            )
-        parts.append(_escaped(match.group(), offset + index))
-        index = match.end()
-    return "".join(parts)
+    return _ESCAPE.sub(lambda escape: _escaped(escape[1], offset + escape.start()), body)
 
 
-def _escaped(code: str, offset: int) -> str:
+def _escaped(code: str | None, offset: int) -> str:
+    if code is None:
+        hint = r"write \\ for a backslash, or r'...' for a raw string"
+        raise Fault("this escape does not exist", offset, hint)
     if code[0] in "01234567":
         return chr(int(code, 8))
     if code[0] in "xXuU":

@@ -65,12 +65,6 @@ _HINTS = {
 }
 
 
-def unsupported_word(word: str, offset: int) -> Fault:
-    """The error for a reserved word, or for a word written for an operator."""
-    hint = f"write `{WORDS[word]}`" if word in WORDS else _HINTS.get(word, "it is a reserved word of CEL")
-    return Fault(f"`{word}` is not supported", offset, hint)
-
-
 def unsupported_name(name: str) -> tuple[str, str] | None:
     """Message and hint for a name that has a meaning in CEL and none here; None for other names."""
     if name in _TYPES:
@@ -80,7 +74,7 @@ def unsupported_name(name: str) -> tuple[str, str] | None:
     return None
 
 
-def unsupported_call(
+def _unsupported_call(
     name: str, namespace: str, offset: int, known: Collection[str], others: Collection[str], form: str
 ) -> Fault:
     """The error for a call of *name*: *known* can be called in this form, *others* only as *form*."""
@@ -260,9 +254,10 @@ class _Parser:
         if token.text in {"true", "false"}:
             return types.Literal(start=token.start, end=token.end, value=token.text == "true", type=types.BOOL)
         if token.text in WORDS or token.text in RESERVED:
-            raise unsupported_word(token.text, token.start)
+            hint = f"write `{WORDS[token.text]}`" if token.text in WORDS else "it is a reserved word of CEL"
+            raise Fault(f"`{token.text}` is not supported", token.start, _HINTS.get(token.text, hint))
         if self._at("("):
-            return self._function(token)
+            return self._call(token)
         return types.Field(start=token.start, end=token.end, path=(token.text,))
 
     def _postfix(self, node: Node) -> Node:
@@ -278,37 +273,30 @@ class _Parser:
             raise self._unexpected("a name")
         token = self._advance()
         if self._at("("):
-            return self._method(node, token)
+            return self._call(token, node)
         if not isinstance(node, types.Field):
             raise Fault(f"a value has no field `{token.text}`", token.start)
         return replace(node, path=(*node.path, token.text), end=token.end)
 
-    def _function(self, token: Token) -> Node:
-        if token.text not in FUNCTIONS:
-            raise unsupported_call(token.text, "", token.start, FUNCTIONS, METHODS, f"text.{token.text}(...)")
+    def _call(self, token: Token, receiver: Node | None = None) -> Node:
+        name, dot = token.text, "" if receiver is None else "."
+        known, others = (FUNCTIONS, METHODS) if receiver is None else (METHODS, FUNCTIONS)
+        if name not in known:
+            namespace = receiver.name if isinstance(receiver, types.Field) else ""
+            form = f"text.{name}(...)" if receiver is None else f"{name}(...)"
+            raise _unsupported_call(name, namespace, token.start, known, others, form)
         self._advance()
         args = self._items(")", "to close the call")
+        if len(args) != known[name]:
+            raise Fault(f"{dot}{name}() takes {_arguments(known[name])}, not {len(args)}", token.start)
         end = self._tokens[self._next - 1].end
-        wanted = FUNCTIONS[token.text]
-        if len(args) != wanted:
-            raise Fault(f"{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
-        if token.text != "has":
-            return types.Call(start=token.start, end=end, function=token.text, args=args)
+        if receiver is not None:
+            return types.Call(start=receiver.start, end=end, function=name, args=(receiver, *args))
+        if name != "has":
+            return types.Call(start=token.start, end=end, function=name, args=args)
         if not isinstance(args[0], types.Field) or len(args[0].path) < 2:
             raise Fault("has() takes the name of a field", args[0].start, "for example has(device.battery)")
         return types.Has(start=token.start, end=end, field=args[0])
-
-    def _method(self, receiver: Node, token: Token) -> Node:
-        if token.text not in METHODS:
-            space = receiver.name if isinstance(receiver, types.Field) else ""
-            raise unsupported_call(token.text, space, token.start, METHODS, FUNCTIONS, f"{token.text}(...)")
-        self._advance()
-        args = self._items(")", "to close the call")
-        wanted = METHODS[token.text]
-        if len(args) != wanted:
-            raise Fault(f".{token.text}() takes {_arguments(wanted)}, not {len(args)}", token.start)
-        end = self._tokens[self._next - 1].end
-        return types.Call(start=receiver.start, end=end, function=token.text, args=(receiver, *args))
 
 
 def _arguments(count: int) -> str:

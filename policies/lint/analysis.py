@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Flag, auto
 
 from hybrid_llm.policies.language.compile import constant_value, is_constant
 from hybrid_llm.policies.language.schema import Schema
@@ -23,29 +23,20 @@ _MOST_IN_ALL = 400_000
 """Steps for one question, and for all questions to one solver: about 10 ms and 1 s."""
 
 
-class Outcome(Enum):
-    """The outcome of a condition. A condition whose evaluation fails is neither true nor false."""
+class Outcome(Flag):
+    """What a condition may come to. A condition whose evaluation fails is neither true nor false."""
 
-    TRUE = "true"
-    FALSE = "false"
-    NOT_TRUE = "false, or it fails"
-    NOT_FALSE = "true, or it fails"
+    TRUE = auto()
+    FALSE = auto()
+    FAILS = auto()
+    NOT_TRUE = FALSE | FAILS
+    NOT_FALSE = TRUE | FAILS
 
+    @property
+    def mirrored(self) -> Outcome:
+        """The outcome of `!a` where this is that of `a`."""
+        return (Outcome.FALSE if Outcome.TRUE in self else Outcome.TRUE) | (self & Outcome.FAILS)
 
-_MIRRORED = {
-    Outcome.TRUE: Outcome.FALSE,
-    Outcome.FALSE: Outcome.TRUE,
-    Outcome.NOT_TRUE: Outcome.NOT_FALSE,
-    Outcome.NOT_FALSE: Outcome.NOT_TRUE,
-}
-_ALL_OF_AND = frozenset({Outcome.TRUE, Outcome.NOT_FALSE})
-"""`a && b` has these outcomes if both sides have them, and the others if one side has them."""
-
-_MAY_FAIL = frozenset({Outcome.NOT_TRUE, Outcome.NOT_FALSE})
-_AGREEING = {
-    Outcome.TRUE: frozenset({Outcome.TRUE, Outcome.NOT_FALSE}),
-    Outcome.FALSE: frozenset({Outcome.FALSE, Outcome.NOT_TRUE}),
-}
 
 Claim = tuple[Node, Outcome]
 """A checked condition of type bool, and the outcome that is claimed for it."""
@@ -103,13 +94,14 @@ class Solver:
     def _fresh_step(self, node: Node, outcome: Outcome) -> _Fork | tuple[str, Domain]:
         if is_constant(node, self._schema):
             value = Outcome.TRUE if constant_value(node, self._schema) is True else Outcome.FALSE
-            return _Fork(((),)) if outcome in _AGREEING[value] else _Fork(())
+            return _Fork(((),)) if value in outcome else _Fork(())
         match node:
             case Not():
-                return _Fork((((node.item, _MIRRORED[outcome]),),))
+                return _Fork((((node.item, outcome.mirrored),),))
             case Logic():
                 parts = tuple((item, outcome) for item in node.items)
-                together = (node.op == "&&") is (outcome in _ALL_OF_AND)
+                # `a && b` is true, or is not false, if both sides are; it is false, or is not true, if one side is.
+                together = (node.op == "&&") is (Outcome.TRUE in outcome)
                 return _Fork((parts,)) if together else _Fork(tuple((part,) for part in parts))
             case Conditional():
                 return _Fork(_choices(node, outcome))
@@ -142,13 +134,8 @@ class _Search:
 
 
 def _asked(atom: Atom, outcome: Outcome) -> tuple[str, Domain]:
-    domains = {
-        Outcome.TRUE: atom.true,
-        Outcome.FALSE: atom.false,
-        Outcome.NOT_TRUE: atom.not_true,
-        Outcome.NOT_FALSE: atom.not_false,
-    }
-    return atom.subject, domains[outcome]
+    domain = atom.true if Outcome.TRUE in outcome else atom.false
+    return atom.subject, domain.or_failing(atom.failing) if Outcome.FAILS in outcome else domain
 
 
 def _fails(node: Node) -> tuple[Claim, Claim]:
@@ -160,13 +147,13 @@ def _choices(node: Conditional, outcome: Outcome) -> tuple[tuple[Claim, ...], ..
         ((node.condition, Outcome.TRUE), (node.then, outcome)),
         ((node.condition, Outcome.FALSE), (node.otherwise, outcome)),
     )
-    return (*alternatives, _fails(node.condition)) if outcome in _MAY_FAIL else alternatives
+    return (*alternatives, _fails(node.condition)) if Outcome.FAILS in outcome else alternatives
 
 
 def _equalities(node: Binary, outcome: Outcome) -> tuple[tuple[Claim, ...], ...]:
     """`==` between two bools is strict: it fails if either side fails."""
-    equal = (node.op == "==") is (outcome in {Outcome.TRUE, Outcome.NOT_FALSE})
+    equal = (node.op == "==") is (Outcome.TRUE in outcome)
     alternatives: tuple[tuple[Claim, ...], ...] = tuple(
-        ((node.left, left), (node.right, left if equal else _MIRRORED[left])) for left in (Outcome.TRUE, Outcome.FALSE)
+        ((node.left, left), (node.right, left if equal else left.mirrored)) for left in (Outcome.TRUE, Outcome.FALSE)
     )
-    return (*alternatives, _fails(node.left), _fails(node.right)) if outcome in _MAY_FAIL else alternatives
+    return (*alternatives, _fails(node.left), _fails(node.right)) if Outcome.FAILS in outcome else alternatives

@@ -7,7 +7,8 @@ that an empty set is a proof.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 
@@ -16,16 +17,19 @@ from hybrid_llm.policies.language.runtime import compile_pattern
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
 from hybrid_llm.policies.language.types import Binary, Call, Field, Has, ListOf, Literal, Negate, Node, children, walk
 
+Choice = bool | int | str
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
-_SIGNS: dict[str, set[bool | int | str]] = {
-    "<": {-1},
-    "<=": {-1, 0},
-    ">": {1},
-    ">=": {0, 1},
-    "==": {0},
-    "!=": {-1, 1, "unordered"},
-}
 _UNORDERED = "unordered"
+_SIGNS: dict[str, frozenset[Choice]] = {
+    "<": frozenset({-1}),
+    "<=": frozenset({-1, 0}),
+    ">": frozenset({1}),
+    ">=": frozenset({0, 1}),
+    "==": frozenset({0}),
+    "!=": frozenset({-1, 1, _UNORDERED}),
+}
+"""Operator -> the signs of `left - right` for which it is true; NaN is unordered, and unequal to everything."""
+_ANY_SIGN = frozenset[Choice]().union(*_SIGNS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,17 @@ _INT = Numbers((Span(-(2**63), 2**63 - 1),), whole=True)
 
 
 def compared(op: str, value: float) -> Numbers:
-    """The numbers for which `number op value` is true; NaN is unequal to everything."""
-    below, above = Span(-math.inf, value, high_open=True), Span(value, math.inf, low_open=True)
-    at = Span(value, value)
-    spans = {"<": (below,), "<=": (below, at), ">": (above,), ">=": (at, above), "==": (at,), "!=": (below, above)}
-    return Numbers(spans[op], nan=op == "!=")
+    """The numbers for which `number op value` is true."""
+    return _signed(_SIGNS[op], value)
+
+
+def _signed(signs: frozenset[Choice], value: float) -> Numbers:
+    spans = {
+        -1: Span(-math.inf, value, high_open=True),
+        0: Span(value, value),
+        1: Span(value, math.inf, low_open=True),
+    }
+    return Numbers(tuple(span for sign, span in spans.items() if sign in signs), nan=_UNORDERED in signs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +105,7 @@ class TextTest:
 
     def holds(self, text: str) -> bool:
         """Whether *text* passes."""
-        match self.kind:
-            case "startsWith":
-                return text.startswith(self.value)
-            case "endsWith":
-                return text.endswith(self.value)
-            case "contains":
-                return self.value in text
-            case "matches":
-                return _search(self.value, text)
-            case _:
-                return {"<": text < self.value, "<=": text <= self.value, ">": text > self.value}.get(
-                    self.kind, text >= self.value
-                )
+        return _TESTS[self.kind](text, self.value)
 
     def implies(self, other: TextTest) -> bool:
         """Whether every text that passes this test passes *other*; False if that is not known."""
@@ -123,12 +121,17 @@ class TextTest:
         return not self.implies(other) and not other.implies(self)
 
 
-@lru_cache(maxsize=256)
-def _search(pattern: str, text: str) -> bool:
-    return compile_pattern(pattern)(text) is not None
-
-
-Choice = bool | int | str
+_compiled = lru_cache(maxsize=256)(compile_pattern)
+_TESTS: dict[str, Callable[[str, str], bool]] = {
+    "startsWith": str.startswith,
+    "endsWith": str.endswith,
+    "contains": operator.contains,
+    "matches": lambda text, pattern: _compiled(pattern)(text) is not None,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ def _passes(item: Choice, tests: Iterable[tuple[TextTest, bool]]) -> bool:
 
 ANY_TEXT = Choices(frozenset(), others=True)
 BOTH = Choices(frozenset({True, False}))
+_YES, _NO = Choices(frozenset({True})), Choices(frozenset({False}))
 Values = Numbers | Choices
 
 
@@ -210,16 +214,6 @@ class Atom:
     false: Domain
     failing: Domain
 
-    @property
-    def not_true(self) -> Domain:
-        """The values for which it is false or fails."""
-        return self.false.or_failing(self.failing)
-
-    @property
-    def not_false(self) -> Domain:
-        """The values for which it is true or fails."""
-        return self.true.or_failing(self.failing)
-
 
 class AtomReader:
     """Makes atoms of bool nodes other than `&&`, `||`, `!` and `?:`."""
@@ -231,7 +225,7 @@ class AtomReader:
         """The atom of *node*; a node that is not understood becomes its own subject."""
         match node:
             case Field():
-                return self._asked(node, Choices(frozenset({True})), Choices(frozenset({False})))
+                return self._asked(node, _YES, _NO)
             case Has():
                 return self._presence(node.field)
             case Binary(op="in"):
@@ -245,7 +239,7 @@ class AtomReader:
 
     def _opaque(self, node: Node) -> Atom:
         base = Domain(BOTH, broken=self._fragile(node))
-        return _split(self._name(node), base, Choices(frozenset({True})), Choices(frozenset({False})))
+        return _split(self._name(node), base, _YES, _NO)
 
     def _asked(self, node: Node, true: Values, false: Values) -> Atom:
         return _split(self._name(node), self._base(node), true, false)
@@ -267,9 +261,7 @@ class AtomReader:
         if isinstance(value, str):
             return self._text_comparison(left, op, value)
         if left.type.numeric and isinstance(value, int | float) and value == value:
-            opposite = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}[op]
-            false = replace(compared(opposite, value), nan=op != "!=")
-            return self._asked(left, compared(op, value), false)
+            return self._asked(left, compared(op, value), _signed(_ANY_SIGN - _SIGNS[op], value))
         return self._opaque(node)
 
     def _text_comparison(self, left: Node, op: str, value: str) -> Atom:
@@ -309,12 +301,11 @@ class AtomReader:
         names = self._name(left), self._name(right)
         if names[0] > names[1]:
             names, op = (names[1], names[0]), _FLIPPED[op]
-        signs: set[bool | int | str] = {0} if names[0] == names[1] else {-1, 0, 1}
-        loose = any(part.type.kind == "double" and not isinstance(part, Field) for part in (left, right))
-        signs |= {_UNORDERED} if loose else set()
-        base = Domain(Choices(frozenset(signs)), broken=self._fragile(left) or self._fragile(right))
-        true = frozenset(_SIGNS[op])
-        return _split(" ? ".join(names), base, Choices(true), Choices(true, others=True))
+        signs = _SIGNS["=="] if names[0] == names[1] else _ANY_SIGN - {_UNORDERED}
+        if any(part.type.kind == "double" and not isinstance(part, Field) for part in (left, right)):
+            signs |= {_UNORDERED}
+        base = Domain(Choices(signs), broken=self._fragile(left) or self._fragile(right))
+        return _split(" ? ".join(names), base, Choices(_SIGNS[op]), Choices(_SIGNS[op], others=True))
 
     def _constant(self, node: Node) -> bool:
         return is_constant(node, self._schema)

@@ -68,30 +68,31 @@ MUTANTS = (
         "a rule behind one that orders is skipped",
         f"{_COMPILE}:compile_rules",
         swap(
-            "[*hard, *soft, ast.Return(ast.Constant(-1))]",
-            (
-                "[*[_hard(s, emitter, namespace) if s.held else _soft(s, emitter, "
-                "namespace) for s in steps], ast.Return(ast.Constant(-1))]"
-            ),
+            "sorted(steps, key=lambda step: step.held is None)",
+            "tuple(steps)",
         ),
     ),
     Mutant(
         "a hard rule fails open",
-        f"{_COMPILE}:_hard",
-        swap("ast.Expr(_call(f'failed_{step.index}', _name('excluded')))", "ast.Pass()"),
+        f"{_COMPILE}:_rule",
+        swap("emitter.hook(f'failed_{step.index}', step.failed)", "ast.Pass()"),
     ),
     Mutant(
         "a soft rule that fails matches",
-        f"{_COMPILE}:_soft",
+        f"{_COMPILE}:_rule",
         swap("ast.Pass()", "ast.Return(ast.Constant(step.index))"),
     ),
     Mutant(
         "a negation is dropped",
-        f"{_COMPILE}:_Emitter.emit",
+        f"{_COMPILE}:_Emitter._unary",
         swap("ast.UnaryOp(ast.Not(), self.emit(node.item))", "self.emit(node.item)"),
     ),
     Mutant("and is or", f"{_COMPILE}:_Emitter._logic", swap("ast.And", "ast.Or")),
-    Mutant("a side that fails ends && and ||", f"{_COMPILE}:_if", swap("_has_logic(condition)", "condition is None")),
+    Mutant(
+        "a side that fails ends && and ||",
+        f"{_COMPILE}:_rule",
+        swap("_has_logic(step.condition)", "step.condition is None"),
+    ),
     Mutant(
         "a side that fails is ignored",
         f"{_RUNTIME}:settle",
@@ -105,7 +106,7 @@ MUTANTS = (
     ),
     Mutant(
         "an open end of an interval is closed",
-        f"{_DOMAINS}:compared",
+        f"{_DOMAINS}:_signed",
         swap("Span(-math.inf, value, high_open=True)", "Span(-math.inf, value, high_open=False)"),
     ),
     Mutant(
@@ -123,10 +124,10 @@ MUTANTS = (
         f"{_DOMAINS}:TextTest.implies",
         drop_operand("other.kind in {self.kind, 'contains'}"),
     ),
-    Mutant("NaN is less", f"{_DOMAINS}:compared", never("op == '!='")),
+    Mutant("NaN is less", f"{_DOMAINS}:_signed", never("_UNORDERED in signs")),
     Mutant("reading a double never fails", f"{_ATOMS}:AtomReader._base", drop_operand("spec.type.kind == 'double'")),
     Mutant("an absent field is present", f"{_ATOMS}:AtomReader._base", drop_argument("Domain", "absent")),
-    Mutant("an int never overflows", f"{_ATOMS}:AtomReader._fragile", drop_operand("arithmetic")),
+    Mutant("an int never overflows", f"{_ATOMS}:AtomReader._fails", swap("node.type.kind == 'int'", "False")),
     Mutant(
         "a flipped comparison keeps its operator",
         f"{_ATOMS}:_FLIPPED",
@@ -135,16 +136,18 @@ MUTANTS = (
             "{'<': '<', '<=': '>=', '>': '<', '>=': '<=', '==': '==', '!=': '!='}",
         ),
     ),
-    Mutant("what fails is false", f"{_ANALYSIS}:_asked", swap("atom.not_true", "atom.false")),
+    Mutant(
+        "what fails is false", f"{_ANALYSIS}:_asked", swap("Outcome.FAILS in outcome", "outcome is Outcome.NOT_FALSE")
+    ),
     Mutant(
         "a condition of ?: never fails",
         f"{_ANALYSIS}:_choices",
-        swap("(*alternatives, _fails(node.condition)) if outcome in _MAY_FAIL else alternatives", "alternatives"),
+        swap("(*alternatives, _fails(node.condition)) if Outcome.FAILS in outcome else alternatives", "alternatives"),
     ),
     Mutant(
         "&& is not true only if no operand is",
-        f"{_ANALYSIS}:_ALL_OF_AND",
-        swap("Outcome.NOT_FALSE", "Outcome.NOT_TRUE"),
+        f"{_ANALYSIS}:Solver._fresh_step",
+        swap("Outcome.TRUE in outcome", "outcome in {Outcome.TRUE, Outcome.NOT_TRUE}"),
     ),
     Mutant("a search that gives up reports impossible", f"{_ANALYSIS}:Solver._search", swap("True", "not forks")),
     Mutant(
@@ -159,11 +162,15 @@ MUTANTS = (
     ),
     Mutant("dead rules are accepted", f"{_LOAD}:_Builder._report", swap("finding.sure", "None")),
     Mutant("less is less or equal", f"{_COMPILE}:_COMPARE", swap("ast.Lt", "ast.GtE")),
-    Mutant("has() is negated", f"{_COMPILE}:_Emitter._has", swap("ast.IsNot", "ast.Is")),
+    Mutant(
+        "has() is negated",
+        f"{_COMPILE}:_Emitter._field",
+        swap("_is_not_none(__x)", "ast.UnaryOp(ast.Not(), _is_not_none(__x))"),
+    ),
     Mutant("NaN is accepted as a number", f"{_COMPILE}:_Emitter._field", swap("_call('not_a_number')", "_name('v')")),
     Mutant(
         "the branches of ?: are swapped",
-        f"{_COMPILE}:_Emitter._compound",
+        f"{_COMPILE}:_Emitter.emit",
         swap(
             "ast.IfExp(self.emit(node.condition), self.emit(node.then), self.emit(node.otherwise))",
             "ast.IfExp(self.emit(node.condition), self.emit(node.otherwise), self.emit(node.then))",
