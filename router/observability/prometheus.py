@@ -37,54 +37,30 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """One thread per scrape. Unlike `http.server` it does not look up its own host name."""
+    """Serves *registry*, one thread per scrape. Unlike `http.server` it does not look up its own host name."""
 
     daemon_threads = True
     allow_reuse_address = os.name != "nt"
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        from prometheus_client import make_wsgi_app
+
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
+        self.set_app(make_wsgi_app(registry))
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="hybrid-llm-metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join(_TIMEOUT_S)
 
     def server_bind(self) -> None:
         TCPServer.server_bind(self)
         host, port = self.server_address[:2]
         self.server_name, self.server_port = str(host), int(port)
         self.setup_environ()
-
-
-class MetricsServer:
-    """Serves *registry* in the format that the client prefers, until it is closed.
-
-    Raises:
-        ConfigError: the address is in use or invalid.
-    """
-
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        from prometheus_client import make_wsgi_app
-
-        try:
-            self._server = _Server(host, port)
-        except OSError as error:
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            remedy = "give each process an address of its own, or stop what listens there"
-            raise ConfigError(f"metrics cannot listen on {where}: {error.strerror or error}; {remedy}") from None
-        self._server.set_app(make_wsgi_app(registry))
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="hybrid-llm-metrics", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """The port of the server."""
-        return self._server.server_port
-
-    def close(self) -> None:
-        """Stop the server."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(_TIMEOUT_S)
 
 
 class PrometheusMetrics:
@@ -109,7 +85,7 @@ class PrometheusMetrics:
             raise ConfigError(f"this registry already has the metrics of a client: {remedy}") from None
         self._registry.register(self)
         self._status: WeakMethod[Callable[[], ClientStatus]] | None = None
-        self._server: MetricsServer | None = None
+        self._server: _Server | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -166,10 +142,15 @@ class PrometheusMetrics:
             ConfigError: the address is in use or invalid.
         """
         self.close()
-        server = MetricsServer(host, port, self._registry)
+        try:
+            server = _Server(host, port, self._registry)
+        except OSError as error:
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            remedy = "give each process an address of its own, or stop what listens there"
+            raise ConfigError(f"metrics cannot listen on {where}: {error.strerror or error}; {remedy}") from None
         with self._lock:
             self._server = server
-        return server.port
+        return server.server_port
 
     def close(self) -> None:
         """Stop serving. Idempotent."""

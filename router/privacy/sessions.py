@@ -79,7 +79,11 @@ class Sessions:
             if self._closed:
                 raise PrivacyViolation("the pseudonyms of all sessions are wiped", location="cloud")
             self._sweep()
-            session = self._unnamed_session() if session_id is None else self._named((tenant, session_id))
+            if session_id is None:
+                session = _Session(self._clock(), dropped=True)
+                self._unnamed.add(session)
+            else:
+                session = self._named((tenant, session_id))
             session.leases += 1
             session.used = self._clock()
         return Lease(session.table, lambda: self._release(session))
@@ -98,11 +102,6 @@ class Sessions:
             lease.close()
             return None
         return lease
-
-    def _unnamed_session(self) -> _Session:
-        session = _Session(self._clock(), dropped=True)
-        self._unnamed.add(session)
-        return session
 
     def _named(self, name: _Name) -> _Session:
         session = self._sessions.get(name)

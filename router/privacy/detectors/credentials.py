@@ -102,15 +102,6 @@ def _is_user_info(candidate: Candidate) -> float:
     return 0.0 if password.lower() in {"pass", "password", "passwd", "pwd"} or _PLACEHOLDER.fullmatch(password) else 1.0
 
 
-def _chinese(view: View) -> Iterator[tuple[int, int]]:
-    """The value after a Chinese word for password, key or token."""
-    for word in _CHINESE:
-        for at in view.find(word):
-            match = _BEHIND.match(view.data, at + len(word))
-            if match is not None and any(48 <= byte <= 57 for byte in match.group(1)):
-                yield match.span(1)
-
-
 CREDENTIAL: Final = (
     Pattern(Regex(rb"\b(" + _TOKENS + rb")")),
     Pattern(Regex(_KEY_BLOCK), needs=b"-----begin"),
@@ -130,7 +121,8 @@ def credentials(view: View) -> Iterator[tuple[int, int]]:
 def _candidates(view: View) -> Iterator[tuple[int, int]]:
     yield from _assigned(view)
     if not view.text.isascii():
-        yield from _chinese(view)
+        matches = view.after(_CHINESE, _BEHIND)
+        yield from (match.span(1) for match in matches if any(48 <= byte <= 57 for byte in match.group(1)))
     for start, end in load_rules().spans(view.data):
         quoted = end - start > 2 and view.data[start] == view.data[end - 1] and view.data[start] in b"\"'"
         yield (start + 1, end - 1) if quoted else (start, end)

@@ -241,25 +241,15 @@ def _labelled(words: bytes, chinese: tuple[str, ...], value: bytes, fill: bytes 
     after = Regex(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
 
     def search(view: View) -> Iterator[tuple[int, int]]:
-        if _LABELS.within(view):
-            yield from _after_words(view, spelled)
-            yield from _after_chinese(view, after, () if view.text.isascii() else chinese)
+        if not _LABELS.within(view):
+            return
+        for start, end, _ in spelled.finditer(view.data):
+            if not view.data[start - 1 : start].isalpha() and _has_digits(view.data[start:end]):
+                yield start, end
+        if not view.text.isascii():
+            yield from (match.span(1) for match in view.after(chinese, after) if _has_digits(match.group(1)))
 
     return search
-
-
-def _after_words(view: View, regex: Regex) -> Iterator[tuple[int, int]]:
-    for start, end, _ in regex.finditer(view.data):
-        if not view.data[start - 1 : start].isalpha() and _has_digits(view.data[start:end]):
-            yield start, end
-
-
-def _after_chinese(view: View, regex: Regex, words: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    for word in words:
-        for at in view.find(word):
-            match = regex.match(view.data, at + len(word))
-            if match is not None and _has_digits(match.group(1)):
-                yield match.span(1)
 
 
 def _has_digits(value: bytes) -> bool:

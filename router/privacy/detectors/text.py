@@ -233,6 +233,14 @@ class View:
             yield at
             at = self.text.find(word, at + len(word))
 
+    def after(self, words: Iterable[str], regex: Regex) -> Iterator[Any]:
+        """Yield each match of *regex* that begins where one of *words* ends."""
+        for word in words:
+            for at in self.find(word):
+                match = regex.match(self.data, at + len(word))
+                if match is not None:
+                    yield match
+
     def _read_from(self, position: int) -> tuple[int, int]:
         """The span of the source that one character was decoded from."""
         index = bisect_right(self.begins, position) - 1
