@@ -142,7 +142,7 @@ class ControlGroups:
             if bool(mount.controllers) == bool(controllers) and mount.controllers >= controllers:
                 parts = _below(path, mount.root)
                 folders = ["/".join([mount.point, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
-                return tuple(folder for folder in folders if self._files.is_folder(folder))
+                return tuple(folder for folder in folders if self._files.exists(folder))
         return ()
 
     def _mounts(self) -> Iterator[_Mount]:

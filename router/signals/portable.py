@@ -5,31 +5,20 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from hybrid_llm.router.signals.source import MIB, Value
+from hybrid_llm.router.signals.source import MIB, FileSource, Value
 
 _FIRST_WINDOW_S: Final = 0.04
 _LOCAL: Final = ("lo", "utun", "tun", "tap", "bridge", "vmnet", "awdl", "llw", "anpi", "ap", "gif", "stf", "veth")
 _LOCAL_WORDS: Final = ("loopback", "vethernet", "vmware", "virtualbox", "vpn", "wireguard", "tailscale", "bluetooth")
 
 
-class _PortableSource:
-    """A source without anything to close."""
-
-    every = 1.0
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class PortableMachine(_PortableSource):
+class PortableMachine(FileSource):
     """Load of all processors and memory of the machine."""
 
     signals = (
         "device.cpu_load", "device.memory_available_mb", "device.memory_total_mb", "device.swap_available_mb",
     )  # fmt: skip
-
-    def __init__(self) -> None:
-        self._begun = False
+    _begun = False
 
     def read(self) -> tuple[Value, ...]:
         """Load 0 to 1, MiB available, MiB total, MiB of swap; control groups are not considered."""
@@ -44,7 +33,7 @@ class PortableMachine(_PortableSource):
         return load, memory.available / MIB, memory.total / MIB, swap.free / MIB if swap.total else None
 
 
-class PortableBattery(_PortableSource):
+class PortableBattery(FileSource):
     """Battery and external power."""
 
     signals = ("device.battery", "device.charging")
@@ -60,7 +49,7 @@ class PortableBattery(_PortableSource):
         return max(0.0, min(1.0, battery.percent / 100.0)), battery.power_plugged
 
 
-class PortableNetwork(_PortableSource):
+class PortableNetwork(FileSource):
     """Whether an interface is up that is neither local nor a tunnel and has a routable address."""
 
     signals = ("network.online",)

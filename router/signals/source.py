@@ -140,10 +140,6 @@ class Files:
             self._on_error(folder, error)
             return []
 
-    def is_folder(self, path: str) -> bool:
-        """Whether *path* is a folder."""
-        return os.path.isdir(self.path(path))
-
     def exists(self, path: str) -> bool:
         """Whether *path* exists."""
         return os.path.exists(self.path(path))

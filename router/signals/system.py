@@ -46,22 +46,13 @@ def system_sources(root: Path = _MACHINE) -> list[Source]:
     if sys.platform != "linux" and root == _MACHINE:
         from hybrid_llm.router.signals.portable import PortableBattery, PortableMachine, PortableNetwork
 
-        return [PortableMachine(), PortableNetwork(), PortableBattery(), GpuSource(Files())]
+        return [source(Files()) for source in (PortableMachine, PortableNetwork, PortableBattery, GpuSource)]
     from hybrid_llm.router.signals.heat import HeatSource, PowerSource
     from hybrid_llm.router.signals.kernel import CpuSource, MemorySource, PressureSource
     from hybrid_llm.router.signals.network import NetworkManagerSource, OnlineSource
 
-    table: tuple[Callable[[Files], Source], ...] = (
-        MemorySource,
-        PressureSource,
-        OnlineSource,
-        CpuSource,
-        PowerSource,
-        HeatSource,
-        NetworkManagerSource,
-        GpuSource,
-    )
-    return [source(Files(root)) for source in table]
+    fast: list[Callable[[Files], Source]] = [MemorySource, PressureSource, OnlineSource, CpuSource]
+    return [source(Files(root)) for source in (*fast, PowerSource, HeatSource, NetworkManagerSource, GpuSource)]
 
 
 class Sensors(Protocol):
