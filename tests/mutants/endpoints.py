@@ -139,6 +139,11 @@ MUTANTS = (
         swap("self._clock() < self._due", "self._due > 0"),
     ),
     Mutant(
+        "the first lookup of a pool has no timeout",
+        f"{_ADDRESS}:Resolver.refresh",
+        swap("min(timeout, _FIRST_S)", "None"),
+    ),
+    Mutant(
         "the first lookup serves only one request",
         f"{_ADDRESS}:Resolver.refresh",
         swap("self.endpoints and __rest", "(self.endpoints or self._due) and __rest"),

@@ -64,6 +64,14 @@ def test_a_name_is_looked_up_once_for_all_callers_at_the_same_time():
     assert len(names.queried) == 2, "nothing is cached: the machine's own resolver does that"
 
 
+def test_a_look_up_is_not_waited_for_any_longer_than_its_timeout():
+    names = NameServer(node_test="127.0.0.1")
+    names.go.clear()
+    with pytest.raises(TimeoutError):
+        Lookup(names)("node.test", 0.1)
+    names.go.set()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_an_address_needs_no_name_server(address):
     names = NameServer()
