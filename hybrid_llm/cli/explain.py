@@ -119,8 +119,8 @@ def _parse_value(text: str, spec: FieldSpec, name: str) -> object:
     if spec.optional and text.lower() in _ABSENT:
         return None
     choices = {value: value for value in spec.values}
-    reader = (choices.__getitem__, f"one of {', '.join(sorted(choices))}") if choices else _READERS[spec.type.kind]
-    read, expected = reader
+    one_of = choices.__getitem__, f"one of {', '.join(sorted(choices))}"
+    read, expected = _READERS.get(spec.type.kind, one_of)
     try:
         return read(text)
     except (ValueError, KeyError):

@@ -204,11 +204,10 @@ class Progress:
             self._show(total=1.0, completed=min(1.0, max(0.0, share)))
 
     def _show(self, **values: Any) -> None:
-        assert self._console is not None
         self._bar.update(self._task, **values)
         self._bar.start()
         # rich hides the cursor; a process that is killed could not show it again.
-        self._console.show_cursor(True)
+        self._bar.console.show_cursor(True)
 
     def clear(self) -> None:
         """Erase the line, so that something else can be printed."""
