@@ -11,30 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hybrid_llm.core.fields import (
-    VERSION,
-    Choice,
-    Flag,
-    Found,
-    Key,
-    Kind,
-    ListOf,
-    MapOf,
-    Name,
-    Number,
-    Table,
-    Text,
-    Whole,
-    duration,
-    key,
-    one_of,
-    percentage,
-    table,
-)
+from hybrid_llm.core import fields
+from hybrid_llm.core.fields import Found, Key, Kind, ListOf, MapOf, Table, Text, key, one_of
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S
 from hybrid_llm.core.request import Location, Message, Request, Tool
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.lab.cases import Case, Expected, Suite
 from hybrid_llm.policies.document import LOCATION, TARGET, backends_named
 from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.policy import Policy
@@ -70,18 +51,18 @@ DEFAULT_BACKENDS: Final = {
 }
 """The signals of a case that sets none: an idle device without a battery, online, and backends that are ready."""
 
-_ABSENT: Final = Choice({"absent": None})
-_NAN: Final = Choice({"nan": math.nan})
+_ABSENT: Final = fields.Choice({"absent": None})
+_NAN: Final = fields.Choice({"nan": math.nan})
 _UNITS: Final = {
-    "ms": duration("ms", positive=False),
-    "share": percentage(most=math.inf),
-    "percent": percentage(100.0, most=math.inf),
+    "ms": fields.duration("ms", positive=False),
+    "share": fields.percentage(most=math.inf),
+    "percent": fields.percentage(100.0, most=math.inf),
 }
 _FIXED: Final = frozenset({"name", "location"})
 """Fields of a backend that a case cannot change."""
 _RECORDS: Final = {"device": DeviceSignals, "network": NetworkSignals, "budget": BudgetSignals}
 """The owners of signals that are no backends."""
-_TAG: Final = Name("a declared tag")
+_TAG: Final = fields.Name("a declared tag")
 _TAGS: Final = ListOf(_TAG, into=frozenset)
 _TARGETS: Final = ListOf(TARGET)
 _LOCATIONS: Final[Mapping[str, Location]] = {location.value: location for location in Location}
@@ -106,26 +87,47 @@ def default_signals(policy: Policy) -> Signals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Expect:
+class Expected:
     """What must come of it."""
 
     order: tuple[str, ...] | None = key(
         _TARGETS, "Exactly these backends, in this order; [] is none.", default=None, examples=(["edge", "cloud"],)
     )
-    first: str | None = key(TARGET, "The backend that is called first.", default=None, examples=("edge",))
+    first: tuple[str, ...] = key(TARGET, "The backend that is called first.", default=(), examples=("edge",))
+    """Of a location, each of its backends."""
     never: tuple[str, ...] = key(_TARGETS, "Backends that may not be called at all.", default=(), examples=(["cloud"],))
-    excluded: Any = key(
+    excluded: Mapping[str, str] = key(
         one_of(MapOf(Text("a part of the reason"), name=TARGET), _TARGETS),
         "Backends that are excluded, each with a part of the reason.",
         default=(),
         examples=(["cloud"],),
     )
-    rule: int | str | None = key(
-        one_of(Whole(), Text("the reason of a rule")),
+    rule: str = key(
+        one_of(fields.Whole(), Text("the reason of a rule")),
         "The rule that orders: its number, its `because`, or `default`.",
-        default=None,
+        default="",
     )
+    """Its label, such as `rules[3]` or `default`; empty for any."""
     tags: frozenset[str] | None = key(_TAGS, "Exactly these effective tags.", default=None, examples=(["phi"],))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One request in one situation. *position* is `path:line:column`."""
+
+    name: str
+    position: str
+    request: Request
+    signals: Signals
+    expected: Expected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """The cases of one file, checked against *policy*."""
+
+    policy: Policy
+    cases: tuple[Case, ...]
 
 
 def _as_found(found: Found) -> Found:
@@ -139,7 +141,7 @@ def cases_table(schema: Schema, backends: Mapping[str, Location], *, others: boo
         Key("request", _request_table(schema), "The request."),
         Key("signals", _signals_table(schema, backends, others=others), "The signals, under the names of conditions."),
     )
-    expect = table(_Expect, "expect", make=_as_found, json={"minProperties": 1})
+    expect = fields.table(Expected, "expect", make=_as_found, json={"minProperties": 1})
     case = (
         Key("name", Text("a name"), "What must happen.", required=True, hint="name: what must happen"),
         *situation,
@@ -148,7 +150,7 @@ def cases_table(schema: Schema, backends: Mapping[str, Location], *, others: boo
     base = _table("base", "Applies to every case that does not say otherwise.", situation)
     cases = ListOf(_table("a case", "One request in one situation, and what must come of it.", case), least=1)
     keys = (
-        VERSION,
+        fields.VERSION,
         Key("backends", _BACKENDS, "The backends and where they run; by default edge and cloud."),
         Key("base", base, base.about),
         Key("cases", cases, "The cases.", required=True, hint="each case begins with a dash"),
@@ -176,8 +178,8 @@ def _signals_table(schema: Schema, backends: Mapping[str, Location], *, others: 
         Key(name, _kind(spec), about.get(spec.root, state)[spec.attribute])
         for name, spec in signals_of(schema, backends).items()
     )
-    fields = {name: spec for name, spec in schema.fields(next(iter(_LOCATIONS))).items() if name not in _FIXED}
-    patterns = {rf"^[^.\s]+\.{name}$": schema_of(_kind(spec)) for name, spec in fields.items()} if others else {}
+    known = {name: spec for name, spec in schema.fields(next(iter(_LOCATIONS))).items() if name not in _FIXED}
+    patterns = {rf"^[^.\s]+\.{name}$": schema_of(_kind(spec)) for name, spec in known.items()} if others else {}
     return Table(
         title="signals",
         about="What is known of the device, the network and the backends, under the names of conditions.",
@@ -201,14 +203,14 @@ def _kind(spec: FieldSpec) -> Kind:
     kinds: list[Kind]
     match spec.type.kind:
         case "bool":
-            kinds = [Flag()]
+            kinds = [fields.Flag()]
         case "int":
-            kinds = [Whole()]
+            kinds = [fields.Whole()]
         case "double":
             unit = _UNITS.get(spec.type.unit)
-            kinds = [Number(-math.inf), *([unit] if unit else []), _NAN]
+            kinds = [fields.Number(-math.inf), *([unit] if unit else []), _NAN]
         case _:
-            kinds = [Choice.of(*sorted(spec.values)) if spec.values else Text()]
+            kinds = [fields.Choice.of(*sorted(spec.values)) if spec.values else Text()]
     return one_of(*kinds, *([_ABSENT] if spec.optional else []))
 
 
@@ -309,22 +311,22 @@ class _Maker:
             return Expected()
         if not found.present:
             found.reject("a case expects something", "order: [edge, cloud]")
-        backends = self._policy.backends
-        order, first, excluded = (found.values[name] for name in ("order", "first", "excluded"))
+        backends, values = self._policy.backends, found.values
+        order, first, excluded = values["order"], values["first"], values["excluded"]
         reasons = excluded if isinstance(excluded, Mapping) else dict.fromkeys(excluded, "")
         return Expected(
             order=None if order is None else backends_named(order, backends),
             first=backends_named([first] if first else (), backends),
-            never=backends_named(found.values["never"], backends),
+            never=backends_named(values["never"], backends),
             excluded={name: part for target, part in reasons.items() for name in backends_named([target], backends)},
             rule=self._rule(found),
-            tags=found.values["tags"],
+            tags=values["tags"],
         )
 
     def _rule(self, found: Found) -> str:
         """The label of the rule that orders, which is given by its number, its reason, or `default`."""
         rule = found.values["rule"]
-        if rule is None:
+        if rule == "":
             return ""
         orders = [rule for rule in self._policy.rules if rule.kind != "exclude"]
         labels = {**{str(rule.index): rule.label for rule in orders}, **{rule.because: rule.label for rule in orders}}

@@ -6,53 +6,16 @@ A case gives tags, or a text in which the privacy guard detects them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.request import Request, RequestMetadata, estimate_tokens
-from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.request import RequestMetadata, estimate_tokens
+from hybrid_llm.lab.casefile import Case, Expected
 from hybrid_llm.policies.policy import Policy, Rule
 from hybrid_llm.router.pipeline import without
 from hybrid_llm.router.privacy import PrivacyGuard
 
 NO_BACKEND = "no backend"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a case expects; fields that are None or empty are not checked."""
-
-    order: tuple[str, ...] | None = None
-    """Exactly these backends, in this order."""
-    first: tuple[str, ...] = ()
-    """One of these is first."""
-    never: tuple[str, ...] = ()
-    """None of these is in the order."""
-    excluded: Mapping[str, str] = field(default_factory=dict)
-    """These are excluded, each for a reason that contains this text."""
-    rule: str = ""
-    """The rule that orders, as `rules[3]` or `default`."""
-    tags: frozenset[str] | None = None
-    """Exactly these effective tags."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One request in one situation. *position* is `path:line:column`."""
-
-    name: str
-    position: str
-    request: Request
-    signals: Signals
-    expected: Expected
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
-    """The cases of one file, checked against *policy*."""
-
-    policy: Policy
-    cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,10 @@ def as_written(kind: Kind, value: Any) -> str | None:
 
 def world() -> str:
     """The constants of a simulation, with their sources."""
-    rows = "".join(f"| `{one.name}` | {one.shown} | {one.about} | {one.source} |\n" for one in World().constants())
+    rows = "".join(
+        f"| `{one.name}` | {one.shown} | {one.declared.about} | {one.declared.source} |\n"
+        for one in World().constants()
+    )
     return f"| constant | default | meaning | source |\n|---|---|---|---|\n{rows}"
 
 

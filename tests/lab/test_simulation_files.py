@@ -292,7 +292,9 @@ def page():
 
 def test_the_page_lists_every_constant_with_its_default_its_meaning_and_its_source(page):
     for constant in World().constants():
-        assert f"| `{constant.name}` | {constant.shown} | {constant.about} | {constant.source} |" in page, constant.name
+        assert (
+            f"| `{constant.name}` | {constant.shown} | {constant.declared.about} | {constant.declared.source} |" in page
+        ), constant.name
 
 
 def test_the_page_names_no_constant_that_there_is_not(page):

@@ -11,8 +11,8 @@ from hybrid_llm.cli import arguments
 from hybrid_llm.cli.terminal import Exit, decision_record, output
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.casefile import parse_cases
-from hybrid_llm.lab.cases import Case, Outcome, Report, run_suite
+from hybrid_llm.lab.casefile import Case, parse_cases
+from hybrid_llm.lab.cases import Outcome, Report, run_suite
 from hybrid_llm.policies import Policy, builtin_names
 
 _SUFFIX: Final = ".test.yaml"

@@ -303,8 +303,11 @@ def _constants(comparison: Comparison) -> Iterator[str]:
     yield '<div class="wide"><table class="left"><thead><tr>'
     yield "<th>constant</th><th>value</th><th>meaning</th><th>source</th></tr></thead><tbody>"
     for constant in found:
-        source = "the world file" if constant.changed else constant.source
-        cells = (f"<code>{escape(constant.name)}</code>", *map(escape, (constant.shown, constant.about, source)))
+        source = "the world file" if constant.changed else constant.declared.source
+        cells = (
+            f"<code>{escape(constant.name)}</code>",
+            *map(escape, (constant.shown, constant.declared.about, source)),
+        )
         yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</tbody></table></div></details>"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ _ASSUMED = "assumed: set it from your own device or node"
 def _constant(
     default: float | tuple[str, ...],
     about: str,
-    source: str,
+    source: str = _ASSUMED,
     *,
     least: float = 0.0,
     most: float = 1e9,
@@ -53,19 +54,17 @@ class Battery:
     """The battery. `capacity_wh: 0` is a device without one, always on the mains."""
 
     capacity_wh: float = _constant(52.6, "charge when full, Wh; 0: no battery", _AIR)
-    start_share: float = _constant(1.0, "charge at the start, share of the capacity", _ASSUMED, most=1.0)
+    start_share: float = _constant(1.0, "charge at the start, share of the capacity", most=1.0)
     charger_w: float = _constant(30.0, "power of the charger, W", _AIR)
-    charge_efficiency: float = _constant(0.9, "part of the charger's power that arrives", _ASSUMED, most=1.0)
+    charge_efficiency: float = _constant(0.9, "part of the charger's power that arrives", most=1.0)
     charging: tuple[str, ...] = _constant(
         ("12:30-13:30", "22:00-07:00"),
         "times of day on the mains",
-        _ASSUMED,
         kind=ListOf(Text("a part of the day", convert=_part_of_the_day)),
     )
     day_starts_at: tuple[str, ...] = _constant(
         ("07:00",),
         "time of day of the first moment of the trace",
-        _ASSUMED,
         kind=ListOf(Text("a time of day", convert=_clock), least=1, most=1),
     )
 
@@ -75,9 +74,7 @@ class Power:
     """The power that the device draws."""
 
     idle_w: float = _constant(3.5, "all but the model: 52.6 Wh in 15 hours of wireless web, W", _AIR)
-    compute_w: float = _constant(
-        15.0, "added while all edge slots work: base power of an Intel U processor, W", _ASSUMED
-    )
+    compute_w: float = _constant(15.0, "added while all edge slots work: base power of an Intel U processor, W")
     radio_w: float = _constant(0.133, "added while a call to the cloud is open, W", _LTE)
     radio_metered_w: float = _constant(1.288, "the same on a metered (mobile) connection, W", _LTE)
 
@@ -86,26 +83,22 @@ class Power:
 class Thermal:
     """One thermal resistance and one capacity between the processor and the air (lumped capacitance)."""
 
-    ambient_c: float = _constant(25.0, "temperature around the device and at the start, C", _ASSUMED)
+    ambient_c: float = _constant(25.0, "temperature around the device and at the start, C")
     resistance_k_per_w: float = _constant(
-        4.0, "kelvin above ambient for each watt: 100 C (Intel's junction limit) at full power", _ASSUMED
+        4.0, "kelvin above ambient for each watt: 100 C (Intel's junction limit) at full power"
     )
-    time_constant_s: float = _constant(
-        120.0, "time in which 63 % of a step in temperature happens, s", _ASSUMED, least=1.0
-    )
-    throttle_from_c: float = _constant(85.0, "where the device begins to slow down, C", _ASSUMED)
-    throttle_to_c: float = _constant(100.0, "where it is slowest, C", _ASSUMED)
-    throttle_floor: float = _constant(0.5, "speed there, as a share of full speed", _ASSUMED, least=0.01, most=1.0)
+    time_constant_s: float = _constant(120.0, "time in which 63 % of a step in temperature happens, s", least=1.0)
+    throttle_from_c: float = _constant(85.0, "where the device begins to slow down, C")
+    throttle_to_c: float = _constant(100.0, "where it is slowest, C")
+    throttle_floor: float = _constant(0.5, "speed there, as a share of full speed", least=0.01, most=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """The processor."""
 
-    background_share: float = _constant(0.1, "share of the processor that other programs take", _ASSUMED, most=0.99)
-    edge_share: float = _constant(
-        0.8, "share of the processor that all edge slots at work take", _ASSUMED, least=0.01, most=1.0
-    )
+    background_share: float = _constant(0.1, "share of the processor that other programs take", most=0.99)
+    edge_share: float = _constant(0.8, "share of the processor that all edge slots at work take", least=0.01, most=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +106,7 @@ class Memory:
     """MiB."""
 
     total_mb: float = _constant(8192.0, "memory of the device, MiB", _AIR)
-    used_mb: float = _constant(4096.0, "taken by other programs, MiB", _ASSUMED)
+    used_mb: float = _constant(4096.0, "taken by other programs, MiB")
     model_mb: float = _constant(613.0, "the edge model, loaded, MiB", _BENCH)
     kv_mb_per_1k_tokens: float = _constant(
         23.4, "key-value cache of 1,000 tokens: 24 layers x 2 heads x 64 x 2 x 4 bytes, MiB", "the model's shape"
@@ -132,7 +125,7 @@ class Edge:
         most=1000,
     )
     queue_limit: int = _constant(16, "requests that may wait", "default of the edge backend", most=100000)
-    context_window: int = _constant(4096, "most tokens of prompt and answer", _ASSUMED, least=1)
+    context_window: int = _constant(4096, "most tokens of prompt and answer", least=1)
     overhead_ms: float = _constant(5.0, "before the first token, beside the prompt, ms", _BENCH)
     prefill_tokens_per_s: float = _constant(538.0, "prompt tokens read per second", _BENCH, least=0.001)
     decode_tokens_per_s: float = _constant(94.0, "tokens written per second", _BENCH, least=0.001)
@@ -145,11 +138,11 @@ class Edge:
 class Node:
     """The model in the cloud: every backend at the location `cloud` has these figures, and nodes of its own."""
 
-    count: int = _constant(1, "nodes behind each backend, all alike", _ASSUMED, least=1, most=1000)
+    count: int = _constant(1, "nodes behind each backend, all alike", least=1, most=1000)
     slots: int = _constant(16, "answers at a time of each node", "default of `hybrid-llm serve`", least=1, most=100000)
     queue_limit: int = _constant(64, "requests that may wait", "default of `hybrid-llm serve`", most=100000)
-    background_streams: int = _constant(4, "slots that other clients hold, always", _ASSUMED, most=100000)
-    context_window: int = _constant(32768, "most tokens of prompt and answer", _ASSUMED, least=1)
+    background_streams: int = _constant(4, "slots that other clients hold, always", most=100000)
+    context_window: int = _constant(32768, "most tokens of prompt and answer", least=1)
     overhead_ms: float = _constant(14.0, "before the first token, beside the prompt, ms", _H100)
     prefill_tokens_per_s: float = _constant(
         5000.0, "prompt tokens read per second", "the prior of the library's predictor, 0.2 ms a token", least=0.001
@@ -158,9 +151,9 @@ class Node:
     batch_slowdown: float = _constant(
         0.046, "added share of decode_ms for each further stream: 10.94 ms with 16", _H100
     )
-    failure_share: float = _constant(0.0, "share of the calls that fail after one round trip", _ASSUMED, most=1.0)
-    input_per_1k: float = _constant(0.0004, "price of 1,000 prompt tokens, in the policy's currency", _ASSUMED)
-    output_per_1k: float = _constant(0.0012, "price of 1,000 answer tokens, in the policy's currency", _ASSUMED)
+    failure_share: float = _constant(0.0, "share of the calls that fail after one round trip", most=1.0)
+    input_per_1k: float = _constant(0.0004, "price of 1,000 prompt tokens, in the policy's currency")
+    output_per_1k: float = _constant(0.0012, "price of 1,000 answer tokens, in the policy's currency")
     energy_per_1k_tokens_j: float = _constant(0.0, "energy for 1,000 tokens in the signals, J", _NOT_GIVEN)
 
 
@@ -168,9 +161,9 @@ class Node:
 class Network:
     """The network between device and cloud, without `--rtt`."""
 
-    rtt_ms: float = _constant(30.0, "round-trip time, ms", _ASSUMED)
+    rtt_ms: float = _constant(30.0, "round-trip time, ms")
     slice_s: float = _constant(
-        15.7, "how long one slice of NetLatency lasts, s: three hours in 688 slices", _ASSUMED, least=0.001
+        15.7, "how long one slice of NetLatency lasts, s: three hours in 688 slices", least=0.001
     )
     rtt_weight: float = _constant(
         0.2,
@@ -185,21 +178,24 @@ class Network:
 class Requests:
     """What the requests of a trace do not give."""
 
-    max_tokens: int = _constant(512, "most tokens of an answer; longer ones are cut", _ASSUMED, least=1)
+    max_tokens: int = _constant(512, "most tokens of an answer; longer ones are cut", least=1)
     deadline_s: float = _constant(
         60.0, "where neither trace nor policy gives one, s", "default of the library", least=0.001
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Constant:
-    """One constant, for display."""
+    """One constant, for display: its name `section.name`, its value, and how it is declared."""
 
     name: str
     value: object
-    about: str
-    source: str
-    changed: bool = False
+    declared: Key
+
+    @property
+    def changed(self) -> bool:
+        """Whether the value is not the default."""
+        return bool(self.value != self.declared.default)
 
     @property
     def shown(self) -> str:
@@ -228,25 +224,16 @@ class World:
         for section in fields(self):
             record = getattr(self, section.name)
             for declared in keys_of(type(record)):
-                value = getattr(record, declared.name)
-                yield Constant(
-                    name=f"{section.name}.{declared.name}",
-                    value=value,
-                    about=declared.about,
-                    source=declared.source,
-                    changed=value != declared.default,
-                )
+                yield Constant(f"{section.name}.{declared.name}", getattr(record, declared.name), declared)
 
     def text(self) -> str:
         """A world file with these values and their meaning, to edit."""
         lines = ["version: 1"]
-        section = ""
-        for constant in self.constants():
-            group, _, name = constant.name.partition(".")
-            if group != section:
-                lines.append(f"{group}:")
-                section = group
-            lines.append(f"  {name}: {constant.shown}".ljust(40) + f"  # {constant.about}; {constant.source}")
+        for section, constants in groupby(self.constants(), lambda one: one.name.partition(".")[0]):
+            lines.append(f"{section}:")
+            for one in constants:
+                line = f"  {one.declared.name}: {one.shown}"
+                lines.append(f"{line:40}  # {one.declared.about}; {one.declared.source}")
         return "\n".join(lines) + "\n"
 
 

@@ -16,7 +16,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, Request, RequestMetadata
-from hybrid_llm.core.signals import BackendState, DeviceSignals, Signals
+from hybrid_llm.core.signals import DeviceSignals, Signals
 from hybrid_llm.lab.verify.report import CLEARED, DECIDED, Results, Verdict, judge, mark
 from hybrid_llm.lab.verify.world import Abstract, Fitness, Held, MarkerDetector, Outcomes, Position, Switches, World
 from hybrid_llm.policies import Policy
@@ -31,8 +31,10 @@ _MOST_TAGS: Final = 6
 _MOST_BACKENDS: Final = 4
 _MOST_DECISIONS: Final = 100_000
 """Roughly: the outcomes of conditions are reduced to fit."""
-_FIT: Final = frozenset({Fitness.READY, Fitness.HALF_OPEN})
 _OTHER_STATES: Final = (Fitness.OPEN, Fitness.HALF_OPEN, Fitness.ABSENT, Fitness.MOVED)
+
+States = Mapping[str, Fitness]
+"""Backend -> its state; READY for backends that are not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,61 +156,47 @@ def _names(tags: frozenset[str]) -> str:
     return ", ".join(sorted(tags)) or "untagged"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
-    """One decision, and the simplest *world* that leads to it."""
-
-    judged: Judged
-    world: World
-    decision: Decision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Situation:
-    """States of backends; *unfit* are those that must not be called."""
-
-    states: Mapping[str, Fitness]
-    unfit: frozenset[str]
-    alone: bool
-    """Combined with few outcomes of the conditions only."""
-
-
-def decide_all(abstract: Abstract, kinds: Sequence[Judged], results: Results) -> tuple[list[Decided], dict[str, str]]:
-    """Every decision for each kind of judgement, the simplest first; and a description of the cases."""
+def decide_all(
+    abstract: Abstract, kinds: Sequence[Judged], results: Results
+) -> tuple[list[tuple[tuple[str, ...], World]], dict[str, str]]:
+    """Every order for each kind of judgement, with the simplest world that leads to it; a description of the cases."""
     policy = abstract.policy
     names = tuple(policy.backends)
     rankings = list(permutations(names)) if len(names) <= _MOST_BACKENDS else [names, names[::-1]]
     situations, states_covered = _situations(names)
     seen = {(judged.request.privacy, judged.blocked): judged for judged in reversed(kinds)}
-    whole = sum(not judged.blocked for judged in seen.values()) * sum(not situation.alone for situation in situations)
-    share = _MOST_DECISIONS // max(1, whole)
-    outcomes, rules_covered = abstract.outcomes(most=share)
+    whole = sum(not judged.blocked for judged in seen.values()) * sum(not alone for _, alone in situations)
+    outcomes, rules_covered = abstract.outcomes(most=_MOST_DECISIONS // max(1, whole))
     few = [outcome for outcome in outcomes if len(outcome) <= 1]
-    found: list[Decided] = []
+    found: list[tuple[tuple[str, ...], World]] = []
     for judged in sorted(seen.values(), key=lambda one: len(list(one.world.steps(policy)))):
         deciding = _Deciding(abstract, judged, rankings, results)
-        for situation in situations:
-            deciding.all(situation, few if situation.alone or judged.blocked else outcomes)
-        found += deciding.found.values()
+        for states, alone in situations:
+            deciding.all(states, few if alone or judged.blocked else outcomes)
+        found += deciding.found.items()
     return found, {"conditions": rules_covered, "backends": states_covered}
 
 
-def _situations(names: Sequence[str]) -> tuple[list[_Situation], str]:
-    """Every backend ready or not; and one at a time in each other state."""
+def _situations(names: Sequence[str]) -> tuple[list[tuple[States, bool]], str]:
+    """Every backend ready or not; and alone, with few outcomes of the conditions only, each in each other state."""
     many = len(names) > _MOST_BACKENDS
-    states = product((Fitness.READY, Fitness.UNREADY), repeat=len(names))
-    both = [one for one in states if not many or one.count(Fitness.UNREADY) in {0, 1, len(names)}]
-    found = [_situation(dict(zip(names, one, strict=True)), alone=False) for one in both]
-    found += [_situation({name: fitness}, alone=True) for name in names for fitness in _OTHER_STATES]
+    found: list[tuple[States, bool]] = [
+        ({name: Fitness.UNREADY for name, ready in zip(names, one, strict=True) if not ready}, False)
+        for one in product((True, False), repeat=len(names))
+        if not many or one.count(False) in {0, 1, len(names)}
+    ]
+    found += [({name: fitness}, True) for name in names for fitness in _OTHER_STATES]
     covered = "each ready or not" if not many else f"one, all or none of {len(names)} not ready"
     listed = ", ".join(fitness.value for fitness in _OTHER_STATES)
-    return sorted(found, key=lambda one: len(one.unfit)), f"{covered}, in every combination; and each one that {listed}"
+    return (
+        sorted(found, key=lambda one: len(_unfit(one[0]))),
+        f"{covered}, in every combination; and each one that {listed}",
+    )
 
 
-def _situation(states: Mapping[str, Fitness], *, alone: bool) -> _Situation:
-    unfit = frozenset(name for name, fitness in states.items() if fitness not in _FIT)
-    other = {name: fitness for name, fitness in states.items() if fitness is not Fitness.READY}
-    return _Situation(states=other, unfit=unfit, alone=alone)
+def _unfit(states: States) -> set[str]:
+    """The backends that must not be called."""
+    return {name for name, fitness in states.items() if fitness is not Fitness.HALF_OPEN}
 
 
 class _Deciding:
@@ -219,8 +207,7 @@ class _Deciding:
     ) -> None:
         self._policy, self._judged, self._results = abstract.policy, judged, results
         self._free, self._rankings = abstract.free, rankings
-        self.found: dict[tuple[str, ...], Decided] = {}
-        """Each order that was decided, and the simplest world that leads to it."""
+        self.found: dict[tuple[str, ...], World] = {}
         self._metadata = RequestMetadata.of(judged.request)
         self._ranks = {rule.label for rule in abstract.policy.rules if rule.kind == "rank"}
         self._hard = {rule.index: frozenset(rule.targets) for rule in abstract.free if rule.kind == "exclude"}
@@ -230,35 +217,31 @@ class _Deciding:
             if location not in judged.verdict.allowed or location in judged.blocked
         )
 
-    def all(self, situation: _Situation, outcomes: Sequence[Outcomes]) -> None:
+    def all(self, states: States, outcomes: Sequence[Outcomes]) -> None:
         """Decide under each of *outcomes*; if a `rank` rule decides, under every ranking."""
-        backends = {ranking: self._backends(situation, ranking) for ranking in self._rankings}
+        blocked = dict.fromkeys(self._judged.blocked, "blocked")
+        worlds = [replace(self._judged.world, states=states, ranking=ranking) for ranking in self._rankings]
+        backends = [without(blocked, world.signals(self._policy, ())).backends for world in worlds]
+        excluded = self._excluded | _unfit(states)
         for outcome in outcomes:
             device = cast(DeviceSignals, Switches(self._free, outcome))
-            for ranking in self._rankings:
-                decision = self._policy.decide(self._metadata, Signals(device=device, backends=backends[ranking]))
-                self._record(situation, outcome, ranking, decision)
+            out = excluded.union(*(self._hard.get(index, ()) for index in outcome))
+            for world, known in zip(worlds, backends, strict=True):
+                decision = self._policy.decide(self._metadata, Signals(device=device, backends=known))
+                self._record(world, outcome, decision, out)
                 if decision.rule not in self._ranks:
                     break
 
-    def _backends(self, situation: _Situation, ranking: tuple[str, ...]) -> Mapping[str, BackendState]:
-        world = World(states=situation.states, ranking=ranking)
-        return without(dict.fromkeys(self._judged.blocked, "blocked"), world.signals(self._policy, ())).backends
-
-    def _record(self, situation: _Situation, outcome: Outcomes, ranking: tuple[str, ...], decision: Decision) -> None:
+    def _record(self, world: World, outcome: Outcomes, decision: Decision, out: frozenset[str]) -> None:
         """Note a decision that is new, and one that contradicts tags, states or hard rules."""
         self._results.decisions += 1
-        out = self._excluded.union(situation.unfit, *(self._hard.get(index, ()) for index in outcome))
-        known = decision.order in self.found
-        wrong = [name for name in decision.order if name in out]
-        if known and not wrong and len({*decision.order}) == len(decision.order):
-            return
-        held = {index: how for index, how in outcome.items() if how is not Held.NO}
-        world = replace(self._judged.world, rules=held, states=situation.states, ranking=ranking)
-        if not known:
-            self.found[decision.order] = Decided(judged=self._judged, world=world, decision=decision)
-        if wrong or len({*decision.order}) != len(decision.order):
-            self._violated(world, decision, wrong)
+        order = decision.order
+        wrong = [name for name in order if name in out]
+        if wrong or order not in self.found or len({*order}) != len(order):
+            world = replace(world, rules={index: how for index, how in outcome.items() if how is not Held.NO})
+            self.found.setdefault(order, world)
+            if wrong or len({*order}) != len(order):
+                self._violated(world, decision, wrong)
 
     def _violated(self, world: World, decision: Decision, wrong: Sequence[str]) -> None:
         verdict = self._judged.verdict

@@ -66,13 +66,8 @@ class _Schema(Schema):
 
     def __init__(self, backends: Mapping[str, Location], objectives: Objectives, rules: Sequence[Rule]) -> None:
         super().__init__(backends, objectives)
-        names = [f"rule_{rule.index}" for rule in rules]
-        self._switches = {name: FieldSpec(root="device", attribute=name, type=BOOL) for name in names}
-
-    def fields(self, root: str) -> Mapping[str, FieldSpec]:
-        """Those of a policy, with the switches."""
-        known = super().fields(root)
-        return {**known, **self._switches} if root == "device" else known
+        for name in (f"rule_{rule.index}" for rule in rules):
+            self._roots["device"][name] = FieldSpec(root="device", attribute=name, type=BOOL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
