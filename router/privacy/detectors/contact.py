@@ -12,20 +12,14 @@ from collections.abc import Callable
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
-from hybrid_llm.router.privacy.detectors.text import CJK_CLASS, Regex
+from hybrid_llm.router.privacy.detectors.text import CJK_CLASS, Regex, apart
 
 _LABEL: Final = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _LOCAL: Final = rb"[A-Za-z0-9_+](?:[A-Za-z0-9_.+'-]*[A-Za-z0-9_+-])?"
 _ADDRESS: Final = (
-    rb"((?:" + _LOCAL + rb"|" + CJK_CLASS + rb"{1,24})@(?:(?:" + _LABEL + rb"\.)+[A-Za-z]{2,24}"
-    rb"|(?:"
-    + _LABEL
-    + rb"\xa3)+[A-Za-z]{2,24}|"
-    + CJK_CLASS
-    + rb"{1,20}\.(?:"
-    + CJK_CLASS
-    + rb"{2,6}|[A-Za-z]{2,10})))"
-)
+    rb"((?:%(local)s|%(cjk)s{1,24})@(?:(?:%(label)s\.)+[A-Za-z]{2,24}|(?:%(label)s\xa3)+[A-Za-z]{2,24}"
+    rb"|%(cjk)s{1,20}\.(?:%(cjk)s{2,6}|[A-Za-z]{2,10})))"
+) % {b"local": _LOCAL, b"label": _LABEL, b"cjk": CJK_CLASS}
 _FILES: Final = re.compile(
     "png|jpe?g|gif|webp|svg|jsx?|css|html?|json|txt|pdf|exe|dll|xml|ya?ml|gz|bmp|ico", re.IGNORECASE
 )
@@ -209,23 +203,15 @@ IP_ADDRESS: Final = (
         needs=b".",
     ),
     Pattern(
-        Regex(
-            rb"(?:^|[^0-9A-Za-z_:.])([0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]?"
-            + _QUAD
-            + rb")?(?:%[0-9a-z]{1,8})?)"
-            rb"(?:[^0-9A-Za-z_:]|$)"
+        apart(
+            rb"[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:[0-9]?" + _QUAD + rb")?(?:%[0-9a-z]{1,8})?",
+            rb"0-9A-Za-z_:.",
+            rb"0-9A-Za-z_:",
         ),
         _v6,
         needs=b":",
     ),
 )
 
-MAC_ADDRESS: Final = (
-    Pattern(
-        Regex(
-            rb"(?i)(?:^|[^0-9a-z:-])((?:[0-9a-f]{2}:){5}[0-9a-f]{2}|(?:[0-9a-f]{2}-){5}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4})"
-            rb"(?:[^0-9a-z:-]|$)"
-        ),
-        _mac,
-    ),
-)
+_MAC: Final = rb"(?:%(x)s{2}:){5}%(x)s{2}|(?:%(x)s{2}-){5}%(x)s{2}|(?:%(x)s{4}\.){2}%(x)s{4}" % {b"x": rb"[0-9A-Fa-f]"}
+MAC_ADDRESS: Final = (Pattern(apart(_MAC, rb"0-9A-Za-z:-", rb"0-9A-Za-z:-"), _mac),)

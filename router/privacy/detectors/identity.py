@@ -13,9 +13,10 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors.checksums import luhn, mod11_2, verhoeff, weighted
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
-from hybrid_llm.router.privacy.detectors.text import Regex, View
+from hybrid_llm.router.privacy.detectors.text import Regex, View, apart
 
 _PROVINCES: Final = re.compile("1[1-5]|2[123]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")
+_RESIDENT: Final = rb"[1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx]"
 _ABOUT_ID: Final = Context(
     rb"id|identity|identification|resident|citizen|sfz|id[ _-]?(?:card|no|number)|shen ?fen ?zheng",
     ("身份证", "身份證", "证件", "公民身份", "身分证", "居民"),
@@ -44,13 +45,8 @@ def _old_resident(candidate: Candidate) -> float:
 
 
 CN_RESIDENT_ID: Final = (
-    Pattern(
-        Regex(rb"(?:^|[^0-9])([1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx])(?:[^0-9]|$)"),
-        _resident,
-        near=_ABOUT_ID,
-        needs=b"9",
-    ),
-    Pattern(Regex(rb"(?:^|[^0-9])([1-9][0-9]{14})(?:[^0-9]|$)"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
+    Pattern(apart(_RESIDENT, b"0-9", b"0-9"), _resident, near=_ABOUT_ID, needs=b"9"),
+    Pattern(apart(rb"[1-9][0-9]{14}", b"0-9", b"0-9"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
 )
 
 _ABOUT_SSN: Final = Context(
@@ -68,19 +64,8 @@ def _ssn(candidate: Candidate) -> float:
 
 
 US_SSN: Final = (
-    Pattern(
-        Regex(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}-[0-9]{2}-[0-9]{4})(?:[^0-9A-Za-z_-]|$)"),
-        _ssn,
-        near=_ABOUT_SSN,
-        needs=b"9",
-    ),
-    Pattern(
-        Regex(rb"(?:^|[^0-9A-Za-z_.-])([0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9})(?:[^0-9A-Za-z_-]|$)"),
-        _ssn,
-        near=_ABOUT_SSN,
-        weak=True,
-        needs=b"9",
-    ),
+    Pattern(apart(rb"[0-9]{3}-[0-9]{2}-[0-9]{4}"), _ssn, near=_ABOUT_SSN, needs=b"9"),
+    Pattern(apart(rb"[0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9}"), _ssn, near=_ABOUT_SSN, weak=True, needs=b"9"),
 )
 
 _ABOUT_NATIONAL: Final = Context(
@@ -162,12 +147,9 @@ class _Row:
 
     def pattern(self) -> Pattern:
         near = Context(self.words) if self.words else _ABOUT_NATIONAL
-        regex = Regex(_APART + rb"(" + self.format + rb")" + _END)
-        return Pattern(regex, self.score, near=near, weak=bool(self.words), needs=b"9")
+        return Pattern(apart(self.format), self.score, near=near, weak=bool(self.words), needs=b"9")
 
 
-_APART: Final = rb"(?:^|[^0-9A-Za-z_.-])"
-_END: Final = rb"(?:[^0-9A-Za-z_-]|$)"
 _CLEAR: Final = (
     # HMRC, United Kingdom: the national insurance number
     _Row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", None, 0.5),
@@ -212,7 +194,8 @@ _COMMON: Final = (
 )
 _CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
 _CLEAR_FORMATS: Final = Regex(
-    _APART + rb"(?:" + b"|".join(b"(?P<n%d>%s)" % (i, row.format) for i, row in enumerate(_CLEAR)) + rb")" + _END
+    rb"(?:^|[^0-9A-Za-z_.-])(?:%s)(?:[^0-9A-Za-z_-]|$)"
+    % b"|".join(b"(?P<n%d>%s)" % (i, row.format) for i, row in enumerate(_CLEAR))
 )
 _ABOUT_COMMON: Final = Context(b"|".join(row.words for row in _COMMON))
 _COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)

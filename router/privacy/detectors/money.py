@@ -7,7 +7,7 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors.checksums import base58check, bech32, luhn, mod97
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
-from hybrid_llm.router.privacy.detectors.text import Regex, View
+from hybrid_llm.router.privacy.detectors.text import Regex, View, apart
 
 _ISSUERS: Final = (
     "4", "5", "6", "34", "35", "36", "37", "38", "39", "30", "22", "23", "24", "25", "26", "27", "1800", "2131", "9558",
@@ -30,9 +30,9 @@ def _card(candidate: Candidate) -> float:
 
 PAYMENT_CARD: Final = (
     Pattern(
-        Regex(
-            rb"(?:^|[^0-9A-Za-z_.-])([0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{1,4}(?:[ .-]?[0-9]{3})?"
-            rb"|[0-9]{4}[ .-]?[0-9]{6}[ .-]?[0-9]{4,5}|[0-9]{12})(?:[^0-9A-Za-z_-]|$)"
+        apart(
+            rb"[0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{4}[ .-]?[0-9]{1,4}(?:[ .-]?[0-9]{3})?"
+            rb"|[0-9]{4}[ .-]?[0-9]{6}[ .-]?[0-9]{4,5}|[0-9]{12}"
         ),
         _card,
         near=_ABOUT_CARDS,
@@ -94,14 +94,9 @@ def _bitcoin(candidate: Candidate) -> float:
     return 0.9 if (base58check if value[0] in "13" else bech32)(value) else 0.2
 
 
+_BITCOIN: Final = rb"[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|BC1[02-9AC-HJ-NP-Z]{11,71}"
+_WORD: Final = rb"0-9A-Za-z_"
 CRYPTO_WALLET: Final = (
-    Pattern(
-        Regex(
-            rb"(?:^|[^0-9A-Za-z_])([13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|BC1[02-9AC-HJ-NP-Z]{11,71})"
-            rb"(?:[^0-9A-Za-z_]|$)"
-        ),
-        _bitcoin,
-        near=_ABOUT_WALLETS,
-    ),
-    Pattern(Regex(rb"(?:^|[^0-9A-Za-z_])(0x[0-9a-fA-F]{40})(?:[^0-9A-Za-z_]|$)"), needs=b"0x"),
+    Pattern(apart(_BITCOIN, _WORD, _WORD), _bitcoin, near=_ABOUT_WALLETS),
+    Pattern(apart(rb"0x[0-9a-fA-F]{40}", _WORD, _WORD), needs=b"0x"),
 )

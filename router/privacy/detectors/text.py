@@ -182,6 +182,11 @@ class Regex:
             match = search(data, max(end, start + 1)) if end < len(data) else None
 
 
+def apart(value: bytes, before: bytes = rb"0-9A-Za-z_.-", after: bytes = rb"0-9A-Za-z_-") -> Regex:
+    """*value*, unless a character of the class *before* precedes it or one of the class *after* follows."""
+    return Regex(rb"(?:^|[^%s])(%s)(?:[^%s]|$)" % (before, value, after))
+
+
 def re2_options(re2: Any) -> Any:
     """How all expressions are compiled."""
     options = re2.Options()
