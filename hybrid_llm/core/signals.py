@@ -13,7 +13,7 @@ from typing import Final
 
 from hybrid_llm.core.request import Location
 
-FOR_PEOPLE: Final = frozenset({"reason", "members"})
+DISPLAY_ONLY: Final = frozenset({"reason", "members"})
 """Fields that rules cannot read and recordings do not contain."""
 
 

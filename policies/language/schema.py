@@ -13,7 +13,7 @@ from hybrid_llm.core.fields import Amount, duration, key
 from hybrid_llm.core.limits import DEADLINE_S
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
-from hybrid_llm.core.signals import FOR_PEOPLE, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
+from hybrid_llm.core.signals import DISPLAY_ONLY, BackendState, BudgetSignals, DeviceSignals, NetworkSignals
 from hybrid_llm.policies.language.types import BOOL, INT, STRING, Field, Type
 
 KNOWN_DETECTORS = frozenset(DETECTOR_NAMES)
@@ -158,7 +158,7 @@ def _objective_fields(objectives: Objectives) -> Iterator[tuple[str, FieldSpec]]
 def _record_fields(record: type, root: str, owner: str = "") -> Iterator[tuple[str, FieldSpec]]:
     hints = typing.get_type_hints(record)
     for field in fields(record):
-        if field.name in FOR_PEOPLE:
+        if field.name in DISPLAY_ONLY:
             continue
         bare, optional = _without_none(hints[field.name])
         kind = _type_of(field.name, bare)

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import RequestMetadata
-from hybrid_llm.core.signals import FOR_PEOPLE, Signals
+from hybrid_llm.core.signals import DISPLAY_ONLY, Signals
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 
 _log = logging.getLogger("hybrid_llm.record")
@@ -130,7 +130,7 @@ def _plain(record: object, keys: Mapping[str, str] | None = None) -> dict[str, o
 @cache
 def keys_of(record: Any) -> Mapping[str, str]:
     """The keys of a record's class in JSON, and the fields that they hold: all but those for people."""
-    return {field.name: field.name for field in fields(record) if field.name not in FOR_PEOPLE}
+    return {field.name: field.name for field in fields(record) if field.name not in DISPLAY_ONLY}
 
 
 class DecisionRecorder:
