@@ -13,7 +13,7 @@ from collections.abc import Callable
 from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.lab.simulate.compare import Contestant, Goals, always, compare
+from hybrid_llm.lab.simulate.compare import Contestant, always, compare
 from hybrid_llm.lab.simulate.report import report
 from hybrid_llm.lab.simulate.trace import Trace, synthetic, with_tags
 from hybrid_llm.lab.simulate.world import Setting
@@ -61,7 +61,7 @@ def main() -> None:
     trace = with_tags(synthetic(count, per_hour=120.0, seed=1, day_starts_s=0.0), tags, seed=1)
     found = policies()
     contestants = [Contestant(policy=policy, text="") for policy in found]
-    run = lambda: compare(contestants, trace, Setting(), Goals(ttft_ms=400.0))  # noqa: E731
+    run = lambda: compare(contestants, trace, Setting(), 400.0)  # noqa: E731
     comparison = run()
     figures = {
         f"simulate, {count} requests, {len(found)} policies": seconds(run, turns),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location, RequestMetadata
@@ -20,6 +20,7 @@ class Verdict:
     """The decision of one policy on one request; *refused* is the error instead, such as an undeclared tag."""
 
     order: tuple[str, ...] = ()
+    excluded: Mapping[str, str] = field(default_factory=dict)
     rule: str = ""
     because: str = ""
     refused: str = ""
@@ -70,42 +71,34 @@ def compare(old: Policy, new: Policy, samples: Iterable[tuple[RequestMetadata, S
     routes: Counter[tuple[str, str]] = Counter()
     changes = []
     for metadata, signals in samples:
-        before, after, excluded = _verdict(old, metadata, signals)[0], *_verdict(new, metadata, signals)
+        before, after = _verdict(old, metadata, signals), _verdict(new, metadata, signals)
         routes[before.first, after.first] += 1
         if (before.order, before.refused) != (after.order, after.refused):
-            changes.append(_change(new, metadata, before, after, excluded))
+            changes.append(_change(new, metadata, before, after))
     ordered = tuple((was, now, count) for (was, now), count in routes.most_common())
     return Difference(total=routes.total(), changes=tuple(changes), routes=ordered)
 
 
-def _verdict(policy: Policy, metadata: RequestMetadata, signals: Signals) -> tuple[Verdict, dict[str, str]]:
+def _verdict(policy: Policy, metadata: RequestMetadata, signals: Signals) -> Verdict:
     try:
         decision = policy.decide(metadata, signals)
     except InvalidRequest as error:
-        return Verdict(refused=str(error)), {}
-    verdict = Verdict(order=decision.order, rule=decision.rule, because=decision.because)
-    return verdict, dict(decision.excluded)
+        return Verdict(refused=str(error))
+    return Verdict(order=decision.order, excluded=decision.excluded, rule=decision.rule, because=decision.because)
 
 
-def _change(
-    new: Policy, metadata: RequestMetadata, before: Verdict, after: Verdict, excluded: dict[str, str]
-) -> Change:
+def _change(new: Policy, metadata: RequestMetadata, before: Verdict, after: Verdict) -> Change:
     reached = {new.backends.get(name) for name in after.order} - {new.backends.get(name) for name in before.order}
     return Change(
         metadata=metadata,
         old=before,
         new=after,
         exposed=tuple(location for location in Location if location in reached),
-        why="; ".join(_reasons(before, after, excluded)),
+        why=_why(before, after),
     )
 
 
-def _reasons(before: Verdict, after: Verdict, excluded: dict[str, str]) -> Iterator[str]:
+def _why(before: Verdict, after: Verdict) -> str:
     """Why backends are excluded now; else why the new order applies."""
-    if after.refused:
-        yield after.refused
-        return
-    gone = [name for name in before.order if name in excluded]
-    yield from (f"not {name}: {excluded[name]}" for name in gone)
-    if not gone:
-        yield after.because
+    gone = [f"not {name}: {after.excluded[name]}" for name in before.order if name in after.excluded]
+    return after.refused or "; ".join(gone) or after.because

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.compare import Goals, always, percentile, summarise
+from hybrid_llm.lab.simulate.compare import always, percentile, summarise
 from hybrid_llm.lab.simulate.engine import Status
 from hybrid_llm.lab.simulate.rtt import constant_rtt
 from hybrid_llm.lab.simulate.trace import Arrival, Spans, Trace, at_rate, synthetic, with_tags
@@ -285,7 +285,7 @@ def test_an_empty_battery_ends_what_runs_and_the_mains_bring_the_device_back():
 def test_a_device_without_a_battery_tells_none():
     run = simulate(EDGE, busy(50), world=world(battery=ENDLESS))
     assert run.battery is None
-    assert summarise(run, Goals()).least_battery is None
+    assert summarise(run).least_battery is None
 
 
 @SETTINGS
@@ -350,7 +350,7 @@ def test_every_request_ends_exactly_once_and_what_is_bound_never_leaves(case, wh
         assert not (bound and one.location is Location.CLOUD)
         assert one.total_ms >= one.ttft_ms >= 0.0
         assert (one.location is not None) is (one.status is Status.ANSWERED)
-    counts = summarise(run, Goals(ttft_ms=400.0))
+    counts = summarise(run, 400.0)
     total = counts.edge + counts.cloud + counts.refused + counts.failed + counts.late + counts.off
     assert total == counts.requests == 80
     assert counts.bound_left == 0
@@ -362,7 +362,7 @@ def test_the_built_in_policies_let_nothing_out_that_their_tags_keep(name):
     requests = with_tags(
         synthetic(300, per_hour=900.0, seed=3, day_starts_s=0.0), dict.fromkeys(policy.tags, 0.2), seed=3
     )
-    found = summarise(simulate(policy, requests, world=world(node={"failure_share": 0.2})), Goals())
+    found = summarise(simulate(policy, requests, world=world(node={"failure_share": 0.2})))
     assert found.bound > 80
     assert found.bound_left == 0
 
@@ -379,7 +379,7 @@ def test_a_request_that_leaves_against_its_tags_is_counted_whoever_decided_so():
     offline = Spans([(2.5, 60.0)])
     run = simulate(Leaky(EDGE_FIRST), requests, offline=offline)
     assert [one.left for one in run.outcomes] == [True, False, True, False], "offline nothing leaves"
-    assert summarise(run, Goals()).bound_left == 2
+    assert summarise(run).bound_left == 2
 
 
 def test_always_edge_sends_nothing_and_always_cloud_shows_who_had_no_place():
@@ -387,7 +387,7 @@ def test_always_edge_sends_nothing_and_always_cloud_shows_who_had_no_place():
     requests = Trace(
         arrivals=tuple(dataclasses.replace(one, tags=one.tags & {"phi"}) for one in requests.arrivals), source="phi"
     )
-    edge, cloud = (summarise(simulate(always(place, policy).policy, requests), Goals()) for place in Location)
+    edge, cloud = (summarise(simulate(always(place, policy).policy, requests)) for place in Location)
     assert edge.cloud == 0
     assert edge.cost == 0.0
     assert edge.would_leave == 0
@@ -402,8 +402,8 @@ def test_what_is_sent_under_pseudonyms_is_counted():
     )
     policy = parse_policy(text)
     requests = trace((0.0, 10, 5, "pii"), (1.0, 10, 5), (2.0, 10, 5, "pii"))
-    assert summarise(simulate(policy, requests), Goals()).pseudonymised == 2
-    assert summarise(simulate(always(Location.CLOUD, policy).policy, requests), Goals()).pseudonymised == 2
+    assert summarise(simulate(policy, requests)).pseudonymised == 2
+    assert summarise(simulate(always(Location.CLOUD, policy).policy, requests)).pseudonymised == 2
 
 
 # ---- the seed

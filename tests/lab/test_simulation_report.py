@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.lab.simulate.compare import Contestant, Goals, always, compare
+from hybrid_llm.lab.simulate.compare import Contestant, always, compare
 from hybrid_llm.lab.simulate.plots import PAINT
 from hybrid_llm.lab.simulate.report import report, sentences, table
 from hybrid_llm.lab.simulate.trace import Spans, synthetic, with_tags
@@ -36,7 +36,7 @@ def contest(requests, *others, text=TEXT, **setting):
     policy = parse_policy(text)
     listed = [Contestant(policy=policy, text=text)]
     listed += [always(place, policy) for place in Location]
-    return compare([*listed, *others], requests, Setting(**setting), Goals(ttft_ms=300.0))
+    return compare([*listed, *others], requests, Setting(**setting), 300.0)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_policies_of_one_name_are_told_apart(comparison):
         Contestant(policy=builtin_policy("balanced"), text=""),
         Contestant(policy=parse_policy("version: 1\nname: balanced\n"), text=""),
     ]
-    found = compare(balanced, requests, Setting(), Goals())
+    found = compare(balanced, requests, Setting())
     for one in found.summaries:
         assert f"balanced {one.digest[:4]}" in report(found, command="x", version="1")
 
@@ -146,7 +146,7 @@ def test_a_leak_could_not_be_overlooked(comparison):
     found = dataclasses.replace(comparison, summaries=(leaked, *comparison.summaries[1:]))
     assert "this is a bug" in sentences(found)[1]
     assert '<span class="bad">' in report(found, command="x", version="1")
-    assert re.search(r"left the device +3 ", table(found.summaries, currency="USD", goal_ms=None))
+    assert re.search(r"left the device +3 ", table(found))
 
 
 def test_without_matplotlib_the_table_is_there_and_the_report_says_what_to_install(tmp_path):

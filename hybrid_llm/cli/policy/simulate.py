@@ -22,7 +22,7 @@ from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate import trace as traces
-from hybrid_llm.lab.simulate.compare import Comparison, Contestant, Goals, always, compare
+from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, compare
 from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
 from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace) -> int:
         print_json(_document(args, comparison))
     else:
         print(f"{comparison.trace.source}; round trips: {comparison.setting.rtt.source}\n")
-        print(printable(table(comparison.summaries, currency=comparison.currency, goal_ms=comparison.goals.ttft_ms)))
+        print(printable(table(comparison)))
         print(printable("\n" + "\n".join(sentences(comparison))))
     for warning in warnings(comparison):
         note(f"note: {warning}")
@@ -144,7 +144,7 @@ def _compare(args: argparse.Namespace, world: World) -> Comparison:
         seed=args.seed,
     )
     goal_ms = args.slo_ttft * 1000.0 if args.slo_ttft is not None else policy.objectives.ttft_ms
-    return compare(contestants, trace, setting, Goals(ttft_ms=goal_ms))
+    return compare(contestants, trace, setting, goal_ms)
 
 
 def _contestants(args: argparse.Namespace) -> list[Contestant]:
@@ -205,7 +205,7 @@ def _document(args: argparse.Namespace, comparison: Comparison) -> dict[str, obj
         "round_trips": comparison.setting.rtt.source,
         "seed": comparison.setting.seed,
         "currency": comparison.currency,
-        "goals": record(comparison.goals),
+        "goals": {"ttft_ms": comparison.goal_ms},
         "policies": [record(one) for one in comparison.summaries],
         "sentences": sentences(comparison),
         "world": {constant.name: constant.value for constant in comparison.setting.world.constants()},

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
@@ -77,14 +78,6 @@ def _objectives(policy: Policy) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Goals:
-    """The service level that all policies of a comparison are measured by; None is not measured."""
-
-    ttft_ms: float | None = None
-    """The longest time to first token."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
     """Of the answered requests, ms, by nearest rank; None where nothing was answered."""
 
@@ -142,11 +135,11 @@ def _percentiles(values: Sequence[float]) -> Percentiles:
     return Percentiles(p50=percentile(ordered, 0.5), p95=percentile(ordered, 0.95), p99=percentile(ordered, 0.99))
 
 
-def summarise(run: Run, goals: Goals) -> Summary:
-    """The figures of *run*."""
+def summarise(run: Run, goal_ms: float | None = None) -> Summary:
+    """The figures of *run*; *goal_ms* is the longest time to first token that is not slow."""
     answered = [one for one in run.outcomes if one.status is Status.ANSWERED]
     bound = [one for one in run.outcomes if one.bound]
-    slow = sum(one.ttft_ms > goals.ttft_ms for one in answered) if goals.ttft_ms is not None else 0
+    slow = sum(one.ttft_ms > goal_ms for one in answered) if goal_ms is not None else 0
     ended = Counter(one.status for one in run.outcomes)
     levels = [sample.battery for sample in run.samples if sample.battery is not None]
     return Summary(
@@ -177,21 +170,6 @@ def summarise(run: Run, goals: Goals) -> Summary:
     )
 
 
-def require_tags(policy: Policy, tags: Iterable[str]) -> None:
-    """Check that *policy* declares each of *tags*.
-
-    Raises:
-        ConfigError: it does not; in production each such request would be an error.
-    """
-    for tag in sorted(tags):
-        if tag not in policy.tags:
-            hint = did_you_mean(tag, policy.tags)
-            raise ConfigError(
-                f"policy {policy.name} does not declare the tag `{tag}` that requests of the trace have: {hint}; "
-                "declare it, or choose the tags with --tag"
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """The first of *contestants* is the policy in question, the others are its baselines; runs have the same order."""
@@ -199,29 +177,37 @@ class Comparison:
     contestants: tuple[Contestant, ...]
     trace: Trace
     setting: Setting
-    goals: Goals
+    goal_ms: float | None
+    """The longest time to first token, by which all policies are measured; None is not measured."""
     currency: str
     runs: tuple[Run, ...]
     summaries: tuple[Summary, ...]
 
 
-def compare(contestants: Iterable[Contestant], trace: Trace, setting: Setting, goals: Goals) -> Comparison:
+def compare(
+    contestants: Iterable[Contestant], trace: Trace, setting: Setting, goal_ms: float | None = None
+) -> Comparison:
     """Run *trace* under each of *contestants*.
 
     Raises:
-        ConfigError: one does not declare a tag that the trace has.
+        ConfigError: one does not declare a tag that the trace has; in production each such request would be an error.
     """
     listed = tuple(contestants)
-    tags = frozenset[str]().union(*(one.tags for one in trace.arrivals))
-    for one in listed:
-        require_tags(one.policy, tags)
+    tags = sorted({tag for one in trace.arrivals for tag in one.tags})
+    for policy, tag in product([one.policy for one in listed], tags):
+        if tag not in policy.tags:
+            hint = did_you_mean(tag, policy.tags)
+            raise ConfigError(
+                f"policy {policy.name} does not declare the tag `{tag}` that requests of the trace have: {hint}; "
+                "declare it, or choose the tags with --tag"
+            )
     runs = tuple(Simulation(one.policy, trace, setting).run() for one in listed)
     return Comparison(
         contestants=listed,
         trace=trace,
         setting=setting,
-        goals=goals,
+        goal_ms=goal_ms,
         currency=next((one.policy.objectives.currency for one in listed if one.policy.objectives.currency), "USD"),
         runs=runs,
-        summaries=tuple(summarise(run, goals) for run in runs),
+        summaries=tuple(summarise(run, goal_ms) for run in runs),
     )

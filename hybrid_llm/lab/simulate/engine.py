@@ -35,11 +35,6 @@ from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation
 _SAMPLES: Final = 400
 _AFTER_S: Final = 1.0
 _NO_TAGS: Final[frozenset[str]] = frozenset()
-_NETWORKS: Final = {
-    (online, metered): NetworkSignals(online=online, metered=metered)
-    for online in (True, False)
-    for metered in (True, False)
-}
 
 
 class Status(StrEnum):
@@ -132,8 +127,9 @@ class _Sensors:
 
     def read(self) -> tuple[DeviceSignals, NetworkSignals]:
         """The signals at this instant."""
-        online = not self._setting.offline.covers(self._clock.now)
-        return self._device.signals(), _NETWORKS[online, self._setting.metered.covers(self._clock.now)]
+        now, setting = self._clock.now, self._setting
+        network = NetworkSignals(online=not setting.offline.covers(now), metered=setting.metered.covers(now))
+        return self._device.signals(), network
 
     def close(self) -> None:
         """Do nothing."""
@@ -156,7 +152,6 @@ class Simulation:
             spending=Spending({name: one.price for name, one in self._backends.items()}, self._ledger),
         )
         self._running: dict[Job, None] = {}
-        self._known_bounds: dict[frozenset[str], tuple[frozenset[Location], bool]] = {}
         self._outcomes: list[Outcome] = []
         self._samples: list[Sample] = []
         self._was_on = self._device.on
@@ -244,7 +239,8 @@ class Simulation:
 
     def _job(self, number: int, arrival: Arrival) -> Job:
         max_tokens = arrival.max_tokens or self._setting.world.requests.max_tokens
-        allowed, pseudonymised = self._bounds(arrival.tags)
+        # Where it may go is read from its tags and not from the decisions, which it checks.
+        rules = [self._policy.tags[tag] for tag in arrival.tags]
         return Job(
             number=number,
             arrival=arrival,
@@ -258,18 +254,9 @@ class Simulation:
                 prompt_tokens=arrival.prompt_tokens,
             ),
             output_tokens=max(1, min(arrival.output_tokens, max_tokens)),
-            allowed=allowed,
-            pseudonymised=pseudonymised,
+            allowed=frozenset(location for location in Location if all(location in rule.allow for rule in rules)),
+            pseudonymised=any(rule.pseudonymise for rule in rules),
         )
-
-    def _bounds(self, tags: frozenset[str]) -> tuple[frozenset[Location], bool]:
-        """Where *tags* let a request go, and whether pseudonymised: read from the tags, not from the decisions."""
-        known = self._known_bounds.get(tags)
-        if known is None:
-            rules = [self._policy.tags[tag] for tag in tags]
-            allowed = frozenset(place for place in Location if all(place in rule.allow for rule in rules))
-            known = self._known_bounds[tags] = allowed, any(rule.pseudonymise for rule in rules)
-        return known
 
     def _leaves_without_tags(self, metadata: RequestMetadata, signals: Signals) -> bool:
         bare = self._policy.decide(replace(metadata, privacy=_NO_TAGS), signals)

@@ -105,7 +105,7 @@ def _figure(title: str, about: str, svg: str) -> str:
 
 
 def _listed(comparison: Comparison) -> Iterator[tuple[str, str, Draw]]:
-    goal = comparison.goals.ttft_ms
+    goal = comparison.goal_ms
     with_goal = f" The vertical line is the goal, {goal:g} ms." if goal is not None else ""
     yield "Outcomes of requests", "Share of all requests, by policy.", partial(_shares, parts=_ROUTES, most=100.0)
     yield (

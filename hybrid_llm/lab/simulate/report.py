@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from statistics import mean
 from typing import Final
 
 from hybrid_llm.core.request import Location
@@ -55,18 +55,19 @@ def _percent(count: int, of: int) -> str:
 
 def warnings(comparison: Comparison) -> Iterator[str]:
     """Conditions under which the figures mislead."""
-    yield from _overload(comparison)
+    if Location.EDGE in comparison.contestants[0].policy.backends.values():
+        yield from _overload(comparison)
     if comparison.summaries[0].off:
         yield "the battery was empty for some time: see `battery` of the world file (--show-world)"
 
 
 def _overload(comparison: Comparison) -> Iterator[str]:
-    trace, edge = comparison.trace, comparison.setting.world.edge
-    count = len(trace.arrivals)
-    if count < 2 or Location.EDGE not in comparison.contestants[0].policy.backends.values():
+    trace, world = comparison.trace, comparison.setting.world
+    if len(trace.arrivals) < 2:
         return
-    prompt = sum(one.prompt_tokens for one in trace.arrivals) / count
-    output = sum(min(one.output_tokens, comparison.setting.world.requests.max_tokens) for one in trace.arrivals) / count
+    edge = world.edge
+    prompt = mean(one.prompt_tokens for one in trace.arrivals)
+    output = mean(min(one.output_tokens, world.requests.max_tokens) for one in trace.arrivals)
     each_s = edge.overhead_ms / 1000.0 + prompt / edge.prefill_tokens_per_s + output / edge.decode_tokens_per_s
     most = edge.slots * 3600.0 / each_s
     if trace.per_hour > most:
@@ -78,14 +79,8 @@ def _overload(comparison: Comparison) -> Iterator[str]:
 
 
 Cell = Callable[[Summary], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line: its label, and a cell of each policy. A row without cells is a heading."""
-
-    label: str
-    cells: tuple[str, ...] = ()
+Row = tuple[str, list[str]]
+"""A label, and a cell of each policy; a row without cells is a heading."""
 
 
 def _share(count: int, of: int) -> str:
@@ -141,24 +136,21 @@ def _lines(currency: str, goal: str) -> Iterator[tuple[str, Cell | None]]:
     yield "sent under pseudonyms", lambda one: str(one.pseudonymised)
 
 
-def rows(summaries: Sequence[Summary], *, currency: str, goal_ms: float | None) -> list[Row]:
-    """The rows of the table, with headings. *goal_ms* is the longest time to first token."""
-    goal = "its goal (none set)" if goal_ms is None else f"{goal_ms:g} ms"
-    return [
-        Row(label) if cell is None else Row(label, tuple(cell(one) for one in summaries))
-        for label, cell in _lines(currency, goal)
-    ]
+def _rows(comparison: Comparison) -> list[Row]:
+    goal = "its goal (none set)" if comparison.goal_ms is None else f"{comparison.goal_ms:g} ms"
+    lines = _lines(comparison.currency, goal)
+    return [(label, [cell(one) for one in comparison.summaries] if cell else []) for label, cell in lines]
 
 
-def table(summaries: Sequence[Summary], *, currency: str, goal_ms: float | None) -> str:
-    """The table as text."""
-    found = [Row("", tuple(one.policy for one in summaries)), *rows(summaries, currency=currency, goal_ms=goal_ms)]
-    label = max(len(row.label) for row in found) + 2
-    widths = [max(len(row.cells[n]) for row in found if row.cells) for n in range(len(summaries))]
+def table(comparison: Comparison) -> str:
+    """The figures as text, with headings."""
+    found = [("", [one.policy for one in comparison.summaries]), *_rows(comparison)]
+    longest = max(len(label) for label, _ in found) + 2
+    widths = [max(map(len, column)) for column in zip(*(cells for _, cells in found if cells), strict=True)]
     lines = []
-    for row in found:
-        cells = "".join(f"  {cell:>{width}}" for cell, width in zip(row.cells, widths, strict=False))
-        lines.append(f"{'  ' if row.cells else ''}{row.label:<{label}}{cells}".rstrip())
+    for label, cells in found:
+        padded = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+        lines.append(f"{'  ' if cells else ''}{label:<{longest}}{padded}".rstrip())
     return "\n".join(lines)
 
 
@@ -208,17 +200,20 @@ def report(comparison: Comparison, *, command: str, version: str) -> str:
     """
     drawn = plots(comparison)
     title = f"Simulation of the policy {comparison.summaries[0].policy}"
-    parts = [
-        *_head(comparison, title),
-        *_cards(comparison.summaries[0], comparison.currency),
-        "<h2>Plots</h2>",
-        f'<div class="plots">{"".join(drawn)}</div>',
-        *_figures(comparison),
-        *_policies(comparison),
-        *_constants(comparison),
-        *_foot(command, version),
-    ]
-    body = "\n".join(parts)
+    body = "\n".join(
+        [
+            *_head(comparison, title),
+            *_cards(comparison.summaries[0], comparison.currency),
+            "<h2>Plots</h2>",
+            f'<div class="plots">{"".join(drawn)}</div>',
+            *_figures(comparison),
+            *_policies(comparison),
+            *_constants(comparison),
+            "<h2>Reproduce</h2>",
+            f"<pre>{escape(command)}</pre>",
+            f'<p class="soft">Made by hybrid-llm {escape(version)}. The same command gives the same figures.</p>',
+        ]
+    )
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
@@ -229,23 +224,19 @@ def report(comparison: Comparison, *, command: str, version: str) -> str:
 def _head(comparison: Comparison, title: str) -> Iterator[str]:
     own, *baselines = comparison.summaries
     yield f"<h1>{escape(title)}</h1>"
-    named = escape(", ".join(one.policy for one in baselines))
-    yield f'<p class="soft">Compared with {named}. {escape(_setting(comparison))}</p>'
+    setting, hours = comparison.setting, comparison.trace.span_s / 3600.0
+    about = (
+        f"Compared with {', '.join(one.policy for one in baselines)}. "
+        f"Trace: {comparison.trace.source}, over {hours:.1f} hours. Round trips: {setting.rtt.source} "
+        f"(median {setting.rtt.median_ms:g} ms). Seed {setting.seed}."
+    )
+    yield f'<p class="soft">{escape(about)}</p>'
     did, private, *others = sentences(comparison)
     kind = "bad" if own.bound_left else "good"
     yield f'<p class="lead">{escape(did)} <span class="{kind}">{escape(private)}</span></p>'
     yield f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in others)}</ul>"
     for warning in warnings(comparison):
         yield f'<p class="note">Note: {escape(warning)}</p>'
-
-
-def _setting(comparison: Comparison) -> str:
-    setting = comparison.setting
-    hours = comparison.trace.span_s / 3600.0
-    return (
-        f"Trace: {comparison.trace.source}, over {hours:.1f} hours. Round trips: {setting.rtt.source} "
-        f"(median {setting.rtt.median_ms:g} ms). Seed {setting.seed}."
-    )
 
 
 def _cards(own: Summary, currency: str) -> Iterator[str]:
@@ -270,8 +261,8 @@ def _figures(comparison: Comparison) -> Iterator[str]:
     yield "<h2>All figures</h2>"
     yield '<div class="wide"><table>'
     yield f"<thead><tr><td></td>{''.join(f'<th scope=col>{escape(name)}</th>' for name in names)}</tr></thead><tbody>"
-    for row in rows(comparison.summaries, currency=comparison.currency, goal_ms=comparison.goals.ttft_ms):
-        yield _row(row, len(names))
+    for label, cells in _rows(comparison):
+        yield _row(escape(label), [escape(cell) for cell in cells], len(names))
     yield "</tbody></table></div>"
     yield (
         '<p class="soft">Percentiles are of answered requests, by nearest rank. Energy is that of the device. '
@@ -279,12 +270,11 @@ def _figures(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def _row(row: Row, columns: int) -> str:
-    if not row.cells:
-        return f'<tr class="group"><th scope="colgroup" colspan="{columns + 1}">{escape(row.label)}</th></tr>'
-    own, *others = row.cells
-    cells = f'<td class="own">{escape(own)}</td>' + "".join(f"<td>{escape(cell)}</td>" for cell in others)
-    return f'<tr><th scope="row" style="font-weight: 400">{escape(row.label)}</th>{cells}</tr>'
+def _row(label: str, cells: Sequence[str], columns: int) -> str:
+    if not cells:
+        return f'<tr class="group"><th scope="colgroup" colspan="{columns + 1}">{label}</th></tr>'
+    own, others = cells[0], "".join(f"<td>{cell}</td>" for cell in cells[1:])
+    return f'<tr><th scope="row" style="font-weight: 400">{label}</th><td class="own">{own}</td>{others}</tr>'
 
 
 def _policies(comparison: Comparison) -> Iterator[str]:
@@ -310,11 +300,3 @@ def _constants(comparison: Comparison) -> Iterator[str]:
         )
         yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</tbody></table></div></details>"
-
-
-def _foot(command: str, version: str) -> Iterable[str]:
-    return (
-        "<h2>Reproduce</h2>",
-        f"<pre>{escape(command)}</pre>",
-        f'<p class="soft">Made by hybrid-llm {escape(version)}. The same command gives the same figures.</p>',
-    )

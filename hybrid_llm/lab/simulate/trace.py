@@ -242,9 +242,8 @@ def load_trace(path: Path, *, limit: int | None = None) -> Trace:
         raise ConfigError(f"{path}: the trace is damaged or not text ({error})", path=str(path)) from error
     if not arrivals:
         raise ConfigError(f"{path}: the trace has no request", path=str(path))
-    first = min(one.at_s for one in arrivals)
     ordered = sorted(arrivals, key=lambda one: one.at_s)
-    moved = tuple(replace(one, at_s=one.at_s - first) if first else one for one in ordered)
+    moved = tuple(replace(one, at_s=one.at_s - ordered[0].at_s) for one in ordered)
     return Trace(arrivals=moved, source=f"{path.name} ({form}), {len(moved)} requests")
 
 
@@ -252,17 +251,18 @@ def _read(path: Path, limit: int | None) -> tuple[list[Arrival], str]:
     with _open(path) as stream:
         first = stream.readline().rstrip("\r\n").removeprefix("\ufeff")
         if first == _AZURE:
-            return list(itertools.islice(_lines(path, stream, 2, _azure), limit)), "Azure LLM inference trace"
-        if _is_mooncake(first):
-            lines = itertools.chain([first], stream)
-            return list(itertools.islice(_lines(path, lines, 1, _mooncake), limit)), "Mooncake trace"
-    if first.startswith("{"):
-        return list(itertools.islice(_recorded(path), limit)), "recorded decisions"
-    raise ConfigError(
-        f"{path}: line 1: unknown format; a trace begins with `{_AZURE}`, or each line is a JSON object of "
-        "Mooncake's trace or of recorded decisions",
-        path=str(path),
-    )
+            found, form = _lines(path, stream, 2, _azure), "Azure LLM inference trace"
+        elif _is_mooncake(first):
+            found, form = _lines(path, itertools.chain([first], stream), 1, _mooncake), "Mooncake trace"
+        elif first.startswith("{"):
+            found, form = _recorded(path), "recorded decisions"
+        else:
+            raise ConfigError(
+                f"{path}: line 1: unknown format; a trace begins with `{_AZURE}`, or each line is a JSON object of "
+                "Mooncake's trace or of recorded decisions",
+                path=str(path),
+            )
+        return list(itertools.islice(found, limit)), form
 
 
 def _recorded(path: Path) -> Iterator[Arrival]:
