@@ -20,7 +20,6 @@ from hybrid_llm.backends.wire.tls import tls13_required
 from hybrid_llm.core.errors import AuthenticationFailed, HybridLLMError, PermissionDenied, RequestRejected
 
 _log = logging.getLogger(__name__)
-_Parse = Callable[[bytes], Any]
 _TLS13 = "TLSv1.3"
 _CLIENT = f"{TRUST_DOMAIN}/client/"
 
@@ -105,34 +104,24 @@ def _guarded(handler: Any) -> Any:
     )
     behaviour = getattr(handler, kind)
     parse = None if handler.request_streaming else handler.request_deserializer
+
+    async def guarded(request: Any, context: Any) -> Any:
+        answer = behaviour(await _admit(request, context, parse), context)
+        if not isinstance(answer, AsyncGenerator):
+            return await answer
+        async with aclosing(answer) as messages:
+            async for message in messages:
+                await context.write(message)
+        return None
+
     return getattr(grpc, f"{kind}_rpc_method_handler")(
-        _guard_stream(behaviour, parse) if handler.response_streaming else _guard_unary(behaviour, parse),
+        guarded,
         request_deserializer=handler.request_deserializer if handler.request_streaming else None,
         response_serializer=handler.response_serializer,
     )
 
 
-def _guard_unary(behaviour: Callable[..., Awaitable[Any]], parse: _Parse | None) -> Callable[[Any, Any], Any]:
-    async def guarded(request: Any, context: Any) -> Any:
-        return await behaviour(await _admit(request, context, parse), context)
-
-    return guarded
-
-
-def _guard_stream(behaviour: Callable[..., Any], parse: _Parse | None) -> Callable[[Any, Any], Any]:
-    async def guarded(request: Any, context: Any) -> None:
-        answer = behaviour(await _admit(request, context, parse), context)
-        if not isinstance(answer, AsyncGenerator):
-            await answer
-            return
-        async with aclosing(answer) as messages:
-            async for message in messages:
-                await context.write(message)
-
-    return guarded
-
-
-async def _admit(request: Any, context: Any, parse: _Parse | None) -> Any:
+async def _admit(request: Any, context: Any, parse: Callable[[bytes], Any] | None) -> Any:
     """Return the parsed request of an authenticated peer; abort any other call."""
     try:
         PEER.set(peer_of(context.auth_context(), only_tls13=tls13_required()))

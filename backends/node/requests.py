@@ -1,27 +1,26 @@
-"""One request on the node: its fields are checked, it is admitted or refused, tokenised, and its answer detokenised.
+"""One request on the node: its fields are checked, it is admitted or refused, and its answer detokenised.
 
 Error messages name fields and limits and never quote the request.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Final
 
-from hybrid_llm.backends.node.engine import Engine, EngineFault, EngineOutput, EngineRequest
-from hybrid_llm.backends.text import ChatTokenizer, TextStream
+from hybrid_llm.backends.node.engine import Engine, EngineOutput, EngineRequest, FaultCode
+from hybrid_llm.backends.text import TextStream
 from hybrid_llm.backends.wire.messages import request_from_wire
 from hybrid_llm.core.errors import (
     BackendError,
     BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
-    InvalidRequest,
     RequestRejected,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
@@ -43,9 +42,13 @@ _WEIGHT: Final = 0.2
 """Weight of the latest answer in the moving average of durations."""
 _SHRINK: Final = 0.7
 
-_INLINE_CHARS: Final = 4096
-"""Longer prompts are encoded in a thread: 4,096 characters take about a millisecond."""
-_ENCODING_THREADS: Final = 2
+_FAULTS: Final[dict[FaultCode, Callable[..., BackendError]]] = {
+    "rejected": partial(RequestRejected, reason="unsupported"),
+    "overloaded": BackendOverloaded,
+    "deadline": DeadlineExceeded,
+    "internal": BackendUnavailable,
+}
+"""The error that the client gets for a fault of the engine."""
 
 
 def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
@@ -126,14 +129,10 @@ class Admission:
         self._max_queue = max_queue
         self._clock = clock
         self._queue_limit = float(max_queue)
-        self._in_flight = 0
+        self.in_flight = 0
+        """Admitted requests that have not ended."""
         self._work_s = 0.0
         self._shrunk = float("-inf")
-
-    @property
-    def in_flight(self) -> int:
-        """Admitted requests that have not ended."""
-        return self._in_flight
 
     @contextmanager
     def admit(self, slots: int, remaining: float) -> Generator[None, None, None]:
@@ -146,63 +145,29 @@ class Admission:
         limit = slots + max(int(self._queue_limit), min(self._max_queue, slots // 2))
         # With every slot busy for work_s, one of them becomes free every work_s / slots.
         each_s = self._work_s / max(slots, 1)
-        if self._in_flight < slots:
+        if self.in_flight < slots:
             self._queue_limit = min(self._max_queue, self._queue_limit + 1.0)
-        if self._in_flight >= limit or (self._in_flight - slots + 1) * each_s > remaining:
-            raise self._overloaded(slots, each_s)
-        self._in_flight += 1
+        if self.in_flight >= limit or (self.in_flight - slots + 1) * each_s > remaining:
+            retry_after = round(max(each_s or _FIRST_GUESS_S / max(slots, 1), 0.05), 3)
+            text = f"the node is full: {self.in_flight} requests are running or waiting"
+            raise BackendOverloaded(text, backend=NODE, retry_after=retry_after)
+        self.in_flight += 1
         try:
             yield
         finally:
-            self._in_flight -= 1
-
-    def _overloaded(self, slots: int, each_s: float) -> BackendOverloaded:
-        retry_after = round(max(each_s or _FIRST_GUESS_S / max(slots, 1), 0.05), 3)
-        text = f"the node is full: {self._in_flight} requests are running or waiting"
-        return BackendOverloaded(text, backend=NODE, retry_after=retry_after)
+            self.in_flight -= 1
 
     def observe(self, waited_s: float, work_s: float) -> None:
         """Learn from a request that has ended: seconds that it waited for a slot, and then held it."""
         self._work_s += (_WEIGHT if self._work_s else 1.0) * (work_s - self._work_s)
         if waited_s > max(self._work_s, _LEAST_WAIT_S):
-            self._shrink()
+            self.expired()
 
     def expired(self) -> None:
-        """Learn that a request expired while it waited for a slot."""
-        self._shrink()
-
-    def _shrink(self) -> None:
+        """Learn that a request expired, or waited too long, before it got a slot: shrink the queue."""
         # Requests that end now were admitted under the old limit: shrink once per answer's duration, not once each.
         if self._clock() - self._shrunk >= self._work_s / 4:
             self._queue_limit, self._shrunk = self._queue_limit * _SHRINK, self._clock()
-
-
-class Prompts:
-    """Tokenises prompts, long ones off the event loop, and refuses those that do not fit."""
-
-    def __init__(self, tokenizer: ChatTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._threads = asyncio.Semaphore(_ENCODING_THREADS)
-
-    async def encode(self, request: Request, *, context_window: int) -> tuple[int, ...]:
-        """Return the prompt's token ids.
-
-        Raises:
-            RequestRejected: `context_overflow` if prompt and answer together exceed *context_window*;
-                `invalid_argument` if the chat template refuses the conversation.
-        """
-        try:
-            if sum(len(message.content) for message in request.messages) <= _INLINE_CHARS:
-                ids = self._tokenizer.encode(request)
-            else:
-                async with self._threads:
-                    ids = await asyncio.to_thread(self._tokenizer.encode, request)
-        except InvalidRequest as error:
-            raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
-        if len(ids) + request.max_tokens > context_window:
-            text = f"{len(ids)} prompt tokens and max_tokens {request.max_tokens} exceed the context window of "
-            raise RequestRejected(f"{text}{context_window}", backend=NODE, reason="context_overflow")
-        return tuple(ids)
 
 
 class Answer:
@@ -240,7 +205,7 @@ class Answer:
 
     def _take(self, output: EngineOutput) -> Chunk | None:
         if output.error is not None:
-            raise fault_error(output.error)
+            raise _FAULTS[output.error.code](output.error.message, backend=NODE)
         self._queue_ms, self.cached_tokens = output.queue_ms, output.cached_tokens
         text = self._decode(output.token_ids)
         if self._text.stopped:
@@ -248,9 +213,14 @@ class Answer:
         elif output.finish_reason is not None:
             self.finish_reason = output.finish_reason
             text += self._text.flush()
-        if self.finish_reason is not None:
-            return self._last(text)
-        return self._next(text) if text else None
+        if self.finish_reason is None and not text:
+            return None
+        tokens, self._reported = self.tokens - self._reported, self.tokens
+        if self.finish_reason is None:
+            return Chunk(text=text, tokens=tokens)
+        prompt = len(self._request.prompt_ids)
+        usage = Usage(prompt_tokens=prompt, completion_tokens=self.tokens, cached_prompt_tokens=self.cached_tokens)
+        return Chunk(text=text, tokens=tokens, finish_reason=self.finish_reason, usage=usage, timings=self.timings())
 
     def _decode(self, token_ids: Iterable[int]) -> str:
         texts = []
@@ -263,23 +233,6 @@ class Answer:
             self._first = time.perf_counter()
         return "".join(texts)
 
-    def _next(self, text: str) -> Chunk:
-        tokens, self._reported = self.tokens - self._reported, self.tokens
-        return Chunk(text=text, tokens=tokens)
-
-    def _last(self, text: str) -> Chunk:
-        return Chunk(
-            text=text,
-            tokens=self.tokens - self._reported,
-            finish_reason=self.finish_reason,
-            usage=Usage(
-                prompt_tokens=len(self._request.prompt_ids),
-                completion_tokens=self.tokens,
-                cached_prompt_tokens=self.cached_tokens,
-            ),
-            timings=self.timings(),
-        )
-
     def timings(self) -> Timings:
         """The times so far, measured on the node."""
         now = time.perf_counter()
@@ -291,14 +244,3 @@ class Answer:
             tpot_ms=(now - first) * 1000 / steps,
             total_ms=(now - self._started) * 1000,
         )
-
-
-def fault_error(fault: EngineFault) -> BackendError:
-    """Return the error that the client gets for a fault of the engine."""
-    if fault.code == "rejected":
-        return RequestRejected(fault.message, backend=NODE, reason="unsupported")
-    if fault.code == "overloaded":
-        return BackendOverloaded(fault.message, backend=NODE)
-    if fault.code == "deadline":
-        return DeadlineExceeded(fault.message, backend=NODE)
-    return BackendUnavailable(fault.message, backend=NODE)

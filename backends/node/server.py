@@ -18,15 +18,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
+from hybrid_llm.backends.node.engines import ENGINES
+from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.certificates import TLSFiles
+from hybrid_llm.backends.wire.handshake import Address
 from hybrid_llm.backends.wire.tls import require_tls13
 from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import grpc.aio
-
-    from hybrid_llm.backends.text import ChatTokenizer
-    from hybrid_llm.backends.wire.handshake import Address
 
 _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -78,11 +78,14 @@ class NodeServer:
         """
         if not require_tls13():
             _log.warning("gRPC was imported before the node: TLS 1.2 is refused per call, not in the handshake")
-        if (tokenizer := self._tokenizer) is None:
-            tokenizer = await asyncio.to_thread(_load_tokenizer, self._config)
-        engine = self._engine = self._engine or _make_engine(self._config.engine)
+        config = self._config.engine
+        if self._tokenizer is None:
+            self._tokenizer = await asyncio.to_thread(ChatTokenizer.load, config.model)
+        if self._engine is None:
+            self._engine = ENGINES.get(config.engine)(config, on_progress=lambda _: None)
+        engine = self._engine
         try:
-            self._listener = _Listener(self._config, engine, tokenizer)
+            self._listener = _Listener(self._config, engine, self._tokenizer)
             await self._listener.open()
             await engine.start()
             await self._listener.update_health()
@@ -143,18 +146,6 @@ class NodeServer:
         await stopping
 
 
-def _load_tokenizer(config: NodeConfig) -> ChatTokenizer:
-    from hybrid_llm.backends.text import ChatTokenizer
-
-    return ChatTokenizer.load(config.engine.model)
-
-
-def _make_engine(config: EngineConfig) -> Engine:
-    from hybrid_llm.backends.node.engines import ENGINES
-
-    return ENGINES.get(config.engine)(config, on_progress=lambda _: None)
-
-
 class _Listener:
     """The `grpc.aio` server with the service, health and reflection. The engine may still be loading."""
 
@@ -167,7 +158,6 @@ class _Listener:
         from hybrid_llm.backends.node.identity import IdentityInterceptor
         from hybrid_llm.backends.node.servicer import NodeServicer
         from hybrid_llm.backends.wire.channels import server_credentials, server_options
-        from hybrid_llm.backends.wire.handshake import Address
         from hybrid_llm.protos import hybrid_pb2 as pb
         from hybrid_llm.protos.hybrid_pb2_grpc import add_HybridLLMServicer_to_server
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
-from hybrid_llm.backends.node.requests import NODE, Admission, Answer, Prompts, check_request
+from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
@@ -23,6 +23,7 @@ from hybrid_llm.core.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     HybridLLMError,
+    InvalidRequest,
     ProtocolMismatch,
     RequestRejected,
 )
@@ -32,6 +33,9 @@ from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
 
 _access_log = logging.getLogger("hybrid_llm.node.access")
 _log = logging.getLogger(__name__)
+_INLINE_CHARS = 4096
+"""Longer prompts are encoded in a thread: 4,096 characters take about a millisecond."""
+_ENCODING_THREADS = 2
 _WORD = re.compile(r"[\w.:/@+-]+")
 
 
@@ -59,7 +63,7 @@ class NodeServicer(HybridLLMServicer):
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
-        self._prompts = Prompts(tokenizer)
+        self._encoding = asyncio.Semaphore(_ENCODING_THREADS)
         self._admission = Admission(max_queue=max_queue)
         self._max_deadline = max_deadline
         self._version = version
@@ -108,7 +112,8 @@ class NodeServicer(HybridLLMServicer):
         request = check_request(message, deadline=deadline)
         call.request_id, call.tenant = request.request_id, request.tenant or ""
         info = self._ready()
-        _check_supported(request, info)
+        if request.output_schema is not None and not info.output_schema:
+            raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
         with self._admission.admit(info.slots, deadline):
             try:
                 async with asyncio.timeout(deadline):
@@ -121,8 +126,11 @@ class NodeServicer(HybridLLMServicer):
             self._admission.observe(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
-        prompt = await self._prompts.encode(request, context_window=info.context_window)
+        prompt = await self._encode(request)
         call.prompt_tokens = len(prompt)
+        if len(prompt) + request.max_tokens > info.context_window:
+            what = f"{len(prompt)} prompt tokens and max_tokens {request.max_tokens} exceed the context window of "
+            raise RequestRejected(f"{what}{info.context_window}", backend=NODE, reason="context_overflow")
         text = self._tokenizer.text_stream(request, prompt)
         call.answer = answer = Answer(self._engine_request(request, prompt, call.peer), text, started=call.started)
         async with aclosing(answer.chunks(self._engine)) as chunks:
@@ -130,6 +138,15 @@ class NodeServicer(HybridLLMServicer):
                 # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
                 await context.write(chunk_to_wire(chunk))
                 call.first_ms = call.first_ms or call.elapsed_ms()
+
+    async def _encode(self, request: Request) -> tuple[int, ...]:
+        try:
+            if sum(len(message.content) for message in request.messages) <= _INLINE_CHARS:
+                return tuple(self._tokenizer.encode(request))
+            async with self._encoding:
+                return tuple(await asyncio.to_thread(self._tokenizer.encode, request))
+        except InvalidRequest as error:
+            raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
 
     def _engine_request(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
         return EngineRequest(
@@ -203,11 +220,6 @@ def _deadline(message: pb.GenerateRequest, remaining: float | None, longest: flo
     """Seconds until the earliest deadline; `check_request` refuses a field that is no number."""
     named = message.deadline_seconds if message.deadline_seconds > 0 else longest
     return max(min(named, longest if remaining is None else remaining, longest), 0.0)
-
-
-def _check_supported(request: Request, info: EngineInfo) -> None:
-    if request.output_schema is not None and not info.output_schema:
-        raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
 
 
 def _word(text: str) -> str:

@@ -24,6 +24,7 @@ from hybrid_llm.backends.node.engine import (
     EngineLoad,
     EngineOutput,
     EngineRequest,
+    FaultCode,
 )
 from hybrid_llm.core.errors import ConfigError
 
@@ -65,12 +66,15 @@ class EngineProcess:
         self._supervisor: asyncio.Task[None] | None = None
         self._queues: dict[str, OutputQueue] = {}
         self._ids = count()
-        self._info: EngineInfo | None = None
         self._load = EngineLoad()
-        self._healthy = False
         self._backoff = _BACKOFF[0]
-        self._restarts = 0
         self._last_message = time.monotonic()
+        self.info: EngineInfo | None = None
+        """The loaded model; None until `start` has returned."""
+        self.healthy = False
+        """Whether the engine can take a request now."""
+        self.restarts = 0
+        """How often the process was restarted."""
 
     async def __aenter__(self) -> EngineProcess:
         await self.start()
@@ -80,25 +84,10 @@ class EngineProcess:
         await self.close()
 
     @property
-    def info(self) -> EngineInfo | None:
-        """The loaded model; None until `start` has returned."""
-        return self._info
-
-    @property
-    def healthy(self) -> bool:
-        """Whether the engine can take a request now."""
-        return self._healthy
-
-    @property
     def pid(self) -> int | None:
         """The child's process id; None while it does not run."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
-
-    @property
-    def restarts(self) -> int:
-        """How often the process was restarted."""
-        return self._restarts
 
     async def start(self) -> EngineInfo:
         """Start the process and wait until its model is loaded.
@@ -126,24 +115,24 @@ class EngineProcess:
         Raises:
             EngineDied: the engine is not running, or crashed.
         """
+        if not self.healthy:
+            raise EngineDied("the engine is not running", retry_after=self._backoff)
         number = str(next(self._ids))
-        sampling = replace(request.sampling, stop=())  # the servicer applies stop texts; they stay with it
-        refusal = self._submit(replace(request, request_id=number, sampling=sampling))
-        if refusal is not None:
-            yield EngineOutput(request_id=request.request_id, error=refusal)
+        try:
+            sampling = replace(request.sampling, stop=())  # the servicer applies stop texts; they stay with it
+            self._send(replace(request, request_id=number, sampling=sampling))
+        except (TypeError, ValueError):
+            yield _fault(request.request_id, "rejected", "the request has fields of the wrong type")
             return
         outputs = self._queues[number] = OutputQueue(request.request_id)
-        outputs.expire_at(request.expires + _GRACE, self._kill_if_hung)
         try:
-            while True:
-                output = await outputs.take()
+            while not (output := await self._take(outputs, request)).last:
                 yield output
-                if output.last:
-                    return
+            yield output
         finally:
-            outputs.close()
-            if self._queues.pop(number, None) is not None and not outputs.finished:
-                self._send(ipc.encode(ipc.Abort(number)))
+            del self._queues[number]
+            if not outputs.finished:
+                self._send(ipc.Abort(number))
 
     def load(self) -> EngineLoad:
         """How busy it was at its last step; no I/O."""
@@ -156,18 +145,16 @@ class EngineProcess:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
 
-    def _submit(self, request: EngineRequest) -> EngineFault | None:
-        if not self._healthy:
-            raise EngineDied("the engine is not running", retry_after=self._backoff)
+    async def _take(self, outputs: OutputQueue, request: EngineRequest) -> EngineOutput:
+        """The next outputs of *request*, or a deadline fault if the engine has not ended it in time."""
         try:
-            frame = ipc.encode(request)
-        except (TypeError, ValueError):
-            return EngineFault(code="rejected", message="the request has fields of the wrong type")
-        self._send(frame)
-        return None
+            return await outputs.take(request.expires + _GRACE)
+        except TimeoutError:
+            self._kill_if_hung()
+            return _fault(request.request_id, "deadline", "the deadline passed without an answer of the engine")
 
-    def _send(self, frame: bytes) -> None:
-        process = self._process
+    def _send(self, message: ipc.ToEngine) -> None:
+        frame, process = ipc.encode(message), self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
             process.stdin.write(frame)
 
@@ -186,7 +173,7 @@ class EngineProcess:
                 _log.error("the engine's process crashed; it is restarted in %.1f s", self._backoff)
                 await asyncio.sleep(self._backoff)
                 self._backoff = min(2 * self._backoff, _BACKOFF[1])
-                self._restarts += 1
+                self.restarts += 1
         finally:
             if not started.done():
                 started.cancel()
@@ -195,7 +182,7 @@ class EngineProcess:
         """Run the process until it ends."""
         process = self._process = await _spawn()
         try:
-            self._send(ipc.encode(ipc.Start(self._config)))
+            self._send(ipc.Start(self._config))
             await self._read(process, started)
         finally:
             self._fail_all()
@@ -212,7 +199,7 @@ class EngineProcess:
                     started.set_result(message.info)
 
     def _kill_if_hung(self) -> None:
-        """Called when a request missed its deadline: a step that never ends is killed, and the engine restarted."""
+        """Kill an engine whose step never ends, so that it is restarted."""
         if time.monotonic() - self._last_message > _SILENCE and self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -229,15 +216,15 @@ class EngineProcess:
             case ipc.Progress(phase):
                 self._on_progress(phase)
             case ipc.Ready(info):
-                self._info = info
+                self.info = info
                 self._load = EngineLoad(slots=info.slots, kv_tokens_total=info.slots * info.context_window)
                 self._set_healthy(healthy=True)
             case ipc.Refused(text, path):
                 raise ConfigError(text, path=path)
 
     def _set_healthy(self, *, healthy: bool) -> None:
-        if healthy != self._healthy:
-            self._healthy = healthy
+        if healthy != self.healthy:
+            self.healthy = healthy
             self._on_health(healthy)
 
     def _fail_all(self) -> None:
@@ -258,24 +245,16 @@ class OutputQueue:
         self._output: EngineOutput | None = None
         self._failure: EngineDied | None = None
         self._changed = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._on_expiry: Callable[[], None] = lambda: None
         self.finished = False
         """The engine has sent the last output, or has crashed."""
 
-    def expire_at(self, instant: float, on_expiry: Callable[[], None]) -> None:
-        """End with a deadline fault at *instant* of `time.monotonic()`, then call *on_expiry*, unless finished."""
-        self._on_expiry = on_expiry
-        if math.isfinite(instant):
-            delay = max(0.0, instant - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._expire)
-
     def put(self, output: EngineOutput) -> None:
         """Add an output; those after the last one are ignored."""
-        if self.finished:
-            return
-        self.finished = output.last
-        self._add(output)
+        if not self.finished:
+            self.finished = output.last
+            token_ids = output.token_ids if self._output is None else self._output.token_ids + output.token_ids
+            self._output = replace(output, request_id=self._request_id, token_ids=token_ids)
+            self._changed.set()
 
     def fail(self, failure: EngineDied) -> None:
         """Raise *failure* to the reader once all outputs are read."""
@@ -284,36 +263,27 @@ class OutputQueue:
             self._failure = failure
             self._changed.set()
 
-    async def take(self) -> EngineOutput:
+    async def take(self, expires: float = math.inf) -> EngineOutput:
         """Wait for outputs and return all since the last call, merged into one.
 
         Raises:
             EngineDied: the engine crashed.
+            TimeoutError: there was none when `time.monotonic()` reached *expires*.
         """
-        await self._changed.wait()
+        left = expires - time.monotonic()
+        async with asyncio.timeout(left if math.isfinite(left) else None):
+            await self._changed.wait()
         output, self._output = self._output, None
-        if output is not None:
-            if self._failure is None:
-                self._changed.clear()
-            return output
-        assert self._failure is not None
-        raise self._failure
+        if output is None:
+            assert self._failure is not None
+            raise self._failure
+        if self._failure is None:
+            self._changed.clear()
+        return output
 
-    def close(self) -> None:
-        """Cancel the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
 
-    def _add(self, output: EngineOutput) -> None:
-        token_ids = output.token_ids if self._output is None else self._output.token_ids + output.token_ids
-        self._output = replace(output, request_id=self._request_id, token_ids=token_ids)
-        self._changed.set()
-
-    def _expire(self) -> None:
-        if not self.finished:
-            fault = EngineFault(code="deadline", message="the deadline passed without an answer of the engine")
-            self._add(EngineOutput(request_id=self._request_id, error=fault))
-            self._on_expiry()
+def _fault(request_id: str, code: FaultCode, message: str) -> EngineOutput:
+    return EngineOutput(request_id=request_id, error=EngineFault(code=code, message=message))
 
 
 async def _spawn() -> Process:
