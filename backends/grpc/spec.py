@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 _TLS: Final = Table(
     title="tls",
     about="The files that authenticate this app and the node, in PEM form.",
-    keys=tuple(
-        Key(name, File(), about, required=True)
-        for name, about in (
-            ("ca", "Certificate of the authority that signs the nodes' certificates."),
-            ("cert", "Certificate of this app."),
-            ("key", "Private key of this app."),
-        )
+    keys=(
+        Key("ca", File(), "Certificate of the authority that signs the nodes' certificates.", required=True),
+        Key("cert", File(), "Certificate of this app.", required=True),
+        Key("key", File(), "Private key of this app.", required=True),
     ),
     make=lambda found: TLSFiles(**found.values),
 )

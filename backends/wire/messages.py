@@ -6,7 +6,7 @@ The last check reads the serialised bytes back and compares them with the cleara
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from google.protobuf.message import DecodeError
 
@@ -20,17 +20,10 @@ R = TypeVar("R")
 PROTOCOL = 1
 """The version of the protocol that this code implements."""
 
-_ROLES: dict[Role, pb.Role] = {
-    "system": pb.ROLE_SYSTEM,
-    "user": pb.ROLE_USER,
-    "assistant": pb.ROLE_ASSISTANT,
-    "tool": pb.ROLE_TOOL,
-}
+_ROLES: dict[Role, pb.Role] = {role: getattr(pb, f"ROLE_{role.upper()}") for role in get_args(Role)}
 _ROLE_NAMES: dict[int, Role] = {value: name for name, value in _ROLES.items()}
-_REASONS = {
-    FinishReason.STOP: pb.FINISH_REASON_STOP,
-    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
-    FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
+_REASONS: dict[FinishReason, pb.FinishReason] = {
+    reason: getattr(pb, f"FINISH_REASON_{reason.name}") for reason in FinishReason
 }
 _REASON_NAMES: dict[int, FinishReason] = {value: reason for reason, value in _REASONS.items()}
 

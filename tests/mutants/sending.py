@@ -54,5 +54,9 @@ MUTANTS = (
         f"{_MESSAGES}:request_to_wire",
         swap("asdict(request.sampling)", "asdict(request.sampling) | {'stop': ()}"),
     ),
-    Mutant("a system message is sent as a user's", f"{_MESSAGES}:_ROLES", swap("pb.ROLE_SYSTEM", "pb.ROLE_USER")),
+    Mutant(
+        "a system message is sent as a user's",
+        f"{_MESSAGES}:_ROLES",
+        swap("role.upper()", "role.upper().replace('SYSTEM', 'USER')"),
+    ),
 )
