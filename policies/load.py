@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -99,7 +100,8 @@ def parse_policy(
     if document is None:
         faults.check()
     schema = Schema(backends, document.objectives)
-    rules = _Builder(document, schema, source, faults, backends).rules()
+    checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
+    rules = _Builder(document, schema, source, faults, backends, checker).rules()
     faults.check()
     policy = Policy(
         name=document.name,
@@ -131,74 +133,66 @@ def _try_once(policy: Policy, backends: Mapping[str, Location]) -> None:
     policy.decide(RequestMetadata(), signals)
 
 
+@dataclass(frozen=True, slots=True)
 class _Builder:
     """Parses, type-checks and lints the conditions of a policy, and makes its rules."""
 
-    def __init__(
-        self,
-        document: Document,
-        schema: Schema,
-        source: Source,
-        faults: Faults,
-        backends: Mapping[str, Location],
-    ) -> None:
-        self._document = document
-        self._schema = schema
-        self._source = source
-        self._faults = faults
-        self._backends = backends
-        self._checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
+    document: Document
+    schema: Schema
+    source: Source
+    faults: Faults
+    backends: Mapping[str, Location]
+    checker: Checker
 
     def rules(self) -> tuple[Rule, ...]:
         """The rules; errors and warnings are reported."""
-        rules = tuple(map(self._rule, self._document.rules))
-        drafts = {draft.index: draft for draft in self._document.rules}
+        rules = tuple(map(self._rule, self.document.rules))
+        drafts = {draft.index: draft for draft in self.document.rules}
         whole = [rule for rule in rules if rule.condition is not None or drafts[rule.index].when is None]
-        for finding in examine_rules(whole, self._schema):
+        for finding in examine_rules(whole, self.schema):
             self._report(finding, drafts[finding.rule])
-        for name in unused_tags(self._document.tags, whole) if len(whole) == len(rules) else ():
+        for name in unused_tags(self.document.tags, whole) if len(whole) == len(rules) else ():
             message = f"no detector sets the tag `{name}` and no rule reads it: only an app can set it"
             hint = "name its detectors, detect: [...], or make sure that the app sets it"
-            self._faults.warn(message, self._document.tags[name].offset, hint)
+            self.faults.warn(message, self.document.tags[name].offset, hint)
         return rules
 
     def _report(self, finding: Finding, draft: RuleDraft) -> None:
-        report = self._faults.add if finding.sure else self._faults.warn
-        offset = (
-            draft.when.at(finding.offset) if draft.when is not None and finding.offset is not None else draft.offset
-        )
+        report = self.faults.add if finding.sure else self.faults.warn
+        offset = draft.offset
+        if draft.when is not None and finding.offset is not None:
+            offset = draft.when.at(finding.offset)
         report(finding.message, offset, finding.hint)
 
     def _rule(self, draft: RuleDraft) -> Rule:
-        condition = self._condition(draft.when) if draft.when is not None else None
-        targets = backends_named(draft.targets, self._backends)
-        text = " ".join(draft.when.text.split()) if draft.when is not None else "always"
+        text = draft.when.text if draft.when is not None else ""
+        targets = backends_named(draft.targets, self.backends)
         return Rule(
             index=draft.index,
             kind=draft.kind,
-            place=self._source.label(draft.offset),
+            place=self.source.label(draft.offset),
             targets=targets if draft.kind == "exclude" else self._completed(targets),
-            because=draft.because or text,
-            text=draft.when.text if draft.when is not None else "",
-            condition=condition,
+            because=draft.because or " ".join(text.split()) or "always",
+            text=text,
+            condition=self._condition(draft.when) if draft.when is not None else None,
             weights=draft.rank,
         )
 
     def _completed(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """All backends: those that a `prefer` does not name go last, in the order in which they are declared."""
-        return (*targets, *(name for name in self._backends if name not in targets))
+        return (*targets, *(name for name in self.backends if name not in targets))
 
     def _condition(self, when: Scalar) -> Node | None:
         def report(message: str, offset: int, hint: str | None) -> None:
-            self._faults.add(message, when.at(offset), hint)
+            self.faults.add(message, when.at(offset), hint)
 
-        before = self._faults.count
+        before = self.faults.count
         try:
-            typed = self._checker.condition(parse(when.text), report)
+            typed = self.checker.condition(parse(when.text), report)
         except Fault as fault:
             report(fault.message, fault.offset, fault.hint)
             return None
-        check_guards(typed, self._schema, report)
-        if self._faults.count == before:
-            check_constants(typed, self._schema, report)
-        return typed if self._faults.count == before else None
+        check_guards(typed, self.schema, report)
+        if self.faults.count == before:
+            check_constants(typed, self.schema, report)
+        return typed if self.faults.count == before else None

@@ -72,13 +72,11 @@ class Policy:
     warnings: tuple[PolicyWarning, ...] = ()
     """What is valid and probably a mistake, in the order of the file."""
     _run: Rules = field(init=False)
-    _replayer: Replayer = field(init=False)
     _orders: Mapping[int, Rule] = field(init=False)
 
     def __post_init__(self) -> None:
         # Compiled at load, so that `decide` only runs code; the record is frozen, hence object.__setattr__.
         object.__setattr__(self, "_run", compile_rules(map(_step, self.rules), self.schema))
-        object.__setattr__(self, "_replayer", Replayer(self.rules, self.schema))
         object.__setattr__(self, "_orders", {rule.index: rule for rule in self.rules if rule.kind != "exclude"})
 
     def __repr__(self) -> str:
@@ -127,7 +125,7 @@ class Policy:
             rule=f"rules[{index}]" if rule else "default",
             because=rule.because if rule else _DEFAULT,
             tags=request.privacy,
-            tracer=partial(self._replayer.replay, request, signals),
+            tracer=partial(self._replay, request, signals),
         )
 
     def _ineligible(self, tags: frozenset[str], states: Mapping[str, BackendState]) -> dict[str, str]:
@@ -139,19 +137,16 @@ class Policy:
                 excluded[name] = self._tag_reason(tags, location)
             elif reason := _unfit(states.get(name), location):
                 excluded[name] = reason
-        if len(states) != len(self.backends) or states.keys() != self.backends.keys():
-            for name in states:
-                if name not in self.backends:
-                    excluded[name] = "the policy does not know this backend"
+        for name in states:
+            if name not in self.backends:
+                excluded[name] = "the policy does not know this backend"
         return excluded
 
     def _tag_reason(self, tags: Iterable[str], location: Location) -> str:
         for tag in sorted(tags):
             allow = self.tags[tag].allow
             if location not in allow:
-                return (
-                    f"tag {tag} allows only {' and '.join(sorted(allow))}" if allow else f"tag {tag} allows no location"
-                )
+                return f"tag {tag} allows {'only ' + ' and '.join(sorted(allow)) if allow else 'no location'}"
         return f"no tag set allows {location}"
 
     def _ordered(
@@ -163,6 +158,25 @@ class Policy:
             scores = rank_scores(rule.weights, request, signals.backends, left)
             return tuple(sorted(left, key=scores.__getitem__))
         return tuple([name for name in names if name not in excluded])
+
+    @cached_property
+    def _probes(self) -> tuple[_Probe, ...]:
+        """The parts of the rules, compiled when a decision is first explained."""
+        return tuple(_probe(rule, self.schema) for rule in self.rules)
+
+    def _replay(self, request: RequestMetadata, signals: Signals) -> tuple[RuleTrace, ...]:
+        """What each rule saw: all hard rules, and the rules that order up to the first that matched.
+
+        The values are those of the fields, then the sub-conditions that held, as written; never a text of the prompt.
+        """
+        traces: list[RuleTrace] = []
+        ordered = False
+        for probe in self._probes:
+            orders = probe.rule.kind != "exclude"
+            if not (orders and ordered):
+                traces.append(_trace(probe, request, signals))
+                ordered = ordered or (orders and traces[-1].matched)
+        return tuple(traces)
 
 
 def _unfit(state: BackendState | None, location: Location) -> str:
@@ -233,33 +247,6 @@ class _Probe:
     condition: Expression | None
     fields: tuple[tuple[str, Expression], ...]
     parts: tuple[tuple[str, Expression], ...]
-
-
-class Replayer:
-    """Reports what each rule of a policy saw. The parts of the rules are compiled on first use."""
-
-    def __init__(self, rules: tuple[Rule, ...], schema: Schema) -> None:
-        self._rules = rules
-        self._schema = schema
-
-    @cached_property
-    def _probes(self) -> tuple[_Probe, ...]:
-        return tuple(_probe(rule, self._schema) for rule in self._rules)
-
-    def replay(self, request: RequestMetadata, signals: Signals) -> tuple[RuleTrace, ...]:
-        """What each rule saw: all hard rules, and the rules that order up to the first that matched.
-
-        The values are those of the fields, then the sub-conditions that held, as written; never a text of the prompt.
-        """
-        traces: list[RuleTrace] = []
-        ordered = False
-        for probe in self._probes:
-            if probe.rule.kind != "exclude" and ordered:
-                continue
-            trace = _trace(probe, request, signals)
-            ordered = ordered or (probe.rule.kind != "exclude" and trace.matched)
-            traces.append(trace)
-        return tuple(traces)
 
 
 def _probe(rule: Rule, schema: Schema) -> _Probe:

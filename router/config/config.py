@@ -7,28 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from hybrid_llm.backends.registry import BACKENDS, BackendSpec, table_of
+from hybrid_llm.core import fields
 from hybrid_llm.core.errors import ConfigError, PolicyError
-from hybrid_llm.core.fields import (
-    ADDRESS,
-    VERSION,
-    Choice,
-    File,
-    Found,
-    Key,
-    MapOf,
-    Number,
-    Table,
-    Text,
-    Variants,
-    Whole,
-    key,
-    table,
-)
+from hybrid_llm.core.fields import Found, Table, key, table
 from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
@@ -40,8 +27,6 @@ from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of
 from hybrid_llm.router.spending.ledger import Price, currency_of
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from hybrid_llm.core.protocols import Backend, Detector
     from hybrid_llm.policies import Policy, PolicySource
     from hybrid_llm.router.privacy.detectors.catalogue import DetectorSpec
@@ -64,9 +49,9 @@ class ClosableHook(Hook, Protocol):
 class RecordSpec:
     """Decisions are recorded without any text of a request, for `policy diff` and `explain`."""
 
-    path: Path = key(File(), "The file; its folder must exist.")
-    max_mb: int = key(Whole(1, 1_000_000), "Maximum size of one file, MiB.", default=64)
-    keep: int = key(Whole(0, 10_000), "Older files that stay.", default=2)
+    path: Path = key(fields.File(), "The file; its folder must exist.")
+    max_mb: int = key(fields.Whole(1, 1_000_000), "Maximum size of one file, MiB.", default=64)
+    keep: int = key(fields.Whole(0, 10_000), "Older files that stay.", default=2)
 
     def open(self) -> ClosableHook:
         """Make the recorder; ConfigError if its folder does not exist."""
@@ -80,12 +65,14 @@ class PredictionSpec:
     """What latency predictors learnt is stored when the client closes."""
 
     calibrate: bool = key(
-        Choice({"never": False, "auto": True}),
+        fields.Choice({"never": False, "auto": True}),
         "`auto` measures an eager backend of the device at its first start, and stores what was learnt.",
         default=False,
     )
     folder: Path | None = key(
-        File("the path of a folder"), "Where it is stored; by default in the user's folder for state.", default=None
+        fields.File("the path of a folder"),
+        "Where it is stored; by default in the user's folder for state.",
+        default=None,
     )
 
 
@@ -94,7 +81,7 @@ class MetricsSpec:
     """The client's metrics are served for Prometheus."""
 
     # Loopback, and the port that OpenTelemetry's exporters for Prometheus use.
-    listen: str = key(ADDRESS, "Where Prometheus reads them.", default="127.0.0.1:9464")
+    listen: str = key(fields.ADDRESS, "Where Prometheus reads them.", default="127.0.0.1:9464")
 
     def open(self) -> ClosableHook:
         """Listen there; ConfigError if the port is in use or the extra is not installed."""
@@ -111,7 +98,7 @@ class MetricsSpec:
 class SpendSpec:
     """Spending is stored, so that it outlives the client."""
 
-    file: Path = key(File(), "The SQLite file; processes of one machine may share it.")
+    file: Path = key(fields.File(), "The SQLite file; processes of one machine may share it.")
 
 
 class _Priced(NamedTuple):
@@ -123,8 +110,8 @@ class _Priced(NamedTuple):
 
 
 _PRICES: Final = (
-    Key("price", PRICE, "What tokens cost.", default=_FREE),
-    Key("price_per_1k_tokens", Number(), "One price for all tokens, per 1,000.", "price", default=_FREE),
+    fields.Key("price", PRICE, "What tokens cost.", default=_FREE),
+    fields.Key("price_per_1k_tokens", fields.Number(), "One price for all tokens, per 1,000.", "price", default=_FREE),
 )
 
 
@@ -171,13 +158,13 @@ class Config:
 
     path: Path = Path(_WHAT)
     policy: str = key(
-        Text("a path, or the name of a built-in policy"),
+        fields.Text("a path, or the name of a built-in policy"),
         "The policy: a file, which is watched, or a built-in one.",
         default="balanced",
         examples=("policy.yaml",),
     )
     backends: tuple[BackendSpec, ...] = key(
-        MapOf(Variants("backend", BACKENDS.names, _backend), least=1),
+        fields.MapOf(fields.Variants("backend", BACKENDS.names, _backend), least=1),
         "The backends, under the names that the policy uses.",
         hint="backends: {edge: {kind: onnx, model: embedded}}",
     )
@@ -195,7 +182,7 @@ class Config:
     )
     metrics: MetricsSpec | None = key(table(MetricsSpec, "metrics"), "Metrics for Prometheus.", default=None)
     detectors: tuple[DetectorSpec, ...] = key(
-        MapOf(Variants("detector", _detector_kinds, detector_table)),
+        fields.MapOf(fields.Variants("detector", _detector_kinds, detector_table)),
         "Models that detect names and places, under the names that the policy uses.",
         default=(),
     )
@@ -234,14 +221,9 @@ class Config:
 
     def open_backends(self) -> list[Backend]:
         """Make every backend; if one fails, those made before it are closed again."""
-        made: list[Backend] = []
-        try:
-            for spec in self.backends:
-                made.append(spec.open())
-        except BaseException:
-            for backend in made:
-                backend.close()
-            raise
+        with ExitStack() as opened:
+            made = [opened.enter_context(closing(spec.open())) for spec in self.backends]
+            opened.pop_all()
         return made
 
     def open_hooks(self, opened: ExitStack, *, serve_metrics: bool = True) -> tuple[ClosableHook, ...]:
@@ -307,7 +289,7 @@ def _config(found: Found) -> Config:
     return Config(**{**found.values, **parts})
 
 
-CONFIG: Final = table(Config, _WHAT, make=_config, extra=(VERSION,))
+CONFIG: Final = table(Config, _WHAT, make=_config, extra=(fields.VERSION,))
 
 
 def load_config(path: Path) -> Config:

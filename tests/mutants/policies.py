@@ -210,7 +210,7 @@ MUTANTS = (
     Mutant(
         "backends that prefer omits are dropped",
         f"{_LOAD}:_Builder._completed",
-        swap("(*targets, *(name for name in self._backends if name not in targets))", "targets"),
+        swap("(*targets, *(name for name in self.backends if name not in targets))", "targets"),
     ),
     Mutant("a YAML error is not a PolicyError", f"{_YAMLTEXT}:read_yaml", swap("yaml.YAMLError", "ZeroDivisionError")),
     Mutant("line numbers are off by one", f"{_SOURCE}:Source.position", swap("1", "2")),
