@@ -146,7 +146,8 @@ class Policy:
         for tag in sorted(tags):
             allow = self.tags[tag].allow
             if location not in allow:
-                return f"tag {tag} allows {'only ' + ' and '.join(sorted(allow)) if allow else 'no location'}"
+                where = f"only {' and '.join(sorted(allow))}" if allow else "no location"
+                return f"tag {tag} allows {where}"
         return f"no tag set allows {location}"
 
     def _ordered(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import NoneType, UnionType
@@ -23,7 +23,8 @@ _SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
 _WHOLES = _SHARES - {"load"}
 """Shares that never exceed 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})
-_MONEY = frozenset({"spent", "left", "cost_per_1k_tokens"})
+_MONEY = frozenset({"spent", "left", "cost", "budget", "cost_per_1k_tokens"})
+_OBJECTIVES = ("ttft_ms", "tpot_ms", "deadline_ms", "cost", "budget")
 _REQUEST = {
     "prompt_tokens": INT,
     "max_tokens": INT,
@@ -70,15 +71,6 @@ class Objectives:
         return value
 
 
-OBJECTIVE_NAMES = {
-    "ttft_ms": Type("double", "ms"),
-    "tpot_ms": Type("double", "ms"),
-    "deadline_ms": Type("double", "ms"),
-    "cost": Type("double", "money"),
-    "budget": Type("double", "money"),
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldSpec:
     """One name. *root* is request, objectives, backend or a record of the signals; *owner* is the backend's name."""
@@ -107,15 +99,15 @@ class Schema:
     """Resolves names such as `device.battery` for one policy and its backends."""
 
     def __init__(self, backends: Mapping[str, Location], objectives: Objectives) -> None:
-        self._roots: dict[str, dict[str, FieldSpec]] = {
-            "request": dict(_request_fields()),
-            "device": dict(_record_fields(DeviceSignals, "device")),
-            "network": dict(_record_fields(NetworkSignals, "network")),
-            "budget": dict(_record_fields(BudgetSignals, "budget")),
-            "objectives": dict(_objective_fields(objectives)),
+        self._roots = {
+            "request": _by_name(_request_fields()),
+            "device": _by_name(_record_fields(DeviceSignals, "device")),
+            "network": _by_name(_record_fields(NetworkSignals, "network")),
+            "budget": _by_name(_record_fields(BudgetSignals, "budget")),
+            "objectives": _by_name(_objective_fields(objectives)),
         }
         for name, owner in _backend_roots(backends).items():
-            self._roots.setdefault(name, dict(_record_fields(BackendState, "backend", owner)))
+            self._roots.setdefault(name, _by_name(_record_fields(BackendState, "backend", owner)))
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -131,6 +123,10 @@ class Schema:
         return self.fields(field.path[0])[field.path[1]]
 
 
+def _by_name(specs: Iterable[FieldSpec]) -> dict[str, FieldSpec]:
+    return {spec.attribute: spec for spec in specs}
+
+
 def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
     """Every backend, and every location: for its first backend, or for itself if it has none."""
     roots = {name: name for name in backends}
@@ -140,22 +136,19 @@ def _backend_roots(backends: Mapping[str, Location]) -> dict[str, str]:
     return roots
 
 
-def _request_fields() -> Iterator[tuple[str, FieldSpec]]:
+def _request_fields() -> Iterator[FieldSpec]:
     for name, kind in _REQUEST.items():
         least, most = _range(name, kind)
-        yield (
-            name,
-            FieldSpec(root="request", attribute=name, type=kind, optional=name == "tenant", least=least, most=most),
-        )
+        yield FieldSpec(root="request", attribute=name, type=kind, optional=name == "tenant", least=least, most=most)
 
 
-def _objective_fields(objectives: Objectives) -> Iterator[tuple[str, FieldSpec]]:
-    for name, kind in OBJECTIVE_NAMES.items():
-        value = objectives.value(name)
-        yield name, FieldSpec(root="objectives", attribute=name, type=kind, optional=value is None, constant=value)
+def _objective_fields(objectives: Objectives) -> Iterator[FieldSpec]:
+    for name in _OBJECTIVES:
+        kind, value = Type("double", _unit(name)), objectives.value(name)
+        yield FieldSpec(root="objectives", attribute=name, type=kind, optional=value is None, constant=value)
 
 
-def _record_fields(record: type, root: str, owner: str = "") -> Iterator[tuple[str, FieldSpec]]:
+def _record_fields(record: type, root: str, owner: str = "") -> Iterator[FieldSpec]:
     hints = typing.get_type_hints(record)
     for field in fields(record):
         if field.name in DISPLAY_ONLY:
@@ -163,18 +156,15 @@ def _record_fields(record: type, root: str, owner: str = "") -> Iterator[tuple[s
         bare, optional = _without_none(hints[field.name])
         kind = _type_of(field.name, bare)
         least, most = _range(field.name, kind)
-        yield (
-            field.name,
-            FieldSpec(
-                root=root,
-                attribute=field.name,
-                type=kind,
-                optional=optional,
-                owner=owner,
-                values=frozenset(map(str, bare)) if issubclass(bare, StrEnum) else frozenset(),
-                least=least,
-                most=most,
-            ),
+        yield FieldSpec(
+            root=root,
+            attribute=field.name,
+            type=kind,
+            optional=optional,
+            owner=owner,
+            values=frozenset(map(str, bare)) if issubclass(bare, StrEnum) else frozenset(),
+            least=least,
+            most=most,
         )
 
 

@@ -101,7 +101,9 @@ class Reader:
         fitting = [one for one in kind.kinds if isinstance(value, _SHAPES.get(type(one), Scalar))]
         # A list or a mapping has one kind to be; a text may be a number, a duration or a word, so each is tried.
         if not isinstance(value, Scalar) or len(fitting) == 1:
-            return self.read(fitting[0], value, label, entry) if fitting else self._misshapen(kind, value)
+            if not fitting:
+                return self._reject(value, f"expected {kind.words}, found {_shape(value)}")
+            return self.read(fitting[0], value, label, entry)
         hints = []
         for one in fitting:
             try:
@@ -109,9 +111,6 @@ class Reader:
             except Wrong as wrong:
                 hints.append(wrong.hint)
         return self._reject(value, f"`{value.text}` is not {kind.words}", next(filter(None, hints), None))
-
-    def _misshapen(self, kind: Kind, value: Value) -> Any:
-        return self._reject(value, f"expected {kind.words}, found {_shape(value)}")
 
     def _list(self, kind: ListOf, value: Value, label: str) -> Any:
         if isinstance(value, Scalar) and kind.single:
@@ -141,7 +140,8 @@ class Reader:
         chosen = value.get("kind")
         name = chosen.text if isinstance(chosen, Scalar) else ""
         if name in kind.names():
-            return self._table(kind.get(name), _without_kind(value), entry, offset)
+            others = tuple(item for item in value.entries if item.key.text != "kind")
+            return self._table(kind.get(name), replace(value, entries=others), entry, offset)
         message = f"`{name}` is not a kind of {kind.noun}" if chosen else "`kind` is missing"
         self._faults.add(message, chosen.offset if chosen else offset, did_you_mean(name, kind.names()))
         return WRONG
@@ -208,10 +208,6 @@ class Reader:
         if isinstance(value, Scalar):
             return read_scalar(kind, value, self._names, self._folder)
         raise Wrong(f"expected {kind.words}, found {_shape(value)}")
-
-
-def _without_kind(value: yamltext.Mapping) -> yamltext.Mapping:
-    return replace(value, entries=tuple(item for item in value.entries if item.key.text != "kind"))
 
 
 def alternatives(table: Table) -> Iterator[list[Key]]:

@@ -64,8 +64,8 @@ class Faults:
     """Collects the errors and warnings of one source, so that all are reported at once; *what* names it in messages."""
 
     def __init__(self, source: Source, what: str = "the policy") -> None:
+        self.what = what
         self._source = source
-        self._what = what
         self._found: dict[tuple[int, str], Fault] = {}
         self._warned: dict[tuple[int, str], Fault] = {}
 
@@ -90,11 +90,6 @@ class Faults:
         )
 
     @property
-    def what(self) -> str:
-        """What the source is, in messages."""
-        return self._what
-
-    @property
     def count(self) -> int:
         """The number of errors so far."""
         return len(self._found)
@@ -111,7 +106,7 @@ class Faults:
         if len(errors) == 1:
             raise errors[0]
         first = errors[0]
-        text = "\n".join([*(str(error) for error in errors), f"{len(errors)} errors; {self._what} is refused"])
+        text = "\n".join([*(str(error) for error in errors), f"{len(errors)} errors; {self.what} is refused"])
         raise PolicyError(text, path=first.path, line=first.line, column=first.column, hint=first.hint, errors=errors)
 
     def _error(self, fault: Fault) -> PolicyError:
@@ -129,12 +124,8 @@ def _window(line: str, column: int) -> tuple[str, str]:
     """The part of *line* around *column* that fits a terminal, and a line with a caret for it."""
     start = max(0, column - 1 - _WINDOW // 2) if len(line) > _WINDOW else 0
     shown = "".join(char if char.isprintable() or char == "\t" else "?" for char in line[start : start + _WINDOW])
-    return shown, _caret(shown, column - start)
-
-
-def _caret(line: str, column: int) -> str:
-    before = line[: column - 1]
-    return "".join("\t" if char == "\t" else " " * _width(char) for char in before) + "^"
+    before = shown[: column - start - 1]
+    return shown, "".join("\t" if char == "\t" else " " * _width(char) for char in before) + "^"
 
 
 def _width(char: str) -> int:

@@ -17,33 +17,24 @@ if TYPE_CHECKING:
 _MAX_CHARACTERS = 256 * 1024
 _MAX_DEPTH = 40
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|\n)", re.DOTALL)
-_NAMED = {
-    "0": "\0",
-    "a": "\a",
-    "b": "\b",
-    "t": "\t",
-    "n": "\n",
-    "v": "\v",
-    "f": "\f",
-    "r": "\r",
-    "e": "\x1b",
-    "N": "\x85",
-    "_": "\xa0",
-    "L": "\u2028",
-    "P": "\u2029",
-}
+_NAMED = dict(zip("0abtnvfreN_LP", "\0\a\b\t\n\v\f\r\x1b\x85\xa0\u2028\u2029", strict=True))
+"""Letter of an escape -> its character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A text of the file. *plain* is false for quoted and block texts."""
+    """A text of the file; *raw* is how it is written, and *quoted* the quote, or the sign of a block."""
 
     text: str
     offset: int
     end: int
-    plain: bool
     raw: str
     quoted: str
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is neither quoted nor a block."""
+        return not self.quoted
 
     def at(self, index: int) -> int:
         """The offset in the file of character *index* of the text; of the end if *index* is after it."""
@@ -61,19 +52,16 @@ class Scalar:
 
     def _offsets(self) -> Iterator[int]:
         """The offsets of all characters other than space: every style of YAML keeps them, in order."""
-        index = self._body()
+        # The text begins after the quote, or after the header line of a block.
+        index = 1 if self.quoted else 0
+        if self.quoted in {"|", ">"}:
+            index = self.raw.find("\n") + 1 or len(self.raw)
         stop = len(self.raw) - (1 if self.quoted in {'"', "'"} else 0)
         while index < stop:
             char, length = self._unit(index)
             if not char.isspace():
                 yield self.offset + index
             index += length
-
-    def _body(self) -> int:
-        """Where the text begins, after the quote or the header line of a block."""
-        if self.quoted in {"|", ">"}:
-            return self.raw.find("\n") + 1 or len(self.raw)
-        return 1 if self.quoted else 0
 
     def _unit(self, index: int) -> tuple[str, int]:
         if self.quoted == "'" and self.raw.startswith("''", index):
@@ -132,7 +120,7 @@ def read_yaml(text: str, faults: Faults) -> Value | None:
         if node is None:
             faults.add(f"{faults.what} is empty", 0, "begin with `version: 1`")
             return None
-        return _Converter(text, faults).value(node)
+        return _value(node, text, faults)
     except yaml.YAMLError as error:
         _add_yaml_error(text, error, faults)
     except RecursionError:
@@ -172,34 +160,26 @@ def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:
     faults.add(f"this is not YAML: {message}", offset, hint)
 
 
-class _Converter:
-    def __init__(self, text: str, faults: Faults) -> None:
-        self._text = text
-        self._faults = faults
+def _value(node: Any, text: str, faults: Faults) -> Value:
+    """The value that a node of PyYAML stands for."""
+    start, end = node.start_mark.index, node.end_mark.index
+    if node.id == "mapping":
+        return Mapping(tuple(_entries(node, text, faults)), start)
+    if node.id == "sequence":
+        return Sequence(tuple(_value(item, text, faults) for item in node.value), start)
+    return Scalar(node.value, start, end, text[start:end], node.style or "")
 
-    def value(self, node: yaml.Node) -> Value:
-        import yaml
 
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node)
-        if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple(self.value(item) for item in node.value), node.start_mark.index)
-        assert isinstance(node, yaml.ScalarNode)
-        return self._scalar(node)
-
-    def _scalar(self, node: yaml.ScalarNode) -> Scalar:
-        start, end = node.start_mark.index, node.end_mark.index
-        return Scalar(node.value, start, end, node.style is None, self._text[start:end], node.style or "")
-
-    def _mapping(self, node: yaml.MappingNode) -> Mapping:
-        entries: dict[str, Entry] = {}
-        for key_node, value_node in node.value:
-            key = self.value(key_node)
-            if not isinstance(key, Scalar):
-                self._faults.add("a key must be a name", key.offset)
-            elif key.text in entries:
-                line = self._text.count("\n", 0, entries[key.text].key.offset) + 1
-                self._faults.add(f"`{key.text}` occurs twice; the first is on line {line}", key.offset)
-            else:
-                entries[key.text] = Entry(key, self.value(value_node))
-        return Mapping(tuple(entries.values()), node.start_mark.index)
+def _entries(node: Any, text: str, faults: Faults) -> Iterator[Entry]:
+    """The entries of a mapping; of a key that occurs again only the first."""
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key = _value(key_node, text, faults)
+        if not isinstance(key, Scalar):
+            faults.add("a key must be a name", key.offset)
+        elif key.text in seen:
+            line = text.count("\n", 0, seen[key.text]) + 1
+            faults.add(f"`{key.text}` occurs twice; the first is on line {line}", key.offset)
+        else:
+            seen[key.text] = key.offset
+            yield Entry(key, _value(value_node, text, faults))
