@@ -114,7 +114,9 @@ def parse_policy(
         schema=schema,
         warnings=faults.warnings,
     )
-    _try_once(policy, backends)
+    # What was compiled runs once before it decides over requests.
+    states = {name: BackendState(name=name, location=location) for name, location in backends.items()}
+    policy.decide(RequestMetadata(), Signals(backends=states))
     return policy
 
 
@@ -124,13 +126,6 @@ def _check_names(backends: Mapping[str, Location]) -> None:
             raise ConfigError(f"a backend cannot be named {name!r}: policies read signals under this name")
         if name in set(Location) and name != location.value:
             raise ConfigError(f"a backend named {name!r} cannot run on {location.value}")
-
-
-def _try_once(policy: Policy, backends: Mapping[str, Location]) -> None:
-    """Run what was compiled once, before it decides over requests."""
-    states = {name: BackendState(name=name, location=location) for name, location in backends.items()}
-    signals = Signals(backends=states)
-    policy.decide(RequestMetadata(), signals)
 
 
 @dataclass(frozen=True, slots=True)

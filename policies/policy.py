@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Final
@@ -203,17 +203,15 @@ def _undeclared(tag: str, declared: Mapping[str, TagRule]) -> InvalidRequest:
 def _step(rule: Rule) -> Step:
     if rule.kind != "exclude":
         return Step(rule.index, rule.condition)
-    held = _hook(rule.targets, f"{rule.because} ({rule.label})")
-    failed = _hook(rule.targets, f"this could not be evaluated, so it is excluded: {rule.because} ({rule.label})")
-    return Step(rule.index, rule.condition, held, failed)
+    held = f"{rule.because} ({rule.label})"
+    failed = f"this could not be evaluated, so it is excluded: {held}"
+    hooks = (partial(_exclude, rule.targets, reason) for reason in (held, failed))
+    return Step(rule.index, rule.condition, *hooks)
 
 
-def _hook(targets: tuple[str, ...], reason: str) -> Callable[[MutableMapping[str, str]], None]:
-    def exclude(excluded: MutableMapping[str, str]) -> None:
-        for name in targets:
-            excluded.setdefault(name, reason)
-
-    return exclude
+def _exclude(targets: tuple[str, ...], reason: str, excluded: MutableMapping[str, str]) -> None:
+    for name in targets:
+        excluded.setdefault(name, reason)
 
 
 def rank_scores(

@@ -130,7 +130,10 @@ class PolicyFile:
         try:
             policy = self._load()
         except PolicyError as error:
-            self._reject(error)
+            self._error = error
+            _log.error("the policy file is rejected, %s stays in effect:\n%s", self._current.digest, error)
+            if self._on_error is not None:
+                self._on_error(error)
             return False
         self._error = None
         if policy.digest == self._current.digest:
@@ -140,12 +143,6 @@ class PolicyFile:
         if self._on_reload is not None:
             self._on_reload(policy)
         return True
-
-    def _reject(self, error: PolicyError) -> None:
-        self._error = error
-        _log.error("the policy file is rejected, %s stays in effect:\n%s", self._current.digest, error)
-        if self._on_error is not None:
-            self._on_error(error)
 
     def _load(self) -> Policy:
         policy = load_policy(self._path, self._backends, detectors=self._detectors)

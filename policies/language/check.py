@@ -63,7 +63,7 @@ class Checker:
                 return self._field(node)
             case types.Has():
                 return replace(node, field=self._field(node.field), type=types.BOOL)
-            case types.Not() | types.Negate():
+            case types.Unary():
                 return self._unary(node)
             case types.Logic() | types.ListOf():
                 return self._several(node)
@@ -80,8 +80,7 @@ class Checker:
 
     def _bool(self, node: Node, purpose: str) -> Node:
         typed = self._check(node)
-        if typed.type not in (types.BOOL, types.UNKNOWN):
-            self._error(f"{purpose} needs a bool, this is {named(typed.type)}", typed.start)
+        self._need(typed, purpose, "bool")
         return typed
 
     def _field(self, node: types.Field) -> types.Field:
@@ -105,8 +104,8 @@ class Checker:
             return known[rest[0]]
         return None
 
-    def _unary(self, node: types.Not | types.Negate) -> Node:
-        if isinstance(node, types.Not):
+    def _unary(self, node: types.Unary) -> Node:
+        if node.op == "!":
             return replace(node, item=self._bool(node.item, "`!`"), type=types.BOOL)
         item = self._check(node.item)
         if not item.type.numeric and item.type is not types.UNKNOWN:
@@ -229,6 +228,6 @@ class Checker:
                 self._literals(side, values, f"is not a value of {other.name}")
 
     def _literals(self, node: Node, known: frozenset[str], message: str) -> None:
-        for item in node.items if isinstance(node, types.ListOf) else (node,):
-            if isinstance(item, types.Literal) and isinstance(item.value, str) and item.value not in known:
-                self._error(f'"{item.value}" {message}', item.start, did_you_mean(item.value, known))
+        for text, offset in types.texts_of(node):
+            if text not in known:
+                self._error(f'"{text}" {message}', offset, did_you_mean(text, known))

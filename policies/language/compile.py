@@ -181,7 +181,7 @@ class _Emitter:
         match node:
             case types.Field() | types.Has():
                 return self._field(node)
-            case types.Not() | types.Negate():
+            case types.Unary():
                 return self._unary(node)
             case types.Logic():
                 return self._logic(node)
@@ -195,8 +195,8 @@ class _Emitter:
                 return self._binary(node)
         return ast.Constant(node.value)
 
-    def _unary(self, node: types.Not | types.Negate) -> ast.expr:
-        if isinstance(node, types.Not):
+    def _unary(self, node: types.Unary) -> ast.expr:
+        if node.op == "!":
             return ast.UnaryOp(ast.Not(), self.emit(node.item))
         negated = ast.UnaryOp(ast.USub(), self.emit(node.item))
         return _in_range(negated) if node.type.kind == "int" else negated

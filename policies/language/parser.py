@@ -193,8 +193,7 @@ class _Parser:
         item = self._negative(operator) if operator.text == "-" else None
         if item is None:
             inner = self._unary()
-            maker = types.Not if operator.text == "!" else types.Negate
-            item = maker(start=operator.start, end=inner.end, item=inner)
+            item = types.Unary(start=operator.start, end=inner.end, op=operator.text, item=inner)
         self._depth -= 1
         return item
 
@@ -218,7 +217,9 @@ class _Parser:
             self._expect(")", "to close the parenthesis")
             return inner
         if self._at("["):
-            return self._list()
+            opening = self._advance()
+            items = self._items("]", "to close the list")
+            return types.ListOf(start=opening.start, end=self._tokens[self._next - 1].end, items=items)
         if self._at("."):
             message = "names with a leading dot of CEL are not supported"
             raise Fault(message, token.start, "write the name without it")
@@ -230,11 +231,6 @@ class _Parser:
             raise Fault("this number does not fit an int of 64 bits", token.start)
         kind = types.Type("money", token.text[-3:]) if token.kind == "money" else _LITERALS[token.kind]
         return types.Literal(start=token.start, end=token.end, value=token.value, type=kind)
-
-    def _list(self) -> Node:
-        opening = self._advance()
-        items = self._items("]", "to close the list")
-        return types.ListOf(start=opening.start, end=self._tokens[self._next - 1].end, items=items)
 
     def _items(self, closing: str, purpose: str) -> tuple[Node, ...]:
         items: list[Node] = []

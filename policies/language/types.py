@@ -84,16 +84,10 @@ class Has(_Base):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Not(_Base):
-    """`!a`."""
+class Unary(_Base):
+    """`!a` or `-a`."""
 
-    item: Node
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Negate(_Base):
-    """`-a`."""
-
+    op: str
     item: Node
 
 
@@ -132,7 +126,7 @@ class Call(_Base):
     args: tuple[Node, ...]
 
 
-Node = Literal | ListOf | Field | Has | Not | Negate | Logic | Binary | Conditional | Call
+Node = Literal | ListOf | Field | Has | Unary | Logic | Binary | Conditional | Call
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -140,7 +134,7 @@ def children(node: Node) -> tuple[Node, ...]:
     match node:
         case Has():
             return (node.field,)
-        case Not() | Negate():
+        case Unary():
             return (node.item,)
         case Binary():
             return (node.left, node.right)
@@ -164,9 +158,16 @@ def fields_of(node: Node) -> Iterator[Field]:
     return (part for part in walk(node) if isinstance(part, Field))
 
 
+def texts_of(node: Node) -> Iterator[tuple[str, int]]:
+    """A literal text, or those of a list, each with its offset."""
+    for item in node.items if isinstance(node, ListOf) else (node,):
+        if isinstance(item, Literal) and isinstance(item.value, str):
+            yield item.value, item.start
+
+
 def atoms_of(node: Node) -> Iterator[Node]:
     """The sub-conditions that `&&`, `||`, `!` and `?:` combine."""
-    if isinstance(node, Logic | Not | Conditional):
+    if isinstance(node, Logic | Conditional) or (isinstance(node, Unary) and node.op == "!"):
         for child in children(node):
             yield from atoms_of(child)
     elif node.type == BOOL:

@@ -15,7 +15,7 @@ from enum import Flag, auto
 
 from hybrid_llm.policies.language.compile import constant_value, is_constant
 from hybrid_llm.policies.language.schema import Schema
-from hybrid_llm.policies.language.types import BOOL, Binary, Conditional, Logic, Node, Not
+from hybrid_llm.policies.language.types import BOOL, Binary, Conditional, Logic, Node, Unary
 from hybrid_llm.policies.lint.atoms import Atom, AtomReader, Domain
 
 _MOST_STEPS = 5000
@@ -96,7 +96,7 @@ class Solver:
             value = Outcome.TRUE if constant_value(node, self._schema) is True else Outcome.FALSE
             return _Fork(((),)) if value in outcome else _Fork(())
         match node:
-            case Not():
+            case Unary(op="!"):
                 return _Fork((((node.item, outcome.mirrored),),))
             case Logic():
                 parts = tuple((item, outcome) for item in node.items)

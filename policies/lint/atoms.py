@@ -15,7 +15,7 @@ from functools import lru_cache, reduce
 from hybrid_llm.policies.language.compile import constant_value, is_constant
 from hybrid_llm.policies.language.runtime import compile_pattern
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
-from hybrid_llm.policies.language.types import Binary, Call, Field, Has, ListOf, Literal, Negate, Node, children, walk
+from hybrid_llm.policies.language.types import Binary, Call, Field, Has, ListOf, Literal, Node, Unary, children, walk
 
 Choice = bool | int | str
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
@@ -80,14 +80,11 @@ class Numbers:
 
 ANY_NUMBER = Numbers((Span(-math.inf, math.inf),), nan=True)
 _INT = Numbers((Span(-(2**63), 2**63 - 1),), whole=True)
+_COUNT = Numbers((Span(0, 2**63 - 1),), whole=True)
 
 
-def compared(op: str, value: float) -> Numbers:
-    """The numbers for which `number op value` is true."""
-    return _signed(_SIGNS[op], value)
-
-
-def _signed(signs: frozenset[Choice], value: float) -> Numbers:
+def compared(signs: frozenset[Choice], value: float) -> Numbers:
+    """The numbers for which the sign of `number - value` is one of *signs*."""
     spans = {
         -1: Span(-math.inf, value, high_open=True),
         0: Span(value, value),
@@ -256,12 +253,13 @@ class AtomReader:
         if self._constant(left):
             left, right, op = right, left, _FLIPPED[op]
         if not self._constant(right):
-            return self._pair(left, right, op) if _comparable(left) else self._opaque(node)
+            ordered = left.type.numeric or left.type.kind == "string"
+            return self._pair(left, right, op) if ordered else self._opaque(node)
         value = constant_value(right, self._schema)
         if isinstance(value, str):
             return self._text_comparison(left, op, value)
         if left.type.numeric and isinstance(value, int | float) and value == value:
-            return self._asked(left, compared(op, value), _signed(_ANY_SIGN - _SIGNS[op], value))
+            return self._asked(left, compared(_SIGNS[op], value), compared(_ANY_SIGN - _SIGNS[op], value))
         return self._opaque(node)
 
     def _text_comparison(self, left: Node, op: str, value: str) -> Atom:
@@ -293,7 +291,7 @@ class AtomReader:
         if not item.type.numeric or len(numbers) != len(values):
             return self._opaque(node)
         inside = Numbers(tuple(Span(number, number) for number in numbers))
-        outside: Numbers = reduce(Numbers.meet, (compared("!=", number) for number in numbers), ANY_NUMBER)
+        outside: Numbers = reduce(Numbers.meet, (compared(_SIGNS["!="], number) for number in numbers), ANY_NUMBER)
         return self._asked(item, inside, outside)
 
     def _pair(self, left: Node, right: Node, op: str) -> Atom:
@@ -323,7 +321,7 @@ class AtomReader:
                 return node.function in {"matches", "double"}
             case Binary():
                 return node.type.kind == "int"
-        return isinstance(node, Negate)
+        return isinstance(node, Unary) and node.op == "-"
 
     def _base(self, node: Node) -> Domain:
         """Every value that *node* can have."""
@@ -336,7 +334,7 @@ class AtomReader:
             return Domain(ANY_TEXT, broken=fragile)
         if node.type.kind == "int":
             counted = isinstance(node, Call) and node.function == "size"
-            return Domain(_INT.meet(compared(">=", 0)) if counted else _INT, broken=fragile)
+            return Domain(_COUNT if counted else _INT, broken=fragile)
         return Domain(ANY_NUMBER if node.type.numeric else BOTH, broken=fragile)
 
     def _name(self, node: Node) -> str:
@@ -371,7 +369,3 @@ def _readings(spec: FieldSpec) -> Values:
     if not spec.type.numeric:
         return ANY_TEXT
     return Numbers((Span(spec.least, spec.most),), whole=spec.type.kind == "int")
-
-
-def _comparable(node: Node) -> bool:
-    return node.type.numeric or node.type.kind == "string"

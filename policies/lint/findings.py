@@ -48,7 +48,7 @@ class _Flow:
                 return _Known()
             case types.Has():
                 return _Known(true=frozenset({node.field.key}))
-            case types.Not():
+            case types.Unary(op="!"):
                 inner = self.visit(node.item, known)
                 return _Known(true=inner.false, false=inner.true)
             case types.Logic():
@@ -214,15 +214,12 @@ class _Examiner:
             yield Finding(rule=rule.index, message=message, hint=hint, offset=condition.start)
             return
         for part in _parts(condition):
-            if not is_constant(part, self._schema):
-                yield from self._part(rule, part)
-
-    def _part(self, rule: Rule, part: Node) -> Iterator[Finding]:
-        hint = "correct it, or remove it"
-        if not self._solver.possible((part, Outcome.TRUE)):
-            yield Finding(rule=rule.index, message="this part never holds", hint=hint, offset=part.start)
-        elif not self._solver.possible((part, Outcome.FALSE)):
-            yield Finding(rule=rule.index, message="this part always holds", hint=hint, offset=part.start)
+            if is_constant(part, self._schema):
+                continue
+            never = not self._solver.possible((part, Outcome.TRUE))
+            if never or not self._solver.possible((part, Outcome.FALSE)):
+                message, hint = f"this part {'never' if never else 'always'} holds", "correct it, or remove it"
+                yield Finding(rule=rule.index, message=message, hint=hint, offset=part.start)
 
 
 def _parts(node: Node) -> Iterator[Node]:
@@ -231,7 +228,7 @@ def _parts(node: Node) -> Iterator[Node]:
         for item in node.items:
             yield item
             yield from _parts(item)
-    elif isinstance(node, types.Not):
+    elif isinstance(node, types.Unary) and node.op == "!":
         yield from _parts(node.item)
     elif isinstance(node, types.Conditional):
         yield node.condition
@@ -259,10 +256,4 @@ def _texts_beside_tags(node: Node) -> Iterator[str]:
     for part in types.walk(node):
         sides = types.children(part) if isinstance(part, types.Binary) else ()
         if any(getattr(side, "key", "") == "request.tags" for side in sides):
-            yield from (text for side in sides for text in _texts(side))
-
-
-def _texts(node: Node) -> Iterator[str]:
-    for item in node.items if isinstance(node, types.ListOf) else (node,):
-        if isinstance(item, types.Literal) and isinstance(item.value, str):
-            yield item.value
+            yield from (text for side in sides for text, _ in types.texts_of(side))

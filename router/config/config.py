@@ -232,12 +232,8 @@ class Config:
         Raises:
             ConfigError: one cannot be opened.
         """
-        hooks: list[ClosableHook] = []
-        for spec in (self.record, self.metrics if serve_metrics else None):
-            if spec is not None:
-                hooks.append(spec.open())
-                opened.callback(hooks[-1].close)
-        return tuple(hooks)
+        specs = (self.record, self.metrics if serve_metrics else None)
+        return tuple(opened.enter_context(closing(spec.open())) for spec in specs if spec is not None)
 
     def open_detectors(self) -> tuple[Detector, ...]:
         """Load the models under `detectors`; ConfigError if one is unusable."""
@@ -266,9 +262,8 @@ class Config:
     def _check_tags(self, policy: Policy) -> None:
         """Reject a policy that would reject every request, because it lacks a tag under `defaults`."""
         for tag in sorted(self.defaults.privacy - policy.tags.keys()):
-            message = (
-                f"{self.path}: defaults.privacy has the tag `{tag}`, which the policy `{policy.name}` does not declare"
-            )
+            lacking = f"which the policy `{policy.name}` does not declare"
+            message = f"{self.path}: defaults.privacy has the tag `{tag}`, {lacking}"
             raise PolicyError(message, path=str(self.path), hint=did_you_mean(tag, policy.tags))
 
 
@@ -317,8 +312,7 @@ def config_schema() -> Json:
 
 def identities(specs: Iterable[BackendSpec]) -> dict[str, Identity]:
     """The identity of each backend that has one; a model folder that cannot be read has none."""
-    found = {spec.name: identity_of(spec) for spec in specs}
-    return {name: identity for name, identity in found.items() if identity is not None}
+    return {spec.name: identity for spec in specs if (identity := identity_of(spec)) is not None}
 
 
 def identity_of(spec: BackendSpec) -> Identity | None:

@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant(
         "rank prefers the worst", f"{_POLICY}:Policy._ordered", swap("scores.__getitem__", "lambda name: -scores[name]")
     ),
-    Mutant("a hard rule takes out only its first backend", f"{_POLICY}:_hook.exclude", swap("targets", "targets[:1]")),
+    Mutant("a hard rule takes out only its first backend", f"{_POLICY}:_exclude", swap("targets", "targets[:1]")),
     Mutant(
         "a rule behind one that orders is skipped",
         f"{_COMPILE}:compile_rules",
@@ -106,7 +106,7 @@ MUTANTS = (
     ),
     Mutant(
         "an open end of an interval is closed",
-        f"{_DOMAINS}:_signed",
+        f"{_DOMAINS}:compared",
         swap("Span(-math.inf, value, high_open=True)", "Span(-math.inf, value, high_open=False)"),
     ),
     Mutant(
@@ -124,7 +124,7 @@ MUTANTS = (
         f"{_DOMAINS}:TextTest.implies",
         drop_operand("other.kind in {self.kind, 'contains'}"),
     ),
-    Mutant("NaN is less", f"{_DOMAINS}:_signed", never("_UNORDERED in signs")),
+    Mutant("NaN is less", f"{_DOMAINS}:compared", never("_UNORDERED in signs")),
     Mutant("reading a double never fails", f"{_ATOMS}:AtomReader._base", drop_operand("spec.type.kind == 'double'")),
     Mutant("an absent field is present", f"{_ATOMS}:AtomReader._base", drop_argument("Domain", "absent")),
     Mutant("an int never overflows", f"{_ATOMS}:AtomReader._fails", swap("node.type.kind == 'int'", "False")),
