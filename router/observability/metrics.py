@@ -15,8 +15,6 @@ from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
-    from prometheus_client.core import GaugeMetricFamily
-
 
 _CLIENT_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Buckets of the client's times, seconds."""
@@ -154,73 +152,57 @@ _NODE: Final[Mapping[str, tuple[str, Callable[[EndpointState], float | None]]]] 
 def families(status: ClientStatus) -> Iterator[Metric]:
     """Every gauge of *status*. Absent values have no sample; a state is 1, and its alternatives are 0."""
     states = status.signals.backends.values()
-    yield _breakers(states)
-    yield from _of_backends(states)
-    yield from _of_nodes(states)
+    nodes = [(state.name, member) for state in states for member in state.members]
+    breakers = [(state.name, "", state.breaker) for state in states]
+    breakers += [(backend, node.address, node.breaker) for backend, node in nodes]
+    yield _gauge(
+        "breaker_state",
+        "Circuit breakers of backends and of their nodes.",
+        ("backend", "node", "state"),
+        (((backend, node, one), breaker is one) for backend, node, breaker in breakers for one in Breaker),
+    )
+    for name, (text, read) in _BACKEND.items():
+        yield _gauge(f"backend_{name}", text, ("backend",), (((state.name,), read(state)) for state in states))
+    yield _gauge(
+        "node_health",
+        "Whether a node gets calls now.",
+        ("backend", "node", "health"),
+        (((backend, node.address, one), node.health is one) for backend, node in nodes for one in EndpointHealth),
+    )
+    for name, (text, read_node) in _NODE.items():
+        values = (((backend, node.address), read_node(node)) for backend, node in nodes)
+        yield _gauge(f"node_{name}", text, ("backend", "node"), values)
     yield from _of_client(status)
 
 
-def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+def _gauge(
+    name: str, text: str, labels: tuple[str, ...], samples: Iterable[tuple[tuple[str, ...], float | None]]
+) -> Metric:
     from prometheus_client.core import GaugeMetricFamily
 
-    return GaugeMetricFamily(f"hybrid_llm_{name}", text, labels=labels)
-
-
-def _breakers(states: Iterable[BackendState]) -> Metric:
-    found = _gauge("breaker_state", "Circuit breakers of backends and of their nodes.", "backend", "node", "state")
-    for state in states:
-        whole = ("", state.breaker)
-        for node, breaker in (whole, *((member.address, member.breaker) for member in state.members)):
-            for one in Breaker:
-                found.add_metric((state.name, node, one.value), float(breaker is one))
-    return found
-
-
-def _of_backends(states: Iterable[BackendState]) -> Iterator[Metric]:
-    for name, (text, read) in _BACKEND.items():
-        found = _gauge(f"backend_{name}", text, "backend")
-        for state in states:
-            if (value := read(state)) is not None:
-                found.add_metric((state.name,), value)
-        yield found
-
-
-def _of_nodes(states: Iterable[BackendState]) -> Iterator[Metric]:
-    nodes = [(state.name, member) for state in states for member in state.members]
-    health = _gauge("node_health", "Whether a node gets calls now.", "backend", "node", "health")
-    for backend, node in nodes:
-        for one in EndpointHealth:
-            health.add_metric((backend, node.address, one.value), float(node.health is one))
-    yield health
-    for name, (text, read) in _NODE.items():
-        found = _gauge(f"node_{name}", text, "backend", "node")
-        for backend, node in nodes:
-            if (value := read(node)) is not None:
-                found.add_metric((backend, node.address), value)
-        yield found
+    family = GaugeMetricFamily(f"hybrid_llm_{name}", text, labels=labels)
+    for values, value in samples:
+        if value is not None:
+            family.add_metric(values, float(value))
+    return family
 
 
 def _of_client(status: ClientStatus) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
 
-    retries = _gauge("retry_budget_left", "Retries and hedges that the retry budget would pay for now.", "backend")
-    for name, left in status.retries_left.items():
-        retries.add_metric((name,), left)
-    aims = _gauge("objective_seconds", "Objectives of the current policy.", "objective")
-    objectives = status.objectives
-    for name, value in (("ttft", _seconds(objectives.ttft_ms)), ("tpot", _seconds(objectives.tpot_ms))):
-        if value is not None:
-            aims.add_metric((name,), value)
-    if objectives.deadline_s is not None:
-        aims.add_metric(("deadline",), objectives.deadline_s)
+    left = (((name,), retries) for name, retries in status.retries_left.items())
+    yield _gauge("retry_budget_left", "Retries and hedges that the retry budget would pay for now.", ("backend",), left)
+    ttft_s, tpot_s = _seconds(status.objectives.ttft_ms), _seconds(status.objectives.tpot_ms)
+    aims = ((("ttft",), ttft_s), (("tpot",), tpot_s), (("deadline",), status.objectives.deadline_s))
+    yield _gauge("objective_seconds", "Objectives of the current policy.", ("objective",), aims)
     spent = CounterMetricFamily("hybrid_llm_spend", "What this client has spent.", labels=("backend", "currency"))
     for name, amount in status.spent.items():
         spent.add_metric((name, status.currency), amount)
-    yield from (retries, aims, spent)
+    yield spent
     yield InfoMetricFamily(
         "hybrid_llm_policy", "The current policy.", {"policy": status.policy, "digest": status.digest}
     )
     models = InfoMetricFamily("hybrid_llm_backend", "The model of a backend.", labels=("backend", "location"))
     for state in status.signals.backends.values():
-        models.add_metric((state.name, state.location.value), {"model": status.models.get(state.name, "")})
+        models.add_metric((state.name, state.location), {"model": status.models.get(state.name, "")})
     yield models
