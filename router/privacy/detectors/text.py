@@ -85,15 +85,9 @@ class _Table(dict[int, int]):
     """Code point -> byte, filled as characters occur."""
 
     def __missing__(self, code: int) -> int:
-        value = self[code] = _fold_one(chr(code))
+        special = _special(chr(code))
+        value = self[code] = _by_category(chr(code)) if special is None else special
         return value
-
-
-def _fold_one(char: str) -> int:
-    if char.isascii():
-        return ord(char)
-    special = _special(char)
-    return special if special is not None else _by_category(char)
 
 
 def _special(char: str) -> int | None:
@@ -305,7 +299,8 @@ def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
     kind, (start, end) = match.lastgroup, match.span()
     text, folded = view.text[start:end], match[0].decode("latin-1")
     if kind == "escape":
-        return ((_unescaped(text), start, end),)
+        shown = chr(int(text[2:], 16)) if len(text) > 2 else _CONTROLS.get(text[1], text[1])
+        return ((shown, start, end),)
     if kind == "url":  # use the folded digits: in the text itself they may be full-width or accented
         return _from_url(folded, start)
     if kind == "unicode":
@@ -347,12 +342,6 @@ def _from_words(text: str, offset: int) -> Iterator[_Piece]:
         end = tokens[i + 1].start() if i + 1 < len(tokens) else len(text)
         yield _WORDS.get(word, word) * repeat, offset + (begin or token.start()), offset + end
         repeat, begin = 1, 0
-
-
-def _unescaped(text: str) -> str:
-    if len(text) > 2:
-        return chr(int(text[2:], 16))
-    return _CONTROLS.get(text[1], text[1])
 
 
 def _join(view: View, pieces: list[_Piece]) -> View:
