@@ -83,8 +83,9 @@ class GpuSource(FileSource):
             folder = f"{_DRM}/{name}/device"
             if re.fullmatch(r"card\d+", name) and self._files.exists(f"{folder}/gpu_busy_percent"):
                 yield partial(self._amd, folder)
-        for path, full in self._meters():
-            yield partial(self._embedded, path, full)
+        meter = next((meter for meter in self._meters() if self._files.exists(meter[0])), None)
+        if meter:
+            yield partial(self._embedded, *meter)
 
     def _amd(self, folder: str) -> _Gpu:
         """Kernel documentation, gpu/amdgpu: load in percent, memory in bytes."""
@@ -95,15 +96,12 @@ class GpuSource(FileSource):
             return _Gpu(load, temperature_c=degrees)
         return _Gpu(load, (total - used) / MIB, total / MIB, degrees)
 
-    def _meters(self) -> Iterator[tuple[str, float]]:
-        """The file with the load, and its value at full load: Adreno, Tegra (L4T) or devfreq."""
+    def _meters(self) -> list[tuple[str, float]]:
+        """The files that may hold the load, each with its value at full load: Adreno, Tegra (L4T) or devfreq."""
         frequency = [name for name in self._files.names(_DEVFREQ) if re.search(r"gpu|mali", name, re.IGNORECASE)]
         files = [(f"{_ADRENO}/gpu_busy_percentage", 100.0), *((f"{folder}/load", 1000.0) for folder in _TEGRA)]
         files += [(f"{_DEVFREQ}/{name}/device/load", 1000.0) for name in frequency]
-        files += [(f"{_DEVFREQ}/{name}/load", 100.0) for name in frequency]
-        found = next((meter for meter in files if self._files.exists(meter[0])), None)
-        if found:
-            yield found
+        return files + [(f"{_DEVFREQ}/{name}/load", 100.0) for name in frequency]
 
     def _embedded(self, path: str, full: float) -> _Gpu:
         """A GPU that shares the machine's memory and has none of its own."""

@@ -247,14 +247,12 @@ class CpuSource(FileSource):
 
     def _allowed(self) -> frozenset[int]:
         """The processors on which the process may run: `Cpus_allowed_list` of proc_pid_status(5); empty if unknown."""
-        return frozenset(self._numbers(self._files.fields("proc/self/status", ":").get("Cpus_allowed_list", "")))
-
-    def _numbers(self, ranges: str) -> Iterator[int]:
-        """The numbers in a list such as `0-3,8`."""
-        for part in ranges.split(","):
-            first, _, last = part.partition("-")
+        allowed: set[int] = set()
+        for part in self._files.fields("proc/self/status", ":").get("Cpus_allowed_list", "").split(","):
+            first, _, last = part.partition("-")  # as in `0-3,8`
             if first.isdecimal() and (last or first).isdecimal() and len(part) < 16:
-                yield from range(int(first), min(int(last or first), 1 << 14) + 1)
+                allowed.update(range(int(first), min(int(last or first), 1 << 14) + 1))
+        return frozenset(allowed)
 
     def _machine(self, allowed: frozenset[int]) -> Iterator[tuple[str, tuple[float, float]]]:
         """The allowed processors together; all of them where lxcfs renumbers them."""

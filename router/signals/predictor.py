@@ -344,15 +344,11 @@ class Stopwatch:
         # A reader that has left never resumes, so the time after its last chunk is in neither number.
         waited = self._last - self._first - self._held
         fluent = self._tokens > 1 and self._held <= _SLOW_READER * waited
+        usage = self._usage or Usage()
+        is_cached = 0 < usage.cached_prompt_tokens <= usage.prompt_tokens
         return Measured(
             elapsed_ms=elapsed_ms,
             ttft_ms=(self._first - self._began) * 1e3,
             tpot_ms=(self._last - self._first) * 1e3 / (self._tokens - 1) if fluent else None,
-            computed=_computed(self._usage),
+            computed=1.0 - usage.cached_prompt_tokens / usage.prompt_tokens if is_cached else 1.0,
         )
-
-
-def _computed(usage: Usage | None) -> float:
-    if usage is None or not 0 < usage.cached_prompt_tokens <= usage.prompt_tokens:
-        return 1.0
-    return 1.0 - usage.cached_prompt_tokens / usage.prompt_tokens
