@@ -131,7 +131,7 @@ class Suite:
 
 
 def _as_found(found: Found) -> Found:
-    """Leave the record to `_Suite`, which knows the policy."""
+    """Leave the record to `_Maker`, which knows the policy."""
     return found
 
 
@@ -249,10 +249,10 @@ def parse_cases(text: str, path: str, policy_for: PolicyFor) -> Suite:
     schema = Schema(policy.backends, policy.objectives)
     names = {_TAG.words: policy.tags, TARGET.words: {*policy.backends, *_LOCATIONS}}
     found = read_document(text, cases_table(schema, policy.backends), faults, names)
-    suite = _Maker(policy, schema, source).suite(found) if found is not None else None
+    maker = _Maker(policy, schema, source)
+    cases = [maker.case(case, found.values["base"]) for case in found.values["cases"]] if found is not None else ()
     faults.check()
-    assert suite is not None
-    return suite
+    return Suite(policy=policy, cases=tuple(cases))
 
 
 def _backends(text: str, faults: Faults) -> Mapping[str, Location] | None:
@@ -272,11 +272,7 @@ class _Maker:
         self._source = source
         self._specs = signals_of(schema, policy.backends)
 
-    def suite(self, found: Found) -> Suite:
-        base: Found | None = found.values["base"]
-        return Suite(policy=self._policy, cases=tuple(self._case(case, base) for case in found.values["cases"]))
-
-    def _case(self, found: Found, base: Found | None) -> Case:
+    def case(self, found: Found, base: Found | None) -> Case:
         situations = [part.values for part in (base, found) if part is not None]
         request = _merged(situation["request"] for situation in situations)
         signals = default_signals(self._policy)

@@ -92,7 +92,7 @@ def test_a_case_that_tells_the_truth_passes(case):
         ),
     ],
 )
-def test_a_case_that_does_not_says_what_was_expected_and_what_came(case, mismatch):
+def test_a_case_that_does_not_reports_what_was_expected_and_what_came(case, mismatch):
     assert mismatches(case) == [mismatch]
 
 

@@ -22,7 +22,7 @@ def sample(*tags: str, tokens: int = 10, policy=OLD):
     return RequestMetadata.of(request), default_signals(policy)
 
 
-def test_requests_that_go_elsewhere_are_told_with_both_rules_and_the_reason():
+def test_rerouted_requests_are_reported_with_both_rules_and_the_reason():
     difference = compare(OLD, NEW, [sample("public"), sample("phi"), sample(tokens=60)])
     public, long = difference.changes
     assert (public.old.route, public.new.route, public.why) == ("edge > cloud", "cloud > edge", "always")
@@ -38,13 +38,13 @@ def test_a_change_of_what_follows_a_failure_only_is_not_elsewhere():
     assert change.why == "not cloud: always (rules[0])"
 
 
-def test_a_place_that_was_shut_before_is_marked():
+def test_a_location_that_was_excluded_before_is_marked():
     open_now = parse_policy(HEAD.replace("phi: {allow: [edge]}", "phi: {allow: [edge, cloud]}") + "  - prefer: edge\n")
     (change,) = compare(OLD, open_now, [sample("phi"), sample("public")]).changes
     assert change.exposed == (Location.CLOUD,)
 
 
-def test_a_tag_that_the_new_policy_lacks_is_told_as_refused():
+def test_a_tag_that_the_new_policy_lacks_is_reported_as_refused():
     without = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]}}\nrules: []\n")
     (change,) = compare(OLD, without, [sample("phi")]).changes
     assert (change.new.first, change.new.route) == ("refused", "refused")

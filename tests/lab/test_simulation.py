@@ -84,7 +84,7 @@ def test_the_second_waits_for_the_first_on_the_device():
     assert second.ttft_ms == pytest.approx(1750.0)
 
 
-def test_a_request_that_waits_beyond_its_deadline_ends_late_and_frees_its_place():
+def test_a_request_that_waits_beyond_its_deadline_ends_late_and_leaves_the_queue():
     text = HEAD + "objectives: {deadline: 1500ms}\nrules:\n  - exclude: cloud\n"
     here = world(edge=BARE, load=FREE, thermal=COOL)
     run = simulate(parse_policy(text), trace((0.0, 1400, 1), (0.1, 1000, 1), (0.2, 50, 1)), world=here)
@@ -117,7 +117,7 @@ def test_the_rules_see_the_budget_shrink():
     assert math.fsum(one.cost for one in run.outcomes) == pytest.approx(0.6)
 
 
-def test_a_budget_is_never_passed_not_even_by_rivals_and_retries():
+def test_a_budget_is_never_exceeded_not_even_by_hedges_and_retries():
     text = HEAD + (
         "objectives: {budget: 1 USD/day}\nrules:\n  - prefer: [cloud, edge]\n"
         "resilience: {retries: 3, retry_budget: 100%, hedge_after: 10ms}\n"
@@ -150,7 +150,7 @@ def test_calls_that_fail_open_the_breaker_and_are_answered_by_the_device():
     assert min(waits[6:11]) < min(waits[:5]) - 25.0, "with the breaker open nobody waits for a round trip"
 
 
-def test_a_silent_node_gets_a_rival_and_the_first_token_wins():
+def test_slow_calls_are_hedged_and_the_first_token_wins():
     slow = constant_rtt(3000.0)
     here = world(edge=BARE, load=FREE, thermal=COOL)
     hedged = parse_policy(HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {hedge_after: 200ms}\n")
@@ -166,7 +166,7 @@ def test_a_silent_node_gets_a_rival_and_the_first_token_wins():
     assert plain.outcomes[0].ttft_ms > 3000.0
 
 
-def test_the_retry_budget_bounds_the_rivals():
+def test_the_retry_budget_bounds_the_hedges():
     text = HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {hedge_after: 200ms, retry_budget: 1%}\n"
     requests = trace(*[(10.0 * number, 50, 5) for number in range(100)])
     run = simulate(parse_policy(text), requests, rtt=constant_rtt(3000.0))
@@ -374,7 +374,7 @@ class Leaky(Around):
         return dataclasses.replace(self._policy.decide(request, signals), order=("cloud", "edge"))
 
 
-def test_a_request_that_leaves_against_its_tags_is_counted_whoever_decided_so():
+def test_a_request_that_leaves_against_its_tags_is_counted_whatever_decided_so():
     requests = trace((0.0, 10, 5, "phi"), (1.0, 10, 5), (2.0, 10, 5, "phi"), (3.0, 9000, 5, "phi"))
     offline = Spans([(2.5, 60.0)])
     run = simulate(Leaky(EDGE_FIRST), requests, offline=offline)
@@ -382,7 +382,7 @@ def test_a_request_that_leaves_against_its_tags_is_counted_whoever_decided_so():
     assert summarise(run).bound_left == 2
 
 
-def test_always_edge_sends_nothing_and_always_cloud_shows_who_had_no_place():
+def test_always_edge_sends_nothing_and_always_cloud_refuses_what_must_stay():
     policy, requests = builtin_policy("balanced"), busy(300)
     requests = Trace(
         arrivals=tuple(dataclasses.replace(one, tags=one.tags & {"phi"}) for one in requests.arrivals), source="phi"

@@ -1,4 +1,4 @@
-"""Traces, round-trip times and world files: what is read is right, and whatever is wrong is told with its line."""
+"""Traces, round-trip times and world files: what is valid is read, and every fault is reported with its line."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_wrong_trace_is_refused_with_its_line(tmp_path, text, told):
     assert caught.value.path is not None
 
 
-def test_a_trace_that_is_not_there_is_told(tmp_path):
+def test_a_missing_trace_is_reported(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load_trace(tmp_path / "none.csv")
 
@@ -246,7 +246,7 @@ battery: {charging: ["25:00-26:00"], day_starts_at: []}
 """
 
 
-def test_every_fault_of_a_world_file_is_told_at_once_with_its_place_and_what_is_near():
+def test_every_fault_of_a_world_file_is_reported_at_once_with_its_position_and_a_suggestion():
     with pytest.raises(PolicyError) as caught:
         parse_world(WRONG, path="w.yaml")
     places = [(error.line, error.column) for error in caught.value.errors]
@@ -274,7 +274,7 @@ def test_constants_that_contradict_each_other_or_have_another_form_are_refused(t
         parse_world(f"version: 1\n{text}")
 
 
-def test_a_world_file_that_cannot_be_read_is_told(tmp_path):
+def test_a_world_file_that_cannot_be_read_is_reported(tmp_path):
     with pytest.raises(ConfigError, match="the world file cannot be read"):
         load_world(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff")

@@ -130,7 +130,7 @@ def test_a_trace_of_nothing_or_of_one_request_has_a_report_too(count):
     assert sentences(found)
 
 
-def test_policies_of_one_name_are_told_apart(comparison):
+def test_policies_of_one_name_are_distinguished(comparison):
     requests = synthetic(20, per_hour=200.0, seed=1, day_starts_s=0.0)
     balanced = [
         Contestant(policy=builtin_policy("balanced"), text=""),
@@ -149,7 +149,7 @@ def test_a_leak_could_not_be_overlooked(comparison):
     assert re.search(r"left the device +3 ", table(found))
 
 
-def test_without_matplotlib_the_table_is_there_and_the_report_says_what_to_install(tmp_path):
+def test_without_matplotlib_the_table_is_there_and_the_report_names_what_to_install(tmp_path):
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "from hybrid_llm.cli.main import main\n"

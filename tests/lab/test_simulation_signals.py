@@ -43,7 +43,7 @@ def test_a_policy_sees_predictions_that_answers_have_taught():
     assert (last.active, last.queue, last.load) == (4, 0, 4 / 16), "the streams of others, as the node tells them"
 
 
-def test_a_call_that_loses_against_its_rival_teaches_that_it_is_slow():
+def test_a_call_that_loses_against_its_hedge_is_learnt_as_slow():
     hedged = parse_policy(HEAD + "rules:\n  - prefer: [cloud, edge]\nresilience: {hedge_after: 900ms}\n")
     requests = trace(*[(10.0 * number, 50, 5) for number in range(8)])
     states = [signals.backends["cloud"] for signals in seen(hedged, requests, rtt=constant_rtt(5000.0))]

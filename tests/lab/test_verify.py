@@ -1,6 +1,6 @@
-"""`policy verify`: what it says of sound code is true, and a mistake planted in guard, policy or attempts is found.
+"""`policy verify`: what it reports of sound code is true; a mistake planted in guard, policy or attempts is found.
 
-HYBRID_LLM_PROOFS=1 proves all built-in policies, not one.
+HYBRID_LLM_PROOFS=1 verifies all built-in policies, not one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def steps(report: Verification, tag: str) -> tuple[str, ...]:
     return (statement.violation.promise, *statement.violation.steps)
 
 
-def test_the_small_policy_is_proved_tag_by_tag():
+def test_the_small_policy_is_verified_tag_by_tag():
     report = verify(parse_policy(SMALL))
     assert report.holds
     assert said(report) == {
@@ -63,7 +63,7 @@ def test_the_small_policy_is_proved_tag_by_tag():
     assert any("a request without a tag" in note for note in report.notes)
 
 
-def test_hedges_and_continuations_are_proved_too():
+def test_hedges_and_continuations_are_verified_too():
     report = verify(parse_policy(BRAVE))
     assert report.holds, [statement.violation for statement in report.statements]
     assert "silent until a hedge" in report.scope.searched["failures"]
@@ -71,7 +71,7 @@ def test_hedges_and_continuations_are_proved_too():
 
 
 @pytest.mark.parametrize("name", builtin_names() if os.environ.get("HYBRID_LLM_PROOFS") else ["offline-first"])
-def test_the_built_in_policies_are_proved(name):
+def test_the_built_in_policies_are_verified(name):
     report = verify(builtin_policy(name))
     assert report.holds
     for tag in ("phi", "secret"):
@@ -91,13 +91,13 @@ def test_a_condition_on_tags_alone_is_taken_as_it_is():
     assert len(broken.steps) <= 5
 
 
-def test_what_the_configuration_gives_every_request_is_told():
+def test_tags_that_the_configuration_adds_to_every_request_are_noted():
     report = verify(parse_policy(TINY), defaults=frozenset({"phi"}))
     assert "the configuration tags every request phi" in report.notes
     assert not any("without a tag" in note for note in report.notes)
 
 
-def test_a_tag_that_no_detector_sets_and_one_that_goes_nowhere_are_told():
+def test_a_tag_that_no_detector_sets_and_one_that_reaches_no_backend_are_noted():
     text = "version: 1\nname: p\ntags: {quiet: {allow: [edge]}, shut: {allow: []}}\nrules: []\n"
     report = verify(parse_policy(text))
     assert report.holds
@@ -106,7 +106,7 @@ def test_a_tag_that_no_detector_sets_and_one_that_goes_nowhere_are_told():
     assert said(report)["shut"] == "reaches no backend"
 
 
-def test_a_large_policy_is_bounded_and_says_how():
+def test_a_large_policy_is_bounded_and_the_scope_reports_how():
     tags = "".join(f"  t{i}: {{allow: [edge], detect: [email, phone]}}\n" for i in range(8))
     rules = "".join(f"  - exclude: eu\n    when: device.cpu_load > 0.{i}\n" for i in range(1, 10))
     rules += "".join(f"  - prefer: [eu, phone]\n    when: device.cpu_load > 0.{i}\n" for i in range(9, 0, -1))
@@ -124,8 +124,8 @@ def test_a_large_policy_is_bounded_and_says_how():
 # Mistakes planted in the code that is put to the report.
 
 
-class SessionAware(Policy):
-    """Bars nobody for a tag."""
+class Untagged(Policy):
+    """Excludes no backend for a tag."""
 
     def _ineligible(self, tags, states):
         del tags
@@ -133,11 +133,11 @@ class SessionAware(Policy):
 
 
 class Gullible(Policy):
-    """Believes that a backend is where the policy was told."""
+    """Believes that a backend is where the policy declares it."""
 
     def _ineligible(self, tags, states):
-        told = {name: replace(state, location=self.backends[name]) for name, state in states.items()}
-        return super()._ineligible(tags, told)
+        declared = {name: replace(state, location=self.backends[name]) for name, state in states.items()}
+        return super()._ineligible(tags, declared)
 
 
 def as_kind(kind: type[Policy]) -> Policy:
@@ -156,7 +156,7 @@ class Lenient(Policy):
 
 
 class Generous(Policy):
-    """Holds every place for allowed: guard and policy both believe it."""
+    """Allows every location: guard and policy both believe it."""
 
     def allowed(self, tags):
         super().allowed(tags)
@@ -164,7 +164,7 @@ class Generous(Policy):
 
 
 class Sloppy(Policy):
-    """Lets answers be kept everywhere."""
+    """Lets answers be cached everywhere."""
 
     def cacheable(self, tags):
         del tags
@@ -172,7 +172,7 @@ class Sloppy(Policy):
 
 
 class Stray(Attempts):
-    """Falls back to whoever there is."""
+    """Falls back to every backend there is."""
 
     def _candidates(self):
         return [*super()._candidates(), *(name for name in self.breakers if name not in self.decision.order)]
@@ -190,8 +190,8 @@ class Blind(PrivacyGuard):
 
     def assess(self, request, policy, *, continues=None):
         assessment = super().assess(request, policy)
-        kept = replace(assessment.request, privacy=request.privacy)
-        return replace(assessment, request=kept, allowed=policy.allowed(request.privacy))
+        untagged = replace(assessment.request, privacy=request.privacy)
+        return replace(assessment, request=untagged, allowed=policy.allowed(request.privacy))
 
 
 class Naked(PrivacyGuard):
@@ -213,7 +213,7 @@ class Careless(PrivacyGuard):
 @pytest.mark.parametrize(
     ("policy", "parts", "tag", "promise", "last"),
     [
-        (SessionAware, Parts(), "phi", DECIDED, "but cloud is in the order, and tag phi allows only edge"),
+        (Untagged, Parts(), "phi", DECIDED, "but cloud is in the order, and tag phi allows only edge"),
         (Gullible, Parts(), UNTAGGED, DECIDED, "but edge is in the order, and it is not ready"),
         (
             Lenient,
@@ -241,15 +241,15 @@ def test_a_planted_mistake_is_found_and_shown_in_a_few_steps(policy, parts, tag,
     assert len(found) <= 7
 
 
-def test_attempts_that_stray_where_no_tag_forbids_it_are_told_too():
+def test_attempts_that_stray_where_no_tag_forbids_it_are_found_too():
     policy = parse_policy("version: 1\nname: p\nrules: []\nresilience: {retries: 0}\n")
     found = steps(verify(policy, parts=Parts(attempts=Stray)), UNTAGGED)
     assert found[0] == ATTEMPTED
     assert found[-2:] == ("cloud is called with the request as it is", "but it is not in the order of the decision")
 
 
-def test_what_gets_through_both_walls_is_told_as_reached():
-    """With a policy and a guard that both believe every place allowed, the text itself gets to the cloud."""
+def test_what_passes_both_barriers_is_reported_as_reached():
+    """With a policy and a guard that both allow every location, the text itself gets to the cloud."""
     report = verify(as_kind(Generous))
     reached = [steps(report, statement.tag) for statement in report.statements if statement.violation is not None]
     assert {found[0] for found in reached} <= {CLEARED, REACHED, DECIDED}

@@ -84,7 +84,6 @@ class _Call:
     wait: Wait = field(default_factory=Wait)
     """What it waits for now."""
     rtt_ms: float = 0.0
-    speed: float = 1.0
     first_at: float = 0.0
     token_s: float = 0.0
     sent: int = 0
@@ -176,20 +175,14 @@ class SimulatedBackend:
         self._model: Edge | Node = setting.world.edge if location is Location.EDGE else setting.world.node
         self._setting, self._clock, self._device = setting, clock, device
         self._picker = Picker(draw=random.Random(f"{setting.seed}/picker/{name}"))  # noqa: S311
-        self._endpoints = list(self._make_endpoints(setting.world.edge, setting.world.node))
+        others = setting.world.node.background_streams if self._is_cloud else 0
+        addresses = [f"{name}-{n + 1}" for n in range(setting.world.node.count)] if self._is_cloud else [name]
+        slots, limit = self._model.slots - others, self._model.queue_limit
+        self._endpoints = [Endpoint(one, clock, slots=slots, limit=limit, background=others) for one in addresses]
         self._probes = [one.probe for one in self._endpoints]
         self.endpoint_health: Health = BackendHealth(lambda: self._probes) if self._is_cloud else self._probes[0]
         self._calls: dict[_Call, None] = {}
         self._rtt_ms: float | None = None
-
-    def _make_endpoints(self, edge: Edge, node: Node) -> Iterator[Endpoint]:
-        if self.location is Location.EDGE:
-            yield Endpoint(self.name, self._clock, slots=edge.slots, limit=edge.queue_limit)
-            return
-        slots, background = node.slots - node.background_streams, node.background_streams
-        for number in range(node.count):
-            name = f"{self.name}-{number + 1}"
-            yield Endpoint(name, self._clock, slots=slots, limit=node.queue_limit, background=background)
 
     @property
     def price(self) -> Price:
@@ -231,8 +224,9 @@ class SimulatedBackend:
             expires=job.metadata.created + job.metadata.deadline,
         )
         with self._open(call) as endpoint:
-            slot = await self._enter(call, endpoint)
+            slot = call.wait = await self._enter(call, endpoint)
             try:
+                await slot
                 if endpoint.is_queued(slot):
                     raise self._late(call)
                 with self._serving(call, endpoint):
@@ -292,27 +286,17 @@ class SimulatedBackend:
         return endpoint
 
     async def _enter(self, call: _Call, endpoint: Endpoint) -> Wait:
-        """Get a slot, or a place in the queue until the deadline; a node refuses after one round trip."""
-        if self._fails(call.job):
+        """What ends when the call has a slot, or at its deadline; a node refuses after one round trip."""
+        job, share = call.job, self._setting.world.node.failure_share if self._is_cloud else 0.0
+        if share and draw(self._setting, self.name, job.number, job.calls[self.name]) < share:
             error: BackendError = BackendUnavailable(f"{self.name} does not answer", backend=self.name)
         elif slot := endpoint.enter(call.expires):
-            call.wait = slot
-            try:
-                await slot
-            except BaseException:
-                endpoint.leave(slot)
-                raise
             return slot
         else:
             error = BackendOverloaded(f"{self.name} is full", backend=self.name)
         if self._is_cloud:
             await self._until(call, self._clock.now + call.rtt_ms / 1e3)
         raise error
-
-    def _fails(self, job: Job) -> bool:
-        """Whether nothing answers this call, by chance."""
-        share = self._setting.world.node.failure_share if self._is_cloud else 0.0
-        return share > 0.0 and draw(self._setting, self.name, job.number, job.calls[self.name]) < share
 
     async def _until(self, call: _Call, at: float) -> None:
         """Wait until *at*; DeadlineExceeded where that is not before the deadline."""
@@ -332,19 +316,21 @@ class SimulatedBackend:
         model = self._model
         reading = model.overhead_ms / 1e3 + prompt / model.prefill_tokens_per_s
         if isinstance(model, Edge):
-            call.speed = self._device.speed()
-            call.token_s = 1.0 / model.decode_tokens_per_s / call.speed
-            self._device.work(call.speed, tokens)
+            speed = self._device.speed()
+            call.token_s = 1.0 / model.decode_tokens_per_s / speed
+            self._device.work(speed, tokens)
         else:
+            speed = 1.0
             call.token_s = model.decode_ms / 1e3 * (1.0 + model.batch_slowdown * (endpoint.streams - 1))
-        call.first_at = self._clock.now + call.rtt_ms / 1e3 + reading / call.speed
+        call.first_at = self._clock.now + call.rtt_ms / 1e3 + reading / speed
         try:
             yield
         finally:
             if self._is_cloud:
-                self._learn_rtt(call.rtt_ms)
+                last = call.rtt_ms if self._rtt_ms is None else self._rtt_ms
+                self._rtt_ms = last + self._setting.world.network.rtt_weight * (call.rtt_ms - last)
             else:
-                self._device.work(-call.speed, -tokens)
+                self._device.work(-speed, -tokens)
 
     async def _decode(self, call: _Call) -> AsyncGenerator[Chunk, None]:
         await self._until(call, call.first_at)
@@ -357,20 +343,15 @@ class SimulatedBackend:
             except BackendError as error:
                 broken = error
             tokens = call.ready_tokens(self._clock.now)
-            if broken is None and call.sent + tokens == call.output_tokens:
-                call.sent += tokens
+            call.sent += tokens
+            if broken is None and call.sent == call.output_tokens:
                 yield Chunk(tokens=tokens, finish_reason=FinishReason.STOP)
                 return
             if tokens:
-                call.sent += tokens
                 yield Chunk(text="." * tokens, tokens=tokens)
             if broken is not None:
                 raise broken
         yield Chunk(tokens=0, finish_reason=FinishReason.STOP)
-
-    def _learn_rtt(self, rtt_ms: float) -> None:
-        weight = self._setting.world.network.rtt_weight
-        self._rtt_ms = rtt_ms if self._rtt_ms is None else self._rtt_ms + weight * (rtt_ms - self._rtt_ms)
 
     def connect(self) -> None:
         """There is a route to the cloud again."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from hybrid_llm.core.signals import DeviceSignals
-from hybrid_llm.lab.simulate.trace import Daily, Spans, parse_clock, parse_daily
-from hybrid_llm.lab.simulate.world import World
+from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
+from hybrid_llm.lab.simulate.world import Setting
 
 _J_PER_WH: Final = 3600.0
 _HAIR: Final = 1e-6
@@ -20,12 +19,10 @@ _HAIR: Final = 1e-6
 class Device:
     """One device from the start of the trace on. Call `advance` before anything changes."""
 
-    def __init__(self, world: World, metered: Spans) -> None:
-        self._world = world
-        self._metered = metered
-        battery = world.battery
-        start = parse_clock(battery.day_starts_at[0])
-        self.days = Daily(tuple(map(parse_daily, battery.charging)), start)
+    def __init__(self, setting: Setting) -> None:
+        self._world, self._metered, self._offline = setting.world, setting.metered, setting.offline
+        world, battery = setting.world, setting.world.battery
+        self.days = battery.days
         self._capacity_j = battery.capacity_wh * _J_PER_WH
         self._charge_j = self._capacity_j * battery.start_share
         self._at = 0.0
@@ -38,6 +35,8 @@ class Device:
         self.peak_c = self.temperature_c
         self.energy_j = 0.0
         self.model_energy_j = 0.0
+        self.on = True
+        """Whether it runs: not with an empty battery off the mains."""
         self.on_s = 0.0
         self._settle()
 
@@ -45,11 +44,6 @@ class Device:
     def battery(self) -> float | None:
         """Charge, 0 to 1; None without a battery."""
         return self._charge_j / self._capacity_j if self._capacity_j else None
-
-    @property
-    def on(self) -> bool:
-        """Whether it runs: not with an empty battery off the mains."""
-        return self._on
 
     def work(self, speed: float, tokens: int) -> None:
         """An edge slot begins to work at *speed* on *tokens*; both negative when it ends."""
@@ -73,7 +67,7 @@ class Device:
 
     def next_change(self) -> float:
         """When, after the last `advance`, charging starts or ends or the battery is empty, if nothing else happens."""
-        if self._charging or not self._on or self._power_w <= 0.0:
+        if self._charging or not self.on or self._power_w <= 0.0:
             return self._edge
         return min(self._edge, self._at + self._charge_j / self._power_w)
 
@@ -86,7 +80,7 @@ class Device:
         seconds = until - self._at
         self.energy_j += self._power_w * seconds
         self.model_energy_j += self._model_w * seconds
-        self.on_s += seconds if self._on else 0.0
+        self.on_s += seconds if self.on else 0.0
         self._heat(self._power_w, seconds)
         self._fill(self._power_w, seconds)
         self._at = until
@@ -96,8 +90,8 @@ class Device:
         """Update the power, which depends on what runs, on the connection, and on whether the device is on."""
         power = self._world.power
         radio = power.radio_metered_w if self._metered.covers(self._at) else power.radio_w
-        self._model_w = power.compute_w * self._working + (radio if self._calls else 0.0) if self._on else 0.0
-        self._power_w = power.idle_w + self._model_w if self._on else 0.0
+        self._model_w = power.compute_w * self._working + (radio if self._calls else 0.0) if self.on else 0.0
+        self._power_w = power.idle_w + self._model_w if self.on else 0.0
 
     def _heat(self, power: float, seconds: float) -> None:
         heat = self._world.thermal
@@ -118,14 +112,15 @@ class Device:
             self._edge = self.days.next_edge(self._at) if self._capacity_j else math.inf
         if self._charge_j < _HAIR and not self._charging:
             self._charge_j = 0.0
-        self._on = self._charging or self._charge_j > 0.0
+        self.on = self._charging or self._charge_j > 0.0
         self._weigh()
 
-    def signals(self) -> DeviceSignals:
-        """The signals of the device now."""
+    def read(self) -> tuple[DeviceSignals, NetworkSignals]:
+        """The signals of the device and its network now, as the router reads them."""
         memory, load = self._world.memory, self._world.load
         taken = memory.used_mb + memory.model_mb + memory.kv_mb_per_1k_tokens * self._tokens / 1000.0
-        return DeviceSignals(
+        network = NetworkSignals(online=not self._offline.covers(self._at), metered=self._metered.covers(self._at))
+        device = DeviceSignals(
             cpu_load=min(1.0, load.background_share + load.edge_share * self._slots_busy),
             memory_available_mb=max(0.0, memory.total_mb - taken),
             memory_total_mb=memory.total_mb,
@@ -133,3 +128,7 @@ class Device:
             charging=self._charging if self._capacity_j else None,
             temperature_c=self.temperature_c,
         )
+        return device, network
+
+    def close(self) -> None:
+        """Do nothing."""

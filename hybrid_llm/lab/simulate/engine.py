@@ -18,7 +18,7 @@ from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, PartialAnswer, RequestMetadata
-from hybrid_llm.core.signals import DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.simulate.backends import Job, SimulatedBackend, draw
 from hybrid_llm.lab.simulate.clock import Clock, VirtualRace
 from hybrid_llm.lab.simulate.device import Device
@@ -34,7 +34,6 @@ from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation
 
 _SAMPLES: Final = 400
 _AFTER_S: Final = 1.0
-_NO_TAGS: Final[frozenset[str]] = frozenset()
 
 
 class Status(StrEnum):
@@ -119,36 +118,20 @@ class _Ledger(MemoryLedger):
         self._tasks.current.owner.cost += amount
 
 
-class _Sensors:
-    """The simulated device and network, as the router reads them."""
-
-    def __init__(self, device: Device, setting: Setting, clock: Clock) -> None:
-        self._device, self._setting, self._clock = device, setting, clock
-
-    def read(self) -> tuple[DeviceSignals, NetworkSignals]:
-        """The signals at this instant."""
-        now, setting = self._clock.now, self._setting
-        network = NetworkSignals(online=not setting.offline.covers(now), metered=setting.metered.covers(now))
-        return self._device.signals(), network
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class Simulation:
     """One run of *policy*, which must declare every tag of *trace*."""
 
     def __init__(self, policy: Policy, trace: Trace, setting: Setting) -> None:
         self._policy, self._trace, self._setting = policy, trace, setting
         self._clock = clock = Clock()
-        self._device = Device(setting.world, setting.metered)
+        self._device = Device(setting)
         self._backends = {name: self._make_backend(name, location) for name, location in policy.backends.items()}
         self._ledger = _Ledger(clock, self._device.days.start_s)
         self._fleet = Fleet(
             # Not backends in full: the fleet asks them for their state and their health, and `_call` for streams.
             cast("list[Backend]", list(self._backends.values())),
             policy,
-            sensors=_Sensors(self._device, setting, clock),
+            sensors=self._device,
             spending=Spending({name: one.price for name, one in self._backends.items()}, self._ledger),
         )
         self._running: dict[Job, None] = {}
@@ -231,7 +214,8 @@ class Simulation:
         signals = self._fleet.snapshot(job.metadata, self._policy.objectives)
         decision = self._policy.decide(job.metadata, signals)
         if Location.CLOUD not in job.allowed:
-            job.would_leave = self._leaves_without_tags(job.metadata, signals)
+            bare = self._policy.decide(replace(job.metadata, privacy=frozenset()), signals).order
+            job.would_leave = bool(bare) and self._backends[bare[0]].location is Location.CLOUD
         if decision.order:
             job.task = self._clock.spawn(self._answer(job, decision, signals), owner=job)
         else:
@@ -257,10 +241,6 @@ class Simulation:
             allowed=frozenset(location for location in Location if all(location in rule.allow for rule in rules)),
             pseudonymised=any(rule.pseudonymise for rule in rules),
         )
-
-    def _leaves_without_tags(self, metadata: RequestMetadata, signals: Signals) -> bool:
-        bare = self._policy.decide(replace(metadata, privacy=_NO_TAGS), signals)
-        return bool(bare.order) and self._backends[bare.order[0]].location is Location.CLOUD
 
     async def _answer(self, job: Job, decision: Decision, signals: Signals) -> None:
         """Hop 5: the router's attempts, to their end."""

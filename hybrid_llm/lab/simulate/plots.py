@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.lab.simulate.compare import Comparison, Summary
 from hybrid_llm.lab.simulate.engine import Outcome, Sample, Status
-from hybrid_llm.lab.simulate.trace import DAY_S, Daily, parse_clock, parse_daily
+from hybrid_llm.lab.simulate.trace import DAY_S
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -308,8 +308,7 @@ def _cost(axes: Axes, comparison: Comparison) -> None:
 
 
 def _battery(axes: Axes, comparison: Comparison) -> None:
-    world, end = comparison.setting.world.battery, _hours(comparison) * 3600.0
-    daily = Daily(tuple(map(parse_daily, world.charging)), parse_clock(world.day_starts_at[0]))
+    daily, end = comparison.setting.world.battery.days, _hours(comparison) * 3600.0
     now = 0.0
     while now < end and daily.spans:
         until = min(end, daily.next_edge(now))

@@ -102,7 +102,7 @@ def _netlatency(path: Path, *, seed: int, slice_s: float, pair: tuple[int, int] 
     if not slices:
         raise _wrong(path, "the archive has no file named SeattleData_1, SeattleData_2, ...")
     size = min(len(rows) for rows in slices.values())
-    a, b = pair or _draw(size, seed)
+    a, b = pair or random.Random(f"{seed}/rtt").sample(range(1, size + 1), 2)  # noqa: S311  a simulation, no secret
     if not (1 <= a <= size and 1 <= b <= size and a != b):
         raise ConfigError(f"--rtt-pair: two different devices from 1 to {size} are there, not {a},{b}")
     rtts = tuple(_entry(path, number, slices[number], a, b) for number in sorted(slices))
@@ -121,11 +121,6 @@ def _slices(path: Path) -> Iterator[tuple[int, list[str]]]:
             if stream is None or member.size > _MOST_BYTES:
                 raise _wrong(path, f"{member.name} is not a matrix")
             yield int(match[1]), stream.read().decode("ascii").splitlines()
-
-
-def _draw(size: int, seed: int) -> tuple[int, int]:
-    a, b = random.Random(f"{seed}/rtt").sample(range(1, size + 1), 2)  # noqa: S311  a simulation, no secret
-    return a, b
 
 
 def _entry(path: Path, number: int, rows: list[str], a: int, b: int) -> float:

@@ -16,7 +16,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO, cast
 
@@ -193,13 +193,11 @@ def _draw(rng: random.Random, now: float) -> Arrival:
 
 def with_tags(trace: Trace, shares: Mapping[str, float], *, seed: int) -> Trace:
     """The trace with random tags: each request gets each tag with the probability in *shares*, independently."""
-    drawn = [set[str]() for _ in trace.arrivals]
-    for tag, share in shares.items():
-        rng = random.Random(f"{seed}/tag/{tag}")  # noqa: S311
-        for tags in drawn:
-            if rng.random() < share:
-                tags.add(tag)
-    arrivals = [replace(one, tags=one.tags | tags) for one, tags in zip(trace.arrivals, drawn, strict=True)]
+    draws = {tag: random.Random(f"{seed}/tag/{tag}") for tag in shares}  # noqa: S311
+    arrivals = [
+        replace(one, tags=one.tags.union(tag for tag, share in shares.items() if draws[tag].random() < share))
+        for one in trace.arrivals
+    ]
     return replace(trace, arrivals=tuple(arrivals))
 
 
@@ -221,7 +219,6 @@ _MOONCAKE: Final = frozenset({"timestamp", "input_length", "output_length"})
 _MOST_TOKENS: Final = 100_000_000
 _MOST_MS: Final = 1e15
 _GZIP: Final = b"\x1f\x8b"
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  only differences count, and the trace names no zone
 
 
 class _BadLine(Exception):
@@ -304,7 +301,7 @@ def _azure(line: str) -> Arrival:
         at = datetime.fromisoformat(cells[0])
     except ValueError:
         raise _BadLine(f"`{cells[0][:40]}` is not a time such as 2023-11-16 18:15:46.6805900") from None
-    seconds = (at - _EPOCH).total_seconds() if at.tzinfo is None else at.timestamp()
+    seconds = at.replace(tzinfo=at.tzinfo or UTC).timestamp()
     prompt, output = _tokens(cells[1], "ContextTokens"), _tokens(cells[2], "GeneratedTokens")
     return Arrival(at_s=seconds, prompt_tokens=prompt, output_tokens=output)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hybrid_llm.core.fields import VERSION, Found, Key, Kind, ListOf, Number, Table, Text, Whole, key, keys_of, table
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt
-from hybrid_llm.lab.simulate.trace import Spans, parse_clock, parse_daily
+from hybrid_llm.lab.simulate.trace import Daily, Spans, parse_clock, parse_daily
 from hybrid_llm.policies.reader.fields import parse_document, read_text
 
 _BENCH = "measured: docs/benchmarks.md, Qwen2.5-0.5B shape, int4, 2 threads"
@@ -67,6 +67,11 @@ class Battery:
         "time of day of the first moment of the trace",
         kind=ListOf(Text("a time of day", convert=_clock), least=1, most=1),
     )
+
+    @property
+    def days(self) -> Daily:
+        """When it is on the mains."""
+        return Daily(tuple(map(parse_daily, self.charging)), parse_clock(self.day_starts_at[0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,16 +148,16 @@ class _Attempting:
     """All runs of one decision."""
 
     def __init__(self, free: Abstract, order: tuple[str, ...], world: World, parts: Parts, results: Results) -> None:
-        self._free, self._order, self._world, self._parts, self._results = free, order, world, parts, results
+        self.free, self.order, self.world, self.parts, self.results = free, order, world, parts, results
 
     def all(self, most: int) -> tuple[int, bool]:
         """Run at most *most* sequences of failures, the shortest first; their depth, and whether any were left out."""
-        world = self._world
-        self._run(world, cache_at=Location.CLOUD)
-        for name in self._order:
-            self._run(replace(world, states={**world.states, name: Fitness.DISGUISED}))
-            self._run(world, tripped=(name,))
-        kinds = _kinds(self._free.policy)
+        world = self.world
+        _Run(self, world, cache_at=Location.CLOUD).check()
+        for name in self.order:
+            _Run(self, replace(world, states={**world.states, name: Fitness.DISGUISED})).check()
+            _Run(self, world, tripped=(name,)).check()
+        kinds = _kinds(self.free.policy)
         waiting: deque[tuple[Event, ...]] = deque([()])
         deepest = 0
         for _ in range(most):
@@ -165,54 +165,106 @@ class _Attempting:
                 return deepest, False
             events = waiting.popleft()
             deepest = max(deepest, len(events))
-            calls = self._run(world, events)
+            run = _Run(self, world, events)
+            run.check()
             if events and events[-1].kind is Kind.WRITES:
-                self._run(world, events, cache_at=Location.CLOUD)
-            if calls > len(events):
+                _Run(self, world, events, cache_at=Location.CLOUD).check()
+            if len(run.calls) > len(events):
                 waiting.extend((*events, kind) for kind in (kinds if len(events) < _DEEP else kinds[:_DEEP]))
         return deepest, bool(waiting)
 
-    def _run(
+
+class _Run:
+    """One request that runs to its end, and is compared with what the tags allow.
+
+    Its calls end as *events* say, and a cache is at *cache_at*. After the decision the breakers of the backends
+    *tripped* open, because other requests failed there.
+    """
+
+    def __init__(
         self,
+        plan: _Attempting,
         world: World,
         events: tuple[Event, ...] = (),
         *,
         cache_at: Location = Location.EDGE,
         tripped: tuple[str, ...] = (),
-    ) -> int:
-        """Run and check one request; return how many calls it made."""
-        self._results.runs += 1
-        run = _Run(self._free, world, events, self._parts, cache_at, tripped)
-        _Check(run, self._results).all(self._order)
-        return len(run.calls)
-
-
-class _Run:
-    """One request that runs to its end: its calls end as *events* say, and a cache is at *cache_at*.
-
-    After the decision the breakers of the backends *tripped* open, because other requests failed there.
-    """
-
-    def __init__(
-        self,
-        free: Abstract,
-        world: World,
-        events: tuple[Event, ...],
-        parts: Parts,
-        cache_at: Location,
-        tripped: tuple[str, ...],
     ) -> None:
-        self.policy, self.world, self.tripped = free.policy, world, tripped
-        policy, script, cache = free.policy, Scripted(events), RecordingCache(cache_at)
-        fleet = _WorldFleet(free, world, script)
-        guard = parts.guard(detectors_of(policy, world))
-        pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=AnswerCache(cache, guard), attempts=parts.attempts)
-        self.routed = pipeline.route(world.prompt(), world.options())
+        self._order, self._results, self._world, self._tripped = plan.order, plan.results, world, tripped
+        self._policy = policy = plan.free.policy
+        script, cache = Scripted(events), RecordingCache(cache_at)
+        fleet = _WorldFleet(plan.free, world, script)
+        guard, attempts = plan.parts.guard(detectors_of(policy, world)), plan.parts.attempts
+        pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=AnswerCache(cache, guard), attempts=attempts)
+        self._routed = pipeline.route(world.prompt(), world.options())
         for name in tripped:
             for _ in range(policy.resilience.breaker.failures):
                 fleet.health[name].failed()
-        self.error = _drain(pipeline, self.routed, script) if self.routed.decision.order else None
-        self.calls, self.cached = script.calls, cache.calls
+        self._error = _drain(pipeline, self._routed, script) if self._routed.decision.order else None
+        self.calls, self._cache_calls = script.calls, cache.calls
+        self._results.runs += 1
+
+    def check(self) -> None:
+        """Check the decision, the calls, the cache and the end."""
+        tags = self._routed.metadata.privacy
+        if self._routed.decision.order != self._order:
+            step = "but in a full run it decides otherwise"
+            self._results.violate(tags, report.DECIDED, lambda: self._steps(0, step))
+        for index, call in enumerate(self.calls):
+            self._call(index, call)
+        for call in self._cache_calls:
+            self._cached(call)
+        if isinstance(self._error, PrivacyViolation) and Fitness.DISGUISED not in self._world.states.values():
+            step = f"then the guard has to block the next call: {self._error}"
+            self._results.violate(tags, report.ATTEMPTED, lambda: self._steps(len(self.calls), step))
+
+    def _verdict(self, written: str) -> Verdict:
+        """What holds once the request contains what was *written*."""
+        tags = self._policy.tags
+        found = frozenset(name for rule in tags.values() for name in rule.detect if mark(name) in written)
+        return report.judge(tags, self._world.declared, self._world.finds | found, self._world.fails)
+
+    def _call(self, index: int, call: Call) -> None:
+        verdict = self._verdict(call.partial)
+        left = [name for name in sorted(verdict.pseudonymised) if any(mark(name) in text for text in call.texts)]
+        pseudonymised = call.location is Location.CLOUD and bool(verdict.pseudonymised)
+        form = "with pseudonyms" if pseudonymised and not left else "as it is"
+        called = f"{_named(call)} is called with the request {form}"
+        if call.name not in self._routed.decision.order:
+            self._violated(verdict, report.ATTEMPTED, index, called, "but it is not in the order of the decision")
+        elif call.location not in verdict.allowed:
+            self._violated(verdict, report.REACHED, index, called, f"but {verdict.why}")
+        elif call.location is Location.CLOUD and left:
+            self._violated(verdict, report.REACHED, index, called, f"but what {left[0]} finds must be replaced there")
+        elif Fitness.DISGUISED not in self._world.states.values():
+            reach = Reach(location=call.location, pseudonyms=pseudonymised)
+            self._results.reach(verdict.tags, reach, lambda: self._steps(index, called))
+
+    def _cached(self, call: Call) -> None:
+        verdict = self._verdict(call.answer)
+        step = f"a cache on {call.location} {'is given the answer' if call.answer else 'is asked'}"
+        if call.location not in verdict.cacheable:
+            why = verdict.why or "nothing may be cached there"
+            self._violated(verdict, report.CACHED, len(self.calls), step, f"but {why}")
+        elif call.answer and call.location is Location.EDGE and Fitness.DISGUISED not in self._world.states.values():
+            reach = Reach(location=call.location, cached=True)
+            self._results.reach(verdict.tags, reach, lambda: self._steps(len(self.calls), step))
+
+    def _violated(self, verdict: Verdict, promise: str, index: int, *last: str) -> None:
+        self._results.violate(verdict.tags, promise, lambda: self._steps(index, *last))
+
+    def _steps(self, index: int, *last: str) -> tuple[str, ...]:
+        """The world, the decision, the first *index* calls and how they ended, and the *last* steps."""
+        decision = self._routed.decision
+        order = " > ".join(decision.order) or "no backend"
+        decided = f"the policy decides: {order} ({decision.rule}: {decision.because})"
+        opened = [f"the breaker of {name} opens" for name in self._tripped]
+        ended = [f"{call.name} {call.event.text()}" for call in self.calls[:index] if call.event is not None]
+        return (*self._world.steps(self._policy), decided, *opened, *ended, *last)
+
+
+def _named(call: Call) -> str:
+    return call.name if call.name == call.location else f"{call.name}, which is at {call.location},"
 
 
 class _WorldFleet(Fleet):
@@ -287,72 +339,3 @@ def _drain(pipeline: Pipeline, routed: Routed, script: Scripted) -> HybridLLMErr
         if pieces is not None:
             pieces.close()
     return None
-
-
-class _Check:
-    """Compares one run with what the tags allow."""
-
-    def __init__(self, run: _Run, results: Results) -> None:
-        self._done, self._policy, self._world, self._results = run, run.policy, run.world, results
-
-    def all(self, order: tuple[str, ...]) -> None:
-        """Check the decision, the calls, the cache and the end."""
-        tags = self._done.routed.metadata.privacy
-        if self._done.routed.decision.order != order:
-            step = "but in a full run it decides otherwise"
-            self._results.violate(tags, report.DECIDED, lambda: self._steps(0, step))
-        for index, call in enumerate(self._done.calls):
-            self._call(index, call)
-        for call in self._done.cached:
-            self._cached(call)
-        if isinstance(self._done.error, PrivacyViolation) and Fitness.DISGUISED not in self._world.states.values():
-            step = f"then the guard has to block the next call: {self._done.error}"
-            self._results.violate(tags, report.ATTEMPTED, lambda: self._steps(len(self._done.calls), step))
-
-    def _verdict(self, written: str) -> Verdict:
-        """What holds once the request contains what was *written*."""
-        tags = self._policy.tags
-        found = frozenset(name for rule in tags.values() for name in rule.detect if mark(name) in written)
-        return report.judge(tags, self._world.declared, self._world.finds | found, self._world.fails)
-
-    def _call(self, index: int, call: Call) -> None:
-        verdict = self._verdict(call.partial)
-        left = [name for name in sorted(verdict.pseudonymised) if any(mark(name) in text for text in call.texts)]
-        pseudonymised = call.location is Location.CLOUD and bool(verdict.pseudonymised)
-        form = "with pseudonyms" if pseudonymised and not left else "as it is"
-        called = f"{_named(call)} is called with the request {form}"
-        if call.name not in self._done.routed.decision.order:
-            self._violated(verdict, report.ATTEMPTED, index, called, "but it is not in the order of the decision")
-        elif call.location not in verdict.allowed:
-            self._violated(verdict, report.REACHED, index, called, f"but {verdict.why}")
-        elif call.location is Location.CLOUD and left:
-            self._violated(verdict, report.REACHED, index, called, f"but what {left[0]} finds must be replaced there")
-        elif Fitness.DISGUISED not in self._world.states.values():
-            reach = Reach(location=call.location, pseudonyms=pseudonymised)
-            self._results.reach(verdict.tags, reach, lambda: self._steps(index, called))
-
-    def _cached(self, call: Call) -> None:
-        verdict = self._verdict(call.answer)
-        step = f"a cache on {call.location} {'is given the answer' if call.answer else 'is asked'}"
-        if call.location not in verdict.cacheable:
-            why = verdict.why or "nothing may be cached there"
-            self._violated(verdict, report.CACHED, len(self._done.calls), step, f"but {why}")
-        elif call.answer and call.location is Location.EDGE and Fitness.DISGUISED not in self._world.states.values():
-            reach = Reach(location=call.location, cached=True)
-            self._results.reach(verdict.tags, reach, lambda: self._steps(len(self._done.calls), step))
-
-    def _violated(self, verdict: Verdict, promise: str, index: int, *last: str) -> None:
-        self._results.violate(verdict.tags, promise, lambda: self._steps(index, *last))
-
-    def _steps(self, index: int, *last: str) -> tuple[str, ...]:
-        """The world, the decision, the first *index* calls and how they ended, and the *last* steps."""
-        decision = self._done.routed.decision
-        order = " > ".join(decision.order) or "no backend"
-        decided = f"the policy decides: {order} ({decision.rule}: {decision.because})"
-        opened = [f"the breaker of {name} opens" for name in self._done.tripped]
-        ended = [f"{call.name} {call.event.text()}" for call in self._done.calls[:index] if call.event is not None]
-        return (*self._world.steps(self._policy), decided, *opened, *ended, *last)
-
-
-def _named(call: Call) -> str:
-    return call.name if call.name == call.location else f"{call.name}, which is at {call.location},"
