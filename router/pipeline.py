@@ -17,7 +17,7 @@ from hybrid_llm.router.execution.answer import Answer
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet
-from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, attach, detach, emit
+from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.request import make_request, parser_of
 
@@ -57,7 +57,8 @@ class Pipeline:
         self._defaults = defaults or Defaults()
         self._cache = cache
         self._make_attempts = attempts
-        attach(self._hooks, self.status)
+        for hook in client_hooks(self._hooks):
+            hook.attach(self.status)
 
     @property
     def policy(self) -> Policy:
@@ -166,7 +167,8 @@ class Pipeline:
         self._policies.close()
         self._guard.close()
         self.fleet.close()
-        detach(self._hooks, self.status)
+        for hook in client_hooks(self._hooks):
+            hook.detach(self.status)
         if self._cache is not None:
             self._cache.close()
 

@@ -100,18 +100,9 @@ class ClientHook(Protocol):
         ...
 
 
-def attach(hooks: Iterable[Hook], status: Callable[[], ClientStatus]) -> None:
-    """Attach those of *hooks* that are client hooks."""
-    for hook in hooks:
-        if isinstance(hook, ClientHook):
-            hook.attach(status)
-
-
-def detach(hooks: Iterable[Hook], status: Callable[[], ClientStatus]) -> None:
-    """Detach the same hooks."""
-    for hook in hooks:
-        if isinstance(hook, ClientHook):
-            hook.detach(status)
+def client_hooks(hooks: Iterable[Hook]) -> list[ClientHook]:
+    """Those of *hooks* that are informed when a client starts and closes."""
+    return [hook for hook in hooks if isinstance(hook, ClientHook)]
 
 
 def emit(hooks: Iterable[Hook], event: RequestEvent) -> None:

@@ -196,10 +196,9 @@ class _Scan:
         return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
 
     def _findings(self, name: str) -> _Findings:
-        found = self._found.get(name)
-        if found is None:
-            found = self._found[name] = self._run(name)
-        return found
+        if name not in self._found:
+            self._found[name] = self._run(name)
+        return self._found[name]
 
     def _run(self, name: str) -> _Findings:
         detector = self._detectors.get(name)

@@ -240,10 +240,6 @@ class PseudonymTable:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def names(self) -> tuple[str, ...]:
-        """All pseudonyms, in the order of their creation."""
-        return tuple(self._entries)
-
     @property
     def format(self) -> tuple[tuple[str, ...], str, int]:
         """The types in use, the alphabet and the length: the arguments of the patterns."""

@@ -49,11 +49,6 @@ class Restorer:
             self._held = ""
         self._given = len(self._held)  # an escape sequence that was cut
 
-    @property
-    def pending(self) -> bool:
-        """Whether text is held back."""
-        return bool(self._held)
-
     def feed(self, piece: str) -> str:
         """Take the next *piece* and return the text that is final now, which may be empty.
 

@@ -98,7 +98,7 @@ def calibrate_missing(
 ) -> None:
     """Measure and store those of *names* on the device without stored predictions; skip one that fails."""
     for backend in backends:
-        if backend.name not in names or backend.location is not Location.EDGE or store.has(backend.name):
+        if backend.name not in names or backend.location is not Location.EDGE or store.load(backend.name):
             continue
         try:
             store.save(backend.name, calibrate(backend, clear_under(policy)))

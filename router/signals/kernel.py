@@ -168,14 +168,16 @@ def _plain(text: str) -> str:
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-class MemorySource(FileSource):
-    """`MemAvailable` of proc_meminfo(5), or what the tightest control group leaves, whichever is less."""
-
-    signals = ("device.memory_available_mb", "device.memory_total_mb", "device.swap_available_mb")
-
+class _GroupSource(FileSource):
     def __init__(self, files: Files) -> None:
         super().__init__(files)
         self._groups = ControlGroups(files)
+
+
+class MemorySource(_GroupSource):
+    """`MemAvailable` of proc_meminfo(5), or what the tightest control group leaves, whichever is less."""
+
+    signals = ("device.memory_available_mb", "device.memory_total_mb", "device.swap_available_mb")
 
     def read(self) -> tuple[Value, ...]:
         """MiB available, MiB total, MiB of swap; swap is None where this process has none."""
@@ -192,7 +194,7 @@ class MemorySource(FileSource):
         return _mib(available), _mib(total), _mib(swap)
 
 
-class CpuSource(FileSource):
+class CpuSource(_GroupSource):
     """The share of the processors usable by this process that is busy.
 
     Under a limit of its control groups (`cpu.max`) this is the share of the limit that the busiest group uses; what
@@ -210,7 +212,6 @@ class CpuSource(FileSource):
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(files)
-        self._groups = ControlGroups(files)
         self._clock = clock
         self._pause = pause
         self._last: dict[str, tuple[float, float]] = {}
@@ -277,17 +278,13 @@ class CpuSource(FileSource):
             yield name, [int(column) for column in columns]
 
 
-class PressureSource(FileSource):
+class PressureSource(_GroupSource):
     """Pressure stall information of the process's own group, else of the machine: kernel documentation, accounting/psi.
 
     The stalls of the group include those caused by limits of its ancestors and by neighbours.
     """
 
     signals = ("device.memory_pressure", "device.cpu_pressure", "device.io_pressure")
-
-    def __init__(self, files: Files) -> None:
-        super().__init__(files)
-        self._groups = ControlGroups(files)
 
     def read(self) -> tuple[Value, ...]:
         """`some avg10` of memory, processors and I/O, percent of time."""

@@ -58,10 +58,6 @@ class PredictionStore:
         self._identities = identities
         self._writable = writable
 
-    def has(self, backend: str) -> bool:
-        """Whether there is a valid file for *backend*."""
-        return self.load(backend) is not None
-
     def load(self, backend: str) -> Learned | None:
         """What is stored for *backend*; None if there is nothing or the file is invalid."""
         if (identity := self._identities.get(backend)) is None:

@@ -83,7 +83,7 @@ def test_a_device_that_does_not_answer_is_left_as_it_is(tmp_path, caplog):
     store = PredictionStore(tmp_path, {"edge": ME}, writable=True)
     calibrate_missing([broken], store, POLICY, frozenset({"edge"}))
     assert "could not be calibrated: BackendUnavailable" in caplog.text
-    assert not store.has("edge")
+    assert not store.load("edge")
 
 
 def test_stored_predictions_load_for_the_same_model_and_device_only(tmp_path):

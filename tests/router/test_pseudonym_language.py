@@ -55,7 +55,7 @@ def tokenizer(request) -> ChatTokenizer:
 def test_the_pieces_of_a_real_tokenizer_are_restored_to_the_text(tokenizer, spell):
     table, (written,) = replaced(TEXT)
     assert len(table) == 5
-    for name in table.names():
+    for name in list(table._entries):
         written = written.replace(name, spell(name))
     request = Request(messages=(Message(role="user", content=written),))
     stream, one = tokenizer.text_stream(request), Restorer(table)
@@ -103,4 +103,4 @@ def test_a_real_model_that_sees_only_pseudonyms_answers_in_json_with_the_values(
     answer = json.loads("".join(map(one.feed, pieces)) + one.finish())
     assert answer["to"] in (email, "eve@example.com")
     assert answer["text"] == f"Dear 张伟, {email} and eve@example.com."
-    assert all(name not in answer["free"] for name in table.names())
+    assert all(name not in answer["free"] for name in list(table._entries))

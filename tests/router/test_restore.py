@@ -34,7 +34,7 @@ def table_of(values: list[str], **options) -> tuple[PseudonymTable, list[str]]:
 def stream(table: PseudonymTable, pieces: list[str], *, in_json: bool = False) -> str:
     one = Restorer(table, json=in_json)
     out = "".join(one.feed(piece) for piece in pieces) + one.finish()
-    assert not one.pending
+    assert not one._held
     return out
 
 
@@ -204,10 +204,10 @@ def test_a_restored_value_that_reads_as_a_pseudonym_is_not_restored_again():
 def test_only_an_end_that_could_begin_a_known_pseudonym_is_held_back():
     one = Restorer(TABLE)
     assert one.feed("my EMAIL_") == "my "
-    assert one.pending
+    assert one._held
     unknown = "2" if EMAIL[6] != "2" else "3"
     assert one.feed(unknown) == f"EMAIL_{unknown}"
-    assert not one.pending
+    assert not one._held
     assert one.feed("to EMA") == "to "
     assert one.feed("NUEL") == "EMANUEL"[:-1] + "L"
     assert one.feed(EMAIL[:-1]) == ""

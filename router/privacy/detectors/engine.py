@@ -100,10 +100,6 @@ class Context:
         return view.notes[self]
 
 
-def _always(_: Candidate) -> float:
-    return 1.0
-
-
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """One format of a kind of value: its expression, its score, and the words that count for or against it.
@@ -119,7 +115,7 @@ class Pattern:
     """
 
     regex: Regex
-    score: Callable[[Candidate], float] = _always
+    score: Callable[[Candidate], float] = lambda _: 1.0
     near: Context | None = None
     against: Context | None = None
     weak: bool = False
