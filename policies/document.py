@@ -121,16 +121,11 @@ class BreakerLimits:
 class Percentile(float):
     """A share of a backend's own times to the first token: 0.95 for `p95`."""
 
-    @classmethod
-    def parse(cls, text: str) -> Percentile:
-        """Read `p50` to `p99`.
 
-        Raises:
-            ValueError: *text* is not one of them.
-        """
-        if re.fullmatch("p[5-9][0-9]", text) is None:
-            raise ValueError(f"`{text}` is not a percentile from p50 to p99")
-        return cls(int(text[1:]) / 100.0)
+def _percentile(text: str) -> Percentile:
+    if re.fullmatch("p[5-9][0-9]", text) is None:
+        raise ValueError(f"`{text}` is not a percentile from p50 to p99")
+    return Percentile(int(text[1:]) / 100.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +135,7 @@ class Resilience:
     retries: int = key(Whole(0, 10), "Further calls of each backend after its first.", default=2)
     retry_budget: float = key(percentage(), "Share of requests that may be retried or hedged, over time.", default=0.1)
     hedge_after: float | None = key(
-        one_of(duration(), Text("a percentile such as p95", "^p[5-9][0-9]$", Percentile.parse)),
+        one_of(duration(), Text("a percentile such as p95", "^p[5-9][0-9]$", _percentile)),
         "Time without a first token after which a call is hedged, or a percentile of the backend's own times; "
         "by default, never.",
         default=None,

@@ -28,35 +28,28 @@ _LITERALS = {
 _LEVELS = (("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
 WORDS = {"and": "&&", "or": "||", "not": "!", "AND": "&&", "OR": "||", "NOT": "!", "is": "=="}
 """Words that people write for operators."""
-
-RESERVED = frozenset(
-    """as break const continue else for function if import let loop package namespace return var void while
-    null""".split()  # noqa: SIM905 - a list literal of reserved words would be one word a line
-)
-
-_MACROS = frozenset(
-    """all exists exists_one existsOne map filter transformList transformMap transformMapEntry sortBy optMap
-    optFlatMap""".split()  # noqa: SIM905 - as above
-)
-_FUNCTIONS = frozenset(
-    """bool bytes duration dyn int string timestamp type uint getDate getDayOfMonth getDayOfWeek getDayOfYear
-    getFullYear getHours getMilliseconds getMinutes getMonth getSeconds""".split()  # noqa: SIM905 - as above
-)
-_EXTENSIONS = frozenset(
-    """charAt indexOf lastIndexOf lowerAscii upperAscii replace split join substring trim reverse quote format
-    slice flatten sort distinct range first last lists greatest least ceil floor round trunc abs sign sqrt isNaN isInf
-    isFinite bitAnd bitOr bitXor bitNot bitShiftLeft bitShiftRight encode decode bind block index iterVar accuVar
-    getExt hasExt of none ofNonZeroValue value hasValue orValue or unwrap unwrapOpt contains_ci ip isIP cidr isCIDR
-    family isUnspecified isLoopback isGlobalUnicast isLinkLocalMulticast isLinkLocalUnicast isCanonical containsIP
-    containsCIDR masked prefixLength extract extractAll find findAll""".split()  # noqa: SIM905 - as above
-)
-_NAMESPACES = frozenset(
-    {"math", "strings", "lists", "sets", "base64", "optional", "cel", "proto", "regex", "net", "ip"}
-)
-_TYPES = frozenset(
-    """bool bytes double int uint string list map type null_type duration timestamp google dyn
-    optional_type""".split()  # noqa: SIM905 - as above
-)
+_UNSUPPORTED = {
+    what: frozenset(words.split())
+    for what, words in {
+        "reserved": """as break const continue else for function if import let loop package namespace return var void
+            while null""",
+        "macro": """all exists exists_one existsOne map filter transformList transformMap transformMapEntry sortBy
+            optMap optFlatMap""",
+        "function": """bool bytes duration dyn int string timestamp type uint getDate getDayOfMonth getDayOfWeek
+            getDayOfYear getFullYear getHours getMilliseconds getMinutes getMonth getSeconds""",
+        "extension": """charAt indexOf lastIndexOf lowerAscii upperAscii replace split join substring trim reverse quote
+            format slice flatten sort distinct range first last lists greatest least ceil floor round trunc abs sign
+            sqrt isNaN isInf isFinite bitAnd bitOr bitXor bitNot bitShiftLeft bitShiftRight encode decode bind block
+            index iterVar accuVar getExt hasExt of none ofNonZeroValue value hasValue orValue or unwrap unwrapOpt
+            contains_ci ip isIP cidr isCIDR family isUnspecified isLoopback isGlobalUnicast isLinkLocalMulticast
+            isLinkLocalUnicast isCanonical containsIP containsCIDR masked prefixLength extract extractAll find
+            findAll""",
+        "namespace": "math strings lists sets base64 optional cel proto regex net ip",
+        "type": """bool bytes double int uint string list map type null_type duration timestamp google dyn
+            optional_type""",
+    }.items()
+}
+"""Names of CEL and its extension libraries that have no meaning here."""
 _HINTS = {
     "duration": "write the duration itself: 400ms",
     "timestamp": "a policy cannot read the time",
@@ -67,9 +60,9 @@ _HINTS = {
 
 def unsupported_name(name: str) -> tuple[str, str] | None:
     """Message and hint for a name that has a meaning in CEL and none here; None for other names."""
-    if name in _TYPES:
+    if name in _UNSUPPORTED["type"]:
         return f"`{name}` names a type of CEL; types are not values of this language", "every name has one type"
-    if name in _NAMESPACES:
+    if name in _UNSUPPORTED["namespace"]:
         return f"the extension library `{name}` of CEL is not supported", "see docs/policies.md"
     return None
 
@@ -80,13 +73,13 @@ def _unsupported_call(
     """The error for a call of *name*: *known* can be called in this form, *others* only as *form*."""
     if name in others:
         return Fault(f"{name} is not called like this", offset, f"write {form}")
-    if namespace in _NAMESPACES:
+    if namespace in _UNSUPPORTED["namespace"]:
         return Fault(f"the extension function {namespace}.{name}() of CEL is not supported", offset)
-    if name in _MACROS:
+    if name in _UNSUPPORTED["macro"]:
         return Fault(f"the macro {name}() of CEL is not supported", offset, "there are no loops; use `in`")
-    if name in _FUNCTIONS:
+    if name in _UNSUPPORTED["function"]:
         return Fault(f"{name}() of CEL is not supported", offset, _HINTS.get(name))
-    if name in _EXTENSIONS:
+    if name in _UNSUPPORTED["extension"]:
         return Fault(f"the extension function {name}() of CEL is not supported", offset)
     return Fault(f"there is no function {name}()", offset, did_you_mean(name, {*known, *others}))
 
@@ -146,20 +139,18 @@ class _Parser:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise Fault(f"nested deeper than {_MAX_DEPTH} levels", self._token.start, "split it into several rules")
-        condition = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
+        node = self._either()
         if self._at("?"):
-            condition = self._conditional(condition)
+            self._advance()
+            then = self._either()
+            self._expect(":", "between the two values of `?`")
+            last = self._expression()
+            node = types.Conditional(start=node.start, end=last.end, condition=node, then=then, otherwise=last)
         self._depth -= 1
-        return condition
+        return node
 
-    def _conditional(self, condition: Node) -> Node:
-        self._advance()
-        then = self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
-        self._expect(":", "between the two values of `?`")
-        otherwise = self._expression()
-        return types.Conditional(
-            start=condition.start, end=otherwise.end, condition=condition, then=then, otherwise=otherwise
-        )
+    def _either(self) -> Node:
+        return self._logic("||", lambda: self._logic("&&", lambda: self._binary(0)))
 
     def _logic(self, op: str, operand: Callable[[], Node]) -> Node:
         items = [operand()]
@@ -249,7 +240,7 @@ class _Parser:
         token = self._advance()
         if token.text in {"true", "false"}:
             return types.Literal(start=token.start, end=token.end, value=token.text == "true", type=types.BOOL)
-        if token.text in WORDS or token.text in RESERVED:
+        if token.text in WORDS or token.text in _UNSUPPORTED["reserved"]:
             hint = f"write `{WORDS[token.text]}`" if token.text in WORDS else "it is a reserved word of CEL"
             raise Fault(f"`{token.text}` is not supported", token.start, _HINTS.get(token.text, hint))
         if self._at("("):

@@ -221,8 +221,6 @@ class AtomReader:
     def read(self, node: Node) -> Atom:
         """The atom of *node*; a node that is not understood becomes its own subject."""
         match node:
-            case Field():
-                return self._asked(node, _YES, _NO)
             case Has():
                 return self._presence(node.field)
             case Binary(op="in"):
@@ -235,8 +233,7 @@ class AtomReader:
                 return self._opaque(node)
 
     def _opaque(self, node: Node) -> Atom:
-        base = Domain(BOTH, broken=self._fragile(node))
-        return _split(self._name(node), base, _YES, _NO)
+        return self._asked(node, _YES, _NO)
 
     def _asked(self, node: Node, true: Values, false: Values) -> Atom:
         return _split(self._name(node), self._base(node), true, false)

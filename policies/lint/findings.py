@@ -92,13 +92,11 @@ class _Flow:
         self.reported.add(node.key)
         if spec.root == "objectives":
             name = node.path[1].removesuffix("_ms")
-            self.report(f"this policy sets no `{node.name}`", node.start, f"add `{name}` under `objectives:`")
-            return
-        self.report(
-            f"`{node.name}` may be absent here and is read without a guard",
-            node.start,
-            f"write has({node.name}) && ... in front of it",
-        )
+            message, hint = f"this policy sets no `{node.name}`", f"add `{name}` under `objectives:`"
+        else:
+            message = f"`{node.name}` may be absent here and is read without a guard"
+            hint = f"write has({node.name}) && ... in front of it"
+        self.report(message, node.start, hint)
 
 
 _OPEN_WORD = "public"

@@ -14,8 +14,8 @@ from typing import Any, Final
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import VERSION, File, Found, Key, Kind, ListOf, MapOf, Name, OneOf, Table, Text, Variants
 from hybrid_llm.policies.reader import yamltext
-from hybrid_llm.policies.reader.scalars import Names, Wrong, read_scalar
-from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
+from hybrid_llm.policies.reader.scalars import Names, read_scalar
+from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar, Sequence, Value, read_yaml
 
 WRONG: Final = object()
@@ -89,8 +89,8 @@ class Reader:
                 return self._mapping(kind, value, label, entry, offset)
         try:
             return self._scalar(kind, value)
-        except Wrong as wrong:
-            return self._reject(value, wrong.message, wrong.hint)
+        except Fault as fault:
+            return self._reject(value, fault.message, fault.hint)
 
     def _reject(self, value: Value, message: str, hint: str | None = None) -> Any:
         self._faults.add(message, value.offset, hint)
@@ -108,8 +108,8 @@ class Reader:
         for one in fitting:
             try:
                 return self._scalar(one, value)
-            except Wrong as wrong:
-                hints.append(wrong.hint)
+            except Fault as fault:
+                hints.append(fault.hint)
         return self._reject(value, f"`{value.text}` is not {kind.words}", next(filter(None, hints), None))
 
     def _list(self, kind: ListOf, value: Value, label: str) -> Any:
@@ -207,7 +207,7 @@ class Reader:
     def _scalar(self, kind: Kind, value: Value) -> Any:
         if isinstance(value, Scalar):
             return read_scalar(kind, value, self._names, self._folder)
-        raise Wrong(f"expected {kind.words}, found {_shape(value)}")
+        raise Fault(f"expected {kind.words}, found {_shape(value)}", value.offset)
 
 
 def alternatives(table: Table) -> Iterator[list[Key]]:

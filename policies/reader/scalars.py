@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core import fields
-from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.policies.reader.source import Fault, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
 
 NUMBER: Final = r"[0-9]+(?:\.[0-9]+)?"
@@ -31,20 +31,11 @@ Names = Mapping[str, Collection[str]]
 """The words of a `Name` -> the names that are declared; without an entry any name is accepted."""
 
 
-class Wrong(Exception):
-    """A value is not of its kind; *hint* says what to write instead."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-
 def read_scalar(kind: fields.Kind, value: Scalar, names: Names, folder: Path) -> Any:
     """The value of *kind* that *value* has; names must be among *names*, paths are relative to *folder*.
 
     Raises:
-        Wrong: *value* is of another kind.
+        Fault: *value* is of another kind.
     """
     match kind:
         case fields.Name():
@@ -57,7 +48,7 @@ def read_scalar(kind: fields.Kind, value: Scalar, names: Names, folder: Path) ->
 def _name(kind: fields.Name, value: Scalar, known: Collection[str] | None) -> str:
     name: str = _text(fields.Text(kind.words), value)
     if known is not None and name not in known:
-        raise Wrong(f"`{name}` is not {kind.words}", did_you_mean(name, known))
+        raise Fault(f"`{name}` is not {kind.words}", value.offset, did_you_mean(name, known))
     return name
 
 
@@ -65,29 +56,31 @@ def _text(kind: fields.Text, value: Scalar) -> Any:
     """A text. One that YAML readers take for something else must be in quotes."""
     text = value.text
     if value.plain and not text:
-        raise Wrong(f"the value is missing; expected {kind.words}", "write a value or remove the key")
+        raise Fault(f"the value is missing; expected {kind.words}", value.offset, "write a value or remove the key")
     if value.plain and (_YAML_11.fullmatch(text) or _NUMBER_LIKE.fullmatch(text)):
         message = f"`{text}` is ambiguous in YAML; expected {kind.words}"
-        raise Wrong(message, f'put it in quotes: "{text}"')
+        raise Fault(message, value.offset, f'put it in quotes: "{text}"')
     if not text.strip():
-        raise Wrong(f"the text is empty; expected {kind.words}")
+        raise Fault(f"the text is empty; expected {kind.words}", value.offset)
     try:
         return kind.convert(text)
     except ValueError as error:
-        raise Wrong(str(error)) from None
+        raise Fault(str(error), value.offset) from None
 
 
 def _choice(kind: fields.Choice, value: Scalar) -> Any:
     if value.text in kind.values:
         return kind.values[value.text]
     near = difflib.get_close_matches(value.text, kind.values, n=1)
-    raise Wrong(f"`{value.text}` is not {kind.words}", f"did you mean `{near[0]}`?" if near else None)
+    raise Fault(f"`{value.text}` is not {kind.words}", value.offset, f"did you mean `{near[0]}`?" if near else None)
 
 
 def _version(kind: fields.Version, value: Scalar) -> int:
     if value.plain and value.text == kind.words:
         return int(value.text)
-    raise Wrong(f"only version {kind.words} can be read, not `{value.text}`", f"write `version: {kind.words}`")
+    raise Fault(
+        f"only version {kind.words} can be read, not `{value.text}`", value.offset, f"write `version: {kind.words}`"
+    )
 
 
 def _flag(kind: fields.Flag, value: Scalar) -> bool:
@@ -98,13 +91,13 @@ def _flag(kind: fields.Flag, value: Scalar) -> bool:
     meant = {True: "true", False: "false"}.get(text.lower() in {"y", "yes", "on", "true"})
     near = difflib.get_close_matches(text, ("true", "false"), n=1)
     hint = f"did you mean `{near[0]}`?" if near and text not in near else f"write {meant}, without quotes"
-    raise Wrong(f"`{text}` is not {kind.words}", hint)
+    raise Fault(f"`{text}` is not {kind.words}", value.offset, hint)
 
 
 def _whole(kind: fields.Whole, value: Scalar) -> int:
     if value.plain and _WHOLE.fullmatch(value.text) and kind.least <= int(value.text) <= kind.most:
         return int(value.text)
-    raise Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
+    raise Fault(f"`{value.text}` is not {kind.words}", value.offset, _number_hint(value))
 
 
 def _number(kind: fields.Number, value: Scalar) -> float:
@@ -113,7 +106,7 @@ def _number(kind: fields.Number, value: Scalar) -> float:
         number = float(value.text)
         if kind.least <= number <= kind.most:
             return number
-    raise Wrong(f"`{value.text}` is not {kind.words}", _number_hint(value))
+    raise Fault(f"`{value.text}` is not {kind.words}", value.offset, _number_hint(value))
 
 
 def _number_hint(value: Scalar) -> str | None:
@@ -129,25 +122,26 @@ def _quantity(kind: fields.Quantity, value: Scalar) -> float:
     match = _matched(rf"({NUMBER})({units})", value, kind.words)
     number = float(match[1]) * kind.units[match[2]]
     if kind.positive and number <= 0.0:
-        raise Wrong("this must be more than 0")
+        raise Fault("this must be more than 0", value.offset)
     if number > kind.most:
-        raise Wrong(f"`{value.text}` is more than {shown_quantity(kind, kind.most)}")
+        raise Fault(f"`{value.text}` is more than {shown_quantity(kind, kind.most)}", value.offset)
     if number < kind.least:
-        raise Wrong(f"`{value.text}` is less than {shown_quantity(kind, kind.least)}")
+        raise Fault(f"`{value.text}` is less than {shown_quantity(kind, kind.least)}", value.offset)
     return number
 
 
 def _amount(kind: fields.Amount, value: Scalar) -> fields.Money:
     match = _matched(MONEY + (PER_DAY if kind.per_day else ""), value, kind.words)
     if float(match[1]) <= 0.0:
-        raise Wrong("this must be more than 0")
+        raise Fault("this must be more than 0", value.offset)
     return fields.Money(float(match[1]), match[2])
 
 
 def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
     match = re.fullmatch(form, value.text) if len(value.text) <= LONGEST_QUANTITY else None
     if match is None:
-        raise Wrong(f"`{value.text}` is not {words}", "write a number and its unit" if value.text else None)
+        hint = "write a number and its unit" if value.text else None
+        raise Fault(f"`{value.text}` is not {words}", value.offset, hint)
     return match
 
 

@@ -153,9 +153,7 @@ def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:
     mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     offset = mark.index if mark is not None else getattr(error, "position", 0)
     message = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
-    line_start = text.rfind("\n", 0, offset) + 1
-    line_end = text.find("\n", offset)
-    line = text[line_start : line_end if line_end >= 0 else len(text)]
+    line = text[:offset].rpartition("\n")[2] + text[offset:].partition("\n")[0]
     hint = "put the whole expression in single quotes, or on its own line after `when: >-`" if "when:" in line else None
     faults.add(f"this is not YAML: {message}", offset, hint)
 
