@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Literal, Protocol, Self, TypedDict
 
 from hybrid_llm.core.fields import Whole
@@ -74,7 +75,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
+class _Envelope:
     """What a request and its metadata have in common: names, counts and limits, never a text."""
 
     task: str = "chat"
@@ -101,8 +102,12 @@ class _Facts:
         return self.expires - (time.monotonic() if now is None else now)
 
 
+_SHARED = tuple(each.name for each in fields(_Envelope))
+_shared_of = attrgetter(*_SHARED)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request(_Facts):
+class Request(_Envelope):
     """One call, checked and complete. `HybridLLM` makes it from what the app passed."""
 
     messages: tuple[Message, ...]
@@ -111,10 +116,10 @@ class Request(_Facts):
     """JSON Schema, as JSON text, that the answer must follow."""
     tools: tuple[Tool, ...] = ()
     answer_prefix: str = field(default="", repr=False)
-    """The beginning of the assistant's answer, already given to the app: the answer goes on behind it."""
+    """The partial answer that the app already has, from which the backend continues."""
 
     def visible_text(self) -> Iterator[str]:
-        """Every text of the app's that a backend would see, in a fixed order: what a detector scans."""
+        """Every text of the app that a backend would see, in a fixed order: what the detectors scan."""
         for message in self.messages:
             yield message.content
         if self.output_schema is not None:
@@ -143,12 +148,12 @@ class Request(_Facts):
 
 
 def estimate_tokens(request: Request) -> int:
-    """A guess from the number of UTF-8 bytes, on the high side: three bytes a token, four tokens a message."""
+    """An estimate from UTF-8 bytes, on the high side: three bytes a token, plus four tokens a message."""
     return sum(4 + (len(message.content.encode("utf-8", "surrogatepass")) + 2) // 3 for message in request.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestMetadata(_Facts):
+class RequestMetadata(_Envelope):
     """What a policy, log, trace or hook may see of a request: names, counts and limits, never a text.
 
     A type of its own rather than a `Request` with empty texts: code that takes it cannot be handed a prompt.
@@ -163,7 +168,7 @@ class RequestMetadata(_Facts):
     def of(cls, request: Request) -> Self:
         """The metadata of *request*."""
         return cls(
-            **{each.name: getattr(request, each.name) for each in fields(_Facts)},
+            **dict(zip(_SHARED, _shared_of(request), strict=True)),
             message_count=len(request.messages),
             tool_count=len(request.tools),
             has_schema=request.output_schema is not None,
