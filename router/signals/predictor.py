@@ -61,12 +61,10 @@ class FitState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """What is assumed before the first call: a constant, and per prompt token, active and queued request, ms."""
+    """What is assumed before the first call, ms."""
 
-    base_ms: float
-    per_prompt_token_ms: float
-    per_active_ms: float
-    per_waiting_ms: float
+    ttft_ms: Weights
+    """A constant, and per 100 prompt tokens, active request and queued request."""
     tpot_ms: float
 
 
@@ -79,8 +77,8 @@ class Learned:
 
 
 PRIORS: Final = {
-    Location.EDGE: Prior(base_ms=30.0, per_prompt_token_ms=1.0, per_active_ms=10.0, per_waiting_ms=100.0, tpot_ms=15.0),
-    Location.CLOUD: Prior(base_ms=150.0, per_prompt_token_ms=0.2, per_active_ms=5.0, per_waiting_ms=50.0, tpot_ms=25.0),
+    Location.EDGE: Prior(ttft_ms=(30.0, 100.0, 10.0, 100.0), tpot_ms=15.0),
+    Location.CLOUD: Prior(ttft_ms=(150.0, 20.0, 5.0, 50.0), tpot_ms=25.0),
 }
 
 
@@ -88,9 +86,7 @@ class LatencyPredictor:
     """The two fits of one backend and their errors. Thread-safe."""
 
     def __init__(self, prior: Prior) -> None:
-        per_prompt = prior.per_prompt_token_ms * _PER_TOKENS
-        line = (prior.base_ms, per_prompt, prior.per_active_ms, prior.per_waiting_ms)
-        self._ttft = Fit(line, floor=_TTFT_FLOOR_MS)
+        self._ttft = Fit(prior.ttft_ms, floor=_TTFT_FLOOR_MS)
         self._tpot = Fit((prior.tpot_ms, 0.0, 0.0, 0.0), floor=_TPOT_FLOOR_MS)
         self._ttft_error = _Error()
         self._tpot_error = _Error()

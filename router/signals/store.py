@@ -139,11 +139,8 @@ def device_of() -> str:
         runtime = version("onnxruntime")
     except PackageNotFoundError:
         runtime = "none"
-    return f"{_processor()}, {_cores()} cores, onnxruntime {runtime}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{_processor()}, {cores} cores, onnxruntime {runtime}"
 
 
 def _processor() -> str:

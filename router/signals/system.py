@@ -32,10 +32,7 @@ _STALE_AFTER: Final = 3.0
 _MARGIN_S: Final = 2.0
 _SLOWED: Final = 5.0
 """Factor on the intervals while nobody reads the signals: an app in the background spares the battery."""
-UNKNOWN: Final = (
-    DeviceSignals(cpu_load=_NAN, memory_available_mb=_NAN, memory_total_mb=_NAN),
-    NetworkSignals(),
-)
+UNKNOWN: Final = (DeviceSignals(cpu_load=_NAN, memory_available_mb=_NAN, memory_total_mb=_NAN), NetworkSignals())
 """The signals while there is no sample: a hard rule that reads a NaN excludes its backends."""
 
 
@@ -92,11 +89,7 @@ class SystemSensors:
     """
 
     def __init__(
-        self,
-        *,
-        interval: float = 1.0,
-        root: Path = _MACHINE,
-        sources: Callable[[], Sequence[Source]] | None = None,
+        self, *, interval: float = 1.0, root: Path = _MACHINE, sources: Callable[[], Sequence[Source]] | None = None
     ) -> None:
         self._interval = interval
         self._make = sources or (lambda: system_sources(root))

@@ -68,10 +68,7 @@ def _spelled(candidate: Candidate) -> float:
     return 0.5 if dots or plain is None or plain == "@" else 0.25
 
 
-EMAIL: Final = (
-    Pattern(Regex(_ADDRESS), _address, needs=b"@"),
-    Pattern(Regex(_SPELLED), _spelled, near=_ABOUT_EMAIL),
-)
+EMAIL: Final = (Pattern(Regex(_ADDRESS), _address, needs=b"@"), Pattern(Regex(_SPELLED), _spelled, near=_ABOUT_EMAIL))
 
 _EXT: Final = rb"(?: ?(?:x|ext\.?|extension|#) ?[0-9]{1,6})?"
 _BEFORE: Final = rb"(?i:^|[^0-9a-z_+.]|tel|phone|mobile|cell|fax|[^0-9]\.)"
