@@ -23,7 +23,7 @@ from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
 from hybrid_llm.policies.policy import Policy, Rule
 from hybrid_llm.policies.reader.fields import read_document, read_text
-from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
+from hybrid_llm.policies.reader.source import Fault, Faults, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
 
 _log = logging.getLogger("hybrid_llm.policies")
@@ -93,15 +93,14 @@ def parse_policy(
         ConfigError: a backend has the name of a group of signals, or of a location where it does not run.
     """
     _check_names(backends)
-    source = Source(text, path)
-    faults = Faults(source)
+    faults = Faults(text, path)
     names = {DETECTOR.words: detectors, TARGET.words: {*backends, *Location}}
     document = read_document(text, POLICY, faults, names)
     if document is None:
         faults.check()
     schema = Schema(backends, document.objectives)
     checker = Checker(schema, frozenset(document.tags), document.objectives.currency)
-    rules = _Builder(document, schema, source, faults, backends, checker).rules()
+    rules = _Builder(document, schema, faults, backends, checker).rules()
     faults.check()
     policy = Policy(
         name=document.name,
@@ -134,13 +133,11 @@ class _Builder:
 
     document: Document
     schema: Schema
-    source: Source
     faults: Faults
     backends: Mapping[str, Location]
     checker: Checker
 
     def rules(self) -> tuple[Rule, ...]:
-        """The rules; errors and warnings are reported."""
         rules = tuple(map(self._rule, self.document.rules))
         drafts = {draft.index: draft for draft in self.document.rules}
         whole = [rule for rule in rules if rule.condition is not None or drafts[rule.index].when is None]
@@ -165,7 +162,7 @@ class _Builder:
         return Rule(
             index=draft.index,
             kind=draft.kind,
-            place=self.source.label(draft.offset),
+            place=self.faults.label(draft.offset),
             targets=targets if draft.kind == "exclude" else self._completed(targets),
             because=draft.because or " ".join(text.split()) or "always",
             text=text,

@@ -21,7 +21,7 @@ from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.policies.reader.fields import Reader, read_document
 from hybrid_llm.policies.reader.schemas import Json, json_schema, schema_of
-from hybrid_llm.policies.reader.source import Faults, Source, did_you_mean
+from hybrid_llm.policies.reader.source import Faults, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Mapping as Entries
 from hybrid_llm.policies.reader.yamltext import read_yaml
 
@@ -243,13 +243,12 @@ def parse_cases(text: str, path: str, policy_for: PolicyFor) -> Suite:
     Raises:
         PolicyError: the cases or the policy are wrong; `.errors` has everything that is wrong with the one file.
     """
-    source = Source(text, path)
-    faults = Faults(source, "the file of cases")
+    faults = Faults(text, path, "the file of cases")
     policy = policy_for(_backends(text, faults))
     schema = Schema(policy.backends, policy.objectives)
     names = {_TAG.words: policy.tags, TARGET.words: {*policy.backends, *_LOCATIONS}}
     found = read_document(text, cases_table(schema, policy.backends), faults, names)
-    maker = _Maker(policy, schema, source)
+    maker = _Maker(policy, schema, faults)
     cases = [maker.case(case, found.values["base"]) for case in found.values["cases"]] if found is not None else ()
     faults.check()
     return Suite(policy=policy, cases=tuple(cases))
@@ -267,9 +266,9 @@ def _backends(text: str, faults: Faults) -> Mapping[str, Location] | None:
 class _Maker:
     """Makes cases of what was read; a case starts from `base`, and that from `default_signals`."""
 
-    def __init__(self, policy: Policy, schema: Schema, source: Source) -> None:
+    def __init__(self, policy: Policy, schema: Schema, faults: Faults) -> None:
         self._policy = policy
-        self._source = source
+        self._faults = faults
         self._specs = signals_of(schema, policy.backends)
 
     def case(self, found: Found, base: Found | None) -> Case:
@@ -280,7 +279,7 @@ class _Maker:
             signals = amended(signals, self._specs[name], value)
         return Case(
             name=found.values["name"],
-            position=self._source.label(found.offset),
+            position=self._faults.label(found.offset),
             request=self._request(request),
             signals=signals,
             expected=self._expected(found.values["expect"]),

@@ -173,7 +173,6 @@ class _Emitter:
         return _Emitter(self._schema, self.namespace, safe=True)
 
     def hook(self, name: str, hook: Hook | None) -> ast.stmt:
-        """The call of a hook of a hard rule, which lives in the namespace under *name*."""
         self.namespace[name] = hook
         return ast.Expr(_call(name, _name("excluded")))
 

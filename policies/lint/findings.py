@@ -123,8 +123,6 @@ def examine_rules(rules: Sequence[Rule], schema: Schema) -> Iterator[Finding]:
 
 
 class _Examiner:
-    """Compares each rule with the earlier ones that can match."""
-
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._solver = Solver(schema)

@@ -15,7 +15,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import VERSION, File, Found, Key, Kind, ListOf, MapOf, Name, OneOf, Table, Text, Variants
 from hybrid_llm.policies.reader import yamltext
 from hybrid_llm.policies.reader.scalars import Names, read_scalar
-from hybrid_llm.policies.reader.source import Fault, Faults, Source, did_you_mean
+from hybrid_llm.policies.reader.source import Fault, Faults, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar, Sequence, Value, read_yaml
 
 WRONG: Final = object()
@@ -53,7 +53,7 @@ def parse_document(text: str, path: str, what: str, table: Table, folder: Path =
     Raises:
         PolicyError: the text is not what the table declares; `.errors` has everything that is wrong.
     """
-    faults = Faults(Source(text, path), what)
+    faults = Faults(text, path, what)
     found = read_document(text, table, faults, folder=folder)
     faults.check()
     return found

@@ -22,28 +22,6 @@ class Fault(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The text of a file, and its path."""
-
-    text: str
-    path: str
-
-    def position(self, offset: int) -> tuple[int, int]:
-        """Line and column of *offset*, both from 1; an offset after the end stands for the end."""
-        offset = max(0, min(offset, len(self.text)))
-        return self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
-
-    def line(self, number: int) -> str:
-        """The text of line *number*, from 1, without its line break."""
-        return self.text.split("\n")[number - 1].rstrip("\r")
-
-    def label(self, offset: int) -> str:
-        """`path:line:column` of *offset*."""
-        line, column = self.position(offset)
-        return f"{self.path}:{line}:{column}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyWarning:
     """Something in a policy that is valid and probably a mistake. *line* and *column* count from 1."""
@@ -61,11 +39,12 @@ class PolicyWarning:
 
 
 class Faults:
-    """Collects the errors and warnings of one source, so that all are reported at once; *what* names it in messages."""
+    """Collects the errors and warnings of one text, so that all are reported at once; *what* names it in messages."""
 
-    def __init__(self, source: Source, what: str = "the policy") -> None:
+    def __init__(self, text: str, path: str, what: str = "the policy") -> None:
         self.what = what
-        self._source = source
+        self._text = text
+        self._path = path
         self._found: dict[tuple[int, str], Fault] = {}
         self._warned: dict[tuple[int, str], Fault] = {}
 
@@ -77,16 +56,26 @@ class Faults:
         """Add a warning at *offset*."""
         self._warned.setdefault((offset, message), Fault(message, offset, hint))
 
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column of *offset*, both from 1; an offset after the end stands for the end."""
+        offset = max(0, min(offset, len(self._text)))
+        return self._text.count("\n", 0, offset) + 1, offset - self._text.rfind("\n", 0, offset)
+
+    def label(self, offset: int) -> str:
+        """`path:line:column` of *offset*."""
+        line, column = self.position(offset)
+        return f"{self._path}:{line}:{column}"
+
     @property
     def warnings(self) -> tuple[PolicyWarning, ...]:
         """The warnings, in the order of the text."""
         return tuple(self._warning(fault) for fault in sorted(self._warned.values(), key=lambda fault: fault.offset))
 
     def _warning(self, fault: Fault) -> PolicyWarning:
-        line, column = self._source.position(fault.offset)
+        line, column = self.position(fault.offset)
         text = self._shown(fault, "warning: ")
         return PolicyWarning(
-            path=self._source.path, line=line, column=column, message=fault.message, hint=fault.hint, text=text
+            path=self._path, line=line, column=column, message=fault.message, hint=fault.hint, text=text
         )
 
     @property
@@ -110,13 +99,13 @@ class Faults:
         raise PolicyError(text, path=first.path, line=first.line, column=first.column, hint=first.hint, errors=errors)
 
     def _error(self, fault: Fault) -> PolicyError:
-        line, column = self._source.position(fault.offset)
-        return PolicyError(self._shown(fault), path=self._source.path, line=line, column=column, hint=fault.hint)
+        line, column = self.position(fault.offset)
+        return PolicyError(self._shown(fault), path=self._path, line=line, column=column, hint=fault.hint)
 
     def _shown(self, fault: Fault, kind: str = "") -> str:
-        line, column = self._source.position(fault.offset)
-        shown, caret = _window(self._source.line(line), column)
-        parts = [f"{self._source.path}:{line}:{column}: {kind}{fault.message}", f"    {shown}", f"    {caret}"]
+        line, column = self.position(fault.offset)
+        shown, caret = _window(self._text.split("\n")[line - 1].rstrip("\r"), column)
+        parts = [f"{self.label(fault.offset)}: {kind}{fault.message}", f"    {shown}", f"    {caret}"]
         return "\n".join([*parts, f"    hint: {fault.hint}"] if fault.hint else parts)
 
 

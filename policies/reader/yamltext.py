@@ -159,7 +159,6 @@ def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:
 
 
 def _value(node: Any, text: str, faults: Faults) -> Value:
-    """The value that a node of PyYAML stands for."""
     start, end = node.start_mark.index, node.end_mark.index
     if node.id == "mapping":
         return Mapping(tuple(_entries(node, text, faults)), start)

@@ -213,5 +213,5 @@ MUTANTS = (
         swap("(*targets, *(name for name in self.backends if name not in targets))", "targets"),
     ),
     Mutant("a YAML error is not a PolicyError", f"{_YAMLTEXT}:read_yaml", swap("yaml.YAMLError", "ZeroDivisionError")),
-    Mutant("line numbers are off by one", f"{_SOURCE}:Source.position", swap("1", "2")),
+    Mutant("line numbers are off by one", f"{_SOURCE}:Faults.position", swap("1", "2")),
 )
