@@ -7,9 +7,9 @@ type, is an error.
 from __future__ import annotations
 
 import json
-import math
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, replace
 from enum import StrEnum
 from functools import cache
@@ -23,9 +23,10 @@ from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, 
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.recorder import REQUEST_KEYS, VERSION, Decided, Outcome, Recording, keys_of
 
-_NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_NOT_FINITE: Final = ("nan", "inf", "-inf")
 _MAX_COUNT: Final = 1_000_000
 _TYPES: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_GROUPS: Final[Mapping[str, type]] = {"device": DeviceSignals, "network": NetworkSignals, "budget": BudgetSignals}
 _T = TypeVar("_T")
 _hints = cache(typing.get_type_hints)
 
@@ -94,12 +95,10 @@ def _signals(parts: Mapping[str, Any]) -> Signals:
     if not isinstance(listed, list):
         raise _Malformed("signals.backends is not a list")
     states = [_read(BackendState, part, f"signals.backends[{index}]") for index, part in enumerate(listed)]
-    return Signals(
-        device=_read(DeviceSignals, parts.get("device", {}), "signals.device"),
-        network=_read(NetworkSignals, parts.get("network", {}), "signals.network"),
-        budget=_read(BudgetSignals, parts.get("budget", {}), "signals.budget"),
-        backends={state.name: state for state in states},
-    )
+    groups: dict[str, Any] = {
+        name: _read(kind, parts.get(name, {}), f"signals.{name}") for name, kind in _GROUPS.items()
+    }
+    return Signals(backends={state.name: state for state in states}, **groups)
 
 
 def _object(value: Any, name: str, known: Iterable[str] = ()) -> Mapping[str, Any]:
@@ -128,22 +127,14 @@ def _value(value: Any, hint: Any, name: str) -> Any:
         if value is None:
             return None
         hint = hint.__args__[0]  # `float | None`
-    try:
+    with suppress(ValueError, OverflowError):
         if issubclass(hint, StrEnum):
             return hint(value)
-        if hint is float:
-            return _float(value)
+        if hint is float and type(value) in {int, float}:  # not a bool, which is an int
+            return float(value)
+        if hint is float and value in _NOT_FINITE:
+            return float(value)
         if type(value) is hint:
             return value
-    except (ValueError, TypeError, KeyError, OverflowError):
-        pass
     kind = _TYPES.get(hint) or f"one of {', '.join(hint)}"
     raise _Malformed(f"`{name}` is not {kind}")
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, str):
-        return _NOT_FINITE[value]
-    if isinstance(value, bool) or not isinstance(value, int | float):  # a bool is an int
-        raise TypeError
-    return float(value)

@@ -206,11 +206,10 @@ def _invalid(folder: Path, message: str) -> ConfigError:
 def _labels_of(config: Mapping[str, Any], folder: Path) -> list[str]:
     """`id2label` as a list."""
     table = config.get("id2label")
-    size = len(table) if isinstance(table, dict) else 0
-    labels = [str(table[str(i)]) for i in range(size) if isinstance(table, dict) and str(i) in table]
-    if not labels or len(labels) != size:
+    labels = [table.get(str(i)) for i in range(len(table))] if isinstance(table, dict) else []
+    if not labels or None in labels:
         raise _invalid(folder, 'id2label of config.json is missing or has gaps; expected {"0": "O", "1": "B-PER", ...}')
-    return labels
+    return list(map(str, labels))
 
 
 def _positions(config: Mapping[str, Any]) -> int:
