@@ -26,7 +26,7 @@ def read_chat_files(folder: Path) -> tuple[Tokenizer, Template, set[int], dict[s
     from jinja2 import TemplateError
 
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a model folder: there is no such directory", path=str(folder))
+        raise file_error(folder, "is not a model folder: there is no such directory")
     config = _read_json(folder / "tokenizer_config.json")
     tokenizer = _read_tokenizer(folder / "tokenizer.json")
     specials = {name: text for name in _SPECIAL_NAMES if (text := _content(config.get(name)))}
@@ -41,18 +41,21 @@ def read_chat_files(folder: Path) -> tuple[Tokenizer, Template, set[int], dict[s
     return tokenizer, template, eos_ids, specials
 
 
+def file_error(path: Path, problem: str) -> ConfigError:
+    """The error for a model folder or a file of one, whose path begins the message."""
+    return ConfigError(f"{path} {problem}", path=str(path))
+
+
 def _read_tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     if not path.is_file():
-        raise ConfigError(
-            f"{path} is missing: copy it from the model's repository, or run hybrid-llm models convert again",
-            path=str(path),
-        )
+        remedy = "copy it from the model's repository, or run hybrid-llm models convert again"
+        raise file_error(path, f"is missing: {remedy}")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for every fault of the file
-        raise ConfigError(f"{path} is not a tokenizer of the tokenizers library: {error}", path=str(path)) from error
+        raise file_error(path, f"is not a tokenizer of the tokenizers library: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -67,10 +70,8 @@ def _read_template(folder: Path, config: Mapping[str, Any]) -> str:
         template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
     if isinstance(template, str) and template:
         return template
-    raise ConfigError(
-        f"{folder} has no chat template: add chat_template.jinja, or use the instruction-tuned version of the model",
-        path=str(folder),
-    )
+    remedy = "add chat_template.jinja, or use the instruction-tuned version of the model"
+    raise file_error(folder, f"has no chat template: {remedy}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -79,9 +80,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}", path=str(path)) from error
+        raise file_error(path, f"cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold a JSON object", path=str(path))
+        raise file_error(path, "must hold a JSON object")
     return value
 
 
@@ -103,9 +104,7 @@ def _eos_from_configs(folder: Path) -> list[Any]:
 
 def _check_eos(folder: Path, eos_ids: set[Any], vocab_size: int) -> None:
     if not eos_ids:
-        raise ConfigError(
-            f"{folder} defines no end-of-text token: set eos_token_id in generation_config.json", path=str(folder)
-        )
+        raise file_error(folder, "defines no end-of-text token: set eos_token_id in generation_config.json")
     wrong = [eos for eos in eos_ids if type(eos) is not int or not 0 <= eos < vocab_size]
     if wrong:
         raise ConfigError(

@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.backends.chat_files import file_error
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 _CHECKED_SUFFIXES = (".onnx", ".data", ".json", ".jinja", ".model", ".txt")
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +61,10 @@ class ModelLayout:
     attention_mask: str
     position_ids: str | None
     logits: str
-    past_keys: tuple[str, ...]
-    past_values: tuple[str, ...]
-    present_keys: tuple[str, ...]
-    present_values: tuple[str, ...]
+    pasts: tuple[str, ...]
+    """Keys of all layers, then values."""
+    presents: tuple[str, ...]
+    """In the same order."""
     kv_heads: int
     head_size: int
     vocab_size: int
@@ -73,7 +72,7 @@ class ModelLayout:
 
     def kv_bytes_per_token(self, item_size: int) -> int:
         """Bytes of keys and values of all layers for one token, with *item_size* bytes per number."""
-        return 2 * len(self.past_keys) * self.kv_heads * self.head_size * item_size
+        return len(self.pasts) * self.kv_heads * self.head_size * item_size
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -83,18 +82,14 @@ def read_manifest(folder: Path) -> Manifest:
         ConfigError: the folder or its manifest is missing, or the manifest is invalid.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a model folder: there is no such directory", path=str(folder))
+        raise file_error(folder, "is not a model folder: there is no such directory")
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise ConfigError(
-            f"{folder} has no {MANIFEST_NAME}: create the folder with hybrid-llm models convert", path=str(folder)
-        )
+        raise file_error(folder, f"has no {MANIFEST_NAME}: create the folder with hybrid-llm models convert")
     try:
         return _manifest(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} is not a model manifest ({error!r}): convert the model again", path=str(path)
-        ) from error
+        raise file_error(path, f"is not a model manifest ({error!r}): convert the model again") from error
 
 
 def verify_manifest(folder: Path) -> Manifest:
@@ -108,20 +103,15 @@ def verify_manifest(folder: Path) -> Manifest:
         _check_file(folder / name, entry)
     for path in sorted(folder.iterdir()):
         if path.suffix in _CHECKED_SUFFIXES and path.name not in manifest.files and path.name != MANIFEST_NAME:
-            raise ConfigError(
-                f"{path} is not listed in {MANIFEST_NAME}: remove it or convert the model again", path=str(path)
-            )
+            raise file_error(path, f"is not listed in {MANIFEST_NAME}: remove it or convert the model again")
     return manifest
 
 
 def digest_file(path: Path) -> FileEntry:
     """Return the SHA-256 and the size of a file, read in blocks."""
-    digest, size = hashlib.sha256(), 0
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
-    return FileEntry(sha256=digest.hexdigest(), bytes=size)
+        digest = hashlib.file_digest(stream, "sha256")
+        return FileEntry(sha256=digest.hexdigest(), bytes=stream.tell())
 
 
 def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
@@ -132,25 +122,28 @@ def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
     """
     path = folder / "genai_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        layout = _layout(config["model"])
+        layout = _layout(json.loads(path.read_text(encoding="utf-8"))["model"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is unusable ({error!r}): convert the model again", path=str(path)) from error
-    _check_against(path, layout, manifest)
+        raise file_error(path, f"is unusable ({error!r}): convert the model again") from error
+    if layout.filename not in manifest.files:
+        raise file_error(path, f"names {layout.filename}, which the manifest does not list")
+    for key, ours, theirs in (
+        ("vocab_size", layout.vocab_size, manifest.vocab_size),
+        ("context_length", layout.context_length, manifest.context_window),
+    ):
+        if ours != theirs:
+            raise file_error(path, f"has {key} {ours}, the manifest has {theirs}: convert the model again")
     return layout
 
 
 def _check_file(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
-        raise ConfigError(f"{path} is missing: copy the whole model folder again", path=str(path))
+        raise file_error(path, "is missing: copy the whole model folder again")
     size = path.stat().st_size
     if size != entry.bytes:
-        raise ConfigError(
-            f"{path} has {size:,} of {entry.bytes:,} bytes: it is incomplete or modified, copy it again",
-            path=str(path),
-        )
+        raise file_error(path, f"has {size:,} of {entry.bytes:,} bytes: it is incomplete or modified, copy it again")
     if digest_file(path).sha256 != entry.sha256:
-        raise ConfigError(f"{path} is modified: its SHA-256 is not that of the manifest, copy it again", path=str(path))
+        raise file_error(path, "is modified: its SHA-256 is not that of the manifest, copy it again")
 
 
 def _manifest(data: Any) -> Manifest:
@@ -196,10 +189,8 @@ def _layout(model: Mapping[str, Any]) -> ModelLayout:
         attention_mask=_name(inputs, "attention_mask"),
         position_ids=_name(inputs, "position_ids") if "position_ids" in inputs else None,
         logits=_name(outputs, "logits"),
-        past_keys=_per_layer(inputs, "past_key_names", layers),
-        past_values=_per_layer(inputs, "past_value_names", layers),
-        present_keys=_per_layer(outputs, "present_key_names", layers),
-        present_values=_per_layer(outputs, "present_value_names", layers),
+        pasts=_per_layer(inputs, "past_key_names", layers) + _per_layer(inputs, "past_value_names", layers),
+        presents=_per_layer(outputs, "present_key_names", layers) + _per_layer(outputs, "present_value_names", layers),
         kv_heads=_whole(decoder, "num_key_value_heads", 1, 1024),
         head_size=_whole(decoder, "head_size", 1, 4096),
         vocab_size=_whole(model, "vocab_size", 2, 1 << 24),
@@ -226,16 +217,3 @@ def _per_layer(section: Mapping[str, Any], key: str, layers: int) -> tuple[str, 
     if pattern.count("%d") != 1:
         raise ValueError(f"{key} must hold %d once")
     return tuple(pattern.replace("%d", str(layer)) for layer in range(layers))
-
-
-def _check_against(path: Path, layout: ModelLayout, manifest: Manifest) -> None:
-    if layout.filename not in manifest.files:
-        raise ConfigError(f"{path} names {layout.filename}, which the manifest does not list", path=str(path))
-    for key, ours, theirs in (
-        ("vocab_size", layout.vocab_size, manifest.vocab_size),
-        ("context_length", layout.context_length, manifest.context_window),
-    ):
-        if ours != theirs:
-            raise ConfigError(
-                f"{path} has {key} {ours}, the manifest has {theirs}: convert the model again", path=str(path)
-            )

@@ -172,9 +172,7 @@ class EdgeSequence:
         """
         layout, buffers = self._layout, []
         shape, dtype = _kv_shape(layout, self._capacity), self._graph.kv_dtype
-        pasts = layout.past_keys + layout.past_values
-        presents = layout.present_keys + layout.present_values
-        for past, present in zip(pasts, presents, strict=True):
+        for past, present in zip(layout.pasts, layout.presents, strict=True):
             buffer = np.zeros(shape, dtype=dtype)
             if prefix:
                 buffer[:, :, : self._length] = prefix.pop(0)[:, :, : self._length]
@@ -188,19 +186,18 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
     """Check the graph's tensors against `genai_config.json`: same names, none left over, same sizes."""
     inputs = {tensor.name: tensor for tensor in session.get_inputs()}
     outputs = {tensor.name: tensor for tensor in session.get_outputs()}
-    pasts, presents = layout.past_keys + layout.past_values, layout.present_keys + layout.present_values
-    needed = {layout.input_ids, layout.attention_mask, *pasts}
+    needed = {layout.input_ids, layout.attention_mask, *layout.pasts}
     has_positions = layout.position_ids in inputs
     allowed = needed | ({layout.position_ids} if has_positions else set())
-    if not needed <= set(inputs) <= allowed or not {layout.logits, *presents} <= set(outputs):
+    if not needed <= set(inputs) <= allowed or not {layout.logits, *layout.presents} <= set(outputs):
         raise _mismatch(path, "its inputs and outputs are not those of a decoder with a key-value cache")
-    kinds = {tensor.type for tensor in (*map(inputs.__getitem__, pasts), *map(outputs.__getitem__, presents))}
+    kinds = {inputs[name].type for name in layout.pasts} | {outputs[name].type for name in layout.presents}
     logits = outputs[layout.logits]
     if len(kinds) != 1 or not kinds <= set(_DTYPES) or logits.type not in _DTYPES:
         raise _mismatch(path, "its cache or logits are neither float32 nor float16")
     if logits.shape[-1] != layout.vocab_size:
         raise _mismatch(path, f"its vocabulary is {logits.shape[-1]}, in genai_config.json it is {layout.vocab_size}")
-    if any(inputs[name].shape[1] != layout.kv_heads for name in pasts):
+    if any(inputs[name].shape[1] != layout.kv_heads for name in layout.pasts):
         raise _mismatch(path, "the number of its key-value heads is not that of genai_config.json")
     return _Graph(
         run_options=load_runtime().RunOptions,
@@ -218,9 +215,9 @@ def _probe(session: Any, layout: ModelLayout, graph: _Graph, path: Path) -> None
     if layout.position_ids is not None and graph.has_positions:
         feeds[layout.position_ids] = np.zeros_like(one)
     empty = np.zeros(_kv_shape(layout, 0), dtype=graph.kv_dtype)
-    feeds |= dict.fromkeys(layout.past_keys + layout.past_values, empty)
+    feeds |= dict.fromkeys(layout.pasts, empty)
     try:
-        logits, key = session.run([layout.logits, layout.present_keys[0]], feeds)
+        logits, key = session.run([layout.logits, layout.presents[0]], feeds)
     except Exception as error:  # onnxruntime has one unrelated exception class per status
         raise _mismatch(path, f"it fails on its first token ({type(error).__name__})") from error
     if key.shape != _kv_shape(layout, 1):

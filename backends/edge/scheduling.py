@@ -6,13 +6,12 @@ Requests are admitted in order of arrival: one that waits for memory is not over
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import sched
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -122,65 +121,41 @@ class Watchdog:
     """Calls back at set instants of `time.monotonic()`, in a thread that starts with the first alarm."""
 
     def __init__(self) -> None:
-        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
-        self._live: set[int] = set()
-        self._numbers = itertools.count()
-        self._changed = threading.Condition()
+        self._alarms = sched.scheduler(time.monotonic)  # thread-safe
+        self._changed = threading.Event()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
 
     @contextmanager
     def alarm(self, at: float, call: Callable[[], None]) -> Iterator[None]:
         """Call *call* in the watchdog's thread at the instant *at*, unless the block is left before."""
-        number = self._set(at, call)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._live.discard(number)
-
-    def close(self) -> None:
-        """End the thread; pending alarms are dropped. Idempotent."""
-        with self._changed:
-            self._closed = True
-            thread, self._thread = self._thread, None
-            self._changed.notify_all()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def _set(self, at: float, call: Callable[[], None]) -> int:
-        with self._changed:
-            number = next(self._numbers)
-            self._live.add(number)
-            heapq.heappush(self._alarms, (at, number, call))
-            if self._alarms[0][1] == number:
-                self._changed.notify_all()
+        alarm = self._alarms.enterabs(at, 0, call)
+        with self._lock:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._watch, name="hybrid-llm-edge-watchdog", daemon=True)
                 self._thread.start()
-            return number
+        self._changed.set()
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # it has called
+                self._alarms.cancel(alarm)
+
+    def close(self) -> None:
+        """End the thread; pending alarms are dropped. Idempotent."""
+        with self._lock:
+            self._closed = True
+            thread, self._thread = self._thread, None
+        self._changed.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _watch(self) -> None:
-        while (call := self._next()) is not None:
-            call()
-
-    def _next(self) -> Callable[[], None] | None:
-        """Sleep until an alarm is due; None once closed."""
-        with self._changed:
-            while not self._closed:
-                self._drop_dead()
-                left = self._alarms[0][0] - time.monotonic() if self._alarms else None
-                if left is not None and left <= 0:
-                    _, number, call = heapq.heappop(self._alarms)
-                    self._live.discard(number)
-                    return call
-                self._changed.wait(_LONGEST_SLEEP if left is None else min(left, _LONGEST_SLEEP))
-            return None
-
-    def _drop_dead(self) -> None:
-        # An alarm whose block was left stays in the heap, where it cannot be found cheaply, until it comes to the top.
-        while self._alarms and self._alarms[0][1] not in self._live:
-            heapq.heappop(self._alarms)
+        while not self._closed:
+            left = self._alarms.run(blocking=False)
+            self._changed.wait(_LONGEST_SLEEP if left is None else min(left, _LONGEST_SLEEP))
+            self._changed.clear()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
