@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
-from hybrid_llm.backends.edge.scheduling import PrefixCache, Slots, Watchdog
+from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
+from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
@@ -23,8 +24,8 @@ from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.edge.generation import Loaded, Run
-    from hybrid_llm.backends.text import ChatTokenizer
+    from hybrid_llm.backends.edge.generation import Run
+    from hybrid_llm.backends.edge.model import EdgeModel
 
 
 _EMBEDDED = "hybrid-demo-edge"
@@ -80,6 +81,9 @@ class EdgeConfig:
 class EdgeBackend:
     """Answers on this device, with ONNX Runtime. May be used from many threads and event loops at once."""
 
+    location: Final = Location.EDGE
+    """Prompts stay on this device."""
+
     def __init__(self, config: EdgeConfig | None = None) -> None:
         """Read the model folder's manifest; load the model if `config.load` is `eager`.
 
@@ -88,6 +92,8 @@ class EdgeBackend:
         """
         self._config = config = config or EdgeConfig()
         _check_config(config)
+        self.name = config.name
+        """The name that policies and configurations use."""
         self._folder = config.model or embedded_model()
         self._manifest = read_manifest(self._folder)
         per_token = read_layout(self._folder, self._manifest).kv_bytes_per_token(4)
@@ -99,23 +105,13 @@ class EdgeBackend:
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._runs: set[Run] = set()
         self._tokenizer: ChatTokenizer | None = None
-        self._loaded: Loaded | None = None
+        self._model: EdgeModel | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._failure = ""
         self._closed = False
         self._mean_seconds = 0.0
         if config.load == "eager":
             self.load()
-
-    @property
-    def name(self) -> str:
-        """The name that policies and configurations use."""
-        return self._config.name
-
-    @property
-    def location(self) -> Location:
-        """`edge`: prompts stay on this device."""
-        return Location.EDGE
 
     @property
     def capabilities(self) -> Capabilities:
@@ -125,7 +121,7 @@ class EdgeBackend:
     @property
     def loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._loaded is not None
+        return self._model is not None
 
     def state(self) -> BackendState:
         """The current load. Not ready if the model could not be loaded, or the backend is closed."""
@@ -149,10 +145,10 @@ class EdgeBackend:
             ConfigError: the folder is unusable; the message says what to do. A later call tries again.
         """
         with self._load_lock:
-            if self._loaded is not None:
+            if self._model is not None:
                 return
             try:
-                self._loaded = self._open()
+                self._model = self._open()
             except ConfigError as error:
                 self._failure = str(error)
                 raise
@@ -182,14 +178,12 @@ class EdgeBackend:
         request = require_clearance(cleared, Location.EDGE)
         run = self._enter(request)
         try:
-            yield from run.chunks(self._ready())
+            yield from run.chunks(self._ready(), self._context_window)
         finally:
             self._leave(run)
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Like `stream`, in a thread of this backend. Cancelling the task ends the run within its current step."""
-        from hybrid_llm.backends.edge.generation import EndCause
-
         request = require_clearance(cleared, Location.EDGE)
         run = self._enter(request)
         loop = asyncio.get_running_loop()
@@ -209,7 +203,9 @@ class EdgeBackend:
             await work
         finally:
             run.end(EndCause.CANCELLED)
-            await _settled(work)
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()  # marks it as retrieved: asyncio would log it otherwise
 
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Drop the stored prefixes of a session."""
@@ -221,17 +217,14 @@ class EdgeBackend:
         with self._lock:
             self._closed = True
             runs, executor, self._executor = list(self._runs), self._executor, None
-        if runs:
-            from hybrid_llm.backends.edge.generation import EndCause
-
-            for run in runs:
-                run.end(EndCause.CLOSED)
+        for run in runs:
+            run.end(EndCause.CLOSED)
         if self._prefixes is not None:
             self._prefixes.close()
         self._watchdog.close()
         if executor is not None:
             executor.shutdown(wait=True)
-        self._loaded = self._tokenizer = None
+        self._model = self._tokenizer = None
 
     async def aclose(self) -> None:
         """Like `close`, without blocking the event loop."""
@@ -240,7 +233,7 @@ class EdgeBackend:
     def _pump(self, run: Run, deliver: Callable[[Chunk | None], object]) -> None:
         """Deliver the whole answer, then None, from a worker thread; the slot is released before the None."""
         try:
-            for chunk in run.chunks(self._ready()):
+            for chunk in run.chunks(self._ready(), self._context_window):
                 deliver(chunk)
         finally:
             self._leave(run)
@@ -277,33 +270,27 @@ class EdgeBackend:
             retry_after=round(self._mean_seconds * rounds, 3) or None,
         )
 
-    def _ready(self) -> Loaded:
+    def _ready(self) -> EdgeModel:
         """The loaded model, loaded on first use. A failed load is not retried by requests, only by `load`."""
-        loaded = self._loaded
-        if loaded is None and not self._failure:
+        if self._model is None and not self._failure:
             try:
                 self.load()
             except ConfigError as error:
                 raise BackendUnavailable(str(error), backend=self.name) from error
-            loaded = self._loaded
-        if loaded is None:
+        model = self._model  # `close` may clear it at any time
+        if model is None:
             raise BackendUnavailable(self._failure or "the backend is closed", backend=self.name)
-        return loaded
+        return model
 
-    def _open(self) -> Loaded:
-        from hybrid_llm.backends.edge.generation import Loaded
+    def _open(self) -> EdgeModel:
         from hybrid_llm.backends.edge.model import EdgeModel
-        from hybrid_llm.backends.schema import SchemaCompiler
 
         model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=self._tokenizer)
         self._tokenizer = model.tokenizer
         self._context_window = min(model.layout.context_length, self._memory // model.kv_bytes_per_token)
-        schemas = SchemaCompiler(model.tokenizer.tokenizer.to_str, vocab_size=model.layout.vocab_size)
-        return Loaded(model=model, schemas=schemas, context_window=self._context_window)
+        return model
 
     def _chat_tokenizer(self) -> ChatTokenizer:
-        from hybrid_llm.backends.text import ChatTokenizer
-
         tokenizer = self._tokenizer
         if tokenizer is None:
             tokenizer = self._tokenizer = ChatTokenizer.load(self._folder)
@@ -322,13 +309,6 @@ class EdgeBackend:
 def embedded_model() -> Path:
     """The folder of the small model in the package."""
     return Path(str(files("hybrid_llm.backends.edge") / "models" / _EMBEDDED))
-
-
-async def _settled(work: asyncio.Future[None]) -> None:
-    """Wait until a worker has ended. Its error was raised by `await work`, or the caller has left."""
-    await asyncio.wait([work])
-    if not work.cancelled():
-        work.exception()  # marks it as retrieved: asyncio would log it otherwise
 
 
 def _problem(request: Request) -> tuple[str, str] | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
-from hybrid_llm.backends.edge.scheduling import Entry, Prefix, PrefixCache, Ticket, Watchdog
-from hybrid_llm.backends.schema import SchemaCompiler, UnusableSchema
-from hybrid_llm.core.errors import BackendError, BackendUnavailable, DeadlineExceeded, InvalidRequest, RequestRejected
+from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
+from hybrid_llm.backends.schema import UnusableSchema
+from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, InvalidRequest, RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.request import Request, Sampling
 
@@ -29,23 +28,6 @@ _COLDEST = 1e-5
 """Below this temperature only the likeliest token is left, and float32 underflows."""
 _FIRST_SORT = 512
 """Candidates for the nucleus that are sorted at first; more only if these do not reach top_p."""
-
-
-class EndCause(Enum):
-    """Why a run ends before its answer is complete."""
-
-    DEADLINE = "deadline"
-    CANCELLED = "cancelled"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A loaded model. *context_window* is what both the model and the memory limit allow, in tokens."""
-
-    model: EdgeModel
-    schemas: SchemaCompiler
-    context_window: int
 
 
 class Run:
@@ -86,25 +68,25 @@ class Run:
         )
         return self._ticket.leave(partial(self._prefixes.put, entry))
 
-    def chunks(self, loaded: Loaded) -> Generator[Chunk, None, None]:
-        """Yield the answer.
+    def chunks(self, model: EdgeModel, context_window: int) -> Generator[Chunk, None, None]:
+        """Yield the answer; *context_window* is what both the model and the memory limit allow, in tokens.
 
         Raises:
             BackendError: the request was refused, or ended early.
         """
-        prompt = self._encode(loaded)
+        prompt = self._encode(model, context_window)
         capacity = len(prompt) + self._request.max_tokens
-        grammar = self._grammar(loaded)
-        self._size = capacity * loaded.model.kv_bytes_per_token
+        grammar = self._grammar(model)
+        self._size = capacity * model.kv_bytes_per_token
         self._wait(prompt)
-        sampler = Sampler(self._request.sampling, prompt, loaded.model.layout.vocab_size)
+        sampler = Sampler(self._request.sampling, prompt, model.layout.vocab_size)
         if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
             yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
             return
         self._tokens = list(prompt)
-        sequence = self._sequence = loaded.model.sequence(capacity, self._prefix)
-        with self._watchdog.alarm(self._request.expires, self._expire):
-            yield from self._decode(loaded.model, sequence, prompt, sampler, grammar)
+        sequence = self._sequence = model.sequence(capacity, self._prefix)
+        with self._watchdog.alarm(self._request.expires, partial(self.end, EndCause.DEADLINE)):
+            yield from self._decode(model, sequence, prompt, sampler, grammar)
 
     def _decode(
         self, model: EdgeModel, sequence: EdgeSequence, prompt: list[int], sampler: Sampler, grammar: Grammar | None
@@ -149,14 +131,14 @@ class Run:
         self._sequence = None  # the state of its cache is unknown: it must not be stored as a prefix
         return BackendUnavailable(f"the model failed: {what}", backend=self._backend)
 
-    def _grammar(self, loaded: Loaded) -> Grammar | None:
+    def _grammar(self, model: EdgeModel) -> Grammar | None:
         if self._request.output_schema is None:
             return None
         try:
-            matcher = loaded.schemas.matcher(
-                self._request.output_schema, loaded.model.tokenizer.eos_ids, self._request.answer_prefix
+            matcher = model.schemas.matcher(
+                self._request.output_schema, model.tokenizer.eos_ids, self._request.answer_prefix
             )
-            return Grammar(matcher, loaded.schemas.vocab_size)
+            return Grammar(matcher, model.layout.vocab_size)
         except UnusableSchema as error:
             raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
 
@@ -168,18 +150,18 @@ class Run:
             reason="context_overflow",
         )
 
-    def _encode(self, loaded: Loaded) -> list[int]:
+    def _encode(self, model: EdgeModel, window: int) -> list[int]:
         """The prompt's token ids; a prompt that surely does not fit is refused before it is encoded."""
         try:
-            if (least := loaded.model.tokenizer.least_tokens(self._request)) > loaded.context_window:
-                raise self._overflow(f"at least {least}", loaded.context_window)
-            ids = loaded.model.tokenizer.encode(self._request)
+            if (least := model.tokenizer.least_tokens(self._request)) > window:
+                raise self._overflow(f"at least {least}", window)
+            ids = model.tokenizer.encode(self._request)
         except InvalidRequest as error:
             raise RequestRejected(str(error), backend=self._backend, reason="unsupported") from None
         if not ids:
             raise RequestRejected("the prompt is empty", backend=self._backend)
-        if len(ids) + self._request.max_tokens > loaded.context_window:
-            raise self._overflow(str(len(ids)), loaded.context_window)
+        if len(ids) + self._request.max_tokens > window:
+            raise self._overflow(str(len(ids)), window)
         return ids
 
     def _wait(self, prompt: list[int]) -> None:
@@ -194,33 +176,25 @@ class Run:
             self._cause = self._cause or EndCause.DEADLINE
         self._check_end()
 
-    def _expire(self) -> None:
-        self.end(EndCause.DEADLINE)
-
     def _check_end(self) -> None:
         """Raise the error of an early end, if there is one."""
         if self._cause is None and self._request.remaining() <= 0:
             self._cause = EndCause.DEADLINE
-        if self._cause is not None:
-            raise self._error(self._cause)
-
-    def _error(self, cause: EndCause) -> BackendError:
-        if cause is EndCause.DEADLINE:
+        if self._cause is EndCause.DEADLINE:
             elapsed = self._request.deadline - self._request.remaining()
             message = f"no complete answer within {self._request.deadline:g} s"
-            return DeadlineExceeded(message, backend=self._backend, elapsed=elapsed)
-        what = "closed" if cause is EndCause.CLOSED else "asked to cancel"
-        return BackendUnavailable(f"the backend was {what} while the request ran", backend=self._backend)
-
-    def _cached(self) -> int:
-        return self._prefix.length if self._prefix is not None and self._sequence is not None else 0
+            raise DeadlineExceeded(message, backend=self._backend, elapsed=elapsed)
+        if self._cause is not None:
+            what = "closed" if self._cause is EndCause.CLOSED else "asked to cancel"
+            raise BackendUnavailable(f"the backend was {what} while the request ran", backend=self._backend)
 
     def _last_chunk(self, text: str, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
         now = time.perf_counter()
+        cached = self._prefix.length if self._prefix is not None and self._sequence is not None else 0
         return Chunk(
             text=text,
             finish_reason=reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count, cached_prompt_tokens=self._cached()),
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count, cached_prompt_tokens=cached),
             timings=Timings(
                 queue_ms=1e3 * self._queued,
                 ttft_ms=1e3 * ((self._first or now) - self.begun),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session
 from hybrid_llm.backends.edge.scheduling import Prefix
+from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
 
@@ -59,6 +60,7 @@ class EdgeModel:
         self._session = open_session(path, threads=threads, spin=spin)
         self._graph = _inspect(self._session, self.layout, path)
         _probe(self._session, self.layout, self._graph, path)
+        self.schemas = SchemaCompiler(self.tokenizer.tokenizer.to_str, vocab_size=self.layout.vocab_size)
         self.kv_bytes_per_token: Final = self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
 
     def sequence(self, capacity: int, prefix: Prefix | None = None) -> EdgeSequence:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
@@ -29,8 +30,12 @@ _LONGEST_SLEEP: Final = 3600.0
 _MAX_ENTRIES: Final = 64
 
 
-def _ignore(_spare: int) -> None:
-    pass
+class EndCause(Enum):
+    """Why a run ends before its answer is complete."""
+
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    CLOSED = "closed"
 
 
 class Slots:
@@ -71,7 +76,7 @@ class Ticket:
         self._bytes = 0
         self._cancelled = False
 
-    def wait(self, size: int, expires: float, spare: SpareBytes = _ignore) -> WaitResult:
+    def wait(self, size: int, expires: float, spare: SpareBytes = lambda _: None) -> WaitResult:
         """Block until a slot and *size* bytes are free, or until `time.monotonic()` reaches *expires*.
 
         *spare* is called on admission.
@@ -98,7 +103,7 @@ class Ticket:
             self._cancelled = True
             self._slots.changed.notify_all()
 
-    def leave(self, spare: SpareBytes = _ignore) -> None:
+    def leave(self, spare: SpareBytes = lambda _: None) -> None:
         """Release queue position, slot and memory, then call *spare*. Idempotent."""
         slots = self._slots
         with slots.changed:

@@ -338,9 +338,9 @@ def test_lazy_loads_once_on_first_use_by_many(edge, clear):
     assert backend.state().ready
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: list(backend.stream(clear(max_tokens=2))), range(4)))
-    first = backend._loaded
+    first = backend._model
     list(backend.stream(clear(max_tokens=2)))
-    assert backend._loaded is first
+    assert backend._model is first
 
 
 def test_eager_loads_when_made(edge):

@@ -143,7 +143,7 @@ def test_an_answer_that_broke_off_goes_on_without_reading_its_prompt_again(edge,
 def test_a_model_that_failed_leaves_nothing(edge, clear):
     """No number comes out of it, which is what a broken weight looks like."""
     backend = edge(load="eager")
-    model = backend._loaded.model
+    model = backend._model
     whole, broken = model.sequence, iter([True])
 
     def sequence(capacity, start=None):
@@ -163,7 +163,7 @@ def test_a_model_that_failed_leaves_nothing(edge, clear):
 def test_running_requests_evict_stored_prefixes(edge, clear):
     """Two long requests need nearly all memory: what others left is given up, and they neither wait nor fail."""
     probe = edge(load="eager")
-    per_token = probe._loaded.model.kv_bytes_per_token
+    per_token = probe._model.kv_bytes_per_token
     limit = max(1, (2 * 1100 * per_token) >> 20)
     backend = edge(memory_limit_mb=limit, max_concurrency=2)
     for number in range(6):
