@@ -16,6 +16,7 @@ from hybrid_llm.router.signals.source import MIB, Cached, Files, FileSource, Val
 
 _UNLIMITED: Final = 1 << 60
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_SOME_AVG10: Final = re.compile(r"some (?:[^\n]* )?avg10=(\d+\.?\d*)(?!\S)", re.ASCII)
 _FIRST_WINDOW_S: Final = 0.04
 """How long the first reading of the load takes, seconds: it is the difference of two readings."""
 _IDLE_COLUMNS: Final = (3, 4)
@@ -296,21 +297,12 @@ class PressureSource(_GroupSource):
         for path in paths:
             text = self._files.poll(path)
             if text:
-                found = pressure_some_avg10(text)
+                match = _SOME_AVG10.match(text)
+                found = within(float(match[1]), 0.0, 100.0) if match else None
                 if found is None:
                     self._files.malformed(path)
                 return found
         return None
-
-
-def pressure_some_avg10(text: str) -> float | None:
-    """The number after `some avg10=` in a PSI file; None if it is missing or no percentage."""
-    kind, *words = text.partition("\n")[0].split() or ("",)
-    for word in words:
-        name, _, value = word.partition("=")
-        if kind == "some" and name == "avg10" and value.replace(".", "", 1).isdecimal():
-            return within(float(value), 0.0, 100.0)
-    return None
 
 
 def _least(*values: int | None) -> int | None:
