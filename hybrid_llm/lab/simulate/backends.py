@@ -13,14 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hybrid_llm.backends.grpc.picker import Picker
-from hybrid_llm.core.errors import (
-    BackendError,
-    BackendOverloaded,
-    BackendUnavailable,
-    DeadlineExceeded,
-    RequestRejected,
-    StreamInterrupted,
-)
+from hybrid_llm.core import errors
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.health import BackendHealth, Health, HealthProbe
 from hybrid_llm.core.latency import FirstTokenTimes
@@ -215,7 +208,7 @@ class SimulatedBackend:
         """
         job.calls[self.name] += 1
         if job.metadata.prompt_tokens + job.metadata.max_tokens > self._model.context_window:
-            raise RequestRejected(f"{self.name}: too long", backend=self.name, reason="context_overflow")
+            raise errors.RequestRejected(f"{self.name}: too long", backend=self.name, reason="context_overflow")
         call = _Call(
             job=job,
             prompt_tokens=job.metadata.prompt_tokens + partial.tokens,
@@ -239,7 +232,7 @@ class SimulatedBackend:
     def _open(self, call: _Call) -> Iterator[Endpoint]:
         """Pick an endpoint, and let it learn from the call; while one to the cloud is open, the radio is on."""
         if self._probes[0].silent:
-            raise BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name)
+            raise errors.BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name)
         endpoint = self._pick(call.job)
         if self._is_cloud:
             call.job.sent_to_cloud = True
@@ -249,8 +242,8 @@ class SimulatedBackend:
         self._calls[call] = None
         try:
             yield endpoint
-        except BackendError as error:
-            if self._is_cloud and error.retryable and not isinstance(error, BackendOverloaded):
+        except errors.BackendError as error:
+            if self._is_cloud and error.retryable and not isinstance(error, errors.BackendOverloaded):
                 endpoint.probe.failed()
             raise
         finally:
@@ -289,11 +282,11 @@ class SimulatedBackend:
         """What ends when the call has a slot, or at its deadline; a node refuses after one round trip."""
         job, share = call.job, self._setting.world.node.failure_share if self._is_cloud else 0.0
         if share and draw(self._setting, self.name, job.number, job.calls[self.name]) < share:
-            error: BackendError = BackendUnavailable(f"{self.name} does not answer", backend=self.name)
+            error: errors.BackendError = errors.BackendUnavailable(f"{self.name} does not answer", backend=self.name)
         elif slot := endpoint.enter(call.expires):
             return slot
         else:
-            error = BackendOverloaded(f"{self.name} is full", backend=self.name)
+            error = errors.BackendOverloaded(f"{self.name} is full", backend=self.name)
         if self._is_cloud:
             await self._until(call, self._clock.now + call.rtt_ms / 1e3)
         raise error
@@ -305,9 +298,9 @@ class SimulatedBackend:
         if at > call.expires <= self._clock.now:
             raise self._late(call)
 
-    def _late(self, call: _Call) -> DeadlineExceeded:
+    def _late(self, call: _Call) -> errors.DeadlineExceeded:
         deadline = call.job.metadata.deadline
-        return DeadlineExceeded(f"the deadline of {deadline:g} s is over", backend=self.name, elapsed=deadline)
+        return errors.DeadlineExceeded(f"the deadline of {deadline:g} s is over", backend=self.name, elapsed=deadline)
 
     @contextmanager
     def _serving(self, call: _Call, endpoint: Endpoint) -> Iterator[None]:
@@ -337,10 +330,10 @@ class SimulatedBackend:
         call.sent = 1
         yield Chunk(text=".", tokens=1)
         while call.sent < call.output_tokens:
-            broken: BackendError | None = None
+            broken: errors.BackendError | None = None
             try:
                 await self._until(call, call.ends_at)
-            except BackendError as error:
+            except errors.BackendError as error:
                 broken = error
             tokens = call.ready_tokens(self._clock.now)
             call.sent += tokens
@@ -363,12 +356,14 @@ class SimulatedBackend:
         if not self._is_cloud:
             return
         for probe in self._probes:
-            probe.probe_failed(BackendUnavailable.__name__, silent=True)
+            probe.probe_failed(errors.BackendUnavailable.__name__, silent=True)
         for call in list(self._calls):
             if not call.sent:
-                self._clock.wake(call.wait, BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name))
+                self._clock.wake(call.wait, errors.BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name))
             elif call.ends_at > self._clock.now:
-                self._clock.wake(call.wait, StreamInterrupted(f"{self.name}: the route is gone", backend=self.name))
+                self._clock.wake(
+                    call.wait, errors.StreamInterrupted(f"{self.name}: the route is gone", backend=self.name)
+                )
 
     def flush(self) -> None:
         """Let every call send the tokens that are there."""

@@ -147,11 +147,8 @@ class VirtualRace:
     def start(self, attempt: Attempt) -> None:
         """Let *attempt* run beside the others."""
         task = self._clock.spawn(attempt.begin())
-        task.on_done = self._notify
+        task.on_done = lambda: self._clock.wake(self._news)
         self._tasks[task] = attempt
-
-    def _notify(self) -> None:
-        self._clock.wake(self._news)
 
     async def ready(self, timeout: float | None) -> Attempt | None:
         """The first attempt that has a chunk or an error; None when *timeout* seconds are over."""

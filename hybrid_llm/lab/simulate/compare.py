@@ -143,8 +143,8 @@ def summarise(run: Run, goal_ms: float | None = None) -> Summary:
     ended = Counter(one.status for one in run.outcomes)
     levels = [sample.battery for sample in run.samples if sample.battery is not None]
     return Summary(
-        policy=run.policy,
-        digest=run.digest,
+        policy=run.policy.name,
+        digest=run.policy.digest,
         requests=len(run.outcomes),
         edge=sum(one.location is Location.EDGE for one in answered),
         cloud=sum(one.location is Location.CLOUD for one in answered),

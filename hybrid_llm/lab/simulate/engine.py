@@ -88,8 +88,7 @@ class Sample:
 class Run:
     """One policy over one trace. Energy is the device's alone, joules."""
 
-    policy: str
-    digest: str
+    policy: Policy
     outcomes: tuple[Outcome, ...]
     samples: tuple[Sample, ...]
     energy_j: float
@@ -158,7 +157,17 @@ class Simulation:
                 if not self._was_on:
                     self._stop()
             self._clock.run_due()
-        return self._result()
+        device = self._device
+        return Run(
+            policy=self._policy,
+            outcomes=tuple(self._outcomes),
+            samples=tuple(self._samples),
+            energy_j=device.energy_j,
+            model_energy_j=device.model_energy_j,
+            on_s=device.on_s,
+            peak_c=device.peak_c,
+            battery=device.battery,
+        )
 
     async def _receive(self) -> None:
         """Let each request of the trace arrive at its time."""
@@ -323,18 +332,4 @@ class Simulation:
                 would_leave=job.would_leave,
                 pseudonymised=job.sent_to_cloud and job.pseudonymised,
             )
-        )
-
-    def _result(self) -> Run:
-        device = self._device
-        return Run(
-            policy=self._policy.name,
-            digest=self._policy.digest,
-            outcomes=tuple(self._outcomes),
-            samples=tuple(self._samples),
-            energy_j=device.energy_j,
-            model_energy_j=device.model_energy_j,
-            on_s=device.on_s,
-            peak_c=device.peak_c,
-            battery=device.battery,
         )

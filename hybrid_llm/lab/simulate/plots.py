@@ -125,7 +125,11 @@ def _listed(comparison: Comparison) -> Iterator[tuple[str, str, Draw]]:
     )
     yield "Load", "Requests that arrive in each part of the trace.", _load
     yield "Cost", f"Spent since the start, {comparison.currency}.", _cost
-    yield "Energy of the device", "Base load, and the part that answers took.", _energy
+    yield (
+        "Energy of the device",
+        "Base load, and the part that answers took.",
+        partial(_bars, parts=_ENERGY, form="{:.1f}", label="energy, Wh"),
+    )
     if comparison.setting.world.battery.capacity_wh:
         yield "Battery", "Charge over the time of the trace; on the mains where shaded.", _battery
     yield "Temperature", "Of the device; above the line it is throttled.", _temperature
@@ -148,6 +152,8 @@ def _svg(draw: Draw, comparison: Comparison, title: str) -> str:
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
     draw(axes, comparison)
+    if axes.get_legend_handles_labels()[0] and not figure.legends:
+        figure.legend(loc="outside lower center", ncols=3)
     target = io.StringIO()
     cast(Any, FigureCanvasSVG(figure)).print_svg(target, metadata=_NO_METADATA)
     text = target.getvalue()
@@ -213,27 +219,16 @@ def _annotate(axes: Axes, bars: Any, left: Sequence[float], widths: Sequence[flo
             axes.text(*middle, form.format(width), ha="center", va="center", fontsize=8.0, bbox=box)
 
 
-def _legend(axes: Axes, columns: int = 3) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.figure.legend(loc="outside lower center", ncols=columns)
-
-
 def _shares(axes: Axes, comparison: Comparison, parts: Sequence[Part], most: float | None = None) -> None:
     """Bars of shares of all requests."""
     shares = [(label, colour, partial(_share, count=count)) for label, colour, count in parts]
     _bars(axes, comparison, shares, "{:.1f} %", "share of the requests, %")
     if most is not None:
         axes.set_xlim(0.0, most)
-    _legend(axes)
 
 
 def _share(one: Summary, count: Callable[[Summary], float]) -> float:
     return 100.0 * count(one) / max(1, one.requests)
-
-
-def _energy(axes: Axes, comparison: Comparison) -> None:
-    _bars(axes, comparison, _ENERGY, "{:.1f}", "energy, Wh")
-    _legend(axes)
 
 
 def _privacy(axes: Axes, comparison: Comparison) -> None:
@@ -244,7 +239,7 @@ def _privacy(axes: Axes, comparison: Comparison) -> None:
         heights, would, height=0.14, facecolor="none", edgecolor=PAINT["ink"], label="would have left without tags"
     )
     axes.bar_label(bars, fmt="%d", padding=3, fontsize=8.0)
-    _legend(axes, 2)
+    axes.figure.legend(loc="outside lower center", ncols=2)
 
 
 # ---- lines: one for each policy
@@ -270,7 +265,6 @@ def _times(axes: Axes, comparison: Comparison, value: Callable[[Outcome], float]
     axes.set_ylabel("share of the answered, %")
     axes.set_xlabel("time from the request on, logarithmic")
     axes.grid(alpha=0.6)
-    _legend(axes)
 
 
 def _course(axes: Axes, comparison: Comparison, value: Callable[[Sample], float], label: str) -> None:
@@ -286,7 +280,6 @@ def _course(axes: Axes, comparison: Comparison, value: Callable[[Sample], float]
     axes.set_xlabel(_SINCE_START)
     axes.set_ylabel(label)
     axes.grid(alpha=0.6)
-    _legend(axes)
 
 
 def _hours(comparison: Comparison) -> float:

@@ -40,10 +40,7 @@ def parse_duration(text: str) -> float:
 
 def parse_span(text: str) -> tuple[float, float]:
     """Begin and end, in seconds since the start of the trace, of `10m..25m`; raises `ValueError`."""
-    begin, dots, end = text.partition("..")
-    if not dots:
-        raise ValueError(f"`{text}` is not a span such as 10m..25m")
-    span = parse_duration(begin), parse_duration(end)
+    span = _pair(text, "..", parse_duration, "a span such as 10m..25m")
     if span[1] <= span[0]:
         raise ValueError(f"`{text}` ends before it begins")
     return span
@@ -59,13 +56,17 @@ def parse_clock(text: str) -> float:
 
 def parse_daily(text: str) -> tuple[float, float]:
     """Begin and end, in seconds since midnight, of `22:00-07:00`; it may pass midnight. Raises `ValueError`."""
-    begin, dash, end = text.partition("-")
-    if not dash:
-        raise ValueError(f"`{text}` is not a part of the day such as 22:00-07:00")
-    span = parse_clock(begin), parse_clock(end)
+    span = _pair(text, "-", parse_clock, "a part of the day such as 22:00-07:00")
     if span[0] == span[1]:
         raise ValueError(f"`{text}` is empty: for the whole day write 00:00-12:00 and 12:00-00:00")
     return span
+
+
+def _pair(text: str, between: str, parse: Callable[[str], float], words: str) -> tuple[float, float]:
+    begin, found, end = text.partition(between)
+    if not found:
+        raise ValueError(f"`{text}` is not {words}")
+    return parse(begin), parse(end)
 
 
 class Spans:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, combinations, permutations, product
 from typing import Final, cast
 
-from hybrid_llm.core.clearance import Cleared, Purpose
+from hybrid_llm.core.clearance import Purpose
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.limits import Defaults
@@ -114,7 +114,7 @@ def _judge(policy: Policy, world: World, parts: Parts, results: Results) -> Judg
     assessment = guard.assess(make_request(world.prompt(), world.options(), Defaults()), policy)
     verdict = judge(policy.tags, world.declared, world.finds, world.fails)
     for location, purpose in product(Location, Purpose):
-        fault = _fault(_cleared(guard, assessment, location, purpose), location, purpose, verdict)
+        fault = _fault(guard, assessment, location, purpose, verdict)
         if fault:
             results.violate(verdict.tags, CLEARED, lambda fault=fault: (*world.steps(policy), *fault))  # type: ignore[misc]
     guard.release(assessment)
@@ -130,16 +130,13 @@ def _judge(policy: Policy, world: World, parts: Parts, results: Results) -> Judg
     )
 
 
-def _cleared(guard: PrivacyGuard, assessment: Assessment, location: Location, purpose: Purpose) -> Cleared | None:
+def _fault(
+    guard: PrivacyGuard, assessment: Assessment, location: Location, purpose: Purpose, verdict: Verdict
+) -> tuple[str, ...]:
+    """What is wrong with the clearance that the guard gives, as steps; empty if nothing is."""
     try:
-        return guard.clear(assessment, location, purpose)
+        cleared = guard.clear(assessment, location, purpose)
     except PrivacyViolation:
-        return None
-
-
-def _fault(cleared: Cleared | None, location: Location, purpose: Purpose, verdict: Verdict) -> tuple[str, ...]:
-    """What is wrong with the clearance, as steps; empty if nothing is."""
-    if cleared is None:
         return ()
     allowed = verdict.allowed if purpose is Purpose.ANSWER else verdict.cacheable
     use = " to cache an answer" if purpose is Purpose.CACHE else ""
@@ -147,9 +144,9 @@ def _fault(cleared: Cleared | None, location: Location, purpose: Purpose, verdic
         return f"the guard clears it for {location}{use}", f"but {verdict.why or 'its answer may not be cached there'}"
     text = "\n".join(cleared.request.visible_text()) if location is Location.CLOUD else ""
     left = [name for name in sorted(verdict.pseudonymised) if mark(name) in text]
-    return (
-        (f"the guard clears it for {location}{use}", f"but what {left[0]} finds is still in the text") if left else ()
-    )
+    if left:
+        return f"the guard clears it for {location}{use}", f"but what {left[0]} finds is still in the text"
+    return ()
 
 
 def _names(tags: frozenset[str]) -> str:

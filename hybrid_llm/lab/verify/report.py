@@ -228,8 +228,7 @@ class Results:
             for (tag, reach), steps in self._reached.items()
             if tag == claim.tag and reach.location not in claim.locations
         ]
-        only = " and ".join(sorted(claim.locations)) or "no location"
-        promise = f"requests with {claim.tag} reach only {only}"
-        if claim.tag == UNTAGGED:
-            promise = f"requests without a tag reach only {only}"
+        only = _names(claim.locations)
+        which = "without a tag" if claim.tag == UNTAGGED else f"with {claim.tag}"
+        promise = f"requests {which} reach only {only}"
         return Violation(promise=promise, steps=min(found, key=len)) if found else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
@@ -328,14 +329,10 @@ def _open(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
 
 
 def _drain(pipeline: Pipeline, routed: Routed, script: Scripted) -> HybridLLMError | None:
-    pieces = None
     try:
-        pieces = iterate(pipeline.answer(routed, _open, _no_pause, _Race).chunks())
-        for chunk in pieces:
-            script.received += chunk.text
+        with closing(iterate(pipeline.answer(routed, _open, _no_pause, _Race).chunks())) as chunks:
+            for chunk in chunks:
+                script.received += chunk.text
     except HybridLLMError as error:
         return error
-    finally:
-        if pieces is not None:
-            pieces.close()
     return None

@@ -14,15 +14,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, cast
 
+from hybrid_llm.core import errors
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.core.errors import (
-    BackendOverloaded,
-    BackendUnavailable,
-    DeadlineExceeded,
-    RequestRejected,
-    StreamInterrupted,
-    UntrustedPeer,
-)
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import GenerateOptions, Location, Message, Request
@@ -289,14 +282,14 @@ class Event:
     def error(self, name: str) -> Exception | None:
         """What the backend raises."""
         table: dict[Kind, Exception] = {
-            Kind.DOWN: BackendUnavailable("down", backend=name),
-            Kind.FULL: BackendOverloaded("full", backend=name, retry_after=0.001),
-            Kind.UNFIT: RequestRejected("too long", backend=name, reason="context_overflow"),
-            Kind.REFUSES: RequestRejected("nonsense", backend=name),
-            Kind.LATE: DeadlineExceeded("late", backend=name),
-            Kind.UNTRUSTED: UntrustedPeer("another name", backend=name),
-            Kind.CUT: StreamInterrupted("cut", backend=name),
-            Kind.CUT_WRITING: StreamInterrupted("cut", backend=name),
+            Kind.DOWN: errors.BackendUnavailable("down", backend=name),
+            Kind.FULL: errors.BackendOverloaded("full", backend=name, retry_after=0.001),
+            Kind.UNFIT: errors.RequestRejected("too long", backend=name, reason="context_overflow"),
+            Kind.REFUSES: errors.RequestRejected("nonsense", backend=name),
+            Kind.LATE: errors.DeadlineExceeded("late", backend=name),
+            Kind.UNTRUSTED: errors.UntrustedPeer("another name", backend=name),
+            Kind.CUT: errors.StreamInterrupted("cut", backend=name),
+            Kind.CUT_WRITING: errors.StreamInterrupted("cut", backend=name),
             Kind.SILENT: Silence(),
         }
         return table.get(self.kind)
