@@ -166,14 +166,12 @@ class PowerSource(FileSource):
 
     def _pair(self, supply: str) -> tuple[float | None, float | None]:
         """Energy when full and now, microwatt hours; computed from charge and voltage where only these are given."""
-        full, now = (self._files.number(f"{supply}/energy_{name}") for name in ("full", "now"))
-        if full is not None and full > 0 and now is not None and now >= 0:
-            return float(full), float(now)
-        full, now = (self._files.number(f"{supply}/charge_{name}") for name in ("full", "now"))
-        if full is None or full <= 0 or now is None or now < 0:
-            return None, None
-        volts = self._files.number(f"{supply}/voltage_min_design") or self._files.number(f"{supply}/voltage_now")
-        return (full * volts / 1e6, now * volts / 1e6) if volts and volts > 0 else (None, None)
+        volts = self._files.number(f"{supply}/voltage_min_design") or self._files.number(f"{supply}/voltage_now") or 0
+        for kind, unit in (("energy", 1.0), ("charge", volts / 1e6)):
+            full, now = (self._files.number(f"{supply}/{kind}_{name}") for name in ("full", "now"))
+            if full is not None and full > 0 and now is not None and now >= 0 and unit > 0:
+                return full * unit, now * unit
+        return None, None
 
     def _plugged(self, plugs: list[str], batteries: list[_Battery]) -> bool | None:
         """Whether a plug is connected; without plugs, whether no battery is discharging."""

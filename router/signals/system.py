@@ -264,8 +264,9 @@ class Sampler:
             interval = self.interval * (_SLOWED if now - quiet_since > self.quiet else 1.0)
             reader, complete = self._round(slots, reader, now, interval)
             self.publish(dict(_valid(slots, interval)), time.monotonic() + _validity_s(interval))
-            if complete:
-                self._stop.wait(_until_next(slots, interval))
+            if complete:  # wait until the next source is due; a busy one is reconsidered then
+                now = time.monotonic()
+                self._stop.wait(max(0.0, min((slot.due - now for slot in slots if not slot.busy), default=interval)))
         if reader is not None:
             reader.dismiss()
             reader.join()
@@ -306,9 +307,3 @@ def _valid(slots: Sequence[_Slot], interval: float) -> Iterator[tuple[str, Value
 
 def _validity_s(interval: float) -> float:
     return _STALE_AFTER * interval + _MARGIN_S
-
-
-def _until_next(slots: Sequence[_Slot], interval: float) -> float:
-    """Seconds until the next source is due; a busy one is reconsidered then."""
-    now = time.monotonic()
-    return max(0.0, min((slot.due - now for slot in slots if not slot.busy), default=interval))

@@ -141,14 +141,10 @@ class Spending:
         price = self.prices[charge.backend]
         if usage is None:
             return price.cost(charge.prompt_tokens, tokens)
-        self._learn_ratio(charge, usage)
-        return price.cost(usage.prompt_tokens, usage.completion_tokens)
-
-    def _learn_ratio(self, charge: Charge, usage: Usage) -> None:
-        """Reserve more for a backend whose tokenizer counts more tokens than ours."""
+        # Reserve more for a backend whose tokenizer counts more tokens than ours.
         more = (usage.prompt_tokens - _TEMPLATE_TOKENS) / max(1, charge.prompt_tokens)
-        if more > self._ratios[charge.backend]:
-            self._ratios[charge.backend] = min(_MAX_RATIO, more)
+        self._ratios[charge.backend] = max(self._ratios[charge.backend], min(_MAX_RATIO, more))
+        return price.cost(usage.prompt_tokens, usage.completion_tokens)
 
     def close(self) -> None:
         """Close the ledger."""
