@@ -69,22 +69,12 @@ def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
 
 
 def _faults(message: pb.GenerateRequest) -> Iterator[str]:
-    yield from _conversation_faults(message)
-    yield from _number_faults(message)
-    yield from _name_faults(message)
-    yield from _schema_faults(message)
-
-
-def _conversation_faults(message: pb.GenerateRequest) -> Iterator[str]:
     if not 0 < len(message.messages) <= _MAX_MESSAGES:
         yield f"messages: between 1 and {_MAX_MESSAGES} are taken, not {len(message.messages)}"
     if any(m.role not in pb.Role.values() or m.role == pb.ROLE_UNSPECIFIED for m in message.messages):
         yield "messages: a role is unknown; system, user, assistant and tool are taken"
     if not any(m.content and not m.content.isspace() for m in message.messages):
         yield "messages: the prompt is empty"
-
-
-def _number_faults(message: pb.GenerateRequest) -> Iterator[str]:
     if not 0 < message.max_tokens <= MAX_TOKENS.most:
         yield f"max_tokens: must be between 1 and {MAX_TOKENS.most}"
     if not 0 <= message.deadline_seconds < math.inf:
@@ -92,6 +82,9 @@ def _number_faults(message: pb.GenerateRequest) -> Iterator[str]:
     stop = message.sampling.stop
     if len(stop) > STOP_TEXTS or any(not 0 < len(text) <= STOP_CHARACTERS for text in stop):
         yield f"sampling.stop: at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters are taken"
+    yield from _name_faults(message)
+    if message.HasField("output_schema") and not _is_schema(message.output_schema):
+        yield "output_schema: must be a JSON Schema as JSON text"
 
 
 def _name_faults(message: pb.GenerateRequest) -> Iterator[str]:
@@ -106,15 +99,11 @@ def _is_name(text: str) -> bool:
     return len(text) <= NAME_CHARACTERS and (not text or text.isprintable())
 
 
-def _schema_faults(message: pb.GenerateRequest) -> Iterator[str]:
-    if not message.HasField("output_schema"):
-        return
+def _is_schema(text: str) -> bool:
     try:
-        schema = json.loads(message.output_schema)
+        return isinstance(json.loads(text), dict | bool)
     except (ValueError, RecursionError):
-        schema = None
-    if not isinstance(schema, dict | bool):
-        yield "output_schema: must be a JSON Schema as JSON text"
+        return False
 
 
 class Admission:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.registry import Registry
@@ -46,8 +47,15 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"no model folder at {folder}: give the folder that holds config.json", path=str(folder))
     read_json(folder / "config.json", "download the model again, or save it with save_pretrained()")
+    from safetensors import SafetensorError, safe_open
+
     for path in _weight_files(folder):
-        _check_weights(path)
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            problem = f"is missing or truncated ({type(error).__name__}): copy or download it again"
+            raise file_error(path, problem) from None
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -59,11 +67,11 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: {remedy}", path=str(path)) from None
+        raise file_error(path, f"is missing: {remedy}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({type(error).__name__}): {remedy}", path=str(path)) from None
+        raise file_error(path, f"cannot be read ({type(error).__name__}): {remedy}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no JSON object: {remedy}", path=str(path))
+        raise file_error(path, f"holds no JSON object: {remedy}")
     return content
 
 
@@ -73,21 +81,9 @@ def _weight_files(folder: Path) -> list[Path]:
         shards = read_json(index, "download the model again").get("weight_map", {})
         return [folder / name for name in sorted(set(shards.values()))]
     if not (folder / "model.safetensors").exists():
-        raise ConfigError(
-            f"{folder} has no weights: expected model.safetensors. Weights in another form (.bin, .pt) are not loaded, "
+        raise file_error(
+            folder,
+            "has no weights: expected model.safetensors. Weights in another form (.bin, .pt) are not loaded, "
             "since they can run code; convert them with save_pretrained(..., safe_serialization=True)",
-            path=str(folder),
         )
     return [folder / "model.safetensors"]
-
-
-def _check_weights(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):
-            return
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(
-            f"{path} is missing or truncated ({type(error).__name__}): copy or download it again", path=str(path)
-        ) from None

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.backends.edge.runtime import usable_processors
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines import check_folder, read_json
@@ -59,15 +60,11 @@ def _check_options(config: EngineConfig) -> None:
     for name in ("threads", "kv_tokens", "max_waiting"):
         if getattr(config, name) < 0:
             raise ConfigError(f"{name} must be 0 or more")
-    _one_of("engine", config.engine, ("auto", "packed", "one_by_one"))
-    _one_of("dtype", config.dtype, ("auto", "bf16", "fp32"))
+    for name, allowed in (("engine", ("auto", "packed", "one_by_one")), ("dtype", ("auto", "bf16", "fp32"))):
+        if getattr(config, name) not in allowed:
+            raise ConfigError(f"{name} is {getattr(config, name)!r}: use one of {', '.join(allowed)}")
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device is cuda, but torch finds no GPU: use device='cpu', or install torch for CUDA")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}: use one of {', '.join(allowed)}")
 
 
 def _load_model(config: EngineConfig) -> Any:
@@ -87,11 +84,8 @@ def _load_model(config: EngineConfig) -> Any:
         raise ConfigError(_load_problem(config.model, error), path=str(config.model)) from error
     missing = sorted(loading["missing_keys"])
     if missing:
-        raise ConfigError(
-            f"{config.model} lacks {len(missing)} of the weights that its config.json requires, such as {missing[0]}: "
-            "the two do not belong together",
-            path=str(config.model),
-        )
+        lacks = f"lacks {len(missing)} of the weights that its config.json requires, such as {missing[0]}"
+        raise file_error(config.model, f"{lacks}: the two do not belong together")
     return model.to(device).eval()
 
 
@@ -168,7 +162,11 @@ def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, *, prefill_b
         reuse=config.reuse_prefixes,
         rewinds=runner.rewinds,
     )
-    return LoopEngine(runner, info, scheduler, schemas=_schemas(config, info))
+    schemas = None
+    if info.output_schema:
+        read = partial(Path.read_text, config.model / "tokenizer.json", "utf-8")
+        schemas = SchemaCompiler(read, vocab_size=info.vocab_size)
+    return LoopEngine(runner, info, scheduler, schemas=schemas)
 
 
 def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_window: int) -> EngineInfo:
@@ -183,12 +181,6 @@ def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_
         dtype=str(model.dtype).removeprefix("torch."),
         output_schema=(config.model / "tokenizer.json").is_file(),
     )
-
-
-def _schemas(config: EngineConfig, info: EngineInfo) -> SchemaCompiler | None:
-    if not info.output_schema:
-        return None
-    return SchemaCompiler(partial(Path.read_text, config.model / "tokenizer.json", "utf-8"), vocab_size=info.vocab_size)
 
 
 def _model_window(model: Any) -> int:
