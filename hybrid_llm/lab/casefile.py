@@ -30,24 +30,17 @@ PolicyFor = Callable[[Mapping[str, Location] | None], Policy]
 
 DEFAULT_DEVICE: Final = DeviceSignals(cpu_load=0.2, memory_available_mb=4096.0, memory_total_mb=8192.0)
 DEFAULT_BACKENDS: Final = {
-    state.location: state
-    for state in (
-        BackendState(
-            name="",
-            location=Location.EDGE,
-            context_window=4096,
-            predicted_ttft_ms=150.0,
-            predicted_tpot_ms=20.0,
-        ),
-        BackendState(
-            name="",
-            location=Location.CLOUD,
-            context_window=32768,
-            rtt_ms=40.0,
-            predicted_ttft_ms=300.0,
-            predicted_tpot_ms=10.0,
-        ),
-    )
+    Location.EDGE: BackendState(
+        name="", location=Location.EDGE, context_window=4096, predicted_ttft_ms=150.0, predicted_tpot_ms=20.0
+    ),
+    Location.CLOUD: BackendState(
+        name="",
+        location=Location.CLOUD,
+        context_window=32768,
+        rtt_ms=40.0,
+        predicted_ttft_ms=300.0,
+        predicted_tpot_ms=10.0,
+    ),
 }
 """The signals of a case that sets none: an idle device without a battery, online, and backends that are ready."""
 
@@ -158,16 +151,15 @@ def cases_table(schema: Schema, backends: Mapping[str, Location], *, others: boo
     return _table("a file of cases", "What the policy beside this file must decide.", keys)
 
 
-def _table(title: str, about: str, keys: tuple[Key, ...]) -> Table:
-    return Table(title=title, about=about, keys=keys, make=_as_found)
+def _table(title: str, about: str, keys: tuple[Key, ...], json: Json | None = None) -> Table:
+    return Table(title=title, about=about, keys=keys, make=_as_found, json=json)
 
 
 def _request_table(schema: Schema) -> Table:
     known = schema.fields("request")
     kinds = {name: _TAGS if name == "tags" else _kind(spec) for name, spec in known.items()}
-    text = Key(
-        "text", Text(), "A text in which the detectors find the tags.", examples=("Patient 77-1234 has a fever.",)
-    )
+    example = "Patient 77-1234 has a fever."
+    text = Key("text", Text(), "A text in which the detectors find the tags.", examples=(example,))
     return _table("request", "The request.", (*(Key(name, kinds[name], _REQUEST[name]) for name in known), text))
 
 
@@ -180,13 +172,8 @@ def _signals_table(schema: Schema, backends: Mapping[str, Location], *, others: 
     )
     known = {name: spec for name, spec in schema.fields(next(iter(_LOCATIONS))).items() if name not in _FIXED}
     patterns = {rf"^[^.\s]+\.{name}$": schema_of(_kind(spec)) for name, spec in known.items()} if others else {}
-    return Table(
-        title="signals",
-        about="What is known of the device, the network and the backends, under the names of conditions.",
-        keys=keys,
-        make=_as_found,
-        json={"patternProperties": patterns} if patterns else None,
-    )
+    about_all = "What is known of the device, the network and the backends, under the names of conditions."
+    return _table("signals", about_all, keys, {"patternProperties": patterns} if patterns else None)
 
 
 def signals_of(schema: Schema, backends: Mapping[str, Location]) -> dict[str, FieldSpec]:
