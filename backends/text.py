@@ -47,10 +47,12 @@ class ChatTokenizer:
     ) -> None:
         from hybrid_llm.backends.chat_files import compile_template
 
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
+        """The underlying tokenizer, for grammars."""
+        self.eos_ids = frozenset(eos_ids)
+        """The ids that end an answer."""
         self._specials = dict(specials or {})
         self._template = compile_template(template) if isinstance(template, str) else template
-        self._eos_ids = frozenset(eos_ids)
         added = tokenizer.get_added_tokens_decoder()
         controls = {token_id: token for token_id, token in added.items() if token.special}
         self._control_ids = {token.content: token_id for token_id, token in controls.items()}
@@ -69,19 +71,9 @@ class ChatTokenizer:
         return cls(tokenizer, template, eos_ids=eos_ids, specials=specials)
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The underlying tokenizer, for grammars."""
-        return self._tokenizer
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """The ids that end an answer."""
-        return self._eos_ids
-
-    @property
     def vocab_size(self) -> int:
         """Number of token ids, control tokens included; a model may have more rows than this."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
 
     def render(self, request: Request) -> str:
         """Return the prompt as text, as transformers' `apply_chat_template` does, with a generation prompt.
@@ -103,7 +95,7 @@ class ChatTokenizer:
         typed = [message["content"] for message in messages] + _strings(tools) + [request.answer_prefix]
         if not any(map(self._guard.touches, typed)):
             text = self._render(messages, tools) + request.answer_prefix
-            ids = _ids(self._tokenizer, text)
+            ids = _ids(self.tokenizer, text)
             # A template that transforms texts may still have made a control token of one: then take the slow path.
             if self._guard.count(text) == sum(map(self._control_values.__contains__, ids)):
                 return ids
@@ -116,14 +108,14 @@ class ChatTokenizer:
 
     def least_tokens(self, request: Request) -> int:
         """A lower bound of the prompt's tokens, from the length of its texts alone."""
-        if self._tokenizer.normalizer is not None:
+        if self.tokenizer.normalizer is not None:
             return 0  # it may delete characters
         return sum(len(message.content.strip()) for message in request.messages) // self._longest
 
     def text_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> TextStream:
         """Return a decoder of the answer to *request*, whose prompt is *prompt_ids*; it ends at a stop text."""
         context = prompt_ids[-_CONTEXT_TOKENS:] if request.answer_prefix else ()
-        return TextStream(self._tokenizer, request.sampling.stop, context)
+        return TextStream(self.tokenizer, request.sampling.stop, context)
 
     @cached_property
     def _control_values(self) -> frozenset[int]:
@@ -131,12 +123,12 @@ class ChatTokenizer:
 
     @cached_property
     def _longest(self) -> int:
-        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)), default=1)
+        return max(map(len, self.tokenizer.get_vocab(with_added_tokens=True)), default=1)
 
     @cached_property
     def _literal(self) -> Tokenizer:
         """A tokenizer that encodes control tokens as text. A copy, since the switch is not thread-safe."""
-        copy = type(self._tokenizer).from_str(self._tokenizer.to_str())
+        copy = type(self.tokenizer).from_str(self.tokenizer.to_str())
         copy.encode_special_tokens = True
         return copy
 
@@ -174,16 +166,12 @@ class TextStream:
         self._released: list[int] = list(context)
         self._waiting: list[int] = []
         self._held = ""
-        self._stopped = False
-
-    @property
-    def stopped(self) -> bool:
+        self.stopped = False
         """Whether a stop text was found: the answer is over."""
-        return self._stopped
 
     def push(self, token_id: int) -> str:
         """Take one token and return the text that is final now: often empty, and always once *stopped*."""
-        if self._stopped:
+        if self.stopped:
             return ""
         self._waiting.append(token_id)
         text = self._decode.step(self._tokenizer, token_id)
@@ -194,7 +182,7 @@ class TextStream:
 
     def flush(self) -> str:
         """Return the text that was held back; an incomplete character becomes U+FFFD."""
-        if self._stopped:
+        if self.stopped:
             return ""
         before = self._text(self._released)
         tail = self._text(self._released + self._waiting)[len(before) :]
@@ -211,7 +199,7 @@ class TextStream:
         # The stop text that is complete first counts; of two that end together, the longer.
         found = min(((at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0), default=None)
         if found is not None:
-            self._stopped, self._held = True, ""
+            self.stopped, self._held = True, ""
             return text[: found[1]]
         held = max((_overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - held :]

@@ -45,16 +45,12 @@ class LoopEngine:
         self, runner: Runner, info: EngineInfo, scheduler: Scheduler, *, schemas: SchemaCompiler | None = None
     ) -> None:
         self._runner = runner
-        self._info = info
+        self.info = info
+        """The loaded model."""
         self._scheduler = scheduler
         self._schemas = schemas
         self._refused: list[EngineOutput] = []
         self._failed_steps = 0
-
-    @property
-    def info(self) -> EngineInfo:
-        """The loaded model."""
-        return self._info
 
     @property
     def idle(self) -> bool:
@@ -63,7 +59,7 @@ class LoopEngine:
 
     def submit(self, request: EngineRequest) -> None:
         """Take a request. Never raises for a bad one: a later `step` returns the error."""
-        reason = objection(request, self._info)
+        reason = objection(request, self.info)
         if reason is not None:
             self._refuse(request, "rejected", reason)
         elif request.request_id in self._scheduler:
@@ -102,9 +98,9 @@ class LoopEngine:
         return EngineLoad(
             active=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
-            slots=self._info.slots,
+            slots=self.info.slots,
             kv_tokens_used=self._scheduler.reserved,
-            kv_tokens_total=self._info.slots * self._info.context_window,
+            kv_tokens_total=self.info.slots * self.info.context_window,
         )
 
     def _release(self, request_id: str) -> None:
@@ -136,7 +132,7 @@ class LoopEngine:
             self._refused.append(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.STOP))
             return None
         ids = request.prompt_ids
-        sampler = Sampler(request.sampling, vocab_size=self._info.vocab_size, prompt_ids=ids, constraint=constraint)
+        sampler = Sampler(request.sampling, vocab_size=self.info.vocab_size, prompt_ids=ids, constraint=constraint)
         self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
         return None
 
@@ -144,7 +140,7 @@ class LoopEngine:
         if request.output_schema is None or self._schemas is None:
             return None
         matcher = self._schemas.matcher(request.output_schema, request.eos_ids, request.answer_prefix)
-        return SchemaMatcher(matcher, vocab_size=self._info.vocab_size)
+        return SchemaMatcher(matcher, vocab_size=self.info.vocab_size)
 
     def _compute(self, batch: list[Planned]) -> list[Drawn]:
         """The next token of each complete segment; None where the model or the sampler failed.
