@@ -97,28 +97,24 @@ class _Call:
 class Endpoint:
     """One node, or the model on the device: serves *slots* calls at a time, *limit* may wait; first come, first served.
 
-    *background* are slots of a node that other clients hold, beside *slots*.
+    *background* are those of the slots of a node that other clients hold.
     """
 
     def __init__(self, address: str, clock: Clock, *, slots: int, limit: int, background: int = 0) -> None:
         self.address = address
         self._clock = clock
-        self._slots, self._limit, self._background = slots, limit, background
-        self._serving = 0
+        self._slots, self._limit = slots, limit
+        self.streams = background
+        """Calls in service, those of other clients included."""
         self._waiting: OrderedDict[Wait, None] = OrderedDict()
         self.reported = 0, 0, 0.0
         self.times = FirstTokenTimes(clock.time)
         self.probe = HealthProbe(failures=1, open_s=0.0, clock=clock.time)
 
-    @property
-    def streams(self) -> int:
-        """Calls in service, those of other clients included."""
-        return self._serving + self._background
-
     def load(self) -> tuple[int, int, float]:
         """Calls in service, calls that wait, and both as a share of all slots."""
         waiting = len(self._waiting)
-        return self.streams, waiting, (self.streams + waiting) / (self._slots + self._background)
+        return self.streams, waiting, (self.streams + waiting) / self._slots
 
     @property
     def busy(self) -> float:
@@ -132,8 +128,8 @@ class Endpoint:
 
     def enter(self, until: float) -> Wait | None:
         """Take a slot, or queue for one until *until*; None where slots and queue are full."""
-        if self._serving < self._slots:
-            self._serving += 1
+        if self.streams < self._slots:
+            self.streams += 1
             served = Wait()
             self._clock.wake(served)
             return served
@@ -155,7 +151,7 @@ class Endpoint:
         if self._waiting:
             self._clock.wake(self._waiting.popitem(last=False)[0])
         else:
-            self._serving -= 1
+            self.streams -= 1
         self.reported = self.load()
 
 
@@ -170,7 +166,7 @@ class SimulatedBackend:
         self._picker = Picker(draw=random.Random(f"{setting.seed}/picker/{name}"))  # noqa: S311
         others = setting.world.node.background_streams if self._is_cloud else 0
         addresses = [f"{name}-{n + 1}" for n in range(setting.world.node.count)] if self._is_cloud else [name]
-        slots, limit = self._model.slots - others, self._model.queue_limit
+        slots, limit = self._model.slots, self._model.queue_limit
         self._endpoints = [Endpoint(one, clock, slots=slots, limit=limit, background=others) for one in addresses]
         self._probes = [one.probe for one in self._endpoints]
         self.endpoint_health: Health = BackendHealth(lambda: self._probes) if self._is_cloud else self._probes[0]

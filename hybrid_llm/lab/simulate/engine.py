@@ -136,7 +136,6 @@ class Simulation:
         self._running: dict[Job, None] = {}
         self._outcomes: list[Outcome] = []
         self._samples: list[Sample] = []
-        self._was_on = self._device.on
 
     def _make_backend(self, name: str, location: Location) -> SimulatedBackend:
         return SimulatedBackend(name, location, self._setting, self._clock, self._device)
@@ -150,12 +149,12 @@ class Simulation:
         for at in self._setting.metered.edges:
             self._clock.timer(at)  # the device advances to each edge, where the power of the radio changes
         self._clock.run_due()
+        was_on = self._device.on
         while self._clock.now < until:
             self._advance(min(self._clock.due, self._device.next_change(), until), until / _SAMPLES)
-            if self._device.on is not self._was_on:
-                self._was_on = self._device.on
-                if not self._was_on:
-                    self._stop()
+            if was_on and not self._device.on:
+                self._stop()
+            was_on = self._device.on
             self._clock.run_due()
         device = self._device
         return Run(
