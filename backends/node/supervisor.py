@@ -179,7 +179,6 @@ class EngineProcess:
                 started.cancel()
 
     async def _run_once(self, started: asyncio.Future[EngineInfo]) -> None:
-        """Run the process until it ends."""
         process = self._process = await _spawn()
         try:
             self._send(ipc.Start(self._config))

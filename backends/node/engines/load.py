@@ -81,20 +81,17 @@ def _load_model(config: EngineConfig) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # each architecture of transformers raises errors of its own
-        raise ConfigError(_load_problem(config.model, error), path=str(config.model)) from error
+        reason = (str(error).strip().splitlines() or [""])[0][:300]
+        raise ConfigError(
+            f"transformers cannot load {config.model} as a causal language model ({type(error).__name__}: {reason}); "
+            "check that the installed transformers has the architecture of config.json, and that it fits the weights",
+            path=str(config.model),
+        ) from error
     missing = sorted(loading["missing_keys"])
     if missing:
         lacks = f"lacks {len(missing)} of the weights that its config.json requires, such as {missing[0]}"
         raise file_error(config.model, f"{lacks}: the two do not belong together")
     return model.to(device).eval()
-
-
-def _load_problem(folder: Path, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [""])[0][:300]
-    return (
-        f"transformers cannot load {folder} as a causal language model ({type(error).__name__}: {reason}); "
-        "check that the installed transformers has the architecture of config.json, and that it fits the weights"
-    )
 
 
 def _device(config: EngineConfig) -> torch.device:

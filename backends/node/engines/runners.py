@@ -249,7 +249,6 @@ def _attend_decodes(
 def _attend_prompt(
     rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: _Rows, scaling: float | None
 ) -> torch.Tensor:
-    """A chunk of one prompt."""
     # The kv heads form the batch; `expand` shows the keys to each of their query heads without a copy.
     heads, size = rows.shape[1:]
     groups = heads // keys.shape[2]
