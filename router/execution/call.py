@@ -9,7 +9,13 @@ from typing import Protocol
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import HybridLLMError, RequestRejected, StreamInterrupted
+from hybrid_llm.core.errors import (
+    BackendUnavailable,
+    HybridLLMError,
+    RequestRejected,
+    StreamInterrupted,
+    scrub_traceback,
+)
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
@@ -64,7 +70,7 @@ class BackendCalls:
             restorer = self.guard.restorer(assessment, backend.location)
             charge = _charge(name, assessment.request, partial)
             async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
-                watch = Stopwatch()
+                watch, fault = Stopwatch(), ""
                 try:
                     async with aclosing(self.open_stream(backend, cleared)) as chunks:
                         async for chunk in chunks:
@@ -73,8 +79,15 @@ class BackendCalls:
                                 bill.received(chunk)
                             yield chunk if restorer is None else restorer.restore(chunk)
                             watch.resumed()
+                except HybridLLMError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # a backend may raise anything; its text may hold the prompt
+                    scrub_traceback(error)
+                    fault = type(error).__name__
                 finally:
                     self.fleet.learn(name, charge.prompt_tokens, routed.signals.backends[name], watch.measured())
+                if fault:  # raised here, where the original error is no longer its context
+                    raise BackendUnavailable(f"{name} raised {fault}", backend=name)
         finally:
             if assessment is not routed.assessment:
                 self.guard.release(assessment)

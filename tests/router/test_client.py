@@ -17,7 +17,7 @@ from hybrid_llm.core.errors import (
     NoEligibleBackend,
     StreamInterrupted,
 )
-from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
@@ -210,3 +210,35 @@ def test_predictions_follow_what_happened(make_client, edge):
     for _ in range(10):
         client.generate("hello")
     assert client.signals().backends["edge"].predicted_ttft_ms < before / 5
+
+
+class Broken(FakeBackend):
+    """A backend of an app that raises what is no error of ours, with the prompt in it, after *chunks* chunks."""
+
+    def __init__(self, name: str, location: Location, chunks: int) -> None:
+        super().__init__(name, location)
+        self.chunks = chunks
+
+    def stream(self, cleared):
+        for _ in range(self.chunks):
+            yield Chunk(text="part ")
+        raise ValueError(f"cannot read {cleared.request.messages[0].content}")
+
+
+@pytest.mark.parametrize("chunks", [0, 1])
+@pytest.mark.parametrize("resilience", ["", "resilience: {continue_streams: true}\n"])
+def test_an_untyped_error_of_a_backend_is_typed_and_holds_no_text_and_the_next_backend_answers(chunks, resilience):
+    policy = parse_policy(
+        f"version: 1\nname: p\ntags: {{t: {{allow: [edge, cloud]}}}}\n{resilience}rules: [{{prefer: [edge, cloud]}}]\n"
+    )
+    events: list[RequestEvent] = []
+    backends = [Broken("edge", Location.EDGE, chunks), FakeBackend("cloud", Location.CLOUD, ["from the cloud"])]
+    with HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[events.append]) as client:
+        if chunks and not resilience:
+            with pytest.raises(BackendUnavailable, match=r"^edge raised ValueError$") as caught:
+                client.generate("SECRET")
+            assert caught.value.__context__ is None
+        else:
+            assert client.generate("SECRET").text.endswith("from the cloud")
+            assert asyncio.run(client.agenerate("SECRET")).text.endswith("from the cloud")
+    assert events[0].attempts[0].error == "BackendUnavailable"

@@ -248,8 +248,8 @@ class MarkerDetector:
             yield Finding(kind=self.name, start=match.start(), end=match.end())
 
 
-class Silence(Exception):
-    """Raised by a call that gives no chunk until a hedge is started."""
+class Silence(BaseException):
+    """Raised by a call that gives no chunk until a hedge is started; no error, so that nothing but the race takes it."""
 
 
 class Kind(StrEnum):
