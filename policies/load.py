@@ -32,7 +32,7 @@ _ROOTS: Final = frozenset({"request", "device", "network", "budget", "objectives
 
 
 def load_policy(
-    path: Path, backends: Mapping[str, Location] = EDGE_AND_CLOUD, *, detectors: frozenset[str] = KNOWN_DETECTORS
+    path: str | Path, backends: Mapping[str, Location] = EDGE_AND_CLOUD, *, detectors: frozenset[str] = KNOWN_DETECTORS
 ) -> Policy:
     """Load the policy in the file at *path*, and log its warnings.
 
@@ -44,7 +44,7 @@ def load_policy(
     Raises:
         PolicyError: the file cannot be read or is not a valid policy; `.errors` has everything that is wrong.
     """
-    policy = read_policy(path, backends, detectors=detectors)
+    policy = read_policy(Path(path), backends, detectors=detectors)
     for warning in policy.warnings:
         _log.warning("%s", warning)
     return policy

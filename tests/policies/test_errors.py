@@ -241,3 +241,9 @@ def test_the_place_is_right_whatever_the_style_and_the_line_ends(text, windows, 
     ((line, column, report),) = faults_of(text)
     assert "no field `wrong`" in report
     assert shown_at(text, line, column).startswith("wrong"), text
+
+
+def test_a_policy_is_loaded_by_a_path_as_text_too(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\nname: p\ntags: {t: {allow: [edge]}}\n")
+    assert load_policy(str(path)).digest == load_policy(path).digest

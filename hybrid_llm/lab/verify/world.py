@@ -249,7 +249,7 @@ class MarkerDetector:
 
 
 class Silence(BaseException):
-    """Raised by a call that gives no chunk until a hedge is started; no error, so that nothing but the race takes it."""
+    """Raised by a call that gives no chunk until a hedge is started. No error, so only the race catches it."""
 
 
 class Kind(StrEnum):
@@ -279,9 +279,9 @@ class Event:
         """As text."""
         return self.kind.format(mark=self.mark)
 
-    def error(self, name: str) -> Exception | None:
+    def error(self, name: str) -> BaseException | None:
         """What the backend raises."""
-        table: dict[Kind, Exception] = {
+        table: dict[Kind, BaseException] = {
             Kind.DOWN: errors.BackendUnavailable("down", backend=name),
             Kind.FULL: errors.BackendOverloaded("full", backend=name, retry_after=0.001),
             Kind.UNFIT: errors.RequestRejected("too long", backend=name, reason="context_overflow"),
