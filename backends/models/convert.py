@@ -110,9 +110,6 @@ def _check(source: Path, out: Path, precision: str) -> str:
     """Check what can be checked before the long work; returns the architecture."""
     if precision not in get_args(Precision):
         raise ConfigError(f"precision is {precision!r}: use one of {', '.join(get_args(Precision))}")
-    for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
-        if find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed: pip install 'hybrid-llm[prepare]'")
     if out.exists():
         raise ConfigError(f"{out} exists: remove it or choose another folder", path=str(out))
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -120,7 +117,11 @@ def _check(source: Path, out: Path, precision: str) -> str:
             raise ConfigError(
                 f"{source / name} is missing: {source} is not a complete Hugging Face folder", path=str(source)
             )
-    return _architecture(source / "config.json")
+    architecture = _architecture(source / "config.json")
+    for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
+        if find_spec(package) is None:
+            raise ConfigError(f"{package} is not installed: pip install 'hybrid-llm[prepare]'")
+    return architecture
 
 
 def _architecture(path: Path) -> str:

@@ -28,6 +28,7 @@ E = TypeVar("E", bound=x509.ExtensionType)
 TRUST_DOMAIN = "spiffe://hybrid-llm"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_DNS_NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 _CLOCK_SKEW = timedelta(minutes=5)
 _USAGE = {"node": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
@@ -111,7 +112,7 @@ def issue(
     if kind not in _USAGE:
         raise ConfigError(f"{kind!r} is no kind of certificate; use node or client")
     if kind == "node" and not hosts:
-        raise ConfigError("a node's certificate needs the host names or addresses under which clients reach it")
+        raise ConfigError("a node's certificate needs the host names or addresses that clients use: give `--host`")
     authority, authority_key = load_certificates(root / "ca.pem")[0], load_key(root / "ca.key")
     key = ec.generate_private_key(ec.SECP256R1())
     start = not_before or datetime.now(UTC) - _CLOCK_SKEW
@@ -148,7 +149,7 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        hint = "make certificates with `hybrid-llm certs`"
+        hint = "create certificates with `hybrid-llm certs init` and `hybrid-llm certs issue`"
         raise ConfigError(f"{path} does not exist; {hint}", path=str(path)) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
@@ -196,9 +197,12 @@ def _host(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(host.encode("idna").decode("ascii"))
+        name = host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise ConfigError(f"{host!r} is neither a DNS name nor an IP address") from None
+        name = ""
+    if not _DNS_NAME.fullmatch(name):
+        raise ConfigError(f"{host!r} is neither a DNS name nor an IP address")
+    return x509.DNSName(name)
 
 
 def _read(certificate: x509.Certificate) -> CertificateInfo:

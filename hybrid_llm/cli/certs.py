@@ -102,8 +102,10 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _description(facts: CertificateInfo) -> Iterator[str]:
-    left = (facts.not_after - datetime.now(UTC)).days
-    state = f"{left} days left" if left >= 0 else f"expired {-left} days ago"
+    now = datetime.now(UTC)
+    days = abs(facts.not_after - now).days
+    count = f"{days} day{'' if days == 1 else 's'}"
+    state = f"{count} left" if now <= facts.not_after else f"expired {count} ago"
     use = "authority" if facts.authority else " and ".join(facts.kinds) or "none"
     yield f"subject   {facts.subject}"
     yield f"issuer    {facts.issuer}"

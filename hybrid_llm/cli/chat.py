@@ -59,10 +59,10 @@ class Session:
         async def stream_answer() -> Generation:
             async with self.client.astream(prompt, **options) as stream:
                 on_decision(stream.decision)
-                with _waiting(stream.decision) as arrived:
+                with _waiting(stream.decision) as arrived, _line_ended(on_text) as on_chunk:
                     async for chunk in stream:
                         arrived()
-                        on_text(chunk.text)
+                        on_chunk(chunk.text)
                 return stream.generation
 
         return self._runner.run(stream_answer())
@@ -95,6 +95,24 @@ def _waiting(decision: Decision) -> Iterator[Callable[[], None]]:
         arrived()
 
 
+@contextlib.contextmanager
+def _line_ended(on_text: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Yields *on_text*; an error after some text first ends the line, so that its message has a line of its own."""
+    texts = 0
+
+    def on_chunk(text: str) -> None:
+        nonlocal texts
+        texts += bool(text)
+        on_text(text)
+
+    try:
+        yield on_chunk
+    except HybridLLMError:
+        if texts:
+            on_text("\n")
+        raise
+
+
 def _generate_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_prompt(parser)
     arguments.add_config(parser)
@@ -110,7 +128,11 @@ def _generate(args: argparse.Namespace) -> int:
         if args.json:
             answer = session.ask(prompt, options, on_text=_ignore)
             usage = {**record(answer.usage), "total_tokens": answer.usage.total_tokens}
-            print_json({**record(answer), "usage": usage, "decision": decision_record(answer.decision)})
+            document = {**record(answer), "usage": usage, "decision": decision_record(answer.decision), "parsed": None}
+            del document["parse"]
+            with contextlib.suppress(HybridLLMError, ValueError):  # no schema, or the answer was cut off
+                document["parsed"] = answer.parsed
+            print_json(document)
             return Exit.OK
         on_decision = (lambda decision: note(decision.explain())) if args.verbose else _ignore
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
@@ -140,7 +162,7 @@ GENERATE: Final = arguments.Command(
         "hybrid-llm generate - --privacy phi --max-tokens 64 < note.txt",
         "hybrid-llm generate 'What is 17 + 25?' --config hybrid.yaml --deadline 2 --json",
     ),
-    codes=tuple(Exit),
+    codes=tuple(code for code in Exit if code is not Exit.VIOLATED),
 )
 
 
@@ -251,5 +273,5 @@ CHAT: Final = arguments.Command(
         "hybrid-llm chat",
         "hybrid-llm chat --config hybrid.yaml --privacy phi --system 'Answer briefly.'",
     ),
-    codes=tuple(Exit),
+    codes=(Exit.CONFIG, Exit.INTERRUPTED),
 )

@@ -191,8 +191,8 @@ def check_edge(setup: Setup) -> Iterator[Finding]:
     """Each edge model: its files against the manifest, then one real answer."""
     from hybrid_llm.backends.edge import EdgeConfig
 
-    specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeConfig)] if setup.config else []
-    for spec in specs or [EdgeConfig(name="edge")]:
+    specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeConfig)] if setup.config else None
+    for spec in [EdgeConfig(name="edge")] if specs is None else specs:
         try:
             yield from _edge(spec)
         except HybridLLMError as error:

@@ -120,7 +120,7 @@ async def _serve(
     from hybrid_llm.backends.node.server import NodeServer
 
     with Progress(f"loading {config.engine.model.name}") as progress:
-        progress.phase("starting the engine")
+        progress.phase("starting the engine", live_only=True)
         factory = factory or ENGINES.get(config.engine.engine)
         engine = factory(config.engine, on_progress=progress.phase)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.cli.arguments import Command, add_json, config_path
+from hybrid_llm.cli.arguments import Command, add_json, checked, config_path
 from hybrid_llm.cli.terminal import Exit, note, print_json, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.router.config import load_config
@@ -25,8 +26,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     source.add_argument("--file", type=Path, metavar="FILE", help="the ledger itself")
     parser.add_argument("--tenant", metavar="NAME", help="only this tenant")
-    parser.add_argument("--day", metavar="YYYY-MM-DD", help="only this day")
+    parser.add_argument("--day", type=checked(_day), metavar="YYYY-MM-DD", help="only this day")
     add_json(parser)
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise ValueError(f"`{text}` is not a day such as 2026-11-25") from None
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -47,6 +55,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _ledger(args: argparse.Namespace) -> Path:
     if args.file is not None:
+        if not args.file.exists():
+            raise ConfigError(f"{args.file} does not exist; the key `spend` of hybrid.yaml names the ledger")
         return Path(args.file)
     path = config_path(args.config)
     if path is None:

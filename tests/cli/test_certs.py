@@ -1,8 +1,11 @@
 """`hybrid-llm certs`: an authority that is never overwritten, pairs for nodes and clients, and their contents."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from hybrid_llm.backends.wire.certificates import issue
 
 
 @pytest.fixture
@@ -43,9 +46,25 @@ def test_inspect_reads_well(cli, authority):
 
 
 @pytest.mark.parametrize(
+    ("ended", "state"),
+    [
+        ({"hours": 3}, "expired 0 days ago"),
+        ({"hours": 25}, "expired 1 day ago"),
+        ({"hours": 49}, "expired 2 days ago"),
+        ({"hours": -25}, "1 day left"),
+    ],
+)
+def test_inspect_counts_whole_days(cli, authority, ended, state):
+    issue(authority, "app", days=7, not_before=datetime.now(UTC) - timedelta(days=7, **ended))
+    assert f"({state})" in cli("certs", "inspect", authority / "app.pem").out
+
+
+@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["--name", "node", "--kind", "node"], 3),
+        (["--name", "node", "--kind", "node", "--host", "bad host"], 3),
+        (["--name", "node", "--kind", "node", "--host", "127.0.0.1:7443"], 3),
         (["--name", "ca", "--kind", "client"], 3),
         (["--name", "../app", "--kind", "client"], 3),
         (["--name", "app", "--kind", "server"], 2),

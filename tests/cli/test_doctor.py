@@ -90,6 +90,10 @@ def test_an_invalid_configuration_is_a_fault_and_the_rest_is_still_checked(cli, 
     assert found[-1]["check"] == "sensors"
 
 
+def test_only_configured_models_are_checked(cli, configure):
+    assert "model edge" not in {item["check"] for item in examine(cli, "--config", configure(1))}
+
+
 def test_a_target_without_a_client_certificate_and_an_empty_folder_are_faults(cli, tmp_path):
     assert "client certificate" in faults(examine(cli, "--target", "127.0.0.1:1"))[0]
     assert "no certificate" in faults(examine(cli, "--tls", tmp_path))[0]

@@ -41,6 +41,10 @@ def test_the_prompt_can_come_from_standard_input_and_the_answer_can_follow_a_sch
     result = cli("generate", "-", "--schema", schema, "--max-tokens", 40, stdin=REVIEW.encode())
     assert result.code == 0
     assert isinstance(json.loads(result.out)["ok"], bool)
+    answer = json.loads(cli("generate", REVIEW, "--schema", schema, "--max-tokens", 40, "--json").out)
+    assert answer["parsed"] == json.loads(answer["text"])
+    assert "parse" not in answer
+    assert json.loads(cli("generate", REVIEW, "--schema", schema, "--max-tokens", 2, "--json").out)["parsed"] is None
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,7 @@ def test_an_exceeded_deadline_is_code_5(cli, configure, node):
     result = cli("generate", "tick", "--config", configure(node.port), "--deadline", "0.5")
     assert result.code == 5
     assert "deadline" in result.err
+    assert result.out.endswith("t\n"), "the message would follow the answer on the same line"
 
 
 def test_a_node_of_another_authority_is_code_6(cli, configure, node, tmp_path):

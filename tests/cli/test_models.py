@@ -59,7 +59,12 @@ def test_a_missing_folder_is_code_3(cli, tmp_path):
 
 def test_convert_without_its_extra_says_what_to_install(cli, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
-    result = cli("models", "convert", tmp_path, tmp_path / "out")
+    assert "absent is not a complete" in cli("models", "convert", tmp_path / "absent", tmp_path / "out").err
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (source / name).write_text('{"architectures": ["LlamaForCausalLM"]}')
+    result = cli("models", "convert", source, tmp_path / "out")
     assert result.code == 3
     assert "pip install 'hybrid-llm[prepare]'" in result.err
 

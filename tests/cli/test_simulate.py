@@ -3,6 +3,7 @@
 import gzip
 import json
 import shlex
+import sys
 
 import pytest
 
@@ -152,6 +153,13 @@ def test_the_report_is_written_where_it_is_asked_for(cli, clinic, tmp_path):
     assert "Simulation of the policy clinic" in page
     assert "--requests 100" in page
     assert simulate(cli, clinic, "--requests", 10, "--html", tmp_path / "no" / "report.html").code == 1
+
+
+def test_without_matplotlib_a_report_fails_before_the_simulation(cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = simulate(cli, "--html", tmp_path / "report.html")
+    assert (result.code, result.out) == (3, "")
+    assert result.err == "hybrid-llm: --html needs matplotlib: pip install 'hybrid-llm[report]'\n"
 
 
 def test_recorded_decisions_are_simulated_with_their_own_tags_limits_and_tenants(cli, tmp_path):

@@ -54,13 +54,24 @@ def test_the_ledger_is_found_through_the_configuration(cli, book, tmp_path):
     assert "spend: {file: spend.db}" in result.err
 
 
-def test_a_missing_ledger_is_no_error_and_no_ledger_named_is_one(cli, tmp_path):
-    result = cli("spend", "--file", tmp_path / "none.db")
+def test_a_ledger_that_is_not_written_yet_is_no_error_and_a_file_that_does_not_exist_is_one(cli, tmp_path):
+    config = tmp_path / "hybrid.yaml"
+    config.write_text("version: 1\nbackends: {edge: {kind: onnx}}\nspend: {file: none.db}\n")
+    result = cli("spend", "--config", config)
     assert (result.code, result.out) == (0, "")
+    result = cli("spend", "--file", tmp_path / "none.db")
+    assert (result.code, result.out) == (3, "")
+    assert "none.db does not exist" in result.err
     assert not (tmp_path / "none.db").exists()
     assert cli("spend").code == 3
     (tmp_path / "text.db").write_text("no ledger " * 100)
     assert cli("spend", "--file", tmp_path / "text.db").code == 3
+
+
+def test_a_day_that_is_none_is_code_2(cli, book):
+    result = cli("spend", "--file", book, "--day", "monday")
+    assert result.code == 2
+    assert "--day: `monday` is not a day such as 2026-11-25" in result.err
 
 
 def test_explain_takes_a_budget_and_reads_the_ledger(cli, book, tmp_path):

@@ -64,7 +64,7 @@ def _check_options(config: EngineConfig) -> None:
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} is {getattr(config, name)!r}: use one of {', '.join(allowed)}")
     if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, but torch finds no GPU: use device='cpu', or install torch for CUDA")
+        raise ConfigError("device is cuda, but torch finds no GPU: use the device `cpu`, or install torch for CUDA")
 
 
 def _load_model(config: EngineConfig) -> Any:
@@ -99,7 +99,7 @@ def _device(config: EngineConfig) -> torch.device:
         try:
             return torch.device(config.device)
         except RuntimeError:
-            raise ConfigError(f"torch knows no device {config.device!r}: use 'cpu', 'cuda' or 'auto'") from None
+            raise ConfigError(f"torch knows no device {config.device!r}: use `cpu`, `cuda` or `auto`") from None
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from hybrid_llm.cli.arguments import (
     policy_text,
 )
 from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
-from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.errors import ConfigError, InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate import trace as traces
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, compare
@@ -114,6 +115,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.show_world:
         print(world.text(), end="")
         return Exit.OK
+    if args.html is not None and find_spec("matplotlib") is None:  # before minutes of simulation
+        raise ConfigError("--html needs matplotlib: pip install 'hybrid-llm[report]'")
     comparison = _compare(args, world)
     if args.json:
         print_json(_document(args, comparison))
