@@ -8,16 +8,16 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test check bench chaos models protos schemas mutants clean help
 
-help:        ## what there is
+help:        ## list these commands
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-demo: $(VENV)/.node  ## the main job, end to end: certificates, two nodes, a device, a policy, twenty-one requests
+demo: $(VENV)/.node  ## run the main job end to end: certificates, two nodes, a device, a policy, 21 requests
 	$(BIN)/hybrid-llm demo $(DEMO)
 
-test: $(VENV)/.dev   ## all tests; TESTS=tests/router for a part
+test: $(VENV)/.dev   ## run all tests; TESTS=tests/router for a part
 	$(BIN)/python -m tests $(TESTS)
 
-check: $(VENV)/.dev  ## style, types, generated code, budgets of size
+check: $(VENV)/.dev  ## check style, types, layers, generated code and size budgets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy hybrid_llm
@@ -26,25 +26,25 @@ check: $(VENV)/.dev  ## style, types, generated code, budgets of size
 	$(BIN)/python tests/checks/size_budget.py
 	$(BIN)/python tests/checks/schemas.py
 
-bench: $(VENV)/.bench  ## every benchmark, each beside its floor or peer in the same run
+bench: $(VENV)/.bench  ## run every benchmark
 	$(BIN)/python -m benchmarks
 
-chaos: $(VENV)/.dev  ## faults under traffic: nothing may be lost or wrong (about five minutes; CHAOS="--only cut" for a part)
+chaos: $(VENV)/.dev  ## inject faults under traffic (about five minutes; CHAOS="--only cut" for a part)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
-models: $(VENV)/.dev   ## train, export and evaluate the two demonstration models again (about an hour on 2 cores)
+models: $(VENV)/.dev   ## train, export and evaluate the demonstration models again (about an hour on 2 cores)
 	$(BIN)/python -m examples.models.recipe all
 
-protos: $(VENV)/.dev   ## generate the code of the wire again
+protos: $(VENV)/.dev   ## regenerate the gRPC code
 	$(BIN)/python -m tests.checks.protos
 
-schemas: $(VENV)/.dev  ## write the JSON Schemas and the tables of keys in docs again
+schemas: $(VENV)/.dev  ## rewrite the JSON Schemas and the tables of keys in docs
 	$(BIN)/python tests/checks/schemas.py --write
 
-mutants: $(VENV)/.dev  ## plant every mutant and see the tests kill it
+mutants: $(VENV)/.dev  ## check that the tests catch every planted fault
 	$(BIN)/python -m tests.mutants
 
-clean:  ## everything that these commands made
+clean:  ## delete the environment and all build output
 	rm -rf $(VENV) $(VENV)-litellm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:

@@ -30,7 +30,7 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED
 _VERIFY: Final = {
     7: "has a signature that is not of {ca}; it may be another authority of the same name",
     9: "is not yet valid; check the clocks",
-    10: "has expired; renew it with `hybrid-llm certs`",
+    10: "has expired; renew it with `hybrid-llm certs issue`",
     18: "is self-signed, not issued by {ca}",
     19: "is issued by another authority than {ca}",
     20: "is issued by another authority than {ca}",

@@ -73,7 +73,7 @@ def check_dates(found: CertificateInfo, files: TLSFiles, *, now: datetime | None
         message = f"{files.cert} is not yet valid: it begins {found.not_before:%Y-%m-%d %H:%M} UTC; check the clock"
         raise ConfigError(message, path=str(files.cert))
     if now >= found.not_after:
-        message = f"{files.cert} expired {found.not_after:%Y-%m-%d %H:%M} UTC; renew it with `hybrid-llm certs`"
+        message = f"{files.cert} expired {found.not_after:%Y-%m-%d %H:%M} UTC; renew it with `hybrid-llm certs issue`"
         raise ConfigError(message, path=str(files.cert))
 
 

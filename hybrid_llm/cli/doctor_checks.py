@@ -50,8 +50,11 @@ _ISSUE: Final = "hybrid-llm certs issue"
 _RERUN: Final = "fix what the message says, then run `hybrid-llm doctor` again"
 _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
     (errors.UntrustedPeer, f"on the node: {_ISSUE} DIR --name node --kind node --host HOST, with the same authority"),
-    (errors.AuthenticationFailed, f"issue the client certificate from the node's authority: {_ISSUE} --kind client"),
-    (errors.BackendUnavailable, "start the node or correct `target`; check for a firewall"),
+    (
+        errors.AuthenticationFailed,
+        f"issue the client certificate from the node's authority: {_ISSUE} DIR --name NAME --kind client",
+    ),
+    (errors.BackendUnavailable, "start the node, or correct its address; check for a firewall"),
     (errors.ProtocolMismatch, "install the same version of hybrid-llm on the node and in the app"),
 )
 
@@ -66,7 +69,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One result; *remedy* says what to do and is empty if the status is `ok`."""
+    """One result; *remedy* says what to do, and of an `ok` what would complete it; else it is empty."""
 
     check: str
     status: Status
@@ -90,9 +93,9 @@ class Setup:
 Check = Callable[[Setup], Iterator[Finding]]
 
 
-def ok(check: str, message: str) -> Finding:
+def ok(check: str, message: str, remedy: str = "") -> Finding:
     """A finding without a problem."""
-    return Finding(check=check, status=Status.OK, message=message)
+    return Finding(check=check, status=Status.OK, message=message, remedy=remedy)
 
 
 def warning(check: str, message: str, remedy: str) -> Finding:
@@ -139,8 +142,8 @@ def check_packages(_: Setup) -> Iterator[Finding]:
         yield ok("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
     for extra, purpose in _EXTRAS.items():
         missing = [name for name, least in groups.get(extra, []) if _problem(name, least)]
-        state = f"incomplete ({', '.join(missing)}): {purpose} needs pip install 'hybrid-llm[{extra}]'"
-        yield ok("packages", f"extra {extra}: {state if missing else 'complete'}")
+        state = f"optional, not installed ({', '.join(missing)}); only for {purpose}" if missing else "complete"
+        yield ok("packages", f"extra {extra}: {state}", f"pip install 'hybrid-llm[{extra}]'" if missing else "")
 
 
 def _requirements() -> dict[str, list[tuple[str, str]]]:
@@ -264,22 +267,29 @@ def _pair(check: str, files: TLSFiles, kind: Kind | None) -> Iterator[Finding]:
     from hybrid_llm.backends.wire.certificates import inspect
     from hybrid_llm.backends.wire.tls import check_pair
 
-    issue = f"{_ISSUE} {files.cert.parent} --name {files.cert.stem} --kind"
+    used = kind
     try:
         kinds = inspect(files.cert).kinds
-        facts = check_pair(files, kind or (kinds[0] if kinds else "client"))
+        used = kind or (kinds[0] if kinds else "client")
+        facts = check_pair(files, used)
         description = f"{files.cert}: {facts.identity or facts.subject}, valid until {facts.not_after:%Y-%m-%d}"
         if (days := _expires_soon(facts)) is None:
             yield ok(check, description)
         else:
-            yield warning(check, f"{description}: {days} days left", f"renew it: {issue} {facts.kinds[0]}")
+            yield warning(check, f"{description}: {days} days left", f"renew it: {_issue(files, used)}")
         if files.key.stat().st_mode & 0o077:
             yield warning(check, f"other users of this machine can read {files.key}", f"chmod 600 {files.key}")
         if (days := _expires_soon(inspect(files.ca))) is not None:
             remedy = "create a new authority: hybrid-llm certs init in a new folder"
             yield warning(check, f"the authority {files.ca} expires in {days} days", remedy)
     except ConfigError as error:
-        yield fault(check, str(error), f"{issue} ...")
+        yield fault(check, str(error), _issue(files, used))
+
+
+def _issue(files: TLSFiles, kind: Kind | None) -> str:
+    """The command that issues *files* again."""
+    use = {"client": "client", "node": "node --host HOST", None: "client, or --kind node --host HOST"}[kind]
+    return f"{_ISSUE} {files.cert.parent} --name {files.cert.stem} --kind {use}"
 
 
 def _expires_soon(facts: CertificateInfo) -> int | None:

@@ -62,9 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         note(f"hybrid-llm: {error.name} is missing: pip install --upgrade hybrid-llm, then run `hybrid-llm doctor`")
         return Exit.FAILURE
-    except (HybridLLMError, OSError) as error:
+    except HybridLLMError as error:
         print_error(error)
         return exit_for(error)
+    except OSError as error:
+        print_error(OSError(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}"))
+        return Exit.FAILURE
     return code
 
 

@@ -24,6 +24,7 @@ from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.recorder import REQUEST_KEYS, VERSION, Decided, Outcome, Recording, keys_of
 
 _NOT_FINITE: Final = ("nan", "inf", "-inf")
+_HINT: Final = "`record: {path: decisions.jsonl}` in hybrid.yaml records decisions"
 _MAX_COUNT: Final = 1_000_000
 _TYPES: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _GROUPS: Final[Mapping[str, type]] = {"device": DeviceSignals, "network": NetworkSignals, "budget": BudgetSignals}
@@ -46,7 +47,7 @@ def read_recordings(path: Path) -> Iterator[Recording]:
             for number, line in enumerate(lines, 1):
                 yield _parse(line, f"{path}:{number}", path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; {_HINT}", path=str(path)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: it is not UTF-8 text", path=str(path)) from None
 

@@ -77,6 +77,10 @@ def test_an_invalid_request_is_refused_and_leaves_nothing(cli, authority, argume
     assert sorted(path.name for path in authority.iterdir()) == ["ca.key", "ca.pem"]
 
 
+def test_a_node_without_a_host_is_refused_with_the_option_to_add(cli, authority):
+    assert "give `--host`" in cli("certs", "issue", authority, "--name", "node", "--kind", "node").err
+
+
 def test_a_file_that_is_no_certificate_is_code_3(cli, tmp_path):
     (tmp_path / "x.pem").write_text("nothing")
     assert cli("certs", "inspect", tmp_path / "x.pem").code == 3

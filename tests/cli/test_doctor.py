@@ -29,6 +29,7 @@ def test_a_sound_installation_has_no_fault_and_every_part_was_checked(cli):
     assert faults(found) == []
     assert {item["check"] for item in found} >= {"python", "packages", "runtime", "model edge", "policy", "sensors"}
     assert any("answered" in item["message"] for item in found)
+    assert not any("pip install" in item["message"] for item in found), "a remedy belongs in `remedy`"
 
 
 def test_the_text_has_one_line_per_finding_and_a_verdict(cli):
@@ -74,6 +75,9 @@ def test_each_certificate_that_expires_soon_or_is_invalid_is_reported(cli, tmp_p
     assert "expired" in found["certificate old"]["message"]
     assert "is not the key of" in found["certificate mixed"]["message"]
     assert found["certificate other"]["remedy"].startswith("chmod 600")
+    assert (
+        found["certificate soon"]["remedy"] == f"renew it: hybrid-llm certs issue {tmp_path} --name soon --kind client"
+    )
     assert [found[f"certificate {name}"]["status"] for name in ("soon", "old", "mixed", "other")] == [
         "warning",
         "fault",

@@ -67,6 +67,7 @@ def test_every_help_shows_an_example_and_the_exit_codes(cli, page):
     assert result.code == 0
     assert f"hybrid-llm {page[0]}" in result.out.split("examples:")[1]
     assert "exit codes:\n  0 " in result.out
+    assert ("\n  7 " in result.out) == (page == ("policy", "verify"))
 
 
 def test_the_table_of_the_documentation_lists_exactly_the_commands_of_the_parser():
@@ -118,3 +119,11 @@ def test_a_file_that_cannot_be_written_is_one_message(cli, tmp_path):
     assert result.code in (1, 3)
     assert result.err.startswith("hybrid-llm: ")
     assert "Traceback" not in result.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_message_without_an_error_number(command):
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([command, "policy", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("hybrid-llm: reading or writing failed: No space left on device\n")

@@ -82,4 +82,6 @@ def test_a_bad_line_and_an_empty_file_are_code_3(cli, trace, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     assert cli("policy", "diff", "balanced", "balanced", "--trace", empty).code == 3
+    absent = cli("policy", "diff", "balanced", "balanced", "--trace", tmp_path / "absent.jsonl")
+    assert (absent.code, "record: {path: decisions.jsonl}" in absent.err) == (3, True)
     assert cli("policy", "diff", "balanced", "balanced").code == 2

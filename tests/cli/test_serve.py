@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hybrid_llm.backends.edge import embedded_model
+
 MODEL = Path(__file__).resolve().parents[2] / "examples" / "models" / "hybrid-demo-node"
 
 
@@ -60,7 +62,8 @@ def test_ctrl_c_while_the_model_loads_ends_it_and_leaves_no_process(start, tls, 
     ("change", "code", "message"),
     [
         ({"--model": "absent"}, 3, "absent"),
-        ({"--tls": "absent"}, 3, "hybrid-llm certs"),
+        ({"--model": embedded_model()}, 3, "a model for the device (ONNX) cannot be served"),
+        ({"--tls": "absent"}, 3, "`hybrid-llm certs init`"),
         ({"--name": "app"}, 3, "not a server's"),
         ({"--listen": "nowhere"}, 3, "HOST:PORT"),
         ({"--ready-file": "absent/folder/port"}, 3, "--ready-file"),
@@ -74,6 +77,7 @@ def test_invalid_options_are_reported_before_the_node_serves(cli, tls, change, c
     result = cli("serve", *(part for option in options.items() for part in option))
     assert result.code == code
     assert message in result.err
+    assert "starting the engine" not in result.err
 
 
 def test_without_torch_it_says_what_to_install(cli, tls, monkeypatch):

@@ -46,7 +46,9 @@ def check_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise ConfigError(f"no model folder at {folder}: give the folder that holds config.json", path=str(folder))
-    read_json(folder / "config.json", "download the model again, or save it with save_pretrained()")
+    onnx = (folder / "genai_config.json").exists()
+    remedy = "a model for the device (ONNX) cannot be served" if onnx else "save the model with save_pretrained()"
+    read_json(folder / "config.json", f"{remedy}; give a Hugging Face folder")
     from safetensors import SafetensorError, safe_open
 
     for path in _weight_files(folder):
