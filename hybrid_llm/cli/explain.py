@@ -141,7 +141,7 @@ def _add_situation(parser: argparse.ArgumentParser, *, prompt: bool = True) -> N
         "--signal",
         action="append",
         default=[],
-        metavar="NAME=VALUE",
+        metavar="OWNER.FIELD=VALUE",
         help="override a live signal, such as device.battery=0.1, cloud.ready=false, edge.queue=3; repeatable",
     )
     arguments.add_request_options(parser)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 
 import pytest
 
@@ -29,7 +30,20 @@ def test_a_sound_installation_has_no_fault_and_every_part_was_checked(cli):
     assert faults(found) == []
     assert {item["check"] for item in found} >= {"python", "packages", "runtime", "model edge", "policy", "sensors"}
     assert any("answered" in item["message"] for item in found)
-    assert not any("pip install" in item["message"] for item in found), "a remedy belongs in `remedy`"
+
+
+def test_an_extra_that_is_not_installed_is_ok_and_the_remedy_installs_it(cli, monkeypatch):
+    version = metadata.version
+
+    def without_torch(name):
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", without_torch)
+    (node,) = (item for item in examine(cli) if item["message"].startswith("extra node"))
+    assert node["message"] == "extra node: optional, not installed (torch); only for hybrid-llm serve"
+    assert (node["status"], node["remedy"]) == ("ok", "pip install 'hybrid-llm[node]'")
 
 
 def test_the_text_has_one_line_per_finding_and_a_verdict(cli):
