@@ -81,7 +81,7 @@ class ChatTokenizer:
         A partial answer that is to be continued is appended.
 
         Raises:
-            InvalidRequest: the template refuses the conversation, or a role is unknown.
+            InvalidRequest: the template rejects the conversation, or a role is unknown.
         """
         return self._render(_messages(request), _tools(request)) + request.answer_prefix
 
@@ -89,7 +89,7 @@ class ChatTokenizer:
         """Return the prompt's token ids; names of control tokens inside messages are encoded as plain text.
 
         Raises:
-            InvalidRequest: the template refuses the conversation, or a message passes for control tokens.
+            InvalidRequest: the template rejects the conversation, or a message passes for control tokens.
         """
         messages, tools = _messages(request), _tools(request)
         typed = [message["content"] for message in messages] + _strings(tools) + [request.answer_prefix]
@@ -268,7 +268,7 @@ def _messages(request: Request) -> list[Any]:
 
 
 class ControlGuard:
-    """Tells the control tokens that a template writes from texts that only look like them.
+    """Distinguishes the control tokens that a template writes from texts that only look like them.
 
     A *marker*, a character that the request does not contain, is inserted between the letters of each control token's
     name in a message, and around a message whose edge could complete a name together with the template's text.

@@ -171,8 +171,7 @@ if not os.path.isdir(os.path.join(__path__[0], "router")):
     raise ImportError(
         f"{os.path.join(__path__[0], 'router')} is not a folder: this checkout of hybrid-llm has no symbolic links, or "
         "it was installed from one. In the checkout, run `git config core.symlinks true`, then `git checkout -- "
-        "hybrid_llm` (on Windows with developer mode switched on), and install it again; or install a wheel: "
-        "`pip install hybrid-llm`"
+        "hybrid_llm` (on Windows with developer mode switched on), and `pip install .` again; or install a wheel"
     )
 
 if not TYPE_CHECKING:  # for a type checker it would make every misspelt name right

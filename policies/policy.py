@@ -1,4 +1,4 @@
-"""A policy in force: a pure function from a request and its signals to a decision. It reads no files."""
+"""A compiled policy: a pure function from a request and its signals to a decision."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Caches whole answers. A cache takes cleared requests only, and stores nothing that their tags forbid.
 
-Only an identical request that is decoded greedily hits, so that a cached answer is what the model would say again.
+Only an identical request that is decoded greedily hits, so that a cached answer is what the model would generate again.
 There is no cache by meaning: to an embedding, "safe" and "unsafe" are neighbours.
 """
 
@@ -110,7 +110,7 @@ class MemoryCache:
             self._entries.clear()
 
     def _name(self, request: Request) -> bytes:
-        """What tells two requests apart: texts, roles, tags, limits, sampling, tenant; not the id, nor the time."""
+        """What distinguishes two requests: texts, roles, tags, limits, sampling, tenant; not the id, nor the time."""
         mac = hashlib.blake2b(key=self._key, digest_size=32)
         sampling = [repr(getattr(request.sampling, name)) for name in _SAMPLING]
         counts = [str(len(part)) for part in (request.privacy, request.tools, request.sampling.stop)]

@@ -67,7 +67,7 @@ class HybridLLM:
             sensors: What reads device and network; by default this machine's.
             detectors: Detectors of the app's own, which the policy may name.
             hooks: Called once about each request.
-            defaults: What a request gets where the call is silent.
+            defaults: What a request gets where the call sets nothing.
             prices: Backend -> `Price`, or one number per 1,000 tokens.
             ledger: Where the spending of tenants is booked; by default in memory.
             predictions: Where latency predictions are loaded from and stored.

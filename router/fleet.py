@@ -1,4 +1,4 @@
-"""What a client knows of its backends: state, predictions, health and retry budgets; and the signals made of it."""
+"""The backends of a client with their state, predictions, health and retry budgets, read as `Signals`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a prompt to a decision and its attempts: hops 1 to 5 of a request, joined."""
+"""The path of a request on the app's side: hops 1 to 5, from the prompt to the attempts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Pipeline:
         policies: Where the policy in force comes from.
         guard: The privacy guard; the only part that sees texts before a backend does.
         hooks: Notified once about each request.
-        defaults: What a request gets where the call is silent.
+        defaults: What a request gets where the call sets nothing.
         cache: Answers to repeated requests, or None.
         attempts: How the attempts of a request are made.
 
@@ -66,7 +66,7 @@ class Pipeline:
         return self._policies.current
 
     def status(self) -> ClientStatus:
-        """Everything at this instant, for metrics and people."""
+        """The state of the client now, for metrics and for people."""
         self.fleet.adopt(self.policy)
         return self.fleet.status()
 

@@ -1,4 +1,4 @@
-"""Makes a checked, complete `Request` of what an app passes. It knows no backend and no policy."""
+"""Makes a checked, complete `Request` from the arguments of an app, without any backend or policy."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Run:
         """Yield the answer; *context_window* is what both the model and the memory limit allow, in tokens.
 
         Raises:
-            BackendError: the request was refused, or ended early.
+            BackendError: the request was rejected, or ended early.
         """
         prompt = self._encode(model, context_window)
         capacity = len(prompt) + self._request.max_tokens
@@ -151,7 +151,7 @@ class Run:
         )
 
     def _encode(self, model: EdgeModel, window: int) -> list[int]:
-        """The prompt's token ids; a prompt that surely does not fit is refused before it is encoded."""
+        """The prompt's token ids; a prompt that surely does not fit is rejected before it is encoded."""
         try:
             if (least := model.tokenizer.least_tokens(self._request)) > window:
                 raise self._overflow(f"at least {least}", window)

@@ -57,7 +57,7 @@ def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.Inferen
     """Open an ONNX file on the CPU with *threads* threads, which *spin* between steps or sleep.
 
     Raises:
-        ConfigError: onnxruntime refuses the file.
+        ConfigError: onnxruntime rejects the file.
     """
     ort = load_runtime()
     options = ort.SessionOptions()

@@ -273,7 +273,7 @@ class GrpcBackend:
                 self.suspect(exchange.began)
 
     def _complete(self, exchange: Exchange, link: Link, trailing: Any) -> None:
-        """Record what follows the last chunk, before that is yielded: its consumer asks for no more."""
+        """Record what follows the last chunk, before that is yielded, since the consumer may stop there."""
         link.warm = True
         exchange.finish(_pairs(trailing))
         self.health.succeeded()

@@ -68,7 +68,7 @@ class GrpcPool:
         self._update(self._resolver.endpoints)
 
     def _update(self, configs: Sequence[GrpcConfig]) -> None:
-        """Add the endpoints that are new, and close those that no name resolves to any more, once they are idle."""
+        """Add new endpoints, and close those that no name resolves to any more, once they are idle."""
         with self._lock:
             old, wanted = self._endpoints, {config.target: config for config in configs}
             # An endpoint that is still busy is closed at a later look-up.
@@ -119,7 +119,7 @@ class GrpcPool:
                 yield chunk
 
     def _note(self, chunk: Chunk, request: Request) -> None:
-        """Forget a request that is answered; before its last chunk is yielded, since its consumer asks for no more."""
+        """Forget a request that is answered; before its last chunk is yielded, since the consumer may stop there."""
         if chunk.finish_reason is not None:
             with self._lock:
                 self._called.pop(request.request_id, None)
@@ -155,10 +155,10 @@ class GrpcPool:
             return called
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
-        """Ask each node for its description, within *timeout* seconds for each; return that of the nearest one.
+        """Request the description of each node, within *timeout* seconds each; return that of the nearest.
 
         Raises:
-            BackendError, SecurityError: no node answered; that of the last.
+            BackendError, SecurityError: no node answered; this is the error of the last one.
         """
         found: list[NodeDescription] = []
         failure: HybridLLMError = BackendUnavailable(f"{self.name} has no endpoints", backend=self.name)

@@ -189,7 +189,7 @@ class Prober:
 
 
 def _is_silent(error: Exception | None) -> bool:
-    """Whether no response came within the time, or nothing can be sent; rather than a refusal."""
+    """Whether no response came within the time, or nothing can be sent; rather than a refused connection."""
     return isinstance(error, BackendUnavailable) and is_silence(error.__cause__)
 
 

@@ -40,7 +40,7 @@ class EngineConfig:
     prefill_budget: int = 256
     """Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster."""
     max_waiting: int = 64
-    """Requests that may wait for a slot; more are refused as overloaded."""
+    """Requests that may wait for a slot; more are rejected as overloaded."""
     reuse_prefixes: bool = True
     """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
 

@@ -1,4 +1,4 @@
-"""One request on the node: its fields are checked, it is admitted or refused, and its answer detokenised.
+"""One request on the node: its fields are checked, it is admitted or rejected, and its answer detokenised.
 
 Error messages name fields and limits and never quote the request.
 """
@@ -107,7 +107,7 @@ def _is_schema(text: str) -> bool:
 
 
 class Admission:
-    """Bounds the requests in flight, running and waiting: overload is refused at once. Used from one event loop.
+    """Bounds the requests in flight, running and waiting: overload is rejected at once. Used from one event loop.
 
     A burst may fill the whole queue. A queue that persists only makes every answer late, so its limit shrinks while
     requests wait for longer than an answer takes, and grows again once a slot is free (after Nichols and Jacobson,
@@ -180,7 +180,7 @@ class Answer:
         """Yield the answer that *engine* generates; closing the generator aborts the request.
 
         Raises:
-            BackendError: the engine refused the request or failed to compute it.
+            BackendError: the engine rejected the request or failed to compute it.
             EngineDied: the engine crashed.
         """
         async with aclosing(engine.stream(self._request)) as outputs:

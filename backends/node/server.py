@@ -49,7 +49,7 @@ class NodeConfig:
     listen: str = "127.0.0.1:7443"
     """`HOST:PORT`; port 0 takes a free one. The default is reachable from this machine only."""
     max_queue: int = 64
-    """Maximum requests that wait for a slot; more are refused with a time to retry after. The limit shrinks while
+    """Maximum requests that wait for a slot; more are rejected with a time to retry after. The limit shrinks while
     requests wait for longer than an answer takes."""
     max_deadline: float = 600.0
     """Maximum duration of a call, seconds; also that of calls without a deadline."""

@@ -69,7 +69,7 @@ class NodeServicer(HybridLLMServicer):
         self._version = version
         self._numbers = itertools.count(1)
         self.stopping = False
-        """The node shuts down: load reports say so, and clients choose another node."""
+        """The node shuts down: load reports show it, and clients choose another node."""
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # noqa: N802 - gRPC's spelling
         """Answer one request as a stream of chunks."""
@@ -217,7 +217,7 @@ def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:
 
 
 def _deadline(message: pb.GenerateRequest, remaining: float | None, longest: float) -> float:
-    """Seconds until the earliest deadline; `check_request` refuses a field that is no number."""
+    """Seconds until the earliest deadline; `check_request` rejects a field that is no number."""
     named = message.deadline_seconds if message.deadline_seconds > 0 else longest
     return max(min(named, longest if remaining is None else remaining, longest), 0.0)
 

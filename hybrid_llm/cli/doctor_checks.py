@@ -116,7 +116,7 @@ def run_checks(checks: Mapping[str, Check], setup: Setup) -> Iterator[Finding]:
         except HybridLLMError as error:
             yield fault(name, str(error), _RERUN)
         except ImportError as error:
-            yield fault(name, f"{error.name} cannot be imported: {error}", "pip install --upgrade hybrid-llm")
+            yield fault(name, f"{error.name} cannot be imported: {error}", "reinstall hybrid-llm")
         except Exception as error:  # noqa: BLE001  # the installation under test may be broken in any way
             yield fault(name, f"the check failed with {type(error).__name__}: {error}", "reinstall hybrid-llm")
 

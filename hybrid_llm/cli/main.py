@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _broken_pipe()
     except ModuleNotFoundError as error:
-        note(f"hybrid-llm: {error.name} is missing: pip install --upgrade hybrid-llm, then run `hybrid-llm doctor`")
+        note(f"hybrid-llm: {error.name} is missing: reinstall hybrid-llm, then run `hybrid-llm doctor`")
         return Exit.FAILURE
     except HybridLLMError as error:
         print_error(error)

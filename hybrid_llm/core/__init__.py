@@ -1,1 +1,1 @@
-"""The ground floor: the records, errors and protocols that every room shares. It imports no other room."""
+"""The records, errors and protocols that all layers share. It imports no other layer."""

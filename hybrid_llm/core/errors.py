@@ -12,15 +12,15 @@ HybridLLMError
     BackendOverloaded           reachable but full; `.retry_after` in seconds where it is known
     DeadlineExceeded            the request's deadline passed
     StreamInterrupted           ended after the first token and before the last
-    RequestRejected             this backend cannot take this request; `.reason` says why
+    RequestRejected             this backend cannot take this request; `.reason` is a code
     AuthenticationFailed        it does not accept our certificate
-    PermissionDenied            it knows the client, which may not do this
+    PermissionDenied            it accepts the client, which lacks this right
     QuotaExceeded               the quota or budget of the tenant is used up
     ProtocolMismatch            it speaks another version
   SecurityError                 never retried, never falls back
     UntrustedPeer               the certificate or the name of the peer is wrong
     DecryptionFailed            bytes were changed on the way
-    PrivacyViolation            a request was about to leave that may not
+    PrivacyViolation            a request was stopped that must not leave the device
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ConfigError(HybridLLMError):
 
 
 class PolicyError(ConfigError):
-    """A policy is refused. *line* and *column* count from 1; *errors* holds every fault of the file, this one first."""
+    """A policy is rejected. *line* and *column* count from 1; *errors* has every fault of the file, this first."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class DecryptionFailed(SecurityError):
 
 
 class PrivacyViolation(SecurityError):
-    """A request was about to leave for a *location* that its tags do not allow."""
+    """A request was stopped on its way to a *location* that its tags do not allow."""
 
     def __init__(self, message: str, *, location: str) -> None:
         super().__init__(message)

@@ -18,7 +18,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     """`max_tokens` or the context window was reached."""
     TOOL_CALLS = "tool_calls"
-    """The model asks for tools."""
+    """The model requests tool calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Times in milliseconds, as measured by whoever made the record: a backend, or the app's side in a `Generation`."""
+    """Times in milliseconds, as measured by the backend; in a `Generation`, by the client."""
 
     queue_ms: float = 0.0
     """Time spent waiting for a slot."""
@@ -89,11 +89,11 @@ class Generation:
 
     @property
     def parsed(self) -> object:
-        """The object that an answer with `output_schema` is: an instance of the pydantic model, else what JSON says.
+        """The answer to a request with `output_schema`, parsed: a pydantic model's instance, else JSON values.
 
         Raises:
             HybridLLMError: no schema was given, or the answer was cut off by `max_tokens`.
-            ValueError: a validator of the model refuses what its schema allows.
+            ValueError: a validator of the model rejects what its schema allows.
         """
         if self.parse is None or self.finish_reason is FinishReason.LENGTH:
             why = "no output_schema was given" if self.parse is None else "max_tokens cut it off"

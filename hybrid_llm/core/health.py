@@ -1,4 +1,4 @@
-"""Whether an endpoint is usable, as one state machine; what that means for a backend of several; the retry budget.
+"""The health of endpoints and backends as a state machine, and the retry budget.
 
 No I/O, no threads and no clock of its own: the caller reports what happened and passes the clock in. The states and
 transitions of `HealthProbe` are drawn in docs/resilience.md, which a test compares with this code.
@@ -14,7 +14,7 @@ from typing import Final
 from hybrid_llm.core.signals import Breaker, EndpointHealth
 
 _STOPPING_S: Final = 2.0
-"""How long a node that reports it is stopping gets no calls, seconds; then one finds out whether it is back."""
+"""How long a node that reports it is stopping gets no calls, seconds; the next call shows whether it is back."""
 EJECT_FAILURES: Final = 2
 EJECT_S: Final = 5.0
 """Stricter limits for one endpoint of several, since the others take over meanwhile."""
@@ -50,7 +50,7 @@ class HealthProbe:
         self.fault = ""
         """The name of the error's class with which the last probe failed; empty where it succeeded."""
         self.silent = False
-        """The last probe got no response at all, so a call would only wait; a refusal is not silence."""
+        """The last probe got no response at all, so a call would only wait; a refused connection is a response."""
 
     def configure(self, *, failures: int, open_s: float) -> None:
         """Adopt other limits; what was counted stays."""
@@ -160,23 +160,23 @@ class HealthProbe:
         self.fault, self.silent = fault, silent
 
     def probe_succeeded(self) -> None:
-        """The endpoint can be reached and trusted. If it could not before, its failures say nothing any more."""
+        """The endpoint can be reached and trusted. If it could not before, its failures are forgotten."""
         with self._lock:
             if self.fault:
                 self._reset()
             self.fault, self.silent = "", False
 
     def probe_expired(self) -> None:
-        """Nobody probes any more: the next call finds out."""
+        """Probing has stopped: the next call shows whether the endpoint can be reached."""
         self.fault, self.silent = "", False
 
     def close(self) -> None:
-        """The client is closed, for ever."""
+        """The client is closed. This is final."""
         self._closed = True
 
 
 class BackendHealth:
-    """The health of a backend whose endpoints report their own calls: what the router needs to know of them together.
+    """The health of a backend whose endpoints report their own calls: what the router needs of them together.
 
     Where there are several, one is ejected after few failures. The backend itself counts as failed only once every
     endpoint that responds has failed as often in a row as the policy allows.
@@ -224,19 +224,19 @@ class BackendHealth:
         return breaker is Breaker.CLOSED
 
     def succeeded(self) -> None:
-        """Nothing: the endpoint reports its own calls."""
+        """Do nothing: the endpoint reports its own calls."""
 
     failed = abandoned = succeeded
 
 
 Health = HealthProbe | BackendHealth
-"""What the router asks before each call of a backend, and reports after it."""
+"""What the router consults before each call of a backend, and reports its outcome to."""
 
 
 class RetryBudget:
     """A token bucket that retries draw from: each request adds *ratio*, each retry takes one token.
 
-    Over time retries then add no more than that share to the traffic, however bad the day (Finagle's `RetryBudget`).
+    Over time retries then add no more than that share to the traffic, even in an outage (Finagle's `RetryBudget`).
     *reserve* tokens are there from the start, so that a quiet client may retry too; ten times as many can be saved up.
     """
 
@@ -244,7 +244,7 @@ class RetryBudget:
         self._ratio = ratio
         self._cap = 10.0 * reserve
         self.left = reserve
-        """Retries that it would pay for now."""
+        """Tokens left: how many retries may start now."""
         self._lock = threading.Lock()
 
     def configure(self, *, ratio: float) -> None:
@@ -257,7 +257,7 @@ class RetryBudget:
             self.left = min(self._cap, self.left + self._ratio)
 
     def pays(self) -> bool:
-        """Whether a retry would be paid for now."""
+        """Whether a token is left for a retry."""
         return self.left >= 1.0
 
     def withdraw(self) -> bool:

@@ -60,10 +60,10 @@ class FirstTokenTimes:
 
     @property
     def expected_ms(self) -> float:
-        """The moving average of answers and missed calls, halved for every ten seconds without news.
+        """The moving average of answers and missed calls, halved for every ten seconds without a report.
 
         The decay gives an endpoint that was slow once another chance (peak EWMA, as in Finagle). 0 after fewer than two
-        calls: the first one also had to connect, and says nothing of the second.
+        calls: the first one also had to connect, so it does not predict the second.
         """
         if self._calls.count < 2:
             return 0.0

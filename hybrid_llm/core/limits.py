@@ -29,7 +29,7 @@ DEFAULT_DEADLINE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What a request gets where the call does not say."""
+    """What a request gets where the call sets nothing."""
 
     max_tokens: int = key(MAX_TOKENS, "Maximum tokens of the answer.", default=DEFAULT_MAX_TOKENS)
     deadline: float | None = key(DEADLINE_S, "Deadline in seconds; else that of the policy, else 60.", default=None)

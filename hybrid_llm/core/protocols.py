@@ -1,4 +1,4 @@
-"""The protocols of backends and detectors. A fake of each fits in 45 lines, and the tests use these fakes."""
+"""The protocols that backends and detectors implement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an app asks: messages, sampling, limits and tools, and the metadata that everything but the guard sees.
+"""The request: messages, sampling, limits and tools, and the metadata without any text.
 
 Times are seconds on the way in (`deadline=2.0`) and milliseconds on the way out (`timings.ttft_ms`), with the unit in
 the name wherever it is not seconds.
@@ -36,7 +36,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A function that the model may ask for: *parameters* is a JSON Schema as JSON text. `repr` shows nothing of it."""
+    """A function that the model may call: *parameters* is a JSON Schema as JSON text. `repr` shows nothing of it."""
 
     name: str = field(repr=False)
     description: str = field(default="", repr=False)
@@ -63,7 +63,7 @@ class Sampling:
     """Texts that end the answer; they are not part of it."""
 
     def fault(self, *, any_seed: bool = False) -> str:
-        """The first setting that is no number in its range, with what it must be; empty if all are (NaN never is)."""
+        """Return the first setting that is not a number in its range (NaN never is) and what it must be; else ""."""
         for name, limits in SAMPLING.items():
             value = getattr(self, name)
             if name == "seed" and (value is None or (any_seed and isinstance(value, int))):

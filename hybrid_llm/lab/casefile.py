@@ -124,7 +124,7 @@ class Suite:
 
 
 def _as_found(found: Found) -> Found:
-    """Leave the record to `_Maker`, which knows the policy."""
+    """Leave the record to `_Maker`, which has the policy."""
     return found
 
 
@@ -140,7 +140,7 @@ def cases_table(schema: Schema, backends: Mapping[str, Location], *, others: boo
         *situation,
         Key("expect", expect, expect.about, required=True, hint="expect: {order: [edge, cloud]}"),
     )
-    base = _table("base", "Applies to every case that does not say otherwise.", situation)
+    base = _table("base", "Applies to every case that does not override it.", situation)
     cases = ListOf(_table("a case", "One request in one situation, and what must come of it.", case), least=1)
     keys = (
         fields.VERSION,
@@ -292,7 +292,7 @@ class _Maker:
         if found is None:
             return Expected()
         if not found.present:
-            found.reject("a case expects something", "order: [edge, cloud]")
+            found.reject("a case needs an expectation", "order: [edge, cloud]")
         backends, values = self._policy.backends, found.values
         order, first, excluded = values["order"], values["first"], values["excluded"]
         reasons = excluded if isinstance(excluded, Mapping) else dict.fromkeys(excluded, "")
@@ -314,7 +314,7 @@ class _Maker:
         labels = {**{str(rule.index): rule.label for rule in orders}, **{rule.because: rule.label for rule in orders}}
         labels["default"] = "default"
         if str(rule) not in labels:
-            found.reject(f"no rule that orders is `{rule}`", did_you_mean(str(rule), labels), "rule")
+            found.reject(f"no `prefer` or `rank` rule is `{rule}`", did_you_mean(str(rule), labels), "rule")
         return labels.get(str(rule), "")
 
 

@@ -33,7 +33,7 @@ _hints = cache(typing.get_type_hints)
 
 
 class _Malformed(Exception):
-    """A line is malformed; the message says how."""
+    """A line is malformed; the message has the reason."""
 
 
 def read_recordings(path: Path) -> Iterator[Recording]:

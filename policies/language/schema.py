@@ -17,7 +17,7 @@ from hybrid_llm.core.signals import DISPLAY_ONLY, BackendState, BudgetSignals, D
 from hybrid_llm.policies.language.types import BOOL, INT, STRING, Field, Type
 
 KNOWN_DETECTORS = frozenset(DETECTOR_NAMES)
-"""The detectors that a tag may name if the caller does not say otherwise."""
+"""The detectors that a tag may name unless the caller passes others."""
 
 _SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
 _WHOLES = _SHARES - {"load"}

@@ -119,8 +119,8 @@ class Reader:
             hint = f"write it in brackets: [{value.text}]" if isinstance(value, Scalar) and value.text else None
             return self._reject(value, f"{label} must be {kind.words}, not {_shape(value)}", hint)
         if not kind.least <= len(value.items) <= kind.most:
-            limit = f"at least {kind.least}" if len(value.items) < kind.least else f"at most {kind.most}"
-            return self._reject(value, f"{label} must have {limit} item")
+            limit, number = ("at least", kind.least) if len(value.items) < kind.least else ("at most", kind.most)
+            return self._reject(value, f"{label} must have {limit} {number} item{'s' * (number != 1)}")
         found: list[Any] = []
         for number, item in enumerate(value.items):
             read = self.read(kind.item, item, f"item {number + 1} of {label}", str(number))

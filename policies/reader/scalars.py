@@ -72,7 +72,8 @@ def _choice(kind: fields.Choice, value: Scalar) -> Any:
     if value.text in kind.values:
         return kind.values[value.text]
     near = difflib.get_close_matches(value.text, kind.values, n=1)
-    raise Fault(f"`{value.text}` is not {kind.words}", value.offset, f"did you mean `{near[0]}`?" if near else None)
+    other = f"the only value is {kind.words}" if len(kind.values) == 1 else None
+    raise Fault(f"`{value.text}` is not {kind.words}", value.offset, f"did you mean `{near[0]}`?" if near else other)
 
 
 def _version(kind: fields.Version, value: Scalar) -> int:
@@ -140,7 +141,7 @@ def _amount(kind: fields.Amount, value: Scalar) -> fields.Money:
 def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
     match = re.fullmatch(form, value.text) if len(value.text) <= LONGEST_QUANTITY else None
     if match is None:
-        hint = "write a number and its unit" if value.text else None
+        hint = "write a number and its unit" if _NUMBER.fullmatch(value.text) else None
         raise Fault(f"`{value.text}` is not {words}", value.offset, hint)
     return match
 

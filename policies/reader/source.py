@@ -1,4 +1,4 @@
-"""Positions in the text of a file, and the errors and warnings found there; it knows neither YAML nor expressions."""
+"""Errors and warnings with their positions in the text of a file, whatever its format."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Faults:
         self._warned: dict[tuple[int, str], Fault] = {}
 
     def add(self, message: str, offset: int, hint: str | None = None) -> None:
-        """Add an error at *offset*; *hint* says what to write instead."""
+        """Add an error at *offset*; *hint* is what to write instead."""
         self._found.setdefault((offset, message), Fault(message, offset, hint))
 
     def warn(self, message: str, offset: int, hint: str | None = None) -> None:
@@ -95,7 +95,7 @@ class Faults:
         if len(errors) == 1:
             raise errors[0]
         first = errors[0]
-        text = "\n".join([*(str(error) for error in errors), f"{len(errors)} errors; {self.what} is refused"])
+        text = "\n".join([*(str(error) for error in errors), f"{len(errors)} errors; {self.what} is rejected"])
         raise PolicyError(text, path=first.path, line=first.line, column=first.column, hint=first.hint, errors=errors)
 
     def _error(self, fault: Fault) -> PolicyError:

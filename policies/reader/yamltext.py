@@ -1,4 +1,4 @@
-"""Reads YAML strictly, with the position of every character of every scalar; it knows no key of any file."""
+"""Reads YAML strictly, with the position of every character of every scalar."""
 
 from __future__ import annotations
 
@@ -155,6 +155,7 @@ def _add_yaml_error(text: str, error: yaml.YAMLError, faults: Faults) -> None:
     message = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
     line = text[:offset].rpartition("\n")[2] + text[offset:].partition("\n")[0]
     hint = "put the whole expression in single quotes, or on its own line after `when: >-`" if "when:" in line else None
+    hint = "use spaces instead of the tab" if text[offset : offset + 1] == "\t" else hint
     faults.add(f"this is not YAML: {message}", offset, hint)
 
 

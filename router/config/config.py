@@ -49,7 +49,7 @@ class ClosableHook(Hook, Protocol):
 class RecordSpec:
     """Decisions are recorded without any text of a request, for `policy diff` and `explain`."""
 
-    path: Path = key(fields.File(), "The file; its folder must exist.")
+    path: Path = key(fields.File(), "The recording; its folder must exist.")
     max_mb: int = key(fields.Whole(1, 1_000_000), "Maximum size of one file, MiB.", default=64)
     keep: int = key(fields.Whole(0, 10_000), "Older files that stay.", default=2)
 
@@ -66,12 +66,12 @@ class PredictionSpec:
 
     calibrate: bool = key(
         fields.Choice({"never": False, "auto": True}),
-        "`auto` measures an eager backend of the device at its first start, and stores what was learnt.",
+        "`auto` measures an eager backend of the device at its first start, and stores the prediction.",
         default=False,
     )
     folder: Path | None = key(
         fields.File("the path of a folder"),
-        "Where it is stored; by default in the user's folder for state.",
+        "Where predictions are stored; by default in the user's folder for state.",
         default=None,
     )
 
@@ -81,7 +81,7 @@ class MetricsSpec:
     """The client's metrics are served for Prometheus."""
 
     # Loopback, and the port that OpenTelemetry's exporters for Prometheus use.
-    listen: str = key(fields.ADDRESS, "Where Prometheus reads them.", default="127.0.0.1:9464")
+    listen: str = key(fields.ADDRESS, "The address at which Prometheus reads the metrics.", default="127.0.0.1:9464")
 
     def open(self) -> ClosableHook:
         """Listen there; ConfigError if the port is in use or the extra is not installed."""
@@ -171,7 +171,7 @@ class Config:
     prices: Mapping[str, Price] = field(default_factory=dict)
     """Backend -> its price."""
     defaults: Defaults = key(
-        table(Defaults, "defaults"), "What a request gets where the call does not say.", default=Defaults()
+        table(Defaults, "defaults"), "What a request gets where the call sets nothing.", default=Defaults()
     )
     record: RecordSpec | None = key(table(RecordSpec, "record"), "Where decisions are recorded.", default=None)
     spend: Path | None = key(
@@ -183,7 +183,7 @@ class Config:
     metrics: MetricsSpec | None = key(table(MetricsSpec, "metrics"), "Metrics for Prometheus.", default=None)
     detectors: tuple[DetectorSpec, ...] = key(
         fields.MapOf(fields.Variants("detector", _detector_kinds, detector_table)),
-        "Models that detect names and places, under the names that the policy uses.",
+        "Detectors beside the built-in ones, under the names that the policy uses.",
         default=(),
     )
 

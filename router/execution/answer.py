@@ -95,7 +95,7 @@ class Answer:
         return self._final is not None
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks of the answer; errors as `Attempts.run` has."""
+        """Yield the chunks of the answer. Raises what `Attempts.run` raises."""
         self._begun, pieces = True, self._run.run()
         try:
             async for chunk in pieces:
@@ -115,7 +115,7 @@ class Answer:
                 self._end()
 
     def abandon(self) -> None:
-        """End an answer whose chunks were never asked for; any other one ends with its chunks. Idempotent."""
+        """End an answer that was never iterated; any other one ends with its chunks. Idempotent."""
         if not self._begun:
             self._begun = True
             self._end()
@@ -186,7 +186,7 @@ class Answer:
 
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.metadata.remaining() <= 0.0:
-            self._error = "DeadlineExceeded"  # an async caller cancels a late answer, which is no choice of the app
+            self._error = "DeadlineExceeded"  # cancelled by the timeout of `AsyncStream`, not by the app
         whole = self._generation
         return RequestEvent(
             metadata=self.metadata,
@@ -297,7 +297,7 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("the core awaited something that a synchronous call cannot wait for")
+    raise RuntimeError("the core awaited something that suspends, which a synchronous call cannot")
 
 
 async def blocking_sleep(seconds: float) -> None:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 _FAILURES = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
-"""Errors that count against the health of a backend; the others say nothing about it."""
+"""Errors that count against the health of a backend; the others are no evidence about it."""
 _MOST_HEDGES = 2
 _UNFIT = frozenset({"context_overflow", "unsupported"})
 """Reasons of a rejection for which another backend may still do."""
@@ -78,7 +78,7 @@ class Attempts:
     sleep: Sleep
     breakers: Mapping[str, Health]
     budget: RetryBudget
-    """Pays for every call beyond the first of each backend, and for every hedge."""
+    """What every call beyond the first of each backend, and every hedge, draws on."""
     retries: int
     """Further calls of each backend after its first."""
     nodes: Mapping[str, int] = field(default_factory=dict)

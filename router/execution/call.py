@@ -1,4 +1,4 @@
-"""One call of one backend: cleared, opened, timed, charged and restored in one place; and waiting for its start."""
+"""One call of one backend: cleared, opened, timed, charged, and its answer restored."""
 
 from __future__ import annotations
 

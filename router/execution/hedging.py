@@ -1,4 +1,4 @@
-"""Hedging: several calls of one round at once, as tasks of an event loop; and such a loop for synchronous callers."""
+"""Hedging: several calls of one round at once, as tasks of an event loop, which sync callers get in a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Item = tuple[T | None, BaseException | None]
 
 @dataclass(slots=True)
 class TaskRace:
-    """A race of tasks in the running event loop. Cancelling one cancels the work on the other side."""
+    """A race of tasks in the running event loop. Cancelling one also stops the backend's work."""
 
     _tasks: dict[asyncio.Task[None], Attempt] = field(default_factory=dict)
 

@@ -69,7 +69,7 @@ class PrivacyGuard:
             InvalidRequest: the policy does not declare a tag of the request.
             ConfigError: the policy names a detector that is not registered.
         """
-        policy.allowed(request.privacy)  # refuses an undeclared tag before anything is scanned
+        policy.allowed(request.privacy)  # rejects an undeclared tag before anything is scanned
         scan = _Scan(self._detectors, tuple(request.visible_text()))
         more = (tag for tag in policy.tags if tag not in request.privacy)
         tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}

@@ -343,7 +343,7 @@ def full_pattern(types: tuple[str, ...], alphabet: str, length: int) -> re.Patte
 def stream_pattern(types: tuple[str, ...], alphabet: str, length: int, *, json: bool) -> re.Pattern[str]:
     r"""A pattern for whole pseudonyms, and for a prefix of one at the end of the text.
 
-    The last group that matched tells which: *suffix* a whole one; *part* one without its last letters; *head* one
+    The last group that matched shows which: *suffix* a whole one; *part* one without its last letters; *head* one
     without its underscore too. With *json* also *quote*, *escape* (a whole escape sequence) and *cut* (an escape
     sequence that the end of the text cuts off).
     """

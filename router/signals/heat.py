@@ -59,7 +59,7 @@ class HeatSource(FileSource):
         return hottest, headroom, self._throttled(sensors)
 
     def _throttled(self, sensors: _Sensors) -> bool | None:
-        """True if any indicator of the system says so; None if it has no indicator."""
+        """Whether any indicator of the system reports it; None if there is no indicator."""
         found = [self._raspberry(), self._counters_rose(sensors.counters)]
         found += [state > 0 for cooler in sensors.coolers if (state := self._files.number(cooler)) is not None]
         known = [state for state in found if state is not None]

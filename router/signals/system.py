@@ -31,7 +31,7 @@ _STALE_AFTER: Final = 3.0
 """A signal without a new value for this many of its own intervals, and `_MARGIN_S` more, is absent."""
 _MARGIN_S: Final = 2.0
 _SLOWED: Final = 5.0
-"""Factor on the intervals while nobody reads the signals: an app in the background spares the battery."""
+"""Factor on the intervals while the signals are not read: an app in the background spares the battery."""
 UNKNOWN: Final = (DeviceSignals(cpu_load=_NAN, memory_available_mb=_NAN, memory_total_mb=_NAN), NetworkSignals())
 """The signals while there is no sample: a hard rule that reads a NaN excludes its backends."""
 

@@ -18,7 +18,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.router.spending.ledger import Balance, BookingLedger, Entry, LedgerBusy, LedgerError, day_of
 
 _VERSION: Final = 1
-_APPLICATION: Final = 0x68796C6D  # "hylm": tells a ledger from another program's database
+_APPLICATION: Final = 0x68796C6D  # "hylm": distinguishes a ledger from another program's database
 _OPENING_S: Final = 5.0
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS spend (

@@ -147,7 +147,7 @@ def test_a_package_that_is_missing_is_a_fault_for_doctor_and_one_message_elsewhe
     assert "-> pip install" in doctor.stdout
     assert "ok       runtime" in doctor.stdout
     other = without_yaml("policy", "check", "balanced")
-    assert other.stderr.startswith("hybrid-llm: yaml is missing: pip install")
+    assert other.stderr.startswith("hybrid-llm: yaml is missing: reinstall hybrid-llm")
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,8 @@ def checkout(tmp_path_factory) -> Path:
         before=r"\n\n@dataclass\(.*\)\nclass NetworkSignals",
     )
     system = folder / "router/signals/system.py"
-    insert(system, FILES["router/signals/system.py, in system_sources"], before=r"\n    table: ")
-    insert(system, "    AmbientSource,", before=r"\n    \)\n    return \[source\(Files")
+    insert(system, FILES["router/signals/system.py, in system_sources"], before=r"\n    fast: ")
+    insert(system, "fast.append(AmbientSource)", before=r"\n    return \[source\(Files\(root")
     return folder
 
 

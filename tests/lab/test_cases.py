@@ -129,11 +129,11 @@ CASES = [
     ("version: 1\nbackends: {edge: moon}\ncases: []\n", "`moon` is not a location"),
     (HEAD + "  - {expect: {order: [edge]}}\n", "`name` is missing"),
     (HEAD + "  - {name: a}\n", "`expect` is missing"),
-    (HEAD + "  - {name: a, expect: {}}\n", "a case expects something"),
+    (HEAD + "  - {name: a, expect: {}}\n", "a case needs an expectation"),
     (HEAD + "  - {name: a, expect: {ordre: [edge]}}\n", "did you mean `order`?"),
     (HEAD + "  - {name: a, expect: {order: [egde]}}\n", "did you mean `edge`?"),
     (HEAD + "  - {name: a, expect: {order: edge}}\n", "write it in brackets"),
-    (HEAD + "  - {name: a, expect: {rule: 0}}\n", "no rule that orders is `0`"),
+    (HEAD + "  - {name: a, expect: {rule: 0}}\n", "no `prefer` or `rank` rule is `0`"),
     (HEAD + "  - {name: a, expect: {rule: the batery is low}}\n", "did you mean `the battery is low`?"),
     (HEAD + "  - {name: a, expect: {tags: [phy]}}\n", "did you mean `phi`?"),
     (HEAD + "  - {name: a, request: {tags: [phy]}, expect: {first: edge}}\n", "did you mean `phi`?"),
@@ -171,7 +171,7 @@ def test_all_faults_are_reported_at_once():
     with pytest.raises(PolicyError) as caught:
         suite(HEAD + "  - {name: a, expect: {order: [egde]}}\n  - {name: b, signals: {x.y: 1}, expect: {rule: 9}}\n")
     assert len(caught.value.errors) == 3
-    assert "the file of cases is refused" in str(caught.value)
+    assert "the file of cases is rejected" in str(caught.value)
 
 
 POLICY_OF_ALL = builtin_policy("balanced")

@@ -254,7 +254,7 @@ def test_every_fault_of_a_world_file_is_reported_at_once_with_its_position_and_a
     for told in (
         "did you mean `battery`?",
         "did you mean `prefill_tokens_per_s`?",
-        "8 errors; the world file is refused",
+        "8 errors; the world file is rejected",
     ):
         assert told in str(caught.value)
     assert "policy" not in str(caught.value)

@@ -145,7 +145,7 @@ def test_all_faults_of_a_file_are_reported_at_once_in_the_order_of_the_text():
     assert [(one.line, one.column) for one in error.errors] == [(3, 22), (5, 14), (6, 19), (6, 36), (7, 5)]
     assert (error.line, error.column, error.path) == (3, 22, "p.yaml")
     assert str(error).count("p.yaml:") == 5
-    assert "5 errors; the policy is refused" in str(error)
+    assert "5 errors; the policy is rejected" in str(error)
 
 
 def test_a_place_behind_tabs_and_wide_characters_has_its_caret_under_it():

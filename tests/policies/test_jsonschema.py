@@ -34,7 +34,7 @@ FILES = sorted((ROOT / "policies" / "builtin").glob("*.yaml")) + sorted((ROOT / 
 LEXICAL = ("not a character", "not YAML", "anchors", "YAML tags", "directives", "deep", "not read")
 LEXICAL += ("write true", "the first is on line", "another document", "quotes", "ambiguous in YAML")
 SEMANTIC = ("never reached", "two currencies", "never matches", "is less than 1ms", "is more than 24h", "version 1")
-OF_THE_POLICY = ("did you mean `phi`", "no rule that orders", "did you mean `the battery", "did you mean `edge`")
+OF_THE_POLICY = ("did you mean `phi`", "no `prefer` or `rank` rule", "did you mean `the battery", "did you mean `edge`")
 OF_THE_POLICY += ("did you mean `device`", "no signal of")
 
 

@@ -275,7 +275,7 @@ class SimulatedBackend:
         return endpoint
 
     async def _enter(self, call: _Call, endpoint: Endpoint) -> Wait:
-        """What ends when the call has a slot, or at its deadline; a node refuses after one round trip."""
+        """What ends when the call has a slot, or at its deadline; a node rejects it after one round trip."""
         job, share = call.job, self._setting.world.node.failure_share if self._is_cloud else 0.0
         if share and draw(self._setting, self.name, job.number, job.calls[self.name]) < share:
             error: errors.BackendError = errors.BackendUnavailable(f"{self.name} does not answer", backend=self.name)

@@ -1,6 +1,6 @@
 """A virtual clock that runs coroutines: they sleep for simulated seconds, and no real time passes.
 
-It knows nothing of asyncio. The router's attempts await only what is injected, so they run on it unchanged:
+It does not use asyncio. The router's attempts await only what is injected, so they run on it unchanged:
 `Clock.sleep` pauses them and `VirtualRace` lets several calls run at once.
 """
 
@@ -49,7 +49,7 @@ class Task:
 
 
 class Clock:
-    """Simulated seconds, and the tasks that live by them. Whoever drives it sets *now* and calls `run_due`."""
+    """Simulated time, and the tasks that run on it. The simulation sets *now* and calls `run_due`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -61,7 +61,7 @@ class Clock:
         self._ready: deque[Task] = deque()
 
     def time(self) -> float:
-        """*now*, as a function, for what takes a clock."""
+        """Return *now*: the clock to inject."""
         return self.now
 
     @property
@@ -70,7 +70,7 @@ class Clock:
         return self._timers[0][0] if self._timers else math.inf
 
     def timer(self, at: float) -> Wait:
-        """Something to await that is over at *at*; those of the same instant end in the order of their making."""
+        """Return a timer to await that ends at *at*; timers of the same instant end in the order of creation."""
         wait = Wait()
         self._count += 1
         heapq.heappush(self._timers, (at, self._count, wait))
@@ -81,7 +81,7 @@ class Clock:
         await self.timer(self.now + seconds)
 
     def wake(self, wait: Wait, error: Exception | None = None) -> None:
-        """End *wait* unless it is over; its task goes on, or raises *error*, when the others of this instant pause."""
+        """End *wait*, once; its task resumes, or raises *error*, after the tasks that are ready now."""
         if wait.over:
             return
         wait.over, wait.error = True, error
@@ -89,7 +89,7 @@ class Clock:
             self._ready.append(wait.task)
 
     def spawn(self, coroutine: Coroutine[Wait, None, None], owner: object = None) -> Task:
-        """Let *coroutine* run when the others of this instant pause."""
+        """Run *coroutine* as a task, after those that are ready now."""
         if owner is None and self.current is not None:
             owner = self.current.owner
         task = Task(coroutine, owner)
@@ -132,7 +132,7 @@ class Clock:
 
 
 class VirtualRace:
-    """A race of calls on a `Clock`, as `router.execution.hedging.TaskRace` is one in an event loop."""
+    """A race of calls on a `Clock`, as `router.execution.hedging.TaskRace` is in an event loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -145,7 +145,7 @@ class VirtualRace:
         return len(self._tasks)
 
     def start(self, attempt: Attempt) -> None:
-        """Let *attempt* run beside the others."""
+        """Start *attempt* beside the others."""
         task = self._clock.spawn(attempt.begin())
         task.on_done = lambda: self._clock.wake(self._news)
         self._tasks[task] = attempt

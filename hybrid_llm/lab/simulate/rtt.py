@@ -81,7 +81,7 @@ def _table(path: Path, text: str) -> RoundTrips:
         if number > 2 and found[-1][0] <= found[-2][0]:
             raise _wrong(path, f"line {number}: the seconds must increase")
     if not found or found[0][0] != 0.0:
-        raise _wrong(path, "line 2 must say what holds from second 0 on, such as 0,30")
+        raise _wrong(path, "line 2 must be the value from second 0 on, such as 0,30")
     starts, rtts = zip(*found, strict=True)
     last = starts[-1] + (starts[-1] - starts[-2] if len(starts) > 1 else 1.0)
     return RoundTrips(starts_s=starts, rtt_ms=rtts, period_s=last, source=path.name)

@@ -223,7 +223,7 @@ _GZIP: Final = b"\x1f\x8b"
 
 
 class _BadLine(Exception):
-    """One line is invalid; the message says why."""
+    """One line is invalid; the message has the reason."""
 
 
 def load_trace(path: Path, *, limit: int | None = None) -> Trace:

@@ -6,7 +6,7 @@ Three stages, the simplest cases first; each passes on one case of every kind th
 2. for each kind of judgement, the policy decides under every outcome of its conditions and state of its backends;
 3. for each decision, the real pipeline runs a request to its end, through every failure of every call.
 
-Each step is checked against an oracle that knows the declarations of the tags and nothing of this code. Two
+Each step is checked against an oracle that has only the declarations of the tags, and uses none of this code. Two
 barriers are verified separately: what the policy decides, and what the guard would clear if the policy were wrong.
 The first two stages are in `deciding`, the third is here.
 """

@@ -1,7 +1,7 @@
 """Patterns for e-mail addresses, telephone numbers and network addresses (IPv4, IPv6, MAC).
 
 E-mail addresses and numbers are also found spelled out and next to text without spaces. Network addresses that are the
-same on every machine, such as loopback, identify nobody and are not reported.
+same on every machine, such as loopback, identify no one and are not reported.
 """
 
 from __future__ import annotations
