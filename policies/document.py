@@ -155,7 +155,7 @@ class Resilience:
 class Weights:
     """Orders backends by a weighted sum, least first; one weight must be more than 0."""
 
-    latency: float = key(Number(), "Weight of one millisecond until the whole answer is there.", default=0.0)
+    latency: float = key(Number(), "Weight of one millisecond until the answer is complete.", default=0.0)
     cost: float = key(Number(), "Weight of one unit of currency.", default=0.0)
     energy: float = key(Number(), "Weight of one joule.", default=0.0)
 

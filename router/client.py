@@ -175,7 +175,7 @@ class HybridLLM:
         return routed.decision
 
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
-        """Answer *prompt*; block until the whole answer is there.
+        """Answer *prompt*; block until the answer is complete.
 
         Args:
             prompt: a text, a `Message`, or a list of `{"role": ..., "content": ...}`.

@@ -49,7 +49,7 @@ def _make() -> HybridLLM:
 
 
 def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
-    """Answer *prompt*, on the device or in the cloud as the policy decides; block until the whole answer is there.
+    """Answer *prompt*, on the device or in the cloud as the policy decides; block until the answer is complete.
 
         reply = hybrid_llm.generate("Is this review positive? 'Dull.'", privacy={"phi"}, deadline=2.0)
         print(reply.text, reply.backend, reply.decision.explain())

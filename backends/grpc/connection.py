@@ -28,7 +28,7 @@ _GENERATE: Final = "/hybrid_llm.v1.HybridLLM/Generate"
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """An open channel. *generate* takes bytes only, as `outgoing` has checked them; *warm*: it has answered before."""
+    """An open channel. *generate* takes bytes only, as `outgoing` has checked them; *warm*: it answered a call."""
 
     channel: Any
     generate: Any
@@ -72,7 +72,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """No call starts any more."""
+        """Start no further calls."""
         return self._closed.is_set()
 
     @property
@@ -81,7 +81,7 @@ class Connection:
         return len(self._calls)
 
     def link(self, timeout: float) -> Link:
-        """Return the channel for threads, opened if need be within *timeout* seconds; errors as a handshake has."""
+        """Return the channel for threads, opened if need be within *timeout* seconds; raises as a handshake does."""
         if (link := self._open_link(self)) is not None:
             return link
         if (error := self.prober.fault(timeout)) is not None:

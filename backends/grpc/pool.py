@@ -39,7 +39,7 @@ class GrpcPool:
         lookup: Resolves names.
 
     Raises:
-        ConfigError: as `GrpcBackend` has, for each node.
+        ConfigError: for any node, what `GrpcBackend` raises.
     """
 
     location: Final = Location.CLOUD
@@ -97,11 +97,11 @@ class GrpcPool:
         return state_of(endpoints, name=self.name, reason="closed" if self._closed else silence)
 
     def members(self) -> tuple[EndpointState, ...]:
-        """Each endpoint by itself, in the order in which they were named."""
+        """The state of each endpoint, in the order of the configuration."""
         return tuple([endpoint.endpoint_state() for endpoint in self._endpoints.values()])
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
-        """Answer in chunks, from an endpoint that this request has not called yet; errors as `GrpcBackend.stream`."""
+        """Answer in chunks, from an endpoint that this request has not called. Raises as `GrpcBackend.stream` does."""
         request = require_clearance(cleared, Location.CLOUD)
         endpoint = self._pick(request, self._resolver.refresh(request.remaining()))
         with closing(endpoint.stream(cleared)) as chunks:

@@ -284,7 +284,7 @@ class Variants:
 
     noun: str
     names: Callable[[], Collection[str]]
-    """The kinds that there are."""
+    """The names of all kinds."""
     get: Callable[[str], Table]
     """The table of a kind; it may import the module that declares it."""
 

@@ -182,7 +182,7 @@ class BackendHealth:
     endpoint that responds has failed as often in a row as the policy allows.
 
     Args:
-        probes: Returns the endpoints there are now.
+        probes: Returns the current endpoints.
     """
 
     def __init__(self, probes: Callable[[], Sequence[HealthProbe]]) -> None:

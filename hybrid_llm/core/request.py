@@ -143,7 +143,7 @@ class Request(_Envelope):
         )
 
     def continue_from(self, partial: PartialAnswer) -> Self:
-        """The same request for the rest of an answer of which *partial* is there."""
+        """The same request, for the rest of an answer that began with *partial*."""
         return replace(self, answer_prefix=partial.text, max_tokens=self.max_tokens - partial.tokens)
 
 
@@ -203,7 +203,7 @@ Prompt = str | Message | Sequence[Message | Mapping[str, str]]
 
 
 class SchemaModel(Protocol):
-    """What a pydantic model's class offers, as far as it is used here."""
+    """The part of a pydantic model's class that is used here."""
 
     @classmethod
     def model_json_schema(cls) -> dict[str, Any]:

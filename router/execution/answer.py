@@ -58,7 +58,7 @@ class Run(Protocol):
 
 
 class Answer:
-    """The answer to one request: `chunks` runs it, `generation` is the whole of it once it is complete."""
+    """The answer to one request: `chunks` runs it, `generation` is its result once complete."""
 
     def __init__(self, run: Run, routed: Routed, *, hooks: Iterable[Hook], over: Over) -> None:
         self._run = run
@@ -91,7 +91,7 @@ class Answer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the last chunk is there."""
+        """Whether the last chunk has arrived."""
         return self._final is not None
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:

@@ -199,7 +199,7 @@ class Attempts:
             await self.sleep(state.upcoming_sleep)
 
     async def _round(self, names: Iterable[str]) -> Attempt:
-        """Call *names* one after the other, or the next one beside a slow one, until a first chunk is there."""
+        """Call *names* one after the other, or the next beside a slow one, until a first chunk arrives."""
         waiting, race = deque(names), self.race()
         try:
             while waiting or race.running:

@@ -150,7 +150,7 @@ def test_a_table_of_round_trips_holds_until_the_next_line(tmp_path):
         ("seconds,rtt_ms\n0,1\n0,2\n", "line 3: the seconds must increase"),
         ("seconds,rtt_ms\n0,-1\n", "line 2: both numbers must be 0 or more"),
         ("seconds,rtt_ms\n0,nan\n", "line 2: both numbers must be 0 or more"),
-        ("seconds,rtt_ms\n5,1\n", "line 2 must say what holds from second 0 on"),
+        ("seconds,rtt_ms\n5,1\n", "line 2 must be the value from second 0 on"),
         (b"\xff\xff", "neither NetLatency's .tar.xz nor a CSV"),
     ],
 )

@@ -84,7 +84,7 @@ class _Call:
 
     @property
     def ends_at(self) -> float:
-        """When its last token is there."""
+        """When its last token arrives."""
         return self.first_at + (self.output_tokens - 1) * self.token_s
 
     def ready_tokens(self, now: float) -> int:
