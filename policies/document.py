@@ -46,7 +46,7 @@ class TagRule:
     """Where a request that carries this tag may go and in which form, and what sets the tag."""
 
     allow: frozenset[Location] = key(
-        LOCATIONS, "The locations where such a request may go.", hint="allow: [edge]", examples=(["edge"],)
+        LOCATIONS, "Where such a request may go; empty for nowhere.", hint="allow: [edge]", examples=(["edge"],)
     )
     pseudonymise: bool = key(
         Choice({"pseudonymise": True}),

@@ -1,4 +1,4 @@
-"""Converts a Hugging Face folder into a model folder for the device: build, compare, write the manifest; or nothing."""
+"""Converts a Hugging Face folder into a model folder for the device: build, compare, write the manifest last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of the cases beside a policy, `clinic.test.yaml`, which are read as strictly as the policy; runs none."""
+"""The keys of the cases beside a policy, `clinic.test.yaml`, read as strictly as the policy. `cases` runs them."""
 
 from __future__ import annotations
 

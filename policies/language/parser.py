@@ -1,4 +1,4 @@
-"""Parses one expression into nodes, by precedence; it resolves no names and checks no types.
+"""Parses one expression into nodes, by precedence. Names and types are checked later.
 
 The parts of CEL that the language leaves out are rejected by name. Source: CEL's language definition
 (github.com/google/cel-spec, doc/langdef.md) and its extension libraries.

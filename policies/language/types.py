@@ -1,4 +1,4 @@
-"""The types, units and syntax tree of the expression language, and which of them may meet; it resolves no names."""
+"""The types, units and syntax tree of the expression language, and the types that may be combined."""
 
 from __future__ import annotations
 
