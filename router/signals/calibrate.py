@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
@@ -38,7 +39,7 @@ _PASSES: Final = 30
 Clear = Callable[[Request, Location], Cleared]
 
 
-def calibrate(backend: Backend, clear: Clear) -> Learned:
+def calibrate(backend: Backend, clear: Clear, clock: Callable[[], float] = time.monotonic) -> Learned:
     """Measure *backend*.
 
     Args:
@@ -49,8 +50,8 @@ def calibrate(backend: Backend, clear: Clear) -> Learned:
         BackendError, SecurityError: the backend does not answer.
     """
     lengths = _fitting(backend)
-    _measure(backend, lengths[0], clear)
-    measured = [_median(backend, repeats, clear) for repeats in lengths]
+    _measure(backend, lengths[0], clear, clock)
+    measured = [_median(backend, repeats, clear, clock) for repeats in lengths]
     idle = BackendState(name=backend.name, location=backend.location)
     predictor = LatencyPredictor(PRIORS[backend.location])
     for _ in range(_PASSES):
@@ -59,9 +60,11 @@ def calibrate(backend: Backend, clear: Clear) -> Learned:
     return predictor.learned
 
 
-def _median(backend: Backend, repeats: int, clear: Clear) -> tuple[int, float, float | None]:
+def _median(
+    backend: Backend, repeats: int, clear: Clear, clock: Callable[[], float]
+) -> tuple[int, float, float | None]:
     """Prompt tokens, and the median TTFT and TPOT of several answers, ms."""
-    answers = [_measure(backend, repeats, clear) for _ in range(_ANSWERS)]
+    answers = [_measure(backend, repeats, clear, clock) for _ in range(_ANSWERS)]
     firsts = [seen.ttft_ms for _, seen in answers if seen.ttft_ms is not None]
     further = [seen.tpot_ms for _, seen in answers if seen.tpot_ms is not None]
     return answers[0][0], statistics.median(firsts), statistics.median(further) if further else None
@@ -86,8 +89,8 @@ def _text(repeats: int) -> str:
     return " ".join(random.sample(words, len(words)) * repeats)
 
 
-def _measure(backend: Backend, repeats: int, clear: Clear) -> tuple[int, Measured]:
-    request, watch = _request(backend, repeats), Stopwatch()
+def _measure(backend: Backend, repeats: int, clear: Clear, clock: Callable[[], float]) -> tuple[int, Measured]:
+    request, watch = _request(backend, repeats), Stopwatch(clock)
     for chunk in backend.stream(clear(request, backend.location)):
         watch.received(chunk)
     return request.prompt_tokens, watch.measured()

@@ -131,7 +131,7 @@ MUTANTS = (
     Mutant(
         "metadata holds a text",
         f"{_REQUEST}:RequestMetadata.of",
-        swap("getattr(request, each.name)", "next(iter(request.visible_text()), '')"),
+        swap("len(request.messages)", "next(iter(request.visible_text()), '')"),
     ),
     Mutant(
         "the repr of a message shows its text",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import stat
-import time
 
 import pytest
 from hypothesis import given
@@ -34,11 +33,13 @@ POLICY = parse_policy("version: 1\nname: p\ntags: {}\n")
 
 
 class Timed(FakeBackend):
-    """First token after 2 ms and 0.1 ms per prompt token, 3 ms for each further one."""
+    """First token after 2 ms and 0.1 ms per prompt token, 3 ms for each further one, on a clock of its own."""
+
+    now = 0.0
 
     def stream(self, cleared):
         for index, chunk in enumerate(super().stream(cleared)):
-            time.sleep(0.003 if index else 0.002 + 0.0001 * cleared.request.prompt_tokens)
+            self.now += 0.003 if index else 0.002 + 0.0001 * cleared.request.prompt_tokens
             yield chunk
 
 
@@ -54,9 +55,9 @@ def predicted(learned: Learned, tokens: int) -> float:
 
 
 def test_a_calibration_finds_the_line_and_sends_the_words_of_the_fixed_text_alone(timed):
-    learned = calibrate(timed, clear_under(POLICY))
+    learned = calibrate(timed, clear_under(POLICY), lambda: timed.now)
     for tokens in (40, 300):
-        assert predicted(learned, tokens) == pytest.approx(2.0 + 0.1 * tokens, rel=0.6)
+        assert predicted(learned, tokens) == pytest.approx(2.0 + 0.1 * tokens, rel=0.05)
     texts = {message.content for request in timed.requests for message in request.messages}
     assert all(set(text.split()) == set(TEXT.split()) for text in texts)
     assert len(texts) == len(timed.requests), "a backend that keeps what it has read has not read any of them"
