@@ -92,7 +92,7 @@ def test_the_clinic_keeps_a_patient_on_the_device_and_sends_the_rest_where_it_fi
 def test_an_example_without_its_certificates_says_what_is_missing():
     done = run(EXAMPLES / "clinic" / "ask.py")
     assert done.returncode == 1
-    assert "does not exist; make certificates" in done.stderr
+    assert "does not exist; create certificates" in done.stderr
 
 
 def test_every_example_is_listed():
