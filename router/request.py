@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, Final, cast, get_args
 
 from hybrid_llm.core.errors import InvalidRequest
@@ -22,7 +22,17 @@ from hybrid_llm.core.limits import (
     STOP_TEXTS,
     Defaults,
 )
-from hybrid_llm.core.request import GenerateOptions, Message, OutputSchema, Prompt, Request, Role, Sampling, Tool
+from hybrid_llm.core.request import (
+    GREEDY,
+    GenerateOptions,
+    Message,
+    OutputSchema,
+    Prompt,
+    Request,
+    Role,
+    Sampling,
+    Tool,
+)
 
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
@@ -46,20 +56,21 @@ def make_request(
         InvalidRequest: a value is out of range; the message states what is allowed and never repeats the prompt.
     """
     _refuse_unknown(options)
-    request = Request(
-        messages=_messages(prompt),
+    prompt_only = Request(messages=_messages(prompt), tools=_tools(options.get("tools", ())))  # cheaper than a copy
+    return Request(
+        messages=prompt_only.messages,
         task=_text(options.get("task", "chat"), "task"),
         privacy=_tags(options.get("privacy", ())) | defaults.privacy,
         sampling=_sampling(options),
         max_tokens=_within(options.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
         deadline=_within(options.get("deadline", defaults.deadline or deadline), "deadline", DEADLINE_S),
         output_schema=_schema(options.get("output_schema")),
-        tools=_tools(options.get("tools", ())),
+        tools=prompt_only.tools,
         session_id=_name(options.get("session_id"), "session_id"),
         tenant=_name(options.get("tenant"), "tenant"),
         request_id=_name(options.get("request_id"), "request_id") or secrets.token_hex(16),
+        prompt_tokens=count(prompt_only) if count is not None else 0,
     )
-    return request if count is None else replace(request, prompt_tokens=count(request))
 
 
 def _refuse_unknown(options: Mapping[str, object]) -> None:
@@ -111,6 +122,8 @@ def _has_lone_surrogate(text: str) -> bool:
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:
     given = {name: value for name, value in options.items() if name in _SAMPLING}
+    if not given:
+        return GREEDY
     stop = _stop(given.pop("stop", ()))
     if given.get("seed", 0) is None:
         del given["seed"]

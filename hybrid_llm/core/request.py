@@ -74,6 +74,10 @@ class Sampling:
         return ""
 
 
+GREEDY = Sampling()
+"""The default: shared, since it is frozen, by every request that sets nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Envelope:
     """What a request and its metadata have in common: names, counts and limits, never a text."""
@@ -111,7 +115,7 @@ class Request(_Envelope):
     """One call, checked and complete. `HybridLLM` makes it from what the app passed."""
 
     messages: tuple[Message, ...]
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = GREEDY
     output_schema: str | None = field(default=None, repr=False)
     """JSON Schema, as JSON text, that the answer must follow."""
     tools: tuple[Tool, ...] = ()

@@ -73,12 +73,13 @@ class BackendCalls:
                 watch, fault = Stopwatch(), ""
                 try:
                     async with aclosing(self.open_stream(backend, cleared)) as chunks:
+                        received, resumed = watch.received, watch.resumed  # bound once: this loop runs per token
                         async for chunk in chunks:
-                            watch.received(chunk)
+                            received(chunk)
                             if bill is not None:
                                 bill.received(chunk)
                             yield chunk if restorer is None else restorer.restore(chunk)
-                            watch.resumed()
+                            resumed()
                 except HybridLLMError:
                     raise
                 except Exception as error:  # noqa: BLE001  # a backend may raise anything; its text may hold the prompt

@@ -323,10 +323,12 @@ class Stopwatch:
 
     def received(self, chunk: Chunk) -> None:
         """*chunk* arrived and goes to the reader."""
-        self._last = self._clock()
-        self._first = self._first or self._last
+        now = self._last = self._clock()
+        if not self._first:
+            self._first = now
         self._tokens += chunk.tokens
-        self._usage = chunk.usage or self._usage
+        if chunk.usage is not None:
+            self._usage = chunk.usage
 
     def resumed(self) -> None:
         """The reader wants the next chunk: the time since the last one was its own."""
