@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final, cast, get_args
 
 from hybrid_llm.core.errors import InvalidRequest
@@ -56,21 +56,20 @@ def make_request(
         InvalidRequest: a value is out of range; the message states what is allowed and never repeats the prompt.
     """
     _refuse_unknown(options)
-    prompt_only = Request(messages=_messages(prompt), tools=_tools(options.get("tools", ())))  # cheaper than a copy
-    return Request(
-        messages=prompt_only.messages,
+    request = Request(
+        messages=_messages(prompt),
         task=_text(options.get("task", "chat"), "task"),
         privacy=_tags(options.get("privacy", ())) | defaults.privacy,
         sampling=_sampling(options),
         max_tokens=_within(options.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
         deadline=_within(options.get("deadline", defaults.deadline or deadline), "deadline", DEADLINE_S),
         output_schema=_schema(options.get("output_schema")),
-        tools=prompt_only.tools,
+        tools=_tools(options.get("tools", ())),
         session_id=_name(options.get("session_id"), "session_id"),
         tenant=_name(options.get("tenant"), "tenant"),
         request_id=_name(options.get("request_id"), "request_id") or secrets.token_hex(16),
-        prompt_tokens=count(prompt_only) if count is not None else 0,
     )
+    return request if count is None else replace(request, prompt_tokens=count(request))
 
 
 def _refuse_unknown(options: Mapping[str, object]) -> None:

@@ -242,3 +242,16 @@ def test_an_untyped_error_of_a_backend_is_typed_and_holds_no_text_and_the_next_b
             assert client.generate("SECRET").text.endswith("from the cloud")
             assert asyncio.run(client.agenerate("SECRET")).text.endswith("from the cloud")
     assert events[0].attempts[0].error == "BackendUnavailable"
+
+
+def test_a_backend_that_counts_tokens_sees_the_whole_request(make_client):
+    seen = []
+
+    class Counting(FakeBackend):
+        def count_tokens(self, request):
+            seen.append(request)
+            return 7
+
+    reply = make_client(Counting("edge", Location.EDGE)).decide("hello", task="math", output_schema={"type": "object"})
+    assert reply.order
+    assert (seen[0].task, seen[0].output_schema) == ("math", '{"type":"object"}')
