@@ -13,6 +13,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Literal, Protocol, Self, TypedDict
 
+from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.core.fields import Whole
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS, SAMPLING
 
@@ -104,6 +105,16 @@ class _Envelope:
     def remaining(self, now: float | None = None) -> float:
         """Seconds left until the deadline; negative once it is over."""
         return self.expires - (time.monotonic() if now is None else now)
+
+    def check_deadline(self) -> None:
+        """Work before the first attempt calls this between its pieces, so that it ends in time too.
+
+        Raises:
+            DeadlineExceeded: the deadline passed; no backend was called.
+        """
+        if time.monotonic() >= self.expires:
+            message = f"the deadline of {self.deadline:g} s is over"
+            raise DeadlineExceeded(message, backend="", elapsed=self.deadline)
 
 
 _SHARED = tuple(each.name for each in fields(_Envelope))

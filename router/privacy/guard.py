@@ -16,7 +16,7 @@ from hybrid_llm.core.clearance import Cleared, Purpose, _make_cleared
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
-from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding, Prepared, find_with
+from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding, Prepared, find_with, prepare
 from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 
@@ -206,7 +206,7 @@ class _Scan:
             raise ConfigError(f"the policy names the detector {name!r}, which is not registered")
         try:
             if self._prepared is None:  # encodings are undone once for all detectors
-                self._prepared = [Prepared(text) for text in self.texts]
+                self._prepared = prepare(self.texts)
             return [_checked_findings(name, each.text, find_with(detector, each)) for each in self._prepared]
         except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays on the device
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)

@@ -2,6 +2,6 @@
 
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.catalogue import DETECTORS
-from hybrid_llm.router.privacy.detectors.engine import PatternDetector, Prepared, find_with, scan
+from hybrid_llm.router.privacy.detectors.engine import PatternDetector, Prepared, find_with, prepare, scan
 
-__all__ = ["DETECTORS", "Detector", "Finding", "PatternDetector", "Prepared", "find_with", "scan"]
+__all__ = ["DETECTORS", "Detector", "Finding", "PatternDetector", "Prepared", "find_with", "prepare", "scan"]

@@ -161,6 +161,11 @@ class Prepared:
         self.inner = [(start, end, Prepared(inner, depth - 1)) for start, end, inner in runs]
 
 
+def prepare(texts: Sequence[str]) -> list[Prepared]:
+    """The texts of one request, in its order, ready for all detectors."""
+    return [Prepared(text) for text in texts]
+
+
 @dataclass(frozen=True, eq=False)
 class PatternDetector:
     """A detector made of *patterns* and of *search*, a function from a view to spans; *finds* describes it for docs.
