@@ -11,8 +11,6 @@ a run that holds a finding is reported whole. Time is linear in the length of th
 
 from __future__ import annotations
 
-import binascii
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from hybrid_llm.core.protocols import Detector, Finding
+from hybrid_llm.router.privacy.detectors.encodings import embedded
 from hybrid_llm.router.privacy.detectors.text import Regex, View, decoded
 
 THRESHOLD: Final = 0.5
@@ -29,20 +28,11 @@ CONTEXT: Final = 0.3
 _BEFORE: Final = 60
 _AFTER: Final = 24
 _NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
-_RUN: Final = Regex(
-    rb"[A-Za-z0-9+/_-]{56,}(?:\r?\n[A-Za-z0-9+/_-]{56,})*(?:\r?\n[A-Za-z0-9+/_-]{1,76})?={0,2}|[A-Za-z0-9+/_-]{14,}={0,2}"
-)
-_LINE: Final = re.compile(r"\S+")
-_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
-_UNTEXTUAL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
-_STANDARD: Final = str.maketrans("-_", "+/", "=\r\n")
 _DEPTH: Final = 3
 """How many levels of base64 inside base64 are decoded."""
 
 Spans = Iterable[tuple[int, int]]
 """Start and end (exclusive) of each find, as character offsets."""
-_Run = tuple[int, int, str]
-"""Start and end of an encoded run in the original text, and the text that it decodes to."""
 
 
 class Candidate(NamedTuple):
@@ -157,7 +147,7 @@ class Prepared:
     def __init__(self, text: str, depth: int = _DEPTH) -> None:
         self.text = text
         self.view = decoded(text)
-        runs = _embedded(self.view) if depth else ()
+        runs = embedded(self.view) if depth else ()
         self.inner = [(start, end, Prepared(inner, depth - 1)) for start, end, inner in runs]
 
 
@@ -239,45 +229,3 @@ def _joined(spans: Spans) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
-
-
-def _embedded(view: View) -> Iterator[_Run]:
-    """Yield each run of base64 or hexadecimal that decodes to text."""
-    for found in _RUN.finditer(view.data):
-        raw = view.data[found.start : found.end].decode("latin-1")
-        text = _decoded(raw)
-        if text is not None:
-            yield *view.origin(found.start, found.end), text
-        elif "\n" in raw:
-            yield from _lines(view, raw, found.start)
-
-
-def _lines(view: View, raw: str, offset: int) -> Iterator[_Run]:
-    """Adjacent lines that do not decode as one run: each may be a run of its own."""
-    for line in _LINE.finditer(raw):
-        text = _decoded(line.group())
-        if text is not None:
-            yield *view.origin(offset + line.start(), offset + line.end()), text
-
-
-def _decoded(raw: str) -> str | None:
-    compact = raw.translate(_STANDARD)
-    if _HEX.fullmatch(compact) and (text := _as_text(bytes.fromhex(compact))) is not None:
-        return text
-    if compact.islower() or compact.isupper():
-        return None  # a word or joined words: base64 of a text has letters of both cases
-    try:
-        return _as_text(binascii.a2b_base64(compact + "=" * (-len(compact) % 4)))
-    except binascii.Error:
-        return None
-
-
-def _as_text(data: bytes) -> str | None:
-    """*data* as text in UTF-8, or in UTF-16 where every second byte is zero; None if it is neither."""
-    if data[1::2].count(0) == len(data) // 2 > 0:
-        data = data[::2]  # UTF-16 in ASCII
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return None if _UNTEXTUAL.search(text) else text
