@@ -155,6 +155,11 @@ def test_only_the_labels_that_are_asked_for_are_reported(folder):
     assert set(NerDetector(folder).kinds.items()) == {("PER", "per"), ("LOC", "loc")}
 
 
+def test_it_reports_whether_it_finds_names_of_people(folder):
+    assert NerDetector(folder).finds_names
+    assert not NerDetector(folder, labels={"LOC": "place"}).finds_names
+
+
 def test_a_text_of_many_windows_is_read_to_its_end(detector):
     rng = random.Random(3)
     words, expected = [], []

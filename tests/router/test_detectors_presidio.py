@@ -45,6 +45,12 @@ def test_findings_come_in_order_under_the_kinds_that_were_asked_for():
     assert reported(PresidioDetector(analyzer), "Rome saw Jane") == [("location", "Rome"), ("person", "Jane")]
 
 
+def test_it_reports_whether_it_finds_names_of_people():
+    assert PresidioDetector(FakeAnalyzer()).finds_names
+    assert PresidioDetector(FakeAnalyzer(), kinds={"PERSON": "person_name"}).finds_names
+    assert not PresidioDetector(FakeAnalyzer(), kinds={"LOCATION": "place"}).finds_names
+
+
 @pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
 def test_without_presidio_the_error_says_what_to_install():
     with pytest.raises(ConfigError, match=r"pip install 'hybrid-llm\[presidio\]'"):

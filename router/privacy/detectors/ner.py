@@ -7,6 +7,7 @@ It needs only onnxruntime and tokenizers, no torch. The folder holds `config.jso
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count, groupby
@@ -29,6 +30,8 @@ _MAX_TOKENS: Final = 512
 _OVERLAP: Final = 0.25
 """Share of a window that the next one repeats, so that every token is seen with context on both sides."""
 _BATCH: Final = 8
+_PERSON: Final = re.compile(r"PER\b|PERSON|NAME", re.IGNORECASE)
+"""In the labels of models: PER, PERSON, GIVEN_NAME, SURNAME."""
 _LABELS: Final = MapOf(Text("a kind of finding"))
 _SURROGATES: Final = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 
@@ -50,6 +53,7 @@ class NerDetector:
     Attributes:
         name: The name that a policy's `detect` uses.
         kinds: Label of the model -> kind of the findings. Other labels are ignored.
+        finds_names: Whether names of people are among them.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class NerDetector:
         config = self._read_config()
         self._labels = _labels_of(config, self._folder)
         self.kinds = self._kinds(labels)
+        self.finds_names = any(_PERSON.search(label) for label in self.kinds)
         self._min_score = min_score
         self._tokenizer = self._load_tokenizer()
         self._session = self._open_session(threads)

@@ -22,6 +22,10 @@ class PresidioDetector:
 
     PresidioDetector(AnalyzerEngine(...), kinds={"PERSON": "person_name", "LOCATION": "location"})
     PresidioDetector(open_analyzer("en_core_web_sm"), kinds={"PERSON": "person_name"})
+
+    Attributes:
+        name: The name that a policy's `detect` uses.
+        finds_names: Whether names of people are among what it finds.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class PresidioDetector:
             min_score: The least score to report, 0 to 1.
         """
         self.name = name
+        self.finds_names = kinds is None or "PERSON" in kinds
         self._analyzer = analyzer
         self._kinds = dict(kinds) if kinds is not None else None
         self._language = language
