@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any, Final, cast, get_args
 
 from hybrid_llm.core.errors import InvalidRequest
@@ -36,6 +36,9 @@ from hybrid_llm.core.request import (
 
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
+_SHOWN: Final = 1e18
+"""Larger numbers are not repeated in a message: they may have thousands of digits."""
+_TOOL: Final = {each.name: each.default for each in fields(Tool) if each.default is not MISSING}
 _KNOWN: Final = frozenset(GenerateOptions.__annotations__)
 
 
@@ -45,31 +48,55 @@ def make_request(
     defaults: Defaults,
     *,
     deadline: float = DEFAULT_DEADLINE_S,
+    created: float | None = None,
     count: Callable[[Request], int] | None = None,
 ) -> Request:
-    """Check everything that can be checked without a model, and freeze it.
+    """Check everything that can be checked without a model, and freeze it. An option that is None is not given.
 
-    *deadline*, in seconds, applies if neither the call nor the defaults have one; *count* counts the prompt's tokens.
+    Args:
+        prompt: What the app passed.
+        options: What the app passed.
+        defaults: What a request gets where the call sets nothing.
+        deadline: Seconds that apply if neither the call nor the defaults have a deadline.
+        created: `time.monotonic()` when the app called, from which the deadline counts; default: now.
+        count: Counts the prompt's tokens.
 
     Raises:
         TypeError: an option does not exist; the message suggests the nearest one.
         InvalidRequest: a value is out of range; the message states what is allowed and never repeats the prompt.
+        DeadlineExceeded: the checks took until the deadline.
     """
-    _refuse_unknown(options)
+    given = given_options(options)
     request = Request(
+        created=time.monotonic() if created is None else created,
+        deadline=deadline_of(given, defaults, deadline),
         messages=_messages(prompt),
-        task=_text(options.get("task", "chat"), "task"),
-        privacy=_tags(options.get("privacy", ())) | defaults.privacy,
-        sampling=_sampling(options),
-        max_tokens=_within(options.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
-        deadline=_within(options.get("deadline", defaults.deadline or deadline), "deadline", DEADLINE_S),
-        output_schema=_schema(options.get("output_schema")),
-        tools=_tools(options.get("tools", ())),
-        session_id=_name(options.get("session_id"), "session_id"),
-        tenant=_name(options.get("tenant"), "tenant"),
-        request_id=_name(options.get("request_id"), "request_id") or secrets.token_hex(16),
+        task=_text(given.get("task", "chat"), "task"),
+        privacy=_tags(given.get("privacy", ())) | defaults.privacy,
+        sampling=_sampling(given),
+        max_tokens=_within(given.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
+        output_schema=_schema(given.get("output_schema")),
+        tools=_tools(given.get("tools", ())),
+        session_id=_name(given.get("session_id"), "session_id"),
+        tenant=_name(given.get("tenant"), "tenant"),
+        request_id=_name(given.get("request_id"), "request_id") or secrets.token_hex(16),
     )
-    return request if count is None else replace(request, prompt_tokens=count(request))
+    if count is None:
+        return request
+    request.check_deadline()
+    return replace(request, prompt_tokens=count(request))
+
+
+def given_options(options: GenerateOptions) -> Mapping[str, Any]:
+    """The options that the app set: None means that an option is not given. Raises TypeError for an unknown one."""
+    _refuse_unknown(options)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def deadline_of(given: Mapping[str, Any], defaults: Defaults, otherwise: float) -> float:
+    """The deadline in seconds of a call with the options *given*. Raises InvalidRequest if it is out of range."""
+    value: float = _within(given.get("deadline", defaults.deadline or otherwise), "deadline", DEADLINE_S)
+    return value
 
 
 def _refuse_unknown(options: Mapping[str, object]) -> None:
@@ -106,56 +133,85 @@ def _message(item: Message | Mapping[str, str]) -> Message:
         raise InvalidRequest(
             f"prompt: each message has a role ({', '.join(_ROLES)}) and a content that is text", field="prompt"
         )
-    if _has_lone_surrogate(item.content):
-        raise InvalidRequest("prompt: the text holds half a surrogate pair, which is not Unicode", field="prompt")
+    _unicode(item.content, "prompt")
     return item
 
 
-def _has_lone_surrogate(text: str) -> bool:
+def _unicode(text: str, field: str) -> str:
+    """*text*. Raises InvalidRequest if it holds half a surrogate pair; the encoder's error would hold the text."""
     try:
         text.encode("utf-8")
+        return text
     except UnicodeEncodeError:
-        return True
-    return False
+        pass
+    raise InvalidRequest(f"{field}: the text holds half a surrogate pair, which is not Unicode", field=field)
 
 
-def _sampling(options: Mapping[str, Any]) -> Sampling:
-    given = {name: value for name, value in options.items() if name in _SAMPLING}
-    if not given:
+def _sampling(given: Mapping[str, Any]) -> Sampling:
+    values = {name: value for name, value in given.items() if name in _SAMPLING}
+    if not values:
         return GREEDY
-    stop = _stop(given.pop("stop", ()))
-    if given.get("seed", 0) is None:
-        del given["seed"]
-    return Sampling(**{name: _within(value, name, SAMPLING[name]) for name, value in given.items()}, stop=stop)
+    stop = _stop(values.pop("stop", ()))
+    return Sampling(**{name: _within(value, name, SAMPLING[name]) for name, value in values.items()}, stop=stop)
 
 
-def _stop(value: str | Iterable[str]) -> tuple[str, ...]:
-    texts = (value,) if isinstance(value, str) else tuple(value)
+def _items(value: object, field: str, allowed: str) -> tuple[Any, ...]:
+    """The items of a collection; a text, a mapping or what has no items is of the wrong type."""
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidRequest(f"{field}: {allowed}", field=field)
+    return tuple(value)
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    allowed = f"at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters"
+    texts = (value,) if isinstance(value, str) else _items(value, "stop", allowed)
     if len(texts) > STOP_TEXTS or not all(isinstance(text, str) and 0 < len(text) <= STOP_CHARACTERS for text in texts):
-        raise InvalidRequest(f"stop: at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters", field="stop")
-    return texts
+        raise InvalidRequest(f"stop: {allowed}", field="stop")
+    return tuple([_unicode(text, "stop") for text in texts])
 
 
-def _tags(value: str | Iterable[str]) -> frozenset[str]:
+def _tags(value: object) -> frozenset[str]:
     if isinstance(value, str):
         raise InvalidRequest(f"privacy: pass a set of tags, such as {{{value!r}}}", field="privacy")
-    tags = frozenset(value)
+    tags = _items(value, "privacy", "pass a set of tags, such as {'phi'}")
     if not all(isinstance(tag, str) and tag for tag in tags):
         raise InvalidRequest("privacy: every tag is a text that is not empty", field="privacy")
-    return tags
+    return frozenset([_unicode(tag, "privacy") for tag in tags])
 
 
-def _tools(value: Iterable[Tool]) -> tuple[Tool, ...]:
-    tools = tuple(value)
+def _tools(value: object) -> tuple[Tool, ...]:
+    allowed = "pass a list of hybrid_llm.Tool records"
+    tools = _items(value, "tools", allowed)
     if not all(isinstance(tool, Tool) for tool in tools):
-        raise InvalidRequest("tools: pass hybrid_llm.Tool records", field="tools")
-    return tools
+        raise InvalidRequest(f"tools: {allowed}", field="tools")
+    return tuple([_tool(tool) for tool in tools])
+
+
+def _tool(tool: Tool) -> Tool:
+    """*tool* with the defaults in place of None."""
+    missing = {name: value for name, value in _TOOL.items() if getattr(tool, name) is None}
+    tool = replace(tool, **missing) if missing else tool
+    texts = (tool.name, tool.description, tool.parameters)
+    if not all(isinstance(text, str) for text in texts) or not tool.name:
+        message = "tools: name, description and parameters are texts, and the name is not empty"
+        raise InvalidRequest(message, field="tools")
+    for text in texts:
+        _unicode(text, "tools")
+    return tool
 
 
 def _schema(value: OutputSchema | None) -> str | None:
     """The schema as JSON text; a feature that no backend can enforce is rejected here, by name."""
     if value is None:
         return None
+    text, fault = _checked_schema(value)
+    if fault:  # raised here, where the original error, whose text may quote the schema, is not its context
+        raise InvalidRequest(f"output_schema: {fault}", field="output_schema")
+    return text
+
+
+def _checked_schema(value: OutputSchema) -> tuple[str, str]:
+    """The schema as JSON text, and what is wrong with it, if anything."""
     from hybrid_llm.backends.schema import UnusableSchema, check_schema
 
     try:
@@ -163,11 +219,10 @@ def _schema(value: OutputSchema | None) -> str | None:
         text = schema if isinstance(schema, str) else json.dumps(schema, separators=(",", ":"))
         check_schema(text)
     except UnusableSchema as error:
-        raise InvalidRequest(f"output_schema: {error}".replace(": output_schema", ""), field="output_schema") from None
-    except (AttributeError, TypeError, ValueError):
-        hint = "pass a JSON Schema as a dict or as JSON text, or a pydantic model"
-        raise InvalidRequest(f"output_schema: it is not a schema; {hint}", field="output_schema") from None
-    return text
+        return "", str(error).removeprefix("output_schema: ")
+    except Exception:  # noqa: BLE001  # a model's class is code of the app: it may raise anything, with any text
+        return "", "it is not a schema; pass a JSON Schema as a dict or as JSON text, or a pydantic model"
+    return text, ""
 
 
 def parser_of(value: OutputSchema | None) -> Callable[[str], object] | None:
@@ -184,7 +239,7 @@ def _within(value: Any, field: str, limits: Whole | Number) -> Any:
     if number and limits.least <= value <= limits.most:
         return value if whole else float(value)
     shown = "it must be"
-    if number and (whole or math.isfinite(value)):
+    if number and abs(value) < _SHOWN:
         shown = f"{value if whole else format(value, 'g')} is not"
     raise InvalidRequest(f"{field}: {shown} {limits.words}", field=field)
 
@@ -192,7 +247,7 @@ def _within(value: Any, field: str, limits: Whole | Number) -> Any:
 def _text(value: str, field: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARACTERS:
         raise InvalidRequest(f"{field}: it must be a text of 1 to {NAME_CHARACTERS} characters", field=field)
-    return value
+    return _unicode(value, field)
 
 
 def _name(value: str | None, field: str) -> str | None:

@@ -234,21 +234,21 @@ OutputSchema = Mapping[str, Any] | str | type[SchemaModel]
 
 
 class GenerateOptions(TypedDict, total=False):
-    """The keyword options of `generate`, `agenerate`, `stream`, `astream` and `decide`."""
+    """The keyword options of `generate`, `agenerate`, `stream`, `astream` and `decide`; None is: not given."""
 
-    privacy: frozenset[str] | set[str] | Sequence[str]
-    task: str
-    max_tokens: int
-    deadline: float
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repetition_penalty: float
+    privacy: frozenset[str] | set[str] | Sequence[str] | None
+    task: str | None
+    max_tokens: int | None
+    deadline: float | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
     seed: int | None
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
     output_schema: OutputSchema | None
-    tools: Sequence[Tool]
+    tools: Sequence[Tool] | None
     session_id: str | None
     tenant: str | None
-    request_id: str
+    request_id: str | None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.errors import DeadlineExceeded, InvalidRequest
 from hybrid_llm.core.limits import Defaults
-from hybrid_llm.core.request import GenerateOptions, Message
+from hybrid_llm.core.request import GenerateOptions, Message, Tool
 from hybrid_llm.router.request import make_request
 
 SECRET = "SECRET-PROMPT"
@@ -141,3 +144,68 @@ def test_a_keyword_that_no_backend_could_enforce_is_refused_by_name_and_nothing_
     with pytest.raises(InvalidRequest, match="`uniqueItems`") as caught:
         make("x", output_schema={"type": "array", "uniqueItems": True, "title": SECRET})
     assert SECRET not in str(caught.value)
+
+
+WRONG = {
+    "privacy": [5, {"phi": 1}, b"phi", ["phi", 7], "phi"],
+    "task": [5, "", ["chat"], "\ud800"],
+    "max_tokens": ["5", 1.5, True, [5], 10**5000],
+    "deadline": ["5", True, [5], math.nan, 10**400],
+    "temperature": ["5", True, [5], 10**400],
+    "top_p": ["5", True, [0.5]],
+    "top_k": ["5", 1.5, True],
+    "min_p": ["5", True, [0.5]],
+    "repetition_penalty": ["5", True, [1.0]],
+    "seed": ["5", 1.5, True],
+    "stop": [5, {"a": 1}, b"a", ["a", 5], ["a", None], "\ud800"],
+    "output_schema": [5, True, [], object(), object, {1: {}, (2,): {}}],
+    "tools": [5, "f", Tool(name="f"), {"name": "f"}, [{"name": "f"}], [None], [Tool(name="")], [Tool(name=5)]],
+    "session_id": [5, "", "a\nb", ["a"]],
+    "tenant": [5, "", "a\nb", ["a"]],
+    "request_id": [5, "", "a\nb", ["a"]],
+}
+
+
+def test_the_table_of_wrong_types_has_every_option():
+    assert WRONG.keys() == GenerateOptions.__annotations__.keys()
+
+
+@pytest.mark.parametrize("name", sorted(GenerateOptions.__annotations__))
+def test_none_means_that_an_option_is_not_given(name):
+    given = make(SECRET, **{"max_tokens": 9, name: None})
+    plain = make(SECRET, **({} if name == "max_tokens" else {"max_tokens": 9}))
+    same = {"request_id": given.request_id, "created": given.created}
+    assert replace(plain, **same) == given
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=itertools.count()
+)
+def test_an_option_of_the_wrong_type_is_refused_by_name(name, value):
+    with pytest.raises(InvalidRequest) as caught:
+        make(**{name: value})
+    assert caught.value.field == name
+    assert str(caught.value).startswith(name)
+    assert caught.value.__context__ is None
+
+
+def test_none_means_not_given_in_a_tool_too():
+    (tool,) = make(tools=[Tool(name="f", description=None, parameters=None)]).tools
+    assert tool == Tool(name="f")
+
+
+def test_a_model_class_whose_schema_raises_is_refused_without_its_text():
+    class Odd:
+        @classmethod
+        def model_json_schema(cls):
+            raise RuntimeError(SECRET)
+
+    with pytest.raises(InvalidRequest) as caught:
+        make("x", output_schema=Odd)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_the_deadline_counts_from_the_call_and_ends_the_checks():
+    with pytest.raises(DeadlineExceeded):
+        make_request("x", {"deadline": 2.0}, Defaults(), created=time.monotonic() - 3.0, count=lambda _: 1)
