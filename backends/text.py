@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hybrid_llm.backends.detokenize import ByteTokens, Detokenizer
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Request, Tool
 
@@ -115,7 +116,11 @@ class ChatTokenizer:
     def text_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> TextStream:
         """Return a decoder of the answer to *request*, whose prompt is *prompt_ids*; it ends at a stop text."""
         context = prompt_ids[-_CONTEXT_TOKENS:] if request.answer_prefix else ()
-        return TextStream(self.tokenizer, request.sampling.stop, context)
+        return TextStream(Detokenizer(self.tokenizer, context, self._byte_tokens), request.sampling.stop)
+
+    @cached_property
+    def _byte_tokens(self) -> ByteTokens:
+        return ByteTokens.of(self.tokenizer)
 
     @cached_property
     def _control_values(self) -> frozenset[int]:
@@ -156,15 +161,9 @@ class ChatTokenizer:
 class TextStream:
     """Detokenises one answer into final text: whole characters only, and nothing that may begin a stop text."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), context: Sequence[int] = ()) -> None:
-        """*context*: the tokens before the answer, since some decoders strip a space off their first token."""
-        from tokenizers.decoders import DecodeStream
-
-        self._tokenizer = tokenizer
-        self._decode = DecodeStream(ids=list(context), skip_special_tokens=True)
+    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...] = ()) -> None:
+        self._detokenizer = detokenizer
         self._stop = tuple(text for text in stop if text)
-        self._released: list[int] = list(context)
-        self._waiting: list[int] = []
         self._held = ""
         self.stopped = False
         """Whether a stop text was found: the answer is over."""
@@ -173,26 +172,16 @@ class TextStream:
         """Take one token and return the text that is final now: often empty, and always once *stopped*."""
         if self.stopped:
             return ""
-        self._waiting.append(token_id)
-        text = self._decode.step(self._tokenizer, token_id)
-        if text is None:
-            return ""
-        self._released, self._waiting = self._waiting, []
-        return self._release(text) if self._stop else text
+        text = self._detokenizer.push(token_id)
+        return self._release(text) if text and self._stop else text
 
     def flush(self) -> str:
         """Return the text that was held back; an incomplete character becomes U+FFFD."""
         if self.stopped:
             return ""
-        before = self._text(self._released)
-        tail = self._text(self._released + self._waiting)[len(before) :]
-        self._waiting = []
-        released = self._release(tail)
+        released = self._release(self._detokenizer.flush())
         rest, self._held = self._held, ""
         return released + rest
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _release(self, text: str) -> str:
         text = self._held + text
