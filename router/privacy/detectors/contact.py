@@ -86,8 +86,6 @@ _NOT_PHONE: Final = Context(
     rb"orders?|invoice|tracking|isbn|issn|accounts?|acct|serial|version|zip|postal|iban|cards?|ssn|passport|licen[cs]e|id|sku"
     rb"|ticket|case|price|total|usd|eur|doi|rfc|pmid|cve",
     ("订单", "运单", "单号", "账号", "编号", "邮编", "金额", "人民币"),
-    before=24,
-    after=8,
 )
 _YEAR: Final = r"(?:1[5-9]|20)\d\d"
 _DATE: Final = re.compile(
@@ -162,9 +160,7 @@ PHONE: Final = (
 
 
 _QUAD: Final = rb"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
-_VERSION: Final = Context(
-    rb"versions?|ver|release|build|firmware|driver|sdk|v|sections?|chapter|clause", ("版本",), before=24, after=8
-)
+_VERSION: Final = Context(rb"versions?|ver|release|build|firmware|driver|sdk|v|sections?|chapter|clause", ("版本",))
 
 
 def _v4(candidate: Candidate) -> float:

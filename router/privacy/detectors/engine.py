@@ -11,83 +11,39 @@ a run that holds a finding is reported whole. Time is linear in the length of th
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.encodings import embedded
+from hybrid_llm.router.privacy.detectors.evidence import DIRECT, Candidate, Context, evidence, labelled_values
 from hybrid_llm.router.privacy.detectors.text import Regex, View, decoded
+
+__all__ = [
+    "THRESHOLD",
+    "Candidate",
+    "Context",
+    "Pattern",
+    "PatternDetector",
+    "Prepared",
+    "find_with",
+    "labelled_values",
+    "prepare",
+    "scan",
+]
 
 THRESHOLD: Final = 0.5
 """The score from which a find counts."""
-CONTEXT: Final = 0.3
-"""What a word near a find adds to its score, or takes from it."""
-_BEFORE: Final = 60
-_AFTER: Final = 24
-_NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
+_TOLERANCE: Final = 1e-9
+"""Sums such as 0.2 + 0.3 may fall just short."""
+_ASKED: Final = 300
+"""How many characters of what was said before may hold the question that a text answers."""
 _DEPTH: Final = 3
 """How many levels of base64 inside base64 are decoded."""
 
 Spans = Iterable[tuple[int, int]]
 """Start and end (exclusive) of each find, as character offsets."""
-
-
-class Candidate(NamedTuple):
-    """What a pattern matched: the characters *start* to *end* (exclusive) of *view*."""
-
-    view: View
-    start: int
-    end: int
-
-    @property
-    def value(self) -> str:
-        """The folded text: the digits of every script as ASCII."""
-        return self.view.data[self.start : self.end].decode("latin-1")
-
-    @property
-    def digits(self) -> str:
-        """Only the digits of the value."""
-        return self.view.data[self.start : self.end].translate(None, _NO_DIGITS).decode("ascii")
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """Words near a match: *words* is an RE2 pattern, case-insensitive; *chinese* words match literally."""
-
-    words: bytes
-    chinese: tuple[str, ...] = ()
-    before: int = _BEFORE
-    after: int = _AFTER
-
-    @cached_property
-    def _regex(self) -> Regex:
-        return Regex(rb"(?i)(?:\b|_)(?:" + self.words + rb")(?:\b|_|[0-9])")
-
-    def within(self, view: View) -> bool:
-        """Whether one of the words occurs in *view*."""
-        return bool(self._positions(view))
-
-    def around(self, candidate: Candidate) -> bool:
-        """Whether one of the words occurs near *candidate*."""
-        positions = self._positions(candidate.view)
-        index = bisect_left(positions, candidate.start - self.before)
-        while index < len(positions) and positions[index] < candidate.end + self.after:
-            if not candidate.start < positions[index] < candidate.end:
-                return True
-            index += 1
-        return False
-
-    def _positions(self, view: View) -> Sequence[int]:
-        """Where the words begin in *view*, searched for once per view."""
-        if self not in view.notes:
-            positions = [found.start for found in self._regex.finditer(view.data)]
-            if self.chinese and not view.text.isascii():
-                positions = sorted([*positions, *(start for word in self.chinese for start in view.find(word))])
-            view.notes[self] = positions
-        return view.notes[self]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +52,10 @@ class Pattern:
 
     Attributes:
         regex: The value is its group, or the whole match where it has none.
-        score: From 0 to 1; below `THRESHOLD - CONTEXT` no word nearby can make it count.
+        score: From 0 to 1; below `THRESHOLD - DIRECT` no word can make it count.
         near: Words that raise the score.
         against: Words that lower the score.
-        weak: Only counts near a word of *near*; texts without one are not searched.
+        weak: Only counts with a word of *near*; texts without one are not searched.
         needs: Text without this is not searched: lower-case characters, found in any case, or `6` or `9` for a number
             of that many digits.
     """
@@ -130,13 +86,11 @@ class Pattern:
     def accepts(self, candidate: Candidate) -> bool:
         """Whether the evidence for *candidate* is sufficient."""
         score = self.score(candidate)
-        if score < THRESHOLD - CONTEXT:
+        if score < THRESHOLD - DIRECT - _TOLERANCE:
             return False
-        if self.against is not None and self.against.around(candidate):
-            score -= CONTEXT
-        if score < THRESHOLD and self.near is not None and self.near.around(candidate):
-            score += CONTEXT
-        return score >= THRESHOLD - 1e-9  # sums such as 0.2 + 0.3 may fall just short
+        if score >= THRESHOLD and (self.against is None or not self.against.within(candidate.view)):
+            return True
+        return score + evidence(candidate, self.near, self.against) >= THRESHOLD - _TOLERANCE
 
 
 class Prepared:
@@ -144,16 +98,24 @@ class Prepared:
 
     __slots__ = ("inner", "text", "view")
 
-    def __init__(self, text: str, depth: int = _DEPTH) -> None:
+    def __init__(self, text: str, depth: int = _DEPTH, before: str = "") -> None:
         self.text = text
-        self.view = decoded(text)
+        view = decoded(text)
+        self.view = replace(view, before=before) if before else view
         runs = embedded(self.view) if depth else ()
-        self.inner = [(start, end, Prepared(inner, depth - 1)) for start, end, inner in runs]
+        self.inner = [
+            (start, end, Prepared(inner, depth - 1, text[max(0, start - _ASKED) : start])) for start, end, inner in runs
+        ]
 
 
 def prepare(texts: Sequence[str]) -> list[Prepared]:
-    """The texts of one request, in its order, ready for all detectors."""
-    return [Prepared(text) for text in texts]
+    """The texts of one request, in its order, ready for all detectors; each may answer a question of those before."""
+    prepared: list[Prepared] = []
+    before = ""
+    for text in texts:
+        prepared.append(Prepared(text, before=before))
+        before = f"{before}\n{text[-_ASKED:]}"[-_ASKED:]
+    return prepared
 
 
 @dataclass(frozen=True, eq=False)

@@ -215,8 +215,10 @@ class View:
     source: View | None = None
     begins: Sequence[int] = ()
     parts: Sequence[tuple[int, int]] = ()
-    notes: dict[object, Sequence[int]] = field(default_factory=dict)
-    """Positions already searched for in this view, by searcher."""
+    notes: dict[object, Any] = field(default_factory=dict)
+    """What was already searched for in this view, by searcher."""
+    before: str = ""
+    """The end of what was said before this text: the question that it may answer."""
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """The span of the original text that the characters *start* to *end* (exclusive) were decoded from."""

@@ -1,0 +1,227 @@
+"""Evidence: what the words around a match say about it, scope by scope.
+
+The nearest scope with a word decides, and in one scope a word for a find beats a word against it:
+
+1. the value's own clause, pair or cell, with the key or the header that names it: words for, then words against;
+2. what names it less directly: the key around its pair, the first cell of its row;
+3. the characters around, across clauses: words for;
+4. the end of what was said before, a question: words for.
+
+Words against therefore never reach beyond the value's own clause, key or cell.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from hybrid_llm.router.privacy.detectors.cells import Cell, Label
+from hybrid_llm.router.privacy.detectors.layout import layout, shown
+from hybrid_llm.router.privacy.detectors.text import Regex, View, fold
+
+DIRECT: Final = 0.4
+"""What a word adds, or takes, that names the value: in its key or header, or with only words in between."""
+NEAR: Final = 0.3
+"""What a word adds, or takes, that is only near."""
+_BEFORE: Final = 60
+_AFTER: Final = 24
+_CLOSE: Final = 16
+"""How far behind a value the word may begin that names it: `E12345678 is my passport`."""
+_ANSWER: Final = 240
+"""How far from its beginning a text answers the question before it."""
+_REPLY: Final = 40
+"""The same, where the value is all of the answer but a few words."""
+_NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
+_DIGIT: Final = re.compile(rb"[0-9]")
+_END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|\. |\b(?:and|und|et)\b")
+"""Where a clause ends."""
+_AROUND: Final = b" \t\"'*`"
+_CAMEL: Final = re.compile(rb"[a-z][A-Z]")
+
+
+class Candidate(NamedTuple):
+    """What a pattern matched: the characters *start* to *end* (exclusive) of *view*."""
+
+    view: View
+    start: int
+    end: int
+
+    @property
+    def value(self) -> str:
+        """The folded text: the digits of every script as ASCII."""
+        return self.view.data[self.start : self.end].decode("latin-1")
+
+    @property
+    def digits(self) -> str:
+        """Only the digits of the value."""
+        return self.view.data[self.start : self.end].translate(None, _NO_DIGITS).decode("ascii")
+
+
+class Word(NamedTuple):
+    """Where a word stands; a *loose* one also has other meanings."""
+
+    start: int
+    end: int
+    loose: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Words about a kind of value.
+
+    Attributes:
+        words: An RE2 pattern without groups, case-insensitive.
+        chinese: Words that match literally.
+        loose: Words that also have other meanings: they count when near, but do not name a value.
+    """
+
+    words: bytes
+    chinese: tuple[str, ...] = ()
+    loose: bytes = b""
+
+    @cached_property
+    def _regex(self) -> Regex:
+        loose = rb"|(?P<loose>" + self.loose + rb")" if self.loose else b""
+        return Regex(rb"(?i)(?:\b|_)(?:(?P<word>" + self.words + rb")" + loose + rb")(?:\b|[^a-zA-Z])")
+
+    def within(self, view: View) -> bool:
+        """Whether one of the words occurs in *view*, names a value in it, or occurs in what was said before it."""
+        key = (self, "within")
+        if key not in view.notes:
+            view.notes[key] = bool(self.words_in(view)) or self._names_any(view) or bool(self._before(view))
+        return bool(view.notes[key])
+
+    def words_in(self, view: View) -> Sequence[Word]:
+        """The words in *view*, searched for once."""
+        if self not in view.notes:
+            view.notes[self] = self._search(view)
+        found: Sequence[Word] = view.notes[self]
+        return found
+
+    def names(self, view: View, label: Label) -> bool:
+        """Whether one of the words is part of *label*."""
+        known: dict[Label, bool] = view.notes.setdefault((self, "names"), {})
+        if label not in known:
+            text = shown(view, label)
+            known[label] = any(not word.loose for word in self._search(View(text, fold(text))))
+        return known[label]
+
+    def beside(self, candidate: Candidate, low: int, high: int) -> float:
+        """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, or 0."""
+        best = 0.0
+        for word in self._between(candidate, low, high):
+            if best == DIRECT:
+                break
+            best = DIRECT if not word.loose and _names(word, candidate) else NEAR
+        return best
+
+    def around(self, candidate: Candidate) -> bool:
+        """Whether one of the words occurs near *candidate*, across clauses."""
+        low, high = candidate.start - _BEFORE, candidate.end + _AFTER
+        return next(self._between(candidate, low, high), None) is not None
+
+    def asked(self, candidate: Candidate) -> float:
+        """How much the question before the text says about *candidate*, which may be the answer."""
+        if candidate.start >= _ANSWER or not self._before(candidate.view):
+            return 0.0
+        return DIRECT if candidate.start <= _REPLY else NEAR
+
+    def _between(self, candidate: Candidate, low: int, high: int) -> Iterator[Word]:
+        words = self.words_in(candidate.view)
+        for index in range(bisect_left(words, (low,)), len(words)):
+            word = words[index]
+            if word.start >= high:
+                return
+            if not candidate.start < word.start < candidate.end:
+                yield word
+
+    def _search(self, view: View) -> list[Word]:
+        words = [Word(start, end, index == "loose") for start, end, index in self._regex.finditer(view.data)]
+        if self.chinese and not view.text.isascii():
+            found = ((start, start + len(word)) for word in self.chinese for start in view.find(word))
+            words = sorted([*words, *(Word(start, end, loose=False) for start, end in found)])
+        return words
+
+    def _names_any(self, view: View) -> bool:
+        """Whether one of the words is part of a name such as `phoneNumber`, which is not split in the text itself."""
+        if _CAMEL.search(view.data) is None:
+            return False
+        return any(self.names(view, cell.label) for cell in layout(view).cells)
+
+    def _before(self, view: View) -> Sequence[Word]:
+        if not view.before:
+            return ()
+        key = (self, "before")
+        if key not in view.notes:
+            view.notes[key] = self._search(View(view.before, fold(view.before)))
+        found: Sequence[Word] = view.notes[key]
+        return found
+
+
+def evidence(candidate: Candidate, near: Context | None, against: Context | None) -> float:
+    """What the words around *candidate* add to its score or take from it; 0 where none says anything."""
+    around = layout(candidate.view).around(candidate.start, candidate.end)
+    found = _in_scope(candidate, near, around)
+    if found:
+        return found
+    found = _in_scope(candidate, against, around)
+    if found:
+        return -found
+    return _beyond(candidate, near, around) if near is not None else 0.0
+
+
+def labelled_values(view: View, words: Context) -> Iterator[tuple[int, int]]:
+    """Yield the span of each value in *view* that one of *words* names: the value of a pair, the field of a table.
+
+    The spans have no space, quote or emphasis around the value. They are ordered by start and may be nested.
+    """
+    for cell in layout(view).cells:
+        if cell.label and words.names(view, cell.label):
+            start, end = cell.start, cell.end
+            while start < end and view.data[end - 1] in _AROUND:
+                end -= 1
+            while start < end and view.data[start] in _AROUND:
+                start += 1
+            if start < end:
+                yield start, end
+
+
+def _in_scope(candidate: Candidate, context: Context | None, around: Sequence[Cell]) -> float:
+    """What the words in the candidate's own clause and in its own label say."""
+    if context is None or not context.within(candidate.view):
+        return 0.0
+    found = context.beside(candidate, *_clause(candidate, around))
+    return found or (DIRECT if around and context.names(candidate.view, around[0].label) else 0.0)
+
+
+def _beyond(candidate: Candidate, near: Context, around: Sequence[Cell]) -> float:
+    """What the words for it say that are not in its own scope."""
+    if not near.within(candidate.view):
+        return 0.0
+    wider = [cell.wider for cell in around[:1]] + [cell.label for cell in around[1:]]
+    if any(label and near.names(candidate.view, label) for label in wider):
+        return DIRECT
+    return NEAR if near.around(candidate) else near.asked(candidate)
+
+
+def _clause(candidate: Candidate, around: Sequence[Cell]) -> tuple[int, int]:
+    """Where the candidate's clause begins and ends, within its cell and the reach of words."""
+    data, (_, start, end) = candidate.view.data, candidate
+    low, high = max(0, start - _BEFORE), end + _AFTER
+    if around:
+        low, high = max(low, around[0].start), min(high, around[0].end)
+    for match in _END.finditer(data, low, start):
+        low = match.end()
+    behind = _END.search(data, end, high)
+    return low, high if behind is None else behind.start()
+
+
+def _names(word: Word, candidate: Candidate) -> bool:
+    """Whether there are only words between *word* and the candidate, so that it names it."""
+    if word.end <= candidate.start:
+        return _DIGIT.search(candidate.view.data, word.end, candidate.start) is None
+    return 0 <= word.start - candidate.end <= _CLOSE

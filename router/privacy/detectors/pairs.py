@@ -1,0 +1,163 @@
+"""Keys and values: JSON and its like, YAML, `.env`, query strings, forms; also rows and columns in JSON.
+
+Every expression is bounded, and brackets are matched in one pass, so the time is linear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from hybrid_llm.router.privacy.detectors.cells import Cell, Label
+
+_QUOTED: Final = re.compile(
+    rb"(?:\"([^\"\n{}]{1,64})\"|'([^'\n{}]{1,64})')\s{0,8}(?::|=>|=)\s{0,8}"
+    rb"(?:\"([^\"]{0,400})\"|'([^'\n]{0,400})'|([\[{])|([^\s,;{}\[\]\"'&][^\n,;{}\[\]\"'&]{0,80}))"
+)
+_OPENER: Final = 5
+"""The group of a bracket that begins a value."""
+_FORM: Final = re.compile(
+    rb"(?:\A|[\n\r,;{}&?|(])[ \t>*#+`_~-]{0,8}([A-Za-z\x80-\xa1][A-Za-z0-9_\x80-\xa1 .\-/#'()]{0,47})"
+    rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`\"']{0,3}[ \t]{0,4}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
+)
+_BRACKET: Final = re.compile(rb"[\[\]{}]")
+_ELEMENT: Final = re.compile(rb"\"([^\"]*)\"|'([^']*)'|([^,\s\"'][^,\n]*)")
+_NAMING: Final = re.compile(
+    rb"(?:key|name|label|field|type|kind|system|title|question|attribute|property|param(?:eter)?|header|column|code|id"
+    rb"|display(?:_?name)?|description|category|prompt|q|k)(?:_?name)?",
+    re.IGNORECASE,
+)
+"""Keys whose value names the value beside it: `{"key": "ssn", "value": "..."}`."""
+_NAMED: Final = re.compile(
+    rb"(?:current_?|default_?|raw_?|string_?|initial_?)?(?:value|val|v|content|data|text|answer|a|response|default|input)s?"
+    rb"(?:_?(?:string|text))?",
+    re.IGNORECASE,
+)
+"""Keys that say nothing about their value."""
+_COLUMNS: Final = re.compile(rb"columns?|headers?|fields?|cols?|schema|names", re.IGNORECASE)
+_WORD: Final = re.compile(rb"[^0-9]*[A-Za-z\x80-\xa1][^0-9]*[0-9]?[^0-9]*")
+_Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    key: _Span
+    value: _Span
+    opens: bool
+
+    @classmethod
+    def read(cls, match: re.Match[bytes]) -> _Pair:
+        key = match.span(1) if match.start(1) >= 0 else match.span(2)
+        return cls(key, match.span(match.lastindex or 0), match.lastindex == _OPENER)
+
+
+@dataclass(slots=True)
+class _Group:
+    """What stands within one pair of brackets."""
+
+    key: _Span | None = None
+    pairs: list[_Pair] = field(default_factory=list)
+    names: list[_Span] = field(default_factory=list)
+
+
+def pairs(data: bytes) -> Iterator[Cell]:
+    """Yield the value of each pair in *data*, labelled by its key, and the fields of rows in JSON."""
+    for match in _FORM.finditer(data):
+        yield Cell(*match.span(2), (match.span(1),))
+    quoted = [_Pair.read(match) for match in _QUOTED.finditer(data)]
+    if quoted or b"[" in data:
+        yield from _nested(data, quoted)
+
+
+def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
+    """The pairs with quoted keys, group by group, and the arrays of arrays."""
+    keys = {pair.value[0]: pair.key for pair in quoted if pair.opens}
+    rows = _Rows(data)
+    stack: list[tuple[int, _Group]] = [(-1, _Group())]
+    upcoming = iter(quoted)
+    pair = next(upcoming, None)
+    for bracket in _BRACKET.finditer(data):
+        at = bracket.start()
+        while pair is not None and pair.key[0] < at:
+            _add(data, stack[-1][1], pair)
+            pair = next(upcoming, None)
+        if bracket[0] in b"[{":
+            stack.append((at, _Group(keys.get(at))))
+            rows.opened(at)
+        elif len(stack) > 1:
+            start, group = stack.pop()
+            yield from _closed(data, group, start, at, _parents(stack))
+            yield from rows.closed(start, at, group)
+    while pair is not None:
+        _add(data, stack[-1][1], pair)
+        pair = next(upcoming, None)
+    while stack:
+        start, group = stack.pop()
+        yield from _closed(data, group, start, len(data), _parents(stack))
+
+
+def _parents(stack: list[tuple[int, _Group]]) -> Label:
+    """The keys of the two groups around one."""
+    return tuple([group.key for _, group in stack[-2:] if group.key is not None])
+
+
+def _add(data: bytes, group: _Group, pair: _Pair) -> None:
+    if pair.opens:
+        return
+    group.pairs.append(pair)
+    if _NAMING.fullmatch(data, *pair.key):
+        group.names.append(pair.value)
+
+
+def _closed(data: bytes, group: _Group, start: int, end: int, parents: Label) -> Iterator[Cell]:
+    """The cells of a group: its pairs, and all of an array that a key names."""
+    if group.key is not None:
+        parents = (group.key, *parents)
+        if data.startswith(b"[", start):
+            yield Cell(start + 1, end, (), (group.key,))
+    names: Label = tuple(group.names)
+    for pair in group.pairs:
+        if _NAMED.fullmatch(data, *pair.key):
+            yield Cell(*pair.value, (pair.key, *(names or parents)))
+        else:
+            others = tuple([name for name in names if name != pair.value])
+            yield Cell(*pair.value, (pair.key,), (*others, *parents))
+
+
+class _Rows:
+    """Arrays that follow an array of names, `[["name", "ssn"], ["Jane", "123456789"]]`, or the names of columns."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._header: list[_Span] = []
+        self._columns: list[_Span] = []
+        self._last = -1
+
+    def opened(self, at: int) -> None:
+        """A bracket opens at *at*."""
+        self._last = at
+
+    def closed(self, start: int, end: int, group: _Group) -> Iterator[Cell]:
+        """The bracket that opened at *start* closes at *end*: yield its fields where it is a row."""
+        if self._data[start] == b"{"[0]:
+            self._columns += group.names[:1]
+        elif start == self._last:
+            yield from self._row([_span(found) for found in _ELEMENT.finditer(self._data, start + 1, end)], group)
+        elif group.key is not None and _COLUMNS.fullmatch(self._data, *group.key) and self._columns:
+            self._header = self._columns
+        if self._data[start] != b"{"[0]:
+            self._columns = []
+
+    def _row(self, fields: list[_Span], group: _Group) -> Iterator[Cell]:
+        if group.key is not None and not _COLUMNS.fullmatch(self._data, *group.key):
+            yield from (Cell(*span, (group.key,)) for span in fields)
+        elif fields and len(fields) == len(self._header):
+            yield from (Cell(*span, (name,)) for span, name in zip(fields, self._header, strict=True))
+        elif fields and all(_WORD.fullmatch(self._data, *span) for span in fields):
+            self._header = fields
+
+
+def _span(found: re.Match[bytes]) -> _Span:
+    return found.span(found.lastindex or 0)
