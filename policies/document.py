@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.fields import (
     VERSION,
     Choice,
@@ -111,7 +112,7 @@ TAG: Final = table(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerLimits:
+class BreakerLimits(Checked):
     """When a backend's circuit breaker opens, and for how long."""
 
     failures: int = key(Whole(1, 1000), "Consecutive failures that open a circuit breaker.", default=5)
@@ -129,7 +130,7 @@ def _percentile(text: str) -> Percentile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resilience:
+class Resilience(Checked):
     """What may be tried when a backend fails; never more than tags and hard rules allow."""
 
     retries: int = key(Whole(0, 10), "Further calls of each backend after its first.", default=2)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
 from hybrid_llm.backends.text import ChatTokenizer
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
@@ -34,7 +35,7 @@ _EXACT_COUNT_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeConfig:
+class EdgeConfig(Checked):
     """A model on this device, run by ONNX Runtime."""
 
     kind: ClassVar[str] = "onnx"

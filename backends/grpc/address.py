@@ -16,7 +16,9 @@ from typing import Final
 from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
 from hybrid_llm.backends.wire.handshake import Address, Lookup, has_route, is_address, tls_handshake
 from hybrid_llm.backends.wire.tls import check_dates
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, HybridLLMError
+from hybrid_llm.core.fields import Number, Whole, key
 
 _AGAIN_S: Final = 10.0
 _FIRST_S: Final = 1.0
@@ -24,7 +26,7 @@ _FIRST_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrpcConfig:
+class GrpcConfig(Checked):
     """One cloud node, as an app names it."""
 
     target: str
@@ -34,13 +36,14 @@ class GrpcConfig:
     """The name that policies use."""
     server_name: str | None = None
     """The name in the node's certificate, where that is not the host of *target*."""
-    context_window: int = 0
-    """Maximum tokens of prompt and answer together; 0 learns it from the node with the first call or `probe`."""
-    max_message_bytes: int = 4 * 1024 * 1024
-    connect_timeout: float = 5.0
-    """Seconds that one attempt to connect may take."""
-    energy_per_1k_tokens_j: float = 0.0
-    """What the device spends to send and receive 1,000 tokens, joules; a measured figure."""
+    context_window: int = key(
+        Whole(), "Maximum tokens of prompt and answer together; 0 learns it from the node.", default=0
+    )
+    max_message_bytes: int = key(Whole(1), "Size of the largest message, bytes.", default=4 * 1024 * 1024)
+    connect_timeout: float = key(Number(0.001, 3600.0), "Seconds that one attempt to connect may take.", default=5.0)
+    energy_per_1k_tokens_j: float = key(
+        Number(), "What the device spends to send and receive 1,000 tokens, joules.", default=0.0
+    )
 
 
 class Resolver:

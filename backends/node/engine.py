@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.fields import Choice, Whole, key
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -20,7 +22,7 @@ FaultCode = Literal["rejected", "overloaded", "deadline", "internal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(Checked):
     """The model to run and its resources; checked when the engine starts, which raises `ConfigError`."""
 
     model: Path
@@ -29,18 +31,22 @@ class EngineConfig:
     """A name in `ENGINES`. `auto` takes `packed` where it agrees with the model's own forward, else `one_by_one`."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: cuda where available."""
-    dtype: Literal["auto", "bf16", "fp32"] = "auto"
-    """Precision of weights and KV cache; `auto` is bf16 on cuda, and the stored precision on the cpu."""
-    threads: int = 0
-    """Threads of torch on the cpu; 0 leaves one processor to the servicer."""
-    max_slots: int = 16
-    """Requests that are generated concurrently."""
-    kv_tokens: int = 0
-    """Capacity of the KV cache in tokens, over all slots; 0 sizes it to a quarter of the free memory."""
-    prefill_budget: int = 256
-    """Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster."""
-    max_waiting: int = 64
-    """Requests that may wait for a slot; more are rejected as overloaded."""
+    dtype: Literal["auto", "bf16", "fp32"] = key(
+        Choice.of("auto", "bf16", "fp32"),
+        "Precision of weights and KV cache; `auto` is bf16 on cuda, and the stored precision on the cpu.",
+        default="auto",
+    )
+    threads: int = key(Whole(), "Threads of torch on the cpu; 0 leaves one processor to the servicer.", default=0)
+    max_slots: int = key(Whole(1), "Requests that are generated concurrently.", default=16)
+    kv_tokens: int = key(
+        Whole(), "Capacity of the KV cache, tokens over all slots; 0 takes a quarter of the free memory.", default=0
+    )
+    prefill_budget: int = key(
+        Whole(1),
+        "Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster.",
+        default=256,
+    )
+    max_waiting: int = key(Whole(), "Requests that may wait for a slot; more are rejected as overloaded.", default=64)
     reuse_prefixes: bool = True
     """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
 

@@ -23,7 +23,10 @@ from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.handshake import Address
 from hybrid_llm.backends.wire.tls import require_tls13
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import Number, Whole, key
+from hybrid_llm.core.limits import DEADLINE_S
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -39,7 +42,7 @@ _CAUSES: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeConfig:
+class NodeConfig(Checked):
     """The model that a node serves, its address, certificates and limits."""
 
     engine: EngineConfig
@@ -48,14 +51,21 @@ class NodeConfig:
     """The node's certificate, and the authority that signs its clients' certificates."""
     listen: str = "127.0.0.1:7443"
     """`HOST:PORT`; port 0 takes a free one. The default is reachable from this machine only."""
-    max_queue: int = 64
-    """Maximum requests that wait for a slot; more are rejected with a time to retry after. The limit shrinks while
-    requests wait for longer than an answer takes."""
-    max_deadline: float = 600.0
-    """Maximum duration of a call, seconds; also that of calls without a deadline."""
-    max_message_bytes: int = 4 * 1024 * 1024
-    max_connection_age: float = 3600.0
-    """Seconds after which clients must reconnect, so that replaced certificates take effect."""
+    max_queue: int = key(
+        Whole(),
+        "Maximum requests that wait for a slot; more are rejected with a time to retry after. The limit shrinks while "
+        "requests wait for longer than an answer takes.",
+        default=64,
+    )
+    max_deadline: float = key(
+        DEADLINE_S, "Maximum duration of a call, seconds; also that of calls without a deadline.", default=600.0
+    )
+    max_message_bytes: int = key(Whole(1), "Size of the largest message, bytes.", default=4 * 1024 * 1024)
+    max_connection_age: float = key(
+        Number(0.001, 1e6),
+        "Seconds after which clients must reconnect, so that replaced certificates take effect.",
+        default=3600.0,
+    )
 
 
 class NodeServer:

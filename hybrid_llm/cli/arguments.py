@@ -98,6 +98,18 @@ def at_least(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
     return number
 
 
+def seconds(least: float = 0.0, most: float = 86_400.0) -> Callable[[str], float]:
+    """A `type` of argparse: a finite number of seconds from *least* to *most*."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:  # nor is NaN
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g} seconds")
+        return value
+
+    return number
+
+
 def add_config(parser: argparse._ActionsContainer) -> None:
     """Add `--config`."""
     parser.add_argument(

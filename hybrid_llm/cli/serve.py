@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked
+from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
 from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.errors import ConfigError
 
@@ -35,8 +35,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="node", help="name of the certificate in --tls (node)")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the node is ready")
     parser.add_argument("--max-queue", type=at_least(0), default=64, metavar="N", help="maximum queued requests (64)")
-    parser.add_argument("--max-deadline", type=float, default=600.0, metavar="S", help="maximum call, seconds (600)")
-    parser.add_argument("--grace", type=float, default=10.0, metavar="S", help="seconds for running answers (10)")
+    parser.add_argument(
+        "--max-deadline", type=seconds(0.001), default=600.0, metavar="S", help="maximum call, seconds (600)"
+    )
+    parser.add_argument("--grace", type=seconds(), default=10.0, metavar="S", help="seconds for running answers (10)")
     add_verbose(parser, "log each call to standard error, without its text")
     _add_engine(parser)
 

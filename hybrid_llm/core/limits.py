@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.fields import ListOf, Number, Text, Whole, key
 
 MAX_TOKENS: Final = Whole(1, 1_000_000)
@@ -28,7 +29,7 @@ DEFAULT_DEADLINE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
+class Defaults(Checked):
     """What a request gets where the call sets nothing."""
 
     max_tokens: int = key(MAX_TOKENS, "Maximum tokens of the answer.", default=DEFAULT_MAX_TOKENS)

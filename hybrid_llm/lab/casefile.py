@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hybrid_llm.core import fields
 from hybrid_llm.core.fields import Found, Key, Kind, ListOf, MapOf, Table, Text, key, one_of
-from hybrid_llm.core.limits import DEFAULT_DEADLINE_S
+from hybrid_llm.core.limits import DEADLINE_S, DEFAULT_DEADLINE_S, MAX_TOKENS
 from hybrid_llm.core.request import Location, Message, Request, Tool
 from hybrid_llm.core.signals import BackendState, BudgetSignals, DeviceSignals, NetworkSignals, Signals
 from hybrid_llm.policies.document import LOCATION, TARGET, backends_named
@@ -46,6 +46,13 @@ DEFAULT_BACKENDS: Final = {
 
 _ABSENT: Final = fields.Choice({"absent": None})
 _NAN: Final = fields.Choice({"nan": math.nan})
+_DEADLINE: Final = (DEADLINE_S.least * 1e3, DEADLINE_S.most * 1e3)
+_LIMITED: Final[Mapping[str, Kind]] = {
+    "deadline_ms": one_of(fields.Number(*_DEADLINE), fields.duration("ms", *_DEADLINE)),
+    "max_tokens": MAX_TOKENS,
+    "message_count": fields.Whole(1),
+}
+"""What a call limits, a case cannot exceed."""
 _UNITS: Final = {
     "ms": fields.duration("ms", positive=False),
     "share": fields.percentage(most=math.inf),
@@ -157,7 +164,7 @@ def _table(title: str, about: str, keys: tuple[Key, ...], json: Json | None = No
 
 def _request_table(schema: Schema) -> Table:
     known = schema.fields("request")
-    kinds = {name: _TAGS if name == "tags" else _kind(spec) for name, spec in known.items()}
+    kinds = {name: _kind(spec) for name, spec in known.items()} | {"tags": _TAGS, **_LIMITED}
     example = "Patient 77-1234 has a fever."
     text = Key("text", Text(), "A text in which the detectors find the tags.", examples=(example,))
     return _table("request", "The request.", (*(Key(name, kinds[name], _REQUEST[name]) for name in known), text))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import NoneType, UnionType
 
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.fields import Amount, duration, key
 from hybrid_llm.core.limits import DEADLINE_S
 from hybrid_llm.core.protocols import DETECTOR_NAMES
@@ -40,7 +41,7 @@ _REQUEST = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objectives:
+class Objectives(Checked):
     """What the policy aims at; conditions read it under `objectives.`."""
 
     ttft_ms: float | None = key(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Number, Text, key
 
@@ -31,7 +32,7 @@ def _currency(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
+class Price(Checked):
     """Price per 1,000 tokens of prompt and answer, in *currency* (ISO 4217; empty means the policy's)."""
 
     input_per_1k: float = key(_AMOUNT, "Price of 1,000 tokens of the prompt.")

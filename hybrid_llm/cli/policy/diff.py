@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_json, policy_loader
+from hybrid_llm.cli.arguments import POLICY_HELP, Command, add_backends, add_json, at_least, policy_loader
 from hybrid_llm.cli.terminal import Exit, print_json, printable, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.lab.diff import Change, Difference, Verdict, compare
@@ -23,7 +23,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace", type=Path, action="append", required=True, metavar="FILE", help="recorded decisions; repeatable"
     )
-    parser.add_argument("--limit", type=int, default=_ROWS, metavar="N", help=f"maximum rows to show ({_ROWS})")
+    parser.add_argument("--limit", type=at_least(0), default=_ROWS, metavar="N", help=f"maximum rows to show ({_ROWS})")
     add_backends(parser)
     add_json(parser)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.fields import VERSION, Found, Key, Kind, ListOf, Number, Table, Text, Whole, key, keys_of, table
+from hybrid_llm.core.limits import DEADLINE_S, MAX_TOKENS
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt
 from hybrid_llm.lab.simulate.trace import Daily, Spans, parse_clock, parse_daily
 from hybrid_llm.policies.reader.fields import parse_document, read_text
@@ -183,9 +184,9 @@ class Network:
 class Requests:
     """What the requests of a trace do not give."""
 
-    max_tokens: int = _constant(512, "most tokens of an answer; longer ones are cut", least=1)
+    max_tokens: int = _constant(512, "maximum tokens of an answer; longer ones are cut", kind=MAX_TOKENS)
     deadline_s: float = _constant(
-        60.0, "where neither trace nor policy gives one, s", "default of the library", least=0.001
+        60.0, "where neither trace nor policy gives one, s", "default of the library", kind=DEADLINE_S
     )
 
 
