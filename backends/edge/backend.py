@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Generator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from hybrid_llm.backends.edge.crossing import ThreadAnswer
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
 from hybrid_llm.backends.text import ChatTokenizer
@@ -23,6 +25,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
+from hybrid_llm.core.threads import Once, awaited, in_thread
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.generation import Run
@@ -103,6 +106,9 @@ class EdgeBackend:
         self._slots = Slots(concurrency=config.max_concurrency, queue=config.max_queue, memory=self._memory)
         self._prefixes = PrefixCache() if config.reuse_prefixes else None
         self._watchdog = Watchdog()
+        self._loading = Once("hybrid-llm-edge-load", self.load)
+        self._loading_tokenizer = Once("hybrid-llm-edge-tokenizer", self._chat_tokenizer)
+        self._tokenizer_lock = threading.Lock()
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._runs: set[Run] = set()
         self._tokenizer: ChatTokenizer | None = None
@@ -165,7 +171,7 @@ class EdgeBackend:
         if 3 * estimate > _EXACT_COUNT_BYTES and estimate > 8 * self._context_window:
             return estimate
         try:
-            return len(self._chat_tokenizer().encode(request))
+            return len(self._tokenizer_for(request).encode(request))
         except InvalidRequest:
             return estimate
 
@@ -179,34 +185,28 @@ class EdgeBackend:
         request = require_clearance(cleared, Location.EDGE)
         run = self._enter(request)
         try:
-            yield from run.chunks(self._ready(), self._context_window)
+            yield from run.chunks(self._ready(run), self._context_window)
         finally:
             self._leave(run)
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Like `stream`, in a thread of this backend. Cancelling the task ends the run within its current step."""
         request = require_clearance(cleared, Location.EDGE)
+        if not _is_imported():
+            await awaited(in_thread("hybrid-llm-edge-import", _import))
         run = self._enter(request)
-        loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
-
-        def deliver(chunk: Chunk | None) -> None:
-            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-
+        answer = ThreadAnswer()
         try:
-            work = loop.run_in_executor(self._threads(), self._pump, run, deliver)
+            self._threads().submit(self._pump, run, answer)
         except BaseException:
             self._leave(run)
             raise
         try:
-            while (chunk := await chunks.get()) is not None:
+            while (chunk := await answer.next()) is not None:
                 yield chunk
-            await work
         finally:
             run.end(EndCause.CANCELLED)
-            await asyncio.wait([work])
-            if not work.cancelled():
-                work.exception()  # marks it as retrieved: asyncio would log it otherwise
+            await answer.ended()
 
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Drop the stored prefixes of a session."""
@@ -229,16 +229,21 @@ class EdgeBackend:
 
     async def aclose(self) -> None:
         """Like `close`, without blocking the event loop."""
-        await asyncio.to_thread(self.close)
+        await awaited(in_thread("hybrid-llm-edge-close", self.close))
 
-    def _pump(self, run: Run, deliver: Callable[[Chunk | None], object]) -> None:
-        """Deliver the whole answer, then None, from a worker thread; the slot is released before the None."""
+    def _pump(self, run: Run, answer: ThreadAnswer) -> None:
+        """Deliver the whole answer, then its end, from a worker thread; the slot is released before the end."""
+        error: BaseException | None = None
         try:
-            for chunk in run.chunks(self._ready(), self._context_window):
-                deliver(chunk)
+            with closing(run.chunks(self._ready(run), self._context_window)) as chunks:
+                for chunk in chunks:
+                    if not answer.put(chunk):
+                        break
+        except BaseException as raised:  # noqa: BLE001  # the consumer raises it, if there still is one
+            error = raised
         finally:
             self._leave(run)
-            deliver(None)
+            answer.end(error)
 
     def _enter(self, request: Request) -> Run:
         """Check the request and join the queue, without blocking."""
@@ -271,12 +276,15 @@ class EdgeBackend:
             retry_after=round(self._mean_seconds * rounds, 3) or None,
         )
 
-    def _ready(self) -> EdgeModel:
-        """The loaded model, loaded on first use. A failed load is not retried by requests, only by `load`."""
+    def _ready(self, run: Run) -> EdgeModel:
+        """The loaded model, loaded on first use. A failed load is not retried by requests, only by `load`.
+
+        The load goes on for later requests if *run* ends meanwhile, at its deadline for example.
+        """
         if self._model is None and not self._failure:
-            try:
-                self.load()
-            except ConfigError as error:
+            load = self._loading.begin()
+            run.wait_for(load)
+            if (error := load.exception()) is not None:
                 raise BackendUnavailable(str(error), backend=self.name) from error
         model = self._model  # `close` may clear it at any time
         if model is None:
@@ -286,16 +294,26 @@ class EdgeBackend:
     def _open(self) -> EdgeModel:
         from hybrid_llm.backends.edge.model import EdgeModel
 
-        model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=self._tokenizer)
-        self._tokenizer = model.tokenizer
+        tokenizer = self._chat_tokenizer()
+        model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=tokenizer)
         self._context_window = min(model.layout.context_length, self._memory // model.kv_bytes_per_token)
         return model
 
     def _chat_tokenizer(self) -> ChatTokenizer:
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            tokenizer = self._tokenizer = ChatTokenizer.load(self._folder)
-        return tokenizer
+        with self._tokenizer_lock:
+            if self._tokenizer is None:
+                self._tokenizer = ChatTokenizer.load(self._folder)
+            return self._tokenizer
+
+    def _tokenizer_for(self, request: Request) -> ChatTokenizer:
+        """The tokenizer, loaded on first use. Raises DeadlineExceeded if that takes until the request's deadline."""
+        if self._tokenizer is not None:
+            return self._tokenizer
+        loading = self._loading_tokenizer.begin()
+        wait([loading], max(0.0, request.remaining()))
+        if not loading.done():
+            request.check_deadline()
+        return loading.result()
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -310,6 +328,14 @@ class EdgeBackend:
 def embedded_model() -> Path:
     """The folder of the small model in the package."""
     return Path(str(files("hybrid_llm.backends.edge") / "models" / _EMBEDDED))
+
+
+def _is_imported() -> bool:
+    return "hybrid_llm.backends.edge.generation" in sys.modules
+
+
+def _import() -> None:
+    """Import what an event loop must not wait for: numpy and what runs the model."""
 
 
 def _problem(request: Request) -> tuple[str, str] | None:

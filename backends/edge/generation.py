@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterable
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,11 @@ class Run:
         self._ticket.cancel()
         if (sequence := self._sequence) is not None:
             sequence.terminate()
+
+    def wait_for(self, work: Future[Any]) -> None:
+        """Block until *work*, such as loading the model, is done; raise what ends this run before."""
+        if not self._ticket.wait_for(work, self._request.expires):
+            self._check_end()
 
     def leave(self) -> None:
         """Release slot and memory; what was computed goes to the prefix cache."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -96,6 +97,20 @@ class Ticket:
             spare(slots.memory - slots.used)
             slots.changed.notify_all()
             return "admitted"
+
+    def wait_for(self, work: Future[Any], expires: float) -> bool:
+        """Block until *work* is done; False if the ticket is cancelled or the clock reaches *expires* before."""
+        changed = self._slots.changed
+
+        def wake(_: object) -> None:
+            with changed:
+                changed.notify_all()
+
+        work.add_done_callback(wake)
+        with changed:
+            while not work.done() and not self._cancelled and (left := expires - time.monotonic()) > 0:
+                changed.wait(min(left, _LONGEST_SLEEP))
+        return work.done()
 
     def cancel(self) -> None:
         """Make the current `wait`, or the next one, return `cancelled`; from any thread."""

@@ -22,6 +22,7 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import BackendHealth
+from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
@@ -113,7 +114,7 @@ class GrpcPool:
         """Do as `stream` does, without blocking the event loop."""
         request = require_clearance(cleared, Location.CLOUD)
         endpoint = self._pick(request, await self._resolver.arefresh(request.remaining()))
-        async with aclosing(endpoint.astream(cleared)) as chunks:
+        async with aclosing(Owned(endpoint.astream(cleared))) as chunks:
             async for chunk in chunks:
                 self._note(chunk, request)
                 yield chunk

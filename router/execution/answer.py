@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, scrub_traceback
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
+from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.execution.hedging import LoopThread
@@ -96,7 +97,7 @@ class Answer:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the answer. Raises what `Attempts.run` raises."""
-        self._begun, pieces = True, self._run.run()
+        self._begun, pieces = True, Owned(self._run.run())
         try:
             async for chunk in pieces:
                 self._take(chunk)

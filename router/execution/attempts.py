@@ -40,6 +40,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
+from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Race, Sleep
 from hybrid_llm.router.observability.hooks import AttemptRecord
@@ -246,7 +247,7 @@ class Attempts:
         else:
             self._calls[name] += 1
             self.answering = name
-            stream = self.open_stream(name, self._partial_answer())
+            stream = Owned(self.open_stream(name, self._partial_answer()))
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
 
     def _refuse(self, name: str, why: str) -> None:

@@ -17,6 +17,7 @@ from hybrid_llm.core.errors import (
     scrub_traceback,
 )
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
@@ -72,7 +73,7 @@ class BackendCalls:
             async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
                 watch, fault = Stopwatch(), ""
                 try:
-                    async with aclosing(self.open_stream(backend, cleared)) as chunks:
+                    async with aclosing(Owned(self.open_stream(backend, cleared))) as chunks:
                         received, resumed = watch.received, watch.resumed  # bound once: this loop runs per token
                         async for chunk in chunks:
                             received(chunk)
@@ -119,7 +120,7 @@ class Attempt:
     """One call of one backend: its *stream*, when it *began*, and then its *first* chunk or its *error*."""
 
     name: str
-    stream: AsyncGenerator[Chunk, None]
+    stream: Owned[Chunk]
     began: float
     hedge: bool = False
     """It was started beside a slow one."""
