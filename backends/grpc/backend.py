@@ -184,6 +184,9 @@ class GrpcBackend:
                     status = (await call.code(), await call.details(), await call.trailing_metadata())
                     error, patience = self._diagnose(exchange, *status)
                     raise (await self._connection.prober.afault(patience) or error) from None
+                finally:
+                    call.cancel()  # if the consumer leaves; gRPC reports the end to this loop, which must still run then
+                    await call.code()
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
         """Ask the node for its description, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
