@@ -20,6 +20,7 @@ from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Usage
 from hybrid_llm.core.request import Location, PartialAnswer, Request, Sampling
+from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.observability.hooks import AttemptRecord
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
@@ -162,7 +163,9 @@ class AnswerCache:
         """The cached answer, if it came from the backend that would be called first."""
         cleared = self._clear(routed.assessment)
         answer = self._try("get", lambda: self._cache.get(cleared)) if cleared is not None else None
-        return Replay(answer=answer) if answer is not None and answer.backend == routed.decision.order[0] else None
+        if not isinstance(answer, CachedAnswer) or answer.backend != routed.decision.order[0]:
+            return None
+        return Replay(answer=answer)
 
     def store(self, routed: Routed, generation: Generation) -> None:
         """Store a whole answer, where the tags of the request and of what is found in the answer allow it."""
@@ -181,7 +184,7 @@ class AnswerCache:
 
     def close(self) -> None:
         """Drop every answer."""
-        self._cache.close()
+        guarded(self._cache.close, "closing the cache")
 
     def _clear(self, assessment: Assessment) -> Cleared | None:
         """The request as the cache may see it; None where it may not, or where the next answer may differ."""
@@ -200,6 +203,8 @@ class AnswerCache:
             return work()
         except PrivacyViolation:
             raise
-        except Exception as error:  # noqa: BLE001  # an app's cache may fail in any way; the request is answered anyway
+        except BaseException as error:  # an app's cache may fail in any way; the request is answered anyway
+            if not is_fault(error):
+                raise
             _log.warning("%s of the cache failed with %s", what, type(error).__name__)
             return None

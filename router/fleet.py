@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
-from hybrid_llm.core.signals import BackendState, Signals
+from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Objectives, Policy, Resilience
 from hybrid_llm.policies.document import Percentile
 from hybrid_llm.router.observability.hooks import ClientStatus
@@ -77,19 +79,29 @@ class Fleet:
         characters = sum([len(message.content) for message in request.messages])
         if self._counter is None or characters > _EXACT_COUNT_LIMIT:
             return estimate_tokens(request)
-        return self._counter.count_tokens(request)
+        counted = guarded(partial(self._counter.count_tokens, request), f"counting tokens on {self._counter.name}")
+        return counted if isinstance(counted, int) and counted >= 0 else estimate_tokens(request)
 
     def snapshot(self, metadata: RequestMetadata, objectives: Objectives) -> Signals:
         """The signals for one request: samples taken beside the requests, and the state of every backend. No I/O."""
-        device, network = self._sensors.read()
+        device, network = self._read_sensors()
         states = {name: self._state(backend, metadata) for name, backend in self.backends.items()}
         signals = Signals(device=device, network=network, backends=states)
         if not self.spending.prices and objectives.budget is None:
             return signals
         return self.spending.with_costs(signals, metadata, objectives)
 
+    def _read_sensors(self) -> tuple[DeviceSignals, NetworkSignals]:
+        """What the sensors report; nothing is known where they fail."""
+        read: Any = guarded(self._sensors.read, "reading the sensors")
+        match read:
+            case DeviceSignals() as device, NetworkSignals() as network:
+                return device, network
+            case _:
+                return DeviceSignals(), NetworkSignals()
+
     def _state(self, backend: Backend, metadata: RequestMetadata) -> BackendState:
-        predictor, state, tokens = self._predictors[backend.name], backend.state(), metadata.prompt_tokens
+        predictor, state, tokens = self._predictors[backend.name], _state_of(backend), metadata.prompt_tokens
         ttft_ms, tpot_ms = predictor.ttft_ms(tokens, state), predictor.tpot_ms(tokens)
         return replace(
             state,
@@ -106,7 +118,8 @@ class Fleet:
         """Everything at this instant, for metrics and people: the signals of an empty request, and each endpoint."""
         policy = self._policy
         signals = self.snapshot(RequestMetadata(), policy.objectives)
-        members = {b.name: b.members() for b in self.backends.values() if isinstance(b, MultiEndpoint)}
+        pools = [backend for backend in self.backends.values() if isinstance(backend, MultiEndpoint)]
+        members = {pool.name: guarded(pool.members, f"the members of {pool.name}") or () for pool in pools}
         states = {
             name: replace(state, members=members[name]) if name in members else state
             for name, state in signals.backends.items()
@@ -116,7 +129,7 @@ class Fleet:
             policy=policy.name,
             digest=policy.digest,
             objectives=policy.objectives,
-            models={name: backend.capabilities.model for name, backend in self.backends.items()},
+            models={name: _model_of(backend) for name, backend in self.backends.items()},
             retries_left={name: budget.left for name, budget in self.retry_budgets.items()},
             spent=self.spending.spent,
             currency=self.spending.currency,
@@ -124,7 +137,7 @@ class Fleet:
 
     def is_ready(self, name: str) -> bool:
         """Whether the backend reports that it can be called."""
-        return self.backends[name].state().ready
+        return _state_of(self.backends[name]).ready
 
     def hedge_delay(self, limits: Resilience, name: str) -> float | None:
         """Seconds after which a call of *name* without a first token is hedged; None while that is not known."""
@@ -158,15 +171,27 @@ class Fleet:
         """Drop what backends on this device hold of a session."""
         for backend in self.backends.values():
             if isinstance(backend, SessionAware):
-                backend.forget(session_id, tenant)
+                guarded(partial(backend.forget, session_id, tenant), f"forgetting a session on {backend.name}")
 
     def close(self) -> None:
         """Stop the sensors, close the ledger and store the predictions. The backends are the client's to close."""
-        self._sensors.close()
-        self.spending.close()
+        guarded(self._sensors.close, "closing the sensors")
+        guarded(self.spending.close, "closing the ledger")
         if self._predictions is not None:
             for name, predictor in self._predictors.items():
                 self._predictions.save_learned(name, predictor)
+
+
+def _state_of(backend: Backend) -> BackendState:
+    """The state of *backend*; not ready where it does not report one."""
+    state = guarded(backend.state, f"reading the state of {backend.name}")
+    if isinstance(state, BackendState):
+        return state
+    return BackendState(name=backend.name, location=backend.location, ready=False, reason="its state cannot be read")
+
+
+def _model_of(backend: Backend) -> str:
+    return guarded(lambda: backend.capabilities.model, f"reading the capabilities of {backend.name}") or ""
 
 
 def _health(backend: Backend, limits: Resilience) -> Health:

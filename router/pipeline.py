@@ -11,6 +11,7 @@ from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, RequestMetadata
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import Answer
@@ -57,13 +58,17 @@ class Pipeline:
         self._defaults = defaults or Defaults()
         self._cache = cache
         self._make_attempts = attempts
+        self._policy = policies.current
         for hook in client_hooks(self._hooks):
             hook.attach(self.status)
 
     @property
     def policy(self) -> Policy:
-        """The policy in force."""
-        return self._policies.current
+        """The policy in force; if its source fails, the last one that it returned."""
+        policy = guarded(lambda: self._policies.current, "reading the policy")
+        if isinstance(policy, Policy):
+            self._policy = policy
+        return self._policy
 
     def status(self) -> ClientStatus:
         """The state of the client now, for metrics and for people."""
@@ -164,11 +169,11 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop watching the policy, wipe pseudonyms and cache, and close what the fleet holds."""
-        self._policies.close()
+        guarded(self._policies.close, "closing the policy")
         self._guard.close()
         self.fleet.close()
         for hook in client_hooks(self._hooks):
-            hook.detach(self.status)
+            guarded(partial(hook.detach, self.status), f"detaching the hook {type(hook).__name__}")
         if self._cache is not None:
             self._cache.close()
 

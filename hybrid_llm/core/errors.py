@@ -17,6 +17,7 @@ HybridLLMError
     PermissionDenied            it accepts the client, which lacks this right
     QuotaExceeded               the quota or budget of the tenant is used up
     ProtocolMismatch            it speaks another version
+    OutputInvalid               the whole answer does not follow the output schema, or was cut off before its end
   SecurityError                 never retried, never falls back
     UntrustedPeer               the certificate or the name of the peer is wrong
     DecryptionFailed            bytes were changed on the way
@@ -26,8 +27,6 @@ HybridLLMError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ __all__ = [
     "HybridLLMError",
     "InvalidRequest",
     "NoEligibleBackend",
+    "OutputInvalid",
     "PermissionDenied",
     "PolicyError",
     "PrivacyViolation",
@@ -209,6 +209,19 @@ class ProtocolMismatch(BackendError):
         self.theirs = theirs
 
 
+class OutputInvalid(BackendError):
+    """The answer is no value of the request's `output_schema`. *reason* is a short code, *keyword* the schema's.
+
+    Reasons: `not_json`; `schema`, by its *keyword*; `model`: the pydantic model rejects it; `cut`: `max_tokens` ended
+    it; `too_deep`: it is nested too deeply to be checked. Neither quotes the answer, whose text is gone.
+    """
+
+    def __init__(self, message: str, *, backend: str, reason: str = "schema", keyword: str = "") -> None:
+        super().__init__(message, backend=backend)
+        self.reason = reason
+        self.keyword = keyword
+
+
 class SecurityError(HybridLLMError):
     """Trust is broken. It ends the request at once: no retry, no fallback."""
 
@@ -231,31 +244,3 @@ class PrivacyViolation(SecurityError):
     def __init__(self, message: str, *, location: str) -> None:
         super().__init__(message)
         self.location = location
-
-
-_OWN = frozenset({"hybrid_llm", "tenacity", "grpc"})
-"""Packages whose frames may be cleared; others belong to the app and may be those of a generator still in use."""
-
-
-def scrub_traceback(error: BaseException) -> None:
-    """Clear our frames in the tracebacks of *error*, its causes and contexts, unless they are still running.
-
-    Their locals hold the texts of the request, which must not be readable from a traceback. An error and a frame that
-    refer to each other would also stay alive until the garbage collector runs.
-    """
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            _clear(one.__traceback__)
-            left += [one.__cause__, one.__context__]
-
-
-def _clear(trace: TracebackType | None) -> None:
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in _OWN:
-            with suppress(RuntimeError):  # a running frame cannot be cleared
-                frame.clear()

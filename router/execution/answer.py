@@ -14,10 +14,11 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, scrub_traceback
+from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
 from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.request import RequestMetadata
+from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.observability.hooks import AttemptRecord, Hook, RequestEvent, emit
@@ -102,11 +103,9 @@ class Answer:
             async for chunk in pieces:
                 self._take(chunk)
                 yield chunk
-        except HybridLLMError as error:
-            self._error = type(error).__name__
-            scrub_traceback(error)
-            raise
-        except asyncio.CancelledError as error:
+        except BaseException as error:
+            if isinstance(error, HybridLLMError):
+                self._error = type(error).__name__
             scrub_traceback(error)
             raise
         finally:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import (
+    BackendError,
     BackendUnavailable,
     HybridLLMError,
     RequestRejected,
+    SecurityError,
     StreamInterrupted,
-    scrub_traceback,
 )
-from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Charge
 
+_log = logging.getLogger("hybrid_llm")
 Sleep = Callable[[float], Awaitable[None]]
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
 """Starts the stream of a backend: its `astream`, or its `stream` stepped for a caller without an event loop."""
@@ -73,19 +77,23 @@ class BackendCalls:
             async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
                 watch, fault = Stopwatch(), ""
                 try:
-                    async with aclosing(Owned(self.open_stream(backend, cleared))) as chunks:
+                    async with _Closing(Owned(self.open_stream(backend, cleared)), name) as chunks:
                         received, resumed = watch.received, watch.resumed  # bound once: this loop runs per token
                         async for chunk in chunks:
+                            _check(chunk)
                             received(chunk)
                             if bill is not None:
                                 bill.received(chunk)
                             yield chunk if restorer is None else restorer.restore(chunk)
                             resumed()
-                except HybridLLMError:
+                except (BackendError, SecurityError) as error:
+                    sever(error)
                     raise
-                except Exception as error:  # noqa: BLE001  # a backend may raise anything; its text may hold the prompt
+                except BaseException as error:
+                    if not is_fault(error):
+                        raise
                     scrub_traceback(error)
-                    fault = type(error).__name__
+                    fault = type(error).__name__  # not its text, which may hold the prompt
                 finally:
                     self.fleet.learn(name, charge.prompt_tokens, routed.signals.backends[name], watch.measured())
                 if fault:  # raised here, where the original error is no longer its context
@@ -104,6 +112,41 @@ class BackendCalls:
             message = f"{backend.name} may not see the partial answer"
             raise RequestRejected(message, backend=backend.name, reason="unsupported")
         return assessment
+
+
+class _Closing:
+    """The stream of a backend, closed on exit. A failure to close is logged: the answer, or its error, is there."""
+
+    def __init__(self, chunks: Owned[Chunk], name: str) -> None:
+        self._chunks, self._name = chunks, name
+
+    async def __aenter__(self) -> Owned[Chunk]:
+        return self._chunks
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            await self._chunks.aclose()
+        except BaseException as failure:
+            if not is_fault(failure):
+                raise
+            _log.warning("closing a stream of %s failed with %s", self._name, type(failure).__name__)
+
+
+def _check(chunk: Chunk) -> None:
+    """Raise TypeError for what is no chunk: a backend may yield anything."""
+    sound = isinstance(chunk, Chunk) and isinstance(chunk.text, str) and isinstance(chunk.tokens, int)
+    if not sound or (chunk.finish_reason is not None and not _is_last(chunk)):
+        raise TypeError("a backend yields records of the type Chunk")
+
+
+def _is_last(chunk: Chunk) -> bool:
+    return (
+        isinstance(chunk.finish_reason, FinishReason)
+        and isinstance(chunk.usage, Usage | None)
+        and isinstance(chunk.timings, Timings | None)
+    )
 
 
 def _charge(name: str, request: Request, partial: PartialAnswer) -> Charge:

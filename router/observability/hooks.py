@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from hybrid_llm.core.decision import Decision
@@ -12,9 +12,8 @@ from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.generation import Continuation, FinishReason, Timings, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies.language.schema import Objectives
-
-_log = logging.getLogger("hybrid_llm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +107,4 @@ def client_hooks(hooks: Iterable[Hook]) -> list[ClientHook]:
 def emit(hooks: Iterable[Hook], event: RequestEvent) -> None:
     """Call every hook. If one raises, only the class of its error is logged, and the others are called."""
     for hook in hooks:
-        try:
-            hook(event)
-        except Exception as error:  # noqa: BLE001  # a broken hook must not break an answer
-            _log.warning("hook %r failed with %s", type(hook).__name__, type(error).__name__)
+        guarded(partial(hook, event), f"the hook {type(hook).__name__}")

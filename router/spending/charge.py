@@ -21,6 +21,7 @@ from hybrid_llm.core.errors import ConfigError, QuotaExceeded
 from hybrid_llm.core.generation import Chunk, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import BudgetSignals, Signals
+from hybrid_llm.core.tracebacks import is_fault
 from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending import ledger as ledgers
 from hybrid_llm.router.spending.ledger import UNIT, Balance, Ledger, LedgerBusy, LedgerError, Price
@@ -99,9 +100,11 @@ class Spending:
     def _balance(self, tenant: str, objectives: Objectives) -> Balance | str:
         """What *tenant* has spent, or why that cannot be compared with the budget."""
         try:
-            balance = self._ledger.balance(tenant)
+            balance: object = _trusted(partial(self._ledger.balance, tenant))
         except LedgerError as error:
             return f"its price cannot be booked: {error}"
+        if not isinstance(balance, Balance):
+            return "its price cannot be booked: the ledger reports no balance"
         return self._foreign(objectives) or balance
 
     def _too_expensive(self, name: str, request: RequestMetadata, objectives: Objectives, balance: Balance) -> str:
@@ -204,9 +207,22 @@ async def _retry_busy(work: Callable[[], _T], sleep: Sleep) -> _T:
     pause, waited = 0.001, 0.0
     while True:
         try:
-            return work()
+            return _trusted(work)
         except LedgerBusy:
             if waited >= _TIMEOUT_S:
                 raise
         await sleep(pause)
         waited, pause = waited + pause, min(0.05, 2.0 * pause)
+
+
+def _trusted(work: Callable[[], _T]) -> _T:
+    """What a ledger returns; whatever else it raises becomes a LedgerError with the class of that error."""
+    try:
+        return work()
+    except LedgerError:
+        raise
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        fault = type(error).__name__
+    raise LedgerError(f"the ledger raised {fault}")

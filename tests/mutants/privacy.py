@@ -8,6 +8,7 @@ from tests.mutants.mutant import Mutant
 _GUARD = "hybrid_llm.router.privacy.guard"
 _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
+_TRACEBACKS = "hybrid_llm.core.tracebacks"
 _HOOKS = "hybrid_llm.router.observability.hooks"
 _CACHE = "hybrid_llm.router.cache"
 _PIPELINE = "hybrid_llm.router.pipeline"
@@ -143,7 +144,9 @@ MUTANTS = (
         f"{_HOOKS}:RequestEvent.__post_init__",
         never("not isinstance(self.metadata, RequestMetadata)"),
     ),
-    Mutant("the log of a failed hook shows its message", f"{_HOOKS}:emit", swap("type(error).__name__", "error")),
+    Mutant(
+        "the log of a failed hook shows its message", f"{_TRACEBACKS}:guarded", swap("type(error).__name__", "error")
+    ),
     Mutant(
         "a cache answers without a clearance",
         f"{_CACHE}:MemoryCache.get",
@@ -191,7 +194,7 @@ MUTANTS = (
     Mutant(
         "a cached answer may come from any backend",
         f"{_CACHE}:AnswerCache.replay",
-        drop_operand("answer.backend == routed.decision.order[0]"),
+        drop_operand("answer.backend != routed.decision.order[0]"),
     ),
     Mutant(
         "the pseudonyms of a request are not released",
@@ -320,7 +323,7 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "a cache that fails fails the request", f"{_CACHE}:AnswerCache._try", swap("Exception", "ZeroDivisionError")
+        "a cache that fails fails the request", f"{_CACHE}:AnswerCache._try", swap("is_fault(error)", "isinstance(error, ZeroDivisionError)")
     ),
     Mutant(
         "the log of a failed cache shows its message",

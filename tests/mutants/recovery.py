@@ -7,7 +7,7 @@ from tests.mutants.mutant import Mutant
 
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
 _HEDGING = "hybrid_llm.router.execution.hedging"
-_ERRORS = "hybrid_llm.core.errors"
+_TRACEBACKS = "hybrid_llm.core.tracebacks"
 
 MUTANTS = (
     Mutant(
@@ -126,15 +126,11 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._start",
         swap("self._copies(name)", "9 if self._parts else self._copies(name)"),
     ),
-    Mutant("an error keeps the texts of its request in its frames", f"{_ERRORS}:_clear", drop("frame.clear()")),
-    Mutant(
-        "the app's own frames are emptied",
-        f"{_ERRORS}:_clear",
-        swap("str(frame.f_globals.get('__name__')).partition('.')[0] in _OWN", "str(frame.f_globals.get('__name__'))"),
-    ),
+    Mutant("an error keeps the texts of its request in its frames", f"{_TRACEBACKS}:_cleared", drop("frame.clear()")),
+    Mutant("the app's own frames are emptied", f"{_TRACEBACKS}:_clear", swap("inside or _is_own(frame)", "True")),
     Mutant(
         "the causes of an error keep their frames",
-        f"{_ERRORS}:scrub_traceback",
+        f"{_TRACEBACKS}:scrub_traceback",
         drop("left += [one.__cause__, one.__context__]"),
     ),
     Mutant("a handled error keeps its traceback", f"{_ATTEMPTS}:Attempts.run", drop("broken.__traceback__ = None")),

@@ -15,6 +15,7 @@ import pytest
 from hybrid_llm.core.clearance import Clearance, Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import HybridLLMError, PrivacyViolation, StreamInterrupted
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.cache import CachedAnswer, MemoryCache
@@ -381,10 +382,14 @@ def sessions() -> Leases:
 
 
 class Unwell(FakeBackend):
-    """Its state raises."""
+    """The health of its endpoints raises."""
 
-    def state(self):
-        raise OSError("no state")
+    class _Health(HealthProbe):
+        @property
+        def breaker(self):
+            raise OSError("no state")
+
+    endpoint_health = _Health(failures=1, open_s=1.0)
 
 
 def guarded(sessions: Leases, *backends: FakeBackend, **options) -> HybridLLM:

@@ -18,10 +18,10 @@ from hybrid_llm.core.errors import (
     HybridLLMError,
     RequestRejected,
     StreamInterrupted,
-    scrub_traceback,
 )
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.tracebacks import SWITCH, scrub_traceback
 from hybrid_llm.router.client import HybridLLM
 from tests.fakes import FakeBackend
 
@@ -189,26 +189,55 @@ def test_an_error_of_the_app_that_is_being_handled_keeps_its_frames_and_generato
     assert any("own" in frame.f_locals for frame in frames(kept[0]))
 
 
+class Ours(HybridLLMError):
+    """An error of this library."""
+
+    __module__ = "hybrid_llm.example"
+
+
 CHAIN = """
 def first(text):
-    raise ValueError("first")
+    raise ERROR("first")
 
 def second(text):
     try:
         first(text)
-    except ValueError as error:
+    except ERROR as error:
         raise KeyError("second") {cause}
 """
+CAUSES = pytest.mark.parametrize("cause", ["from error", "from None", ""], ids=["cause", "suppressed", "context"])
 
 
-@pytest.mark.parametrize("cause", ["from error", ""], ids=["cause", "context"])
-def test_what_led_to_an_error_is_scrubbed_with_it(cause):
-    ours = {"__name__": "hybrid_llm.example"}
+def chained(cause: str, kind: type[Exception]) -> KeyError:
+    ours = {"__name__": "hybrid_llm.example", "ERROR": kind}
     exec(CHAIN.format(cause=cause), ours)
     with pytest.raises(KeyError) as caught:
         ours["second"]("a prompt")
     scrub_traceback(caught.value)
-    for error in (caught.value, caught.value.__context__):
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_globals is ours]
-        assert frames
-        assert [frame.f_locals for frame in frames] == [{}] * len(frames)
+    return caught.value
+
+
+def emptied(error: BaseException) -> list[bool]:
+    named = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [not frame.f_locals for frame in named if frame.f_globals["__name__"] == "hybrid_llm.example"]
+
+
+@CAUSES
+def test_what_led_to_an_error_is_scrubbed_with_it(cause):
+    error = chained(cause, Ours)
+    for one in (error, error.__context__):
+        assert emptied(one) in ([True], [True, True])
+
+
+@CAUSES
+def test_what_a_library_raised_inside_is_dropped_since_its_text_may_quote_the_request(cause):
+    error = chained(cause, ValueError)
+    assert (error.__cause__, error.__context__) == (None, None)
+    assert emptied(error) == [True]
+
+
+def test_the_switch_for_debugging_keeps_frames_and_causes(monkeypatch):
+    monkeypatch.setenv(SWITCH, "1")
+    error = chained("from error", ValueError)
+    assert isinstance(error.__cause__, ValueError)
+    assert emptied(error) == [False]
