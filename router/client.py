@@ -18,6 +18,7 @@ from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache, Cache
 from hybrid_llm.router.execution.answer import AsyncStream, Stream, blocking_sleep, stepped
@@ -163,6 +164,7 @@ class HybridLLM:
         """The signals that a policy would read now for an empty request; `members` has each endpoint of a backend."""
         return self._pipeline.status().signals
 
+    @scrubbed
     def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         """Return which backends would be tried, and why; nothing is sent, and no model runs.
 
@@ -174,6 +176,7 @@ class HybridLLM:
         self._pipeline.release(routed)
         return routed.decision
 
+    @scrubbed
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Answer *prompt*; block until the answer is complete.
 
@@ -194,6 +197,7 @@ class HybridLLM:
                 pass
             return stream.generation
 
+    @scrubbed
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
         """Do as `generate` does, chunk by chunk. The decision is made, and routing errors are raised, in this call."""
         self._check_open()
@@ -202,6 +206,7 @@ class HybridLLM:
             return Stream(self._pipeline.answer(routed, _open_sync, blocking_sleep))
         return Stream(self._pipeline.answer(routed, _open_async, asyncio.sleep, TaskRace), self._loop)
 
+    @scrubbed
     async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
         async with self.astream(prompt, **options) as stream:
@@ -209,6 +214,7 @@ class HybridLLM:
                 pass
             return stream.generation
 
+    @scrubbed
     def astream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
         """Do as `stream` does, for `async for`."""
         self._check_open()

@@ -14,6 +14,7 @@ from typing import Final, Unpack
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import GenerateOptions, Prompt
+from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.execution.answer import AsyncStream, Stream
 
@@ -48,6 +49,7 @@ def _make() -> HybridLLM:
     return HybridLLM([edge], policy, predictions=predictions)
 
 
+@scrubbed
 def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
     """Answer *prompt*, on the device or in the cloud as the policy decides; block until the answer is complete.
 
@@ -74,6 +76,7 @@ def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
     return default_client().generate(prompt, **options)
 
 
+@scrubbed
 def stream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
     """Answer *prompt* chunk by chunk.
 
@@ -90,16 +93,19 @@ def stream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
     return default_client().stream(prompt, **options)
 
 
+@scrubbed
 async def agenerate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
     """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
     return await default_client().agenerate(prompt, **options)
 
 
+@scrubbed
 def astream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
     """Do as `stream` does, for `async for` and `async with`; cancelling the task cancels the work."""
     return default_client().astream(prompt, **options)
 
 
+@scrubbed
 def decide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
     """Return which backends would be tried for *prompt*, and why; nothing is sent, and no model runs.
 

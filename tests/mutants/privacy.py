@@ -323,7 +323,9 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "a cache that fails fails the request", f"{_CACHE}:AnswerCache._try", swap("is_fault(error)", "isinstance(error, ZeroDivisionError)")
+        "a cache that fails fails the request",
+        f"{_CACHE}:AnswerCache._try",
+        swap("is_fault(error)", "isinstance(error, ZeroDivisionError)"),
     ),
     Mutant(
         "the log of a failed cache shows its message",
