@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks._run import parsed, parser, with_json, write
-from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, prepare
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
@@ -41,10 +41,12 @@ def case(entries: int) -> Case:
     """Every 100 characters of prompt and answer hold two values, where the session has any."""
     table = PseudonymTable(b"k" * 32)
     values = [f"user{i:04d}@mail{i % 7}.example.org" for i in range(entries)]
-    names = table.replace_all(values, [[Finding(kind=KINDS[i % 5], start=0, end=len(v))] for i, v in enumerate(values)])
+    names = table.replace_all(
+        prepare(values), [[Finding(kind=KINDS[i % 5], start=0, end=len(v))] for i, v in enumerate(values)]
+    )
     used = values[:40] or ["somebody", "a friend"]
     prompt = "".join(SENTENCE.format(used[i % len(used)], used[(i + 1) % len(used)]) for i in range(34))
-    (answer,) = table.replace_all([prompt], [[]])
+    (answer,) = table.replace_all(prepare([prompt]), [[]])
     pieces = re.findall(r"\s?[a-z]+|[A-Z]{1,2}|\s?[^\sa-zA-Z]|\s", answer)
     assert "".join(pieces) == answer
     return Case(table, prompt, scan(prompt), answer, pieces, dict(zip(names, values, strict=True)))
@@ -113,7 +115,7 @@ def figures(entries: int, turns: int) -> dict[str, float]:
             "restore in JSON, us a token": lambda: streamed(this, in_json=True),
             "  floor: one call a token": lambda: passed(this),
             "  floor: str.replace on the whole": lambda: replaced(this.answer, this.values),
-            "replace, us a KB": lambda: this.table.replace_all([this.prompt], [this.findings]),
+            "replace, us a KB": lambda: this.table.replace_all(prepare([this.prompt]), [this.findings]),
             "  floor: str.replace, us a KB": lambda: replaced(this.prompt, back),
             "  peer: the detectors' scan, us a KB": lambda: scan(this.prompt),
         },

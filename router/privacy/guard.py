@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from hybrid_llm.core.clearance import Cleared, Purpose, _make_cleared
@@ -106,7 +107,7 @@ class PrivacyGuard:
             return _keep_local(judged, _CLOSED)
         if lease is None:
             return judged
-        return self._checked(judged, _replaced(judged.request, scan.texts, found, lease), names, lease)
+        return self._checked(judged, _replaced(judged.request, scan, found, lease), names, lease)
 
     def _open(self, request: Request) -> Lease:
         return self._sessions.open(request.session_id, tenant=request.tenant)
@@ -177,8 +178,12 @@ class _Scan:
         self._detectors = detectors
         self._found: dict[str, _Findings] = {}
         self.texts = texts
-        self._prepared: list[Prepared] | None = None
         self.failed: list[str] = []
+
+    @cached_property
+    def prepared(self) -> list[Prepared]:
+        """The texts with their encodings undone, once for everything that reads them."""
+        return prepare(self.texts)
 
     def any(self, name: str) -> bool:
         """Whether detector *name* finds something; one that raises is added to *failed* and finds nothing."""
@@ -205,9 +210,7 @@ class _Scan:
         if detector is None:
             raise ConfigError(f"the policy names the detector {name!r}, which is not registered")
         try:
-            if self._prepared is None:  # encodings are undone once for all detectors
-                self._prepared = prepare(self.texts)
-            return [_checked_findings(name, each.text, find_with(detector, each)) for each in self._prepared]
+            return [_checked_findings(name, each.text, find_with(detector, each)) for each in self.prepared]
         except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays on the device
             _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
             self.failed.append(name)
@@ -230,12 +233,15 @@ def _is_kind(finding: Finding, text: str) -> bool:
     return kind.isidentifier() and kind.casefold() not in text[finding.start : finding.end].casefold()
 
 
-def _replaced(request: Request, texts: tuple[str, ...], found: _Findings, lease: Lease) -> Request | None:
+def _replaced(request: Request, scan: _Scan, found: _Findings, lease: Lease) -> Request | None:
     """The request with pseudonyms; None where no unambiguous pseudonyms exist for its texts."""
     try:
-        return request.with_texts(lease.table.replace_all(texts, found))
+        return request.with_texts(lease.table.replace_all(scan.prepared, found, request.check_deadline))
     except PrivacyViolation:
         return None
+    except BaseException:  # such as a deadline that is over
+        lease.close()
+        raise
 
 
 def _failed(judged: Assessment, scan: _Scan) -> Assessment:

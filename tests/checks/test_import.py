@@ -27,6 +27,7 @@ HEAVY = (
     "jinja2",
     "asyncio",
     "re2",
+    "ahocorasick",
 )
 
 PUBLIC = {

@@ -6,67 +6,73 @@ from tests.mutants.changes import always, drop, drop_item, drop_operand, in_text
 from tests.mutants.mutant import Mutant
 
 _PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms"
+_NOTATION = "hybrid_llm.router.privacy.notation"
+_SPANS = "hybrid_llm.router.privacy.spans"
+_PATTERNS = "hybrid_llm.router.privacy.patterns"
+_VALUES = "hybrid_llm.router.privacy.values"
+_SPELLING = "hybrid_llm.router.privacy.spelling"
+_DATES = "hybrid_llm.router.privacy.dates"
+_NORMAL = "hybrid_llm.router.privacy.normal"
+_BEGINNINGS = "hybrid_llm.router.privacy.beginnings"
 _RESTORE = "hybrid_llm.router.privacy.restore"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
 
 MUTANTS = (
-    Mutant("no space around the underscore", f"{_PSEUDONYMS}:_SEPARATOR", in_text(" ?\\\\{0,2}_ ?", "\\\\{0,2}_")),
-    Mutant("one backslash only", f"{_PSEUDONYMS}:_SEPARATOR", in_text("{0,2}", "?")),
-    Mutant("capitals only", f"{_PSEUDONYMS}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
-    Mutant("a type may hold digits", f"{_PSEUDONYMS}:type_of", swap("'A' <= c <= 'Z'", "c.isalnum()")),
+    Mutant("no space around the underscore", f"{_NOTATION}:_SEPARATOR", in_text(" ?\\\\{0,2}_ ?", "\\\\{0,2}_")),
+    Mutant("one backslash only", f"{_NOTATION}:_SEPARATOR", in_text("{0,2}", "?")),
+    Mutant("capitals only", f"{_NOTATION}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
+    Mutant("a type may hold digits", f"{_NOTATION}:type_of", swap("'A' <= c <= 'Z'", "c.isalnum()")),
     Mutant(
         "a short start of a type is not held back",
-        f"{_PSEUDONYMS}:stream_pattern",
+        f"{_NOTATION}:stream_pattern",
         swap("range(1, len(word))", "range(2, len(word))"),
     ),
-    Mutant("a type before its underscore is released", f"{_PSEUDONYMS}:stream_pattern", in_text(" ?\\\\{0,2}", "")),
-    Mutant("letters short by one are released", f"{_PSEUDONYMS}:stream_pattern", swap("length - 1", "length - 2")),
-    Mutant("an escape of four digits is cut", f"{_PSEUDONYMS}:stream_pattern", in_text("[0-9A-Fa-f]{4}", "")),
-    Mutant("a cut escape is released", f"{_PSEUDONYMS}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
+    Mutant("a type before its underscore is released", f"{_NOTATION}:stream_pattern", in_text(" ?\\\\{0,2}", "")),
+    Mutant("letters short by one are released", f"{_NOTATION}:stream_pattern", swap("length - 1", "length - 2")),
+    Mutant("an escape of four digits is cut", f"{_NOTATION}:stream_pattern", in_text("[0-9A-Fa-f]{4}", "")),
+    Mutant("a cut escape is released", f"{_NOTATION}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
     Mutant(
         "texts are compared in capitals only",
-        f"{_PSEUDONYMS}:normalise",
-        swap(
-            "_NORMAL.sub('_', '\\n'.join((text for text in texts if '_' in text))).upper()",
-            "_NORMAL.sub('_', '\\n'.join((text for text in texts if '_' in text)))",
-        ),
+        f"{_NOTATION}:Taken.__init__",
+        swap("_NORMAL.sub('_', text).upper()", "_NORMAL.sub('_', text)"),
     ),
     Mutant(
         "known values are not replaced",
         f"{_PSEUDONYMS}:PseudonymTable._all",
-        swap("[*found, *self._occurrences(text)]", "found"),
+        swap("[*found, *self._values.occurrences(prepared, check)]", "found"),
     ),
     Mutant(
         "a pseudonym in the prompt counts as ours",
         f"{_PSEUDONYMS}:PseudonymTable._strays",
-        swap("(start, end) not in ours", "start < 0"),
+        swap("ours.get(start) == at", "at"),
     ),
     Mutant(
         "values escaped in JSON are not known",
-        f"{_PSEUDONYMS}:PseudonymTable._learn",
-        never("escaped not in self._values"),
+        f"{_VALUES}:KnownValues._learn_escaped",
+        never("escaped not in self._exact"),
     ),
-    Mutant("only values in JSON with raw Unicode are known", f"{_PSEUDONYMS}:PseudonymTable._learn", drop_item("True")),
+    Mutant(
+        "only values in JSON with raw Unicode are known", f"{_VALUES}:json_forms", drop_item("json.dumps(value)[1:-1]")
+    ),
     Mutant(
         "JSON is escaped twice",
         f"{_PSEUDONYMS}:PseudonymTable._add",
-        swap(
-            "value if value in self._raw else json.dumps(value, ensure_ascii=False)[1:-1]",
-            "json.dumps(value, ensure_ascii=False)[1:-1]",
-        ),
+        swap("() if self._values.is_escaped(value) else json_forms(value)", "json_forms(value)"),
     ),
     Mutant(
-        "only the first occurrence is replaced",
-        f"{_PSEUDONYMS}:PseudonymTable._occurrences",
-        swap("text.find(value, start + 1)", "-1"),
+        "only the first occurrence of a long value is replaced",
+        f"{_PATTERNS}:Patterns.matches",
+        swap("text.find(pattern, start + 1)", "-1"),
     ),
     Mutant(
-        "occurrences that overlap are missed", f"{_PSEUDONYMS}:PseudonymTable._occurrences", swap("1", "len(value)")
+        "occurrences that overlap are missed",
+        f"{_PATTERNS}:Patterns.matches",
+        swap("automaton.iter(text)", "automaton.iter_long(text)"),
     ),
     Mutant(
         "a known pseudonym hides the next",
-        f"{_PSEUDONYMS}:PseudonymTable._pseudonyms",
-        swap("match.end() if known else match.start() + 1", "match.end()"),
+        f"{_PSEUDONYMS}:PseudonymTable._strays",
+        swap("at = start + 1", "at = match.end()"),
     ),
     Mutant(
         "a pseudonym that text spells is not noticed",
@@ -91,14 +97,18 @@ MUTANTS = (
     ),
     Mutant(
         "spans that touch are joined",
-        f"{_PSEUDONYMS}:_merge",
-        swap("span.start < merged[-1].end", "span.start <= merged[-1].end"),
+        f"{_SPANS}:merge",
+        swap("start >= last", "start > last or not merged"),
     ),
-    Mutant("a joined span ends with the last", f"{_PSEUDONYMS}:_merge", swap("max(last.end, span.end)", "span.end")),
+    Mutant(
+        "a joined span ends with the last",
+        f"{_SPANS}:merge",
+        swap("Span(first.start, max(last, end), __k)", "Span(first.start, end, __k)"),
+    ),
     Mutant(
         "the first span gives the type",
-        f"{_PSEUDONYMS}:_merge",
-        swap("span.type if length > longest else last.type", "last.type"),
+        f"{_SPANS}:merge",
+        swap("kind if end - start > longest else first.kind", "first.kind"),
     ),
     Mutant("wiping keeps the values", f"{_PSEUDONYMS}:PseudonymTable.wipe", drop("held.clear()")),
     Mutant("a wiped table can be used", f"{_PSEUDONYMS}:PseudonymTable.check", never("self._wiped")),

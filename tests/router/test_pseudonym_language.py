@@ -12,7 +12,7 @@ from hybrid_llm.backends.edge.backend import embedded_model
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, prepare
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
@@ -40,7 +40,7 @@ def replaced(*texts: str) -> tuple[PseudonymTable, list[str]]:
         if "张伟" in text:
             start = text.index("张伟")
             findings.append(Finding(kind="person", start=start, end=start + 2))
-    return table, table.replace_all(texts, found)
+    return table, table.replace_all(prepare(texts), found)
 
 
 @pytest.fixture(scope="module", params=["edge", "node"])

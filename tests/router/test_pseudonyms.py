@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
-from hybrid_llm.router.privacy.detectors import DETECTORS, Finding
-from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable, type_of
+from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, prepare
+from hybrid_llm.router.privacy.notation import type_of
+from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.sessions import Sessions
 
@@ -50,7 +51,7 @@ PIECES += ["bob@example.org", "+49 30 1234567", "张伟", "\n", '"', "\ud83d", "
 
 
 def replace(table: PseudonymTable, text: str, findings: list[Finding]) -> str:
-    return table.replace_all([text], [findings])[0]
+    return table.replace_all(prepare([text]), [findings])[0]
 
 
 def tiny() -> PseudonymTable:
@@ -92,7 +93,7 @@ def test_every_text_of_every_turn_comes_back_exactly_and_no_value_is_left_betwee
             texts = [text for text, _ in turn]
             values |= {text[f.start : f.end] for text, findings in turn for f in findings}
             try:
-                written = table.replace_all(texts, [findings for _, findings in turn])
+                written = table.replace_all(prepare(texts), [findings for _, findings in turn])
             except PrivacyViolation:  # four suffixes are soon used up; nothing was written then
                 assert make is not PseudonymTable
                 return
@@ -132,7 +133,7 @@ def test_a_known_value_is_replaced_where_no_detector_fires():
 
 def test_what_is_found_in_one_text_of_a_request_is_replaced_in_those_before_it():
     table = PseudonymTable()
-    first, second = table.replace_all(["Zoe asks", "I am Zoe"], [[], [Finding(kind="person", start=5, end=8)]])
+    first, second = table.replace_all(prepare(["Zoe asks", "I am Zoe"]), [[], [Finding(kind="person", start=5, end=8)]])
     assert first == second.removeprefix("I am ") + " asks"
 
 
@@ -206,7 +207,7 @@ def test_text_and_pseudonym_that_together_read_as_another_one_are_replaced_toget
 def test_a_typed_pseudonym_after_an_unknown_one_is_found():
     table = knotty()
     email, name = table.replace_all(
-        ["a@example.org", "110101199003070038"],
+        prepare(["a@example.org", "110101199003070038"]),
         [[Finding(kind="email", start=0, end=13)], [Finding(kind="cn_resident_id", start=0, end=18)]],
     )
     assert email != "EMAIL_ID"
@@ -218,7 +219,7 @@ def test_no_pseudonym_begins_another_and_each_is_its_type_and_five_letters():
     table = PseudonymTable()
     texts = [f"value {i}" for i in range(500)]
     names = table.replace_all(
-        texts, [[Finding(kind=KINDS[i % len(KINDS)], start=0, end=len(t))] for i, t in enumerate(texts)]
+        prepare(texts), [[Finding(kind=KINDS[i % len(KINDS)], start=0, end=len(t))] for i, t in enumerate(texts)]
     )
     assert len(set(names)) == len(table) == 500
     assert all(re.fullmatch(r"[A-Z]+_[A-Z2-7]{5}", name) for name in names)
@@ -254,7 +255,7 @@ def test_a_finding_outside_its_text_is_refused_without_showing_the_text(start, e
 
 def test_lists_of_findings_and_texts_of_unequal_number_are_refused():
     with pytest.raises(ValueError, match="2 texts with 1 lists of findings"):
-        PseudonymTable().replace_all(["a", "b"], [[]])
+        PseudonymTable().replace_all(prepare(["a", "b"]), [[]])
 
 
 @pytest.mark.parametrize("options", [{"alphabet": ""}, {"alphabet": "ab"}, {"alphabet": "A_"}, {"length": 0}])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.router.privacy.detectors import Finding
+from hybrid_llm.router.privacy.detectors import Finding, prepare
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
@@ -22,13 +22,13 @@ VALUES = ["bob@example.org", "+49 30 1234567", '张 "Wei" \\ Zhang\n\t', "EMAIL_
 
 
 def replace(table: PseudonymTable, text: str, findings: list[Finding]) -> str:
-    return table.replace_all([text], [findings])[0]
+    return table.replace_all(prepare([text]), [findings])[0]
 
 
 def table_of(values: list[str], **options) -> tuple[PseudonymTable, list[str]]:
     table = PseudonymTable(b"k" * 32, **options)
     findings = [[Finding(kind=KINDS[i % 4], start=0, end=len(v))] for i, v in enumerate(values)]
-    return table, table.replace_all(values, findings)
+    return table, table.replace_all(prepare(values), findings)
 
 
 def stream(table: PseudonymTable, pieces: list[str], *, in_json: bool = False) -> str:
