@@ -94,7 +94,7 @@ class Resolver:
     def _addresses(self, config: GrpcConfig, pending: Future[tuple[str, ...]]) -> tuple[GrpcConfig, ...]:
         """*config* for each address of its host; the last ones where the name does not resolve, or not yet."""
         try:
-            ips = sorted(pending.result(0))
+            ips = sorted(ip for ip in pending.result(0) if "%" not in ip)  # a zone cannot stand in a target
         except (OSError, UnicodeError):
             return self._found[config]
         if len(ips) < 2:

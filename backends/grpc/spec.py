@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.wire.certificates import TLSFiles
-from hybrid_llm.core.fields import ADDRESS, Choice, File, Found, Key, ListOf, Number, Table, Text, key, table
+from hybrid_llm.core.fields import ADDRESS, HOST, Choice, File, Found, Key, ListOf, Number, Table, key, table
 from hybrid_llm.core.request import Location
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class GrpcSpec:
     )
     tls: TLSFiles = key(_TLS, _TLS.about, hint="tls: {ca: ca.pem, cert: app.pem, key: app.key}")
     server_name: str | None = key(
-        Text("a host name"), "Name in the nodes' certificates, if it is not the host of the address.", default=None
+        HOST, "Name in the nodes' certificates, if it is not the host of the address.", default=None
     )
     resolve: bool = key(
         Choice({"first": False, "all": True}),

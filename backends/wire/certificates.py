@@ -6,12 +6,13 @@ SPIFFE, `spiffe://hybrid-llm/node/NAME` and `spiffe://hybrid-llm/client/NAME`. K
 
 from __future__ import annotations
 
+import codecs
 import ipaddress
 import os
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -22,13 +23,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.hosts import certifiable_host
 
 Kind = Literal["node", "client"]
 E = TypeVar("E", bound=x509.ExtensionType)
 TRUST_DOMAIN = "spiffe://hybrid-llm"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_DNS_NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CLOCK_SKEW = timedelta(minutes=5)
 _USAGE = {"node": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
 
@@ -136,12 +138,51 @@ def inspect(path: str | Path) -> CertificateInfo:
     return _read(load_certificates(Path(path))[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PemFiles:
+    """The content of `TLSFiles`, written anew: what our own handshake and gRPC get is the same, byte for byte.
+
+    They disagree about what else a file may hold: a byte order mark, text between the certificates, another encoding.
+    """
+
+    ca: bytes
+    cert: bytes
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, files: TLSFiles) -> PemFiles:
+        """Read and rewrite *files*.
+
+        Raises:
+            ConfigError: one is missing or not PEM; the message says what to do.
+        """
+        key = load_key(files.key).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return cls(ca=_bundle(files.ca), cert=_bundle(files.cert), key=key)
+
+
+def _bundle(path: Path) -> bytes:
+    """Its certificates, each once and in their order."""
+    each = (found.public_bytes(serialization.Encoding.PEM) for found in load_certificates(path))
+    return b"".join(dict.fromkeys(each))
+
+
 def load_certificates(path: Path) -> list[x509.Certificate]:
     """Return every certificate of a PEM file, the holder's own first; raises `ConfigError` as `inspect` does."""
     try:
-        return x509.load_pem_x509_certificates(read_file(path))
-    except ValueError:
-        raise ConfigError(f"{path} holds no certificate in PEM form", path=str(path)) from None
+        return x509.load_pem_x509_certificates(_pem(path))
+    except ValueError as error:
+        count = _pem(path).count(b"-----BEGIN CERTIFICATE-----")
+        what = "holds no certificate in PEM form" if not count else f"holds a certificate that cannot be read: {error}"
+        raise ConfigError(f"{path} {what}", path=str(path)) from None
+
+
+def _pem(path: Path) -> bytes:
+    """The bytes of a PEM file in ASCII; editors also save it as UTF-8 with a byte order mark, or as UTF-16."""
+    data = read_file(path)
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    return data if encoding is None else data.decode(encoding, "replace").encode("ascii", "replace")
 
 
 def read_file(path: Path) -> bytes:
@@ -158,7 +199,7 @@ def read_file(path: Path) -> bytes:
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return the private key of a PEM file; raises `ConfigError`."""
     try:
-        key = serialization.load_pem_private_key(read_file(path), password=None)
+        key = serialization.load_pem_private_key(_pem(path), password=None)
     except (ValueError, TypeError):
         raise ConfigError(f"{path} holds no unencrypted private key in PEM form", path=str(path)) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -193,16 +234,13 @@ def _builder(
 
 def _host(host: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        pass
+        found = certifiable_host(host)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        name = ""
-    if not _DNS_NAME.fullmatch(name):
-        raise ConfigError(f"{host!r} is neither a DNS name nor an IP address")
-    return x509.DNSName(name)
+        return x509.IPAddress(ipaddress.ip_address(found))
+    except ValueError:
+        return x509.DNSName(found)
 
 
 def _read(certificate: x509.Certificate) -> CertificateInfo:

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from grpc.experimental import ChannelOptions
 
-from hybrid_llm.backends.wire.certificates import TLSFiles, read_file
+from hybrid_llm.backends.wire.certificates import PemFiles, TLSFiles
 from hybrid_llm.backends.wire.tls import FileWatch, check_pair
 from hybrid_llm.core.errors import ConfigError
 
@@ -28,11 +28,8 @@ Options = list[tuple[str, str | int]]
 
 def client_credentials(files: TLSFiles) -> grpc.ChannelCredentials:
     """Read *files* into the credentials of a client; raises `ConfigError` when one cannot be read."""
-    return grpc.ssl_channel_credentials(
-        root_certificates=read_file(files.ca),
-        private_key=read_file(files.key),
-        certificate_chain=read_file(files.cert),
-    )
+    pem = PemFiles.read(files)
+    return grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)
 
 
 def client_options(
@@ -90,8 +87,8 @@ def server_credentials(files: TLSFiles) -> grpc.ServerCredentials:
 
     def read() -> grpc.ServerCertificateConfiguration:
         check_pair(files, "node")
-        pair = (read_file(files.key), read_file(files.cert))
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=read_file(files.ca))
+        pem = PemFiles.read(files)
+        return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], root_certificates=pem.ca)
 
     def fetch() -> grpc.ServerCertificateConfiguration:
         """Called before each handshake; None keeps the certificates, which the stubs omit."""

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import re
+import os
 import socket
 import ssl
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
+from hybrid_llm.backends.wire.certificates import PemFiles, TLSFiles, inspect
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, UntrustedPeer
+from hybrid_llm.core.hosts import canonical_address, canonical_host
 
 NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 """Error numbers with which the kernel reports that it cannot send to an address at all."""
 
 _ANY_PORT: Final = 9
-_TARGET = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:/@]+)):(?P<port>[0-9]{1,5})")
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
 _VERIFY: Final = {
     7: "has a signature that is not of {ca}; it may be another authority of the same name",
@@ -120,16 +123,16 @@ class Address:
 
     @classmethod
     def parse(cls, target: str, server_name: str | None = None, *, lowest_port: int = 1) -> Address:
-        """Read `HOST:PORT` or `[IPv6]:PORT`.
+        """Read `HOST:PORT` or `[IPv6]:PORT`; hosts are brought into their canonical form.
 
         Raises:
             ConfigError: it is neither.
         """
-        found = _TARGET.fullmatch(target)
-        if found is None or not lowest_port <= int(found["port"]) < 65536:
-            raise ConfigError(f"{target!r} is not HOST:PORT; write 127.0.0.1:7443 or [::1]:7443")
-        host = found["six"] or found["host"]
-        return cls(host=host, port=int(found["port"]), server_name=server_name or host)
+        try:
+            host, port = canonical_address(target, lowest_port=lowest_port)
+            return cls(host=host, port=port, server_name=canonical_host(server_name) if server_name else host)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -211,12 +214,30 @@ def _context(files: TLSFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
+    pem = PemFiles.read(files)
     try:
-        context.load_verify_locations(files.ca)
-        context.load_cert_chain(files.cert, files.key)
-    except (OSError, ssl.SSLError):
-        raise ConfigError(f"{files.cert}, its key or {files.ca} cannot be used", path=str(files.cert)) from None
+        context.load_verify_locations(cadata=pem.ca.decode("ascii"))
+        with _private_file(pem.key + pem.cert) as path:
+            context.load_cert_chain(path)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        message = f"{files.cert}, its key or {files.ca} cannot be used: {reason}"
+        raise ConfigError(message, path=str(files.cert)) from None
     return context
+
+
+@contextmanager
+def _private_file(data: bytes) -> Iterator[str]:
+    """The path of a file that holds *data*, for `ssl`, which reads keys from files only; in memory where it can be."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        with open(os.memfd_create("hybrid-llm", os.MFD_CLOEXEC), "wb", buffering=0) as file:
+            file.write(data)
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile() as file:  # readable by this user only
+        file.write(data)
+        file.flush()
+        yield file.name
 
 
 def _unreachable(error: OSError, address: Address, timeout: float) -> str:

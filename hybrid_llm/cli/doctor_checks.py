@@ -47,6 +47,7 @@ _EXTRAS: Final = {
     "prepare": "hybrid-llm models convert",
 }
 _ISSUE: Final = "hybrid-llm certs issue"
+_GRPC_DIFFERS: Final = "is it a node of hybrid-llm, without a proxy before it? GRPC_VERBOSITY=INFO shows what gRPC sees"
 _RERUN: Final = "fix what the message says, then run `hybrid-llm doctor` again"
 _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
     (errors.UntrustedPeer, f"on the node: {_ISSUE} DIR --name node --kind node --host HOST, with the same authority"),
@@ -318,8 +319,12 @@ def _node(check: str, spec: GrpcSpec, target: str) -> Iterator[Finding]:
     tls = tls_handshake(address, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
     yield ok(check, f"{address} reachable, {tls.version} with {tls.cipher} in {tls.elapsed_ms:.0f} ms")
     config = GrpcConfig(name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name)
-    with closing(GrpcBackend(config)) as backend:
-        node = backend.probe(timeout=_TIMEOUT_S)
+    try:
+        with closing(GrpcBackend(config)) as backend:
+            node = backend.probe(timeout=_TIMEOUT_S)
+    except errors.BackendUnavailable as error:
+        yield fault(check, f"TLS works, and gRPC fails: {error}", _GRPC_DIFFERS)
+        return
     if node.ready:
         about = f"{node.model} on {node.device}, {node.context_window} tokens, {node.slots} slots, engine {node.engine}"
         path = f"round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}"

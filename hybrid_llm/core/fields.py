@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar, Final
 
+from hybrid_llm.core.hosts import canonical_address, canonical_host
+
 _METADATA: Final = "hybrid_llm.key"
 _LARGEST: Final = 10**9 - 1
 SECONDS: Final[Mapping[str, float]] = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -56,15 +58,20 @@ class Text:
     convert: Callable[[str], Any] = str
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-        raise ValueError(f"`{text}` is not HOST:PORT, such as node.example:7443")
-    return text
+def _as_written(check: Callable[[str], object]) -> Callable[[str], str]:
+    """The text itself, once *check* has not raised."""
+
+    def convert(text: str) -> str:
+        check(text)
+        return text
+
+    return convert
 
 
-ADDRESS: Final = Text("HOST:PORT", ":[0-9]{1,5}$", _address)
+ADDRESS: Final = Text("HOST:PORT", ":[0-9]{1,5}$", _as_written(canonical_address))
 """A host name or address, with its port; an IPv6 address stands in brackets."""
+HOST: Final = Text("a host name", r"\S", _as_written(canonical_host))
+"""A host name or an IP address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def test_a_node_needs_hosts_and_an_issuer_an_authority(tmp_path):
     make_authority(tmp_path)
     with pytest.raises(ConfigError, match="host names"):
         issue(tmp_path, "node", kind="node")
-    with pytest.raises(ConfigError, match="neither a DNS name"):
+    with pytest.raises(ConfigError, match="no host name"):
         issue(tmp_path, "node", kind="node", hosts=["x" * 300])
     with pytest.raises(ConfigError, match="no kind"):
         issue(tmp_path, "app", kind="king")
