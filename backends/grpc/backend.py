@@ -21,6 +21,7 @@ from hybrid_llm.backends.grpc.exchange import METADATA, Exchange, NodeDescriptio
 from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.backends.wire.messages import PROTOCOL, record_from_wire
 from hybrid_llm.backends.wire.status import Metadata, has_detail
+from hybrid_llm.backends.wire.vocabulary import known, plain_name
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import (
     BackendError,
@@ -43,6 +44,8 @@ SILENT: Final = "does not respond"
 NO_ROUTE: Final = "no route to host"
 """Why an endpoint that sends nothing is not ready."""
 
+_NAMES: Final = ("version", "model", "engine", "device", "tls_version", "tls_group", "identity")
+"""What a node reports of itself, and may not be a text that it has read."""
 _FAILURES: Final = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
 """Errors that count against the endpoint's health."""
 _DIAGNOSIS_S: Final = 1.0
@@ -210,6 +213,9 @@ class GrpcBackend:
             versions = f"version {reply.protocol} of the protocol, this app speaks {PROTOCOL}"
             text = f"{self.name} speaks {versions}: update the older one"
             raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=reply.protocol)
+        for name in _NAMES:
+            setattr(reply, name, plain_name(getattr(reply, name)))
+        reply.reason = known(reply.reason)
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
         self._stats.context_window = reply.context_window

@@ -55,7 +55,7 @@ def peer_of(auth_context: Mapping[str, Any], *, only_tls13: bool = False) -> Pee
     if len(identities) != 1:
         raise AuthenticationFailed(f"the client's certificate has no identity under {TRUST_DOMAIN}", backend=NODE)
     if not identities[0].startswith(_CLIENT):
-        raise PermissionDenied(f"{identities[0]} is not a client", backend=NODE)
+        raise PermissionDenied("this certificate is not a client's", backend=NODE)
     return Peer(
         identity=identities[0], tls_version=version, tls_group=_first(auth_context, "ssl_negotiated_key_exchange_group")
     )

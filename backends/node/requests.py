@@ -16,6 +16,7 @@ from typing import Final
 from hybrid_llm.backends.node.engine import Engine, EngineOutput, EngineRequest, FaultCode
 from hybrid_llm.backends.text import TextStream
 from hybrid_llm.backends.wire.messages import request_from_wire
+from hybrid_llm.backends.wire.vocabulary import known
 from hybrid_llm.core.errors import (
     BackendError,
     BackendOverloaded,
@@ -194,7 +195,8 @@ class Answer:
 
     def _take(self, output: EngineOutput) -> Chunk | None:
         if output.error is not None:
-            raise _FAULTS[output.error.code](output.error.message, backend=NODE)
+            message = known(output.error.message) or "the engine could not answer this request"
+            raise _FAULTS[output.error.code](message, backend=NODE)
         self._queue_ms, self.cached_tokens = output.queue_ms, output.cached_tokens
         text = self._decode(output.token_ids)
         if self._text.stopped:

@@ -13,21 +13,25 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineRequest
+from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
+from hybrid_llm.backends.wire.vocabulary import known
 from hybrid_llm.core.errors import (
+    BackendError,
     BackendUnavailable,
     DeadlineExceeded,
     HybridLLMError,
     InvalidRequest,
     ProtocolMismatch,
     RequestRejected,
+    SecurityError,
 )
 from hybrid_llm.core.request import Request
+from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
 
@@ -79,16 +83,17 @@ class NodeServicer(HybridLLMServicer):
             await self._generate(request, context, call)
             outcome = "ok"
             context.set_trailing_metadata(((LOAD_KEY, self._load(call).SerializeToString()),))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - any failure ends this call only, with a typed status
+        except BaseException as error:  # any failure ends this call only, with a typed status
+            if not is_fault(error):
+                raise
             outcome = self._fail(context, call, error)
         finally:
             _log_call(call, outcome)
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.NodeDescription:  # noqa: ARG002, N802
         """Describe this node; answered even while the engine is not ready."""
-        peer, info, ready = PEER.get(), self._engine.info, self._engine.healthy
+        peer, info = PEER.get(), guarded(lambda: self._engine.info, "reading the engine's model")
+        ready = bool(guarded(lambda: self._engine.healthy, "reading the engine's health"))
         return pb.NodeDescription(
             protocol=PROTOCOL,
             version=self._version,
@@ -169,7 +174,9 @@ class NodeServicer(HybridLLMServicer):
         return info
 
     def _load(self, call: _Call | None = None) -> pb.NodeLoad:
-        load, info = self._engine.load(), self._engine.info
+        """The load for the trailing metadata; an engine that fails to report it costs no answer."""
+        load = guarded(self._engine.load, "reading the engine's load") or EngineLoad()
+        info = guarded(lambda: self._engine.info, "reading the engine's model")
         return pb.NodeLoad(
             active=load.active,
             queue=load.waiting,
@@ -180,7 +187,7 @@ class NodeServicer(HybridLLMServicer):
             stopping=self.stopping,
         )
 
-    def _fail(self, context: Any, call: _Call, error: Exception) -> str:
+    def _fail(self, context: Any, call: _Call, error: BaseException) -> str:
         """End the call with the client's version of *error* and return that error's name."""
         public = _public(error)
         set_error(context, public, ((LOAD_KEY, self._load(call).SerializeToString()),))
@@ -191,11 +198,12 @@ def _not_ready(info: EngineInfo | None) -> str:
     return "the model is loading" if info is None else "the engine is restarting"
 
 
-def _public(error: Exception) -> HybridLLMError:
+def _public(error: BaseException) -> HybridLLMError:
     """Return the error that the client may see; an unexpected one is logged without its text."""
     if isinstance(error, EngineDied):
-        return BackendUnavailable(str(error), backend=NODE, retry_after=error.retry_after)
-    if isinstance(error, HybridLLMError):
+        message = known(str(error)) or "the engine is not running"
+        return BackendUnavailable(message, backend=NODE, retry_after=error.retry_after)
+    if isinstance(error, BackendError | SecurityError):
         return error
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

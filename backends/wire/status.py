@@ -12,7 +12,9 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
+from hybrid_llm.backends.wire.vocabulary import REASONS, known
 from hybrid_llm.core import errors
+from hybrid_llm.core.request import Location
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 PROTOCOL_KEY: Final = "hybrid-llm-protocol"
@@ -48,6 +50,7 @@ ROWS: Final[dict[str, _Row]] = {
     "authentication_failed": _Row(errors.AuthenticationFailed, StatusCode.UNAUTHENTICATED),
     "permission_denied": _Row(errors.PermissionDenied, StatusCode.PERMISSION_DENIED),
     "quota_exceeded": _Row(errors.QuotaExceeded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
+    "output_invalid": _Row(errors.OutputInvalid, StatusCode.INTERNAL),
     "protocol_mismatch": _Row(errors.ProtocolMismatch, StatusCode.FAILED_PRECONDITION, ("ours", "theirs")),
     "untrusted_peer": _Row(errors.UntrustedPeer, StatusCode.UNAUTHENTICATED),
     "decryption_failed": _Row(errors.DecryptionFailed, StatusCode.DATA_LOSS),
@@ -77,6 +80,8 @@ DEFAULTS: Final[dict[StatusCode, str]] = {
 """What a code means that comes without a kind: from gRPC itself or a proxy. OK is an answer that ended too early."""
 
 _KINDS: Final = {row.error: kind for kind, row in ROWS.items()}
+_MOST: Final = 2.0**31
+"""The largest plausible fact: a week in seconds is far below it, and NaN is not."""
 _BROKEN: Final = (errors.BackendUnavailable, errors.BackendOverloaded, errors.StreamInterrupted)
 
 
@@ -96,12 +101,16 @@ def encode(error: errors.HybridLLMError) -> Status:
 def decode(
     code: StatusCode, message: str, trailing: Metadata, *, backend: str, received_tokens: int = 0
 ) -> errors.HybridLLMError:
-    """Return the error that a status means; once tokens were received, a break is a `StreamInterrupted`."""
+    """Return the error that a status means; once tokens were received, a break is a `StreamInterrupted`.
+
+    Of *message* only what `known` knows is used: the peer has read the request, and may repeat it.
+    """
     detail = _detail(trailing)
+    said = known(message) or f"{backend} answered {code.name}"
     if not detail.kind and code is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
-        return errors.RequestRejected(message, backend=backend, reason="message_too_large")
+        return errors.RequestRejected(said, backend=backend, reason="message_too_large")
     row = ROWS[detail.kind if detail.kind in ROWS else DEFAULTS[code]]
-    error = row.error(message or f"{backend} answered {code.name}", **_arguments(row, detail, backend))
+    error = row.error(said, **_arguments(row, detail, backend))
     if received_tokens and isinstance(error, _BROKEN):
         text = f"the answer broke off after {received_tokens} tokens: {error}"
         return errors.StreamInterrupted(text, backend=backend, received_tokens=received_tokens)
@@ -110,13 +119,22 @@ def decode(
 
 def _arguments(row: _Row, detail: pb.ErrorDetail, backend: str) -> dict[str, Any]:
     """The keyword arguments of the row's error; a fact that was not sent keeps the error's own default."""
-    sent = {field.name: value for field, value in detail.ListFields()}
-    if row.error is errors.ProtocolMismatch:
-        return {"backend": backend, "ours": detail.theirs, "theirs": detail.ours}  # the sender's "theirs" is ours
+    sent = {field.name: value for field, value in detail.ListFields() if _is_plausible(field.name, value)}
+    if row.error is errors.ProtocolMismatch:  # the sender's "theirs" is ours
+        return {"backend": backend, "ours": sent.get("theirs", 0), "theirs": sent.get("ours", 0)}
     if row.error is errors.PrivacyViolation:
         return {"location": sent.get("location", "cloud")}
     facts = {name: sent[name] for name in row.facts if name in sent}
     return facts if row.error is errors.DecryptionFailed else {"backend": backend, **facts}
+
+
+def _is_plausible(name: str, value: Any) -> bool:
+    """Whether a fact is a word or a number that a node of ours may send."""
+    if name == "reason":
+        return value in REASONS
+    if name == "location":
+        return value in {location.value for location in Location}
+    return not isinstance(value, int | float) or 0 <= value <= _MOST
 
 
 def has_detail(trailing: Metadata) -> bool:

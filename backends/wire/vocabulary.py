@@ -1,0 +1,120 @@
+"""What a node may say in an error: a known sentence with numbers in it. Anything else is replaced by one of ours.
+
+A node has read the request, so a text of its own choice could repeat it, and an error ends in logs and crash reports.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Final
+
+from hybrid_llm.core.limits import SAMPLING
+
+REASONS: Final = frozenset(
+    {"invalid_argument", "unsupported", "context_overflow", "message_too_large", "unknown_tag", "invalid"}
+)
+"""What `RequestRejected.reason` may be; any other is `invalid_argument`."""
+
+_SENTENCES: Final = (
+    "the model is loading",
+    "the engine is restarting",
+    "the engine is not running",
+    "the engine's process crashed while it loaded the model",
+    "the engine crashed in the middle of this answer",
+    "the engine ended the answer without a reason",
+    "the engine process ended",
+    "the engine could not answer this request",
+    "the model could not compute this request",
+    "the node failed on this request",
+    "the node failed on this request ({error})",
+    "the node is shutting down",
+    "the node is full: {n} requests are running or waiting",
+    "too many requests are waiting for this engine",
+    "a request of this id is in flight",
+    "the deadline passed",
+    "the deadline passed on the node",
+    "this node does not support tools",
+    "this engine does not support an output schema",
+    "unsupported: this engine cannot follow an output schema",
+    "the prompt is empty",
+    "the partial answer does not follow the output_schema",
+    "the output_schema cannot be turned into a grammar",
+    "the request has fields of the wrong type",
+    "the request is not a message of this protocol",
+    "the messages contain the name of a control token",
+    "the messages are not valid Unicode: a surrogate stands alone",
+    "the messages use every private character of Unicode",
+    "the chat template refuses this conversation ({error}): check the order of the roles",
+    "a token id is not in 0 to {n}",
+    "max_tokens must be {n} or more",
+    "expires is not a time",
+    "{n} prompt tokens and max_tokens {n} exceed the context window of {n}",
+    "context overflow: {n} prompt tokens and max_tokens {n} exceed the context window of {n}",
+    "messages: between {n} and {n} are taken, not {n}",
+    "messages: a role is unknown; system, user, assistant and tool are taken",
+    "messages: the prompt is empty",
+    "max_tokens: must be between {n} and {n}",
+    "deadline_seconds: must be a finite number, {n} or more",
+    "sampling.stop: at most {n} texts of {n} to {n} characters are taken",
+    "{field}: at most {n} printable characters are taken",
+    "tags: at most {n} of {n} to {n} printable characters are taken",
+    "output_schema: must be a JSON Schema as JSON text",
+    "TLS 1.3 is required, the call has none",
+    "TLS 1.3 is required, the call has TLSv{n}",
+    "the client's certificate has no identity under spiffe://hybrid-llm",
+    "this certificate is not a client's",
+    "this node speaks version {n} of the protocol, the client speaks version {n}: update the older one",
+    "this node speaks version {n} of the protocol, the client sent no version in hybrid-llm-protocol: "
+    "update the older one",
+)
+
+_PHRASES: Final = (
+    "connection refused", "connection reset", "connection timed out", "no route to host", "network is unreachable",
+    "network unreachable", "host is down", "broken pipe", "socket closed", "name or service not known",
+    "name resolution", "dns resolution failed", "domain name not found", "handshake failed", "handshake timeout",
+    "handshaker shutdown", "certificate verify failed", "certificate has expired", "hostname verification check failed",
+    "peer name", "wrong version number", "unknown ca", "bad certificate", "certificate required",
+    "keepalive watchdog timeout", "goaway received", "too many pings", "max age", "max idle", "channel closed",
+    "channel shutdown", "stream removed", "rst_stream", "transport closed", "connection closed",
+    "received message larger than max",
+    "sent message larger than max", "deadline exceeded", "cancelled", "method not found", "unimplemented",
+    "ran out of memory", "concurrent rpc limit exceeded", "failed to connect to all addresses",
+)  # fmt: skip
+"""What gRPC and proxies say of the connection."""
+
+_FIELDS: Final = ("task", "session_id", "tenant", "request_id", "tags")
+_NUMBER: Final = r"\d{1,10}(?:\.\d{1,6})?"
+_NAME: Final = re.compile(r"[\w.:/@+-]{1,120}")
+_ERRORS: Final = tuple(
+    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
+)
+
+
+@cache
+def _known() -> re.Pattern[str]:
+    return re.compile("|".join(_patterns()))
+
+
+def _patterns() -> Iterator[str]:
+    holes = {"n": _NUMBER, "field": "|".join(_FIELDS), "error": "|".join(_ERRORS)}
+    for sentence in _SENTENCES:
+        yield re.sub(r"\\\{(\w+)\\\}", lambda hole: f"(?:{holes[hole[1]]})", re.escape(sentence))
+    for name, limits in SAMPLING.items():
+        for prefix in ("", "sampling."):
+            yield re.escape(f"{prefix}{name}: must be {limits.words}")
+
+
+def known(message: str) -> str:
+    """*message*, if it is a sentence of a node; the phrases of gRPC in it, if there are any; else ""."""
+    if _known().fullmatch(message):
+        return message
+    folded = message[:4096].casefold().replace("_", " ")
+    return ", ".join(phrase for phrase in _PHRASES if phrase.replace("_", " ") in folded)
+
+
+def plain_name(text: str) -> str:
+    """*text*, if it is a name as models and versions have it; else ""."""
+    return text if _NAME.fullmatch(text) else ""
