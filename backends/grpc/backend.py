@@ -188,7 +188,7 @@ class GrpcBackend:
                     error, patience = self._diagnose(exchange, *status)
                     raise (await self._connection.prober.afault(patience) or error) from None
                 finally:
-                    call.cancel()  # if the consumer leaves; gRPC reports the end to this loop, which must still run then
+                    call.cancel()  # if the consumer leaves; gRPC reports the end to this loop, which must run then
                     await call.code()
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
