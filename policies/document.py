@@ -63,6 +63,13 @@ class TagRule:
         "Where an answer may be cached; by default, wherever the request may go unchanged.",
         default=frozenset(),
     )
+    accept_undetected_names: bool = key(
+        Flag(),
+        "Whether a request for which an app declares the tag may go to the cloud although no detector of the tag "
+        "finds names of people: what is not found leaves as it is.",
+        default=False,
+    )
+    share_name: bool = key(Flag(), "Whether the name of the tag is sent to nodes.", default=False)
     offset: int = field(default=0, compare=False, repr=False)
     """Where it is declared in the file."""
 
@@ -75,6 +82,12 @@ def _tag(found: Found) -> TagRule:
     elif tag.pseudonymise and not tag.detect:
         hint = "name the detectors that find what is to be replaced: detect: [email, phone]"
         found.reject("nothing would be replaced: this tag has no `detect`", hint, "to_cloud")
+    if tag.accept_undetected_names and not tag.pseudonymise:
+        found.reject("this has a meaning only beside `to_cloud: pseudonymise`", "remove it", "accept_undetected_names")
+    if tag.share_name and Location.CLOUD not in tag.allow:
+        found.reject(
+            "this tag never goes to the cloud", "remove `share_name`, or write allow: [edge, cloud]", "share_name"
+        )
     unchanged = tag.allow - {Location.CLOUD} if tag.pseudonymise else tag.allow
     if "cache" not in found.present:
         return replace(tag, cache=unchanged)
@@ -88,6 +101,7 @@ def _tag(found: Found) -> TagRule:
 # What `_tag` checks, said again for JSON Schema: it is the only place where keys of a policy depend on each other.
 _CLOUD: Final = {"contains": {"const": "cloud"}}
 _EDGE: Final = {"contains": {"const": "edge"}}
+_YES: Final = {"const": True}
 TAG: Final = table(
     TagRule,
     "a tag",
@@ -97,6 +111,14 @@ TAG: Final = table(
             {
                 "if": {"required": ["to_cloud"]},
                 "then": {"properties": {"allow": _CLOUD, "detect": {"minItems": 1}}, "required": ["detect"]},
+            },
+            {
+                "if": {"properties": {"accept_undetected_names": _YES}, "required": ["accept_undetected_names"]},
+                "then": {"required": ["to_cloud"]},
+            },
+            {
+                "if": {"properties": {"share_name": _YES}, "required": ["share_name"]},
+                "then": {"properties": {"allow": _CLOUD}},
             },
             {
                 "if": {"properties": {"cache": _EDGE}, "required": ["cache"]},

@@ -27,6 +27,19 @@ class Location(StrEnum):
     CLOUD = "cloud"
 
 
+class TextForm(StrEnum):
+    """What a text of a request is written in."""
+
+    PLAIN = "plain"
+    """Text as it is."""
+    CONTENT = "content"
+    """JSON if it is an object or array, such as the result of a tool, else text."""
+    SCHEMA = "schema"
+    """A JSON Schema, as JSON."""
+    PARTIAL = "partial"
+    """The beginning of JSON that follows the output schema."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn of a conversation. Its text never shows in `repr`."""
@@ -144,6 +157,16 @@ class Request(_Envelope):
         yield from self.sampling.stop
         if self.answer_prefix:
             yield self.answer_prefix
+
+    def text_forms(self) -> Iterator[TextForm]:
+        """What each text that `visible_text` yields is written in, in that order."""
+        yield from [TextForm.CONTENT] * len(self.messages)
+        if self.output_schema is not None:
+            yield TextForm.SCHEMA
+        yield from (TextForm.PLAIN, TextForm.PLAIN, TextForm.SCHEMA) * len(self.tools)
+        yield from [TextForm.PLAIN] * len(self.sampling.stop)
+        if self.answer_prefix:
+            yield TextForm.PLAIN if self.output_schema is None else TextForm.PARTIAL
 
     def with_texts(self, texts: Iterable[str]) -> Self:
         """The same request with *texts* in place of those that `visible_text` yields, in that order."""

@@ -1,31 +1,26 @@
 """The privacy guard: tags each request, decides where it may go and with which texts, and alone issues clearances.
 
-It filters and never weighs. Whatever is uncertain keeps the request on the device: a detector that raises, a tag that
-requires pseudonyms where no detector finds anything to replace, a pseudonymised request in which a detector still finds
-something.
+It filters and never weighs. Whatever is uncertain keeps the request on the device: a detector that fails; a declared
+tag that requires pseudonyms where no detector finds anything to replace, or none of the tag's finds names; a
+pseudonymised request in which a detector still finds something.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Final
 
 from hybrid_llm.core.clearance import Cleared, Purpose, _make_cleared
-from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
-from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding, Prepared, find_with, prepare
+from hybrid_llm.router.privacy.detectors import DETECTORS, Detector
 from hybrid_llm.router.privacy.restore import Restorer
+from hybrid_llm.router.privacy.scan import Findings, Scan
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 
-_log = logging.getLogger("hybrid_llm.privacy")
 _DEVICE: Final = frozenset({Location.EDGE})
-_CLOSED: Final = "the client is closed and its pseudonyms are wiped"
-_Findings = list[tuple[Finding, ...]]
-"""The findings in each text of `Request.visible_text`, in its order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +31,10 @@ class Assessment:
     """The request with its effective tags, its texts as the app wrote them."""
     allowed: frozenset[Location]
     """Where the request may go."""
+    declared: frozenset[str] = frozenset()
+    """The tags that the app set; detectors set the others."""
+    shared: frozenset[str] = frozenset()
+    """The tags whose names a node may know."""
     cacheable: frozenset[Location] = frozenset()
     """Where an answer to it may be cached."""
     blocked: Mapping[Location, str] = field(default_factory=dict)
@@ -55,6 +54,7 @@ class PrivacyGuard:
 
     def __init__(self, detectors: Iterable[Detector] = (), *, sessions: Sessions | None = None) -> None:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
+        self._find_names = frozenset(n for n, d in self._detectors.items() if getattr(d, "finds_names", False) is True)
         self._sessions = sessions if sessions is not None else Sessions()  # not `or`: empty sessions are falsy
 
     def assess(self, request: Request, policy: Policy, *, continues: Assessment | None = None) -> Assessment:
@@ -69,14 +69,17 @@ class PrivacyGuard:
         Raises:
             InvalidRequest: the policy does not declare a tag of the request.
             ConfigError: the policy names a detector that is not registered.
+            DeadlineExceeded: the deadline of the request passed meanwhile.
         """
         policy.allowed(request.privacy)  # rejects an undeclared tag before anything is scanned
-        scan = _Scan(self._detectors, tuple(request.visible_text()))
+        scan = Scan(self._detectors, request)
         more = (tag for tag in policy.tags if tag not in request.privacy)
         tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
         allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
         tagged = request if tags == request.privacy else replace(request, privacy=tags)
-        judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable)
+        declared = request.privacy if continues is None else continues.declared
+        shared = frozenset(tag for tag in tags if policy.tags[tag].share_name)
+        judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable, declared=declared, shared=shared)
         if Location.CLOUD not in allowed:
             return judged
         replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
@@ -88,7 +91,7 @@ class PrivacyGuard:
         return self.assess(known.request.continue_from(given), policy, continues=known)
 
     def _replace(
-        self, judged: Assessment, policy: Policy, replacing: list[str], scan: _Scan, held: Lease | None
+        self, judged: Assessment, policy: Policy, replacing: list[str], scan: Scan, held: Lease | None
     ) -> Assessment:
         """Replace what the detectors of the tags *replacing* find, and the values that the session already knows.
 
@@ -98,16 +101,31 @@ class PrivacyGuard:
         found = scan.merged(names)
         if scan.failed:  # now, or when the tags were detected
             return _failed(judged, scan)
-        for tag in replacing:
-            if not scan.sees(policy.tags[tag]):
-                return _keep_local(judged, f"tag {tag} was declared, and no detector finds what to replace")
+        unsure = [why for tag in replacing if (why := self._unsure(tag, policy.tags[tag], judged, scan))]
+        if unsure:
+            return _keep_local(judged, unsure[0])
         try:
             lease = held or (self._open(judged.request) if replacing else self._resume(judged.request))
-        except PrivacyViolation:
-            return _keep_local(judged, _CLOSED)
+        except PrivacyViolation as error:
+            return _keep_local(judged, str(error))
         if lease is None:
             return judged
-        return self._checked(judged, _replaced(judged.request, scan, found, lease), names, lease)
+        try:
+            return self._checked(judged, scan, found, names, lease)
+        except BaseException:
+            lease.close()
+            raise
+
+    def _unsure(self, tag: str, rule: TagRule, judged: Assessment, scan: Scan) -> str:
+        """Why what *tag* stands for may be in the texts although nothing is left of what its detectors find."""
+        if not scan.sees(rule):
+            return f"tag {tag} was declared, and no detector finds what to replace"
+        if tag not in judged.declared or rule.accept_undetected_names or self._find_names.intersection(rule.detect):
+            return ""
+        return (
+            f"tag {tag} was declared, and none of its detectors finds names of people: add one that does to `detect`, "
+            "or set `accept_undetected_names: true`"
+        )
 
     def _open(self, request: Request) -> Lease:
         return self._sessions.open(request.session_id, tenant=request.tenant)
@@ -117,29 +135,29 @@ class PrivacyGuard:
             return None
         return self._sessions.resume(request.session_id, tenant=request.tenant)
 
-    def _checked(self, judged: Assessment, replaced: Request | None, names: list[str], lease: Lease) -> Assessment:
-        """Scan the request with its pseudonyms once more: any doubt keeps it on the device."""
-        why = self._doubt(replaced, names, lease.table.begins_value(judged.request.answer_prefix))
-        if replaced is None or why:
+    def _checked(self, judged: Assessment, scan: Scan, found: Findings, names: list[str], lease: Lease) -> Assessment:
+        """Replace, and scan the request with its pseudonyms once more: any doubt keeps it on the device."""
+        try:
+            replaced = judged.request.with_texts(_replaced(scan, found, lease))
+            why = self._doubt(replaced, names, lease, judged.request)
+        except PrivacyViolation as error:
+            replaced, why = judged.request, str(error)
+        if why or replaced == judged.request:
             lease.close()
-            return _keep_local(judged, why)
-        if replaced == judged.request:
-            lease.close()
-            return judged
+            return _keep_local(judged, why) if why else judged
         return replace(judged, pseudonymised=replaced, lease=lease, cacheable=judged.cacheable & _DEVICE)
 
-    def _doubt(self, replaced: Request | None, names: list[str], cut: bool) -> str:  # noqa: FBT001
-        """Why *replaced* must not leave; empty where it may. *cut*: the partial answer ends within a value."""
-        if replaced is None:
-            return "the texts and their pseudonyms cannot be told apart"
-        again = _Scan(self._detectors, tuple(replaced.visible_text()))
-        left = [name for name in names if again.any(name)] + again.failed
+    def _doubt(self, replaced: Request, names: list[str], lease: Lease, request: Request) -> str:
+        """Why *replaced* must not leave; empty where it may."""
+        again = Scan(self._detectors, replaced)
+        left = [name for name in names if again.finds_beside(lease.table, name)] + again.failed
         if left:
             return f"the detector {left[0]} still finds something between the pseudonyms"
+        cut = lease.table.begins_value(request.answer_prefix)
         return "the partial answer ends within a value, which no detector can find" if cut else ""
 
     def clear(self, assessment: Assessment, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
-        """Issue the clearance for *location* and *purpose*, with the texts that *location* may see.
+        """Issue the clearance for *location* and *purpose*, with the texts and tags that *location* may see.
 
         Raises:
             PrivacyViolation: the assessment does not allow it.
@@ -147,7 +165,10 @@ class PrivacyGuard:
         allowed = assessment.allowed if purpose is Purpose.ANSWER else assessment.cacheable
         if location not in allowed:
             raise PrivacyViolation(f"the request's tags do not allow {location.value}", location=location.value)
-        return _make_cleared(assessment.request_for(location), location, purpose)
+        request = assessment.request_for(location)
+        if location is Location.CLOUD and not request.privacy <= assessment.shared:
+            request = replace(request, privacy=request.privacy & assessment.shared)
+        return _make_cleared(request, location, purpose)
 
     def restorer(self, assessment: Assessment, location: Location) -> Restorer | None:
         """A restorer for the answer from *location*; None if the request was sent without pseudonyms."""
@@ -171,80 +192,19 @@ class PrivacyGuard:
         self._sessions.close()
 
 
-class _Scan:
-    """The texts of one request under the detectors, each of which runs once, when its result is first needed."""
+def _replaced(scan: Scan, found: Findings, lease: Lease) -> list[str]:
+    """The texts with pseudonyms.
 
-    def __init__(self, detectors: Mapping[str, Detector], texts: tuple[str, ...]) -> None:
-        self._detectors = detectors
-        self._found: dict[str, _Findings] = {}
-        self.texts = texts
-        self.failed: list[str] = []
-
-    @cached_property
-    def prepared(self) -> list[Prepared]:
-        """The texts with their encodings undone, once for everything that reads them."""
-        return prepare(self.texts)
-
-    def any(self, name: str) -> bool:
-        """Whether detector *name* finds something; one that raises is added to *failed* and finds nothing."""
-        return any(self._findings(name))
-
-    def sees(self, rule: TagRule) -> bool:
-        """Whether one of the tag's detectors finds something."""
-        return any(self.any(name) for name in rule.detect)
-
-    def merged(self, names: Sequence[str]) -> _Findings:
-        """The findings of all of *names*, text by text."""
-        if not names:
-            return [()] * len(self.texts)
-        columns = [self._findings(name) for name in names]
-        return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
-
-    def _findings(self, name: str) -> _Findings:
-        if name not in self._found:
-            self._found[name] = self._run(name)
-        return self._found[name]
-
-    def _run(self, name: str) -> _Findings:
-        detector = self._detectors.get(name)
-        if detector is None:
-            raise ConfigError(f"the policy names the detector {name!r}, which is not registered")
-        try:
-            return [_checked_findings(name, each.text, find_with(detector, each)) for each in self.prepared]
-        except Exception as error:  # noqa: BLE001  # whatever a detector does wrong, the request stays on the device
-            _log.warning("detector %s failed with %s: the request stays on the device", name, type(error).__name__)
-            self.failed.append(name)
-            return [() for _ in self.texts]
+    Raises:
+        PrivacyViolation: no unambiguous pseudonyms exist for them, or a text would not be valid with one.
+    """
+    texts = scan.structures
+    clipped = [text.clipped(each) for text, each in zip(texts, found, strict=True)]
+    written = lease.table.replace_all(scan.open_forms(), clipped, scan.check)
+    return [text.rewritten(new, lease.table) for text, new in zip(texts, written, strict=True)]
 
 
-def _checked_findings(name: str, text: str, found: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    if not found:
-        return ()
-    if not all(0 <= finding.start < finding.end <= len(text) for finding in found):
-        raise ValueError("a finding is not inside its text")
-    if not all(finding.kind == name or _is_kind(finding, text) for finding in found):
-        raise ValueError("a kind is not a name, or is a piece of the text")
-    return found
-
-
-def _is_kind(finding: Finding, text: str) -> bool:
-    """Whether the kind may appear in a pseudonym: an identifier that does not occur in the value itself."""
-    kind = finding.kind
-    return kind.isidentifier() and kind.casefold() not in text[finding.start : finding.end].casefold()
-
-
-def _replaced(request: Request, scan: _Scan, found: _Findings, lease: Lease) -> Request | None:
-    """The request with pseudonyms; None where no unambiguous pseudonyms exist for its texts."""
-    try:
-        return request.with_texts(lease.table.replace_all(scan.prepared, found, request.check_deadline))
-    except PrivacyViolation:
-        return None
-    except BaseException:  # such as a deadline that is over
-        lease.close()
-        raise
-
-
-def _failed(judged: Assessment, scan: _Scan) -> Assessment:
+def _failed(judged: Assessment, scan: Scan) -> Assessment:
     return _keep_local(judged, f"the detector {scan.failed[0]} failed: the request stays on the device")
 
 

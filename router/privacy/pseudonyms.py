@@ -152,19 +152,22 @@ class PseudonymTable:
 
     def _strays(self, text: str, placed: list[Placed]) -> Iterator[Span]:
         """The spans of the source that a restorer would take for pseudonyms although they are none of ours."""
+        ours = {(one.start, one.end) for one in placed}
+        for start, end in self.pseudonyms(text):
+            if (start, end) not in ours:
+                yield Span(source(start, placed, end=False), source(end, placed, end=True), LITERAL)
+
+    def pseudonyms(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield the spans of known pseudonyms in *text*, from left to right, as `Restorer` finds them."""
         if not self._types or "_" not in text:
             return
-        ours = {one.start: one.end for one in placed}
         search = full_pattern(self._types, *self._format).search
         at = 0
-        while (match := search(text, at)) is not None:  # from left to right, as `Restorer` does
-            start, at = match.span()
-            if ours.get(start) == at:
-                continue
-            if canonical(match) in self._entries:
-                yield Span(source(start, placed, end=False), source(at, placed, end=True), LITERAL)
-            else:
-                at = start + 1
+        while (match := search(text, at)) is not None:
+            known = canonical(match) in self._entries
+            at = match.end() if known else match.start() + 1
+            if known:
+                yield match.span()
 
     def _name(self, value: str, kind: str, taken: Taken) -> str:
         """The pseudonym of *value*: the one it has, or a new one that occurs in none of the texts."""

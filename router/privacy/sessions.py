@@ -1,6 +1,9 @@
 """The pseudonym tables of all sessions: who may use them, how long they live, and when they are wiped.
 
 They live in memory only. There is no thread: idle tables are wiped when the next lease is opened.
+
+A session whose table was dropped before the app forgot it may hold a value that no detector finds: it gets no table
+again. Hashes of the sessions that were dropped last are stored for that.
 """
 
 from __future__ import annotations
@@ -10,12 +13,31 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.fields import Whole, duration, key
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 
-_Name = tuple[str | None, str]
+_Name = tuple[str | None, str | None]
 """Tenant and session id."""
+_DROPPED: Final = 65_536
+"""How many sessions are remembered that were dropped before the app forgot them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """How many sessions hold values behind pseudonyms, and for how long.
+
+    A session that is dropped at a limit stays on the device until the app forgets it.
+    """
+
+    capacity: int = key(
+        Whole(1, 1_000_000), "Sessions at once; one more drops the one that was used longest ago.", default=1024
+    )
+    idle_s: float = key(
+        duration(), "Time since its last request after which a session is dropped.", name="idle", default=3600.0
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +86,8 @@ class Sessions:
                 f"sessions: `capacity` must be at least 1 and `idle_s` above 0, not {capacity} and {idle_s}"
             )
         self._capacity, self._idle_s, self._clock = capacity, idle_s, clock
-        self._sessions: OrderedDict[_Name, _Session] = OrderedDict()
+        self._sessions: OrderedDict[_Name, _Session] = OrderedDict()  # the one that was used longest ago first
+        self._dropped: dict[int, None] = {}  # hashes of names, keyed with a secret of this process; the oldest first
         self._unnamed: set[_Session] = set()  # reachable through their leases only
         self._lock = threading.Lock()
         self._closed = False
@@ -73,17 +96,20 @@ class Sessions:
         """Lease the table of this tenant's session; without *session_id*, a table that ends with the lease.
 
         Raises:
-            PrivacyViolation: the client is closed.
+            PrivacyViolation: the client is closed, or the session was dropped before the app forgot it.
         """
+        name = (tenant, session_id)
         with self._lock:
             if self._closed:
-                raise PrivacyViolation("the pseudonyms of all sessions are wiped", location="cloud")
+                raise PrivacyViolation("the client is closed and its pseudonyms are wiped", location="cloud")
             self._sweep()
+            if hash(name) in self._dropped:
+                raise PrivacyViolation(self._why_dropped(), location="cloud")
             if session_id is None:
                 session = _Session(self._clock(), dropped=True)
                 self._unnamed.add(session)
             else:
-                session = self._named((tenant, session_id))
+                session = self._named(name)
             session.leases += 1
             session.used = self._clock()
         return Lease(session.table, lambda: self._release(session))
@@ -94,9 +120,10 @@ class Sessions:
         A request in which no detector finds anything may still hold such a value.
 
         Raises:
-            PrivacyViolation: the client is closed.
+            PrivacyViolation: the client is closed, or the session was dropped before the app forgot it.
         """
-        known = (tenant, session_id) in self._sessions or (self._closed and session_id is not None)  # no lock: hot path
+        name = (tenant, session_id)  # no lock: hot path
+        known = name in self._sessions or hash(name) in self._dropped or (self._closed and session_id is not None)
         lease = self.open(session_id, tenant=tenant) if known else None
         if lease is not None and not len(lease.table):
             lease.close()
@@ -108,7 +135,7 @@ class Sessions:
         if session is None:
             session = self._sessions[name] = _Session(self._clock())
             if len(self._sessions) > self._capacity:
-                self._drop(next(iter(self._sessions)))
+                self._drop_early(next(iter(self._sessions)))
         self._sessions.move_to_end(name)
         return session
 
@@ -119,6 +146,15 @@ class Sessions:
             if session.dropped and session.leases == 0:
                 self._unnamed.discard(session)
                 session.table.wipe()
+
+    def _drop_early(self, name: _Name) -> None:
+        """Drop a session that the app has not forgotten; it is remembered if it has a value, or may still get one."""
+        session = self._sessions[name]
+        if session.leases or len(session.table):
+            self._dropped[hash(name)] = None
+            if len(self._dropped) > _DROPPED:
+                del self._dropped[next(iter(self._dropped))]
+        self._drop(name)
 
     def _drop(self, name: _Name) -> None:
         session = self._sessions.pop(name)
@@ -131,11 +167,19 @@ class Sessions:
     def _sweep(self) -> None:
         oldest = self._clock() - self._idle_s
         for name in [n for n, s in self._sessions.items() if s.used <= oldest and not s.leases]:
-            self._drop(name)
+            self._drop_early(name)
+
+    def _why_dropped(self) -> str:
+        limits = f"{self._capacity} sessions, {self._idle_s:g} s without a request"
+        return (
+            f"the pseudonyms of this session were dropped at a limit ({limits}) before the app forgot it: "
+            "begin a new session, or raise `sessions` in hybrid.yaml"
+        )
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
         """Wipe the pseudonyms of this session, now or when its last request ends. Unknown sessions are ignored."""
         with self._lock:
+            self._dropped.pop(hash((tenant, session_id)), None)
             if (tenant, session_id) in self._sessions:
                 self._drop((tenant, session_id))
 
@@ -146,6 +190,7 @@ class Sessions:
             for session in (*self._sessions.values(), *self._unnamed):
                 session.table.wipe()
             self._sessions.clear()
+            self._dropped.clear()
             self._unnamed.clear()
 
     def __len__(self) -> int:

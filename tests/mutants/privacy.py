@@ -6,6 +6,10 @@ from tests.mutants.changes import always, drop, drop_argument, drop_item, drop_o
 from tests.mutants.mutant import Mutant
 
 _GUARD = "hybrid_llm.router.privacy.guard"
+_SCAN = "hybrid_llm.router.privacy.scan"
+_STRUCTURED = "hybrid_llm.router.privacy.structured"
+_JSON = "hybrid_llm.router.privacy.json_tokens"
+_DOCUMENT = "hybrid_llm.policies.document"
 _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
 _TRACEBACKS = "hybrid_llm.core.tracebacks"
@@ -33,10 +37,10 @@ MUTANTS = (
     ),
     Mutant(
         "only the first text is scanned",
-        f"{_GUARD}:PrivacyGuard.assess",
-        swap("tuple(request.visible_text())", "tuple(request.visible_text())[:1]"),
+        f"{_SCAN}:Scan._run",
+        swap("range(len(self.texts))", "range(1)"),
     ),
-    Mutant("the failure of a detector is not noted", f"{_GUARD}:_Scan._run", drop("self.failed.append(name)")),
+    Mutant("the failure of a detector is not noted", f"{_SCAN}:Scan._run", drop("self.failed.append(name)")),
     Mutant(
         "the cloud gets the original values",
         f"{_GUARD}:Assessment.request_for",
@@ -212,25 +216,25 @@ MUTANTS = (
             "frozenset() | {tag for tag in more if scan.sees(policy.tags[tag])}",
         ),
     ),
-    Mutant("only the first detector of a tag runs", f"{_GUARD}:_Scan.sees", swap("rule.detect", "rule.detect[:1]")),
+    Mutant("only the first detector of a tag runs", f"{_SCAN}:Scan.sees", swap("rule.detect", "rule.detect[:1]")),
     Mutant(
         "a finding may lie outside the text",
-        f"{_GUARD}:_checked_findings",
+        f"{_SCAN}:_checked_findings",
         swap(
-            "not all((0 <= finding.start < finding.end <= len(text) for finding in found))",
-            "() and all((0 <= finding.start < finding.end <= len(text) for finding in found))",
+            "not all((0 <= finding.start < finding.end <= len(text) for finding in whole))",
+            "() and all((0 <= finding.start < finding.end <= len(text) for finding in whole))",
         ),
     ),
-    Mutant("the kind of a finding may be any text", f"{_GUARD}:_is_kind", drop_operand("kind.isidentifier()")),
+    Mutant("the kind of a finding may be any text", f"{_SCAN}:_is_kind", drop_operand("kind.isidentifier()")),
     Mutant(
         "the kind of a finding may be part of the text",
-        f"{_GUARD}:_is_kind",
+        f"{_SCAN}:_is_kind",
         drop_operand("kind.casefold() not in text[finding.start:finding.end].casefold()"),
     ),
     Mutant(
         "a declared tag without findings may leave",
-        f"{_GUARD}:PrivacyGuard._replace",
-        never("not scan.sees(policy.tags[tag])"),
+        f"{_GUARD}:PrivacyGuard._unsure",
+        never("not scan.sees(rule)"),
     ),
     Mutant(
         "the pseudonymised form is not scanned again",
@@ -244,7 +248,8 @@ MUTANTS = (
         "a detector that fails in the second scan is ignored",
         f"{_GUARD}:PrivacyGuard._doubt",
         swap(
-            "[name for name in names if again.any(name)] + again.failed", "[name for name in names if again.any(name)]"
+            "[name for name in names if again.finds_beside(lease.table, name)] + again.failed",
+            "[name for name in names if again.finds_beside(lease.table, name)]",
         ),
     ),
     Mutant(
@@ -264,13 +269,13 @@ MUTANTS = (
     ),
     Mutant(
         "an answer cut within a value is continued",
-        f"{_GUARD}:PrivacyGuard._checked",
-        never("lease.table.begins_value(judged.request.answer_prefix)"),
+        f"{_GUARD}:PrivacyGuard._doubt",
+        never("lease.table.begins_value(request.answer_prefix)"),
     ),
     Mutant(
         "a rejected form keeps its pseudonyms",
         f"{_GUARD}:PrivacyGuard._checked",
-        swap(("lease.close()\nreturn _keep_local(judged, why)"), "return _keep_local(judged, why)"),
+        drop("lease.close()"),
     ),
     Mutant(
         "an answer may be cached in the cloud after a detector failed",

@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant(
         "a pseudonym in the prompt counts as ours",
         f"{_PSEUDONYMS}:PseudonymTable._strays",
-        swap("ours.get(start) == at", "at"),
+        never("(start, end) not in ours"),
     ),
     Mutant(
         "values escaped in JSON are not known",
@@ -71,8 +71,8 @@ MUTANTS = (
     ),
     Mutant(
         "a known pseudonym hides the next",
-        f"{_PSEUDONYMS}:PseudonymTable._strays",
-        swap("at = start + 1", "at = match.end()"),
+        f"{_PSEUDONYMS}:PseudonymTable.pseudonyms",
+        swap("match.end() if known else match.start() + 1", "match.end()"),
     ),
     Mutant(
         "a pseudonym that text spells is not noticed",

@@ -6,6 +6,7 @@ from tests.mutants.changes import always, drop, drop_operand, never, swap
 from tests.mutants.mutant import Mutant
 
 _GUARD = "hybrid_llm.router.privacy.guard"
+_SCAN = "hybrid_llm.router.privacy.scan"
 _CALL = "hybrid_llm.router.execution.call"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _CACHE = "hybrid_llm.router.cache"
@@ -18,7 +19,9 @@ MUTANTS = (
         drop("if scan.failed: ..."),
     ),
     Mutant("the guard clears every location", f"{_GUARD}:PrivacyGuard.clear", never("location not in allowed")),
-    Mutant("findings set no tag", f"{_GUARD}:_Scan.sees", never("any((self.any(name) for name in rule.detect))")),
+    Mutant(
+        "findings set no tag", f"{_SCAN}:Scan.sees", never("any((any(self._findings(name)) for name in rule.detect))")
+    ),
     Mutant(
         "the cloud gets the original request",
         f"{_GUARD}:Assessment.request_for",
@@ -34,8 +37,8 @@ MUTANTS = (
     ),
     Mutant(
         "a tag without findings does not keep a request local",
-        f"{_GUARD}:PrivacyGuard._replace",
-        never("not scan.sees(policy.tags[tag])"),
+        f"{_GUARD}:PrivacyGuard._unsure",
+        never("not scan.sees(rule)"),
     ),
     Mutant("a local request may leave", f"{_GUARD}:_keep_local", swap("judged.allowed & _DEVICE", "judged.allowed")),
     Mutant(

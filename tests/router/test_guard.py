@@ -32,7 +32,7 @@ POLICY = parse_policy(
     "tags:\n"
     "  pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}\n"
     "  ids: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [us_ssn, payment_card]}\n"
-    "  open: {allow: [edge, cloud], detect: [iban]}\n"
+    "  open: {allow: [edge, cloud], detect: [iban], share_name: true}\n"
     "  free: {allow: [edge, cloud]}\n"
     "rules: [{prefer: [cloud, edge]}]\n"
     "resilience: {retries: 0, continue_streams: true}\n"

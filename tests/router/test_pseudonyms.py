@@ -439,8 +439,13 @@ def test_many_threads_open_and_close_sessions_and_every_lease_works():
     sessions = Sessions(capacity=4)
 
     def one(i: int) -> bool:
-        text = f"user{i}@example.org"
-        with closing(sessions.open(str(i % 7) if i % 3 else None)) as lease:
+        text, name = f"user{i}@example.org", str(i % 7) if i % 3 else None
+        try:
+            opened = sessions.open(name)
+        except PrivacyViolation:  # it was dropped
+            sessions.forget(str(name))
+            return one(i)
+        with closing(opened) as lease:
             return restore(lease.table, replace(lease.table, text, find(text))) == text
 
     with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,138 @@
+"""The texts of one request under the detectors: what they find, and which of them failed."""
+
+from __future__ import annotations
+
+import logging
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from operator import index, itemgetter
+from typing import Final
+
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.protocols import Detector, Finding
+from hybrid_llm.core.request import Request
+from hybrid_llm.policies import TagRule
+from hybrid_llm.router.privacy.detectors import Prepared, find_with, prepare
+from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.structured import Structured
+
+_log = logging.getLogger("hybrid_llm.privacy")
+Findings = list[tuple[Finding, ...]]
+"""The findings in each text of `Request.visible_text`, in its order."""
+_ENDS: Final = frozenset({"'s", "\u2019s"})
+"""What may follow a pseudonym within a finding: the genitive."""
+_BREAK: Final = re.compile(r"\\[nrt]")
+"""A line break or a tab in the text of JSON."""
+
+
+class Scan:
+    """The texts of one request under the detectors, each of which runs once, when its result is first needed.
+
+    Every call may raise `DeadlineExceeded`: the deadline of the request is checked before each detector and each text.
+    """
+
+    def __init__(self, detectors: Mapping[str, Detector], request: Request) -> None:
+        self._detectors = detectors
+        self.check = request.check_deadline
+        self._request = request
+        self._found: dict[str, Findings] = {}
+        self.texts = tuple(request.visible_text())
+        self.failed: list[str] = []
+        """The detectors that failed; they find nothing."""
+
+    @cached_property
+    def _prepared(self) -> list[Prepared]:
+        """The texts with their encodings undone, once for everything that reads them."""
+        return prepare(self.texts)
+
+    @cached_property
+    def structures(self) -> list[Structured]:
+        """The texts as they are edited."""
+        return [Structured(text, form) for text, form in zip(self.texts, self._request.text_forms(), strict=True)]
+
+    def open_forms(self) -> list[Prepared]:
+        """The texts in which values are replaced."""
+        forms = [text.open_form for text in self.structures]
+        return [each if each.text == form else Prepared(form) for each, form in zip(self._prepared, forms, strict=True)]
+
+    def sees(self, rule: TagRule) -> bool:
+        """Whether one of the tag's detectors finds something."""
+        return any(any(self._findings(name)) for name in rule.detect)
+
+    def finds_beside(self, table: PseudonymTable, name: str) -> bool:
+        """Whether detector *name* finds anything but the pseudonyms of *table*."""
+        for text, found in zip(self.texts, self._findings(name), strict=True):
+            ours = list(table.pseudonyms(text)) if found else []
+            if not all(_is_ours(finding, text, ours) for finding in found):
+                return True
+        return False
+
+    def merged(self, names: Sequence[str]) -> Findings:
+        """The findings of all of *names*, text by text."""
+        if not names:
+            return [()] * len(self.texts)
+        columns = [self._findings(name) for name in names]
+        return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
+
+    def _findings(self, name: str) -> Findings:
+        if name not in self._found:
+            self._found[name] = self._run(name)
+        return self._found[name]
+
+    def _run(self, name: str) -> Findings:
+        detector = self._detectors.get(name)
+        if detector is None:
+            raise ConfigError(f"the policy names the detector {name!r}, which is not registered")
+        found: Findings = []
+        for number in range(len(self.texts)):
+            self.check()
+            failure = self._try(name, detector, number, found)
+            if failure:
+                _log.warning("detector %s failed with %s: the request stays on the device", name, failure)
+                self.failed.append(name)
+                return [()] * len(self.texts)
+        return found
+
+    def _try(self, name: str, detector: Detector, number: int, found: Findings) -> str:
+        """Add what *detector* finds in one text to *found*; or return what it raised, by the name of its class."""
+        try:
+            each = self._prepared[number]
+            some = _checked_findings(name, each.text, find_with(detector, each))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # also a panic in Rust; whatever it is, the request stays here
+            return type(error).__name__
+        found.append(self.structures[number].private(some) if some else ())
+        return ""
+
+
+def _checked_findings(name: str, text: str, found: Sequence[Finding]) -> tuple[Finding, ...]:
+    if not found:
+        return ()
+    whole = tuple([Finding(kind=each.kind, start=index(each.start), end=index(each.end)) for each in found])
+    if not all(0 <= finding.start < finding.end <= len(text) for finding in whole):
+        raise ValueError("a finding is not inside its text")
+    if not all(finding.kind == name or _is_kind(finding, text) for finding in whole):
+        raise ValueError("a kind is not a name, or is a piece of the text")
+    return whole
+
+
+def _is_kind(finding: Finding, text: str) -> bool:
+    """Whether the kind may appear in a pseudonym: an identifier that does not occur in the value itself."""
+    kind = finding.kind
+    return kind.isidentifier() and kind.casefold() not in text[finding.start : finding.end].casefold()
+
+
+def _is_ours(finding: Finding, text: str, ours: Sequence[tuple[int, int]]) -> bool:
+    """Whether *finding* consists of pseudonyms, at the places *ours*, and of nothing beside them that could be read."""
+    first = bisect_right(ours, finding.start, key=itemgetter(1))
+    last = bisect_left(ours, finding.end, key=itemgetter(0))
+    begins = [finding.start, *(end for _, end in ours[first:last])]
+    ends = [*(start for start, _ in ours[first:last]), finding.end]
+    pieces = [_BREAK.sub(" ", text[begin:end]) for begin, end in zip(begins, ends, strict=True)]
+    silent = (
+        not any(map(str.isalnum, piece)) for piece in (pieces[0], *(p for p in pieces[1:] if p.strip() not in _ENDS))
+    )
+    return first < last and all(silent)

@@ -1,0 +1,222 @@
+r"""Edits texts that are JSON token by token, so that they stay the same JSON (RFC 8259) with pseudonyms in it.
+
+A text that is JSON has an *open form*: its strings without escapes, everything else as it is. Values are replaced
+there, so `jos\u00e9@x.org` gets the pseudonym of `josé@x.org`; each pseudonym is then written into the text itself,
+where order, white space, numbers and all other escapes keep their spelling. Names of properties are strings like
+others, and JSON inside a string is edited as JSON too.
+
+A number becomes a string. In a schema, and in an answer that follows one, that would not be valid: such a request stays
+on the device. The schema's own words are no private values: keywords, types, formats, and bounds such as `maximum`.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.protocols import Finding
+from hybrid_llm.core.request import TextForm
+from hybrid_llm.router.privacy.json_tokens import Token, decode, read_tokens
+from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+
+_DEPTH: Final = 3
+"""How many levels of JSON inside strings of JSON are edited as JSON."""
+_NUMBER: Final = "a private number in a schema, a tool or an answer cannot be replaced"
+_APART: Final = "a private value and the JSON around it cannot be told apart"
+
+
+class _Edit(NamedTuple):
+    """The characters *start* to *end* become *new*."""
+
+    start: int
+    end: int
+    new: str
+
+
+class _Slot(NamedTuple):
+    """A token that can be edited: *text* without escapes, and where in the raw text each of its characters begins."""
+
+    text: str
+    origin: Sequence[int]
+    quote: str
+    """What stands for a quote here: JSON inside a string escapes it."""
+    is_number: bool
+    at_top: bool
+    """Not in JSON inside a string."""
+
+
+class Structured:
+    """One *text* of a request in its *form*."""
+
+    def __init__(self, text: str, form: TextForm) -> None:
+        self.text = text
+        self._form = form
+
+    @cached_property
+    def _tokens(self) -> list[Token] | None:
+        return read_tokens(self.text, self._form)
+
+    @cached_property
+    def _slots(self) -> list[_Slot]:
+        return list(_slots_of(self.text, self._tokens or (), range(len(self.text) + 1), 0))
+
+    @cached_property
+    def _layout(self) -> tuple[str, list[int]]:
+        """The open form, and where each slot begins in it."""
+        parts: list[str] = []
+        begins: list[int] = []
+        done = size = 0
+        for slot in self._slots:
+            between = self.text[done : slot.origin[0]]
+            parts += [between, slot.text]
+            begins.append(size + len(between))
+            size = begins[-1] + len(slot.text)
+            done = slot.origin[-1]
+        return "".join([*parts, self.text[done:]]), begins
+
+    @property
+    def open_form(self) -> str:
+        """The text in which values are replaced: the text itself unless it is JSON."""
+        return self.text if self._tokens is None else self._layout[0]
+
+    def private(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+        """*findings* without those that lie in the schema's own words and bounds."""
+        if self._form is not TextForm.SCHEMA or not findings or self._tokens is None:
+            return tuple(findings)
+        return tuple([finding for finding in findings if not self._is_fixed(finding, self._tokens)])
+
+    def _is_fixed(self, finding: Finding, tokens: Sequence[Token]) -> bool:
+        first = bisect_right(tokens, finding.start, key=lambda token: token.end)
+        last = bisect_left(tokens, finding.end, key=lambda token: token.start)
+        return first < last and all(token.fixed for token in tokens[first:last])
+
+    def clipped(self, findings: Sequence[Finding]) -> list[Finding]:
+        """*findings* in the open form: what each covers of strings, and whole numbers."""
+        if self._tokens is None:
+            return list(findings)
+        return [piece for finding in findings for piece in self._pieces(finding)]
+
+    def _pieces(self, finding: Finding) -> list[Finding]:
+        slots, begins = self._slots, self._layout[1]
+        first = bisect_right(slots, finding.start, key=lambda slot: slot.origin[-1])
+        last = bisect_left(slots, finding.end, key=lambda slot: slot.origin[0])
+        pieces = []
+        for slot, begin in zip(slots[first:last], begins[first:last], strict=True):
+            start, end = 0, len(slot.text)
+            if not slot.is_number:
+                start = max(start, bisect_right(slot.origin, finding.start) - 1)
+                end = min(end, bisect_left(slot.origin, finding.end))
+            if start < end and (last - first == 1 or any(map(str.isalnum, slot.text[start:end]))):
+                pieces.append(Finding(kind=finding.kind, start=begin + start, end=begin + end))
+        return pieces
+
+    def rewritten(self, written: str, table: PseudonymTable) -> str:
+        """The text with the pseudonyms that its open form has in *written*.
+
+        Raises:
+            PrivacyViolation: it would not be valid with them, or not restore exactly.
+        """
+        if self._tokens is None:
+            if self._form is TextForm.SCHEMA and written != self.text:
+                raise _violation(_APART)
+            return written
+        if written == self.open_form:
+            return self.text
+        text, placed = _edited(self.text, self._raw_edits(list(_edits_of(self.open_form, written, table))))
+        if [*table.pseudonyms(text)] != placed:
+            raise _violation(_APART)
+        return text
+
+    def _raw_edits(self, edits: Sequence[_Edit]) -> Iterator[_Edit]:
+        """*edits* of the open form as edits of the text; those that touch no slot are none."""
+        begins = self._layout[1]
+        for index, group in groupby(edits, key=lambda edit: bisect_right(begins, edit.start) - 1):
+            slot = self._slots[index] if index >= 0 else None
+            begin, end = (begins[index], begins[index] + len(slot.text)) if slot is not None else (0, 0)
+            following = begins[index + 1] if index + 1 < len(begins) else len(self.open_form)
+            touching = [edit for edit in group if edit.start < end or edit.end > following]
+            if any(edit.end > end for edit in touching):
+                raise _violation(_APART)
+            if slot is not None and touching:
+                yield from self._within(
+                    slot, [edit._replace(start=edit.start - begin, end=edit.end - begin) for edit in touching]
+                )
+
+    def _within(self, slot: _Slot, edits: Sequence[_Edit]) -> Iterator[_Edit]:
+        """*edits* of the text of *slot* as edits of the raw text: a number gets quotes around it."""
+        if slot.is_number and slot.at_top and self._form is not TextForm.CONTENT:
+            raise _violation(_NUMBER)
+        quote = slot.quote if slot.is_number else ""
+        yield _Edit(slot.origin[0], slot.origin[0], quote)
+        for edit in edits:
+            yield _Edit(slot.origin[edit.start], slot.origin[edit.end], edit.new)
+        yield _Edit(slot.origin[-1], slot.origin[-1], quote)
+
+
+def _slots_of(text: str, tokens: Iterable[Token], places: Sequence[int], depth: int) -> Iterator[_Slot]:
+    """The slots of the *tokens* of *text*, whose characters begin at *places* of the raw text."""
+    for token in tokens:
+        if token.fixed:
+            continue
+        value, origin = decode(text, token.start, token.end)
+        inner = read_tokens(value, TextForm.CONTENT) if token.nested and depth < _DEPTH else None
+        raw = _composed(places, origin)
+        if inner is None:
+            yield _Slot(value, raw, _quote(depth), token.is_number, depth == 0)
+        else:
+            yield from _slots_of(value, inner, raw, depth + 1)
+
+
+def _composed(places: Sequence[int], origin: Sequence[int]) -> Sequence[int]:
+    if isinstance(origin, range):
+        return places[origin.start : origin.stop]
+    return [places[at] for at in origin]
+
+
+def _quote(depth: int) -> str:
+    """A quote in JSON that *depth* strings of JSON enclose."""
+    quote = '"'
+    for _ in range(depth):
+        quote = json.dumps(quote)[1:-1]
+    return quote
+
+
+def _edits_of(source: str, written: str, table: PseudonymTable) -> Iterator[_Edit]:
+    """What was replaced in *source* to get *written*."""
+    done = shift = 0
+    for start, end in table.pseudonyms(written):
+        name, at = written[start:end], start - shift
+        entry = table.entry(name)
+        # A value known only in its escaped form would be restored as if it were escaped.
+        if entry is None or entry.escaped != json.dumps(entry.value, ensure_ascii=False)[1:-1]:
+            raise _violation(_APART)
+        if source[done : at + len(entry.value)] != written[done + shift : start] + entry.value:
+            raise _violation(_APART)
+        done = at + len(entry.value)
+        shift += len(name) - len(entry.value)
+        yield _Edit(at, done, name)
+    if source[done:] != written[done + shift :]:
+        raise _violation(_APART)
+
+
+def _edited(text: str, edits: Iterable[_Edit]) -> tuple[str, list[tuple[int, int]]]:
+    """*text* with *edits*, and where their names are in it."""
+    parts: list[str] = []
+    placed: list[tuple[int, int]] = []
+    done = size = 0
+    for edit in edits:
+        parts += [text[done : edit.start], edit.new]
+        size += edit.start - done + len(edit.new)
+        done = edit.end
+        if edit.start < edit.end:  # else a quote
+            placed.append((size - len(edit.new), size))
+    return "".join([*parts, text[done:]]), placed
+
+
+def _violation(why: str) -> PrivacyViolation:
+    return PrivacyViolation(why, location="cloud")
