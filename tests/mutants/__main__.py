@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import endpoints, policies, privacy, pseudonyms, recovery, router, sending, verify
+from tests.mutants import endpoints, leaks, policies, privacy, pseudonyms, recovery, router, sending, verify
 from tests.mutants.mutant import ROOT, Mutant, Unplantable
 
 _HANGS = 10.0
@@ -47,6 +47,7 @@ SUITES = (
     Suite("router", router.MUTANTS, (*_tests("router", "attempts", "recovery", "client"), *_tests("core", "health"))),
     Suite("recovery", recovery.MUTANTS, _tests("router", "recovery", "tracebacks")),
     Suite("privacy", privacy.MUTANTS, _tests("router", "guard", "forms", "request_metadata", "privacy", "leaks")),
+    Suite("leaks", leaks.MUTANTS, _tests("router", "leak_kinds", "leaks")),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
     Suite(
         "endpoints",

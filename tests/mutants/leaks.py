@@ -1,0 +1,226 @@
+"""Planted faults that leak: continuations, second looks, caches, clearances, encodings, records, reports."""
+
+from __future__ import annotations
+
+from tests.mutants.changes import drop, drop_argument, drop_item, drop_operand, returns, swap
+from tests.mutants.mutant import Mutant
+
+_GUARD = "hybrid_llm.router.privacy.guard"
+_SESSIONS = "hybrid_llm.router.privacy.sessions"
+_TABLE = "hybrid_llm.router.privacy.pseudonyms"
+_BEGINNINGS = "hybrid_llm.router.privacy.beginnings"
+_ENGINE = "hybrid_llm.router.privacy.detectors.engine"
+_TEXT = "hybrid_llm.router.privacy.detectors.text"
+_CACHE = "hybrid_llm.router.cache"
+_PIPELINE = "hybrid_llm.router.pipeline"
+_CALL = "hybrid_llm.router.execution.call"
+_CLEARANCE = "hybrid_llm.core.clearance"
+_REQUEST = "hybrid_llm.core.request"
+_GENERATION = "hybrid_llm.core.generation"
+
+MUTANTS = (
+    # Continuations
+    Mutant(
+        "a continuation is judged by the policy of the moment",
+        f"{_PIPELINE}:Pipeline.answer",
+        swap(
+            "BackendCalls(routed, self._guard, self.fleet, open_stream, sleep)",
+            "BackendCalls(type('Live', (), {'__getattr__': lambda __, name: self.policy if name == 'policy' else"
+            " getattr(routed, name)})(), self._guard, self.fleet, open_stream, sleep)",
+        ),
+    ),
+    Mutant(
+        "an answer is stored by the policy of the moment",
+        f"{_PIPELINE}:Pipeline._over",
+        swap(
+            "self._cache.store(routed, generation)",
+            "self._cache.store(replace(routed, policy=self.policy), generation)",
+        ),
+    ),
+    Mutant(
+        "a torn answer is checked only against values with a pseudonym",
+        f"{_TABLE}:PseudonymTable.begins_value",
+        swap(
+            "self._values.begins(text)",
+            "any((text.endswith(value[:end]) for value in self._names for end in range(2, len(value))))",
+        ),
+    ),
+    Mutant(
+        "a torn answer is checked only in the spelling of the request",
+        f"{_BEGINNINGS}:Beginnings.end",
+        swap("any(map(self._plain, _variants(tail))) or self._is_cut(tail) or self._encoded(tail, _DEPTH)", "False"),
+    ),
+    Mutant(
+        "a torn answer may end within a code",
+        f"{_BEGINNINGS}:Beginnings.end",
+        drop_operand("self._encoded(tail, _DEPTH)"),
+    ),
+    Mutant(
+        "a continuation is sent as it is on the device",
+        f"{_CALL}:BackendCalls._assess",
+        swap("return assessment", "return type(assessment)(request=assessment.request, allowed=assessment.allowed)"),
+    ),
+    Mutant(
+        "a continuation in which nothing was replaced is not looked at again",
+        f"{_GUARD}:PrivacyGuard._checked",
+        swap("replaced is None or why", "replaced is None or (why and replaced != judged.request)"),
+    ),
+    # Second looks
+    Mutant(
+        "the second look sees only the first text",
+        f"{_GUARD}:PrivacyGuard._doubt",
+        swap("tuple(replaced.visible_text())", "tuple(replaced.visible_text())[:1]"),
+    ),
+    Mutant(
+        "the second look sees messages only",
+        f"{_GUARD}:PrivacyGuard._doubt",
+        swap("tuple(replaced.visible_text())", "tuple(m.content for m in replaced.messages)"),
+    ),
+    Mutant(
+        "the second look does not see the end",
+        f"{_GUARD}:PrivacyGuard._doubt",
+        swap("tuple(replaced.visible_text())", "tuple(replaced.visible_text())[:-1]"),
+    ),
+    Mutant(
+        "the second look has one detector",
+        f"{_GUARD}:PrivacyGuard._doubt",
+        swap("[name for name in names if again.any(name)]", "[name for name in names[:1] if again.any(name)]"),
+    ),
+    Mutant(
+        "the log of a failed detector shows its message",
+        f"{_GUARD}:_Scan._run",
+        swap("type(error).__name__", "error"),
+    ),
+    # What is replaced, and where it may go
+    Mutant(
+        "what detectors find does not limit where a request goes",
+        f"{_GUARD}:PrivacyGuard.assess",
+        swap("policy.allowed(tags)", "policy.allowed(request.privacy)"),
+    ),
+    Mutant(
+        "what detectors find does not limit where an answer is cached",
+        f"{_GUARD}:PrivacyGuard.assess",
+        swap("policy.cacheable(tags)", "policy.cacheable(request.privacy)"),
+    ),
+    Mutant(
+        "only declared tags are pseudonymised",
+        f"{_GUARD}:PrivacyGuard.assess",
+        swap(
+            "sorted((tag for tag in tags if policy.tags[tag].pseudonymise))",
+            "sorted((tag for tag in request.privacy if policy.tags[tag].pseudonymise))",
+        ),
+    ),
+    Mutant(
+        "only one detector's finds are replaced",
+        f"{_GUARD}:_Scan.merged",
+        swap("[self._findings(name) for name in names]", "[self._findings(name) for name in names[:1]]"),
+    ),
+    Mutant(
+        "a clearance is made for the texts of the app",
+        f"{_GUARD}:PrivacyGuard.clear",
+        swap("assessment.request_for(location)", "assessment.request"),
+    ),
+    Mutant(
+        "tenants share a session's values",
+        f"{_SESSIONS}:Sessions.open",
+        swap("(tenant, session_id)", "(None, session_id)"),
+    ),
+    # Caches
+    Mutant(
+        "roles share a cache",
+        f"{_CACHE}:MemoryCache._name",
+        swap("','.join((message.role for message in request.messages))", "''"),
+    ),
+    Mutant("tasks share a cache", f"{_CACHE}:MemoryCache._name", drop_item("request.task")),
+    Mutant("limits share a cache", f"{_CACHE}:MemoryCache._name", drop_item("str(request.max_tokens)")),
+    Mutant(
+        "samplings share a cache", f"{_CACHE}:MemoryCache._name", swap("repr(getattr(request.sampling, name))", "name")
+    ),
+    Mutant(
+        "a cache cannot tell where a text ends",
+        f"{_CACHE}:MemoryCache._name",
+        drop("mac.update(len(data).to_bytes(8, 'big'))"),
+    ),
+    Mutant(
+        "a cache cannot tell tags, tools and stop texts apart",
+        f"{_CACHE}:MemoryCache._name",
+        swap("[str(len(part)) for part in __]", "['']"),
+    ),
+    Mutant(
+        "a tenant called None shares the cache of those without one",
+        f"{_CACHE}:MemoryCache._name",
+        swap("repr(request.tenant)", "str(request.tenant)"),
+    ),
+    Mutant(
+        "a cache stores without a clearance",
+        f"{_CACHE}:MemoryCache.put",
+        swap("require_clearance(cleared, self.location, Purpose.CACHE)", "cleared.request"),
+    ),
+    Mutant(
+        "a cache takes the clearance for an answer",
+        f"{_CACHE}:MemoryCache.get",
+        swap(
+            "require_clearance(cleared, self.location, Purpose.CACHE)",
+            "require_clearance(cleared, self.location, cleared.clearance.purpose)",
+        ),
+    ),
+    Mutant(
+        "what an answer holds does not limit where it is cached",
+        f"{_CACHE}:AnswerCache._may_store",
+        swap("PartialAnswer(text=text)", "PartialAnswer()"),
+    ),
+    # Clearances
+    Mutant(
+        "the MAC omits the task",
+        f"{_CLEARANCE}:_texts",
+        swap("(request.task, __a, __b, __c)", "(__a, __b, __c)"),
+    ),
+    Mutant(
+        "the MAC omits the id of the request",
+        f"{_CLEARANCE}:_texts",
+        swap("(__a, __b, __c, request.request_id)", "(__a, __b, __c)"),
+    ),
+    # Encodings
+    Mutant("codes are undone two layers deep", f"{_ENGINE}:_DEPTH", swap("3", "2")),
+    Mutant("escapes are undone two layers deep", f"{_TEXT}:_LAYERS", swap("3", "2")),
+    # Records
+    Mutant(
+        "a cached answer shows its text", f"{_CACHE}:CachedAnswer", swap("text: str = field(repr=False)", "text: str")
+    ),
+    Mutant("a chunk shows its text", f"{_GENERATION}:Chunk", swap("field(default='', repr=False)", "''")),
+    Mutant("an answer shows its text", f"{_GENERATION}:Generation", swap("text: str = field(repr=False)", "text: str")),
+    Mutant("a partial answer shows its text", f"{_REQUEST}:PartialAnswer", swap("field(default='', repr=False)", "''")),
+    Mutant(
+        "a request shows its schema",
+        f"{_REQUEST}:Request.output_schema",
+        swap("field(default=None, repr=False)", "None"),
+    ),
+    Mutant(
+        "a request shows its partial answer",
+        f"{_REQUEST}:Request.answer_prefix",
+        swap("field(default='', repr=False)", "''"),
+    ),
+    Mutant("a tool shows its description", f"{_REQUEST}:Tool.description", swap("field(default='', repr=False)", "''")),
+    Mutant(
+        "a tool shows its parameters", f"{_REQUEST}:Tool.parameters", swap("field(default='{}', repr=False)", "'{}'")
+    ),
+    Mutant(
+        "a pseudonym's entry shows its value", f"{_TABLE}:Entry", swap("value: str = field(repr=False)", "value: str")
+    ),
+    Mutant(
+        "an assessment shows the request with pseudonyms",
+        f"{_GUARD}:Assessment.pseudonymised",
+        drop_argument("field", "repr"),
+    ),
+    Mutant(
+        "a table of pseudonyms can be pickled",
+        f"{_TABLE}:PseudonymTable.__reduce_ex__",
+        returns("object.__reduce_ex__(self, 2)"),
+    ),
+    # What is reported
+    Mutant(
+        "the error for a backend's own error repeats its message",
+        f"{_CALL}:BackendCalls.stream",
+        swap("type(error).__name__", "str(error)"),
+    ),
+)
