@@ -19,8 +19,7 @@ from hybrid_llm.core.fields import File, MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.privacy.detectors.labelled import Span, Token, merged, spans, type_of
-from hybrid_llm.router.privacy.detectors.spancache import SpanCache
-from hybrid_llm.router.privacy.detectors.windows import pieces
+from hybrid_llm.router.privacy.detectors.pieces import SpanCache, pieces
 
 if TYPE_CHECKING:
     import numpy as np
