@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hybrid_llm.core.registry import Registry
-from hybrid_llm.router.privacy.detectors import contact, credentials, identity, money
+from hybrid_llm.router.privacy.detectors import contact, credentials, identity, mail, money, network, records
 from hybrid_llm.router.privacy.detectors.engine import PatternDetector
 
 if TYPE_CHECKING:
@@ -22,25 +22,21 @@ if TYPE_CHECKING:
 
 _TABLE: Final = (
     PatternDetector("credential", credentials.CREDENTIAL, credentials.credentials, finds="passwords, keys and tokens"),
-    PatternDetector("email", contact.EMAIL, finds="e-mail addresses"),
+    PatternDetector("email", mail.EMAIL, mail.addresses, finds="e-mail addresses"),
     PatternDetector("cn_resident_id", identity.CN_RESIDENT_ID, finds="Chinese resident identity numbers"),
     PatternDetector("us_ssn", identity.US_SSN, finds="US social security numbers and ITINs"),
     PatternDetector("iban", search=money.ibans, needs_digit=True, finds="international bank account numbers"),
     PatternDetector("payment_card", money.PAYMENT_CARD, finds="payment card numbers"),
     PatternDetector("crypto_wallet", money.CRYPTO_WALLET, finds="Bitcoin and Ethereum addresses"),
-    PatternDetector(
-        "medical_record", search=identity.medical_records, needs_digit=True, finds="medical record and patient numbers"
-    ),
-    PatternDetector("passport", search=identity.passports, needs_digit=True, finds="passport numbers"),
-    PatternDetector(
-        "driver_license", search=identity.driver_licenses, needs_digit=True, finds="driver's licence numbers"
-    ),
-    PatternDetector("date_of_birth", search=identity.birthdays, needs_digit=True, finds="dates of birth"),
+    PatternDetector("medical_record", records.MEDICAL_RECORD, finds="medical record and patient numbers"),
+    PatternDetector("passport", records.PASSPORT, finds="passport numbers"),
+    PatternDetector("driver_license", records.DRIVER_LICENSE, finds="driver's licence numbers"),
+    PatternDetector("date_of_birth", records.DATE_OF_BIRTH, finds="dates of birth"),
     PatternDetector(
         "national_id", search=identity.national_ids, needs_digit=True, finds="identity and tax numbers of 16 countries"
     ),
-    PatternDetector("ip_address", contact.IP_ADDRESS, finds="IPv4 and IPv6 addresses"),
-    PatternDetector("mac_address", contact.MAC_ADDRESS, finds="MAC addresses"),
+    PatternDetector("ip_address", network.IP_ADDRESS, finds="IPv4 and IPv6 addresses"),
+    PatternDetector("mac_address", network.MAC_ADDRESS, finds="MAC addresses"),
     PatternDetector("phone", contact.PHONE, finds="telephone numbers"),
 )
 """Most specific first: of two findings with the same span, the earlier detector's counts."""

@@ -46,6 +46,14 @@ Spans = Iterable[tuple[int, int]]
 """Start and end (exclusive) of each find, as character offsets."""
 
 
+_LENGTHS: Final[dict[bytes, Callable[[View], bool]]] = {
+    b"1": lambda view: view.has_digit,
+    b"6": lambda view: view.has_number,
+    b"9": lambda view: view.has_long_number,
+}
+"""What `Pattern.needs` means by a digit."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """One format of a kind of value: its expression, its score, and the words that count for or against it.
@@ -56,8 +64,8 @@ class Pattern:
         near: Words that raise the score.
         against: Words that lower the score.
         weak: Only counts with a word of *near*; texts without one are not searched.
-        needs: Text without this is not searched: lower-case characters, found in any case, or `6` or `9` for a number
-            of that many digits.
+        needs: Text without this is not searched: lower-case characters, found in any case, or `1`, `6` or `9` for a
+            number of that many digits.
     """
 
     regex: Regex
@@ -75,10 +83,7 @@ class Pattern:
 
     def may_match(self, view: View) -> bool:
         """Whether *view* holds what every match needs: a quick test that spares most searches."""
-        if self.needs == b"9":
-            present = view.has_long_number
-        else:
-            present = view.has_number if self.needs == b"6" else self.needs in view.lower
+        present = _LENGTHS[self.needs](view) if self.needs in _LENGTHS else self.needs in view.lower
         if not present:
             return False
         return not self.weak or self.near is None or self.near.within(view)

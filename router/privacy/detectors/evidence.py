@@ -37,8 +37,8 @@ _REPLY: Final = 40
 """The same, where the value is all of the answer but a few words."""
 _NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _DIGIT: Final = re.compile(rb"[0-9]")
-_END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|\. |\b(?:and|und|et)\b")
-"""Where a clause ends."""
+_END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|[A-Za-z]{4}\. |[0-9)\"']\. |\b(?:and|und|et)\b")
+"""Where a clause ends; not after an abbreviation, as in `Passport No. E12345678`."""
 _AROUND: Final = b" \t\"'*`"
 _CAMEL: Final = re.compile(rb"[a-z][A-Z]")
 
@@ -86,7 +86,7 @@ class Context:
     @cached_property
     def _regex(self) -> Regex:
         loose = rb"|(?P<loose>" + self.loose + rb")" if self.loose else b""
-        return Regex(rb"(?i)(?:\b|_)(?:(?P<word>" + self.words + rb")" + loose + rb")(?:\b|[^a-zA-Z])")
+        return Regex(rb"(?i:\b|_)(?i:(?P<word>" + self.words + rb")" + loose + rb")(?:\b|[^a-z]|$)")
 
     def within(self, view: View) -> bool:
         """Whether one of the words occurs in *view*, names a value in it, or occurs in what was said before it."""
@@ -119,10 +119,12 @@ class Context:
             best = DIRECT if not word.loose and _names(word, candidate) else NEAR
         return best
 
-    def around(self, candidate: Candidate) -> bool:
-        """Whether one of the words occurs near *candidate*, across clauses."""
-        low, high = candidate.start - _BEFORE, candidate.end + _AFTER
-        return next(self._between(candidate, low, high), None) is not None
+    def around(self, candidate: Candidate) -> float:
+        """How much a word near *candidate*, across clauses, says about it: most where it is part of a question."""
+        best = 0.0
+        for word in self._between(candidate, candidate.start - _BEFORE, candidate.end + _AFTER):
+            best = DIRECT if not word.loose and _asks(word, candidate) else max(best, NEAR)
+        return best
 
     def asked(self, candidate: Candidate) -> float:
         """How much the question before the text says about *candidate*, which may be the answer."""
@@ -205,7 +207,7 @@ def _beyond(candidate: Candidate, near: Context, around: Sequence[Cell]) -> floa
     wider = [cell.wider for cell in around[:1]] + [cell.label for cell in around[1:]]
     if any(label and near.names(candidate.view, label) for label in wider):
         return DIRECT
-    return NEAR if near.around(candidate) else near.asked(candidate)
+    return near.around(candidate) or near.asked(candidate)
 
 
 def _clause(candidate: Candidate, around: Sequence[Cell]) -> tuple[int, int]:
@@ -222,6 +224,15 @@ def _clause(candidate: Candidate, around: Sequence[Cell]) -> tuple[int, int]:
 
 def _names(word: Word, candidate: Candidate) -> bool:
     """Whether there are only words between *word* and the candidate, so that it names it."""
+    if word.start == candidate.start:
+        return True  # as in MRN-00482913
     if word.end <= candidate.start:
         return _DIGIT.search(candidate.view.data, word.end, candidate.start) is None
     return 0 <= word.start - candidate.end <= _CLOSE
+
+
+def _asks(word: Word, candidate: Candidate) -> bool:
+    """Whether *word* is part of a question that the candidate answers: `What is your passport number? E12345678`."""
+    data = candidate.view.data
+    asked = data.rfind(b"?", word.end, candidate.start)
+    return asked >= 0 and _DIGIT.search(data, word.end, candidate.start) is None

@@ -50,8 +50,14 @@ CN_RESIDENT_ID: Final = (
 )
 
 _ABOUT_SSN: Final = Context(
-    rb"ssns?|social|social security|ss#|itin|tax ?(?:payer)?[ -]?id|tin", ("社会安全", "社保", "社安")
+    rb"ssns?|socials?|soc(?:ial)?[ .]{0,2}sec(?:urity)?|ss ?(?:#|n[o0]\b|num(?:ber)?\b)|itin|tax ?(?:payer)?[ -]?id|tin"
+    rb"|seguro social",
+    ("社会安全", "社保", "社安"),
 )
+_ARTICLES: Final = Context(
+    rb"parts?|sku|isbn|issn|serial|model|catalog(?:ue)?|versions?|tracking|sections?|doi|order|invoice|phone|fax|zip"
+)
+"""What has numbers that look like those of people."""
 
 
 def _ssn(candidate: Candidate) -> float:
@@ -63,9 +69,25 @@ def _ssn(candidate: Candidate) -> float:
     return (0.4 if "-" in value else 0.25) + (0.2 if given and "-" in value else 0.0) - (0.0 if given else 0.05)
 
 
+def _ssn_format(value: bytes, before: bytes) -> Regex:
+    return Regex(rb"(?:^|[^%sA-Z]|(?i:ssn|itin|ss#))(%s)(?:[^0-9A-Za-z_-]|-[^0-9]|_|$)" % (before, value))
+
+
+_GAP: Final = rb"(?: ?[-./_] ?| )"
+
+
 US_SSN: Final = (
-    Pattern(apart(rb"[0-9]{3}-[0-9]{2}-[0-9]{4}"), _ssn, near=_ABOUT_SSN, needs=b"9"),
-    Pattern(apart(rb"[0-9]{3}[ .][0-9]{2}[ .][0-9]{4}|[0-9]{9}"), _ssn, near=_ABOUT_SSN, weak=True, needs=b"9"),
+    Pattern(
+        _ssn_format(rb"[0-9]{3}-[0-9]{2}-[0-9]{4}", rb"0-9a-z_.-"), _ssn, near=_ABOUT_SSN, against=_ARTICLES, needs=b"9"
+    ),
+    Pattern(
+        _ssn_format(rb"[0-9]{3}" + _GAP + rb"[0-9]{2}" + _GAP + rb"[0-9]{4}|[0-9]{9}", rb"0-9a-z_."),
+        _ssn,
+        near=_ABOUT_SSN,
+        against=_ARTICLES,
+        weak=True,
+        needs=b"9",
+    ),
 )
 
 _ABOUT_NATIONAL: Final = Context(
@@ -209,76 +231,3 @@ def national_ids(view: View) -> Iterator[tuple[int, int]]:
     if view.has_number and _ABOUT_COMMON.within(view):
         for pattern in _COMMON_PATTERNS:
             yield from pattern.spans(view, bytearray(len(view.data)))
-
-
-_Search = Callable[[View], Iterator[tuple[int, int]]]
-_FILL: Final = (
-    rb"['\"]?(?:\s?(?:numbers?|num|no\.?|nr\.?|n[o0x]|id|code|is|was|card|s/n)\b\.?|\s?#){0,3}['\"]?[\s:#=,'\"(-]{0,6}"
-)
-_CHINESE_FILL: Final = rb"[\x80\x90\x94\xa1\s:=#'\"(-]{0,8}"
-
-
-def _labelled(words: bytes, chinese: tuple[str, ...], value: bytes, fill: bytes = _FILL) -> _Search:
-    """A search for *value* after one of *words* (RE2, case-insensitive) or of *chinese*, with little in between."""
-    spelled = Regex(rb"(?i)(?:^|[^a-z])(?:" + words + rb")" + fill + rb"(" + value + rb")(?:[^a-z0-9]|$)")
-    after = Regex(rb"(?i)" + _CHINESE_FILL + rb"(" + value + rb")(?:[^a-z0-9]|$)")
-
-    def search(view: View) -> Iterator[tuple[int, int]]:
-        if not _LABELS.within(view):
-            return
-        for start, end, _ in spelled.finditer(view.data):
-            if not view.data[start - 1 : start].isalpha() and _has_digits(view.data[start:end]):
-                yield start, end
-        if not view.text.isascii():
-            yield from (match.span(1) for match in view.after(chinese, after) if _has_digits(match.group(1)))
-
-    return search
-
-
-def _has_digits(value: bytes) -> bool:
-    """Whether it is a number rather than a word: at least two digits."""
-    return sum(48 <= byte <= 57 for byte in value) >= 2
-
-
-_MEDICAL: Final = (
-    rb"mrn|medical[ _]records?|patient[ _]?(?:id|no|number|#)|hospital[ _]?(?:id|no|number)"
-    rb"|health[ _](?:card|insurance|record)|medicare|nhs (?:no|number)|chart (?:no|number)|member id"
-)
-_MEDICAL_CHINESE: Final = ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号")
-medical_records: Final = _labelled(_MEDICAL, _MEDICAL_CHINESE, rb"[a-z0-9][a-z0-9-]{2,18}[a-z0-9]")
-
-_LICENCE: Final = (
-    rb"driv(?:er|ing)(?:'?s)?['\xa1]?s?[ _-]?(?:licen[cs]e|permit|id)|dl|dln|f[xu]hrerschein(?:nummer)?"
-    rb"|permis de conduire"
-)
-_LICENCE_CHINESE: Final = ("驾驶证", "驾照", "駕照", "駕駛證")
-driver_licenses: Final = _labelled(_LICENCE, _LICENCE_CHINESE, rb"[a-z0-9]{1,4}(?:[ -]?[a-z0-9]{2,9}){1,3}")
-
-_PASSPORT: Final = rb"passports?|pass(?:port)?[ _-]?(?:no|number|nr)|reisepass(?:nummer)?|pasaporte|passeport"
-_PASSPORT_CHINESE: Final = ("护照", "護照", "通行证")
-passports: Final = _labelled(_PASSPORT, _PASSPORT_CHINESE, rb"[a-z]{0,3}[0-9]{5,10}[a-z]?|[a-z0-9]{8,9}")
-
-_MONTH: Final = rb"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
-_YEAR: Final = rb"(?:1[89]|20)[0-9]{2}"
-_DAY: Final = rb"[0-9]{1,2}(?:st|nd|rd|th)?"
-_DATE: Final = (
-    _YEAR + rb"[-./][0-9]{1,2}[-./][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:" + _YEAR + rb"|[0-9]{2})"
-    rb"|" + _DAY + rb"(?: of)? " + _MONTH + rb",? " + _YEAR + rb"|" + _MONTH + rb" " + _DAY + rb",? " + _YEAR + rb"|"
-    + _YEAR + rb"\x80[0-9]{1,2}\x80[0-9]{1,2}\x80|" + _YEAR + rb"[0-9]{4}"
-)  # fmt: skip
-_BIRTHDAY: Final = (
-    rb"date[ _]of[ _]birth|birth[ _]?(?:date|day)|d\.?o\.?b\.?|born|geboren|geburtsdatum|n[xe]e? le|nacid[oa]"
-)
-_BIRTHDAY_CHINESE: Final = ("出生日期", "生日", "出生于", "生于", "出生")
-birthdays: Final = _labelled(
-    _BIRTHDAY,
-    _BIRTHDAY_CHINESE,
-    _DATE,
-    rb"['\"]?[\s:=.,('\"]{0,4}(?:(?:is|was|on|it'?s|it is|am|el|den|the|in)\b\s?){0,3}[\s:=.,('\"]{0,4}",
-)
-
-_LABELS: Final = Context(
-    rb"|".join((_MEDICAL, _LICENCE, _PASSPORT, _BIRTHDAY)),
-    (*_MEDICAL_CHINESE, *_LICENCE_CHINESE, *_PASSPORT_CHINESE, *_BIRTHDAY_CHINESE),
-)
-"""One search for all labels; most texts hold none."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors.checksums import base58check, bech32, luhn, mod97
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.evidence import evidence
 from hybrid_llm.router.privacy.detectors.text import Regex, View, apart
 
 _ISSUERS: Final = (
@@ -83,7 +84,7 @@ def _is_iban(view: View, start: int, end: int) -> bool:
     if mod97("".join(filter(str.isalnum, view.data[start:end].decode("ascii"))).upper()):
         return True
     is_whole = not view.data[end : end + 1].isalnum() and not view.data[start : start + 2].islower()
-    return is_whole and _ABOUT_IBAN.around(Candidate(view, start, end))
+    return is_whole and evidence(Candidate(view, start, end), _ABOUT_IBAN, None) > 0
 
 
 _ABOUT_WALLETS: Final = Context(rb"bitcoin|btc|wallet|crypto|xbt|satoshi|address", ("钱包", "比特币", "地址"))

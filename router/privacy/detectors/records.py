@@ -1,0 +1,226 @@
+"""Patterns for what only a word identifies: numbers of medical records, licences and passports, and dates of birth.
+
+Their formats are so common that each counts only with its word: as the key or header of the value, beside it, or, where
+the format is typical, near it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.text import Regex, apart
+
+_TYPICAL: Final = 0.2
+"""The score of a format that a word near it confirms."""
+_COMMON: Final = 0.1
+"""The score of a format that only a word confirms that names it."""
+_OTHERS: Final = (
+    rb"phones?|tel(?:ephone)?|fax|mobile|zip|orders?|invoices?|plates?|versions?|fees?|prices?|rooms?|ssns?|e-?mails?"
+)
+_BEFORE: Final = rb"0-9A-Za-z_.@/"
+_AFTER: Final = rb"0-9A-Za-z_@"
+
+
+def _compact(candidate: Candidate) -> str:
+    return "".join(filter(str.isalnum, candidate.value))
+
+
+def _digits_in(compact: str) -> int:
+    return sum(map(str.isdigit, compact))
+
+
+_ABOUT_RECORDS: Final = Context(
+    rb"mrns?|(?:medical|patient|hospital|health|chart|clinic(?:al)?|case history)[ _-]?(?:records?|file|chart)?[ _-]?"
+    rb"(?:ids?|no|nr|num(?:ber)?|#)|medical[ _-]records?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
+    rb"|nhs (?:no|number)|member[ _-]?id|medrec|patients?[ _-]?(?:ref(?:erence)?)"
+    rb"|patientennummer|fallnummer|krankenakte|numero de dossier|historia cl[ix]nica|cartella clinica",
+    ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号"),
+)
+
+
+def _record(candidate: Candidate) -> float:
+    compact = _compact(candidate)
+    digits = _digits_in(compact)
+    if digits < 2 or len(compact) < 4 or (digits == len(compact) and digits < 5):
+        return 0.0
+    return _COMMON
+
+
+MEDICAL_RECORD: Final = (
+    Pattern(
+        apart(
+            rb"(?:[A-Z]{1,4}[ .:/#-]{1,2})?[0-9]{1,6}(?:[ ./-][0-9]{1,6}){1,3}|[A-Za-z0-9][A-Za-z0-9-]{2,18}[A-Za-z0-9]"
+            rb"|[A-Za-z]{1,4}[./][0-9]{3,12}",
+            _BEFORE,
+            _AFTER,
+        ),
+        _record,
+        near=_ABOUT_RECORDS,
+        against=Context(_OTHERS),
+        weak=True,
+        needs=b"1",
+    ),
+)
+
+_ABOUT_LICENCES: Final = Context(
+    rb"driv(?:er|ing)['\xa1]?s?['\xa1]?[ _-]?(?:lic(?:en[cs]e)?s?|permits?|ids?)"
+    rb"|d\.?l\.?(?:n|[ _-]?(?:#|no|num(?:ber)?))?"
+    rb"|licen[cs]e[ _-]?(?:no|nr|num(?:ber)?|id|#)|driverlicen[cs]e|dlnumber|operator['\xa1]?s?[ _-]lic(?:en[cs]e)?"
+    rb"|f(?:u|ue|x)hrerschein(?:nummer|-?nr)?|permis de conduire|num[ex]ro de permis|permiso de conduc[a-z]+"
+    rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
+    rb"|prawo jazdy|k[ox]rkort",
+    ("驾驶证", "驾照", "駕照", "駕駛證"),
+)
+_TOKEN: Final = rb"[A-Za-z]{0,8}[0-9][A-Za-z0-9*]{0,15}"
+
+
+def _licence(candidate: Candidate) -> float:
+    compact = _compact(candidate)
+    digits = _digits_in(compact)
+    if not 5 <= len(compact) <= 20 or digits < 3 or _DATE_LIKE.fullmatch(candidate.value):
+        return 0.0
+    is_typical = len(compact) >= 7 and digits >= 6 and compact[0].isalpha() and not compact[:3].islower()
+    return _TYPICAL if is_typical else _COMMON
+
+
+_DATE_LIKE: Final = re.compile(
+    r"(?:19|20)[0-9]{2}[-./ ](?:0?[1-9]|1[0-2])[-./ ][0-3]?[0-9]|[0-3]?[0-9][-./ ][0-3]?[0-9][-./ ](?:19|20)[0-9]{2}"
+)
+
+DRIVER_LICENSE: Final = (
+    Pattern(
+        apart(
+            rb"(?:[A-Z]{1,2}[ -]{1,2})?" + _TOKEN + rb"(?:[ -]{1,2}" + _TOKEN + rb"){0,4}(?:-[A-Za-z])?",
+            _BEFORE,
+            _AFTER,
+        ),
+        _licence,
+        near=_ABOUT_LICENCES,
+        against=Context(_OTHERS),
+        weak=True,
+        needs=b"1",
+    ),
+)
+
+_ABOUT_PASSPORTS: Final = Context(
+    rb"passports?(?:[ _-]?(?:no|nr|num(?:ber)?|id|#))?|ppt?[ _-]?(?:no|num(?:ber)?|#)|reisep(?:ass|x+)(?:nummer|-?nr)?"
+    rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:nummer)?|paszport(?:u)?|travel document"
+    rb"|passnummer|passport_?n",
+    ("护照", "護照", "通行证", "旅券", "여권"),
+)
+
+
+def _passport(candidate: Candidate) -> float:
+    compact = _compact(candidate)
+    digits = _digits_in(compact)
+    if not 6 <= len(compact) <= 12 or digits < 3 or (compact.islower() and digits < 5):
+        return 0.0
+    is_typical = compact[0].isalpha() and digits >= 6
+    return _TYPICAL if is_typical else _COMMON
+
+
+PASSPORT: Final = (
+    Pattern(
+        apart(
+            rb"(?:[A-Z]{1,3}[ -]?|[A-Za-z]{1,3})[0-9]{1,4}(?:[ -]?[0-9]{2,5}){1,3}[A-Za-z]?"
+            rb"|[0-9]{2}[ -][0-9]{2}[ -]?[0-9]{6}"
+            rb"|[0-9]{2,3}[ -][0-9]{3,7}(?:[ -][0-9]{3})?|[0-9]{2}[A-Za-z]{2}[0-9]{5}|[A-Za-z0-9]{6,12}",
+            _BEFORE,
+            _AFTER,
+        ),
+        _passport,
+        near=_ABOUT_PASSPORTS,
+        against=Context(_OTHERS),
+        weak=True,
+        needs=b"1",
+    ),
+)
+
+_MONTHS: Final = (
+    "jan ene gen|feb fev fxv|mar mrt maa mae mxr|apr avr abr|may mai mag mei|jun jui giu|jul lug|aug aou ago aox"
+    "|sep set|oct okt ott out|nov|dec dez dic dxc"
+)
+_MONTH: Final = rb"(?:" + re.sub("[ |]", "|", _MONTHS).encode("ascii") + rb")[a-z]{0,7}"
+"""The names of the months in English, German, French, Spanish, Italian, Portuguese and Dutch, by their beginnings."""
+_WEEKDAY: Final = (
+    rb"(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|jeu|ven|dim|mie|jue|vie|sab|dom|gio|seg|ter|qua"
+    rb"|qui|sex|maa|din|woe|vri|zat|zon|mxx|sxb)[a-z]{0,9}(?:-feira)?[.,]{0,2} (?:(?:the|den|el|le|il|de|dem) )?"
+)
+_CENTURY: Final = rb"(?:1[89]|20)[0-9]{2}"
+_YEAR: Final = rb"(?:" + _CENTURY + rb"|['\xa1]?[0-9]{2})"
+_DAY: Final = rb"[0-9]{1,2}(?:st|nd|rd|th|er|ste|de|e|o|a)?\.?"
+_JOIN: Final = rb"(?:[ ,./-]{1,3}|[ ,./-]{0,2} ?(?:of|de|del|di|the|day of) )"
+_SIGN: Final = rb" ?[-./ ] ?"
+_TIME: Final = rb"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+_WRITTEN: Final = (
+    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH + rb"\.? (?:the )?" + _DAY
+    + rb"(?:[ ,./-]{1,3}" + _YEAR + rb")?|" + _CENTURY + _JOIN + _MONTH + _JOIN + _DAY + rb"|" + _DAY + _MONTH
+    + _YEAR + rb")"
+)  # fmt: skip
+_NUMERIC: Final = (
+    rb"(?:" + _WEEKDAY + rb")?(?:" + _CENTURY + _SIGN + rb"[0-9]{1,2}" + _SIGN + rb"[0-9]{1,2}" + _TIME
+    + rb"|[0-9]{1,2}" + _SIGN + rb"[0-9]{1,2}" + _SIGN + _YEAR + rb"|" + _CENTURY
+    + rb"[0-9]{4}|[0-9]{4}" + _CENTURY + rb")"
+)  # fmt: skip
+_ASIAN: Final = (
+    rb"[0-9]{1,4} ?\x80 ?[0-9]{1,2} ?\x80 ?[0-9]{1,2} ?\x80|[\x90-\x99]{4}\x80(?:[\x90-\x99\x80]{1,3}\x80){1,2}"
+)
+_PARTIAL: Final = rb"" + _DAY + _JOIN + _MONTH + rb"|" + _MONTH + rb"\.?,? (?:of |de )?" + _CENTURY
+_CLOCK: Final = re.compile("[T ][0-9]{2}:.*")
+_LETTERS: Final = re.compile("[A-Za-z]{3}")
+_ABOUT_BIRTH: Final = Context(
+    rb"date[ _-]?of[ _-]?birth|birth[ _-]?(?:date|day|dt)s?|d\.?o\.?b\.?|bdays?|b-day|born(?: on)?|geboren|geb\.?"
+    rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento|f\. ?nac\.?"
+    rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
+    rb"|cumplea[nx]os|anniversaire|compleanno|anivers[ax]rio|verjaardag",
+    ("出生日期", "生日", "出生于", "生于", "出生", "生年月日", "생년월일"),
+    loose=rb"birth|turn(?:s|ed|ing)|ann[ex]e",
+)
+_OTHER_DATES: Final = Context(
+    rb"(?:issue|expiry|expiration|due|start|end|hire|visit|order|invoice|release|effective|sign(?:ing|ed)?)[ _-]?date"
+    rb"|died"
+    rb"|deaths?|deceased|hired|issued?|expir[a-z]+|valid|admi[a-z]+|discharged?|visit(?:ed)?|appointments?|created?(?:_at)?"
+    rb"|updated?(?:_at)?|modified|due|deadline|invoiced?|since|joined|started?|ended|married|graduated|published|released"
+    rb"|timestamp|date"
+)
+
+
+def _birthday(candidate: Candidate) -> float:
+    """A date with all four digits of its year is typical; others count only where the word names them."""
+    value = candidate.value
+    if "\x80" in value:
+        return _TYPICAL
+    if re.fullmatch("[0-9]{8}", value):
+        return _COMMON if _is_compact_date(value) else 0.0
+    numbers = [int(number) for number in re.findall("[0-9]+", _CLOCK.sub("", value))][:3]
+    years = [number for number in numbers if number > 31]
+    others = [number for number in numbers if number <= 31]
+    if len(years) > 1 or any(not number >= 1 for number in others[:2]) or years[0:1] > [2100]:
+        return 0.0
+    is_numeric = len(numbers) == 3 and not _LETTERS.search(value)
+    if is_numeric and min(others[:2]) > 12:
+        return 0.0
+    return _TYPICAL if years and years[0] >= 1800 and others else _COMMON
+
+
+def _is_compact_date(digits: str) -> bool:
+    """YYYYMMDD or DDMMYYYY or MMDDYYYY."""
+    begins = digits[:2] in {"18", "19", "20"} and 1 <= int(digits[4:6]) <= 12 and 1 <= int(digits[6:]) <= 31
+    ends = digits[4:6] in {"18", "19", "20"} and 1 <= min(int(digits[:2]), int(digits[2:4])) <= 12
+    return begins or (ends and max(int(digits[:2]), int(digits[2:4])) <= 31)
+
+
+def _dates(formats: bytes) -> Pattern:
+    return Pattern(
+        Regex(rb"(?i)(?:^|[^0-9A-Za-z_.])(" + formats + rb")(?:[^0-9A-Za-z_]|_|$)"),
+        _birthday,
+        near=_ABOUT_BIRTH,
+        against=_OTHER_DATES,
+        weak=True,
+        needs=b"1",
+    )
+
+
+DATE_OF_BIRTH: Final = (_dates(_WRITTEN), _dates(_NUMERIC), _dates(_ASIAN), _dates(_PARTIAL))
