@@ -45,13 +45,23 @@ _DATE: Final = re.compile(
 )
 _OTHERS: Final = re.compile(r"[1-9]\d?\d?(?:\.(?:0|[1-9]\d?\d?)){3}|\d{3}-\d\d-\d{4}|\d+\.\d+|[1-9]\d*/\d+")
 """An IPv4 address, the format of a social security number, a decimal fraction, a ratio."""
+_MORE: Final = re.compile(rb"[.-][0-9]|[*^%]")
+_LESS: Final = re.compile(rb"[0-9A-Za-z]-|[0-9A-Za-z)]/|[0-9]:|.[*^]")
+"""What stands behind, or before, a number that is part of something longer."""
+_ROW: Final = re.compile(rb" [0-9]|[0-9] ")
+_PATH: Final = re.compile(rb"[0-9,.] ?[A-DF-WYZa-df-wyz] ?")
+"""What stands before a number in the path of a drawing."""
 _EXTENSION: Final = re.compile("[ex#]")
 _SEQUENCES: Final = "01234567890123456789"
+_FRACTION: Final = re.compile(r"\+1\.(?:\d{6,9}|\d{11,})|\+[2-9]\.\d+")
+"""Signed decimal fractions, but not `+1.4155550123` of a domain's record."""
 _COUNTRIES: Final = re.compile(
     r"\+(?:1|7|2(?:[07]|1[1-8]|[2-6]\d|9[0-9])|3(?:[0-4]|[578]\d|6|9)|4(?:[013-9]|2\d)|5(?:[1-8]|0\d|9\d)|6(?:[0-6]|[7-9]\d)"
     r"|8(?:[1246]|[05789]\d)|9(?:[0-58]|[679]\d))"
 )
 """The country codes of E.164."""
+_MIXED: Final = re.compile(r"\d\.\d.* \d|\d \d.*\d\.\d")
+"""Decimal fractions beside other numbers."""
 _MAX_ROUND: Final = 5
 """More zeros at the end than this make a round number."""
 
@@ -67,29 +77,25 @@ def _plausible(candidate: Candidate, fewest: int = 7, most: int = 15) -> bool:
 
 
 def _is_piece(candidate: Candidate) -> bool:
-    """Whether it is part of a longer row: a number follows in the same form, or a hyphen precedes as in a UUID."""
+    """Whether it is part of something longer: a row of numbers, a UUID, a path, a term of a formula."""
     data, start, end = candidate.view.data, candidate.start, candidate.end
-    if (data[end : end + 1] in {b".", b"-"} and data[end + 1 : end + 2].isdigit()) or (
-        data[start - 1 : start] == b"-" and data[max(0, start - 2) : start - 1].isalnum()
-    ):
+    if _MORE.match(data, end) or _LESS.fullmatch(data, max(0, start - 2), start):
         return True
-    if candidate.digits == candidate.value:
-        return False  # numbers without groups may stand side by side
-    follows = data[end : end + 1] == b" " and data[end + 1 : end + 2].isdigit()
-    precedes = data[max(0, start - 2) : start - 1].isdigit() and data[start - 1 : start] == b" "
-    return (follows or precedes) and b" " in data[start:end]
+    if candidate.digits == candidate.value or b" " not in data[start:end]:
+        return False  # such numbers may stand side by side
+    return _ROW.match(data, end) is not None or _ROW.fullmatch(data, max(0, start - 2), start) is not None
 
 
 def _international(candidate: Candidate) -> float:
     """A country code, and at most two groups of one digit, such as the trunk zero in `+44 (0)20`."""
-    if not _plausible(candidate) or not _COUNTRIES.match(candidate.value):
+    if not _plausible(candidate) or not _COUNTRIES.match(candidate.value) or _FRACTION.fullmatch(candidate.value):
         return 0.0
     singles = sum(len(group) == 1 for group in re.findall(r"\d+", candidate.value)[1:])
     return 0.85 if singles <= 2 else 0.0
 
 
 def _mobile(candidate: Candidate) -> float:
-    return 0.85 if _plausible(candidate) else 0.0
+    return 0.85 if _plausible(candidate) and not _is_power_of_two(candidate.digits) else 0.0
 
 
 def _north_american(candidate: Candidate) -> float:
@@ -106,8 +112,10 @@ def _national(candidate: Candidate) -> float:
     if not _plausible(candidate, 8, 12):
         return 0.0
     groups = re.findall(r"\d+", candidate.value)
-    if candidate.view.data[candidate.start - 1 : candidate.start] == b".":
+    if candidate.view.data[candidate.start - 1 : candidate.start] == b"." or candidate.value.count("/") > 1:
         return 0.0
+    if candidate.value.count(".") > 2 and len({len(group) for group in groups}) > 2:
+        return 0.0  # the number of a section
     in_pairs = all(len(group) == 2 for group in groups)
     if in_pairs:
         return 0.5 if len(groups) == 5 and groups[0] != "00" else 0.0
@@ -122,18 +130,25 @@ def _weak(candidate: Candidate) -> float:
     if _is_round(digits):
         return 0.0
     if value != digits:
-        return 0.25
+        data, start = candidate.view.data, candidate.start
+        is_drawn = _MIXED.search(value) or any(
+            _PATH.fullmatch(data, start - size, start) for size in (2, 3, 4) if start >= size
+        )
+        return 0.1 if is_drawn else 0.25
     if len(digits) == 10:
         return 0.25 if digits[0] == "0" or (digits[0] > "1" and digits[3] > "1") else 0.1
     return 0.2 if digits[0] == "0" or len(digits) in {8, 9, 11, 12} else 0.15
 
 
 def _is_round(digits: str) -> bool:
-    """Whether it ends with many zeros or is a power of two or one less, such as the largest integer of 32 bits."""
+    """Whether it ends with many zeros or is a limit such as the largest integer of 32 bits."""
+    return len(digits) - len(digits.rstrip("0")) > _MAX_ROUND or _is_power_of_two(digits)
+
+
+def _is_power_of_two(digits: str) -> bool:
+    """The same where it is one less."""
     number = int(digits)
-    return (
-        len(digits) - len(digits.rstrip("0")) > _MAX_ROUND or number & (number - 1) == 0 or number & (number + 1) == 0
-    )
+    return number & (number - 1) == 0 or number & (number + 1) == 0
 
 
 def _phone(

@@ -27,6 +27,8 @@ DIRECT: Final = 0.4
 """What a word adds, or takes, that names the value: in its key or header, or with only words in between."""
 NEAR: Final = 0.3
 """What a word adds, or takes, that is only near."""
+LOOSE: Final = 0.2
+"""What a word near adds, or takes, that also has other meanings."""
 _BEFORE: Final = 60
 _AFTER: Final = 24
 _CLOSE: Final = 16
@@ -111,19 +113,17 @@ class Context:
         return known[label]
 
     def beside(self, candidate: Candidate, low: int, high: int) -> float:
-        """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, or 0."""
+        """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, `LOOSE` or 0."""
         best = 0.0
         for word in self._between(candidate, low, high):
-            if best == DIRECT:
-                break
-            best = DIRECT if not word.loose and _names(word, candidate) else NEAR
+            best = max(best, LOOSE if word.loose else DIRECT if _names(word, candidate) else NEAR)
         return best
 
     def around(self, candidate: Candidate) -> float:
         """How much a word near *candidate*, across clauses, says about it: most where it is part of a question."""
         best = 0.0
         for word in self._between(candidate, candidate.start - _BEFORE, candidate.end + _AFTER):
-            best = DIRECT if not word.loose and _asks(word, candidate) else max(best, NEAR)
+            best = max(best, LOOSE if word.loose else DIRECT if _asks(word, candidate) else NEAR)
         return best
 
     def asked(self, candidate: Candidate) -> float:

@@ -70,7 +70,7 @@ def _ssn(candidate: Candidate) -> float:
 
 
 def _ssn_format(value: bytes, before: bytes) -> Regex:
-    return Regex(rb"(?:^|[^%sA-Z]|(?i:ssn|itin|ss#))(%s)(?:[^0-9A-Za-z_-]|-[^0-9]|_|$)" % (before, value))
+    return Regex(rb"(?:^|[^A-Z%s]|(?i:ssn|itin|ss#))(%s)(?:[^0-9A-Za-z_-]|-[^0-9]|_|$)" % (before, value))
 
 
 _GAP: Final = rb"(?: ?[-./_] ?| )"

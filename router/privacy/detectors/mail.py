@@ -32,6 +32,8 @@ _FILES: Final = re.compile(
     rb"|target|mount|map|md5|sha256|whl|zip|tgz",
     re.IGNORECASE,
 )
+_SOURCES: Final = re.compile(rb"py[ci]?|tsx?")
+"""Of a name with one dot: `.com.py` is a domain."""
 _VERSION: Final = re.compile(
     rb"v?[0-9]+(?:\.[0-9]+)*\.?(?:x|rc|dev|beta|alpha|post|next|latest|canary)?[0-9]*|[0-9]+x\..*"
 )
@@ -71,8 +73,10 @@ def _spelled(candidate: Candidate) -> float:
     value = candidate.value.lower()
     if "\x80\x80" in value and "艾特" not in candidate.view.text[candidate.start : candidate.end]:
         return 0.0
-    if re.search(r"[\[({<]\s?(?:at|@|arroba)|[-_]at[-_]|\x80\x80", value):
+    if re.search(r"[\[({<]\s?(?:at|@|arroba)|\x80\x80|[-_]dot[-_]", value):
         return 0.8
+    if re.search("[-_]at[-_]", value):
+        return 0.2  # as in www.value-at-risk.net
     name, plain, rest = re.split(r"\s(at|arroba|arobase|at|@)\s|\s?@\s?", value, maxsplit=1)
     if _NOT_NAMES.fullmatch(name.split()[-1]):
         return 0.0
@@ -137,7 +141,8 @@ def _address(candidate: Candidate) -> float:
     at = data.rfind(b"@", candidate.start, candidate.end)
     local, domain = data[candidate.start : at], data[at + 1 : candidate.end]
     name, _, ending = domain.rpartition(b".")
-    if _FILES.fullmatch(ending) or _VERSION.fullmatch(name) or _VERSION.fullmatch(domain) or _OPERAND.fullmatch(domain):
+    is_file = _FILES.fullmatch(ending) or (_SOURCES.fullmatch(ending) and b"." not in name)
+    if is_file or _VERSION.fullmatch(name) or _VERSION.fullmatch(domain) or _OPERAND.fullmatch(domain):
         return 0.0
     is_short = _CODE.fullmatch(local) is not None and len(name) <= 1
     return 0.15 if local == b"git" or is_short or _is_code(data, candidate.start, candidate.end) else 0.85

@@ -171,12 +171,13 @@ _PARTIAL: Final = rb"" + _DAY + _JOIN + _MONTH + rb"|" + _MONTH + rb"\.?,? (?:of
 _CLOCK: Final = re.compile("[T ][0-9]{2}:.*")
 _LETTERS: Final = re.compile("[A-Za-z]{3}")
 _ABOUT_BIRTH: Final = Context(
-    rb"date[ _-]?of[ _-]?birth|birth[ _-]?(?:date|day|dt)s?|d\.?o\.?b\.?|bdays?|b-day|born(?: on)?|geboren|geb\.?"
+    rb"date[ _-]?of[ _-]?birth|birth[ _-]?(?:date|day|dt)s?|d\.?o\.?b\.?|bdays?|b-day|births?|born(?: on)?"
+    rb"|geboren|geb\.?"
     rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento|f\. ?nac\.?"
     rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
     rb"|cumplea[nx]os|anniversaire|compleanno|anivers[ax]rio|verjaardag",
     ("出生日期", "生日", "出生于", "生于", "出生", "生年月日", "생년월일"),
-    loose=rb"birth|turn(?:s|ed|ing)|ann[ex]e",
+    loose=rb"turn(?:s|ed|ing)|ann[ex]e",
 )
 _OTHER_DATES: Final = Context(
     rb"(?:issue|expiry|expiration|due|start|end|hire|visit|order|invoice|release|effective|sign(?:ing|ed)?)[ _-]?date"
