@@ -13,14 +13,15 @@ Words against therefore never reach beyond the value's own clause, key or cell.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from hybrid_llm.router.privacy.detectors.cells import Cell, Label
-from hybrid_llm.router.privacy.detectors.layout import layout, shown
+from hybrid_llm.router.privacy.detectors.markup import markup
+from hybrid_llm.router.privacy.detectors.pairs import Cell, Label, pairs
+from hybrid_llm.router.privacy.detectors.tables import tables
 from hybrid_llm.router.privacy.detectors.text import Regex, View, fold
 
 DIRECT: Final = 0.4
@@ -42,7 +43,40 @@ _DIGIT: Final = re.compile(rb"[0-9]")
 _END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|[A-Za-z]{4}\. |[0-9)\"']\. |\b(?:and|und|et)\b")
 """Where a clause ends; not after an abbreviation, as in `Passport No. E12345678`."""
 _AROUND: Final = b" \t\"'*`"
+_NESTED: Final = 8
+"""How many cells that begin before a value are looked at for those around it."""
+_JOINED: Final = re.compile("([a-z0-9])([A-Z])")
 _CAMEL: Final = re.compile(rb"[a-z][A-Z]")
+
+
+class Layout(NamedTuple):
+    """The cells of a view, by start, the longer first."""
+
+    cells: Sequence[Cell]
+    starts: Sequence[int]
+
+    def around(self, start: int, end: int) -> list[Cell]:
+        """The cells around the characters *start* to *end*, the innermost first."""
+        behind = bisect_right(self.starts, start)
+        before = self.cells[max(0, behind - _NESTED) : behind]
+        return [cell for cell in reversed(before) if end <= cell.end]
+
+
+def layout(view: View) -> Layout:
+    """The cells of *view*, found once."""
+    if layout not in view.notes:
+        found = [cell for search in (pairs, tables, markup) for cell in search(view.data)]
+        found.sort(key=lambda cell: (cell.start, -cell.end))
+        view.notes[layout] = Layout(found, [cell.start for cell in found])
+    noted: Layout = view.notes[layout]
+    return noted
+
+
+def shown(view: View, label: Label) -> str:
+    """The words of *label*, once as written and once with those apart that are joined as in `phoneNumber`."""
+    text = " ".join([view.text[start:end] for start, end in label])
+    apart = _JOINED.sub(r"\1 \2", text).replace("_", " ")
+    return text if apart == text else f"{text}\n{apart}"
 
 
 class Candidate(NamedTuple):

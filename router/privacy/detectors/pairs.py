@@ -8,9 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
-from hybrid_llm.router.privacy.detectors.cells import Cell, Label
+Label = tuple[tuple[int, int], ...]
+"""The spans of the words that name a value, in the same text."""
+
+
+class Cell(NamedTuple):
+    """The characters *start* to *end* (exclusive), and what names them.
+
+    *label* is its own name: a key, a column header. *wider* names it too, less directly: the first cell of its row, a
+    string beside its key.
+    """
+
+    start: int
+    end: int
+    label: Label
+    wider: Label = ()
+
 
 _QUOTED: Final = re.compile(
     rb"(?:\"([^\"\n{}]{1,64})\"|'([^'\n{}]{1,64})')\s{0,8}(?::|=>|=)\s{0,8}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterator
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.cells import Cell
+from hybrid_llm.router.privacy.detectors.pairs import Cell
 
 _Span = tuple[int, int]
 _LINE: Final = re.compile(rb"[^\r\n]+")
