@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from hybrid_llm.router.privacy.dates import Date, begins_date
 from hybrid_llm.router.privacy.detectors.text import decoded
-from hybrid_llm.router.privacy.normal import Normal
 from hybrid_llm.router.privacy.patterns import Patterns
-from hybrid_llm.router.privacy.spelling import TRUNK_REACH, WIDEST, is_edge, opens_number
+from hybrid_llm.router.privacy.spelling import TRUNK_REACH, WIDEST, Normal, is_edge, opens_number
 
 _CODE: Final = 16
 """Characters that one encoded character has at most, three layers deep."""
@@ -55,7 +54,7 @@ _SURE: Final = 3
 class Beginnings(NamedTuple):
     """The values of a session, ready to be compared with the end of a text."""
 
-    exact: Patterns[str]
+    exact: tuple[Patterns[str], ...]
     normal: Patterns[Any]
     dates: Collection[Date]
     has_number: bool
@@ -64,7 +63,7 @@ class Beginnings(NamedTuple):
     def end(self, text: str) -> bool:
         """Whether *text* ends with the beginning of a value. A single character counts only at the start of a word."""
         shortest = 2 if text[-2:-1].isalnum() else 1
-        if any(length >= shortest for length in self.exact.beginnings(text)):
+        if any(length >= shortest for each in self.exact for length in each.beginnings(text)):
             return True
         tail = text[-(_LEAST + _CODE * self.normal.longest()) :]
         return any(map(self._plain, _variants(tail))) or self._is_cut(tail) or self._encoded(tail, _DEPTH)
@@ -76,17 +75,16 @@ class Beginnings(NamedTuple):
         return self.has_number and _DIAL.search(view.text[-TRUNK_REACH:]) is not None
 
     def _normal_form(self, normal: Normal) -> bool:
-        if not normal.text:
+        text, size = normal.view.text, len(normal.text)
+        if not size:
             return False
-        text, places = normal.view.text, normal.places
-        behind = len(text) - int(places[-1]) - 1
+        behind = len(text) - normal.place(size - 1) - 1
         if behind > WIDEST:
             return False
-        for length in self.normal.beginnings(normal.text):
-            start = int(places[len(places) - length]) if length else -1
-            if length and _is_close(places[len(places) - length :]) and self._opens(text, start, length, behind):
-                return True
-        return False
+        return any(
+            normal.is_close(size - length, size) and self._opens(text, normal.place(size - length), length, behind)
+            for length in self.normal.beginnings(normal.text)
+        )
 
     def _opens(self, text: str, start: int, length: int, behind: int) -> bool:
         """Whether what begins at *start* may be the beginning of a value, and not the end of another word."""
@@ -102,7 +100,7 @@ class Beginnings(NamedTuple):
         if match is None or match.lastgroup is None:
             return False
         shown, form = match[match.lastgroup].lower(), _FORMS[match.lastgroup]
-        firsts = self.normal.firsts() | self.exact.firsts()
+        firsts = self.normal.firsts().union(*(each.firsts() for each in self.exact))
         return any(format(ord(c), form).startswith(shown) for first in firsts for c in {first, first.upper()[:1]})
 
     def _encoded(self, text: str, depth: int) -> bool:
@@ -125,10 +123,6 @@ def _variants(tail: str) -> Iterator[str]:
         spoken = pattern.sub(sign, spoken)
     if spoken != tail:
         yield spoken
-
-
-def _is_close(places: Any) -> bool:
-    return bool((places[1:] - places[:-1] <= WIDEST + 1).all())
 
 
 def _decoded(text: str) -> Iterator[tuple[str, int]]:

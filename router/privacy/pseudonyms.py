@@ -57,7 +57,7 @@ class PseudonymTable:
         ConfigError: the alphabet is empty or has other characters, or the length is less than 1.
     """
 
-    __slots__ = ("_begins", "_entries", "_format", "_key", "_lock", "_names", "_types", "_values", "_wiped")
+    __slots__ = ("_begins", "_begun", "_entries", "_format", "_key", "_lock", "_names", "_types", "_values", "_wiped")
 
     def __init__(self, key: bytes | None = None, *, alphabet: str = BASE32, length: int = 5) -> None:
         if not re.fullmatch("[A-Z0-9]+", alphabet) or length < 1:
@@ -65,10 +65,11 @@ class PseudonymTable:
         self._key = bytearray(secrets.token_bytes(32) if key is None else key)
         self._format = (alphabet, length)
         self._lock = threading.RLock()
-        self._entries: dict[str, Entry] = {}  # pseudonym -> what it stands for
+        self._entries: dict[str, tuple[str, int, bool]] = {}  # pseudonym -> value, how many there were, if escaped
         self._names: dict[str, str] = {}  # value -> pseudonym
         self._values = KnownValues()
         self._begins: set[str] = set()  # every proper prefix of a pseudonym, from the underscore on
+        self._begun: list[str] = []  # pseudonyms whose prefixes are not among these yet
         self._types: tuple[str, ...] = ()
         self._wiped = False
 
@@ -184,17 +185,16 @@ class PseudonymTable:
     def _suffix(self, message: str) -> str:
         alphabet, length = self._format
         digest = hmac.digest(self._key, message.encode("utf-8", "surrogatepass"), "sha256")
-        number, letters = int.from_bytes(digest, "big"), ""
+        number, base, letters = int.from_bytes(digest[: length + 3], "big"), len(alphabet), ""
         for _ in range(length):
-            number, letter = divmod(number, len(alphabet))
-            letters += alphabet[letter]
+            letters += alphabet[number % base]
+            number //= base
         return letters
 
     def _add(self, name: str, kind: str, value: str) -> None:
-        forms = () if self._values.is_escaped(value) else json_forms(value)
-        self._begins.update(name[:end] for end in range(len(kind) + 1, len(name)))
         self._names[value] = name
-        self._entries[name] = Entry(value=value, escaped=forms[0] if forms else value, ordinal=len(self._entries))
+        self._entries[name] = (value, len(self._entries), self._values.is_escaped(value))
+        self._begun.append(name)
         if kind not in self._types:
             self._types = (*self._types, kind)
 
@@ -208,11 +208,19 @@ class PseudonymTable:
 
     def entry(self, name: str) -> Entry | None:
         """The entry of the pseudonym *name* in its canonical spelling; None if it is unknown."""
-        return self._entries.get(name)
+        if name not in self._entries:
+            return None
+        value, ordinal, is_escaped = self._entries[name]
+        forms = () if is_escaped else json_forms(value)
+        return Entry(value=value, escaped=forms[0] if forms else value, ordinal=ordinal)
 
     def begins(self, beginning: str) -> bool:
         """Whether a pseudonym begins so. *beginning* reaches to the underscore at least."""
-        return beginning in self._begins
+        with self._lock:
+            while self._begun:
+                name = self._begun.pop()
+                self._begins.update(name[:end] for end in range(name.index("_") + 1, len(name)))
+            return beginning in self._begins
 
     def check(self) -> None:
         """Make sure that the table is still there.
@@ -233,7 +241,7 @@ class PseudonymTable:
             self._wiped = True
             self._key[:] = bytes(len(self._key))
             self._values.clear()
-            for held in (self._entries, self._names, self._begins):
+            for held in (self._entries, self._names, self._begins, self._begun):
                 held.clear()
             self._types = ()
 

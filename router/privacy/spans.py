@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 
@@ -27,7 +28,7 @@ def merge(spans: Iterable[Span]) -> list[Span]:
     """Merge overlapping spans; the longest one gives the kind, the first of those that are equally long."""
     merged: list[Span] = []
     longest = last = 0
-    for span in sorted(spans, key=_order):
+    for span in sorted(spans, key=itemgetter(0)):
         start, end, kind = span
         if start >= last:
             merged.append(span)
@@ -37,10 +38,6 @@ def merge(spans: Iterable[Span]) -> list[Span]:
             merged[-1] = Span(first.start, max(last, end), kind if end - start > longest else first.kind)
             longest, last = max(longest, end - start), max(last, end)
     return merged
-
-
-def _order(span: Span) -> tuple[int, int]:
-    return span[0], -span[1]
 
 
 def source(offset: int, placed: Sequence[Placed], *, end: bool) -> int:

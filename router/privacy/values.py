@@ -15,16 +15,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from hybrid_llm.router.privacy.beginnings import Beginnings
 from hybrid_llm.router.privacy.dates import Date, dates, equivalents
 from hybrid_llm.router.privacy.detectors import Prepared
-from hybrid_llm.router.privacy.detectors.text import decoded
-from hybrid_llm.router.privacy.normal import Normal, normal_form
+from hybrid_llm.router.privacy.detectors.text import View, decoded
 from hybrid_llm.router.privacy.patterns import Patterns
 from hybrid_llm.router.privacy.spans import Span
-from hybrid_llm.router.privacy.spelling import is_close, is_edge, national, opens_number
+from hybrid_llm.router.privacy.spelling import (
+    SPACED,
+    WIDEST,
+    Normal,
+    is_edge,
+    is_encoded,
+    national,
+    normal_form,
+    opens_number,
+)
 
 FREE: Final = 10
 """A normal form of so many characters is found within a longer word too."""
@@ -40,7 +49,7 @@ _NUMBER: Final = 6
 
 
 class _Form(NamedTuple):
-    """A value in normal form."""
+    """What is known of a value in normal form."""
 
     kind: str
     is_name: bool = False
@@ -49,20 +58,30 @@ class _Form(NamedTuple):
     """A telephone number, which digits for the country and the trunk may precede."""
 
 
+_form = lru_cache(maxsize=256)(_Form)
+
+
+@lru_cache(maxsize=256)
+def _traits(kind: str) -> tuple[bool, bool]:
+    """Whether values of a *kind* are dates, and whether they are telephone numbers."""
+    return _DATED.search(kind) is not None, _DIALLED.search(kind) is not None
+
+
 class KnownValues:
     """Every value that was ever found in one session. Not thread-safe."""
 
-    __slots__ = ("_dates", "_escaped", "_exact", "_is_dialled", "_normal")
+    __slots__ = ("_dates", "_escaped", "_exact", "_implied", "_is_dialled", "_normal")
 
     def __init__(self) -> None:
         self._exact: Patterns[str] = Patterns()
+        self._implied: Patterns[str] = Patterns()  # whatever holds one of them, undecoded, holds its normal form
         self._escaped: set[str] = set()
         self._normal: Patterns[_Form] = Patterns()
         self._dates: dict[Date, str] = {}
         self._is_dialled = False
 
     def __len__(self) -> int:
-        return len(self._exact)
+        return len(self._exact) + len(self._implied)
 
     def is_escaped(self, value: str) -> bool:
         """Whether *value* is known only as it stands in a JSON string."""
@@ -70,15 +89,13 @@ class KnownValues:
 
     def learn(self, value: str, kind: str) -> None:
         """Store a value, its JSON-escaped forms, in which tools and models return it, and its normal form."""
-        if value in self._exact:
+        if value in self._implied or value in self._exact:
             self._escaped.discard(value)
             return
-        self._exact.add(value, kind)
+        form = normal_form(value)
+        (self._implied if _is_implied(value, form) else self._exact).add(value, kind)
         self._learn_escaped(value, kind)
-        self._learn_normal(value, kind)
-        if _DATED.search(kind):
-            found = [date for _, _, read in dates(decoded(value)) for date in read]
-            self._dates.update(dict.fromkeys((each for date in found for each in equivalents(date)), kind))
+        self._learn_normal(value, kind, form)
 
     def _learn_escaped(self, value: str, kind: str) -> None:
         for escaped in json_forms(value):
@@ -86,23 +103,24 @@ class KnownValues:
                 self._exact.add(escaped, kind)
                 self._escaped.add(escaped)
 
-    def _learn_normal(self, value: str, kind: str) -> None:
-        form = normal_form(value)
+    def _learn_normal(self, value: str, kind: str, form: str) -> None:
+        is_date, is_dialled = _traits(kind)
         if len(form) >= (3 if form.isascii() else 2):
-            is_name = kind != "credential" and len(form) < _PROPER and value.isalpha()
-            self._add_form(form, _Form(kind, is_name))
-        if _DIALLED.search(kind):
-            digits = national(decoded(value).data.decode("latin-1"))
-            if len(digits) >= _NUMBER:
-                self._add_form(digits, _Form(kind, is_dialled=True))
+            is_name = len(form) < _PROPER and kind != "credential" and value.isalpha()
+            self._add_form(form, _form(kind, is_name))
+        if is_dialled and len(digits := national(value)) >= _NUMBER:
+            self._is_dialled = True
+            self._add_form(digits, _form(kind, is_dialled=True))
+        if is_date:
+            found = [date for _, _, read in dates(decoded(value)) for date in read]
+            self._dates.update(dict.fromkeys((each for date in found for each in equivalents(date)), kind))
 
     def _add_form(self, form: str, about: _Form) -> None:
         """Two values may have one form, which then is found wherever either would be."""
-        if form in self._normal:
-            known = self._normal[form]
-            about = _Form(known.kind, known.is_name and about.is_name, known.is_dialled or about.is_dialled)
+        known = self._normal.get(form)
+        if known is not None:
+            about = _form(known.kind, known.is_name and about.is_name, known.is_dialled or about.is_dialled)
         self._normal.add(form, about)
-        self._is_dialled = self._is_dialled or about.is_dialled
 
     def occurrences(self, prepared: Prepared, check: Callable[[], None] = lambda: None) -> Iterator[Span]:
         """Yield where known values occur in *prepared*; they may overlap, in any order.
@@ -113,34 +131,40 @@ class KnownValues:
         """
         if not len(self):
             return
+        check()
         for number, span in enumerate(self._all(prepared)):
             if number % _BATCH == 0:
                 check()
             yield span
         for start, end, inner in prepared.inner:
-            check()
             found = next(self.occurrences(inner, check), None)
             if found is not None:
                 yield Span(start, end, found.kind)
 
     def _all(self, prepared: Prepared) -> Iterator[Span]:
-        yield from map(Span._make, self._exact.matches(prepared.text))
         view = prepared.view
-        if len(self._normal):
-            normal = Normal(view)
-            for start, end, kind in self._spelled(normal):
+        yield from map(Span._make, self._exact.matches(prepared.text))
+        if view.source is None:
+            yield from self._spelled(Normal(view))
+        else:
+            yield from map(Span._make, self._implied.matches(prepared.text))
+            for start, end, kind in self._spelled(Normal(view)):
                 yield Span(*view.origin(start, end), kind)
         if self._dates and view.has_digit:
-            for start, end, read in dates(view):
-                known = next((date for date in read if date in self._dates), None)
-                if known is not None:
-                    yield Span(*view.origin(start, end), self._dates[known])
+            for start, end, kind in self._dated(view):
+                yield Span(*view.origin(start, end), kind)
+
+    def _dated(self, view: View) -> Iterator[Span]:
+        for start, end, read in dates(view):
+            known = next((date for date in read if date in self._dates), None)
+            if known is not None:
+                yield Span(start, end, self._dates[known])
 
     def _spelled(self, normal: Normal) -> Iterator[Span]:
         """The occurrences in normal form, as spans of the view."""
         for first, end, form in self._normal.matches(normal.text):
-            start, stop = int(normal.places[first]), int(normal.places[end - 1]) + 1
-            if stop - start == end - first or is_close(normal.view.text, start, stop, end - first):
+            start, stop = normal.place(first), normal.place(end - 1) + 1
+            if stop - start == end - first or (end - first >= SPACED and normal.is_close(first, end)):
                 found = _whole(normal.view.text, start, stop, end - first, form)
                 if found is not None:
                     yield found
@@ -150,14 +174,25 @@ class KnownValues:
 
         A stream that breaks off within a value ends so. A single character counts only at the beginning of a word.
         """
-        return bool(len(self)) and Beginnings(self._exact, self._normal, self._dates.keys(), self._is_dialled).end(text)
+        return bool(len(self)) and self._beginnings().end(text)
+
+    def _beginnings(self) -> Beginnings:
+        return Beginnings((self._exact, self._implied), self._normal, self._dates.keys(), self._is_dialled)
 
     def clear(self) -> None:
         """Forget everything."""
         self._exact.clear()
+        self._implied.clear()
         self._normal.clear()
         self._escaped.clear()
         self._dates.clear()
+
+
+def _is_implied(value: str, form: str) -> bool:
+    """Whether a text without codes that holds *value* holds the normal *form* too, at the same place and acceptable."""
+    if len(form) < FREE or len(value) - len(form) > WIDEST or not (value[0].isalnum() and value[-1].isalnum()):
+        return False
+    return not is_encoded(value)
 
 
 def _whole(text: str, start: int, stop: int, length: int, form: _Form) -> Span | None:
