@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from hybrid_llm.policies.watch import PolicySource
     from hybrid_llm.router.cache import Cache, CachedAnswer, MemoryCache
     from hybrid_llm.router.client import HybridLLM
-    from hybrid_llm.router.default import agenerate, astream, decide, generate, stream
-    from hybrid_llm.router.execution.answer import AsyncStream, Stream
+    from hybrid_llm.router.default import adecide, agenerate, astream, decide, generate, stream
+    from hybrid_llm.router.execution.stream import AsyncStream, Stream
     from hybrid_llm.router.observability.hooks import Hook, RequestEvent
     from hybrid_llm.router.observability.recorder import DecisionRecorder
     from hybrid_llm.router.signals import FixedSensors, Sensors, SystemSensors
@@ -88,13 +88,14 @@ _HOMES: Final = {
     ),
     "router.client": ("HybridLLM",),
     "router.default": (
+        "adecide",
         "agenerate",
         "astream",
         "decide",
         "generate",
         "stream",
     ),
-    "router.execution.answer": (
+    "router.execution.stream": (
         "AsyncStream",
         "Stream",
     ),
@@ -156,6 +157,7 @@ __all__ = [
     "Timings",
     "Tool",
     "Usage",
+    "adecide",
     "agenerate",
     "astream",
     "decide",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self, TypeVar, Unpack
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
@@ -18,23 +19,26 @@ from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.threads import awaited, in_thread, release_dropped
 from hybrid_llm.core.tracebacks import scrubbed
-from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
-from hybrid_llm.router.cache import AnswerCache, Cache
-from hybrid_llm.router.execution.answer import AsyncStream, Stream, blocking_sleep, stepped
+from hybrid_llm.policies import Policy, PolicySource
+from hybrid_llm.router.assembly import assemble, assemble_from_file
+from hybrid_llm.router.cache import Cache
+from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.execution.hedging import LoopThread, TaskRace
-from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.execution.stream import AsyncStream, Stream
+from hybrid_llm.router.execution.workers import Workers
+from hybrid_llm.router.incoming import Incoming
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
-from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
-from hybrid_llm.router.signals import Sensors, SystemSensors
+from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.store import PredictionStore
-from hybrid_llm.router.spending.charge import Spending
 from hybrid_llm.router.spending.ledger import Ledger, Price
 
 _log = logging.getLogger("hybrid_llm")
+T = TypeVar("T")
 
 
 class HybridLLM:
@@ -46,14 +50,17 @@ class HybridLLM:
             print(llm.generate("Is this review positive? 'A warm, funny film.'").text)
     """
 
+    _made: Pipeline | None
+    """The parts; None until the file of a client that was created in an event loop is read."""
+
     def __init__(
         self,
         backends: Sequence[Backend],
         policy: Policy | PolicySource,
         *,
         sensors: Sensors | None = None,
-        detectors: Iterable[Detector] = (),
-        hooks: Sequence[Hook] = (),
+        detectors: Iterable[Detector] | None = (),
+        hooks: Sequence[Hook] | None = (),
         defaults: Defaults | None = None,
         prices: Mapping[str, float | Price] | None = None,
         ledger: Ledger | None = None,
@@ -77,24 +84,27 @@ class HybridLLM:
         Raises:
             ConfigError: there is no backend, two share a name, or prices and policy count in different currencies.
         """
-        policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
-        guard = PrivacyGuard(detectors)
-        fleet = Fleet(
+        self._prepare()
+        self._made = assemble(
             backends,
-            policies.current,
-            sensors=sensors or SystemSensors(),
-            spending=Spending(prices or {}, ledger),
-            predictions=predictions,
-        )
-        self._pipeline = Pipeline(
-            fleet,
-            policies,
-            guard,
+            policy,
+            sensors=sensors,
+            detectors=detectors,
             hooks=hooks,
             defaults=defaults,
-            cache=AnswerCache(cache, guard) if cache is not None else None,
+            prices=prices,
+            ledger=ledger,
+            predictions=predictions,
+            cache=cache,
         )
+
+    def _prepare(self, make: Callable[[], Pipeline] | None = None) -> None:
+        """Set what every client has; *make* makes its parts when they are first needed."""
+        self._made = None
+        self._make = make
         self._loop = LoopThread()
+        self._workers = Workers()
+        self._opening = threading.RLock()
         self._closed = False
 
     @classmethod
@@ -103,11 +113,17 @@ class HybridLLM:
         path: str | Path,
         *,
         sensors: Sensors | None = None,
-        detectors: Sequence[Detector] = (),
-        hooks: Sequence[Hook] = (),
+        detectors: Sequence[Detector] | None = (),
+        hooks: Sequence[Hook] | None = (),
         serve_metrics: bool = True,
     ) -> Self:
         """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
+
+        Where an event loop runs, which must not be blocked, the file is read by `async with`, else by the first call,
+        in a thread; that raises the error of an invalid file.
+
+            async with HybridLLM.from_config("hybrid.yaml") as llm:
+                reply = await llm.agenerate("Is this review positive? 'A warm, funny film.'")
 
         Args:
             path: The file; relative paths in it are relative to its folder.
@@ -119,36 +135,44 @@ class HybridLLM:
         Raises:
             ConfigError: the file, or one that it names, is invalid; the message has path, line and what to do.
         """
-        from hybrid_llm.router.config import load_config
-        from hybrid_llm.router.signals.calibrate import calibrate_missing
-
-        config = load_config(Path(path))
-        with ExitStack() as opened:
-            policy = config.open_policy(frozenset(detector.name for detector in detectors))
-            opened.callback(policy.close)
-            own, models = config.open_hooks(opened, serve_metrics=serve_metrics), config.open_detectors()
-            ledger = config.open_ledger()
-            if ledger is not None:
-                opened.callback(ledger.close)
-            backends = config.open_backends()
-            for backend in backends:
-                opened.callback(backend.close)
-            predictions = config.open_predictions()
-            if config.prediction.calibrate:
-                calibrate_missing(backends, predictions, policy.current, config.eager)
-            client = cls(
-                backends,
-                policy,
+        client = cls.__new__(cls)
+        client._prepare(
+            partial(
+                assemble_from_file,
+                Path(path),
                 sensors=sensors,
-                detectors=(*models, *detectors),
-                hooks=(*hooks, *own),
-                defaults=config.defaults,
-                prices=config.prices,
-                ledger=ledger,
-                predictions=predictions,
+                detectors=tuple(detectors or ()),
+                hooks=tuple(hooks or ()),
+                serve_metrics=serve_metrics,
             )
-            opened.pop_all()
+        )
+        if not _in_event_loop():
+            client._open()
         return client
+
+    @property
+    def _pipeline(self) -> Pipeline:
+        return self._made or self._open()
+
+    def _open(self) -> Pipeline:
+        """Make the parts of a client whose file is not read yet."""
+        with self._opening:
+            if self._made is None:
+                self._check_open()
+                assert self._make is not None
+                self._made = self._make()
+            return self._made
+
+    async def _aopen(self) -> Pipeline:
+        """Do as `_open` does, without blocking the event loop."""
+        if self._made is not None:
+            return self._made
+        work = in_thread("hybrid-llm-open", self._open)
+        try:
+            return await awaited(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(lambda _: self.close())  # nobody else would
+            raise
 
     @property
     def policy(self) -> Policy:
@@ -170,11 +194,25 @@ class HybridLLM:
 
         Raises:
             InvalidRequest: an option is out of range, or a privacy tag is unknown.
+            DeadlineExceeded: the deadline passed.
         """
+        incoming = Incoming(prompt=prompt, options=options)
         self._check_open()
-        routed = self._pipeline.route(prompt, options)
+        routed = self._pipeline.receive(incoming)
         self._pipeline.release(routed)
         return routed.decision
+
+    @scrubbed
+    async def adecide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
+        """Do as `decide` does, without blocking the event loop."""
+        incoming = Incoming(prompt=prompt, options=options)
+
+        def decide(pipeline: Pipeline) -> Decision:
+            routed = pipeline.receive(incoming)
+            pipeline.release(routed)
+            return routed.decision
+
+        return await self._aside(incoming, decide, lambda _: None)
 
     @scrubbed
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
@@ -182,7 +220,8 @@ class HybridLLM:
 
         Args:
             prompt: a text, a `Message`, or a list of `{"role": ..., "content": ...}`.
-            options: see `GenerateOptions`: privacy tags, `max_tokens`, `deadline` in seconds, sampling, stop texts.
+            options: see `GenerateOptions`: privacy tags, `max_tokens`, `deadline` in seconds, sampling, stop texts. The
+                deadline counts from this call.
 
         Raises:
             InvalidRequest: an option is out of range, or a privacy tag is unknown.
@@ -200,11 +239,14 @@ class HybridLLM:
     @scrubbed
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
         """Do as `generate` does, chunk by chunk. The decision is made, and routing errors are raised, in this call."""
+        incoming = Incoming(prompt=prompt, options=options)
         self._check_open()
-        routed = self._pipeline.route(prompt, options)
-        if not self._pipeline.may_hedge(routed):
-            return Stream(self._pipeline.answer(routed, _open_sync, blocking_sleep))
-        return Stream(self._pipeline.answer(routed, _open_async, asyncio.sleep, TaskRace), self._loop)
+        pipeline = self._pipeline
+        routed = pipeline.receive(incoming)
+        if not pipeline.may_hedge(routed):
+            return Stream(pipeline.answer(routed, _open_sync, blocking_sleep), owner=self)
+        answer = pipeline.answer(routed, _open_async, asyncio.sleep, TaskRace, self._workers.run)
+        return Stream(answer, self._loop, owner=self)
 
     @scrubbed
     async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
@@ -216,11 +258,35 @@ class HybridLLM:
 
     @scrubbed
     def astream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
-        """Do as `stream` does, for `async for`."""
+        """Do as `stream` does, for `async for`.
+
+        Entering the stream with `async with`, or else its first chunk, routes the request and raises errors of routing;
+        `decision` is known from then on. The deadline counts from this call.
+        """
+        incoming = Incoming(prompt=prompt, options=options)
         self._check_open()
-        routed = self._pipeline.route(prompt, options)
-        race = TaskRace if self._pipeline.may_hedge(routed) else OneByOne
-        return AsyncStream(self._pipeline.answer(routed, _open_async, asyncio.sleep, race))
+        return AsyncStream(lambda: self._start(incoming))
+
+    async def _start(self, incoming: Incoming) -> Answer:
+        """Route, and make the answer, which begins when its first chunk is asked for."""
+
+        def start(pipeline: Pipeline) -> Answer:
+            routed = pipeline.receive(incoming)
+            race = TaskRace if pipeline.may_hedge(routed) else OneByOne
+            return pipeline.answer(routed, _open_async, asyncio.sleep, race, self._workers.run)
+
+        return await self._aside(incoming, start, Answer.abandon)
+
+    async def _aside(self, incoming: Incoming, call: Callable[[Pipeline], T], drop: Callable[[T], object]) -> T:
+        """Do *call* here if that is quick, else in a thread, which is waited for until the deadline."""
+        self._check_open()
+        pipeline: Pipeline | None = self._made
+        if pipeline is None:
+            pipeline = await incoming.within(self._aopen())
+        if pipeline.is_quick(incoming):
+            return call(pipeline)
+        pipeline.set_deadline(incoming)
+        return await incoming.within(self._workers.run(lambda: call(pipeline), drop))
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
         """End a conversation: wipe its pseudonyms and its part of the prefix cache on this device.
@@ -235,29 +301,38 @@ class HybridLLM:
 
     def close(self) -> None:
         """Close every backend, last in first out; running requests end with `BackendUnavailable`. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self._pipeline.close()
-        for backend in reversed(self.backends):
-            try:
-                backend.close()
-            except Exception as error:  # noqa: BLE001  # a backend that fails to close must not keep the others open
-                _log_close(backend, error)
-        self._loop.close()
+        if (pipeline := self._shut()) is not None:
+            _close(pipeline, self._loop, self._workers)
 
     async def aclose(self) -> None:
-        """Do as `close` does, from an event loop."""
+        """Do as `close` does, from an event loop, without blocking it."""
         if self._closed:
             return
-        self._closed = True
-        self._pipeline.close()
-        for backend in reversed(self.backends):
-            try:
-                await backend.aclose()
-            except Exception as error:  # noqa: BLE001  # as in `close`
-                _log_close(backend, error)
-        self._loop.close()
+        pipeline = await awaited(in_thread("hybrid-llm-close", self._shut))
+        if pipeline is None:
+            return
+        try:
+            await awaited(in_thread("hybrid-llm-close", pipeline.close))
+        finally:
+            for backend in reversed(pipeline.fleet.backends.values()):
+                try:
+                    await backend.aclose()
+                except Exception as error:  # noqa: BLE001  # as in `close`
+                    _log_close(backend, error)
+            self._loop.close()
+            self._workers.close()
+
+    def _shut(self) -> Pipeline | None:
+        """Accept no further call; return what is to be closed, to one caller."""
+        with self._opening:  # not while another thread opens
+            made = None if self._closed else self._made
+            self._closed = True
+            return made
+
+    def __del__(self) -> None:
+        made = getattr(self, "_made", None)
+        if made is not None and not self._closed:
+            release_dropped(self, "HybridLLM", partial(_close, made, self._loop, self._workers))
 
     def __enter__(self) -> Self:
         return self
@@ -266,6 +341,7 @@ class HybridLLM:
         self.close()
 
     async def __aenter__(self) -> Self:
+        await self._aopen()
         return self
 
     async def __aexit__(
@@ -280,6 +356,26 @@ def _open_sync(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None
 
 def _open_async(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
     return backend.astream(cleared)
+
+
+def _close(pipeline: Pipeline, loop: LoopThread, workers: Workers) -> None:
+    """Close what a client holds; it does not refer to the client, which may be garbage."""
+    pipeline.close()
+    for backend in reversed(pipeline.fleet.backends.values()):
+        try:
+            backend.close()
+        except Exception as error:  # noqa: BLE001  # a backend that fails to close must not keep the others open
+            _log_close(backend, error)
+    loop.close()
+    workers.close()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _log_close(backend: Backend, error: Exception) -> None:

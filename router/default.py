@@ -9,14 +9,20 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from typing import Final, Unpack
+import time
+from typing import TYPE_CHECKING, Final, Unpack
 
-from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.generation import Generation
-from hybrid_llm.core.request import GenerateOptions, Prompt
+from hybrid_llm.core.threads import awaited, in_thread
 from hybrid_llm.core.tracebacks import scrubbed
-from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.execution.answer import AsyncStream, Stream
+from hybrid_llm.router.execution.stream import AsyncStream
+
+if TYPE_CHECKING:
+    from hybrid_llm.core.decision import Decision
+    from hybrid_llm.core.generation import Generation
+    from hybrid_llm.core.request import GenerateOptions, Prompt
+    from hybrid_llm.router.client import HybridLLM
+    from hybrid_llm.router.execution.answer import Answer
+    from hybrid_llm.router.execution.stream import Stream
 
 CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
 
@@ -33,7 +39,14 @@ def default_client() -> HybridLLM:
         return _made[0]
 
 
+async def _adefault_client() -> HybridLLM:
+    """The client of this process, imported and made in a thread: an event loop must not wait for that."""
+    return _made[0] if _made else await awaited(in_thread("hybrid-llm-default", default_client))
+
+
 def _make() -> HybridLLM:
+    from hybrid_llm.router.client import HybridLLM
+
     path = os.environ.get(CONFIG_VARIABLE)
     if path:
         return HybridLLM.from_config(path)
@@ -96,13 +109,27 @@ def stream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
 @scrubbed
 async def agenerate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
     """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
-    return await default_client().agenerate(prompt, **options)
+    async with astream(prompt, **options) as stream:
+        async for _ in stream:
+            pass
+        return stream.generation
 
 
 @scrubbed
 def astream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
-    """Do as `stream` does, for `async for` and `async with`; cancelling the task cancels the work."""
-    return default_client().astream(prompt, **options)
+    """Do as `stream` does, for `async for` and `async with`; cancelling the task cancels the work.
+
+    Entering the stream with `async with`, or else its first chunk, raises the errors of routing.
+    """
+    created = time.monotonic()
+
+    async def start() -> Answer:
+        client = await _adefault_client()
+        from hybrid_llm.router.incoming import Incoming  # loaded by now
+
+        return await client._start(Incoming(prompt=prompt, options=options, created=created))
+
+    return AsyncStream(start)
 
 
 @scrubbed
@@ -116,3 +143,9 @@ def decide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         InvalidRequest: an option is out of range, or a privacy tag is unknown.
     """
     return default_client().decide(prompt, **options)
+
+
+@scrubbed
+async def adecide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
+    """Do as `decide` does, without blocking the event loop."""
+    return await (await _adefault_client()).adecide(prompt, **options)

@@ -9,7 +9,8 @@ from functools import partial
 from hybrid_llm.core.errors import NoEligibleBackend
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
-from hybrid_llm.core.request import GenerateOptions, Location, Prompt, RequestMetadata
+from hybrid_llm.core.protocols import DETECTOR_NAMES
+from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource
@@ -17,10 +18,12 @@ from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import Answer
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
+from hybrid_llm.router.execution.workers import Aside, at_once
 from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.incoming import Incoming
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.request import make_request, parser_of
+from hybrid_llm.router.request import deadline_of, given_options, make_request, parser_of
 
 
 class Pipeline:
@@ -59,6 +62,8 @@ class Pipeline:
         self._cache = cache
         self._make_attempts = attempts
         self._policy = policies.current
+        self._routed_under: Policy | None = None
+        self._is_light = self._replaces = False
         for hook in client_hooks(self._hooks):
             hook.attach(self.status)
 
@@ -75,23 +80,74 @@ class Pipeline:
         self.fleet.adopt(self.policy)
         return self.fleet.status()
 
+    def is_quick(self, incoming: Incoming) -> bool:
+        """Whether routing takes so little that it may run in an event loop.
+
+        It does not for long texts, with detectors of the app or models, with the values of a session, and for the
+        first request under a policy, for which rules are compiled and a tokenizer is loaded.
+        """
+        policy = self.policy
+        if self._routed_under is not policy or not incoming.is_short:
+            return False
+        return self._is_light and (incoming.options.get("session_id") is None or not self._replaces)
+
     def route(self, prompt: Prompt, options: GenerateOptions) -> Routed:
+        """Do as `receive` does, for a call that is made now."""
+        return self.receive(Incoming(prompt=prompt, options=options))
+
+    def receive(self, incoming: Incoming) -> Routed:
         """Do hops 1 to 4: make the request, assess it, read the signals, decide.
 
         Raises:
             InvalidRequest: an option is out of range, or a privacy tag is unknown.
             TypeError: an option does not exist.
+            DeadlineExceeded: the deadline passed meanwhile; *phase* is what was being done.
         """
         policy = self.policy
         self.fleet.adopt(policy)
+        with incoming.timed():
+            request = self._request(incoming, policy)
+            request.check_deadline()
+            incoming.phase = "the privacy scan"
+            assessment = self._guard.assess(request, policy)
+            try:
+                request.check_deadline()
+                incoming.phase = "routing"
+                routed = self._decide(assessment, policy, parser_of(incoming.options.get("output_schema")))
+                request.check_deadline()
+            except BaseException:
+                self._guard.release(assessment)
+                raise
+        self._note(policy)
+        return routed
+
+    def set_deadline(self, incoming: Incoming) -> None:
+        """Check the options' names and the deadline, which everything else is subject to. Raises as `receive`."""
+        incoming.phase = "the checks"
+        otherwise = self.policy.objectives.deadline_s or DEFAULT_DEADLINE_S
+        incoming.deadline = deadline_of(given_options(incoming.options), self._defaults, otherwise)
+
+    def _request(self, incoming: Incoming, policy: Policy) -> Request:
+        if incoming.deadline is None:
+            self.set_deadline(incoming)
+
+        def count(request: Request) -> int:
+            incoming.phase = "counting tokens"
+            return self.fleet.count_tokens(request)
+
         deadline = policy.objectives.deadline_s or DEFAULT_DEADLINE_S
-        request = make_request(prompt, options, self._defaults, deadline=deadline, count=self.fleet.count_tokens)
-        assessment = self._guard.assess(request, policy)
-        try:
-            return self._decide(assessment, policy, parser_of(options.get("output_schema")))
-        except BaseException:
-            self._guard.release(assessment)
-            raise
+        created = incoming.created
+        return make_request(
+            incoming.prompt, incoming.options, self._defaults, deadline=deadline, created=created, count=count
+        )
+
+    def _note(self, policy: Policy) -> None:
+        """A request was routed under *policy*: what its rules and detectors need is loaded."""
+        if self._routed_under is not policy:
+            rules = policy.tags.values()
+            self._replaces = any(rule.pseudonymise for rule in rules)
+            self._is_light = all(name in DETECTOR_NAMES for rule in rules for name in rule.detect)
+            self._routed_under = policy
 
     def _decide(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
         metadata = RequestMetadata.of(assessment.request)
@@ -112,7 +168,14 @@ class Pipeline:
             return False
         return sum([states[name].nodes for name in routed.decision.order]) > 1
 
-    def answer(self, routed: Routed, open_stream: Opener, sleep: Sleep, race: Callable[[], Race] = OneByOne) -> Answer:
+    def answer(
+        self,
+        routed: Routed,
+        open_stream: Opener,
+        sleep: Sleep,
+        race: Callable[[], Race] = OneByOne,
+        aside: Aside = at_once,
+    ) -> Answer:
         """Make the attempts of hop 5, which begin when the first chunk is asked for.
 
         Raises:
@@ -123,7 +186,7 @@ class Pipeline:
         cached = self._cache.replay(routed) if self._cache is not None else None
         if cached is not None:
             return Answer(cached, routed, hooks=self._hooks, over=lambda _: self.release(routed))
-        calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep)
+        calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
         return Answer(attempts, routed, hooks=self._hooks, over=partial(self._over, routed))
 

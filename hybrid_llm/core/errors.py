@@ -155,11 +155,16 @@ class BackendOverloaded(BackendError):
 
 
 class DeadlineExceeded(BackendError):
-    """The deadline passed. *elapsed* is in seconds since the request was made."""
+    """The deadline passed. *elapsed* is in seconds since the request was made.
 
-    def __init__(self, message: str, *, backend: str, elapsed: float | None = None) -> None:
+    *phase* is what was being done: the checks, loading, the privacy scan, routing or the answer; empty if unknown.
+    *backend* is empty before one was called.
+    """
+
+    def __init__(self, message: str, *, backend: str, elapsed: float | None = None, phase: str = "") -> None:
         super().__init__(message, backend=backend)
         self.elapsed = elapsed
+        self.phase = phase
 
 
 class StreamInterrupted(BackendError):

@@ -6,8 +6,10 @@ the name wherever it is not seconds.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -17,6 +19,8 @@ from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.core.fields import Whole
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS, SAMPLING
 
+caller_left: ContextVar[threading.Event | None] = ContextVar("caller_left", default=None)
+"""Set in a thread that works for an event loop: whether the caller has been cancelled, so that the work may end."""
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -123,9 +127,10 @@ class _Envelope:
         """Work before the first attempt calls this between its pieces, so that it ends in time too.
 
         Raises:
-            DeadlineExceeded: the deadline passed; no backend was called.
+            DeadlineExceeded: the deadline passed, or the caller has left; no backend was called.
         """
-        if time.monotonic() >= self.expires:
+        left = caller_left.get()
+        if time.monotonic() >= self.expires or (left is not None and left.is_set()):
             message = f"the deadline of {self.deadline:g} s is over"
             raise DeadlineExceeded(message, backend="", elapsed=self.deadline)
 

@@ -1,4 +1,4 @@
-"""One answer in progress, and the streams by which an app pulls it.
+"""One answer in progress, whoever pulls it.
 
 The core is async and awaits only what is injected. An async caller pulls it in its event loop. For a sync caller its
 generators are stepped in the caller's thread: one `send(None)` runs each step to its end, which costs 0.4 us, while a
@@ -7,11 +7,9 @@ background event loop would cost 26 us.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
@@ -20,13 +18,9 @@ from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Routed
-from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.observability.hooks import AttemptRecord, Hook, RequestEvent, emit
 
 T = TypeVar("T")
-_GRACE_S: Final = 0.02
-"""What an async caller waits beyond the deadline, so that the backend's own, better error arrives first."""
-
 Over = Callable[[Generation | None], None]
 """Called once when an answer that began is over: with the whole of it, or None where it is not complete."""
 
@@ -113,6 +107,12 @@ class Answer:
                 await pieces.aclose()
             finally:
                 self._end()
+
+    def late(self) -> DeadlineExceeded:
+        """The error of a caller that waited until the deadline."""
+        deadline = self.metadata.deadline
+        message = f"the deadline of {deadline:g} s is over"
+        return DeadlineExceeded(message, backend=self.backend, elapsed=deadline, phase="the answer")
 
     def abandon(self) -> None:
         """End an answer that was never iterated; any other one ends with its chunks. Idempotent."""
@@ -201,92 +201,6 @@ class Answer:
             continuations=tuple(self._run.continuations),
             cached=self._run.cached,
         )
-
-
-class _Progress:
-    """What both kinds of stream share."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._chunks = answer.chunks()
-
-    @property
-    def decision(self) -> Decision:
-        """Which backends are tried, and why; known before the first chunk."""
-        return self._answer.decision
-
-    @property
-    def request_id(self) -> str:
-        """The id of the request in logs and on the node."""
-        return self._answer.metadata.request_id
-
-    @property
-    def backend(self) -> str:
-        """The backend that answers; empty before the first chunk."""
-        return self._answer.backend
-
-    @property
-    def generation(self) -> Generation:
-        """The whole answer, after the last chunk; HybridLLMError before."""
-        return self._answer.generation
-
-
-class Stream(_Progress):
-    """An iterator of `Chunk`. Leaving it early, through `close` or `with`, stops the work of the backend."""
-
-    def __init__(self, answer: Answer, loop: LoopThread | None = None) -> None:
-        """Step *answer* in the caller's thread, or run it in *loop* where calls may be hedged."""
-        super().__init__(answer)
-        self._steps = iterate(self._chunks) if loop is None else loop.iterate(lambda: AsyncStream(answer))
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Chunk:
-        return next(self._steps)
-
-    def close(self) -> None:
-        """Stop generating. Idempotent."""
-        self._steps.close()
-        self._answer.abandon()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-
-class AsyncStream(_Progress):
-    """An async iterator of `Chunk`. Leaving it early (`aclose`, `async with`, cancellation) stops the work."""
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        if self._answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
-            return await anext(self._chunks)
-        metadata = self._answer.metadata
-        try:
-            async with asyncio.timeout(max(0.0, metadata.remaining()) + _GRACE_S):
-                return await anext(self._chunks)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the deadline of {metadata.deadline:g} s is over", backend=self.backend, elapsed=metadata.deadline
-            ) from None
-
-    async def aclose(self) -> None:
-        """Stop generating. Idempotent."""
-        await self._chunks.aclose()
-        self._answer.abandon()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:

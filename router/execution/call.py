@@ -25,6 +25,7 @@ from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
+from hybrid_llm.router.execution.workers import Aside, at_once
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
@@ -59,6 +60,7 @@ class BackendCalls:
     fleet: Fleet
     open_stream: Opener
     sleep: Sleep
+    aside: Aside = at_once
 
     async def stream(self, name: str, partial: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         """Call backend *name*, continuing from *partial*; nothing happens before the first chunk is asked for.
@@ -69,7 +71,7 @@ class BackendCalls:
             PrivacyViolation: the request is not cleared for the location; else the errors of the backend.
         """
         backend, routed = self.fleet.backends[name], self.routed
-        assessment = self._assess(backend, partial)
+        assessment = await self._assess(backend, partial)
         try:
             cleared = self.guard.clear(assessment, backend.location)
             restorer = self.guard.restorer(assessment, backend.location)
@@ -102,11 +104,12 @@ class BackendCalls:
             if assessment is not routed.assessment:
                 self.guard.release(assessment)
 
-    def _assess(self, backend: Backend, partial: PartialAnswer) -> Assessment:
+    async def _assess(self, backend: Backend, partial: PartialAnswer) -> Assessment:
         """A partial answer is assessed anew: what one location wrote may not go to another."""
         if not partial.text:
             return self.routed.assessment
-        assessment = self.guard.assess_continuation(self.routed.assessment, partial, self.routed.policy)
+        assess, routed = self.guard.assess_continuation, self.routed
+        assessment = await self.aside(lambda: assess(routed.assessment, partial, routed.policy), self.guard.release)
         if backend.location not in assessment.allowed:
             self.guard.release(assessment)
             message = f"{backend.name} may not see the partial answer"

@@ -24,9 +24,9 @@ MUTANTS = (
         "a continuation is judged by the policy of the moment",
         f"{_PIPELINE}:Pipeline.answer",
         swap(
-            "BackendCalls(routed, self._guard, self.fleet, open_stream, sleep)",
+            "BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)",
             "BackendCalls(type('Live', (), {'__getattr__': lambda __, name: self.policy if name == 'policy' else"
-            " getattr(routed, name)})(), self._guard, self.fleet, open_stream, sleep)",
+            " getattr(routed, name)})(), self._guard, self.fleet, open_stream, sleep, aside)",
         ),
     ),
     Mutant(

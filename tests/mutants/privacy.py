@@ -349,7 +349,7 @@ MUTANTS = (
     ),
     Mutant(
         "a request that cannot be decided keeps its pseudonyms",
-        f"{_PIPELINE}:Pipeline.route",
+        f"{_PIPELINE}:Pipeline.receive",
         drop("self._guard.release(assessment)"),
     ),
     Mutant(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from hybrid_llm.cli.demo.world import PRICE, Check, Outcome, Scene, World, answered, by_rule, excluded, wait_until
 from hybrid_llm.core.errors import PolicyError, RoutingError
 from hybrid_llm.core.generation import Generation
-from hybrid_llm.router.execution.answer import AsyncStream
+from hybrid_llm.router.execution.stream import AsyncStream
 from hybrid_llm.router.spending.ledger import UNIT
 
 SCENES: Final[list[Scene]] = []

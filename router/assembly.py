@@ -1,0 +1,89 @@
+"""The parts of a client, put together: from what an app made, or from a `hybrid.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from hybrid_llm.core.limits import Defaults
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
+from hybrid_llm.router.cache import AnswerCache, Cache
+from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.observability.hooks import Hook
+from hybrid_llm.router.pipeline import Pipeline
+from hybrid_llm.router.privacy import PrivacyGuard
+from hybrid_llm.router.privacy.detectors import Detector
+from hybrid_llm.router.signals import Sensors, SystemSensors
+from hybrid_llm.router.signals.store import PredictionStore
+from hybrid_llm.router.spending.charge import Spending
+from hybrid_llm.router.spending.ledger import Ledger, Price
+
+
+def assemble(
+    backends: Sequence[Backend],
+    policy: Policy | PolicySource,
+    *,
+    sensors: Sensors | None = None,
+    detectors: Iterable[Detector] | None = (),
+    hooks: Sequence[Hook] | None = (),
+    defaults: Defaults | None = None,
+    prices: Mapping[str, float | Price] | None = None,
+    ledger: Ledger | None = None,
+    predictions: PredictionStore | None = None,
+    cache: Cache | None = None,
+) -> Pipeline:
+    """The pipeline of a client; the arguments and errors are those of `HybridLLM`."""
+    policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
+    guard = PrivacyGuard(detectors or ())
+    fleet = Fleet(
+        backends,
+        policies.current,
+        sensors=sensors or SystemSensors(),
+        spending=Spending(prices or {}, ledger),
+        predictions=predictions,
+    )
+    kept = AnswerCache(cache, guard) if cache is not None else None
+    return Pipeline(fleet, policies, guard, hooks=hooks or (), defaults=defaults, cache=kept)
+
+
+def assemble_from_file(
+    path: Path,
+    *,
+    sensors: Sensors | None = None,
+    detectors: Sequence[Detector] = (),
+    hooks: Sequence[Hook] = (),
+    serve_metrics: bool = True,
+) -> Pipeline:
+    """The pipeline of the client that the file at *path* describes; the errors are those of `from_config`."""
+    from hybrid_llm.router.config import load_config
+    from hybrid_llm.router.signals.calibrate import calibrate_missing
+
+    config = load_config(path)
+    with ExitStack() as opened:
+        policy = config.open_policy(frozenset(detector.name for detector in detectors))
+        opened.callback(policy.close)
+        own, models = config.open_hooks(opened, serve_metrics=serve_metrics), config.open_detectors()
+        ledger = config.open_ledger()
+        if ledger is not None:
+            opened.callback(ledger.close)
+        backends = config.open_backends()
+        for backend in backends:
+            opened.callback(backend.close)
+        predictions = config.open_predictions()
+        if config.prediction.calibrate:
+            calibrate_missing(backends, predictions, policy.current, config.eager)
+        pipeline = assemble(
+            backends,
+            policy,
+            sensors=sensors,
+            detectors=(*models, *detectors),
+            hooks=(*hooks, *own),
+            defaults=config.defaults,
+            prices=config.prices,
+            ledger=ledger,
+            predictions=predictions,
+        )
+        opened.pop_all()
+    return pipeline

@@ -1,0 +1,171 @@
+"""The streams by which an app pulls an answer. Importing this is quick: an event loop may be what imports it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from hybrid_llm.core.tracebacks import scrubbed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
+
+    from hybrid_llm.core.decision import Decision
+    from hybrid_llm.core.generation import Chunk, Generation
+    from hybrid_llm.router.execution.answer import Answer
+    from hybrid_llm.router.execution.hedging import LoopThread
+
+_GRACE_S: Final = 0.02
+"""What an async caller waits beyond the deadline, so that the backend's own, better error arrives first."""
+
+
+class Stream:
+    """An iterator of `Chunk`. Leaving it early, through `close` or `with`, stops the work of the backend."""
+
+    def __init__(self, answer: Answer, loop: LoopThread | None = None, *, owner: object = None) -> None:
+        """Step *answer* in the caller's thread, or run it in *loop* where calls may be hedged.
+
+        *owner*, the client, is referred to for as long as the stream is.
+        """
+        from hybrid_llm.router.execution.answer import iterate
+
+        self._answer = answer
+        self._owner = owner
+        self._steps = iterate(answer.chunks()) if loop is None else loop.iterate(lambda: AsyncStream.of(answer))
+
+    @property
+    def decision(self) -> Decision:
+        """Which backends are tried, and why; known before the first chunk."""
+        return self._answer.decision
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request in logs and on the node."""
+        return self._answer.metadata.request_id
+
+    @property
+    def backend(self) -> str:
+        """The backend that answers; empty before the first chunk."""
+        return self._answer.backend
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer, after the last chunk; HybridLLMError before."""
+        return self._answer.generation
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        return next(self._steps)
+
+    def close(self) -> None:
+        """Stop generating. Idempotent."""
+        self._steps.close()
+        self._answer.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncStream:
+    """An async iterator of `Chunk`. Leaving it early (`aclose`, `async with`, cancellation) stops the work.
+
+    The request is checked and routed by `async with`, or by the first chunk, which raise the errors of routing; from
+    then on `decision` is known.
+    """
+
+    def __init__(self, start: Callable[[], Awaitable[Answer]]) -> None:
+        """*start* routes the request; it is awaited once, when the stream is entered or its first chunk asked for."""
+        self._start: Callable[[], Awaitable[Answer]] | None = start
+        self._started: Answer | None = None
+        self._chunks: AsyncGenerator[Chunk, None] | None = None
+
+    @classmethod
+    def of(cls, answer: Answer) -> Self:
+        """The stream of an answer that is routed."""
+        stream = cls(_none)
+        stream._begin(answer)
+        return stream
+
+    @property
+    def decision(self) -> Decision:
+        """Which backends are tried, and why; known once the stream is entered, or has its first chunk."""
+        return self._answer.decision
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request in logs and on the node; known when `decision` is."""
+        return self._answer.metadata.request_id
+
+    @property
+    def backend(self) -> str:
+        """The backend that answers; empty before the first chunk."""
+        return self._started.backend if self._started is not None else ""
+
+    @property
+    def generation(self) -> Generation:
+        """The whole answer, after the last chunk; HybridLLMError before."""
+        return self._answer.generation
+
+    @property
+    def _answer(self) -> Answer:
+        if self._started is None:
+            from hybrid_llm.core.errors import HybridLLMError
+
+            raise HybridLLMError(
+                "the request is not routed yet and the answer is not complete: enter the stream with `async with`, or "
+                "take its first chunk"
+            )
+        return self._started
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._start is not None:
+            await self._route()
+        answer, chunks = self._started, self._chunks
+        if answer is None or chunks is None:  # closed before it was started
+            raise StopAsyncIteration
+        if answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
+            return await anext(chunks)
+        remaining = answer.metadata.remaining()
+        try:
+            async with asyncio.timeout(max(0.0, remaining) + _GRACE_S):
+                return await anext(chunks)
+        except TimeoutError:
+            raise answer.late() from None
+
+    @scrubbed
+    async def _route(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            self._begin(await start())
+
+    def _begin(self, answer: Answer) -> None:
+        self._start, self._started, self._chunks = None, answer, answer.chunks()
+
+    async def aclose(self) -> None:
+        """Stop generating. Idempotent."""
+        self._start = None
+        if self._started is not None and self._chunks is not None:
+            await self._chunks.aclose()
+            self._started.abandon()
+
+    async def __aenter__(self) -> Self:
+        await self._route()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+async def _none() -> Any:
+    raise RuntimeError("this answer is routed")
