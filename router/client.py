@@ -19,7 +19,7 @@ from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.core.threads import awaited, in_thread, release_dropped
+from hybrid_llm.core.threads import Workers, awaited, in_thread, release_dropped
 from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.assembly import assemble, assemble_from_file
@@ -28,11 +28,10 @@ from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.execution.hedging import LoopThread, TaskRace
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
-from hybrid_llm.router.execution.workers import Workers
-from hybrid_llm.router.incoming import Incoming
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy.detectors import Detector
+from hybrid_llm.router.request import Incoming
 from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.ledger import Ledger, Price

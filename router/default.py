@@ -125,7 +125,7 @@ def astream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
 
     async def start() -> Answer:
         client = await _adefault_client()
-        from hybrid_llm.router.incoming import Incoming  # loaded by now
+        from hybrid_llm.router.request import Incoming  # loaded by now
 
         return await client._start(Incoming(prompt=prompt, options=options, created=created))
 

@@ -12,18 +12,17 @@ from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import Answer
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
-from hybrid_llm.router.execution.workers import Aside, at_once
 from hybrid_llm.router.fleet import Fleet
-from hybrid_llm.router.incoming import Incoming
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.request import deadline_of, given_options, make_request, parser_of
+from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request, parser_of
 
 
 class Pipeline:

@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from hybrid_llm.backends.edge.crossing import ThreadAnswer
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
 from hybrid_llm.backends.text import ChatTokenizer
@@ -25,6 +24,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
+from hybrid_llm.core.streams import ThreadAnswer
 from hybrid_llm.core.threads import Once, awaited, in_thread
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import BackendHealth
-from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
+from hybrid_llm.core.streams import Owned
 
 _REMEMBERED: Final = 4096
 

@@ -19,13 +19,13 @@ from hybrid_llm.core.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.owned import Owned
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
+from hybrid_llm.core.streams import Owned
+from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
-from hybrid_llm.router.execution.workers import Aside, at_once
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch

@@ -14,9 +14,9 @@ from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.errors import ConfigError, DeadlineExceeded, HybridLLMError, InvalidRequest
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.threads import Workers
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.execution.workers import Workers
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
