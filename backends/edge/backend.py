@@ -24,8 +24,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
-from hybrid_llm.core.streams import ThreadAnswer
-from hybrid_llm.core.threads import Once, awaited, in_thread
+from hybrid_llm.core.threads import Once, ThreadAnswer, awaited, in_thread
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.generation import Run

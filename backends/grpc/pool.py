@@ -25,7 +25,7 @@ from hybrid_llm.core.health import BackendHealth
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
-from hybrid_llm.core.streams import Owned
+from hybrid_llm.core.threads import Owned
 
 _REMEMBERED: Final = 4096
 

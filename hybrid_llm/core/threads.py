@@ -1,23 +1,29 @@
-"""Work in a thread, waited for by a thread or an event loop for as long as either has time; and what is never closed.
+"""Work in threads, for threads and event loops that wait for it no longer than they have time; and what is never closed.
 
-A caller that stops waiting leaves the work running; whatever it raises later is reported to nobody.
+A caller that stops waiting leaves the work running; whatever it raises later is reported to nobody. An async generator
+inside another is closed by that one alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import warnings
 from _thread import start_new_thread
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from hybrid_llm.core.errors import HybridLLMError
 
+if TYPE_CHECKING:
+    from hybrid_llm.core.generation import Chunk
+
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _THREADS: Final = 4
 caller_left: ContextVar[threading.Event | None] = ContextVar("caller_left", default=None)
 """Set in a thread that works for an event loop: whether the caller has been cancelled, so that the work may end."""
@@ -154,3 +160,95 @@ def _drop(done: Future[T], drop: Callable[[T], object]) -> None:
 
 def _closed() -> HybridLLMError:
     return HybridLLMError("this client is closed; make a new one")
+
+
+class Owned(Generic[T_co]):
+    """The items of an async generator that its consumer alone closes, always, with `aclose`.
+
+    An event loop closes the async generators that are left when it ends, and those that become garbage, in any order:
+    an inner one while the outer one is closing it, which raises "asynchronous generator is already running". Asyncio
+    learns of a generator by hooks that are read at its first step; these are switched off here for that moment.
+    """
+
+    __slots__ = ("_items", "_step")
+
+    def __init__(self, items: AsyncGenerator[T_co, None]) -> None:
+        self._items = items
+        self._step = self._first
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[T_co]:
+        return self._step()
+
+    def _first(self) -> Awaitable[T_co]:
+        self._step = self._items.__anext__  # from now on without this detour
+        before = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_owner)
+        try:
+            return self._items.__anext__()
+        finally:
+            sys.set_asyncgen_hooks(*before)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        """Close the generator."""
+        return self._items.aclose()
+
+
+def _leave_to_owner(_: AsyncGenerator[Any, Any]) -> None:
+    """Do nothing: the owner is garbage too, the loop closes it, and it closes this one."""
+
+
+class _End:
+    """The end of an answer, with the error that ended it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class ThreadAnswer:
+    """Made in the event loop, where `next` and `ended` are awaited; a thread calls `put`, and at last `end`.
+
+    A consumer may leave at any time, and its loop may be closed: the thread is told, and nothing is logged.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Chunk | _End] = asyncio.Queue()
+        self._over = False
+
+    def put(self, chunk: Chunk) -> bool:
+        """Deliver *chunk*; False if there is no loop any more."""
+        return self._deliver(chunk)
+
+    def end(self, error: BaseException | None) -> None:
+        """The answer is complete, or ended with *error*."""
+        self._deliver(_End(error))
+
+    async def next(self) -> Chunk | None:
+        """The next chunk; None after the last one. Raises what `end` was given."""
+        item = await self._items.get()
+        if not isinstance(item, _End):
+            return item
+        self._over = True
+        if item.error is None:
+            return None
+        try:
+            raise item.error
+        finally:
+            del item  # an error and the frame that raised it would hold each other
+
+    async def ended(self) -> None:
+        """Wait until the thread has ended the answer, whatever it still delivers."""
+        while not self._over:
+            self._over = isinstance(await self._items.get(), _End)
+
+    def _deliver(self, item: Chunk | _End) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True

@@ -15,7 +15,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
 from hybrid_llm.core.request import RequestMetadata
-from hybrid_llm.core.streams import Owned
+from hybrid_llm.core.threads import Owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.observability.hooks import AttemptRecord, Hook, RequestEvent, emit

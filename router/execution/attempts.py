@@ -40,7 +40,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
-from hybrid_llm.core.streams import Owned
+from hybrid_llm.core.threads import Owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Race, Sleep
 from hybrid_llm.router.observability.hooks import AttemptRecord

@@ -22,8 +22,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.core.streams import Owned
-from hybrid_llm.core.threads import Aside, at_once
+from hybrid_llm.core.threads import Aside, Owned, at_once
 from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
