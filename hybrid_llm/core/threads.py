@@ -1,4 +1,4 @@
-"""Work in threads, for threads and event loops that wait for it no longer than they have time; and what is never closed.
+"""Work in threads, for threads and event loops that wait no longer than they have time; and what is never closed.
 
 A caller that stops waiting leaves the work running; whatever it raises later is reported to nobody. An async generator
 inside another is closed by that one alone.
