@@ -135,16 +135,8 @@ class HybridLLM:
             ConfigError: the file, or one that it names, is invalid; the message has path, line and what to do.
         """
         client = cls.__new__(cls)
-        client._prepare(
-            partial(
-                assemble_from_file,
-                Path(path),
-                sensors=sensors,
-                detectors=tuple(detectors or ()),
-                hooks=tuple(hooks or ()),
-                serve_metrics=serve_metrics,
-            )
-        )
+        parts = {"detectors": tuple(detectors or ()), "hooks": tuple(hooks or ()), "serve_metrics": serve_metrics}
+        client._prepare(partial(assemble_from_file, Path(path), sensors=sensors, **parts))
         if not _in_event_loop():
             client._open()
         return client

@@ -130,15 +130,13 @@ class Pipeline:
         if incoming.deadline is None:
             self.set_deadline(incoming)
 
-        def count(request: Request) -> int:
-            incoming.phase = "counting tokens"
-            return self.fleet.count_tokens(request)
-
         deadline = policy.objectives.deadline_s or DEFAULT_DEADLINE_S
-        created = incoming.created
-        return make_request(
-            incoming.prompt, incoming.options, self._defaults, deadline=deadline, created=created, count=count
+        request = make_request(
+            incoming.prompt, incoming.options, self._defaults, deadline=deadline, created=incoming.created
         )
+        request.check_deadline()
+        incoming.phase = "counting tokens"
+        return replace(request, prompt_tokens=self.fleet.count_tokens(request))
 
     def _note(self, policy: Policy) -> None:
         """A request was routed under *policy*: what its rules and detectors need is loaded."""

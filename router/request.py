@@ -54,7 +54,6 @@ def make_request(
     *,
     deadline: float = DEFAULT_DEADLINE_S,
     created: float | None = None,
-    count: Callable[[Request], int] | None = None,
 ) -> Request:
     """Check everything that can be checked without a model, and freeze it. An option that is None is not given.
 
@@ -64,15 +63,13 @@ def make_request(
         defaults: What a request gets where the call sets nothing.
         deadline: Seconds that apply if neither the call nor the defaults have a deadline.
         created: `time.monotonic()` when the app called, from which the deadline counts; default: now.
-        count: Counts the prompt's tokens.
 
     Raises:
         TypeError: an option does not exist; the message suggests the nearest one.
         InvalidRequest: a value is out of range; the message states what is allowed and never repeats the prompt.
-        DeadlineExceeded: the checks took until the deadline.
     """
     given = given_options(options)
-    request = Request(
+    return Request(
         created=time.monotonic() if created is None else created,
         deadline=deadline_of(given, defaults, deadline),
         messages=_messages(prompt),
@@ -86,10 +83,6 @@ def make_request(
         tenant=_name(given.get("tenant"), "tenant"),
         request_id=_name(given.get("request_id"), "request_id") or secrets.token_hex(16),
     )
-    if count is None:
-        return request
-    request.check_deadline()
-    return replace(request, prompt_tokens=count(request))
 
 
 def given_options(options: GenerateOptions) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from hybrid_llm.core.tracebacks import scrubbed
 
@@ -88,7 +88,7 @@ class AsyncStream:
     @classmethod
     def of(cls, answer: Answer) -> Self:
         """The stream of an answer that is routed."""
-        stream = cls(_none)
+        stream = cls.__new__(cls)
         stream._begin(answer)
         return stream
 
@@ -117,10 +117,7 @@ class AsyncStream:
         if self._started is None:
             from hybrid_llm.core.errors import HybridLLMError
 
-            raise HybridLLMError(
-                "the request is not routed yet and the answer is not complete: enter the stream with `async with`, or "
-                "take its first chunk"
-            )
+            raise HybridLLMError("the request is not routed yet: enter the stream with `async with`, or take a chunk")
         return self._started
 
     def __aiter__(self) -> Self:
@@ -134,9 +131,8 @@ class AsyncStream:
             raise StopAsyncIteration
         if answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
             return await anext(chunks)
-        remaining = answer.metadata.remaining()
         try:
-            async with asyncio.timeout(max(0.0, remaining) + _GRACE_S):
+            async with asyncio.timeout(max(0.0, answer.metadata.remaining()) + _GRACE_S):
                 return await anext(chunks)
         except TimeoutError:
             raise answer.late() from None
@@ -165,7 +161,3 @@ class AsyncStream:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-async def _none() -> Any:
-    raise RuntimeError("this answer is routed")

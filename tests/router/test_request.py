@@ -208,4 +208,4 @@ def test_a_model_class_whose_schema_raises_is_refused_without_its_text():
 
 def test_the_deadline_counts_from_the_call_and_ends_the_checks():
     with pytest.raises(DeadlineExceeded):
-        make_request("x", {"deadline": 2.0}, Defaults(), created=time.monotonic() - 3.0, count=lambda _: 1)
+        make_request("x", {"deadline": 2.0}, Defaults(), created=time.monotonic() - 3.0).check_deadline()
