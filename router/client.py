@@ -135,8 +135,9 @@ class HybridLLM:
             ConfigError: the file, or one that it names, is invalid; the message has path, line and what to do.
         """
         client = cls.__new__(cls)
-        parts = {"detectors": tuple(detectors or ()), "hooks": tuple(hooks or ()), "serve_metrics": serve_metrics}
-        client._prepare(partial(assemble_from_file, Path(path), sensors=sensors, **parts))
+        found, called = tuple(detectors or ()), tuple(hooks or ())
+        make = partial(assemble_from_file, sensors=sensors, detectors=found, hooks=called, serve_metrics=serve_metrics)
+        client._prepare(partial(make, Path(path)))
         if not _in_event_loop():
             client._open()
         return client
