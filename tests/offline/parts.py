@@ -1,0 +1,139 @@
+"""Runs one optional part in a network namespace and prints what it tried to reach: `parts.py PART FOLDER`.
+
+Run by `test_parts`. A part that a test should add is a function here, named as its extra in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.network import NOT_ALLOWED, Witness, leave  # noqa: E402
+
+CONFIG = "version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n"
+TEXT = "My name is Jane Doe, mail jane@example.co.uk, see https://www.example.org/a and call +1 202 555 0147."
+
+
+def _cli(*arguments: object) -> None:
+    from hybrid_llm.cli.main import main
+
+    status = main([str(argument) for argument in arguments])
+    assert status == 0, f"{arguments[:2]} ended with {status}"
+
+
+def _configured(folder: Path, more: str = "") -> None:
+    from hybrid_llm import HybridLLM
+
+    path = folder / "hybrid.yaml"
+    path.write_text(CONFIG + more, encoding="utf-8")
+    with HybridLLM.from_config(path) as llm:
+        llm.generate("Is this review positive? 'A delight.'", max_tokens=4)
+
+
+def base(folder: Path) -> None:
+    """The device answers."""
+    _configured(folder)
+
+
+def names(_: Path) -> None:
+    from hybrid_llm.router.privacy.detectors.rampart import open_rampart
+
+    assert list(open_rampart().find(TEXT))
+
+
+def presidio(folder: Path) -> None:
+    import spacy
+
+    from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector, open_analyzer
+
+    pipeline = spacy.blank("en")
+    pipeline.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Jane"}])
+    pipeline.to_disk(folder / "model")
+    detector = PresidioDetector(open_analyzer(str(folder / "model")), min_score=0.3)  # every recognizer
+    kinds = {finding.kind for finding in detector.find(TEXT)}
+    assert {"person", "email_address", "url", "phone_number"} <= kinds, kinds
+
+
+def report(folder: Path) -> None:
+    _cli("policy", "simulate", "balanced", "--requests", 50, "--html", folder / "report.html")
+
+
+def metrics(folder: Path) -> None:
+    _configured(folder, "metrics: {listen: '127.0.0.1:9477'}\n")
+
+
+def cli(_: Path) -> None:
+    _cli("signals", "--once")
+
+
+def dbus(_: Path) -> None:
+    import jeepney  # noqa: F401
+
+    _cli("signals", "--once", "--json")
+
+
+def gpu(_: Path) -> None:
+    import pynvml  # noqa: F401
+
+    _cli("signals", "--once", "--json")
+
+
+def node(_: Path) -> None:
+    from hybrid_llm.backends.node.engine import EngineConfig
+    from hybrid_llm.backends.node.engines.load import load_engine
+
+    load_engine(EngineConfig(model=ROOT / "examples" / "models" / "hybrid-demo-node"))
+
+
+def prepare(folder: Path) -> None:
+    source = ROOT / "examples" / "models" / "hybrid-demo-node"
+    _cli("models", "convert", source, folder / "converted", "--precision", "fp32")
+
+
+def python_connects(_: Path) -> None:
+    """The witness itself: what it must see."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
+        one.settimeout(0.05)
+        one.connect(("192.0.2.1", 443))
+
+
+def python_resolves(_: Path) -> None:
+    with suppress(OSError):
+        urllib.request.urlopen("http://192.0.2.1.example.org/", timeout=0.05)
+
+
+def native_sends(_: Path) -> None:
+    """A child that no audit hook sees, as native code in this process would not be."""
+    code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 9999))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+PARTS: dict[str, Callable[[Path], None]] = {
+    each.__name__: each for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare)
+}
+CAUGHT: dict[str, Callable[[Path], None]] = {
+    each.__name__: each for each in (python_connects, python_resolves, native_sends)
+}
+
+
+def main() -> None:
+    """Run the part; the last line of standard output is what it tried to reach, as JSON."""
+    if refused := leave():
+        print(refused)
+        sys.exit(NOT_ALLOWED)
+    witness = Witness()
+    {**PARTS, **CAUGHT}[sys.argv[1]](Path(sys.argv[2]))
+    print(f"\n{json.dumps(witness.attempts())}")
+
+
+if __name__ == "__main__":
+    main()
