@@ -21,8 +21,8 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 37_500,
-    "product without node, model tools, command line and lab, lines": 24_500,
+    "product, lines": 38_500,
+    "product without node, model tools, command line and lab, lines": 25_500,
     "product, modules": 212,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
