@@ -29,11 +29,12 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.router.cache import CachedAnswer, MemoryCache
 from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding
 from tests.leaks.situations import AFTER_A_CHUNK
+from tests.leaks.texts import SEPARATOR
 
 __all__ = ["OWN_FAULT", "BrokenCache", "CloudCache", "Codeword", "Double", "FaultyDetector", "Record"]
 
 OWN_FAULT = "a fault of the backend's own"
-"""The message of a backend that raises what no backend should."""
+"""How the message of a backend begins that raises what no backend should; the texts of the request follow."""
 
 
 @dataclass(slots=True)
@@ -48,6 +49,8 @@ class Record:
     """Ids of requests, and the backends in the cloud that were called with them, whether they sent anything or not."""
     uncleared: int = 0
     """Requests that a backend in the cloud was given without a clearance."""
+    added: dict[str, str] = field(default_factory=dict)
+    """What the device says before it echoes, by request."""
     faults: dict[str, Mapping[str, list[str]]] = field(default_factory=dict)
     """What goes wrong next: by request, by backend."""
     lying: bool = False
@@ -120,8 +123,10 @@ class Double:
         if fault in {"hang", "silence"}:
             yield _Wait(0.005 if fault == "silence" else max(0.0, request.remaining()))
         elif fault not in {"answer", *AFTER_A_CHUNK}:
-            raise self._error(fault)
-        self._record.happened["continued in the cloud"] += bool(request.answer_prefix) and self._is_away
+            raise self._error(fault, request)
+        if self._is_away:
+            self._record.happened["continued in the cloud"] += bool(request.answer_prefix)
+            self._record.happened["an added text continued in the cloud"] += SEPARATOR in request.answer_prefix
         yield from self._answer(request, fault)
 
     def _receive(self, cleared: Cleared, fault: str) -> Request:
@@ -132,7 +137,7 @@ class Double:
         if self._is_away:
             self._record.asked.append((request_id, self.name))
         if fault == "refuse":
-            raise self._error(fault)
+            raise self._error(fault, cleared.request)
         data = outgoing(cleared, remaining=cleared.request.remaining())
         self._record.wire.append((request_id, data))
         sent = request_from_wire(pb.GenerateRequest.FromString(data), deadline=cleared.request.deadline)
@@ -146,9 +151,9 @@ class Double:
         text = request.messages[-1].content
         if request.output_schema is not None:
             text = json.dumps({"said": text}, ensure_ascii=False)
-        text = text.removeprefix(request.answer_prefix)
+        first, text = self._before(request, text)
         step = self._steps.get(request.request_id, 7)
-        pieces = [text[i : i + step] for i in range(0, len(text), step)]
+        pieces = [*first, *(text[i : i + step] for i in range(0, len(text), step))]
         for number, piece in enumerate(pieces):
             yield Chunk(text=piece)
             if number == 0:
@@ -157,14 +162,22 @@ class Double:
                 if fault == "silent end":
                     return
                 if fault not in {"odd finish", "chunks after the finish"}:
-                    raise self._error(fault)
+                    raise self._error(fault, request)
         odd = fault == "odd finish"
         usage = None if odd else Usage(prompt_tokens=1, completion_tokens=len(pieces))
         yield Chunk(tokens=-1 if odd else 0, finish_reason=FinishReason.STOP, usage=usage)
         if fault == "chunks after the finish":
             yield Chunk(text=text)
 
-    def _error(self, fault: str) -> Exception:
+    def _before(self, request: Request, text: str) -> tuple[list[str], str]:
+        """What the device adds, as a chunk of its own, and what is left to echo of *text*."""
+        _, separator, echoed = request.answer_prefix.rpartition(SEPARATOR)
+        own = self._record.added.get(request.request_id) if self._location is Location.EDGE else None
+        if own is not None and request.output_schema is None and not request.answer_prefix:
+            return [own + SEPARATOR], text
+        return [], text.removeprefix(echoed if separator else request.answer_prefix)
+
+    def _error(self, fault: str, request: Request) -> Exception:
         name = self.name
         makers: dict[str, Callable[[], Exception]] = {
             "refuse": lambda: BackendUnavailable("503", backend=name),
@@ -177,7 +190,7 @@ class Double:
             "untrusted": lambda: UntrustedPeer("who is it", backend=name),
             "cut": lambda: StreamInterrupted("cut", backend=name, received_tokens=1),
         }
-        return makers.get(fault, lambda: RuntimeError(OWN_FAULT))()
+        return makers.get(fault, lambda: RuntimeError(OWN_FAULT, *request.visible_text()))()
 
 
 class CloudCache(MemoryCache):
@@ -206,10 +219,10 @@ class BrokenCache(MemoryCache):
     """A cache that is not there."""
 
     def get(self, cleared: Cleared) -> CachedAnswer | None:
-        raise ConnectionError("the cache is not there")
+        raise ConnectionError("the cache is not there", *cleared.request.visible_text())
 
     def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
-        raise ConnectionError("the cache is not there")
+        raise ConnectionError("the cache is not there", answer.text, *cleared.request.visible_text())
 
 
 class Codeword:

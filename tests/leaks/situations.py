@@ -138,6 +138,8 @@ class Shape:
     how: str = "generate"
     task: str = "chat"
     temperature: float = 0.0
+    adds: tuple[str, ...] | None = None
+    """The device begins its answer with a text of its own, which holds values of these kinds; None: it only echoes."""
     again: str = ""
     """The last request once more: the `same`, with `other words`, or of an `other tenant`."""
     faults: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -183,6 +185,7 @@ _DECLARED = (*(frozenset[str](),) * 5, *(frozenset({tag}) for tag in TAGS), froz
 _SESSIONS = ((None, None), (None, None), ("s", None), ("s", None), ("t", "tenant"), ("s", "tenant"))
 _HISTORIES = ("none", "all", "answer", "unseen", "unseen")
 _AGAIN = ("",) * 10 + ("same", "same", "same", "other words", "other tenant", "other tenant")
+_ADDS = (None,) * 10 + ((), *((kind,) for kind in KINDS))
 _HOW = ("generate", "stream", "agenerate", "astream") * 4 + ("decide",)
 
 
@@ -231,6 +234,7 @@ def shape_of(random: Random, *, alone: bool = True) -> Shape:
         how=random.choice(_HOW if alone else ("stream", "astream")),
         task=random.choice(["chat", "chat", "chat", "near", "far"]),
         temperature=random.choice([0.0, 0.0, 0.0, 0.5]),
+        adds=random.choice(_ADDS),
         again=random.choice(_AGAIN),
         faults=_trouble(random),
         detector_fault=random.choice(DETECTOR_FAULTS) if luck < 0.15 else None,

@@ -10,7 +10,10 @@ from hybrid_llm.core.request import GenerateOptions, Role, Tool
 from tests.leaks.canaries import Canaries
 from tests.leaks.situations import Part, Shape
 
-__all__ = ["UNSEEN", "Draft", "Said", "Texts"]
+__all__ = ["SEPARATOR", "UNSEEN", "Draft", "Said", "Texts"]
+
+SEPARATOR = " || "
+"""Between what the device adds and what it echoes."""
 
 Value = tuple[str, str]
 """A kind, and a value of it."""
@@ -40,6 +43,8 @@ class Draft:
     """Texts that are no message: in the schema, in tools, in stop texts."""
     declared: frozenset[str] = frozenset()
     options: GenerateOptions = field(default_factory=GenerateOptions)
+    added: Said | None = None
+    """What the device says before it echoes."""
 
     @property
     def prompt(self) -> list[dict[str, str]]:
@@ -63,6 +68,21 @@ class Draft:
     def unseen(self) -> frozenset[str]:
         """The kinds of the values where no detector finds them."""
         return frozenset(kind for said in self._said() for kind, _ in said.unseen)
+
+    @property
+    def added_kinds(self) -> frozenset[str]:
+        """What a detector finds in the text that the device adds."""
+        return frozenset(kind for kind, _ in self.added.values) if self.added is not None else frozenset()
+
+    def visible_added(self, hidden: frozenset[str]) -> Iterable[str]:
+        """The canaries of the added text that a permitted reader sees if values of *hidden* kinds are replaced."""
+        if self.added is not None:
+            yield from self.added.words
+            yield from (value for kind, value in self.added.values if kind not in hidden)
+
+    def without_added(self, answer: str) -> str:
+        """*answer* without the text that the device added, if it did."""
+        return answer.removeprefix(f"{self.added.content}{SEPARATOR}") if self.added is not None else answer
 
     def values(self, kinds: frozenset[str]) -> list[Value]:
         """Its values of these kinds."""
@@ -97,6 +117,7 @@ class Texts:
         session = (shape.tenant, shape.session)
         back, declared = self._history(shape, session)
         options = self._options(shape, [(place, said) for place, said in parts if said not in messages])
+        added = self._said(Part(place="assistant", kinds=shape.adds)) if shape.adds is not None else None
         return self._numbered(
             Draft(
                 request_id="",
@@ -104,6 +125,7 @@ class Texts:
                 beside=tuple(said for _, said in parts if said not in messages),
                 declared=shape.declared | declared,
                 options={**options, "privacy": shape.declared | declared},
+                added=added,
             )
         )
 
@@ -181,7 +203,9 @@ class Texts:
         if draft.session[1] is None:
             return
         last = draft.messages[-1]
-        answer = Said(role="assistant", content=text, words=last.words, values=last.values, unseen=last.unseen)
+        more = draft.added if draft.added is not None and draft.without_added(text) != text else Said(content="")
+        words, values = (*last.words, *more.words), (*last.values, *more.values)
+        answer = Said(role="assistant", content=text, words=words, values=values, unseen=last.unseen)
         self._turns.setdefault(draft.session, []).append((draft, answer))
         self._known.setdefault(draft.session, []).extend(draft.values(hidden))
 

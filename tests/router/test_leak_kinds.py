@@ -46,6 +46,7 @@ PII = "pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}"
 IDS = "ids: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [us_ssn, payment_card]}"
 PHI = "phi: {allow: [edge], detect: [medical_record]}"
 OPEN = "open: {allow: [edge, cloud]}"
+PLAIN = "a: {allow: [edge, cloud]}"
 STRICT, LAX = policy(PII, PHI), policy(PII, OPEN)
 
 
@@ -86,7 +87,8 @@ def test_a_value_is_replaced_in_every_text_of_the_request_wherever_it_was_found(
         PLACES["the first message"](request(f"my SSN or card: {value}"), f"x {value} y"), f"x {value} y"
     )
     assessment = PrivacyGuard().assess(asked, policy(PII, IDS))
-    assert CLOUD not in assessment.allowed or value not in texts(assessment.request_for(CLOUD))
+    assert CLOUD in assessment.allowed, assessment.blocked
+    assert leaked([value], texts(assessment.request_for(CLOUD))) == []
 
 
 class Shy:
@@ -269,6 +271,53 @@ def test_a_whole_value_in_a_partial_answer_gets_the_pseudonym_of_the_request():
     assert texts(after.request_for(CLOUD)) == f"to {name} now\nI write to {name} now"
 
 
+@pytest.mark.parametrize("torn", ["jane.do", "jane.doe@exam", "JANE.D"])
+@pytest.mark.parametrize("more", ["words", "to john@example.com"])
+def test_an_answer_torn_within_a_value_of_an_earlier_turn_is_not_continued_elsewhere(torn, more):
+    """Also if the request itself has nothing to replace."""
+    guard = PrivacyGuard()
+    guard.release(guard.assess(request(f"to {MAIL}", session_id="s"), LAX))
+    known = guard.assess(request(more, session_id="s"), LAX)
+    assert CLOUD in known.allowed
+    after = guard.assess_continuation(known, PartialAnswer(text=f"I write to {torn}", tokens=3), LAX)
+    assert CLOUD not in after.allowed
+    whole = guard.assess_continuation(known, PartialAnswer(text=f"I write to {MAIL} ,", tokens=3), LAX)
+    assert leaked([MAIL], texts(whole.request_for(CLOUD))) == []
+
+
+def test_sessions_of_two_tenants_know_nothing_of_each_other():
+    guard = PrivacyGuard()
+    names = {}
+    for tenant in (None, "a", "b"):
+        assessment = guard.assess(request(f"to {MAIL}", session_id="s", tenant=tenant), LAX)
+        names[tenant] = texts(assessment.request_for(CLOUD)).split()[1]
+        guard.release(assessment)
+    assert len(set(names.values())) == 3
+    for tenant in names:
+        mine = guard.assess(request(f"to {MAIL}", session_id="s", tenant=tenant), LAX)
+        restorer = guard.restorer(mine, CLOUD)
+        assert restorer is not None
+        text = " ".join(names.values())
+        assert restorer.feed(text) + restorer.finish() == text.replace(names[tenant], MAIL)
+
+
+@pytest.mark.parametrize("how", ["forgotten", "closed"])
+def test_nothing_is_restored_from_a_session_that_is_over(how):
+    guard = PrivacyGuard()
+    first = guard.assess(request(f"to {MAIL}", session_id="s"), LAX)
+    name = texts(first.request_for(CLOUD)).split()[1]
+    guard.release(first)
+    if how == "closed":
+        guard.close()
+        assert guard.assess(request(f"to {MAIL}", session_id="s"), LAX).allowed == {EDGE}
+        return
+    guard.forget("s")
+    second = guard.assess(request(f"to {MAIL}", session_id="s"), LAX)
+    restorer = guard.restorer(second, CLOUD)
+    assert restorer is not None
+    assert restorer.feed(f"{name} ") + restorer.finish() == f"{name} "
+
+
 def test_a_new_value_in_a_partial_answer_is_judged_like_one_of_the_request():
     guard = PrivacyGuard()
     known = guard.assess(request("words"), STRICT)
@@ -292,6 +341,7 @@ def said(*turns: tuple[Role, str]) -> Request:
     return replace(BASE, messages=tuple(Message(role=role, content=text) for role, text in turns))
 
 
+ALONE = request("a")
 OTHERS: dict[str, Request] = {
     "a role": said(("system", "one"), ("assistant", "two")),
     "roles swapped": said(("assistant", "one"), ("user", "two")),
@@ -314,13 +364,17 @@ OTHERS: dict[str, Request] = {
     "no tool": replace(BASE, tools=()),
     "a tool instead of a stop text": replace(BASE, tools=(*BASE.tools, Tool(name="END")), sampling=Sampling()),
     "the answer so far": replace(BASE, answer_prefix="so"),
+    "stop texts for the parts of a tool": replace(BASE, tools=(), sampling=Sampling(stop=("f", "does", "{}", "END"))),
+    "a message and a stop text": replace(ALONE, sampling=Sampling(stop=("b",))),
+    "a tag and a message": replace(ALONE, messages=(Message(role="user", content="b"),), privacy=frozenset({"a"})),
+    "the answer so far for a stop text": replace(BASE, sampling=Sampling(), answer_prefix="END"),
 }  # fmt: skip
 ANSWER = CachedAnswer(text="answer", finish_reason=FinishReason.STOP, usage=Usage(), backend="edge")
 
 
 def cleared(asked: Request, purpose: Purpose = Purpose.CACHE, location: Location = EDGE) -> Cleared:
     guard = PrivacyGuard()
-    return guard.clear(guard.assess(asked, policy(OPEN)), location, purpose)
+    return guard.clear(guard.assess(asked, policy(OPEN, PLAIN)), location, purpose)
 
 
 @pytest.mark.parametrize("other", OTHERS)
