@@ -6,6 +6,7 @@ from tests.mutants.changes import drop, drop_argument, drop_item, drop_operand, 
 from tests.mutants.mutant import Mutant
 
 _GUARD = "hybrid_llm.router.privacy.guard"
+_SCAN = "hybrid_llm.router.privacy.scan"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
 _TABLE = "hybrid_llm.router.privacy.pseudonyms"
 _BEGINNINGS = "hybrid_llm.router.privacy.beginnings"
@@ -13,6 +14,8 @@ _ENGINE = "hybrid_llm.router.privacy.detectors.engine"
 _TEXT = "hybrid_llm.router.privacy.detectors.text"
 _CACHE = "hybrid_llm.router.cache"
 _PIPELINE = "hybrid_llm.router.pipeline"
+_ATTEMPTS = "hybrid_llm.router.execution.attempts"
+_ANSWER = "hybrid_llm.router.execution.answer"
 _CALL = "hybrid_llm.router.execution.call"
 _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
@@ -63,33 +66,57 @@ MUTANTS = (
     Mutant(
         "a continuation in which nothing was replaced is not looked at again",
         f"{_GUARD}:PrivacyGuard._checked",
-        swap("replaced is None or why", "replaced is None or (why and replaced != judged.request)"),
+        swap(
+            "self._doubt(replaced, names, lease, judged.request)",
+            "'' if replaced == judged.request else self._doubt(replaced, names, lease, judged.request)",
+        ),
     ),
     # Second looks
     Mutant(
         "the second look sees only the first text",
-        f"{_GUARD}:PrivacyGuard._doubt",
-        swap("tuple(replaced.visible_text())", "tuple(replaced.visible_text())[:1]"),
+        f"{_SCAN}:Scan.finds_beside",
+        swap("zip(self.texts, self._findings(name), strict=True)", "zip(self.texts[:1], self._findings(name))"),
     ),
     Mutant(
         "the second look sees messages only",
-        f"{_GUARD}:PrivacyGuard._doubt",
-        swap("tuple(replaced.visible_text())", "tuple(m.content for m in replaced.messages)"),
+        f"{_SCAN}:Scan.finds_beside",
+        swap(
+            "zip(self.texts, self._findings(name), strict=True)",
+            "zip(self.texts[:len(self._request.messages)], self._findings(name))",
+        ),
     ),
     Mutant(
         "the second look does not see the end",
-        f"{_GUARD}:PrivacyGuard._doubt",
-        swap("tuple(replaced.visible_text())", "tuple(replaced.visible_text())[:-1]"),
+        f"{_SCAN}:Scan.finds_beside",
+        swap("zip(self.texts, self._findings(name), strict=True)", "zip(self.texts[:-1], self._findings(name))"),
     ),
     Mutant(
         "the second look has one detector",
         f"{_GUARD}:PrivacyGuard._doubt",
-        swap("[name for name in names if again.any(name)]", "[name for name in names[:1] if again.any(name)]"),
+        swap(
+            "[name for name in names if again.finds_beside(lease.table, name)]",
+            "[name for name in names[:1] if again.finds_beside(lease.table, name)]",
+        ),
+    ),
+    Mutant(
+        "a find that holds a pseudonym is ours, whatever it holds beside",
+        f"{_SCAN}:_is_ours",
+        drop_operand("all(silent)"),
+    ),
+    Mutant(
+        "a text with a pseudonym is ours as a whole",
+        f"{_SCAN}:Scan.finds_beside",
+        swap("_is_ours(finding, text, ours)", "ours"),
+    ),
+    Mutant(
+        "a detector that fails in the second look leaves nothing to find",
+        f"{_GUARD}:PrivacyGuard._doubt",
+        swap("__left + again.failed", "__left"),
     ),
     Mutant(
         "the log of a failed detector shows its message",
-        f"{_GUARD}:_Scan._run",
-        swap("type(error).__name__", "error"),
+        f"{_SCAN}:Scan._try",
+        swap("type(error).__name__", "str(error)"),
     ),
     # What is replaced, and where it may go
     Mutant(
@@ -112,7 +139,7 @@ MUTANTS = (
     ),
     Mutant(
         "only one detector's finds are replaced",
-        f"{_GUARD}:_Scan.merged",
+        f"{_SCAN}:Scan.merged",
         swap("[self._findings(name) for name in names]", "[self._findings(name) for name in names[:1]]"),
     ),
     Mutant(
@@ -124,6 +151,21 @@ MUTANTS = (
         "tenants share a session's values",
         f"{_SESSIONS}:Sessions.open",
         swap("(tenant, session_id)", "(None, session_id)"),
+    ),
+    Mutant(
+        "the names of all tags travel to the node",
+        f"{_GUARD}:PrivacyGuard.clear",
+        swap("request.privacy & assessment.shared", "request.privacy"),
+    ),
+    Mutant(
+        "a declared tag is met by any find, whether names are looked for or not",
+        f"{_GUARD}:PrivacyGuard._unsure",
+        swap("tag not in judged.declared", "True"),
+    ),
+    Mutant(
+        "a continuation has no declared tags",
+        f"{_GUARD}:PrivacyGuard.assess",
+        swap("continues.declared", "frozenset()"),
     ),
     # Caches
     Mutant(
@@ -221,6 +263,21 @@ MUTANTS = (
     Mutant(
         "the error for a backend's own error repeats its message",
         f"{_CALL}:BackendCalls.stream",
+        swap("type(error).__name__", "str(error)"),
+    ),
+    Mutant(
+        "an event repeats the message of a failed attempt",
+        f"{_ATTEMPTS}:Attempts._failed",
+        swap("type(error).__name__", "str(error)"),
+    ),
+    Mutant(
+        "an event repeats the message of the error that ended the request",
+        f"{_ANSWER}:Answer",
+        swap("type(error).__name__", "str(error)"),
+    ),
+    Mutant(
+        "the log of a failed cache shows its message",
+        f"{_CACHE}:AnswerCache._try",
         swap("type(error).__name__", "str(error)"),
     ),
 )

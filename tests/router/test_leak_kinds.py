@@ -10,20 +10,30 @@ import logging
 import pickle
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import is_dataclass, replace
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
 
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.core.errors import HybridLLMError, PrivacyViolation, StreamInterrupted
+from hybrid_llm.core.errors import (
+    BackendOverloaded,
+    BackendUnavailable,
+    HybridLLMError,
+    PrivacyViolation,
+    RequestRejected,
+    StreamInterrupted,
+)
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import Location, Message, PartialAnswer, Request, Role, Sampling, Tool
 from hybrid_llm.policies import KNOWN_DETECTORS, Policy, parse_policy
 from hybrid_llm.router.cache import CachedAnswer, MemoryCache
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
 from hybrid_llm.router.signals import FixedSensors
@@ -109,6 +119,22 @@ def test_the_second_look_sees_every_text(place):
     assert PrivacyGuard([Shy()]).assess(asked, both).allowed == {EDGE}
 
 
+class Greedy:
+    """Finds a whole line, once there is a pseudonym in it."""
+
+    name = "shy"
+
+    def find(self, text: str) -> Iterator[Finding]:
+        if "EMAIL_" in text:
+            yield Finding(kind="shy", start=0, end=len(text))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_find_of_the_second_look_that_is_more_than_a_pseudonym_keeps_the_request_here(place):
+    both = policy("pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email, shy]}")
+    assert PrivacyGuard([Greedy()]).assess(PLACES[place](request(), f"{MAIL} Smith"), both).allowed == {EDGE}
+
+
 class Fragile:
     """Finds nothing, and raises in the second look at a text, or at any text of a partial answer."""
 
@@ -129,6 +155,31 @@ def test_a_detector_that_fails_in_the_second_look_keeps_the_request_here(place, 
     with caplog.at_level(logging.DEBUG):
         assert PrivacyGuard([Fragile()]).assess(PLACES[place](request(), f"to {MAIL}"), both).allowed == {EDGE}
     assert leaked([MAIL, "EMAIL_"], caplog.text) == []
+
+
+# Tags.
+
+
+def test_a_node_learns_no_name_of_a_tag_unless_the_policy_shares_it():
+    guard = PrivacyGuard()
+    asked = request(f"to {MAIL}", privacy=frozenset({"open"}))
+    sent = guard.clear(guard.assess(asked, LAX), CLOUD)
+    assert sent.request.privacy == sent.clearance.tags == frozenset()
+
+
+DECLARED = "pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}"
+ACCEPTED = "pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email], accept_undetected_names: true}"
+
+
+def test_a_declared_tag_keeps_the_request_here_without_a_detector_of_names_also_in_a_continuation():
+    guard, asked = PrivacyGuard(), request(f"my sister, {MAIL}", privacy=frozenset({"pii"}))
+    known = guard.assess(asked, policy(DECLARED))
+    assert known.allowed == {EDGE}
+    assert guard.assess_continuation(known, PartialAnswer(text="She", tokens=1), policy(DECLARED)).allowed == {EDGE}
+    found = guard.assess(request(f"my sister, {MAIL}"), policy(DECLARED))
+    assert CLOUD in found.allowed
+    assert CLOUD in guard.assess_continuation(found, PartialAnswer(text="She", tokens=1), policy(DECLARED)).allowed
+    assert CLOUD in guard.assess(asked, policy(ACCEPTED)).allowed
 
 
 # Continuations.
@@ -477,6 +528,11 @@ def everything_with(canary: str) -> list[object]:
         asked = place(asked, f"{canary} {MAIL}")
     assessment = guard.assess(asked, LAX)
     partial = PartialAnswer(text=canary)
+    assert assessment.lease is not None
+    table = assessment.lease.table
+    sent = texts(assessment.request_for(CLOUD))
+    start, end = next(iter(table.pseudonyms(sent)))
+    name = sent[start:end]
     after = guard.assess_continuation(assessment, partial, LAX)
     answer = replace(ANSWER, text=canary)
     decided = HybridLLM([FakeBackend("edge", EDGE, [canary])], policy(OPEN, prefer="edge"), sensors=FixedSensors())
@@ -495,6 +551,7 @@ def everything_with(canary: str) -> list[object]:
         reply,
         stream,
         Chunk(text=canary),
+        table.entry(name),
         guard,
     ]
 
@@ -538,6 +595,22 @@ def test_no_log_event_or_error_repeats_the_text_of_a_backends_own_error(kind, af
         client.generate(f"words {LOUD}")
     witness.caught(caught.value)
     assert leaked([LOUD], "\n".join(witness.told)) == []
+
+
+@pytest.mark.parametrize("kind", [BackendUnavailable, BackendOverloaded, RequestRejected, StreamInterrupted])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("how", ["one backend", "the next answers"])
+def test_no_log_event_or_metric_repeats_the_message_of_a_backends_error(kind, after, how, tmp_path):
+    """What a node reports may quote the prompt; the app's error may show it to the app, and to nobody else."""
+    witness, registry = Witness(own=tmp_path), CollectorRegistry()
+    edge = FakeBackend("edge", EDGE, [*["begun "] * after, kind(LOUD, backend="edge")])
+    others = [FakeBackend("cloud", CLOUD, ["fine"])] if how == "the next answers" else []
+    prefer = "edge, cloud" if others else "edge"
+    hooks = [witness, PrometheusMetrics(registry=registry)]
+    client = HybridLLM([edge, *others], policy(OPEN, prefer=prefer), sensors=FixedSensors(), hooks=hooks)
+    with witness.watching(), client, suppress(HybridLLMError):
+        client.generate(f"words {LOUD}")
+    assert leaked([LOUD], "\n".join([*witness.told, generate_latest(registry).decode()])) == []
 
 
 @pytest.mark.parametrize("where", ["detector", "hook", "cache"])
