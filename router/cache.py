@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Final, Protocol, TypeVar
 
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.errors import ConfigError, OutputInvalid, PrivacyViolation
 from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Usage
 from hybrid_llm.core.request import Location, PartialAnswer, Request, Sampling
 from hybrid_llm.core.tracebacks import guarded, is_fault
@@ -165,7 +165,7 @@ class AnswerCache:
         answer = self._try("get", lambda: self._cache.get(cleared)) if cleared is not None else None
         if not isinstance(answer, CachedAnswer) or answer.backend != routed.decision.order[0]:
             return None
-        return Replay(answer=answer)
+        return Replay(answer=answer) if _is_valid(answer, routed) else None
 
     def store(self, routed: Routed, generation: Generation) -> None:
         """Store a whole answer, where the tags of the request and of what is found in the answer allow it."""
@@ -208,3 +208,14 @@ class AnswerCache:
                 raise
             _log.warning("%s of the cache failed with %s", what, type(error).__name__)
             return None
+
+
+def _is_valid(answer: CachedAnswer, routed: Routed) -> bool:
+    """Whether the answer follows the schema of the request: an app's cache may return anything."""
+    if routed.parse is None or answer.finish_reason is not FinishReason.STOP:
+        return True
+    try:
+        routed.parse(answer.text, answer.backend)
+    except OutputInvalid:
+        return False
+    return True

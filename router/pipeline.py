@@ -21,8 +21,9 @@ from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
+from hybrid_llm.router.output import OutputParser
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request, parser_of
+from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request
 
 
 class Pipeline:
@@ -112,7 +113,7 @@ class Pipeline:
             try:
                 request.check_deadline()
                 incoming.phase = "routing"
-                routed = self._decide(assessment, policy, parser_of(incoming.options.get("output_schema")))
+                routed = self._decide(assessment, policy, _parser(incoming.options))
                 request.check_deadline()
             except BaseException:
                 self._guard.release(assessment)
@@ -208,6 +209,7 @@ class Pipeline:
             is_ready=self.fleet.is_ready,
             continue_streams=limits.continue_streams,
             race=race,
+            parse=routed.parse,
             patience=partial(self.fleet.hedge_delay, limits),
         )
 
@@ -236,6 +238,11 @@ class Pipeline:
             guarded(partial(hook.detach, self.status), f"detaching the hook {type(hook).__name__}")
         if self._cache is not None:
             self._cache.close()
+
+
+def _parser(options: GenerateOptions) -> Parse:
+    schema = options.get("output_schema")
+    return None if schema is None else OutputParser(schema)
 
 
 def without(blocked: Mapping[Location, str], signals: Signals) -> Signals:

@@ -223,14 +223,6 @@ def _checked_schema(value: OutputSchema) -> tuple[str, str]:
     return text, ""
 
 
-def parser_of(value: OutputSchema | None) -> Callable[[str], object] | None:
-    """What parses an answer under schema *value*: the pydantic model's own validation, else `json.loads`."""
-    if value is None:
-        return None
-    parse: Callable[[str], object] = value.model_validate_json if isinstance(value, type) else json.loads
-    return parse
-
-
 def _within(value: Any, field: str, limits: Whole | Number) -> Any:
     whole = isinstance(limits, Whole)
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.errors import HybridLLMError, OutputInvalid
+from hybrid_llm.core.tracebacks import scrubbed
 
 
 class FinishReason(StrEnum):
@@ -83,7 +84,8 @@ class Generation:
     request_id: str = ""
     continuations: tuple[Continuation, ...] = ()
     """Where it broke off and was continued, by another backend or by the same."""
-    parse: Callable[[str], object] | None = field(default=None, repr=False, compare=False)
+    parse: Callable[[str, str], object] | None = field(default=None, repr=False, compare=False)
+    """Makes an object of the text of a backend, of which the name is the second argument."""
     cached: bool = False
     """The answer came from the cache: *backend* gave it to an identical request, and no backend was called now."""
 
@@ -92,10 +94,18 @@ class Generation:
         """The answer to a request with `output_schema`, parsed: a pydantic model's instance, else JSON values.
 
         Raises:
-            HybridLLMError: no schema was given, or the answer was cut off by `max_tokens`.
-            ValueError: a validator of the model rejects what its schema allows.
+            HybridLLMError: no schema was given.
+            OutputInvalid: `max_tokens` cut the answer off before it was a whole document.
         """
-        if self.parse is None or self.finish_reason is FinishReason.LENGTH:
-            why = "no output_schema was given" if self.parse is None else "max_tokens cut it off"
-            raise HybridLLMError(f"the answer is not an object: {why}")
-        return self.parse(self.text)
+        if self.parse is None:
+            raise HybridLLMError("the answer is not an object: no output_schema was given")
+        if self.finish_reason is FinishReason.LENGTH:
+            raise OutputInvalid(
+                "the answer is not an object: max_tokens cut it off", backend=self.backend, reason="cut"
+            )
+        return _parsed(self.parse, self.text, self.backend)
+
+
+@scrubbed
+def _parsed(parse: Callable[[str, str], object], text: str, backend: str) -> object:
+    return parse(text, backend)

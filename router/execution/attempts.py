@@ -33,6 +33,7 @@ from hybrid_llm.core.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     HybridLLMError,
+    OutputInvalid,
     ProtocolMismatch,
     RequestRejected,
     StreamInterrupted,
@@ -42,7 +43,7 @@ from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.core.threads import Owned
 from hybrid_llm.core.tracebacks import scrub_traceback
-from hybrid_llm.router.execution.call import Attempt, OneByOne, Race, Sleep
+from hybrid_llm.router.execution.call import Attempt, OneByOne, Parse, Race, Sleep
 from hybrid_llm.router.observability.hooks import AttemptRecord
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Attempts:
     is_ready: Callable[[str], bool] = lambda _: True
     """Whether a backend reports that it can be called. While it reports that it cannot, its breaker is not needed."""
     continue_streams: bool = False
+    parse: Parse = None
+    """Refuses a whole answer that does not follow the output schema."""
     race: Callable[[], Race] = OneByOne
     patience: Callable[[str], float | None] = _never
     """Seconds without a first token after which a call of a backend is hedged; None for never."""
@@ -110,6 +113,7 @@ class Attempts:
             AllBackendsFailed: no backend answered.
             DeadlineExceeded: the deadline passed.
             StreamInterrupted: the answer broke off, and no backend continued it.
+            OutputInvalid: the whole answer does not follow the output schema; its chunks were yielded.
             SecurityError: trust is broken; nothing else was tried.
         """
         self.budget.deposit()
@@ -136,7 +140,10 @@ class Attempts:
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
             attempt = successor
-        self._succeeded(attempt)
+        invalid = self._invalid(attempt, chunk)
+        self._succeeded(attempt, invalid)
+        if invalid is not None:
+            raise invalid
         yield self._completed(chunk)
 
     def _take(self, chunk: Chunk) -> None:
@@ -295,8 +302,20 @@ class Attempts:
         record = AttemptRecord(backend=attempt.name, error=error, elapsed_ms=elapsed_ms, hedge=attempt.hedge)
         self.records.append(record)
 
-    def _succeeded(self, attempt: Attempt) -> None:
-        self._record(attempt)
+    def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
+        """Why the whole answer is not what was asked for. No other backend is tried: the app may have read it."""
+        if self.parse is None or last.finish_reason is not FinishReason.STOP:
+            return None
+        try:
+            self.parse("".join([*self._parts, last.text]), attempt.name)
+        except OutputInvalid as error:
+            scrub_traceback(error)
+            return error
+        return None
+
+    def _succeeded(self, attempt: Attempt, invalid: OutputInvalid | None) -> None:
+        """Record the call: the backend is well, also if its answer is not what was asked for."""
+        self._record(attempt, "" if invalid is None else type(invalid).__name__)
         self.breakers[attempt.name].succeeded()
 
     def _completed(self, last: Chunk) -> Chunk:

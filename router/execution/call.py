@@ -34,8 +34,8 @@ _log = logging.getLogger("hybrid_llm")
 Sleep = Callable[[float], Awaitable[None]]
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
 """Starts the stream of a backend: its `astream`, or its `stream` stepped for a caller without an event loop."""
-Parse = Callable[[str], object] | None
-"""Makes an object of an answer that follows a schema."""
+Parse = Callable[[str, str], object] | None
+"""Makes an object of the answer of a backend, text and name; raises OutputInvalid if it does not follow the schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,11 +102,12 @@ def test_when_the_cloud_fails_the_device_gets_the_values(edge):
 
 def test_every_text_of_the_request_is_replaced(llm, cloud):
     tool = Tool(name="send", description=f"sends to {MAIL}", parameters=json.dumps({"default": MAIL}))
+    cloud.template = '"{}"'
     llm.generate(
         [
             {"role": "system", "content": f"You are {MAIL}."},
-            {"role": "tool", "content": MAIL},
             {"role": "user", "content": "go"},
+            {"role": "tool", "content": MAIL},
         ],
         output_schema={"type": "string", "enum": [MAIL]},
         tools=[tool],

@@ -107,7 +107,7 @@ def test_nothing_that_a_hook_receives_leads_to_a_text_of_the_request_or_the_answ
         "rules: [{exclude: cloud, when: request.prompt_tokens > 0}, {prefer: [edge, cloud]}]\n"
     )
     events: list[RequestEvent] = []
-    edge, cloud = FakeBackend("edge", Location.EDGE, [f"{MARK}-ANSWER"]), FakeBackend("cloud", Location.CLOUD)
+    edge, cloud = FakeBackend("edge", Location.EDGE, [f'"{MARK}-ANSWER"']), FakeBackend("cloud", Location.CLOUD)
     with HybridLLM([edge, cloud], policy, sensors=FixedSensors(), hooks=[events.append]) as client:
         reply = client.generate(
             f"{MARK} a@example.org",

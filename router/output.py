@@ -1,0 +1,141 @@
+"""What parses an answer under the app's own schema, and refuses one that does not follow it. Nothing of it is quoted.
+
+A grammar makes the backends of this library follow a schema. But it was read without the values that pseudonyms stand
+for, an answer may be continued by another backend, and an app's own backend need not have a grammar.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from hybrid_llm.core.errors import OutputInvalid
+from hybrid_llm.core.request import OutputSchema
+from hybrid_llm.core.tracebacks import is_fault
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+_WHY: Final = {
+    "not_json": "it is not JSON",
+    "model": "the pydantic model rejects it",
+    "too_deep": "it is nested too deeply",
+}
+_MOST_DIGITS: Final = 1000
+
+
+class OutputParser:
+    """Parses answers under *schema*: by a pydantic model's own validation, else as JSON that follows the schema."""
+
+    def __init__(self, schema: OutputSchema) -> None:
+        self._model: Callable[[str], object] | None = None
+        if isinstance(schema, type):
+            self._model = schema.model_validate_json
+        else:
+            self._validator = _validator(schema if isinstance(schema, str) else json.dumps(schema))
+
+    def __call__(self, text: str, backend: str) -> object:
+        """Return the object that *text*, an answer of *backend*, stands for.
+
+        Raises:
+            OutputInvalid: it does not follow the schema.
+        """
+        fault, value = self._read(text)
+        if not fault:
+            return value
+        reason, keyword = fault
+        why = _WHY.get(reason, f"it breaks the rule of `{keyword}`")
+        raise OutputInvalid(
+            f"the answer of {backend} does not follow the output_schema: {why}",
+            backend=backend,
+            reason=reason,
+            keyword=keyword,
+        )
+
+    def _read(self, text: str) -> tuple[tuple[()] | tuple[str, str], object]:
+        """What is wrong with *text*, as a reason and a keyword, or nothing; and the object."""
+        reason = "not_json"
+        try:
+            exact = _load(text, Decimal)
+            reason = "model"
+            if self._model is not None:
+                return (), self._model(text)
+            reason = "too_deep"
+            error = next(self._validator.iter_errors(exact), None)
+            return () if error is None else ("schema", str(error.validator)), _load(text)
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            return (reason, ""), None
+
+
+def _load(text: str, number: Callable[[str], Any] = float) -> Any:
+    return json.loads(text, parse_float=number, parse_constant=_no_number)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+@lru_cache(maxsize=64)
+def _validator(schema: str) -> Validator:
+    """Numbers are compared exactly, as decimals; patterns match in linear time; no reference is fetched."""
+    from jsonschema import Draft201909Validator, Draft202012Validator
+    from jsonschema.validators import extend, validator_for
+    from referencing import Registry
+
+    parsed = _load(schema, Decimal)
+    default = Draft201909Validator if _has_tuples(parsed) else Draft202012Validator
+    base = validator_for(parsed, default=default)
+    checker = base.TYPE_CHECKER.redefine("integer", lambda _, value: _is_integer(value))
+    rules = {"pattern": _pattern, "multipleOf": _multiple_of}
+    validator: Validator = extend(base, rules, type_checker=checker)(parsed, registry=Registry())  # type: ignore[no-untyped-call]
+    return validator
+
+
+def _has_tuples(schema: object) -> bool:
+    """Whether *schema* has `items` as a list, which `prefixItems` has replaced."""
+    if isinstance(schema, Mapping):
+        return isinstance(schema.get("items"), list) or any(map(_has_tuples, schema.values()))
+    return isinstance(schema, list) and any(map(_has_tuples, schema))
+
+
+def _is_integer(value: object) -> bool:
+    if isinstance(value, Decimal):
+        return value == value.to_integral_value()
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _pattern(_: Validator, pattern: str, value: object, __: object) -> Iterator[Any]:
+    import re2
+    from jsonschema import ValidationError
+
+    if isinstance(value, str) and re2.search(pattern, value) is None:
+        yield ValidationError("")
+
+
+def _multiple_of(_: Validator, divisor: int | Decimal, value: object, __: object) -> Iterator[Any]:
+    from jsonschema import ValidationError
+
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return
+    if not _divides(Decimal(divisor), Decimal(value)):
+        yield ValidationError("")
+
+
+def _divides(divisor: Decimal, value: Decimal) -> bool:
+    """Whether *value* is a multiple of *divisor*, however many digits both have."""
+    least = min(int(divisor.as_tuple().exponent), int(value.as_tuple().exponent))
+    if max(divisor.adjusted(), value.adjusted()) - least > _MOST_DIGITS:
+        return False
+    whole, part = (_scaled(number, -least) for number in (value, divisor))
+    return part != 0 and whole % part == 0
+
+
+def _scaled(number: Decimal, places: int) -> int:
+    sign, digits, exponent = number.as_tuple()
+    whole: int = int("".join(map(str, digits))) * 10 ** (int(exponent) + places)
+    return -whole if sign else whole

@@ -1,0 +1,168 @@
+"""What comes back follows the app's own schema, or ends in `OutputInvalid`, which quotes nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid_llm.core.errors import OutputInvalid
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.request import Location
+from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.output import OutputParser
+from tests.fakes import FakeBackend
+
+CANARY = "quoted answer"
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+WAYS = pytest.mark.parametrize("way", ["generate", "agenerate"])
+
+
+class Model:
+    """What pydantic's models offer."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict:
+        return NAMED
+
+    @classmethod
+    def model_validate_json(cls, data: str) -> str:
+        name = json.loads(data)["name"]
+        if name == CANARY:
+            raise ValueError(f"{name} is not allowed")
+        return name
+
+
+def ask(llm, way, **options):
+    return llm.generate("x", **options) if way == "generate" else asyncio.run(llm.agenerate("x", **options))
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("schema", "text", "reason", "keyword"),
+    [
+        (NAMED, '{"name": 1}', "schema", "type"),
+        (NAMED, "{}", "schema", "required"),
+        (NAMED, f'{{"name": "{CANARY}"', "not_json", ""),
+        (NAMED, "", "not_json", ""),
+        ({"type": "number"}, "NaN", "not_json", ""),
+        ({"type": "integer", "maximum": 10}, "11", "schema", "maximum"),
+        ({"enum": ["a"]}, f'"{CANARY}"', "schema", "enum"),
+        ({"type": "string", "pattern": "^a+$"}, f'"{CANARY}"', "schema", "pattern"),
+        ({"type": "array"}, "[" * 100_000, "not_json", ""),
+        ({"type": "number", "multipleOf": 0.1}, "0.35", "schema", "multipleOf"),
+        (Model, '{"name": 5}', "", ""),
+        (Model, f'{{"name": "{CANARY}"}}', "model", ""),
+        (Model, "{}", "model", ""),
+        (Model, "no", "not_json", ""),
+    ],
+)
+def test_an_answer_that_does_not_follow_the_schema_is_an_error(make_client, schema, text, reason, keyword, way):
+    llm = make_client(FakeBackend("edge", Location.EDGE, [text]), FakeBackend("cloud", Location.CLOUD))
+    if not reason:
+        assert ask(llm, way, output_schema=schema).parsed == 5
+        return
+    with pytest.raises(OutputInvalid) as caught:
+        ask(llm, way, output_schema=schema)
+    error = caught.value
+    assert (error.reason, error.keyword, error.backend) == (reason, keyword, "edge")
+    assert CANARY not in f"{error} {error!r} {vars(error)} {error.args}"
+    assert (error.__cause__, error.__context__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "number", "multipleOf": 0.1}, "0.3"),
+        ({"type": "integer"}, "1.0"),
+        ({"type": "integer"}, "1e2"),
+        ({"const": 1.0}, "1"),
+        ({"type": "integer", "maximum": 9007199254740992}, "9007199254740992"),
+        ({"type": "array", "items": [{"type": "string"}]}, '["a", 1]'),
+        ({"type": "array", "prefixItems": [{"type": "string"}]}, '["a", 1]'),
+        ({"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"}, '"x"'),
+        ('{"type": "string"}', '"x"'),
+    ],
+)
+def test_an_answer_that_follows_the_schema_is_parsed(make_client, schema, text):
+    answer = make_client(FakeBackend("edge", Location.EDGE, [text])).generate("x", output_schema=schema)
+    assert answer.parsed == json.loads(text)
+
+
+def test_a_stream_gives_its_text_and_then_the_error(make_client):
+    events = []
+    llm = make_client(FakeBackend("edge", Location.EDGE, ['{"na', "me"]), hooks=[events.append])
+    stream = llm.stream("x", output_schema=NAMED)
+    assert next(stream).text + next(stream).text == '{"name'
+    with pytest.raises(OutputInvalid):
+        next(stream)
+    assert [event.error for event in events] == ["OutputInvalid"]
+    assert events[0].attempts[0].error == "OutputInvalid"
+    assert llm.signals().backends["edge"].breaker == "closed"
+
+
+class Cut(FakeBackend):
+    def stream(self, cleared):
+        yield Chunk(text='{"name": "')
+        yield Chunk(finish_reason=FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize("schema", [NAMED, Model])
+def test_an_answer_that_was_cut_is_returned_and_has_no_object(make_client, schema):
+    answer = make_client(Cut("edge", Location.EDGE)).generate("x", output_schema=schema)
+    assert answer.text == '{"name": "'
+    with pytest.raises(OutputInvalid, match="max_tokens cut it off") as caught:
+        _ = answer.parsed
+    assert caught.value.reason == "cut"
+
+
+def test_a_continued_answer_is_checked_as_a_whole(make_client, cloud):
+    class Breaks(FakeBackend):
+        def stream(self, cleared):
+            yield Chunk(text='{"name": ')
+            raise ValueError
+
+    policy = "version: 1\nname: t\nresilience: {retries: 0, continue_streams: true}\n"
+    good = make_client(Breaks("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD, ['"x"}']), policy=policy)
+    assert good.generate("x", output_schema=NAMED).parsed == {"name": "x"}
+    bad = make_client(
+        Breaks("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD, ['{"name": "x"}']), policy=policy
+    )
+    with pytest.raises(OutputInvalid) as caught:
+        bad.generate("x", output_schema=NAMED)
+    assert caught.value.backend == "cloud"
+
+
+class Spoilt(MemoryCache):
+    def get(self, cleared):
+        found = super().get(cleared)
+        return found and CachedAnswer(
+            text="{}", finish_reason=found.finish_reason, usage=found.usage, backend=found.backend
+        )
+
+
+def test_a_cached_answer_that_does_not_follow_the_schema_is_not_returned(make_client):
+    llm = make_client(FakeBackend("edge", Location.EDGE, ['{"name": "x"}']), cache=Spoilt())
+    for _ in range(2):
+        answer = llm.generate("x", output_schema=NAMED)
+        assert (answer.parsed, answer.cached) == ({"name": "x"}, False)
+
+
+@given(
+    divisor=st.decimals("0.0001", "1000", places=4, allow_nan=False),
+    factor=st.integers(-(10**6), 10**6),
+    odd=st.booleans(),
+)
+def test_multiples_are_exact(divisor, factor, odd):
+    parse = OutputParser(json.dumps({"multipleOf": "X"}).replace('"X"', str(divisor)))
+    value = divisor * factor + (divisor / 2 if odd else 0)
+    text = format(Decimal(value), "f")
+    if odd:
+        with pytest.raises(OutputInvalid):
+            parse(text, "edge")
+    else:
+        assert parse(text, "edge") == json.loads(text)
