@@ -10,8 +10,12 @@ import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
+
+from hybrid_llm.backends.schema_rules import LIMITS, BrokenRule, check_rules, pointer, read_schema, subschemas
+from hybrid_llm.core.tracebacks import is_fault
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -20,6 +24,30 @@ if TYPE_CHECKING:
 _COMPACT: Final[Any] = {"whitespace_pattern": r"( |\n {0,24})"}
 """Between the parts of a document: nothing, a space, or a line break with indentation. If whitespace were unlimited, a
 small model might generate nothing else."""
+_MOST_TRIED: Final = 64
+"""Schemas inside a schema that are tried for the place of a problem."""
+_PROBLEMS: Final = {
+    "Unsatisfiable": "no value can follow it: its rules contradict each other",
+    "Unknown format": "the `format` is unknown; date, time, date-time, duration, email, uuid and others are known",
+    "regex": "a `pattern` cannot be enforced: it is no regular expression, or uses look-around",
+    "oneOf": "`oneOf` cannot be enforced where a value may follow several of its schemas; use `anyOf`",
+    "min/maxProperties": "`minProperties` and `maxProperties` cannot be enforced unless every property is required",
+    "Value for 'multipleOf'": "`multipleOf` has too many digits to be enforced",
+    "": "it cannot be turned into a grammar",
+}
+"""How a problem of llguidance begins -> what is said of it."""
+_ALSO: Final = {
+    "incompatible types": "type",
+    "interval (": "exclusiveMinimum",
+    "interval [": "minimum",
+    "doesn't match length": "enum",
+    "required property": "required",
+    "required item": "items",
+    "Regex is empty": "pattern",
+    "multiple of": "multipleOf",
+}
+"""What llguidance calls a contradiction -> the keyword."""
+_WORD: Final = re.compile(r"[A-Za-z]+")
 _KEYWORD: Final = re.compile(r"\$?[A-Za-z]{1,40}")
 
 
@@ -36,38 +64,72 @@ def check_schema(schema: str) -> str:
     """Return the grammar of *schema*, JSON text.
 
     Raises:
-        UnusableSchema: it cannot be enforced; the message names the keyword and quotes nothing else of the schema.
+        UnusableSchema: it cannot be enforced; the message has the keyword and its place, and quotes no value.
     """
-    from llguidance import LLMatcher
-
     try:
-        parsed = json.loads(schema)
-    except (ValueError, RecursionError):
-        raise UnusableSchema("output_schema is not JSON", reason="invalid_argument") from None
-    if not isinstance(parsed, dict):
-        raise UnusableSchema("output_schema must be a JSON object", reason="invalid_argument")
+        parsed = read_schema(schema)
+    except BrokenRule as broken:
+        raise UnusableSchema(f"output_schema: {broken}", reason="invalid_argument") from None
     try:
-        grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
-        problem = LLMatcher.validate_grammar(grammar)
-    except (ValueError, RuntimeError, TypeError):
-        raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported") from None
+        check_rules(parsed)
+    except BrokenRule as broken:
+        raise UnusableSchema(f"output_schema: {broken}", reason="unsupported") from None
+    grammar, problem = _compiled(schema)
     if problem:
-        raise UnusableSchema(_message(problem), reason="unsupported")
+        raise UnusableSchema(_message(problem, parsed), reason="unsupported")
     return grammar
 
 
-def _message(problem: str) -> str:
-    """The problem, without the parts of the schema that llguidance quotes."""
+def _compiled(schema: str) -> tuple[str, str]:
+    """The grammar, and what the compiler says against it."""
+    from llguidance import LLMatcher
+
+    try:
+        grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+        return grammar, str(LLMatcher.validate_grammar(grammar))
+    except BaseException as error:  # its text quotes the schema
+        if not is_fault(error):
+            raise
+        return "", "no grammar"
+
+
+def _message(problem: str, schema: dict[str, Any]) -> str:
+    """The problem and its place, without the parts of the schema that llguidance quotes."""
     if problem.startswith("Unimplemented keys:"):
-        keys = ", ".join(f"`{key}`" for key in _KEYWORD.findall(problem.partition(":")[2]))
-        return f"output_schema: {keys} cannot be enforced; remove it, or check it in the app"
-    if problem.startswith("Unknown format"):
-        return "output_schema: a `format` is unknown; date, time, date-time, duration, email, uuid and others are known"
-    if problem.startswith("Pointer"):
-        return "output_schema: a `$ref` has no target; it must point into the schema itself, such as #/$defs/name"
-    if problem.startswith("regex"):
-        return "output_schema: a `pattern` cannot be enforced: it is no regular expression, or uses look-around"
-    return "the output_schema cannot be turned into a grammar"
+        names = _KEYWORD.findall(problem.partition(":")[2])
+        places = ", ".join(f"`{name}`{_where(schema, name)}" for name in names)
+        return f"output_schema: {places} cannot be enforced; remove it, or check it in the app"
+    why = next((why for start, why in _PROBLEMS.items() if problem.startswith(start)), _PROBLEMS[""])
+    return ": ".join(filter(None, ("output_schema", _blamed(problem, schema), why + _named(problem))))
+
+
+def _named(problem: str) -> str:
+    """The keywords of a contradiction, which llguidance names between values of the schema."""
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"|/.*/", "", problem) if problem.startswith("Unsatisfiable") else ""
+    words = dict.fromkeys(word for word in _WORD.findall(plain) if word in LIMITS)
+    also = (also for start, also in _ALSO.items() if start in plain)
+    named = ", ".join(f"`{word}`" for word in (*words, *also))
+    return f" ({named})" if named else ""
+
+
+def _where(schema: dict[str, Any], keyword: str) -> str:
+    """The place of *keyword* in the first schema that has it."""
+    places = (place for place, node in subschemas(schema) if isinstance(node, dict) and keyword in node)
+    return f" at {pointer((*place, keyword))}" if (place := next(places, None)) is not None else ""
+
+
+def _blamed(problem: str, schema: dict[str, Any]) -> str:
+    """The place of the innermost schema that alone has the same problem."""
+    shared = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    inner = list(islice(subschemas(schema), _MOST_TRIED))
+    for place, node in reversed(inner):
+        if place and isinstance(node, dict) and _compiled(_text({**shared, **node}))[1] == problem:
+            return pointer(place)
+    return pointer(())
+
+
+def _text(schema: object) -> str:
+    return json.dumps(schema, default=float)
 
 
 class SchemaCompiler:
