@@ -22,8 +22,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
     "product, lines": 38_500,
-    "product without node, model tools, command line and lab, lines": 25_500,
-    "product, modules": 212,
+    "product, lines": 39_000,
+    "product without node, model tools, command line and lab, lines": 26_000,
+    "product, modules": 217,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,
