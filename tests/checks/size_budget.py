@@ -21,7 +21,6 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 38_500,
     "product, lines": 39_000,
     "product without node, model tools, command line and lab, lines": 26_000,
     "product, modules": 217,
