@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hybrid_llm.core.clearance import Clearance, Cleared
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
-    from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
+    from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
     from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Finding
     from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata, Tool
     from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
@@ -49,6 +49,7 @@ _HOMES: Final = {
         "PolicyError",
     ),
     "core.generation": (
+        "AttemptRecord",
         "Chunk",
         "Continuation",
         "FinishReason",
@@ -115,6 +116,7 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 
 __all__ = [
     "AsyncStream",
+    "AttemptRecord",
     "Backend",
     "BackendState",
     "Cache",

@@ -12,6 +12,7 @@ from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache, Cache
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import Hook
+from hybrid_llm.router.observability.log import RequestLog
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
@@ -45,7 +46,7 @@ def assemble(
         predictions=predictions,
     )
     kept = AnswerCache(cache, guard) if cache is not None else None
-    return Pipeline(fleet, policies, guard, hooks=hooks or (), defaults=defaults, cache=kept)
+    return Pipeline(fleet, policies, guard, hooks=(RequestLog(), *(hooks or ())), defaults=defaults, cache=kept)
 
 
 def assemble_from_file(

@@ -18,11 +18,10 @@ from typing import ClassVar, Final, Protocol, TypeVar
 
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import ConfigError, OutputInvalid, PrivacyViolation
-from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Usage
+from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Usage
 from hybrid_llm.core.request import Location, PartialAnswer, Request, Sampling
 from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.router.execution.call import Routed
-from hybrid_llm.router.observability.hooks import AttemptRecord
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 
 _log = logging.getLogger("hybrid_llm.cache")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.log import breaker_log
 from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
@@ -197,7 +198,8 @@ def _model_of(backend: Backend) -> str:
 def _health(backend: Backend, limits: Resilience) -> Health:
     """The backend's own health where its endpoints report their calls, else a probe that the attempts report to."""
     if not isinstance(backend, HealthAware):
-        return HealthProbe(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
+        breaker = limits.breaker
+        return HealthProbe(failures=breaker.failures, open_s=breaker.open_s, on_breaker=breaker_log(backend.name))
     health = backend.endpoint_health
     health.configure(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
     return health

@@ -34,6 +34,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import EJECT_FAILURES, EJECT_S, BackendHealth, HealthProbe
 from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.log import breaker_log
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
@@ -85,7 +86,8 @@ class GrpcBackend:
         self.energy_per_1k_tokens_j: Final = config.energy_per_1k_tokens_j
         self._config = config
         self._on_unreachable = on_unreachable
-        self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock)
+        label = f"{config.name} {config.target}"
+        self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock, on_breaker=breaker_log(label))
         """The state of this one endpoint."""
         self.endpoint_health = BackendHealth(lambda: (self.health,))
         """The same, as the router sees it."""

@@ -66,6 +66,7 @@ class Connection:
             health,
             timeout=config.connect_timeout,
             name=config.name,
+            label=f"{config.name} {config.target}",
             on_silent=self._on_silent,
             has_route=self.has_route,
         )

@@ -19,6 +19,7 @@ from typing import Final
 from hybrid_llm.backends.wire.handshake import is_silence
 from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.core.health import HealthProbe
+from hybrid_llm.core.log import log
 
 _QUICK_S: Final = (1.0, 2.0)
 """How long a suspected endpoint gets to respond: at least, and where it never responded before; seconds."""
@@ -57,6 +58,8 @@ class Prober:
     on_silent: Callable[[], object]
     has_route: Callable[[], bool] = lambda: True
     interest_s: float = 60.0
+    label: str = ""
+    """The backend and its address, for the log; by default *name*."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: Result | None = None
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -154,10 +157,14 @@ class Prober:
         try:
             self.handshake(limit)
         except Exception as error:  # noqa: BLE001  # the waiting callers raise it
+            if type(error) is not type(self._error):
+                log.warning("%s cannot be used: %s", self.label or self.name, error)
             self._error = error
             self.health.probe_failed(type(error).__name__, silent=_is_silent(error))
             return error
         self._took = time.monotonic() - began
+        if self._error is not None:
+            log.warning("%s can be reached again", self.label or self.name)
         self._error = None
         self.health.probe_succeeded()
         self.heard()

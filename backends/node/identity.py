@@ -29,6 +29,8 @@ class Peer:
     """The authenticated client of a connection. *identity* is the SPIFFE-style URI of its certificate."""
 
     identity: str
+    address: str
+    """As gRPC has it, such as `ipv4:192.0.2.7:43210`."""
     tls_version: str
     tls_group: str
 
@@ -37,11 +39,12 @@ PEER: ContextVar[Peer] = ContextVar("hybrid_llm_peer")
 """The peer of the current call; set before its handler runs."""
 
 
-def peer_of(auth_context: Mapping[str, Any], *, only_tls13: bool = False) -> Peer:
+def peer_of(auth_context: Mapping[str, Any], *, address: str = "", only_tls13: bool = False) -> Peer:
     """Authenticate a caller.
 
     Args:
         auth_context: gRPC's record of the handshake. It holds the TLS version from gRPC 1.85 on.
+        address: Where the call comes from, for the log.
         only_tls13: The handshake refuses older versions, so that a missing version means TLS 1.3.
 
     Raises:
@@ -56,9 +59,8 @@ def peer_of(auth_context: Mapping[str, Any], *, only_tls13: bool = False) -> Pee
         raise AuthenticationFailed(f"the client's certificate has no identity under {TRUST_DOMAIN}", backend=NODE)
     if not identities[0].startswith(_CLIENT):
         raise PermissionDenied("this certificate is not a client's", backend=NODE)
-    return Peer(
-        identity=identities[0], tls_version=version, tls_group=_first(auth_context, "ssl_negotiated_key_exchange_group")
-    )
+    group = _first(auth_context, "ssl_negotiated_key_exchange_group")
+    return Peer(identity=identities[0], address=address, tls_version=version, tls_group=group)
 
 
 def _first(auth_context: Mapping[str, Any], key: str) -> str:
@@ -124,7 +126,7 @@ def _guarded(handler: Any) -> Any:
 async def _admit(request: Any, context: Any, parse: Callable[[bytes], Any] | None) -> Any:
     """Return the parsed request of an authenticated peer; abort any other call."""
     try:
-        PEER.set(peer_of(context.auth_context(), only_tls13=tls13_required()))
+        PEER.set(peer_of(context.auth_context(), address=context.peer(), only_tls13=tls13_required()))
         return parse(request) if parse else request
     except (AuthenticationFailed, PermissionDenied) as error:
         _log.warning("refused %s: %s", context.peer(), error)

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _INLINE_CHARS = 4096
 """Longer prompts are encoded in a thread: 4,096 characters take about a millisecond."""
 _ENCODING_THREADS = 2
-_WORD = re.compile(r"[\w.:/@+-]+")
+_WORD = re.compile(r"[\w.:/@+%\[\]-]+")
 
 
 @dataclass(slots=True)
@@ -239,9 +239,10 @@ def _log_call(call: _Call, outcome: str) -> None:
     answer = call.answer
     timings = answer.timings() if answer else None
     _access_log.info(
-        "request=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d cached=%d tokens=%d "
+        "request=%s peer=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d cached=%d tokens=%d "
         "queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
         _word(call.request_id),
+        _word(call.peer.address),
         _word(call.peer.identity),
         _word(call.tenant),
         outcome,

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from hybrid_llm.cli import arguments
-from hybrid_llm.cli.terminal import Exit, Progress, decision_record, note, print_error, print_json, record, write
+from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, shown_log, write
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
-from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.generation import FinishReason, Generation
 from hybrid_llm.core.request import GenerateOptions, Message, Prompt
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.default import default_client
@@ -119,27 +119,30 @@ def _generate_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_request_options(parser)
     arguments.add_sampling_options(parser)
     arguments.add_json(parser)
-    arguments.add_verbose(parser, "print the decision and the timings to standard error")
+    arguments.add_verbose(parser, "print decision, timings and every event of the log to standard error")
 
 
 def _generate(args: argparse.Namespace) -> int:
     prompt, options = arguments.read_prompt(args.prompt), arguments.request_options(args)
-    with Session(args.config) as session:
+    with shown_log(verbose=args.verbose), Session(args.config) as session:
         if args.json:
             answer = session.ask(prompt, options, on_text=_ignore)
-            usage = {**record(answer.usage), "total_tokens": answer.usage.total_tokens}
-            document = {**record(answer), "usage": usage, "decision": decision_record(answer.decision), "parsed": None}
-            del document["parse"]
-            with contextlib.suppress(HybridLLMError, ValueError):  # no schema, or the answer was cut off
-                document["parsed"] = answer.parsed
-            print_json(document)
+            print_json(answer.to_dict())
             return Exit.OK
         on_decision = (lambda decision: note(decision.explain())) if args.verbose else _ignore
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
         write("\n")
-        if args.verbose:
-            note(_timings(generation))
+        _report(generation, verbose=args.verbose)
     return Exit.OK
+
+
+def _report(generation: Generation, *, verbose: bool) -> None:
+    """What a reader of the answer must know, and with *verbose* how it was made."""
+    if generation.finish_reason is FinishReason.LENGTH:
+        tokens = generation.usage.completion_tokens
+        note(f"the answer was cut off after {tokens} tokens: --max-tokens or the context window is reached")
+    if verbose:
+        note(_timings(generation))
 
 
 def _timings(generation: Generation) -> str:
@@ -171,14 +174,14 @@ def _chat_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message")
     arguments.add_request_options(parser)
     arguments.add_sampling_options(parser)
-    arguments.add_verbose(parser, "print the timings of each answer to standard error")
+    arguments.add_verbose(parser, "print timings and every event of the log to standard error")
 
 
 def _chat(args: argparse.Namespace) -> int:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # importing it gives `input` editing and history
     system = () if args.system is None else (Message(role="system", content=args.system),)
-    with Session(args.config) as session:
+    with shown_log(verbose=args.verbose), Session(args.config) as session:
         if sys.stdin.isatty():
             note("Ctrl-D or /exit leaves, /help lists the commands.")
         return Chat(session, arguments.request_options(args), system, verbose=args.verbose).run()
@@ -258,8 +261,7 @@ class Chat:
         else:
             write("\n")
             self._turns += [question, Message(role="assistant", content=generation.text)]
-            if self._verbose:
-                note(_timings(generation))
+            _report(generation, verbose=self._verbose)
 
     def _remember(self, decision: Decision | None) -> None:
         self._decision = decision

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from hybrid_llm.cli import arguments
-from hybrid_llm.cli.terminal import Exit, decision_record, note, output
+from hybrid_llm.cli.terminal import Exit, note, output
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendUnavailable, InvalidRequest
@@ -161,7 +161,7 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _show(decision: Decision, *, as_json: bool) -> int:
-    output(decision_record(decision), [decision.explain()], as_json=as_json)
+    output(decision.to_dict(), [decision.explain()], as_json=as_json)
     return Exit.OK
 
 

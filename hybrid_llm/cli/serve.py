@@ -39,7 +39,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--max-deadline", type=seconds(0.001), default=600.0, metavar="S", help="maximum call, seconds (600)"
     )
     parser.add_argument("--grace", type=seconds(), default=10.0, metavar="S", help="seconds for running answers (10)")
-    add_verbose(parser, "log each call to standard error, without its text")
+    add_verbose(parser, "log more than one line for each call to standard error")
+    parser.add_argument("--quiet", "-q", action="store_true", help="log warnings only, not each call")
     _add_engine(parser)
 
 
@@ -80,10 +81,10 @@ def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {_EXTRA}")
     logging.basicConfig(
-        level=logging.INFO if args.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
+    level = logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO
+    logging.getLogger("hybrid_llm").setLevel(level)
     with _ready_file(args.ready_file) as announce:
         asyncio.run(_serve(_config(args), args.grace, announce, factory))
     note("stopped")

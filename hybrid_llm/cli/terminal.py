@@ -7,18 +7,20 @@ in a pipe the output is plain text without control codes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
-from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import BackendError, ConfigError, InvalidRequest, RoutingError, SecurityError
+from hybrid_llm.core.jsonable import jsonable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -95,7 +97,7 @@ def print_error(error: BaseException) -> None:
 
 def print_json(value: object) -> None:
     """Print *value*, made of records and plain types, as one JSON document."""
-    print(json.dumps(value, indent=2, default=_plain))
+    print(json.dumps(jsonable(value), indent=2))
 
 
 def output(document: object, text: Iterable[str], *, as_json: bool) -> None:
@@ -106,26 +108,33 @@ def output(document: object, text: Iterable[str], *, as_json: bool) -> None:
         print(printable("\n".join(text)))
 
 
+class _NoteHandler(logging.Handler):
+    """Prints records as notes, to what standard error is at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"hybrid-llm: {printable(self.format(record))}")
+
+
+@contextmanager
+def shown_log(*, verbose: bool) -> Iterator[None]:
+    """Print the library's log to standard error: its warnings, with *verbose* also each request and event."""
+    logger, handler = logging.getLogger("hybrid_llm"), _NoteHandler()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
 def record(value: object) -> dict[str, object]:
     """The fields of a record, one level deep."""
     if not is_dataclass(value):
         raise TypeError(f"{type(value).__name__} is not a record")
     return {field.name: getattr(value, field.name) for field in fields(value)}
-
-
-def decision_record(decision: Decision) -> dict[str, object]:
-    """A decision with its trace, for `--json`."""
-    shown = record(decision)
-    del shown["tracer"]
-    return {**shown, "trace": decision.trace}
-
-
-def _plain(value: object) -> object:
-    if is_dataclass(value):
-        return record(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def console_for(stream: TextIO | None) -> Console | None:

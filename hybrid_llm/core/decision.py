@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
+
+from hybrid_llm.core.jsonable import jsonable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,10 @@ class Decision:
     def trace(self) -> tuple[RuleTrace, ...]:
         """What each rule read, in the order of the policy."""
         return self.tracer()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision with its trace as plain data, for JSON."""
+        return cast("dict[str, Any]", jsonable(self)) | {"trace": jsonable(self.trace)}
 
     def explain(self) -> str:
         """The decision for people: order, exclusions, and every rule with the values it read."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, cast
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError, OutputInvalid
+from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.core.tracebacks import scrubbed
 
 
@@ -63,6 +66,20 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One call of one backend, or why none was made."""
+
+    backend: str
+    error: str = ""
+    """The name of the error class; empty if the call answered, `Cancelled` if another one answered first."""
+    reason: str = ""
+    """Of a rejected request its code, such as `context_overflow`; `breaker_open` or `no_retry_left` of no call."""
+    elapsed_ms: float = 0.0
+    hedge: bool = False
+    """It hedged a slow call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
     """Where an answer broke off: after *at* characters and *tokens* tokens *backend* continued it."""
 
@@ -82,12 +99,30 @@ class Generation:
     backend: str
     decision: Decision
     request_id: str = ""
+    attempts: tuple[AttemptRecord, ...] = ()
+    """The calls that were made for it, in order; the last one without an error answered."""
     continuations: tuple[Continuation, ...] = ()
     """Where it broke off and was continued, by another backend or by the same."""
     parse: Callable[[str, str], object] | None = field(default=None, repr=False, compare=False)
     """Makes an object of the text of a backend, of which the name is the second argument."""
     cached: bool = False
     """The answer came from the cache: *backend* gave it to an identical request, and no backend was called now."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer and how it was made as plain data, for JSON; `parsed` is null where there is no object."""
+        document = cast("dict[str, Any]", jsonable(self))
+        document.pop("parse", None)
+        document["usage"]["total_tokens"] = self.usage.total_tokens
+        document["decision"] = self.decision.to_dict()
+        document["parsed"] = None
+        with suppress(HybridLLMError):  # no schema, or the answer was cut off
+            document["parsed"] = jsonable(self._as_json(self.parsed))
+        return document
+
+    @staticmethod
+    def _as_json(parsed: object) -> object:
+        dump = getattr(parsed, "model_dump", None)  # a pydantic model
+        return dump(mode="json") if callable(dump) else parsed
 
     @property
     def parsed(self) -> object:

@@ -35,9 +35,18 @@ class HealthProbe:
         failures: Failures in a row that open the breaker.
         open_s: Seconds until an open breaker is half open.
         clock: Seconds, never backwards.
+        on_breaker: Called when the breaker opens or closes, with what it is now.
     """
 
-    def __init__(self, *, failures: int, open_s: float, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        failures: int,
+        open_s: float,
+        clock: Clock = time.monotonic,
+        on_breaker: Callable[[Breaker], object] = lambda _: None,
+    ) -> None:
+        self._on_breaker = on_breaker
         self._limit = failures
         self._open_s = open_s
         self._clock = clock
@@ -120,10 +129,15 @@ class HealthProbe:
         """A call was answered to its end: close the breaker."""
         with self._lock:
             self._responded = True
-            self._reset()
+            closes = self._reset()
+        if closes:
+            self._on_breaker(Breaker.CLOSED)
 
-    def _reset(self) -> None:
+    def _reset(self) -> bool:
+        """Forget what was counted; whether that closes the breaker."""
+        closes = self._opened is not None
         self._failures, self._opened, self._trial = 0, None, None
+        return closes
 
     def failed(self) -> None:
         """A call failed: count it, and open the breaker at the limit or when it was the trial.
@@ -135,8 +149,11 @@ class HealthProbe:
                 self._trial = None
                 return
             self._failures += 1
-            if self._failures >= self._limit or self._opened is not None:
+            opens = self._failures >= self._limit and self._opened is None
+            if opens or self._opened is not None:
                 self._opened, self._trial = self._clock(), None
+        if opens:
+            self._on_breaker(Breaker.OPEN)
 
     def abandoned(self) -> None:
         """A call ended without a verdict: if it was the trial, the next one may start."""
@@ -162,9 +179,10 @@ class HealthProbe:
     def probe_succeeded(self) -> None:
         """The endpoint can be reached and trusted. If it could not before, its failures are forgotten."""
         with self._lock:
-            if self.fault:
-                self._reset()
+            closes = bool(self.fault) and self._reset()
             self.fault, self.silent = "", False
+        if closes:
+            self._on_breaker(Breaker.CLOSED)
 
     def probe_expired(self) -> None:
         """Probing has stopped: the next call shows whether the endpoint can be reached."""

@@ -13,12 +13,12 @@ from typing import Any, Protocol, TypeVar
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
-from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Generation, Timings, Usage
+from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.threads import Owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Routed
-from hybrid_llm.router.observability.hooks import AttemptRecord, Hook, RequestEvent, emit
+from hybrid_llm.router.observability.hooks import Hook, RequestEvent, emit
 
 T = TypeVar("T")
 Over = Callable[[Generation | None], None]
@@ -179,6 +179,7 @@ class Answer:
             backend=self.backend,
             decision=self.decision,
             request_id=self.metadata.request_id,
+            attempts=tuple(self._run.records),
             continuations=tuple(self._run.continuations),
             parse=self._routed.parse,
             cached=self._run.cached,

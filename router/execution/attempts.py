@@ -38,13 +38,12 @@ from hybrid_llm.core.errors import (
     RequestRejected,
     StreamInterrupted,
 )
-from hybrid_llm.core.generation import Chunk, Continuation, FinishReason, Usage
+from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.core.threads import Owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Parse, Race, Sleep
-from hybrid_llm.router.observability.hooks import AttemptRecord
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -248,18 +247,18 @@ class Attempts:
         self._check_deadline()
         calls, free = self._calls[name], self._copies(name)
         if not self.breakers[name].admit():
-            self._refuse(name, "its circuit breaker is open")
+            self._refuse(name, "its circuit breaker is open", "breaker_open")
         elif calls >= (self.retries + 1) * free or not (paid or calls < free or self.budget.withdraw()):
-            self._refuse(name, "no further call is allowed: retries or retry budget are used up")
+            self._refuse(name, "no further call is allowed: retries or retry budget are used up", "no_retry_left")
         else:
             self._calls[name] += 1
             self.answering = name
             stream = Owned(self.open_stream(name, self._partial_answer()))
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
 
-    def _refuse(self, name: str, why: str) -> None:
+    def _refuse(self, name: str, why: str, reason: str) -> None:
         error = BackendUnavailable(f"{name}: {why}", backend=name)
-        self.records.append(AttemptRecord(backend=name, error=type(error).__name__))
+        self.records.append(AttemptRecord(backend=name, error=type(error).__name__, reason=reason))
         self.failures.setdefault(name, error)
 
     def _candidates(self) -> list[str]:
@@ -268,7 +267,8 @@ class Attempts:
         return [name for name in able for _ in range(self._copies(name))]
 
     def _failed(self, attempt: Attempt, error: HybridLLMError) -> None:
-        self._record(attempt, type(error).__name__)
+        reason = error.reason if isinstance(error, RequestRejected) else ""
+        self._record(attempt, type(error).__name__, reason)
         scrub_traceback(error)
         if isinstance(error, BackendError):
             self.failures[attempt.name] = error
@@ -297,10 +297,11 @@ class Attempts:
         else:
             self.breakers[attempt.name].abandoned()
 
-    def _record(self, attempt: Attempt, error: str = "") -> None:
+    def _record(self, attempt: Attempt, error: str = "", reason: str = "") -> None:
         elapsed_ms = (self.clock() - attempt.began) * 1e3
-        record = AttemptRecord(backend=attempt.name, error=error, elapsed_ms=elapsed_ms, hedge=attempt.hedge)
-        self.records.append(record)
+        self.records.append(
+            AttemptRecord(backend=attempt.name, error=error, reason=reason, elapsed_ms=elapsed_ms, hedge=attempt.hedge)
+        )
 
     def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
         """Why the whole answer is not what was asked for. No other backend is tried: the app may have read it."""

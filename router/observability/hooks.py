@@ -9,22 +9,11 @@ from typing import Protocol, runtime_checkable
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
-from hybrid_llm.core.generation import Continuation, FinishReason, Timings, Usage
+from hybrid_llm.core.generation import AttemptRecord, Continuation, FinishReason, Timings, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies.language.schema import Objectives
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRecord:
-    """One call of one backend. *error* is the name of the error class, empty if the call succeeded."""
-
-    backend: str
-    error: str = ""
-    elapsed_ms: float = 0.0
-    hedge: bool = False
-    """It hedged a slow call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hybrid_llm.cli import arguments
-from hybrid_llm.cli.terminal import Exit, decision_record, output
+from hybrid_llm.cli.terminal import Exit, output
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.casefile import Case, parse_cases
@@ -94,7 +94,7 @@ def _report_record(report: Report) -> dict[str, object]:
                 "position": outcome.case.position,
                 "passed": outcome.passed,
                 "mismatches": outcome.mismatches,
-                "decision": decision_record(outcome.decision),
+                "decision": outcome.decision.to_dict(),
             }
             for outcome in report.outcomes
         ],
