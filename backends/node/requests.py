@@ -202,7 +202,7 @@ class Answer:
         if self._text.stopped:
             self.finish_reason = FinishReason.STOP
         elif output.finish_reason is not None:
-            self.finish_reason = output.finish_reason
+            self.finish_reason = FinishReason(output.finish_reason)  # an engine may send anything
             text += self._text.flush()
         if self.finish_reason is None and not text:
             return None

@@ -16,6 +16,7 @@ from typing import Any
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
+from hybrid_llm.backends.schema import UnusableSchema, check_schema
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
@@ -40,6 +41,8 @@ _log = logging.getLogger(__name__)
 _INLINE_CHARS = 4096
 """Longer prompts are encoded in a thread: 4,096 characters take about a millisecond."""
 _ENCODING_THREADS = 2
+_UNUSABLE = "the output_schema cannot be turned into a grammar"
+"""Without keyword and place, which quote the schema's own names; the client names them before it sends anything."""
 _WORD = re.compile(r"[\w.:/@+%\[\]-]+")
 
 
@@ -119,6 +122,7 @@ class NodeServicer(HybridLLMServicer):
         info = self._ready()
         if request.output_schema is not None and not info.output_schema:
             raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
+        await _check_schema(request.output_schema)
         with self._admission.admit(info.slots, deadline):
             try:
                 async with asyncio.timeout(deadline):
@@ -212,6 +216,16 @@ def _public(error: BaseException) -> HybridLLMError:
     # The error's text may quote the prompt.
     _log.error("a call failed with %s at %s", type(error).__name__, where)
     return BackendUnavailable(f"the node failed on this request ({type(error).__name__})", backend=NODE)
+
+
+async def _check_schema(schema: str | None) -> None:
+    """Refuse what the client should have refused, before the request is admitted."""
+    if schema is None:
+        return
+    try:
+        await asyncio.to_thread(check_schema, schema)
+    except UnusableSchema as error:
+        raise RequestRejected(_UNUSABLE, backend=NODE, reason=error.reason) from None
 
 
 def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:

@@ -68,7 +68,7 @@ messages = st.one_of(
     st.builds(Ready, infos),
     st.builds(Refused, text, st.none() | text),
     st.builds(Step, st.lists(outputs).map(tuple), loads),
-    st.builds(Start, st.builds(EngineConfig, model=st.just(Path("/models/one")), max_slots=st.integers(1))),
+    st.builds(Start, st.builds(EngineConfig, model=st.just(Path("/models/one")), max_slots=st.integers(1, 1000))),
 )
 
 

@@ -81,13 +81,13 @@ class FakeEngine:
 class Node:
     """A node in a thread with an event loop of its own."""
 
-    def __init__(self, tls: TLSFiles, engine=None, **config):
+    def __init__(self, tls: TLSFiles, engine=None, tokenizer=None, **config):
         self.engine = engine or FakeEngine()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         config.setdefault("listen", "127.0.0.1:0")
         self.config = NodeConfig(engine=EngineConfig(model=Path("unused")), tls=tls, **config)
-        self.server = NodeServer(self.config, self.engine, tokenizer=byte_tokenizer())
+        self.server = NodeServer(self.config, self.engine, tokenizer=tokenizer or byte_tokenizer())
         self.port = 0
 
     def do(self, coroutine):
