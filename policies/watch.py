@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
+from weakref import ReferenceType, ref
 
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.threads import release_dropped
 from hybrid_llm.policies.language.schema import KNOWN_DETECTORS
 from hybrid_llm.policies.load import EDGE_AND_CLOUD, load_policy
 from hybrid_llm.policies.policy import Policy
@@ -84,6 +86,7 @@ class PolicyFile:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._stamp = _stamp(path)
+        self._seen = self._stamp
         self._error: PolicyError | None = None
         self._current = self._load()
 
@@ -100,7 +103,8 @@ class PolicyFile:
     def start(self) -> None:
         """Watch from now on, in a daemon thread."""
         if self._thread is None and not self._closed.is_set():
-            self._thread = threading.Thread(target=self._watch, name="hybrid-llm-policy", daemon=True)
+            self._seen, watched = self._stamp, (ref(self), self._closed, self._interval)
+            self._thread = threading.Thread(target=_watch, args=watched, name="hybrid-llm-policy", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
@@ -150,16 +154,26 @@ class PolicyFile:
             self._check(policy)
         return policy
 
-    def _watch(self) -> None:
-        seen = self._stamp
-        while not self._closed.wait(self._interval):
-            before, seen = seen, _stamp(self._path)
-            if seen != before or seen == self._stamp:
-                continue
-            try:
-                self.reload()
-            except Exception:  # noqa: BLE001 - a caller's callback failed; the watch must outlive it
-                _log.exception("a callback of the policy watch failed")
+    def _check_twice(self) -> None:
+        """Load the file if it changed and two checks in a row saw the same."""
+        before, self._seen = self._seen, _stamp(self._path)
+        if self._seen != before or self._seen == self._stamp:
+            return
+        try:
+            self.reload()
+        except Exception:  # noqa: BLE001 - a caller's callback failed; the watch must outlive it
+            _log.exception("a callback of the policy watch failed")
+
+    def __del__(self) -> None:
+        if getattr(self, "_thread", None) is not None and not self._closed.is_set():
+            release_dropped(self, "PolicyFile", self._closed.set)
+
+
+def _watch(watched: ReferenceType[PolicyFile], closed: threading.Event, interval: float) -> None:
+    """Check every *interval* seconds, for as long as somebody else has the source."""
+    while not closed.wait(interval) and (source := watched()) is not None:
+        source._check_twice()
+        del source
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -24,7 +24,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
-from hybrid_llm.core.threads import Once, ThreadAnswer, awaited, in_thread
+from hybrid_llm.core.threads import Once, ThreadAnswer, awaited, in_thread, release_dropped
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.generation import Run
@@ -229,6 +229,10 @@ class EdgeBackend:
     async def aclose(self) -> None:
         """Like `close`, without blocking the event loop."""
         await awaited(in_thread("hybrid-llm-edge-close", self.close))
+
+    def __del__(self) -> None:
+        if getattr(self, "_model", None) is not None:
+            release_dropped(self, "EdgeBackend", self._watchdog.close)
 
     def _pump(self, run: Run, answer: ThreadAnswer) -> None:
         """Deliver the whole answer, then its end, from a worker thread; the slot is released before the end."""

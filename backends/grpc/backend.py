@@ -240,6 +240,10 @@ class GrpcBackend:
         """Do as `close` does, and close the running event loop's channel."""
         await self._connection.aclose()
 
+    def __del__(self) -> None:
+        if (connection := getattr(self, "_connection", None)) is not None:
+            connection.prober.close()  # its thread would probe for nobody
+
     def _exchange(self, request: Request | None = None) -> Exchange:
         return Exchange(request or Request(messages=()), self._config, self._stats, self._connection.prober.heard)
 

@@ -70,17 +70,8 @@ class LoopThread:
                 raise _closed()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._run, args=(self._loop,), name="hybrid-llm-loop", daemon=True).start()
+                threading.Thread(target=_run, args=(self._loop,), name="hybrid-llm-loop", daemon=True).start()
             return self._loop
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            loop.run_until_complete(_end_all())
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
         """Yield the items of the async iterator that *make* returns, run in the loop; closing the generator cancels it.
@@ -113,6 +104,20 @@ class LoopThread:
             loop, self._loop, self._closed = self._loop, None, True
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
+
+    def __del__(self) -> None:
+        if (loop := getattr(self, "_loop", None)) is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_end_all())
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 def _closed() -> BackendUnavailable:

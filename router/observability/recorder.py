@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakMethod
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import DISPLAY_ONLY, Signals
+from hybrid_llm.core.threads import release_dropped
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 
 _log = logging.getLogger("hybrid_llm.record")
@@ -158,6 +160,7 @@ class DecisionRecorder:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._at_exit = partial(_close_weakly, WeakMethod(self.close))
         self.dropped = 0
         """Lines that were not written because the disk failed or was too slow."""
 
@@ -173,17 +176,15 @@ class DecisionRecorder:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="hybrid-llm-record", daemon=True)
+                work = (self._waiting, self._file, WeakMethod(self._drop))
+                self._thread = threading.Thread(target=_write, args=work, name="hybrid-llm-record", daemon=True)
                 self._thread.start()
-                atexit.register(self.close)
+                atexit.register(self._at_exit)
 
-    def _run(self) -> None:
-        while (event := self._waiting.get()) is not None:
-            try:
-                self._file.write(f"{dump(recording_of(event))}\n".encode())
-            except Exception as error:  # noqa: BLE001  # whatever the disk does, requests go on
-                self._drop(error)
-        self._file.close()
+    def __del__(self) -> None:
+        if getattr(self, "_thread", None) is not None and not self._closed:
+            atexit.unregister(self._at_exit)
+            release_dropped(self, "DecisionRecorder", partial(self._waiting.put, None))
 
     def _drop(self, error: Exception) -> None:
         """Log only the first failure: a full disk must not fill a log."""
@@ -209,7 +210,26 @@ class DecisionRecorder:
         except queue.Full:
             return
         thread.join(timeout=_CLOSE_S)
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
+
+
+def _write(
+    waiting: queue.Queue[RequestEvent | None], file: _Rotating, drop: WeakMethod[Callable[[Exception], None]]
+) -> None:
+    """Write events until there is None; the thread of a recorder does not keep it alive."""
+    while (event := waiting.get()) is not None:
+        try:
+            file.write(f"{dump(recording_of(event))}\n".encode())
+        except Exception as error:  # noqa: BLE001  # whatever the disk does, requests go on
+            if (dropped := drop()) is not None:
+                dropped(error)
+                del dropped
+    file.close()
+
+
+def _close_weakly(close: WeakMethod[Callable[[], None]]) -> None:
+    if (closing := close()) is not None:
+        closing()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
+from hybrid_llm.core.threads import release_dropped
 from hybrid_llm.router.signals.source import Files, Source, Value
 
 _log = logging.getLogger("hybrid_llm.sensors")
@@ -119,7 +120,7 @@ class SystemSensors:
     def _first(self) -> tuple[DeviceSignals, NetworkSignals]:
         with self._lock:
             if self._sampler is None and not self._closed:
-                self._sampler = Sampler(sources=self._make(), publish=self._publish, interval=self._interval)
+                self._sampler = Sampler(sources=self._make(), publish=_weakly(self), interval=self._interval)
                 self._sampler.start()
         if not self._closed:
             self._arrived.wait(2 * _TIMEOUT_S)
@@ -139,6 +140,16 @@ class SystemSensors:
         if sampler is not None:
             sampler.close()
         self._latest = self._latest[0], math.inf
+
+    def __del__(self) -> None:
+        if (sampler := getattr(self, "_sampler", None)) is not None and not self._closed:
+            release_dropped(self, "SystemSensors", sampler.close)
+
+
+def _weakly(sensors: SystemSensors) -> Callable[[Mapping[str, Value], float], None]:
+    """The `_publish` of *sensors*, which the sampler's thread does not keep alive."""
+    owner = weakref.ref(sensors)
+    return lambda known, until: None if (one := owner()) is None else one._publish(known, until)
 
 
 _alive: weakref.WeakSet[SystemSensors] = weakref.WeakSet()
