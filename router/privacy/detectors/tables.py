@@ -103,7 +103,8 @@ def _rows(
                 break
             first = (fields[0],) if _NAME.fullmatch(data, *fields[0]) else ()
             for position, (span, label) in enumerate(zip(fields, labels, strict=True)):
-                yield Cell(*span, label, first if position else ())
+                is_value = position == 1 and len(fields) == 2  # noqa: PLR2004  # a table of names and values
+                yield Cell(*span, (*label, *first) if is_value else label, first if position else ())
         index += 1
     return index
 
