@@ -80,7 +80,6 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("kind", "word", "other"),
     [
@@ -89,14 +88,18 @@ LAYOUTS = {
         for word, other in itertools.product(words, others)
     ],
 )
-def test_a_word_for_a_find_beats_every_word_against_it(kind, word, other, layout):
-    if layout == "one clause" and kind in {"passport", "driver_license", "medical_record"}:
-        pytest.skip("a number stands between the word and a value of such a common format")
+def test_a_word_for_a_find_beats_every_word_against_it(kind, word, other):
     value = WORDS[kind][0]
-    assert value in found(kind, LAYOUTS[layout].format(word=word, other=other, value=value))
+    missed = [
+        name
+        for name, layout in LAYOUTS.items()
+        if value not in found(kind, layout.format(word=word, other=other, value=value))
+    ]
+    # where a number stands between, a word does not name a value of a very common format
+    assert missed == [] or (missed == ["one clause"] and kind == "medical_record")
 
 
-@pytest.mark.parametrize("order", itertools.permutations(("id", "phone", "account", "name")))
+@pytest.mark.parametrize("order", [*itertools.permutations(("id", "phone", "account", "name"))])
 def test_every_row_is_found_in_every_order_of_keys(order):
     rows = [{"id": i, "phone": f"41555{50000 + i}", "account": 7000000 + i, "name": "Jane"} for i in range(100)]
     text = "\n".join(json.dumps({key: row[key] for key in order}) for row in rows)

@@ -37,6 +37,8 @@ THRESHOLD: Final = 0.5
 """The score from which a find counts."""
 _TOLERANCE: Final = 1e-9
 """Sums such as 0.2 + 0.3 may fall just short."""
+_LONGEST: Final = 80
+"""How far behind a region the value may end that begins in it."""
 _ASKED: Final = 300
 """How many characters of what was said before may hold the question that a text answers."""
 _DEPTH: Final = 3
@@ -63,7 +65,7 @@ class Pattern:
         score: From 0 to 1; below `THRESHOLD - DIRECT` no word can make it count.
         near: Words that raise the score.
         against: Words that lower the score.
-        weak: Only counts with a word of *near*; texts without one are not searched.
+        weak: Only counts with a word of *near*; only what is in reach of one is searched.
         needs: Text without this is not searched: lower-case characters, found in any case, or `1`, `6` or `9` for a
             number of that many digits.
     """
@@ -77,9 +79,13 @@ class Pattern:
 
     def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
         """Yield the finds in *view* that do not lie within the characters that *known* marks."""
-        for start, end, _ in self.regex.finditer(view.data):
-            if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
-                yield start, end
+        regions = self.near.regions(view) if self.weak and self.near is not None else ((0, len(view.data)),)
+        for first, last in regions:
+            for start, end, _ in self.regex.finditer(view.data, first, last + _LONGEST):
+                if start >= last:
+                    break
+                if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
+                    yield start, end
 
     def may_match(self, view: View) -> bool:
         """Whether *view* holds what every match needs: a quick test that spares most searches."""

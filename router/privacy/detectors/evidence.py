@@ -45,8 +45,10 @@ _END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|[A-Za-z]{4}\. |[0-9)\"']\. |\b(?
 _AROUND: Final = b" \t\"'*`"
 _NESTED: Final = 8
 """How many cells that begin before a value are looked at for those around it."""
-_JOINED: Final = re.compile("([a-z0-9])([A-Z])")
-_CAMEL: Final = re.compile(rb"[a-z][A-Z]")
+_REACH: Final = 96
+"""How far before a word a value may begin that it is about: its length, and `_AFTER`."""
+_JOINT: Final = re.compile(rb"([a-z0-9])([A-Z])")
+_CAMEL: Final = Regex(rb"[A-Za-z0-9_]*[a-z][A-Z][A-Za-z0-9_]*")
 
 
 class Layout(NamedTuple):
@@ -72,11 +74,35 @@ def layout(view: View) -> Layout:
     return noted
 
 
-def shown(view: View, label: Label) -> str:
-    """The words of *label*, once as written and once with those apart that are joined as in `phoneNumber`."""
-    text = " ".join([view.text[start:end] for start, end in label])
-    apart = _JOINED.sub(r"\1 \2", text).replace("_", " ")
-    return text if apart == text else f"{text}\n{apart}"
+def _shown(view: View, start: int, end: int) -> View:
+    """A label by itself, once as written and once with those words apart that are joined as in `phoneNumber`."""
+    data, text = view.data[start:end], view.text[start:end]
+    apart = _apart(data)
+    return View(text, data) if apart == data else View(text, data + b"\n" + apart)
+
+
+def _joined(view: View) -> View:
+    """The words of *view* that are joined as in `phoneNumber`, each apart."""
+    if _joined not in view.notes:
+        names = b"\n".join([view.data[start:end] for start, end, _ in _CAMEL.finditer(view.data)])
+        view.notes[_joined] = View("", _apart(names))
+    noted: View = view.notes[_joined]
+    return noted
+
+
+def _apart(names: bytes) -> bytes:
+    return _JOINT.sub(rb"\1 \2", names).replace(b"_", b" ")
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """*spans* in order, those that touch as one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 class Candidate(NamedTuple):
@@ -125,11 +151,25 @@ class Context:
         return Regex(rb"(?i:\b|_)(?i:(?P<word>" + self.words + rb")" + loose + rb")(?:\b|[^a-z]|$)")
 
     def within(self, view: View) -> bool:
-        """Whether one of the words occurs in *view*, names a value in it, or occurs in what was said before it."""
+        """Whether one of the words occurs in *view*, in a name in it such as `phoneNumber`, or before it."""
         key = (self, "within")
         if key not in view.notes:
-            view.notes[key] = bool(self.words_in(view)) or self._names_any(view) or bool(self._before(view))
+            view.notes[key] = bool(self.words_in(view)) or bool(self._before(view)) or bool(self._search(_joined(view)))
         return bool(view.notes[key])
+
+    def regions(self, view: View) -> Sequence[tuple[int, int]]:
+        """The parts of *view* that are in reach of one of the words, in order and apart."""
+        key = (self, "regions")
+        if key not in view.notes:
+            spans = [(word.start - _REACH, word.end + _BEFORE) for word in self.words_in(view)]
+            spans += [
+                (cell.start - 1, cell.end) for cell in layout(view).cells if self.names(view, cell.label + cell.wider)
+            ]
+            if self._before(view):
+                spans.append((0, _ANSWER))
+            view.notes[key] = _merged([(max(0, start), end) for start, end in spans])
+        found: Sequence[tuple[int, int]] = view.notes[key]
+        return found
 
     def words_in(self, view: View) -> Sequence[Word]:
         """The words in *view*, searched for once."""
@@ -140,11 +180,14 @@ class Context:
 
     def names(self, view: View, label: Label) -> bool:
         """Whether one of the words is part of *label*."""
-        known: dict[Label, bool] = view.notes.setdefault((self, "names"), {})
-        if label not in known:
-            text = shown(view, label)
-            known[label] = any(not word.loose for word in self._search(View(text, fold(text))))
-        return known[label]
+        known: dict[str, bool] = view.notes.setdefault((self, "names"), {})
+        for start, end in label:
+            name = view.text[start:end]
+            if name not in known:
+                known[name] = any(not word.loose for word in self._search(_shown(view, start, end)))
+            if known[name]:
+                return True
+        return False
 
     def beside(self, candidate: Candidate, low: int, high: int) -> float:
         """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, `LOOSE` or 0."""
@@ -182,12 +225,6 @@ class Context:
             words = sorted([*words, *(Word(start, end, loose=False) for start, end in found)])
         return words
 
-    def _names_any(self, view: View) -> bool:
-        """Whether one of the words is part of a name such as `phoneNumber`, which is not split in the text itself."""
-        if _CAMEL.search(view.data) is None:
-            return False
-        return any(self.names(view, cell.label) for cell in layout(view).cells)
-
     def _before(self, view: View) -> Sequence[Word]:
         if not view.before:
             return ()
@@ -215,9 +252,11 @@ def labelled_values(view: View, words: Context) -> Iterator[tuple[int, int]]:
 
     The spans have no space, quote or emphasis around the value. They are ordered by start and may be nested.
     """
+    last = None
     for cell in layout(view).cells:
-        if cell.label and words.names(view, cell.label):
-            start, end = cell.start, cell.end
+        if cell[:2] != last and words.names(view, cell.label):
+            last = cell[:2]
+            start, end = last
             while start < end and view.data[end - 1] in _AROUND:
                 end -= 1
             while start < end and view.data[start] in _AROUND:

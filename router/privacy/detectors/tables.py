@@ -11,15 +11,30 @@ from collections.abc import Generator, Iterator
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.pairs import Cell
+from hybrid_llm.router.privacy.detectors.text import Regex
 
 _Span = tuple[int, int]
+_TWO: Final = 2
+"""The fields of a line that holds a name and its value."""
 _LINE: Final = re.compile(rb"[^\r\n]+")
-_NAME: Final = re.compile(rb"[\s\"'*_`#]{0,6}[A-Za-z\x80-\xa1_][^0-9.!?:=]{0,40}[0-9]?[^0-9!?:=]{0,12}")
+_CELL: Final = rb"[\s\"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?"
+_HEADER: Final = Regex(rb"(?:^|\n)([ \t|]*" + _CELL + rb"(?:(?:[,;|\t]|  )" + _CELL + rb")+[ \t|]*)(?:\r?\n|$)")
+"""A line of names: it may be above the fields that they name."""
+_ROW: Final = Regex(
+    rb"(?:^|\n)([ \t]*\|?[ \t]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[,;|\t]|  )"
+    rb"[^,;|\t\r\n]*[0-9][^,;|\t\r\n]*\|?[ \t]*)(?:\r?\n|$)"
+)
+"""A name and a value."""
+_LIST: Final = Regex(
+    rb"(?:^|\n)([ \t#>*_-]*[A-Za-z\x80-\xa1][^0-9\r\n,;|:=]*[:=]?[ \t]*)\r?\n"
+    rb"[ \t]*(?:[-*+\xa1] |[0-9]+[.)] )?[ ]*[^ \t\r\n]*[0-9][^ \t\r\n]*(?:[ -][^ \t\r\n]+)*[ \t]*(?:\r?\n|$)"
+)
+"""A heading above an item with a number."""
+_NAME: Final = re.compile(rb"[\s\"'*_`#]{0,6}[A-Za-z\x80-\xa1_][^0-9!?:=]{0,40}(?:[0-9][^0-9!?:=]{0,12})?")
 _RULE: Final = re.compile(rb"[\s|:+=-]*--[\s|:+=-]*|[\s|:+=-]*==[\s|:+=-]*")
-_HEADING: Final = re.compile(rb"[\s#>*_-]{0,6}[A-Za-z\x80-\xa1][^0-9\r\n,;|:=]{1,60}[:=]?\s{0,4}")
 _ITEM: Final = re.compile(rb"\s{0,8}(?:[-*+\xa1] |[0-9]{1,3}[.)] )?\s{0,2}(\S+(?:[ -]\S+){0,4})\s{0,4}")
 _LONGEST: Final = 60
-"""The length of a line that may be an item of a list."""
+"""The length of a line that may be a heading or an item of a list."""
 _FIELDS: Final = {
     separator: re.compile(
         rb"\s*(?:\"([^\"]*)\"|([^\""
@@ -37,25 +52,30 @@ _COLUMN: Final = re.compile(rb"\S+(?: \S+)*")
 
 
 def tables(data: bytes) -> Iterator[Cell]:
-    """Yield the fields below a header in *data*, labelled by it."""
-    lines = [match.span() for match in _LINE.finditer(data)]
-    index = 0
-    while index < len(lines):
-        separator = _separator(data, lines[index], lines[index + 1] if index + 1 < len(lines) else None)
-        header = _fields(data, lines[index], separator) if separator else []
-        if len(header) > 1 and all(_NAME.fullmatch(data, *name) or name[0] == name[1] for name in header):
-            behind = yield from _rows(data, lines, index + 1, header, separator)
-        elif len(header) == 2 and _NAME.fullmatch(data, *header[0]):  # a name and its value
-            yield Cell(*header[1], (header[0],))
-            behind = index + 1
-        else:
-            behind = yield from _items(data, lines, index)
-        index = max(behind, index + 1)
+    """Yield the fields below a header in *data*, labelled by it, and those beside a name."""
+    behind = 0
+    for start, end, _ in _HEADER.finditer(data):
+        if start >= behind:
+            behind = yield from _below(data, (start, end))
+    for start, end, _ in _ROW.finditer(data):
+        separator = _separator(data, (start, end), (start, end))
+        fields = _fields(data, (start, end), separator)
+        if len(fields) == _TWO and _NAME.fullmatch(data, *fields[0]):
+            yield Cell(*fields[1], (fields[0],))
+    behind = 0
+    for start, end, _ in _LIST.finditer(data):
+        if start >= behind and end - start <= _LONGEST:
+            behind = yield from _items(data, (start, end))
 
 
-def _separator(data: bytes, line: _Span, below: _Span | None) -> bytes:
+def _lines(data: bytes, start: int) -> Iterator[_Span]:
+    """The lines that are not empty, from *start* on."""
+    for match in _LINE.finditer(data, start):
+        yield match.span()
+
+
+def _separator(data: bytes, line: _Span, below: _Span) -> bytes:
     """What separates the fields of both lines; empty where nothing does."""
-    below = line if below is None else below
     for separator in _FIELDS:
         count = data.count(separator, *line)
         if count and (data.count(separator, *below) >= count or _RULE.fullmatch(data, *below)):
@@ -91,34 +111,41 @@ def _trimmed(data: bytes, start: int, end: int) -> _Span:
     return start + data.startswith(b"|", start, end), end - data.endswith(b"|", start + 1, end)
 
 
-def _rows(
-    data: bytes, lines: list[_Span], index: int, header: list[_Span], separator: bytes
-) -> Generator[Cell, None, int]:
-    """The rows from line *index* on; returns the index of the line that is none."""
+def _below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
+    """The rows below a header; returns where they end."""
+    lines = _lines(data, line[1])
+    below = next(lines, None)
+    separator = _separator(data, line, below) if below is not None else b""
+    header = _fields(data, line, separator) if separator else []
+    behind = line[1]
+    if len(header) < _TWO or not all(_NAME.fullmatch(data, *name) or name[0] == name[1] for name in header):
+        return behind
     labels = [(name,) for name in header]
-    while index < len(lines):
-        if not _RULE.fullmatch(data, *lines[index]):
-            fields = _fields(data, lines[index], separator)
+    for row in _lines(data, line[1]):
+        if not _RULE.fullmatch(data, *row):
+            fields = _fields(data, row, separator)
             if len(fields) != len(header):
                 break
-            first = (fields[0],) if _NAME.fullmatch(data, *fields[0]) else ()
-            for position, (span, label) in enumerate(zip(fields, labels, strict=True)):
-                is_value = position == 1 and len(fields) == 2  # noqa: PLR2004  # a table of names and values
-                yield Cell(*span, (*label, *first) if is_value else label, first if position else ())
-        index += 1
-    return index
+            yield from _labelled(data, fields, labels)
+        behind = row[1]
+    return behind
 
 
-def _items(data: bytes, lines: list[_Span], index: int) -> Generator[Cell, None, int]:
-    """The items of a list below the heading in line *index*; returns the index of the line that is none."""
-    heading = lines[index]
-    index += 1
-    if not _HEADING.fullmatch(data, *heading):
-        return index
-    while index < len(lines) and lines[index][1] - lines[index][0] <= _LONGEST:
-        item = _ITEM.fullmatch(data, *lines[index])
+def _labelled(data: bytes, fields: list[_Span], labels: list[tuple[_Span]]) -> Iterator[Cell]:
+    """The fields of a row; a name in the first one names the others too, and more so where there are only two."""
+    first = (fields[0],) if _NAME.fullmatch(data, *fields[0]) else ()
+    yield Cell(*fields[0], labels[0])
+    for span, label in zip(fields[1:], labels[1:], strict=True):
+        yield Cell(*span, (*label, *first) if len(fields) == _TWO else label, first)
+
+
+def _items(data: bytes, heading: _Span) -> Generator[Cell, None, int]:
+    """The items of a list below a heading; returns where they end."""
+    behind = heading[1]
+    for line in _lines(data, heading[1]):
+        item = _ITEM.fullmatch(data, *line) if line[1] - line[0] <= _LONGEST else None
         if item is None or not any(48 <= byte <= 57 for byte in item[1]):
             break
         yield Cell(*item.span(1), (heading,))
-        index += 1
-    return index
+        behind = line[1]
+    return behind

@@ -165,15 +165,15 @@ class Regex:
         """The match that begins at *start*, or None."""
         return self._compiled.match(data, start)
 
-    def finditer(self, data: bytes) -> Iterator[Found]:
-        """Yield every find, in order; the text after one find may also precede the next."""
+    def finditer(self, data: bytes, start: int = 0, end: int | None = None) -> Iterator[Found]:
+        """Yield every find from *start* to *end*, in order; the text after one find may also precede the next."""
         search, groups = self._compiled.search, self._groups
-        match = search(data, 0)
+        match = search(data, start, end)
         while match is not None:
             index = groups if groups < 2 else match.lastindex
-            start, end = match.span(index)
-            yield Found(start, end, self._names.get(index, ""))
-            match = search(data, max(end, start + 1)) if end < len(data) else None
+            start, behind = match.span(index)
+            yield Found(start, behind, self._names.get(index, ""))
+            match = search(data, max(behind, start + 1), end) if behind < len(data) else None
 
 
 def apart(value: bytes, before: bytes = rb"0-9A-Za-z_.-", after: bytes = rb"0-9A-Za-z_-") -> Regex:
