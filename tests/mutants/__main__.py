@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import endpoints, leaks, policies, privacy, pseudonyms, recovery, router, sending, verify
+from tests.mutants import endpoints, leaks, net, policies, privacy, pseudonyms, recovery, router, sending, verify
 from tests.mutants.mutant import ROOT, Mutant, Unplantable
 
 _HANGS = 10.0
@@ -55,6 +55,9 @@ SUITES = (
         (*_tests("backends/wire", "choose", "prober", "pool", "place", "no_network"), *_tests("core", "health")),
     ),
     Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
+    Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
+    Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
+    Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore")),
 )
 
