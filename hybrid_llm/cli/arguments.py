@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast
 
 from hybrid_llm.cli.terminal import MEANING, Exit
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
@@ -198,15 +198,23 @@ def read_prompt(prompt: str) -> str:
     """The prompt, read from standard input if it is `-`.
 
     Raises:
-        InvalidRequest: standard input is not UTF-8.
+        InvalidRequest: standard input is closed or not UTF-8.
     """
     if prompt != "-":
         return prompt
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return standard_input().buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"prompt: standard input is not UTF-8 at byte {error.start}"
         raise InvalidRequest(message, field="prompt") from None
+
+
+def standard_input() -> TextIO:
+    """Standard input; InvalidRequest if it is closed, as after `<&-`."""
+    if sys.stdin is None or sys.stdin.closed:
+        message = "prompt: standard input is closed; connect it, to a pipe or a file for example, or pass a PROMPT"
+        raise InvalidRequest(message, field="prompt")
+    return sys.stdin
 
 
 def read_text(path: Path) -> str:

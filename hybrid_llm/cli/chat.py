@@ -180,9 +180,10 @@ def _chat_options(parser: argparse.ArgumentParser) -> None:
 def _chat(args: argparse.Namespace) -> int:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # importing it gives `input` editing and history
+    interactive = arguments.standard_input().isatty()
     system = () if args.system is None else (Message(role="system", content=args.system),)
     with shown_log(verbose=args.verbose), Session(args.config) as session:
-        if sys.stdin.isatty():
+        if interactive:
             note("Ctrl-D or /exit leaves, /help lists the commands.")
         return Chat(session, arguments.request_options(args), system, verbose=args.verbose).run()
 

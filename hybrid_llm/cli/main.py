@@ -6,6 +6,7 @@ Only the module of the chosen command is imported, so `hybrid-llm --help` costs 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -46,9 +47,18 @@ PROGRAM: Final = Group(
 )
 
 
+class _Closed(io.TextIOBase):
+    """Standard output where it is closed, as after `>&-`: whoever prints learns that nobody reads it."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EBADF, "it is closed", "standard output")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; *argv* excludes the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
+    sys.stdout = sys.stdout or _Closed()
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # closed when Python exits
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from enum import IntEnum
 from types import FrameType
@@ -86,8 +86,9 @@ def write(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a message to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a message to standard error, if that takes it: the exit code tells what happened all the same."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def print_error(error: BaseException) -> None:
