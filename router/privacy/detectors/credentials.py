@@ -1,25 +1,20 @@
-"""Credentials: passwords, keys and tokens, by their format, by the word before them and by the rules of gitleaks.
+"""Credentials: passwords, keys and tokens, by their format, by a word beside them and by the rules of gitleaks.
 
-The rules of gitleaks (https://github.com/gitleaks/gitleaks, MIT) are applied as its own scanner applies them: a rule
-runs only where one of its keywords occurs, and its secret must have the entropy that the rule requires and match no
-allowlist. Conditions on file paths do not apply to prompts: rules apply everywhere, allowlists that require a path
-never do. `rules/gitleaks.toml` is the project's own file, unchanged.
+Each find has a score, which its format, its own look (`plausible`), the words beside it (`labels`) and its surroundings
+raise and lower: a placeholder, a name of a variable or the password of an example host is none.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import tomllib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
-from hybrid_llm.router.privacy.detectors.engine import Candidate, Pattern
-from hybrid_llm.router.privacy.detectors.text import Regex, View, re2_options
+from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.gitleaks import entropy, load_rules
+from hybrid_llm.router.privacy.detectors.labels import beside, labelled
+from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, NUMBER, RANDOM, is_random, likeness
+from hybrid_llm.router.privacy.detectors.text import Regex, View
 
 _TOKENS: Final = (
     rb"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}|sk-[A-Za-z0-9_-]{20,200}"
@@ -27,222 +22,159 @@ _TOKENS: Final = (
     rb"|hf_[A-Za-z]{34}|npm_[A-Za-z0-9]{36}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
 )
 _KEY_BLOCK: Final = (
-    rb"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
-    rb"(?:\s{0,4}[A-Za-z-]{2,20}: [^\r\n]{1,80})*(?:\s{0,4}[A-Za-z0-9+/=]{4,})*"
-    rb"(?:\s{0,4}-----END [A-Z ]{0,32}PRIVATE KEY(?: BLOCK)?-----)?)"
+    rb"(-{4,5} ?BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+    rb"(?:\s{0,4}[A-Za-z-]{2,20}: [^\r\n]{1,80}|\s{0,4}Comment: [^\r\n]{1,80})*\s{0,4}(?:[A-Za-z0-9+/=]{16,}\s{0,4})+"
+    rb"(?:[A-Za-z0-9+/=]{2,15}\s{0,4})?(?:-{4,5} ?END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)? ?-{4,5})?)"
+)
+_PUTTY: Final = (
+    rb"(?i)private-lines: [0-9]{1,3}\s{1,4}((?:[A-Za-z0-9+/=]{2,}\s{1,4})*[A-Za-z0-9+/=]{2,}(?:\s{1,4}private-mac: [0-9a-f]{40,64})?)"
 )
 _USER_INFO: Final = rb"[a-z][a-z0-9+.-]{1,20}://([^\s/:@'\"<>{}$%*]{0,100}:[^\s/@'\"<>{}$*]{1,200})@"
-_SHOWN: Final = rb"\s{1,3}([A-Za-z0-9._~+/=-]{12,})"
-_HEADER: Final = rb"(?i)authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token|digest)" + _SHOWN
-_BEARER: Final = rb"(?i)bearer" + _SHOWN
-_WORDS: Final = (
-    rb"pass(?:word|wd|phrase|code)?|pwd|passwort|contrase[nx]a|senha|mot de passe|credentials?|secret(?:[ _-]?key)?"
-    rb"|token|api[ _-]?(?:key|secret)|access[ _-]?(?:key|token)|auth[ _-]?key|private[ _-]?key|client[ _-]?secret"
-    rb"|pin(?:[ _-]?code)?"
+_NO_SCHEME: Final = rb"(?:^|[\s\"'`(=])[A-Za-z0-9_.-]{2,40}:([^\s:@/'\"]{6,64})@[A-Za-z0-9-]{1,40}(?:\.[A-Za-z0-9-]{1,40}){1,4}"
+_QUERY: Final = (
+    rb"(?i)[?&;](?:[a-z]{0,12}_?token|api_?key|key|sig|signature|x-amz-(?:signature|security-token|credential)|client_?secret|secret|pass(?:word|wd)?|pwd"
+    rb"|auth|session(?:_?id)?|sid|sas|code|code_verifier|assertion)=([A-Za-z0-9._~%+/=!@$*-]{8,})"
 )
-_ASSIGNED: Final = (
-    rb"(?i)(" + _WORDS + rb")['\"]?\s{0,4}(:=|=>|=|:|\bis:?\s)\s{0,4}"
-    rb"(?:\"([^\"\r\n]{4,200})\"|'([^'\r\n]{4,200})'|([^\s'\"`,;<>()\[\]{}]{4,200}))"
-)  # fmt: skip
-_BARE: Final = 5
-"""The group of a value without quotes."""
-_PLACEHOLDER: Final = re.compile(
-    r"[*x•.#?_-]+|<.*|\$.*|%.*|\{.*|\[.*|.*(?:\{\{|\$\{|%\().*|your[_-].*|.*_here|changeme|example", re.IGNORECASE
+_CODE: Final = rb"(?:^|[\s\"'`{,(])code=([A-Za-z0-9._~%/-]{16,})"
+_HEADER: Final = Regex(
+    rb"(?i)(?:authorization|cookie|x-[a-z-]{0,30}(?:token|auth|key|secret|signature))[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[bfr]?[\"'`]?([^\r\n]{6})"
 )
-_NO_VALUES: Final = re.compile(
-    "none|null|true|false|nil|undefined|str(?:ing)?|bytes|int|bool(?:ean)?|object|any|optional|required|empty|missing|invalid"
-    "|incorrect|wrong|correct|valid|expired|needed|necessary|protected|secret|password|passwd|token|username|email|text"
-    "|value|default|hidden|private|public|number|type|field|input|self|request|response|config|settings|environ|getpass"
-    "|unknown",
-    re.IGNORECASE,
+_BEARER: Final = rb"(?i)\b(?:bearer|basic)\s{1,3}([A-Za-z0-9._~+/=-]{12,})"
+_HEADER_PART: Final = re.compile(r"[A-Za-z0-9._~+/=%|!-]{6,}")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{1,40} +")
+_ANY: Final = rb"[^\n|;]{0,160}?\s"
+_SHELL: Final = (
+    rb"\b(?:(?:mysql|mariadb)[a-z-]{0,8}" + _ANY + rb"-p['\"]?([^\s'\"-][^\s'\"]{3,63})"
+    rb"|(?:sshpass|mongo[a-z]{0,8}|(?:docker|podman|nerdctl|buildah|skopeo|oras|registry) login|cqlsh|influx|az login)" + _ANY + rb"-p\s{0,2}['\"]?([^\s'\"-][^\s'\"]{3,63})"
+    rb"|(?:7z[a-z]?|rar)" + _ANY + rb"-p['\"]?([^\s'\"-][^\s'\"]{3,63})|(?:zip|unzip|sqlcmd|bcp|osql)" + _ANY + rb"-P\s{0,2}['\"]?([^\s'\"-][^\s'\"]{3,63})"
+    rb"|ldap(?:search|add|modify|delete|whoami|passwd)" + _ANY + rb"-w\s{0,2}['\"]?([^\s'\"-][^\s'\"]{3,63})|redis-cli" + _ANY + rb"-a\s{1,2}['\"]?([^\s'\"-][^\s'\"]{3,63})"
+    rb"|(?:curl|https?|wget|httpie)" + _ANY + rb"(?:-u|--user|-a|--auth)[ =]['\"]?[^\s:'\"]{1,64}:([^\s'\"]{3,63})"
+    rb"|(?:smbclient|mount\.cifs|rpcclient)" + _ANY + rb"-U\s{0,2}['\"]?[^\s%'\"]{1,64}%([^\s'\"]{3,63})|[a-z]{0,2}freerdp" + _ANY + rb"/p:['\"]?([^\s'\"]{3,63})"
+    rb"|openssl" + _ANY + rb"-pass(?:in|out)?\s{1,2}pass:([^\s'\"]{3,63})|htpasswd\s{1,2}-[a-zA-Z]{0,3}b[a-zA-Z]{0,3}\s\S{1,80}\s\S{1,64}\s['\"]?([^\s'\"]{3,63})"
+    rb"|echo\s{1,2}(?:-n\s)?['\"]?([^\s'\"|]{4,64})['\"]?\s{0,2}\|\s{0,2}(?:sudo\s-S|passwd|docker login|podman login|cryptsetup|su\b)"
+    rb"|echo\s{1,2}['\"]?[a-z_][\w-]{0,31}:([^\s'\"|]{4,64})['\"]?\s{0,2}\|\s{0,2}(?:sudo\s)?chpasswd)"
 )
-_CODE: Final = re.compile(r"[A-Za-z_][\w]*(?:[.:]+[A-Za-z_]\w*)*[.:]?")
-"""A name, or names joined by dots: unquoted in program text this is a variable, not its value."""
-_CHINESE: Final = ("密码", "口令", "密碼", "密钥", "令牌")
-_BEHIND: Final = Regex(rb"[\x80\x90-\x99\xa1\s:='\"]{0,6}([!-~]{6,64})")
+_WEBHOOK: Final = rb"https://(?:(?:canary\.|ptb\.)?discord(?:app)?\.com/api/webhooks/[0-9]{5,}/([A-Za-z0-9_-]{20,})|hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9/]{20,})|hooks\.zapier\.com/hooks/catch/([0-9]{3,}/[a-z0-9]{4,}))"
+_EXAMPLE: Final = Context(rb"localhost|127\.0\.0\.1|host|hostname|server|example|yourhost|somehost|proxy|scott|user|username|some")
+_SHOWN: Final = Context(rb"example|sample|dummy|fake|placeholder|e\.g", before=40, after=0)
+_ASIDE: Final = Context(rb"hash|checksum|integrity|sha[0-9]{1,3}|digest|commit", before=30, after=0)
+_SCRIPTS: Final = {
+    "密码": "password", "口令": "password", "密碼": "password", "パスワード": "password", "비밀번호": "password",
+    "пароль": "password", "كلمة المرور": "password", "كلمة السر": "password", "סיסמה": "password",
+    "รหัสผ่าน": "password", "κωδικός": "password", "पासवर्ड": "password", "密钥": "key", "密鑰": "key", "令牌": "key",
+    "验证码": "pin", "驗證碼": "pin", "暗証番号": "pin", "認証コード": "pin",
+}  # fmt: skip
+"""Words for secrets in scripts that do not fold to Latin letters."""
 _PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
 """A pseudonym that the privacy guard inserted, such as `SECRET_QYSAI`, is not a secret."""
-_ASSIGNMENT: Final = Regex(_ASSIGNED)
-_MAX_LINE: Final = 1000
-"""How many bytes of a line, on each side of a find, an allowlist for lines sees."""
+_ANY_FORMAT: Final = "generic-api-key"
+"""The rule of gitleaks for any text beside a word."""
+_MAX_HEADER: Final = 1200
 
 
-def _assigned(view: View) -> Iterator[tuple[int, int]]:
-    """The value after `password:`, `token =` or `secret is`."""
-    match = _ASSIGNMENT.search(view.data)
-    while match is not None:
-        start, end = match.span(match.lastindex)
-        is_bare = match.lastindex == _BARE
-        value = view.data[start:end].decode("latin-1").rstrip(".!?" if is_bare else "")
-        if _is_value(match.group(1).lower(), match.group(2).strip().lower(), value, is_bare=is_bare):
-            yield start, start + len(value)
-        match = _ASSIGNMENT.search(view.data, start)  # the value may be an assignment itself
+def _of_token(candidate: Candidate) -> float:
+    """A token by its prefix: high unless what follows is a word or a row of one character."""
+    body = re.split("[-_]", candidate.value, maxsplit=1)[-1] if candidate.value[:2] != "AK" else candidate.value
+    if likeness(candidate.value) == NOTHING or entropy(body.encode("latin-1")) < 2.5:
+        return 0.0
+    is_words = body.replace("-", "").replace("_", "").isalpha() and (body.islower() or "-" in body)
+    return 0.3 if is_words else 0.9
 
 
-def _is_value(word: bytes, sign: bytes, value: str, *, is_bare: bool) -> bool:
-    if len(value) < 4 or _PLACEHOLDER.fullmatch(value) or _NO_VALUES.fullmatch(value):
-        return False
-    if word.startswith(b"pin"):
-        return value.isdigit() and len(value) <= 12
-    mixed = any(map(str.isdigit, value)) and len(value) >= 6
-    if not is_bare:
-        return len(value) >= 6 and " " not in value
-    if sign.startswith(b"is"):
-        return mixed
-    return (
-        len(value) >= 6
-        and (mixed or not _CODE.fullmatch(value))
-        and not value.startswith(("/", "\\", "=", "+", "|", "&", "!"))
-    )
-
-
-def _is_user_info(candidate: Candidate) -> float:
-    """A user and a password in a URL (RFC 3986, 3.2.1), unless the password is a placeholder."""
+def _of_user_info(candidate: Candidate) -> float:
+    """A user and a password in a URL (RFC 3986, 3.2.1)."""
     password = candidate.value.partition(":")[2]
-    return 0.0 if password.lower() in {"pass", "password", "passwd", "pwd"} or _PLACEHOLDER.fullmatch(password) else 1.0
+    like = likeness(password)
+    return 0.0 if like == NOTHING or len(password) < 4 else 0.4 + like
+
+
+def _of_pair(candidate: Candidate) -> float:
+    """A user and a password before a host, without a scheme."""
+    like = likeness(candidate.value)
+    is_address = candidate.view.data[max(0, candidate.start - 8) : candidate.start].endswith((b"mailto:", b"sip:", b"xmpp:", b"acct:"))
+    return 0.4 + like if like >= MIXED and not is_address else 0.0
+
+
+def _of_argument(candidate: Candidate) -> float:
+    like = likeness(candidate.value)
+    return 0.0 if like == NOTHING else 0.4 + like
+
+
+def _of_query(candidate: Candidate) -> float:
+    like = likeness(candidate.value)
+    return 0.3 + like if len(candidate.value) >= 12 or is_random(candidate.value) else like
+
+
+def _of_bearer(candidate: Candidate) -> float:
+    like = likeness(candidate.value)
+    return 0.3 + like if like >= NUMBER else 0.4 if len(candidate.value) > 20 and entropy(candidate.value.encode("latin-1")) > 3.5 else 0.0
 
 
 CREDENTIAL: Final = (
-    Pattern(Regex(rb"\b(" + _TOKENS + rb")")),
-    Pattern(Regex(_KEY_BLOCK), needs=b"-----begin"),
-    Pattern(Regex(_USER_INFO), _is_user_info, needs=b"://"),
-    Pattern(Regex(_HEADER), needs=b"authorization"),
-    Pattern(Regex(_BEARER), needs=b"bearer"),
+    Pattern(Regex(rb"\b(" + _TOKENS + rb")"), _of_token, against=_SHOWN),
+    Pattern(Regex(_KEY_BLOCK), lambda _: 0.9, needs=b"private key", against=_SHOWN),
+    Pattern(Regex(_PUTTY), lambda _: 0.9, needs=b"private-lines", against=_SHOWN),
+    Pattern(Regex(_USER_INFO), _of_user_info, needs=b"://", against=_EXAMPLE),
+    Pattern(Regex(_NO_SCHEME), _of_pair, needs=b"@", against=_EXAMPLE),
+    Pattern(Regex(_QUERY), _of_query, needs=b"=", against=_SHOWN),
+    Pattern(Regex(_CODE), _of_query, needs=b"code=", against=_SHOWN),
+    Pattern(Regex(_BEARER), _of_bearer, against=_SHOWN),
+    Pattern(Regex(_WEBHOOK), lambda c: 0.3 + likeness(c.value.replace("/", "")), needs=b"hooks", against=_SHOWN),
+    Pattern(Regex(_SHELL), _of_argument, against=_SHOWN),
 )
 
 
 def credentials(view: View) -> Iterator[tuple[int, int]]:
-    """Yield each value after a word for a secret, and each find of the rules of gitleaks."""
+    """Yield each value after a word for a secret, in a header, and each find of the rules of gitleaks."""
     for start, end in _candidates(view):
         if not _PSEUDONYM.fullmatch(view.text, start, end):
             yield start, end
 
 
 def _candidates(view: View) -> Iterator[tuple[int, int]]:
-    yield from _assigned(view)
+    yield from labelled(view)
+    yield from _headers(view)
     if not view.text.isascii():
-        matches = view.after(_CHINESE, _BEHIND)
-        yield from (match.span(1) for match in matches if any(48 <= byte <= 57 for byte in match.group(1)))
-    for start, end in load_rules().spans(view.data):
+        yield from _of_scripts(view)
+    for rule, start, end in load_rules().finds(view.data):
         quoted = end - start > 2 and view.data[start] == view.data[end - 1] and view.data[start] in b"\"'"
-        yield (start + 1, end - 1) if quoted else (start, end)
+        span = (start + 1, end - 1) if quoted else (start, end)
+        if _is_secret(Candidate(view, *span), rule):
+            yield span
 
 
-@dataclass(frozen=True, slots=True)
-class Allowlist:
-    """What is not a secret. *regexes* run over *target*: `secret`, `match` or `line`."""
-
-    regexes: tuple[Regex, ...]
-    stopwords: tuple[str, ...]
-    target: str = "secret"
-
-    def allows(self, texts: Mapping[str, bytes]) -> bool:
-        """Whether this is no secret; *texts* has the secret, the match and the line."""
-        secret = texts["secret"].lower().decode("latin-1")
-        return any(regex.search(texts[self.target]) for regex in self.regexes) or any(
-            w in secret for w in self.stopwords
-        )
+def _is_secret(candidate: Candidate, rule: str) -> bool:
+    """Whether what a rule found is neither a placeholder nor, for the rule that knows no format, a hash."""
+    like = likeness(candidate.value, bare=True)
+    return like > NOTHING and (rule != _ANY_FORMAT or (like >= MIXED and not _is_name(candidate.value) and not _ASIDE.around(candidate)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rule:
-    """One kind of credential. A secret must have more than *entropy* bits per byte; 0 requires none."""
-
-    id: str
-    regex: Regex
-    keywords: tuple[str, ...]
-    entropy: float
-    group: int
-    allowlists: tuple[Allowlist, ...]
-
-    def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield the spans of its secrets in *data*."""
-        match = self.regex.search(data)
-        while match is not None:
-            start, end = self._secret(match)
-            if self._is_secret(data, match, start, end):
-                yield start, end
-            behind = max(end, match.start() + 1)
-            match = self.regex.search(data, behind) if behind < len(data) else None
-
-    def _secret(self, match: Any) -> tuple[int, int]:
-        """The group that the rule names, else the first that matched, else the whole match."""
-        groups = (self.group,) if self.group else range(1, match.re.groups + 1)
-        spans = (match.span(group) for group in groups)
-        start, end = next((span for span in spans if span[0] >= 0), match.span())
-        return start, end
-
-    def _is_secret(self, data: bytes, match: Any, start: int, end: int) -> bool:
-        secret = data[start:end]
-        if self.entropy and _entropy(secret) <= self.entropy:
-            return False
-        first = data.rfind(b"\n", max(0, start - _MAX_LINE), start) + 1
-        last = data.find(b"\n", end, end + _MAX_LINE)
-        line = data[max(first, start - _MAX_LINE) : last if last >= 0 else end + _MAX_LINE]
-        texts = {"secret": secret, "match": match.group(), "line": line}
-        return not any(allowlist.allows(texts) for allowlist in self.allowlists)
+def _is_name(value: str) -> bool:
+    return all(part.isidentifier() or part.isdigit() for part in value.split(".")) and not is_random(value)
 
 
-class Rules:
-    """Many rules; one search for all keywords selects the few that can match a text."""
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        import re2
-
-        self.rules = tuple(rules)
-        by_keyword: dict[str, list[Rule]] = defaultdict(list)
-        for rule in self.rules:
-            for keyword in rule.keywords:
-                by_keyword[keyword].append(rule)
-        options = re2_options(re2)
-        options.case_sensitive = False
-        self._keywords = re2.Set.SearchSet(options)
-        for keyword in by_keyword:
-            self._keywords.Add(re2.escape(keyword.encode("ascii")))
-        self._keywords.Compile()
-        self._by_keyword = list(by_keyword.values())
-
-    def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield the spans of secrets in *data*; those of different rules may overlap."""
-        keywords = self._keywords.Match(data) or ()
-        for rule in {rule for keyword in keywords for rule in self._by_keyword[keyword]}:
-            yield from rule.spans(data)
+def _of_scripts(view: View) -> Iterator[tuple[int, int]]:
+    for word, kind in _SCRIPTS.items():
+        for at in view.find(word):
+            yield from beside(view, at, at + len(word), kind)
 
 
-@cache
-def load_rules() -> Rules:
-    """The rules shipped with the library, read once."""
-    text = files("hybrid_llm.router.privacy.detectors").joinpath("rules", "gitleaks.toml").read_text("utf-8")
-    document = tomllib.loads(text)
-    everywhere = _allowlist(document["allowlist"])
-    return Rules([_rule(table, everywhere) for table in document["rules"] if "regex" in table])
+def _headers(view: View) -> Iterator[tuple[int, int]]:
+    """The secrets in headers of any scheme: `Authorization: Zoho-oauthtoken X`, `Cookie: session=X; csrf=Y`."""
+    for found in _HEADER.finditer(view.data):
+        rest = view.data[found.start : found.start + _MAX_HEADER].decode("latin-1").splitlines()[0]
+        scheme = _SCHEME.match(rest)
+        begin = scheme.end() if scheme else 0
+        if "=" not in rest[begin : begin + 30] or '"' not in rest[begin : begin + 60]:
+            rest = re.split("[\"'`]", rest, maxsplit=1)[0]
+        for part in _HEADER_PART.finditer(rest, begin):
+            yield from _of_part(part.group(), found.start + part.start(), shortest=8 if begin else 12)
 
 
-def _rule(table: Mapping[str, Any], everywhere: Allowlist | None) -> Rule:
-    lists = [everywhere, *(_allowlist(entry) for entry in table.get("allowlists", ()))]
-    return Rule(
-        id=table["id"],
-        regex=Regex(table["regex"].encode("utf-8")),
-        keywords=tuple(table["keywords"]),
-        entropy=table.get("entropy", 0.0),
-        group=table.get("secretGroup", 0),
-        allowlists=tuple(entry for entry in lists if entry is not None),
-    )
-
-
-def _allowlist(table: Mapping[str, Any]) -> Allowlist | None:
-    """None if it requires a file path or has no condition on text."""
-    regexes = tuple(Regex(text.encode("utf-8")) for text in table.get("regexes", ()))
-    stopwords = tuple(word.lower() for word in table.get("stopwords", ()))
-    needs_path = "paths" in table and table.get("condition") == "AND"
-    return (
-        None
-        if needs_path or not (regexes or stopwords)
-        else Allowlist(regexes, stopwords, table.get("regexTarget", "secret"))
-    )
-
-
-def _entropy(secret: bytes) -> float:
-    """Shannon entropy, bits per byte."""
-    size = len(secret)
-    return -sum(n / size * math.log2(n / size) for n in Counter(secret).values()) if size else 0.0
+def _of_part(text: str, start: int, shortest: int) -> Iterator[tuple[int, int]]:
+    """A part of a header, without its name."""
+    name, sign, value = text.partition("=")
+    if sign and value.strip("=") and likeness(value) > NOTHING:
+        text, start = value, start + len(name) + 1
+    if len(text) >= shortest and likeness(text, bare=True) >= MIXED or likeness(text) == RANDOM:
+        yield start, start + len(text)
