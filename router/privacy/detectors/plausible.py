@@ -22,76 +22,103 @@ NOTHING: Final = -1.0
 """A placeholder, a word about secrets, or a piece of program text."""
 
 _PLACEHOLDER: Final = re.compile(
-    r"(?:[*x•.#?_\xa1-]|\\)+|\$(?:[A-Za-z_]+|[A-Z_][A-Z0-9_]*|\d|[({].*)|%(?:[A-Za-z_]+%?|\(.*)|[{<\[(].*|@\w+@|__\w+__|#\{.*"
-    r"|.*(?:\{\{|\}\}|\$\{|%\(|\{[\w.!\[\]'\"]*\}|<[\w -]+>|\.\.\.|[x*]{4}|\xa1{3}).*|(?:your|my|the|some|any|enter|insert|replace|put)(?:[_ -].*)?"
-    r"|.*(?:your[_-]|[_ -]here|change[_-]?(?:me|it|this)|example|placeholder|redacted|dummy|sample|fake|_goes_|todo|replace[_-]?me"
-    r"|masked|not[_-]a[_-]?(?:real|secret)).*|n/?a|foo|bar|baz|foobar|tbd|.*%[sd].*|[A-Za-z_-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential)[A-Za-z_-]*|abc|xyz|test|testing|something|whatever",
+    r"(?:[*x•.#?_\xa1-]|\\)+|\$(?:[A-Za-z_]+|(?-i:[A-Z_][A-Z0-9_]*)|\d|[({].*)|%(?:[A-Za-z_]+%?|\(.*)"
+    r"|[{<\[(].*|@\w+@|__\w+__|#\{.*"
+    r"|.*(?:\{\{|\}\}|\$\{|%\(|\{[\w.!\[\]'\"]*\}|<[\w -]+>|\.\.\.|[x*]{4}|\xa1{3}).*|(?:your|my|the|some|any"
+    r"|enter|insert|replace|put)(?:[_ -].*)?"
+    r"|.*(?:your[_-]|[_ -]here|change[_-]?(?:me|it|this)|example|placeholder|redacted|dummy|sample|fake"
+    r"|_goes_|todo|replace[_-]?me"
+    r"|masked|not[_-]a[_-]?(?:real|secret)).*|n/?a|foo|bar|baz|foobar|tbd|.*%[sd].*|[A-Za-z_-]*(?:password"
+    r"|passwd|secret|token|api[_-]?key|access[_-]?key|credential)[A-Za-z_-]*|abc|xyz|test|testing|something"
+    r"|whatever",
     re.IGNORECASE,
 )
 _STOP: Final = frozenset(
     """
-    a about above after again all already also always an and any anyone are as at away back bad base base64 basic be because
-    been before being below bearer between both broken but by bytes bool boolean call can cannot char class client clear code
-    column common compare config configuration confidential const context cookie copied correct count credential credentials
-    credentialed current data date default delete describe detail details dict different do does done down each edit either
-    email empty enabled end enough enter entry env environ environment error even every exact fail fails false field file fine
-    first float for forgot forgotten form format free from function generic get getpass given global gone good group had has
-    hash have header hello help her here hex hidden his how http https i id identical if illegal import in incorrect index
-    information input insecure int integer into invalid is it item its json key keys kind kwargs known label last later left
-    length less let like line list local login long lost made main map match mandatory max maybe me member message method min
-    minimum misc missing mode model more most must my name native necessary need never new next nil no non none normal not
-    nothing now null number numeric object obsolete of off ok okay old on once one only open option optional or other our out
-    outside over own page param parameter parent part partial passcode passphrase passwd password passwords path pending per
-    permanent pin plain plaintext please point post present private prompt property public put pwd query random raw read ready
-    real record regex request required reset response result results return returns role row safe same save scope secret
-    secrets secure see self sensitive sent session set setting settings short should show similar simple single so some still
-    stop str string strong stronger such super table tag tell temporary temporarily term test text than that the their them
-    then there these they this those through time title to today together token tokens too true try two type undefined under
-    unique unknown until unsafe up update url use useless used user username uuid valid value values var variable vary version
-    very via visible void was way weak weaker were what when where whether which while who whole whose why will with within
-    without word would write wrong xml yaml yes yet you your ssl tls ssh jwt oauth api rsa aes des hmac bcrypt scrypt argon
-    utf unicode ascii latin integer double decimal byte at least most characters character letters digits eight symbols usr
-    jeton passwort kennwort contrasena clave senha wachtwoord haslo parola falsch erforderlich requis requerido requerida
-    chosen content contents sent shown known stolen written taken kept held met spelled spelt bound leaked gone galt niepoprawne
-    incorrecta incorrecto oublie olvidada mot mots passe du de la le les el los las una der die das ein eine ist sie ihr ihre
-    votre vous su sus tu nuevo nueva nouveau nouvelle neues aktuelles confirm confirmation confirmer confirmar hint reminder
+    a about above after again all already also always an and any anyone are as at away back bad base base64
+    basic be because been before being below bearer between both broken but by bytes bool boolean call can
+    cannot char class client clear code column common compare config configuration confidential const context
+    cookie copied correct count credential credentials credentialed current data date default delete describe
+    detail details dict different do does done down each edit either email empty enabled end enough enter entry
+    env environ environment error even every exact fail fails false field file fine first float for forgot
+    forgotten form format free from function generic get getpass given global gone good group had has hash have
+    header hello help her here hex hidden his how http https i id identical if illegal import in incorrect index
+    information input insecure int integer into invalid is it item its json key keys kind kwargs known label
+    last later left length less let like line list local login long lost made main map match mandatory max maybe
+    me member message method min minimum misc missing mode model more most must my name native necessary need
+    never new next nil no non none normal not nothing now null number numeric object obsolete of off ok okay old
+    on once one only open option optional or other our out outside over own page param parameter parent part
+    partial passcode passphrase passwd password passwords path pending per permanent pin plain plaintext please
+    point post present private prompt property public put pwd query random raw read ready real record regex
+    request required reset response result results return returns role row safe same save scope secret secrets
+    secure see self sensitive sent session set setting settings short should show similar simple single so some
+    still stop str string strong stronger such super table tag tell temporary temporarily term test text than
+    that the their them then there these they this those through time title to today together token tokens too
+    true try two type undefined under unique unknown until unsafe up update url use useless used user username
+    uuid valid value values var variable vary version very via visible void was way weak weaker were what when
+    where whether which while who whole whose why will with within without word would write wrong xml yaml yes
+    yet you your ssl tls ssh jwt oauth api rsa aes des hmac bcrypt scrypt argon utf unicode ascii latin double
+    decimal byte least characters character letters digits eight symbols usr jeton passwort kennwort contrasena
+    clave senha wachtwoord haslo parola falsch erforderlich requis requerido requerida policy policies manager
+    box dialog generator checker strength history rotation recovery window screen protection produce print
+    status select continue proceed prevent allow avoid access gain ensure improve protect pass pages change
+    changes link chosen content contents shown stolen written taken kept held met spelled spelt bound leaked
+    galt niepoprawne incorrecta incorrecto oublie olvidada mot mots passe du de la le les el los las una der die
+    das ein eine ist sie ihr ihre votre vous su sus tu nuevo nueva nouveau nouvelle neues aktuelles confirm
+    confirmation confirmer confirmar hint reminder
     """.split()  # noqa: SIM905
 )
 _SENTENCE: Final = frozenset(
     """
-    a an the is are was be been being must should shall will would can cannot could may might do does did has have had not no
-    your my our his her its their this that these those you we they it i me us he she who which what where when why how if
-    then than please enter for of to in on at by with without from as and or but so into out over under until while
-    password passwords passphrase passwd passwort kennwort contrasena clave senha wachtwoord token tokens secret key keys api
-    pin code codes required optional invalid incorrect missing expired forgotten forgot reset change changed confirm
-    confirmation current username user users email e-mail field value least most characters character letters digits long
-    mot passe de la le les el los las una un une du des der die das ein eine ist nicht bitte votre vous su sus tu ihr ihre
-    para por con per il lo gli che non e o y et und oder mit fur fuer zum zur nao sua seu do da dos das om het een uw niet
-    string strings number text only used using use stored default allowed empty blank none null true false
+    a an the is are was be been being must should shall will would can cannot could may might do does did has
+    have had not no your my our his her its their this that these those you we they it i me us he she who which
+    what where when why how if then than please enter for of to in on at by with without from as and or but so
+    into out over under until while password passwords passphrase passwd passwort kennwort contrasena clave
+    senha wachtwoord token tokens secret key keys api pin code codes required optional invalid incorrect missing
+    expired forgotten forgot reset change changed confirm confirmation current username user users email e-mail
+    field value least most characters character letters digits long mot passe de la le les el los las una un une
+    du des der die das ein eine ist nicht bitte votre vous su sus tu ihr ihre para por con per il lo gli che non
+    e o y et und oder mit fur fuer zum zur nao sua seu da dos om het een uw niet string strings number text only
+    used using use stored default allowed empty blank none null true false
     """.split()  # noqa: SIM905
 )
 _ABOUT: Final = re.compile(
-    r".{3,}(?:ed|ing|able|ible|less|ly|tion|sion|ment|ity|ness|ful|ive|ous|ary|ory|ism|izer|iser|Field|Type|Str|String|Input|Config)",
+    r".{3,}(?:ed|ing|able|ible|less|ly|tion|sion|ment|ity|ness|ful|ive|ous|ary|ory|ism|izer|iser|Field|Type"
+    r"|Str|String|Input|Config)",
 )
 """How words about a password end: `required`, `missing`, `usable`, `empty`; and names of types."""
+_STATE: Final = re.compile("[a-zA-Z]?[a-z]{2,}(?:ed|able|ible|tion)|[A-Za-z]{3,}(?:Field|Type|Input|Config)")
 _TECHNICAL: Final = re.compile(
-    r"(?:sha|md|utf|base|argon|pbkdf|oauth|ipv|aes|rsa|http|python|py|int|uint|float|rs|hs|es|ps|ed|x|v|f|u|i|l|t5|gpt|bcrypt|scrypt|auth"
-    r"|iso|cp|latin|windows|tls|ssl|k8s|ec|s3|ntlm|web|step|part|phase|version|level|option|chapter|line|page|row|col|test)"
-    r"[-_./]?\d{1,5}(?:[-_./]\w{1,8})*|\d+(?:st|nd|rd|th|px|em|rem|pt|ms|s|kb|mb|gb|k|m|d|h|x|bit|bits)|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#\d+|0x[0-9a-f]{1,8}",
+    r"(?:sha|md|utf|base|argon|pbkdf|oauth|ipv|aes|rsa|http|python|py|int|uint|float|rs|hs|es|ps|ed|x|v|f|u|i"
+    r"|l|t5|gpt|bcrypt|scrypt|auth"
+    r"|iso|cp|latin|windows|tls|ssl|k8s|ec|s3|ntlm|web|step|part|phase|version|level|option|chapter|line|page"
+    r"|row|col|test)"
+    r"[-_./]?\d{1,5}(?:[-_./]\w{1,8})*|\d+(?:st|nd|rd|th|px|em|rem|pt|ms|s|kb|mb|gb|k|m|d|h|x|bit|bits)"
+    r"|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#\d+|0x[0-9a-f]{1,8}",
     re.IGNORECASE,
 )
 """Names of formats and algorithms, numbers of versions, sizes: letters and digits, and no secret."""
-_NAME: Final = r"[A-Za-z_$][\w$]*"
+_NAME: Final = r"[A-Za-z_$]+[0-9]*(?:_[A-Za-z0-9]+)*"
 _CODE: Final = re.compile(
-    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|{_NAME}(?:(?:\??\.|::|->){_NAME})*[(\[].*|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@{_NAME}.*|[\w-]+=[\"'].*"
+    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{3,}}(?:\((?:[\w\"'*&{{\[)].*)?|\[.*)"
+    rf"|[\w.]+(?:\|[\w.]+)+|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*"
 )
 """Attributes, calls and items: what stands without quotes in program text."""
-_ADDRESS: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}|[a-zA-Z][a-zA-Z0-9+.-]*://.*|~?\.{0,2}/[\w./@-]*|[A-Z]:\\.*")
+_ADDRESS: Final = re.compile(
+    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}|[a-zA-Z][a-zA-Z0-9+.-]*://.*|~?\.{0,2}/[\w./@-]*|[A-Z]:\\.*"
+)
 _TRANSITION: Final = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]{2}|[A-Z]{2}[a-z]")
 _MARK: Final = re.compile(r"[!@#$%^&*+?~]")
 _SEPARATOR: Final = re.compile(r"[\\|=()\[\]{}<>/,;:\"']")
 _CAMEL: Final = re.compile("[a-z][A-Z]")
-_ALPHABET: Final = re.compile("(?:0?123456789?0?|abcdefg?h?i?j?k?l?|[-_]|a1b2c3(?:d4(?:e5(?:f6)?)?)?|x+|0{4,}|deadbeef)+", re.IGNORECASE)
+_PIECE: Final = re.compile("[A-Z]?[a-z]+|[A-Z]+")
+_UPPER: Final = re.compile("[a-z].*[A-Z]")
+_UNSPEAKABLE: Final = re.compile(
+    "[bcdfghjklmnpqrstvwz]{6}|[bcdfghjklmnpqrstvwxz]{2}[BCDFGHJKLMNPQRSTVWXZ][bcdfghjklmnpqrstvwxz]{2,}[A-Z]?[a-z]{0,3}"
+)
+_ALPHABET: Final = re.compile(
+    "(?:0?123456789?0?|abcdefg?h?i?j?k?l?|[-_]|a1b2c3(?:d4(?:e5(?:f6)?)?)?|x+|0{4,}|deadbeef)+", re.IGNORECASE
+)
 
 
 @lru_cache(maxsize=4096)
@@ -101,11 +128,21 @@ def likeness(value: str, *, bare: bool = False) -> float:
         return NOTHING
     if any(map(str.isspace, value)):
         return _of_words(value)
-    if bare and _CODE.fullmatch(value) and not is_random(value):
+    if bare and is_code(value):
         return NOTHING
     if value.isdigit():
         return NUMBER
     return _of_one(value, bare=bare)
+
+
+def is_code(value: str) -> bool:
+    """Whether *value* is an attribute, a call or an item of program text."""
+    return _CODE.fullmatch(value) is not None and ("(" in value or not is_random(value))
+
+
+def is_predicate(value: str) -> bool:
+    """Whether *value* ends as adjectives, participles and names of types do."""
+    return _ABOUT.fullmatch(value.rstrip("!?")) is not None
 
 
 def is_random(value: str) -> bool:
@@ -120,25 +157,42 @@ def _of_one(value: str, *, bare: bool) -> float:
     if is_random(value):
         return RANDOM
     letters, digits = any(map(str.isalpha, value)), any(map(str.isdigit, value))
-    marks = _MARK.search(value) is not None and (digits or (_SEPARATOR.search(value) is None and value[0] not in "*+?&^%~"))
+    marks = _MARK.search(value) is not None and (
+        digits or (_SEPARATOR.search(value) is None and value[0] not in "*+?&^%~")
+    )
     if digits and (letters or marks):
         return NOTHING if _TECHNICAL.fullmatch(value) else MIXED
     joined = value.replace("-", "").replace("_", "").replace(".", "").rstrip("!?")
     if joined.isalpha() and value.rstrip("!?") != joined and not value.isupper() and "-" not in value and bare:
         return NOTHING  # names joined by underscores or dots: program text
     if joined.isalpha():
-        return NOTHING if bare and _CAMEL.search(value) else _of_letters(value)
+        return _of_letters(value, joined, bare=bare)
     return MIXED if letters and marks else NOTHING
 
 
-def _of_letters(value: str) -> float:
-    if _ABOUT.fullmatch(value.rstrip("!?")) or not value.strip("!?"):
+def _of_letters(value: str, joined: str, *, bare: bool) -> float:
+    if len(joined) >= 8 and not joined.isupper() and _is_jumbled(joined):
+        return MIXED
+    if not joined or _STATE.fullmatch(value) or (bare and (is_predicate(value) or _CAMEL.search(value))):
         return NOTHING
+    parts = re.split("[-_.]", value.rstrip("!?").lower())
+    if len(parts) > 2:
+        return NOTHING if any(part in _SENTENCE for part in parts) else PHRASE
     return WORD + 0.1 if value.endswith("!") else WORD
+
+
+def _is_jumbled(letters: str) -> bool:
+    """Whether letters of both cases make no words, as those of `camelCase` do."""
+    pieces = _PIECE.findall(letters)
+    return (_UPPER.search(letters) is not None and len(letters) < 3.2 * len(pieces)) or _UNSPEAKABLE.search(
+        letters
+    ) is not None
 
 
 def _of_words(value: str) -> float:
     words = [word.strip(".,;:!?()'\"").lower() for word in value.split()]
-    if not 2 <= len(words) <= 30 or any(word in _SENTENCE or not word for word in words):
+    if not 2 <= len(words) <= 30 or any(word in _SENTENCE or not word for word in words) or "|" in value:
+        return NOTHING
+    if len(words) == 2 and any(word in _STOP or _ABOUT.fullmatch(word) for word in words):
         return NOTHING
     return PHRASE if len(words) > 2 and all(word.isalnum() for word in words) else WORD

@@ -1,0 +1,324 @@
+"""Secrets beside a word for them: `password: X`, `pw=X`, `<secret>X</secret>`, `my PIN is X`, `IDENTIFIED BY 'X'`.
+
+Every piece of evidence has a score: the word, the sign between it and the value, the value itself, what stands around
+them. None of them is enough alone, and each can be outweighed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from hybrid_llm.router.privacy.detectors import plausible
+from hybrid_llm.router.privacy.detectors.labels import LINE, OURS, Label, label_at, words_in
+from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, PHRASE, WORD
+from hybrid_llm.router.privacy.detectors.readings import (
+    CLAUSE,
+    ENDS,
+    Value,
+    bare_at,
+    is_alone,
+    phrase_at,
+    quoted_at,
+    trimmed,
+    value_at,
+)
+from hybrid_llm.router.privacy.detectors.text import View
+
+THRESHOLD: Final = 0.5
+_CLOSE: Final = r"[\"'`*_\])}]{0,4}"
+_SIGN: Final = re.compile(
+    rf"{_CLOSE}[ \t]{{0,12}}(?P<about>\([^()\n]{{1,40}}\)[ \t]{{0,3}})?"
+    rf"(?:(?P<sign>:=|=>|->|===?|!==?|=|::?|\xa1)"
+    rf"|(?P<attribute>[,\s]{{1,4}}[\"'`]?(?:value|val|content|default)[\"'`]?[ \t]{{0,3}}[:=])|(?P<call>\()"
+    rf"|(?P<item>[,|;]|\t|[ ]-[ ]))"
+    rf"(?P<space>(?:\*\*|__)?\s{{0,16}})(?:\*\*|__)?",
+    re.IGNORECASE,
+)
+_TYPED: Final = re.compile(
+    rf"{_CLOSE}(?:\s{{0,3}}:\s{{0,3}}[\w.\[\]|&*?, ]{{1,40}}=|[ \t][A-Za-z]+(?:\([0-9]+\))?[ \t]+default)\s{{0,4}}",
+    re.IGNORECASE,
+)
+_COPULA: Final = re.compile(
+    rf"(?:{_CLOSE}|'s)(?:\s(?:for|to|of|on|at|in|you|we|I|that|from|used|here|now|below|zum|zur|fuer|fur|para"
+    rf"|pour|de|del|do|da|di|voor)\b[^\n!?;:=]{{0,60}}?)?"
+    r"\s{1,3}(?:(?:is|lautet|was|are|will be|has been|ist|war|lautet|es|est|e|er|ar|adalah|jest"
+    r"|je)(?:\s(?:now|currently|still|just|simply|only|actually))?"
+    r"(?:\s(?:set|changed|reset|updated)\sto)?|set to|changed to|reset to)(?P<colon>:?)\s{1,3}(?:\*\*|__)?",
+    re.IGNORECASE,
+)
+_FOR: Final = re.compile(
+    rf"{_CLOSE}\s(?:for|to|of|on|at|fuer|fur|para|pour|voor|de)\s[^\n!?;=:]{{1,50}}(?P<sign>:)(?P<space>\s{{1,3}})",
+    re.IGNORECASE,
+)
+_NEXT: Final = re.compile(
+    rf"{_CLOSE}(?P<gap>\s{{1,3}})(?:(?:from|to|as|like|of|was|code|number|string|value|no\.?|nr\.?|by|with"
+    rf"|changed|reset|updated|rotated)\s{{1,3}}){{0,2}}(?:\*\*|__)?"
+)
+_TAG: Final = re.compile(r"(?:\s[^<>]{0,80})?>\s{0,8}(?P<value>(?:[^<\n]|<[^/\n]){3,200}?)\s{0,8}</")
+_OWNER: Final = re.compile(
+    r"(?:\b(?:my|your|our|his|her|their|the|new|old|temporary|temp|default|initial|current|mein|dein|mi|mon"
+    r"|minha|mijn)\s|--?)[\w-]*$",
+    re.IGNORECASE,
+)
+_BEFORE_IT: Final = re.compile(
+    r"(?:^|[\s(])[\"'`]?([^\s\"'`]{5,64})[\"'`]?\s(?:is|as|for|are)\s(?:(?:my|the|your|our|a|his|her|their"
+    r"|new|old)\s){0,2}(?:\w+\s)?$",
+    re.IGNORECASE,
+)
+_TWO: Final = re.compile(
+    rf"{_CLOSE}(?:\s?[:=]\s{{0,3}}|\s(?:with|as|using|is|are)\s|\s)(?:(?:the )?user(?:name)?\s)?[\"'`]?[^\s/:"
+    rf"|,\"'`=]{{2,60}}[\"'`]?"
+    r"(?:\s?[/|,:]\s?|\s(?:and|und|y|et|with)\s)[\"'`]?([^\s/|,\"'`][^\s|,\"'`]{3,63})"
+)
+_MORE: Final = re.compile(r"\s{0,2}(?:,|/|and|or|to|und|y|et|then)\s{1,2}")
+_NAMED: Final = re.compile(r"(?i)\b(?:user|username|login|account)\s{1,3}[\w.@-]{2,40},?\s(?:and |with |with the )?$")
+_IS: Final = re.compile(r"(?i)\sis:?\s")
+"""The predicate of English; other languages need an owner, since their adjectives are not known here."""
+_OPTION_END: Final = re.compile(r"[ \t]{0,3}(?:$|[\r\n|;&>\"'`)\\]|-|[\w./-]*[/.@:])")
+_SETS: Final = re.compile(r"(?i)\b(?:set|chang(?:e|ed|ing)|reset|updated?|made|make|switch(?:ed)?)\b[^.\n]{0,40}$")
+_NESTED: Final = re.compile(r"(?i)[\"']?(?:value|content|default|text|data)[\"']?\s{0,2}:\s{1,2}|[|>][+-]?\s{1,16}")
+_REPLIED: Final = re.compile(
+    r"[\"'`]?\s?\?[ \t]{0,3}\n{1,3}(?:[\w .@-]{1,24}[:>]\s{1,3}|[>-]\s)?(?:(?:it'?s|it is|sure|ok|yes|yeah"
+    r"|that'?s)[\s,:]{1,3}){0,2}",
+    re.IGNORECASE,
+)
+_PAIR_BEHIND: Final = re.compile(r"[ \t]{1,2}[A-Za-z_][\w.-]{0,30}=")
+_OPENED: Final = re.compile(r"<(?:[\w-]{1,20}:)?[\w.-]{0,30}$")
+_PIN: Final = re.compile(r"[A-Z]{0,3}-?[0-9]{3,10}|[0-9]{3}[ -][0-9]{3,4}|[A-Z0-9]{2,6}(?:-[A-Z0-9]{2,6}){0,4}")
+
+
+def beside(view: View) -> Iterator[tuple[int, int]]:
+    """Yield each value beside a word for a secret, where the evidence suffices."""
+    for found in words_in(view):
+        label = label_at(view, found)
+        if label is not None:
+            for value in values(label):
+                yield label.offset + value.start, label.offset + value.end
+
+
+def values(label: Label) -> Iterator[Value]:
+    """The values beside *label* whose evidence suffices."""
+    for found in (_tagged, _typed, _signed, _told, _replied, _next):
+        value = found(label)
+        if value is not None:
+            yield value
+            yield from _more(label, value)
+            break
+    yield from _pair(label)
+    yield from _ahead(label)
+
+
+def _tagged(label: Label) -> Value | None:
+    """`<password>X</password>`"""
+    if not _OPENED.search(label.before):
+        return None
+    match = _TAG.match(label.behind)
+    return judged(label, Value(match["value"], match.start("value"), quoted=True), 0.2) if match else None
+
+
+def _typed(label: Label) -> Value | None:
+    """`password: str = "X"`"""
+    match = _TYPED.match(label.behind)
+    value = quoted_at(label.behind, match.end()) if match else None
+    return judged(label, value, 0.2) if value is not None else None
+
+
+def _signed(label: Label) -> Value | None:
+    """`password: X`, `password = "X"`, `("password", "X")`"""
+    match = _SIGN.match(label.behind)
+    if match is None:
+        return None
+    sign, at = match["sign"], match.end()
+    nested = _NESTED.match(label.behind, at) if "\n" in match["space"] else None
+    if nested:
+        at = nested.end()
+    value = quoted_at(label.behind, at)
+    if value is not None:
+        if (match["item"] or match["call"]) and label.word in value.text.lower():
+            return None  # names in a row: "password1", "password2"
+        return judged(label, value, 0.2 if sign or match["attribute"] else -0.1 if match["item"] else 0.0)
+    if match["call"] or (sign and "==" in sign) or sign == "!=" or match["attribute"]:
+        return None
+    if (
+        sign == ":"
+        and label.kind == "password"
+        and "\n" not in match["space"]
+        and (phrase := phrase_at(label, at)) is not None
+    ):
+        return phrase
+    value = bare_at(label, at)
+    if value is None:
+        return None
+    score = _of_sign(label, match, value)
+    is_line = score >= 0.1 and label.kind == "password" and is_alone(label, value) and not plausible.is_code(value.text)
+    return judged(label, value._replace(quoted=is_line), score) and value
+
+
+def _of_sign(label: Label, match: re.Match[str], value: Value) -> float:
+    """What the sign before a value without quotes adds."""
+    rest = label.behind[value.end :]
+    if match["item"] and is_alone(label, value) and (match["item"].strip() == "-" or not match["space"]):
+        return 0.1
+    if match["item"]:
+        return -0.1 if not match["space"] or match["item"] not in {",", ";"} else -1.0
+    if "\n" in match["space"]:
+        return 0.1 if match["space"].count("\n") == 1 and ENDS.match(rest) and LINE.search(label.before) else -0.1
+    if plausible.likeness(value.text, bare=True) < MIXED and match.group()[0] in "\"'`":
+        return -1.0  # a name in program text
+    is_line = is_alone(label, value)
+    if match["sign"] == "=":
+        return 0.2 if is_line and not match["space"] and match.group()[0] == "=" else _of_equals(label, value, rest)
+    return 0.1 if is_line or CLAUSE.match(rest) else 0.0
+
+
+def _of_equals(label: Label, value: Value, rest: str) -> float:
+    if "_" in value.text and value.text.isidentifier() and not plausible.is_random(value.text):
+        return -1.0  # a name in program text
+    if label.kind == "pin" or label.before.endswith("--") or rest[:1] in {";", "&"} or _PAIR_BEHIND.match(rest):
+        return 0.1
+    return 0.0
+
+
+def _told(label: Label) -> Value | None:
+    """`my password is X`, `the password for the door: X`"""
+    match = _COPULA.match(label.behind) or _FOR.match(label.behind)
+    if match is None:
+        return None
+    value = quoted_at(label.behind, match.end())
+    is_told = _IS.search(match.group()) is not None or OURS.search(label.before) is not None
+    if value is None and is_told and label.kind == "password" and (phrase := phrase_at(label, match.end())) is not None:
+        return phrase
+    value = value or bare_at(label, match.end())
+    if value is None or (not value.quoted and not _may_be_told(label, value, match.group())):
+        return None
+    quoted = value.quoted
+    if label.kind == "password":
+        value = value._replace(quoted=True)  # prose, where no name of a variable stands
+    found = judged(label, value, 0.2 if quoted else 0.1)
+    return None if found is None else found._replace(quoted=quoted)
+
+
+def _replied(label: Label) -> Value | None:
+    """`the password?`, and on the next line the answer."""
+    match = _REPLIED.match(label.behind)
+    value = value_at(label, match.end()) if match else None
+    if value is None or not CLAUSE.match(label.behind, value.end + value.quoted):
+        return None
+    return judged(label, value, 0.1)
+
+
+def _may_be_told(label: Label, value: Value, link: str) -> bool:
+    """Whether a word without quotes is no adjective: it ends its clause, and the password is someone's or *is* it."""
+    if label.kind == "pin" or value.text.isdigit() or plausible.likeness(value.text) >= MIXED:
+        return True
+    if plausible.is_predicate(value.text):
+        return False
+    is_someones = OURS.search(label.before) is not None or (_IS.search(link) is not None and label.word != "wachtwoord")
+    return is_someones and (value.text[-1] in "!?" or CLAUSE.match(label.behind, value.end) is not None)
+
+
+def _next(label: Label) -> Value | None:
+    """`api key X`, `with the password X`, `IDENTIFIED BY 'X'`"""
+    match = _NEXT.match(label.behind)
+    if match is None or "\n" in match["gap"] or (label.kind == "pass" and not label.is_login):
+        return None
+    strong = label.word.startswith("identified") or label.before.endswith("--")
+    value = quoted_at(label.behind, match.end())
+    if value is not None:
+        return judged(label, value, 0.2 if strong else 0.1)
+    value = bare_at(label, match.end())
+    if value is None:
+        return None
+    if label.kind == "password" and " to " in match.group() and _SETS.search(label.before):
+        return _set_to(label, value)
+    return _bare_next(label, value, strong=strong)
+
+
+def _bare_next(label: Label, value: Value, *, strong: bool) -> Value | None:
+    if strong and plausible.likeness(value.text) < MIXED and not _OPTION_END.match(label.behind, value.end):
+        return None
+    if strong or label.kind == "pin":
+        return judged(label, value, 0.2 if strong else 0.1)
+    if not _may_be_next(label, value):
+        return None
+    return judged(label, value, -0.2 if label.kind in {"key", "token", "auth"} and len(value.text) < 8 else 0.0)
+
+
+def _set_to(label: Label, value: Value) -> Value | None:
+    """`I changed the password to X`"""
+    return None if plausible.is_predicate(value.text) else judged(label, value._replace(quoted=True), 0.1) and value
+
+
+def _may_be_next(label: Label, value: Value) -> bool:
+    """Whether a word right behind the label is no noun or verb of its sentence."""
+    if plausible.likeness(value.text, bare=True) >= (PHRASE if label.kind == "password" else MIXED):
+        return True
+    is_someones = label.is_english and bool(_NAMED.search(label.before) or OURS.search(label.before))
+    return is_someones and bool(CLAUSE.match(label.behind, value.end)) and not plausible.is_predicate(value.text)
+
+
+def _more(label: Label, value: Value) -> Iterator[Value]:
+    """The second of `passwords X and Y`, `from X to Y`."""
+    match = _MORE.match(label.behind, value.end + value.quoted)
+    if match is None or label.kind != "password":
+        return
+    other = value_at(label, match.end())
+    if other is not None and plausible.likeness(other.text, bare=not other.quoted) >= MIXED:
+        yield other
+
+
+def _pair(label: Label) -> Iterator[Value]:
+    """The second of `login: bob / X`, `username and password are bob and X`."""
+    if label.kind != "login" and not label.is_login and not label.word.startswith("credential"):
+        return
+    match = _TWO.match(label.behind)
+    if match is not None:
+        value = trimmed(match.group(1), match.start(1))
+        if plausible.likeness(value.text, bare=True) >= MIXED:
+            yield value
+
+
+def _ahead(label: Label) -> Iterator[Value]:
+    """The value before the word: `X is my password`."""
+    match = _BEFORE_IT.search(label.before) if label.kind == "password" else None
+    if match is not None and plausible.likeness(match.group(1), bare=True) >= MIXED:
+        start = match.start(1) - len(label.before) - label.length
+        yield Value(match.group(1), start, quoted=False)
+
+
+def judged(label: Label, value: Value, score: float) -> Value | None:
+    """*value* if the evidence for it suffices."""
+    like = plausible.likeness(value.text, bare=not value.quoted)
+    if like == NOTHING or len(value.text) < _least(label, value):
+        return None
+    if label.kind == "pin" and (_PIN.fullmatch(value.text) or like < MIXED):
+        return value if _PIN.fullmatch(value.text) and label.score + score + 0.2 >= THRESHOLD - 1e-9 else None
+    if label.kind == "login" or value.text.startswith("--") or (label.kind == "pin" and "code" not in label.word):
+        return None
+    return value if label.score + score + _of_value(label, value, like) >= THRESHOLD - 1e-9 else None
+
+
+def _of_value(label: Label, value: Value, like: float) -> float:
+    """What the value adds, and what its surroundings do for it."""
+    if label.kind in {"key", "token", "auth"} and not value.quoted and like == MIXED and value.text.isidentifier():
+        like -= 0.2
+    if label.kind in {"key", "token", "auth"}:
+        is_name = value.quoted and "_" in value.text and value.text.isidentifier() and like == MIXED
+        like -= 0.3 if is_name else 0.1 if like < MIXED else 0.0
+    if label.kind == "pass" and (
+        label.is_login or (LINE.search(label.before) and like >= WORD and not value.text.isdigit())
+    ):
+        like += 0.2
+    if like < MIXED and label.kind == "password" and (label.is_login or _OWNER.search(label.before)):
+        like += 0.1
+    return like
+
+
+def _least(label: Label, value: Value) -> int:
+    if label.kind == "pin":
+        return 3 if label.word.startswith("cv") else 4
+    if label.kind == "password":
+        return 4
+    return 6 if label.kind == "pass" or value.quoted else 7
