@@ -8,9 +8,9 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors import plausible
 from hybrid_llm.router.privacy.detectors.beside import judged, values
-from hybrid_llm.router.privacy.detectors.cells import Label as Cells
+from hybrid_llm.router.privacy.detectors.evidence import layout
 from hybrid_llm.router.privacy.detectors.labels import AHEAD, BEHIND, LABEL, SCORES, Label, label_at, shown, words_in
-from hybrid_llm.router.privacy.detectors.layout import layout
+from hybrid_llm.router.privacy.detectors.pairs import Label as Cells
 from hybrid_llm.router.privacy.detectors.plausible import MIXED, PHRASE
 from hybrid_llm.router.privacy.detectors.readings import CLAUSE, Value, bare_at, phrase_at, trimmed, value_at
 from hybrid_llm.router.privacy.detectors.text import View, fold
@@ -40,6 +40,10 @@ _HEADER: Final = re.compile(
 )
 """What names the fields of a column."""
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][\w.\[\] ]* ?=(?: |[A-Za-z_\"'\[({]|$)")
+_INLINE: Final = re.compile(
+    r"<(?:span|code|em|strong|b|i|a|p|h[1-6]|dt|cite|tt|kbd|label|button|title)(?:\s[^<>]*)?>\s*$"
+)
+"""Elements of HTML for prose."""
 _SEPARATORS: Final = frozenset([b",", b";", b"\t", b"|"])
 _EDGES: Final = _SEPARATORS | {b"", b"\n", b"\r", b"[", b"]"}
 _AROUND: Final = " \t\"'`"
@@ -90,9 +94,8 @@ def _field(view: View, start: int, end: int) -> Value | None:
     if quoted:
         before, behind = before[:-1].rstrip(b" "), behind[1:].lstrip(b" ")
     edges = {before[-1:], behind[:1]}
-    is_field = (
-        (edges <= _EDGES and bool(edges & _SEPARATORS)) or edges == {b">", b"<"} or (quoted and before[-1:] == b":")
-    )
+    is_text = edges == {b">", b"<"} and not _INLINE.search(view.data[max(0, start - 200) : start].decode("latin-1"))
+    is_field = (edges <= _EDGES and bool(edges & _SEPARATORS)) or is_text or (quoted and before[-1:] == b":")
     if (
         not text
         or not is_field

@@ -100,7 +100,7 @@ _TECHNICAL: Final = re.compile(
 """Names of formats and algorithms, numbers of versions, sizes: letters and digits, and no secret."""
 _NAME: Final = r"[A-Za-z_$]+[0-9]*(?:_[A-Za-z0-9]+)*"
 _CODE: Final = re.compile(
-    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{3,}}(?:\((?:[\w\"'*&{{\[)].*)?|\[.*)"
+    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{2,}}(?:\((?:[\w\"'*&{{\[)].*)?|\[.*)"
     rf"|[\w.]+(?:\|[\w.]+)+|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*"
 )
 """Attributes, calls and items: what stands without quotes in program text."""
