@@ -36,6 +36,8 @@ class _Edit(NamedTuple):
     start: int
     end: int
     new: str
+    value: str = ""
+    """What *new* is restored to."""
 
 
 class _Slot(NamedTuple):
@@ -151,6 +153,8 @@ class Structured:
         """*edits* of the text of *slot* as edits of the raw text: a number gets quotes around it."""
         if slot.is_number and slot.at_top and self._form is not TextForm.CONTENT:
             raise _violation(_NUMBER)
+        if not slot.at_top and any(_escaped(edit.value) != edit.value for edit in edits):
+            raise _violation(_APART)  # it would be restored as part of the outer string, with one escape too few
         quote = slot.quote if slot.is_number else ""
         yield _Edit(slot.origin[0], slot.origin[0], quote)
         for edit in edits:
@@ -182,8 +186,12 @@ def _quote(depth: int) -> str:
     """A quote in JSON that *depth* strings of JSON enclose."""
     quote = '"'
     for _ in range(depth):
-        quote = json.dumps(quote)[1:-1]
+        quote = _escaped(quote)
     return quote
+
+
+def _escaped(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)[1:-1]
 
 
 def _edits_of(source: str, written: str, table: PseudonymTable) -> Iterator[_Edit]:
@@ -193,13 +201,13 @@ def _edits_of(source: str, written: str, table: PseudonymTable) -> Iterator[_Edi
         name, at = written[start:end], start - shift
         entry = table.entry(name)
         # A value known only in its escaped form would be restored as if it were escaped.
-        if entry is None or entry.escaped != json.dumps(entry.value, ensure_ascii=False)[1:-1]:
+        if entry is None or entry.escaped != _escaped(entry.value):
             raise _violation(_APART)
         if source[done : at + len(entry.value)] != written[done + shift : start] + entry.value:
             raise _violation(_APART)
         done = at + len(entry.value)
         shift += len(name) - len(entry.value)
-        yield _Edit(at, done, name)
+        yield _Edit(at, done, name, entry.value)
     if source[done:] != written[done + shift :]:
         raise _violation(_APART)
 
