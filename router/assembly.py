@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from hybrid_llm.core.limits import Defaults
+from hybrid_llm.core.limits import Defaults, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache, Cache
@@ -16,6 +16,7 @@ from hybrid_llm.router.observability.log import RequestLog
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
+from hybrid_llm.router.privacy.sessions import Sessions
 from hybrid_llm.router.signals import Sensors, SystemSensors
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Spending
@@ -34,10 +35,12 @@ def assemble(
     ledger: Ledger | None = None,
     predictions: PredictionStore | None = None,
     cache: Cache | None = None,
+    sessions: SessionLimits | None = None,
 ) -> Pipeline:
     """The pipeline of a client; the arguments and errors are those of `HybridLLM`."""
     policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
-    guard = PrivacyGuard(detectors or ())
+    limits = sessions or SessionLimits()
+    guard = PrivacyGuard(detectors or (), sessions=Sessions(capacity=limits.capacity, idle_s=limits.idle_s))
     fleet = Fleet(
         backends,
         policies.current,
@@ -85,6 +88,7 @@ def assemble_from_file(
             prices=config.prices,
             ledger=ledger,
             predictions=predictions,
+            sessions=config.sessions,
         )
         opened.pop_all()
     return pipeline

@@ -15,7 +15,7 @@ from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Chunk, Generation
-from hybrid_llm.core.limits import Defaults
+from hybrid_llm.core.limits import Defaults, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
@@ -65,6 +65,7 @@ class HybridLLM:
         ledger: Ledger | None = None,
         predictions: PredictionStore | None = None,
         cache: Cache | None = None,
+        sessions: SessionLimits | None = None,
     ) -> None:
         """Make a client of parts; `from_config` makes one of a file.
 
@@ -79,6 +80,7 @@ class HybridLLM:
             ledger: Where the spending of tenants is booked; by default in memory.
             predictions: Where latency predictions are loaded from and stored.
             cache: Answers to repeated requests, such as a `MemoryCache`, as far as privacy tags allow.
+            sessions: How many sessions hold values behind pseudonyms, and for how long.
 
         Raises:
             ConfigError: there is no backend, two share a name, or prices and policy count in different currencies.
@@ -95,6 +97,7 @@ class HybridLLM:
             ledger=ledger,
             predictions=predictions,
             cache=cache,
+            sessions=sessions,
         )
 
     def _prepare(self, make: Callable[[], Pipeline] | None = None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hybrid_llm.core.checked import Checked
-from hybrid_llm.core.fields import ListOf, Number, Text, Whole, key
+from hybrid_llm.core.fields import ListOf, Number, Text, Whole, duration, key
 
 MAX_TOKENS: Final = Whole(1, 1_000_000)
 DEADLINE_S: Final = Number(0.001, 86_400.0)
@@ -36,4 +36,19 @@ class Defaults(Checked):
     deadline: float | None = key(DEADLINE_S, "Deadline in seconds; else that of the policy, else 60.", default=None)
     privacy: frozenset[str] = key(
         ListOf(Text("a tag"), into=frozenset), "Privacy tags that every request carries.", default=frozenset()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits(Checked):
+    """How many sessions hold values behind pseudonyms, and for how long.
+
+    A session that is dropped at a limit stays on the device until the app forgets it.
+    """
+
+    capacity: int = key(
+        Whole(1, 1_000_000), "Sessions at once; one more drops the one that was used longest ago.", default=1024
+    )
+    idle_s: float = key(
+        duration(), "Time since its last request after which a session is dropped.", name="idle", default=3600.0
     )

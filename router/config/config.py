@@ -16,7 +16,7 @@ from hybrid_llm.backends.registry import BACKENDS, BackendSpec, table_of
 from hybrid_llm.core import fields
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.fields import Found, Table, key, table
-from hybrid_llm.core.limits import Defaults
+from hybrid_llm.core.limits import Defaults, SessionLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.fields import parse_document, read_text
@@ -181,6 +181,11 @@ class Config:
         table(PredictionSpec, "prediction"), "Whether latency is measured and stored.", default=PredictionSpec()
     )
     metrics: MetricsSpec | None = key(table(MetricsSpec, "metrics"), "Metrics for Prometheus.", default=None)
+    sessions: SessionLimits = key(
+        table(SessionLimits, "sessions"),
+        "How many sessions hold values behind pseudonyms, and for how long.",
+        default=SessionLimits(),
+    )
     detectors: tuple[DetectorSpec, ...] = key(
         fields.MapOf(fields.Variants("detector", _detector_kinds, detector_table)),
         "Detectors beside the built-in ones, under the names that the policy uses.",

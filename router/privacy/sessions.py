@@ -16,28 +16,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
-from hybrid_llm.core.fields import Whole, duration, key
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 
 _Name = tuple[str | None, str | None]
 """Tenant and session id."""
 _DROPPED: Final = 65_536
 """How many sessions are remembered that were dropped before the app forgot them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLimits:
-    """How many sessions hold values behind pseudonyms, and for how long.
-
-    A session that is dropped at a limit stays on the device until the app forgets it.
-    """
-
-    capacity: int = key(
-        Whole(1, 1_000_000), "Sessions at once; one more drops the one that was used longest ago.", default=1024
-    )
-    idle_s: float = key(
-        duration(), "Time since its last request after which a session is dropped.", name="idle", default=3600.0
-    )
 
 
 @dataclass(slots=True, eq=False)
