@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hybrid_llm.cli import arguments
@@ -11,7 +11,7 @@ from hybrid_llm.cli.terminal import Exit, note, output, print_json, printable, r
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.policies import KNOWN_DETECTORS, Policy, builtin_names, builtin_policy
-from hybrid_llm.policies.document import policy_schema
+from hybrid_llm.policies.document import TagRule, policy_schema
 from hybrid_llm.router.config import config_schema, load_config
 
 
@@ -52,9 +52,22 @@ def _summary(policy: Policy) -> str:
         f"policy {policy.name} ({policy.digest})\n"
         f"  rules       {len(policy.rules)}\n"
         f"  tags        {tags or 'none'}\n"
+        f"{''.join(f'  declared    {note}' + chr(10) for note in _declared(policy))}"
         f"  objectives  {goals or 'none'}\n"
         f"  backends    {', '.join(f'{name} ({location})' for name, location in policy.backends.items())}"
     )
+
+
+def _declared(policy: Policy) -> Iterator[str]:
+    """What becomes of a request for which an app declares a tag with pseudonyms."""
+    for tag, rule in policy.tags.items():
+        models = ", ".join(sorted(set(rule.detect) - KNOWN_DETECTORS))
+        if rule.pseudonymise and rule.accept_undetected_names:
+            yield f"{tag}: goes to the cloud although names may be left in it (accept_undetected_names)"
+        elif rule.pseudonymise and models:
+            yield f"{tag}: goes to the cloud if {models} finds names of people"
+        elif rule.pseudonymise:
+            yield f"{tag}: stays on the device, since none of its detectors finds names (see accept_undetected_names)"
 
 
 def _invalid_record(name: str, error: ConfigError) -> dict[str, object]:
@@ -71,8 +84,17 @@ def _valid_record(name: str, policy: Policy) -> dict[str, object]:
         "name": policy.name,
         "digest": policy.digest,
         "rules": len(policy.rules),
-        "tags": {tag: {"allow": rule.allow, "detect": rule.detect} for tag, rule in policy.tags.items()},
+        "tags": {tag: _tag_record(rule) for tag, rule in policy.tags.items()},
         "objectives": record(policy.objectives),
+    }
+
+
+def _tag_record(rule: TagRule) -> dict[str, object]:
+    return {
+        "allow": rule.allow,
+        "detect": rule.detect,
+        "accept_undetected_names": rule.accept_undetected_names,
+        "share_name": rule.share_name,
     }
 
 

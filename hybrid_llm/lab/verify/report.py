@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hybrid_llm.core.request import Location
-from hybrid_llm.policies import TagRule
+from hybrid_llm.policies import KNOWN_DETECTORS, TagRule
 
 _DEVICE = frozenset({Location.EDGE})
 
@@ -38,12 +38,13 @@ def judge(
     tags: Mapping[str, TagRule], declared: Iterable[str], finds: frozenset[str], fails: frozenset[str]
 ) -> Verdict:
     """The verdict on a request with *declared* tags, in which detectors *finds* find something and *fails* raise."""
+    declared = frozenset(declared)
     effective = {*declared, *(tag for tag, rule in tags.items() if finds.intersection(rule.detect))}
     rules = {tag: tags[tag] for tag in sorted(effective)}
     allowed, cacheable = frozenset(Location), frozenset(Location)
     for rule in rules.values():
         allowed, cacheable = allowed & rule.allow, cacheable & rule.cache
-    doubt = _doubt(tags, rules, finds, fails)
+    doubt = _doubt(tags, rules, finds, fails) or _unnamed(rules, declared)
     if doubt:
         allowed, cacheable = allowed & _DEVICE, cacheable & _DEVICE
     pseudonymising = [rule for rule in rules.values() if rule.pseudonymise]
@@ -68,6 +69,19 @@ def _doubt(
         if rule.pseudonymise and not finds.intersection(rule.detect):
             return f"tag {tag} requires pseudonyms, and nothing is found to replace"
     return ""
+
+
+def _unnamed(rules: Mapping[str, TagRule], declared: frozenset[str]) -> str:
+    """Why a declared tag keeps the request on the device although its detectors find something."""
+    for tag, rule in rules.items():
+        if rule.pseudonymise and tag in declared and not (rule.accept_undetected_names or finds_names(rule.detect)):
+            return f"tag {tag} is declared, and none of its detectors finds names"
+    return ""
+
+
+def finds_names(detectors: Iterable[str]) -> bool:
+    """Whether one of *detectors* may find names of people: the built-in ones do not, others are assumed to."""
+    return not KNOWN_DETECTORS.issuperset(detectors)
 
 
 def _names(locations: frozenset[Location]) -> str:

@@ -20,7 +20,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import GenerateOptions, Location, Message, Request
 from hybrid_llm.core.signals import BackendState, Breaker, DeviceSignals, Signals
-from hybrid_llm.lab.verify.report import mark
+from hybrid_llm.lab.verify.report import finds_names, mark
 from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.language.types import BOOL, Field, fields_of
 from hybrid_llm.policies.policy import Policy, Rule
@@ -239,6 +239,11 @@ class MarkerDetector:
 
     name: str
     fails: bool = False
+
+    @property
+    def finds_names(self) -> bool:
+        """Whether the detector of this name may be a model."""
+        return finds_names((self.name,))
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield the positions of the marker."""
