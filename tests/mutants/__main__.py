@@ -20,7 +20,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants import endpoints, leaks, net, policies, privacy, pseudonyms, recovery, router, sending, verify
+from tests.mutants import (
+    detectors,
+    endpoints,
+    leaks,
+    net,
+    policies,
+    privacy,
+    pseudonyms,
+    recovery,
+    router,
+    sending,
+    verify,
+)
 from tests.mutants.mutant import ROOT, Mutant, Unplantable
 
 _HANGS = 10.0
@@ -58,6 +70,7 @@ SUITES = (
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
     Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
+    Suite("detectors", detectors.MUTANTS, _tests("router", "evidence", "detectors")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore")),
 )
 

@@ -134,7 +134,7 @@ def _weak(candidate: Candidate) -> float:
         is_drawn = _MIXED.search(value) or any(
             _PATH.fullmatch(data, start - size, start) for size in (2, 3, 4) if start >= size
         )
-        return 0.1 if is_drawn else 0.25
+        return 0.0 if is_drawn else 0.25
     if len(digits) == 10:
         return 0.25 if digits[0] == "0" or (digits[0] > "1" and digits[3] > "1") else 0.1
     return 0.2 if digits[0] == "0" or len(digits) in {8, 9, 11, 12} else 0.15

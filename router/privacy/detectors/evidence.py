@@ -278,7 +278,7 @@ def _beyond(candidate: Candidate, near: Context, around: Sequence[Cell]) -> floa
     if not near.within(candidate.view):
         return 0.0
     wider = [cell.wider for cell in around[:1]] + [cell.label for cell in around[1:]]
-    if any(label and near.names(candidate.view, label) for label in wider):
+    if any(near.names(candidate.view, label) for label in wider):
         return DIRECT
     return near.around(candidate) or near.asked(candidate)
 

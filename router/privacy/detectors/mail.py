@@ -23,8 +23,9 @@ _DOMAIN: Final = re.compile(
     rb"(?:[\x80\x90-\x99]{2,6}|[A-Za-z]{2,10})"
 )
 _QUOTED: Final = re.compile(rb"\"[^\"\r\n]{1,64}\"")
-_PAIR: Final = re.compile(rb"(?:[A-Za-z_][A-Za-z0-9_.-]*=[^=&]*&)*[A-Za-z_][A-Za-z0-9_.-]*=")
-"""What precedes the address in `email=jane@example.org` or `a=b&email=jane@example.org`."""
+_PAIR: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_.-]*=")
+"""What precedes the address in `email=jane@example.org`."""
+_QUERY: Final = re.compile(rb"[?&][A-Za-z_][A-Za-z0-9_.-]*=")
 _MARKS: Final = frozenset(b"*`~{|}'/=?&.-^\\%")
 """What may stand before an address without being part of it: emphasis, brackets, the end of a path."""
 _FILES: Final = re.compile(
@@ -124,15 +125,19 @@ def _without_marks(data: bytes, start: int, at: int) -> int:
     """*start* without a key, a path or emphasis before the name; *at* where no name is left."""
     if data.find(b"//", start, at) >= 0:
         start = data.rfind(b"/", start, at) + 1
-    query = data.find(b"?", start, at)
-    if query >= 0 and data.find(b"=", query, at) >= 0:
-        start = data.rfind(b"=", start, at) + 1
+    for query in _QUERY.finditer(data, start, at):
+        start = query.end()
+    start = _behind_marks(data, start, at)
     pair = _PAIR.match(data, start, at)
     if pair is not None and pair.end() < at:
-        start = pair.end()
+        start = _behind_marks(data, pair.end(), at)
+    return at if data[at - 1 : at] == b"." or _ATOM.search(data, start, at) is None else start
+
+
+def _behind_marks(data: bytes, start: int, at: int) -> int:
     while start < at and data[start] in _MARKS:
         start += 1
-    return at if data[at - 1 : at] == b"." or _ATOM.search(data, start, at) is None else start
+    return start
 
 
 def _address(candidate: Candidate) -> float:
