@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -34,6 +34,7 @@ from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.yamltext import Scalar
 
 DETECTOR: Final = Name("a detector")
+OPTIONAL_DETECTOR: Final = Name("a detector that may be missing")
 TARGET: Final = Name("a backend or a location")
 LOCATION: Final = Choice({location.value: location for location in Location}, "a location")
 LOCATIONS: Final = ListOf(LOCATION, into=frozenset)
@@ -58,6 +59,12 @@ class TagRule:
     detect: tuple[str, ...] = key(
         ListOf(DETECTOR), "The detectors that set the tag when they find something in a text.", default=()
     )
+    detect_if_available: tuple[str, ...] = key(
+        ListOf(OPTIONAL_DETECTOR),
+        "Further detectors, used where they are available: `names` is where its model is installed.",
+        default=(),
+        examples=(["names"],),
+    )
     cache: frozenset[Location] = key(
         LOCATIONS,
         "Where an answer may be cached; by default, wherever the request may go unchanged.",
@@ -72,6 +79,11 @@ class TagRule:
     share_name: bool = key(Flag(), "Whether the name of the tag is sent to nodes.", default=False)
     offset: int = field(default=0, compare=False, repr=False)
     """Where it is declared in the file."""
+
+    def with_available(self, detectors: Collection[str]) -> TagRule:
+        """The rule with those of `detect_if_available` that are among *detectors*."""
+        more = tuple(name for name in self.detect_if_available if name in detectors and name not in self.detect)
+        return replace(self, detect=self.detect + more) if more else self
 
 
 def _tag(found: Found) -> TagRule:

@@ -77,7 +77,7 @@ def assemble_from_file(
             opened.callback(backend.close)
         predictions = config.open_predictions()
         if config.prediction.calibrate:
-            calibrate_missing(backends, predictions, policy.current, config.eager)
+            calibrate_missing(backends, predictions, policy.current, config.eager, (*models, *detectors))
         pipeline = assemble(
             backends,
             policy,

@@ -17,6 +17,7 @@ from hybrid_llm.core.errors import ConfigError, InvalidRequest
 from hybrid_llm.core.request import GenerateOptions, Location
 
 if TYPE_CHECKING:
+    from hybrid_llm.core.protocols import Detector
     from hybrid_llm.policies import Policy
     from hybrid_llm.router.config import Config
 
@@ -271,6 +272,15 @@ def policy_loader(args: argparse.Namespace, default: Mapping[str, Location] | No
 
     config = load_config(args.config)
     return partial(load_named_policy, backends=config.locations, detectors=config.detector_names)
+
+
+def open_detectors(args: argparse.Namespace) -> tuple[Detector, ...]:
+    """The detectors of the configuration that `--config` names; none without one."""
+    if args.config is None:
+        return ()
+    from hybrid_llm.router.config import load_config
+
+    return load_config(args.config).open_detectors()
 
 
 def load_named_policy(name: str, backends: Mapping[str, Location], detectors: frozenset[str] = frozenset()) -> Policy:

@@ -34,9 +34,10 @@ def _run(args: argparse.Namespace) -> int:
     specs, store = _chosen(config, args.backend), config.open_predictions()
     results: list[dict[str, object]] = []
     with closing(config.open_policy()) as policies:
+        clear = clear_under(policies.current, config.open_detectors())
         for spec in specs:
             with closing(spec.open()) as backend:
-                learned = calibrate(backend, clear_under(policies.current))
+                learned = calibrate(backend, clear)
             results.append(_result(spec, learned, store))
     output(results, map(_line, results), as_json=args.json)
     return Exit.OK if all(result["saved"] for result in results) else Exit.FAILURE

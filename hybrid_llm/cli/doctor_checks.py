@@ -224,6 +224,22 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
     yield ok(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, including loading")
 
 
+def check_names(setup: Setup) -> Iterator[Finding]:
+    """Whether names of people can be found, and the models that the configuration names for it."""
+    from hybrid_llm.router.privacy.detectors.rampart import INSTALL, LazyDetector, installed, open_rampart
+
+    if setup.config is not None:
+        detectors = setup.config.open_detectors()  # those of the file are loaded
+        own = [detector.name for detector in detectors if not isinstance(detector, LazyDetector)]
+        if own:
+            yield ok("names", f"the detectors of the configuration are loaded: {', '.join(own)}")
+    if installed() is None:
+        yield ok("names", "optional, not installed: no model finds names of people and places", INSTALL)
+    else:
+        open_rampart()
+        yield ok("names", "the model for names of people and places is installed, its files are verified")
+
+
 def check_policy(setup: Setup) -> Iterator[Finding]:
     """The active policy."""
     from hybrid_llm.policies import FixedPolicy, builtin_policy
@@ -351,6 +367,7 @@ FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": 
 CHECKS: Final[Mapping[str, Check]] = {
     "runtime": check_runtime,
     "models": check_edge,
+    "names": check_names,
     "policy": check_policy,
     "sensors": check_sensors,
     "certificates": check_certificates,

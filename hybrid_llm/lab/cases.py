@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.protocols import Detector
 from hybrid_llm.core.request import RequestMetadata, estimate_tokens
 from hybrid_llm.lab.casefile import Case, Expected
 from hybrid_llm.policies.policy import Policy, Rule
@@ -73,9 +74,12 @@ class Report:
         return not self.unmatched and not self.untried
 
 
-def run_suite(policy: Policy, cases: Iterable[Case]) -> Report:
-    """Decide every case; one that has a text is assessed by the privacy guard, as a real request is."""
-    guard = PrivacyGuard()
+def run_suite(policy: Policy, cases: Iterable[Case], detectors: Iterable[Detector] = ()) -> Report:
+    """Decide every case; one that has a text is assessed by the privacy guard, as a real request is.
+
+    *detectors* are those that the policy names beside the built-in ones.
+    """
+    guard = PrivacyGuard(detectors)
     return Report(policy=policy, outcomes=tuple(_run(policy, case, guard) for case in cases))
 
 

@@ -204,8 +204,11 @@ class Config:
 
     @property
     def detector_names(self) -> frozenset[str]:
-        """The detectors that a policy may name because of this file."""
-        return frozenset(spec.name for spec in self.detectors)
+        """The detectors that a policy may name because of this file, and `names` where its model is installed."""
+        from hybrid_llm.router.privacy.detectors.rampart import NAME, installed
+
+        own = frozenset(spec.name for spec in self.detectors)
+        return own | {NAME} if installed() is not None else own
 
     def open_predictions(self) -> PredictionStore:
         """What was learnt about these backends on this device."""
@@ -241,8 +244,15 @@ class Config:
         return tuple(opened.enter_context(closing(spec.open())) for spec in specs if spec is not None)
 
     def open_detectors(self) -> tuple[Detector, ...]:
-        """Load the models under `detectors`; ConfigError if one is unusable."""
-        return tuple(spec.open() for spec in self.detectors)
+        """Load the models under `detectors`; ConfigError if one is unusable.
+
+        The installed model for names is added under `names` if the file has no detector of that name.
+        """
+        from hybrid_llm.router.privacy.detectors.rampart import NAME, default_names
+
+        own = tuple(spec.open() for spec in self.detectors)
+        names = None if any(detector.name == NAME for detector in own) else default_names()
+        return own if names is None else (*own, names)
 
     def open_policy(self, detectors: frozenset[str] = frozenset()) -> PolicySource:
         """Load the policy; a file is watched from now on.
@@ -255,11 +265,12 @@ class Config:
         """
         from hybrid_llm.policies import KNOWN_DETECTORS, FixedPolicy, PolicyFile, builtin_names, builtin_policy
 
+        known = KNOWN_DETECTORS | detectors | self.detector_names
         if self.policy in builtin_names():
-            policy = builtin_policy(self.policy, backends=self.locations)
+            policy = builtin_policy(self.policy, backends=self.locations, detectors=known)
             self._check_tags(policy)
             return FixedPolicy(policy)
-        path, known = self.path.parent / self.policy, KNOWN_DETECTORS | detectors | self.detector_names
+        path = self.path.parent / self.policy
         source = PolicyFile(path, backends=self.locations, detectors=known, check=self._check_tags)
         source.start()
         return source

@@ -16,7 +16,7 @@ from typing import Final
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.errors import HybridLLMError
-from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.protocols import Backend, Detector
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import Policy
@@ -97,19 +97,24 @@ def _measure(backend: Backend, repeats: int, clear: Clear, clock: Callable[[], f
 
 
 def calibrate_missing(
-    backends: Iterable[Backend], store: PredictionStore, policy: Policy, names: frozenset[str]
+    backends: Iterable[Backend],
+    store: PredictionStore,
+    policy: Policy,
+    names: frozenset[str],
+    detectors: Iterable[Detector] = (),
 ) -> None:
     """Measure and store those of *names* on the device without stored predictions; skip one that fails."""
+    detectors = tuple(detectors)
     for backend in backends:
         if backend.name not in names or backend.location is not Location.EDGE or store.load(backend.name):
             continue
         try:
-            store.save(backend.name, calibrate(backend, clear_under(policy)))
+            store.save(backend.name, calibrate(backend, clear_under(policy, detectors)))
         except HybridLLMError as error:
             _log.warning("%s could not be calibrated: %s", backend.name, type(error).__name__)
 
 
-def clear_under(policy: Policy) -> Clear:
-    """Clear requests for a calibration under *policy*, with the built-in detectors."""
-    guard = PrivacyGuard()
+def clear_under(policy: Policy, detectors: Iterable[Detector] = ()) -> Clear:
+    """Clear requests for a calibration under *policy*, with the built-in detectors and those of the client."""
+    guard = PrivacyGuard(detectors)
     return lambda request, location: guard.clear(guard.assess(request, policy), location)

@@ -28,7 +28,15 @@ def faults(found):
 def test_a_sound_installation_has_no_fault_and_every_part_was_checked(cli):
     found = examine(cli)
     assert faults(found) == []
-    assert {item["check"] for item in found} >= {"python", "packages", "runtime", "model edge", "policy", "sensors"}
+    assert {item["check"] for item in found} >= {
+        "python",
+        "packages",
+        "runtime",
+        "model edge",
+        "names",
+        "policy",
+        "sensors",
+    }
     assert any("answered" in item["message"] for item in found)
 
 

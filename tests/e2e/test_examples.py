@@ -35,6 +35,12 @@ def test_a_chat_goes_out_under_pseudonyms_and_comes_back_with_its_values():
     assert first == second != afterwards
 
 
+def test_a_name_goes_out_as_a_pseudonym_and_comes_back():
+    saw, got = run(EXAMPLES / "names.py").stdout.splitlines()
+    assert re.fullmatch(r"the cloud saw: My name is PERSON_\w{5}, mail EMAIL_\w{5}", saw)
+    assert got == "the app got:   My name is Jane Doe, mail jane@example.org"
+
+
 def test_a_schema_holds_as_a_dict_and_as_a_model_and_one_that_cannot_be_enforced_is_rejected():
     out = run(EXAMPLES / "structured.py").stdout.splitlines()
     assert out[0] == "Anna Keller | Lisbon | stop"

@@ -8,8 +8,9 @@ import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.request import Location
-from hybrid_llm.policies import parse_policy
+from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.config import parse_config
 from hybrid_llm.router.signals import FixedSensors
 
 POLICY = """\
@@ -76,3 +77,22 @@ def test_a_tag_that_stays_on_the_device_beside_one_that_may_leave_tells_the_node
     since = len(node.process.witnessed())
     assert llm.generate(f"Patient number 77-1234. {TEXT}", max_tokens=8).backend == "edge"
     assert told(node, since) == ""
+
+
+def test_names_go_to_the_node_as_pseudonyms_where_their_model_is_installed(node, tmp_path):
+    """The configuration says nothing about names, and the policy takes them where there is a model."""
+    config = parse_config("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n", tmp_path / "hybrid.yaml")
+    text = POLICY.replace("detect: [email, phone]", "detect: [email, phone], detect_if_available: [names]")
+    backends = {"edge": Location.EDGE, "cloud": Location.CLOUD}
+    policy = parse_policy(text, backends=backends, detectors=KNOWN_DETECTORS | config.detector_names)
+    form = {"type": "object", "properties": {"for": {"enum": ["Jane Doe"]}}, "required": ["for"]}
+    form["additionalProperties"] = False
+    since = len(node.process.witnessed())
+    clients = [EdgeBackend(EdgeConfig()), node.cloud()]
+    with HybridLLM(clients, policy, sensors=FixedSensors(), detectors=config.open_detectors()) as llm:
+        reply = llm.generate("My name is Jane Doe, mail jane@example.org", output_schema=form, max_tokens=64)
+    assert (reply.backend, reply.parsed) == ("cloud", {"for": "Jane Doe"})
+    words = told(node, since)
+    assert "PERSON_" in words
+    assert "EMAIL_" in words
+    assert not any(value in words for value in ("Jane", "Doe", "jane@example.org"))

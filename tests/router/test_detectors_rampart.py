@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
@@ -213,3 +213,25 @@ def test_one_line_of_configuration_uses_it(tmp_path):
     (made,) = parse_config(text, tmp_path / "hybrid.yaml").open_detectors()
     assert made.finds_names
     assert reported(made, "My name is Jane Doe.") == [("person", "Jane Doe")]
+
+
+@pytest.mark.parametrize("policy", ["balanced", "battery-saver", "cost-cap", "latency-first", "offline-first"])
+def test_a_built_in_policy_finds_names_where_the_model_is_installed(folder, tmp_path, policy):
+    config = parse_config(f"version: 1\npolicy: {policy}\nbackends: {{edge: {{kind: onnx}}}}\n", tmp_path / "h.yaml")
+    assert "names" in config.open_policy().current.tags["pii"].detect
+    assert [detector.name for detector in config.open_detectors()] == ["names"]
+
+
+def test_a_detector_of_the_configuration_takes_the_place_of_the_installed_model(folder, tmp_path):
+    text = "version: 1\nbackends: {edge: {kind: onnx}}\ndetectors: {names: {kind: rampart, labels: {CITY: place}}}\n"
+    (made,) = parse_config(text, tmp_path / "hybrid.yaml").open_detectors()
+    assert (made.kinds, made.finds_names) == ({"CITY": "place"}, False)
+
+
+def test_a_detector_that_is_not_available_is_left_out_and_one_that_must_be_there_is_refused():
+    optional = POLICY.replace("[email, names]", "[email], detect_if_available: [names]")
+    assert parse_policy(optional).tags["pii"].detect == ("email",)
+    available = parse_policy(optional, detectors=KNOWN_DETECTORS | {"names"})
+    assert available.tags["pii"].detect == ("email", "names")
+    with pytest.raises(PolicyError, match="names"):
+        parse_policy(POLICY)

@@ -28,7 +28,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     policy, cases = _suite(args)
-    report = run_suite(policy, cases)
+    report = run_suite(policy, cases, arguments.open_detectors(args))
     output(_report_record(report), _lines(args.policy, report), as_json=args.json)
     return Exit.OK if report.passed and (report.covered or not args.strict) else Exit.FAILURE
 
