@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 _PREFIXES: Final = frozenset({"B-", "I-", "E-", "S-", "L-", "U-"})
-_JOINT: Final = re.compile(r"[ \xa0]?|[-\u2010\u2011'\u2019]|\.[ \xa0]?")
+_JOINT: Final = re.compile(r"[ \xa0]?|[-‐‑'’]|\.[ \xa0]?")
 """Between the words of one value: `Jane Doe`, `Jean-Luc`, `O'Brien`, `J. Doe`. Models often begin one at each word."""
 _ATTACHED: Final = frozenset({"Mn", "Mc", "Me", "Cf"})
 """Categories of characters that belong to the one before: combining marks, variation selectors, joiners."""
