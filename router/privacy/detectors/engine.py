@@ -79,7 +79,9 @@ class Pattern:
 
     def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
         """Yield the finds in *view* that do not lie within the characters that *known* marks."""
-        regions = self.near.regions(view) if self.weak and self.near is not None else ((0, len(view.data)),)
+        regions: Sequence[tuple[int, int]] = ((0, len(view.data)),)
+        if self.weak and self.near is not None:
+            regions = self.near.regions(view) if self.regex.search(view.data) is not None else ()
         for first, last in regions:
             for start, end, _ in self.regex.finditer(view.data, first, last + _LONGEST):
                 if start >= last:

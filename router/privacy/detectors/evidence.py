@@ -48,7 +48,13 @@ _NESTED: Final = 8
 _REACH: Final = 96
 """How far before a word a value may begin that it is about: its length, and `_AFTER`."""
 _JOINT: Final = re.compile(rb"([a-z0-9])([A-Z])")
-_CAMEL: Final = Regex(rb"[A-Za-z0-9_]*[a-z][A-Z][A-Za-z0-9_]*")
+_CASES: Final = bytes(
+    ord("a") if chr(byte).islower() and byte < 128 else ord("A") if chr(byte).isupper() and byte < 128 else ord(" ")
+    for byte in range(256)
+)
+"""Every lower-case letter as `a` and every capital as `A`."""
+_NAME: Final = 24
+"""How many characters of a name around a capital are looked at."""
 
 
 class Layout(NamedTuple):
@@ -82,10 +88,15 @@ def _shown(view: View, start: int, end: int) -> View:
 
 
 def _joined(view: View) -> View:
-    """The words of *view* that are joined as in `phoneNumber`, each apart."""
+    """The names in *view* that are joined as in `phoneNumber`, their words apart."""
     if _joined not in view.notes:
-        names = b"\n".join([view.data[start:end] for start, end, _ in _CAMEL.finditer(view.data)])
-        view.notes[_joined] = View("", _apart(names))
+        cases = view.data.translate(_CASES)
+        parts: list[bytes] = []
+        at = cases.find(b"aA")
+        while at >= 0:
+            parts += (view.data[max(0, at - _NAME) : at + 1], b" ", view.data[at + 1 : at + _NAME], b"\n")
+            at = cases.find(b"aA", at + 1)
+        view.notes[_joined] = View("", b"".join(parts))
     noted: View = view.notes[_joined]
     return noted
 
@@ -220,7 +231,7 @@ class Context:
 
     def _search(self, view: View) -> list[Word]:
         words = [Word(start, end, index == "loose") for start, end, index in self._regex.finditer(view.data)]
-        if self.chinese and not view.text.isascii():
+        if self.chinese and b"\x80" in view.data:
             found = ((start, start + len(word)) for word in self.chinese for start in view.find(word))
             words = sorted([*words, *(Word(start, end, loose=False) for start, end in found)])
         return words
