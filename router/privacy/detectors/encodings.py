@@ -1,11 +1,17 @@
-"""Texts inside encoded runs: base64 (RFC 4648, both alphabets, in one line or in MIME lines) and hexadecimal.
+"""Texts inside encoded runs: base64 (RFC 4648, both alphabets, whole or in lines), hexadecimal and quoted-printable.
 
-A run counts only where it decodes to text.
+A run counts only where it decodes to text. Other text may stand right before it, as in a path or behind `_`: base64 is
+then read from each of the four places where a group may begin, and what is readable counts as a run of its own.
+
+Characters that nobody sees can carry a text too. What they say is not decoded: `hidden` gives their places, which every
+detector reports.
 """
 
 from __future__ import annotations
 
 import binascii
+import codecs
+import quopri
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -13,54 +19,124 @@ from typing import Final
 from hybrid_llm.router.privacy.detectors.text import Regex, View
 
 _RUN: Final = Regex(
-    rb"[A-Za-z0-9+/_-]{56,}(?:\r?\n[A-Za-z0-9+/_-]{56,})*(?:\r?\n[A-Za-z0-9+/_-]{1,76})?={0,2}|[A-Za-z0-9+/_-]{14,}={0,2}"
+    rb"[A-Za-z0-9+/_-]*(?:[a-z][A-Za-z0-9+/_-]*[A-Z]|[A-Z][A-Z0-9+/_-]+[a-z])[A-Za-z0-9+/_-]*={0,2}"
+    rb"(?:[ \t>\"]{0,8}\r?\n[ \t>\"]{0,8}[A-Za-z0-9+/_-]{8,}={0,2})*"
+    rb"(?:[ \t>\"]{0,8}\r?\n[ \t>\"]{0,8}[A-Za-z0-9+/_-]{1,7}={0,2})?"
 )
-_LINE: Final = re.compile(r"\S+")
-_HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})+")
+_HEX: Final = Regex(rb"[0-9a-fA-F]{12,}")
+_PRINTABLE: Final = Regex(
+    rb"[!-~]*(?:=[0-9A-F]{2}[!-~]{0,3}=[0-9A-F]{2}|[A-Za-z0-9]=40[A-Za-z0-9]|[!-~]=\r?\n[!-~])[!-~]*"
+)
+_LINE: Final = re.compile(r"[A-Za-z0-9+/_=-]+")
 _UNTEXTUAL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
-_STANDARD: Final = str.maketrans("-_", "+/", "=\r\n")
+_READABLE: Final = re.compile(rb"[\t\n\r -~]{8,}")
+_STANDARD: Final = str.maketrans("-_", "+/", '= \t>"\r\n')
+_SHORTEST: Final = 8
+"""Characters of the shortest run that is decoded."""
+_JOINED: Final = 14
+"""Characters of the shortest run in which base64 may begin anywhere."""
+_BYTE_ORDERS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_INVISIBLE: Final = re.compile(
+    "[\U000e0000-\U000e01ef\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\u180e\u00ad]"
+)
+_FLAG: Final = re.compile("\U0001f3f4[\U000e0061-\U000e007a\U000e0030-\U000e0039]{3,6}\U000e007f")
+"""The flag of a region, such as Scotland's: the only use of tag characters."""
+_HIDDEN: Final = re.compile(
+    "[\U000e0000-\U000e007f]+|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}|[A-Za-z][\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+    "|[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\u180e]{4,}|\u202e[^\u202c\n]{3,400}\u202c?"
+)
 
 _Run = tuple[int, int, str]
 """Start and end of an encoded run in the original text, and the text that it decodes to."""
 
 
 def embedded(view: View) -> Iterator[_Run]:
-    """Yield each run of base64 or hexadecimal that decodes to text."""
+    """Yield each run that decodes to text."""
     for found in _RUN.finditer(view.data):
-        raw = view.data[found.start : found.end].decode("latin-1")
-        text = _decoded(raw)
-        if text is not None:
-            yield *view.origin(found.start, found.end), text
-        elif "\n" in raw:
-            yield from _lines(view, raw, found.start)
+        if found.end - found.start >= _SHORTEST:
+            raw = view.data[found.start : found.end].decode("latin-1")
+            yield from (
+                (*view.origin(found.start + start, found.start + end), text) for start, end, text in _base64(raw)
+            )
+    for found in _HEX.finditer(view.data) if view.has_digit else ():
+        for start, text in _from_hex(view.data[found.start : found.end].decode("latin-1")):
+            yield *view.origin(found.start + start, found.end), text
+    for found in _PRINTABLE.finditer(view.data) if b"=" in view.data else ():
+        text = quopri.decodestring(view.data[found.start : found.end]).decode("utf-8", "replace")
+        yield *view.origin(found.start, found.end), text
 
 
-def _lines(view: View, raw: str, offset: int) -> Iterator[_Run]:
-    """Adjacent lines that do not decode as one run: each may be a run of its own."""
-    for line in _LINE.finditer(raw):
-        text = _decoded(line.group())
-        if text is not None:
-            yield *view.origin(offset + line.start(), offset + line.end()), text
+def hidden(text: str) -> list[tuple[int, int]]:
+    """The places of characters that nobody sees and that may carry a text."""
+    if text.isascii() or _INVISIBLE.search(text) is None:
+        return []
+    flags = {match.start() + 1 for match in _FLAG.finditer(text)}
+    return [match.span() for match in _HIDDEN.finditer(text) if match.start() not in flags]
 
 
-def _decoded(raw: str) -> str | None:
+def _base64(raw: str) -> Iterator[_Run]:
+    """What a run says as a whole, else each of its lines, else from any of its characters on."""
+    text = _whole(raw)
+    if text is not None:
+        yield 0, len(raw), text
+        return
+    lines = list(_LINE.finditer(raw))
+    if len(lines) > 1:
+        for line in lines:
+            if len(line.group()) >= _SHORTEST:
+                yield from (
+                    (line.start() + start, line.start() + end, text) for start, end, text in _base64(line.group())
+                )
+    elif len(raw) >= _JOINED:
+        yield from _anywhere(raw)
+
+
+def _whole(raw: str) -> str | None:
     compact = raw.translate(_STANDARD)
-    if _HEX.fullmatch(compact) and (text := _as_text(bytes.fromhex(compact))) is not None:
-        return text
-    if compact.islower() or compact.isupper():
-        return None  # a word or joined words: base64 of a text has letters of both cases
     try:
-        return _as_text(binascii.a2b_base64(compact + "=" * (-len(compact) % 4)))
+        return as_text(binascii.a2b_base64(compact + "=" * (-len(compact) % 4)))
     except binascii.Error:
         return None
 
 
-def _as_text(data: bytes) -> str | None:
-    """*data* as text in UTF-8, or in UTF-16 where every second byte is zero; None if it is neither."""
-    if data[1::2].count(0) == len(data) // 2 > 0:
-        data = data[::2]  # UTF-16 in ASCII
+def _anywhere(raw: str) -> Iterator[_Run]:
+    """The readable parts of base64 that begins behind other text; the run up to its end counts."""
+    compact = raw.rstrip("=").translate(_STANDARD)
+    for shift in range(4):
+        part = compact[shift : shift + (len(compact) - shift) // 4 * 4]
+        rest = compact[shift + len(part) :]
+        data = binascii.a2b_base64(part + (rest + "=" * (4 - len(rest)) if len(rest) > 1 else ""))
+        narrow = data.replace(b"\0", b"") if data.count(0) * 3 > len(data) else data
+        if (readable := _READABLE.search(narrow)) is not None:
+            start = 0 if narrow is not data else shift + readable.start() // 3 * 4
+            yield start, len(raw), " ".join(match.group().decode("ascii") for match in _READABLE.finditer(narrow))
+
+
+def _from_hex(raw: str) -> Iterator[tuple[int, str]]:
+    for shift in range(2):
+        digits = raw[shift : shift + (len(raw) - shift) // 2 * 2]
+        data = bytes.fromhex(digits)
+        text = as_text(data)
+        if text is None and (readable := _READABLE.search(data)) is not None:
+            text = readable.group().decode("ascii")
+        if text is not None and not text.isspace():
+            yield shift, text
+
+
+def as_text(data: bytes) -> str | None:
+    """*data* as text in UTF-8, or in UTF-16 by its mark or where every second byte is zero; None if it is neither."""
     try:
-        text = data.decode("utf-8")
+        text = data.decode(_charset(data))
     except UnicodeDecodeError:
         return None
-    return None if _UNTEXTUAL.search(text) else text
+    return None if not text or _UNTEXTUAL.search(text) else text.removeprefix("\ufeff")
+
+
+def _charset(data: bytes) -> str:
+    for mark, name in _BYTE_ORDERS:
+        if data.startswith(mark):
+            return name
+    half = len(data) // 2
+    if half and data[1::2].count(0) == half:
+        return "utf-16-le"
+    return "utf-16-be" if half and data[::2].count(0) == len(data) - half else "utf-8"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hybrid_llm.core.protocols import Detector, Finding
-from hybrid_llm.router.privacy.detectors.encodings import embedded
+from hybrid_llm.router.privacy.detectors.encodings import embedded, hidden
 from hybrid_llm.router.privacy.detectors.evidence import DIRECT, Candidate, Context, evidence, labelled_values
 from hybrid_llm.router.privacy.detectors.text import Regex, View, decoded
 
@@ -109,12 +109,13 @@ class Pattern:
 class Prepared:
     """A text with its encodings undone and its embedded texts decoded, shared by all detectors that scan it."""
 
-    __slots__ = ("inner", "text", "view")
+    __slots__ = ("hidden", "inner", "text", "view")
 
     def __init__(self, text: str, depth: int = _DEPTH, before: str = "") -> None:
         self.text = text
         view = decoded(text)
         self.view = replace(view, before=before) if before else view
+        self.hidden = hidden(text)
         runs = embedded(self.view) if depth else ()
         self.inner = [
             (start, end, Prepared(inner, depth - 1, text[max(0, start - _ASKED) : start])) for start, end, inner in runs
@@ -161,7 +162,7 @@ class PatternDetector:
         origins = [view.origin(start, end) for start, end in self._spans(view)]
         if prepared.inner:
             origins += [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
-        return origins
+        return origins + prepared.hidden if prepared.hidden else origins
 
     def _spans(self, view: View) -> list[tuple[int, int]]:
         """The finds in *view*; they may overlap. A pattern skips what an earlier one has found."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import codecs
 import html
 import re
+import sys
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +44,7 @@ _UNSPACED: Final = (
 )  # fmt: skip
 """How the Unicode names of the characters begin that fold to `CJK`."""
 _FILLERS: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
+_SELECTORS: Final = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 _MEMORY: Final = 16 << 20
 """Bytes that one expression's automaton may use; beyond that RE2 falls back to a slower search, still linear."""
 
@@ -59,12 +61,19 @@ _WORDS: Final = {
 }
 _REPEATS: Final = {"double": 2, "triple": 3}
 _WORD: Final = "|".join((*_WORDS, *_REPEATS))
-_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2")
+_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2", b"<!", b"]]>")
 """How codes begin; most texts hold none of these bytes."""
 _CODES: Final = re.compile(
-    rb"(?P<unseen>\xa2+)|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});)"
-    rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:\\u[0-9a-fA-F]{4})+)|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf\"'/\\]))"
+    rb"(?P<unseen>\xa2+)|(?P<cdata><!\[CDATA\[|\]\]>|<!-- {0,3}-->)"
+    rb"|(?P<entity>&(?:#[0-9]{1,10};?|#[xX][0-9a-fA-F]{1,8};?|[a-zA-Z][a-zA-Z0-9]{1,30};|(?:amp|lt|gt|quot|nbsp|shy)))"
+    rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:[\\%]u[0-9a-fA-F]{4})+)"
+    rb"|(?P<point>\\(?:u\{[0-9a-fA-F]{1,6}\}|x\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|N\{U\+[0-9a-fA-F]{1,6}\}))"
+    rb"|(?P<name>\\N\{[A-Za-z0-9 -]{2,80}\})"
+    rb"|(?P<octal>\\o\{[0-7]{1,3}\}|(?:\\[01][0-7]{2}){2,}|\\(?:0[45][0-7]|07[2-7]|100|13[3-7]|140|17[3-6]))"
+    rb"|(?P<css>\\0000[2-7][0-9a-fA-F] ?|\\0{0,3}[2-7][0-9a-fA-F] )"
+    rb"|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf]|[!-/:-@\[-`{-~]))"
 )
+_NUMBERED: Final = re.compile(r"[^0-9a-fA-F]")
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _DIGIT: Final = re.compile(rb"[0-9]")
@@ -114,7 +123,7 @@ def _ascii_form(char: str) -> int | None:
 
 def _by_category(char: str) -> int:
     category = unicodedata.category(char)
-    if category == "Cf" or char in _FILLERS or "\u0300" <= char <= "\u036f" or "\ufe00" <= char <= "\ufe0f":
+    if category == "Cf" or char in _FILLERS or "\u0300" <= char <= "\u036f" or char in _SELECTORS:
         return _IGNORED
     if category == "Pd" or char == "\u2212":
         return ord("-")
@@ -300,15 +309,36 @@ def _codes(data: bytes) -> list[re.Match[bytes]]:
 def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
     kind, (start, end) = match.lastgroup, match.span()
     text, folded = view.text[start:end], match[0].decode("latin-1")
-    if kind == "escape":
-        shown = chr(int(text[2:], 16)) if len(text) > 2 else _CONTROLS.get(text[1], text[1])
-        return ((shown, start, end),)
     if kind == "url":  # use the folded digits: in the text itself they may be full-width or accented
         return _from_url(folded, start)
     if kind == "unicode":
         return ((chr(int(folded[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
-    shown = html.unescape(text) if kind == "entity" else ""
+    if kind == "octal" and "{" not in folded:
+        return ((chr(int(folded[i + 1 : i + 4], 8)), start + i, start + i + 4) for i in range(0, len(text), 4))
+    shown = _shown(kind or "", text, folded)
     return ((shown, start, end),) if shown != text else ()
+
+
+def _shown(kind: str, text: str, folded: str) -> str:
+    """What one code stands for; the code itself where it stands for nothing."""
+    if kind == "escape":
+        return chr(int(folded[2:], 16)) if len(text) > 2 else _CONTROLS.get(folded[1], text[1])
+    if kind == "entity":
+        return html.unescape(folded)
+    if kind == "name":
+        return _character(folded[3:-1]) or text
+    if kind in {"point", "css", "octal"}:
+        code = int(_NUMBERED.sub("", folded), 8 if kind == "octal" else 16)
+        return chr(code) if code <= sys.maxunicode else text
+    return ""
+
+
+def _character(name: str) -> str:
+    """The character of that name, or nothing."""
+    try:
+        return unicodedata.lookup(name)
+    except KeyError:
+        return ""
 
 
 def _digits(view: View, found: Found) -> Iterator[_Piece]:
