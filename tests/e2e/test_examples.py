@@ -25,6 +25,15 @@ def test_a_script_runs(name):
     assert done.stdout.strip()
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_a_script_leaves_nothing_open_in_development_mode_with_warnings_as_errors(name):
+    command = [sys.executable, "-X", "dev", "-W", "error", EXAMPLES / name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    signs = ("Warning", "Traceback", "never retrieved", "never awaited", "already running", "Exception ignored")
+    assert not any(sign in done.stderr for sign in signs), done.stderr
+
+
 def test_a_chat_goes_out_under_pseudonyms_and_comes_back_with_its_values():
     out = run(EXAMPLES / "pseudonyms.py").stdout
     saw = [line for line in out.splitlines() if line.startswith(("the cloud saw", "afterwards"))]
