@@ -58,7 +58,11 @@ SUITES = (
     Suite("policies", policies.MUTANTS, _tests("policies", "decide", "language", "findings", "properties")),
     Suite("router", router.MUTANTS, (*_tests("router", "attempts", "recovery", "client"), *_tests("core", "health"))),
     Suite("recovery", recovery.MUTANTS, _tests("router", "recovery", "tracebacks")),
-    Suite("privacy", privacy.MUTANTS, _tests("router", "guard", "forms", "request_metadata", "privacy", "leaks")),
+    Suite(
+        "privacy",
+        privacy.MUTANTS,
+        _tests("router", "guard", "forms", "request_metadata", "privacy", "leaks", "doubt", "structured"),
+    ),
     Suite("leaks", leaks.MUTANTS, _tests("router", "leak_kinds", "leaks")),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
     Suite(

@@ -9,7 +9,7 @@ _GUARD = "hybrid_llm.router.privacy.guard"
 _SCAN = "hybrid_llm.router.privacy.scan"
 _STRUCTURED = "hybrid_llm.router.privacy.structured"
 _JSON = "hybrid_llm.router.privacy.json_tokens"
-_DOCUMENT = "hybrid_llm.policies.document"
+_PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms"
 _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
 _TRACEBACKS = "hybrid_llm.core.tracebacks"
@@ -361,5 +361,201 @@ MUTANTS = (
         "an answer is continued anywhere",
         f"{_CALL}:BackendCalls._assess",
         never("backend.location not in assessment.allowed"),
+    ),
+    Mutant(
+        "the second look takes any finding near a pseudonym for ours",
+        f"{_SCAN}:_is_ours",
+        swap("first < last and all(silent)", "first < last"),
+    ),
+    Mutant(
+        "the second look takes a finding without a letter for ours",
+        f"{_SCAN}:_is_ours",
+        swap("first < last and all(silent)", "all(silent)"),
+    ),
+    Mutant(
+        "the second look takes every finding for ours",
+        f"{_SCAN}:Scan.finds_beside",
+        never("not all((_is_ours(finding, text, ours) for finding in found))"),
+    ),
+    Mutant(
+        "the second look takes our own pseudonyms for values",
+        f"{_SCAN}:Scan.finds_beside",
+        swap("list(table.pseudonyms(text)) if found else []", "[]"),
+    ),
+    Mutant(
+        "what reads as a pseudonym counts as ours",
+        f"{_PSEUDONYMS}:PseudonymTable.pseudonyms",
+        swap("canonical(match) in self._entries", "canonical(match) != ''"),
+    ),
+    Mutant(
+        "the genitive is allowed before a pseudonym",
+        f"{_SCAN}:_is_ours",
+        swap(
+            "(pieces[0], *(p for p in pieces[1:] if p.strip() not in _ENDS))",
+            "(p for p in pieces if p.strip() not in _ENDS)",
+        ),
+    ),
+    Mutant(
+        "only the first text is looked at twice",
+        f"{_SCAN}:Scan.finds_beside",
+        swap(
+            "zip(self.texts, self._findings(name), strict=True)",
+            "zip(self.texts[:1], self._findings(name)[:1], strict=True)",
+        ),
+    ),
+    Mutant(
+        "any find satisfies a declared tag",
+        f"{_GUARD}:PrivacyGuard._unsure",
+        drop_operand("rule.accept_undetected_names"),
+    ),
+    Mutant(
+        "a model for names does not satisfy a declared tag",
+        f"{_GUARD}:PrivacyGuard._unsure",
+        drop_operand("self._find_names.intersection(rule.detect)"),
+    ),
+    Mutant(
+        "no tag counts as declared",
+        f"{_GUARD}:PrivacyGuard._unsure",
+        swap("tag not in judged.declared", "tag not in ()"),
+    ),
+    Mutant(
+        "a detected tag counts as declared when its answer is continued",
+        f"{_GUARD}:PrivacyGuard.assess",
+        swap("request.privacy if continues is None else continues.declared", "request.privacy"),
+    ),
+    Mutant(
+        "any detector finds names",
+        f"{_GUARD}:PrivacyGuard.__init__",
+        swap("getattr(d, 'finds_names', False) is True", "True"),
+    ),
+    Mutant(
+        "names of tags travel to nodes",
+        f"{_GUARD}:PrivacyGuard.clear",
+        never("location is Location.CLOUD and not request.privacy <= assessment.shared"),
+    ),
+    Mutant(
+        "names of tags do not reach the device",
+        f"{_GUARD}:PrivacyGuard.clear",
+        drop_operand("location is Location.CLOUD"),
+    ),
+    Mutant(
+        "every tag shares its name",
+        f"{_GUARD}:PrivacyGuard.assess",
+        swap("frozenset((tag for tag in tags if policy.tags[tag].share_name))", "frozenset(tags)"),
+    ),
+    Mutant(
+        "a session that was dropped at a limit is a new one",
+        f"{_SESSIONS}:Sessions.open",
+        never("hash(name) in self._dropped"),
+    ),
+    Mutant(
+        "a turn without findings of a dropped session may leave",
+        f"{_SESSIONS}:Sessions.resume",
+        drop_operand("hash(name) in self._dropped"),
+    ),
+    Mutant(
+        "a session that was dropped when idle is not remembered",
+        f"{_SESSIONS}:Sessions._sweep",
+        swap("self._drop_early(name)", "self._drop(name)"),
+    ),
+    Mutant(
+        "a session that was dropped for another is not remembered",
+        f"{_SESSIONS}:Sessions._named",
+        swap("self._drop_early(next(iter(self._sessions)))", "self._drop(next(iter(self._sessions)))"),
+    ),
+    Mutant(
+        "a session in use that was dropped is not remembered",
+        f"{_SESSIONS}:Sessions._drop_early",
+        drop_operand("session.leases"),
+    ),
+    Mutant(
+        "a dropped session stays one when the app forgets it",
+        f"{_SESSIONS}:Sessions.forget",
+        drop("self._dropped.pop(hash((tenant, session_id)), None)"),
+    ),
+    Mutant(
+        "dropped sessions are remembered without a bound",
+        f"{_SESSIONS}:Sessions._drop_early",
+        never("len(self._dropped) > _DROPPED"),
+    ),
+    Mutant(
+        "a panic in a detector ends the request",
+        f"{_SCAN}:Scan._try",
+        swap("BaseException", "Exception"),
+    ),
+    Mutant(
+        "a user cannot stop a scan",
+        f"{_SCAN}:Scan._try",
+        swap("(KeyboardInterrupt, SystemExit)", "ZeroDivisionError"),
+    ),
+    Mutant(
+        "the offsets of a finding may be any number",
+        f"{_SCAN}:_checked_findings",
+        swap("index(each.start)", "each.start"),
+    ),
+    Mutant("the deadline does not cover the scan", f"{_SCAN}:Scan._run", drop("self.check()")),
+    Mutant(
+        "a request whose deadline passed keeps its pseudonyms",
+        f"{_GUARD}:PrivacyGuard._replace",
+        swap("lease.close()\nraise", "raise"),
+    ),
+    Mutant("JSON is edited as text", f"{_JSON}:read_tokens", always("form is TextForm.PLAIN")),
+    Mutant(
+        "a bound of a schema is a private value",
+        f"{_JSON}:_Reader._scalar",
+        never("self._role is _Role.BOUND"),
+    ),
+    Mutant("a keyword of a schema is a private value", f"{_JSON}:_Reader._name", never("name in _KEYWORDS")),
+    Mutant(
+        "a property named like a keyword is one",
+        f"{_JSON}:_Reader._name",
+        drop_operand("role is _Role.SCHEMA"),
+    ),
+    Mutant(
+        "a private number in a schema becomes a string",
+        f"{_STRUCTURED}:Structured._within",
+        drop_operand("self._form is not TextForm.CONTENT"),
+    ),
+    Mutant(
+        "a number in a message stays bare",
+        f"{_STRUCTURED}:Structured._within",
+        swap("slot.quote if slot.is_number else ''", "''"),
+    ),
+    Mutant(
+        "a value across tokens is cut to its first",
+        f"{_STRUCTURED}:Structured._pieces",
+        swap("slots[first:last]", "slots[first:first + 1]"),
+    ),
+    Mutant(
+        "JSON inside JSON is edited as text",
+        f"{_STRUCTURED}:_slots_of",
+        never("token.nested and depth < _DEPTH"),
+    ),
+    Mutant(
+        "a value that needs escapes is replaced inside a string of JSON",
+        f"{_STRUCTURED}:Structured._within",
+        never("not slot.at_top and any((_escaped(edit.value) != edit.value for edit in edits))"),
+    ),
+    Mutant(
+        "a schema that is no JSON is edited as text",
+        f"{_STRUCTURED}:Structured.rewritten",
+        never("self._form is TextForm.SCHEMA and written != self.text"),
+    ),
+    Mutant(
+        "a finding that is partly in a bound is dropped",
+        f"{_STRUCTURED}:Structured._is_fixed",
+        swap(
+            "all((token.fixed for token in tokens[first:last]))", "any((token.fixed for token in tokens[first:last]))"
+        ),
+    ),
+    Mutant(
+        "a partial answer in JSON is edited as text",
+        f"{_REQUEST}:Request.text_forms",
+        swap("TextForm.PLAIN if self.output_schema is None else TextForm.PARTIAL", "TextForm.PLAIN"),
+    ),
+    Mutant(
+        "what a tool takes is edited as text",
+        f"{_REQUEST}:Request.text_forms",
+        swap("(TextForm.PLAIN, TextForm.PLAIN, TextForm.SCHEMA)", "(TextForm.PLAIN, TextForm.PLAIN, TextForm.PLAIN)"),
     ),
 )

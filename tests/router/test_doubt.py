@@ -333,6 +333,8 @@ def giving(*findings: Any) -> Callable[[str], Iterator[Finding]]:
     "find",
     [
         giving(Finding(kind="email", start=0.0, end=5.0)),  # type: ignore[arg-type]
+        giving(Finding(kind="names", start=0.0, end=5)),  # type: ignore[arg-type]
+        giving(Finding(kind="names", start=0, end=5.0)),  # type: ignore[arg-type]
         giving(Finding(kind="email", start=0, end=float("nan"))),  # type: ignore[arg-type]
         giving(Finding(kind="email", start="0", end="5")),  # type: ignore[arg-type]
         giving(Finding(kind=None, start=0, end=5)),  # type: ignore[arg-type]
