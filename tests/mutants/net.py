@@ -31,7 +31,7 @@ ERRORS = (
     Mutant("a typed error keeps its causes", f"{_CALL}:BackendCalls.stream", drop("sever(error)")),
     Mutant("a typed error keeps its notes", f"{_TRACEBACKS}:sever", drop("vars(error).pop('__notes__', None)")),
     Mutant(
-        "a stream that fails to close costs the answer", f"{_CALL}:_Closing.__aexit__", never("not is_fault(failure)")
+        "a stream that fails to close costs the answer", f"{_CALL}:_Closing.__aexit__", always("not is_fault(failure)")
     ),
     Mutant("anything passes for a chunk", f"{_CALL}:BackendCalls.stream", drop("_check(chunk)")),
     Mutant(
