@@ -10,7 +10,8 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from hybrid_llm.router.privacy.dates import Date, begins_date
 from hybrid_llm.router.privacy.detectors.text import decoded
@@ -51,7 +52,8 @@ _SURE: Final = 3
 """So many decoded characters count behind others that are no text."""
 
 
-class Beginnings(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Beginnings:
     """The values of a session, ready to be compared with the end of a text."""
 
     exact: tuple[Patterns[str], ...]
@@ -109,7 +111,11 @@ class Beginnings(NamedTuple):
     def _inner(self, text: str, least: int, depth: int) -> bool:
         if len(text) < least:
             return False
-        return any(map(self._plain, _variants(text))) or self._encoded(text, depth)
+        return self._holds(text) or any(map(self._plain, _variants(text))) or self._encoded(text, depth)
+
+    def _holds(self, text: str) -> bool:
+        """Whether the text of a run that is cut off holds a whole value: no detector decodes such a run."""
+        return any(end - first >= _MIDWORD for first, end, _ in self.normal.matches(Normal(decoded(text)).text))
 
 
 def _variants(tail: str) -> Iterator[str]:

@@ -567,7 +567,7 @@ def test_no_record_shows_a_text_in_its_repr():
                 seen.add(type(item).__name__)
                 assert leaked([canary, MAIL], repr(item)) == [], type(item)
     assert {"Request", "Message", "Tool", "Sampling", "Assessment", "Cleared", "PartialAnswer", "CachedAnswer"} <= seen
-    assert {"Generation", "Chunk", "Entry", "PseudonymTable"} <= seen
+    assert {"Generation", "Chunk", "PseudonymTable"} <= seen
 
 
 def test_what_leads_to_the_values_of_a_session_cannot_be_pickled():

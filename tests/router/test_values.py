@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import itertools
 import json
+import os
+import re
+import sys
+from collections.abc import Callable
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import Finding, prepare
 from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
@@ -204,3 +212,159 @@ def test_an_answer_that_breaks_off_within_a_value_in_any_spelling_is_noticed(tex
 )
 def test_an_ordinary_end_of_an_answer_is_not_taken_for_a_value(text):
     assert not table_of(*KNOWN.items()).begins_value(text)
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+EXAMPLES = int(os.environ.get("HYBRID_LLM_EXAMPLES", "150"))
+WORDS = st.text("abcdefghjkmnopqrstuvwxyzABCDEFGHJ", min_size=3, max_size=8)
+DIGITS = st.text("0123456789", min_size=9, max_size=16).filter(lambda digits: len(set(digits)) > 3)
+EMAILS = st.builds("{}.{}@{}.org".format, WORDS, WORDS, WORDS)
+NUMBERS = st.one_of(DIGITS, st.builds("{}{}".format, st.text("ABCDEFGHKL", min_size=1, max_size=3), DIGITS))
+SEPARATORS = st.sampled_from([" ", "-", ".", "/", "_", "**", "\\-", ") ", "\u2011", "\u00a0"])
+FULL_WIDTH = {code: code + 0xFEE0 for code in range(ord("0"), ord("9") + 1)}
+ESCAPES = [
+    lambda char: f"%{ord(char):02X}",
+    lambda char: f"&#{ord(char)};",
+    lambda char: f"&#x{ord(char):x};",
+    lambda char: f"\\u{ord(char):04x}",
+    lambda char: f"\\{char}" if not char.isalnum() else char,
+    lambda char: char,
+]
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> tuple[str, str, str]:
+    """The kind of a value, the value, and another spelling of it."""
+    kind, values = draw(st.sampled_from([("email", EMAILS), ("passport", NUMBERS), ("credential", EMAILS)]))
+    value = draw(values)
+    spelling = draw(st.sampled_from([value, value.upper(), value.lower(), value.swapcase()]))
+    if kind == "passport" and draw(st.booleans()):
+        cuts = draw(st.sets(st.integers(1, len(spelling) - 1), max_size=4))
+        sign = draw(SEPARATORS)
+        spelling = "".join((sign if at in cuts else "") + char for at, char in enumerate(spelling))
+        return kind, value, spelling.translate(FULL_WIDTH) if draw(st.booleans()) else spelling
+    if draw(st.integers(0, 3)) == 0:
+        return kind, value, base64.b64encode(f"it is {spelling} now".encode()).decode()
+    escaped = draw(st.sampled_from(ESCAPES))
+    which = draw(st.sets(st.integers(0, len(spelling) - 1), max_size=5))
+    return kind, value, "".join(escaped(char) if at in which else char for at, char in enumerate(spelling))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(spelled())
+def test_no_spelling_of_a_known_value_is_sent_and_each_comes_back(case):
+    kind, value, spelling = case
+    written = replace(table_of((kind, value)), f"before {spelling} behind")
+    assert re.fullmatch(r"before [A-Z]+_[A-Z2-7]{5}[\s\W]? behind", written), written
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(spelled(), st.data())
+def test_wherever_an_answer_is_cut_within_a_spelling_it_is_noticed(case, data):
+    kind, value, spelling = case
+    least = 12 if spelling.startswith("aXQgaXMg") else 1  # before that it holds nothing of the value
+    cut = data.draw(st.integers(least, len(spelling) - 1))
+    text = f"so it is {spelling[:cut]}"
+    assume(not re.fullmatch(r"%|&(?:#x?)?|\\(?:u0{0,2})?", spelling[:cut]))  # this says nothing
+    assert table_of((kind, value)).begins_value(text), text
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.dates(dt.date(1901, 1, 1), dt.date(2019, 12, 31)), st.data())
+def test_a_date_of_birth_is_known_in_any_notation_whole_or_cut(date, data):
+    notations = [
+        "%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%y", "%d %b %Y", "%B %d, %Y", "%d-%b-%Y", "%Y%m%d", "%d. %B %Y",
+        "%b %d %Y",
+    ]  # fmt: skip
+    known, other = (date.strftime(data.draw(st.sampled_from(notations))) for _ in range(2))
+    table = table_of(("date_of_birth", known))
+    assert re.fullmatch(r"on DATEOFBIRTH_\w{5}\.", replace(table, f"on {other}."))
+    cut = data.draw(st.integers(1, len(other) - 1))
+    assume(other[:cut] not in known or cut > 1)
+    whole = [year for year in (f"{date:%Y}", f"{date:%y}") if other[:cut].endswith(year)]
+    assume(not (whole and cut >= 6))  # it ends with a whole date in two digits already
+    assert table.begins_value(f"born on {other[:cut]}")
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+def records(count: int) -> tuple[str, list[Finding]]:
+    lines = [f"user{number:06d}@mail.example.org, 555{number:06d}\n" for number in range(count)]
+    starts = itertools.accumulate(map(len, lines), initial=0)
+    found = [
+        Finding(kind=kind, start=at + begin, end=at + begin + length)
+        for at, _ in zip(starts, lines, strict=False)
+        for kind, begin, length in (("email", 0, 27), ("phone", 29, 9))
+    ]
+    return "".join(lines), found
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions are called, in Python and in C: a measure of work that no other process changes."""
+    count = 0
+
+    def counted(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(counted)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_work_grows_with_the_text_and_not_with_its_square():
+    counts = []
+    for size in (200, 1600):
+        text, found = records(size)
+        prepared = prepare([text])
+        counts.append(calls(lambda: PseudonymTable(b"k").replace_all(prepared, [found])))  # noqa: B023
+    assert counts[1] < 10 * counts[0]
+
+
+def test_a_value_more_costs_little_however_many_are_known():
+    text, found = records(2000)
+    table = PseudonymTable(b"k")
+    table.replace_all(prepare([text]), [found])
+    short = prepare(["mail user000007@mail.example.org or ann@example.org"])
+    assert calls(lambda: table.replace_all(short, [[Finding(kind="email", start=36, end=51)]])) < 3000
+
+
+def test_a_deadline_ends_the_work_between_its_pieces():
+    text, found = records(2000)
+
+    class Over(Exception):
+        pass
+
+    for after in range(12):
+        left = iter(range(after))
+
+        def check() -> None:
+            if next(left, None) is None:  # noqa: B023
+                raise Over
+
+        with pytest.raises(Over):
+            PseudonymTable(b"k").replace_all(prepare([text]), [found], check)
+
+
+def test_a_long_value_is_found_in_every_spelling_and_at_the_end_of_an_answer():
+    value = "-".join(f"Ab{number:04x}" for number in range(2000))
+    table = table_of(("credential", value))
+    assert replace(table, f"key {value.upper()} end") != f"key {value.upper()} end"
+    assert table.begins_value("key " + value[:9000])
+    assert table.begins_value("key " + value[:9000].lower())
+    assert not table.begins_value("key " + value)
+
+
+def test_values_with_a_common_beginning_are_told_apart():
+    values = [f"the-same-beginning-of-every-value-and-then-{number}" for number in range(60)]
+    table = table_of(*(("credential", value) for value in values))
+    written = replace(table, " ".join(values))
+    assert len(set(written.split())) == 60
+    assert "same" not in written
+    assert table.begins_value("the-same-beginning-of-every-value-and")
+    assert table.begins_value("THE SAME BEGINNING OF EVERY VALUE AND THEN")
