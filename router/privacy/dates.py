@@ -51,6 +51,7 @@ _DATE: Final = Regex(
 )  # fmt: skip
 _TOKEN: Final = re.compile("[0-9]+|[a-z]+", re.IGNORECASE)
 _FILLERS: Final = frozenset({"st", "nd", "rd", "th", "of", "de", "del", "the"})
+_ORDINAL: Final = re.compile("(?<=[0-9])(?:st|nd|rd|th|[snrt])(?![A-Za-z])", re.IGNORECASE)
 _LAST: Final = re.compile(
     r"(?:[0-9]{1,8}|[A-Za-z]{1,10})(?:[-./ ,_'\\\x80]{0,4}[0-9a-zA-Z]{1,10}){0,4}[-./ ,_'\\\x80]{0,3}\Z"
 )
@@ -126,8 +127,10 @@ def begins_date(text: str, known: Collection[Date]) -> bool:
     match = _LAST.search(text[-48:])
     if match is None or not known:
         return False
-    tokens = [token for token in _TOKEN.findall(match[0]) if token.lower() not in _FILLERS]
-    tails = [tokens[-count:] for count in range(1, min(3, len(tokens)) + 1)]
+    *before, last = _TOKEN.findall(_ORDINAL.sub("", match[0]))
+    kept = [token for token in before if token.lower() not in _FILLERS]
+    ends = ([*kept, last], kept) if last.lower() in _FILLERS else ([*kept, last],)
+    tails = [tokens[-count:] for tokens in ends for count in range(1, min(3, len(tokens)) + 1)]
     lowered = [[token.lower() for token in tail] for tail in tails if _may_begin(tail)]
     return any(_continues(tail, date) for date in known for tail in lowered)
 

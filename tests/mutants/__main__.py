@@ -75,7 +75,7 @@ SUITES = (
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
     Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
     Suite("detectors", detectors.MUTANTS, _tests("router", "evidence", "detectors")),
-    Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore")),
+    Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values")),
 )
 
 

@@ -56,18 +56,108 @@ MUTANTS = (
     ),
     Mutant(
         "JSON is escaped twice",
-        f"{_PSEUDONYMS}:PseudonymTable._add",
-        swap("() if self._values.is_escaped(value) else json_forms(value)", "json_forms(value)"),
-    ),
-    Mutant(
-        "only the first occurrence of a long value is replaced",
-        f"{_PATTERNS}:Patterns.matches",
-        swap("text.find(pattern, start + 1)", "-1"),
+        f"{_PSEUDONYMS}:PseudonymTable.entry",
+        swap("() if is_escaped else json_forms(value)", "json_forms(value)"),
     ),
     Mutant(
         "occurrences that overlap are missed",
-        f"{_PATTERNS}:Patterns.matches",
+        f"{_PATTERNS}:Patterns._found",
         swap("automaton.iter(text)", "automaton.iter_long(text)"),
+    ),
+    Mutant(
+        "of values with one beginning the first is known",
+        f"{_PATTERNS}:Patterns.matches",
+        swap("heads[head]", "heads[head][:1]"),
+    ),
+    Mutant(
+        "the rest of a value is not compared",
+        f"{_PATTERNS}:Patterns.matches",
+        always("text.startswith(pattern, start)"),
+    ),
+    Mutant(
+        "merged automata lose what they held",
+        f"{_PATTERNS}:Patterns._build",
+        swap("[*self._automata.pop()[1], *heads]", "self._automata.pop() and heads"),
+    ),
+    Mutant(
+        "every value rebuilds everything",
+        f"{_PATTERNS}:Patterns._build",
+        always("len(self._automata[-1][1]) < _GROWTH * len(heads)"),
+    ),
+    Mutant(
+        "a whole value counts as a beginning",
+        f"{_PATTERNS}:Patterns._goes_on",
+        swap("head != beginning", "head"),
+    ),
+    Mutant(
+        "an answer cut within a long value leaves",
+        f"{_PATTERNS}:Patterns.beginnings",
+        swap("pattern.startswith(end)", "pattern == end"),
+    ),
+    Mutant(
+        "other spellings of a value leave", f"{_VALUES}:KnownValues._learn_normal", drop("self._add_form(form, __f)")
+    ),
+    Mutant("values in decoded texts leave", f"{_VALUES}:KnownValues._learn_escaped", swap("json_forms(value)", "()")),
+    Mutant(
+        "values behind a code leave as they are",
+        f"{_VALUES}:KnownValues._all",
+        swap("yield from map(Span._make, self._implied.matches(prepared.text))", "pass"),
+    ),
+    Mutant(
+        "an encoded run that holds a value leaves",
+        f"{_VALUES}:KnownValues.occurrences",
+        never("found is not None"),
+    ),
+    Mutant(
+        "telephone numbers are known with their country only",
+        f"{_VALUES}:KnownValues._learn_normal",
+        never("is_dialled and len(digits := national(value)) >= _NUMBER"),
+    ),
+    Mutant("a date is known in one notation", f"{_VALUES}:KnownValues._learn_normal", drop("self._dates.update(__x)")),
+    Mutant("a short number is found in longer ones", f"{_VALUES}:_whole", never("length < FREE and (not __e)")),
+    Mutant("a name is found in other words", f"{_VALUES}:_whole", never("form.is_name and text[start:stop].islower()")),
+    Mutant("the deadline does not end learning", f"{_PSEUDONYMS}:PseudonymTable._learn", drop("check()")),
+    Mutant(
+        "no separators may change",
+        f"{_VALUES}:KnownValues._spelled",
+        drop_operand("end - first >= SPACED and normal.is_close(first, end)"),
+    ),
+    Mutant("case counts", f"{_SPELLING}:_LOWER", swap("bytes(range(256)).lower()", "bytes(range(256))")),
+    Mutant(
+        "full-width digits are others", f"{_SPELLING}:_normal", swap("return ascii_form.lower()", "return char.lower()")
+    ),
+    Mutant("the trunk zero counts", f"{_SPELLING}:national", in_text("0+", "+")),
+    Mutant("years of two digits are other dates", f"{_DATES}:equivalents", never("year > 99")),
+    Mutant("the month always comes first", f"{_DATES}:_orders", drop("yield (third, second, first)")),
+    Mutant("dates without separators leave", f"{_DATES}:readings", swap("_split(tokens[0])", "()")),
+    Mutant(
+        "a cut date leaves",
+        f"{_BEGINNINGS}:Beginnings._plain",
+        drop_operand("begins_date(view.data.decode('latin-1'), self.dates)"),
+    ),
+    Mutant(
+        "a cut value in another spelling leaves",
+        f"{_BEGINNINGS}:Beginnings._plain",
+        drop_operand("self._normal_form(Normal(view))"),
+    ),
+    Mutant("a cut code hides the beginning before it", f"{_BEGINNINGS}:_variants", never("cut != tail")),
+    Mutant("a spelled-out address may break off", f"{_BEGINNINGS}:_variants", never("spoken != tail")),
+    Mutant(
+        "a cut code that begins a value leaves",
+        f"{_BEGINNINGS}:Beginnings._is_cut",
+        always("match is None or match.lastgroup is None"),
+    ),
+    Mutant("base64 begins at one alignment", f"{_BEGINNINGS}:_decoded", swap("range(4)", "range(1)")),
+    Mutant("a value in a cut run leaves", f"{_BEGINNINGS}:Beginnings._inner", drop_operand("self._holds(text)")),
+    Mutant(
+        "any end of an answer counts once a telephone number is known",
+        f"{_BEGINNINGS}:Beginnings._plain",
+        drop_operand("_DIAL.search(view.text[-TRUNK_REACH:]) is not None"),
+    ),
+    Mutant(
+        "any letter in a word counts",
+        f"{_BEGINNINGS}:Beginnings._opens",
+        never("text[start - 1:start].isalnum() or (behind and text[start].isdigit())"),
     ),
     Mutant(
         "a known pseudonym hides the next",
