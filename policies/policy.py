@@ -273,6 +273,7 @@ def _trace(probe: _Probe, request: RequestMetadata, signals: Signals) -> RuleTra
         place=rule.place,
         matched=held is True or (held == _UNKNOWN and rule.kind == "exclude"),
         because=rule.because,
+        condition=" ".join(rule.text.split()),
         values=tuple(values.items()),
     )
 

@@ -192,7 +192,7 @@ class Pipeline:
         self.release(routed)
         decision, kind = routed.decision, NoEligibleBackend.__name__
         emit(self._hooks, RequestEvent(metadata=routed.metadata, signals=routed.signals, decision=decision, error=kind))
-        reasons = "; ".join(f"{name}: {why}" for name, why in decision.excluded.items())
+        reasons = "; ".join(decision.exclusions())
         return NoEligibleBackend(f"no eligible backend: {reasons}", decision=decision)
 
     def _attempts(self, routed: Routed, calls: BackendCalls, race: Callable[[], Race]) -> Attempts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,7 +18,14 @@ class RuleTrace:
     place: str
     matched: bool
     because: str = ""
+    condition: str = ""
+    """The condition as written, its white space apart; empty where the rule always applies."""
     values: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def shown_values(self) -> str:
+        """The values in one line, rounded for people."""
+        return ", ".join(f"{name}={_rounded(value)}" for name, value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +63,31 @@ class Decision:
         if self.tags:
             lines.append(f"tags: {', '.join(sorted(self.tags))}")
         lines.append(f"order: {' > '.join(self.order) or 'no eligible backend'}   by {self.rule}: {self.because}")
-        lines += [f"excluded: {name}: {why}" for name, why in self.excluded.items()]
-        lines += [_trace_line(entry) for entry in self.trace]
+        lines += [f"excluded: {reason}" for reason in self.exclusions()]
+        for entry in self.trace:
+            lines += _trace_lines(entry)
         return "\n".join(lines)
 
+    def exclusions(self) -> Iterator[str]:
+        """Yield each excluded backend with the reason, and with the values that the rule behind it read."""
+        read = {entry.rule.partition(" ")[0]: entry.shown_values for entry in self.trace}
+        for name, why in self.excluded.items():
+            values = next((shown for rule, shown in read.items() if shown and why.endswith(f"({rule})")), "")
+            yield f"{name}: {why}" + (f": {values}" if values else "")
 
-def _trace_line(entry: RuleTrace) -> str:
+
+def _trace_lines(entry: RuleTrace) -> Iterator[str]:
     mark = "x" if entry.matched else " "
-    values = ", ".join(f"{name}={value}" for name, value in entry.values)
-    return f"  [{mark}] {entry.place} {entry.rule}" + (f"   {values}" if values else "")
+    because = entry.because if entry.because != entry.condition else ""
+    yield f"  [{mark}] {entry.place} {entry.rule}" + (f": {because}" if because else "")
+    if entry.condition:
+        yield f"        when {entry.condition}"
+    if entry.values:
+        yield f"        {entry.shown_values}"
+
+
+def _rounded(value: object) -> object:
+    """*value* with four significant digits, and a whole number as it is."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    return f"{value:,.0f}".replace(",", "") if abs(value) >= 1000 else f"{value:.4g}"

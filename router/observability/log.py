@@ -38,8 +38,8 @@ class RequestLog:
         if hedges:
             self._repeated.warn(
                 f"hedge {hedges[0]}",
-                "request %s: %s was slow; %s was called beside it, and %s answered",
-                event.request_id, event.attempts[0].backend, ", ".join(hedges), answered or "none",
+                "request %s: no first token in time; %s was called beside the slow call, and %s answered",
+                event.request_id, ", ".join(hedges), answered or "none",
             )  # fmt: skip
         for one in event.continuations:
             self._repeated.warn(

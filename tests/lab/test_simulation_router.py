@@ -149,9 +149,11 @@ def through_the_router(policy, tags, fates):
                 ends.append(None if type(error).__name__ != "NoEligibleBackend" else "refused")
 
     backends = [ScriptedBackend(name, location, script) for name, location in BACKENDS.items()]
+    client = HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[events.append])
+    client.decide("hello")  # the first request is prepared in a thread, whose time the virtual loop would not wait for
     loop = VirtualLoop()
     try:
-        loop.run_until_complete(run(HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[events.append])))
+        loop.run_until_complete(run(client))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

@@ -19,12 +19,12 @@ from hybrid_llm.cli.arguments import (
     policy_loader,
     policy_text,
 )
-from hybrid_llm.cli.terminal import Exit, note, print_json, printable, record
+from hybrid_llm.cli.terminal import Exit, Progress, note, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate import trace as traces
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, compare
-from hybrid_llm.lab.simulate.report import report, sentences, table, warnings
+from hybrid_llm.lab.simulate.report import report, rules_table, sentences, table, warnings
 from hybrid_llm.lab.simulate.rtt import RoundTrips, constant_rtt, load_rtt
 from hybrid_llm.lab.simulate.world import Setting, World, load_world, parse_world
 from hybrid_llm.policies import Policy
@@ -123,6 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         print(f"{comparison.trace.source}; round trips: {comparison.setting.rtt.source}\n")
         print(printable(table(comparison)))
+        print(printable("\n" + rules_table(comparison.summaries[0])))
         print(printable("\n" + "\n".join(sentences(comparison))))
     for warning in warnings(comparison):
         note(f"note: {warning}")
@@ -147,7 +148,13 @@ def _compare(args: argparse.Namespace, world: World) -> Comparison:
         seed=args.seed,
     )
     goal_ms = args.slo_ttft * 1000.0 if args.slo_ttft is not None else policy.objectives.ttft_ms
-    return compare(contestants, trace, setting, goal_ms)
+    with Progress("simulating") as progress:
+
+        def show(policy: str, share: float) -> None:
+            progress.phase(policy, live_only=True)
+            progress.update(share)
+
+        return compare(contestants, trace, setting, goal_ms, show)
 
 
 def _contestants(args: argparse.Namespace) -> list[Contestant]:

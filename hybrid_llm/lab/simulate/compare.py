@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -87,6 +87,15 @@ class Percentiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleCount:
+    """How many decisions one rule ordered, or in how many a backend was excluded for one reason."""
+
+    rule: str
+    because: str
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The figures of one policy over one trace. The first six counts add up to *requests*."""
 
@@ -123,6 +132,19 @@ class Summary:
     would_leave: int
     """... that the same policy would have sent to the cloud, had they no tags."""
     pseudonymised: int
+    rules: tuple[RuleCount, ...]
+    """How often each rule decided, in the order of the policy."""
+
+
+def _rule_counts(run: Run) -> Iterator[RuleCount]:
+    """The rules that order, each also where it never did, then what excluded backends."""
+    for rule in run.policy.rules:
+        if rule.kind != "exclude":
+            yield RuleCount(rule=rule.label, because=rule.because, decisions=run.rules.get(rule.label, 0))
+    if run.rules.get("default"):
+        yield RuleCount(rule="default", because="no rule matched", decisions=run.rules["default"])
+    for (backend, reason), count in sorted(run.exclusions.items(), key=lambda item: -item[1]):
+        yield RuleCount(rule=f"excluded {backend}", because=reason, decisions=count)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float | None:
@@ -167,6 +189,7 @@ def summarise(run: Run, goal_ms: float | None = None) -> Summary:
         bound_left=sum(one.left for one in bound),
         would_leave=sum(one.would_leave for one in bound),
         pseudonymised=sum(one.pseudonymised for one in run.outcomes),
+        rules=tuple(_rule_counts(run)),
     )
 
 
@@ -185,9 +208,13 @@ class Comparison:
 
 
 def compare(
-    contestants: Iterable[Contestant], trace: Trace, setting: Setting, goal_ms: float | None = None
+    contestants: Iterable[Contestant],
+    trace: Trace,
+    setting: Setting,
+    goal_ms: float | None = None,
+    on_progress: Callable[[str, float], object] = lambda _, __: None,
 ) -> Comparison:
-    """Run *trace* under each of *contestants*.
+    """Run *trace* under each of *contestants*; *on_progress* gets the policy that runs and the share of all.
 
     Raises:
         ConfigError: one does not declare a tag that the trace has; in production each such request would be an error.
@@ -201,7 +228,13 @@ def compare(
                 f"policy {policy.name} does not declare the tag `{tag}` that requests of the trace have: {hint}; "
                 "declare it, or choose the tags with --tag"
             )
-    runs = tuple(Simulation(one.policy, trace, setting).run() for one in listed)
+
+    def run(number: int, policy: Policy) -> Run:
+        return Simulation(policy, trace, setting).run(
+            lambda share: on_progress(policy.name, (number + share) / len(listed))
+        )
+
+    runs = tuple(run(number, one.policy) for number, one in enumerate(listed))
     return Comparison(
         contestants=listed,
         trace=trace,

@@ -6,7 +6,8 @@ are those of production. What is simulated is in `backends` (service times) and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -98,6 +99,10 @@ class Run:
     peak_c: float
     battery: float | None
     """At the end, 0 to 1; None without a battery."""
+    rules: Mapping[str, int]
+    """Label of a rule, or `default` -> how many decisions it ordered."""
+    exclusions: Mapping[tuple[str, str], int]
+    """Backend and reason -> how many decisions excluded it so."""
 
 
 class _Ledger(MemoryLedger):
@@ -136,12 +141,17 @@ class Simulation:
         self._running: dict[Job, None] = {}
         self._outcomes: list[Outcome] = []
         self._samples: list[Sample] = []
+        self._rules: Counter[str] = Counter()
+        self._exclusions: Counter[tuple[str, str]] = Counter()
 
     def _make_backend(self, name: str, location: Location) -> SimulatedBackend:
         return SimulatedBackend(name, location, self._setting, self._clock, self._device)
 
-    def run(self) -> Run:
-        """Play the whole trace, until the last deadline is over; to be called once."""
+    def run(self, on_progress: Callable[[float], object] = lambda _: None) -> Run:
+        """Play the whole trace, until the last deadline is over; to be called once.
+
+        *on_progress* is called now and then with the share that is done, 0 to 1.
+        """
         ends = [one.at_s + self._deadline(one) for one in self._trace.arrivals]
         until = max(ends, default=0.0) + _AFTER_S
         self._clock.spawn(self._change_routes())
@@ -149,13 +159,16 @@ class Simulation:
         for at in self._setting.metered.edges:
             self._clock.timer(at)  # the device advances to each edge, where the power of the radio changes
         self._clock.run_due()
-        was_on = self._device.on
+        was_on, shown = self._device.on, 0
         while self._clock.now < until:
             self._advance(min(self._clock.due, self._device.next_change(), until), until / _SAMPLES)
             if was_on and not self._device.on:
                 self._stop()
             was_on = self._device.on
             self._clock.run_due()
+            if len(self._samples) > shown:
+                shown = len(self._samples)
+                on_progress(self._clock.now / until)
         device = self._device
         return Run(
             policy=self._policy,
@@ -166,6 +179,8 @@ class Simulation:
             on_s=device.on_s,
             peak_c=device.peak_c,
             battery=device.battery,
+            rules=dict(self._rules),
+            exclusions=dict(self._exclusions),
         )
 
     async def _receive(self) -> None:
@@ -221,6 +236,8 @@ class Simulation:
             return
         signals = self._fleet.snapshot(job.metadata, self._policy.objectives)
         decision = self._policy.decide(job.metadata, signals)
+        self._rules[decision.rule] += 1
+        self._exclusions.update(decision.excluded.items())
         if Location.CLOUD not in job.allowed:
             bare = self._policy.decide(replace(job.metadata, privacy=frozenset()), signals).order
             job.would_leave = bool(bare) and self._backends[bare[0]].location is Location.CLOUD

@@ -27,12 +27,32 @@ PAINT: Final = {
     "faint": "#020202",
     "shade": "#030303",
     "paper": "#040404",
-    **{f"series{number}": f"#0a0a{number:02x}" for number in range(1, 9)},
+    **{
+        name: f"#0a0a{number:02x}"
+        for number, name in enumerate(
+            (
+                "edge",
+                "cloud",
+                "slow",
+                "refused",
+                "failed",
+                "late",
+                "off",
+                "unanswered",
+                "left",
+                "energy",
+                "rest",
+                "load",
+            ),
+            1,
+        )
+    },
+    **{f"policy{number}": f"#0b0b{number:02x}" for number in range(1, 7)},
 }
-"""Name of a CSS variable -> the colour that stands for it in the drawing."""
+"""Name of a CSS variable -> the colour that stands for it in the drawing. Each colour means one thing in all plots."""
 
 _DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (8, 3)))
-_HATCHES: Final = ("", "", "", "xxxx", "////", "....", "----", "")
+_HATCHES: Final = {"failed": "xxxx", "refused": "////", "late": "....", "off": "----", "left": "++++"}
 _POINTS: Final = 240
 _BINS: Final = 48
 _SIZE: Final = 6.6, 3.3
@@ -60,29 +80,29 @@ _STYLE: Final = {
 
 
 Draw = Callable[["Axes", Comparison], None]
-Part = tuple[str, int, Callable[[Summary], float]]
-"""Label, number of the colour, value."""
+Part = tuple[str, str, Callable[[Summary], float]]
+"""Label, name of the colour, value."""
 
+_UNANSWERED: Final[Sequence[Part]] = (
+    ("refused: no eligible backend", "refused", lambda one: one.refused),
+    ("failed", "failed", lambda one: one.failed),
+    ("late", "late", lambda one: one.late),
+    ("battery empty", "off", lambda one: one.off),
+)
 _ROUTES: Final[Sequence[Part]] = (
-    ("answered on the device", 0, lambda one: one.edge),
-    ("answered in the cloud", 1, lambda one: one.cloud),
-    ("refused: no eligible backend", 4, lambda one: one.refused),
-    ("failed", 3, lambda one: one.failed),
-    ("late", 5, lambda one: one.late),
-    ("battery empty", 6, lambda one: one.off),
+    ("answered on the device", "edge", lambda one: one.edge),
+    ("answered in the cloud", "cloud", lambda one: one.cloud),
+    *_UNANSWERED,
 )
-_MISSED: Final[Sequence[Part]] = (
-    ("first token after the goal", 3, lambda one: one.slow),
-    ("no answer", 4, lambda one: one.missed - one.slow),
-)
+_MISSED: Final[Sequence[Part]] = (("first token after the goal", "slow", lambda one: one.slow), *_UNANSWERED)
 _ENERGY: Final[Sequence[Part]] = (
-    ("for answers (model and radio)", 1, lambda one: one.model_energy_wh),
-    ("everything else", 7, lambda one: one.energy_wh - one.model_energy_wh),
+    ("for answers (model and radio)", "energy", lambda one: one.model_energy_wh),
+    ("everything else", "rest", lambda one: one.energy_wh - one.model_energy_wh),
 )
 _PRIVACY: Final[Sequence[Part]] = (
-    ("answered on the device", 0, lambda one: one.bound_answered),
-    ("no answer", 4, lambda one: one.bound - one.bound_answered - one.bound_left),
-    ("left the device", 3, lambda one: one.bound_left),
+    ("answered on the device", "edge", lambda one: one.bound_answered),
+    ("no answer", "unanswered", lambda one: one.bound - one.bound_answered - one.bound_left),
+    ("left the device", "left", lambda one: one.bound_left),
 )
 
 
@@ -165,10 +185,6 @@ def _svg(draw: Draw, comparison: Comparison, title: str) -> str:
     return svg.strip()
 
 
-def _colour(number: int) -> str:
-    return PAINT[f"series{number % 8 + 1}"]
-
-
 def _names(comparison: Comparison) -> list[str]:
     """Labels of the policies; those with the same name get a part of their digest."""
     names = [one.policy for one in comparison.summaries]
@@ -195,8 +211,8 @@ def _bars(axes: Axes, comparison: Comparison, parts: Sequence[Part], form: str, 
             left=left,
             height=0.62,
             label=part,
-            color=_colour(colour),
-            hatch=_HATCHES[colour],
+            color=PAINT[colour],
+            hatch=_HATCHES.get(colour, ""),
             edgecolor=PAINT["paper"],
             linewidth=0.8,
         )
@@ -246,7 +262,11 @@ def _privacy(axes: Axes, comparison: Comparison) -> None:
 
 
 def _line(number: int) -> dict[str, Any]:
-    return {"color": _colour(number), "linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.8}
+    return {
+        "color": PAINT[f"policy{number % 6 + 1}"],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "linewidth": 1.5 if number else 2.4,
+    }
 
 
 def _times(axes: Axes, comparison: Comparison, value: Callable[[Outcome], float], goal: float | None = None) -> None:
@@ -273,7 +293,7 @@ def _course(axes: Axes, comparison: Comparison, value: Callable[[Sample], float]
         hours = [sample.at_s / 3600.0 for sample in run.samples]
         axes.plot(hours, [value(sample) for sample in run.samples], label=name, **_line(number))
     edges = [at_s / 3600.0 for at_s in comparison.setting.offline.edges]
-    hatched = {"facecolor": "none", "edgecolor": PAINT["series6"], "hatch": "///", "linewidth": 0.0}
+    hatched = {"facecolor": "none", "edgecolor": PAINT["faint"], "hatch": "///", "linewidth": 0.0}
     for number, (begin, end) in enumerate(zip(edges[::2], edges[1::2], strict=True)):
         axes.axvspan(begin, end, label=None if number else "offline", **cast(Any, hatched))
     axes.set_xlim(0.0, _hours(comparison))
@@ -288,7 +308,9 @@ def _hours(comparison: Comparison) -> float:
 
 def _load(axes: Axes, comparison: Comparison) -> None:
     end = _hours(comparison)
-    axes.hist([one.at_s / 3600.0 for one in comparison.trace.arrivals], bins=_BINS, range=(0.0, end), color=_colour(5))
+    axes.hist(
+        [one.at_s / 3600.0 for one in comparison.trace.arrivals], bins=_BINS, range=(0.0, end), color=PAINT["load"]
+    )
     axes.set_xlim(0.0, end)
     axes.set_xlabel(_SINCE_START)
     axes.set_ylabel(f"requests in {60.0 * end / _BINS:.3g} minutes")

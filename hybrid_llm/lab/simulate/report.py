@@ -50,7 +50,11 @@ def _differs(one: Summary, other: Summary, currency: str) -> str:
 
 
 def _percent(count: int, of: int) -> str:
-    return f"{100.0 * count / of:.1f} %" if of else "0 %"
+    """The share; rounding never makes all or none of what is not."""
+    share = 100.0 * count / of if of else 0.0
+    if 0.0 < share < 0.05:
+        return "< 0.1 %"
+    return "> 99.9 %" if 99.95 <= share < 100.0 else f"{share:.1f} %"
 
 
 def warnings(comparison: Comparison) -> Iterator[str]:
@@ -84,7 +88,7 @@ Row = tuple[str, list[str]]
 
 
 def _share(count: int, of: int) -> str:
-    return f"{count} ({100.0 * count / of:.1f} %)" if of else str(count)
+    return f"{count} ({_percent(count, of)})" if of else str(count)
 
 
 def _ms(value: float | None) -> str:
@@ -154,14 +158,31 @@ def table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
+_MOST_RULES: Final = 24
+
+
+def rules_table(one: Summary) -> str:
+    """How often each rule of a policy decided, as text."""
+    shown = [(each.rule, _share(each.decisions, one.requests), each.because) for each in one.rules[:_MOST_RULES]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)] if shown else []
+    lines = [f"How often each rule of {one.policy} decided"]
+    lines += [f"  {rule:<{widths[0]}}  {share:>{widths[1]}}  {because}" for rule, share, because in shown]
+    return "\n".join(lines)
+
+
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2127; --soft: #57606a; --paper: #ffffff; --panel: #f5f7f9; --faint: #d0d7de;
-  --shade: #eef1f4; --good: #00704a; --bad: #b3261e; --series1: #0072b2; --series2: #d55e00; --series3: #009e73;
-  --series4: #a3417d; --series5: #8a6d00; --series6: #56667a; --series7: #4b3f9e; --series8: #aab4bf; }
+  --shade: #eef1f4; --good: #00704a; --bad: #b3261e; --edge: #0072b2; --cloud: #d55e00; --slow: #c79a00;
+  --refused: #8a6d00; --failed: #a3417d; --late: #56667a; --off: #4b3f9e; --unanswered: #7d8590; --left: #b3261e;
+  --energy: #009e73; --rest: #aab4bf; --load: #3f6f6a;
+  --policy1: #1c2127; --policy2: #6a737d; --policy3: #6a737d; --policy4: #9aa3ad; --policy5: #9aa3ad;
+  --policy6: #9aa3ad; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --soft: #a3adb8; --paper: #14181d; --panel: #1c2229;
-  --faint: #3a434d; --shade: #222a32; --good: #4fd1a1; --bad: #ff8a80; --series1: #56b4e9; --series2: #ff9447;
-  --series3: #3ad0a4; --series4: #e08fc0; --series5: #e3c341; --series6: #9fb0c3; --series7: #a79df0;
-  --series8: #5c6874; } }
+  --faint: #3a434d; --shade: #222a32; --good: #4fd1a1; --bad: #ff8a80; --edge: #56b4e9; --cloud: #ff9447;
+  --slow: #f2dc7a; --refused: #e3c341; --failed: #e08fc0; --late: #9fb0c3; --off: #a79df0; --unanswered: #8b949e;
+  --left: #ff8a80; --energy: #3ad0a4; --rest: #5c6874; --load: #7fb8b1;
+  --policy1: #e6e9ed; --policy2: #a3adb8; --policy3: #a3adb8; --policy4: #75808c; --policy5: #75808c;
+  --policy6: #75808c; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -171,7 +192,7 @@ h3 { font-size: 1rem; margin: 0; }
 p { margin: .4rem 0; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; }
 .lead { font-size: 1.08rem; margin-top: 1rem; }
-.note { border-left: 4px solid var(--series5); padding: .3rem .8rem; background: var(--panel); }
+.note { border-left: 4px solid var(--refused); padding: .3rem .8rem; background: var(--panel); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .8rem; margin: 1.4rem 0; }
 .card { background: var(--panel); border-radius: .5rem; padding: .8rem 1rem; }
 .card b { display: block; font-size: 1.4rem; line-height: 1.3; white-space: nowrap; }
@@ -206,6 +227,7 @@ def report(comparison: Comparison, *, command: str, version: str) -> str:
             *_cards(comparison.summaries[0], comparison.currency),
             "<h2>Plots</h2>",
             f'<div class="plots">{"".join(drawn)}</div>',
+            *_rules(comparison.summaries[0]),
             *_figures(comparison),
             *_policies(comparison),
             *_constants(comparison),
@@ -254,6 +276,20 @@ def _cards(own: Summary, currency: str) -> Iterator[str]:
     for figure, label, kind in cards:
         yield f'<div class="card"><b class="{kind}">{escape(figure)}</b><span class="soft">{escape(label)}</span></div>'
     yield "</div>"
+
+
+def _rules(own: Summary) -> Iterator[str]:
+    yield "<h2>How often each rule decided</h2>"
+    yield '<div class="wide"><table><thead><tr><th>rule</th><th>decisions</th><th>because</th></tr></thead>'
+    for each in own.rules[:_MOST_RULES]:
+        cells = (each.rule, _share(each.decisions, own.requests))
+        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}"
+        yield f'<td style="text-align: left">{escape(each.because)}</td></tr>'
+    yield "</table></div>"
+    yield (
+        f'<p class="soft">Of {own.requests:,} requests under {escape(own.policy)}: the rule that ordered the backends, '
+        "and below it how often a backend was excluded, by reason.</p>"
+    )
 
 
 def _figures(comparison: Comparison) -> Iterator[str]:
