@@ -25,6 +25,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.threads import at_once
 from hybrid_llm.lab.simulate.engine import Simulation, Status
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
 from hybrid_llm.lab.simulate.world import Setting
@@ -127,6 +128,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super()._run_once()
 
 
+class Inline:
+    """Stands in for a client's threads, for whose time the virtual loop would not wait."""
+
+    run = staticmethod(at_once)
+
+    def close(self):
+        pass
+
+
 def seen(decision, records, continuations):
     """What must agree of one request: decision, calls in order with their ends and hedges, continuations."""
     return (
@@ -150,7 +160,7 @@ def through_the_router(policy, tags, fates):
 
     backends = [ScriptedBackend(name, location, script) for name, location in BACKENDS.items()]
     client = HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[events.append])
-    client.decide("hello")  # the first request is prepared in a thread, whose time the virtual loop would not wait for
+    client._workers = Inline()
     loop = VirtualLoop()
     try:
         loop.run_until_complete(run(client))
