@@ -32,7 +32,7 @@ LOOSE: Final = 0.2
 """What a word near adds, or takes, that also has other meanings."""
 _BEFORE: Final = 60
 _AFTER: Final = 24
-_CLOSE: Final = 16
+_CLOSE: Final = 24
 """How far behind a value the word may begin that names it: `E12345678 is my passport`."""
 _ANSWER: Final = 240
 """How far from its beginning a text answers the question before it."""
