@@ -105,7 +105,7 @@ def marked(value: str, written: Callable[[str], str] = str) -> str:
 
 def snake(label: str) -> str:
     """A label as a name in a file: `date_of_birth`."""
-    return re.sub(r"\W+", "_", label.lower().replace("'", "")).strip("_")
+    return re.sub(r"\W+", "_", re.sub("['.]", "", label.lower())).strip("_")
 
 
 def camel(label: str) -> str:

@@ -303,6 +303,21 @@ def test_an_answer_torn_within_another_spelling_of_a_value_is_not_continued_else
     assert CLOUD not in whole.allowed or written not in texts(whole.request_for(CLOUD))
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("session", ["s", None])
+def test_a_known_value_leaves_in_no_other_spelling(place, spelling, session):
+    """In a session it is known of an earlier turn, without one of another text of the same request."""
+    value, spell = SPELLINGS[spelling]
+    guard, both = PrivacyGuard(), policy(PII, IDS)
+    first = request(f"My SSN, card or address is {value} .", session_id=session)
+    if session is not None:
+        guard.release(guard.assess(first, both))
+    asked = PLACES[place](request(session_id=session) if session is not None else first, f"it is {spell(value)} , yes")
+    assessment = guard.assess(asked, both)
+    assert CLOUD not in assessment.allowed or spell(value) not in texts(assessment.request_for(CLOUD))
+
+
 @given(cut=st.integers(2, 11))
 def test_an_answer_torn_within_a_part_of_a_longer_find_is_not_continued_elsewhere(cut):
     """Of two finds that overlap only the whole has a pseudonym; each of them is a value all the same."""
@@ -515,6 +530,24 @@ def test_a_value_is_found_under_every_nesting_of_codes(depth, data):
     text = f"see {written} now"
     found = scan(text, [DETECTORS["email"]])
     assert [(f.start, f.end) for f in found if f.start <= 4 and f.end >= 4 + len(written)], names
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_known_value_of_the_apps_own_kind_leaves_under_no_nesting(depth, data):
+    """Its detector reads no encodings."""
+    value = data.draw(st.sampled_from(["XQ-bluebird-7731", "Projekt Möwe 12", "o'neil & sons"]))
+    table = data.draw(st.sampled_from([ESCAPES, CODES]))
+    names = data.draw(st.lists(st.sampled_from(sorted(table.keys() - {"named HTML"})), min_size=depth, max_size=depth))
+    written = value if table is ESCAPES else f"it is about {value} again"
+    for name in names:
+        written = table[name](written)
+    guard = PrivacyGuard([Everything(value)])
+    both = policy("any: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [everything]}")
+    guard.release(guard.assess(request(f"see {value} now", session_id="s"), both))
+    assessment = guard.assess(request(f"and {written} too", session_id="s"), both)
+    assert CLOUD not in assessment.allowed or written not in texts(assessment.request_for(CLOUD)), names
 
 
 # What is shown of records.
