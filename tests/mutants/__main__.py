@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutants import (
+    credentials,
     detectors,
     endpoints,
     leaks,
@@ -55,6 +56,7 @@ def _tests(folder: str, *names: str) -> tuple[str, ...]:
 
 
 SUITES = (
+    Suite("credentials", credentials.MUTANTS, _tests("router", "credentials")),
     Suite("policies", policies.MUTANTS, _tests("policies", "decide", "language", "findings", "properties")),
     Suite("router", router.MUTANTS, (*_tests("router", "attempts", "recovery", "client"), *_tests("core", "health"))),
     Suite("recovery", recovery.MUTANTS, _tests("router", "recovery", "tracebacks")),

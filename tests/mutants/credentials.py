@@ -1,0 +1,24 @@
+"""Planted faults of the detection of secrets and of encodings."""
+
+from __future__ import annotations
+
+from tests.mutants.changes import always, never, swap
+from tests.mutants.mutant import Mutant
+
+_D = "hybrid_llm.router.privacy.detectors"
+
+MUTANTS = (
+    Mutant("what nobody sees is not reported", f"{_D}.encodings:hidden", always("_INVISIBLE.search(text) is None")),
+    Mutant("base64 is found at the start of a run only", f"{_D}.encodings:_base64", never("len(raw) >= _JOINED")),
+    Mutant("short base64 is skipped", f"{_D}.encodings:_SHORTEST", swap("8", "16")),
+    Mutant("base64 behind text is read from one place", f"{_D}.encodings:_anywhere", swap("range(4)", "range(1)")),
+    Mutant("marks of UTF-16 are ignored", f"{_D}.encodings:_charset", never("data.startswith(mark)")),
+    Mutant("placeholders are secrets", f"{_D}.plausible:likeness", never("_PLACEHOLDER.fullmatch(value)")),
+    Mutant("program text is a secret", f"{_D}.plausible:likeness", never("bare and is_code(value)")),
+    Mutant("names of formats are secrets", f"{_D}.plausible:_of_one", never("_TECHNICAL.fullmatch(value)")),
+    Mutant("a hash is a password", f"{_D}.labels:_loss", never("any((_META.fullmatch(part) for part in parts))")),
+    Mutant("the type of a field is its value", f"{_D}.labels:label_at", never("_TYPE.search(before)")),
+    Mutant("elements hold no password", f"{_D}.beside:_tagged", always("not _OPENED.search(label.before)")),
+    Mutant("no password is told in prose", f"{_D}.beside:_told", always("match is None")),
+    Mutant("nothing follows a word directly", f"{_D}.beside:_next", always("match is None")),
+)
