@@ -21,6 +21,7 @@ from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
 ENTRIES = (0, 10, 1000)
+LINES = (4000, 16000, 64000)
 SENTENCE = "The parcel went out on Monday, and {} was told; if it is not there by then, please call {} again. "
 KINDS = ("email", "phone", "person", "payment_card", "ip_address")
 
@@ -127,6 +128,22 @@ def figures(entries: int, turns: int) -> dict[str, float]:
     return {**found, "held back, characters (mean)": mean, "held back, characters (most)": float(most)}
 
 
+def large(count: int) -> dict[str, float]:
+    """*count* contact lines, each with an address and a number, all of them new: milliseconds per KB."""
+    numbers = (f"+1 415 {200 + i // 10000:03d} {i % 10000:04d}" for i in range(count))
+    text = "\n".join(f"contact user{i:05d}@mail{i % 7}.example.org or {number}" for i, number in enumerate(numbers))
+    findings, prepared = scan(text), prepare([text])
+    seconds = measure(
+        {
+            "scan": lambda: scan(text),
+            "replace": lambda: PseudonymTable().replace_all(prepared, [findings]),
+            "  floor: casefold": text.casefold,
+        },
+        1,
+    )
+    return {name: found * 1e3 / (len(text) / 1024) for name, found in seconds.items()}
+
+
 def main() -> None:
     """Time everything, and print one line per subject."""
     options = parsed(with_json(parser(__doc__)))
@@ -135,7 +152,12 @@ def main() -> None:
     print(f"{'values in the session':40}" + "".join(f"{entries:>10,}" for entries in sizes))
     for name in columns[0]:
         print(f"{name:40}" + "".join(f"{columns[entries][name]:10.2f}" for entries in sizes))
-    write(options.json, {str(entries): column for entries, column in columns.items()})
+    lines = {count: large(count) for count in (LINES[:1] if options.smoke else LINES)}
+    print(f"\n{'contact lines, ms a KB':40}" + "".join(f"{count:>10,}" for count in lines))
+    for name in lines[LINES[0]]:
+        print(f"{name:40}" + "".join(f"{lines[count][name]:10.3f}" for count in lines))
+    found = {str(entries): column for entries, column in columns.items()}
+    write(options.json, {**found, **{f"{count} lines": column for count, column in lines.items()}})
 
 
 if __name__ == "__main__":

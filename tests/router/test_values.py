@@ -368,3 +368,11 @@ def test_values_with_a_common_beginning_are_told_apart():
     assert "same" not in written
     assert table.begins_value("the-same-beginning-of-every-value-and")
     assert table.begins_value("THE SAME BEGINNING OF EVERY VALUE AND THEN")
+
+
+def test_the_values_of_every_turn_stay_known():
+    table, values = PseudonymTable(b"k"), [f"number-{number}-of-many" for number in range(40)]
+    for value in values:
+        table.replace_all(prepare([value]), [[Finding(kind="credential", start=0, end=len(value))]])
+    assert len(set(replace(table, " ".join(values)).split())) == 40
+    assert "MANY" not in replace(table, " ".join(values).upper())
