@@ -393,3 +393,9 @@ def test_every_text_of_a_request_has_a_form(count, stops, schema, prefix):
     forms = list(zip(request.visible_text(), request.text_forms(), strict=True))
     assert [text for text, form in forms if form is TextForm.SCHEMA] == ["{}"] * (schema + count)
     assert [text for text, form in forms if form is TextForm.PARTIAL] == ["{"] * (schema and prefix)
+
+
+def test_a_finding_that_is_only_partly_in_a_bound_counts():
+    schema = '{"maximum": 41555, "title": "Jane"}'
+    both = Finding(kind="person_name", start=schema.index("41555"), end=schema.index("Jane") + 4)
+    assert Structured(schema, TextForm.SCHEMA).private([both]) == (both,)
