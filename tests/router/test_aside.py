@@ -218,7 +218,7 @@ def test_a_short_request_costs_no_thread_once_everything_is_loaded(prompt, optio
 
         async def main() -> None:
             await llm.agenerate("first")
-            await llm.agenerate(prompt, **options)
+            await llm.adecide(prompt, **options)
 
         asyncio.run(main())
     routing = [name for name in backend.threads if name.startswith("hybrid-llm-route")]
