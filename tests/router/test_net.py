@@ -208,8 +208,10 @@ def test_a_backend_without_a_readable_state_is_not_called(make_client, cloud, ca
     "broken", [None, lambda _: None, lambda _: -1, lambda _: 2.5], ids=["raises", "None", "negative", "float"]
 )
 def test_tokens_that_cannot_be_counted_are_estimated(make_client, broken):
-    llm = make_client(Broken("count_tokens", broken))
+    events = []
+    llm = make_client(Broken("count_tokens", broken), hooks=[events.append])
     assert llm.generate("hello there, how are you?").text == "ok"
+    assert events[0].metadata.prompt_tokens > 0
 
 
 @pytest.mark.parametrize("method", ["members", "forget", "close"])
