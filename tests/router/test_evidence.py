@@ -152,6 +152,14 @@ def test_the_words_before_an_encoded_run_count_in_it():
     ]
 
 
+def test_the_key_around_a_pair_and_the_first_cell_of_a_row_count():
+    assert found("passport", '{"passport": {"country": "FR", "digits": "123456789"}}') == ["123456789"]
+    assert found("passport", "Field,First,Second\nname,Jane,Joe\npassport,123456789,987654321\n") == [
+        "123456789",
+        "987654321",
+    ]
+
+
 NAMED = {
     "JSON": ('{"user_password": "tiger-lily-9"}', ["tiger-lily-9"]),
     "camel case": ('{"userPassword": "tiger-lily-9"}', ["tiger-lily-9"]),
