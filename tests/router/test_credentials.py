@@ -108,6 +108,7 @@ SECRETS = (
 )
 
 LEFT = (
+    "input[type=password]:h4ver, a",
     "token = uuid.uuid4()",
     "eos_token: 128009",
     "spin: 1500",
@@ -206,6 +207,7 @@ ENCODED = (
     "jane.doe@exam=\nple.org",
     "jane.doe<![CDATA[@]]>example.org",
     b64(codecs.BOM_UTF16_LE + MAIL.encode("utf-16-le")),
+    b64(codecs.BOM_UTF16_LE + ("我们" * 12 + " " + MAIL).encode("utf-16-le")),
     b64(MAIL.encode("utf-16-be")),
     b64(b"jo@ex.org"),
     b64(b64(MAIL.encode()).encode()),
