@@ -11,6 +11,8 @@ from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 
 Script = Sequence[str | Exception]
+A_DAY = 86_400.0
+"""The deadline, in seconds, of a request that a module makes when it is imported, long before its tests run."""
 
 
 class FakeBackend:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import always, drop, drop_operand, returns, swap
+from tests.mutants.changes import always, drop, drop_operand, never, returns, swap
 from tests.mutants.mutant import Mutant
 
 _BACKEND = "hybrid_llm.backends.grpc.backend"
@@ -38,7 +38,7 @@ MUTANTS = (
     Mutant(
         "an endpoint that is reachable again stays ejected",
         f"{_HEALTH}:HealthProbe.probe_succeeded",
-        drop("self._reset()"),
+        never("bool(self.fault) and self._reset()"),
     ),
     Mutant("silence opens the breaker", f"{_HEALTH}:HealthProbe.failed", drop_operand("self.silent")),
     Mutant(

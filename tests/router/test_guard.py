@@ -25,7 +25,7 @@ from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Finding
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 from hybrid_llm.router.signals import FixedSensors
-from tests.fakes import FakeBackend
+from tests.fakes import A_DAY, FakeBackend
 
 POLICY = parse_policy(
     "version: 1\nname: p\n"
@@ -249,6 +249,7 @@ FULL = Request(
     session_id="k",
     request_id="l",
     privacy=frozenset({"open"}),
+    deadline=A_DAY,
 )
 
 

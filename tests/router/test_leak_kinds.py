@@ -37,7 +37,7 @@ from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 from hybrid_llm.router.privacy import PrivacyGuard
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
 from hybrid_llm.router.signals import FixedSensors
-from tests.fakes import FakeBackend
+from tests.fakes import A_DAY, FakeBackend
 from tests.leaks.canaries import Canaries, leaked
 from tests.leaks.witness import Witness, reachable
 
@@ -400,6 +400,7 @@ BASE = Request(
     tools=(Tool(name="f", description="does"),),
     sampling=Sampling(stop=("END",)),
     output_schema="{}",
+    deadline=A_DAY,
 )
 
 
@@ -407,7 +408,7 @@ def said(*turns: tuple[Role, str]) -> Request:
     return replace(BASE, messages=tuple(Message(role=role, content=text) for role, text in turns))
 
 
-ALONE = request("a")
+ALONE = request("a", deadline=A_DAY)
 OTHERS: dict[str, Request] = {
     "a role": said(("system", "one"), ("assistant", "two")),
     "roles swapped": said(("assistant", "one"), ("user", "two")),

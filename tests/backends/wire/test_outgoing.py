@@ -16,6 +16,7 @@ from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.router.privacy import PrivacyGuard
+from tests.fakes import A_DAY
 
 POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]}}\n")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -48,7 +49,7 @@ def cleared(request: Request, location: Location = Location.CLOUD) -> Cleared:
     return guard.clear(guard.assess(request, POLICY), location)
 
 
-SIMPLE = Request(messages=(Message(role="user", content="words"),), privacy=frozenset({"public"}))
+SIMPLE = Request(messages=(Message(role="user", content="words"),), privacy=frozenset({"public"}), deadline=A_DAY)
 
 
 @given(requests())
