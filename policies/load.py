@@ -146,7 +146,7 @@ class _Builder:
         for name in unused_tags(self.document.tags, whole) if len(whole) == len(rules) else ():
             message = f"no detector sets the tag `{name}` and no rule reads it: only an app can set it"
             hint = "name its detectors, detect: [...], or make sure that the app sets it"
-            self.faults.warn(message, self.document.tags[name].offset, hint)
+            self.faults.warn(message, self.document.tags[name].offset, hint, advice=True)
         return rules
 
     def _report(self, finding: Finding, draft: RuleDraft) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from hybrid_llm.core.decision import UNKNOWN_WINDOW
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
@@ -24,7 +25,6 @@ from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Spending
 
 _EXACT_COUNT_LIMIT: Final = 65_536
-_WINDOW_UNKNOWN: Final = 2**31 - 1
 
 
 class Fleet:
@@ -106,7 +106,7 @@ class Fleet:
         ttft_ms, tpot_ms = predictor.ttft_ms(tokens, state), predictor.tpot_ms(tokens)
         return replace(
             state,
-            context_window=state.context_window or _WINDOW_UNKNOWN,
+            context_window=state.context_window or UNKNOWN_WINDOW,
             breaker=self.health[backend.name].breaker,
             predicted_ttft_ms=ttft_ms,
             predicted_tpot_ms=tpot_ms,

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
 from hybrid_llm.backends.models.parity import FLOORS, Floor, check_parity, measure_parity
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 
 Precision = Literal["int4", "int8", "fp32"]
 Progress = Callable[[str, float], None]
@@ -120,7 +121,7 @@ def _check(source: Path, out: Path, precision: str) -> str:
     architecture = _architecture(source / "config.json")
     for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
         if find_spec(package) is None:
-            raise ConfigError(f"{package} is not installed: pip install 'hybrid-llm[prepare]'")
+            raise ConfigError(f"{package} is not installed: {install_hint('prepare')}")
     return architecture
 
 

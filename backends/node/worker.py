@@ -16,6 +16,7 @@ from hybrid_llm.backends.node import ipc
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines import check_folder
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines.loop import LoopEngine
@@ -37,7 +38,7 @@ def main() -> None:
     except ConfigError as error:
         _send(outbox, ipc.Refused(str(error), error.path))
     except ImportError as error:
-        _send(outbox, ipc.Refused(f"the node needs {error.name}: pip install 'hybrid-llm[node]'", None))
+        _send(outbox, ipc.Refused(f"the node needs {error.name}: {install_hint('node')}", None))
     else:
         _send(outbox, ipc.Ready(engine.info))
         _serve(engine, inbox, outbox)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.core import errors
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
+from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge import EdgeConfig
@@ -144,7 +145,7 @@ def check_packages(_: Setup) -> Iterator[Finding]:
     for extra, purpose in _EXTRAS.items():
         missing = [name for name, least in groups.get(extra, []) if _problem(name, least)]
         state = f"optional, not installed ({', '.join(missing)}); only for {purpose}" if missing else "complete"
-        yield ok("packages", f"extra {extra}: {state}", f"pip install 'hybrid-llm[{extra}]'" if missing else "")
+        yield ok("packages", f"extra {extra}: {state}", install_hint(extra) if missing else "")
 
 
 def _requirements() -> dict[str, list[tuple[str, str]]]:

@@ -12,8 +12,8 @@ from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manife
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 
-_EXTRA: Final = "pip install 'hybrid-llm[prepare]'"
 _DEFAULT_FOLDER: Final = Path("models")
 
 MODELS: Final = Group(
@@ -144,7 +144,7 @@ def _convert(args: argparse.Namespace) -> int:
     try:
         from hybrid_llm.backends.models.convert import convert
     except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: {_EXTRA}") from error
+        raise ConfigError(f"{error.name} is missing: {install_hint('prepare')}") from error
     with Progress(f"converting {args.source.name}") as progress:
 
         def report(phase: str, share: float) -> None:
@@ -160,7 +160,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 CONVERT: Final = Command(
     about="Convert a Hugging Face folder, and compare the outputs with those of the original model. Nothing is\n"
-    f"downloaded. Needs {_EXTRA}.",
+    "downloaded. Needs the extra `prepare`.",
     options=_convert_options,
     run=_convert,
     examples=("hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0",),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
 from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines import EngineFactory
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _REQUIRED: Final = ("grpc_health", "grpc_reflection")
 _REQUIRED_BY_ENGINE: Final = dict.fromkeys(("auto", "packed", "one_by_one"), ("torch", "transformers"))
-_EXTRA: Final = "pip install 'hybrid-llm[node]'"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int
     required = (*_REQUIRED_BY_ENGINE.get(args.engine, ()), *_REQUIRED)
     missing = [name for name in required if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"a node needs {', '.join(missing)}: {_EXTRA}")
+        raise ConfigError(f"a node needs {', '.join(missing)}: {install_hint('node')}")
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
@@ -161,7 +161,7 @@ def _ready_file(path: Path | None) -> Iterator[Callable[[int], None]]:
 
 
 SERVE: Final = Command(
-    about=f"Run a cloud node: one model, over mutual TLS 1.3. Needs {_EXTRA}.\n"
+    about="Run a cloud node: one model, over mutual TLS 1.3. Needs the extra `node`.\n"
     "SIGTERM or Ctrl-C lets running answers finish, then exits with 0; a second one stops them.",
     options=_options,
     run=serve,

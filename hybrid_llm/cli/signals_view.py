@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.terminal import printable, record
+from hybrid_llm.core.decision import UNKNOWN_WINDOW
 from hybrid_llm.core.signals import EndpointHealth, EndpointState, Signals
 from hybrid_llm.policies.language.schema import Objectives, Schema
 
@@ -24,7 +25,6 @@ _UNITS: Final = {
     for name, spec in _SCHEMA.fields(root).items()
 } | {"ttft_ms": "ms"}
 _SUFFIXES: Final = {"_c": " C", "_j": " J"}
-_UNLIMITED: Final = 2**31 - 1
 _FORMATS: Final = {"share": "{:.1%}", "percent": "{:.1f}%", "ms": "{:,.1f} ms", "mb": "{:,.0f} MiB"}
 _FULL: Final = {"share": 1.0, "percent": 100.0}
 _BAD: Final = {"online": False, "ready": False, "throttled": True, "breaker": "open"}
@@ -40,6 +40,8 @@ def document(signals: Signals, at: datetime) -> dict[str, object]:
     shown = {owner: _finite(group) for owner, group in _groups(signals).items()}
     for name, state in signals.backends.items():
         shown[name]["members"] = [_finite(record(node)) for node in state.members]
+        if state.context_window == UNKNOWN_WINDOW:
+            shown[name]["context_window"] = None
     return {"time": at.isoformat(timespec="milliseconds"), **shown}
 
 
@@ -86,7 +88,7 @@ def _text(name: str, value: object) -> str:
         form = _FORMATS.get(_UNITS.get(name, ""), "{:,.1f}" + suffix if suffix else "{:.6g}")
         return "unknown" if math.isnan(value) else form.format(value)
     if isinstance(value, int):
-        return "no known limit" if value == _UNLIMITED else f"{value:,}"
+        return "unknown" if value == UNKNOWN_WINDOW else f"{value:,}"
     return printable(" ".join(str(value).split()))
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from hybrid_llm.core.jsonable import jsonable
+
+UNKNOWN_WINDOW: Final = 2**31 - 1
+"""The context window of a node that has not reported its own: rules read no limit, and people read "unknown"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,11 @@ class RuleTrace:
     def shown_values(self) -> str:
         """The values in one line, rounded for people."""
         return ", ".join(f"{name}={_rounded(value)}" for name, value in self.values)
+
+    @property
+    def read(self) -> str:
+        """Of these, the signals alone, without the sub-conditions that held."""
+        return ", ".join(f"{name}={_rounded(value)}" for name, value in self.values if value is not True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +78,7 @@ class Decision:
 
     def exclusions(self) -> Iterator[str]:
         """Yield each excluded backend with the reason, and with the values that the rule behind it read."""
-        read = {entry.rule.partition(" ")[0]: entry.shown_values for entry in self.trace}
+        read = {entry.rule.partition(" ")[0]: entry.read for entry in self.trace}
         for name, why in self.excluded.items():
             values = next((shown for rule, shown in read.items() if shown and why.endswith(f"({rule})")), "")
             yield f"{name}: {why}" + (f": {values}" if values else "")
@@ -88,6 +96,8 @@ def _trace_lines(entry: RuleTrace) -> Iterator[str]:
 
 def _rounded(value: object) -> object:
     """*value* with four significant digits, and a whole number as it is."""
+    if value == UNKNOWN_WINDOW:
+        return "unknown"
     if not isinstance(value, float) or not math.isfinite(value):
         return value
     return f"{value:,.0f}".replace(",", "") if abs(value) >= 1000 else f"{value:.4g}"

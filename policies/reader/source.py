@@ -33,6 +33,8 @@ class PolicyWarning:
     hint: str | None = None
     text: str = ""
     """The whole warning for people, with the line and a caret."""
+    advice: bool = False
+    """It may well be meant so: `policy check --strict` does not fail for it."""
 
     def __str__(self) -> str:
         return self.text
@@ -47,14 +49,17 @@ class Faults:
         self._path = path
         self._found: dict[tuple[int, str], Fault] = {}
         self._warned: dict[tuple[int, str], Fault] = {}
+        self._advice: set[str] = set()
 
     def add(self, message: str, offset: int, hint: str | None = None) -> None:
         """Add an error at *offset*; *hint* is what to write instead."""
         self._found.setdefault((offset, message), Fault(message, offset, hint))
 
-    def warn(self, message: str, offset: int, hint: str | None = None) -> None:
-        """Add a warning at *offset*."""
+    def warn(self, message: str, offset: int, hint: str | None = None, *, advice: bool = False) -> None:
+        """Add a warning at *offset*; *advice* may well be meant so."""
         self._warned.setdefault((offset, message), Fault(message, offset, hint))
+        if advice:
+            self._advice.add(message)
 
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of *offset*, both from 1; an offset after the end stands for the end."""
@@ -75,7 +80,13 @@ class Faults:
         line, column = self.position(fault.offset)
         text = self._shown(fault, "warning: ")
         return PolicyWarning(
-            path=self._path, line=line, column=column, message=fault.message, hint=fault.hint, text=text
+            path=self._path,
+            line=line,
+            column=column,
+            message=fault.message,
+            hint=fault.hint,
+            text=text,
+            advice=fault.message in self._advice,
         )
 
     @property

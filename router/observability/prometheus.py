@@ -16,6 +16,7 @@ from weakref import WeakMethod
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 from hybrid_llm.router.observability.metrics import Counts, families
 
@@ -164,5 +165,5 @@ def _default_registry() -> CollectorRegistry:
     try:
         from prometheus_client import REGISTRY
     except ImportError:
-        raise ConfigError("metrics need prometheus_client: pip install 'hybrid-llm[metrics]'") from None
+        raise ConfigError(f"metrics need prometheus_client: {install_hint('metrics')}") from None
     return REGISTRY

@@ -11,6 +11,7 @@ import pytest
 from hybrid_llm.backends.wire.certificates import issue, make_authority
 from hybrid_llm.cli.doctor_checks import Setup, Status, check_clock, ok, run_checks
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 
 
 def examine(cli, *arguments):
@@ -51,7 +52,7 @@ def test_an_extra_that_is_not_installed_is_ok_and_the_remedy_installs_it(cli, mo
     monkeypatch.setattr(metadata, "version", without_torch)
     (node,) = (item for item in examine(cli) if item["message"].startswith("extra node"))
     assert node["message"] == "extra node: optional, not installed (torch); only for hybrid-llm serve"
-    assert (node["status"], node["remedy"]) == ("ok", "pip install 'hybrid-llm[node]'")
+    assert (node["status"], node["remedy"]) == ("ok", install_hint("node"))
 
 
 def test_the_text_has_one_line_per_finding_and_a_verdict(cli):

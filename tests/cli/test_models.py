@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.core.extras import install_hint
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_convert_without_its_extra_says_what_to_install(cli, tmp_path, monkeypat
         (source / name).write_text('{"architectures": ["LlamaForCausalLM"]}')
     result = cli("models", "convert", source, tmp_path / "out")
     assert result.code == 3
-    assert "pip install 'hybrid-llm[prepare]'" in result.err
+    assert install_hint("prepare") in result.err
 
 
 def test_convert_refuses_an_incomplete_source_and_leaves_nothing(cli, tmp_path):

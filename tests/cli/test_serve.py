@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.core.extras import install_hint
 
 MODEL = Path(__file__).resolve().parents[2] / "examples" / "models" / "hybrid-demo-node"
 
@@ -84,4 +85,4 @@ def test_without_torch_it_says_what_to_install(cli, tls, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     result = cli("serve", "--model", MODEL, "--tls", tls)
     assert result.code == 3
-    assert "pip install 'hybrid-llm[node]'" in result.err
+    assert install_hint("node") in result.err

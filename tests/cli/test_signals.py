@@ -87,7 +87,7 @@ def test_each_signal_is_printed_on_its_own_line_in_the_units_of_policies():
     assert found["device.gpu_load"] == "absent"
     assert found["network.metered"] == "true"
     assert found["budget.left"] == "3.75"
-    assert found["edge.context_window"] == "no known limit"
+    assert found["edge.context_window"] == "unknown"
     assert (found["eu-1.breaker"], found["eu-1.rtt_ms"], found["eu-1.load"]) == ("open", "31.2 ms", "150.0%")
 
 

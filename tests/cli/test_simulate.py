@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.request import Location, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.router.observability.recorder import Outcome, Recording, dump
@@ -159,7 +160,7 @@ def test_without_matplotlib_a_report_fails_before_the_simulation(cli, monkeypatc
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = simulate(cli, "--html", tmp_path / "report.html")
     assert (result.code, result.out) == (3, "")
-    assert result.err == "hybrid-llm: --html needs matplotlib: pip install 'hybrid-llm[report]'\n"
+    assert result.err == f"hybrid-llm: --html needs matplotlib: {install_hint('report')}\n"
 
 
 def test_recorded_decisions_are_simulated_with_their_own_tags_limits_and_tenants(cli, tmp_path):

@@ -22,6 +22,7 @@ from hybrid_llm.core.errors import (
     NoEligibleBackend,
     StreamInterrupted,
 )
+from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.cache import MemoryCache
@@ -324,7 +325,7 @@ def test_without_the_package_the_error_says_how_to_install_it(tmp_path):
         "    except ConfigError as error:\n        print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["metrics need prometheus_client: pip install 'hybrid-llm[metrics]'"] * 2
+    assert done.stdout.splitlines() == [f"metrics need prometheus_client: {install_hint('metrics')}"] * 2
 
 
 def test_the_page_for_operators_names_every_metric_and_no_other():

@@ -33,7 +33,8 @@ def _check(args: argparse.Namespace) -> int:
             messages, failed = (error,), True
             records.append(_invalid_record(name, error))
         else:
-            messages, failed = policy.warnings, failed or (args.strict and bool(policy.warnings))
+            messages = policy.warnings
+            failed = failed or (args.strict and not all(warning.advice for warning in policy.warnings))
             records.append(_valid_record(name, policy))
             if not args.json:
                 print(f"{name}: valid. {_summary(policy)}")

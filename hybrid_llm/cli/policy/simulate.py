@@ -21,6 +21,7 @@ from hybrid_llm.cli.arguments import (
 )
 from hybrid_llm.cli.terminal import Exit, Progress, note, print_json, printable, record
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
+from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate import trace as traces
 from hybrid_llm.lab.simulate.compare import Comparison, Contestant, always, compare
@@ -43,7 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     _add_trace(parser.add_argument_group("requests"))
     _add_world(parser.add_argument_group("world"))
     add_backends(parser)
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report; needs hybrid-llm[report]")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report; needs the extra `report`")
     add_json(parser)
 
 
@@ -116,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
         print(world.text(), end="")
         return Exit.OK
     if args.html is not None and find_spec("matplotlib") is None:  # before minutes of simulation
-        raise ConfigError("--html needs matplotlib: pip install 'hybrid-llm[report]'")
+        raise ConfigError(f"--html needs matplotlib: {install_hint('report')}")
     comparison = _compare(args, world)
     if args.json:
         print_json(_document(args, comparison))

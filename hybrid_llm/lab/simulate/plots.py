@@ -14,6 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
 from hybrid_llm.lab.simulate.compare import Comparison, Summary
 from hybrid_llm.lab.simulate.engine import Outcome, Sample, Status
 from hybrid_llm.lab.simulate.trace import DAY_S
@@ -115,7 +116,7 @@ def plots(comparison: Comparison) -> list[str]:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise ConfigError("the report needs matplotlib: pip install 'hybrid-llm[report]'") from None
+        raise ConfigError(f"the report needs matplotlib: {install_hint('report')}") from None
     with mpl.rc_context(cast(Any, _STYLE)):
         return [_figure(title, about, _svg(draw, comparison, title)) for title, about, draw in _listed(comparison)]
 

@@ -280,7 +280,8 @@ def _cards(own: Summary, currency: str) -> Iterator[str]:
 
 def _rules(own: Summary) -> Iterator[str]:
     yield "<h2>How often each rule decided</h2>"
-    yield '<div class="wide"><table><thead><tr><th>rule</th><th>decisions</th><th>because</th></tr></thead>'
+    yield '<div class="wide"><table><thead><tr><th>rule</th><th>decisions</th>'
+    yield '<th style="text-align: left">because</th></tr></thead>'
     for each in own.rules[:_MOST_RULES]:
         cells = (each.rule, _share(each.decisions, own.requests))
         yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}"

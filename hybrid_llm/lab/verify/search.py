@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -80,14 +80,10 @@ def verify(
         parts: The code under verification.
     """
     parts, results, free = parts or Parts(), Results(), abstract(policy)
-    log = logging.getLogger("hybrid_llm.privacy")
-    before, log.disabled = log.disabled, True  # detectors fail by the thousand here, on purpose
-    try:
+    with _silent("hybrid_llm", "hybrid_llm.privacy"):  # detectors and backends fail by the thousand here, on purpose
         kinds, covers = judge_all(free.policy, parts, results)
         decided, more = decide_all(free, kinds, results)
         covers |= more | _attempt_all(free, decided, parts, results)
-    finally:
-        log.disabled = before
     statements = tuple(results.statement(tag) for tag in (*policy.tags, UNTAGGED))
     return Verification(
         policy=policy.name,
@@ -98,6 +94,19 @@ def verify(
         scope=Scope(judgements=results.judgements, decisions=results.decisions, requests=results.runs, searched=covers),
         notes=tuple(_notes(policy, statements, defaults)),
     )
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    logs = [logging.getLogger(name) for name in names]
+    before = [log.disabled for log in logs]
+    for log in logs:
+        log.disabled = True
+    try:
+        yield
+    finally:
+        for log, was in zip(logs, before, strict=True):
+            log.disabled = was
 
 
 def _notes(policy: Policy, statements: Sequence[Statement], defaults: frozenset[str]) -> Iterator[str]:
