@@ -25,6 +25,10 @@ _WHY: Final = {
     "too_deep": "it is nested too deeply",
 }
 _MOST_DIGITS: Final = 1000
+_QUICK: Final = 200_000
+"""Characters of an answer times those of its schema that are checked in a millisecond or two."""
+_TYPICAL: Final = 400
+"""Characters of a schema, for a pydantic model."""
 
 
 class OutputParser:
@@ -32,10 +36,18 @@ class OutputParser:
 
     def __init__(self, schema: OutputSchema) -> None:
         self._model: Callable[[str], object] | None = None
+        self._size = _TYPICAL
+        self._followed: str | None = None
+        """An answer that follows the schema: it need not be checked again."""
         if isinstance(schema, type):
             self._model = schema.model_validate_json
         else:
-            self._validator = _validator(schema if isinstance(schema, str) else json.dumps(schema))
+            text = schema if isinstance(schema, str) else json.dumps(schema)
+            self._validator, self._size = _validator(text), len(text)
+
+    def is_quick(self, text: str) -> bool:
+        """Whether *text* is checked so fast that an event loop may wait for it."""
+        return len(text) * self._size <= _QUICK
 
     def __call__(self, text: str, backend: str) -> object:
         """Return the object that *text*, an answer of *backend*, stands for.
@@ -59,13 +71,18 @@ class OutputParser:
         """What is wrong with *text*, as a reason and a keyword, or nothing; and the object."""
         reason = "not_json"
         try:
+            if text == self._followed:
+                return (), _load(text)
             exact = _load(text, Decimal)
             reason = "model"
             if self._model is not None:
                 return (), self._model(text)
             reason = "too_deep"
             error = next(self._validator.iter_errors(exact), None)
-            return () if error is None else ("schema", str(error.validator)), _load(text)
+            if error is not None:
+                return ("schema", str(error.validator)), None
+            self._followed = text
+            return (), _load(text)
         except BaseException as error:
             if not is_fault(error):
                 raise

@@ -210,6 +210,7 @@ class Pipeline:
             continue_streams=limits.continue_streams,
             race=race,
             parse=routed.parse,
+            aside=calls.aside,
             patience=partial(self.fleet.hedge_delay, limits),
         )
 

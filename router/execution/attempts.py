@@ -41,12 +41,14 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
-from hybrid_llm.core.threads import Owned
+from hybrid_llm.core.threads import Aside, Owned, at_once
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Parse, Race, Sleep
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
+
+    from hybrid_llm.router.output import OutputParser
 
 _FAILURES = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
 """Errors that count against the health of a backend; the others are no evidence about it."""
@@ -89,6 +91,8 @@ class Attempts:
     continue_streams: bool = False
     parse: Parse = None
     """Refuses a whole answer that does not follow the output schema."""
+    aside: Aside = at_once
+    """How an answer is checked that takes long: an event loop must not wait for it."""
     race: Callable[[], Race] = OneByOne
     patience: Callable[[str], float | None] = _never
     """Seconds without a first token after which a call of a backend is hedged; None for never."""
@@ -139,9 +143,10 @@ class Attempts:
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
             attempt = successor
-        invalid = self._invalid(attempt, chunk)
-        self._succeeded(attempt, invalid)
+        self._succeeded(attempt)
+        invalid = await self._invalid(attempt, chunk)
         if invalid is not None:
+            self.records[-1] = replace(self.records[-1], error=type(invalid).__name__)
             raise invalid
         yield self._completed(chunk)
 
@@ -303,20 +308,17 @@ class Attempts:
             AttemptRecord(backend=attempt.name, error=error, reason=reason, elapsed_ms=elapsed_ms, hedge=attempt.hedge)
         )
 
-    def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
+    async def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
         """Why the whole answer is not what was asked for. No other backend is tried: the app may have read it."""
         if self.parse is None or last.finish_reason is not FinishReason.STOP:
             return None
-        try:
-            self.parse("".join([*self._parts, last.text]), attempt.name)
-        except OutputInvalid as error:
-            scrub_traceback(error)
-            return error
-        return None
+        text = "".join([*self._parts, last.text])
+        aside = at_once if self.parse.is_quick(text) else self.aside
+        return await aside(partial(_refusal, self.parse, text, attempt.name), lambda _: None)
 
-    def _succeeded(self, attempt: Attempt, invalid: OutputInvalid | None) -> None:
+    def _succeeded(self, attempt: Attempt) -> None:
         """Record the call: the backend is well, also if its answer is not what was asked for."""
-        self._record(attempt, "" if invalid is None else type(invalid).__name__)
+        self._record(attempt)
         self.breakers[attempt.name].succeeded()
 
     def _completed(self, last: Chunk) -> Chunk:
@@ -357,6 +359,15 @@ def _next_state(state: RetryCallState | None) -> RetryCallState:
         return RetryCallState(AsyncRetrying(), None, (), {})
     state.prepare_for_next_attempt()
     return state
+
+
+def _refusal(parse: OutputParser, text: str, name: str) -> OutputInvalid | None:
+    try:
+        parse(text, name)
+    except OutputInvalid as error:
+        scrub_traceback(error)
+        return error
+    return None
 
 
 def _may_go_elsewhere(error: HybridLLMError) -> bool:

@@ -26,6 +26,7 @@ from hybrid_llm.core.threads import Aside, Owned, at_once
 from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.output import OutputParser
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Charge
@@ -34,8 +35,7 @@ _log = logging.getLogger("hybrid_llm")
 Sleep = Callable[[float], Awaitable[None]]
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
 """Starts the stream of a backend: its `astream`, or its `stream` stepped for a caller without an event loop."""
-Parse = Callable[[str, str], object] | None
-"""Makes an object of the answer of a backend, text and name; raises OutputInvalid if it does not follow the schema."""
+Parse = OutputParser | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,7 @@ ERRORS = (
         f"{_ATTEMPTS}:Attempts._invalid",
         drop_operand("last.finish_reason is not FinishReason.STOP"),
     ),
+    Mutant("a long answer is checked in the event loop", f"{_OUTPUT}:OutputParser.is_quick", returns("True")),
     Mutant(
         "a cut answer is parsed", f"{_GENERATION}:Generation.parsed", never("self.finish_reason is FinishReason.LENGTH")
     ),

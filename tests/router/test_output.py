@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -91,6 +93,47 @@ def test_an_answer_that_does_not_follow_the_schema_is_an_error(make_client, sche
 def test_an_answer_that_follows_the_schema_is_parsed(make_client, schema, text):
     answer = make_client(FakeBackend("edge", Location.EDGE, [text])).generate("x", output_schema=schema)
     assert answer.parsed == json.loads(text)
+
+
+class Watched(Model):
+    """Notes the threads in which answers are checked."""
+
+    threads: ClassVar[list[str]] = []
+
+    @classmethod
+    def model_validate_json(cls, data: str) -> str:
+        cls.threads.append(threading.current_thread().name)
+        return super().model_validate_json(data)
+
+
+@pytest.mark.parametrize(("size", "thread"), [(10, "MainThread"), (12_500, "hybrid-llm-route")])
+def test_an_event_loop_does_not_wait_while_a_long_answer_is_checked(make_client, size, thread):
+    text = json.dumps({"name": "x" * size})
+    llm = make_client(FakeBackend("edge", Location.EDGE, [text]))
+    Watched.threads.clear()
+    asyncio.run(llm.agenerate("x", output_schema=Watched))
+    assert [name.partition("_")[0] for name in Watched.threads] == [thread]
+
+
+def test_how_long_a_check_takes_is_judged_by_the_answer_and_the_schema():
+    wide = OutputParser({"enum": [f"name {number}" for number in range(1000)]})
+    assert OutputParser(NAMED).is_quick('{"name": "x"}')
+    assert not OutputParser(NAMED).is_quick("x" * 12_500)
+    assert not wide.is_quick("x" * 50)
+
+
+def test_an_answer_that_is_refused_late_is_recorded_with_its_error(make_client):
+    events = []
+    llm = make_client(FakeBackend("edge", Location.EDGE, [json.dumps({"nome": "x" * 12_500})]), hooks=[events.append])
+    with pytest.raises(OutputInvalid):
+        asyncio.run(llm.agenerate("x", output_schema=NAMED))
+    assert [attempt.error for attempt in events[0].attempts] == ["OutputInvalid"]
+
+
+def test_each_reading_of_a_parsed_answer_is_an_object_of_its_own(make_client):
+    answer = make_client(FakeBackend("edge", Location.EDGE, ['{"name": "x"}'])).generate("x", output_schema=NAMED)
+    answer.parsed["name"] = "changed"
+    assert answer.parsed == {"name": "x"}
 
 
 def test_a_stream_gives_its_text_and_then_the_error(make_client):
