@@ -32,6 +32,7 @@ HEAVY = (
 
 PUBLIC = {
     "AsyncStream",
+    "AttemptRecord",
     "Backend",
     "BackendState",
     "Cache",
@@ -74,6 +75,7 @@ PUBLIC = {
     "Timings",
     "Tool",
     "Usage",
+    "adecide",
     "agenerate",
     "astream",
     "decide",

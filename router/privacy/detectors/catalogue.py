@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 _TABLE: Final = (
     PatternDetector("credential", credentials.CREDENTIAL, credentials.credentials, finds="passwords, keys and tokens"),
-    PatternDetector("email", mail.EMAIL, mail.addresses, finds="e-mail addresses"),
+    PatternDetector("email", mail.EMAIL, mail.addresses, b"@", finds="e-mail addresses"),
     PatternDetector("cn_resident_id", identity.CN_RESIDENT_ID, finds="Chinese resident identity numbers"),
     PatternDetector("us_ssn", identity.US_SSN, finds="US social security numbers and ITINs"),
-    PatternDetector("iban", search=money.ibans, needs_digit=True, finds="international bank account numbers"),
+    PatternDetector("iban", search=money.ibans, needs=b"1", finds="international bank account numbers"),
     PatternDetector("payment_card", money.PAYMENT_CARD, finds="payment card numbers"),
     PatternDetector("crypto_wallet", money.CRYPTO_WALLET, finds="Bitcoin and Ethereum addresses"),
     PatternDetector("medical_record", records.MEDICAL_RECORD, finds="medical record and patient numbers"),
@@ -33,7 +33,7 @@ _TABLE: Final = (
     PatternDetector("driver_license", records.DRIVER_LICENSE, finds="driver's licence numbers"),
     PatternDetector("date_of_birth", records.DATE_OF_BIRTH, finds="dates of birth"),
     PatternDetector(
-        "national_id", search=identity.national_ids, needs_digit=True, finds="identity and tax numbers of 16 countries"
+        "national_id", search=identity.national_ids, needs=b"1", finds="identity and tax numbers of 16 countries"
     ),
     PatternDetector("ip_address", network.IP_ADDRESS, finds="IPv4 and IPv6 addresses"),
     PatternDetector("mac_address", network.MAC_ADDRESS, finds="MAC addresses"),

@@ -9,7 +9,7 @@ from typing import Final
 from hybrid_llm.router.privacy.detectors import plausible
 from hybrid_llm.router.privacy.detectors.beside import judged, values
 from hybrid_llm.router.privacy.detectors.evidence import layout
-from hybrid_llm.router.privacy.detectors.labels import AHEAD, BEHIND, LABEL, SCORES, Label, label_at, shown, words_in
+from hybrid_llm.router.privacy.detectors.labels import AHEAD, BEHIND, LABEL, SCORES, Label, label_at, shown
 from hybrid_llm.router.privacy.detectors.pairs import Label as Cells
 from hybrid_llm.router.privacy.detectors.plausible import MIXED, PHRASE
 from hybrid_llm.router.privacy.detectors.readings import CLAUSE, Value, bare_at, phrase_at, trimmed, value_at
@@ -59,8 +59,6 @@ _LINK: Final = re.compile("[\x80\x90-\x99\xa1\\s:=]{0,8}")
 def columns(view: View) -> Iterator[tuple[int, int]]:
     """The fields of tables whose header is such a word, and values that are named less directly than by their key."""
     kinds: dict[Cells, str] = {}
-    if not words_in(view):
-        return
     for cell in layout(view).cells:
         if cell.label and cell.end - cell.start <= _LONGEST:
             if cell.label not in kinds:
@@ -110,7 +108,7 @@ def _field(view: View, start: int, end: int) -> Value | None:
 
 def answered(view: View) -> Iterator[tuple[int, int]]:
     """Yield the values in an answer to a question for a secret, which was said before this text."""
-    asked = _asked(view.before[-_QUESTION:]) if view.before else None
+    asked = _asked(view.before[-_QUESTION:])
     if asked is None:
         return
     label = Label(asked, "", "", shown(view, 0, AHEAD), 0, 0, SCORES[asked])

@@ -14,6 +14,7 @@ from hybrid_llm.router.privacy.detectors.beside import beside
 from hybrid_llm.router.privacy.detectors.columns import answered, columns, of_script
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
 from hybrid_llm.router.privacy.detectors.gitleaks import entropy, load_rules
+from hybrid_llm.router.privacy.detectors.labels import words_in
 from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, NUMBER, RANDOM, is_random, likeness
 from hybrid_llm.router.privacy.detectors.text import Regex, View
 
@@ -179,9 +180,11 @@ def credentials(view: View) -> Iterator[tuple[int, int]]:
 
 
 def _candidates(view: View) -> Iterator[tuple[int, int]]:
-    yield from beside(view)
-    yield from columns(view)
-    yield from answered(view)
+    if words_in(view):
+        yield from beside(view)
+        yield from columns(view)
+    if view.before:
+        yield from answered(view)
     yield from _headers(view)
     if not view.text.isascii():
         yield from _of_scripts(view)

@@ -56,6 +56,10 @@ _LENGTHS: Final[dict[bytes, Callable[[View], bool]]] = {
 """What `Pattern.needs` means by a digit."""
 
 
+def _has(view: View, needs: bytes) -> bool:
+    return _LENGTHS[needs](view) if needs in _LENGTHS else needs in view.lower
+
+
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """One format of a kind of value: its expression, its score, and the words that count for or against it.
@@ -91,8 +95,7 @@ class Pattern:
 
     def may_match(self, view: View) -> bool:
         """Whether *view* holds what every match needs: a quick test that spares most searches."""
-        present = _LENGTHS[self.needs](view) if self.needs in _LENGTHS else self.needs in view.lower
-        if not present:
+        if not _has(view, self.needs):
             return False
         return not self.weak or self.near is None or self.near.within(view)
 
@@ -136,13 +139,13 @@ def prepare(texts: Sequence[str]) -> list[Prepared]:
 class PatternDetector:
     """A detector made of *patterns* and of *search*, a function from a view to spans; *finds* describes it for docs.
 
-    With *needs_digit* the search skips texts without a digit, which most are.
+    Without what *needs* says, as that of a `Pattern`, a text is not searched.
     """
 
     name: str
     patterns: tuple[Pattern, ...] = ()
     search: Callable[[View], Spans] | None = None
-    needs_digit: bool = False
+    needs: bytes = b""
     finds: str = ""
 
     def find(self, text: str) -> Iterator[Finding]:
@@ -174,7 +177,7 @@ class PatternDetector:
                 for start, end in pattern.spans(view, known):
                     known[start:end] = b"\1" * (end - start)
                     found.append((start, end))
-        if self.search is not None and (view.has_digit or not self.needs_digit):
+        if self.search is not None and _has(view, self.needs):
             found.extend(self.search(view))
         return found
 
