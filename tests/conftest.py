@@ -3,6 +3,7 @@
 import atexit
 import faulthandler
 import os
+import signal
 
 from hypothesis import settings
 
@@ -12,3 +13,7 @@ settings.load_profile("hybrid-llm")
 # pytest's own faulthandler ends with the session; a native library may crash in a child process, or at exit.
 os.environ["PYTHONFAULTHANDLER"] = "1"
 atexit.register(faulthandler.enable)
+
+# A shell ignores Ctrl-C for what it starts in the background, and every child inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -437,7 +437,8 @@ class Leaks(RuleBasedStateMachine):
         self._answered |= {one.identity() for one in asked if one.reply is None or not one.reply.cached}
         for one in asked:
             kept = one.reply is not None and one.reply.cached
-            assert not kept or one.identity() in self._answered, "the answer to another request was given"
+            told = [(each.shape.how, each.error, each.reply and each.reply.cached, each.identity()) for each in asked]
+            assert not kept or one.identity() in self._answered, f"the answer to another request was given: {told}"
 
     def _close(self) -> None:
         if self._client is not None:
