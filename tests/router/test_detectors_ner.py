@@ -231,3 +231,42 @@ def test_a_file_that_is_broken_is_named(folder, tmp_path, name, text, message):
     (broken / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
         NerDetector(broken)
+
+
+def computing(folder: Path, to: Path, operator: str, *constants: float, **attributes: float) -> Path:
+    """The model with another graph: *operator* over the numbers of the tokens, and *constants*, gives each label."""
+    onnx = pytest.importorskip("onnx")
+    make, shape = onnx.helper, [1, 1, len(LABELS)]
+    nodes = [
+        make.make_node("Cast", ["input_ids"], ["numbers"], to=onnx.TensorProto.FLOAT),
+        make.make_node("Unsqueeze", ["numbers", "last"], ["column"]),
+        make.make_node("Expand", ["column", "shape"], ["logit"]),
+        make.make_node(operator, ["logit", *map(str, constants)], ["logits"], **attributes),
+    ]
+    values = [
+        make.make_tensor("last", onnx.TensorProto.INT64, [1], [-1]),
+        make.make_tensor("shape", onnx.TensorProto.INT64, [3], shape),
+        *(make.make_tensor(str(value), onnx.TensorProto.FLOAT, [], [value]) for value in constants),
+    ]
+    ids = make.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["rows", "tokens"])
+    logits = make.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["rows", "tokens", len(LABELS)])
+    graph = make.make_graph(nodes, "graph", [ids], [logits], values)
+    versions = [make.make_opsetid("", 17)]
+    onnx.save(make.make_model(graph, opset_imports=versions, ir_version=8), change(folder, to) / "model.onnx")
+    return to
+
+
+def test_what_was_read_before_is_not_computed_again(folder, tmp_path):
+    """Later turns of a conversation repeat the earlier ones. What this model finds is random, so that it tells."""
+    drawn = computing(folder, tmp_path / "ner", "RandomUniformLike", high=99.0)
+    turns = [f"{turn} " * 20 for turn in SYLLABLES]
+    forgetting, detector = NerDetector(drawn, remember=0), NerDetector(drawn)
+    first = [reported(detector, turn) for turn in turns]
+    assert [reported(detector, turn) for turn in turns] == first
+    assert [reported(forgetting, turn) for turn in turns] != [reported(forgetting, turn) for turn in turns]
+
+
+def test_numbers_that_are_none_fail_and_find_nothing_by_mistake(folder, tmp_path):
+    broken = NerDetector(computing(folder, tmp_path / "ner", "Mul", float("nan")))
+    with pytest.raises(ValueError, match="no numbers"):
+        list(broken.find("mr kalo mira went ."))
