@@ -17,12 +17,14 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Final, Protocol, TypeVar
 
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
-from hybrid_llm.core.errors import ConfigError, OutputInvalid, PrivacyViolation
+from hybrid_llm.core.errors import ConfigError, HybridLLMError, OutputInvalid, PrivacyViolation
 from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Usage
 from hybrid_llm.core.request import Location, PartialAnswer, Request, Sampling
+from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.router.request import SHORT
 
 _log = logging.getLogger("hybrid_llm.cache")
 T = TypeVar("T")
@@ -165,6 +167,24 @@ class AnswerCache:
         if not isinstance(answer, CachedAnswer) or answer.backend != routed.decision.order[0]:
             return None
         return Replay(answer=answer) if _is_valid(answer, routed) else None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether an event loop may wait for the cache: what an app's own does is not known."""
+        return isinstance(self._cache, MemoryCache)
+
+    async def keep(self, routed: Routed, aside: Aside, generation: Generation) -> None:
+        """Do as `store` does, with *aside* where that takes long. The answer is there, even if there is no time left.
+
+        Raises:
+            PrivacyViolation: a clearance is missing.
+        """
+        here = self.is_quick and len(generation.text) <= SHORT
+        try:
+            await (at_once if here else aside)(lambda: self.store(routed, generation), lambda _: None)
+        except HybridLLMError as error:  # the deadline is over, or the client was closed
+            if isinstance(error, PrivacyViolation):
+                raise
 
     def store(self, routed: Routed, generation: Generation) -> None:
         """Store a whole answer, where the tags of the request and of what is found in the answer allow it."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from hybrid_llm.core.errors import NoEligibleBackend
-from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
@@ -83,11 +82,13 @@ class Pipeline:
     def is_quick(self, incoming: Incoming) -> bool:
         """Whether routing takes so little that it may run in an event loop.
 
-        It does not for long texts, with detectors of the app or models, with the values of a session, and for the
-        first request under a policy, for which rules are compiled and a tokenizer is loaded.
+        It does not for long texts, with detectors or a cache of the app or models, with the values of a session, and
+        for the first request under a policy, for which rules are compiled and a tokenizer is loaded.
         """
         policy = self.policy
         if self._routed_under is not policy or not incoming.is_short:
+            return False
+        if self._cache is not None and not self._cache.is_quick:
             return False
         return self._is_light and (incoming.options.get("session_id") is None or not self._replaces)
 
@@ -181,12 +182,14 @@ class Pipeline:
         """
         if not routed.decision.order:
             raise self._no_eligible(routed)
+        over = partial(self.release, routed)
         cached = self._cache.replay(routed) if self._cache is not None else None
         if cached is not None:
-            return Answer(cached, routed, hooks=self._hooks, over=lambda _: self.release(routed))
+            return Answer(cached, routed, hooks=self._hooks, over=over)
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
-        return Answer(attempts, routed, hooks=self._hooks, over=partial(self._over, routed))
+        keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
+        return Answer(attempts, routed, hooks=self._hooks, over=over, keep=keep)
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
         self.release(routed)
@@ -213,13 +216,6 @@ class Pipeline:
             aside=calls.aside,
             patience=partial(self.fleet.hedge_delay, limits),
         )
-
-    def _over(self, routed: Routed, generation: Generation | None) -> None:
-        try:
-            if generation is not None and self._cache is not None:
-                self._cache.store(routed, generation)
-        finally:
-            self.release(routed)
 
     def release(self, routed: Routed) -> None:
         """The request is over, or was only decided: drop what its pseudonyms stand for."""

@@ -8,7 +8,7 @@ background event loop would cost 26 us.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from hybrid_llm.core.decision import Decision
@@ -21,8 +21,8 @@ from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.observability.hooks import Hook, RequestEvent, emit
 
 T = TypeVar("T")
-Over = Callable[[Generation | None], None]
-"""Called once when an answer that began is over: with the whole of it, or None where it is not complete."""
+Keep = Callable[[Generation], Awaitable[None]]
+"""Awaited with a whole answer, which may be cached."""
 
 
 class Run(Protocol):
@@ -54,13 +54,25 @@ class Run(Protocol):
 
 
 class Answer:
-    """The answer to one request: `chunks` runs it, `generation` is its result once complete."""
+    """The answer to one request: `chunks` runs it, `generation` is its result once complete.
 
-    def __init__(self, run: Run, routed: Routed, *, hooks: Iterable[Hook], over: Over) -> None:
+    *over* is called once when it is over, however it ended.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        routed: Routed,
+        *,
+        hooks: Iterable[Hook],
+        over: Callable[[], None],
+        keep: Keep | None = None,
+    ) -> None:
         self._run = run
         self._routed = routed
         self._hooks = hooks
         self._over = over
+        self._keep = keep
         self._parts: list[str] = []
         self._tokens = 0
         self._first_at = 0.0
@@ -105,6 +117,8 @@ class Answer:
         finally:
             try:
                 await pieces.aclose()
+                if self._keep is not None and not self._error:
+                    await self._keep(self.generation)
             finally:
                 self._end()
 
@@ -122,7 +136,7 @@ class Answer:
 
     def _end(self) -> None:
         try:
-            self._over(self.generation if not self._error else None)
+            self._over()
         finally:
             emit(self._hooks, self._event())
 
@@ -188,7 +202,7 @@ class Answer:
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.metadata.remaining() <= 0.0:
             self._error = "DeadlineExceeded"  # cancelled by the timeout of `AsyncStream`, not by the app
-        whole = self._generation
+        whole = self.generation if not self._error else None
         return RequestEvent(
             metadata=self.metadata,
             signals=self._routed.signals,

@@ -54,9 +54,28 @@ class Record:
     faults: dict[str, Mapping[str, list[str]]] = field(default_factory=dict)
     """What goes wrong next: by request, by backend."""
     lying: bool = False
+    before_failure: tuple[int, int] | None = None
+    """How much of *asked* and of *cloud_cache* was there when a detector failed."""
     happened: Counter[str] = field(default_factory=Counter)
     in_flight: Callable[[str], None] = lambda _: None
     """Called when the first chunk of a request is out."""
+
+    def detector_failed(self) -> None:
+        """From now on nothing may leave: what did before is not concerned, as where an answer is checked."""
+        self.before_failure = self.before_failure or (len(self.asked), len(self.cloud_cache))
+
+    def left_after_failure(self) -> set[str]:
+        """The requests of which something left after a detector had failed."""
+        calls, kept = self.before_failure or (len(self.asked), len(self.cloud_cache))
+        return {request_id for request_id, _ in [*self.asked[calls:], *self.cloud_cache[kept:]]}
+
+    def clear(self) -> None:
+        """Forget what left: it has been checked."""
+        for sink in (self.wire, self.cloud_cache, self.asked):
+            sink.clear()
+        self.faults.clear()
+        self.added.clear()
+        self.before_failure = None
 
     def fault(self, request_id: str, backend: str) -> str:
         """What *backend* does wrong when it is called with this request."""
@@ -238,10 +257,14 @@ class Codeword:
 
 
 class FaultyDetector:
-    """The detector of a kind, until *fault* is set; *misbehaved* then shows whether it ran and misbehaved."""
+    """The detector of a kind, until *fault* is set; *misbehaved* then shows whether it ran and misbehaved.
 
-    def __init__(self, kind: str) -> None:
+    *failed* is called when it does.
+    """
+
+    def __init__(self, kind: str, failed: Callable[[], None]) -> None:
         self.name = kind
+        self._failed = failed
         self.fault: str | None = None
         self.misbehaved = False
         self._real: Detector = Codeword() if kind == "codeword" else DETECTORS[kind]
@@ -253,21 +276,21 @@ class FaultyDetector:
             case "second look":
                 return self._second_look(text)
             case "nothing":
-                self.misbehaved = True
+                self._misbehave()
                 return None  # type: ignore[return-value]  # as a detector that forgets its return does
             case "raise":
-                self.misbehaved = True
+                self._misbehave()
                 raise RuntimeError(f"no idea what to make of {text}")
         return self._bad(text)
 
     def _bad(self, text: str) -> Iterator[Finding]:
         if self.fault == "telltale":  # the value itself as the kind, which shows in the pseudonym
             for found in self._real.find(text):
-                self.misbehaved = True
+                self._misbehave()
                 yield Finding(kind=text[found.start : found.end], start=found.start, end=found.end)
             return
         yield from self._real.find(text)
-        self.misbehaved = True
+        self._misbehave()
         if self.fault == "raise late":
             raise ValueError(text)
         if self.fault == "no finding":
@@ -278,6 +301,10 @@ class FaultyDetector:
     def _second_look(self, text: str) -> Iterator[Finding]:
         """Does well until it sees pseudonyms."""
         if "_" in text:
-            self.misbehaved = True
+            self._misbehave()
             raise RuntimeError(text)
         yield from self._real.find(text)
+
+    def _misbehave(self) -> None:
+        self.misbehaved = True
+        self._failed()

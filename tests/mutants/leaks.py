@@ -34,10 +34,10 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is stored by the policy of the moment",
-        f"{_PIPELINE}:Pipeline._over",
+        f"{_PIPELINE}:Pipeline.answer",
         swap(
-            "self._cache.store(routed, generation)",
-            "self._cache.store(replace(routed, policy=self.policy), generation)",
+            "partial(self._cache.keep, routed, aside)",
+            "lambda whole: self._cache.keep(replace(routed, policy=self.policy), aside, whole)",
         ),
     ),
     Mutant(

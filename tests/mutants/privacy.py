@@ -312,7 +312,9 @@ MUTANTS = (
         swap("without(assessment.blocked, __signals)", "__signals"),
     ),
     Mutant(
-        "a broken answer is cached", f"{_PIPELINE}:Pipeline._over", swap("generation is not None", "self is not None")
+        "a broken answer is cached",
+        f"{_ANSWER}:Answer.chunks",
+        swap("self._keep is not None and not self._error", "self._keep is not None"),
     ),
     Mutant(
         "an answer is cached whatever it holds",

@@ -11,11 +11,13 @@ from contextvars import ContextVar
 import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.errors import ConfigError, DeadlineExceeded, HybridLLMError, InvalidRequest
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.threads import Workers
 from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.cache import CachedAnswer, MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import FixedSensors
@@ -330,3 +332,68 @@ def test_an_invalid_file_is_reported_where_the_client_is_entered_or_first_used(t
     asyncio.run(main())
     with pytest.raises(ConfigError):
         HybridLLM.from_config(path)
+
+
+class AppCache:
+    """A cache of the app's own, which notes in which threads it is asked."""
+
+    location = Location.EDGE
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+
+    def get(self, cleared: Cleared) -> CachedAnswer | None:
+        self.threads.append(threading.current_thread().name)
+        return None
+
+    def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
+        self.threads.append(threading.current_thread().name)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_cache_of_the_app_is_asked_beside_the_loop():
+    cache = AppCache()
+    with client(BUILT_IN, cache=cache) as llm:
+
+        async def main() -> None:
+            for _ in range(3):
+                assert (await llm.agenerate("hi")).text == "ok"
+
+        asyncio.run(main())
+        assert [name.partition("_")[0] for name in cache.threads] == ["hybrid-llm-route"] * 6
+        cache.threads.clear()
+        assert llm.generate("hi").text == "ok"
+        assert cache.threads == ["MainThread"] * 2
+
+
+def test_a_long_answer_is_read_for_the_cache_beside_the_loop_and_a_short_one_in_it():
+    threads: list[str] = []
+    for size, detector in ((10, "MainThread"), (10_000, "hybrid-llm-route")):
+        backend = FakeBackend("edge", Location.EDGE, ["x" * size])
+        own = Own(lambda: threads.append(threading.current_thread().name))
+        with client(OWN, backend, detectors=[own], cache=MemoryCache()) as llm:
+            asyncio.run(llm.agenerate("hi"))
+        assert threads[-1].partition("_")[0] == detector
+
+
+@pytest.mark.parametrize("call", ["generate", "agenerate"])
+def test_an_answer_that_is_there_is_returned_although_no_time_is_left_to_cache_it(call):
+    texts: list[str] = []
+
+    class Slow(Own):
+        """Reads the answer for longer than the request has time."""
+
+        def find(self, text: str) -> Iterator[Finding]:
+            texts.append(text)
+            time.sleep(1.2 if text == "ok" else 0.0)
+            return iter(())
+
+    both = "version: 1\nname: p\ntags: {t: {allow: [edge], detect: [own, email]}}\n"
+    with client(both, detectors=[Slow(None)], cache=MemoryCache()) as llm:
+        for _ in range(2):
+            done = getattr(llm, call)("hi", deadline=1.0)
+            answer = asyncio.run(done) if call == "agenerate" else done
+            assert (answer.text, answer.cached) == ("ok", False)
+    assert texts == ["hi", "hi", "ok"] * 2
