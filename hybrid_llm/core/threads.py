@@ -14,10 +14,11 @@ from _thread import start_new_thread
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.request import caller_left
 
 if TYPE_CHECKING:
     from hybrid_llm.core.generation import Chunk
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _THREADS: Final = 4
-caller_left: ContextVar[threading.Event | None] = ContextVar("caller_left", default=None)
-"""Set in a thread that works for an event loop: whether the caller has been cancelled, so that the work may end."""
 
 
 def in_thread(name: str, call: Callable[[], T]) -> Future[T]:

@@ -66,7 +66,7 @@ def test_a_recorded_request_is_explained_with_its_recorded_signals(cli, trace):
     result = cli("policy", "explain", "balanced", "--trace", trace, "--request", "r-1")
     assert result.code == 0
     assert "excluded: cloud: tag phi allows only edge" in result.out
-    assert "edge.predicted_ttft_ms=150.0" in result.out
+    assert "edge.predicted_ttft_ms=150," in result.out
     hot = ("--signal", "device.temperature_c=90")
     last = json.loads(cli("policy", "explain", "balanced", "--trace", trace, *hot, "--json").out)
     assert last["order"] == ["cloud", "edge"]
