@@ -89,9 +89,9 @@ def test_a_schema_that_is_absent_is_code_3(cli, tmp_path):
 
 
 def test_a_prompt_of_a_megabyte_is_refused_at_once_and_not_repeated(cli):
-    result = cli("generate", "-", stdin=b"secret word " * 90_000)
+    result = cli("generate", "-", stdin=b"zebra crossing " * 80_000)
     assert result.code == 4
-    assert "secret" not in result.err
+    assert "zebra" not in result.err
     assert len(result.err) < 1000
 
 
