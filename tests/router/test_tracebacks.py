@@ -82,15 +82,22 @@ def asked(llm: HybridLLM, kind: str, look: Callable[[HybridLLMError], None]) -> 
 
     async def ask() -> None:
         try:
-            await llm.agenerate(PROMPT, deadline=5.0)
+            if kind == "agenerate":
+                await llm.agenerate(PROMPT, deadline=5.0)
+            else:
+                async for _ in llm.astream(PROMPT, deadline=5.0):
+                    pass
         except HybridLLMError as error:
             look(error)
 
-    if kind == "agenerate":
+    if kind.startswith("a"):
         asyncio.run(ask())
     else:
         try:
-            llm.generate(PROMPT, deadline=5.0)
+            if kind == "generate":
+                llm.generate(PROMPT, deadline=5.0)
+            else:
+                list(llm.stream(PROMPT, deadline=5.0))
         except HybridLLMError as error:
             look(error)
 
@@ -127,7 +134,7 @@ def ours(action: Callable[[], object]) -> list[str]:
 
 
 @pytest.mark.parametrize("hedge", ["", ", hedge_after: 10s"])
-@pytest.mark.parametrize("kind", ["generate", "agenerate"])
+@pytest.mark.parametrize("kind", ["generate", "agenerate", "stream", "astream"])
 @pytest.mark.parametrize("case", CASES)
 def test_an_error_holds_no_text_and_no_circle(make_client, case, kind, hedge):
     backends, expected = CASES[case]
