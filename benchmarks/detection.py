@@ -69,8 +69,10 @@ def outcome(case: Case, detectors: tuple[str, ...]) -> str:
 def left(text: str, sent: str, start: int, end: int) -> str:
     """How much of the characters *start* to *end* of *text* is still in *sent*, which has pseudonyms for some spans."""
     position, gone = 0, []
-    for piece in _PSEUDONYM.split(sent):
-        found = text.find(piece, position) if piece else position
+    *pieces, last = _PSEUDONYM.split(sent)
+    for place, piece in enumerate((*pieces, last)):
+        is_last = place == len(pieces) > 0
+        found = text.rfind(piece, position) if is_last else text.find(piece, position) if piece else position
         if found < 0:
             return "whole" if text[start:end] in sent else "part"
         gone.append((position, found))

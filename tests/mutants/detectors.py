@@ -20,7 +20,7 @@ MUTANTS = (
         f"{_EVIDENCE}:evidence",
         swap("_in_scope(candidate, near, around)", "0.0"),
     ),
-    Mutant("a word against does not count", f"{_EVIDENCE}:evidence", swap("return -found", "return 0.0")),
+    Mutant("a word against does not count", f"{_EVIDENCE}:evidence", swap("return -opposed", "return 0.0")),
     Mutant(
         "a word against reaches over the clause",
         f"{_EVIDENCE}:_in_scope",
@@ -54,7 +54,38 @@ MUTANTS = (
     Mutant(
         "loose words count as others",
         f"{_EVIDENCE}:Context.beside",
-        swap("LOOSE if word.loose else DIRECT if _names(word, candidate) else NEAR", "DIRECT"),
+        swap("self._of_loose(candidate) if word.loose else DIRECT if _names(word, candidate) else NEAR", "DIRECT"),
+    ),
+    Mutant(
+        "a loose word in prose counts no more than in program text",
+        f"{_EVIDENCE}:Context._of_loose",
+        swap("NEAR if self.told is not None and self.told(candidate) else LOOSE", "LOOSE"),
+    ),
+    Mutant(
+        "a loose word beats a word against",
+        f"{_EVIDENCE}:evidence",
+        swap("found > LOOSE", "found"),
+    ),
+    Mutant("words of a phrase are not joined by underscores", f"{_EVIDENCE}:_joinable", returns("words")),
+    Mutant(
+        "the value on the line after its name is not named by it",
+        f"{_PAIRS}:pairs",
+        swap("(naming,) if naming is not None and is_named else (key,)", "(key,)"),
+    ),
+    Mutant(
+        "an empty field at the end of a row is not counted",
+        f"{_TABLES}:_fields",
+        never("separator and __ and __"),
+    ),
+    Mutant(
+        "no word lowers a valid card number",
+        f"{_DETECTORS}.money:_card",
+        swap("(0.5 if luhn(digits) else 0.0)", "(0.9 if luhn(digits) else 0.0)"),
+    ),
+    Mutant(
+        "numbers in the path of a drawing are addresses",
+        f"{_DETECTORS}.network:_drawn",
+        never("commands > 2 or (commands and any(map(_DECIMAL.search, runs)))"),
     ),
     Mutant("names in camel case are not split", f"{_EVIDENCE}:_apart", returns("names")),
     Mutant(

@@ -12,12 +12,49 @@ from hybrid_llm.router.privacy.detectors.text import Regex
 _EXT: Final = rb"(?: ?(?:x|ext\.?|extension|#) ?[0-9]{1,6})?"
 _BEFORE: Final = rb"(?i:^|[^0-9a-z_+.]|tel|phone|mobile|cell|fax|[^0-9]\.)"
 _AFTER: Final = rb"(?:[^0-9A-Za-z_]|_|$)"
+_SAYING: Final = rb"text(?:s|ed|ing)?|messag(?:es?|ed|ing)|repl(?:y|ies|ied)|respond(?:s|ed|ing)?|answer(?:s|ing|ed)?"
+_PLACE: Final = (
+    rb"desk|office|reception|switchboard|home|work|headquarters|branch|extension|ext"
+    rb"|assistant|emergency|b(?:u|ue)ro|bureau|oficina|ufficio|escritorio|kantoor|empfang|zentrale|centralino"
+    rb"|accueil|recepcion"
+)
+_ASKING: Final = rb"ring(?:s|ing)?|rang|available|registered"
+_TIE: Final = rb"(?: (?:at|to|on|from|with|under|by|via|is|for|as|auf|an|au|al|sur|en|unter|no|number|nr)\.?){1,2}:? ?"
+_TOLD: Final = re.compile(
+    rb"(?i)(?:[^a-z0-9_]|^)(?:(?:" + _SAYING + rb")" + _TIE + rb"|(?:" + _ASKING + rb")(?:" + _TIE + rb"|[.:]? )"
+    rb"|(?:" + _PLACE + rb")(?: (?:is|on|no|number)\.?:? ?|[.:]? ))$"
+)
+_ASKS: Final = re.compile(rb"(?i)(?:^|[.!?:,;\n] ?|\b(?:please|or|and|then|just|to|can|could|also) )(?:text|message) $")
+_TELLS: Final = re.compile(rb"(?i)(?: ?[(/-] ?| )(?:" + _PLACE + rb")(?:[^0-9a-z_]|$)")
+"""A loose word right before, or right behind, a number in prose; `Text (21) 3964-6187` asks for it."""
+_GROUPED: Final = re.compile(rb"[()-]")
+_PROGRAM: Final = re.compile(rb"[{}=<>\[\]|_`$@*]|\(\)|\"\s?[:,]|[0-9],[^ ]")
+_SIDE: Final = 40
+_TIED: Final = 32
+"""How far around a number its line is read, and how far before it the word stands that tells of it."""
+
+
+def _is_told(candidate: Candidate) -> bool:
+    """Whether a loose word stands beside a number in groups in prose: `we are not answering at 78 651 450`."""
+    data, start, end = candidate.view.data, candidate.start, candidate.end
+    if data[start:end].isdigit():
+        return False
+    before, behind = data[max(0, start - _SIDE) : start], data[end : end + _SIDE]
+    line = before[before.rfind(b"\n") + 1 :] + b" " + behind.partition(b"\n")[0]
+    if _PROGRAM.search(line):
+        return False
+    if _TELLS.match(behind) or _TOLD.search(before[-_TIED:]):
+        return True
+    return _GROUPED.search(data, start, end) is not None and _ASKS.search(before[-_TIED:]) is not None
+
+
 _ABOUT_PHONE: Final = Context(
     rb"(?:tele|smart|hand|i)?phones?(?:[ _-]?(?:no|nr|num(?:ber)?))?|tel|tele|telef"
     rb"|(?:mobile|home|work|cell|contact)[ _-]?num(?:ber)?"
     rb"|cell(?:ular|phone)?|mob(?:ile?|iles)?|fax(?:es|ed)?|telefax|call(?:ed|ing|s|er)?|dial(?:led|ed|ing)?|sms|msisdn"
     rb"|whats-?app|viber|telegram|hotline|helpline|landline|pager|ph|handy(?:nummer)?|rufnummer|gsm|voicemail|wechat"
-    rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|telem[ox]vel|cellulare|celular|m[ox]vil|portable|t[ex]l[ex]phone|tlf|puh"
+    rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|telem[ox]vel|cellulare|celular|m[ox]vil|portable"
+    rb"|t[ex]l[ex]phone|tlf|puh"
     rb"|(?:my|your|his|her|our|their) (?:new |old )?number"
     rb"|(?:text|message|ring|reach|contact)(?:ed)? (?:me|us|him|her|them)"
     rb"|reach(?:ed|able)?|contact(?:[ _-]?(?:no|num(?:ber)?|info))?|answer(?:ing|ed)? the phone",
@@ -25,12 +62,23 @@ _ABOUT_PHONE: Final = Context(
         "电话", "手机", "联系", "致电", "拨打", "微信", "传真", "热线", "座机", "來電", "電話", "手機", "号码",
         "短信", "回电", "携帯", "전화", "휴대폰",
     ),
-    loose=rb"text(?:ed)?|messages?|desk|office|answer(?:ing|ed)?|ring|ext|registered",
+    loose=_SAYING + rb"|" + _ASKING + rb"|" + _PLACE,
+    told=_is_told,
 )  # fmt: skip
+_PHONE_NAMES: Final = Context(
+    rb"(?:tele)?phones?(?:[ _-]?(?:no|nr|num(?:ber)?))?|tel|telef|(?:mobile|home|work|cell|contact)[ _-]?num(?:ber)?"
+    rb"|cell(?:ular|phone)?|mobile|fax|telefax|hotline|helpline|landline|handy(?:nummer)?|rufnummer|msisdn|whats-?app"
+    rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|celular|m[ox]vil|telephone",
+    ("电话", "手机", "传真", "热线", "座机", "電話", "手機", "携帯", "전화", "휴대폰"),
+)
+"""What names a telephone number, without the verbs."""
 _NUMBERS: Final = (
-    rb"versions?|isbn|issn|doi|arxiv|rfc|pmid|cve|serial|sku|prices?|totals?|amount|usd|eur|offset|delta|timestamps?|ts|time"
-    rb"|epoch|created(?:_at)?|updated(?:_at)?|sizes?|bytes|length|count|line|seed|port|pid|sum|balance|iban|ssn|zip|postal"
-    rb"|shape|dims?|hash|checksum|commit|revision|coordinates?|lat(?:itude)?|lon(?:gitude)?|ean|upc|gtin|barcode|duration"
+    rb"versions?|isbn|issn|doi|arxiv|rfc|pmid|cve|serial|sku|prices?|totals?|amount|usd|eur|offset|delta"
+    rb"|timestamps?|ts|time"
+    rb"|epoch|created(?:_at)?|updated(?:_at)?|sizes?|bytes|length|count|line|seed|port|pid|sum|balance|iban|ssn"
+    rb"|zip|postal"
+    rb"|shape|dims?|hash|checksum|commit|revision|coordinates?|lat(?:itude)?|lon(?:gitude)?|ean|upc|gtin|barcode"
+    rb"|duration"
 )
 _REFERENCES: Final = (
     rb"orders?|invoices?|tracking|accounts?|acct|cards?|passport|licen[cs]e|ids?|tickets?|cases?|ref(?:erence)?|papers?"
@@ -52,6 +100,8 @@ _ROW: Final = re.compile(rb" [0-9]|[0-9] ")
 _PATH: Final = re.compile(rb"[0-9,.] ?[A-DF-WYZa-df-wyz] ?")
 """What stands before a number in the path of a drawing."""
 _EXTENSION: Final = re.compile("[ex#]")
+_TIME: Final = re.compile("1[0-9]{9}|1[0-9]{12}")
+"""A Unix time in seconds or milliseconds, from 2001 to 2033."""
 _SEQUENCES: Final = "01234567890123456789"
 _FRACTION: Final = re.compile(r"\+1\.(?:\d{6,9}|\d{11,})|\+[2-9]\.\d+")
 """Signed decimal fractions, but not `+1.4155550123` of a domain's record."""
@@ -73,7 +123,13 @@ def _plausible(candidate: Candidate, fewest: int = 7, most: int = 15) -> bool:
     digits = (candidate._replace(end=candidate.start + extension.start()) if extension else candidate).digits
     if not fewest <= len(digits) <= most or len(set(digits)) == 1 or digits in _SEQUENCES:
         return False
-    return not (_DATE.match(value) or _OTHERS.fullmatch(value) or _is_piece(candidate))
+    return not (_DATE.match(value) or _OTHERS.fullmatch(value) or _is_piece(candidate) or _is_shape(value))
+
+
+def _is_shape(value: str) -> bool:
+    """Whether it is the sizes of an array, such as `256 512 1024`: three or more multiples of 32."""
+    groups = value.split(" ")
+    return len(groups) > 2 and all(group.isdigit() and int(group) % 32 == 0 for group in groups)
 
 
 def _is_piece(candidate: Candidate) -> bool:
@@ -135,9 +191,16 @@ def _weak(candidate: Candidate) -> float:
             _PATH.fullmatch(data, start - size, start) for size in (2, 3, 4) if start >= size
         )
         return 0.0 if is_drawn else 0.25
+    if _TIME.fullmatch(digits):
+        return 0.05
     if len(digits) == 10:
         return 0.25 if digits[0] == "0" or (digits[0] > "1" and digits[3] > "1") else 0.1
     return 0.2 if digits[0] == "0" or len(digits) in {8, 9, 11, 12} else 0.15
+
+
+def _timed(candidate: Candidate) -> float:
+    """Digits that may be a Unix time: only what names a number makes them one, and no verb such as *call*."""
+    return 0.1 if _TIME.fullmatch(candidate.digits) and not _is_round(candidate.digits) else 0.0
 
 
 def _is_round(digits: str) -> bool:
@@ -157,14 +220,15 @@ def _phone(
     *,
     against: Context = _NOT_PHONE,
     needs: bytes = b"9",
+    near: Context = _ABOUT_PHONE,
 ) -> Pattern:
     return Pattern(
         Regex(_BEFORE + rb"(" + pattern + rb")" + _AFTER),
         score,
-        near=_ABOUT_PHONE,
+        near=near,
         against=against,
         needs=needs,
-        weak=score is _weak,
+        weak=score is _weak or score is _timed,
     )
 
 
@@ -182,4 +246,5 @@ PHONE: Final = (
     _phone(rb"\(?0[0-9]{1,4}\)? ?[ /.-] ?[0-9]{5,8}(?:-[0-9]{1,4})?" + _EXT, _national),
     _phone(rb"(?:[0-9] )?\(?[0-9]{1,6}\)?(?:[ ./()-]{1,3}[0-9]{2,8}){1,5}" + _EXT, _weak, needs=b"6"),
     _phone(rb"[0-9]{7,13}" + _EXT, _weak, needs=b"6"),
+    _phone(rb"1[0-9]{9}(?:[0-9]{3})?" + _EXT, _timed, near=_PHONE_NAMES),
 )

@@ -1,6 +1,6 @@
 """Evidence: what the words around a match say about it, scope by scope.
 
-The nearest scope with a word decides, and in one scope a word for a find beats a word against it:
+The nearest scope with a word decides, and in one scope a word for a find beats a word against it, unless it is loose:
 
 1. the value's own clause, pair or cell, with the key or the header that names it: words for, then words against;
 2. what names it less directly: the key around its pair, the first cell of its row;
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -42,12 +42,16 @@ _NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _DIGIT: Final = re.compile(rb"[0-9]")
 _END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|[A-Za-z]{4}\. |[0-9)\"']\. |\b(?:and|und|et)\b")
 """Where a clause ends; not after an abbreviation, as in `Passport No. E12345678`."""
+_CONTINUES: Final = re.compile(rb", (?:number|num|no|nr|#)")
+"""What does not end a clause: `his passport, number 123456789`."""
 _AROUND: Final = b" \t\"'*`"
 _NESTED: Final = 8
 """How many cells that begin before a value are looked at for those around it."""
 _REACH: Final = 96
 """How far before a word a value may begin that it is about: its length, and `_AFTER`."""
 _JOINT: Final = re.compile(rb"([a-z0-9])([A-Z])")
+_SPACE: Final = re.compile(rb"(\[[^\]]*\])| ")
+"""A space of a pattern, or a class of characters, which keeps its own."""
 _CASES: Final = bytes(
     ord("a") if chr(byte).islower() and byte < 128 else ord("A") if chr(byte).isupper() and byte < 128 else ord(" ")
     for byte in range(256)
@@ -101,6 +105,11 @@ def _joined(view: View) -> View:
     return noted
 
 
+def _joinable(words: bytes) -> bytes:
+    """The words of a phrase may be joined in a name: `social insurance` also means `social_insurance`."""
+    return _SPACE.sub(lambda match: match[1] or rb"[ _-]", words)
+
+
 def _apart(names: bytes) -> bytes:
     return _JOINT.sub(rb"\1 \2", names).replace(b"_", b" ")
 
@@ -150,16 +159,18 @@ class Context:
         words: An RE2 pattern without groups, case-insensitive.
         chinese: Words that match literally.
         loose: Words that also have other meanings: they count when near, but do not name a value.
+        told: Whether a loose word tells of the value: then it counts as another word does.
     """
 
     words: bytes
     chinese: tuple[str, ...] = ()
     loose: bytes = b""
+    told: Callable[[Candidate], bool] | None = None
 
     @cached_property
     def _regex(self) -> Regex:
         loose = rb"|(?P<loose>" + self.loose + rb")" if self.loose else b""
-        return Regex(rb"(?i:\b|_)(?i:(?P<word>" + self.words + rb")" + loose + rb")(?:\b|[^a-z]|$)")
+        return Regex(rb"(?i:\b|_)(?i:(?P<word>" + _joinable(self.words) + rb")" + loose + rb")(?:\b|[^a-z]|$)")
 
     def within(self, view: View) -> bool:
         """Whether one of the words occurs in *view*, in a name in it such as `phoneNumber`, or before it."""
@@ -204,14 +215,17 @@ class Context:
         """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, `LOOSE` or 0."""
         best = 0.0
         for word in self._between(candidate, low, high):
-            best = max(best, LOOSE if word.loose else DIRECT if _names(word, candidate) else NEAR)
+            best = max(best, self._of_loose(candidate) if word.loose else DIRECT if _names(word, candidate) else NEAR)
         return best
+
+    def _of_loose(self, candidate: Candidate) -> float:
+        return NEAR if self.told is not None and self.told(candidate) else LOOSE
 
     def around(self, candidate: Candidate) -> float:
         """How much a word near *candidate*, across clauses, says about it: most where it is part of a question."""
         best = 0.0
         for word in self._between(candidate, candidate.start - _BEFORE, candidate.end + _AFTER):
-            best = max(best, LOOSE if word.loose else DIRECT if _asks(word, candidate) else NEAR)
+            best = max(best, self._of_loose(candidate) if word.loose else DIRECT if _asks(word, candidate) else NEAR)
         return best
 
     def asked(self, candidate: Candidate) -> float:
@@ -250,12 +264,12 @@ def evidence(candidate: Candidate, near: Context | None, against: Context | None
     """What the words around *candidate* add to its score or take from it; 0 where none says anything."""
     around = layout(candidate.view).around(candidate.start, candidate.end)
     found = _in_scope(candidate, near, around)
-    if found:
+    if found > LOOSE:
         return found
-    found = _in_scope(candidate, against, around)
-    if found:
-        return -found
-    return _beyond(candidate, near, around) if near is not None else 0.0
+    opposed = _in_scope(candidate, against, around)
+    if opposed:
+        return -opposed
+    return max(found, _beyond(candidate, near, around)) if near is not None else 0.0
 
 
 def labelled_values(view: View, words: Context) -> Iterator[tuple[int, int]]:
@@ -301,14 +315,17 @@ def _clause(candidate: Candidate, around: Sequence[Cell]) -> tuple[int, int]:
     if around:
         low, high = max(low, around[0].start), min(high, around[0].end)
     for match in _END.finditer(data, low, start):
-        low = match.end()
+        if not _CONTINUES.match(data, match.start(), start):
+            low = match.end()
+    if data.startswith(b". ", end):
+        return low, end
     behind = _END.search(data, end, high)
     return low, high if behind is None else behind.start()
 
 
 def _names(word: Word, candidate: Candidate) -> bool:
     """Whether there are only words between *word* and the candidate, so that it names it."""
-    if word.start == candidate.start:
+    if word.start <= candidate.start < word.end:
         return True  # as in MRN-00482913
     if word.end <= candidate.start:
         return _DIGIT.search(candidate.view.data, word.end, candidate.start) is None

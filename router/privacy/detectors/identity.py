@@ -23,6 +23,13 @@ _ABOUT_ID: Final = Context(
 )
 
 
+_NO_RESIDENT: Final = Context(
+    rb"orders?|tracking|invoices?|serial|imei|iccid|isbn|hash|sha-?[0-9]*|timestamps?|trace|span|nonce|seed|offset"
+    rb"|shipments?|waybill",
+    ("订单", "运单", "单号", "流水", "序列号", "快递"),
+)
+
+
 def _is_date(digits: str) -> bool:
     """YYYYMMDD between 1880 and 2049, or YYMMDD."""
     year, month, day = digits[:-4], int(digits[-4:-2]), int(digits[-2:])
@@ -35,7 +42,7 @@ def _resident(candidate: Candidate) -> float:
     score = 0.2 if _PROVINCES.match(compact) else 0.1
     if _is_date(compact[6:14]):
         score += 0.25
-    return score + (0.25 if mod11_2(compact) else 0.0)
+    return score + (0.35 if mod11_2(compact) else 0.0)
 
 
 def _old_resident(candidate: Candidate) -> float:
@@ -45,13 +52,20 @@ def _old_resident(candidate: Candidate) -> float:
 
 
 CN_RESIDENT_ID: Final = (
-    Pattern(apart(_RESIDENT, b"0-9", b"0-9"), _resident, near=_ABOUT_ID, needs=b"9"),
-    Pattern(apart(rb"[1-9][0-9]{14}", b"0-9", b"0-9"), _old_resident, near=_ABOUT_ID, weak=True, needs=b"9"),
+    Pattern(apart(_RESIDENT, b"0-9", b"0-9"), _resident, near=_ABOUT_ID, against=_NO_RESIDENT, needs=b"9"),
+    Pattern(
+        apart(rb"[1-9][0-9]{14}", b"0-9", b"0-9"),
+        _old_resident,
+        near=_ABOUT_ID,
+        against=_NO_RESIDENT,
+        weak=True,
+        needs=b"9",
+    ),
 )
 
 _ABOUT_SSN: Final = Context(
-    rb"ssns?|socials?|soc(?:ial)?[ .]{0,2}sec(?:urity)?|ss ?(?:#|n[o0]\b|num(?:ber)?\b)|itin|tax ?(?:payer)?[ -]?id|tin"
-    rb"|seguro social",
+    rb"s\.?s\.?n\.?s?|socials?|soc(?:ial)?[ ._-]{0,2}sec(?:urity)?|ss[ _]?(?:#|n[o0r]\b|num(?:ber)?\b)|itin"
+    rb"|tax[ _]?(?:payer)?[ _-]?(?:id|no|num(?:ber)?)|tin|seguro social|sozialversicherungs(?:nummer|-?nr)",
     ("社会安全", "社保", "社安"),
 )
 _ARTICLES: Final = Context(
@@ -91,9 +105,17 @@ US_SSN: Final = (
 )
 
 _ABOUT_NATIONAL: Final = Context(
-    rb"identity|national id|id (?:card|no|number)|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale"
+    rb"identity|national id|resident (?:registration )?(?:id|no|number)|registration number|id (?:card|no|number)"
+    rb"|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale"
     rb"|cpf|rrn|nric|fin|hkid|personnummer",
     ("身份证", "證件", "身分證", "身份證"),
+)
+_NOT_NATIONAL: Final = Context(
+    rb"parts?|skus?|isbn|serials?|models?|orders?|invoices?|tracking|shipments?|parcels?|tickets?|versions?"
+    rb"|flights?|batch|lot|hash"
+    rb"|sha-?[0-9]*|md5|checksum|commit|g?uuid|guid|products?|items?|vins?|plates?|phones?|fax|coupons?|vouchers?"
+    rb"|gtin|ean|asin",
+    ("订单", "运单", "单号"),
 )
 _TEN: Final = tuple(range(10, 1, -1))
 
@@ -159,6 +181,7 @@ class _Row:
     yes: float
     no: float = 0.0
     words: bytes = b""
+    chinese: tuple[str, ...] = ()
 
     def score(self, candidate: Candidate) -> float:
         """0 where at most two digits are repeated."""
@@ -168,19 +191,20 @@ class _Row:
         return self.yes if self.check is None or self.check(compact) else self.no
 
     def pattern(self) -> Pattern:
-        near = Context(self.words) if self.words else _ABOUT_NATIONAL
-        return Pattern(apart(self.format), self.score, near=near, weak=bool(self.words), needs=b"9")
+        near = Context(self.words, self.chinese) if self.words else _ABOUT_NATIONAL
+        against = None if self.words else _NOT_NATIONAL
+        return Pattern(apart(self.format), self.score, near=near, against=against, weak=bool(self.words), needs=b"9")
 
 
 _CLEAR: Final = (
     # HMRC, United Kingdom: the national insurance number
     _Row(rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]", None, 0.5),
     # Policía Nacional, Spain: DNI and NIE
-    _Row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.6, 0.2),
+    _Row(rb"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]", _dni, 0.85, 0.2),
     # INSEE, France: NIR
-    _Row(rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.7, 0.25),
+    _Row(rb"[12] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-4][0-9]) ?[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}", _nir, 0.85, 0.25),
     # Receita Federal, Brazil: CPF
-    _Row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.9, 0.4),
+    _Row(rb"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", _cpf, 0.85, 0.4),
     # Korea: RRN; random since 2020, so only the date of birth can be checked
     _Row(rb"[0-9]{6}-[1-8][0-9]{6}", lambda c: _is_date(c[:6]), 0.6, 0.2),
     # ICA, Singapore: NRIC and FIN
@@ -199,7 +223,9 @@ _COMMON: Final = (
     _Row(
         rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4}", lambda c: weighted(_numbers(c), (*_TEN, 1), 11), 0.45, 0.25, rb"nhs"
     ),  # United Kingdom
-    _Row(rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sin|social insurance"),  # Service Canada
+    _Row(
+        rb"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", luhn, 0.45, 0.25, rb"sins?|s\.i\.n\.?|soc(?:ial)?\.? ins(?:urance)?"
+    ),  # Service Canada
     _Row(rb"[0-9]{11}", _cpf, 0.45, 0.25, rb"cpf"),  # Brazil
     _Row(rb"[0-9]{11}", _pesel, 0.45, 0.25, rb"pesel"),  # Poland
     _Row(  # Bundeszentralamt für Steuern, Germany
@@ -207,19 +233,29 @@ _COMMON: Final = (
         _steuer_id,
         0.45,
         0.25,
-        rb"steuer-?id(?:nr)?|steuernummer|steueridentifikationsnummer|steuerliche identifikationsnummer|idnr|tax id",
+        rb"steuer[ _-]?id(?:nr)?|steuernummer|steueridentifikationsnummer|steuerliche identifikationsnummer|idnr"
+        rb"|tax id",
     ),
     _Row(
         rb"[0-9]{9}", lambda c: weighted(_numbers(c), (*_TEN[1:], -1), 11), 0.45, 0.25, rb"bsn|burgerservicenummer"
     ),  # the Netherlands
-    _Row(rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}", None, 0.3, 0.0, rb"my ?number"),  # Japan
+    _Row(
+        rb"[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}",
+        None,
+        0.3,
+        0.0,
+        rb"my ?number|kojin bango|individual number",
+        ("マイナンバー", "個人番号"),
+    ),  # Japan
 )
 _CLEAR_PATTERNS: Final = tuple(row.pattern() for row in _CLEAR)
 _CLEAR_FORMATS: Final = Regex(
     rb"(?:^|[^0-9A-Za-z_.-])(?:%s)(?:[^0-9A-Za-z_-]|$)"
     % b"|".join(b"(?P<n%d>%s)" % (i, row.format) for i, row in enumerate(_CLEAR))
 )
-_ABOUT_COMMON: Final = Context(b"|".join(row.words for row in _COMMON))
+_ABOUT_COMMON: Final = Context(
+    b"|".join(row.words for row in _COMMON), tuple(word for row in _COMMON for word in row.chinese)
+)
 _COMMON_PATTERNS: Final = tuple(row.pattern() for row in _COMMON)
 
 

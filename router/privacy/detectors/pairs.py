@@ -35,7 +35,7 @@ _OPENER: Final = 3
 """The group of a bracket that begins a value."""
 _FORM: Final = re.compile(
     rb"(?:\A|[\n\r,;{}&?|(])[ \t>*#+`_~-]{0,8}([A-Za-z\x80-\xa1][A-Za-z0-9_\x80-\xa1 .\-/#'()]{0,47})"
-    rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`\"']{0,3}[ \t]{0,4}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
+    rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`]{0,3}[ \t]{0,4}[*_`\"']{0,3}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
 )
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
 _ELEMENT: Final = re.compile(rb"\"([^\"]*)\"|'([^']*)'|([^,\s\"'][^,\n]*)")
@@ -51,6 +51,8 @@ _NAMED: Final = re.compile(
     re.IGNORECASE,
 )
 """Keys that say nothing about their value."""
+_NEXT_LINE: Final = 80
+"""How far behind a name its value may begin: `- name: SSN`, and on the next line `value: "123456789"`."""
 _COLUMNS: Final = re.compile(rb"columns?|headers?|fields?|cols?|schema|names", re.IGNORECASE)
 _WORD: Final = re.compile(rb"[^0-9]*[A-Za-z\x80-\xa1][^0-9]*[0-9]?[^0-9]*")
 _Span = tuple[int, int]
@@ -79,8 +81,12 @@ class _Group:
 
 def pairs(data: bytes) -> Iterator[Cell]:
     """Yield the value of each pair in *data*, labelled by its key, and the fields of rows in JSON."""
+    naming: _Span | None = None
     for match in _FORM.finditer(data):
-        yield Cell(*match.span(2), (match.span(1),))
+        key, value = match.span(1), match.span(2)
+        is_named = naming is not None and key[0] - naming[1] <= _NEXT_LINE and _NAMED.fullmatch(data, *key)
+        yield Cell(*value, (naming,) if naming is not None and is_named else (key,))
+        naming = value if _NAMING.fullmatch(data, *key) else naming if is_named else None
     quoted = [_Pair.read(match) for match in _QUOTED.finditer(data)]
     if quoted or b"[" in data:
         yield from _nested(data, quoted)

@@ -32,10 +32,14 @@ def _digits_in(compact: str) -> int:
 
 
 _ABOUT_RECORDS: Final = Context(
-    rb"mrns?|(?:medical|patient|hospital|health|chart|clinic(?:al)?|case history)[ _-]?(?:records?|file|chart)?[ _-]?"
-    rb"(?:ids?|no|nr|num(?:ber)?|#)|medical[ _-]records?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
-    rb"|nhs (?:no|number)|member[ _-]?id|medrec|patients?[ _-]?(?:ref(?:erence)?)"
-    rb"|patientennummer|fallnummer|krankenakte|numero de dossier|historia cl[ix]nica|cartella clinica",
+    rb"m\.?r\.?n\.?s?|(?:med(?:ical)?|p(?:atien)?t|hosp(?:ital)?|health|chart|clinic(?:al)?|case history)[ ._-]{0,2}"
+    rb"(?:rec(?:ord)?s?|file|chart)?[ ._-]{0,2}(?:ids?|no|nr|num(?:ber)?|#)|mr ?(?:#|no|num(?:ber)?)"
+    rb"|med(?:ical)?[ ._-]{0,2}rec(?:ord)?s?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
+    rb"|nhs (?:no|number)|member[ _-]?id|patients?[ _-]?(?:ref(?:erence)?)"
+    rb"|patient(?:en)?-?(?:nummer|nr|kennung)|fallnummer|krankenakte|(?:numero|num|no)\.? (?:de |du "
+    rb"|del )?(?:dossier|paciente"
+    rb"|patient|paziente|expediente|prontuario)|dossier (?:patient|medical)|historia clinica|cartella clinica"
+    rb"|expediente clinico|prontuario|dossiernummer|patientnummer",
     ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号"),
 )
 
@@ -65,9 +69,9 @@ MEDICAL_RECORD: Final = (
 )
 
 _ABOUT_LICENCES: Final = Context(
-    rb"driv(?:er|ing)['\xa1]?s?['\xa1]?[ _-]?(?:lic(?:en[cs]e)?s?|permits?|ids?)"
-    rb"|d\.?l\.?(?:n|[ _-]?(?:#|no|num(?:ber)?))?"
-    rb"|licen[cs]e[ _-]?(?:no|nr|num(?:ber)?|id|#)|driverlicen[cs]e|dlnumber|operator['\xa1]?s?[ _-]lic(?:en[cs]e)?"
+    rb"dri?v(?:e?r|ing)?['\xa1]?s?['\xa1]?[ ._-]{0,2}(?:lic(?:en[cs]e)?s?|permits?|ids?)"
+    rb"|d\.?l\.?(?:n\.?|[ ._-]{0,2}(?:#|no|nr|num(?:ber)?))?"
+    rb"|lic(?:en[cs]e)?[ ._-]{0,2}(?:no|nr|num(?:ber)?|id|#)|dlnumber|operator['\xa1]?s?[ _-]lic(?:en[cs]e)?"
     rb"|f(?:u|ue|x)hrerschein(?:nummer|-?nr)?|permis de conduire|num[ex]ro de permis|permiso de conduc[a-z]+"
     rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
     rb"|prawo jazdy|k[ox]rkort",
@@ -92,7 +96,8 @@ _DATE_LIKE: Final = re.compile(
 DRIVER_LICENSE: Final = (
     Pattern(
         apart(
-            rb"(?:[A-Z]{1,2}[ -]{1,2})?" + _TOKEN + rb"(?:[ -]{1,2}" + _TOKEN + rb"){0,4}(?:-[A-Za-z])?",
+            rb"(?:(?:[A-Z]{1,2}"
+            rb"|[A-Z][A-Z9]{4})[ -]{1,2})?" + _TOKEN + rb"(?:[ -]{1,2}" + _TOKEN + rb"){0,4}(?:-[A-Za-z])?",
             _BEFORE,
             _AFTER,
         ),
@@ -105,7 +110,8 @@ DRIVER_LICENSE: Final = (
 )
 
 _ABOUT_PASSPORTS: Final = Context(
-    rb"passports?(?:[ _-]?(?:no|nr|num(?:ber)?|id|#))?|ppt?[ _-]?(?:no|num(?:ber)?|#)|reisep(?:ass|x+)(?:nummer|-?nr)?"
+    rb"passports?(?:[ _-]?(?:no|nr|num(?:ber)?|id|#))?|(?:ppt?|psp(?:or)?t|pass)[ ._-]{0,2}(?:no|nr|num(?:ber)?|#)"
+    rb"|reisep(?:ass|x+)(?:nummer|-?nr)?"
     rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:nummer)?|paszport(?:u)?|travel document"
     rb"|passnummer|passport_?n",
     ("护照", "護照", "通行证", "旅券", "여권"),
@@ -145,7 +151,8 @@ _MONTHS: Final = (
 _MONTH: Final = rb"(?:" + re.sub("[ |]", "|", _MONTHS).encode("ascii") + rb")[a-z]{0,7}"
 """The names of the months in English, German, French, Spanish, Italian, Portuguese and Dutch, by their beginnings."""
 _WEEKDAY: Final = (
-    rb"(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|jeu|ven|dim|mie|jue|vie|sab|dom|gio|seg|ter|qua"
+    rb"(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|jeu|ven|dim|mie|jue|vie|sab|dom|gio|seg"
+    rb"|ter|qua"
     rb"|qui|sex|maa|din|woe|vri|zat|zon|mxx|sxb)[a-z]{0,9}(?:-feira)?[.,]{0,2} (?:(?:the|den|el|le|il|de|dem) )?"
 )
 _CENTURY: Final = rb"(?:1[89]|20)[0-9]{2}"
@@ -182,8 +189,10 @@ _ABOUT_BIRTH: Final = Context(
 _OTHER_DATES: Final = Context(
     rb"(?:issue|expiry|expiration|due|start|end|hire|visit|order|invoice|release|effective|sign(?:ing|ed)?)[ _-]?date"
     rb"|died"
-    rb"|deaths?|deceased|hired|issued?|expir[a-z]+|valid|admi[a-z]+|discharged?|visit(?:ed)?|appointments?|created?(?:_at)?"
-    rb"|updated?(?:_at)?|modified|due|deadline|invoiced?|since|joined|started?|ended|married|graduated|published|released"
+    rb"|deaths?|deceased|hired|issued?|expir[a-z]+|valid|admi[a-z]+|discharged?|visit(?:ed)?|appointments?"
+    rb"|created?(?:_at)?"
+    rb"|updated?(?:_at)?|modified|due|deadline|invoiced?|since|joined|started?|ended|married|graduated|published"
+    rb"|released"
     rb"|timestamp|date"
 )
 

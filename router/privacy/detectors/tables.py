@@ -17,8 +17,14 @@ _Span = tuple[int, int]
 _TWO: Final = 2
 """The fields of a line that holds a name and its value."""
 _LINE: Final = re.compile(rb"[^\r\n]+")
-_CELL: Final = rb"[\s\"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?"
-_HEADER: Final = Regex(rb"(?:^|\n)([ \t|]*" + _CELL + rb"(?:(?:[,;|\t]|  )" + _CELL + rb")+[ \t|]*)(?:\r?\n|$)")
+_CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?"
+_HEADER: Final = Regex(
+    rb"(?:^|\n)([ \t|]*(?:[ #\xa1]*[,;|\t])?"
+    + _CELL
+    + rb"(?:(?:[,;|\t] *)*(?:[,;|\t]|  )"
+    + _CELL
+    + rb")+[ ,;|\t]*)(?:\r?\n|$)"
+)
 """A line of names: it may be above the fields that they name."""
 _ROW: Final = Regex(
     rb"(?:^|\n)([ \t]*\|?[ \t]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[,;|\t]|  )"
@@ -31,19 +37,19 @@ _LIST: Final = Regex(
 )
 """A heading above an item with a number."""
 _NAME: Final = re.compile(rb"[\s\"'*_`#]{0,6}[A-Za-z\x80-\xa1_][^0-9!?:=]{0,40}(?:[0-9][^0-9!?:=]{0,12})?")
+_UNNAMED: Final = re.compile(rb"[\s#\xa1]*")
 _RULE: Final = re.compile(rb"[\s|:+=-]*--[\s|:+=-]*|[\s|:+=-]*==[\s|:+=-]*")
 _ITEM: Final = re.compile(rb"\s{0,8}(?:[-*+\xa1] |[0-9]{1,3}[.)] )?\s{0,2}(\S+(?:[ -]\S+){0,4})\s{0,4}")
 _LONGEST: Final = 60
 """The length of a line that may be a heading or an item of a list."""
 _FIELDS: Final = {
     separator: re.compile(
-        rb"\s*(?:\"([^\"]*)\"|([^\""
-        + re.escape(separator)
-        + rb"][^"
-        + re.escape(separator)
-        + rb"]*)|(\s*))\s*(?:"
-        + re.escape(separator)
-        + rb"|\Z)"
+        (
+            rb" *(?:\"([^\"]*)\"|([^\"%(s)s][^%(s)s]*)|( *)) *(?:%(s)s|\Z)"
+            if separator == b"\t"
+            else rb"\s*(?:\"([^\"]*)\"|([^\"%(s)s][^%(s)s]*)|(\s*))\s*(?:%(s)s|\Z)"
+        )
+        % {b"s": re.escape(separator)}
     )
     for separator in (b"\t", b"|", b";", b",")
 }
@@ -99,6 +105,8 @@ def _fields(data: bytes, line: _Span, separator: bytes) -> list[_Span]:
             continue
         fields.append(match.span(match.lastindex or 0))
         start = match.end()
+    if separator and separator != b"|" and data.startswith(separator, end - 1):
+        fields.append((end, end))  # an empty field ends the line
     return fields
 
 
@@ -118,7 +126,7 @@ def _below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
     separator = _separator(data, line, below) if below is not None else b""
     header = _fields(data, line, separator) if separator else []
     behind = line[1]
-    if len(header) < _TWO or not all(_NAME.fullmatch(data, *name) or name[0] == name[1] for name in header):
+    if len(header) < _TWO or not all(_NAME.fullmatch(data, *n) or _UNNAMED.fullmatch(data, *n) for n in header):
         return behind
     labels = [(name,) for name in header]
     for row in _lines(data, line[1]):
