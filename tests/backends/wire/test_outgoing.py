@@ -18,7 +18,7 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.router.privacy import PrivacyGuard
 from tests.fakes import A_DAY
 
-POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud]}}\n")
+POLICY = parse_policy("version: 1\nname: p\ntags: {public: {allow: [edge, cloud], share_name: true}}\n")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.text(string.ascii_letters, min_size=1, max_size=8)
 
