@@ -29,19 +29,22 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
+NEVER = -1
+
 
 class Cut:
-    """A backend whose first stream breaks off after *at* chunks."""
+    """A backend whose first stream breaks off after *at* chunks. A client may close it: what it wraps stays open."""
 
-    def __init__(self, inner: Backend, at: int) -> None:
+    def __init__(self, inner: Backend, at: int = NEVER) -> None:
         self.inner, self.at, self.calls = inner, at, 0
         self.name, self.location, self.capabilities = inner.name, inner.location, inner.capabilities
-        self.state, self.count_tokens, self.close, self.aclose = (
-            inner.state,
-            inner.count_tokens,
-            inner.close,
-            inner.aclose,
-        )
+        self.state, self.count_tokens = inner.state, inner.count_tokens
+
+    def close(self) -> None:
+        """Leave it open."""
+
+    async def aclose(self) -> None:
+        """Leave it open."""
 
     def _check(self, number: int) -> None:
         if number == self.at and self.calls == 1:
@@ -72,13 +75,18 @@ class Cut:
 
 def client(first: Backend, second: Backend, at: int) -> HybridLLM:
     """*first*, whose first stream breaks off, and *second*, which may be the same."""
-    backends = [Cut(first, at)] if first is second else [Cut(first, at), second]
+    backends = [Cut(first, at)] if first is second else [Cut(first, at), Cut(second)]
     policy = parse_policy(
         "version: 1\nname: continuations\n"
         "resilience: {retries: 1, retry_budget: 100%, continue_streams: true, breaker: {failures: 1000}}\n",
         backends={backend.name: backend.location for backend in backends},
     )
     return HybridLLM(backends, policy, sensors=FixedSensors())
+
+
+def answer(llm: HybridLLM, prompt: str, *, is_async: bool, **options):
+    with llm:
+        return asyncio.run(llm.agenerate(prompt, **options)) if is_async else llm.generate(prompt, **options)
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +103,13 @@ def cloud(node):
     backend.close()
 
 
-def answer(llm: HybridLLM, prompt: str, *, is_async: bool, **options):
-    return asyncio.run(llm.agenerate(prompt, **options)) if is_async else llm.generate(prompt, **options)
-
-
 @pytest.mark.parametrize("at", [1, 3, 6, 12])
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("direction", ["cloud to edge", "edge to cloud"])
 def test_a_cut_answer_goes_on_with_the_other_side_and_says_where(edge, cloud, direction, at, is_async):
     first, second = (cloud, edge) if direction == "cloud to edge" else (edge, cloud)
     options = {"max_tokens": 24, "deadline": 30.0}
-    whole = HybridLLM([first], parse_policy("version: 1\nname: p\n", backends={first.name: first.location}))
+    whole = HybridLLM([Cut(first)], parse_policy("version: 1\nname: p\n", backends={first.name: first.location}))
     uncut = answer(whole, "Count from 3 to 20.", is_async=False, **options)
     reply = answer(client(first, second, at), "Count from 3 to 20.", is_async=is_async, **options)
     (continuation,) = reply.continuations
