@@ -77,20 +77,21 @@ def in_loop(folder: Path, *, close: bool, use: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("close", [False, True], ids=["dropped", "closed"])
+@pytest.mark.parametrize(("close", "count"), [(False, 200), (True, 40)], ids=["dropped", "closed"])
 @pytest.mark.parametrize("make", [sync, in_loop])
-def test_two_hundred_clients_leave_no_thread_and_no_descriptor(folder, make, close):
+def test_many_clients_leave_no_thread_and_no_descriptor(folder, make, close, count):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         make(folder, close=close, use=True)
         gc.collect()
         time.sleep(0.2)
         before = held()
-        for number in range(200):
+        for number in range(count):
             make(folder, close=close, use=number % 10 == 0)
-        assert flat(before)
+        gc.collect()
+        assert flat(before), (before, held(), [thread.name for thread in threading.enumerate()])
     unclosed = [each for each in caught if "unclosed HybridLLM" in str(each.message)]
-    assert len(unclosed) == (0 if close else 201)
+    assert len(unclosed) == (0 if close else count + 1)
 
 
 def test_an_unused_client_of_a_loop_holds_nothing_and_says_nothing(folder):
