@@ -214,6 +214,19 @@ def test_an_ordinary_end_of_an_answer_is_not_taken_for_a_value(text):
     assert not table_of(*KNOWN.items()).begins_value(text)
 
 
+@pytest.mark.parametrize("value", ["hunter2", "C01X0006", "4711-22-93", "a@b.co", "Jane"])
+def test_an_answer_that_ends_with_a_whole_value_does_not_break_off_within_one(value):
+    table = table_of(("credential", value))
+    assert not table.begins_value(f"it is {value}")
+    assert table.begins_value(f"it is {value[:-1]}")
+
+
+@pytest.mark.parametrize("text", ["C:\\{}", "x\\t{}", "&amp{}"])
+def test_a_value_is_found_as_it_stands_also_where_its_first_letter_may_belong_to_a_code(text):
+    for value in ("nick.doe@example.org", "lance.doe@example.org"):
+        assert value[1:] not in replace(table_of(("email", value)), text.format(value))
+
+
 # --- properties -------------------------------------------------------------------------------------------------------
 
 EXAMPLES = int(os.environ.get("HYBRID_LLM_EXAMPLES", "150"))
