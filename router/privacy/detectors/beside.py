@@ -12,6 +12,7 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors import plausible
 from hybrid_llm.router.privacy.detectors.labels import LINE, OURS, Label, label_at, words_in
+from hybrid_llm.router.privacy.detectors.others import ahead, more, pair
 from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, PHRASE, WORD
 from hybrid_llm.router.privacy.detectors.readings import (
     CLAUSE,
@@ -21,19 +22,22 @@ from hybrid_llm.router.privacy.detectors.readings import (
     is_alone,
     phrase_at,
     quoted_at,
-    trimmed,
     value_at,
 )
 from hybrid_llm.router.privacy.detectors.text import View
 
 THRESHOLD: Final = 0.5
-_CLOSE: Final = r"[\"'`*_\])}]{0,4}"
+_NONE: Final = Value("", 0, quoted=False)
+_CLOSE: Final = r"[\"'`*_\])}]{0,4}(?:</[a-z]{1,8}>)?"
 _SIGN: Final = re.compile(
     rf"{_CLOSE}[ \t]{{0,12}}(?P<about>\([^()\n]{{1,40}}\)[ \t]{{0,3}})?"
-    rf"(?:(?P<sign>:=|=>|->|===?|!==?|=|::?|\xa1)"
-    rf"|(?P<attribute>[,\s]{{1,4}}[\"'`]?(?:value|val|content|default)[\"'`]?[ \t]{{0,3}}[:=])|(?P<call>\()"
-    rf"|(?P<item>[,|;]|\t|[ ]-[ ]))"
-    rf"(?P<space>(?:\*\*|__)?\s{{0,16}})(?:\*\*|__)?",
+    rf"(?:(?P<sign>:=|=>|->|===?|!==?|=|\.{{3,60}}[ ]?:?|_{{3,60}}[ ]?:?|::?|\xa1)"
+    rf"|(?P<attribute>(?:[,\s]{{1,24}}[\"'`]?(?:type|in|required|kind|sensitive|description"
+    rf"|secret)[\"'`]?[ \t]{{0,3}}[:=]"
+    rf"[^\n,<>]{{1,60}}){{0,2}}[,\s]{{1,24}}[\"'`]?(?:value|val|content|default|example)[\"'`]?[ \t]{{0,3}}[:=])"
+    rf"|(?P<call>\()"
+    rf"|(?P<item>[,|;]|[ ]{{0,20}}\t|[ ]-[ ]|[ ]{{2,40}}))"
+    rf"(?P<space>(?:\*\*|__)?(?:</[a-z]{{1,8}}>)?\s{{0,16}}(?:\[\s{{0,8}})?)(?:\*\*|__)?",
     re.IGNORECASE,
 )
 _TYPED: Final = re.compile(
@@ -41,17 +45,32 @@ _TYPED: Final = re.compile(
     re.IGNORECASE,
 )
 _COPULA: Final = re.compile(
-    rf"(?:{_CLOSE}|'s)(?:\s(?:for|to|of|on|at|in|you|we|I|that|from|used|here|now|below|zum|zur|fuer|fur|para"
-    rf"|pour|de|del|do|da|di|voor)\b[^\n!?;:=]{{0,60}}?)?"
-    r"\s{1,3}(?:(?:is|lautet|was|are|will be|has been|ist|war|lautet|es|est|e|er|ar|adalah|jest"
-    r"|je)(?:\s(?:now|currently|still|just|simply|only|actually))?"
-    r"(?:\s(?:set|changed|reset|updated)\sto)?|set to|changed to|reset to)(?P<colon>:?)\s{1,3}(?:\*\*|__)?",
+    rf"(?:{_CLOSE}|'s)(?:\s(?:for|to|of|on|at|in|you|we|I|that|from|used|here|now|below|zum|zur|vom|von|im|am|fuer"
+    rf"|fur"
+    rf"|para|pour|por|de|del|des|du|do|da|das|dos|di|della|dello|van|voor|til|na)\b[^\n!?;:=]{{0,60}}?"
+    rf"|,? (?:which|das|qui|que|che|dat)|\s?(?:-|\()[^\n!?;:=()-]{{1,40}}(?:-|\)))?"
+    r"(?:(?:,? ?\b|\s)(?:c'est|dat is)|\s{1,3}(?:is|lautet|was|are|will be|has been|(?:should|must|can|could|may"
+    r"|might|would) be"
+    r"|ist|war|lautet|waren|es|era|est|etait|e|fue|foi|er|var|ar|adalah|jest|je|sera|seria))"
+    r"(?:\s(?:now|currently|still|just|simply|only|actually|jetzt|maintenant|ahora|agora|ora|nu|also|again|probably"
+    r"|not))?"
+    r"(?:\s(?:set|changed|reset|updated)\sto)?(?P<colon>:?)\s{1,3}(?:\*\*|__)?"
+    rf"|(?:{_CLOSE}\s(?:set|changed|reset|updated)\sto|'s)(?P<other>:?)\s{{1,3}}",
     re.IGNORECASE,
 )
 _FOR: Final = re.compile(
-    rf"{_CLOSE}\s(?:for|to|of|on|at|fuer|fur|para|pour|voor|de)\s[^\n!?;=:]{{1,50}}(?P<sign>:)(?P<space>\s{{1,3}})",
+    rf"{_CLOSE}\s(?:for|to|of|on|at|fuer|fur|para|pour|voor|de|del|du|zum|zur|vom|van|do|da)\s[^\n!?;=:]{{1,50}}"
+    r"(?P<sign>:\s|\s?=)(?P<space>\s{0,2})",
     re.IGNORECASE,
 )
+_TO: Final = re.compile(rf"{_CLOSE}\s(?:auf|en|ao?|para|naar|till|til)\s", re.IGNORECASE)
+"""*To* in other languages: `Passwort auf X geändert`."""
+_FIELD: Final = re.compile(
+    r"(?:[\"'][^<>]{0,60})?(?:/?>|[ ]?[:=]?</[A-Za-z]{1,8}>)\s{0,20}(?:<br ?/?>\s{0,8}"
+    r"|<[A-Za-z][\w:.-]{0,20}(?:\s[^<>]{0,80})?>\s{0,20})"
+    r"(?P<value>(?:[^<\n]|<[^/\n]){3,100}?)\s{0,20}(?:<|$)"
+)
+"""What follows in the next element of XML or HTML."""
 _NEXT: Final = re.compile(
     rf"{_CLOSE}(?P<gap>\s{{1,3}})(?:(?:from|to|as|like|of|was|code|number|string|value|no\.?|nr\.?|by|with"
     rf"|changed|reset|updated|rotated)\s{{1,3}}){{0,2}}(?:\*\*|__)?"
@@ -62,28 +81,35 @@ _OWNER: Final = re.compile(
     r"|minha|mijn)\s|--?)[\w-]*$",
     re.IGNORECASE,
 )
-_BEFORE_IT: Final = re.compile(
-    r"(?:^|[\s(])[\"'`]?([^\s\"'`]{5,64})[\"'`]?\s(?:is|as|for|are)\s(?:(?:my|the|your|our|a|his|her|their"
-    r"|new|old)\s){0,2}(?:\w+\s)?$",
-    re.IGNORECASE,
-)
-_TWO: Final = re.compile(
-    rf"{_CLOSE}(?:\s?[:=]\s{{0,3}}|\s(?:with|as|using|is|are)\s|\s)(?:(?:the )?user(?:name)?\s)?[\"'`]?[^\s/:"
-    rf"|,\"'`=]{{2,60}}[\"'`]?"
-    r"(?:\s?[/|,:]\s?|\s(?:and|und|y|et|with)\s)[\"'`]?([^\s/|,\"'`][^\s|,\"'`]{3,63})"
-)
-_MORE: Final = re.compile(r"\s{0,2}(?:,|/|and|or|to|und|y|et|then)\s{1,2}")
 _NAMED: Final = re.compile(r"(?i)\b(?:user|username|login|account)\s{1,3}[\w.@-]{2,40},?\s(?:and |with |with the )?$")
 _IS: Final = re.compile(r"(?i)\sis:?\s")
 """The predicate of English; other languages need an owner, since their adjectives are not known here."""
+_FOREIGN: Final = re.compile(
+    r"(?:ig|lich|isch|bar|los|haft|end|et|sam|ert|en|zt|ant|ent|aire|eurx?|eux|euse|able|ible|ee?|ad[oa]|id[oa]"
+    r"|os[oa]"
+    r"|iv[oa]|al|ari[oa]|ori[oa]|[ae]nte|[aeiu]t[oa]|elijk|baar|loos|nie|ny|na|ne|wa)$"
+)
+"""How adjectives and participles end in other languages."""
+_GRANTS: Final = re.compile(r"(?i)\b(?:user|role|grant|alter|account)\b")
 _OPTION_END: Final = re.compile(r"[ \t]{0,3}(?:$|[\r\n|;&>\"'`)\\]|-|[\w./-]*[/.@:])")
 _SETS: Final = re.compile(r"(?i)\b(?:set|chang(?:e|ed|ing)|reset|updated?|made|make|switch(?:ed)?)\b[^.\n]{0,40}$")
-_NESTED: Final = re.compile(r"(?i)[\"']?(?:value|content|default|text|data)[\"']?\s{0,2}:\s{1,2}|[|>][+-]?\s{1,16}")
+_NESTED: Final = re.compile(
+    r"(?i)[\"']?(?:value|content|default|text|data)[\"']?\s{0,2}:\s{1,2}|[|>][+-]?[ \t]{0,4}\n\s{1,16}"
+    r"|![A-Za-z][\w:-]{0,20}\s{1,2}(?:[|>][+-]?\s{1,16})?"
+)
 _REPLIED: Final = re.compile(
     r"[\"'`]?\s?\?[ \t]{0,3}\n{1,3}(?:[\w .@-]{1,24}[:>]\s{1,3}|[>-]\s)?(?:(?:it'?s|it is|sure|ok|yes|yeah"
     r"|that'?s)[\s,:]{1,3}){0,2}",
     re.IGNORECASE,
 )
+_NEXT_LINE: Final = re.compile(r"[ \t]{0,8}\r?\n[ \t]{0,8}")
+_SEQUEL: Final = re.compile(
+    r"[^\n.!?:;=]{0,60}[.!?,;]\s{1,3}(?:(?:so|and|ok|now|well),? )?(?:it'?s|it is|it was|that'?s|now it'?s"
+    r"|the new one is|the new one's"
+    r"|(?:it )?should be|try|es ist|er ist|es lautet|c'est|es|e|het is|ora e|agora e|ahora es)(?: now| jetzt)?:?\s",
+    re.IGNORECASE,
+)
+"""The clause after the one with the word, which begins with what stands for it."""
 _PAIR_BEHIND: Final = re.compile(r"[ \t]{1,2}[A-Za-z_][\w.-]{0,30}=")
 _OPENED: Final = re.compile(r"<(?:[\w-]{1,20}:)?[\w.-]{0,30}$")
 _PIN: Final = re.compile(r"[A-Z]{0,3}-?[0-9]{3,10}|[0-9]{3}[ -][0-9]{3,4}|[A-Z0-9]{2,6}(?:-[A-Z0-9]{2,6}){0,4}")
@@ -100,14 +126,14 @@ def beside(view: View) -> Iterator[tuple[int, int]]:
 
 def values(label: Label) -> Iterator[Value]:
     """The values beside *label* whose evidence suffices."""
-    for found in (_tagged, _typed, _signed, _told, _replied, _next):
+    for found in (_tagged, _typed, _signed, _told, _replied, _next, _beside_tag, _below):
         value = found(label)
         if value is not None:
             yield value
-            yield from _more(label, value)
+            yield from more(label, value)
             break
-    yield from _pair(label)
-    yield from _ahead(label)
+    yield from pair(label)
+    yield from ahead(label)
 
 
 def _tagged(label: Label) -> Value | None:
@@ -116,6 +142,14 @@ def _tagged(label: Label) -> Value | None:
         return None
     match = _TAG.match(label.behind)
     return judged(label, Value(match["value"], match.start("value"), quoted=True), 0.2) if match else None
+
+
+def _beside_tag(label: Label) -> Value | None:
+    """`<label>Password</label><span>X</span>`, `<setting name="password"><value>X</value>`"""
+    match = _FIELD.match(label.behind)
+    if match is None or plausible.likeness(match["value"], bare=True) < MIXED:
+        return None
+    return judged(label, Value(match["value"], match.start("value"), quoted=True), 0.1)
 
 
 def _typed(label: Label) -> Value | None:
@@ -130,27 +164,31 @@ def _signed(label: Label) -> Value | None:
     match = _SIGN.match(label.behind)
     if match is None:
         return None
-    sign, at = match["sign"], match.end()
-    nested = _NESTED.match(label.behind, at) if "\n" in match["space"] else None
-    if nested:
+    at = match.end()
+    nested = _NESTED.match(label.behind, at)
+    if nested and (nested.group()[0] in "|>!" or "\n" in match["space"]):
         at = nested.end()
     value = quoted_at(label.behind, at)
     if value is not None:
         if (match["item"] or match["call"]) and label.word in value.text.lower():
             return None  # names in a row: "password1", "password2"
-        return judged(label, value, 0.2 if sign or match["attribute"] else -0.1 if match["item"] else 0.0)
-    if match["call"] or (sign and "==" in sign) or sign == "!=" or match["attribute"]:
+        if match["item"] == "," and match.group()[0] == "," and not is_alone(label, value):
+            return None  # a variable and the next argument: encode(password, "utf8")
+        return judged(label, value, 0.2 if match["sign"] or match["attribute"] else -0.1 if match["item"] else 0.0)
+    return _signed_bare(label, match, at)
+
+
+def _signed_bare(label: Label, match: re.Match[str], at: int) -> Value | None:
+    """A value without quotes behind a sign."""
+    sign = match["sign"] or ""
+    if match["call"] or "==" in sign or sign == "!=" or "[" in match["space"]:
         return None
-    if (
-        sign == ":"
-        and label.kind == "password"
-        and "\n" not in match["space"]
-        and (phrase := phrase_at(label, at)) is not None
-    ):
-        return phrase
-    value = bare_at(label, at)
-    if value is None:
-        return None
+    is_clause = sign == ":" and label.kind == "password" and "\n" not in match["space"]
+    value = (phrase_at(label, at) if is_clause else None) or bare_at(label, at)
+    if value is None or (is_clause and " " in value.text):
+        return value
+    if match["attribute"]:
+        return judged(label, value, 0.1) if "\n" in match["attribute"] and ENDS.match(label.behind, value.end) else None
     score = _of_sign(label, match, value)
     is_line = score >= 0.1 and label.kind == "password" and is_alone(label, value) and not plausible.is_code(value.text)
     return judged(label, value._replace(quoted=is_line), score) and value
@@ -159,9 +197,14 @@ def _signed(label: Label) -> Value | None:
 def _of_sign(label: Label, match: re.Match[str], value: Value) -> float:
     """What the sign before a value without quotes adds."""
     rest = label.behind[value.end :]
-    if match["item"] and is_alone(label, value) and (match["item"].strip() == "-" or not match["space"]):
+    item = match["item"]
+    if item and is_alone(label, value) and (item.strip() == "-" or not match["space"]):
         return 0.1
-    if match["item"]:
+    if item and item.isspace() and "\t" not in item:
+        return -1.0  # words of a sentence or of program text
+    if item == "," and OURS.search(label.before) and rest[:1] in {",", "."}:
+        return 0.0
+    if item:
         return -0.1 if not match["space"] or match["item"] not in {",", ";"} else -1.0
     if "\n" in match["space"]:
         return 0.1 if match["space"].count("\n") == 1 and ENDS.match(rest) and LINE.search(label.before) else -0.1
@@ -187,10 +230,12 @@ def _told(label: Label) -> Value | None:
     if match is None:
         return None
     value = quoted_at(label.behind, match.end())
+    if match.group().startswith("'s ") and (value or bare_at(label, match.end()) or _NONE).text.isalpha():
+        return None
     is_told = _IS.search(match.group()) is not None or OURS.search(label.before) is not None
     if value is None and is_told and label.kind == "password" and (phrase := phrase_at(label, match.end())) is not None:
         return phrase
-    value = value or bare_at(label, match.end())
+    value = value or (None if match.group().rstrip()[-1:] == "=" else bare_at(label, match.end()))
     if value is None or (not value.quoted and not _may_be_told(label, value, match.group())):
         return None
     quoted = value.quoted
@@ -201,12 +246,23 @@ def _told(label: Label) -> Value | None:
 
 
 def _replied(label: Label) -> Value | None:
-    """`the password?`, and on the next line the answer."""
-    match = _REPLIED.match(label.behind)
+    """`the password?`, and on the next line the answer; `I reset the password. It's X now.`"""
+    match = _REPLIED.match(label.behind) or _SEQUEL.match(label.behind)
     value = value_at(label, match.end()) if match else None
-    if value is None or not CLAUSE.match(label.behind, value.end + value.quoted):
+    if match is None or value is None or not CLAUSE.match(label.behind, value.end + value.quoted):
+        return None
+    if match.re is _SEQUEL and plausible.likeness(value.text, bare=not value.quoted) < PHRASE:
         return None
     return judged(label, value, 0.1)
+
+
+def _below(label: Label) -> Value | None:
+    """The word alone in its line and the value in the next, as copied from a page."""
+    match = _NEXT_LINE.match(label.behind) if label.kind == "password" and LINE.search(label.before) else None
+    value = bare_at(label, match.end()) if match else None
+    if value is None or not ENDS.match(label.behind, value.end) or plausible.likeness(value.text, bare=True) < MIXED:
+        return None
+    return judged(label, value, 0.0)
 
 
 def _may_be_told(label: Label, value: Value, link: str) -> bool:
@@ -216,13 +272,14 @@ def _may_be_told(label: Label, value: Value, link: str) -> bool:
     if plausible.is_predicate(value.text):
         return False
     is_someones = OURS.search(label.before) is not None or (_IS.search(link) is not None and label.word != "wachtwoord")
+    is_someones = is_someones or (not label.is_english and len(value.text) > 8 and not _FOREIGN.search(value.text))
     return is_someones and (value.text[-1] in "!?" or CLAUSE.match(label.behind, value.end) is not None)
 
 
 def _next(label: Label) -> Value | None:
     """`api key X`, `with the password X`, `IDENTIFIED BY 'X'`"""
-    match = _NEXT.match(label.behind)
-    if match is None or "\n" in match["gap"] or (label.kind == "pass" and not label.is_login):
+    match = (None if label.is_english else _TO.match(label.behind)) or _NEXT.match(label.behind)
+    if match is None or "\n" in match.group() or (label.kind == "pass" and not label.is_login):
         return None
     strong = label.word.startswith("identified") or label.before.endswith("--")
     value = quoted_at(label.behind, match.end())
@@ -238,6 +295,12 @@ def _next(label: Label) -> Value | None:
 
 def _bare_next(label: Label, value: Value, *, strong: bool) -> Value | None:
     if strong and plausible.likeness(value.text) < MIXED and not _OPTION_END.match(label.behind, value.end):
+        return None
+    if (
+        label.word.startswith("identified")
+        and plausible.likeness(value.text) < MIXED
+        and not _GRANTS.search(label.before)
+    ):
         return None
     if strong or label.kind == "pin":
         return judged(label, value, 0.2 if strong else 0.1)
@@ -259,35 +322,6 @@ def _may_be_next(label: Label, value: Value) -> bool:
     return is_someones and bool(CLAUSE.match(label.behind, value.end)) and not plausible.is_predicate(value.text)
 
 
-def _more(label: Label, value: Value) -> Iterator[Value]:
-    """The second of `passwords X and Y`, `from X to Y`."""
-    match = _MORE.match(label.behind, value.end + value.quoted)
-    if match is None or label.kind != "password":
-        return
-    other = value_at(label, match.end())
-    if other is not None and plausible.likeness(other.text, bare=not other.quoted) >= MIXED:
-        yield other
-
-
-def _pair(label: Label) -> Iterator[Value]:
-    """The second of `login: bob / X`, `username and password are bob and X`."""
-    if label.kind != "login" and not label.is_login and not label.word.startswith("credential"):
-        return
-    match = _TWO.match(label.behind)
-    if match is not None:
-        value = trimmed(match.group(1), match.start(1))
-        if plausible.likeness(value.text, bare=True) >= MIXED:
-            yield value
-
-
-def _ahead(label: Label) -> Iterator[Value]:
-    """The value before the word: `X is my password`."""
-    match = _BEFORE_IT.search(label.before) if label.kind == "password" else None
-    if match is not None and plausible.likeness(match.group(1), bare=True) >= MIXED:
-        start = match.start(1) - len(label.before) - label.length
-        yield Value(match.group(1), start, quoted=False)
-
-
 def judged(label: Label, value: Value, score: float) -> Value | None:
     """*value* if the evidence for it suffices."""
     like = plausible.likeness(value.text, bare=not value.quoted)
@@ -295,14 +329,14 @@ def judged(label: Label, value: Value, score: float) -> Value | None:
         return None
     if label.kind == "pin" and (_PIN.fullmatch(value.text) or like < MIXED):
         return value if _PIN.fullmatch(value.text) and label.score + score + 0.2 >= THRESHOLD - 1e-9 else None
-    if label.kind == "login" or value.text.startswith("--") or (label.kind == "pin" and "code" not in label.word):
+    if label.kind == "login" or value.text.startswith("--") or (label.kind == "pin" and "cod" not in label.word):
         return None
     return value if label.score + score + _of_value(label, value, like) >= THRESHOLD - 1e-9 else None
 
 
 def _of_value(label: Label, value: Value, like: float) -> float:
     """What the value adds, and what its surroundings do for it."""
-    if label.kind in {"key", "token", "auth"} and not value.quoted and like == MIXED and value.text.isidentifier():
+    if label.kind in {"key", "token", "auth"} and not value.quoted and like == MIXED and _is_name(value.text):
         like -= 0.2
     if label.kind in {"key", "token", "auth"}:
         is_name = value.quoted and "_" in value.text and value.text.isidentifier() and like == MIXED
@@ -314,6 +348,10 @@ def _of_value(label: Label, value: Value, like: float) -> float:
     if like < MIXED and label.kind == "password" and (label.is_login or _OWNER.search(label.before)):
         like += 0.1
     return like
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not text.isalpha()
 
 
 def _least(label: Label, value: Value) -> int:

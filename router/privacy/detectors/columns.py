@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors import plausible
 from hybrid_llm.router.privacy.detectors.beside import judged, values
-from hybrid_llm.router.privacy.detectors.evidence import layout
-from hybrid_llm.router.privacy.detectors.labels import AHEAD, BEHIND, LABEL, SCORES, Label, label_at, shown
+from hybrid_llm.router.privacy.detectors.labels import (
+    AHEAD,
+    BEHIND,
+    LABEL,
+    SCORES,
+    Label,
+    label_at,
+    script_words,
+    shown,
+    words_in,
+)
+from hybrid_llm.router.privacy.detectors.markup import markup
+from hybrid_llm.router.privacy.detectors.pairs import Cell, pairs
 from hybrid_llm.router.privacy.detectors.pairs import Label as Cells
 from hybrid_llm.router.privacy.detectors.plausible import MIXED, PHRASE
 from hybrid_llm.router.privacy.detectors.readings import CLAUSE, Value, bare_at, phrase_at, trimmed, value_at
+from hybrid_llm.router.privacy.detectors.tables import below, beside_name
 from hybrid_llm.router.privacy.detectors.text import View, fold
 
 _SAME: Final = {"token": "key", "auth": "key", "pass": "password", "login": "password"}
 """Words that are weaker in prose, but as good as others where a question or a header has them."""
+_CODE_WORD: Final = "code"
 _CELL: Final = 0.2
 """What a key or a header adds that names the value."""
 _QUESTION: Final = 200
@@ -31,9 +45,10 @@ _HEADER: Final = re.compile(
     r"|pwd?|pswd?|pword|p/w|heslo|(?:wi-?fi|wlan|network|router)[ _-]?(?:key|code)|passwort|kennwort"
     r"|contrase[nx]a|senha"
     r"|wachtwoord|mot[ _-]?de[ _-]?passe|mdp|clave|parola|lxsenord|losenord|has[lx]o|salasana|sifre|jelszo"
-    r"|psk|(?:secret|memorable|code)[ _-]?(?:word|phrase))|(?P<key>(?:api|secret|access|private|auth|account"
+    r"|psk|(?:secret|memorable|code)[ _-]?(?:word|phrase)|secret|cred(?:ential)?s?)|(?P<key>(?:api|secret|access"
+    r"|private|auth|account"
     r"|encryption|signing|master|licen[sc]e|login|door|ssh|wifi|deploy)"
-    r"[ _-]?key|(?:client|api|app)?[ _-]?secret|token|credentials?)"
+    r"[ _-]?key|(?:client|api|app)[ _-]?secret|token)"
     r"|(?P<pin>pin(?:[ _-]?code)?|otp|cvv2?"
     r"|cvc2?|(?:verification|security|access|unlock|door|gate|alarm|2fa|sms)[ _-]?code))(?:[ _-]?[0-9]"
     r"|[ _-]value)?[ ?:*.]{0,3}(?:\([^()]{1,30}\))?"
@@ -46,6 +61,28 @@ _INLINE: Final = re.compile(
 """Elements of HTML for prose."""
 _SEPARATORS: Final = frozenset([b",", b";", b"\t", b"|"])
 _EDGES: Final = _SEPARATORS | {b"", b"\n", b"\r", b"[", b"]"}
+_GAP: Final = b"  "
+_BLANKS: Final = frozenset([b" ", b"\n", b"\r", b""])
+_SIGNS: Final = (b",", b";", b"|", b"\t", b"  ")
+_NAME: Final = 60
+"""How far a name reaches."""
+_STRING_BEFORE: Final = re.compile(rb"(?:[{,:]\s{0,20})[\"'][^\"'\n]{0,40}$")
+_STRING_BEHIND: Final = re.compile(
+    rb"[^\"'\n]{0,20}[\"']\s{0,20}(?:\}|,\s{0,40}[\"'][^\"'\n]{1,40}[\"']\s{0,8}:"
+    rb"|:\s{0,20}\{\s{0,20}[\"'][a-z_]{0,12}(?:val|text|data"
+    rb"|content))"
+)
+"""Behind a string that is the value of a pair, or the key of an object with a value in it."""
+_ELEMENT_BEHIND: Final = re.compile(
+    rb"[^\"'\n]{0,20}[\"']\s{0,20}(?:,\s{0,20}[\"'][^\"'\n]{0,60}[\"']\s{0,20}){0,12}\]\s{0,8},?\s{0,20}(?:\["
+    rb"|[\"']\w{1,20}[\"']\s{0,4}:)"
+)
+"""Behind a string in an array before other arrays."""
+_NO_HEADER: Final = re.compile(rb"[=:!?]")
+"""What is in no name of a field."""
+_TWO_FIELDS: Final = re.compile(rb"^[^=:!?,]{0,30}[|;\t,]")
+_TEXT_BEHIND: Final = re.compile(rb"[^<>\n]{0,30}</")
+_AROUND_NAME: Final = b" \t\"'*`_"
 _AROUND: Final = " \t\"'`"
 _LONGEST: Final = 200
 _OPENING_WORDS: Final = re.compile(
@@ -53,13 +90,18 @@ _OPENING_WORDS: Final = re.compile(
     r"|this is|(?:my|the|our)(?: \w+)? is|is)"
     r"[\s,:.!-]{1,3}){0,3}[\"'`*]{0,2}"
 )
+_UNSPACED: Final = re.compile("([!-~])[\x80\x90-\x99\xa3]")
+"""Where a text in Latin letters ends before another script that does not separate words."""
 _LINK: Final = re.compile("[\x80\x90-\x99\xa1\\s:=]{0,8}")
 
 
 def columns(view: View) -> Iterator[tuple[int, int]]:
     """The fields of tables whose header is such a word, and values that are named less directly than by their key."""
     kinds: dict[Cells, str] = {}
-    for cell in layout(view).cells:
+    words = [(found.start, found.end) for found in words_in(view)]
+    if not view.text.isascii():
+        words += [(start, end) for start, end, _ in script_words(view.text)]
+    for cell in _cells(view, words):
         if cell.label and cell.end - cell.start <= _LONGEST:
             if cell.label not in kinds:
                 kinds[cell.label] = _named(view, cell.label)
@@ -68,18 +110,73 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
                 yield value.start, value.end
 
 
+def _cells(view: View, words: Sequence[tuple[int, int]]) -> Iterator[Cell]:
+    """The cells of the tables, the JSON and the markup that one of *words* is a name in."""
+    data, behind, line = view.data, 0, -1
+    for start, end in words:
+        first = data.rfind(b"\n", 0, start) + 1
+        if first != line and first >= behind and _is_header(view, first, start, end):
+            line, last = first, data.find(b"\n", end)
+            span = (first, len(data) if last < 0 else last)
+            yield from beside_name(data, span)
+            behind = yield from below(data, span)
+    if any(_is_member(data, start, end) for start, end in words):
+        yield from pairs(data)
+    if b"<" in data and any(_is_text(data, start, end) for start, end in words):
+        yield from markup(data)
+
+
+def _is_header(view: View, first: int, start: int, end: int) -> bool:
+    """Whether the word from *start* to *end* is the name of a field in the line that begins at *first*."""
+    before, behind = view.data[max(first, start - _NAME) : start], view.data[end : end + _NAME].partition(b"\n")[0]
+    if _NO_HEADER.search(behind) is not None and (b"," in before or not _TWO_FIELDS.search(behind)):
+        return False
+    starts = [at + len(sign) for sign in _SIGNS if (at := before.rfind(sign)) >= 0]
+    ends = [at for sign in _SIGNS if (at := behind.find(sign)) >= 0]
+    if not starts and not ends:
+        return False
+    low = start - len(before) + max(starts, default=0)
+    return bool(_named(view, ((low, end + min(ends, default=len(behind))),)))
+
+
+def _is_member(data: bytes, start: int, end: int) -> bool:
+    """Whether a word is a string of JSON that is no key."""
+    before, behind = data[max(0, start - _NAME) : start], data[end : end + _NAME]
+    if _STRING_BEHIND.match(behind) is not None:
+        return _STRING_BEFORE.search(before) is not None
+    return _ELEMENT_BEHIND.match(data, end, end + AHEAD) is not None
+
+
+def _is_text(data: bytes, start: int, end: int) -> bool:
+    """Whether a word is in a tag of XML or all of an element's text."""
+    before = data[max(0, start - _NAME) : start]
+    tag = before.rfind(b"<")
+    if tag > before.rfind(b">"):
+        return True
+    return before.rfind(b">") >= 0 and _TEXT_BEHIND.match(data, end, end + _NAME) is not None
+
+
 def _is_secret(kind: str, value: Value) -> bool:
-    label = Label(kind, kind, "", "", 0, 0, SCORES[kind])
+    label = Label(kind, _CODE_WORD if kind == "pin" else kind, "", "", 0, 0, SCORES[kind])
     return judged(label, value._replace(quoted=kind == "password"), _CELL) is not None
 
 
 def _named(view: View, spans: Cells) -> str:
     """The kind of secret that a header names, or nothing."""
     for start, end in spans:
-        match = _HEADER.fullmatch(view.data[start:end].decode("latin-1").strip(" \t\"'*`_"))
-        if match is not None:
-            return match.lastgroup or ""
+        kind = _kind_of(view.data[start:end].strip(_AROUND_NAME)) if end - start <= _NAME * 2 else ""
+        if kind:
+            return kind
+        for _, _, kind in script_words(view.text[start:end]) if not view.text[start:end].isascii() else ():
+            return kind
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _kind_of(name: bytes) -> str:
+    """The kind of secret that *name* names, or nothing."""
+    match = _HEADER.fullmatch(name.decode("latin-1"))
+    return (match.lastgroup or "") if match is not None else ""
 
 
 def _field(view: View, start: int, end: int) -> Value | None:
@@ -93,7 +190,8 @@ def _field(view: View, start: int, end: int) -> Value | None:
         before, behind = before[:-1].rstrip(b" "), behind[1:].lstrip(b" ")
     edges = {before[-1:], behind[:1]}
     is_text = edges == {b">", b"<"} and not _INLINE.search(view.data[max(0, start - 200) : start].decode("latin-1"))
-    is_field = (edges <= _EDGES and bool(edges & _SEPARATORS)) or is_text or (quoted and before[-1:] == b":")
+    is_field = (edges <= _EDGES and bool(edges & _SEPARATORS)) or is_text or (quoted and before[-1:] in {b":", b"="})
+    is_field = is_field or (_is_apart(view.data, start, start + len(text)) and not quoted)
     if (
         not text
         or not is_field
@@ -101,14 +199,22 @@ def _field(view: View, start: int, end: int) -> Value | None:
         or (not quoted and (plausible.is_code(text) or _ASSIGNMENT.match(text)))
     ):
         return None
+    if not quoted and "_" in text and text.isidentifier() and not plausible.is_random(text):
+        return None
     if " " in text and not quoted and b"|" not in edges and plausible.likeness(text) != PHRASE:
         return None
     return Value(text, start, quoted=True)
 
 
+def _is_apart(data: bytes, start: int, end: int) -> bool:
+    """Whether spaces set a field apart from others in its line."""
+    before, behind = data[max(0, start - 2) : start], data[end : end + 2]
+    return _GAP in {before, behind} and all(side[-1:] in _BLANKS for side in (before, behind[:1]))
+
+
 def answered(view: View) -> Iterator[tuple[int, int]]:
     """Yield the values in an answer to a question for a secret, which was said before this text."""
-    asked = _asked(view.before[-_QUESTION:])
+    asked = _asked(view.before[-_QUESTION:]) if view.before else None
     if asked is None:
         return
     label = Label(asked, "", "", shown(view, 0, AHEAD), 0, 0, SCORES[asked])
@@ -141,14 +247,13 @@ def _asked(question: str) -> str | None:
 
 def of_script(view: View, start: int, end: int, kind: str) -> Iterator[tuple[int, int]]:
     """Like `labelled`, for a word of another script that stands at *start* to *end*."""
-    whole = Label(
-        kind, "", shown(view, start - BEHIND, start), shown(view, end, end + AHEAD), end, end - start, SCORES[kind]
-    )
+    behind = _UNSPACED.sub("\\1\n", shown(view, end, end + AHEAD))
+    whole = Label(kind, "", shown(view, start - BEHIND, start), behind, end, end - start, SCORES[kind])
     for value in values(whole):
         yield end + value.start, end + value.end
-    link = _LINK.match(shown(view, end, end + 8))
+    link = _LINK.match(behind)
     offset = end + (link.end() if link else 0)
-    label = Label(kind, "", "", shown(view, offset, offset + AHEAD), offset, offset - start, SCORES[kind])
-    first, is_told = value_at(label, 0), link is not None and (":" in link.group() or "=" in link.group())
+    label = Label(kind, "", "", behind[offset - end :], offset, offset - start, SCORES[kind])
+    first, is_told = value_at(label, 0), link is not None and any(sign in link.group() for sign in ":=\x80")
     if first is not None and judged(label, first, 0.1 if is_told else -0.1) is not None:
         yield offset + first.start, offset + first.end

@@ -14,7 +14,7 @@ from hybrid_llm.router.privacy.detectors.beside import beside
 from hybrid_llm.router.privacy.detectors.columns import answered, columns, of_script
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
 from hybrid_llm.router.privacy.detectors.gitleaks import entropy, load_rules
-from hybrid_llm.router.privacy.detectors.labels import words_in
+from hybrid_llm.router.privacy.detectors.labels import script_words, words_in
 from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, NUMBER, RANDOM, is_random, likeness
 from hybrid_llm.router.privacy.detectors.text import Regex, View
 
@@ -66,7 +66,9 @@ _SHELL: Final = (
     + rb"-w\s{0,2}['\"]?([^\s'\"-][^\s'\"]{3,63})|redis-cli"
     + _ANY
     + rb"-a\s{1,2}['\"]?([^\s'\"-][^\s'\"]{3,63})"
-    rb"|(?:curl|https?|wget|httpie)" + _ANY + rb"(?:-u|--user|-a|--auth)[ =]['\"]?[^\s:'\"]{1,64}:([^\s'\"]{3,63})"
+    rb"|(?:curl|https?|wget|httpie)"
+    + _ANY
+    + rb"(?:-u|--user|-a|--auth)[ =]['\"]?[^\s:'\"]{1,64}:['\"]?([^\s'\"]{3,63})"
     rb"|(?:smbclient|mount\.cifs|rpcclient)"
     + _ANY
     + rb"-U\s{0,2}['\"]?[^\s%'\"]{1,64}%([^\s'\"]{3,63})|[a-z]{0,2}freerdp"
@@ -88,15 +90,10 @@ _EXAMPLE: Final = re.compile(
 )
 """How the host begins that an example connects to."""
 _SOMEONE: Final = frozenset({"user", "username", "scott", "foo", "name", "u", "myuser", "your_user", "your-username"})
+_SCOTT: Final = "scott"
+"""The user of examples, since the first Oracle."""
 _SHOWN: Final = Context(rb"example|sample|dummy|fake|placeholder|e\.g")
 _ASIDE: Final = re.compile(r"(?i)(?:hash|checksum|integrity|sha-?[0-9]{1,3}|digest|commit)[^\n]{0,12}$")
-_SCRIPTS: Final = {
-    "密码": "password", "口令": "password", "密碼": "password", "パスワード": "password", "비밀번호": "password",
-    "пароль": "password", "كلمة المرور": "password", "كلمة السر": "password", "סיסמה": "password",
-    "รหัสผ่าน": "password", "κωδικός": "password", "पासवर्ड": "password", "密钥": "key", "密鑰": "key", "令牌": "key",
-    "验证码": "pin", "驗證碼": "pin", "暗証番号": "pin", "認証コード": "pin",
-}  # fmt: skip
-"""Words for secrets in scripts that do not fold to Latin letters."""
 _PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
 """A pseudonym that the privacy guard inserted, such as `SECRET_QYSAI`, is not a secret."""
 _ANY_FORMAT: Final = "generic-api-key"
@@ -125,7 +122,7 @@ def _of_user_info(candidate: Candidate) -> float:
     if like == NOTHING or len(password) < 4:
         return 0.0
     host = candidate.view.data[candidate.end + 1 : candidate.end + 40].decode("latin-1")
-    return 0.4 + like - (0.3 if user in _SOMEONE or _EXAMPLE.match(host) else 0.0)
+    return 0.4 + like - (0.4 if user == _SCOTT else 0.3 if user in _SOMEONE or _EXAMPLE.match(host) else 0.0)
 
 
 def _of_pair(candidate: Candidate) -> float:
@@ -143,12 +140,12 @@ def _of_argument(candidate: Candidate) -> float:
 
 
 def _of_query(candidate: Candidate) -> float:
-    like = likeness(candidate.value)
+    like = likeness(candidate.value, bare=True)
     return 0.3 + like if len(candidate.value) >= 12 or is_random(candidate.value) else like
 
 
 def _of_bearer(candidate: Candidate) -> float:
-    like = likeness(candidate.value)
+    like = NOTHING if candidate.value.startswith("-") else likeness(candidate.value)
     return (
         0.3 + like
         if like >= NUMBER
@@ -182,6 +179,7 @@ def credentials(view: View) -> Iterator[tuple[int, int]]:
 def _candidates(view: View) -> Iterator[tuple[int, int]]:
     if words_in(view):
         yield from beside(view)
+    if words_in(view) or not view.text.isascii():
         yield from columns(view)
     if view.before:
         yield from answered(view)
@@ -213,9 +211,8 @@ def _is_name(value: str) -> bool:
 
 
 def _of_scripts(view: View) -> Iterator[tuple[int, int]]:
-    for word, kind in _SCRIPTS.items():
-        for at in view.find(word):
-            yield from of_script(view, at, at + len(word), kind)
+    for start, end, kind in script_words(view.text):
+        yield from of_script(view, start, end, kind)
 
 
 def _headers(view: View) -> Iterator[tuple[int, int]]:

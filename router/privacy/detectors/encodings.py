@@ -36,6 +36,7 @@ _SHORTEST: Final = 8
 _JOINED: Final = 14
 """Characters of the shortest run in which base64 may begin anywhere."""
 _BYTE_ORDERS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS: Final = frozenset(mark[:1] for mark, _ in _BYTE_ORDERS)
 _INVISIBLE: Final = re.compile(
     "[\U000e0000-\U000e01ef\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\u180e\u00ad]"
 )
@@ -126,7 +127,7 @@ def _from_hex(raw: str) -> Iterator[tuple[int, str]]:
 def as_text(data: bytes) -> str | None:
     """*data* as text in UTF-8, or in UTF-16 by its mark or where every second byte is zero; None if it is neither."""
     try:
-        text = data.decode(_charset(data))
+        text = data.decode(_charset(data) if b"\0" in data or data[:1] in _MARKS else "utf-8")
     except UnicodeDecodeError:
         return None
     return None if not text or _UNTEXTUAL.search(text) else text.removeprefix("\ufeff")

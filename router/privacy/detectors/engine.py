@@ -121,8 +121,13 @@ class Prepared:
         self.hidden = hidden(text)
         runs = embedded(self.view) if depth else ()
         self.inner = [
-            (start, end, Prepared(inner, depth - 1, text[max(0, start - _ASKED) : start])) for start, end, inner in runs
+            (start, end, Prepared(inner, depth - 1, _said_before(text, start, end))) for start, end, inner in runs
         ]
+
+
+def _said_before(text: str, start: int, end: int) -> str:
+    """The question that an encoded run may answer; a word of letters alone decodes to anything and answers none."""
+    return "" if text[start:end].isalpha() else text[max(0, start - _ASKED) : start]
 
 
 def prepare(texts: Sequence[str]) -> list[Prepared]:

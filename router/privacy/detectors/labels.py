@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,27 +17,59 @@ BEHIND: Final = 80
 SCORES: Final = {"password": 0.3, "pin": 0.2, "key": 0.2, "token": 0.1, "auth": -0.2, "pass": 0.1, "login": 0.1}
 LABEL: Final = Regex(
     rb"(?i)(?P<password>pass[ _-]?word|passwort|passwd|passwrd|pass[ _-]?phrase|pass[ _-]?code|pass[ _-]?key"
+    rb"|pasword|passowrd|passwrod|pssword|one[ _-]?time[ _-]?pass(?:word|code)|losungswort"
     rb"|pwd|pswd?|pword|p/w|kennwort|contrase[nx][ay]a?|palavra[ -]passe|senha"
-    rb"|mot[ _-]?de[ _-]?passe|clave|parola|wachtwoord|has[lx]o|l[o]senord|adgangskode|passord|salasana|sifre"
+    rb"|mot[ _-]?de[ _-]?passe|clave|parola(?: d'ordine)?|wachtwoord|has[lx]o|l[o]senord|adgangskode|passord"
+    rb"|salasana|sifre(?:n?iz|m)?"
     rb"|jelsz[o]|kata[ _]sandi|mat khau"
     rb"|identified\s+by|(?:seed|recovery|mnemonic|secret|unlock|login|access|key)[ _-]?phrase|(?:secret|code"
     rb"|safe|memorable|login|access)[ _-]?word"
-    rb"|(?:wi-?fi|wlan|network|router|hotspot)[ _-]?(?:key|code|secret)|(?:login|sign-?in|user|account|admin"
+    rb"|(?:wi-?fi|wlan|network|router|hotspot)[ _-]?(?:key|code|secret|schlussel|schluessel)|(?:login|sign-?in|user"
+    rb"|account|admin"
     rb"|root|db|database|vault)[ _-]?secret"
-    rb"|kodeord|heslo|geslo|lozinka|slaptazodis|parool|zugangswort|geheimwort|geheimnummer|passwoord|codeword"
+    rb"|kodeord|heslo|geslo|lozinka|zaporka|slaptazodis|parool|zugangswort|geheimwort|geheimnummer|geheimzahl"
+    rb"|passwoord|codeword"
     rb"|passwrt|requirepass|masterauth|psk|pw|mdp)"
     rb"|(?P<key>api[ _-]?(?:key|secret)|(?:secret|access|private|auth|account|encryption|signing|master"
     rb"|license|subscription|function"
     rb"|storage|shared|webhook|app|application|consumer|service)[ _-]?key|client[ _-]?secret|secret|(?:access"
     rb"|auth|bearer|refresh|session|api"
     rb"|security|private|personal|bot|id|oauth|user|csrf|deploy|service|admin|sas|device)[ _-]?tok[e]n"
-    rb"|session[ _-]?id|sess?id|credentials?)"
-    rb"|(?P<pin>pin(?:[ _-]?(?:code|number|nummer))?|otp|totp|tan|one[ -]?time[ -]?pass(?:word|code)"
+    rb"|session[ _-]?id|sess?id|credentials?|creds?|(?:log-?in|sign-?in|access)[ _-](?:details|data|info)"
+    rb"|zugangsdaten"
+    rb"|anmeldedaten|logindaten|identifiants|credencia(?:le)?s|credenziali|inloggegevens|api-?schlussel)"
+    rb"|(?P<pin>pin(?:[ _-]?(?:code|number|nummer))?|otp|totp|tan"
     rb"|(?:verification|security|one[ -]?time|2fa|mfa|login|access|unlock|door|gate"
-    rb"|alarm|confirmation|authentication|backup|recovery|sms|entry)[ _-]?(?:code|pin)|cvv2?|cvc2?|codice pin|code pin)"
+    rb"|alarm|confirmation|authentication|backup|recovery|sms|entry)[ _-]?(?:code|pin)|cvv2?|cvc2?|codice pin"
+    rb"|code pin"
+    rb"|(?:zugangs|zutritts|sicherheits|bestatigungs|bestaetigungs|freischalt|entsperr|toegangs|beveiligings"
+    rb"|verificatie)-?code"
+    rb"|code (?:d'acces|secret|confidentiel|de securite|de verification)|c[o]digo (?:de acceso|de acesso|secreto"
+    rb"|de seguridad|de seguranca|de verifica[cx]i?[ox]n?|de verificacao)|codice (?:di accesso|segreto|di sicurezza"
+    rb"|di verifica))"
     rb"|(?P<token>token)|(?P<auth>auth)"
-    rb"|(?P<pass>pass)|(?P<login>logins?|log[ -]?in|sign[ -]?in)"
+    rb"|(?P<pass>pass|ww)|(?P<login>logins?|log[ -]?in|sign[ -]?in)"
 )
+_ENGLISH: Final = frozenset({"pwd", "pw"})
+_SHORT: Final = 3
+_LONGEST: Final = 16
+_SCRIPTS: Final = {
+    "password": (
+        "密码|密碼|口令|通行码|通行碼|パスワード|パスコード|パスフレーズ|合言葉|비밀번호|패스워드|비번|암호|парол|Парол|ПАРОЛ"
+        "|лозинк|Лозинк|κωδικ|Κωδικ|συνθηματικό|סיסמה|סיסמא|كلمة المرور|كلمة السر|كلمة مرور|الرقم السري|رمز عبور"
+        "|رمز المرور|گذرواژه|पासवर्ड|कूटशब्द|পাসওয়ার্ড|கடவுச்சொல்|รหัสผ่าน|პაროლი|գաղտնաբառ"
+    ),
+    "key": "密钥|密鑰|金鑰|令牌|トークン|シークレット|秘密鍵|アクセスキー|APIキー|토큰|токен|Токен",
+    "pin": (
+        "验证码|驗證碼|校验码|动态码|暗証番号|認証コード|確認コード|인증번호|인증코드|пин-код|ПИН-код|Пин-код"
+        "|код доступа|Код доступа"
+    ),
+}
+"""Words for secrets in scripts that do not fold to Latin letters, or how they begin."""
+_SCRIPT: Final = re.compile("|".join(_SCRIPTS.values()))
+_KINDS: Final = {word: kind for kind, words in _SCRIPTS.items() for word in words.split("|")}
+_ENDING: Final = re.compile(r"[^\W\d_A-Za-z]{0,3}")
+"""The inflection of a word."""
 _SUFFIX: Final = re.compile(r"s?[0-9]{0,2}(?:[_-][A-Za-z0-9]{1,20}|[A-Z][A-Za-z0-9]{1,20}){0,4}")
 _META: Final = re.compile(
     r"hash(?:ed|er|es)?|hints?|fields?|types?|ids?|urls?|uris?|files?|path|names?|len(?:gth)?|min|max"
@@ -61,14 +93,14 @@ _SORT: Final = re.compile(
     re.IGNORECASE,
 )
 """Parts of a longer name that leave it the name of a secret."""
-_OTHERS: Final = re.compile(
-    r"(?:eos|bos|pad|unk|mask|sep|cls|special|next|prev(?:ious)?|stop|start|end|begin|max|min|num|n|first"
-    r"|last|image|video|audio|text|current"
-    r"|per|total|prompt|completion|extra|sub|word|input|output|old_?pos|lex|new_?line|is|has|no|public)[_-]?",
-    re.IGNORECASE,
+_OTHERS: Final = frozenset(
+    """
+    eos bos pad unk mask sep cls special next prev previous stop start end begin max min num n first last image video
+    audio text current per total prompt completion extra sub word input output pos lex line is has no public
+    """.split()  # noqa: SIM905
 )
 """What stands before *token* where it is a unit of text or a flag."""
-_BEFORE: Final = re.compile(r"[A-Za-z0-9_$-]*")
+_NAME: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789$"
 LINE: Final = re.compile(
     r"(?:^|[\r\n])[ \t]{0,20}(?:export |set |env |-e |- |ENV |[*-] ){0,2}[\"'\w.*$-]{0,60}$", re.IGNORECASE
 )
@@ -76,6 +108,7 @@ _AGAINST: Final = re.compile(
     r"(?i)(?:hash|digest|checksum|sha-?(?:1|2|256|512)|md5|integrity|commit|revision|fingerprint|regex|schema"
     r"|example|e\.g\.)[^\n]{0,20}$"
 )
+_AGAINST_LENGTH: Final = 34
 _LOGIN: Final = re.compile(
     r"(?i)\b(?:user|username|user name|login|log in|account|e-?mail|benutzer|usuario|utilisateur)\b[^\n]{0,60}$"
 )
@@ -84,6 +117,7 @@ OURS: Final = re.compile(
 )
 _TYPE: Final = re.compile(r"(?i)\btype[\"']?\s?[=:]\s?[\"']?$|\$[({]$")
 """`type=password` and `$(PWD)`."""
+_TYPE_LENGTH: Final = 12
 _KEY_BEFORE: Final = re.compile(r"(?:^|[\r\n,;{&?|\"'`<(])[ \t*-]{0,16}[\w.-]{0,40}$")
 _JOINED: Final = re.compile(
     r"(?i)(?:^|[^a-z])(?:my|root|bind|db|user|admin|ldap|smtp|ftp|mail|key|store|sudo|ssh|login|ora|sql|pg"
@@ -118,15 +152,38 @@ class Label:
     @property
     def is_english(self) -> bool:
         """Whether the word is one of English, whose phrases and predicates are known best."""
-        return self.word.startswith("pass") or self.word.endswith("phrase") or self.word in {"pwd", "pw"}
+        is_foreign = self.word.startswith(("passwort", "passord", "passwoord"))
+        return (
+            (self.word.startswith("pass") and not is_foreign) or self.word.endswith("phrase") or self.word in _ENGLISH
+        )
 
 
 def words_in(view: View) -> Sequence[Found]:
     """The words for secrets in *view*, searched for once."""
     if LABEL not in view.notes:
-        view.notes[LABEL] = list(LABEL.finditer(view.data))
+        view.notes[LABEL] = list(_words(view.data))
     found: Sequence[Found] = view.notes[LABEL]
     return found
+
+
+def _words(data: bytes) -> Iterator[Found]:
+    """Every word; also one that begins within a shorter one, as `Password` in `rootPassword` does in `otP`."""
+    for found in LABEL.finditer(data):
+        yield found
+        if found.end - found.start <= _SHORT and data[found.start - 1 : found.start].isalpha():
+            other = next(LABEL.finditer(data, found.start + 1, found.end + _LONGEST), None)
+            if other is not None and other.start < found.end:
+                yield other
+
+
+def script_words(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and kind of each word for a secret in a script that does not fold to Latin letters."""
+    for match in _SCRIPT.finditer(text):
+        start, end = match.span()
+        ending = (
+            _ENDING.match(text, end) if match.group()[-1].isalpha() and match.group().upper() != match.group() else None
+        )
+        yield start, ending.end() if ending else end, _KINDS[match.group()]
 
 
 def shown(view: View, start: int, end: int) -> str:
@@ -147,7 +204,7 @@ def label_at(view: View, found: Found) -> Label | None:
     suffix = match.group() if match else ""
     if (
         behind[len(suffix) : len(suffix) + 1].isalnum()
-        or _TYPE.search(before)
+        or _TYPE.search(before[-_TYPE_LENGTH:])
         or (word.isupper() and suffix[:1].isupper())
         or not _begins(before, word, found.kind)
     ):
@@ -184,8 +241,8 @@ def _loss(before: str, word: str, suffix: str) -> float:
     loss = 0.2 if any(part.isalpha() and not _SORT.fullmatch(part) for part in parts) else 0.0
     if suffix[:1] == "s" and not word.startswith("pass"):
         loss += 0.1
-    match = _BEFORE.search(before)
-    name = match.group() if match else ""
-    if word.endswith("token") and _OTHERS.search(name):
-        loss += 0.3
-    return loss + (0.3 if _AGAINST.search(before) else 0.0)
+    if word.endswith("token"):
+        name = before.rstrip("_-")
+        part = name[len(name.rstrip(_NAME)) :].lower()
+        loss += 0.3 if part in _OTHERS else 0.0
+    return loss + (0.3 if _AGAINST.search(before[-_AGAINST_LENGTH:]) else 0.0)

@@ -31,13 +31,18 @@ _QUOTED: Final = re.compile(
     rb"(?:\"([^\"\n{}]{1,64})\"|'([^'\n{}]{1,64})')\s{0,8}(?::|=>|=)\s{0,8}"
     rb"(?:[\"']?([\[{])|\"([^\"]{0,400})\"|'([^'\n]{0,400})'|([^\s,;{}\[\]\"'&][^\n,;{}\[\]\"'&]{0,80}))"
 )
+_QUOTE: Final = 0x22
+_OPENS: Final = frozenset([b"[", b"{", b",", b":", b" ", b"\n", b"\t"])
+_CLOSES: Final = frozenset([b",", b":", b"]", b"}"])
+"""What stands before and behind a string of JSON."""
 _OPENER: Final = 3
 """The group of a bracket that begins a value."""
 _FORM: Final = re.compile(
     rb"(?:\A|[\n\r,;{}&?|(])[ \t>*#+`_~-]{0,8}([A-Za-z\x80-\xa1][A-Za-z0-9_\x80-\xa1 .\-/#'()]{0,47})"
     rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`]{0,3}[ \t]{0,4}[*_`\"']{0,3}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
 )
-_BRACKET: Final = re.compile(rb"[\[\]{}]")
+_BRACKET: Final = re.compile(rb"\"[^\"\n\[\]{}]{0,200}[\[\]{}][^\"\n]{0,400}\"|[\[\]{}]")
+"""A bracket, or a string with one."""
 _ELEMENT: Final = re.compile(rb"\"([^\"]*)\"|'([^']*)'|([^,\s\"'][^,\n]*)")
 _NAMING: Final = re.compile(
     rb"(?:key|name|label|field|type|kind|system|title|question|attribute|property|param(?:eter)?|header|column|code|id"
@@ -46,7 +51,7 @@ _NAMING: Final = re.compile(
 )
 """Keys whose value names the value beside it: `{"key": "ssn", "value": "..."}`."""
 _NAMED: Final = re.compile(
-    rb"(?:current_?|default_?|raw_?|string_?|initial_?)?(?:value|val|v|content|data|text|answer|a|response|default|input)s?"
+    rb"(?:current_?|default_?|raw_?|string_?|initial_?)?(?:value|val|v|content|data|text|answer|a|response|default|example|input)s?"
     rb"(?:_?(?:string|text))?",
     re.IGNORECASE,
 )
@@ -99,12 +104,11 @@ def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
     stack: list[tuple[int, _Group]] = [(-1, _Group())]
     upcoming = iter(quoted)
     pair = next(upcoming, None)
-    for bracket in _BRACKET.finditer(data):
-        at = bracket.start()
+    for at in _brackets(data):
         while pair is not None and pair.key[0] < at:
             _add(data, stack[-1][1], pair)
             pair = next(upcoming, None)
-        if bracket[0] in b"[{":
+        if data[at] in b"[{":
             stack.append((at, _Group(keys.get(at))))
             rows.opened(at)
         elif len(stack) > 1:
@@ -117,6 +121,18 @@ def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
     while stack:
         start, group = stack.pop()
         yield from _closed(data, group, start, len(data), _parents(stack))
+
+
+def _brackets(data: bytes) -> Iterator[int]:
+    """Where the brackets are; those inside a string are none."""
+    match = _BRACKET.search(data)
+    while match is not None:
+        start, end = match.span()
+        if data[start] != _QUOTE:
+            yield start
+        elif data[max(0, start - 1) : start] not in _OPENS or data[end : end + 8].lstrip()[:1] not in _CLOSES:
+            end = start + 1
+        match = _BRACKET.search(data, end)
 
 
 def _parents(stack: list[tuple[int, _Group]]) -> Label:

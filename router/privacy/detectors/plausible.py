@@ -24,12 +24,14 @@ NOTHING: Final = -1.0
 _PLACEHOLDER: Final = re.compile(
     r"(?:[*x•.#?_\xa1-]|\\)+|\$(?:[A-Za-z_]+|(?-i:[A-Z_][A-Z0-9_]*)|\d|[({].*)|%(?:[A-Za-z_]+%?|\(.*)"
     r"|[{<\[(].*|@\w+@|__\w+__|#\{.*"
-    r"|.*(?:\{\{|\}\}|\$\{|%\(|\{[\w.!\[\]'\"]*\}|<[\w -]+>|\.\.\.|[x*]{4}|\xa1{3}).*|(?:your|my|the|some|any"
+    r"|.*(?:\{\{[^{}]*\}\}|\$\{|%\(|\{[\w.!\[\]'\"]*\}|<[\w -]+>|\.\.\.|[x*]{4}|\xa1{3}).*|(?:your|my|the|some|any"
     r"|enter|insert|replace|put)(?:[_ -].*)?"
     r"|.*(?:your[_-]|[_ -]here|change[_-]?(?:me|it|this)|example|placeholder|redacted|dummy|sample|fake"
     r"|_goes_|todo|replace[_-]?me"
-    r"|masked|not[_-]a[_-]?(?:real|secret)).*|n/?a|foo|bar|baz|foobar|tbd|.*%[sd].*|[A-Za-z_-]*(?:password"
-    r"|passwd|secret|token|api[_-]?key|access[_-]?key|credential)[A-Za-z_-]*|abc|xyz|test|testing|something"
+    r"|masked|not[_-]a[_-]?(?:real|secret)).*|n/?a|foo|bar|baz|foobar|tbd|.*%[sd](?:[^A-Za-z0-9].*)?"
+    r"|[A-Za-z_-]*(?:password"
+    r"|passwd|secret|token|api[_-]?key|access[_-]?key|credential)[A-Za-z_-]*|[a-z_]+tokens?[+-]\d|abc|xyz|test"
+    r"|testing|something"
     r"|whatever",
     re.IGNORECASE,
 )
@@ -91,27 +93,32 @@ _STATE: Final = re.compile("[a-zA-Z]?[a-z]{2,}(?:ed|able|ible|tion)|[A-Za-z]{3,}
 _TECHNICAL: Final = re.compile(
     r"(?:sha|md|utf|base|argon|pbkdf|oauth|ipv|aes|rsa|http|python|py|int|uint|float|rs|hs|es|ps|ed|x|v|f|u|i"
     r"|l|t5|gpt|bcrypt|scrypt|auth"
-    r"|iso|cp|latin|windows|tls|ssl|k8s|ec|s3|ntlm|web|step|part|phase|version|level|option|chapter|line|page"
+    r"|iso|cp|latin|rot|windows|tls|ssl|k8s|ec|s3|ntlm|web|step|part|phase|version|level|option|chapter|line|page"
     r"|row|col|test)"
     r"[-_./]?\d{1,5}(?:[-_./]\w{1,8})*|\d+(?:st|nd|rd|th|px|em|rem|pt|ms|s|kb|mb|gb|k|m|d|h|x|bit|bits)"
-    r"|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#\d+|0x[0-9a-f]{1,8}",
+    r"|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#\d+|0x[0-9a-f]{1,8}|\d\*[a-z]+",
     re.IGNORECASE,
 )
 """Names of formats and algorithms, numbers of versions, sizes: letters and digits, and no secret."""
 _NAME: Final = r"[A-Za-z_$]+[0-9]*(?:_[A-Za-z0-9]+)*"
 _CODE: Final = re.compile(
-    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{2,}}(?:\((?:[\w\"'*&{{\[)].*)?|\[.*)"
-    rf"|[\w.]+(?:\|[\w.]+)+|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*"
+    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{2,}}(?:\((?:[\w\"'*&{{\[)-].*)?|\[.*)|[^()]*\.\w+\(.*"
+    rf"|[A-Z][A-Za-z0-9]*(?:Password|Token|Secret|Credential)[A-Z][A-Za-z]+|[\w.]+(?:\|[\w.]+)+"
+    rf"|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*|[a-z_]+=[\d.]+\)?"
 )
 """Attributes, calls and items: what stands without quotes in program text."""
 _ADDRESS: Final = re.compile(
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}|[a-zA-Z][a-zA-Z0-9+.-]*://.*|~?\.{0,2}/[\w./@-]*|[A-Z]:\\.*"
+    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.(?:[a-z]{2,}|COM|ORG|NET|DE)|[a-zA-Z][a-zA-Z0-9+.-]*://.*|~?\.{0,2}/[\w./@-]*"
+    r"|[A-Z]:\\.*"
 )
 _TRANSITION: Final = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]{2}|[A-Z]{2}[a-z]")
 _MARK: Final = re.compile(r"[!@#$%^&*+?~]")
 _SEPARATOR: Final = re.compile(r"[\\|=()\[\]{}<>/,;:\"']")
 _CAMEL: Final = re.compile("[a-z][A-Z]")
+_WORDLIKE: Final = re.compile(r"[^\W_]")
 _PIECE: Final = re.compile("[A-Z]?[a-z]+|[A-Z]+")
+_ANY_PIECE: Final = re.compile("[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+_LONG_WORD: Final = re.compile("[a-z]{5}")
 _UPPER: Final = re.compile("[a-z].*[A-Z]")
 _UNSPEAKABLE: Final = re.compile(
     "[bcdfghjklmnpqrstvwz]{6}|[bcdfghjklmnpqrstvwxz]{2}[BCDFGHJKLMNPQRSTVWXZ][bcdfghjklmnpqrstvwxz]{2,}[A-Z]?[a-z]{0,3}"
@@ -149,8 +156,19 @@ def is_random(value: str) -> bool:
     """Whether no one would choose *value* for a name: letters and digits change often, in at least ten characters."""
     if len(value) < 10 or _ALPHABET.fullmatch(value):
         return False
+    if _is_name(value):
+        return False
     changes = sum(1 for _ in _TRANSITION.finditer(value))
     return changes >= 3 and changes * 8 >= len(value) - 8 and entropy(value.encode("latin-1", "replace")) > 2.8
+
+
+def _is_name(value: str) -> bool:
+    """Whether *value* is joined from words of which one is long, as `GPT2ForCausalModel`."""
+    value = value.replace(".", "")
+    if not value.isalnum() or _LONG_WORD.search(value) is None:
+        return False
+    pieces = _ANY_PIECE.findall(value)
+    return len(pieces) * 2.6 <= len(value) and sum(piece.isdigit() for piece in pieces) <= 2
 
 
 def _of_one(value: str, *, bare: bool) -> float:
@@ -191,6 +209,8 @@ def _is_jumbled(letters: str) -> bool:
 
 def _of_words(value: str) -> float:
     words = [word.strip(".,;:!?()'\"").lower() for word in value.split()]
+    if any(not _WORDLIKE.search(word) for word in words):
+        return NOTHING  # signs between words: program text
     if not 2 <= len(words) <= 30 or any(word in _SENTENCE or not word for word in words) or "|" in value:
         return NOTHING
     if len(words) == 2 and any(word in _STOP or _ABOUT.fullmatch(word) for word in words):

@@ -13,11 +13,16 @@ _QUOTED: Final = re.compile(
     r"[brfuBRFUL@]{0,2}(?:\"([^\"\r\n]{1,200})\"|'([^'\r\n]{1,200})'|`([^`\r\n]{1,200})`"
     r"|\(([^()\s`\"']{4,60})\)(?:[\s.,;]|$))"
 )
-_BARE: Final = re.compile(
-    r"(?:[^\s\"'`<>]|>[^\s<]|<[^/A-Za-z!\s<>]|[\"'][^\s\"'`,;:)\]}=<>])(?:[^\s\"'`<>]|>[^\s<]"
-    r"|<[^/A-Za-z!\s<>]|[\"'][^\s\"'`,;:)\]}=<>]){0,199}"
-)
-_CUT: Final = re.compile(r"[;&,](?:[\w .-]{1,30}[=:]|[\"'])|\\[nrt]|[)\]](?:\]?\(|[,;.]|$)")
+_BARE: Final = re.compile(r"(?:[^\s\"'`<>]|>[^\s<]|<[^/A-Za-z!\s<>]|[\"'][^\s\"'`,;:)\]}=<>]){1,200}")
+_CUT: Final = {
+    "=": re.compile(r"[;&,][\w .-]{1,30}=|[;&,][\"']|\\[nrt]"),
+    ":": re.compile(r"[;,][\w .-]{1,30}:|[;&,][\"']|\\[nrt]"),
+    "": re.compile(r"[;&,](?:[\w .-]{1,30}[=:]|[\"'])|\\[nrt]"),
+}
+"""Where the next pair begins; it has the same sign as the one before."""
+_CLOSING: Final = re.compile(r"[)\]}](?:\]?\(|[,;.)\]}]*$|[,;.])")
+_NO_TAG: Final = re.compile(r"<[/A-Za-z!][^\s<>\"'`]{0,60}[^\n>]{0,80}(?:\n|$)")
+_MARKS: Final = re.compile(r"[^A-Za-z0-9\s].*[^A-Za-z0-9\s].*[^A-Za-z0-9\s]")
 CLAUSE: Final = re.compile(
     r"[ \t]{0,3}(?:$|[.,;!?()\r\n\"*`]|(?:and|but|so|please|pls|thanks|thx|ty|for|on|und|y|et|btw|lol|if|when"
     r"|now|right|because|since|also|then|too|or)\b)"
@@ -62,7 +67,13 @@ def bare_at(label: Label, at: int) -> Value | None:
     if match is None:
         return None
     text = match.group()
-    value = trimmed(text.rstrip("*_") if label.behind[at - 1 : at] in {"*", "_"} else text, at)
+    if _NO_TAG.match(label.behind, match.end()):
+        text += label.behind[match.end() :].split(maxsplit=1)[0]
+    if label.behind[at - 1 : at] in {"*", "_"}:
+        text = text.rstrip(".,;:").rstrip("*_")
+    if _MARKS.match(text) and LINE.search(label.before) and ENDS.match(label.behind, match.end()):
+        return Value(text, at, quoted=False)  # no sentence ends here
+    value = trimmed(text, at, label.before.rpartition("\n")[2], label.behind[:at].rstrip()[-1:])
     return value if value.text else None
 
 
@@ -71,13 +82,17 @@ def value_at(label: Label, at: int) -> Value | None:
     return quoted_at(label.behind, at) or bare_at(label, at)
 
 
-def trimmed(text: str, start: int) -> Value:
-    """Without what ends a clause or a pair of brackets; a mark of exclamation may belong to a password."""
-    cut = _CUT.search(text)
-    text = (text[: cut.start()] if cut else text).rstrip(".,;:|\\")
-    while text and text[-1] in ")]}" and text.count(text[-1]) > text.count(_OPENING[text[-1]]):
-        text = text[:-1].rstrip(".,;:")
-    return Value(text, start, quoted=False)
+def trimmed(text: str, start: int, before: str = "", sign: str = "") -> Value:
+    """Without what ends a clause, or closes a bracket that opened *before*; `!` may belong to a password."""
+    cut = _CUT.get(sign, _CUT[""]).search(text)
+    text = text[: cut.start()] if cut else text
+    for closing in _CLOSING.finditer(text):
+        sign = closing.group()[0]
+        opening, to = _OPENING[sign], closing.start()
+        if before.count(opening) > before.count(sign) and text.count(opening, 0, to) <= text.count(sign, 0, to):
+            text = text[: closing.start()]
+            break
+    return Value(text.rstrip(".,;:|\\"), start, quoted=False)
 
 
 def phrase_at(label: Label, at: int) -> Value | None:

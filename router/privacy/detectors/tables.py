@@ -45,9 +45,9 @@ _LONGEST: Final = 60
 _FIELDS: Final = {
     separator: re.compile(
         (
-            rb" *(?:\"([^\"]*)\"|([^\"%(s)s][^%(s)s]*)|( *)) *(?:%(s)s|\Z)"
+            rb" *(?:\"((?:[^\"]|\"\")*)\"|([^\"%(s)s][^%(s)s]*)|( *)) *(?:%(s)s|\Z)"
             if separator == b"\t"
-            else rb"\s*(?:\"([^\"]*)\"|([^\"%(s)s][^%(s)s]*)|(\s*))\s*(?:%(s)s|\Z)"
+            else rb"\s*(?:\"((?:[^\"]|\"\")*)\"|([^\"%(s)s][^%(s)s]*)|(\s*))\s*(?:%(s)s|\Z)"
         )
         % {b"s": re.escape(separator)}
     )
@@ -62,12 +62,9 @@ def tables(data: bytes) -> Iterator[Cell]:
     behind = 0
     for start, end, _ in _HEADER.finditer(data):
         if start >= behind:
-            behind = yield from _below(data, (start, end))
+            behind = yield from below(data, (start, end))
     for start, end, _ in _ROW.finditer(data):
-        separator = _separator(data, (start, end), (start, end))
-        fields = _fields(data, (start, end), separator)
-        if len(fields) == _TWO and _NAME.fullmatch(data, *fields[0]):
-            yield Cell(*fields[1], (fields[0],))
+        yield from beside_name(data, (start, end))
     behind = 0
     for start, end, _ in _LIST.finditer(data):
         if start >= behind and end - start <= _LONGEST:
@@ -119,7 +116,7 @@ def _trimmed(data: bytes, start: int, end: int) -> _Span:
     return start + data.startswith(b"|", start, end), end - data.endswith(b"|", start + 1, end)
 
 
-def _below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
+def below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
     """The rows below a header; returns where they end."""
     lines = _lines(data, line[1])
     below = next(lines, None)
@@ -145,6 +142,13 @@ def _labelled(data: bytes, fields: list[_Span], labels: list[tuple[_Span]]) -> I
     yield Cell(*fields[0], labels[0])
     for span, label in zip(fields[1:], labels[1:], strict=True):
         yield Cell(*span, (*label, *first) if len(fields) == _TWO else label, first)
+
+
+def beside_name(data: bytes, line: _Span) -> Iterator[Cell]:
+    """The second of two fields, where the first is a name."""
+    fields = _fields(data, line, _separator(data, line, line))
+    if len(fields) == _TWO and _NAME.fullmatch(data, *fields[0]):
+        yield Cell(*fields[1], (fields[0],))
 
 
 def _items(data: bytes, heading: _Span) -> Generator[Cell, None, int]:
