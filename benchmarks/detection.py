@@ -5,8 +5,8 @@
 Recall: own cases of 13 kinds, 300 a kind and half, in ten layouts (prose, chat, JSON, CSV, forms, logs, XML, YAML,
 Markdown, a question in the turn before). The request passes the privacy guard under a policy that pseudonymises what
 the kind's own detectors find; a find counts only if nothing of the value is in what would leave. Values are drawn
-after the formats of their issuers. One half is there to tune on; `--show` prints what it misses. The held-out half has
-other sentences, labels, layouts and values, and is never shown.
+after the formats of their issuers. One half is there to tune on; `--show` prints what it misses. The held-out half,
+`_heldout` if there is such a module, has other sentences, labels, layouts and values, and is never shown.
 
 False finds: source trees that pip fetches, generated logs and data, and prose. `_plausible` judges each find by rules
 of its own, which look at the text around it; the trees, too, have a half to tune on, whose false finds `--show` prints.
@@ -21,9 +21,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import _heldout, _tuning
+from benchmarks import _tuning, _tuning_other
 from benchmarks._cases import KINDS, Case, Kind, cases
 from benchmarks._plausible import is_plausible
 from benchmarks._run import announce, parser, with_json, write
@@ -36,6 +38,8 @@ from hybrid_llm.router.privacy.guard import PrivacyGuard
 
 _PSEUDONYM = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_[A-Z2-7]{5,}")
 COUNT = 300
+_HELD_OUT = "benchmarks._heldout"
+"""Has `WORDS` and `LAYOUTS` as `_tuning` does, and other sentences, labels and layouts in them."""
 
 
 @cache
@@ -104,10 +108,13 @@ def recall(kinds: Iterable[Kind], count: int, show: int) -> dict[str, object]:
 
 def _half(kind: Kind, count: int, *, tuning: bool, layouts: Counter[tuple[str, str]]) -> tuple[list[str], list[str]]:
     """The cells of one half, and the texts of its misses."""
-    module, half = (_tuning, "tuning") if tuning else (_heldout, "held out")
+    half = "tuning" if tuning else "held out"
+    drawn = _tuning_cases(kind, count) if tuning else _held_out_cases(kind, count)
+    if not drawn:
+        return ["-"] * 4, []
     seen: Counter[str] = Counter()
     covered, misses = 0, []
-    for case in cases(kind, module.WORDS[kind.name], module.LAYOUTS, count, half):
+    for case in drawn:
         result = outcome(case, kind.detectors)
         seen[result] += 1
         is_safe = result in {"replaced", "kept"}
@@ -119,6 +126,23 @@ def _half(kind: Kind, count: int, *, tuning: bool, layouts: Counter[tuple[str, s
             misses.append(f"--- {kind.name}, {case.layout}, leaves {result}: {value!r} in\n{_dialogue(case)}")
     shares = [f"{(seen['replaced'] + seen['kept']) / count:.3f}", f"{covered / count:.3f}"]
     return [*shares, str(seen["part"]), str(seen["kept"])], misses
+
+
+def _tuning_cases(kind: Kind, count: int) -> list[Case]:
+    """One half of them in each of the two modules to tune on."""
+    return [
+        case
+        for module, share in ((_tuning, count - count // 2), (_tuning_other, count // 2))
+        for case in cases(kind, module.WORDS[kind.name], module.LAYOUTS, share, "tuning")
+    ]
+
+
+def _held_out_cases(kind: Kind, count: int) -> list[Case]:
+    """Those of `_heldout`, which nobody who tunes a detector reads; none where there is no such module."""
+    if find_spec(_HELD_OUT) is None:
+        return []
+    module = import_module(_HELD_OUT)
+    return list(cases(kind, module.WORDS[kind.name], module.LAYOUTS, count, "held out"))
 
 
 def _dialogue(case: Case) -> str:

@@ -6,6 +6,8 @@ import base64
 import codecs
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import DETECTORS
 
@@ -242,3 +244,149 @@ def test_every_detector_reports_what_nobody_sees(kind, unseen):
 def test_a_flag_hides_nothing():
     flag = "\U0001f3f4" + "".join(chr(0xE0000 + ord(char)) for char in "gbsct") + "\U000e007f"
     assert list(DETECTORS["email"].find(f"from {flag} with love \u2764\ufe0f")) == []
+
+
+SECRETS_IN_WORDS = (
+    "its {} (Kennwort)",
+    "it's {} (my password)",
+    "use {} as the password",
+    "Nimm {} als Passwort",
+    "usa {} como contraseña",
+    "utilise {} comme mot de passe",
+    "{} was the password",
+    '"{}" <- password',
+    'is "{}" a good password?',
+    "the password's {}, don't tell anyone",
+    "I've reset the admin password. It's {} now.",
+    "What's the password? It's {}",
+    "My old password, {}, no longer works.",
+    "my password, which is {}, is old",
+    "Password ........ {}",
+    "[Password] {}",
+    "Password    {}",
+    "Username\njane\nPassword\n{}\nURL\nhttps://x.org",
+    "login: jane / {}",
+    "creds: jane / {}",
+    "Zugangsdaten: jane / {}",
+    "WLAN-Schlüssel: {}",
+    "Ich habe das Passwort auf {} geändert",
+    "mon mot de passe, c'est {}",
+    "le mot de passe du wifi est {}",
+    "cambié la contraseña a {}",
+    "código de acceso: {}",
+    "codice di accesso: {}",
+    "toegangscode: {}",
+    "ww: {}",
+    "şifrem {}",
+    "Пароль: {}",
+    "我的密码是{}。",
+    "パスワードは{}です",
+    "비밀번호는 {}입니다",
+    "姓名,密码,城市\n张三,{},上海",
+    "name\tdb_pass\tcity\nJoe\t\tGraz\nJane\t{}\tGraz",
+    "user  password  city\njane  {}  Graz",
+    'name,secret,city\nJane,"{}",Graz',
+    "env:\n  - name: DB_PASSWORD\n    value: {}\n",
+    "- key: db.password\n  type: string\n  value: {}\n",
+    "passphrase: |\n  {}\n",
+    "password: !vault {}\n",
+    '{{"passwords": ["{}", "x"]}}',
+    '{{"password": {{"value": "{}"}}}}',
+    '{{"columns": ["id", "pwd"], "rows": [[1, "a]b["], [2, "{}"]]}}',
+    "user.rootPassword={}",
+    "<li><b>Password:</b> {}</li>",
+    "<label>Password</label><span>{}</span>",
+    '<setting name="Password"><value>{}</value></setting>',
+    '<input type="password" value="{}">',
+    "SET PASSWORD FOR jane = '{}';",
+)
+"""How people write a password down; in braces the password."""
+PASSWORDS = ("Winter1987!", "m@rbl3587", "4SIYGED5PO")
+
+
+@pytest.mark.parametrize("text", SECRETS_IN_WORDS)
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_password_is_found_whole_however_it_is_told(text, password):
+    shown = text.format(password)
+    start = shown.index(password)
+    found = list(DETECTORS["credential"].find(shown))
+    assert any(each.start <= start and each.end >= start + len(password) for each in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: L6i.Ia<T[L&my:|pC^+Iew5 ok?",
+        "user: ops / pass: tP9(%;zKu=uRhy3};?&zI",
+        "GET /v1/find?page=2&pwd=6IoCp9%2BK%2C%3BPl%29&sort=asc HTTP/1.1",
+        "Id: 3663\nKennwort\t: s0Ch*>{knw.\nCity\t: Leeds",
+        '{"dbPassword": "8kMpW0m6%U<~4XVAuR{{2Y"}',
+        '{"columns": ["id", "pass"], "rows": [["1", ""], ["2", "P6k9Rz|c)^dFL~sLS[[:"]]}',
+    ],
+)
+def test_marks_in_a_password_do_not_end_it(text):
+    found = [text[each.start : each.end] for each in DETECTORS["credential"].find(text)]
+    assert found
+    assert any(
+        value in found[0]
+        for value in (
+            "L6i.Ia<T[L&my:|pC^+Iew5",
+            "tP9(%;zKu=uRhy3};?&zI",
+            "6IoCp9%2BK%2C%3BPl%29",
+            "s0Ch*>{knw.",
+            "8kMpW0m6%U<~4XVAuR{{2Y",
+            "P6k9Rz|c)^dFL~sLS[[:",
+        )
+    )
+
+
+def test_the_bracket_around_a_pair_is_no_part_of_it():
+    text = "(password: hunter2) and connect(password=hunter3)"
+    assert [text[each.start : each.end] for each in DETECTORS["credential"].find(text)] == ["hunter2", "hunter3"]
+
+
+CODE = (
+    "k_embed = torch.cat([k_rot, k_pass], dim=-1)\nq = torch.cat([q_rot, k_pass], dim=-1)",
+    "token = 1*tchar",
+    "await ws.close(code=WSCloseCode.GOING_AWAY)",
+    "codecs.encode(password, 'rot13')",
+    "from transformers import AutoTokenizer, HunYuanMoEV1ForCausalLM",
+    "self.password: str = unquote(u.password)",
+    '"next_tokens": next_tokens.view(-1),',
+    'storage_key = "cond_frame_outputs"',
+    "nn.init.normal_(module.cls_token, std=0.02)",
+    "[What are token type IDs?](x) The authors of VisualBERT set",
+    "from .oauth2 import OAuth2PasswordBearer as OAuth2PasswordBearer",
+    "any type that can be identified by reference.",
+    "$ ./runtests.py basic --parallel=1",
+)
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_program_text_and_prose_about_it_hold_no_secret(text):
+    assert list(DETECTORS["credential"].find(f"x\n{text}")) == []
+
+
+def _hexadecimal(text: str) -> str:
+    return text.encode().hex()
+
+
+def _percent(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\u{ord(char):04x}" for char in text)
+
+
+NESTED = st.lists(st.sampled_from([lambda text: b64(text.encode()), _hexadecimal, _percent, _escaped]), max_size=3)
+
+
+@given(NESTED, st.sampled_from([MAIL, "4111 1111 1111 1111", "DE89370400440532013000"]))
+def test_a_value_in_up_to_three_layers_of_encoding_is_covered_whole(codes, value):
+    shown = value
+    for code in codes:
+        shown = code(shown)
+    text = f"see {shown} ok"
+    kind = {"4": "payment_card", "D": "iban"}.get(value[0], "email")
+    assert any(each.start <= 4 and each.end >= 4 + len(shown) for each in DETECTORS[kind].find(text))

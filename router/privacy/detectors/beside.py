@@ -339,7 +339,7 @@ def _of_value(label: Label, value: Value, like: float) -> float:
     if label.kind in {"key", "token", "auth"} and not value.quoted and like == MIXED and _is_name(value.text):
         like -= 0.2
     if label.kind in {"key", "token", "auth"}:
-        is_name = value.quoted and "_" in value.text and value.text.isidentifier() and like == MIXED
+        is_name = value.quoted and "_" in value.text and value.text.isidentifier() and like <= MIXED
         like -= 0.3 if is_name else 0.1 if like < MIXED else 0.0
     if label.kind == "pass" and (
         label.is_login or (LINE.search(label.before) and like >= WORD and not value.text.isdigit())

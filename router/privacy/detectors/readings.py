@@ -71,7 +71,7 @@ def bare_at(label: Label, at: int) -> Value | None:
         text += label.behind[match.end() :].split(maxsplit=1)[0]
     if label.behind[at - 1 : at] in {"*", "_"}:
         text = text.rstrip(".,;:").rstrip("*_")
-    if _MARKS.match(text) and LINE.search(label.before) and ENDS.match(label.behind, match.end()):
+    if _MARKS.search(text) and LINE.search(label.before) and ENDS.match(label.behind, match.end()):
         return Value(text, at, quoted=False)  # no sentence ends here
     value = trimmed(text, at, label.before.rpartition("\n")[2], label.behind[:at].rstrip()[-1:])
     return value if value.text else None
