@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import assume, given, settings
@@ -201,6 +202,8 @@ def test_an_answer_that_breaks_off_within_a_value_in_any_spelling_is_noticed(tex
         "It is for you",
         "growth of 9 %",
         "section 6.",
+        "section 4.",
+        "row 4, ",
         "see https://x.test/a?b=",
         "done.\n\n",
         "x = (",
@@ -212,6 +215,25 @@ def test_an_answer_that_breaks_off_within_a_value_in_any_spelling_is_noticed(tex
 )
 def test_an_ordinary_end_of_an_answer_is_not_taken_for_a_value(text):
     assert not table_of(*KNOWN.items()).begins_value(text)
+
+
+@pytest.mark.parametrize("code", ["%6", "%4", "&#x6", "&#10", "\\x6", "\\u006", "\\u004"])
+def test_a_cut_code_that_may_be_the_first_character_of_a_value_is_noticed(code):
+    assert table_of(("email", EMAIL)).begins_value(f"Mail to {code}")
+    assert not table_of(("email", "user@example.org")).begins_value(f"Mail to {code}"), "u is 75 in base 16, U is 55"
+
+
+@pytest.mark.parametrize("before", ["", "x_", "id_", "ab/", "a-b_c/", "abcd/"])
+@pytest.mark.parametrize("length", [5, 9, 14])
+def test_a_cut_run_of_base64_is_noticed_behind_whatever_reads_like_a_part_of_it(before, length):
+    run = base64.b64encode(EMAIL.encode()).decode()
+    assert table_of(("email", EMAIL)).begins_value(f"see {before}{run[:length]}")
+
+
+def test_a_cut_run_of_base64_that_holds_a_whole_value_is_noticed():
+    run = base64.b64encode(f"it is {EMAIL}, as you know".encode()).decode()
+    for cut in range(37, len(run)):
+        assert table_of(("email", EMAIL)).begins_value(f"code {run[:cut]}"), cut
 
 
 @pytest.mark.parametrize("value", ["hunter2", "C01X0006", "4711-22-93", "a@b.co", "Jane"])
@@ -347,21 +369,28 @@ def test_a_value_more_costs_little_however_many_are_known():
     assert calls(lambda: table.replace_all(short, [[Finding(kind="email", start=36, end=51)]])) < 3000
 
 
+class Over(Exception):
+    """The deadline passed."""
+
+
 def test_a_deadline_ends_the_work_between_its_pieces():
-    text, found = records(2000)
+    text, found = records(2500)
+    prepared = prepare([text])
 
-    class Over(Exception):
-        pass
-
-    for after in range(12):
-        left = iter(range(after))
+    def work(checks: int) -> None:
+        left = iter(range(checks))
 
         def check() -> None:
-            if next(left, None) is None:  # noqa: B023
+            if next(left, None) is None:
                 raise Over
 
         with pytest.raises(Over):
-            PseudonymTable(b"k").replace_all(prepare([text]), [found], check)
+            PseudonymTable(b"k").replace_all(prepared, [found], check)
+
+    whole = calls(lambda: PseudonymTable(b"k").replace_all(prepared, [found]))
+    done = [calls(partial(work, checks)) for checks in range(12)]
+    assert done[0] < whole / 20
+    assert max(after - before for before, after in itertools.pairwise(done)) < whole / 6
 
 
 def test_a_long_value_is_found_in_every_spelling_and_at_the_end_of_an_answer():
