@@ -16,6 +16,7 @@ SECRETS = (
     "my password is sunshine",
     "pw: Summer2024!",
     "<password>hunter2</password>",
+    "<password>sun flower</password>",
     "CREATE USER bob IDENTIFIED BY 'tiger';",
     "ALTER USER x IDENTIFIED BY hunter2;",
     "CREATE ROLE x WITH LOGIN PASSWORD 'sunshine';",
