@@ -171,6 +171,16 @@ def test_nor_does_one_that_came_too_late_or_lost_to_a_rival(make_client):
     assert ours(ask) == []
 
 
+@pytest.mark.parametrize("kind", ["generate", "stream"])
+def test_a_user_who_stops_a_backend_sees_no_text_in_its_frames_either(make_client, kind):
+    """The frames of a part of the app that was called by this library end with those of the library."""
+    llm = make_client(Failing("edge", error=KeyboardInterrupt), policy=POLICY.format(continued="true", hedge=""))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        asked(llm, kind, lambda _: None)
+    held = [repr(frame.f_locals) for frame in frames(stopped.value) if frame.f_code is not asked.__code__]
+    assert not [text for text in held if PROMPT in text]
+
+
 def test_an_error_of_the_app_that_is_being_handled_keeps_its_frames_and_generators(make_client):
     def numbers() -> Generator[int, None, None]:
         own = "a local of the app"
