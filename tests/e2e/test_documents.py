@@ -56,6 +56,7 @@ SHOWN = {
     "call   |---": "a drawing",
     "cloud |": "a drawing",
     "TTFT = pace": "a formula",
+    "2026-11-29 20:14:03": "the line of a node, tested in tests/backends/wire/test_process.py",
     "prediction: {calibrate": "a line of hybrid.yaml, tested in tests/router/test_config.py",
 }
 """How blocks of other languages begin, and what they are."""

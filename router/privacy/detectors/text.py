@@ -28,7 +28,6 @@ from typing import Any, Final, NamedTuple
 _HANDLER: Final = "hybrid_llm.fold"
 CJK: Final = 0x80
 """A character of a script that does not separate words."""
-CJK_CLASS: Final = rb"[\x80\x90-\x99]"
 """A character class of `CJK` and the Chinese digits, which fold to 0x90 to 0x99."""
 _CHINESE_ZERO: Final = 0x90
 _OTHER: Final = 0xA1

@@ -79,10 +79,10 @@ class Life:
 
     async def joins_what_a_slow_reader_has_not_taken(self):
         request = self.request(range(5), 40)
-        outputs = []
-        async for output in self.engine.stream(request):
-            outputs.append(output)
-            await asyncio.sleep(0.1)
+        async with contextlib.aclosing(self.engine.stream(request)) as stream:
+            outputs = [await anext(stream)]
+            await until(lambda: self.engine.load().active == 0)
+            outputs += [output async for output in stream]
         assert len(outputs) < 30
         assert text_of(outputs) == self.expected(request)
         assert outputs[-1].finish_reason is FinishReason.LENGTH
