@@ -91,11 +91,10 @@ def scrubbed(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*args, **kwargs)
         except BaseException as error:
-            scrub_traceback(error)
-            raise
-        finally:
             if not keeps_frames():
+                scrub_traceback(error)
                 del args, kwargs  # this frame stays in the traceback
+            raise
 
     return scrubbing
 
@@ -106,11 +105,10 @@ def _scrubbed_coroutine(call: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return await call(*args, **kwargs)
         except BaseException as error:
-            scrub_traceback(error)
-            raise
-        finally:
             if not keeps_frames():
+                scrub_traceback(error)
                 del args, kwargs
+            raise
 
     return scrubbing
 

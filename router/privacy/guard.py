@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from hybrid_llm.core import looks
 from hybrid_llm.core.clearance import Cleared, Purpose, _make_cleared
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, PartialAnswer, Request
@@ -72,13 +73,19 @@ class PrivacyGuard:
             DeadlineExceeded: the deadline of the request passed meanwhile.
         """
         policy.allowed(request.privacy)  # rejects an undeclared tag before anything is scanned
+        looking = looks.begin(request.check_deadline)
+        try:
+            return self._assess(request, policy, continues)
+        finally:
+            looks.end(looking)
+
+    def _assess(self, request: Request, policy: Policy, continues: Assessment | None) -> Assessment:
         scan = Scan(self._detectors, request)
-        more = (tag for tag in policy.tags if tag not in request.privacy)
-        tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
+        tags = request.privacy.union([t for t, r in policy.tags.items() if t not in request.privacy and scan.sees(r)])
         allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
         tagged = request if tags == request.privacy else replace(request, privacy=tags)
         declared = request.privacy if continues is None else continues.declared
-        shared = frozenset(tag for tag in tags if policy.tags[tag].share_name)
+        shared = frozenset([tag for tag in tags if policy.tags[tag].share_name]) if tags else tags
         judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable, declared=declared, shared=shared)
         if Location.CLOUD not in allowed:
             return judged

@@ -11,6 +11,7 @@ from operator import index, itemgetter
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.looks import look
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.core.request import Request
 from hybrid_llm.policies import TagRule
@@ -30,7 +31,7 @@ _BREAK: Final = re.compile(r"\\[nrt]")
 class Scan:
     """The texts of one request under the detectors, each of which runs once, when its result is first needed.
 
-    Every call may raise `DeadlineExceeded`: the deadline of the request is checked before each detector and each text.
+    Every call may raise `DeadlineExceeded`: the scan looks at the deadline of the request from time to time.
     """
 
     def __init__(self, detectors: Mapping[str, Detector], request: Request) -> None:
@@ -59,7 +60,7 @@ class Scan:
 
     def sees(self, rule: TagRule) -> bool:
         """Whether one of the tag's detectors finds something."""
-        return any(any(self._findings(name)) for name in rule.detect)
+        return any([True for name in rule.detect if any(self._findings(name))])
 
     def finds_beside(self, table: PseudonymTable, name: str) -> bool:
         """Whether detector *name* finds anything but the pseudonyms of *table*."""
@@ -85,32 +86,28 @@ class Scan:
         detector = self._detectors.get(name)
         if detector is None:
             raise ConfigError(f"the policy names the detector {name!r}, which is not registered")
-        found: Findings = []
-        for number in range(len(self.texts)):
-            self.check()
-            failure = self._try(name, detector, number, found)
-            if failure:
-                _log.warning("detector %s failed with %s: the request stays on the device", name, failure)
-                self.failed.append(name)
-                return [()] * len(self.texts)
-        return found
-
-    def _try(self, name: str, detector: Detector, number: int, found: Findings) -> str:
-        """Add what *detector* finds in one text to *found*; or return what it raised, by the name of its class."""
         try:
-            each = self._prepared[number]
-            some = _checked_findings(name, each.text, find_with(detector, each))
+            return self._found_by(name, detector)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  # also a panic in Rust; whatever it is, the request stays here
-            return type(error).__name__
-        found.append(self.structures[number].private(some) if some else ())
-        return ""
+            failure = type(error).__name__
+        self.check()  # which may be what failed
+        _log.warning("detector %s failed with %s: the request stays on the device", name, failure)
+        self.failed.append(name)
+        return [()] * len(self.texts)
+
+    def _found_by(self, name: str, detector: Detector) -> Findings:
+        found: Findings = []
+        for number, each in enumerate(self._prepared):
+            if number:
+                look()
+            some = find_with(detector, each)
+            found.append(self.structures[number].private(_checked_findings(name, each.text, some)) if some else ())
+        return found
 
 
 def _checked_findings(name: str, text: str, found: Sequence[Finding]) -> tuple[Finding, ...]:
-    if not found:
-        return ()
     whole = tuple([Finding(kind=each.kind, start=index(each.start), end=index(each.end)) for each in found])
     if not all(0 <= finding.start < finding.end <= len(text) for finding in whole):
         raise ValueError("a finding is not inside its text")

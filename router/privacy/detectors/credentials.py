@@ -47,6 +47,8 @@ _HEADER: Final = Regex(
     rb"(?i)(?:authorization|cookie|x-[a-z-]{0,30}(?:token|auth|key|secret"
     rb"|signature))[\"'\])]{0,3}\s{0,3}[:=,]\s{0,3}[bfr]?[\"'`]?([^\r\n]{6})"
 )
+_HEADERS: Final = (b"authorization", b"cookie", b"x-")
+"""What every such header has."""
 _BEARER: Final = rb"(?i)\b(?:bearer|basic)\s{1,3}([A-Za-z0-9._~+/=-]{12,})"
 _HEADER_PART: Final = re.compile(r"[A-Za-z0-9._~+/=%|!-]{6,}")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+.-]{1,40} +")
@@ -156,16 +158,21 @@ def _of_bearer(candidate: Candidate) -> float:
 
 
 CREDENTIAL: Final = (
-    Pattern(Regex(rb"\b(" + _TOKENS + rb")"), _of_token, against=_SHOWN),
+    Pattern(
+        Regex(rb"\b(" + _TOKENS + rb")"),
+        _of_token,
+        needs=(b"_", b"-", b"akia", b"asia", b"aiza", b"eyj"),
+        against=_SHOWN,
+    ),
     Pattern(Regex(_KEY_BLOCK), _of_key, needs=b"private key", against=_SHOWN),
     Pattern(Regex(_PUTTY), lambda _: 0.9, needs=b"private-lines", against=_SHOWN),
     Pattern(Regex(_USER_INFO), _of_user_info, needs=b"://"),
     Pattern(Regex(_NO_SCHEME), _of_pair, needs=b"@"),
     Pattern(Regex(_QUERY), _of_query, needs=b"=", against=_SHOWN),
     Pattern(Regex(_CODE), _of_query, needs=b"code=", against=_SHOWN),
-    Pattern(Regex(_BEARER), _of_bearer, against=_SHOWN),
+    Pattern(Regex(_BEARER), _of_bearer, needs=(b"bearer", b"basic"), against=_SHOWN),
     Pattern(Regex(_WEBHOOK), lambda c: 0.3 + likeness(c.value.replace("/", "")), needs=b"hooks", against=_SHOWN),
-    Pattern(Regex(_SHELL), _of_argument, against=_SHOWN),
+    Pattern(Regex(_SHELL), _of_argument, needs=(b"-", b"/p:", b"echo"), against=_SHOWN),
 )
 
 
@@ -217,7 +224,8 @@ def _of_scripts(view: View) -> Iterator[tuple[int, int]]:
 
 def _headers(view: View) -> Iterator[tuple[int, int]]:
     """The secrets in headers of any scheme: `Authorization: Zoho-oauthtoken X`, `Cookie: session=X; csrf=Y`."""
-    for found in _HEADER.finditer(view.data):
+    lower = view.lower
+    for found in _HEADER.finditer(view.data) if True in [name in lower for name in _HEADERS] else ():
         rest = view.data[found.start : found.start + _MAX_HEADER].decode("latin-1").splitlines()[0]
         scheme = _SCHEME.match(rest)
         begin = scheme.end() if scheme else 0

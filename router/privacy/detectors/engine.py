@@ -11,8 +11,8 @@ a run that holds a finding is reported whole. Time is linear in the length of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from hybrid_llm.core.protocols import Detector, Finding
@@ -44,20 +44,26 @@ _ASKED: Final = 300
 _DEPTH: Final = 3
 """How many levels of base64 inside base64 are decoded."""
 
+Needs = bytes | tuple[bytes, ...]
 Spans = Iterable[tuple[int, int]]
 """Start and end (exclusive) of each find, as character offsets."""
 
 
-_LENGTHS: Final[dict[bytes, Callable[[View], bool]]] = {
-    b"1": lambda view: view.has_digit,
+_LENGTHS: Final[Mapping[Needs, Callable[[View], bool]]] = {
     b"6": lambda view: view.has_number,
     b"9": lambda view: view.has_long_number,
 }
-"""What `Pattern.needs` means by a digit."""
+"""What `Pattern.needs` means by a number."""
 
 
-def _has(view: View, needs: bytes) -> bool:
-    return _LENGTHS[needs](view) if needs in _LENGTHS else needs in view.lower
+def _has(view: View, needs: Needs) -> bool:
+    """Whether *view* holds what *needs* says."""
+    if isinstance(needs, bytes):
+        if not needs.isdigit():
+            return needs in view.lower
+        return view.has_digit and (needs == b"1" or _LENGTHS[needs](view))
+    lower = view.lower
+    return True in [each in lower for each in needs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,7 @@ class Pattern:
         against: Words that lower the score.
         weak: Only counts with a word of *near*; only what is in reach of one is searched.
         needs: Text without this is not searched: lower-case characters, found in any case, or `1`, `6` or `9` for a
-            number of that many digits.
+            number of that many digits; a tuple has alternatives.
     """
 
     regex: Regex
@@ -79,7 +85,7 @@ class Pattern:
     near: Context | None = None
     against: Context | None = None
     weak: bool = False
-    needs: bytes = b""
+    needs: Needs = b""
 
     def spans(self, view: View, known: bytearray) -> Iterator[tuple[int, int]]:
         """Yield the finds in *view* that do not lie within the characters that *known* marks."""
@@ -116,8 +122,8 @@ class Prepared:
 
     def __init__(self, text: str, depth: int = _DEPTH, before: str = "") -> None:
         self.text = text
-        view = decoded(text)
-        self.view = replace(view, before=before) if before else view
+        self.view = decoded(text)
+        self.view.before = before
         self.hidden = hidden(text)
         runs = embedded(self.view) if depth else ()
         self.inner = [
@@ -150,7 +156,7 @@ class PatternDetector:
     name: str
     patterns: tuple[Pattern, ...] = ()
     search: Callable[[View], Spans] | None = None
-    needs: bytes = b""
+    needs: Needs = b""
     finds: str = ""
 
     def find(self, text: str) -> Iterator[Finding]:
@@ -159,18 +165,17 @@ class PatternDetector:
 
     def find_in(self, prepared: Prepared) -> tuple[Finding, ...]:
         """Like `find`, for a text that several detectors scan."""
-        origins = self._origins(prepared)
-        if not origins:
+        found = self._spans(prepared.view)
+        if not (found or prepared.inner or prepared.hidden):
             return ()
+        origins = self._origins(prepared, found)
         return tuple([Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)])
 
-    def _origins(self, prepared: Prepared) -> list[tuple[int, int]]:
-        """The finds as spans of the original text; an encoded run that holds one counts whole."""
-        view = prepared.view
-        origins = [view.origin(start, end) for start, end in self._spans(view)]
-        if prepared.inner:
-            origins += [(start, end) for start, end, inner in prepared.inner if self._origins(inner)]
-        return origins + prepared.hidden if prepared.hidden else origins
+    def _origins(self, prepared: Prepared, found: Spans) -> list[tuple[int, int]]:
+        """What was *found* as spans of the original text; an encoded run that holds a find counts whole."""
+        origins = [prepared.view.origin(start, end) for start, end in found]
+        origins += [(start, end) for start, end, inner in prepared.inner if self.find_in(inner)]
+        return origins + prepared.hidden
 
     def _spans(self, view: View) -> list[tuple[int, int]]:
         """The finds in *view*; they may overlap. A pattern skips what an earlier one has found."""

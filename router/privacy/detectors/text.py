@@ -21,7 +21,7 @@ import sys
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -210,7 +210,6 @@ _Piece = tuple[str, int, int]
 """A decoded text, and the start and end of the code in the view that it was decoded from."""
 
 
-@dataclass(frozen=True, eq=False)
 class View:
     """A form of a text: *text*, its folded *data*, one byte per character, and the origin of each character.
 
@@ -218,15 +217,30 @@ class View:
     `parts[i]` of the source, one for one where both have the same length. A view without a source is the original.
     """
 
-    text: str
-    data: bytes
-    source: View | None = None
-    begins: Sequence[int] = ()
-    parts: Sequence[tuple[int, int]] = ()
-    notes: dict[object, Any] = field(default_factory=dict)
-    """What was already searched for in this view, by searcher."""
-    before: str = ""
-    """The end of what was said before this text: the question that it may answer."""
+    __slots__ = (
+        "_has_long_number", "_has_number", "before", "begins", "data", "has_digit", "lower", "notes", "parts", "source",
+        "text",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        text: str,
+        data: bytes,
+        source: View | None = None,
+        begins: Sequence[int] = (),
+        parts: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self.text, self.data, self.source, self.begins, self.parts = text, data, source, begins, parts
+        self.notes: dict[object, Any] = {}
+        """What was already searched for in this view, by searcher."""
+        self.before = ""
+        """The end of what was said before this text: the question that it may answer."""
+        self.lower = data.lower()
+        """The data in lower case."""
+        self.has_digit = _DIGIT.search(data) is not None
+        """Whether there is any digit."""
+        self._has_number: bool | None = None if self.has_digit else False
+        self._has_long_number = self._has_number
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """The span of the original text that the characters *start* to *end* (exclusive) were decoded from."""
@@ -259,25 +273,19 @@ class View:
             return start, end
         return start + position - begin, start + position - begin + 1
 
-    @cached_property
-    def lower(self) -> bytes:
-        """The data in lower case."""
-        return self.data.lower()
-
-    @cached_property
-    def has_digit(self) -> bool:
-        """Whether there is any digit."""
-        return _DIGIT.search(self.data) is not None
-
-    @cached_property
+    @property
     def has_number(self) -> bool:
         """Whether there are six digits with little between them: most texts have none, and most patterns need them."""
-        return self.has_digit and _NUMBER.search(self.data) is not None
+        if self._has_number is None:
+            self._has_number = _NUMBER.search(self.data) is not None
+        return self._has_number
 
-    @cached_property
+    @property
     def has_long_number(self) -> bool:
         """Whether there are nine digits with little between them; a date has fewer."""
-        return self.has_number and _LONG_NUMBER.search(self.data) is not None
+        if self._has_long_number is None:
+            self._has_long_number = self.has_number and _LONG_NUMBER.search(self.data) is not None
+        return self._has_long_number
 
 
 def decoded(text: str) -> View:

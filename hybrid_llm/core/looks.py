@@ -1,0 +1,39 @@
+"""Long work ends when its request does: between its pieces it looks at the deadline that its caller has set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar, Token
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+Check = Callable[[], None]
+"""Raises DeadlineExceeded once the deadline is over, or the caller has left."""
+_PIECES: Final = 256
+"""Small pieces of work between two looks."""
+_check: ContextVar[Check | None] = ContextVar("check", default=None)
+
+
+def look() -> None:
+    """Call the check of the work that this is part of, if it has one."""
+    check = _check.get()
+    if check is not None:
+        check()
+
+
+def begin(check: Check) -> Token[Check | None]:
+    """What is done here from now on, until `end`, is done for a request with this *check*."""
+    return _check.set(check)
+
+
+def end(token: Token[Check | None]) -> None:
+    """Undo the `begin` that returned *token*."""
+    _check.reset(token)
+
+
+def looked(items: Iterable[T]) -> Iterator[T]:
+    """*items*, with a look at the deadline from time to time."""
+    for number, item in enumerate(items, 1):
+        if number % _PIECES == 0:
+            look()
+        yield item
