@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hybrid_llm.core.errors import NoEligibleBackend
+from hybrid_llm.core.errors import DeadlineExceeded, NoEligibleBackend
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
@@ -106,20 +106,28 @@ class Pipeline:
         """
         policy = self.policy
         self.fleet.adopt(policy)
-        with incoming.timed():
-            request = self._request(incoming, policy)
-            request.check_deadline()
-            incoming.phase = "the privacy scan"
-            assessment = self._guard.assess(request, policy)
-            try:
-                request.check_deadline()
-                incoming.phase = "routing"
-                routed = self._decide(assessment, policy, _parser(incoming.options))
-                request.check_deadline()
-            except BaseException:
-                self._guard.release(assessment)
+        try:
+            routed = self._route(incoming, policy)
+        except DeadlineExceeded as error:
+            if error.phase:
                 raise
-        self._note(policy)
+        else:
+            self._note(policy)
+            return routed
+        raise incoming.late()  # here, where the error that does not say during what is not its context
+
+    def _route(self, incoming: Incoming, policy: Policy) -> Routed:
+        request = self._request(incoming, policy)
+        request.check_deadline()
+        incoming.phase = "the privacy scan"
+        assessment = self._guard.assess(request, policy)
+        try:
+            incoming.phase = "routing"
+            routed = self._decide(assessment, policy, _parser(incoming.options))
+            request.check_deadline()
+        except BaseException:
+            self._guard.release(assessment)
+            raise
         return routed
 
     def set_deadline(self, incoming: Incoming) -> None:
@@ -129,13 +137,12 @@ class Pipeline:
         incoming.deadline = deadline_of(given_options(incoming.options), self._defaults, otherwise)
 
     def _request(self, incoming: Incoming, policy: Policy) -> Request:
-        if incoming.deadline is None:
-            self.set_deadline(incoming)
-
+        incoming.phase = "the checks"
         deadline = policy.objectives.deadline_s or DEFAULT_DEADLINE_S
         request = make_request(
             incoming.prompt, incoming.options, self._defaults, deadline=deadline, created=incoming.created
         )
+        incoming.deadline = request.deadline
         request.check_deadline()
         incoming.phase = "counting tokens"
         return replace(request, prompt_tokens=self.fleet.count_tokens(request))

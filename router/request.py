@@ -7,8 +7,7 @@ import difflib
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final, TypeVar, cast, get_args
 
@@ -74,11 +73,11 @@ def make_request(
         deadline=deadline_of(given, defaults, deadline),
         messages=_messages(prompt),
         task=_text(given.get("task", "chat"), "task"),
-        privacy=_tags(given.get("privacy", ())) | defaults.privacy,
+        privacy=_tags(given["privacy"]) | defaults.privacy if "privacy" in given else defaults.privacy,
         sampling=_sampling(given),
         max_tokens=_within(given.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
         output_schema=_schema(given.get("output_schema")),
-        tools=_tools(given.get("tools", ())),
+        tools=_tools(given["tools"]) if "tools" in given else (),
         session_id=_name(given.get("session_id"), "session_id"),
         tenant=_name(given.get("tenant"), "tenant"),
         request_id=_name(given.get("request_id"), "request_id") or secrets.token_hex(16),
@@ -278,17 +277,6 @@ class Incoming:
         except TimeoutError:
             pass
         raise self.late()  # here, where the timeout and its frames are not the context
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Report during what the deadline passed in the block."""
-        try:
-            yield
-            return
-        except DeadlineExceeded as error:
-            if error.phase:
-                raise
-        raise self.late()
 
     def late(self) -> DeadlineExceeded:
         """The error of a call whose deadline passed before any backend was called."""

@@ -184,7 +184,7 @@ class Owned(Generic[T_co]):
     def _first(self) -> Awaitable[T_co]:
         self._step = self._items.__anext__  # from now on without this detour
         before = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_owner)
+        sys.set_asyncgen_hooks(None, _leave_to_owner)  # by position: it is done three times per request
         try:
             return self._items.__anext__()
         finally:

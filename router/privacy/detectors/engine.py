@@ -11,9 +11,10 @@ a run that holds a finding is reported whole. Time is linear in the length of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Final, NamedTuple, Self
 
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.encodings import embedded, hidden
@@ -49,21 +50,28 @@ Spans = Iterable[tuple[int, int]]
 """Start and end (exclusive) of each find, as character offsets."""
 
 
-_LENGTHS: Final[Mapping[Needs, Callable[[View], bool]]] = {
-    b"6": lambda view: view.has_number,
-    b"9": lambda view: view.has_long_number,
-}
-"""What `Pattern.needs` means by a number."""
+class _Gate(NamedTuple):
+    """What *needs* means: a number of so many *digits*, and one of the *literals*."""
 
+    digits: int
+    literals: tuple[bytes, ...]
 
-def _has(view: View, needs: Needs) -> bool:
-    """Whether *view* holds what *needs* says."""
-    if isinstance(needs, bytes):
-        if not needs.isdigit():
-            return needs in view.lower
-        return view.has_digit and (needs == b"1" or _LENGTHS[needs](view))
-    lower = view.lower
-    return True in [each in lower for each in needs]
+    @classmethod
+    def of(cls, needs: Needs) -> Self:
+        if isinstance(needs, tuple):
+            return cls(0, needs)
+        return cls(int(needs), (b"",)) if needs.isdigit() else cls(0, (needs,))
+
+    def lets(self, view: View) -> bool:
+        """Whether *view* holds it."""
+        digits, literals = self
+        if digits and not view.has_digits(digits):
+            return False
+        lower = view.lower
+        for literal in literals:  # noqa: SIM110  # a generator for each pattern would cost more than the searches
+            if literal in lower:
+                return True
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +109,13 @@ class Pattern:
 
     def may_match(self, view: View) -> bool:
         """Whether *view* holds what every match needs: a quick test that spares most searches."""
-        if not _has(view, self.needs):
+        if not self._gate.lets(view):
             return False
         return not self.weak or self.near is None or self.near.within(view)
+
+    @cached_property
+    def _gate(self) -> _Gate:
+        return _Gate.of(self.needs)
 
     def accepts(self, candidate: Candidate) -> bool:
         """Whether the evidence for *candidate* is sufficient."""
@@ -159,6 +171,10 @@ class PatternDetector:
     needs: Needs = b""
     finds: str = ""
 
+    @cached_property
+    def _gate(self) -> _Gate:
+        return _Gate.of(self.needs)
+
     def find(self, text: str) -> Iterator[Finding]:
         """Yield the findings in *text*, in order and without overlaps."""
         return iter(self.find_in(Prepared(text)))
@@ -187,7 +203,7 @@ class PatternDetector:
                 for start, end in pattern.spans(view, known):
                     known[start:end] = b"\1" * (end - start)
                     found.append((start, end))
-        if self.search is not None and _has(view, self.needs):
+        if self.search is not None and self._gate.lets(view):
             found.extend(self.search(view))
         return found
 

@@ -161,4 +161,6 @@ def _is_code(data: bytes, start: int, end: int) -> bool:
 
 
 _WRITTEN: Final = Pattern(Regex(b"@"), _address, near=_ABOUT_EMAIL, against=_ABOUT_GIT)
-EMAIL: Final = (Pattern(Regex(_SPELLED), _spelled, near=_ABOUT_EMAIL),)
+EMAIL: Final = (
+    Pattern(Regex(_SPELLED), _spelled, near=_ABOUT_EMAIL, needs=(b"@", b"at", b"arroba", b"arobase", b"\x80")),
+)

@@ -203,8 +203,7 @@ _SPELLED: Final = Regex(
     rb"(?i)\b(?P<words>(?:" + _WORD.encode() + rb")(?:[ ,.-]{1,3}(?:" + _WORD.encode() + rb"|[0-9]{1,4})){6,})\b"
     rb"|(?P<chinese>[\x90-\x99](?:[ -]?[\x90-\x99]){6,})"
 )
-_NUMBER: Final = Regex(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){5}")
-_LONG_NUMBER: Final = Regex(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){8}")
+_NUMBERS: Final = {count: Regex(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){%d}" % (count - 1)) for count in (6, 9)}
 
 _Piece = tuple[str, int, int]
 """A decoded text, and the start and end of the code in the view that it was decoded from."""
@@ -218,8 +217,7 @@ class View:
     """
 
     __slots__ = (
-        "_has_long_number", "_has_number", "before", "begins", "data", "has_digit", "lower", "notes", "parts", "source",
-        "text",
+        "_digits", "before", "begins", "data", "has_digit", "lower", "notes", "parts", "source", "text",
     )  # fmt: skip
 
     def __init__(
@@ -239,8 +237,7 @@ class View:
         """The data in lower case."""
         self.has_digit = _DIGIT.search(data) is not None
         """Whether there is any digit."""
-        self._has_number: bool | None = None if self.has_digit else False
-        self._has_long_number = self._has_number
+        self._digits: dict[int, bool] = {}
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """The span of the original text that the characters *start* to *end* (exclusive) were decoded from."""
@@ -273,19 +270,16 @@ class View:
             return start, end
         return start + position - begin, start + position - begin + 1
 
-    @property
-    def has_number(self) -> bool:
-        """Whether there are six digits with little between them: most texts have none, and most patterns need them."""
-        if self._has_number is None:
-            self._has_number = _NUMBER.search(self.data) is not None
-        return self._has_number
+    def has_digits(self, count: int) -> bool:
+        """Whether there are *count* digits (1, 6 or 9) with little between them: most texts have none.
 
-    @property
-    def has_long_number(self) -> bool:
-        """Whether there are nine digits with little between them; a date has fewer."""
-        if self._has_long_number is None:
-            self._has_long_number = self.has_number and _LONG_NUMBER.search(self.data) is not None
-        return self._has_long_number
+        Most patterns need six of them; a date has fewer than nine.
+        """
+        if not self.has_digit or count == 1:
+            return self.has_digit
+        if count not in self._digits:
+            self._digits[count] = _NUMBERS[count].search(self.data) is not None
+        return self._digits[count]
 
 
 def decoded(text: str) -> View:
