@@ -122,6 +122,7 @@ class Pipeline:
         incoming.phase = "the privacy scan"
         assessment = self._guard.assess(request, policy)
         try:
+            request.check_deadline()
             incoming.phase = "routing"
             routed = self._decide(assessment, policy, _parser(incoming.options))
             request.check_deadline()

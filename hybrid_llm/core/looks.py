@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 Check = Callable[[], None]
 """Raises DeadlineExceeded once the deadline is over, or the caller has left."""
-_PIECES: Final = 256
+PIECES: Final = 256
 """Small pieces of work between two looks."""
 _check: ContextVar[Check | None] = ContextVar("check", default=None)
 
@@ -34,6 +34,6 @@ def end(token: Token[Check | None]) -> None:
 def looked(items: Iterable[T]) -> Iterator[T]:
     """*items*, with a look at the deadline from time to time."""
     for number, item in enumerate(items, 1):
-        if number % _PIECES == 0:
+        if number % PIECES == 0:
             look()
         yield item

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.looks import PIECES, look
 from hybrid_llm.core.request import TextForm
 
 _SPACE: Final = " \t\r\n"
@@ -138,8 +139,11 @@ class _Reader:
 
     def read(self) -> bool:
         """Whether the whole text is JSON."""
-        match = _LEX.match(self._text)
+        match, count = _LEX.match(self._text), 0
         while match is not None and match.lastgroup != "end":
+            count += 1
+            if count % PIECES == 0:
+                look()
             if not self._accepts(match):
                 return False
             match = _LEX.match(self._text, match.end())

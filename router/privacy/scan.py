@@ -11,7 +11,7 @@ from operator import index, itemgetter
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.looks import look
+from hybrid_llm.core.looks import look, looked
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.core.request import Request
 from hybrid_llm.policies import TagRule
@@ -103,15 +103,14 @@ class Scan:
     def _found_by(self, name: str, detector: Detector) -> Findings:
         found: Findings = []
         for number, each in enumerate(self._prepared):
-            if number:
-                look()
+            look()
             some = find_with(detector, each)
             found.append(self.structures[number].private(_checked_findings(name, each.text, some)) if some else ())
         return found
 
 
 def _checked_findings(name: str, text: str, found: Sequence[Finding]) -> tuple[Finding, ...]:
-    whole = tuple([Finding(kind=each.kind, start=index(each.start), end=index(each.end)) for each in found])
+    whole = tuple([Finding(kind=each.kind, start=index(each.start), end=index(each.end)) for each in looked(found)])
     if not all(0 <= finding.start < finding.end <= len(text) for finding in whole):
         raise ValueError("a finding is not inside its text")
     if not all(finding.kind == name or _is_kind(finding, text) for finding in whole):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
+from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors import plausible
 from hybrid_llm.router.privacy.detectors.beside import judged, values
 from hybrid_llm.router.privacy.detectors.labels import (
@@ -101,7 +102,7 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
     words = [(found.start, found.end) for found in words_in(view)]
     if not view.text.isascii():
         words += [(start, end) for start, end, _ in script_words(view.text)]
-    for cell in _cells(view, words):
+    for cell in looked(_cells(view, words)):
         if cell.label and cell.end - cell.start <= _LONGEST:
             if cell.label not in kinds:
                 kinds[cell.label] = _named(view, cell.label)
@@ -112,9 +113,10 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
 
 def _cells(view: View, words: Sequence[tuple[int, int]]) -> Iterator[Cell]:
     """The cells of the tables, the JSON and the markup that one of *words* is a name in."""
-    data, behind, line = view.data, 0, -1
-    for start, end in words:
-        first = data.rfind(b"\n", 0, start) + 1
+    data, behind, line, first, last_start = view.data, 0, -1, 0, 0
+    for start, end in looked(sorted(words)):
+        first = data.rfind(b"\n", last_start, start) + 1 or first  # a line may be long, and have many words
+        last_start = start
         if first != line and first >= behind and _is_header(view, first, start, end):
             line, last = first, data.find(b"\n", end)
             span = (first, len(data) if last < 0 else last)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple, Self
 
+from hybrid_llm.core.looks import looked
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.encodings import embedded, hidden
 from hybrid_llm.router.privacy.detectors.evidence import DIRECT, Candidate, Context, evidence, labelled_values
@@ -185,7 +186,7 @@ class PatternDetector:
         if not (found or prepared.inner or prepared.hidden):
             return ()
         origins = self._origins(prepared, found)
-        return tuple([Finding(kind=self.name, start=start, end=end) for start, end in _joined(origins)])
+        return tuple([Finding(kind=self.name, start=start, end=end) for start, end in looked(_joined(origins))])
 
     def _origins(self, prepared: Prepared, found: Spans) -> list[tuple[int, int]]:
         """What was *found* as spans of the original text; an encoded run that holds a find counts whole."""
@@ -204,7 +205,7 @@ class PatternDetector:
                     known[start:end] = b"\1" * (end - start)
                     found.append((start, end))
         if self.search is not None and self._gate.lets(view):
-            found.extend(self.search(view))
+            found.extend(looked(self.search(view)))
         return found
 
 
@@ -228,7 +229,7 @@ def find_with(detector: Detector, prepared: Prepared) -> tuple[Finding, ...]:
 def _joined(spans: Spans) -> list[tuple[int, int]]:
     """*spans* in order, overlapping ones merged."""
     joined: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
+    for start, end in looked(sorted(spans)):
         if joined and start < joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.markup import markup
 from hybrid_llm.router.privacy.detectors.pairs import Cell, Label, pairs
 from hybrid_llm.router.privacy.detectors.tables import tables
@@ -77,7 +78,7 @@ class Layout(NamedTuple):
 def layout(view: View) -> Layout:
     """The cells of *view*, found once."""
     if layout not in view.notes:
-        found = [cell for search in (pairs, tables, markup) for cell in search(view.data)]
+        found = [cell for search in (pairs, tables, markup) for cell in looked(search(view.data))]
         found.sort(key=lambda cell: (cell.start, -cell.end))
         view.notes[layout] = Layout(found, [cell.start for cell in found])
     noted: Layout = view.notes[layout]
@@ -185,7 +186,9 @@ class Context:
         if key not in view.notes:
             spans = [(word.start - _REACH, word.end + _BEFORE) for word in self.words_in(view)]
             spans += [
-                (cell.start - 1, cell.end) for cell in layout(view).cells if self.names(view, cell.label + cell.wider)
+                (cell.start - 1, cell.end)
+                for cell in looked(layout(view).cells)
+                if self.names(view, cell.label + cell.wider)
             ]
             if self._before(view):
                 spans.append((0, _ANSWER))
@@ -278,7 +281,7 @@ def labelled_values(view: View, words: Context) -> Iterator[tuple[int, int]]:
     The spans have no space, quote or emphasis around the value. They are ordered by start and may be nested.
     """
     last = None
-    for cell in layout(view).cells:
+    for cell in looked(layout(view).cells):
         if cell[:2] != last and words.names(view, cell.label):
             last = cell[:2]
             start, end = last

@@ -11,12 +11,13 @@ import math
 import re
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+from hybrid_llm.core.looks import look
 from hybrid_llm.router.privacy.detectors.text import Regex, re2_options
 
 _MAX_LINE: Final = 1000
@@ -25,12 +26,12 @@ _MAX_LINE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """What is not a secret: where one of *regexes* matches *target* (`secret`, `match` or `line`), or with *stopwords*.
+    """What is not a secret: where *regex* matches *target* (`secret`, `match` or `line`), or with a stopword in it.
 
-    *stopwords* is one expression for all of them: there are more than a thousand.
+    Each is one expression for all of a list: there are lists of a thousand.
     """
 
-    regexes: tuple[Regex, ...]
+    regex: Regex | None
     stopwords: Regex | None
     target: str = "secret"
 
@@ -38,7 +39,7 @@ class Allowlist:
         """Whether this is no secret; *texts* has the secret, the match and the line."""
         if self.stopwords is not None and self.stopwords.search(texts["secret"].lower()) is not None:
             return True
-        return any(regex.search(texts[self.target]) for regex in self.regexes)
+        return self.regex is not None and self.regex.search(texts[self.target]) is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,7 @@ class Rule:
         """Yield the spans of its secrets in *data*."""
         match = self.regex.search(data)
         while match is not None:
+            look()
             start, end = self._secret(match)
             if self._is_secret(data, match, start, end):
                 yield start, end
@@ -135,18 +137,26 @@ def _rule(table: Mapping[str, Any], everywhere: Allowlist | None) -> Rule:
 
 def _allowlist(table: Mapping[str, Any]) -> Allowlist | None:
     """None if it requires a file path or has no condition on text."""
-    regexes = tuple(Regex(text.encode("utf-8")) for text in table.get("regexes", ()))
-    words = b"|".join(re.escape(word.lower()).encode("latin-1") for word in table.get("stopwords", ()))
-    stopwords = Regex(words) if words else None
+    regexes = [f"(?:{text})" for text in table.get("regexes", ())]
+    stopwords = [re.escape(word.lower()) for word in table.get("stopwords", ())]
     needs_path = "paths" in table and table.get("condition") == "AND"
     return (
         None
         if needs_path or not (regexes or stopwords)
-        else Allowlist(regexes, stopwords, table.get("regexTarget", "secret"))
+        else Allowlist(_one_of(regexes), _one_of(stopwords), table.get("regexTarget", "secret"))
     )
+
+
+def _one_of(expressions: Sequence[str]) -> Regex | None:
+    return Regex("|".join(expressions).encode("utf-8")) if expressions else None
 
 
 def entropy(secret: bytes) -> float:
     """Shannon entropy, bits per byte."""
     size = len(secret)
-    return -sum(n / size * math.log2(n / size) for n in Counter(secret).values()) if size else 0.0
+    return math.log2(size) - math.fsum(map(_weight, Counter(secret).values())) / size if size else 0.0
+
+
+@cache
+def _weight(count: int) -> float:
+    return count * math.log2(count)

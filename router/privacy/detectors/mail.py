@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
 from hybrid_llm.router.privacy.detectors.text import Regex, View
 
@@ -22,6 +23,7 @@ _DOMAIN: Final = re.compile(
     rb"|[A-Za-z0-9\x80\x90-\x99-]{0,20}[\x80\x90-\x99][A-Za-z0-9\x80\x90-\x99-]{0,20}\."
     rb"(?:[\x80\x90-\x99]{2,6}|[A-Za-z]{2,10})"
 )
+_AT_SIGN: Final = re.compile(b"@")
 _QUOTED: Final = re.compile(rb"\"[^\"\r\n]{1,64}\"")
 _PAIR: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_.-]*=")
 """What precedes the address in `email=jane@example.org`."""
@@ -94,15 +96,13 @@ _ABOUT_GIT: Final = Context(rb"message-?ids?|msgid|in-reply-to|git[ -](?:clone|r
 
 def addresses(view: View) -> Iterator[tuple[int, int]]:
     """Yield each address in *view* that is written with `@`."""
-    at = view.data.find(b"@")
     last = 0
-    while at >= 0:
-        domain = _DOMAIN.match(view.data, at + 1)
-        start = _start(view.data, at, last) if domain is not None else at
-        if domain is not None and start < at and _WRITTEN.accepts(Candidate(view, start, domain.end())):
+    for sign in looked(_AT_SIGN.finditer(view.data)):
+        domain = _DOMAIN.match(view.data, sign.end())
+        start = _start(view.data, sign.start(), last) if domain is not None else last
+        if domain is not None and start < sign.start() and _WRITTEN.accepts(Candidate(view, start, domain.end())):
             last = domain.end()
             yield start, last
-        at = view.data.find(b"@", at + 1)
 
 
 def _start(data: bytes, at: int, last: int) -> int:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.pairs import Cell, Label
+from hybrid_llm.router.privacy.detectors.text import bounded
 
 _Span = tuple[int, int]
 _ELEMENT: Final = re.compile(rb"<([A-Za-z][A-Za-z0-9_:.-]{0,40})([^<>]{0,300})>([^<]{0,400})")
 _ATTRIBUTE: Final = re.compile(
     rb"([A-Za-z_][A-Za-z0-9_:.-]{0,30})\s{0,2}=\s{0,2}(?:\"([^\"]{0,100})\"|'([^']{0,100})')"
 )
+_LONGEST: Final = 800
+"""More characters than an element and its text have at most."""
 _NAMES: Final = frozenset(
     b"name id key label for title field data-label data-field placeholder aria-label property itemprop column"
     b" autocomplete type".split()
@@ -34,7 +37,7 @@ def markup(data: bytes) -> Iterator[Cell]:
         return
     table = _Table()
     term: Label = ()
-    for match in _ELEMENT.finditer(data):
+    for match in bounded(_ELEMENT, data, _LONGEST):
         tag = match[1].lower()
         named = () if tag in _PLAIN else (match.span(1),)
         found = list(_ATTRIBUTE.finditer(data, *match.span(2))) if match[2] else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from hybrid_llm.core.looks import look
 from hybrid_llm.router.privacy.detectors.checksums import base58check, bech32, luhn, mod97
 from hybrid_llm.router.privacy.detectors.engine import THRESHOLD, Candidate, Context, Pattern
 from hybrid_llm.router.privacy.detectors.evidence import evidence
@@ -81,6 +82,7 @@ def ibans(view: View) -> Iterator[tuple[int, int]]:
     """Yield each IBAN in *view*, cut to the length that its country defines, so that no following word is included."""
     match = _IBAN.search(view.data)
     while match is not None:
+        look()
         start, end = match.span(1)
         cut = _cut(view.data, start, end)
         if cut is not None and _is_iban(view, start, cut):

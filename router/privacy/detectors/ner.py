@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import File, MapOf, Number, Text, key
+from hybrid_llm.core.looks import look, looked
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.privacy.detectors.labelled import Span, Token, merged, spans, type_of
@@ -122,11 +123,12 @@ class NerDetector:
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield what the model labels in *text*, in order, as whole words."""
-        cuts = list(pieces(text))
+        cuts = list(looked(pieces(text)))
         keys = [self._cache.key(text[start:end]) for start, end in cuts]
         known = self._cache.get(keys)
         texts = {key: text[start:end] for key, (start, end) in zip(keys, cuts, strict=True) if key not in known}
         for batch in self._batches(texts):
+            look()
             done = self._read(batch)
             self._cache.put(done)
             known |= done
@@ -192,7 +194,7 @@ class NerDetector:
 
     def _batches(self, texts: Mapping[bytes, str]) -> Iterator[list[tuple[bytes, str, _Windows]]]:
         """The windows of each text, those of similar length together, so that little is computed for padding."""
-        encoded = ((key, text, self._windows(text)) for key, text in texts.items())
+        encoded = ((key, text, self._windows(text)) for key, text in looked(texts.items()))
         ordered = sorted(encoded, key=lambda each: len(each[2][0].ids))
         batch: list[tuple[bytes, str, _Windows]] = []
         for each in ordered:

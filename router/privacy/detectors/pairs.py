@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.looks import looked
+from hybrid_llm.router.privacy.detectors.text import bounded
+
 Label = tuple[tuple[int, int], ...]
 """The spans of the words that name a value, in the same text."""
 
@@ -41,6 +44,8 @@ _FORM: Final = re.compile(
     rb"(?:\A|[\n\r,;{}&?|(])[ \t>*#+`_~-]{0,8}([A-Za-z\x80-\xa1][A-Za-z0-9_\x80-\xa1 .\-/#'()]{0,47})"
     rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`]{0,3}[ \t]{0,4}[*_`\"']{0,3}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
 )
+_LONGEST: Final = 800
+"""More characters than a pair has at most."""
 _BRACKET: Final = re.compile(rb"\"[^\"\n\[\]{}]{0,200}[\[\]{}][^\"\n]{0,400}\"|[\[\]{}]")
 """A bracket, or a string with one."""
 _ELEMENT: Final = re.compile(rb"\"([^\"]*)\"|'([^']*)'|([^,\s\"'][^,\n]*)")
@@ -87,12 +92,12 @@ class _Group:
 def pairs(data: bytes) -> Iterator[Cell]:
     """Yield the value of each pair in *data*, labelled by its key, and the fields of rows in JSON."""
     naming: _Span | None = None
-    for match in _FORM.finditer(data):
+    for match in bounded(_FORM, data, _LONGEST):
         key, value = match.span(1), match.span(2)
         is_named = naming is not None and key[0] - naming[1] <= _NEXT_LINE and _NAMED.fullmatch(data, *key)
         yield Cell(*value, (naming,) if naming is not None and is_named else (key,))
         naming = value if _NAMING.fullmatch(data, *key) else naming if is_named else None
-    quoted = [_Pair.read(match) for match in _QUOTED.finditer(data)]
+    quoted = [_Pair.read(match) for match in bounded(_QUOTED, data, _LONGEST)]
     if quoted or b"[" in data:
         yield from _nested(data, quoted)
 
@@ -104,7 +109,7 @@ def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
     stack: list[tuple[int, _Group]] = [(-1, _Group())]
     upcoming = iter(quoted)
     pair = next(upcoming, None)
-    for at in _brackets(data):
+    for at in looked(_brackets(data)):
         while pair is not None and pair.key[0] < at:
             _add(data, stack[-1][1], pair)
             pair = next(upcoming, None)
@@ -181,7 +186,8 @@ class _Rows:
         if self._data[start] == b"{"[0]:
             self._columns += group.names[:1]
         elif start == self._last:
-            yield from self._row([_span(found) for found in _ELEMENT.finditer(self._data, start + 1, end)], group)
+            elements = looked(_ELEMENT.finditer(self._data, start + 1, end))
+            yield from self._row([_span(found) for found in elements], group)
         elif group.key is not None and _COLUMNS.fullmatch(self._data, *group.key) and self._columns:
             self._header = self._columns
         if self._data[start] != b"{"[0]:

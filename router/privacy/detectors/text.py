@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
+from hybrid_llm.core.looks import PIECES, look, looked
+
 _HANDLER: Final = "hybrid_llm.fold"
 CJK: Final = 0x80
 """A character of a script that does not separate words."""
@@ -44,6 +46,8 @@ _UNSPACED: Final = (
 """How the Unicode names of the characters begin that fold to `CJK`."""
 _FILLERS: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
 _SELECTORS: Final = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+_PART: Final = 1 << 16
+"""Bytes that are searched at once with `re`, which takes up to 2 ms."""
 _MEMORY: Final = 16 << 20
 """Bytes that one expression's automaton may use; beyond that RE2 falls back to a slower search, still linear."""
 
@@ -175,13 +179,33 @@ class Regex:
 
     def finditer(self, data: bytes, start: int = 0, end: int | None = None) -> Iterator[Found]:
         """Yield every find from *start* to *end*, in order; the text after one find may also precede the next."""
-        search, groups = self._compiled.search, self._groups
+        search, groups, count = self._compiled.search, self._groups, 0
         match = search(data, start, end)
         while match is not None:
+            count += 1
+            if count % PIECES == 0:
+                look()
             index = groups if groups < 2 else match.lastindex
             start, behind = match.span(index)
             yield Found(start, behind, self._names.get(index, ""))
             match = search(data, max(behind, start + 1), end) if behind < len(data) else None
+
+
+def bounded(pattern: re.Pattern[bytes], data: bytes, longest: int) -> Iterator[re.Match[bytes]]:
+    """Like `finditer`, for a pattern that matches at most *longest* bytes, part by part: `re` stops all threads.
+
+    Between two parts other threads may run, and there is a look at the deadline.
+    """
+    start = 0
+    while start < len(data):
+        part = behind = start + _PART
+        for match in pattern.finditer(data, start, part + longest + 1):
+            if match.start() >= part:
+                break
+            behind = max(behind, match.end())
+            yield match
+        start = behind
+        look()
 
 
 def apart(value: bytes, before: bytes = rb"0-9A-Za-z_.-", after: bytes = rb"0-9A-Za-z_-") -> Regex:
@@ -286,7 +310,7 @@ def decoded(text: str) -> View:
     """*text* with its encodings undone, layer by layer."""
     view = View(text, fold(text))
     for _ in range(_LAYERS):
-        pieces = [piece for match in _codes(view.data) for piece in _decode(view, match)]
+        pieces = [piece for match in looked(_codes(view.data)) for piece in _decode(view, match)]
         if not pieces:
             break
         view = _join(view, pieces)
@@ -298,13 +322,18 @@ def _codes(data: bytes) -> list[re.Match[bytes]]:
     """Every code in *data*, in order. Searching for each first byte separately is much faster than for all at once."""
     matches: list[re.Match[bytes]] = []
     for sign in _SIGNS:
-        at = data.find(sign)
-        while at >= 0:
-            match = _CODES.match(data, at)
-            if match is not None:
-                matches.append(match)
-            at = data.find(sign, at + 1 if match is None else match.end())
+        if sign in data:
+            matches += looked(_codes_of(data, sign))
     return sorted(matches, key=re.Match.start)
+
+
+def _codes_of(data: bytes, sign: bytes) -> Iterator[re.Match[bytes]]:
+    at = data.find(sign)
+    while at >= 0:
+        match = _CODES.match(data, at)
+        if match is not None:
+            yield match
+        at = data.find(sign, at + 1 if match is None else match.end())
 
 
 def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
@@ -383,7 +412,7 @@ def _join(view: View, pieces: list[_Piece]) -> View:
     begins: list[int] = []
     parts: list[tuple[int, int]] = []
     size = done = 0
-    for shown, start, end in (*pieces, ("", len(view.text), len(view.text))):
+    for shown, start, end in looked((*pieces, ("", len(view.text), len(view.text)))):
         kept = (view.text[done:start], view.data[done:start], done, start)
         for text, data, first, last in (kept, (shown, fold(shown), start, end)):
             if text:
