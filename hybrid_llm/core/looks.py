@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
 from typing import Final, TypeVar
@@ -11,6 +12,8 @@ Check = Callable[[], None]
 """Raises DeadlineExceeded once the deadline is over, or the caller has left."""
 PIECES: Final = 256
 """Small pieces of work between two looks."""
+_PART: Final = 1 << 16
+"""Bytes that are searched at once with `re`, which takes up to 2 ms."""
 _check: ContextVar[Check | None] = ContextVar("check", default=None)
 
 
@@ -37,3 +40,20 @@ def looked(items: Iterable[T]) -> Iterator[T]:
         if number % PIECES == 0:
             look()
         yield item
+
+
+def bounded(pattern: re.Pattern[bytes], data: bytes, longest: int) -> Iterator[re.Match[bytes]]:
+    """Like `finditer`, for a pattern that matches at most *longest* bytes, part by part: `re` stops all threads.
+
+    Between two parts other threads may run, and there is a look at the deadline.
+    """
+    start = 0
+    while start < len(data):
+        part = behind = start + _PART
+        for match in pattern.finditer(data, start, part + longest + 1):
+            if match.start() >= part:
+                break
+            behind = max(behind, match.end())
+            yield match
+        start = behind
+        look()

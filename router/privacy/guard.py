@@ -73,25 +73,23 @@ class PrivacyGuard:
             DeadlineExceeded: the deadline of the request passed meanwhile.
         """
         policy.allowed(request.privacy)  # rejects an undeclared tag before anything is scanned
+        scan = Scan(self._detectors, request)
         looking = looks.begin(request.check_deadline)
         try:
-            return self._assess(request, policy, continues)
+            more = (tag for tag in policy.tags if tag not in request.privacy)
+            tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
+            allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
+            tagged = request if tags == request.privacy else replace(request, privacy=tags)
+            declared = request.privacy if continues is None else continues.declared
+            shared = frozenset(tag for tag in tags if policy.tags[tag].share_name)
+            judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable, declared=declared, shared=shared)
+            if Location.CLOUD not in allowed:
+                return judged
+            replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
+            held = continues.lease.shared() if continues is not None and continues.lease is not None else None
+            return self._replace(judged, policy, replacing, scan, held)
         finally:
             looks.end(looking)
-
-    def _assess(self, request: Request, policy: Policy, continues: Assessment | None) -> Assessment:
-        scan = Scan(self._detectors, request)
-        tags = request.privacy.union([t for t, r in policy.tags.items() if t not in request.privacy and scan.sees(r)])
-        allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
-        tagged = request if tags == request.privacy else replace(request, privacy=tags)
-        declared = request.privacy if continues is None else continues.declared
-        shared = frozenset([tag for tag in tags if policy.tags[tag].share_name]) if tags else tags
-        judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable, declared=declared, shared=shared)
-        if Location.CLOUD not in allowed:
-            return judged
-        replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
-        held = continues.lease.shared() if continues is not None and continues.lease is not None else None
-        return self._replace(judged, policy, replacing, scan, held)
 
     def assess_continuation(self, known: Assessment, given: PartialAnswer, policy: Policy) -> Assessment:
         """Assess a request together with its partial answer, which may hold values that the request did not."""

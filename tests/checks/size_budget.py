@@ -23,7 +23,7 @@ MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
     "product, lines": 40_000,
     "product without node, model tools, command line and lab, lines": 27_600,
-    "product, modules": 224,
+    "product, modules": 225,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

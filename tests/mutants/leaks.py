@@ -115,7 +115,7 @@ MUTANTS = (
     ),
     Mutant(
         "the log of a failed detector shows its message",
-        f"{_SCAN}:Scan._try",
+        f"{_SCAN}:Scan._run",
         swap("type(error).__name__", "str(error)"),
     ),
     # What is replaced, and where it may go

@@ -37,8 +37,8 @@ MUTANTS = (
     ),
     Mutant(
         "only the first text is scanned",
-        f"{_SCAN}:Scan._run",
-        swap("range(len(self.texts))", "range(1)"),
+        f"{_SCAN}:Scan._found_by",
+        swap("find_with(detector, each)", "() if number else find_with(detector, each)"),
     ),
     Mutant("the failure of a detector is not noted", f"{_SCAN}:Scan._run", drop("self.failed.append(name)")),
     Mutant(
@@ -351,7 +351,7 @@ MUTANTS = (
     ),
     Mutant(
         "a request that cannot be decided keeps its pseudonyms",
-        f"{_PIPELINE}:Pipeline.receive",
+        f"{_PIPELINE}:Pipeline._route",
         drop("self._guard.release(assessment)"),
     ),
     Mutant(
@@ -482,12 +482,12 @@ MUTANTS = (
     ),
     Mutant(
         "a panic in a detector ends the request",
-        f"{_SCAN}:Scan._try",
+        f"{_SCAN}:Scan._run",
         swap("BaseException", "Exception"),
     ),
     Mutant(
         "a user cannot stop a scan",
-        f"{_SCAN}:Scan._try",
+        f"{_SCAN}:Scan._run",
         swap("(KeyboardInterrupt, SystemExit)", "ZeroDivisionError"),
     ),
     Mutant(
@@ -495,7 +495,7 @@ MUTANTS = (
         f"{_SCAN}:_checked_findings",
         swap("index(each.start)", "each.start"),
     ),
-    Mutant("the deadline does not cover the scan", f"{_SCAN}:Scan._run", drop("self.check()")),
+    Mutant("the deadline does not cover the scan", f"{_SCAN}:Scan._found_by", drop("look()")),
     Mutant(
         "a request whose deadline passed keeps its pseudonyms",
         f"{_GUARD}:PrivacyGuard._replace",

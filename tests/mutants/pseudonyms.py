@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant(
         "occurrences that overlap are missed",
         f"{_PATTERNS}:Patterns._found",
-        swap("automaton.iter(text)", "automaton.iter_long(text)"),
+        swap("automaton.iter(text[first:start + _PART])", "automaton.iter_long(text[first:start + _PART])"),
     ),
     Mutant(
         "of values with one beginning the first is known",

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from hybrid_llm.core.looks import looked
-from hybrid_llm.router.privacy.detectors.text import bounded
+from hybrid_llm.core.looks import bounded, looked
 
 Label = tuple[tuple[int, int], ...]
 """The spans of the words that name a value, in the same text."""

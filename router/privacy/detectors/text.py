@@ -46,8 +46,6 @@ _UNSPACED: Final = (
 """How the Unicode names of the characters begin that fold to `CJK`."""
 _FILLERS: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
 _SELECTORS: Final = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
-_PART: Final = 1 << 16
-"""Bytes that are searched at once with `re`, which takes up to 2 ms."""
 _MEMORY: Final = 16 << 20
 """Bytes that one expression's automaton may use; beyond that RE2 falls back to a slower search, still linear."""
 
@@ -191,23 +189,6 @@ class Regex:
             match = search(data, max(behind, start + 1), end) if behind < len(data) else None
 
 
-def bounded(pattern: re.Pattern[bytes], data: bytes, longest: int) -> Iterator[re.Match[bytes]]:
-    """Like `finditer`, for a pattern that matches at most *longest* bytes, part by part: `re` stops all threads.
-
-    Between two parts other threads may run, and there is a look at the deadline.
-    """
-    start = 0
-    while start < len(data):
-        part = behind = start + _PART
-        for match in pattern.finditer(data, start, part + longest + 1):
-            if match.start() >= part:
-                break
-            behind = max(behind, match.end())
-            yield match
-        start = behind
-        look()
-
-
 def apart(value: bytes, before: bytes = rb"0-9A-Za-z_.-", after: bytes = rb"0-9A-Za-z_-") -> Regex:
     """*value*, unless a character of the class *before* precedes it or one of the class *after* follows."""
     return Regex(rb"(?:^|[^%s])(%s)(?:[^%s]|$)" % (before, value, after))
@@ -239,10 +220,6 @@ class View:
     A view consists of parts of its *source*: part *i* begins at `begins[i]` and was decoded from the characters
     `parts[i]` of the source, one for one where both have the same length. A view without a source is the original.
     """
-
-    __slots__ = (
-        "_digits", "before", "begins", "data", "has_digit", "lower", "notes", "parts", "source", "text",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -276,14 +253,6 @@ class View:
         while at >= 0:
             yield at
             at = self.text.find(word, at + len(word))
-
-    def after(self, words: Iterable[str], regex: Regex) -> Iterator[Any]:
-        """Yield each match of *regex* that begins where one of *words* ends."""
-        for word in words:
-            for at in self.find(word):
-                match = regex.match(self.data, at + len(word))
-                if match is not None:
-                    yield match
 
     def _read_from(self, position: int) -> tuple[int, int]:
         """The span of the source that one character was decoded from."""
