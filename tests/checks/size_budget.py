@@ -21,9 +21,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 40_100,
-    "product without node, model tools, command line and lab, lines": 27_700,
-    "product, modules": 225,
+    "product, lines": 40_300,
+    "product without node, model tools, command line and lab, lines": 27_800,
+    "product, modules": 226,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

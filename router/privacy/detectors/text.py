@@ -30,7 +30,6 @@ from hybrid_llm.core.looks import PIECES, look, looked
 _HANDLER: Final = "hybrid_llm.fold"
 CJK: Final = 0x80
 """A character of a script that does not separate words."""
-"""A character class of `CJK` and the Chinese digits, which fold to 0x90 to 0x99."""
 _CHINESE_ZERO: Final = 0x90
 _OTHER: Final = 0xA1
 _IGNORED: Final = 0xA2
