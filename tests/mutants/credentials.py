@@ -21,4 +21,12 @@ MUTANTS = (
     Mutant("elements hold no password", f"{_D}.beside:_tagged", always("not _OPENED.search(label.before)")),
     Mutant("no password is told in prose", f"{_D}.beside:_told", always("match is None")),
     Mutant("nothing follows a word directly", f"{_D}.beside:_next", always("match is None")),
+    Mutant(
+        "no value stands before its word",
+        f"{_D}.others:ahead",
+        swap("match is None or not _may_link(match, label.behind)", "True"),
+    ),
+    Mutant("no value stands in the line below", f"{_D}.beside:_below", always("value is None or __ or __")),
+    Mutant("a bracket in a string closes an array", f"{_D}.pairs:_brackets", always("data[start] != _QUOTE")),
+    Mutant("a bracket in a password ends it", f"{_D}.readings:trimmed", always("__ and __")),
 )

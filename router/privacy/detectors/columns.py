@@ -13,7 +13,6 @@ from hybrid_llm.router.privacy.detectors.beside import judged, values
 from hybrid_llm.router.privacy.detectors.labels import (
     AHEAD,
     BEHIND,
-    LABEL,
     SCORES,
     Label,
     label_at,
@@ -243,7 +242,8 @@ def _whole_answer(label: Label, at: int) -> Iterator[tuple[int, int]]:
 def _asked(question: str) -> str | None:
     """The kind of the secret that a question asks for."""
     data = fold(question)
-    kinds = [found.kind for found in LABEL.finditer(data) if label_at(View(question, data), found) is not None]
+    view = View(question, data)
+    kinds = [found.kind for found in words_in(view) if label_at(view, found) is not None]
     return _SAME.get(kinds[-1], kinds[-1]) if kinds and _REQUEST.search(question) else None
 
 

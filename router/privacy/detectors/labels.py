@@ -35,24 +35,24 @@ LABEL: Final = Regex(
     rb"|storage|shared|webhook|app|application|consumer|service)[ _-]?key|client[ _-]?secret|secret|(?:access"
     rb"|auth|bearer|refresh|session|api"
     rb"|security|private|personal|bot|id|oauth|user|csrf|deploy|service|admin|sas|device)[ _-]?tok[e]n"
-    rb"|session[ _-]?id|sess?id|credentials?|creds?|(?:log-?in|sign-?in|access)[ _-](?:details|data|info)"
+    rb"|session[ _-]?id|sess?id|credentials?|(?:log-?in|sign-?in|access)[ _-](?:details|data|info)"
     rb"|zugangsdaten"
     rb"|anmeldedaten|logindaten|identifiants|credencia(?:le)?s|credenziali|inloggegevens|api-?schlussel)"
-    rb"|(?P<pin>pin(?:[ _-]?(?:code|number|nummer))?|otp|totp|tan"
-    rb"|(?:verification|security|one[ -]?time|2fa|mfa|login|access|unlock|door|gate"
-    rb"|alarm|confirmation|authentication|backup|recovery|sms|entry)[ _-]?(?:code|pin)|cvv2?|cvc2?|codice pin"
+    rb"|(?:\b|_)(?:(?P<key2>cred)|(?P<pin2>pin(?:[ _-]?(?:code|number|nummer))?|otp|totp|tan|cvv2?|cvc2?)"
+    rb"|(?P<auth>auth)|(?P<pass2>ww))s?"
+    rb"(?-i:[^a-z]|$)|(?-i:[a-z0-9](?:(?P<pin3>Pin(?:Code|Number)?|PIN|Otp|OTP|Cvv|CVV)|(?P<auth2>Auth))(?:[^a-z]"
+    rb"|$))|(?P<pin>"
+    rb"(?:verification|security|one[ -]?time|2fa|mfa|login|access|unlock|door|gate"
+    rb"|alarm|confirmation|authentication|backup|recovery|sms|entry)[ _-]?(?:code|pin)|codice pin"
     rb"|code pin"
     rb"|(?:zugangs|zutritts|sicherheits|bestatigungs|bestaetigungs|freischalt|entsperr|toegangs|beveiligings"
     rb"|verificatie)-?code"
     rb"|code (?:d'acces|secret|confidentiel|de securite|de verification)|c[o]digo (?:de acceso|de acesso|secreto"
     rb"|de seguridad|de seguranca|de verifica[cx]i?[ox]n?|de verificacao)|codice (?:di accesso|segreto|di sicurezza"
     rb"|di verifica))"
-    rb"|(?P<token>token)|(?P<auth>auth)"
-    rb"|(?P<pass>pass|ww)|(?P<login>logins?|log[ -]?in|sign[ -]?in)"
+    rb"|(?:(?P<token>token)s?|(?P<pass>pass)|(?P<login>login|log[ -]?in|sign[ -]?in)s?)(?-i:[^a-z]|$)"
 )
 _ENGLISH: Final = frozenset({"pwd", "pw"})
-_SHORT: Final = 3
-_LONGEST: Final = 16
 _SCRIPTS: Final = {
     "password": (
         "密码|密碼|口令|通行码|通行碼|パスワード|パスコード|パスフレーズ|合言葉|비밀번호|패스워드|비번|암호|парол|Парол|ПАРОЛ"
@@ -117,7 +117,6 @@ OURS: Final = re.compile(
 )
 _TYPE: Final = re.compile(r"(?i)\btype[\"']?\s?[=:]\s?[\"']?$|\$[({]$")
 """`type=password` and `$(PWD)`."""
-_TYPE_LENGTH: Final = 12
 _KEY_BEFORE: Final = re.compile(r"(?:^|[\r\n,;{&?|\"'`<(])[ \t*-]{0,16}[\w.-]{0,40}$")
 _JOINED: Final = re.compile(
     r"(?i)(?:^|[^a-z])(?:my|root|bind|db|user|admin|ldap|smtp|ftp|mail|key|store|sudo|ssh|login|ora|sql|pg"
@@ -167,13 +166,9 @@ def words_in(view: View) -> Sequence[Found]:
 
 
 def _words(data: bytes) -> Iterator[Found]:
-    """Every word; also one that begins within a shorter one, as `Password` in `rootPassword` does in `otP`."""
-    for found in LABEL.finditer(data):
-        yield found
-        if found.end - found.start <= _SHORT and data[found.start - 1 : found.start].isalpha():
-            other = next(LABEL.finditer(data, found.start + 1, found.end + _LONGEST), None)
-            if other is not None and other.start < found.end:
-                yield other
+    """Every word; groups of one kind differ in what may stand around it, and in the digit at the end of their name."""
+    for start, end, kind in LABEL.finditer(data):
+        yield Found(start, end, kind.rstrip("23"))
 
 
 def script_words(text: str) -> Iterator[tuple[int, int, str]]:
@@ -204,7 +199,7 @@ def label_at(view: View, found: Found) -> Label | None:
     suffix = match.group() if match else ""
     if (
         behind[len(suffix) : len(suffix) + 1].isalnum()
-        or _TYPE.search(before[-_TYPE_LENGTH:])
+        or _TYPE.search(before)
         or (word.isupper() and suffix[:1].isupper())
         or not _begins(before, word, found.kind)
     ):
