@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant(
         "the words before an encoded run do not count in it",
         f"{_ENGINE}:Prepared.__init__",
-        swap("text[max(0, start - _ASKED):start]", "''"),
+        swap("text[max(0, start - _ASKED) : start]", "''"),
     ),
     Mutant("weak formats count without a word", f"{_ENGINE}:Pattern.accepts", always("score + __ >= __")),
     Mutant(

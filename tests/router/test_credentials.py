@@ -318,6 +318,7 @@ def test_a_password_is_found_whole_however_it_is_told(text, password):
     "text",
     [
         "password: L6i.Ia<T[L&my:|pC^+Iew5 ok?",
+        "<password>Win<ter87!</password>",
         "user: ops / pass: tP9(%;zKu=uRhy3};?&zI",
         "GET /v1/find?page=2&pwd=6IoCp9%2BK%2C%3BPl%29&sort=asc HTTP/1.1",
         "Id: 3663\nKennwort\t: s0Ch*>{knw.\nCity\t: Leeds",
@@ -332,6 +333,7 @@ def test_marks_in_a_password_do_not_end_it(text):
         value in found[0]
         for value in (
             "L6i.Ia<T[L&my:|pC^+Iew5",
+            "Win<ter87!",
             "tP9(%;zKu=uRhy3};?&zI",
             "6IoCp9%2BK%2C%3BPl%29",
             "s0Ch*>{knw.",
