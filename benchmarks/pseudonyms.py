@@ -9,6 +9,7 @@ data that comes before it. All are timed in turns in one run; medians.
 
 from __future__ import annotations
 
+import random
 import re
 import statistics
 import time
@@ -22,6 +23,8 @@ from hybrid_llm.router.privacy.restore import Restorer
 
 ENTRIES = (0, 10, 1000)
 LINES = (4000, 16000, 64000)
+ADDRESSES = 30_000
+TOKENS = 16_384
 SENTENCE = "The parcel went out on Monday, and {} was told; if it is not there by then, please call {} again. "
 KINDS = ("email", "phone", "person", "payment_card", "ip_address")
 
@@ -55,7 +58,8 @@ def case(entries: int) -> Case:
 
 def scan(text: str) -> list[Finding]:
     """What every detector finds: done for each prompt anyway."""
-    return [finding for detector in DETECTORS.values() for finding in detector.find(text)]
+    (prepared,) = prepare([text])
+    return [finding for detector in DETECTORS.values() for finding in detector.find_in(prepared)]
 
 
 def streamed(this: Case, *, in_json: bool = False) -> str:
@@ -128,10 +132,25 @@ def figures(entries: int, turns: int) -> dict[str, float]:
     return {**found, "held back, characters (mean)": mean, "held back, characters (most)": float(most)}
 
 
-def large(count: int) -> dict[str, float]:
-    """*count* contact lines, each with an address and a number, all of them new: milliseconds per KB."""
+def contacts(count: int) -> str:
+    """*count* lines, each with an address and a number."""
     numbers = (f"+1 415 {200 + i // 10000:03d} {i % 10000:04d}" for i in range(count))
-    text = "\n".join(f"contact user{i:05d}@mail{i % 7}.example.org or {number}" for i, number in enumerate(numbers))
+    return "\n".join(f"contact user{i:05d}@mail{i % 7}.example.org or {number}" for i, number in enumerate(numbers))
+
+
+def addresses(count: int) -> str:
+    """*count* addresses and nothing else."""
+    return " ".join(f"user{i:05d}@mail{i % 7}.example.org" for i in range(count))
+
+
+def tokens(count: int) -> str:
+    """*count* lines with a secret of 36 letters and digits."""
+    rng = random.Random(1)
+    return "\n".join(f"token=ghp_{rng.getrandbits(128):032x}{i % 10000:04d}" for i in range(count))
+
+
+def large(text: str) -> dict[str, float]:
+    """A long *text*, all of whose values are new: milliseconds per KB."""
     findings, prepared = scan(text), prepare([text])
     seconds = measure(
         {
@@ -152,12 +171,15 @@ def main() -> None:
     print(f"{'values in the session':40}" + "".join(f"{entries:>10,}" for entries in sizes))
     for name in columns[0]:
         print(f"{name:40}" + "".join(f"{columns[entries][name]:10.2f}" for entries in sizes))
-    lines = {count: large(count) for count in (LINES[:1] if options.smoke else LINES)}
-    print(f"\n{'contact lines, ms a KB':40}" + "".join(f"{count:>10,}" for count in lines))
-    for name in lines[LINES[0]]:
-        print(f"{name:40}" + "".join(f"{lines[count][name]:10.3f}" for count in lines))
-    found = {str(entries): column for entries, column in columns.items()}
-    write(options.json, {**found, **{f"{count} lines": column for count, column in lines.items()}})
+    texts = {f"{count:,} contact lines": contacts(count) for count in LINES}
+    texts |= {f"{ADDRESSES:,} addresses": addresses(ADDRESSES), "768 KB of token=": tokens(TOKENS)}
+    if options.smoke:
+        texts = {name: text[:4000] for name, text in texts.items()}
+    long = {name: large(text) for name, text in texts.items()}
+    print(f"\n{'ms a KB':24}" + "".join(f"{name.strip():>18}" for name in long[f"{LINES[0]:,} contact lines"]))
+    for name, column in long.items():
+        print(f"{name:24}" + "".join(f"{found:18.3f}" for found in column.values()))
+    write(options.json, {**{str(entries): column for entries, column in columns.items()}, **long})
 
 
 if __name__ == "__main__":
