@@ -92,16 +92,26 @@ def _shown(view: View, start: int, end: int) -> View:
     return View(text, data) if apart == data else View(text, data + b"\n" + apart)
 
 
+def _joints(view: View) -> Sequence[int]:
+    """Where a capital follows a small letter in *view*, as in `phoneNumber`."""
+    if _joints not in view.notes:
+        cases = view.data.translate(_CASES)
+        found: list[int] = []
+        at = cases.find(b"aA")
+        while at >= 0:
+            found.append(at)
+            at = cases.find(b"aA", at + 1)
+        view.notes[_joints] = found
+    noted: Sequence[int] = view.notes[_joints]
+    return noted
+
+
 def _joined(view: View) -> View:
     """The names in *view* that are joined as in `phoneNumber`, their words apart."""
     if _joined not in view.notes:
-        cases = view.data.translate(_CASES)
-        parts: list[bytes] = []
-        at = cases.find(b"aA")
-        while at >= 0:
-            parts += (view.data[max(0, at - _NAME) : at + 1], b" ", view.data[at + 1 : at + _NAME], b"\n")
-            at = cases.find(b"aA", at + 1)
-        view.notes[_joined] = View("", b"".join(parts))
+        data = view.data
+        parts = [data[max(0, at - _NAME) : at + 1] + b" " + data[at + 1 : at + _NAME] for at in _joints(view)]
+        view.notes[_joined] = View("", b"\n".join(parts))
     noted: View = view.notes[_joined]
     return noted
 
@@ -152,6 +162,22 @@ class Word(NamedTuple):
     loose: bool
 
 
+class Family:
+    """Contexts whose words one expression looks for together."""
+
+    def __init__(self) -> None:
+        self.contexts: list[Context] = []
+
+    @cached_property
+    def _all(self) -> Context:
+        words = b"|".join(words for context in self.contexts for words in (context.words, context.loose) if words)
+        return Context(words, tuple(word for context in self.contexts for word in context.chinese))
+
+    def within(self, view: View) -> bool:
+        """Whether *view* may hold a word of any of them."""
+        return self._all.within(view)
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """Words about a kind of value.
@@ -161,12 +187,18 @@ class Context:
         chinese: Words that match literally.
         loose: Words that also have other meanings: they count when near, but do not name a value.
         told: Whether a loose word tells of the value: then it counts as another word does.
+        family: Contexts that are searched for together first, since most texts hold none of their words.
     """
 
     words: bytes
     chinese: tuple[str, ...] = ()
     loose: bytes = b""
     told: Callable[[Candidate], bool] | None = None
+    family: Family | None = None
+
+    def __post_init__(self) -> None:
+        if self.family is not None:
+            self.family.contexts.append(self)
 
     @cached_property
     def _regex(self) -> Regex:
@@ -175,6 +207,8 @@ class Context:
 
     def within(self, view: View) -> bool:
         """Whether one of the words occurs in *view*, in a name in it such as `phoneNumber`, or before it."""
+        if self.family is not None and not self.family.within(view):
+            return False
         key = (self, "within")
         if key not in view.notes:
             view.notes[key] = bool(self.words_in(view)) or bool(self._before(view)) or bool(self._search(_joined(view)))
@@ -205,14 +239,32 @@ class Context:
 
     def names(self, view: View, label: Label) -> bool:
         """Whether one of the words is part of *label*."""
-        known: dict[str, bool] = view.notes.setdefault((self, "names"), {})
+        words, joints = self._firm(view), _joints(view)
         for start, end in label:
-            name = view.text[start:end]
-            if name not in known:
-                known[name] = any(not word.loose for word in self._search(_shown(view, start, end)))
-            if known[name]:
+            at = bisect_left(words, (start,))
+            if at < len(words) and words[at].end <= end:
+                return True
+            joint = bisect_left(joints, start)
+            if joint < len(joints) and joints[joint] < end - 1 and self._names_joined(view, start, end):
                 return True
         return False
+
+    def _firm(self, view: View) -> Sequence[Word]:
+        """The words in *view* that are not loose."""
+        if not self.loose:
+            return self.words_in(view)
+        key = (self, "firm")
+        if key not in view.notes:
+            view.notes[key] = [word for word in self.words_in(view) if not word.loose]
+        found: Sequence[Word] = view.notes[key]
+        return found
+
+    def _names_joined(self, view: View, start: int, end: int) -> bool:
+        known: dict[str, bool] = view.notes.setdefault((self, "names"), {})
+        name = view.text[start:end]
+        if name not in known:
+            known[name] = any(not word.loose for word in self._search(_shown(view, start, end)))
+        return known[name]
 
     def beside(self, candidate: Candidate, low: int, high: int) -> float:
         """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, `LOOSE` or 0."""

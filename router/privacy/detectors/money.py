@@ -25,7 +25,7 @@ _ABOUT_CARDS: Final = Context(
 
 
 _NO_CARD: Final = Context(
-    rb"orders?[ _-]?(?:ids?|no|num(?:ber)?|#|ref(?:erence)?)?|invoices?|tracking|shipments?|parcels?|tickets?|isbn"
+    rb"ids?|orders?[ _-]?(?:ids?|no|num(?:ber)?|#|ref(?:erence)?)?|invoices?|tracking|shipments?|parcels?|tickets?|isbn"
     rb"|imei|iccid|serials?"
     rb"|sha-?[0-9]*|hash(?:es)?|md5|checksums?|g?uuids?|guids?|timestamps?|epoch|nanos(?:econds)?|skus?|parts?"
     rb"|gtin|ean|upc|barcodes?"

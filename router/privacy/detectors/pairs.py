@@ -67,16 +67,28 @@ _WORD: Final = re.compile(rb"[^0-9]*[A-Za-z\x80-\xa1][^0-9]*[0-9]?[^0-9]*")
 _Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
+class _Pair(NamedTuple):
     key: _Span
     value: _Span
     opens: bool
+    names: bool
+    """Whether its value names the value beside it."""
+    is_named: bool
+    """Whether its key says nothing about its value."""
 
-    @classmethod
-    def read(cls, match: re.Match[bytes]) -> _Pair:
-        key = match.span(1) if match.start(1) >= 0 else match.span(2)
-        return cls(key, match.span(match.lastindex or 0), match.lastindex == _OPENER)
+
+class _Roles(dict[bytes, tuple[bool, bool]]):
+    """What the keys of a text say, each found out once: most keys occur in every record."""
+
+    def __missing__(self, key: bytes) -> tuple[bool, bool]:
+        roles = self[key] = (_NAMING.fullmatch(key) is not None, _NAMED.fullmatch(key) is not None)
+        return roles
+
+    def pair(self, data: bytes, match: re.Match[bytes]) -> _Pair:
+        """The pair that *match* found in *data*."""
+        start, end = key = match.span(1 if match.start(1) >= 0 else 2)
+        last = match.lastindex or 0
+        return _Pair(key, match.span(last), last == _OPENER, *self[data[start:end]])
 
 
 @dataclass(slots=True)
@@ -96,7 +108,8 @@ def pairs(data: bytes) -> Iterator[Cell]:
         is_named = naming is not None and key[0] - naming[1] <= _NEXT_LINE and _NAMED.fullmatch(data, *key)
         yield Cell(*value, (naming,) if naming is not None and is_named else (key,))
         naming = value if _NAMING.fullmatch(data, *key) else naming if is_named else None
-    quoted = [_Pair.read(match) for match in bounded(_QUOTED, data, _LONGEST)]
+    roles = _Roles()
+    quoted = [roles.pair(data, match) for match in bounded(_QUOTED, data, _LONGEST)]
     if quoted or b"[" in data:
         yield from _nested(data, quoted)
 
@@ -110,7 +123,7 @@ def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
     pair = next(upcoming, None)
     for at in looked(_brackets(data)):
         while pair is not None and pair.key[0] < at:
-            _add(data, stack[-1][1], pair)
+            _add(stack[-1][1], pair)
             pair = next(upcoming, None)
         if data[at] in b"[{":
             stack.append((at, _Group(keys.get(at))))
@@ -120,7 +133,7 @@ def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
             yield from _closed(data, group, start, at, _parents(stack))
             yield from rows.closed(start, at, group)
     while pair is not None:
-        _add(data, stack[-1][1], pair)
+        _add(stack[-1][1], pair)
         pair = next(upcoming, None)
     while stack:
         start, group = stack.pop()
@@ -144,27 +157,30 @@ def _parents(stack: list[tuple[int, _Group]]) -> Label:
     return tuple([group.key for _, group in stack[-2:] if group.key is not None])
 
 
-def _add(data: bytes, group: _Group, pair: _Pair) -> None:
+def _add(group: _Group, pair: _Pair) -> None:
     if pair.opens:
         return
     group.pairs.append(pair)
-    if _NAMING.fullmatch(data, *pair.key):
+    if pair.names:
         group.names.append(pair.value)
 
 
-def _closed(data: bytes, group: _Group, start: int, end: int, parents: Label) -> Iterator[Cell]:
+def _closed(data: bytes, group: _Group, start: int, end: int, parents: Label) -> list[Cell]:
     """The cells of a group: its pairs, and all of an array that a key names."""
+    cells: list[Cell] = []
     if group.key is not None:
         parents = (group.key, *parents)
         if data.startswith(b"[", start):
-            yield Cell(start + 1, end, (), (group.key,))
+            cells.append(Cell(start + 1, end, (), (group.key,)))
     names: Label = tuple(group.names)
     for pair in group.pairs:
-        if _NAMED.fullmatch(data, *pair.key):
-            yield Cell(*pair.value, (pair.key, *(names or parents)))
+        key, (first, last) = pair.key, pair.value
+        if pair.is_named:
+            cells.append(Cell(first, last, (key, *(names or parents))))
         else:
-            others = tuple([name for name in names if name != pair.value])
-            yield Cell(*pair.value, (pair.key,), (*others, *parents))
+            others = tuple([name for name in names if name != pair.value]) if names else ()
+            cells.append(Cell(first, last, (key,), others + parents))
+    return cells
 
 
 class _Rows:

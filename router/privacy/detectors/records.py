@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.evidence import Family
 from hybrid_llm.router.privacy.detectors.text import Regex, apart
 
 _TYPICAL: Final = 0.2
@@ -31,6 +32,7 @@ def _digits_in(compact: str) -> int:
     return sum(map(str.isdigit, compact))
 
 
+_FAMILY: Final = Family()
 _ABOUT_RECORDS: Final = Context(
     rb"m\.?r\.?n\.?s?|(?:med(?:ical)?|p(?:atien)?t|hosp(?:ital)?|health|chart|clinic(?:al)?|case history)[ ._-]{0,2}"
     rb"(?:rec(?:ord)?s?|file|chart)?[ ._-]{0,2}(?:ids?|no|nr|num(?:ber)?|#)|mr ?(?:#|no|num(?:ber)?)"
@@ -41,6 +43,7 @@ _ABOUT_RECORDS: Final = Context(
     rb"|patient|paziente|expediente|prontuario)|dossier (?:patient|medical)|historia clinica|cartella clinica"
     rb"|expediente clinico|prontuario|dossiernummer|patientnummer",
     ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号"),
+    family=_FAMILY,
 )
 
 
@@ -76,6 +79,7 @@ _ABOUT_LICENCES: Final = Context(
     rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
     rb"|prawo jazdy|k[ox]rkort",
     ("驾驶证", "驾照", "駕照", "駕駛證"),
+    family=_FAMILY,
 )
 _TOKEN: Final = rb"[A-Za-z]{0,8}[0-9][A-Za-z0-9*]{0,15}"
 
@@ -115,6 +119,7 @@ _ABOUT_PASSPORTS: Final = Context(
     rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:nummer)?|paszport(?:u)?|travel document"
     rb"|passnummer|passport_?n",
     ("护照", "護照", "通行证", "旅券", "여권"),
+    family=_FAMILY,
 )
 
 
@@ -185,6 +190,7 @@ _ABOUT_BIRTH: Final = Context(
     rb"|cumplea[nx]os|anniversaire|compleanno|anivers[ax]rio|verjaardag",
     ("出生日期", "生日", "出生于", "生于", "出生", "生年月日", "생년월일"),
     loose=rb"turn(?:s|ed|ing)|ann[ex]e",
+    family=_FAMILY,
 )
 _OTHER_DATES: Final = Context(
     rb"(?:issue|expiry|expiration|due|start|end|hire|visit|order|invoice|release|effective|sign(?:ing|ed)?)[ _-]?date"
