@@ -134,8 +134,8 @@ def _is_header(view: View, first: int, start: int, end: int) -> bool:
         return False
     starts = [at + len(sign) for sign in _SIGNS if (at := before.rfind(sign)) >= 0]
     ends = [at for sign in _SIGNS if (at := behind.find(sign)) >= 0]
-    if not starts and not ends:
-        return False
+    if not starts and (not ends or not behind[min(ends) :].strip(b" ,;|\t\r\"'")):
+        return False  # an item of a list, one in a line
     low = start - len(before) + max(starts, default=0)
     return bool(_named(view, ((low, end + min(ends, default=len(behind))),)))
 
