@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import drop, drop_argument, drop_item, drop_operand, returns, swap
+from tests.mutants.changes import drop, drop_item, drop_operand, returns, swap
 from tests.mutants.mutant import Mutant
 
 _GUARD = "hybrid_llm.router.privacy.guard"
@@ -249,11 +249,7 @@ MUTANTS = (
     Mutant(
         "a pseudonym's entry shows its value", f"{_TABLE}:Entry", swap("value: str = field(repr=False)", "value: str")
     ),
-    Mutant(
-        "an assessment shows the request with pseudonyms",
-        f"{_GUARD}:Assessment.pseudonymised",
-        drop_argument("field", "repr"),
-    ),
+    Mutant("a tool shows its name", f"{_REQUEST}:Tool.name", swap("field(repr=False)", "field()")),
     Mutant(
         "a table of pseudonyms can be pickled",
         f"{_TABLE}:PseudonymTable.__reduce_ex__",

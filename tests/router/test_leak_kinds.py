@@ -77,8 +77,11 @@ PLACES: dict[str, Callable[[Request, str], Request]] = {
     "an answer before": lambda r, t: replace(r, messages=(Message(role="assistant", content=t), *r.messages)),
     "a tool result": lambda r, t: replace(r, messages=(*r.messages, Message(role="tool", content=t))),
     "the schema": lambda r, t: replace(r, output_schema=f'{{"type": "object", "title": "{t}"}}'),
-    "the description of a tool": lambda r, t: replace(r, tools=(Tool(name="f", description=t),)),
-    "the parameters of a tool": lambda r, t: replace(r, tools=(Tool(name="f", parameters=f'{{"title": "{t}"}}'),)),
+    "the description of a tool": lambda r, t: replace(r, tools=(*r.tools, Tool(name="f", description=t))),
+    "the parameters of a tool": lambda r, t: replace(
+        r, tools=(*r.tools, Tool(name="f", parameters=f'{{"title": "{t}"}}'))
+    ),
+    "the name of a tool": lambda r, t: replace(r, tools=(*r.tools, Tool(name=t))),
     "a stop text": lambda r, t: replace(r, sampling=replace(r.sampling, stop=("END", t))),
     "the answer so far": lambda r, t: replace(r, answer_prefix=t),
 }
