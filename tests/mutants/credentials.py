@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import always, never, swap
+from tests.mutants.changes import always, drop_operand, never, swap
 from tests.mutants.mutant import Mutant
 
 _D = "hybrid_llm.router.privacy.detectors"
@@ -17,7 +17,11 @@ MUTANTS = (
     Mutant("program text is a secret", f"{_D}.plausible:likeness", never("bare and is_code(value)")),
     Mutant("names of formats are secrets", f"{_D}.plausible:_of_one", never("_TECHNICAL.fullmatch(value)")),
     Mutant("a hash is a password", f"{_D}.labels:_loss", never("any((_META.fullmatch(part) for part in parts))")),
-    Mutant("the type of a field is its value", f"{_D}.labels:label_at", never("_TYPE.search(before)")),
+    Mutant(
+        "the type of a field is its value",
+        f"{_D}.labels:label_at",
+        drop_operand("_TYPE.search(before[-_TYPE_LENGTH:])"),
+    ),
     Mutant("elements hold no password", f"{_D}.beside:_tagged", always("not _OPENED.search(label.before)")),
     Mutant("no password is told in prose", f"{_D}.beside:_told", always("match is None")),
     Mutant("nothing follows a word directly", f"{_D}.beside:_next", always("match is None")),

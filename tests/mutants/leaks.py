@@ -253,7 +253,7 @@ MUTANTS = (
     Mutant(
         "a table of pseudonyms can be pickled",
         f"{_TABLE}:PseudonymTable.__reduce_ex__",
-        returns("object.__reduce_ex__(self, 2)"),
+        returns("(dict, (self._names,))"),
     ),
     # What is reported
     Mutant(
