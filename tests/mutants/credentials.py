@@ -20,7 +20,7 @@ MUTANTS = (
     Mutant(
         "the type of a field is its value",
         f"{_D}.labels:label_at",
-        drop_operand("_TYPE.search(before[-_TYPE_LENGTH:])"),
+        drop_operand("_TYPE.search(before)"),
     ),
     Mutant("elements hold no password", f"{_D}.beside:_tagged", always("not _OPENED.search(label.before)")),
     Mutant("no password is told in prose", f"{_D}.beside:_told", always("match is None")),
