@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Final
 
 from hybrid_llm.core.looks import looked
@@ -173,7 +172,6 @@ def _named(view: View, spans: Cells) -> str:
     return ""
 
 
-@lru_cache(maxsize=1024)
 def _kind_of(name: bytes) -> str:
     """The kind of secret that *name* names, or nothing."""
     match = _HEADER.fullmatch(name.decode("latin-1"))

@@ -6,7 +6,6 @@ Nothing here is a proof: a score is one part of the evidence, and a label, a sig
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.gitleaks import entropy
@@ -128,7 +127,6 @@ _ALPHABET: Final = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
 def likeness(value: str, *, bare: bool = False) -> float:
     """How much *value* looks like a secret, up to `RANDOM`; *bare* without quotes, where program text may stand."""
     if _PLACEHOLDER.fullmatch(value) or value.lower().strip("_-.:!?") in _STOP or _ADDRESS.fullmatch(value):
