@@ -180,8 +180,8 @@ class StreamInterrupted(BackendError):
 class RequestRejected(BackendError):
     """This backend cannot take this request. *reason* is a short code, such as `context_overflow`.
 
-    After `context_overflow` or `unsupported` the next backend is tried, which may take the request. Any other reason
-    ends it, since every backend would reject it.
+    After `context_overflow`, `message_too_large` or `unsupported` the next backend is tried, which may take the
+    request. Any other reason ends it, since every backend would reject it.
     """
 
     def __init__(self, message: str, *, backend: str, reason: str = "invalid_argument") -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _FAILURES = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
 """Errors that count against the health of a backend; the others are no evidence about it."""
 _MOST_HEDGES = 2
-_UNFIT = frozenset({"context_overflow", "unsupported"})
+_UNFIT = frozenset({"context_overflow", "message_too_large", "unsupported"})
 """Reasons of a rejection for which another backend may still do."""
 
 
