@@ -58,12 +58,13 @@ def _continued(first: Backend, second: Backend, kind: str, count: int) -> tuple[
         is_json = number % 2 == 0
         asked += is_json
         text = f"retries: 1, retry_budget: 100%, continue_streams: true, {MANY_FAILURES}"
-        llm = client([Cut(first, draw.randint(1, 24)), second], text)
+        sides = [Cut(first, draw.randint(1, 24)), Cut(second)]
         options = {"output_schema": BOUNDED if is_json else None, "max_tokens": 120 if is_json else 32}
         options |= {"temperature": 1.0 if is_json else 0.0, "deadline": 30.0}
         prompt = "Describe a train." if is_json else "Count from 3 to 20."
         try:
-            reply = _ask(llm, kind, prompt, options)
+            with client(sides, text) as llm:
+                reply = _ask(llm, kind, prompt, options)
         except HybridLLMError:
             typed += 1
             continue

@@ -51,7 +51,7 @@ class RealNode(ExactNode):
         return [*command, "--dtype", "fp32", "--threads", "1"]
 
     def wait(self) -> None:
-        limit = time.monotonic() + 120.0
+        limit = time.monotonic() + 300.0
         while not self.ready.exists():
             assert self.alive, self.log.read_text()[-2000:]
             assert time.monotonic() < limit, "the node did not start"

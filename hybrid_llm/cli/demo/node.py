@@ -22,7 +22,7 @@ from hybrid_llm.backends.node.supervisor import EngineProcess
 from hybrid_llm.cli.serve import SERVE, serve
 from hybrid_llm.core.errors import ConfigError
 
-_START_S: Final = 120.0
+_START_S: Final = 300.0
 
 
 class NodeProcess:
