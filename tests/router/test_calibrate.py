@@ -182,7 +182,7 @@ def test_an_eager_device_is_measured_at_the_first_start_and_begins_warm_at_the_n
     )
     with HybridLLM.from_config(config) as llm:
         first = llm.signals().backends["edge"].predicted_ttft_ms
-    assert first < PRIORS[Location.EDGE].ttft_ms[0], "the embedded model is faster than the guess"
+    assert first != PRIORS[Location.EDGE].ttft_ms[0], "it is measured, not the guess"
     (path,) = (tmp_path / "state").iterdir()
     before = path.stat().st_mtime_ns
     with HybridLLM.from_config(config) as llm:
