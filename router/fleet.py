@@ -14,7 +14,7 @@ from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.log import breaker_log
 from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
-from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+from hybrid_llm.core.signals import BackendState, DeviceSignals, EndpointState, NetworkSignals, Signals
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Objectives, Policy, Resilience
 from hybrid_llm.policies.document import Percentile
@@ -121,10 +121,7 @@ class Fleet:
         signals = self.snapshot(RequestMetadata(), policy.objectives)
         pools = [backend for backend in self.backends.values() if isinstance(backend, MultiEndpoint)]
         members = {pool.name: guarded(pool.members, f"the members of {pool.name}") or () for pool in pools}
-        states = {
-            name: replace(state, members=members[name]) if name in members else state
-            for name, state in signals.backends.items()
-        }
+        states = {name: _for_people(state, members.get(name, ())) for name, state in signals.backends.items()}
         return ClientStatus(
             signals=replace(signals, backends=states),
             policy=policy.name,
@@ -193,6 +190,12 @@ def _state_of(backend: Backend) -> BackendState:
 
 def _model_of(backend: Backend) -> str:
     return guarded(lambda: backend.capabilities.model, f"reading the capabilities of {backend.name}") or ""
+
+
+def _for_people(state: BackendState, members: tuple[EndpointState, ...]) -> BackendState:
+    """*state* with its endpoints; a context window that no node has reported is 0, as in `BackendState`."""
+    window = 0 if state.context_window == UNKNOWN_WINDOW else state.context_window
+    return replace(state, members=members, context_window=window)
 
 
 def _health(backend: Backend, limits: Resilience) -> Health:

@@ -36,8 +36,10 @@ class EngineConfig(Checked):
         "Precision of weights and KV cache; `auto` is bf16 on cuda, and the stored precision on the cpu.",
         default="auto",
     )
-    threads: int = key(Whole(), "Threads of torch on the cpu; 0 leaves one processor to the servicer.", default=0)
-    max_slots: int = key(Whole(1), "Requests that are generated concurrently.", default=16)
+    threads: int = key(
+        Whole(0, 1024), "Threads of torch on the cpu; 0 leaves one processor to the servicer.", default=0
+    )
+    max_slots: int = key(Whole(1, 4096), "Requests that are generated concurrently.", default=16)
     kv_tokens: int = key(
         Whole(), "Capacity of the KV cache, tokens over all slots; 0 takes a quarter of the free memory.", default=0
     )

@@ -24,6 +24,7 @@ _UNITS: Final = {
     for root in ("device", "network", "budget", "edge")
     for name, spec in _SCHEMA.fields(root).items()
 } | {"ttft_ms": "ms"}
+_UNKNOWN: Final = (0, UNKNOWN_WINDOW)
 _SUFFIXES: Final = {"_c": " C", "_j": " J"}
 _FORMATS: Final = {"share": "{:.1%}", "percent": "{:.1f}%", "ms": "{:,.1f} ms", "mb": "{:,.0f} MiB"}
 _FULL: Final = {"share": 1.0, "percent": 100.0}
@@ -40,7 +41,7 @@ def document(signals: Signals, at: datetime) -> dict[str, object]:
     shown = {owner: _finite(group) for owner, group in _groups(signals).items()}
     for name, state in signals.backends.items():
         shown[name]["members"] = [_finite(record(node)) for node in state.members]
-        if state.context_window == UNKNOWN_WINDOW:
+        if state.context_window in _UNKNOWN:
             shown[name]["context_window"] = None
     return {"time": at.isoformat(timespec="milliseconds"), **shown}
 
@@ -88,7 +89,7 @@ def _text(name: str, value: object) -> str:
         form = _FORMATS.get(_UNITS.get(name, ""), "{:,.1f}" + suffix if suffix else "{:.6g}")
         return "unknown" if math.isnan(value) else form.format(value)
     if isinstance(value, int):
-        return "unknown" if value == UNKNOWN_WINDOW else f"{value:,}"
+        return "unknown" if name == "context_window" and value in _UNKNOWN else f"{value:,}"
     return printable(" ".join(str(value).split()))
 
 

@@ -37,9 +37,18 @@ def keeps_frames() -> bool:
 def is_fault(error: BaseException) -> bool:
     """Whether *error* is a failure, which a fallback answers, and not a request to stop.
 
-    A panic of a library in Rust is a failure too, though it is no `Exception`.
+    A panic of a library in Rust is a failure too, though it is no `Exception`; so is a `CancelledError` that a part of
+    the app raises although nobody cancels this task.
     """
-    return not isinstance(error, _CONTROL)
+    return not isinstance(error, _CONTROL) or (isinstance(error, asyncio.CancelledError) and not _is_cancelled())
+
+
+def _is_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread, so nothing can be cancelled
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def scrub_traceback(error: BaseException) -> None:

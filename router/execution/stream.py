@@ -72,6 +72,10 @@ class Stream:
         self.close()
 
 
+async def _never() -> Answer:
+    raise AssertionError("this stream is routed already")
+
+
 class AsyncStream:
     """An async iterator of `Chunk`. Leaving it early (`aclose`, `async with`, cancellation) stops the work.
 
@@ -84,11 +88,13 @@ class AsyncStream:
         self._start: Callable[[], Awaitable[Answer]] | None = start
         self._started: Answer | None = None
         self._chunks: AsyncGenerator[Chunk, None] | None = None
+        self._waiting: asyncio.Timeout | None = None
+        self._closing: asyncio.Event | None = None
 
     @classmethod
     def of(cls, answer: Answer) -> Self:
         """The stream of an answer that is routed."""
-        stream = cls.__new__(cls)
+        stream = cls(_never)
         stream._begin(answer)
         return stream
 
@@ -132,10 +138,16 @@ class AsyncStream:
         if answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
             return await anext(chunks)
         try:
-            async with asyncio.timeout(max(0.0, answer.metadata.remaining()) + _GRACE_S):
+            async with asyncio.timeout(max(0.0, answer.metadata.remaining()) + _GRACE_S) as self._waiting:
                 return await anext(chunks)
         except TimeoutError:
+            if self._closing is not None:
+                raise StopAsyncIteration from None
             raise answer.late() from None
+        finally:
+            self._waiting = None
+            if self._closing is not None:
+                self._closing.set()
 
     @scrubbed
     async def _route(self) -> None:
@@ -150,6 +162,10 @@ class AsyncStream:
         """Stop generating. Idempotent."""
         self._start = None
         if self._started is not None and self._chunks is not None:
+            if self._waiting is not None:  # another task waits for a chunk: it gets the end of the stream
+                self._closing = asyncio.Event()
+                self._waiting.reschedule(asyncio.get_running_loop().time())
+                await self._closing.wait()
             await self._chunks.aclose()
             self._started.abandon()
 

@@ -19,6 +19,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
@@ -255,3 +256,59 @@ def test_a_backend_that_counts_tokens_sees_the_whole_request(make_client):
     reply = make_client(Counting("edge", Location.EDGE)).decide("hello", task="math", output_schema={"type": "object"})
     assert reply.order
     assert (seen[0].task, seen[0].output_schema) == ("math", '{"type":"object"}')
+
+
+def test_closing_a_stream_ends_it_for_the_task_that_waits_for_its_next_chunk(make_client):
+    class Slow(FakeBackend):
+        async def astream(self, cleared):
+            try:
+                yield Chunk(text="a")
+                await asyncio.sleep(60)
+            finally:
+                self.abandoned += 1
+
+    edge = Slow("edge", Location.EDGE)
+
+    async def run() -> list[str]:
+        stream = make_client(edge).astream("hello")
+        taken: list[str] = []
+        first = asyncio.Event()
+
+        async def read() -> None:
+            async for chunk in stream:
+                taken.append(chunk.text)
+                first.set()
+
+        reader = asyncio.create_task(read())
+        await first.wait()
+        await asyncio.sleep(0)
+        await stream.aclose()
+        await asyncio.wait_for(reader, 10)
+        return taken
+
+    assert asyncio.run(run()) == ["a"]
+    assert edge.abandoned == 1
+
+
+@pytest.mark.parametrize("call", ["sync", "async"])
+def test_a_backend_that_raises_cancelled_error_although_nobody_cancels_fails_like_any_other(make_client, call):
+    class Cancelling(FakeBackend):
+        def stream(self, cleared):
+            raise asyncio.CancelledError("my secret prompt")
+            yield
+
+        async def astream(self, cleared):
+            raise asyncio.CancelledError("my secret prompt")
+            yield
+
+    client = make_client(Cancelling("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD))
+    reply = client.generate("hello") if call == "sync" else asyncio.run(client.agenerate("hello"))
+    assert (reply.text, reply.backend) == ("ok", "cloud")
+
+
+def test_a_context_window_that_no_node_has_reported_is_not_a_number(make_client):
+    class New(FakeBackend):
+        def state(self):
+            return BackendState(name=self.name, location=self.location, context_window=0)
+
+    assert make_client(New("cloud", Location.CLOUD)).signals().backends["cloud"].context_window == 0
