@@ -1,0 +1,267 @@
+"""Sentences, labels and questions of `_heldout`; who tunes a detector leaves them unread, too."""
+
+# ruff: noqa: E501  (sentences)
+
+from __future__ import annotations
+
+from benchmarks._cases import Words
+
+WORDS = {
+    "password": Words(
+        (
+            "admin password", "Wi-Fi password", "WLAN-Passwort", "mot de passe", "clave de acceso", "master password",
+            "temporary password", "smtp password", "new password", "Zugangspasswort", "account pw", "DB pass", "mdp",
+        ),
+        (
+            "tried logging in with {value} as my password, still says wrong credentials",
+            "ok so the pw we set for the shared mailbox is {value}",
+            "pw={value}, please don't post it in the channel",
+            "Username: jdoe\nPassword: {value}\nLet me know once you're in.",
+            "Our old password was \"{value}\", is that strong enough by today's rules?",
+            "you can get into the NAS with admin and the password {value}",
+            "Das Passwort lautet {value}, bitte nach dem ersten Login ändern.",
+            "Le mot de passe du compte : {value} (à changer)",
+            "La contraseña es {value} y no me deja entrar.",
+            "After the reset they mailed me a temporary password, {value}, which expires tonight.",
+            "net use Z: \\\\nas\\share /user:jane \"{value}\" fails although the password is right",
+            "mysql -u root --password='{value}' shop < dump.sql",
+            "conn = psycopg2.connect(host=\"db1\", user=\"app\", password=\"{value}\")",
+            "ALTER USER 'app'@'%' IDENTIFIED BY '{value}';",
+            "Can you check if {value} has ever shown up in a breach? It's my password at the bank.",
+            "the passphrase for my ssh key is {value}",
+        ),
+        (
+            "What password did you set?",
+            "Can you tell me the password you are using at the moment?",
+            "Wie lautet Ihr Passwort?",
+            "Quel est votre mot de passe ?",
+            "I need your current password to go on.",
+        ),
+    ),
+    "key or token": Words(
+        (
+            "access key", "service token", "webhook secret", "signing key", "deploy token", "bot token",
+            "personal access token", "session token", "encryption key", "API-Schlüssel", "clé API", "app secret",
+        ),
+        (
+            "we rotated the api key, the new one is {value}",
+            "I get 401 with the token {value}, what am I doing wrong?",
+            "fetch(url, {{headers: {{Authorization: `Bearer {value}`}}}})",
+            "headers = {{\"X-Auth-Token\": \"{value}\"}}",
+            "wget --header=\"PRIVATE-TOKEN: {value}\" https://git.example.com/api/v4/projects",
+            "The webhook is signed with the secret \"{value}\".",
+            "api_key: {value} # staging",
+            "const client = new Client({{ apiKey: '{value}' }});",
+            "Der API-Key ist {value}.",
+            "Could someone revoke this access token? {value}",
+            "set SECRET_KEY={value} before starting the server",
+        ),
+        ("Which token are you sending?", "Paste the API key you were given.", "What is the client secret of the app?"),
+    ),
+    "date of birth": Words(
+        (
+            "DoB", "bday", "date de naissance", "Geb.-Datum", "Geburtstag", "birth date on file", "patient DOB", "birth date (patient)",
+            "fecha de nac.", "member date of birth", "date of birth (child)",
+        ),
+        (
+            "I'm filling in the visa form; I was born in Porto on {value}.",
+            "My daughter's birthday is {value}, what do I give her?",
+            "Mr Haddad, born on {value}, called about his claim.",
+            "dob {value} and still no pension letter",
+            "The insured (date of birth {value}) has moved.",
+            "Sie ist am {value} geboren.",
+            "Geboren: {value} in Graz",
+            "Je suis né le {value} à Lyon.",
+            "Nací el {value} en Oporto.",
+            "They have my birth date wrong, it should be {value}.",
+            "Jane Doe, female, DOB: {value}, admitted with chest pain.",
+            "how old am i if i was born on {value}",
+        ),
+        (
+            "Could you confirm your birth date?",
+            "When is your birthday?",
+            "For verification I need the account holder's date of birth.",
+            "Wann sind Sie geboren?",
+            "Quelle est votre date de naissance ?",
+        ),
+    ),
+    "passport": Words(
+        (
+            "passport num", "Passnummer", "n° de passeport", "número de pasaporte", "US passport", "passport book no.",
+            "Pass-Nr.", "passport document number", "traveller passport", "applicant's passport number",
+        ),
+        (
+            "the passport I renewed last year has the number {value}",
+            "check-in keeps rejecting my passport ({value})",
+            "Traveller 2: Omar Haddad, passport {value}, aisle seat.",
+            "passport no: {value}, expires 2031",
+            "For the visa: passport {value}, issued in Leeds.",
+            "Meine Reisepassnummer ist {value}.",
+            "Mon numéro de passeport est le {value}.",
+            "Mi pasaporte es el {value}.",
+            "I typed {value} as my passport number but the O might be a zero",
+            "Passport held: yes (no. {value})",
+        ),
+        (
+            "Could I have the number of your passport?",
+            "And the passport number as printed on page 2?",
+            "Wie lautet Ihre Passnummer?",
+        ),
+    ),
+    "driver's licence": Words(
+        (
+            "DL no.", "driver lic. #", "drivers lic no", "numéro de permis de conduire", "permiso de conducir",
+            "Führerschein-Nr.", "driver's licence no", "CDL number", "renter's driver license", "driver license ID",
+        ),
+        (
+            "the rental desk wants my driver's license, it's {value}",
+            "Driver's licence no. {value} was suspended in March.",
+            "here's my DL: {value}",
+            "My driving licence number changed to {value} after I moved.",
+            "Driver 2: Li Wei, license number {value}, 3 years of driving",
+            "Police took down driver's license #{value} at the scene.",
+            "Meine Führerscheinnummer lautet {value}.",
+            "Mon permis de conduire porte le numéro {value}.",
+            "Licence: full UK driving licence, {value}",
+            "I renewed driver license {value} online.",
+        ),
+        (
+            "What's the number on your driving licence?",
+            "Please give us the driver's license number of the second driver.",
+            "I just need your driver's license for the rental.",
+        ),
+    ),
+    "US SSN": Words(
+        (
+            "Soc Sec #", "SS number", "social security", "SSN/TIN", "employee SSN", "spouse SSN", "soc sec number",
+            "SSN (full)", "applicant's social security no",
+        ),
+        (
+            "my social is {value}, can you check my eligibility",
+            "W-2 shows the wrong ssn, mine is {value}",
+            "Social Security number of the deceased: {value}",
+            "Applicant: Jane Doe, SSN {value}, Leeds AL",
+            "they asked for my full social security number so I sent {value}",
+            "The SSN on file, {value}, does not match.",
+            "Is {value} formatted correctly for an SSN?",
+            "ssn = \"{value}\"",
+        ),
+        (
+            "Can you verify your social for me?",
+            "What's the social security number of the employee?",
+            "I'll need your full SSN to pull the report.",
+        ),
+    ),
+    "phone": Words(
+        (
+            "cell phone", "daytime phone", "home tel", "WhatsApp", "Ph.", "tel. no.", "landline", "Handynummer",
+            "Rufnummer", "numéro de téléphone", "portable", "teléfono", "móvil", "emergency contact phone", "callback number",
+        ),
+        (
+            "give me a call back, {value}",
+            "my new number is {value}, delete the old one",
+            "Office {value}, closed on Fridays.",
+            "Ask for Li on {value} or come by.",
+            "whatsapp me: {value}",
+            "Meine Handynummer ist {value}.",
+            "Sie erreichen mich unter {value}.",
+            "Vous pouvez me joindre au {value}.",
+            "Mi teléfono es {value}, llámame por la tarde.",
+            "Dr Berg's surgery, tel {value}, does not pick up.",
+            "the courier has {value} down as my phone number, which is right",
+            "Mobile: {value} / Fax: none",
+            "Regards,\nEva Berg\nHead of Sales\nT: {value}",
+        ),
+        (
+            "Can I have a phone number in case we get cut off?",
+            "What number should the courier call?",
+            "Wie lautet Ihre Telefonnummer?",
+            "Quel est votre numéro de téléphone ?",
+        ),
+    ),
+    "medical record": Words(
+        (
+            "Med Rec #", "MRN #", "patient identifier", "Patientennummer", "numéro de dossier médical",
+            "número de historia clínica", "hospital MRN", "chart no", "med. record number", "Patienten-Nr.",
+        ),
+        (
+            "Pt is a 54 yo male, MRN {value}, here for follow-up.",
+            "Can you pull the chart for medical record number {value}?",
+            "RE: Jane Doe / MRN: {value} / Cardiology",
+            "medical record no. {value} was merged with a duplicate",
+            "Patient number {value} has no allergies listed.",
+            "Die Patientennummer ist {value}.",
+            "my hospital card says patient ID {value}",
+            "labs for mrn {value} are back",
+        ),
+        ("What's the patient's MRN?", "Do you have a medical record number for her?", "Under which patient number were you admitted?"),
+    ),
+    "email": Words(
+        (
+            "mail address", "correo electrónico", "adresse e-mail", "contact email", "billing email", "Cc", "recipient",
+            "E-Mail-Adresse", "work email",
+        ),
+        (
+            "drop me a line at {value}",
+            "Bounced: 550 no such user <{value}>",
+            "The invoice should go to {value}; thanks.",
+            "git config user.email {value}",
+            "I sign in as {value} but never get the code.",
+            "Meine Mail: {value}",
+            "Contactez-moi à {value}.",
+        ),
+        ("Where should we send the receipt?", "What address is the account registered to?"),
+    ),
+    "IP address": Words(
+        (
+            "source", "client addr", "host ip", "gateway", "IP-Adresse", "adresse IP", "dirección IP", "x-forwarded-for",
+            "bind address", "destination",
+        ),
+        (
+            "port 443 on {value} is closed",
+            "we whitelisted {value} last week",
+            "Failed password for root from {value} port 51122 ssh2",
+            "nslookup returns {value}, is that ours?",
+            "Is {value} in the same subnet as the printer?",
+            "mein Server hat die IP {value}",
+            "iptables -A INPUT -s {value} -j DROP",
+        ),
+        ("Which host is it?", "What address does ifconfig show?"),
+    ),
+    "IBAN": Words(
+        ("Bankverbindung", "IBAN-Nr.", "compte bancaire", "cuenta IBAN", "beneficiary account", "debit account", "your IBAN"),
+        (
+            "please wire the deposit to {value}",
+            "Meine IBAN lautet {value}.",
+            "salary should go to {value} from May on",
+            "Beneficiary: Eva Berg, {value}, reference 4411",
+            "Mon IBAN : {value}",
+            "is {value} a german account",
+        ),
+        ("Where shall we pay the rent back to?", "Wie lautet Ihre IBAN?"),
+    ),
+    "payment card": Words(
+        ("PAN", "CC#", "card no", "Kreditkartennummer", "numéro de carte", "tarjeta de crédito", "card on file", "AmEx", "billing card"),
+        (
+            "someone charged my visa {value} twice",
+            "the card ending up declined is {value}, exp 09/28",
+            "Card number {value}, name on card J DOE",
+            "Meine Kreditkarte {value} wurde gesperrt.",
+            "book it on {value} please",
+            "Ma carte bancaire est la {value}.",
+        ),
+        ("Which card should the hotel keep on file?", "Could you read out the long number on your card?"),
+    ),
+    "national id": Words(
+        (),
+        (
+            "they want my {label}, which is {value}",
+            "{label} is {value} btw",
+            "Employee Eva Berg, {label} {value}, starts in May.",
+            "the form has {value} as my {label}, correct?",
+            "New hire paperwork\n{label} - {value}",
+            "Please use {value} ({label}) for the registration.",
+        ),
+        ("For the contract I need your {label}.", "Could you send me the {label}?", "Which {label} do you have?"),
+    ),
+}  # fmt: skip
