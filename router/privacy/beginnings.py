@@ -8,6 +8,7 @@ Only the end of the text is looked at, so that time is linear.
 from __future__ import annotations
 
 import binascii
+import quopri
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ _LEAST: Final = 512
 _MIDWORD: Final = 6
 """So many characters count within a word too."""
 _CUT: Final = re.compile(
-    r"(?:\\+(?:u\{?[0-9a-fA-F]{0,5}|U[0-9a-fA-F]{0,7}|x[0-9a-fA-F]?|N(?:\{[A-Z -]*)?|[0-7]{1,2})?"
+    r"(?:\\+(?:u\{?[0-9a-fA-F]{0,5}|U[0-9a-fA-F]{0,7}|x[0-9a-fA-F]?|N(?:\{[A-Z -]*)?|[ux]\{[0-9a-fA-F]{0,6}|o\{[0-7]{0,3}|[0-7]{1,2})?"
+    r"|(?:%25)+[0-9a-fA-F]?|%u[0-9a-fA-F]{0,3}|=[0-9A-F]?|<[!/]?[a-z]{0,8}[^<>]{0,60}"
     r"|(?:%25)*(?:%[c-fC-F][0-9a-fA-F](?:%[89abAB][0-9a-fA-F]){0,2})?(?:%[0-9a-fA-F]?)"
     r"|(?:%[c-fC-F][0-9a-fA-F](?:%[89abAB][0-9a-fA-F]){0,2})"
     r"|&(?:amp;)*(?:#(?:[xX][0-9a-fA-F]{0,6}|[0-9]{0,7})|[A-Za-z][A-Za-z0-9]{0,10})?)\Z"
@@ -43,7 +45,7 @@ _SPOKEN: Final = (
     (re.compile(r"[\s\[({<_-]{1,3}(?:a|d|do)\Z", re.IGNORECASE), ""),
 )
 _DIAL: Final = re.compile(r"(?:\A|(?<=[^\w+.]))(?:(?:\+|00|011)[0-9]{0,3}|[01])[ (/-]{0,3}0?[ )/-]{0,2}\Z")
-_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_-]{40,}\r?\n)*[A-Za-z0-9+/_-]{3,}\Z")
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/_-]{16,}\r?\n)*[A-Za-z0-9+/_-]{3,}\Z")
 _HEX: Final = re.compile(r"[0-9a-fA-F]{4,}\Z")
 _TEXTUAL: Final = re.compile("[^\x00-\x08\x0e-\x1f\x7f\ufffd]*\\Z")
 _STANDARD: Final = str.maketrans("-_", "+/", "\r\n")
@@ -124,6 +126,8 @@ def _variants(tail: str) -> Iterator[str]:
     cut = _CUT.sub("", tail)
     if cut != tail:
         yield cut
+    if "=" in tail:
+        yield quopri.decodestring(cut.encode("utf-8", "replace")).decode("utf-8", "replace")
     spoken = tail
     for pattern, sign in _SPOKEN:
         spoken = pattern.sub(sign, spoken)

@@ -154,8 +154,8 @@ class PrivacyGuard:
 
     def _doubt(self, replaced: Request, names: list[str], lease: Lease, request: Request) -> str:
         """Why *replaced* must not leave; empty where it may."""
-        again = Scan(self._detectors, replaced)
-        left = [name for name in names if again.finds_beside(lease.table, name)] + again.failed
+        again = Scan(self._detectors, replaced, table=lease.table)
+        left = [name for name in names if again.finds_beside(name)] + again.failed
         if left:
             return f"the detector {left[0]} still finds something between the pseudonyms"
         cut = lease.table.begins_value(request.answer_prefix)

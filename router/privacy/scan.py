@@ -24,6 +24,7 @@ Findings = list[tuple[Finding, ...]]
 """The findings in each text of `Request.visible_text`, in its order."""
 _ENDS: Final = frozenset({"'s", "\u2019s"})
 """What may follow a pseudonym within a finding: the genitive."""
+_PLACEHOLDER: Final = "x"
 _BREAK: Final = re.compile(r"\\[nrt]")
 """A line break or a tab in the text of JSON."""
 
@@ -34,8 +35,12 @@ class Scan:
     Every call may raise `DeadlineExceeded`: the scan looks at the deadline of the request from time to time.
     """
 
-    def __init__(self, detectors: Mapping[str, Detector], request: Request) -> None:
+    def __init__(
+        self, detectors: Mapping[str, Detector], request: Request, *, table: PseudonymTable | None = None
+    ) -> None:
+        """Scan *request*; the built-in detectors do not read the pseudonyms of *table*, which name what they replace."""
         self._detectors = detectors
+        self._table = table
         self.check = request.check_deadline
         self._request = request
         self._found: dict[str, Findings] = {}
@@ -46,7 +51,8 @@ class Scan:
     @cached_property
     def _prepared(self) -> list[Prepared]:
         """The texts with their encodings undone, once for everything that reads them."""
-        return prepare(self.texts)
+        table = self._table
+        return prepare(self.texts if table is None else [_masked(text, table) for text in self.texts])
 
     @cached_property
     def structures(self) -> list[Structured]:
@@ -65,8 +71,10 @@ class Scan:
                 return True
         return False
 
-    def finds_beside(self, table: PseudonymTable, name: str) -> bool:
-        """Whether detector *name* finds anything but the pseudonyms of *table*."""
+    def finds_beside(self, name: str) -> bool:
+        """Whether detector *name* finds anything but the pseudonyms of the table."""
+        table = self._table
+        assert table is not None
         for text, found in zip(self.texts, self._findings(name), strict=True):
             ours = list(table.pseudonyms(text)) if found else []
             if not all(_is_ours(finding, text, ours) for finding in found):
@@ -107,6 +115,15 @@ class Scan:
             some = find_with(detector, each)
             found.append(self.structures[number].private(_checked_findings(name, each.text, some)) if some else ())
         return found
+
+
+def _masked(text: str, table: PseudonymTable) -> str:
+    """*text* with a placeholder of the same length for each pseudonym of *table*."""
+    done, parts = 0, []
+    for start, end in table.pseudonyms(text):
+        parts += [text[done:start], _PLACEHOLDER * (end - start)]
+        done = end
+    return "".join([*parts, text[done:]])
 
 
 def _checked_findings(name: str, text: str, found: Sequence[Finding]) -> tuple[Finding, ...]:

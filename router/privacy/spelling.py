@@ -13,7 +13,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hybrid_llm.router.privacy.detectors.text import View, decoded, fold
+from hybrid_llm.router.privacy.detectors.folding import fold
+from hybrid_llm.router.privacy.detectors.text import View, decoded
 
 _NOTHING: Final = "\0"
 
@@ -49,7 +50,7 @@ _DROPPED: Final = bytes(byte for byte in range(128) if byte not in _KEPT)
 
 SPACED: Final = 6
 """A normal form of so many characters is found with other separators between its characters too."""
-WIDEST: Final = 5
+WIDEST: Final = 24
 """Separators that may stand between two characters of a value."""
 TRUNK_REACH: Final = 20
 """Characters that a country code and a trunk prefix have at most, with what is between them."""

@@ -44,6 +44,8 @@ _BATCH: Final = 4096
 
 _DATED: Final = re.compile("birth|date|dob", re.IGNORECASE)
 _DIALLED: Final = re.compile("phone|fax|mobile|cell|^tel", re.IGNORECASE)
+_LABELLED: Final = re.compile(r"[A-Za-z]{2,6}[ .:/#-]{1,3}(?=[A-Za-z]{0,3}[0-9])")
+"""Letters before a number, such as those of `MRN: 4711-22-93`, that may be its name."""
 _NUMBER: Final = 6
 """Digits that a telephone number has at least, without its country code."""
 
@@ -108,6 +110,8 @@ class KnownValues:
         if len(form) >= (3 if form.isascii() else 2):
             is_name = len(form) < _PROPER and kind != "credential" and value.isalpha()
             self._add_form(form, _form(kind, is_name))
+        for part in _parts(value, form):
+            self._add_form(part, _form(kind))
         if is_dialled and len(digits := national(value)) >= _NUMBER:
             self._is_dialled = True
             self._add_form(digits, _form(kind, is_dialled=True))
@@ -186,6 +190,15 @@ class KnownValues:
         self._normal.clear()
         self._escaped.clear()
         self._dates.clear()
+
+
+def _parts(value: str, form: str) -> Iterator[str]:
+    """What may be left of *value* where it is named elsewhere: an address without its sign, a number without its label."""
+    if "@" in form and len(form) > FREE:
+        yield form.replace("@", "")
+    labelled = _LABELLED.match(value)
+    if labelled and len(rest := normal_form(value[labelled.end() :])) >= SPACED:
+        yield rest
 
 
 def _is_implied(value: str, form: str) -> bool:

@@ -1,4 +1,4 @@
-"""Texts inside encoded runs: base64 (RFC 4648, both alphabets, whole or in lines), hexadecimal and quoted-printable.
+"""Texts inside encoded runs: base64 (RFC 4648, both alphabets, whole or in lines), hexadecimal, also as pairs, and quoted-printable.
 
 A run counts only where it decodes to text. Other text may stand right before it, as in a path or behind `_`: base64 is
 then read from each of the four places where a group may begin, and what is readable counts as a run of its own.
@@ -24,8 +24,10 @@ _RUN: Final = Regex(
     rb"(?:[ \t>\"]{0,8}\r?\n[ \t>\"]{0,8}[A-Za-z0-9+/_-]{1,7}={0,2})?"
 )
 _HEX: Final = Regex(rb"[0-9a-fA-F]{12,}")
+_PAIRS: Final = Regex(rb"(?:^|[^0-9A-Za-z])((?:(?:0[xX])?[0-9a-fA-F]{2}[ ,:-]{1,3}){5,}(?:0[xX])?[0-9a-fA-F]{2})(?:[^0-9A-Za-z]|$)")
+_PAIR: Final = re.compile("(?:0[xX])?([0-9a-fA-F]{2})")
 _PRINTABLE: Final = Regex(
-    rb"[!-~]*(?:=[0-9A-F]{2}[!-~]{0,3}=[0-9A-F]{2}|[A-Za-z0-9]=40[A-Za-z0-9]|[!-~]=\r?\n[!-~])[!-~]*"
+    rb"[!-~]*(?:=[0-9A-F]{2}[!-~]{0,3}=[0-9A-F]{2}|[A-Za-z0-9]=(?:40|20|2D|2E)[A-Za-z0-9]|[!-~]=\r?\n[!-~])[!-~]*"
 )
 _LINE: Final = re.compile(r"[A-Za-z0-9+/_=-]+")
 _UNTEXTUAL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
@@ -62,6 +64,11 @@ def embedded(view: View) -> Iterator[_Run]:
     for found in _HEX.finditer(view.data) if view.has_digit else ():
         for start, text in _from_hex(view.data[found.start : found.end].decode("latin-1")):
             yield *view.origin(found.start + start, found.end), text
+    for found in _PAIRS.finditer(view.data) if view.has_digit else ():
+        pairs = "".join(_PAIR.findall(view.data[found.start : found.end].decode("latin-1")))
+        shown = as_text(bytes.fromhex(pairs))
+        if shown is not None:
+            yield *view.origin(found.start, found.end), shown
     for found in _PRINTABLE.finditer(view.data) if b"=" in view.data else ():
         text = quopri.decodestring(view.data[found.start : found.end]).decode("utf-8", "replace")
         yield *view.origin(found.start, found.end), text
@@ -77,11 +84,12 @@ def hidden(text: str) -> list[tuple[int, int]]:
 
 def _base64(raw: str) -> Iterator[_Run]:
     """What a run says as a whole, else each of its lines, else from any of its characters on."""
-    text = _whole(raw)
+    text, lines = _whole(raw), list(_LINE.finditer(raw))
     if text is not None:
         yield 0, len(raw), text
+        if len(lines) > 1 and len(lines[-1].group()) < _SHORTEST:  # it may be a word
+            yield from _base64(raw[: lines[-2].end()])
         return
-    lines = list(_LINE.finditer(raw))
     if len(lines) > 1:
         for line in lines:
             if len(line.group()) >= _SHORTEST:

@@ -219,11 +219,11 @@ def scan(text: str, detectors: Iterable[Detector]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.start, -finding.end))
 
 
-def find_with(detector: Detector, prepared: Prepared) -> tuple[Finding, ...]:
-    """What one detector of any sort finds in a text that several scan."""
+def find_with(detector: Detector, prepared: Prepared, text: str | None = None) -> tuple[Finding, ...]:
+    """What one detector of any sort finds in a text that several scan; others than the built-in ones read *text*."""
     if isinstance(detector, PatternDetector):
         return detector.find_in(prepared)
-    return tuple(detector.find(prepared.text))
+    return tuple(detector.find(prepared.text if text is None else text))
 
 
 def _joined(spans: Spans) -> list[tuple[int, int]]:

@@ -102,6 +102,14 @@ US_SSN: Final = (
         weak=True,
         needs=b"9",
     ),
+    Pattern(
+        _ssn_format(rb"[0-9]{1,6}(?:[ ._/-][0-9]{1,6}){1,4}", rb"0-9a-z_."),
+        lambda candidate: 0.1 if len(candidate.digits) == 9 and len(set(candidate.digits)) > 1 else 0.0,
+        near=_ABOUT_SSN,
+        against=_ARTICLES,
+        weak=True,
+        needs=b"9",
+    ),
 )
 
 _ABOUT_NATIONAL: Final = Context(

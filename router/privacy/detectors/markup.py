@@ -42,7 +42,9 @@ def markup(data: bytes) -> Iterator[Cell]:
         named = () if tag in _PLAIN else (match.span(1),)
         found = list(_ATTRIBUTE.finditer(data, *match.span(2))) if match[2] else ()
         label: Label = (*named, *(_quoted(each) for each in found if each[1].lower() in _NAMES))
-        yield from (Cell(*_quoted(each), label) for each in found if each[1].lower() in _VALUES and label)
+        for each in found:
+            if each[1].lower() not in _NAMES:
+                yield Cell(*_quoted(each), label if each[1].lower() in _VALUES and label else (each.span(1),))
         column = table.column(tag, match.span(3))
         if match[3].strip():
             yield Cell(*match.span(3), label or column or term, (*column, *term) if label or column else ())

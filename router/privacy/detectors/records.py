@@ -153,8 +153,20 @@ _MONTHS: Final = (
     "jan ene gen|feb fev fxv|mar mrt maa mae mxr|apr avr abr|may mai mag mei|jun jui giu|jul lug|aug aou ago aox"
     "|sep set|oct okt ott out|nov|dec dez dic dxc"
 )
-_MONTH: Final = rb"(?:" + re.sub("[ |]", "|", _MONTHS).encode("ascii") + rb")[a-z]{0,7}"
-"""The names of the months in English, German, French, Spanish, Italian, Portuguese and Dutch, by their beginnings."""
+_MORE_MONTHS: Final = (
+    "sty lut kwi maj cze lip sie wrz paz paxd lis gru|led uno bre dub kve cer srp zar rij lis pro"
+    "|tam hel maal huh tou kes hei elo syy lok mar jou|oca sub mar nis may haz tem agu eyl eki kas ara|janv fevr juil"
+)
+"""Polish, Czech, Finnish and Turkish."""
+_CYRILLIC: Final = "январ феврал март апрел мая май июн июл август сентябр октябр ноябр декабр"
+_MONTH: Final = (
+    rb"(?:"
+    + re.sub("[ |]", "|", f"{_MONTHS}|{_MORE_MONTHS}").encode("ascii")
+    + rb"|"
+    + fold(_CYRILLIC).replace(b" ", b"|")
+    + rb")[a-z]{0,9}"
+)
+"""The names of the months in the usual languages of Europe, by their beginnings."""
 _WEEKDAY: Final = (
     rb"(?:mon|tue|wed|thu|fri|sat|sun|die|mit|don|fre|sam|son|lun|mar|mer|jeu|ven|dim|mie|jue|vie|sab|dom|gio|seg"
     rb"|ter|qua"
@@ -167,7 +179,7 @@ _JOIN: Final = rb"(?:[ ,./-]{1,3}|[ ,./-]{0,2} ?(?:of|de|del|di|the|day of) )"
 _SIGN: Final = rb" ?[-./ ] ?"
 _TIME: Final = rb"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 _WRITTEN: Final = (
-    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH + rb"\.? (?:the )?" + _DAY
+    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH + rb"(?:\.? (?:the )?|[-/.])" + _DAY
     + rb"(?:[ ,./-]{1,3}" + _YEAR + rb")?|" + _CENTURY + _JOIN + _MONTH + _JOIN + _DAY + rb"|" + _DAY + _MONTH
     + _YEAR + rb")"
 )  # fmt: skip
@@ -187,8 +199,10 @@ _ABOUT_BIRTH: Final = Context(
     rb"|geboren|geb\.?"
     rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento|f\. ?nac\.?"
     rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
-    rb"|cumplea[nx]os|anniversaire|compleanno|anivers[ax]rio|verjaardag",
-    ("出生日期", "生日", "出生于", "生于", "出生", "生年月日", "생년월일"),
+    rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*|dogum(?: tarihi)?"
+    rb"|sz[uxe]let[ex]si [a-z]+|nascut|data nasterii|tanggal lahir|ngxy sinh|datum rodenja|anniversaire|compleanno|anivers[ax]rio|verjaardag",
+    ("出生日期", "生日", "出生于", "生于", "出生", "生年月日", "생년월일", "誕生日", "рожден", "Рожден", "РОЖДЕН", "родил", "народжен", "γέννησης", "γεννήθηκ",
+        "الميلاد", "תאריך לידה", "วันเกิด", "जन्म"),
     loose=rb"turn(?:s|ed|ing)|ann[ex]e",
     family=_FAMILY,
 )
