@@ -36,8 +36,7 @@ _QUESTION: Final = 200
 _ANSWER: Final = 200
 _REQUEST: Final = re.compile(
     r"(?i)\?|:\s*$|\b(?:enter|provide|send|tell|give|type|share|need|confirm|what|which|please|bitte|welche"
-    r"|cual|quel|ingrese|introduzca|entrez|saisissez|inserisci|digite|informe|voer|geef|podaj|zadejte|skriv|anna"
-    r"|введите|укажите)\b|[请输輸入입]"
+    r"|cual|quel)\b"
 )
 _WORDS: Final = re.compile(r"[^\s\"'`]+")
 _HEADER: Final = re.compile(
@@ -59,8 +58,7 @@ _INLINE: Final = re.compile(
     r"<(?:span|code|em|strong|b|i|a|p|h[1-6]|dt|cite|tt|kbd|label|button|title)(?:\s[^<>]*)?>\s*$"
 )
 """Elements of HTML for prose."""
-_SEPARATORS: Final = frozenset([b",", b";", b"\t", b"|", b"^", b"~"])
-_ITEM: Final = frozenset([b"[", b"]", b",", b"(", b")"])
+_SEPARATORS: Final = frozenset([b",", b";", b"\t", b"|"])
 _EDGES: Final = _SEPARATORS | {b"", b"\n", b"\r", b"[", b"]"}
 _GAP: Final = b"  "
 _BLANKS: Final = frozenset([b" ", b"\n", b"\r", b""])
@@ -106,7 +104,7 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
         if cell.label and cell.end - cell.start <= _LONGEST:
             if cell.label not in kinds:
                 kinds[cell.label] = _named(view, cell.label)
-            value = _field(view, cell) if kinds[cell.label] else None
+            value = _field(view, cell.start, cell.end) if kinds[cell.label] else None
             if value is not None and _is_secret(kinds[cell.label], value):
                 yield value.start, value.end
 
@@ -182,8 +180,8 @@ def _kind_of(name: bytes) -> str:
 
 def _field(view: View, start: int, end: int) -> Value | None:
     """A piece of a text if it is a field of a table, a string or the text of an element; no program text."""
-    text = shown(view, cell.start, cell.end)
-    start, text = cell.start + len(text) - len(text.lstrip(_AROUND)), text.strip(_AROUND)
+    text = shown(view, start, end)
+    start, text = start + len(text) - len(text.lstrip(_AROUND)), text.strip(_AROUND)
     before = view.data[max(0, start - 6) : start].rstrip(b" ")
     behind = view.data[start + len(text) : start + len(text) + 6].lstrip(b" ")
     quoted = before[-1:] in {b'"', b"'"} and behind[:1] == before[-1:]

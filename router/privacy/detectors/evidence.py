@@ -23,8 +23,7 @@ from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.markup import markup
 from hybrid_llm.router.privacy.detectors.pairs import Cell, Label, pairs
 from hybrid_llm.router.privacy.detectors.tables import tables
-from hybrid_llm.router.privacy.detectors.folding import fold
-from hybrid_llm.router.privacy.detectors.text import Regex, View
+from hybrid_llm.router.privacy.detectors.text import Regex, View, fold
 
 DIRECT: Final = 0.4
 """What a word adds, or takes, that names the value: in its key or header, or with only words in between."""
@@ -51,15 +50,6 @@ _NESTED: Final = 8
 """How many cells that begin before a value are looked at for those around it."""
 _REACH: Final = 96
 """How far before a word a value may begin that it is about: its length, and `_AFTER`."""
-_CLASS: Final = re.compile(rb"\[[^]]*\]| ")
-_ABOVE: Final = re.compile(
-    rb"[ A-Za-z#.:?\"'*_)]{0,24}\r?\n(?:\r?\n)?[ \t>*`-]{0,8}"
-    rb"((?:[\[(]?[0-9][0-9:., T/Z+-]{3,24}[\])]?[ \t-]{0,3})?[A-Za-z\x80-\xa1][\w .@()\x80-\xa1-]{0,24}[:>][ \t]{1,3})?"
-    rb"(?:[A-Za-z',]{1,6}[ \t]{1,2}){0,3}[\"'`*]{0,2}"
-)
-"""From a word at the end of a line to a value on the next one, which may begin with a time and a speaker."""
-_LINE_END: Final = re.compile(rb"[ \t.*`\"']{0,4}(?:\r?\n|$)")
-_BLANK: Final = b"[ _.-]"
 _JOINT: Final = re.compile(rb"([a-z0-9])([A-Z])")
 _SPACE: Final = re.compile(rb"(\[[^\]]*\])| ")
 """A space of a pattern, or a class of characters, which keeps its own."""
@@ -135,17 +125,6 @@ def _apart(names: bytes) -> bytes:
     return _JOINT.sub(rb"\1 \2", names).replace(b"_", b" ")
 
 
-def _joinable(words: bytes) -> bytes:
-    """*words* with any separator where they have a space, as in `date_of_birth` and `date.of.birth`."""
-    return _CLASS.sub(_any_separator, words)
-
-
-def _any_separator(found: re.Match[bytes]) -> bytes:
-    if found[0] == b" ":
-        return _BLANK
-    return b"[_." + found[0][1:] if b" " in found[0] and found[0][1:2] != b"^" else found[0]
-
-
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """*spans* in order, those that touch as one."""
     merged: list[tuple[int, int]] = []
@@ -205,7 +184,7 @@ class Context:
 
     Attributes:
         words: An RE2 pattern without groups, case-insensitive.
-        chinese: Words of other scripts, which match literally and within longer ones.
+        chinese: Words that match literally.
         loose: Words that also have other meanings: they count when near, but do not name a value.
         told: Whether a loose word tells of the value: then it counts as another word does.
         family: Contexts that are searched for together first, since most texts hold none of their words.
@@ -321,7 +300,7 @@ class Context:
 
     def _search(self, view: View) -> list[Word]:
         words = [Word(start, end, index == "loose") for start, end, index in self._regex.finditer(view.data)]
-        if self.chinese and not view.text.isascii():
+        if self.chinese and b"\x80" in view.data:
             found = ((start, start + len(word)) for word in self.chinese for start in view.find(word))
             words = sorted([*words, *(Word(start, end, loose=False) for start, end in found)])
         return words
@@ -409,13 +388,7 @@ def _names(word: Word, candidate: Candidate) -> bool:
 
 
 def _asks(word: Word, candidate: Candidate) -> bool:
-    """Whether *word* is part of a question that the candidate answers: `What is your passport number? E12345678`.
-
-    The same where it ends the line above, as in a heading or in the message before.
-    """
+    """Whether *word* is part of a question that the candidate answers: `What is your passport number? E12345678`."""
     data = candidate.view.data
-    link = _ABOVE.fullmatch(data, word.end, candidate.start) if word.end <= candidate.start else None
-    if link is not None and (link[1] or _LINE_END.match(data, candidate.end)):
-        return True
     asked = data.rfind(b"?", word.end, candidate.start)
     return asked >= 0 and _DIGIT.search(data, word.end, candidate.start) is None

@@ -15,16 +15,6 @@ from hybrid_llm.router.privacy.detectors.text import Found, Regex, View
 AHEAD: Final = 340
 BEHIND: Final = 80
 SCORES: Final = {"password": 0.3, "pin": 0.2, "key": 0.2, "token": 0.1, "auth": -0.2, "pass": 0.1, "login": 0.1}
-SCRIPTS: Final = {
-    "密码": "password", "口令": "password", "密碼": "password", "パスワード": "password", "비밀번호": "password",
-    "암호": "password", "пароль": "password", "Пароль": "password", "ПАРОЛЬ": "password", "парол": "password",
-    "كلمة المرور": "password", "كلمة السر": "password", "סיסמה": "password", "รหัสผ่าน": "password",
-    "κωδικός": "password", "Κωδικός": "password", "ΚΩΔΙΚΌΣ": "password", "ΚΩΔΙΚΟΣ": "password",
-    "पासवर्ड": "password", "密钥": "key", "密鑰": "key", "令牌": "key", "APIキー": "key", "ключ API": "key",
-    "API-ключ": "key", "秘密鍵": "key", "токен": "key", "验证码": "pin", "驗證碼": "pin", "暗証番号": "pin",
-    "認証コード": "pin",
-}  # fmt: skip
-"""Words for secrets in scripts that do not fold to Latin letters."""
 LABEL: Final = Regex(
     rb"(?i)(?P<password>pass[ _-]?word|passwort|passwd|passwrd|pass[ _-]?phrase|pass[ _-]?code|pass[ _-]?key"
     rb"|pasword|passowrd|passwrod|pssword|one[ _-]?time[ _-]?pass(?:word|code)|losungswort"
@@ -40,7 +30,7 @@ LABEL: Final = Regex(
     rb"|kodeord|heslo|geslo|lozinka|zaporka|slaptazodis|parool|zugangswort|geheimwort|geheimnummer|geheimzahl"
     rb"|passwoord|codeword"
     rb"|passwrt|requirepass|masterauth|psk|pw|mdp)"
-    rb"|(?P<key>api[ _-]?(?:key|secret|schlussel|sleutel|nyckel|nokkel)|(?:secret|access|private|auth|account|encryption|signing|master"
+    rb"|(?P<key>api[ _-]?(?:key|secret)|(?:secret|access|private|auth|account|encryption|signing|master"
     rb"|license|subscription|function"
     rb"|storage|shared|webhook|app|application|consumer|service)[ _-]?key|client[ _-]?secret|secret|(?:access"
     rb"|auth|bearer|refresh|session|api"
@@ -116,7 +106,7 @@ LINE: Final = re.compile(
 )
 _AGAINST: Final = re.compile(
     r"(?i)(?:hash|digest|checksum|sha-?(?:1|2|256|512)|md5|integrity|commit|revision|fingerprint|regex|schema"
-    r"|example(?:[^.\n]|$)|e\.g\.)[^\n]{0,20}$"
+    r"|example|e\.g\.)[^\n]{0,20}$"
 )
 _AGAINST_LENGTH: Final = 34
 _LOGIN: Final = re.compile(

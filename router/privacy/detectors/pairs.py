@@ -114,31 +114,6 @@ def pairs(data: bytes) -> Iterator[Cell]:
         yield from _nested(data, quoted)
 
 
-def _lines(data: bytes) -> Iterator[Cell]:
-    """The pairs whose names have no quotes; what names the value of a pair may be the value of the one above."""
-    above: _Span | None = None
-    for match in _FORM.finditer(data):
-        key = _unquoted(data, *match.span(1))
-        name = _named_above(data, key[0], above) if _NAMED.fullmatch(data, *key) else None
-        yield Cell(*match.span(2), (key,) if name is None else (key, name))
-        above = _unquoted(data, *match.span(2)) if _NAMING.fullmatch(data, *key) else None
-
-
-def _named_above(data: bytes, at: int, above: _Span | None) -> _Span | None:
-    """What names the value of the key at *at*: the value *above*, or the name of the block that it begins."""
-    offset = max(0, at - _REACH)
-    block = _BLOCK.search(data[offset:at])
-    if block is not None:
-        return offset + block.start(1), offset + block.end(1)
-    return above if above is not None and _ABOVE.fullmatch(data, above[1], at) else None
-
-
-def _unquoted(data: bytes, start: int, end: int) -> _Span:
-    while start < end and data[end - 1] in b"\"' \t":
-        end -= 1
-    return start, end
-
-
 def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
     """The pairs with quoted keys, group by group, and the arrays of arrays."""
     keys = {pair.value[0]: pair.key for pair in quoted if pair.opens}

@@ -29,7 +29,6 @@ CLAUSE: Final = re.compile(
 )
 ENDS: Final = re.compile(r"[ \t]{0,8}(?:$|[\r\n]|#|//)")
 _CLAUSE_END: Final = re.compile(r"[,.;!?()\"<]| - |\xa1")
-_POLITE: Final = re.compile(r"(?i)\s(?:thanks|thank you|thx|ty|please|pls|cheers|danke|bitte|merci|gracias|grazie)\b")
 _SPACED: Final = re.compile(r"[0-9]{2,4}(?:[ -][0-9]{2,4}){1,2}")
 _OPENING: Final = {")": "(", "]": "[", "}": "{"}
 
@@ -101,7 +100,6 @@ def phrase_at(label: Label, at: int) -> Value | None:
     line = label.behind[at:].partition("\n")[0].rstrip("\r .")
     line = _CLAUSE_END.split(line, maxsplit=1)[0].rstrip()
     whole = ENDS.match(label.behind, at + len(line)) is not None
-    line = _POLITE.split(line, maxsplit=1)[0]
     if " " not in line or not (label.is_english or not label.word or whole) or plausible.likeness(line) < WORD:
         return None
     return Value(line, at, quoted=False)

@@ -14,6 +14,7 @@ imported at first use.
 
 from __future__ import annotations
 
+import codecs
 import html
 import re
 import sys
@@ -34,6 +35,16 @@ _OTHER: Final = 0xA1
 _IGNORED: Final = 0xA2
 _FULL_STOP: Final = 0xA3
 
+_CHINESE_DIGITS: Final = {char: _CHINESE_ZERO + i % 10 for i, char in enumerate("零一二三四五六七八九〇幺")}
+_LOOKALIKES: Final = dict(
+    zip("АВЕКМНОРСТУХІЅЈаеорсухіѕјԁӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEKMHOPCTYXISJaeopcyxisjdlABEZHIKMNOPTYXo", strict=True)
+)
+_UNSPACED: Final = (
+    "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "THAI", "LAO", "KHMER", "MYANMAR", "YI",
+)  # fmt: skip
+"""How the Unicode names of the characters begin that fold to `CJK`."""
+_FILLERS: Final = frozenset("\u034f\u115f\u1160\u3164\uffa0")
+_SELECTORS: Final = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 _MEMORY: Final = 16 << 20
 """Bytes that one expression's automaton may use; beyond that RE2 falls back to a slower search, still linear."""
 
@@ -50,17 +61,10 @@ _WORDS: Final = {
 }
 _REPEATS: Final = {"double": 2, "triple": 3}
 _WORD: Final = "|".join((*_WORDS, *_REPEATS))
-_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2", b"<", b"]]>")
+_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2", b"<!", b"]]>")
 """How codes begin; most texts hold none of these bytes."""
-_TAG: Final = (
-    rb"</?(?:b|i|u|s|em|strong|span|wbr|font|code|mark|small|sub|sup|tt|kbd|bdi)"
-    rb"(?: (?:class|style)=\"[a-z :;-]{0,40}\"){0,2} ?/?>|<!--[ A-Za-z]{0,12}-->"
-)
-"""An element of HTML that only changes how a text looks, and says nothing itself."""
 _CODES: Final = re.compile(
     rb"(?P<unseen>\xa2+)|(?P<cdata><!\[CDATA\[|\]\]>|<!-- {0,3}-->)"
-    rb"|(?P<tag>(?:" + _TAG + rb")+)"
-    rb"|(?P<break><br ?/?>)"
     rb"|(?P<entity>&(?:#[0-9]{1,10};?|#[xX][0-9a-fA-F]{1,8};?|[a-zA-Z][a-zA-Z0-9]{1,30};|(?:amp|lt|gt|quot|nbsp|shy)))"
     rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:[\\%]u[0-9a-fA-F]{4})+)"
     rb"|(?P<point>\\(?:u\{[0-9a-fA-F]{1,6}\}|x\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|N\{U\+[0-9a-fA-F]{1,6}\}))"
@@ -69,13 +73,69 @@ _CODES: Final = re.compile(
     rb"|(?P<css>\\0000[2-7][0-9a-fA-F] ?|\\0{0,3}[2-7][0-9a-fA-F] )"
     rb"|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf]|[!-/:-@\[-`{-~]))"
 )
-_SIGNS_WITHIN: Final = frozenset((b"@", b".", b"-", b"_"))
-"""What may stand within a number or an address."""
-_PIECE: Final = re.compile(rb"[A-Za-z0-9%.,:/()_-]{1,20}(?:\+[A-Za-z0-9%.,:/()_-]{1,20})+")
 _NUMBERED: Final = re.compile(r"[^0-9a-fA-F]")
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _DIGIT: Final = re.compile(rb"[0-9]")
+
+
+def fold(text: str) -> bytes:
+    """One byte for each character of *text*; never fails."""
+    return text.encode("ascii", _HANDLER)
+
+
+def _fold_run(error: UnicodeError) -> tuple[bytes, int]:
+    """The ASCII encoder's error handler, called once per run of other characters: ASCII itself costs nothing."""
+    assert isinstance(error, UnicodeEncodeError)
+    return error.object[error.start : error.end].translate(_TABLE).encode("latin-1"), error.end
+
+
+class _Table(dict[int, int]):
+    """Code point -> byte, filled as characters occur."""
+
+    def __missing__(self, code: int) -> int:
+        special = _special(chr(code))
+        value = self[code] = _by_category(chr(code)) if special is None else special
+        return value
+
+
+def _special(char: str) -> int | None:
+    """The byte of a character that is folded regardless of its category; None for all others."""
+    if char in _CHINESE_DIGITS:
+        return _CHINESE_DIGITS[char]
+    if char in "。｡":
+        return _FULL_STOP
+    if char in _LOOKALIKES:
+        return ord(_LOOKALIKES[char])
+    decimal = unicodedata.decimal(char, None)
+    return _ascii_form(char) if decimal is None else ord("0") + decimal
+
+
+def _ascii_form(char: str) -> int | None:
+    """The ASCII character that *char* is compatible with or a marked form of; None without one."""
+    same = unicodedata.normalize("NFKC", char)
+    if len(same) == 1 and same.isascii():
+        return ord(same)
+    base = unicodedata.normalize("NFKD", char)
+    is_marked = len(base) > 1 and base[0].isascii() and base[0].isalpha() and not any(map(str.isalnum, base[1:]))
+    return ord(base[0]) if is_marked else None
+
+
+def _by_category(char: str) -> int:
+    category = unicodedata.category(char)
+    if category == "Cf" or char in _FILLERS or "\u0300" <= char <= "\u036f" or char in _SELECTORS:
+        return _IGNORED
+    if category == "Pd" or char == "\u2212":
+        return ord("-")
+    if category[0] == "Z":
+        return ord("\n" if category in {"Zl", "Zp"} else " ")
+    if category[0] in "LM":
+        return CJK if unicodedata.name(char, "").startswith(_UNSPACED) else ord("x")
+    return _OTHER
+
+
+_TABLE: Final = _Table()
+codecs.register_error(_HANDLER, _fold_run)
 
 
 class Found(NamedTuple):
@@ -149,13 +209,6 @@ _SPELLED: Final = Regex(
 )
 _NUMBERS: Final = {count: Regex(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){%d}" % (count - 1)) for count in (6, 9)}
 
-_PLUSES: Final = Regex(
-    rb"[?&][^\s=&?\"'<>]{1,60}=([^\s=&\"'<>]*\+[^\s=&\"'<>]*)|[?&][^\s=&?\"'<>]{0,60}\+[^\s=&?\"'<>]{0,60}=([^\s=&\"'<>]+)"
-    rb"|=([^\s=&\"'<>]*\+[^\s=&\"'<>]*)&[^\s=&\"'<>]{1,60}="
-)
-"""Values of a form that hold a plus sign, or whose name does."""
-_KEY: Final = re.compile(rb"[^\s=&?\"'<>]{1,60}=$")
-
 _Piece = tuple[str, int, int]
 """A decoded text, and the start and end of the code in the view that it was decoded from."""
 
@@ -224,8 +277,6 @@ class View:
 def decoded(text: str) -> View:
     """*text* with its encodings undone, layer by layer."""
     view = View(text, fold(text))
-    spaces = list(_spaces(view.data)) if b"+" in view.data and b"=" in view.data else []
-    view = _join(view, spaces) if spaces else view
     for _ in range(_LAYERS):
         pieces = [piece for match in looked(_codes(view.data)) for piece in _decode(view, match)]
         if not pieces:
@@ -233,16 +284,6 @@ def decoded(text: str) -> View:
         view = _join(view, pieces)
     spelled = [piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)]
     return _join(view, spelled) if spelled else view
-
-
-def _spaces(data: bytes) -> Iterator[_Piece]:
-    """The spaces of a form, which is encoded with `+` for each; longer runs are base64 or formulas."""
-    for value in _PLUSES.finditer(data):
-        key = _KEY.search(data[max(0, value.start - 62) : value.start])
-        spans = [(value.start - len(key[0]), value.start - 1)] if key else []
-        if _PIECE.fullmatch(data, value.start, value.end):
-            spans.append((value.start, value.end))
-        yield from ((" ", at, at + 1) for start, end in spans for at in range(start, end) if data[at] == b"+"[0])
 
 
 def _codes(data: bytes) -> list[re.Match[bytes]]:
@@ -272,26 +313,12 @@ def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
         return ((chr(int(folded[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
     if kind == "octal" and "{" not in folded:
         return ((chr(int(folded[i + 1 : i + 4], 8)), start + i, start + i + 4) for i in range(0, len(text), 4))
-    if kind == "tag" and not _is_within(view.data, start, end):
-        return ()
     shown = _shown(kind or "", text, folded)
     return ((shown, start, end),) if shown != text else ()
 
 
-def _is_within(data: bytes, start: int, end: int) -> bool:
-    """Whether the elements at *start* to *end* are within a number or an address, not between two words."""
-    before, behind = data[max(0, start - 2) : start], data[end : end + 2]
-    if before[-1:] in _SIGNS_WITHIN or before[-1:].isdigit():
-        return behind[:1].isalnum() or behind[:1] in _SIGNS_WITHIN or (behind[:1] == b" " and behind[1:].isdigit())
-    if before[-1:] == b" ":
-        return before[:1].isdigit() and behind[:1].isdigit()
-    return before[-1:].isalpha() and behind[:1] in _SIGNS_WITHIN and behind[1:].isalnum()
-
-
 def _shown(kind: str, text: str, folded: str) -> str:
     """What one code stands for; the code itself where it stands for nothing."""
-    if kind == "break":
-        return "\n"
     if kind == "escape":
         return chr(int(folded[2:], 16)) if len(text) > 2 else _CONTROLS.get(folded[1], text[1])
     if kind == "entity":
