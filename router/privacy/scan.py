@@ -112,8 +112,8 @@ class Scan:
         found: Findings = []
         for number, each in enumerate(self._prepared):
             look()
-            some = find_with(detector, each)
-            found.append(self.structures[number].private(_checked_findings(name, each.text, some)) if some else ())
+            some = find_with(detector, each, self.texts[number])
+            found.append(self.structures[number].private(_checked_findings(name, self.texts[number], some)) if some else ())
         return found
 
 

@@ -110,6 +110,13 @@ _SEQUEL: Final = re.compile(
     re.IGNORECASE,
 )
 """The clause after the one with the word, which begins with what stands for it."""
+_ABOVE: Final = re.compile(
+    rf"{_CLOSE}[ \t]{{0,3}}[.:?]?[ \t]{{0,3}}\r?\n(?:\r?\n)?[ \t>*-]{{0,8}}"
+    r"(?P<speaker>(?:[\[(]?[0-9][0-9:., T/Z+-]{3,24}[\])]?[ \t-]{0,3})?[A-Za-z\x80-\xa1][\w .@()-]{0,24}[:>]\s{1,3})?"
+    r"(?:(?:it'?s|it is|sure|ok|yes|yeah|that'?s)[\s,:]{1,3}){0,2}",
+    re.IGNORECASE,
+)
+_HEADING: Final = re.compile(r"(?:^|[\r\n])[#*\s>\"-]{0,8}(?:[\w'-]{1,20}[ _.-]){0,3}[\w-]{0,20}$")
 _PAIR_BEHIND: Final = re.compile(r"[ \t]{1,2}[A-Za-z_][\w.-]{0,30}=")
 _OPENED: Final = re.compile(r"<(?:[\w-]{1,20}:)?[\w.-]{0,30}$")
 _PIN: Final = re.compile(r"[A-Z]{0,3}-?[0-9]{3,10}|[0-9]{3}[ -][0-9]{3,4}|[A-Z0-9]{2,6}(?:-[A-Z0-9]{2,6}){0,4}")
@@ -126,7 +133,7 @@ def beside(view: View) -> Iterator[tuple[int, int]]:
 
 def values(label: Label) -> Iterator[Value]:
     """The values beside *label* whose evidence suffices."""
-    for found in (_tagged, _typed, _signed, _told, _replied, _next, _beside_tag, _below):
+    for found in (_tagged, _typed, _signed, _told, _replied, _next, _beside_tag, _below, _above):
         value = found(label)
         if value is not None:
             yield value
@@ -263,6 +270,17 @@ def _below(label: Label) -> Value | None:
     if value is None or not ENDS.match(label.behind, value.end) or plausible.likeness(value.text, bare=True) < MIXED:
         return None
     return judged(label, value, 0.0)
+
+
+def _above(label: Label) -> Value | None:
+    """The word at the end of a line, as in a heading or a message, and the value alone on the next one."""
+    match = _ABOVE.match(label.behind)
+    value = value_at(label, match.end()) if match else None
+    if match is None or value is None or plausible.likeness(value.text, bare=True) < MIXED:
+        return None
+    if match["speaker"] is None and not (_HEADING.search(label.before) and ENDS.match(label.behind, value.end)):
+        return None
+    return judged(label, value, 0.1) if CLAUSE.match(label.behind, value.end + value.quoted) else None
 
 
 def _may_be_told(label: Label, value: Value, link: str) -> bool:

@@ -52,7 +52,7 @@ _ABOUT_PHONE: Final = Context(
     rb"(?:tele|smart|hand|i)?phones?(?:[ _-]?(?:no|nr|num(?:ber)?))?|tel|tele|telef"
     rb"|(?:mobile|home|work|cell|contact)[ _-]?num(?:ber)?"
     rb"|cell(?:ular|phone)?|mob(?:ile?|iles)?|fax(?:es|ed)?|telefax|call(?:ed|ing|s|er)?|dial(?:led|ed|ing)?|sms|msisdn"
-    rb"|whats-?app|viber|telegram|hotline|helpline|landline|pager|ph|handy(?:nummer)?|rufnummer|gsm|voicemail|wechat"
+    rb"|whats-?app|viber|telegram|hotline|helpline|landline|pager|ph|handy(?:nummer)?|rufnummer|ruckruf(?:nummer)?|gsm|voicemail|wechat"
     rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|telem[ox]vel|cellulare|celular|m[ox]vil|portable"
     rb"|t[ex]l[ex]phone|tlf|puh"
     rb"|(?:my|your|his|her|our|their) (?:new |old )?number"

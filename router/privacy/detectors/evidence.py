@@ -38,13 +38,11 @@ _CLOSE: Final = 24
 _ANSWER: Final = 240
 """How far from its beginning a text answers the question before it."""
 _REPLY: Final = 40
-"""The same, where the value is all of the answer but a few words."""
 _NO_DIGITS: Final = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _DIGIT: Final = re.compile(rb"[0-9]")
 _END: Final = re.compile(rb"[,;|\t\r\n{}!?\xa3]|[A-Za-z]{4}\. |[0-9)\"']\. |\b(?:and|und|et)\b")
 """Where a clause ends; not after an abbreviation, as in `Passport No. E12345678`."""
 _CONTINUES: Final = re.compile(rb", (?:number|num|no|nr|#)")
-"""What does not end a clause: `his passport, number 123456789`."""
 _AROUND: Final = b" \t\"'*`"
 _NESTED: Final = 8
 """How many cells that begin before a value are looked at for those around it."""
@@ -52,12 +50,17 @@ _REACH: Final = 96
 """How far before a word a value may begin that it is about: its length, and `_AFTER`."""
 _JOINT: Final = re.compile(rb"([a-z0-9])([A-Z])")
 _SPACE: Final = re.compile(rb"(\[[^\]]*\])| ")
-"""A space of a pattern, or a class of characters, which keeps its own."""
 _CASES: Final = bytes(
     ord("a") if chr(byte).islower() and byte < 128 else ord("A") if chr(byte).isupper() and byte < 128 else ord(" ")
     for byte in range(256)
 )
 """Every lower-case letter as `a` and every capital as `A`."""
+_ABOVE: Final = re.compile(
+    rb"[ A-Za-z#.:?\"'*_)]{0,24}\r?\n(?:\r?\n)?[ \t>*`-]{0,8}"
+    rb"((?:[\[(]?[0-9][0-9:., T/Z+-]{3,24}[\])]?[ \t-]{0,3})?[A-Za-z\x80-\xa1][\w .@()\x80-\xa1-]{0,24}[:>][ \t]{1,3})?"
+    rb"(?:[A-Za-z',]{1,6}[ \t]{1,2}){0,3}[\"'`*]{0,2}"
+)
+_LINE_END: Final = re.compile(rb"[ \t.*`\"']{0,4}(?:\r?\n|$)")
 _NAME: Final = 24
 """How many characters of a name around a capital are looked at."""
 
@@ -277,7 +280,7 @@ class Context:
         return NEAR if self.told is not None and self.told(candidate) else LOOSE
 
     def around(self, candidate: Candidate) -> float:
-        """How much a word near *candidate*, across clauses, says about it: most where it is part of a question."""
+        """How much a word near *candidate*, across clauses, says about it."""
         best = 0.0
         for word in self._between(candidate, candidate.start - _BEFORE, candidate.end + _AFTER):
             best = max(best, self._of_loose(candidate) if word.loose else DIRECT if _asks(word, candidate) else NEAR)
@@ -300,7 +303,7 @@ class Context:
 
     def _search(self, view: View) -> list[Word]:
         words = [Word(start, end, index == "loose") for start, end, index in self._regex.finditer(view.data)]
-        if self.chinese and b"\x80" in view.data:
+        if self.chinese and not view.text.isascii():
             found = ((start, start + len(word)) for word in self.chinese for start in view.find(word))
             words = sorted([*words, *(Word(start, end, loose=False) for start, end in found)])
         return words
@@ -390,5 +393,8 @@ def _names(word: Word, candidate: Candidate) -> bool:
 def _asks(word: Word, candidate: Candidate) -> bool:
     """Whether *word* is part of a question that the candidate answers: `What is your passport number? E12345678`."""
     data = candidate.view.data
+    link = _ABOVE.fullmatch(data, word.end, candidate.start)
     asked = data.rfind(b"?", word.end, candidate.start)
+    if link is not None:
+        return bool(link[1]) or _LINE_END.match(data, candidate.end) is not None
     return asked >= 0 and _DIGIT.search(data, word.end, candidate.start) is None

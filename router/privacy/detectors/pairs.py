@@ -63,6 +63,10 @@ _NAMED: Final = re.compile(
 _NEXT_LINE: Final = 80
 """How far behind a name its value may begin: `- name: SSN`, and on the next line `value: "123456789"`."""
 _COLUMNS: Final = re.compile(rb"columns?|headers?|fields?|cols?|schema|names", re.IGNORECASE)
+_CALL: Final = re.compile(
+    rb"\([ ]?(?:\"([^\"\n]{1,64})\"|'([^'\n]{1,64})')\s{0,3},\s{0,3}(?:\"([^\"\n]{1,200})\"|'([^'\n]{1,200})')\s{0,2}\)"
+)
+"""A name and a value in brackets, as in `define('ssn', '...')`."""
 _WORD: Final = re.compile(rb"[^0-9]*[A-Za-z\x80-\xa1][^0-9]*[0-9]?[^0-9]*")
 _Span = tuple[int, int]
 
@@ -110,6 +114,8 @@ def pairs(data: bytes) -> Iterator[Cell]:
         naming = value if _NAMING.fullmatch(data, *key) else naming if is_named else None
     roles = _Roles()
     quoted = [roles.pair(data, match) for match in bounded(_QUOTED, data, _LONGEST)]
+    for match in looked(_CALL.finditer(data)) if b"(" in data else ():
+        yield Cell(*match.span(match.lastindex or 0), (match.span(1) if match.start(1) >= 0 else match.span(2),))
     if quoted or b"[" in data:
         yield from _nested(data, quoted)
 

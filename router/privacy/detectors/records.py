@@ -11,7 +11,7 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
 from hybrid_llm.router.privacy.detectors.evidence import Family
-from hybrid_llm.router.privacy.detectors.text import Regex, apart
+from hybrid_llm.router.privacy.detectors.text import Regex, apart, fold
 
 _TYPICAL: Final = 0.2
 """The score of a format that a word near it confirms."""
@@ -78,7 +78,7 @@ _ABOUT_LICENCES: Final = Context(
     rb"|f(?:u|ue|x)hrerschein(?:nummer|-?nr)?|permis de conduire|num[ex]ro de permis|permiso de conduc[a-z]+"
     rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
     rb"|prawo jazdy|k[ox]rkort",
-    ("驾驶证", "驾照", "駕照", "駕駛證"),
+    ("驾驶证", "驾照", "駕照", "駕駛證", "運転免許", "免許証", "운전면허", "водительск", "Водительск"),
     family=_FAMILY,
 )
 _TOKEN: Final = rb"[A-Za-z]{0,8}[0-9][A-Za-z0-9*]{0,15}"
@@ -118,7 +118,7 @@ _ABOUT_PASSPORTS: Final = Context(
     rb"|reisep(?:ass|x+)(?:nummer|-?nr)?"
     rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:nummer)?|paszport(?:u)?|travel document"
     rb"|passnummer|passport_?n",
-    ("护照", "護照", "通行证", "旅券", "여권"),
+    ("护照", "護照", "通行证", "旅券", "パスポート", "여권", "паспорт", "Паспорт", "διαβατήριο"),
     family=_FAMILY,
 )
 

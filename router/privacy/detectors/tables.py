@@ -40,6 +40,14 @@ _LIST: Final = Regex(
 """A heading above an item with a number."""
 _NAME: Final = re.compile(rb"[\s\"'*_`#]{0,6}[A-Za-z\x80-\xa1_][^0-9!?:=]{0,40}(?:[0-9][^0-9!?:=]{0,12})?")
 _UNNAMED: Final = re.compile(rb"[\s#\xa1]*")
+_INSERT: Final = Regex(
+    rb"(?i:insert|replace)\s+(?i:ignore\s+)?(?i:into)\s+[\w.\"`\[\]]{1,80}\s*\(([^()]{1,900})\)\s*(?i:values)"
+)
+"""The names of the columns that a statement of SQL fills."""
+_ROW_OF_SQL: Final = re.compile(rb"\s{0,9},?\s{0,9}\(")
+_SQL: Final = re.compile(
+    rb"\s{0,9}(?:[NEnex]?'([^']{0,900})'|\"([^\"]{0,900})\"|((?:[^,'\"()]|\([^()]{0,60}\))*))\s{0,9}([,)])"
+)
 _RULE: Final = re.compile(rb"[\s|:+=-]*--[\s|:+=-]*|[\s|:+=-]*==[\s|:+=-]*")
 _ITEM: Final = re.compile(rb"\s{0,8}(?:[-*+\xa1] |[0-9]{1,3}[.)] )?\s{0,2}(\S+(?:[ -]\S+){0,4})\s{0,4}")
 _LONGEST: Final = 60
@@ -67,6 +75,8 @@ def tables(data: bytes) -> Iterator[Cell]:
             behind = yield from below(data, (start, end))
     for start, end, _ in _ROW.finditer(data):
         yield from beside_name(data, (start, end))
+    for start, end, _ in _INSERT.finditer(data):
+        yield from _inserted(data, (start, end))
     behind = 0
     for start, end, _ in _LIST.finditer(data):
         if start >= behind and end - start <= _LONGEST:
@@ -165,3 +175,20 @@ def _items(data: bytes, heading: _Span) -> Generator[Cell, None, int]:
         yield Cell(*item.span(1), (heading,))
         behind = line[1]
     return behind
+
+
+def _inserted(data: bytes, names: _Span) -> Iterator[Cell]:
+    """The values of a statement of SQL, by the names of its columns."""
+    labels = [(name,) for name in _fields(data, names, b",")]
+    row = _ROW_OF_SQL.search(data, names[1] + 1, names[1] + 60)
+    while row is not None:
+        at, index = row.end(), 0
+        value = _SQL.match(data, at)
+        while value is not None:
+            if index < len(labels):
+                yield Cell(*next(value.span(group) for group in (1, 2, 3) if value.start(group) >= 0), labels[index])
+            at, index = value.end(), index + 1
+            if value[4] == b")":
+                break
+            value = _SQL.match(data, at)
+        row = _ROW_OF_SQL.match(data, at) if value is not None else None
