@@ -38,7 +38,7 @@ class Scan:
     def __init__(
         self, detectors: Mapping[str, Detector], request: Request, *, table: PseudonymTable | None = None
     ) -> None:
-        """Scan *request*; the built-in detectors do not read the pseudonyms of *table*, which name what they replace."""
+        """Scan *request*; the built-in detectors do not read the pseudonyms of *table*, whose types are words."""
         self._detectors = detectors
         self._table = table
         self.check = request.check_deadline
@@ -112,8 +112,9 @@ class Scan:
         found: Findings = []
         for number, each in enumerate(self._prepared):
             look()
-            some = find_with(detector, each, self.texts[number])
-            found.append(self.structures[number].private(_checked_findings(name, self.texts[number], some)) if some else ())
+            text = self.texts[number]
+            some = find_with(detector, each, text)
+            found.append(self.structures[number].private(_checked_findings(name, text, some)) if some else ())
         return found
 
 

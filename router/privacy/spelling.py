@@ -13,8 +13,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hybrid_llm.router.privacy.detectors.text import fold
-from hybrid_llm.router.privacy.detectors.text import View, decoded
+from hybrid_llm.router.privacy.detectors.text import View, decoded, fold
 
 _NOTHING: Final = "\0"
 

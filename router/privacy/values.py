@@ -193,7 +193,7 @@ class KnownValues:
 
 
 def _parts(value: str, form: str) -> Iterator[str]:
-    """What may be left of *value* where it is named elsewhere: an address without its sign, a number without its label."""
+    """What *value* may be reduced to: an address without its sign, a number without its label."""
     if "@" in form and len(form) > FREE:
         yield form.replace("@", "")
     labelled = _LABELLED.match(value)

@@ -1,4 +1,4 @@
-"""Texts inside encoded runs: base64 (RFC 4648, both alphabets, whole or in lines), hexadecimal, also as pairs, and quoted-printable.
+"""Texts inside encoded runs: base64 (RFC 4648, both alphabets, whole or in lines), hexadecimal, quoted-printable.
 
 A run counts only where it decodes to text. Other text may stand right before it, as in a path or behind `_`: base64 is
 then read from each of the four places where a group may begin, and what is readable counts as a run of its own.
@@ -24,7 +24,10 @@ _RUN: Final = Regex(
     rb"(?:[ \t>\"]{0,8}\r?\n[ \t>\"]{0,8}[A-Za-z0-9+/_-]{1,7}={0,2})?"
 )
 _HEX: Final = Regex(rb"[0-9a-fA-F]{12,}")
-_PAIRS: Final = Regex(rb"(?:^|[^0-9A-Za-z])((?:(?:0[xX])?[0-9a-fA-F]{2}[ ,:-]{1,3}){5,}(?:0[xX])?[0-9a-fA-F]{2})(?:[^0-9A-Za-z]|$)")
+_PAIRS: Final = Regex(
+    rb"(?:^|[^0-9A-Za-z])((?:(?:0[xX])?[0-9a-fA-F]{2}[ ,:-]{1,3}){5,}(?:0[xX])?[0-9a-fA-F]{2})(?:[^0-9A-Za-z]|$)"
+)
+"""Bytes in pairs of digits: `35 31`, `35:31`, `0x35, 0x31`."""
 _PAIR: Final = re.compile("(?:0[xX])?([0-9a-fA-F]{2})")
 _PRINTABLE: Final = Regex(
     rb"[!-~]*(?:=[0-9A-F]{2}[!-~]{0,3}=[0-9A-F]{2}|[A-Za-z0-9]=(?:40|20|2D|2E)[A-Za-z0-9]|[!-~]=\r?\n[!-~])[!-~]*"

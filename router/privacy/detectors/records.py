@@ -179,7 +179,8 @@ _JOIN: Final = rb"(?:[ ,./-]{1,3}|[ ,./-]{0,2} ?(?:of|de|del|di|the|day of) )"
 _SIGN: Final = rb" ?[-./ ] ?"
 _TIME: Final = rb"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 _WRITTEN: Final = (
-    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH + rb"(?:\.? (?:the )?|[-/.])" + _DAY
+    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH + rb"(?:\.? (?:the )?|[-/.])"
+    + _DAY
     + rb"(?:[ ,./-]{1,3}" + _YEAR + rb")?|" + _CENTURY + _JOIN + _MONTH + _JOIN + _DAY + rb"|" + _DAY + _MONTH
     + _YEAR + rb")"
 )  # fmt: skip
@@ -199,10 +200,31 @@ _ABOUT_BIRTH: Final = Context(
     rb"|geboren|geb\.?"
     rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento|f\. ?nac\.?"
     rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
-    rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*|dogum(?: tarihi)?"
-    rb"|sz[uxe]let[ex]si [a-z]+|nascut|data nasterii|tanggal lahir|ngxy sinh|datum rodenja|anniversaire|compleanno|anivers[ax]rio|verjaardag",
-    ("出生日期", "生日", "出生于", "生于", "出生", "生年月日", "생년월일", "誕生日", "рожден", "Рожден", "РОЖДЕН", "родил", "народжен", "γέννησης", "γεννήθηκ",
-        "الميلاد", "תאריך לידה", "วันเกิด", "जन्म"),
+    rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*"
+    rb"|dogum(?: tarihi)?"
+    rb"|sz[uxe]let[ex]si [a-z]+|nascut|data nasterii|tanggal lahir|ngxy sinh|datum rodenja"
+    rb"|anniversaire|compleanno|anivers[ax]rio|verjaardag",
+    (
+        "出生日期",
+        "生日",
+        "出生于",
+        "生于",
+        "出生",
+        "生年月日",
+        "생년월일",
+        "誕生日",
+        "рожден",
+        "Рожден",
+        "РОЖДЕН",
+        "родил",
+        "народжен",
+        "γέννησης",
+        "γεννήθηκ",
+        "الميلاد",
+        "תאריך לידה",
+        "วันเกิด",
+        "जन्म",
+    ),
     loose=rb"turn(?:s|ed|ing)|ann[ex]e",
     family=_FAMILY,
 )
