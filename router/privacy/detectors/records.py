@@ -179,7 +179,8 @@ _JOIN: Final = rb"(?:[ ,./-]{1,3}|[ ,./-]{0,2} ?(?:of|de|del|di|the|day of) )"
 _SIGN: Final = rb" ?[-./ ] ?"
 _TIME: Final = rb"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?"
 _WRITTEN: Final = (
-    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH + rb"(?:\.? (?:the )?|[-/.])"
+    rb"(?:" + _WEEKDAY + rb")?(?:" + _DAY + _JOIN + _MONTH + _JOIN + _YEAR + rb"|" + _MONTH
+    + rb"(?:\.? (?:the )?|[-/.])"
     + _DAY
     + rb"(?:[ ,./-]{1,3}" + _YEAR + rb")?|" + _CENTURY + _JOIN + _MONTH + _JOIN + _DAY + rb"|" + _DAY + _MONTH
     + _YEAR + rb")"
