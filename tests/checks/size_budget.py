@@ -22,7 +22,7 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
     "product, lines": 40_300,
-    "product without node, model tools, command line and lab, lines": 27_800,
+    "product without node, model tools, command line and lab, lines": 27_850,
     "product, modules": 226,
     "median function, lines": 8,
     "largest import cycle, modules": 2,

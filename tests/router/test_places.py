@@ -59,11 +59,6 @@ PLACES = {
     "an answer in a log": "Agent: I need the {0}.\nCustomer: ok {1}\nAgent: thanks",
     "a form in a URL": "https://x.example/a?id=7&new+{0}={1}&b=2",
     "an array": '{{"{0}": ["{1}"]}}',
-    "a row that is too short": "id,{0},city,status\n1,{1}\n",
-    "a row that is too long": "id,{0},city\n1,{1},Rome,open\n",
-    "a header with a gap": "id,,{0}\n1,,{1}\n",
-    "a row behind a remark": "id,{0},city\n# data\n1,{1},Rome\n",
-    "carets": "id^{0}^city\n1^{1}^Rome\n",
     "leaders": "Name ........ Jane\n{0} ........ {1}\n",
     "columns": "NAME        {0}        CITY\nJane        {1}        Rome\n",
     "attributes": '<user id="1" {0}="{1}" city="Rome"/>',
@@ -82,7 +77,7 @@ PLACES = {
     ],
 )
 def test_a_name_reaches_its_value_in_any_layout(place, name, value):
-    if name in {"password", "api_key"} and place in {"a statement of SQL", "its second row", "carets"}:
+    if name in {"password", "api_key"} and place in {"a statement of SQL", "its second row"}:
         pytest.skip("secrets are read from fewer layouts")
     assert value not in sent(PLACES[place].format(name, value))
 

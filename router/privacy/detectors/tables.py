@@ -16,8 +16,6 @@ from hybrid_llm.router.privacy.detectors.text import Regex
 _Span = tuple[int, int]
 _TWO: Final = 2
 """The fields of a line that holds a name and its value."""
-_RAGGED: Final = 2
-"""The fields that a row may have less or more than its header."""
 _LINE: Final = re.compile(rb"[^\r\n]+")
 _CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?"
 _HEADER: Final = Regex(
@@ -61,7 +59,7 @@ _FIELDS: Final = {
         )
         % {b"s": re.escape(separator)}
     )
-    for separator in (b"\t", b"|", b";", b",", b"^", b"~")
+    for separator in (b"\t", b"|", b";", b",")
 }
 _GAP: Final = b"  "
 _COLUMN: Final = re.compile(rb"\S+(?: \S+)*")
@@ -93,7 +91,7 @@ def _separator(data: bytes, line: _Span, below: _Span) -> bytes:
     """What separates the fields of both lines; empty where nothing does."""
     for separator in _FIELDS:
         count = data.count(separator, *line)
-        if count and (data.count(separator, *below) >= max(1, count - _RAGGED) or _RULE.fullmatch(data, *below)):
+        if count and (data.count(separator, *below) >= count or _RULE.fullmatch(data, *below)):
             return separator
     return _GAP if data.find(_GAP, *line) >= 0 and data.find(_GAP, *below) >= 0 else b""
 
@@ -131,7 +129,7 @@ def _trimmed(data: bytes, start: int, end: int) -> _Span:
 def below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
     """The rows below a header; returns where they end."""
     lines = _lines(data, line[1])
-    below = next((each for each in lines if not data.startswith(b"#", each[0])), None)
+    below = next(lines, None)
     separator = _separator(data, line, below) if below is not None else b""
     header = _fields(data, line, separator) if separator else []
     behind = line[1]
@@ -141,9 +139,7 @@ def below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
     for row in _lines(data, line[1]):
         if not _RULE.fullmatch(data, *row):
             fields = _fields(data, row, separator)
-            if data.startswith((b"#", b"//"), row[0]) and len(fields) < _TWO:
-                continue
-            if len(fields) < _TWO or abs(len(fields) - len(header)) > _RAGGED:
+            if len(fields) != len(header):
                 break
             yield from _labelled(data, fields, labels)
         behind = row[1]
@@ -154,7 +150,7 @@ def _labelled(data: bytes, fields: list[_Span], labels: list[tuple[_Span]]) -> I
     """The fields of a row; a name in the first one names the others too, and more so where there are only two."""
     first = (fields[0],) if _NAME.fullmatch(data, *fields[0]) else ()
     yield Cell(*fields[0], labels[0])
-    for span, label in zip(fields[1:], labels[1:], strict=False):
+    for span, label in zip(fields[1:], labels[1:], strict=True):
         yield Cell(*span, (*label, *first) if len(fields) == _TWO else label, first)
 
 
