@@ -34,10 +34,10 @@ def end(token: Token[Check | None]) -> None:
     _check.reset(token)
 
 
-def looked(items: Iterable[T]) -> Iterator[T]:
-    """*items*, with a look at the deadline from time to time."""
+def looked(items: Iterable[T], pieces: int = PIECES) -> Iterator[T]:
+    """*items*, with a look at the deadline after each *pieces* of them."""
     for number, item in enumerate(items, 1):
-        if number % PIECES == 0:
+        if number % pieces == 0:
             look()
         yield item
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.text import Regex, View
 
 _RUN: Final = Regex(
@@ -58,21 +59,21 @@ _Run = tuple[int, int, str]
 
 def embedded(view: View) -> Iterator[_Run]:
     """Yield each run that decodes to text."""
-    for found in _RUN.finditer(view.data):
+    for found in looked(_RUN.finditer(view.data)):
         if found.end - found.start >= _SHORTEST:
             raw = view.data[found.start : found.end].decode("latin-1")
             yield from (
                 (*view.origin(found.start + start, found.start + end), text) for start, end, text in _base64(raw)
             )
-    for found in _HEX.finditer(view.data) if view.has_digit else ():
+    for found in looked(_HEX.finditer(view.data)) if view.has_digit else ():
         for start, text in _from_hex(view.data[found.start : found.end].decode("latin-1")):
             yield *view.origin(found.start + start, found.end), text
-    for found in _PAIRS.finditer(view.data) if view.has_digit else ():
+    for found in looked(_PAIRS.finditer(view.data)) if view.has_digit else ():
         pairs = "".join(_PAIR.findall(view.data[found.start : found.end].decode("latin-1")))
         shown = as_text(bytes.fromhex(pairs))
         if shown is not None:
             yield *view.origin(found.start, found.end), shown
-    for found in _PRINTABLE.finditer(view.data) if b"=" in view.data else ():
+    for found in looked(_PRINTABLE.finditer(view.data)) if b"=" in view.data else ():
         text = quopri.decodestring(view.data[found.start : found.end]).decode("utf-8", "replace")
         yield *view.origin(found.start, found.end), text
 
@@ -94,7 +95,7 @@ def _base64(raw: str) -> Iterator[_Run]:
             yield from _base64(raw[: lines[-2].end()])
         return
     if len(lines) > 1:
-        for line in lines:
+        for line in looked(lines, 16):
             if len(line.group()) >= _SHORTEST:
                 yield from (
                     (line.start() + start, line.start() + end, text) for start, end, text in _base64(line.group())

@@ -79,9 +79,15 @@ _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _DIGIT: Final = re.compile(rb"[0-9]")
 
 
+_PART: Final = 1 << 16
+"""Characters that are folded at once."""
+
+
 def fold(text: str) -> bytes:
-    """One byte for each character of *text*; never fails."""
-    return text.encode("ascii", _HANDLER)
+    """One byte for each character of *text*."""
+    if len(text) <= _PART or text.isascii():
+        return text.encode("ascii", _HANDLER)
+    return b"".join([text[at : at + _PART].encode("ascii", _HANDLER) for at in looked(range(0, len(text), _PART), 1)])
 
 
 def _fold_run(error: UnicodeError) -> tuple[bytes, int]:
@@ -278,11 +284,11 @@ def decoded(text: str) -> View:
     """*text* with its encodings undone, layer by layer."""
     view = View(text, fold(text))
     for _ in range(_LAYERS):
-        pieces = [piece for match in looked(_codes(view.data)) for piece in _decode(view, match)]
+        pieces = list(looked(piece for match in looked(_codes(view.data)) for piece in _decode(view, match)))
         if not pieces:
             break
         view = _join(view, pieces)
-    spelled = [piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)]
+    spelled = list(looked(piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)))
     return _join(view, spelled) if spelled else view
 
 
@@ -296,8 +302,11 @@ def _codes(data: bytes) -> list[re.Match[bytes]]:
 
 
 def _codes_of(data: bytes, sign: bytes) -> Iterator[re.Match[bytes]]:
-    at = data.find(sign)
+    at, tries = data.find(sign), 0
     while at >= 0:
+        tries += 1
+        if tries % PIECES == 0:
+            look()
         match = _CODES.match(data, at)
         if match is not None:
             yield match
