@@ -20,8 +20,8 @@ from pathlib import Path
 from benchmarks._run import parsed, parser
 from benchmarks.detectors import DATA, cost, is_tuning, pieces, read_text
 from hybrid_llm.core.protocols import Detector, Finding
-from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector, open_analyzer
-from hybrid_llm.router.privacy.detectors.rampart import MIN_SCORE, installed, open_rampart
+from hybrid_llm.router.privacy.detectors.models.presidio import PresidioDetector, open_analyzer
+from hybrid_llm.router.privacy.detectors.models.rampart import MIN_SCORE, installed, open_rampart
 
 KINDS = {
     "PERSON": "person",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from benchmarks._run import parsed, parser, with_json, write
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, prepare
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
 ENTRIES = (0, 10, 1000)

@@ -7,7 +7,7 @@ from own_backend import Echo
 
 from hybrid_llm import HybridLLM, Location
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
-from hybrid_llm.router.privacy.detectors.rampart import open_rampart
+from hybrid_llm.router.privacy.detectors.models.rampart import open_rampart
 
 POLICY = """\
 version: 1

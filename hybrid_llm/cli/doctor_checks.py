@@ -227,7 +227,7 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
 
 def check_names(setup: Setup) -> Iterator[Finding]:
     """Whether names of people can be found, and the models that the configuration names for it."""
-    from hybrid_llm.router.privacy.detectors.rampart import INSTALL, LazyDetector, installed, open_rampart
+    from hybrid_llm.router.privacy.detectors.models.rampart import INSTALL, LazyDetector, installed, open_rampart
 
     if setup.config is not None:
         detectors = setup.config.open_detectors()  # those of the file are loaded

@@ -205,7 +205,7 @@ class Config:
     @property
     def detector_names(self) -> frozenset[str]:
         """The detectors that a policy may name because of this file, and `names` where its model is installed."""
-        from hybrid_llm.router.privacy.detectors.rampart import NAME, installed
+        from hybrid_llm.router.privacy.detectors.models.rampart import NAME, installed
 
         own = frozenset(spec.name for spec in self.detectors)
         return own | {NAME} if installed() is not None else own
@@ -248,7 +248,7 @@ class Config:
 
         The installed model for names is added under `names` if the file has no detector of that name.
         """
-        from hybrid_llm.router.privacy.detectors.rampart import NAME, default_names
+        from hybrid_llm.router.privacy.detectors.models.rampart import NAME, default_names
 
         own = tuple(spec.open() for spec in self.detectors)
         names = None if any(detector.name == NAME for detector in own) else default_names()

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.router.privacy.notation import canonical, stream_pattern
-from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.notation import canonical, stream_pattern
+from hybrid_llm.router.privacy.pseudonyms.table import Entry, PseudonymTable
 
 
 class Restorer:

@@ -16,7 +16,7 @@ from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.core.request import Request
 from hybrid_llm.policies import TagRule
 from hybrid_llm.router.privacy.detectors import Prepared, find_with, prepare
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.structured import Structured
 
 _log = logging.getLogger("hybrid_llm.privacy")

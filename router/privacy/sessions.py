@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 
 _Name = tuple[str | None, str | None]
 """Tenant and session id."""

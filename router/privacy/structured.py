@@ -22,7 +22,7 @@ from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import TextForm
 from hybrid_llm.router.privacy.json_tokens import Token, decode, read_tokens
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 
 _DEPTH: Final = 3
 """How many levels of JSON inside strings of JSON are edited as JSON."""

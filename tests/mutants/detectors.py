@@ -8,11 +8,11 @@ from tests.mutants.mutant import Mutant
 _DETECTORS = "hybrid_llm.router.privacy.detectors"
 _EVIDENCE = f"{_DETECTORS}.evidence"
 _ENGINE = f"{_DETECTORS}.engine"
-_PAIRS = f"{_DETECTORS}.pairs"
-_TABLES = f"{_DETECTORS}.tables"
-_MARKUP = f"{_DETECTORS}.markup"
-_MAIL = f"{_DETECTORS}.mail"
-_CONTACT = f"{_DETECTORS}.contact"
+_PAIRS = f"{_DETECTORS}.layout.pairs"
+_TABLES = f"{_DETECTORS}.layout.tables"
+_MARKUP = f"{_DETECTORS}.layout.markup"
+_MAIL = f"{_DETECTORS}.formats.mail"
+_CONTACT = f"{_DETECTORS}.formats.contact"
 
 MUTANTS = (
     Mutant(
@@ -79,12 +79,12 @@ MUTANTS = (
     ),
     Mutant(
         "no word lowers a valid card number",
-        f"{_DETECTORS}.money:_card",
+        f"{_DETECTORS}.formats.money:_card",
         swap("(0.5 if luhn(digits) else 0.0)", "(0.9 if luhn(digits) else 0.0)"),
     ),
     Mutant(
         "numbers in the path of a drawing are addresses",
-        f"{_DETECTORS}.network:_drawn",
+        f"{_DETECTORS}.formats.network:_drawn",
         never("commands > 2 or (commands and any(map(_DECIMAL.search, runs)))"),
     ),
     Mutant("names in camel case are not split", f"{_EVIDENCE}:_apart", returns("names")),

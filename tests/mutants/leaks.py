@@ -8,8 +8,8 @@ from tests.mutants.mutant import Mutant
 _GUARD = "hybrid_llm.router.privacy.guard"
 _SCAN = "hybrid_llm.router.privacy.scan"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
-_TABLE = "hybrid_llm.router.privacy.pseudonyms"
-_BEGINNINGS = "hybrid_llm.router.privacy.beginnings"
+_TABLE = "hybrid_llm.router.privacy.pseudonyms.table"
+_BEGINNINGS = "hybrid_llm.router.privacy.pseudonyms.beginnings"
 _ENGINE = "hybrid_llm.router.privacy.detectors.engine"
 _TEXT = "hybrid_llm.router.privacy.detectors.text"
 _CACHE = "hybrid_llm.router.cache"
@@ -94,8 +94,8 @@ MUTANTS = (
         "the second look has one detector",
         f"{_GUARD}:PrivacyGuard._doubt",
         swap(
-            "[name for name in names if again.finds_beside(lease.table, name)]",
-            "[name for name in names[:1] if again.finds_beside(lease.table, name)]",
+            "[name for name in names if again.finds_beside(name)]",
+            "[name for name in names[:1] if again.finds_beside(name)]",
         ),
     ),
     Mutant(

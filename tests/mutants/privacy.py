@@ -9,7 +9,7 @@ _GUARD = "hybrid_llm.router.privacy.guard"
 _SCAN = "hybrid_llm.router.privacy.scan"
 _STRUCTURED = "hybrid_llm.router.privacy.structured"
 _JSON = "hybrid_llm.router.privacy.json_tokens"
-_PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms"
+_PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms.table"
 _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
 _TRACEBACKS = "hybrid_llm.core.tracebacks"
@@ -38,7 +38,7 @@ MUTANTS = (
     Mutant(
         "only the first text is scanned",
         f"{_SCAN}:Scan._found_by",
-        swap("find_with(detector, each)", "() if number else find_with(detector, each)"),
+        swap("find_with(detector, each, text)", "() if number else find_with(detector, each, text)"),
     ),
     Mutant("the failure of a detector is not noted", f"{_SCAN}:Scan._run", drop("self.failed.append(name)")),
     Mutant(
@@ -248,8 +248,8 @@ MUTANTS = (
         "a detector that fails in the second scan is ignored",
         f"{_GUARD}:PrivacyGuard._doubt",
         swap(
-            "[name for name in names if again.finds_beside(lease.table, name)] + again.failed",
-            "[name for name in names if again.finds_beside(lease.table, name)]",
+            "[name for name in names if again.finds_beside(name)] + again.failed",
+            "[name for name in names if again.finds_beside(name)]",
         ),
     ),
     Mutant(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from tests.mutants.changes import always, drop, drop_item, drop_operand, in_text, never, swap
 from tests.mutants.mutant import Mutant
 
-_PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms"
-_NOTATION = "hybrid_llm.router.privacy.notation"
-_SPANS = "hybrid_llm.router.privacy.spans"
-_PATTERNS = "hybrid_llm.router.privacy.patterns"
-_VALUES = "hybrid_llm.router.privacy.values"
-_SPELLING = "hybrid_llm.router.privacy.spelling"
-_DATES = "hybrid_llm.router.privacy.dates"
+_PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms.table"
+_NOTATION = "hybrid_llm.router.privacy.pseudonyms.notation"
+_SPANS = "hybrid_llm.router.privacy.pseudonyms.spans"
+_PATTERNS = "hybrid_llm.router.privacy.pseudonyms.patterns"
+_VALUES = "hybrid_llm.router.privacy.pseudonyms.values"
+_SPELLING = "hybrid_llm.router.privacy.pseudonyms.spelling"
+_DATES = "hybrid_llm.router.privacy.pseudonyms.dates"
 _NORMAL = "hybrid_llm.router.privacy.normal"
-_BEGINNINGS = "hybrid_llm.router.privacy.beginnings"
+_BEGINNINGS = "hybrid_llm.router.privacy.pseudonyms.beginnings"
 _RESTORE = "hybrid_llm.router.privacy.restore"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
 

@@ -45,7 +45,7 @@ def base(folder: Path) -> None:
 
 
 def names(_: Path) -> None:
-    from hybrid_llm.router.privacy.detectors.rampart import open_rampart
+    from hybrid_llm.router.privacy.detectors.models.rampart import open_rampart
 
     assert list(open_rampart().find(TEXT))
 
@@ -53,7 +53,7 @@ def names(_: Path) -> None:
 def presidio(folder: Path) -> None:
     import spacy
 
-    from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector, open_analyzer
+    from hybrid_llm.router.privacy.detectors.models.presidio import PresidioDetector, open_analyzer
 
     pipeline = spacy.blank("en")
     pipeline.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Jane"}])

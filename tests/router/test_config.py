@@ -20,8 +20,8 @@ from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import GenerateOptions, Location
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import config_schema, load_config, parse_config
-from hybrid_llm.router.privacy.detectors.ner import NerSpec
-from hybrid_llm.router.privacy.detectors.presidio import PresidioSpec
+from hybrid_llm.router.privacy.detectors.models.ner import NerSpec
+from hybrid_llm.router.privacy.detectors.models.presidio import PresidioSpec
 from hybrid_llm.router.request import make_request
 from hybrid_llm.router.spending.ledger import Price
 

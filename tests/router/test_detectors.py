@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, scan
 from hybrid_llm.router.privacy.detectors.text import Regex
-from hybrid_llm.router.privacy.notation import BASE32, type_of
+from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, type_of
 
 ALL = list(DETECTORS.values())
 PAGE = Path(__file__).parents[2] / "docs" / "detectors.md"

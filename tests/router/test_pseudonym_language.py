@@ -13,7 +13,7 @@ from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, prepare
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
 NODE = Path(__file__).resolve().parents[2] / "examples" / "models" / "hybrid-demo-node"

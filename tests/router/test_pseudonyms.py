@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, prepare
-from hybrid_llm.router.privacy.notation import type_of
-from hybrid_llm.router.privacy.pseudonyms import Entry, PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.notation import type_of
+from hybrid_llm.router.privacy.pseudonyms.table import Entry, PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.sessions import Sessions
 

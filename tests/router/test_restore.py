@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import Finding, prepare
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
 RUNS = int(os.environ.get("HYBRID_LLM_CUT_RUNS", "3000"))

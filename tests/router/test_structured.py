@@ -18,7 +18,7 @@ from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import DETECTORS, Finding, Prepared
 from hybrid_llm.router.privacy.json_tokens import decode, read_tokens
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.structured import Structured
 

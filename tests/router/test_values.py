@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.router.privacy.detectors import Finding, prepare
-from hybrid_llm.router.privacy.pseudonyms import PseudonymTable
+from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
 EMAIL, PASSPORT, BIRTH = "Jane.Doe@Example.org", "511 073 750", "1970-12-01"

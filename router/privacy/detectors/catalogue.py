@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hybrid_llm.core.registry import Registry
-from hybrid_llm.router.privacy.detectors import contact, credentials, identity, mail, money, network, records
+from hybrid_llm.router.privacy.detectors.credentials import search as credentials
 from hybrid_llm.router.privacy.detectors.engine import PatternDetector
+from hybrid_llm.router.privacy.detectors.formats import contact, identity, mail, money, network, records
 
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Detector
@@ -66,9 +67,9 @@ DETECTOR_KINDS: Final[Registry[type[DetectorSpec]]] = Registry(
     "kind of detector",
     group="hybrid_llm.detectors",
     builtin={
-        "ner": f"{__package__}.ner:NerSpec",
-        "rampart": f"{__package__}.rampart:RampartSpec",
-        "presidio": f"{__package__}.presidio:PresidioSpec",
+        "ner": f"{__package__}.models.ner:NerSpec",
+        "rampart": f"{__package__}.models.rampart:RampartSpec",
+        "presidio": f"{__package__}.models.presidio:PresidioSpec",
     },
 )
 """Kind -> the dataclass that its entries are read into."""

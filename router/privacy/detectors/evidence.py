@@ -20,9 +20,9 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from hybrid_llm.core.looks import looked
-from hybrid_llm.router.privacy.detectors.markup import markup
-from hybrid_llm.router.privacy.detectors.pairs import Cell, Label, pairs
-from hybrid_llm.router.privacy.detectors.tables import tables
+from hybrid_llm.router.privacy.detectors.layout.markup import markup
+from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, Label, pairs
+from hybrid_llm.router.privacy.detectors.layout.tables import tables
 from hybrid_llm.router.privacy.detectors.text import Regex, View, fold
 
 DIRECT: Final = 0.4

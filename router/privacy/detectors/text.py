@@ -77,10 +77,7 @@ _NUMBERED: Final = re.compile(r"[^0-9a-fA-F]")
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _DIGIT: Final = re.compile(rb"[0-9]")
-
-
-_PART: Final = 1 << 16
-"""Characters that are folded at once."""
+_PART: Final = 1 << 16  # characters that are folded at once
 
 
 def fold(text: str) -> bytes:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors import plausible
-from hybrid_llm.router.privacy.detectors.labels import LINE, OURS, Label, label_at, words_in
-from hybrid_llm.router.privacy.detectors.others import ahead, more, pair
-from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, PHRASE, WORD
-from hybrid_llm.router.privacy.detectors.readings import (
+from hybrid_llm.router.privacy.detectors.credentials import plausible
+from hybrid_llm.router.privacy.detectors.credentials.labels import LINE, OURS, Label, label_at, words_in
+from hybrid_llm.router.privacy.detectors.credentials.others import ahead, more, pair
+from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, NOTHING, PHRASE, WORD
+from hybrid_llm.router.privacy.detectors.credentials.readings import (
     CLAUSE,
     ENDS,
     Value,

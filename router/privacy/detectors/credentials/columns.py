@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hybrid_llm.core.looks import looked
-from hybrid_llm.router.privacy.detectors import plausible
-from hybrid_llm.router.privacy.detectors.beside import judged, values
-from hybrid_llm.router.privacy.detectors.labels import (
+from hybrid_llm.router.privacy.detectors.credentials import plausible
+from hybrid_llm.router.privacy.detectors.credentials.beside import judged, values
+from hybrid_llm.router.privacy.detectors.credentials.labels import (
     AHEAD,
     BEHIND,
     SCORES,
@@ -19,12 +19,19 @@ from hybrid_llm.router.privacy.detectors.labels import (
     shown,
     words_in,
 )
-from hybrid_llm.router.privacy.detectors.markup import markup
-from hybrid_llm.router.privacy.detectors.pairs import Cell, pairs
-from hybrid_llm.router.privacy.detectors.pairs import Label as Cells
-from hybrid_llm.router.privacy.detectors.plausible import MIXED, PHRASE
-from hybrid_llm.router.privacy.detectors.readings import CLAUSE, Value, bare_at, phrase_at, trimmed, value_at
-from hybrid_llm.router.privacy.detectors.tables import below, beside_name
+from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, PHRASE
+from hybrid_llm.router.privacy.detectors.credentials.readings import (
+    CLAUSE,
+    Value,
+    bare_at,
+    phrase_at,
+    trimmed,
+    value_at,
+)
+from hybrid_llm.router.privacy.detectors.layout.markup import markup
+from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, pairs
+from hybrid_llm.router.privacy.detectors.layout.pairs import Label as Cells
+from hybrid_llm.router.privacy.detectors.layout.tables import below, beside_name
 from hybrid_llm.router.privacy.detectors.text import View, fold
 
 _SAME: Final = {"token": "key", "auth": "key", "pass": "password", "login": "password"}

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors import plausible
-from hybrid_llm.router.privacy.detectors.labels import Label
-from hybrid_llm.router.privacy.detectors.plausible import MIXED, PHRASE, WORD
-from hybrid_llm.router.privacy.detectors.readings import ENDS, Value, trimmed, value_at
+from hybrid_llm.router.privacy.detectors.credentials import plausible
+from hybrid_llm.router.privacy.detectors.credentials.labels import Label
+from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, PHRASE, WORD
+from hybrid_llm.router.privacy.detectors.credentials.readings import ENDS, Value, trimmed, value_at
 
 _CLOSE: Final = r"[\"'`*_\])}]{0,4}"
 _OWNERS: Final = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from hybrid_llm.router.privacy.detectors import plausible
-from hybrid_llm.router.privacy.detectors.labels import LINE, Label
-from hybrid_llm.router.privacy.detectors.plausible import WORD
+from hybrid_llm.router.privacy.detectors.credentials import plausible
+from hybrid_llm.router.privacy.detectors.credentials.labels import LINE, Label
+from hybrid_llm.router.privacy.detectors.credentials.plausible import WORD
 
 _QUOTED: Final = re.compile(
     r"[brfuBRFUL@]{0,2}(?:\"([^\"\r\n]{1,200})\"|'([^'\r\n]{1,200})'|`([^`\r\n]{1,200})`"

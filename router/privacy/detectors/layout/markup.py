@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from hybrid_llm.core.looks import bounded
-from hybrid_llm.router.privacy.detectors.pairs import Cell, Label
+from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, Label
 
 _Span = tuple[int, int]
 _ELEMENT: Final = re.compile(rb"<([A-Za-z][A-Za-z0-9_:.-]{0,40})([^<>]{0,300})>([^<]{0,400})")

@@ -24,9 +24,9 @@ from typing import Final, NoReturn
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.router.privacy.detectors import Finding, Prepared
-from hybrid_llm.router.privacy.notation import BASE32, LITERAL, Taken, canonical, full_pattern, type_of
-from hybrid_llm.router.privacy.spans import Placed, Span, merge, source
-from hybrid_llm.router.privacy.values import KnownValues, json_forms
+from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, LITERAL, Taken, canonical, full_pattern, type_of
+from hybrid_llm.router.privacy.pseudonyms.spans import Placed, Span, merge, source
+from hybrid_llm.router.privacy.pseudonyms.values import KnownValues, json_forms
 
 _MAX_ATTEMPTS: Final = 256
 """Names that are tried for a new pseudonym."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.gitleaks import entropy
+from hybrid_llm.router.privacy.detectors.credentials.gitleaks import entropy
 
 RANDOM: Final = 0.6
 MIXED: Final = 0.4

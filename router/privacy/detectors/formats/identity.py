@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.checksums import luhn, mod11_2, verhoeff, weighted
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
+from hybrid_llm.router.privacy.detectors.formats.checksums import luhn, mod11_2, verhoeff, weighted
 from hybrid_llm.router.privacy.detectors.text import Regex, View, apart
 
 _PROVINCES: Final = re.compile("1[1-5]|2[123]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[123]")

@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hybrid_llm.router.privacy.dates import Date, begins_date
 from hybrid_llm.router.privacy.detectors.text import decoded
-from hybrid_llm.router.privacy.patterns import Patterns
-from hybrid_llm.router.privacy.spelling import TRUNK_REACH, WIDEST, Normal, is_edge, opens_number
+from hybrid_llm.router.privacy.pseudonyms.dates import Date, begins_date
+from hybrid_llm.router.privacy.pseudonyms.patterns import Patterns
+from hybrid_llm.router.privacy.pseudonyms.spelling import TRUNK_REACH, WIDEST, Normal, is_edge, opens_number
 
 _CODE: Final = 16
 """Characters that one encoded character has at most, three layers deep."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterator
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.pairs import Cell
+from hybrid_llm.router.privacy.detectors.layout.pairs import Cell
 from hybrid_llm.router.privacy.detectors.text import Regex
 
 _Span = tuple[int, int]

@@ -10,12 +10,19 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.beside import beside
-from hybrid_llm.router.privacy.detectors.columns import answered, columns, of_script
+from hybrid_llm.router.privacy.detectors.credentials.beside import beside
+from hybrid_llm.router.privacy.detectors.credentials.columns import answered, columns, of_script
+from hybrid_llm.router.privacy.detectors.credentials.gitleaks import entropy, load_rules
+from hybrid_llm.router.privacy.detectors.credentials.labels import script_words, words_in
+from hybrid_llm.router.privacy.detectors.credentials.plausible import (
+    MIXED,
+    NOTHING,
+    NUMBER,
+    RANDOM,
+    is_random,
+    likeness,
+)
 from hybrid_llm.router.privacy.detectors.engine import Candidate, Context, Pattern
-from hybrid_llm.router.privacy.detectors.gitleaks import entropy, load_rules
-from hybrid_llm.router.privacy.detectors.labels import script_words, words_in
-from hybrid_llm.router.privacy.detectors.plausible import MIXED, NOTHING, NUMBER, RANDOM, is_random, likeness
 from hybrid_llm.router.privacy.detectors.text import Regex, View
 
 _TOKENS: Final = (

@@ -19,8 +19,8 @@ from hybrid_llm.core.fields import File, MapOf, Number, Text, key
 from hybrid_llm.core.looks import look, looked
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.policies.reader.source import did_you_mean
-from hybrid_llm.router.privacy.detectors.labelled import Span, Token, merged, spans, type_of
-from hybrid_llm.router.privacy.detectors.pieces import SpanCache, pieces
+from hybrid_llm.router.privacy.detectors.layout.labelled import Span, Token, merged, spans, type_of
+from hybrid_llm.router.privacy.detectors.models.pieces import SpanCache, pieces
 
 if TYPE_CHECKING:
     import numpy as np

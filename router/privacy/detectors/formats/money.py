@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from hybrid_llm.core.looks import look
-from hybrid_llm.router.privacy.detectors.checksums import base58check, bech32, luhn, mod97
 from hybrid_llm.router.privacy.detectors.engine import THRESHOLD, Candidate, Context, Pattern
 from hybrid_llm.router.privacy.detectors.evidence import evidence
+from hybrid_llm.router.privacy.detectors.formats.checksums import base58check, bech32, luhn, mod97
 from hybrid_llm.router.privacy.detectors.text import Regex, View, apart
 
 _ISSUERS: Final = (

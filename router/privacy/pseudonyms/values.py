@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from hybrid_llm.router.privacy.beginnings import Beginnings
-from hybrid_llm.router.privacy.dates import Date, dates, equivalents
 from hybrid_llm.router.privacy.detectors import Prepared
 from hybrid_llm.router.privacy.detectors.text import View, decoded
-from hybrid_llm.router.privacy.patterns import Patterns
-from hybrid_llm.router.privacy.spans import Span
-from hybrid_llm.router.privacy.spelling import (
+from hybrid_llm.router.privacy.pseudonyms.beginnings import Beginnings
+from hybrid_llm.router.privacy.pseudonyms.dates import Date, dates, equivalents
+from hybrid_llm.router.privacy.pseudonyms.patterns import Patterns
+from hybrid_llm.router.privacy.pseudonyms.spans import Span
+from hybrid_llm.router.privacy.pseudonyms.spelling import (
     SPACED,
     WIDEST,
     Normal,

@@ -1,0 +1,1 @@
+"""Values that have a format: addresses, numbers of people, cards and accounts."""

@@ -1,0 +1,1 @@
+"""The layout of a text: pairs, tables and markup, whose labels say what a value is."""

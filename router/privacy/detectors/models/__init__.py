@@ -1,0 +1,1 @@
+"""Detectors that are models: token classifiers in ONNX, and Presidio."""
