@@ -6,7 +6,8 @@ stays a word. Characters of scripts that do not separate words become `CJK`: a n
 word.
 
 Decoding: URL encoding (RFC 3986), HTML entities, the escapes of JSON and program text, invisible characters and
-spelled-out digits are undone, up to three layers deep. `View.origin` maps offsets back to the original text.
+spelled-out digits are undone, up to three layers deep; before that, the `+` of forms. `View.origin` maps offsets back
+to the original text.
 
 RE2 has no lookaround: a pattern also matches what must surround a find, and the find is its group. google-re2 is
 imported at first use.
@@ -26,6 +27,7 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from hybrid_llm.core.looks import PIECES, look, looked
+from hybrid_llm.router.privacy.detectors.codes import codes, is_within, spaces
 
 _HANDLER: Final = "hybrid_llm.fold"
 CJK: Final = 0x80
@@ -61,18 +63,6 @@ _WORDS: Final = {
 }
 _REPEATS: Final = {"double": 2, "triple": 3}
 _WORD: Final = "|".join((*_WORDS, *_REPEATS))
-_SIGNS: Final = (b"\\", b"%", b"&", b"\xa2", b"<!", b"]]>")
-"""How codes begin; most texts hold none of these bytes."""
-_CODES: Final = re.compile(
-    rb"(?P<unseen>\xa2+)|(?P<cdata><!\[CDATA\[|\]\]>|<!-- {0,3}-->)"
-    rb"|(?P<entity>&(?:#[0-9]{1,10};?|#[xX][0-9a-fA-F]{1,8};?|[a-zA-Z][a-zA-Z0-9]{1,30};|(?:amp|lt|gt|quot|nbsp|shy)))"
-    rb"|(?P<url>(?:%[0-9a-fA-F]{2})+)|(?P<unicode>(?:[\\%]u[0-9a-fA-F]{4})+)"
-    rb"|(?P<point>\\(?:u\{[0-9a-fA-F]{1,6}\}|x\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|N\{U\+[0-9a-fA-F]{1,6}\}))"
-    rb"|(?P<name>\\N\{[A-Za-z0-9 -]{2,80}\})"
-    rb"|(?P<octal>\\o\{[0-7]{1,3}\}|(?:\\[01][0-7]{2}){2,}|\\(?:0[45][0-7]|07[2-7]|100|13[3-7]|140|17[3-6]))"
-    rb"|(?P<css>\\0000[2-7][0-9a-fA-F] ?|\\0{0,3}[2-7][0-9a-fA-F] )"
-    rb"|(?P<escape>\\(?:x[0-9a-fA-F]{2}|[nrtbf]|[!-/:-@\[-`{-~]))"
-)
 _NUMBERED: Final = re.compile(r"[^0-9a-fA-F]")
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
@@ -280,34 +270,15 @@ class View:
 def decoded(text: str) -> View:
     """*text* with its encodings undone, layer by layer."""
     view = View(text, fold(text))
+    gaps = [(" ", at, at + 1) for at in spaces(view.data)]
+    view = _join(view, gaps) if gaps else view
     for _ in range(_LAYERS):
-        pieces = list(looked(piece for match in looked(_codes(view.data)) for piece in _decode(view, match)))
+        pieces = list(looked(piece for match in looked(codes(view.data)) for piece in _decode(view, match)))
         if not pieces:
             break
         view = _join(view, pieces)
     spelled = list(looked(piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)))
     return _join(view, spelled) if spelled else view
-
-
-def _codes(data: bytes) -> list[re.Match[bytes]]:
-    """Every code in *data*, in order. Searching for each first byte separately is much faster than for all at once."""
-    matches: list[re.Match[bytes]] = []
-    for sign in _SIGNS:
-        if sign in data:
-            matches += looked(_codes_of(data, sign))
-    return sorted(matches, key=re.Match.start)
-
-
-def _codes_of(data: bytes, sign: bytes) -> Iterator[re.Match[bytes]]:
-    at, tries = data.find(sign), 0
-    while at >= 0:
-        tries += 1
-        if tries % PIECES == 0:
-            look()
-        match = _CODES.match(data, at)
-        if match is not None:
-            yield match
-        at = data.find(sign, at + 1 if match is None else match.end())
 
 
 def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
@@ -319,6 +290,8 @@ def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
         return ((chr(int(folded[i + 2 : i + 6], 16)), start + i, start + i + 6) for i in range(0, len(text), 6))
     if kind == "octal" and "{" not in folded:
         return ((chr(int(folded[i + 1 : i + 4], 8)), start + i, start + i + 4) for i in range(0, len(text), 4))
+    if kind == "tag" and not is_within(view.data, start, end):
+        return ()
     shown = _shown(kind or "", text, folded)
     return ((shown, start, end),) if shown != text else ()
 

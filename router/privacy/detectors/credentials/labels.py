@@ -106,7 +106,7 @@ LINE: Final = re.compile(
 )
 _AGAINST: Final = re.compile(
     r"(?i)(?:hash|digest|checksum|sha-?(?:1|2|256|512)|md5|integrity|commit|revision|fingerprint|regex|schema"
-    r"|example|e\.g\.)[^\n]{0,20}$"
+    r"|example(?:[^.\n]|\.(?:[^a-z\n]|$)|$)|e\.g\.)[^\n]{0,20}$"
 )
 _AGAINST_LENGTH: Final = 34
 _LOGIN: Final = re.compile(
