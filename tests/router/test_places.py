@@ -77,8 +77,6 @@ PLACES = {
     ],
 )
 def test_a_name_reaches_its_value_in_any_layout(place, name, value):
-    if name in {"password", "api_key"} and place in {"a statement of SQL", "its second row"}:
-        pytest.skip("secrets are read from fewer layouts")
     assert value not in sent(PLACES[place].format(name, value))
 
 
@@ -104,11 +102,39 @@ def test_a_name_reaches_its_value_in_any_layout(place, name, value):
         ("us_ssn", "taxpayer_id=511/07/3750"),
         ("credential", "API-Schlüssel: 9f8b7c6d5e4f3a2b"),
         ("credential", "clave de API: Zx81-Kq02-Lm93"),
+        ("credential", "我的password是hunter22谢谢"),
+        ("credential", "passwordは hunter22 です"),
+        ("credential", "9f8b7c6d5e4f3a2b1c0d is my secret key"),
+        ("credential", "SET PASSWORD FOR 'jane'@'localhost' = PASSWORD('hunter22');"),
+        ("credential", "UPDATE users SET password = crypt('hunter22', gen_salt('bf'))"),
+        ("credential", "INSERT INTO users (name, password) VALUES ('u', MD5('hunter22'))"),
         ("credential", "curl https://api.example.com/u -F 'pwd=sunshine9' -F 'id=7'"),
     ],
 )
 def test_words_and_notations_of_other_languages_count(kind, text):
     assert len(found(text, kind)) == 1
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Введите пароль",
+        "What is your 비밀번호?",
+        "비밀번호를 입력하세요",
+        "请输入密码",
+        "パスワードを入力してください",
+        "Bitte Passwort eingeben:",
+        "Ingrese su contraseña",
+        "Podaj hasło",
+    ],
+)
+def test_a_question_for_a_secret_counts_in_any_script(question):
+    assert "hunter22" not in sent(question, "hunter22")
+
+
+@pytest.mark.parametrize("remark", ["Пароль изменён", "密码已更新", "Password updated"])
+def test_a_remark_on_a_secret_asks_for_none(remark):
+    assert sent(remark, "hunter22") == f"{remark}\nhunter22"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +146,10 @@ def test_words_and_notations_of_other_languages_count(kind, text):
         "## Password\n\nRequired for all accounts",
         "y = a+b&c",
         "if x=a+b&y=c+d",
+        "修改password字段user1后",
+        "INSERT INTO t (name, password) VALUES (?, ?), (:name, :password), (now(), NULL), ('u', '')",
+        "password = crypt(form.value)",
+        "a secret key is my favourite",
         "<td><b>12</b><b>34</b></td>",
         "1<b>2</b>3",
         "<b>Password</b>hint",

@@ -12,7 +12,7 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors.credentials import plausible
 from hybrid_llm.router.privacy.detectors.credentials.labels import LINE, OURS, Label, label_at, words_in
-from hybrid_llm.router.privacy.detectors.credentials.others import ahead, more, pair
+from hybrid_llm.router.privacy.detectors.credentials.others import ahead, linked, more, pair
 from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, NOTHING, PHRASE, WORD
 from hybrid_llm.router.privacy.detectors.credentials.readings import (
     CLAUSE,
@@ -27,6 +27,8 @@ from hybrid_llm.router.privacy.detectors.credentials.readings import (
 from hybrid_llm.router.privacy.detectors.text import View
 
 THRESHOLD: Final = 0.5
+_LINKED: Final = 8
+"""Characters that a link of another script has at most."""
 _NONE: Final = Value("", 0, quoted=False)
 _CLOSE: Final = r"[\"'`*_\])}]{0,4}(?:</[a-z]{1,8}>)?"
 _SIGN: Final = re.compile(
@@ -127,7 +129,7 @@ def beside(view: View) -> Iterator[tuple[int, int]]:
     for found in words_in(view):
         label = label_at(view, found)
         if label is not None:
-            for value in values(label):
+            for value in (*values(label), *linked(label, view.text[label.offset : label.offset + _LINKED])):
                 yield label.offset + value.start, label.offset + value.end
 
 

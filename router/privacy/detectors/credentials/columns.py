@@ -19,19 +19,21 @@ from hybrid_llm.router.privacy.detectors.credentials.labels import (
     shown,
     words_in,
 )
+from hybrid_llm.router.privacy.detectors.credentials.others import UNSPACED
 from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, PHRASE
 from hybrid_llm.router.privacy.detectors.credentials.readings import (
     CLAUSE,
     Value,
     bare_at,
     phrase_at,
+    quoted_at,
     trimmed,
     value_at,
 )
 from hybrid_llm.router.privacy.detectors.layout.markup import markup
 from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, pairs
 from hybrid_llm.router.privacy.detectors.layout.pairs import Label as Cells
-from hybrid_llm.router.privacy.detectors.layout.tables import below, beside_name
+from hybrid_llm.router.privacy.detectors.layout.tables import below, beside_name, inserted
 from hybrid_llm.router.privacy.detectors.text import View, fold
 
 _SAME: Final = {"token": "key", "auth": "key", "pass": "password", "login": "password"}
@@ -43,7 +45,9 @@ _QUESTION: Final = 200
 _ANSWER: Final = 200
 _REQUEST: Final = re.compile(
     r"(?i)\?|:\s*$|\b(?:enter|provide|send|tell|give|type|share|need|confirm|what|which|please|bitte|welche"
-    r"|cual|quel)\b"
+    r"|cual|quel|ingres[ae]|introdu[czs][a-z]{1,5}|escrib[ae]|entrez|saisissez|inseri\w{1,4}|digit[aei]\w{0,2}|informe"
+    r"|voer|geef|podaj|wpisz|zadejte|skriv|angi|anna|eingeben|nennen|sende)\b|[请請输輸入力告]"
+    r"|введи|укажи|сообщи|напиши|назови|입력|알려|말씀|أدخل|הזן|εισ[αά]γετε"
 )
 _WORDS: Final = re.compile(r"[^\s\"'`]+")
 _HEADER: Final = re.compile(
@@ -96,8 +100,6 @@ _OPENING_WORDS: Final = re.compile(
     r"|this is|(?:my|the|our)(?: \w+)? is|is)"
     r"[\s,:.!-]{1,3}){0,3}[\"'`*]{0,2}"
 )
-_UNSPACED: Final = re.compile("([!-~])[\x80\x90-\x99\xa3]")
-"""Where a text in Latin letters ends before another script that does not separate words."""
 _LINK: Final = re.compile("[\x80\x90-\x99\xa1\\s:=]{0,8}")
 
 
@@ -114,6 +116,19 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
             value = _field(view, cell.start, cell.end) if kinds[cell.label] else None
             if value is not None and _is_secret(kinds[cell.label], value):
                 yield value.start, value.end
+    for cell in inserted(view.data) if words and b"values" in view.lower else ():
+        value = _stated(view, cell) if (kind := _named(view, cell.label)) else None
+        if value is not None and _is_secret(kind, value):
+            yield value.start, value.end
+
+
+def _stated(view: View, cell: Cell) -> Value | None:
+    """A value of a statement of SQL: a text, also within a function that hashes it, or a number."""
+    text = shown(view, cell.start, cell.end)
+    if view.data[cell.start - 1 : cell.start] in {b"'", b'"'}:
+        return Value(text, cell.start, quoted=True)
+    value = quoted_at(text, 0) or (Value(text.rstrip(), 0, quoted=False) if text.strip().isdigit() else None)
+    return value and value._replace(start=cell.start + value.start)
 
 
 def _cells(view: View, words: Sequence[tuple[int, int]]) -> Iterator[Cell]:
@@ -249,12 +264,13 @@ def _asked(question: str) -> str | None:
     data = fold(question)
     view = View(question, data)
     kinds = [found.kind for found in words_in(view) if label_at(view, found) is not None]
+    kinds += [kind for _, _, kind in script_words(question)] if not question.isascii() else []
     return _SAME.get(kinds[-1], kinds[-1]) if kinds and _REQUEST.search(question) else None
 
 
 def of_script(view: View, start: int, end: int, kind: str) -> Iterator[tuple[int, int]]:
     """Like `labelled`, for a word of another script that stands at *start* to *end*."""
-    behind = _UNSPACED.sub("\\1\n", shown(view, end, end + AHEAD))
+    behind = UNSPACED.sub("\\1\n", shown(view, end, end + AHEAD))
     whole = Label(kind, "", shown(view, start - BEHIND, start), behind, end, end - start, SCORES[kind])
     for value in values(whole):
         yield end + value.start, end + value.end

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.credentials import plausible
 from hybrid_llm.router.privacy.detectors.credentials.labels import Label
-from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, PHRASE, WORD
+from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, PHRASE, RANDOM, WORD
 from hybrid_llm.router.privacy.detectors.credentials.readings import ENDS, Value, trimmed, value_at
 
 _CLOSE: Final = r"[\"'`*_\])}]{0,4}"
@@ -33,6 +34,11 @@ _TWO: Final = re.compile(
 _ACCOUNTS: Final = ("credential", "cred", "log-in d", "login d", "zugangs", "anmelde", "login", "identifiants", "inlog")
 """How the words begin that stand for a user's name with a password."""
 _MORE: Final = re.compile(r"\s{0,2}(?:,\s{0,2}|(?:/|and|or|to|und|y|et|then)\s{1,2})")
+_LINK: Final = re.compile(r"(?:(?:就|[設设]置?|改|[換换])?(?:是|为|為|成)|は|が|を|는|은|이|가)\s?[:：]?\s?")
+"""What stands between a word and its value in a script that does not separate words: `password是X`."""
+UNSPACED: Final = re.compile("([!-~])[\x80\x90-\x99\xa3]")
+"""Where a text in Latin letters ends before another script that does not separate words."""
+_LEAST: Final = {"password": MIXED, "key": RANDOM, "token": RANDOM}
 _DIGITS: Final = 6
 _LONG: Final = 8
 """Letters of a word that may be a password where little else says so."""
@@ -63,13 +69,23 @@ def pair(label: Label) -> Iterator[Value]:
 
 def ahead(label: Label) -> Iterator[Value]:
     """The value before the word: `X is my password`, `it's X (my password)`, `use X as the password`."""
-    match = _AHEAD.search(label.before) if label.kind == "password" else None
+    match = _AHEAD.search(label.before) if label.kind in _LEAST else None
     if match is None or not _may_link(match, label.behind):
         return
     start = match.start("value") - len(label.before) - label.length
     value = Value(match["value"], start, quoted=False)
-    least = WORD if match["verb"] and _is_long(value) else MIXED
+    least = WORD if label.kind == "password" and match["verb"] and _is_long(value) else _LEAST[label.kind]
     if plausible.likeness(value.text, bare=True) >= least:
+        yield value
+
+
+def linked(label: Label, behind: str) -> Iterator[Value]:
+    """The value behind a link of another script, which the text *behind* begins with: `我的password是X`."""
+    match = _LINK.match(behind)
+    if match is None or label.kind not in _LEAST:
+        return
+    value = value_at(replace(label, behind=UNSPACED.sub("\\1\n", label.behind)), match.end())
+    if value is not None and plausible.likeness(value.text, bare=not value.quoted) >= MIXED:
         yield value
 
 

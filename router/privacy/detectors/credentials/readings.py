@@ -23,6 +23,9 @@ _CUT: Final = {
 _CLOSING: Final = re.compile(r"[)\]}](?:\]?\(|[,;.)\]}]*$|[,;.])")
 _NO_TAG: Final = re.compile(r"<[/A-Za-z!][^\s<>\"'`]{0,60}[^\n>]{0,80}(?:\n|$)")
 _MARKS: Final = re.compile(r"[^A-Za-z0-9\s].*[^A-Za-z0-9\s].*[^A-Za-z0-9\s]")
+_HASHED: Final = re.compile(
+    r"(?i)(?:(?:old_)?password|md5|sha[0-9_]{0,5}|crypt|encrypt|digest|hashbytes|bcrypt|scrypt|argon2\w{0,2})\(\s?"
+)
 CLAUSE: Final = re.compile(
     r"[ \t]{0,3}(?:$|[.,;!?()\r\n\"*`]|(?:and|but|so|please|pls|thanks|thx|ty|for|on|und|y|et|btw|lol|if|when"
     r"|now|right|because|since|also|then|too|or)\b)"
@@ -52,8 +55,9 @@ def is_alone(label: Label, value: Value) -> bool:
 
 
 def quoted_at(behind: str, at: int) -> Value | None:
-    """The text in quotes of any kind, in backticks or in brackets."""
-    match = _QUOTED.match(behind, at)
+    """The text in quotes of any kind, in backticks or in brackets, also where a function of SQL hashes it."""
+    hashed = _HASHED.match(behind, at)
+    match = _QUOTED.match(behind, hashed.end() if hashed else at)
     if match is None or match.lastindex is None or match.group(match.lastindex)[0] in ",;.)]}+ ":
         return None
     # what is in backticks or brackets may be a name

@@ -73,8 +73,7 @@ def tables(data: bytes) -> Iterator[Cell]:
             behind = yield from below(data, (start, end))
     for start, end, _ in _ROW.finditer(data):
         yield from beside_name(data, (start, end))
-    for start, end, _ in _INSERT.finditer(data):
-        yield from _inserted(data, (start, end))
+    yield from inserted(data)
     behind = 0
     for start, end, _ in _LIST.finditer(data):
         if start >= behind and end - start <= _LONGEST:
@@ -171,6 +170,12 @@ def _items(data: bytes, heading: _Span) -> Generator[Cell, None, int]:
         yield Cell(*item.span(1), (heading,))
         behind = line[1]
     return behind
+
+
+def inserted(data: bytes) -> Iterator[Cell]:
+    """The values of the statements of SQL in *data*."""
+    for start, end, _ in _INSERT.finditer(data):
+        yield from _inserted(data, (start, end))
 
 
 def _inserted(data: bytes, names: _Span) -> Iterator[Cell]:
