@@ -70,7 +70,7 @@ MUTANTS = (
     Mutant(
         "the value on the line after its name is not named by it",
         f"{_PAIRS}:pairs",
-        swap("(naming,) if naming is not None and is_named else (key,)", "(key,)"),
+        swap("_block(data, key[0]) or near", "_block(data, key[0])"),
     ),
     Mutant(
         "an empty field at the end of a row is not counted",

@@ -113,7 +113,7 @@ def _joined(view: View) -> View:
     """The names in *view* that are joined as in `phoneNumber`, their words apart."""
     if _joined not in view.notes:
         data = view.data
-        parts = [data[max(0, at - _NAME) : at + 1] + b" " + data[at + 1 : at + _NAME] for at in _joints(view)]
+        parts = [_JOINT.sub(rb"\1 \2", data[max(0, at - _NAME) : at + _NAME]) for at in _joints(view)]
         view.notes[_joined] = View("", b"\n".join(parts))
     noted: View = view.notes[_joined]
     return noted

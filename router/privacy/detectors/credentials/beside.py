@@ -34,9 +34,10 @@ _CLOSE: Final = r"[\"'`*_\])}]{0,4}(?:</[a-z]{1,8}>)?"
 _SIGN: Final = re.compile(
     rf"{_CLOSE}[ \t]{{0,12}}(?P<about>\([^()\n]{{1,40}}\)[ \t]{{0,3}})?"
     rf"(?:(?P<sign>:=|=>|->|===?|!==?|=|\.{{3,60}}[ ]?:?|_{{3,60}}[ ]?:?|::?|\xa1)"
-    rf"|(?P<attribute>(?:[,\s]{{1,24}}[\"'`]?(?:type|in|required|kind|sensitive|description"
-    rf"|secret)[\"'`]?[ \t]{{0,3}}[:=]"
-    rf"[^\n,<>]{{1,60}}){{0,2}}[,\s]{{1,24}}[\"'`]?(?:value|val|content|default|example)[\"'`]?[ \t]{{0,3}}[:=])"
+    rf"|(?P<attribute>(?:\{{[ \t\r]{{0,3}}(?:\n[ \t]{{1,24}}[a-z_]{{1,16}}[ \t]{{0,12}}=[^\n{{}}]{{0,80}}){{0,4}})?"
+    rf"(?:[,\s]{{1,24}}[\"'`]?(?:type|in|required|kind|sensitive|description"
+    rf"|secret|nullable)[\"'`]?[ \t]{{0,12}}[:=]"
+    rf"[^\n,<>]{{1,60}}){{0,2}}[,\s]{{1,24}}[\"'`]?(?:value|val|content|default|example)[\"'`]?[ \t]{{0,12}}[:=])"
     rf"|(?P<call>\()"
     rf"|(?P<item>[,|;]|[ ]{{0,20}}\t|[ ]-[ ]|[ ]{{2,40}}))"
     rf"(?P<space>(?:\*\*|__)?(?:</[a-z]{{1,8}}>)?\s{{0,16}}(?:\[\s{{0,8}})?)(?:\*\*|__)?",

@@ -67,6 +67,12 @@ _CALL: Final = re.compile(
     rb"\([ ]?(?:\"([^\"\n]{1,64})\"|'([^'\n]{1,64})')\s{0,3},\s{0,3}(?:\"([^\"\n]{1,200})\"|'([^'\n]{1,200})')\s{0,2}\)"
 )
 """A name and a value in brackets, as in `define('ssn', '...')`."""
+_BLOCK: Final = re.compile(
+    rb"\"([^\"\n{}]{1,64})\"[ ]{0,2}\{\s{1,24}(?:[a-z_]{1,16}[ ]{0,8}=[^\n{}]{0,60}\n\s{0,24}){0,4}$"
+)
+"""A named block of settings, up to one of its settings."""
+_REACH: Final = 240
+"""How far before a setting the name of its block is looked for."""
 _WORD: Final = re.compile(rb"[^0-9]*[A-Za-z\x80-\xa1][^0-9]*[0-9]?[^0-9]*")
 _Span = tuple[int, int]
 
@@ -108,16 +114,24 @@ def pairs(data: bytes) -> Iterator[Cell]:
     """Yield the value of each pair in *data*, labelled by its key, and the fields of rows in JSON."""
     naming: _Span | None = None
     for match in bounded(_FORM, data, _LONGEST):
-        key, value = match.span(1), match.span(2)
-        is_named = naming is not None and key[0] - naming[1] <= _NEXT_LINE and _NAMED.fullmatch(data, *key)
-        yield Cell(*value, (naming,) if naming is not None and is_named else (key,))
-        naming = value if _NAMING.fullmatch(data, *key) else naming if is_named else None
+        key, value = (match.start(1), match.start(1) + len(match[1].rstrip())), match.span(2)
+        near = naming if naming is not None and key[0] - naming[1] <= _NEXT_LINE else None
+        name = (_block(data, key[0]) or near) if _NAMED.fullmatch(data, *key) else None
+        yield Cell(*value, (name or key,))
+        naming = value if _NAMING.fullmatch(data, *key) else naming if name is not None else None
     roles = _Roles()
     quoted = [roles.pair(data, match) for match in bounded(_QUOTED, data, _LONGEST)]
     for match in looked(_CALL.finditer(data)) if b"(" in data else ():
         yield Cell(*match.span(match.lastindex or 0), (match.span(1) if match.start(1) >= 0 else match.span(2),))
     if quoted or b"[" in data:
         yield from _nested(data, quoted)
+
+
+def _block(data: bytes, at: int) -> _Span | None:
+    """The name of the block of settings that the key at *at* is in: `variable "ssn" { default = "..." }`."""
+    offset = max(0, at - _REACH)
+    match = _BLOCK.search(data[offset:at]) if data.find(b"{", offset, at) >= 0 else None
+    return (offset + match.start(1), offset + match.end(1)) if match else None
 
 
 def _nested(data: bytes, quoted: list[_Pair]) -> Iterator[Cell]:
