@@ -88,7 +88,7 @@ _ELEMENT_BEHIND: Final = re.compile(
     rb"|[\"']\w{1,20}[\"']\s{0,4}:)"
 )
 """Behind a string in an array before other arrays."""
-_NO_HEADER: Final = re.compile(rb"[=:!?]")
+_NO_HEADER: Final = re.compile(rb"[=!]|[:?][^,;|\t\r]")
 """What is in no name of a field."""
 _TWO_FIELDS: Final = re.compile(rb"^[^=:!?,]{0,30}[|;\t,]")
 _TEXT_BEHIND: Final = re.compile(rb"[^<>\n]{0,30}</")
@@ -137,15 +137,22 @@ def _cells(view: View, words: Sequence[tuple[int, int]]) -> Iterator[Cell]:
     for start, end in looked(sorted(words)):
         first = data.rfind(b"\n", last_start, start) + 1 or first  # a line may be long, and have many words
         last_start = start
-        if first != line and first >= behind and _is_header(view, first, start, end):
+        if first != line and first >= behind and _is_header(view, opening := _opening(data, first, start), start, end):
             line, last = first, data.find(b"\n", end)
-            span = (first, len(data) if last < 0 else last)
+            span = (opening, len(data) if last < 0 else last)
             yield from beside_name(data, span)
             behind = yield from below(data, span)
     if any(_is_member(data, start, end) for start, end in words):
         yield from pairs(data)
     if b"<" in data and any(_is_text(data, start, end) for start, end in words):
         yield from markup(data)
+
+
+def _opening(data: bytes, first: int, start: int) -> int:
+    """Where the text in JSON begins that the word at *start* is in, if that is in its line, which begins at *first*."""
+    low = max(first, start - _LONGEST)
+    quote = data.rfind(b'"', low, start)
+    return quote + 1 if quote > low and data[max(low, quote - 2) : quote].rstrip()[-1:] in {b":", b"="} else first
 
 
 def _is_header(view: View, first: int, start: int, end: int) -> bool:

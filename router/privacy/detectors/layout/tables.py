@@ -17,15 +17,15 @@ _Span = tuple[int, int]
 _TWO: Final = 2
 """The fields of a line that holds a name and its value."""
 _LINE: Final = re.compile(rb"[^\r\n]+")
-_CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?"
+_CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?[?:]?\"?"
 _HEADER: Final = Regex(
-    rb"(?:^|\n)([ \t|]*(?:[ #\xa1]*[,;|\t])?"
+    rb"(?:^|\n|[:=] ?\")([ \t|]*(?:[ #\xa1]*[,;|\t])?"
     + _CELL
     + rb"(?:(?:[,;|\t] *)*(?:[,;|\t]|  )"
     + _CELL
     + rb")+[ ,;|\t]*)(?:\r?\n|$)"
 )
-"""A line of names: it may be above the fields that they name."""
+"""A line of names: it may be above the fields that they name. A text in JSON may begin with one."""
 _ROW: Final = Regex(
     rb"(?:^|\n)([ \t]*\|?[ \t]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[,;|\t]|  )"
     rb"[^,;|\t\r\n]*[0-9][^,;|\t\r\n]*\|?[ \t]*)(?:\r?\n|$)"
@@ -36,7 +36,7 @@ _LIST: Final = Regex(
     rb"[ \t]*(?:[-*+\xa1] |[0-9]+[.)] )?[ ]*[^ \t\r\n]*[0-9][^ \t\r\n]*(?:[ -][^ \t\r\n]+)*[ \t]*(?:\r?\n|$)"
 )
 """A heading above an item with a number."""
-_NAME: Final = re.compile(rb"[\s\"'*_`#]{0,6}[A-Za-z\x80-\xa1_][^0-9!?:=]{0,40}(?:[0-9][^0-9!?:=]{0,12})?")
+_NAME: Final = re.compile(rb"[\s\"'*_`#]{0,6}[A-Za-z\x80-\xa1_][^0-9!?:=]{0,40}(?:[0-9][^0-9!?:=]{0,12})?[?:]?\"?")
 _UNNAMED: Final = re.compile(rb"[\s#\xa1]*")
 _INSERT: Final = Regex(
     rb"(?i:insert|replace)\s+(?i:ignore\s+)?(?i:into)\s+[\w.\"`\[\]]{1,80}\s*\(([^()]{1,900})\)\s*(?i:values)"
