@@ -62,6 +62,8 @@ PLACES = {
     "an answer in a log": "Agent: I need the {0}.\nCustomer: ok {1}\nAgent: thanks",
     "a form in a URL": "https://x.example/a?id=7&new+{0}={1}&b=2",
     "an array": '{{"{0}": ["{1}"]}}',
+    "a row that is too short": "id,{0},city,status\n1,{1}\n",
+    "a row that is too long": "id,{0},city\n1,{1},Rome,open\n",
     "a header of questions": "id,{0}?,active?\n1,{1},yes\n",
     "a header of colons": "id:,{0}:,active:\n1,{1},yes\n",
     "a header with a gap": "id,,{0}\n1,,{1}\n",

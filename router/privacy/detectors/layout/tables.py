@@ -16,6 +16,8 @@ from hybrid_llm.router.privacy.detectors.text import Regex
 _Span = tuple[int, int]
 _TWO: Final = 2
 """The fields of a line that holds a name and its value."""
+_RAGGED: Final = 2
+"""The fields that a row with a number may have less or more than a header of three or more."""
 _LINE: Final = re.compile(rb"[^\r\n]+")
 _CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?[?:]?\"?"
 _HEADER: Final = Regex(
@@ -46,6 +48,8 @@ _ROW_OF_SQL: Final = re.compile(rb"\s{0,9},?\s{0,9}\(")
 _SQL: Final = re.compile(
     rb"\s{0,9}(?:[NEnex]?'([^']{0,900})'|\"([^\"]{0,900})\"|((?:[^,'\"()]|\([^()]{0,60}\))*))\s{0,9}([,)])"
 )
+_RAGGED_ROW: Final = re.compile(rb"[^0-9=(){}\[\]:]*[0-9][^=(){}\[\]:]*")
+"""A line with a number that is no program text."""
 _RULE: Final = re.compile(rb"[\s|:+=-]*--[\s|:+=-]*|[\s|:+=-]*==[\s|:+=-]*")
 _ITEM: Final = re.compile(rb"\s{0,8}(?:[-*+\xa1] |[0-9]{1,3}[.)] )?\s{0,2}(\S+(?:[ -]\S+){0,4})\s{0,4}")
 _LONGEST: Final = 60
@@ -90,7 +94,8 @@ def _separator(data: bytes, line: _Span, below: _Span) -> bytes:
     """What separates the fields of both lines; empty where nothing does."""
     for separator in _FIELDS:
         count = data.count(separator, *line)
-        if count and (data.count(separator, *below) >= count or _RULE.fullmatch(data, *below)):
+        least = count if count < _TWO or not _RAGGED_ROW.fullmatch(data, *below) else max(1, count - _RAGGED)
+        if count and (data.count(separator, *below) >= least or _RULE.fullmatch(data, *below)):
             return separator
     return _GAP if data.find(_GAP, *line) >= 0 and data.find(_GAP, *below) >= 0 else b""
 
@@ -138,18 +143,26 @@ def below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
     for row in _lines(data, line[1]):
         if not _RULE.fullmatch(data, *row):
             fields = _fields(data, row, separator)
-            if len(fields) != len(header):
+            if not _is_row(data, row, len(fields), len(header), separator):
                 break
             yield from _labelled(data, fields, labels)
         behind = row[1]
     return behind
 
 
+def _is_row(data: bytes, row: _Span, fields: int, names: int, separator: bytes) -> bool:
+    """Whether a line has as many fields as its header, or a few less or more if it is neither prose nor code."""
+    if fields == names:
+        return True
+    is_near = min(fields, names - 1) >= _TWO and abs(fields - names) <= _RAGGED
+    return is_near and separator != _GAP and _RAGGED_ROW.fullmatch(data, *row) is not None
+
+
 def _labelled(data: bytes, fields: list[_Span], labels: list[tuple[_Span]]) -> Iterator[Cell]:
     """The fields of a row; a name in the first one names the others too, and more so where there are only two."""
     first = (fields[0],) if _NAME.fullmatch(data, *fields[0]) else ()
     yield Cell(*fields[0], labels[0])
-    for span, label in zip(fields[1:], labels[1:], strict=True):
+    for span, label in zip(fields[1:], labels[1:], strict=False):
         yield Cell(*span, (*label, *first) if len(fields) == _TWO else label, first)
 
 
