@@ -35,12 +35,13 @@ def _digits_in(compact: str) -> int:
 _FAMILY: Final = Family()
 _ABOUT_RECORDS: Final = Context(
     rb"m\.?r\.?n\.?s?|(?:med(?:ical)?|p(?:atien)?t|hosp(?:ital)?|health|chart|clinic(?:al)?|case history)[ ._-]{0,2}"
-    rb"(?:rec(?:ord)?s?|file|chart)?[ ._-]{0,2}(?:ids?|no|nr|num(?:ber)?|#)|mr ?(?:#|no|num(?:ber)?)"
+    rb"(?:rec(?:ord)?s?|file|chart)?[ ._-]{0,2}(?:ids?|no|nr|num(?:ber)?|ident(?:ifier|ification)?|#)|mr ?(?:#|no"
+    rb"|num(?:ber)?)"
     rb"|med(?:ical)?[ ._-]{0,2}rec(?:ord)?s?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
     rb"|nhs (?:no|number)|member[ _-]?id|patients?[ _-]?(?:ref(?:erence)?)"
-    rb"|patient(?:en)?-?(?:nummer|nr|kennung)|fallnummer|krankenakte|(?:numero|num|no)\.? (?:de |du "
-    rb"|del )?(?:dossier|paciente"
-    rb"|patient|paziente|expediente|prontuario)|dossier (?:patient|medical)|historia clinica|cartella clinica"
+    rb"|patient(?:en)?[ _-]?(?:nummer|nr|kennung|ident)|fallnummer|krankenakte(?:nnummer)?|aktenzeichen des patienten"
+    rb"|(?:numero|num|no|id|identifiant|identificador)\.?[ _-](?:de |du |del |da |do )?(?:la )?(?:dossier|paciente"
+    rb"|patient|paziente|expediente|prontuario|historia)|dossier (?:patient|medical)|historia clinica|cartella clinica"
     rb"|expediente clinico|prontuario|dossiernummer|patientnummer",
     ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号"),
     family=_FAMILY,
@@ -73,7 +74,9 @@ MEDICAL_RECORD: Final = (
 
 _ABOUT_LICENCES: Final = Context(
     rb"dri?v(?:e?r|ing)?['\xa1]?s?['\xa1]?[ ._-]{0,2}(?:lic(?:en[cs]e)?s?|permits?|ids?)"
-    rb"|d\.?l\.?(?:n\.?|[ ._-]{0,2}(?:#|no|nr|num(?:ber)?))?"
+    rb"|c\.?d\.?l\.?s?(?:[ ._-]{0,2}(?:#|no|nr|num(?:ber)?))?|learner['\xa1]?s?[ _-]permit|fahrerlaubnis(?:nummer)?"
+    rb"|fahrausweis(?:nummer)?|licencia de manejo|licencia de conductor|d\.?l\.?(?:n\.?|[ ._-]{0,2}(?:#|no|nr"
+    rb"|num(?:ber)?))?"
     rb"|lic(?:en[cs]e)?[ ._-]{0,2}(?:no|nr|num(?:ber)?|id|#)|dlnumber|operator['\xa1]?s?[ _-]lic(?:en[cs]e)?"
     rb"|f(?:u|ue|x)hrerschein(?:nummer|-?nr)?|permis de conduire|num[ex]ro de permis|permiso de conduc[a-z]+"
     rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
@@ -199,7 +202,9 @@ _LETTERS: Final = re.compile("[A-Za-z]{3}")
 _ABOUT_BIRTH: Final = Context(
     rb"date[ _-]?of[ _-]?birth|birth[ _-]?(?:date|day|dt)s?|d\.?o\.?b\.?|bdays?|b-day|births?|born(?: on)?"
     rb"|geboren|geb\.?"
-    rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento|f\. ?nac\.?"
+    rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento"
+    rb"|naci(?: el)?|(?:fecha|f\.?)[ _]?(?:de[ _])?nac\.?"
+    rb"|date[ _](?:de[ _])?naiss\.?|data[ _](?:de|di)[ _]nasc\.?|ddn|geb(?:urts)?[ ._-]?dat\.?|cumple"
     rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
     rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*"
     rb"|dogum(?: tarihi)?"
