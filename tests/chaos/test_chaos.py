@@ -35,7 +35,7 @@ def test_whatever_goes_wrong_every_request_ends_once_and_no_answer_is_wrong(worl
     (told,) = play(world, [kind], requests=REQUESTS, seed=1)
     assert (told.lost, told.wrong) == (0, 0), told.examples
     assert told.requests == REQUESTS
-    assert told.answered > 0
+    assert told.answered > 0 or kind.ends_clients  # they may be closed before the first answer
     assert kind.ends_clients or told.back_s is not None, "no node answered again after the fault was gone"
 
 
