@@ -113,6 +113,7 @@ SECRETS = (
 LEFT = (
     "input[type=password]:h4ver, a",
     "token = uuid.uuid4()",
+    'tokenizers = [\n    "tokenizers>=0.22.0",\n    "tqdm>=4.27",\n    "urllib3<2.0.0",\n]',
     "eos_token: 128009",
     "spin: 1500",
     "tests pass: 120034",

@@ -125,11 +125,17 @@ _UNSPEAKABLE: Final = re.compile(
 _ALPHABET: Final = re.compile(
     "(?:0?123456789?0?|abcdefg?h?i?j?k?l?|[-_]|a1b2c3(?:d4(?:e5(?:f6)?)?)?|x+|0{4,}|deadbeef)+", re.IGNORECASE
 )
+_REQUIREMENT: Final = re.compile(
+    r"[A-Za-z][\w.-]*(?:\[[\w,-]+\])?(?:[=~!<>]=[0-9][0-9.*]*|[<>][0-9]+\.[0-9.]+)(?:,[=~!<>]{1,2}[0-9.*]+)*"
+)
+"""A package and its version (PEP 508)."""
 
 
 def likeness(value: str, *, bare: bool = False) -> float:
     """How much *value* looks like a secret, up to `RANDOM`; *bare* without quotes, where program text may stand."""
     if _PLACEHOLDER.fullmatch(value) or value.lower().strip("_-.:!?") in _STOP or _ADDRESS.fullmatch(value):
+        return NOTHING
+    if _REQUIREMENT.fullmatch(value):
         return NOTHING
     if any(map(str.isspace, value)):
         return _of_words(value)
