@@ -276,7 +276,10 @@ FORMS = {
     "unseen": lambda value: "\u200b".join(value),
     "mathematical": lambda value: "".join(chr(ord("𝟎") + int(c)) if c.isdigit() else c for c in value),
 }
-BESIDE = st.text(st.characters(exclude_characters="%&\\"), max_size=40)
+BESIDE = st.text(st.characters(exclude_characters="%&\\"), max_size=40).map(
+    lambda text: re.sub("(?<=[A-Za-z])(?=[A-Za-z])", " ", text)
+)
+"""Any text without words: one such as *model* names a number as something else."""
 CHINESE = st.text("我的手机邮箱是请联系谢谢，。：！", max_size=12)
 
 
