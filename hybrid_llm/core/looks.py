@@ -12,7 +12,7 @@ Check = Callable[[], None]
 """Raises DeadlineExceeded once the deadline is over, or the caller has left."""
 PIECES: Final = 256
 """Small pieces of work between two looks."""
-_PART: Final = 1 << 16
+PART: Final = 1 << 16
 """Bytes that are searched at once with `re`, which takes up to 2 ms."""
 _check: ContextVar[Check | None] = ContextVar("check", default=None)
 
@@ -49,7 +49,7 @@ def bounded(pattern: re.Pattern[bytes], data: bytes, longest: int) -> Iterator[r
     """
     start = 0
     while start < len(data):
-        part = behind = start + _PART
+        part = behind = start + PART
         for match in pattern.finditer(data, start, part + longest + 1):
             if match.start() >= part:
                 break

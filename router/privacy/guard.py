@@ -205,7 +205,7 @@ def _replaced(scan: Scan, found: Findings, lease: Lease) -> list[str]:
     """
     texts = scan.structures
     clipped = [text.clipped(each) for text, each in zip(texts, found, strict=True)]
-    written = lease.table.replace_all(scan.open_forms(), clipped, scan.check)
+    written = lease.table.replace_all(scan.open_forms(), clipped)
     return [text.rewritten(new, lease.table) for text, new in zip(texts, written, strict=True)]
 
 

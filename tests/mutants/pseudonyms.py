@@ -39,7 +39,7 @@ MUTANTS = (
     Mutant(
         "known values are not replaced",
         f"{_PSEUDONYMS}:PseudonymTable._all",
-        swap("[*found, *self._values.occurrences(prepared, check)]", "found"),
+        swap("[*found, *self._values.occurrences(prepared)]", "found"),
     ),
     Mutant(
         "a pseudonym in the prompt counts as ours",
@@ -62,7 +62,7 @@ MUTANTS = (
     Mutant(
         "occurrences that overlap are missed",
         f"{_PATTERNS}:Patterns._found",
-        swap("automaton.iter(text[first:start + _PART])", "automaton.iter_long(text[first:start + _PART])"),
+        swap("automaton.iter(text[first:start + PART])", "automaton.iter_long(text[first:start + PART])"),
     ),
     Mutant(
         "of values with one beginning the first is known",
@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant("a date is known in one notation", f"{_VALUES}:KnownValues._learn_normal", drop("self._dates.update(__x)")),
     Mutant("a short number is found in longer ones", f"{_VALUES}:_whole", never("length < FREE and (not __e)")),
     Mutant("a name is found in other words", f"{_VALUES}:_whole", never("form.is_name and text[start:stop].islower()")),
-    Mutant("the deadline does not end learning", f"{_PSEUDONYMS}:PseudonymTable._learn", drop("check()")),
+    Mutant("the deadline does not end learning", f"{_PSEUDONYMS}:PseudonymTable._learn", drop("look()")),
     Mutant(
         "no separators may change",
         f"{_VALUES}:KnownValues._spelled",

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core import looks
 from hybrid_llm.router.privacy.detectors import Finding, prepare
 from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
@@ -384,8 +385,12 @@ def test_a_deadline_ends_the_work_between_its_pieces():
             if next(left, None) is None:
                 raise Over
 
-        with pytest.raises(Over):
-            PseudonymTable(b"k").replace_all(prepared, [found], check)
+        looking = looks.begin(check)
+        try:
+            with pytest.raises(Over):
+                PseudonymTable(b"k").replace_all(prepared, [found])
+        finally:
+            looks.end(looking)
 
     whole = calls(lambda: PseudonymTable(b"k").replace_all(prepared, [found]))
     done = [calls(partial(work, checks)) for checks in range(12)]

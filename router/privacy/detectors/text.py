@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from hybrid_llm.core.looks import PIECES, look, looked
+from hybrid_llm.core.looks import PART, PIECES, look, looked
 from hybrid_llm.router.privacy.detectors.codes import codes, is_within, spaces
 
 _HANDLER: Final = "hybrid_llm.fold"
@@ -67,14 +67,13 @@ _NUMBERED: Final = re.compile(r"[^0-9a-fA-F]")
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _DIGIT: Final = re.compile(rb"[0-9]")
-_PART: Final = 1 << 16  # characters that are folded at once
 
 
 def fold(text: str) -> bytes:
     """One byte for each character of *text*."""
-    if len(text) <= _PART or text.isascii():
+    if len(text) <= PART or text.isascii():
         return text.encode("ascii", _HANDLER)
-    return b"".join([text[at : at + _PART].encode("ascii", _HANDLER) for at in looked(range(0, len(text), _PART), 1)])
+    return b"".join([text[at : at + PART].encode("ascii", _HANDLER) for at in looked(range(0, len(text), PART), 1)])
 
 
 def _fold_run(error: UnicodeError) -> tuple[bytes, int]:

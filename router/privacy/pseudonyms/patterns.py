@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
-from hybrid_llm.core.looks import look
+from hybrid_llm.core.looks import PART, look
 
 _HEADS: Final = (12, 32, 128, 2048)
 """Lengths of a head: the next where `_SHARED` strings have the same one."""
 _SHARED: Final = 8
 _GROWTH: Final = 4
 """An automaton is merged into one that is less than this many times as large."""
-_PART: Final = 1 << 16
-"""Characters that are read at once, while all other threads wait."""
 _T = TypeVar("_T")
 
 
@@ -107,11 +105,11 @@ class Patterns(Generic[_T]):
         """Yield where heads end in *text*."""
         self._build()
         for automaton, heads in self._automata:
-            before = max(map(len, heads)) - 1 if len(text) > _PART else 0
-            for start in range(0, len(text), _PART):
+            before = max(map(len, heads)) - 1 if len(text) > PART else 0
+            for start in range(0, len(text), PART):
                 look()
                 first = max(0, start - before)
-                for last, head in automaton.iter(text[first : start + _PART]):
+                for last, head in automaton.iter(text[first : start + PART]):
                     if first + last >= start:
                         yield first + last, head
 

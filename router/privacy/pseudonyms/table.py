@@ -18,11 +18,12 @@ import hmac
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
+from hybrid_llm.core.looks import look
 from hybrid_llm.router.privacy.detectors import Finding, Prepared
 from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, LITERAL, Taken, canonical, full_pattern, type_of
 from hybrid_llm.router.privacy.pseudonyms.spans import Placed, Span, merge, source
@@ -73,12 +74,7 @@ class PseudonymTable:
         self._types: tuple[str, ...] = ()
         self._wiped = False
 
-    def replace_all(
-        self,
-        texts: Sequence[Prepared],
-        findings: Sequence[Sequence[Finding]],
-        check: Callable[[], None] = lambda: None,
-    ) -> list[str]:
+    def replace_all(self, texts: Sequence[Prepared], findings: Sequence[Sequence[Finding]]) -> list[str]:
         """Replace in all texts of a request at once: a value found in one of them is replaced in all.
 
         Overlapping findings become one value, with the type of the longest.
@@ -86,7 +82,6 @@ class PseudonymTable:
         Args:
             texts: As the detectors saw them.
             findings: Those in each text.
-            check: Called between pieces of the work; what it raises ends it.
 
         Raises:
             ValueError: a finding does not lie inside its text, or there are not as many lists as texts.
@@ -98,9 +93,9 @@ class PseudonymTable:
                 raise ValueError(f"{len(texts)} texts with {len(findings)} lists of findings: pass one list per text")
             found = [_spans(each.text, some) for each, some in zip(texts, findings, strict=True)]
             for each, some in zip(texts, found, strict=True):
-                self._learn(each.text, some, check)
-            spans = [self._all(each, some, check) for each, some in zip(texts, found, strict=True)]
-            return self._write_all([each.text for each in texts], spans, check)
+                self._learn(each.text, some)
+            spans = [self._all(each, some) for each, some in zip(texts, found, strict=True)]
+            return self._write_all([each.text for each in texts], spans)
 
     def begins_value(self, text: str) -> bool:
         """Whether *text* ends with what could begin a known value in any spelling: a stream broke off within one.
@@ -110,17 +105,17 @@ class PseudonymTable:
         with self._lock:
             return self._values.begins(text)
 
-    def _learn(self, text: str, found: list[Span], check: Callable[[], None]) -> None:
+    def _learn(self, text: str, found: list[Span]) -> None:
         for number, (start, end, kind) in enumerate(found):
             if number % _BATCH == 0:
-                check()
+                look()
             self._values.learn(text[start:end], kind)
 
-    def _all(self, prepared: Prepared, found: list[Span], check: Callable[[], None]) -> list[Span]:
+    def _all(self, prepared: Prepared, found: list[Span]) -> list[Span]:
         """All values in a text: its findings, and values that were found before or in other texts."""
-        return merge([*found, *self._values.occurrences(prepared, check)])
+        return merge([*found, *self._values.occurrences(prepared)])
 
-    def _write_all(self, texts: Sequence[str], spans: list[list[Span]], check: Callable[[], None]) -> list[str]:
+    def _write_all(self, texts: Sequence[str], spans: list[list[Span]]) -> list[str]:
         """Write every text and check that the restorer would restore each pseudonym and nothing else.
 
         Anything else that it would restore becomes a value too: a pseudonym that a user typed, or text that reads as
@@ -129,21 +124,21 @@ class PseudonymTable:
         """
         taken = Taken(texts, self._format[1])
         for _ in range(_MAX_ROUNDS):
-            written = [self._write(text, each, taken, check) for text, each in zip(texts, spans, strict=True)]
-            check()
+            written = [self._write(text, each, taken) for text, each in zip(texts, spans, strict=True)]
+            look()
             strays = [list(self._strays(text, placed)) for text, placed in written]
             if not any(strays):
                 return [text for text, _ in written]
             spans = [merge([*each, *more]) for each, more in zip(spans, strays, strict=True)]
         raise PrivacyViolation("the texts and their pseudonyms cannot be told apart", location="cloud")
 
-    def _write(self, text: str, spans: list[Span], taken: Taken, check: Callable[[], None]) -> tuple[str, list[Placed]]:
+    def _write(self, text: str, spans: list[Span], taken: Taken) -> tuple[str, list[Placed]]:
         parts: list[str] = []
         placed: list[Placed] = []
         done = length = 0
         for number, span in enumerate(spans):
             if number % _BATCH == 0:
-                check()
+                look()
             name = self._name(text[span.start : span.end], span.kind, taken)
             parts += (text[done : span.start], name)
             length += span.start - done + len(name)

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.looks import look, looked
 from hybrid_llm.router.privacy.detectors import Prepared
 from hybrid_llm.router.privacy.detectors.text import View, decoded
 from hybrid_llm.router.privacy.pseudonyms.beginnings import Beginnings
@@ -126,22 +127,14 @@ class KnownValues:
             about = _form(known.kind, known.is_name and about.is_name, known.is_dialled or about.is_dialled)
         self._normal.add(form, about)
 
-    def occurrences(self, prepared: Prepared, check: Callable[[], None] = lambda: None) -> Iterator[Span]:
-        """Yield where known values occur in *prepared*; they may overlap, in any order.
-
-        Args:
-            prepared: The text with its encodings undone.
-            check: Called from time to time; what it raises ends the work.
-        """
+    def occurrences(self, prepared: Prepared) -> Iterator[Span]:
+        """Yield where known values occur in *prepared*; they may overlap, in any order."""
         if not len(self):
             return
-        check()
-        for number, span in enumerate(self._all(prepared)):
-            if number % _BATCH == 0:
-                check()
-            yield span
+        look()
+        yield from looked(self._all(prepared), _BATCH)
         for start, end, inner in prepared.inner:
-            found = next(self.occurrences(inner, check), None)
+            found = next(self.occurrences(inner), None)
             if found is not None:
                 yield Span(start, end, found.kind)
 
