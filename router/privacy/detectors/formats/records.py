@@ -17,7 +17,7 @@ _TYPICAL: Final = 0.2
 """The score of a format that a word near it confirms."""
 _COMMON: Final = 0.1
 """The score of a format that only a word confirms that names it."""
-_OTHERS: Final = (
+_OTHERS: Final = Context(
     rb"phones?|tel(?:ephone)?|fax|mobile|zip|orders?|invoices?|plates?|versions?|fees?|prices?|rooms?|ssns?|e-?mails?"
 )
 _BEFORE: Final = rb"0-9A-Za-z_.@/"
@@ -66,7 +66,7 @@ MEDICAL_RECORD: Final = (
         ),
         _record,
         near=_ABOUT_RECORDS,
-        against=Context(_OTHERS),
+        against=_OTHERS,
         weak=True,
         needs=b"1",
     ),
@@ -110,7 +110,7 @@ DRIVER_LICENSE: Final = (
         ),
         _licence,
         near=_ABOUT_LICENCES,
-        against=Context(_OTHERS),
+        against=_OTHERS,
         weak=True,
         needs=b"1",
     ),
@@ -146,7 +146,7 @@ PASSPORT: Final = (
         ),
         _passport,
         near=_ABOUT_PASSPORTS,
-        against=Context(_OTHERS),
+        against=_OTHERS,
         weak=True,
         needs=b"1",
     ),
