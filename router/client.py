@@ -13,14 +13,13 @@ from typing import Self, TypeVar, Unpack
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.limits import Defaults, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.core.threads import Workers, awaited, in_thread, release_dropped
-from hybrid_llm.core.tracebacks import scrubbed
+from hybrid_llm.core.threads import Workers, awaited, closed_error, in_thread, release_dropped
+from hybrid_llm.core.tracebacks import guarded, scrubbed
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.assembly import assemble, assemble_from_file
 from hybrid_llm.router.cache import Cache
@@ -292,7 +291,7 @@ class HybridLLM:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise HybridLLMError("this client is closed; make a new one")
+            raise closed_error()
 
     def close(self) -> None:
         """Close every backend, last in first out; running requests end with `BackendUnavailable`. Idempotent."""
@@ -313,7 +312,7 @@ class HybridLLM:
                 try:
                     await backend.aclose()
                 except Exception as error:  # noqa: BLE001  # as in `close`
-                    _log_close(backend, error)
+                    _log.warning("closing %s failed with %s", backend.name, type(error).__name__)
             self._loop.close()
             self._workers.close()
 
@@ -357,10 +356,7 @@ def _close(pipeline: Pipeline, loop: LoopThread, workers: Workers) -> None:
     """Close what a client holds; it does not refer to the client, which may be garbage."""
     pipeline.close()
     for backend in reversed(pipeline.fleet.backends.values()):
-        try:
-            backend.close()
-        except Exception as error:  # noqa: BLE001  # a backend that fails to close must not keep the others open
-            _log_close(backend, error)
+        guarded(backend.close, f"closing {backend.name}")  # one that fails must not keep the others open
     loop.close()
     workers.close()
 
@@ -371,7 +367,3 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _log_close(backend: Backend, error: Exception) -> None:
-    _log.warning("closing %s failed with %s", backend.name, type(error).__name__)

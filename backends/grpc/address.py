@@ -45,6 +45,11 @@ class GrpcConfig(Checked):
         Number(), "What the device spends to send and receive 1,000 tokens, joules.", default=0.0
     )
 
+    @property
+    def label(self) -> str:
+        """The backend and its address, for the log."""
+        return f"{self.name} {self.target}"
+
 
 class Resolver:
     """Takes configurations, and returns one configuration for each address behind their names.

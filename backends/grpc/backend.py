@@ -86,8 +86,9 @@ class GrpcBackend:
         self.energy_per_1k_tokens_j: Final = config.energy_per_1k_tokens_j
         self._config = config
         self._on_unreachable = on_unreachable
-        label = f"{config.name} {config.target}"
-        self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock, on_breaker=breaker_log(label))
+        self.health = HealthProbe(
+            failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock, on_breaker=breaker_log(config.label)
+        )
         """The state of this one endpoint."""
         self.endpoint_health = BackendHealth(lambda: (self.health,))
         """The same, as the router sees it."""

@@ -66,7 +66,7 @@ class Connection:
             health,
             timeout=config.connect_timeout,
             name=config.name,
-            label=f"{config.name} {config.target}",
+            label=config.label,
             on_silent=self._on_silent,
             has_route=self.has_route,
         )

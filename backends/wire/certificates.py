@@ -7,7 +7,6 @@ SPIFFE, `spiffe://hybrid-llm/node/NAME` and `spiffe://hybrid-llm/client/NAME`. K
 from __future__ import annotations
 
 import codecs
-import ipaddress
 import os
 import re
 import secrets
@@ -23,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.hosts import certifiable_host
+from hybrid_llm.core.hosts import as_address, certifiable_host
 
 Kind = Literal["node", "client"]
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -237,10 +236,8 @@ def _host(host: str) -> x509.GeneralName:
         found = certifiable_host(host)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    try:
-        return x509.IPAddress(ipaddress.ip_address(found))
-    except ValueError:
-        return x509.DNSName(found)
+    address = as_address(found)
+    return x509.DNSName(found) if address is None else x509.IPAddress(address)
 
 
 def _read(certificate: x509.Certificate) -> CertificateInfo:

@@ -7,7 +7,6 @@ fault and can refuse anything below 1.3, so a channel is opened only after this 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -23,7 +22,7 @@ from typing import Any, Final
 
 from hybrid_llm.backends.wire.certificates import PemFiles, TLSFiles, inspect
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, UntrustedPeer
-from hybrid_llm.core.hosts import canonical_address, canonical_host
+from hybrid_llm.core.hosts import as_address, canonical_address, canonical_host
 
 NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 """Error numbers with which the kernel reports that it cannot send to an address at all."""
@@ -92,11 +91,7 @@ class Lookup:
 
 def is_address(host: str) -> bool:
     """Whether *host* is an IP address rather than a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return as_address(host) is not None
 
 
 def has_route(address: str) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.core import errors
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
-from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.extras import install_hint, requirements
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge import EdgeConfig
@@ -35,7 +35,6 @@ _MIN_MEMORY_MB: Final = 400
 _TELEMETRY_FOLDER: Final = Path(".cache/Microsoft/DeveloperTools/.onnxruntime")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _MIN_VERSION: Final = re.compile(r"[>=]=\s*([\d.]+)")
-_EXTRA: Final = re.compile(r"extra == ['\"](\w+)")
 _NUMBER: Final = re.compile(r"\d+")
 _EXPIRES_SOON_DAYS: Final = 30
 _SKEW_WARNING_S: Final = 5.0
@@ -134,8 +133,7 @@ def check_python(_: Setup) -> Iterator[Finding]:
 
 def check_packages(_: Setup) -> Iterator[Finding]:
     """The packages of the base installation, and which extras are complete."""
-    groups = _requirements()
-    base = groups.get("", [])
+    base = list(_packages())
     problems = {name: problem for name, least in base if (problem := _problem(name, least))}
     for name, problem in problems.items():
         yield fault("packages", problem, f"pip install --upgrade {name}")
@@ -143,20 +141,17 @@ def check_packages(_: Setup) -> Iterator[Finding]:
         versions = ", ".join(f"{name} {metadata.version(name)}" for name, _ in base)
         yield ok("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
     for extra, purpose in _EXTRAS.items():
-        missing = [name for name, least in groups.get(extra, []) if _problem(name, least)]
+        missing = [name for name, least in _packages(extra) if _problem(name, least)]
         state = f"optional, not installed ({', '.join(missing)}); only for {purpose}" if missing else "complete"
         yield ok("packages", f"extra {extra}: {state}", install_hint(extra) if missing else "")
 
 
-def _requirements() -> dict[str, list[tuple[str, str]]]:
-    """Extra (empty for the base) -> its packages, each with its minimum version."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for text in metadata.requires("hybrid-llm") or ():
-        requirement, _, marker = text.partition(";")
-        name, least, extra = _NAME.match(requirement), _MIN_VERSION.search(requirement), _EXTRA.search(marker)
+def _packages(extra: str = "") -> Iterator[tuple[str, str]]:
+    """The packages of *extra*, by default of the base, each with its minimum version."""
+    for requirement in requirements(extra):
+        name, least = _NAME.match(requirement), _MIN_VERSION.search(requirement)
         if name is not None:
-            groups.setdefault(extra[1] if extra else "", []).append((name[0], least[1] if least else "0"))
-    return groups
+            yield name[0], least[1] if least else "0"
 
 
 def _problem(name: str, least: str) -> str:

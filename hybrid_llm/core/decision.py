@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -28,12 +28,12 @@ class RuleTrace:
     @property
     def shown_values(self) -> str:
         """The values in one line, rounded for people."""
-        return ", ".join(f"{name}={_rounded(value)}" for name, value in self.values)
+        return _listed(self.values)
 
     @property
     def read(self) -> str:
         """Of these, the signals alone, without the sub-conditions that held."""
-        return ", ".join(f"{name}={_rounded(value)}" for name, value in self.values if value is not True)
+        return _listed((name, value) for name, value in self.values if value is not True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,10 @@ def _trace_lines(entry: RuleTrace) -> Iterator[str]:
         yield f"        when {entry.condition}"
     if entry.values:
         yield f"        {entry.shown_values}"
+
+
+def _listed(values: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name}={_rounded(value)}" for name, value in values)
 
 
 def _rounded(value: object) -> object:

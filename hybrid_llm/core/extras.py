@@ -6,7 +6,6 @@ import re
 from importlib import metadata
 from typing import Final
 
-_REQUIREMENT: Final = re.compile(r"(?P<what>[A-Za-z0-9._-]+[^;]*?)\s*(?:;(?P<marker>.*))?$")
 _EXTRA: Final = re.compile(r"extra\s*==\s*['\"](?P<name>[a-z0-9_-]+)['\"]")
 
 
@@ -16,16 +15,19 @@ def install_hint(extra: str) -> str:
     return f"pip install {packages}" if packages else f"install hybrid-llm with the extra `{extra}`"
 
 
-def requirements(extra: str) -> list[str]:
-    """The packages of *extra* with their versions, such as `matplotlib>=3.9`; empty where no metadata is installed."""
+def requirements(extra: str = "") -> list[str]:
+    """The packages of *extra*, by default of the base, with their versions, such as `matplotlib>=3.9`.
+
+    It is empty where no metadata is installed.
+    """
     try:
         listed = metadata.requires("hybrid-llm") or []
     except metadata.PackageNotFoundError:
         return []
     found = []
     for line in listed:
-        match = _REQUIREMENT.match(line)
-        marker = _EXTRA.search(match["marker"] or "") if match else None
-        if match and marker and marker["name"] == extra:
-            found.append(match["what"].replace(" ", ""))
+        what, _, marker = line.partition(";")
+        match = _EXTRA.search(marker)
+        if (match["name"] if match else "") == extra:
+            found.append(what.replace(" ", ""))
     return found

@@ -23,7 +23,7 @@ def canonical_host(host: str) -> str:
     Raises:
         ValueError: it is neither; the message says why.
     """
-    address = _as_address(host)
+    address = as_address(host)
     return _name(host) if address is None else _address(address)
 
 
@@ -39,7 +39,7 @@ def certifiable_host(host: str) -> str:
             raise ValueError(f"`{host}` covers a whole top-level domain, which no client accepts")
         return f"*.{name}"
     found = canonical_host(host)
-    address = _as_address(found)
+    address = as_address(found)
     if address is None:
         return found
     if address.is_unspecified or address.is_multicast or found == "255.255.255.255":
@@ -72,7 +72,8 @@ def canonical_address(text: str, *, lowest_port: int = 1) -> tuple[str, int]:
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def _as_address(host: str) -> _Address | None:
+def as_address(host: str) -> _Address | None:
+    """*host* as an IP address; None if it is a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -128,7 +128,7 @@ class Workers:
         try:
             return await awaited(work)
         except CancelledError:
-            raise _closed() from None
+            raise closed_error() from None
         except BaseException:
             if not work.done() or not work.cancelled():
                 left.set()
@@ -139,7 +139,7 @@ class Workers:
     def _submit(self, call: Callable[[], T]) -> Future[T]:
         with self._lock:
             if self._closed:
-                raise _closed()
+                raise closed_error()
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="hybrid-llm-route")
             return self._executor.submit(call)
@@ -157,7 +157,8 @@ def _drop(done: Future[T], drop: Callable[[T], object]) -> None:
         drop(done.result())
 
 
-def _closed() -> HybridLLMError:
+def closed_error() -> HybridLLMError:
+    """The error of a call that comes after `close`."""
     return HybridLLMError("this client is closed; make a new one")
 
 
