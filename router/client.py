@@ -225,10 +225,7 @@ class HybridLLM:
             StreamInterrupted: the answer broke off and was not continued.
             SecurityError: trust is broken.
         """
-        with self.stream(prompt, **options) as stream:
-            for _ in stream:
-                pass
-            return stream.generation
+        return self.stream(prompt, **options).collect()
 
     @scrubbed
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
@@ -245,10 +242,7 @@ class HybridLLM:
     @scrubbed
     async def agenerate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
-        async with self.astream(prompt, **options) as stream:
-            async for _ in stream:
-                pass
-            return stream.generation
+        return await self.astream(prompt, **options).collect()
 
     @scrubbed
     def astream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:

@@ -109,10 +109,7 @@ def stream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
 @scrubbed
 async def agenerate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
     """Do as `generate` does, without blocking the event loop; cancelling the task cancels the work."""
-    async with astream(prompt, **options) as stream:
-        async for _ in stream:
-            pass
-        return stream.generation
+    return await astream(prompt, **options).collect()
 
 
 @scrubbed

@@ -257,7 +257,7 @@ class EdgeBackend:
             raise RequestRejected(problem[1], backend=self.name, reason=problem[0])
         with self._lock:
             if self._closed:
-                raise BackendUnavailable("the backend is closed", backend=self.name)
+                raise self._closed_error()
             ticket = self._slots.enter()
             if ticket is None:
                 raise self._overloaded()
@@ -288,11 +288,16 @@ class EdgeBackend:
             load = self._loading.begin()
             run.wait_for(load)
             if (error := load.exception()) is not None:
-                raise BackendUnavailable(str(error), backend=self.name) from error
+                raise BackendUnavailable(str(error), backend=self.name, reason="not_ready") from error
         model = self._model  # `close` may clear it at any time
-        if model is None:
-            raise BackendUnavailable(self._failure or "the backend is closed", backend=self.name)
-        return model
+        if model is not None:
+            return model
+        if self._failure:
+            raise BackendUnavailable(self._failure, backend=self.name, reason="not_ready")
+        raise self._closed_error()
+
+    def _closed_error(self) -> BackendUnavailable:
+        return BackendUnavailable("the backend is closed", backend=self.name, reason="closed")
 
     def _open(self) -> EdgeModel:
         from hybrid_llm.backends.edge.model import EdgeModel
@@ -321,7 +326,7 @@ class EdgeBackend:
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._closed:
-                raise BackendUnavailable("the backend is closed", backend=self.name)
+                raise self._closed_error()
             if self._executor is None:
                 workers = self._config.max_concurrency + self._config.max_queue
                 self._executor = ThreadPoolExecutor(workers, thread_name_prefix="hybrid-llm-edge")

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
 from hybrid_llm.backends.schema import UnusableSchema
-from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, InvalidRequest, RequestRejected
+from hybrid_llm.core.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InvalidRequest,
+    RequestRejected,
+    StreamInterrupted,
+)
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.request import Request, Sampling
 
@@ -42,6 +49,7 @@ class Run:
         self._cause: EndCause | None = None
         self._sequence: EdgeSequence | None = None
         self._tokens: list[int] = []
+        self._prompt_tokens = 0
         self._prefix: Prefix | None = None
         self._size = 0
         self.begun = time.perf_counter()
@@ -89,7 +97,7 @@ class Run:
         if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
             yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
             return
-        self._tokens = list(prompt)
+        self._tokens, self._prompt_tokens = list(prompt), len(prompt)
         sequence = self._sequence = model.sequence(capacity, self._prefix)
         with self._watchdog.alarm(self._request.expires, partial(self.end, EndCause.DEADLINE)):
             yield from self._decode(model, sequence, prompt, sampler, grammar)
@@ -133,9 +141,12 @@ class Run:
             grammar.take(token)
         return token
 
-    def _failed(self, what: str) -> BackendUnavailable:
+    def _failed(self, what: str) -> BackendError:
         self._sequence = None  # the state of its cache is unknown: it must not be stored as a prefix
-        return BackendUnavailable(f"the model failed: {what}", backend=self._backend)
+        text, received = f"the model failed: {what}", len(self._tokens) - self._prompt_tokens
+        if received:
+            return StreamInterrupted(text, backend=self._backend, received_tokens=received)
+        return BackendUnavailable(text, backend=self._backend, reason="failed")
 
     def _grammar(self, model: EdgeModel) -> Grammar | None:
         if self._request.output_schema is None:
@@ -192,7 +203,8 @@ class Run:
             raise DeadlineExceeded(message, backend=self._backend, elapsed=elapsed)
         if self._cause is not None:
             what = "closed" if self._cause is EndCause.CLOSED else "asked to cancel"
-            raise BackendUnavailable(f"the backend was {what} while the request ran", backend=self._backend)
+            text = f"the backend was {what} while the request ran"
+            raise BackendUnavailable(text, backend=self._backend, reason="closed")
 
     def _last_chunk(self, text: str, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
         now = time.perf_counter()

@@ -166,6 +166,7 @@ class EndpointAddress:
                 return
             late = isinstance(error, TimeoutError)
             why = f"was not resolved within {left:.1f} s" if late else "does not resolve"
-            raise BackendUnavailable(f"the name {host} {why}", backend=self._config.name) from (error if late else None)
+            failure = BackendUnavailable(f"the name {host} {why}", backend=self._config.name, reason="unresolved")
+            raise failure from (error if late else None)
         for number, ip in enumerate(found):
             yield ip, (end - time.monotonic()) / (len(found) - number)

@@ -195,4 +195,4 @@ class Connection:
 
     def closed_error(self) -> BackendUnavailable:
         """The error of a call that was closed, or that comes too late."""
-        return BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name)
+        return BackendUnavailable(f"{self._config.name} is closed", backend=self._config.name, reason="closed")

@@ -18,7 +18,13 @@ from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_from_wire, outgoing
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode
 from hybrid_llm.core.clearance import Cleared
-from hybrid_llm.core.errors import DeadlineExceeded, RequestRejected, StreamInterrupted
+from hybrid_llm.core.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    RequestRejected,
+    StreamInterrupted,
+)
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.latency import FirstTokenTimes
@@ -246,13 +252,19 @@ class Exchange:
     def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
         """Return the error that a status means to the caller."""
         if self._given_up:
-            code, message = StatusCode.UNAVAILABLE, f"{self.config.name} does not respond any more"
+            return self._silent()
         if code is StatusCode.DEADLINE_EXCEEDED:
             return self._late(f"{self.config.name} did not finish within the deadline of {self.request.deadline:g} s")
         return decode(code, message, trailing, backend=self.config.name, received_tokens=self.received_tokens)
 
     def _late(self, text: str) -> DeadlineExceeded:
         return DeadlineExceeded(text, backend=self.config.name, elapsed=time.monotonic() - self.request.created)
+
+    def _silent(self) -> BackendError:
+        text = f"{self.config.name} does not respond any more"
+        if self.received_tokens:
+            return self._broken(text)
+        return BackendUnavailable(text, backend=self.config.name, reason="no_response")
 
     def _broken(self, text: str) -> StreamInterrupted:
         return StreamInterrupted(text, backend=self.config.name, received_tokens=self.received_tokens)

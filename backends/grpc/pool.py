@@ -139,7 +139,8 @@ class GrpcPool:
             endpoints = self._endpoints.values()
             stopping = sum(bool(endpoint.why_not_ready()) for endpoint in endpoints)
             counts = f"{len(called)} called for this request, {stopping} stopping or closed"
-            raise BackendUnavailable(f"{self.name}: no endpoint left of {len(endpoints)}: {counts}", backend=self.name)
+            message = f"{self.name}: no endpoint left of {len(endpoints)}: {counts}"
+            raise BackendUnavailable(message, backend=self.name, reason="not_ready")
         endpoint = self._picker.pick(candidates, blocks_of(request) if len(self._endpoints) > 1 else ())
         with self._lock:
             called.add(endpoint.address)
@@ -162,7 +163,9 @@ class GrpcPool:
             BackendError, SecurityError: no node answered; this is the error of the last one.
         """
         found: list[NodeDescription] = []
-        failure: HybridLLMError = BackendUnavailable(f"{self.name} has no endpoints", backend=self.name)
+        failure: HybridLLMError = BackendUnavailable(
+            f"{self.name} has no endpoints", backend=self.name, reason="not_ready"
+        )
         for endpoint in self._endpoints.values():
             try:
                 found.append(endpoint.probe(timeout=timeout))

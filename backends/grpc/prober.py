@@ -123,7 +123,8 @@ class Prober:
         self._closed.set()
 
     def _unreachable(self, timeout: float) -> BackendUnavailable:
-        return BackendUnavailable(f"{self.name} could not be reached within {timeout:.1f} s", backend=self.name)
+        text = f"{self.name} could not be reached within {timeout:.1f} s"
+        return BackendUnavailable(text, backend=self.name, reason="no_response")
 
     def _probe(self, limit: float) -> Result:
         """Return the running probe or a new one; for a silent endpoint the last result, since waiting is no use."""

@@ -27,6 +27,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS
 from hybrid_llm.core.request import Request
+from hybrid_llm.core.threads import Owned
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 NODE: Final = "node"
@@ -47,7 +48,7 @@ _FAULTS: Final[dict[FaultCode, Callable[..., BackendError]]] = {
     "rejected": partial(RequestRejected, reason="unsupported"),
     "overloaded": BackendOverloaded,
     "deadline": DeadlineExceeded,
-    "internal": BackendUnavailable,
+    "internal": partial(BackendUnavailable, reason="failed"),
 }
 """The error that the client gets for a fault of the engine."""
 
@@ -184,14 +185,14 @@ class Answer:
             BackendError: the engine rejected the request or failed to compute it.
             EngineDied: the engine crashed.
         """
-        async with aclosing(engine.stream(self._request)) as outputs:
+        async with aclosing(Owned(engine.stream(self._request))) as outputs:
             async for output in outputs:
                 chunk = self._take(output)
                 if chunk is not None:
                     yield chunk
                 if self.finish_reason is not None:
                     return
-        raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE)
+        raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE, reason="failed")
 
     def _take(self, output: EngineOutput) -> Chunk | None:
         if output.error is not None:

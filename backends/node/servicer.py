@@ -174,7 +174,7 @@ class NodeServicer(HybridLLMServicer):
     def _ready(self) -> EngineInfo:
         info = self._engine.info
         if info is None or not self._engine.healthy:
-            raise BackendUnavailable(_not_ready(info), backend=NODE)
+            raise BackendUnavailable(_not_ready(info), backend=NODE, reason="not_ready")
         return info
 
     def _load(self, call: _Call | None = None) -> pb.NodeLoad:
@@ -206,7 +206,7 @@ def _public(error: BaseException) -> HybridLLMError:
     """Return the error that the client may see; an unexpected one is logged without its text."""
     if isinstance(error, EngineDied):
         message = known(str(error)) or "the engine is not running"
-        return BackendUnavailable(message, backend=NODE, retry_after=error.retry_after)
+        return BackendUnavailable(message, backend=NODE, retry_after=error.retry_after, reason="not_ready")
     if isinstance(error, BackendError | SecurityError):
         return error
     frame = error.__traceback__
@@ -215,7 +215,8 @@ def _public(error: BaseException) -> HybridLLMError:
     where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "an unknown line"
     # The error's text may quote the prompt.
     _log.error("a call failed with %s at %s", type(error).__name__, where)
-    return BackendUnavailable(f"the node failed on this request ({type(error).__name__})", backend=NODE)
+    text = f"the node failed on this request ({type(error).__name__})"
+    return BackendUnavailable(text, backend=NODE, reason="failed")
 
 
 async def _check_schema(schema: str | None) -> None:

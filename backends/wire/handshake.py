@@ -180,7 +180,8 @@ def tls_handshake(
     except ssl.SSLError as error:
         raise _tls_failure(error, address, files, backend) from None
     except OSError as error:
-        failure = BackendUnavailable(_unreachable(error, address, timeout), backend=backend)
+        reason, text = _unreachable(error, address, timeout)
+        failure = BackendUnavailable(text, backend=backend, reason=reason)
         raise failure from (error if is_silence(error) else None)  # the cause tells silence from a refusal
 
 
@@ -235,14 +236,16 @@ def _private_file(data: bytes) -> Iterator[str]:
         yield file.name
 
 
-def _unreachable(error: OSError, address: Address, timeout: float) -> str:
+def _unreachable(error: OSError, address: Address, timeout: float) -> tuple[str, str]:
+    """The code and the text of the reason why no connection came about."""
     if isinstance(error, TimeoutError):
-        return f"{address} did not answer within {timeout:.1f} s"
+        return "no_response", f"{address} did not answer within {timeout:.1f} s"
     if isinstance(error, socket.gaierror):
-        return f"the name {address.host} does not resolve"
+        return "unresolved", f"the name {address.host} does not resolve"
     if isinstance(error, ConnectionRefusedError):
-        return f"nothing listens on {address}; is the node running?"
-    return f"{address} cannot be reached: {error.strerror}"
+        return "refused", f"nothing listens on {address}; is the node running?"
+    code = "no_route" if error.errno in NO_ROUTE else "disconnected"
+    return code, f"{address} cannot be reached: {error.strerror}"
 
 
 def _rejected(address: Address, files: TLSFiles, how: str) -> str:
@@ -263,7 +266,8 @@ def _tls_failure(
         return UntrustedPeer(f"{address} does not speak TLS 1.3, the only version in use", backend=backend)
     if "CERTIFICATE" in reason or "UNKNOWN_CA" in reason:
         return AuthenticationFailed(_rejected(address, files, f"sent the alert {_alert(error)}"), backend=backend)
-    return BackendUnavailable(f"the TLS handshake with {address} broke off: {_alert(error)}", backend=backend)
+    text = f"the TLS handshake with {address} broke off: {_alert(error)}"
+    return BackendUnavailable(text, backend=backend, reason="disconnected")
 
 
 def _alert(error: ssl.SSLError) -> str:

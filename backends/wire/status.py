@@ -42,7 +42,7 @@ class _Row:
 
 
 ROWS: Final[dict[str, _Row]] = {
-    "backend_unavailable": _Row(errors.BackendUnavailable, StatusCode.UNAVAILABLE, ("retry_after",)),
+    "backend_unavailable": _Row(errors.BackendUnavailable, StatusCode.UNAVAILABLE, ("retry_after", "reason")),
     "backend_overloaded": _Row(errors.BackendOverloaded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
     "deadline_exceeded": _Row(errors.DeadlineExceeded, StatusCode.DEADLINE_EXCEEDED, ("elapsed",)),
     "stream_interrupted": _Row(errors.StreamInterrupted, StatusCode.ABORTED, ("received_tokens",)),
@@ -82,6 +82,8 @@ DEFAULTS: Final[dict[StatusCode, str]] = {
 _KINDS: Final = {row.error: kind for kind, row in ROWS.items()}
 _MOST: Final = 2.0**31
 """The largest plausible fact: a week in seconds is far below it, and NaN is not."""
+_CUT: Final = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
+"""The codes that gRPC itself gives a call whose connection broke off."""
 _BROKEN: Final = (errors.BackendUnavailable, errors.BackendOverloaded, errors.StreamInterrupted)
 
 
@@ -111,6 +113,8 @@ def decode(
         return errors.RequestRejected(said, backend=backend, reason="message_too_large")
     row = ROWS[detail.kind if detail.kind in ROWS else DEFAULTS[code]]
     error = row.error(said, **_arguments(row, detail, backend))
+    if not detail.kind and code in _CUT and isinstance(error, errors.BackendUnavailable):
+        error.reason = "disconnected"
     if received_tokens and isinstance(error, _BROKEN):
         text = f"the answer broke off after {received_tokens} tokens: {error}"
         return errors.StreamInterrupted(text, backend=backend, received_tokens=received_tokens)

@@ -15,8 +15,9 @@ from hybrid_llm.core.limits import SAMPLING
 
 REASONS: Final = frozenset(
     {"invalid_argument", "unsupported", "context_overflow", "message_too_large", "unknown_tag", "invalid"}
+    | {"closed", "failed", "not_ready"}
 )
-"""What `RequestRejected.reason` may be; any other is `invalid_argument`."""
+"""What the reason of a `RequestRejected` or `BackendUnavailable` may be; any other is the default of the class."""
 
 _SENTENCES: Final = (
     "the model is loading",

@@ -59,7 +59,8 @@ class AssumedBackend:
     def stream(self, cleared: Cleared) -> NoReturn:
         """Always raises `BackendUnavailable`."""
         require_clearance(cleared, self.location)
-        raise BackendUnavailable(f"{self.name} is assumed, not configured: give --config", backend=self.name)
+        message = f"{self.name} is assumed, not configured: give --config"
+        raise BackendUnavailable(message, backend=self.name, reason="not_ready")
 
     astream = stream
 

@@ -8,10 +8,10 @@ HybridLLMError
     NoEligibleBackend           every backend is excluded: by tag, by rule, or not ready
     AllBackendsFailed           every allowed backend was tried; `.failures` has how each ended
   BackendError                  one backend, one failure
-    BackendUnavailable          not reachable: not loaded, connection refused, shutting down
+    BackendUnavailable          not reachable: not loaded, connection refused, shutting down; `.reason` is a code
     BackendOverloaded           reachable but full; `.retry_after` in seconds where it is known
     DeadlineExceeded            the request's deadline passed
-    StreamInterrupted           ended after the first token and before the last
+    StreamInterrupted           ended after the first token and before the last; `.received_tokens`
     RequestRejected             this backend cannot take this request; `.reason` is a code
     AuthenticationFailed        it does not accept our certificate
     PermissionDenied            it accepts the client, which lacks this right
@@ -122,9 +122,13 @@ class AllBackendsFailed(RoutingError):
 
 
 class BackendError(HybridLLMError):
-    """One backend failed once. *retryable*: the same call on the same backend may succeed later."""
+    """One backend failed once. *retryable*: the same call on the same backend may succeed later.
+
+    *reason* is a short code that says more than the class; empty where there is no more to say.
+    """
 
     retryable: bool = False
+    reason: str = ""
 
     def __init__(self, message: str, *, backend: str) -> None:
         super().__init__(message)
@@ -134,14 +138,19 @@ class BackendError(HybridLLMError):
 class BackendUnavailable(BackendError):
     """The backend cannot be reached: not loaded, connection refused, shutting down.
 
-    *retry_after* is in seconds, None if unknown.
+    *retry_after* is in seconds, None if unknown. Reasons: `refused`: nothing listens there; `unresolved`: the name has
+    no address; `no_route`; `no_response` in time; `disconnected`: the connection broke off; `not_ready`: the node, or
+    the model on this device, cannot be used now; `failed`: the model could not compute the request; `closed`; `raised`:
+    an error of no class of ours; `no_answer`: its stream was empty; `breaker_open` and `no_retry_left`: no call was
+    made. Empty if unknown.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, backend: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, backend: str, retry_after: float | None = None, reason: str = "") -> None:
         super().__init__(message, backend=backend)
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class BackendOverloaded(BackendError):

@@ -73,7 +73,9 @@ class AttemptRecord:
     error: str = ""
     """The name of the error class; empty if the call answered, `Cancelled` if another one answered first."""
     reason: str = ""
-    """Of a rejected request its code, such as `context_overflow`; `breaker_open` or `no_retry_left` of no call."""
+    """The error's code, such as `refused` or `context_overflow`; `breaker_open` or `no_retry_left` of no call."""
+    tokens: int = 0
+    """Tokens that it answered, be it to the end or until it broke off."""
     elapsed_ms: float = 0.0
     hedge: bool = False
     """It hedged a slow call."""

@@ -131,8 +131,12 @@ class _Envelope:
         """
         left = caller_left.get()
         if time.monotonic() >= self.expires or (left is not None and left.is_set()):
-            message = f"the deadline of {self.deadline:g} s is over"
-            raise DeadlineExceeded(message, backend="", elapsed=self.deadline)
+            raise self.late()
+
+    def late(self, backend: str = "", *, phase: str = "") -> DeadlineExceeded:
+        """The error of a request whose deadline is over: what *backend* did then, in this *phase*."""
+        message = f"the deadline of {self.deadline:g} s is over"
+        return DeadlineExceeded(message, backend=backend, elapsed=self.deadline, phase=phase)
 
 
 _SHARED = tuple(each.name for each in fields(_Envelope))

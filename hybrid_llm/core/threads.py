@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from _thread import start_new_thread
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -163,7 +163,7 @@ def closed_error() -> HybridLLMError:
 
 
 class Owned(Generic[T_co]):
-    """The items of an async generator that its consumer alone closes, always, with `aclose`.
+    """The items of an async generator, or of a plain async iterable, that its consumer alone closes, with `aclose`.
 
     An event loop closes the async generators that are left when it ends, and those that become garbage, in any order:
     an inner one while the outer one is closing it, which raises "asynchronous generator is already running". Asyncio
@@ -172,8 +172,8 @@ class Owned(Generic[T_co]):
 
     __slots__ = ("_items", "_step")
 
-    def __init__(self, items: AsyncGenerator[T_co, None]) -> None:
-        self._items = items
+    def __init__(self, items: AsyncIterable[T_co]) -> None:
+        self._items = aiter(items)
         self._step = self._first
 
     def __aiter__(self) -> Self:
@@ -191,9 +191,11 @@ class Owned(Generic[T_co]):
         finally:
             sys.set_asyncgen_hooks(*before)
 
-    def aclose(self) -> Coroutine[Any, Any, None]:
-        """Close the generator."""
-        return self._items.aclose()
+    async def aclose(self) -> None:
+        """Close the generator; a plain iterator has nothing to close."""
+        close = getattr(self._items, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _leave_to_owner(_: AsyncGenerator[Any, Any]) -> None:

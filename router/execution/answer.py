@@ -124,9 +124,7 @@ class Answer:
 
     def late(self) -> DeadlineExceeded:
         """The error of a caller that waited until the deadline."""
-        deadline = self.metadata.deadline
-        message = f"the deadline of {deadline:g} s is over"
-        return DeadlineExceeded(message, backend=self.backend, elapsed=deadline, phase="the answer")
+        return self.metadata.late(self.backend, phase="the answer")
 
     def abandon(self) -> None:
         """End an answer that was never iterated; any other one ends with its chunks. Idempotent."""
@@ -234,13 +232,15 @@ async def blocking_sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
-async def stepped(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
-    """Present a plain generator as an async one; closing it closes the plain one."""
+async def stepped(items: Iterable[T]) -> AsyncGenerator[T, None]:
+    """Present a plain generator or iterable as an async generator; closing it closes the plain one, if it can be."""
     try:
         for item in items:
             yield item
     finally:
-        items.close()
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:

@@ -146,7 +146,7 @@ class Attempts:
         self._succeeded(attempt)
         invalid = await self._invalid(attempt, chunk)
         if invalid is not None:
-            self.records[-1] = replace(self.records[-1], error=type(invalid).__name__)
+            self.records[-1] = replace(self.records[-1], error=type(invalid).__name__, reason=invalid.reason)
             raise invalid
         yield self._completed(chunk)
 
@@ -262,7 +262,7 @@ class Attempts:
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
 
     def _refuse(self, name: str, why: str, reason: str) -> None:
-        error = BackendUnavailable(f"{name}: {why}", backend=name)
+        error = BackendUnavailable(f"{name}: {why}", backend=name, reason=reason)
         self.records.append(AttemptRecord(backend=name, error=type(error).__name__, reason=reason))
         self.failures.setdefault(name, error)
 
@@ -272,7 +272,7 @@ class Attempts:
         return [name for name in able for _ in range(self._copies(name))]
 
     def _failed(self, attempt: Attempt, error: HybridLLMError) -> None:
-        reason = error.reason if isinstance(error, RequestRejected) else ""
+        reason = error.reason if isinstance(error, BackendError) else ""
         self._record(attempt, type(error).__name__, reason)
         scrub_traceback(error)
         if isinstance(error, BackendError):
@@ -303,9 +303,15 @@ class Attempts:
             self.breakers[attempt.name].abandoned()
 
     def _record(self, attempt: Attempt, error: str = "", reason: str = "") -> None:
-        elapsed_ms = (self.clock() - attempt.began) * 1e3
         self.records.append(
-            AttemptRecord(backend=attempt.name, error=error, reason=reason, elapsed_ms=elapsed_ms, hedge=attempt.hedge)
+            AttemptRecord(
+                backend=attempt.name,
+                error=error,
+                reason=reason,
+                tokens=attempt.tokens,
+                elapsed_ms=(self.clock() - attempt.began) * 1e3,
+                hedge=attempt.hedge,
+            )
         )
 
     async def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
@@ -330,10 +336,8 @@ class Attempts:
         return replace(last, usage=replace(usage, completion_tokens=completed))
 
     def _check_deadline(self) -> None:
-        deadline = self.metadata.deadline
         if self.metadata.remaining(self.clock()) <= 0.0:
-            name = self.answering or self.decision.order[0]
-            raise DeadlineExceeded(f"the deadline of {deadline:g} s is over", backend=name, elapsed=deadline)
+            raise self.metadata.late(self.answering or self.decision.order[0])
 
     def _pause(self, state: RetryCallState) -> float:
         """Seconds until the next round: full jitter, or what a backend asked for if that is longer."""

@@ -98,7 +98,7 @@ class BackendCalls:
                 finally:
                     self.fleet.learn(name, charge.prompt_tokens, routed.signals.backends[name], watch.measured())
                 if fault:  # raised here, where the original error is no longer its context
-                    raise BackendUnavailable(f"{name} raised {fault}", backend=name)
+                    raise _untyped(name, fault, watch)
         finally:
             if assessment is not routed.assessment:
                 self.guard.release(assessment)
@@ -114,6 +114,14 @@ class BackendCalls:
             message = f"{backend.name} may not see the partial answer"
             raise RequestRejected(message, backend=backend.name, reason="unsupported")
         return assessment
+
+
+def _untyped(name: str, fault: str, watch: Stopwatch) -> BackendError:
+    """What it means that backend *name* raised *fault*, which is no class of ours."""
+    if not watch.has_first:
+        return BackendUnavailable(f"{name} raised {fault}", backend=name, reason="raised")
+    message = f"{name} raised {fault} after {watch.tokens} tokens"
+    return StreamInterrupted(message, backend=name, received_tokens=watch.tokens)
 
 
 class _Closing:
@@ -169,6 +177,8 @@ class Attempt:
     began: float
     hedge: bool = False
     """It was started beside a slow one."""
+    tokens: int = 0
+    """Tokens so far."""
     first: Chunk | None = None
     error: HybridLLMError | None = None
 
@@ -177,12 +187,20 @@ class Attempt:
 
         Raises:
             StreamInterrupted: the stream ended, and its last chunk had no finish reason.
+            BackendUnavailable: it ended without a chunk.
         """
         try:
-            return await anext(self.stream)
+            chunk = await anext(self.stream)
         except StopAsyncIteration:
-            message = f"{self.name} ended its stream without a finish reason"
-            raise StreamInterrupted(message, backend=self.name) from None
+            raise self._cut() from None
+        self.tokens += chunk.tokens
+        return chunk
+
+    def _cut(self) -> BackendError:
+        name, message = self.name, f"{self.name} ended its stream without a finish reason"
+        if self.first is None:
+            return BackendUnavailable(message, backend=name, reason="no_answer")
+        return StreamInterrupted(message, backend=name, received_tokens=self.tokens)
 
     async def begin(self) -> None:
         """Wait for *first* or *error*."""

@@ -121,7 +121,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _closed() -> BackendUnavailable:
-    return BackendUnavailable("the client is closed", backend="")
+    return BackendUnavailable("the client is closed", backend="", reason="closed")
 
 
 async def _end_all() -> None:

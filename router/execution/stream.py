@@ -60,6 +60,13 @@ class Stream:
     def __next__(self) -> Chunk:
         return next(self._steps)
 
+    def collect(self) -> Generation:
+        """Take the chunks that are left and close the stream; return the whole answer. Raises what iterating raises."""
+        with self:
+            for _ in self._steps:
+                pass
+            return self.generation
+
     def close(self) -> None:
         """Stop generating. Idempotent."""
         self._steps.close()
@@ -157,6 +164,13 @@ class AsyncStream:
 
     def _begin(self, answer: Answer) -> None:
         self._start, self._started, self._chunks = None, answer, answer.chunks()
+
+    async def collect(self) -> Generation:
+        """Do as `Stream.collect` does, without blocking the event loop."""
+        async with self:
+            async for _ in self:
+                pass
+            return self.generation
 
     async def aclose(self) -> None:
         """Stop generating. Idempotent."""

@@ -21,32 +21,48 @@ class RequestLog:
 
     def __call__(self, event: RequestEvent) -> None:
         """Log *event*; a request that went as planned costs nothing where INFO is off."""
-        if len(event.attempts) > 1 or event.continuations:
+        if len(event.attempts) > 1:
             self._unplanned(event)
         if log.isEnabledFor(logging.INFO):
             log.info("%s", _summary(event))
 
     def _unplanned(self, event: RequestEvent) -> None:
-        answered, failed = event.backend, [one for one in event.attempts if one.error not in ("", _NOT_MADE)]
-        others = list(dict.fromkeys(one.backend for one in failed if one.backend != answered))
-        if answered and others:
+        """One line for each backend that took the answer over from others: why it was not another one."""
+        before: list[AttemptRecord] = []
+        tokens = 0
+        for one in event.attempts:
+            if not one.error or one.tokens:
+                self._taken_over(event.request_id, before, one, tokens)
+                before.clear()
+                tokens += one.tokens
+            before.append(one)
+        if any(one.hedge for one in before):
+            self._hedged(event.request_id, before, "none")
+
+    def _taken_over(self, request_id: str, before: list[AttemptRecord], by: AttemptRecord, tokens: int) -> None:
+        """*by* answered after *before*, of which the first had given *tokens* tokens."""
+        failed = [one for one in before if one.error != _NOT_MADE]
+        if tokens:
             self._repeated.warn(
-                f"fallback {others} {answered}",
-                "request %s: fell back to %s: %s", event.request_id, answered, described(failed),
+                f"continuation {by.backend}",
+                "request %s: the answer broke off after %d tokens and was continued by %s: %s",
+                request_id, tokens, by.backend, described(failed),
             )  # fmt: skip
-        hedges = [one.backend for one in event.attempts if one.hedge]
-        if hedges:
+        elif any(one.hedge for one in [*before, by]):
+            self._hedged(request_id, [*before, by], by.backend)
+        elif others := [one for one in failed if one.backend != by.backend]:
             self._repeated.warn(
-                f"hedge {hedges[0]}",
-                "request %s: no first token in time; %s was called beside the slow call, and %s answered",
-                event.request_id, ", ".join(hedges), answered or "none",
+                f"fallback {[one.backend for one in others]} {by.backend}",
+                "request %s: fell back to %s: %s", request_id, by.backend, described(failed),
             )  # fmt: skip
-        for one in event.continuations:
-            self._repeated.warn(
-                f"continuation {one.backend}",
-                "request %s: the answer broke off after %d tokens and was continued by %s",
-                event.request_id, one.tokens, one.backend,
-            )  # fmt: skip
+
+    def _hedged(self, request_id: str, calls: list[AttemptRecord], answered: str) -> None:
+        hedges = [one.backend for one in calls if one.hedge]
+        self._repeated.warn(
+            f"hedge {hedges[0]}",
+            "request %s: no first token in time; %s was called beside the slow call, and %s answered",
+            request_id, ", ".join(hedges), answered,
+        )  # fmt: skip
 
 
 def described(attempts: Iterable[AttemptRecord]) -> str:

@@ -312,13 +312,13 @@ class Measured:
 class Stopwatch:
     """Times one attempt as its chunks pass: the first token, and each further one unless the reader was slow."""
 
-    __slots__ = ("_began", "_clock", "_first", "_held", "_last", "_tokens", "_usage")
+    __slots__ = ("_began", "_clock", "_first", "_held", "_last", "_usage", "tokens")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = self._last = clock()
         self._first = self._held = 0.0
-        self._tokens = 0
+        self.tokens = 0
         self._usage: Usage | None = None
 
     def received(self, chunk: Chunk) -> None:
@@ -326,9 +326,14 @@ class Stopwatch:
         now = self._last = self._clock()
         if not self._first:
             self._first = now
-        self._tokens += chunk.tokens
+        self.tokens += chunk.tokens
         if chunk.usage is not None:
             self._usage = chunk.usage
+
+    @property
+    def has_first(self) -> bool:
+        """Whether a chunk has arrived."""
+        return self._first > 0.0
 
     def resumed(self) -> None:
         """The reader wants the next chunk: the time since the last one was its own."""
@@ -341,12 +346,12 @@ class Stopwatch:
             return Measured(elapsed_ms=elapsed_ms)
         # A reader that has left never resumes, so the time after its last chunk is in neither number.
         waited = self._last - self._first - self._held
-        fluent = self._tokens > 1 and self._held <= _SLOW_READER * waited
+        fluent = self.tokens > 1 and self._held <= _SLOW_READER * waited
         usage = self._usage or Usage()
         is_cached = 0 < usage.cached_prompt_tokens <= usage.prompt_tokens
         return Measured(
             elapsed_ms=elapsed_ms,
             ttft_ms=(self._first - self._began) * 1e3,
-            tpot_ms=(self._last - self._first) * 1e3 / (self._tokens - 1) if fluent else None,
+            tpot_ms=(self._last - self._first) * 1e3 / (self.tokens - 1) if fluent else None,
             computed=1.0 - usage.cached_prompt_tokens / usage.prompt_tokens if is_cached else 1.0,
         )

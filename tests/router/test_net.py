@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from hybrid_llm.core.errors import AllBackendsFailed, BackendUnavailable, QuotaExceeded, RequestRejected
+from hybrid_llm.core.errors import (
+    AllBackendsFailed,
+    BackendUnavailable,
+    QuotaExceeded,
+    RequestRejected,
+    StreamInterrupted,
+)
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
@@ -134,6 +140,97 @@ def test_an_answer_that_breaks_with_an_untyped_error_is_continued(make_client, c
     policy = POLICY.replace("retries: 1", "retries: 1, continue_streams: true")
     llm = make_client(Odd(Chunk(text="so "), quoting(ValueError)), cloud, policy=policy)
     assert ask(llm, way).text == "so in the cloud"
+
+
+@WAYS
+@pytest.mark.parametrize("fault", [quoting(ValueError), quoting(PanicException), "no chunk"], ids=type)
+def test_whatever_is_raised_after_the_first_token_means_that_the_answer_broke_off(make_client, way, fault):
+    seen = []
+    llm = make_client(Odd(Chunk(text="so "), Chunk(text="far "), fault), hooks=[seen.append])
+    with pytest.raises(StreamInterrupted) as caught:
+        ask(llm, way)
+    assert (caught.value.backend, caught.value.received_tokens) == ("edge", 2)
+    assert CANARY not in str(caught.value)
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert [(each.error, each.tokens) for each in seen[0].attempts] == [("StreamInterrupted", 2)]
+
+
+@WAYS
+def test_a_stream_without_an_end_broke_off_and_one_without_a_chunk_was_none(make_client, way):
+    with pytest.raises(StreamInterrupted) as broken:
+        ask(make_client(Odd(Chunk(text="so "))), way)
+    assert broken.value.received_tokens == 1
+    with pytest.raises(AllBackendsFailed) as failed:
+        ask(make_client(Odd()), way)
+    (failure,) = failed.value.failures.values()
+    assert (type(failure), failure.reason) == (BackendUnavailable, "no_answer")
+
+
+class Plain:
+    """Chunks for both ways, from an iterator that has `__next__` and no more."""
+
+    def __init__(self, *items) -> None:
+        self.items = iter(items)
+
+    def __iter__(self):
+        return self
+
+    def __aiter__(self):
+        return self
+
+    def __next__(self):
+        item = next(self.items)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    async def __anext__(self):
+        try:
+            return next(self)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+class Container(Plain):
+    """No iterator itself: it makes one."""
+
+    __next__ = __anext__ = None
+
+    def __iter__(self):
+        return Plain(*self.items)
+
+    __aiter__ = __iter__
+
+
+class Streams(FakeBackend):
+    """What its methods return is *made*, which is no generator."""
+
+    def __init__(self, *made) -> None:
+        super().__init__("edge", Location.EDGE)
+        self.made = list(made)
+
+    def stream(self, cleared):
+        return self.made.pop(0)
+
+    astream = stream
+
+
+@WAYS
+@pytest.mark.parametrize("kind", [Plain, Container])
+def test_a_backend_may_return_any_iterable_of_chunks(make_client, cloud, caplog, way, kind):
+    llm = make_client(Streams(kind(Chunk(text="plain"), DONE), kind(Chunk(text="left"), DONE)), cloud)
+    assert ask(llm, way).text == "plain"
+    if way == "generate":
+        with llm.stream("hi") as stream:
+            assert next(stream).text == "left"
+    assert caplog.records == []
+    assert cloud.requests == []
+
+
+@WAYS
+def test_an_iterator_that_breaks_is_followed_as_a_generator_is(make_client, cloud, way):
+    llm = make_client(Streams(Plain(ValueError(CANARY))), cloud)
+    assert ask(llm, way).backend == "cloud"
 
 
 @WAYS

@@ -228,7 +228,7 @@ class SimulatedBackend:
     def _open(self, call: _Call) -> Iterator[Endpoint]:
         """Pick an endpoint, and let it learn from the call; while one to the cloud is open, the radio is on."""
         if self._probes[0].silent:
-            raise errors.BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name)
+            raise self._no_route()
         endpoint = self._pick(call.job)
         if self._is_cloud:
             call.job.sent_to_cloud = True
@@ -295,8 +295,7 @@ class SimulatedBackend:
             raise self._late(call)
 
     def _late(self, call: _Call) -> errors.DeadlineExceeded:
-        deadline = call.job.metadata.deadline
-        return errors.DeadlineExceeded(f"the deadline of {deadline:g} s is over", backend=self.name, elapsed=deadline)
+        return call.job.metadata.late(self.name)
 
     @contextmanager
     def _serving(self, call: _Call, endpoint: Endpoint) -> Iterator[None]:
@@ -342,6 +341,9 @@ class SimulatedBackend:
                 raise broken
         yield Chunk(tokens=0, finish_reason=FinishReason.STOP)
 
+    def _no_route(self) -> errors.BackendUnavailable:
+        return errors.BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name, reason="no_route")
+
     def connect(self) -> None:
         """There is a route to the cloud again."""
         for probe in self._probes:
@@ -355,7 +357,7 @@ class SimulatedBackend:
             probe.probe_failed(errors.BackendUnavailable.__name__, silent=True)
         for call in list(self._calls):
             if not call.sent:
-                self._clock.wake(call.wait, errors.BackendUnavailable(f"{self.name}: {_NO_ROUTE}", backend=self.name))
+                self._clock.wake(call.wait, self._no_route())
             elif call.ends_at > self._clock.now:
                 self._clock.wake(
                     call.wait, errors.StreamInterrupted(f"{self.name}: the route is gone", backend=self.name)

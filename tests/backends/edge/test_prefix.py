@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.edge.scheduling import Entry, Prefix, PrefixCache
-from hybrid_llm.core.errors import BackendUnavailable
+from hybrid_llm.core.errors import BackendUnavailable, StreamInterrupted
 from hybrid_llm.core.protocols import SessionAware
 
 STORY = "Once there was a train that went over seven hills and nine rivers. " * 4
@@ -140,8 +140,9 @@ def test_an_answer_that_broke_off_goes_on_without_reading_its_prompt_again(edge,
     assert ask(backend, clear, STORY, answer_prefix=begun).text == ask(plain, clear, STORY, answer_prefix=begun).text
 
 
-def test_a_model_that_failed_leaves_nothing(edge, clear):
-    """No number comes out of it, which is what a broken weight looks like."""
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_model_that_failed_leaves_nothing(edge, clear, steps):
+    """No number comes out of it after *steps* tokens, which is what a broken weight looks like."""
     backend = edge(load="eager")
     model = backend._model
     whole, broken = model.sequence, iter([True])
@@ -149,13 +150,14 @@ def test_a_model_that_failed_leaves_nothing(edge, clear):
     def sequence(capacity, start=None):
         made = whole(capacity, start)
         if next(broken, False):
-            append = made.append
-            made.append = lambda ids: append(ids) * np.nan
+            append, factors = made.append, iter([1.0] * steps)
+            made.append = lambda ids: append(ids) * next(factors, np.nan)
         return made
 
     model.sequence = sequence
-    with pytest.raises(BackendUnavailable, match="failed"):
+    with pytest.raises(StreamInterrupted if steps else BackendUnavailable, match="failed") as caught:
         ask(backend, clear, STORY)
+    assert getattr(caught.value, "received_tokens", 0) == steps
     assert backend._prefixes.size == 0
     assert cached(backend, clear, STORY) == 0
 

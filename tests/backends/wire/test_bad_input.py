@@ -276,8 +276,9 @@ def test_a_connection_that_breaks_in_mid_answer_interrupts_it(pki, tools):
             list(stream)
         assert caught.value.received_tokens >= 1
         tools.eventually(lambda: node.engine.active == 0)
-        with pytest.raises(BackendUnavailable, match="nothing listens"):
+        with pytest.raises(BackendUnavailable, match="nothing listens") as refused:
             list(cloud.stream(tools.cleared("hi")))
+        assert refused.value.reason == "refused"
         cloud.close()
 
 

@@ -38,6 +38,31 @@ class Odd(FakeEngine):
             yield item
 
 
+class Plain(FakeEngine):
+    """Its streams are iterators that cannot be closed."""
+
+    def stream(self, request):
+        return PlainIterator(super().stream(request))
+
+
+class PlainIterator:
+    def __init__(self, items):
+        self.items = items
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self.items.__anext__()
+
+
+def test_an_engine_may_return_any_iterator(pki, tools):
+    with tools.Node(pki.node, Plain("hello")) as node:
+        cloud = tools.backend(node.target, pki.app)
+        assert tools.answer(cloud.stream(tools.cleared("hi"))) == "hello"
+        cloud.close()
+
+
 class NoLoad(FakeEngine):
     def load(self):
         raise ValueError(CANARY)
@@ -73,6 +98,7 @@ def test_an_engine_that_does_anything_ends_the_call_alone(pki, tools, odd, caplo
                 list(HybridLLMStub(channel).Generate(request, timeout=10, metadata=((PROTOCOL_KEY, "1"),)))
         assert cloud.probe().ready
         cloud.close()
+    assert caught.value.reason == ("not_ready" if odd == "died" else "failed")
     assert CANARY not in f"{caught.value} {raw.value.details()} {raw.value.trailing_metadata()} {caplog.text}"
 
 

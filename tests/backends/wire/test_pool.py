@@ -123,7 +123,7 @@ def test_when_all_nodes_are_gone_each_is_called_once_and_one_typed_error_names_t
     tried = []
     with client(pool, hooks=[lambda event: tried.extend(event.attempts)]) as llm, pytest.raises(AllBackendsFailed):
         llm.generate("hi", deadline=5.0)
-    assert [record.error for record in tried] == ["BackendUnavailable"] * 3
+    assert [(record.error, record.reason) for record in tried] == [("BackendUnavailable", "refused")] * 3
 
 
 def test_a_full_node_sends_its_callers_to_the_others(pki, tools):

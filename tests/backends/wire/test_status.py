@@ -46,6 +46,9 @@ def test_every_status_without_detail_gives_an_error(code):
 
 seconds = st.none() | st.floats(0, 1e6)
 FACTS = {
+    "backend_unavailable": st.fixed_dictionaries(
+        {"retry_after": seconds, "reason": st.sampled_from(["", *sorted(REASONS)])}
+    ),
     "backend_overloaded": st.fixed_dictionaries({"retry_after": seconds}),
     "quota_exceeded": st.fixed_dictionaries({"retry_after": seconds}),
     "deadline_exceeded": st.fixed_dictionaries({"elapsed": seconds}),
