@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from hybrid_llm.backends.node.liveness import StallLimits
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.fields import Choice, Whole, key
@@ -51,6 +52,8 @@ class EngineConfig(Checked):
     max_waiting: int = key(Whole(), "Requests that may wait for a slot; more are rejected as overloaded.", default=64)
     reuse_prefixes: bool = True
     """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
+    limits: StallLimits = field(default_factory=StallLimits)
+    """When an engine that makes no progress is taken as hung."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The messages between the supervisor and the engine's process, as frames of JSON over a pair of pipes. No I/O here.
 
 The supervisor sends `Start`, then `EngineRequest` and `Abort`. The worker sends `Progress` while it loads, `Ready` or
-`Refused`, then a `Step` for each step with outputs.
+`Refused`, then a `Step` for each step with outputs; and a `Pulse` each second, from a thread of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hybrid_llm.backends.node.engine import (
     EngineOutput,
     EngineRequest,
 )
+from hybrid_llm.backends.node.liveness import Pulse, StallLimits
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -73,7 +74,7 @@ class Step:
 
 
 ToEngine = Start | EngineRequest | Abort
-FromEngine = Progress | Ready | Refused | Step
+FromEngine = Progress | Ready | Refused | Step | Pulse
 Message = ToEngine | FromEngine
 
 
@@ -105,6 +106,10 @@ def _plain(value: Any) -> Any:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
+def _read_config(model: str, limits: dict[str, float], **fields: Any) -> EngineConfig:
+    return EngineConfig(model=Path(model), limits=StallLimits(**limits), **fields)
+
+
 def _read_request(prompt_ids: list[int], sampling: dict[str, Any], eos_ids: list[int], **fields: Any) -> EngineRequest:
     return EngineRequest(
         prompt_ids=tuple(prompt_ids),
@@ -126,11 +131,12 @@ def _read_output(
 
 
 _READERS: dict[str, Callable[..., Message]] = {
-    "Start": lambda config: Start(EngineConfig(**config | {"model": Path(config["model"])})),
+    "Start": lambda config: Start(_read_config(**config)),
     "EngineRequest": _read_request,
     "Abort": Abort,
     "Progress": Progress,
     "Ready": lambda info: Ready(EngineInfo(**info)),
     "Refused": Refused,
+    "Pulse": Pulse,
     "Step": lambda outputs, load: Step(tuple(_read_output(**each) for each in outputs), EngineLoad(**load)),
 }

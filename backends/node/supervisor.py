@@ -1,4 +1,4 @@
-"""Runs a step engine in a child process and restarts it when it crashes. No torch in this process."""
+"""Runs a step engine in a child process and restarts it when it crashes or hangs. No torch in this process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -26,6 +27,7 @@ from hybrid_llm.backends.node.engine import (
     EngineRequest,
     FaultCode,
 )
+from hybrid_llm.backends.node.liveness import Liveness, ProgressMonitor, Pulse
 from hybrid_llm.core.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -33,8 +35,9 @@ _BACKOFF = (0.5, 30.0)
 """Seconds before the first restart, and the maximum; each restart doubles them."""
 _GRACE = 1.0
 """Seconds after a request's deadline at which the supervisor ends it if the engine has not."""
-_SILENCE = 60.0
-"""Seconds without a message after which an engine that has missed a deadline is killed as hung."""
+_WATCH_S = 0.5
+"""Seconds between two looks at the engine's progress."""
+_WORKER = ("-m", "hybrid_llm.backends.node.worker")
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -46,10 +49,11 @@ _OFFLINE = {
 
 
 class EngineProcess:
-    """The `Engine` in a child process, restarted with backoff when it crashes.
+    """The `Engine` in a child process, restarted with backoff when it crashes, and killed when it makes no progress.
 
     *on_health* is called with True when the engine can take requests, and with False when it no longer can;
-    *on_progress* with each phase of loading. Use it in one event loop; `close` it, or use `async with`.
+    *on_progress* with each phase of loading. *worker* are the arguments of Python that run the child. Use it in one
+    event loop; `close` it, or use `async with`.
     """
 
     def __init__(
@@ -58,17 +62,20 @@ class EngineProcess:
         on_health: Callable[[bool], None] | None = None,
         *,
         on_progress: Callable[[str], None] | None = None,
+        worker: Sequence[str] = _WORKER,
     ) -> None:
         self._config = config
         self._on_health = on_health or (lambda _: None)
         self._on_progress = on_progress or (lambda _: None)
+        self._worker = worker
         self._process: Process | None = None
+        self._monitor = ProgressMonitor(config.limits)
         self._supervisor: asyncio.Task[None] | None = None
         self._queues: dict[str, OutputQueue] = {}
         self._ids = count()
         self._load = EngineLoad()
         self._backoff = _BACKOFF[0]
-        self._last_message = time.monotonic()
+        self._ready = False
         self.info: EngineInfo | None = None
         """The loaded model; None until `start` has returned."""
         self.healthy = False
@@ -116,7 +123,8 @@ class EngineProcess:
             EngineDied: the engine is not running, or crashed.
         """
         if not self.healthy:
-            raise EngineDied("the engine is not running", retry_after=self._backoff)
+            state = "does not respond" if self._ready else "is not running"
+            raise EngineDied(f"the engine {state}", retry_after=self._backoff)
         number = str(next(self._ids))
         try:
             sampling = replace(request.sampling, stop=())  # the servicer applies stop texts; they stay with it
@@ -150,7 +158,6 @@ class EngineProcess:
         try:
             return await outputs.take(request.expires + _GRACE)
         except TimeoutError:
-            self._kill_if_hung()
             return _fault(request.request_id, "deadline", "the deadline passed without an answer of the engine")
 
     def _send(self, message: ipc.ToEngine) -> None:
@@ -179,11 +186,14 @@ class EngineProcess:
                 started.cancel()
 
     async def _run_once(self, started: asyncio.Future[EngineInfo]) -> None:
-        process = self._process = await _spawn()
+        process = self._process = await _spawn(self._worker)
+        self._monitor = ProgressMonitor(self._config.limits)
+        watch = asyncio.create_task(self._watch(process), name="engine-watch")
         try:
             self._send(ipc.Start(self._config))
             await self._read(process, started)
         finally:
+            watch.cancel()
             self._fail_all()
             await _end(process)
 
@@ -197,15 +207,25 @@ class EngineProcess:
                 if isinstance(message, ipc.Ready) and not started.done():
                     started.set_result(message.info)
 
-    def _kill_if_hung(self) -> None:
-        """Kill an engine whose step never ends, so that it is restarted."""
-        if time.monotonic() - self._last_message > _SILENCE and self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+    async def _watch(self, process: Process) -> None:
+        """Report an engine without progress as unhealthy, then kill it, so that it is restarted."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            # A look that comes late, since this loop or the machine stood still, counts as one in time.
+            state = self._monitor.elapse(_WATCH_S)
+            if state is Liveness.HUNG:
+                _log.error("the engine's process %d makes no progress; it is killed", process.pid)
+                return _kill(process)
+            if self.healthy and state is Liveness.SUSPECTED:
+                _log.warning("the engine's process %d makes no progress; new requests are refused", process.pid)
+                self._set_healthy(healthy=False)
+            elif self._ready and state is Liveness.ALIVE:
+                self._set_healthy(healthy=True)
 
     def _receive(self, message: ipc.Message) -> None:
-        self._last_message = time.monotonic()
         match message:
+            case Pulse():
+                self._monitor.pulse(message, wanted=any(not outputs.finished for outputs in self._queues.values()))
             case ipc.Step(step_outputs, load):
                 self._load = load
                 self._backoff = _BACKOFF[0]
@@ -216,6 +236,8 @@ class EngineProcess:
                 self._on_progress(phase)
             case ipc.Ready(info):
                 self.info = info
+                self._ready = True
+                self._monitor.loaded()
                 self._load = EngineLoad(slots=info.slots, kv_tokens_total=info.slots * info.context_window)
                 self._set_healthy(healthy=True)
             case ipc.Refused(text, path):
@@ -227,6 +249,7 @@ class EngineProcess:
             self._on_health(healthy)
 
     def _fail_all(self) -> None:
+        self._ready = False
         self._set_healthy(healthy=False)
         self._load = replace(self._load, active=0, waiting=0, kv_tokens_used=0)
         for outputs in self._queues.values():
@@ -285,15 +308,14 @@ def _fault(request_id: str, code: FaultCode, message: str) -> EngineOutput:
     return EngineOutput(request_id=request_id, error=EngineFault(code=code, message=message))
 
 
-async def _spawn() -> Process:
+async def _spawn(worker: Sequence[str]) -> Process:
     """Start the worker, in its own process group: Ctrl-C in a terminal must reach the supervisor only."""
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
-        "-m",
-        "hybrid_llm.backends.node.worker",
+        *worker,
         stdin=PIPE,
         stdout=PIPE,
         env={**os.environ, **_OFFLINE, "PYTHONPATH": path},
@@ -301,10 +323,16 @@ async def _spawn() -> Process:
     )
 
 
+def _kill(process: Process) -> None:
+    """Kill by the pid: `Process.kill` would reap a child that has just ended, which asyncio then misses."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
 async def _end(process: Process) -> None:
     """Kill the process if it runs: it holds no state that must be saved."""
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    _kill(process)
     await process.wait()
     assert process.stdin is not None
     process.stdin.close()

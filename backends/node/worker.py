@@ -1,7 +1,7 @@
 """The engine's process, `python -m hybrid_llm.backends.node.worker`; only `EngineProcess` starts it.
 
 It reads commands from standard input and writes messages to standard output. It exits as soon as its input ends, which
-includes a crash of the supervisor.
+includes a crash of the supervisor. A thread of its own reports each second how far the engine has come.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import os
 import queue
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from hybrid_llm.backends.node import ipc
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines import check_folder
+from hybrid_llm.backends.node.liveness import PULSE_S, Pulse
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
@@ -24,31 +26,62 @@ if TYPE_CHECKING:
 Inbox = queue.SimpleQueue[ipc.ToEngine]
 
 
+class Outbox:
+    """Standard output, reserved for frames: what libraries print goes to standard error. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._stream: BinaryIO = os.fdopen(os.dup(1), "wb")
+        self._lock = threading.Lock()
+        os.dup2(2, 1)
+
+    def send(self, message: ipc.FromEngine) -> None:
+        """Write a message; ends the process if nobody reads."""
+        frame = ipc.encode(message)
+        try:
+            with self._lock:
+                self._stream.write(frame)
+                self._stream.flush()
+        except BrokenPipeError:
+            os._exit(0)
+
+
+class Odometer:
+    """How far the engine has come. The engine's thread writes it, the pulses read it."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.busy = True
+
+    def beat(self) -> None:
+        """Count a command, a step, or a layer of the model."""
+        self.beats += 1
+
+    def report(self, outbox: Outbox) -> None:
+        """Send a pulse each second, for ever."""
+        while True:
+            outbox.send(Pulse(self.beats, self.busy))
+            time.sleep(PULSE_S)
+
+
 def main() -> None:
     """Load the engine that the first command configures, and run it until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
-    outbox = _take_stdout()
+    outbox, odometer = Outbox(), Odometer()
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(inbox,), name="commands", daemon=True).start()
+    threading.Thread(target=odometer.report, args=(outbox,), name="pulse", daemon=True).start()
     start = inbox.get()
     if not isinstance(start, ipc.Start):
         raise SystemExit("start this through EngineProcess")
     try:
-        engine = _load(start.config, outbox)
+        engine = _load(start.config, outbox, odometer)
     except ConfigError as error:
-        _send(outbox, ipc.Refused(str(error), error.path))
+        outbox.send(ipc.Refused(str(error), error.path))
     except ImportError as error:
-        _send(outbox, ipc.Refused(f"the node needs {error.name}: {install_hint('node')}", None))
+        outbox.send(ipc.Refused(f"the node needs {error.name}: {install_hint('node')}", None))
     else:
-        _send(outbox, ipc.Ready(engine.info))
-        _serve(engine, inbox, outbox)
-
-
-def _take_stdout() -> BinaryIO:
-    """Reserve standard output for frames: what libraries print goes to standard error."""
-    outbox = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return outbox
+        outbox.send(ipc.Ready(engine.info))
+        _serve(engine, inbox, outbox, odometer)
 
 
 def _read_commands(inbox: Inbox) -> None:
@@ -62,24 +95,27 @@ def _read_commands(inbox: Inbox) -> None:
         os._exit(0)
 
 
-def _load(config: EngineConfig, outbox: BinaryIO) -> LoopEngine:
-    _send(outbox, ipc.Progress("checking the model folder"))
+def _load(config: EngineConfig, outbox: Outbox, odometer: Odometer) -> LoopEngine:
+    outbox.send(ipc.Progress("checking the model folder"))
     check_folder(config.model)
-    _send(outbox, ipc.Progress("importing torch"))
+    outbox.send(ipc.Progress("importing torch"))
     from hybrid_llm.backends.node.engines.load import load_engine
 
-    return load_engine(config, lambda phase: _send(outbox, ipc.Progress(phase)))
+    return load_engine(config, lambda phase: outbox.send(ipc.Progress(phase)), on_layer=odometer.beat)
 
 
-def _serve(engine: LoopEngine, inbox: Inbox, outbox: BinaryIO) -> None:
+def _serve(engine: LoopEngine, inbox: Inbox, outbox: Outbox, odometer: Odometer) -> None:
     while True:
+        odometer.busy = not engine.idle
         if engine.idle:
             _execute(engine, inbox.get())
+            odometer.busy = True
         while not inbox.empty():
             _execute(engine, inbox.get())
         outputs = engine.step()
+        odometer.beat()
         if outputs or engine.idle:
-            _send(outbox, ipc.Step(tuple(outputs), engine.load()))
+            outbox.send(ipc.Step(tuple(outputs), engine.load()))
 
 
 def _execute(engine: LoopEngine, message: ipc.ToEngine) -> None:
@@ -87,14 +123,6 @@ def _execute(engine: LoopEngine, message: ipc.ToEngine) -> None:
         engine.submit(message)
     elif isinstance(message, ipc.Abort):
         engine.abort(message.request_id)
-
-
-def _send(outbox: BinaryIO, message: ipc.FromEngine) -> None:
-    try:
-        outbox.write(ipc.encode(message))
-        outbox.flush()
-    except BrokenPipeError:
-        os._exit(0)
 
 
 if __name__ == "__main__":

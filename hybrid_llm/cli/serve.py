@@ -59,6 +59,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--kv-tokens", type=at_least(0), default=0, metavar="N", help="tokens of the KV cache; 0 fits the memory"
     )
     group.add_argument(
+        "--stall-limit", type=seconds(1.0), default=15.0, metavar="S", help="restart an engine that hangs, seconds (15)"
+    )
+    group.add_argument(
+        "--load-limit", type=seconds(1.0), default=1800.0, metavar="S", help="maximum load of the model, seconds (1800)"
+    )
+    group.add_argument(
         "--reuse-prefixes",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -93,6 +99,7 @@ def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int
 
 def _config(args: argparse.Namespace) -> NodeConfig:
     from hybrid_llm.backends.node.engine import EngineConfig
+    from hybrid_llm.backends.node.liveness import StallLimits
     from hybrid_llm.backends.node.server import NodeConfig
     from hybrid_llm.backends.wire.certificates import TLSFiles
 
@@ -106,6 +113,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         kv_tokens=args.kv_tokens,
         max_waiting=args.max_queue,
         reuse_prefixes=args.reuse_prefixes,
+        limits=StallLimits(stall=args.stall_limit, load=args.load_limit),
     )
     return NodeConfig(
         engine=engine,

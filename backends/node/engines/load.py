@@ -37,8 +37,10 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 
-def load_engine(config: EngineConfig, progress: Progress = lambda _: None) -> LoopEngine:
-    """Load the model and choose the engine; *progress* is called with each phase.
+def load_engine(
+    config: EngineConfig, progress: Progress = lambda _: None, *, on_layer: Callable[[], None] = lambda: None
+) -> LoopEngine:
+    """Load the model and choose the engine; *progress* is called with each phase, *on_layer* before each layer.
 
     Raises:
         ConfigError: the folder or an option is unusable; the message says what to do.
@@ -49,6 +51,7 @@ def load_engine(config: EngineConfig, progress: Progress = lambda _: None) -> Lo
     check_folder(config.model)
     progress("loading the weights")
     model = _load_model(config)
+    _call_before_layers(model, on_layer)
     progress("checking the engine")
     return _choose(config, model)
 
@@ -92,6 +95,13 @@ def _load_model(config: EngineConfig) -> Any:
         lacks = f"lacks {len(missing)} of the weights that its config.json requires, such as {missing[0]}"
         raise file_error(config.model, f"{lacks}: the two do not belong together")
     return model.to(device).eval()
+
+
+def _call_before_layers(model: Any, call: Callable[[], None]) -> None:
+    """Call *call* before each layer of *model* is computed: a long prompt shows progress, a deadlock none."""
+    layers = {layer for part in model.modules() if isinstance(part, torch.nn.ModuleList) for layer in part}
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda *_: call())
 
 
 def _device(config: EngineConfig) -> torch.device:
