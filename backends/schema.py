@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable
-from functools import lru_cache
+from hashlib import blake2b
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from hybrid_llm.backends.schema_rules import LIMITS, BrokenRule, check_rules, pointer, read_schema, subschemas
+from hybrid_llm.backends.schema_rules import (
+    LIMITS,
+    BrokenRule,
+    check_rules,
+    pointer,
+    read_schema,
+    schema_text,
+    subschemas,
+)
 from hybrid_llm.core.tracebacks import is_fault
 
 if TYPE_CHECKING:
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 _COMPACT: Final[Any] = {"whitespace_pattern": r"( |\n {0,24})"}
 """Between the parts of a document: nothing, a space, or a line break with indentation. If whitespace were unlimited, a
 small model might generate nothing else."""
+_MOST_CHECKED: Final = 256
 _MOST_TRIED: Final = 64
 """Schemas inside a schema that are tried for the place of a problem."""
 _PROBLEMS: Final = {
@@ -59,13 +69,43 @@ class UnusableSchema(ValueError):
         self.reason = reason
 
 
-@lru_cache(maxsize=256)
+class _Checked:
+    """Which schemas were found to be usable, by keyed digests: their texts may be private. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._key, self._lock = secrets.token_bytes(32), Lock()
+        self._digests: dict[bytes, None] = {}
+
+    def _digest(self, schema: str) -> bytes:
+        return blake2b(schema.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()
+
+    def __contains__(self, schema: str) -> bool:
+        return self._digest(schema) in self._digests
+
+    def add(self, schema: str) -> None:
+        with self._lock:
+            self._digests[self._digest(schema)] = None
+            if len(self._digests) > _MOST_CHECKED:
+                del self._digests[next(iter(self._digests))]
+
+
+_checked: Final = _Checked()
+
+
 def check_schema(schema: str) -> str:
-    """Return the grammar of *schema*, JSON text.
+    """Return the grammar of *schema*, JSON text, of which nothing is kept.
 
     Raises:
         UnusableSchema: it cannot be enforced; the message has the keyword and its place, and quotes no value.
     """
+    if schema in _checked:
+        return _grammar(schema)
+    grammar = _first_checked(schema)
+    _checked.add(schema)
+    return grammar
+
+
+def _first_checked(schema: str) -> str:
     try:
         parsed = read_schema(schema)
     except BrokenRule as broken:
@@ -80,12 +120,27 @@ def check_schema(schema: str) -> str:
     return grammar
 
 
+def _grammar(schema: str) -> str:
+    from llguidance import LLMatcher
+
+    grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+    return grammar
+
+
+def as_text(schema: object) -> str:
+    """*schema*, a dict, as JSON text. Raises UnusableSchema with the place of what JSON cannot hold."""
+    try:
+        return schema_text(schema)
+    except BrokenRule as broken:
+        raise UnusableSchema(f"output_schema: {broken}", reason="invalid_argument") from None
+
+
 def _compiled(schema: str) -> tuple[str, str]:
     """The grammar, and what the compiler says against it."""
     from llguidance import LLMatcher
 
     try:
-        grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+        grammar = _grammar(schema)
         return grammar, str(LLMatcher.validate_grammar(grammar))
     except BaseException as error:  # its text quotes the schema
         if not is_fault(error):

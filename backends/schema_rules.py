@@ -54,6 +54,25 @@ def read_schema(text: str) -> dict[str, Any]:
     return parsed
 
 
+def schema_text(schema: object) -> str:
+    """*schema* as JSON text. Raises BrokenRule with the place of a name that is no text, or a value that is no JSON."""
+    _check_plain(schema, ())
+    return json.dumps(schema, separators=(",", ":"))
+
+
+def _check_plain(value: object, place: Place) -> None:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if not isinstance(name, str):
+                raise BrokenRule(place, f"it has a name of the type {type(name).__name__}; names in JSON are texts")
+            _check_plain(each, (*place, name))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            _check_plain(each, (*place, number))
+    elif not isinstance(value, str | int | float | None):
+        raise BrokenRule(place, f"{type(value).__name__} is no type of JSON")
+
+
 def check_rules(schema: dict[str, Any]) -> None:
     """Raise `BrokenRule` for the first keyword whose value is wrong or cannot be enforced exactly, or has no end."""
     nodes = dict(subschemas(schema))

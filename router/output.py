@@ -2,6 +2,8 @@
 
 A grammar makes the backends of this library follow a schema. But it was read without the values that pseudonyms stand
 for, an answer may be continued by another backend, and an app's own backend need not have a grammar.
+
+A schema may hold private texts: nothing that is made of one outlives its parser.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import OutputInvalid
@@ -18,6 +20,9 @@ from hybrid_llm.core.tracebacks import is_fault
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
+
+Rules = Iterator[Any]
+"""What a rule of a schema raises against a value: the errors of jsonschema."""
 
 _WHY: Final = {
     "not_json": "it is not JSON",
@@ -97,20 +102,57 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-@lru_cache(maxsize=64)
+class _Pattern(str):
+    """A pattern of a schema, compiled when it is first needed, for as long as its schema lives."""
+
+    @cached_property
+    def _compiled(self) -> Any:
+        import re2
+
+        compiled = re2.compile(str(self))
+        re2.purge()  # else the module would keep the pattern for as long as the process lives
+        return compiled
+
+    def is_in(self, text: str) -> bool:
+        """Whether a part of *text* matches."""
+        return self._compiled.search(text) is not None
+
+
+def _with_patterns(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a schema, whose patterns can be compiled."""
+    node = dict(pairs)
+    if isinstance(node.get("pattern"), str):
+        node["pattern"] = _Pattern(node["pattern"])
+    if isinstance(node.get("patternProperties"), dict):
+        node["patternProperties"] = {_Pattern(name): rule for name, rule in node["patternProperties"].items()}
+    return node
+
+
 def _validator(schema: str) -> Validator:
     """Numbers are compared exactly, as decimals; patterns match in linear time; no reference is fetched."""
     from jsonschema import Draft201909Validator, Draft202012Validator
-    from jsonschema.validators import extend, validator_for
+    from jsonschema.validators import validator_for
     from referencing import Registry
 
-    parsed = _load(schema, Decimal)
+    parsed = json.loads(schema, parse_float=Decimal, object_pairs_hook=_with_patterns)
     default = Draft201909Validator if _has_tuples(parsed) else Draft202012Validator
-    base = validator_for(parsed, default=default)
-    checker = base.TYPE_CHECKER.redefine("integer", lambda _, value: _is_integer(value))
-    rules = {"pattern": _pattern, "multipleOf": _multiple_of}
-    validator: Validator = extend(base, rules, type_checker=checker)(parsed, registry=Registry())  # type: ignore[no-untyped-call]
+    validator: Validator = _exact(validator_for(parsed, default=default))(parsed, registry=Registry())
     return validator
+
+
+@cache
+def _exact(base: Any) -> Any:
+    """The validator *base*, one of a few, with our rules."""
+    from jsonschema.validators import extend
+
+    checker = base.TYPE_CHECKER.redefine("integer", lambda _, value: _is_integer(value))
+    rules = {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+        "multipleOf": _multiple_of,
+    }
+    return extend(base, rules, type_checker=checker)  # type: ignore[no-untyped-call]
 
 
 def _has_tuples(schema: object) -> bool:
@@ -126,21 +168,39 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _pattern(_: Validator, pattern: str, value: object, __: object) -> Iterator[Any]:
-    import re2
+def _pattern(_: Any, pattern: _Pattern, value: object, __: object) -> Rules:
+    if isinstance(value, str) and not pattern.is_in(value):
+        yield _broken()
+
+
+def _pattern_properties(validator: Any, rules: Mapping[_Pattern, object], value: object, _: object) -> Rules:
+    if isinstance(value, dict):
+        for pattern, rule in rules.items():
+            for name in value:
+                if pattern.is_in(name):
+                    yield from validator.descend(value[name], rule)
+
+
+def _additional_properties(validator: Any, rule: object, value: object, schema: Mapping[str, Any]) -> Rules:
+    if not isinstance(value, dict):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    for name in value:
+        if name not in known and not any(pattern.is_in(name) for pattern in patterns):
+            yield from validator.descend(value[name], rule) if isinstance(rule, dict) else () if rule else [_broken()]
+
+
+def _broken() -> Any:
     from jsonschema import ValidationError
 
-    if isinstance(value, str) and re2.search(pattern, value) is None:
-        yield ValidationError("")
+    return ValidationError("")
 
 
-def _multiple_of(_: Validator, divisor: int | Decimal, value: object, __: object) -> Iterator[Any]:
-    from jsonschema import ValidationError
-
+def _multiple_of(_: Any, divisor: int | Decimal, value: object, __: object) -> Rules:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return
     if not _divides(Decimal(divisor), Decimal(value)):
-        yield ValidationError("")
+        yield _broken()
 
 
 def _divides(divisor: Decimal, value: Decimal) -> bool:

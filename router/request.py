@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
 import secrets
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -209,11 +208,11 @@ def _schema(value: OutputSchema | None) -> str | None:
 
 def _checked_schema(value: OutputSchema) -> tuple[str, str]:
     """The schema as JSON text, and what is wrong with it, if anything."""
-    from hybrid_llm.backends.schema import UnusableSchema, check_schema
+    from hybrid_llm.backends.schema import UnusableSchema, as_text, check_schema
 
     try:
         schema = value.model_json_schema() if isinstance(value, type) else value
-        text = schema if isinstance(schema, str) else json.dumps(schema, separators=(",", ":"))
+        text = schema if isinstance(schema, str) else as_text(schema)
         check_schema(text)
     except UnusableSchema as error:
         return "", str(error).removeprefix("output_schema: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 from decimal import Decimal
@@ -55,6 +56,14 @@ def ask(llm, way, **options):
         ({"type": "integer", "maximum": 10}, "11", "schema", "maximum"),
         ({"enum": ["a"]}, f'"{CANARY}"', "schema", "enum"),
         ({"type": "string", "pattern": "^a+$"}, f'"{CANARY}"', "schema", "pattern"),
+        ({"patternProperties": {"^a": {"type": "null"}}}, '{"b": 1, "ab": 2}', "schema", "type"),
+        (
+            {"patternProperties": {"^a": {}}, "additionalProperties": False},
+            '{"b": 1}',
+            "schema",
+            "additionalProperties",
+        ),
+        ({"properties": {"a": {}}, "additionalProperties": {"type": "null"}}, '{"a": 1, "b": 1}', "schema", "type"),
         ({"type": "array"}, "[" * 100_000, "not_json", ""),
         ({"type": "number", "multipleOf": 0.1}, "0.35", "schema", "multipleOf"),
         (Model, '{"name": 5}', "", ""),
@@ -193,6 +202,56 @@ def test_a_cached_answer_that_does_not_follow_the_schema_is_not_returned(make_cl
     for _ in range(2):
         answer = llm.generate("x", output_schema=NAMED)
         assert (answer.parsed, answer.cached) == ({"name": "x"}, False)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"patternProperties": {"^a": {"type": "null"}}, "additionalProperties": False}, {"ab": None}),
+        ({"patternProperties": {"^a": {}}, "properties": {"b": {}}, "additionalProperties": False}, {"a": 1, "b": 2}),
+        ({"properties": {"pattern": {"type": "string"}, "patternProperties": {}}}, {"pattern": "(", "b": 1}),
+        ({"additionalProperties": {"pattern": "^x"}}, {"b": "xy", "c": 1}),
+        ({"additionalProperties": True}, {"b": 1}),
+        ({"additionalProperties": False}, []),
+    ],
+)
+def test_names_are_checked_as_the_schema_has_them(schema, value):
+    assert OutputParser(schema)(json.dumps(value), "edge") == value
+
+
+@pytest.mark.parametrize("schema", [{"pattern": "^(a+)+$"}, {"patternProperties": {"^(a+)+$": False}}])
+def test_a_pattern_takes_linear_time_wherever_it_stands(schema):
+    """Python's own `re` would take longer than the universe is old."""
+    text = "a" * 5_000 + "b"
+    parse = OutputParser(schema)
+    if "pattern" in schema:
+        with pytest.raises(OutputInvalid):
+            parse(json.dumps(text), "edge")
+    else:
+        assert parse(json.dumps({text: 1}), "edge") == {text: 1}
+
+
+def test_nothing_of_a_schema_is_left_once_the_request_is_over(make_client):
+    """Descriptions, names, values and patterns of a schema may be private."""
+
+    def held(word):
+        gc.collect()
+        texts = [text for one in gc.get_objects() for text in gc.get_referents(one) if isinstance(text, str)]
+        return {text for text in texts if word in text and text != word}
+
+    def use(word):
+        properties = {word: {"description": f"of {word}", "enum": [word]}, "b": {"pattern": f"^{word}+$"}}
+        schema = {"patternProperties": {f"^{word}": {}}, "properties": properties, "type": "object"}
+        edge = FakeBackend("edge", Location.EDGE, [json.dumps({"b": word})])
+        answer = make_client(edge).generate("x", output_schema=schema)
+        assert answer.parsed == {"b": word}
+        assert held(word)
+        edge.requests.clear()
+        edge._scripts.clear()
+
+    word = "".join(["z", "q", "j"] * 5)
+    use(word)
+    assert held(word) == set()
 
 
 @given(

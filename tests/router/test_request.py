@@ -146,6 +146,22 @@ def test_a_keyword_that_no_backend_could_enforce_is_refused_by_name_and_nothing_
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({1: 2}, "it has a name of the type int; names in JSON are texts"),
+        ({"properties": {"a/b": {None: {}}}}, "/properties/a~1b: it has a name of the type NoneType; "),
+        ({"enum": [0, ({True: 1},)]}, "/enum/1/0: it has a name of the type bool; "),
+        ({"const": {"a": {SECRET}}}, "/const/a: set is no type of JSON"),
+    ],
+)
+def test_a_schema_that_json_cannot_hold_is_refused_with_its_place(schema, fault):
+    with pytest.raises(InvalidRequest) as caught:
+        make("x", output_schema=schema)
+    assert str(caught.value).startswith(f"output_schema: {fault}")
+    assert SECRET not in str(caught.value)
+
+
 WRONG = {
     "privacy": [5, {"phi": 1}, b"phi", ["phi", 7], "phi"],
     "task": [5, "", ["chat"], "\ud800"],
