@@ -107,6 +107,14 @@ class ChatTokenizer:
         text = self._render(messages, _map_strings(mark, tools)) + mark(request.answer_prefix)
         return list(self._encode_marked(text, marker))
 
+    def count(self, text: str) -> int:
+        """Return how many tokens *text* alone has, names of control tokens taken for control tokens.
+
+        Raises:
+            InvalidRequest: *text* is not valid Unicode.
+        """
+        return len(_ids(self.tokenizer, text))
+
     def least_tokens(self, request: Request) -> int:
         """A lower bound of the prompt's tokens, from the length of its texts alone."""
         if self.tokenizer.normalizer is not None:

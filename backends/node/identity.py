@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,24 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from hybrid_llm.backends.node.intake import NO_MESSAGE, Intake
 from hybrid_llm.backends.node.requests import NODE
 from hybrid_llm.backends.wire.certificates import TRUST_DOMAIN
 from hybrid_llm.backends.wire.status import ERROR_KEY, encode
 from hybrid_llm.backends.wire.tls import tls13_required
-from hybrid_llm.core.errors import AuthenticationFailed, HybridLLMError, PermissionDenied, RequestRejected
+from hybrid_llm.core.errors import (
+    AuthenticationFailed,
+    BackendError,
+    HybridLLMError,
+    PermissionDenied,
+    RequestRejected,
+    SecurityError,
+)
+from hybrid_llm.core.log import Repeated
 
-_log = logging.getLogger(__name__)
+_REFUSAL_S = 10.0
+"""A client that is refused for one reason is a WARNING once in this time, seconds."""
+_refusals = Repeated(every_s=_REFUSAL_S, between=logging.DEBUG, logger=logging.getLogger(__name__))
 _TLS13 = "TLSv1.3"
 _CLIENT = f"{TRUST_DOMAIN}/client/"
 
@@ -87,7 +99,10 @@ async def _abort(context: Any, error: HybridLLMError) -> None:
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Authenticates every call before its handler runs."""
+    """Authenticates every call before its request is read, and holds it to the limits of *intake*."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
 
     async def intercept_service(
         self,
@@ -96,41 +111,61 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     ) -> Any:
         """Wrap the handler of a call."""
         handler = await continuation(handler_call_details)
-        return None if handler is None else _guarded(handler)
+        return None if handler is None else _guarded(handler, self._intake)
 
 
-def _guarded(handler: Any) -> Any:
-    """*handler* behind the authentication. The message of a unary request is parsed after it, not before."""
-    kind = ("stream" if handler.request_streaming else "unary") + (
-        "_stream" if handler.response_streaming else "_unary"
-    )
-    behaviour = getattr(handler, kind)
+def _guarded(handler: Any, intake: Intake) -> Any:
+    """*handler* behind authentication and limits.
+
+    To gRPC every request becomes a stream: it hands a single message to a handler only when all of it has arrived.
+    """
+    answers = "stream" if handler.response_streaming else "unary"
+    behaviour = getattr(handler, f"{'stream' if handler.request_streaming else 'unary'}_{answers}")
+
     parse = None if handler.request_streaming else handler.request_deserializer
 
-    async def guarded(request: Any, context: Any) -> Any:
-        answer = behaviour(await _admit(request, context, parse), context)
-        if not isinstance(answer, AsyncGenerator):
-            return await answer
-        async with aclosing(answer) as messages:
-            async for message in messages:
-                await context.write(message)
-        return None
+    async def guarded(requests: Any, context: Any) -> Any:
+        try:
+            with ExitStack() as held:
+                request = await _admit(requests, context, parse, intake, held)
+                return await _answered(behaviour(request, context), context, intake)
+        except asyncio.CancelledError:
+            if context.time_remaining() != 0.0:
+                intake.connections.fault(context.peer())
+            raise
 
-    return getattr(grpc, f"{kind}_rpc_method_handler")(
+    return getattr(grpc, f"stream_{answers}_rpc_method_handler")(
         guarded,
         request_deserializer=handler.request_deserializer if handler.request_streaming else None,
         response_serializer=handler.response_serializer,
     )
 
 
-async def _admit(request: Any, context: Any, parse: Callable[[bytes], Any] | None) -> Any:
-    """Return the parsed request of an authenticated peer; abort any other call."""
+async def _admit(
+    requests: Any, context: Any, parse: Callable[[bytes], Any] | None, intake: Intake, held: ExitStack
+) -> Any:
+    """Return the parsed request of an authenticated peer within its limits; abort any other call."""
     try:
-        PEER.set(peer_of(context.auth_context(), address=context.peer(), only_tls13=tls13_required()))
-        return parse(request) if parse else request
-    except (AuthenticationFailed, PermissionDenied) as error:
-        _log.warning("refused %s: %s", context.peer(), error)
-        await _abort(context, error)
+        peer = peer_of(context.auth_context(), address=context.peer(), only_tls13=tls13_required())
+        PEER.set(peer)
+        held.enter_context(intake.call(peer.identity))
+        if parse is None:
+            return requests
+        reservation = held.enter_context(intake.reserved(peer.identity))
+        return parse(await intake.read(context.read, reservation, peer.address))
     except DecodeError:
-        text = "the request is not a message of this protocol"
-        await _abort(context, RequestRejected(text, backend=NODE, reason="invalid_argument"))
+        error: HybridLLMError = RequestRejected(NO_MESSAGE, backend=NODE, reason="invalid_argument")
+    except (BackendError, SecurityError) as refusal:
+        error = refusal
+    event = f"{type(error).__name__} {context.peer().rpartition(':')[0]}"
+    _refusals.warn(event, "refused a call of %s: %s", context.peer(), error)
+    return await _abort(context, error)
+
+
+async def _answered(answer: Any, context: Any, intake: Intake) -> Any:
+    if not isinstance(answer, AsyncGenerator):
+        return await answer
+    async with aclosing(answer) as messages:
+        async for message in messages:
+            await intake.write(context.write(message), context.peer())
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -111,14 +112,19 @@ def _is_schema(text: str) -> bool:
 class Admission:
     """Bounds the requests in flight, running and waiting: overload is rejected at once. Used from one event loop.
 
+    One client may fill the slots and its share of the queue; the rest stays free for others.
     A burst may fill the whole queue. A queue that persists only makes every answer late, so its limit shrinks while
     requests wait for longer than an answer takes, and grows again once a slot is free (after Nichols and Jacobson,
     *Controlling Queue Delay*, 2012; additive increase, multiplicative decrease).
     """
 
-    def __init__(self, *, max_queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, max_queue: int, client_share: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_queue = max_queue
+        self._client_share = client_share
         self._clock = clock
+        self._clients: Counter[str] = Counter()
         self._queue_limit = float(max_queue)
         self.in_flight = 0
         """Admitted requests that have not ended."""
@@ -126,8 +132,8 @@ class Admission:
         self._shrunk = float("-inf")
 
     @contextmanager
-    def admit(self, slots: int, remaining: float) -> Generator[None, None, None]:
-        """Count one request as in flight, while *slots* run at a time; *remaining* seconds are left to it.
+    def admit(self, slots: int, remaining: float, client: str = "") -> Generator[None, None, None]:
+        """Count one request of *client* as in flight, while *slots* run at a time; *remaining* seconds are left to it.
 
         Raises:
             BackendOverloaded: slots and queue are full, or the request would expire in the queue; `retry_after` is when
@@ -138,15 +144,22 @@ class Admission:
         each_s = self._work_s / max(slots, 1)
         if self.in_flight < slots:
             self._queue_limit = min(self._max_queue, self._queue_limit + 1.0)
+        text = ""
         if self.in_flight >= limit or (self.in_flight - slots + 1) * each_s > remaining:
-            retry_after = round(max(each_s or _FIRST_GUESS_S / max(slots, 1), 0.05), 3)
             text = f"the node is full: {self.in_flight} requests are running or waiting"
+        elif (held := self._clients[client]) >= slots + self._client_share * (limit - slots):
+            text = f"this client has {held} requests running or waiting on the node, and leaves the rest to others"
+        if text:
+            retry_after = round(max(each_s or _FIRST_GUESS_S / max(slots, 1), 0.05), 3)
             raise BackendOverloaded(text, backend=NODE, retry_after=retry_after)
         self.in_flight += 1
+        self._clients[client] += 1
         try:
             yield
         finally:
             self.in_flight -= 1
+            self._clients[client] -= 1
+            self._clients += Counter()  # drops those at zero
 
     def observe(self, waited_s: float, work_s: float) -> None:
         """Learn from a request that has ended: seconds that it waited for a slot, and then held it."""

@@ -13,12 +13,13 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
 from hybrid_llm.backends.node.engines import ENGINES
+from hybrid_llm.backends.node.intake import Intake, IntakeLimits
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.handshake import Address
@@ -66,6 +67,8 @@ class NodeConfig(Checked):
         "Seconds after which clients must reconnect, so that replaced certificates take effect.",
         default=3600.0,
     )
+    intake: IntakeLimits = field(default=IntakeLimits())
+    """What callers may hold of the node."""
 
 
 class NodeServer:
@@ -166,6 +169,7 @@ class _Listener:
         from grpc_reflection.v1alpha import reflection
 
         from hybrid_llm.backends.node.identity import IdentityInterceptor
+        from hybrid_llm.backends.node.requests import Admission
         from hybrid_llm.backends.node.servicer import NodeServicer
         from hybrid_llm.backends.wire.channels import server_credentials, server_options
         from hybrid_llm.protos import hybrid_pb2 as pb
@@ -176,14 +180,19 @@ class _Listener:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
         self._watch: asyncio.Task[None] | None = None
         credentials = server_credentials(config.tls)
+        intake = Intake(config.intake, max_message_bytes=config.max_message_bytes)
         self._server = grpc.aio.server(
-            interceptors=(IdentityInterceptor(),),
+            interceptors=(IdentityInterceptor(intake),),
             options=server_options(
-                max_message_bytes=config.max_message_bytes, max_connection_age=config.max_connection_age
+                max_message_bytes=config.max_message_bytes,
+                max_connection_age=config.max_connection_age,
+                max_connections=config.intake.max_connections,
+                max_streams=config.intake.max_streams,
             ),
         )
+        admission = Admission(max_queue=config.max_queue, client_share=config.intake.client_share)
         self._servicer = NodeServicer(
-            engine, tokenizer, max_queue=config.max_queue, max_deadline=config.max_deadline, version=_version()
+            engine, tokenizer, admission, intake, max_deadline=config.max_deadline, version=_version()
         )
         add_HybridLLMServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -13,8 +13,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
+from hybrid_llm.backends.node.intake import Intake
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
 from hybrid_llm.backends.schema import UnusableSchema, check_schema
 from hybrid_llm.backends.text import ChatTokenizer
@@ -26,7 +28,6 @@ from hybrid_llm.core.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     HybridLLMError,
-    InvalidRequest,
     ProtocolMismatch,
     RequestRejected,
     SecurityError,
@@ -38,9 +39,6 @@ from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
 
 _access_log = logging.getLogger("hybrid_llm.node.access")
 _log = logging.getLogger(__name__)
-_INLINE_CHARS = 4096
-"""Longer prompts are encoded in a thread: 4,096 characters take about a millisecond."""
-_ENCODING_THREADS = 2
 _UNUSABLE = "the output_schema cannot be turned into a grammar"
 """Without keyword and place, which quote the schema's own names; the client names them before it sends anything."""
 _WORD = re.compile(r"[\w.:/@+%\[\]-]+")
@@ -66,12 +64,20 @@ class NodeServicer(HybridLLMServicer):
     """The service over one engine. *max_deadline* in seconds bounds every call."""
 
     def __init__(
-        self, engine: Engine, tokenizer: ChatTokenizer, *, max_queue: int, max_deadline: float, version: str
+        self,
+        engine: Engine,
+        tokenizer: ChatTokenizer,
+        admission: Admission,
+        intake: Intake,
+        *,
+        max_deadline: float,
+        version: str,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
-        self._encoding = asyncio.Semaphore(_ENCODING_THREADS)
-        self._admission = Admission(max_queue=max_queue)
+        self._encoder = PromptEncoder(tokenizer)
+        self._admission = admission
+        self._intake = intake
         self._max_deadline = max_deadline
         self._version = version
         self._numbers = itertools.count(1)
@@ -123,7 +129,7 @@ class NodeServicer(HybridLLMServicer):
         if request.output_schema is not None and not info.output_schema:
             raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
         await _check_schema(request.output_schema)
-        with self._admission.admit(info.slots, deadline):
+        with self._admission.admit(info.slots, deadline, call.peer.identity):
             try:
                 async with asyncio.timeout(deadline):
                     await self._answer(request, info, context, call)
@@ -135,27 +141,15 @@ class NodeServicer(HybridLLMServicer):
             self._admission.observe(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
-        prompt = await self._encode(request)
+        prompt = await self._encoder.encode(request, info.context_window)
         call.prompt_tokens = len(prompt)
-        if len(prompt) + request.max_tokens > info.context_window:
-            what = f"{len(prompt)} prompt tokens and max_tokens {request.max_tokens} exceed the context window of "
-            raise RequestRejected(f"{what}{info.context_window}", backend=NODE, reason="context_overflow")
         text = self._tokenizer.text_stream(request, prompt)
         call.answer = answer = Answer(self._engine_request(request, prompt, call.peer), text, started=call.started)
         async with aclosing(answer.chunks(self._engine)) as chunks:
             async for chunk in chunks:
                 # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
-                await context.write(chunk_to_wire(chunk))
+                await self._intake.write(context.write(chunk_to_wire(chunk)), call.peer.address)
                 call.first_ms = call.first_ms or call.elapsed_ms()
-
-    async def _encode(self, request: Request) -> tuple[int, ...]:
-        try:
-            if sum(len(message.content) for message in request.messages) <= _INLINE_CHARS:
-                return tuple(self._tokenizer.encode(request))
-            async with self._encoding:
-                return tuple(await asyncio.to_thread(self._tokenizer.encode, request))
-        except InvalidRequest as error:
-            raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
 
     def _engine_request(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
         return EngineRequest(

@@ -106,15 +106,27 @@ def server_credentials(files: TLSFiles) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(read(), fetch, require_client_authentication=True)
 
 
-def server_options(*, max_message_bytes: int, max_connection_age: float) -> list[tuple[str, int]]:
-    """Return the options of a node's server; *max_connection_age* is in seconds."""
+def server_options(
+    *, max_message_bytes: int, max_connection_age: float, max_connections: int = 1024, max_streams: int = 128
+) -> list[tuple[str, int]]:
+    """Return the options of a node's server; *max_connection_age* is in seconds, *max_streams* per connection."""
     return [
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.max_concurrent_streams", max_streams),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # Else gRPC takes megabytes of every request in advance where the network is fast. Once a request is read, gRPC
+        # takes all of it; before, 64 KiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.experimental.tcp_max_read_chunk_size", 256 * 1024),
+        # Each reset stream is answered by a ping, and more streams wait for its reply: a flood of resets slows itself.
+        ("grpc.http2.ping_on_rst_stream_percent", 100),
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_metadata_size", 8 * 1024),
         ("grpc.max_connection_age_ms", int(max_connection_age * 1000)),
         ("grpc.max_connection_age_grace_ms", 300_000),
+        ("grpc.max_connection_idle_ms", 600_000),
         # An app that vanished without closing its connection is noticed within 30 s, and its requests end.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),

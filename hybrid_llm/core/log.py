@@ -17,6 +17,8 @@ log: Final = logging.getLogger("hybrid_llm")
 """The parent of all loggers of the library."""
 REPEAT_S: Final = 60.0
 """The same event is a WARNING once in this time, seconds; in between it is INFO, and counted."""
+_MOST_EVENTS: Final = 4096
+"""Different events that are remembered."""
 
 
 def breaker_log(name: str) -> Callable[[Breaker], None]:
@@ -32,10 +34,23 @@ def breaker_log(name: str) -> Callable[[Breaker], None]:
 
 
 class Repeated:
-    """Logs events that may occur with every request: once as a WARNING, then INFO and a count. Thread-safe."""
+    """Logs events that may occur with every request: once as a WARNING, then INFO and a count. Thread-safe.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    Args:
+        every_s: The time in which an event is a WARNING once, seconds.
+        between: The level of the event in between.
+        logger: Where it is logged.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        every_s: float = REPEAT_S,
+        between: int = logging.INFO,
+        logger: logging.Logger = log,
+    ) -> None:
+        self._clock, self._every_s, self._between, self._logger = clock, every_s, between, logger
         self._lock = threading.Lock()
         self._last: dict[str, float] = {}
         self._since: dict[str, int] = {}
@@ -44,14 +59,17 @@ class Repeated:
         """Log *message* with *args*; *event* identifies what repeats."""
         now = self._clock()
         with self._lock:
-            quiet = now - self._last.get(event, float("-inf")) < REPEAT_S
+            if len(self._last) > _MOST_EVENTS:
+                self._last.clear()
+                self._since.clear()
+            quiet = now - self._last.get(event, float("-inf")) < self._every_s
             count = self._since.get(event, 0)
             self._since[event] = count + 1 if quiet else 0
             if not quiet:
                 self._last[event] = now
         if quiet:
-            log.info(message, *args)
+            self._logger.log(self._between, message, *args)
         elif count:
-            log.warning(message + " (and %d more times since this was last a warning)", *args, count)
+            self._logger.warning(message + " (and %d more times since this was last a warning)", *args, count)
         else:
-            log.warning(message, *args)
+            self._logger.warning(message, *args)

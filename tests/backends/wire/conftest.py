@@ -34,6 +34,7 @@ def pki(tmp_path_factory):
     make_authority(other, name="somebody else's CA")
     issue(home, "node", kind="node", hosts=hosts)
     issue(home, "app")
+    issue(home, "rogue")
     issue(home, "elsewhere", kind="node", hosts=["node.example.org"])
     issue(home, "old-app", not_before=now - timedelta(days=9), days=7)
     issue(home, "early-app", not_before=now + timedelta(days=2), days=7)
@@ -43,7 +44,7 @@ def pki(tmp_path_factory):
     issue(other, "app")
     bundle = home / "both.pem"
     bundle.write_bytes((home / "ca.pem").read_bytes() + (other / "ca.pem").read_bytes())
-    names = ("node", "app", "elsewhere", "old-app", "early-app", "old-node", "early-node")
+    names = ("node", "app", "rogue", "elsewhere", "old-app", "early-app", "old-node", "early-node")
     files = {name.replace("-", "_"): TLSFiles.from_dir(home, name) for name in names}
     theirs = TLSFiles.from_dir(other, "app")
     files["stranger"] = TLSFiles(ca=bundle, cert=theirs.cert, key=theirs.key)

@@ -107,3 +107,17 @@ def test_requests_that_expire_in_the_queue_shorten_it():
 def test_a_node_without_a_queue_takes_what_its_slots_hold(slots):
     server = Server(slots=slots, max_queue=0)
     assert sum(server.ask() for _ in range(40)) == slots
+
+
+def test_one_client_leaves_a_part_of_the_queue_to_others():
+    admission, held = Admission(max_queue=8, client_share=0.5), ExitStack()
+    for _ in range(4 + 4):
+        held.enter_context(admission.admit(4, 60.0, "rogue"))
+    with pytest.raises(BackendOverloaded, match="leaves the rest to others"):
+        held.enter_context(admission.admit(4, 60.0, "rogue"))
+    for _ in range(4):
+        held.enter_context(admission.admit(4, 60.0, "app"))
+    with pytest.raises(BackendOverloaded, match="the node is full"):
+        held.enter_context(admission.admit(4, 60.0, "app"))
+    held.close()
+    assert admission.in_flight == 0
