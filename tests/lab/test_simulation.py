@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import always, percentile, summarise
 from hybrid_llm.lab.simulate.engine import Status
@@ -401,9 +402,37 @@ def test_what_is_sent_under_pseudonyms_is_counted():
         "rules:\n  - prefer: [cloud, edge]\n"
     )
     policy = parse_policy(text)
-    requests = trace((0.0, 10, 5, "pii"), (1.0, 10, 5), (2.0, 10, 5, "pii"))
+    requests = found_in(trace((0.0, 10, 5, "pii"), (1.0, 10, 5), (2.0, 10, 5, "pii")))
     assert summarise(simulate(policy, requests)).pseudonymised == 2
     assert summarise(simulate(always(Location.CLOUD, policy).policy, requests)).pseudonymised == 2
+
+
+def found_in(requests):
+    """The same requests, whose tags detectors set, and not the app."""
+    arrivals = tuple(dataclasses.replace(one, tags=frozenset(), found=one.tags) for one in requests.arrivals)
+    return dataclasses.replace(requests, arrivals=arrivals)
+
+
+@pytest.mark.parametrize(
+    ("detect", "accept", "sent"),
+    [("email", False, 0), ("email", True, 1), ("email, my_names", False, 1)],
+)
+def test_a_declared_tag_goes_out_under_pseudonyms_only_as_the_guard_lets_it(detect, accept, sent):
+    rule = f"to_cloud: pseudonymise, detect: [{detect}], accept_undetected_names: {str(accept).lower()}"
+    text = f"version: 1\nname: p\ntags: {{pii: {{allow: [edge, cloud], {rule}}}}}\nrules:\n  - prefer: [cloud, edge]\n"
+    policy = parse_policy(text, detectors={*DETECTOR_NAMES, "my_names"})
+    declared = trace((0.0, 10, 5, "pii"))
+    both = dataclasses.replace(declared.arrivals[0], at_s=9.0, found=frozenset({"pii"}))
+    requests = dataclasses.replace(declared, arrivals=(*declared.arrivals, both))
+    for one in (policy, always(Location.CLOUD, policy).policy):
+        run = simulate(one, requests)
+        summary = summarise(run)
+        assert (summary.pseudonymised, summary.cloud, summary.bound_left) == (sent, sent, 0)
+        assert [(outcome.bound, outcome.would_leave) for outcome in run.outcomes] == [
+            (True, True),
+            (not sent, not sent),
+        ]
+    assert ("cloud", "tag pii was declared, and no detector finds what to replace") in run.exclusions
 
 
 # ---- the seed

@@ -63,7 +63,7 @@ def test_recorded_decisions_are_read(tmp_path):
     found = read(tmp_path, f"{one}\n{one}\n")
     assert len(found.arrivals) == 2
     assert found.arrivals[0] == Arrival(
-        at_s=0.0, prompt_tokens=1, output_tokens=9, max_tokens=9, deadline_s=metadata.deadline, tags=frozenset({"phi"})
+        at_s=0.0, prompt_tokens=1, output_tokens=9, max_tokens=9, deadline_s=metadata.deadline, found=frozenset({"phi"})
     )
 
 

@@ -24,6 +24,7 @@ from hybrid_llm.core.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.threads import at_once
 from hybrid_llm.lab.simulate.engine import Simulation, Status
@@ -43,6 +44,8 @@ ERRORS = {
     "unfit": RequestRejected,
     "refused": RequestRejected,
 }
+VALUES = {"phi": "MRN: 4711-22-93", "pii": "Jane.Doe@example.org", "money": "DE89 3704 0044 0532 0130 00"}
+"""What the detectors of a tag find."""
 MAX_TOKENS = 8
 LATENCIES = (0.05, 0.17, 0.33, 0.61)
 """Seconds to the first token or the failure; no sum of them and hedge delays of 0.2 s is another such sum."""
@@ -114,6 +117,15 @@ class ScriptedSimulation(Simulation):
         return self.made[-1][1]
 
 
+class Names:
+    """Takes the place of a model that finds names; there are none in the texts."""
+
+    name, finds_names = "my_names", True
+
+    def find(self, text):
+        return iter(())
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in which no time passes while it waits."""
 
@@ -153,13 +165,14 @@ def through_the_router(policy, tags, fates):
     async def run(client):
         for one in tags:
             try:
-                reply = await client.agenerate("hello", privacy=one, max_tokens=MAX_TOKENS)
+                text = " ".join(["hello", *(VALUES[tag] for tag in sorted(one.found))])
+                reply = await client.agenerate(text, privacy=one.declared, max_tokens=MAX_TOKENS)
                 ends.append(BACKENDS[reply.backend])
             except HybridLLMError as error:
                 ends.append(None if type(error).__name__ != "NoEligibleBackend" else "refused")
 
     backends = [ScriptedBackend(name, location, script) for name, location in BACKENDS.items()]
-    client = HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[events.append])
+    client = HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[events.append], detectors=[Names()])
     client._workers = Inline()
     loop = VirtualLoop()
     try:
@@ -172,7 +185,15 @@ def through_the_router(policy, tags, fates):
 
 def through_the_simulator(policy, tags, fates):
     arrivals = tuple(
-        Arrival(at_s=100.0 * number, prompt_tokens=5, output_tokens=2, max_tokens=MAX_TOKENS, deadline_s=60.0, tags=one)
+        Arrival(
+            at_s=100.0 * number,
+            prompt_tokens=5,
+            output_tokens=2,
+            max_tokens=MAX_TOKENS,
+            deadline_s=60.0,
+            tags=one.declared,
+            found=one.found,
+        )
         for number, one in enumerate(tags)
     )
     simulation = ScriptedSimulation(policy, Trace(arrivals=arrivals, source="a test"), Script(fates))
@@ -193,14 +214,34 @@ FATES = st.builds(
 def policies(draw):
     order = draw(st.permutations(list(BACKENDS)))
     hedge = draw(st.sampled_from(["", "hedge_after: 200ms, "]))
+    tags = ["phi: {allow: [edge], detect: [medical_record]}", "open: {allow: [edge, cloud]}"]
+    for tag, detector in (("pii", "email"), ("money", "iban")):
+        names, accept = draw(st.sampled_from(["", ", my_names"])), draw(st.sampled_from(["true", "false"]))
+        rule = f"to_cloud: pseudonymise, detect: [{detector}{names}], accept_undetected_names: {accept}"
+        tags.append(f"{tag}: {{allow: [edge, cloud], {rule}}}")
     text = (
-        "version: 1\nname: both\ntags: {phi: {allow: [edge]}, open: {allow: [edge, cloud]}}\n"
+        f"version: 1\nname: both\ntags: {{{', '.join(tags)}}}\n"
         f"rules:\n  - exclude: eu\n    when: '\"open\" in request.tags'\n  - prefer: [{', '.join(order)}]\n"
         f"resilience: {{retries: {draw(st.integers(0, 2))}, retry_budget: {draw(st.sampled_from([1, 100]))}%, {hedge}"
         f"continue_streams: {draw(st.sampled_from(['true', 'false']))}, "
         f"breaker: {{failures: {draw(st.integers(1, 3))}, open: 10m}}}}\n"
     )
-    return parse_policy(text, backends=BACKENDS)
+    return parse_policy(text, backends=BACKENDS, detectors={*DETECTOR_NAMES, Names.name})
+
+
+@dataclasses.dataclass(frozen=True)
+class Tags:
+    """The tags of one request: what the app declares, and what detectors find."""
+
+    declared: frozenset[str]
+    found: frozenset[str]
+
+
+TAGS = st.builds(
+    Tags,
+    declared=st.frozensets(st.sampled_from(["phi", "open", "pii", "money"]), max_size=2),
+    found=st.frozensets(st.sampled_from(sorted(VALUES)), max_size=2),
+)
 
 
 @settings(
@@ -210,7 +251,7 @@ def policies(draw):
 )
 @given(
     policies(),
-    st.lists(st.sampled_from([frozenset(), frozenset({"phi"}), frozenset({"open"})]), min_size=1, max_size=5),
+    st.lists(TAGS, min_size=1, max_size=5),
     st.fixed_dictionaries({name: st.lists(FATES, max_size=8) for name in BACKENDS}),
 )
 def test_router_and_simulator_make_the_same_decisions_and_the_same_calls(policy, tags, fates):

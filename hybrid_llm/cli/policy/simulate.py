@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -62,7 +63,14 @@ def _add_trace(group: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="TAG=SHARE",
-        help="tag this share of the requests, such as phi=5%%; repeatable; `none` tags none",
+        help="apps declare the tag for this share of the requests, such as phi=5%%; repeatable; `none` tags none",
+    )
+    group.add_argument(
+        "--found",
+        action="append",
+        default=[],
+        metavar="TAG=SHARE",
+        help="detectors of the tag find something in this share of the requests; repeatable",
     )
     group.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the random numbers (1)")
 
@@ -177,10 +185,11 @@ def _trace(args: argparse.Namespace, world: World) -> traces.Trace:
 
 
 def _tagged(args: argparse.Namespace, trace: traces.Trace, policy: Policy) -> traces.Trace:
-    """The trace with the tags of `--tag`; by default, some requests get a tag that keeps them on the device."""
-    if args.tag:
-        return traces.with_tags(trace, {} if args.tag == ["none"] else dict(map(_share, args.tag)), seed=args.seed)
-    if any(one.tags for one in trace.arrivals):
+    """The trace with the tags of the options; by default, some requests get a tag that keeps them on the device."""
+    if args.tag or args.found:
+        declared = {} if args.tag == ["none"] else dict(map(partial(_share, "tag"), args.tag))
+        return traces.with_tags(trace, declared, dict(map(partial(_share, "found"), args.found)), seed=args.seed)
+    if any(one.tags or one.found for one in trace.arrivals):
         return trace
     shares = {tag: _TAG_SHARE for tag, rule in policy.tags.items() if Location.CLOUD not in rule.allow}
     if shares:
@@ -188,14 +197,15 @@ def _tagged(args: argparse.Namespace, trace: traces.Trace, policy: Policy) -> tr
     return traces.with_tags(trace, shares, seed=args.seed)
 
 
-def _share(text: str) -> tuple[str, float]:
+def _share(option: str, text: str) -> tuple[str, float]:
     name, _, share = text.partition("=")
     try:
         value = float(share.removesuffix("%")) / 100.0 if share.endswith("%") else float("nan")
     except ValueError:
         value = float("nan")
     if not name or not 0.0 <= value <= 1.0:
-        raise InvalidRequest(f"--tag: `{text}` is not TAG=SHARE such as phi=5%, nor `none` alone", field="tag")
+        also = ", nor `none` alone" if option == "tag" else ""
+        raise InvalidRequest(f"--{option}: `{text}` is not TAG=SHARE such as phi=5%{also}", field=option)
     return name, value
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,6 +45,8 @@ class Job:
     """Of the whole answer."""
     allowed: frozenset[Location]
     """What its tags allow, read from the policy's tags and not from its decisions."""
+    blocked: Mapping[Location, str]
+    """Where the guard does not let it go although its tags allow the location, with the reasons."""
     pseudonymised: bool
     """Its tags demand that form in the cloud."""
     would_leave: bool = False

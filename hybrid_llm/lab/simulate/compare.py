@@ -62,6 +62,8 @@ def _tag(rule: TagRule) -> Iterator[str]:
     yield f"allow: [{', '.join(sorted(rule.allow))}]"
     if rule.pseudonymise:
         yield "to_cloud: pseudonymise"
+    if rule.accept_undetected_names:
+        yield "accept_undetected_names: true"
     if rule.detect:
         yield f"detect: {json.dumps(list(rule.detect))}"
 
@@ -220,13 +222,13 @@ def compare(
         ConfigError: one does not declare a tag that the trace has; in production each such request would be an error.
     """
     listed = tuple(contestants)
-    tags = sorted({tag for one in trace.arrivals for tag in one.tags})
+    tags = sorted({tag for one in trace.arrivals for tag in one.tags | one.found})
     for policy, tag in product([one.policy for one in listed], tags):
         if tag not in policy.tags:
             hint = did_you_mean(tag, policy.tags)
             raise ConfigError(
                 f"policy {policy.name} does not declare the tag `{tag}` that requests of the trace have: {hint}; "
-                "declare it, or choose the tags with --tag"
+                "declare it, or choose the tags with --tag and --found"
             )
 
     def run(number: int, policy: Policy) -> Run:

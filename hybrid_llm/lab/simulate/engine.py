@@ -1,7 +1,8 @@
 """Plays a trace under one policy: the router's own decisions and attempts over simulated backends, on a virtual clock.
 
-The policy, `Attempts` with hedges and continuations, circuit breakers, retry budgets, predictors, picker and spending
-are those of production. What is simulated is in `backends` (service times) and `device` (power, heat, speed).
+The policy, the privacy guard, `Attempts` with hedges and continuations, circuit breakers, retry budgets, predictors,
+picker and spending are those of production. What is simulated is in `backends` (service times) and `device` (power,
+heat, speed).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.simulate.backends import Job, SimulatedBackend, draw
 from hybrid_llm.lab.simulate.clock import Clock, VirtualRace
 from hybrid_llm.lab.simulate.device import Device
+from hybrid_llm.lab.simulate.privacy import Judge
 from hybrid_llm.lab.simulate.trace import Arrival, Trace
 from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.pipeline import without
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Charge, Spending
 from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation
@@ -138,6 +141,7 @@ class Simulation:
             sensors=self._device,
             spending=Spending({name: one.price for name, one in self._backends.items()}, self._ledger),
         )
+        self._judge = Judge(policy)
         self._running: dict[Job, None] = {}
         self._outcomes: list[Outcome] = []
         self._samples: list[Sample] = []
@@ -234,12 +238,13 @@ class Simulation:
         if not self._device.on:
             self._end(job, Status.OFF)
             return
-        signals = self._fleet.snapshot(job.metadata, self._policy.objectives)
+        everywhere = self._fleet.snapshot(job.metadata, self._policy.objectives)
+        signals = without(job.blocked, everywhere)
         decision = self._policy.decide(job.metadata, signals)
         self._rules[decision.rule] += 1
         self._exclusions.update(decision.excluded.items())
         if Location.CLOUD not in job.allowed:
-            bare = self._policy.decide(replace(job.metadata, privacy=frozenset()), signals).order
+            bare = self._policy.decide(replace(job.metadata, privacy=frozenset()), everywhere).order
             job.would_leave = bool(bare) and self._backends[bare[0]].location is Location.CLOUD
         if decision.order:
             job.task = self._clock.spawn(self._answer(job, decision, signals), owner=job)
@@ -248,14 +253,13 @@ class Simulation:
 
     def _job(self, number: int, arrival: Arrival) -> Job:
         max_tokens = arrival.max_tokens or self._setting.world.requests.max_tokens
-        # Where it may go is read from its tags and not from the decisions, which it checks.
-        rules = [self._policy.tags[tag] for tag in arrival.tags]
+        judged = self._judge(arrival)
         return Job(
             number=number,
             arrival=arrival,
             metadata=RequestMetadata(
                 task=arrival.task,
-                privacy=arrival.tags,
+                privacy=judged.tags,
                 max_tokens=max_tokens,
                 deadline=self._deadline(arrival),
                 created=self._clock.now,
@@ -263,8 +267,9 @@ class Simulation:
                 prompt_tokens=arrival.prompt_tokens,
             ),
             output_tokens=max(1, min(arrival.output_tokens, max_tokens)),
-            allowed=frozenset(location for location in Location if all(location in rule.allow for rule in rules)),
-            pseudonymised=any(rule.pseudonymise for rule in rules),
+            allowed=judged.allowed,
+            blocked=judged.blocked,
+            pseudonymised=judged.pseudonymised,
         )
 
     async def _answer(self, job: Job, decision: Decision, signals: Signals) -> None:

@@ -123,6 +123,9 @@ class Arrival:
     deadline_s: float | None = None
     task: str = "chat"
     tags: frozenset[str] = frozenset()
+    """The tags that the app declares."""
+    found: frozenset[str] = frozenset()
+    """Those for which a detector finds something in the texts, declared or not."""
     tenant: str | None = None
 
 
@@ -192,14 +195,27 @@ def _draw(rng: random.Random, now: float) -> Arrival:
     return Arrival(at_s=now, prompt_tokens=max(1, round(prompt)), output_tokens=max(1, round(output)), task=task.name)
 
 
-def with_tags(trace: Trace, shares: Mapping[str, float], *, seed: int) -> Trace:
-    """The trace with random tags: each request gets each tag with the probability in *shares*, independently."""
-    draws = {tag: random.Random(f"{seed}/tag/{tag}") for tag in shares}  # noqa: S311
-    arrivals = [
-        replace(one, tags=one.tags.union(tag for tag, share in shares.items() if draws[tag].random() < share))
-        for one in trace.arrivals
-    ]
+def with_tags(
+    trace: Trace, shares: Mapping[str, float], found: Mapping[str, float] | None = None, *, seed: int
+) -> Trace:
+    """The trace with random tags: each request gets each tag with its probability, independently.
+
+    The app declares those of *shares*; detectors find something for those of *found*.
+    """
+    declares, finds = _Draws(shares, f"{seed}/tag"), _Draws(found or {}, f"{seed}/found")
+    arrivals = [replace(one, tags=one.tags | declares(), found=one.found | finds()) for one in trace.arrivals]
     return replace(trace, arrivals=tuple(arrivals))
+
+
+class _Draws:
+    """Draws a set of tags, each with its probability."""
+
+    def __init__(self, shares: Mapping[str, float], seed: str) -> None:
+        self._shares = shares
+        self._draws = {tag: random.Random(f"{seed}/{tag}") for tag in shares}  # noqa: S311
+
+    def __call__(self) -> frozenset[str]:
+        return frozenset([tag for tag, share in self._shares.items() if self._draws[tag].random() < share])
 
 
 def at_rate(trace: Trace, per_hour: float) -> Trace:
@@ -273,7 +289,7 @@ def _recorded(path: Path) -> Iterator[Arrival]:
             max_tokens=one.metadata.max_tokens,
             deadline_s=one.metadata.deadline,
             task=one.metadata.task,
-            tags=one.metadata.privacy,
+            found=one.metadata.privacy,  # whether the app declared a tag as well is not recorded
             tenant=one.metadata.tenant,
         )
 
