@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from hybrid_llm.backends.node.intake import NO_MESSAGE, Intake
+from hybrid_llm.backends.node.intake import LEAVING_S, NO_MESSAGE, Intake
 from hybrid_llm.backends.node.requests import NODE
 from hybrid_llm.backends.wire.certificates import TRUST_DOMAIN
 from hybrid_llm.backends.wire.status import ERROR_KEY, encode
@@ -121,7 +121,6 @@ def _guarded(handler: Any, intake: Intake) -> Any:
     """
     answers = "stream" if handler.response_streaming else "unary"
     behaviour = getattr(handler, f"{'stream' if handler.request_streaming else 'unary'}_{answers}")
-
     parse = None if handler.request_streaming else handler.request_deserializer
 
     async def guarded(requests: Any, context: Any) -> Any:
@@ -129,6 +128,9 @@ def _guarded(handler: Any, intake: Intake) -> Any:
             with ExitStack() as held:
                 request = await _admit(requests, context, parse, intake, held)
                 return await _answered(behaviour(request, context), context, intake)
+        except grpc.aio.InternalError:  # an operation on this call failed: the client has left
+            await asyncio.sleep(LEAVING_S)
+            raise
         except asyncio.CancelledError:
             if context.time_remaining() != 0.0:
                 intake.connections.fault(context.peer())
@@ -169,3 +171,19 @@ async def _answered(answer: Any, context: Any, intake: Intake) -> Any:
         async for message in messages:
             await intake.write(context.write(message), context.peer())
     return None
+
+
+class OneLine(logging.Filter):
+    """Shortens what gRPC logs of a call to one line, not too often: its tracebacks may quote the request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = Repeated(every_s=_REFUSAL_S, between=logging.DEBUG, logger=logging.getLogger(__name__))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Log the class of the error instead of *record*, if it has one."""
+        if not record.exc_info or record.exc_info[0] is None:
+            return True
+        name = record.exc_info[0].__name__
+        self._log.warn(name, "a call ended in gRPC with %s", name)
+        return False

@@ -21,6 +21,8 @@ from hybrid_llm.core.fields import Number, Whole, key
 _NODE: Final = "node"
 _MEGABYTE: Final = 1024 * 1024
 _RETRY_AFTER_S: Final = 0.5
+LEAVING_S: Final = 0.1
+"""Reads and writes fail when a client has left; within this time gRPC then cancels the handler, seconds."""
 NO_MESSAGE: Final = "the request is not a message of this protocol"
 
 
@@ -112,6 +114,7 @@ class Intake:
             text = f"the request did not arrive whole within {seconds:g} seconds"
             raise DeadlineExceeded(text, backend=_NODE, elapsed=seconds) from None
         if not isinstance(body, bytes):  # gRPC's mark of the end
+            await asyncio.sleep(LEAVING_S)
             raise RequestRejected(NO_MESSAGE, backend=_NODE, reason="invalid_argument")
         reservation.shrink(len(body))
         return body

@@ -168,7 +168,7 @@ class _Listener:
         from grpc_health.v1 import health, health_pb2_grpc
         from grpc_reflection.v1alpha import reflection
 
-        from hybrid_llm.backends.node.identity import IdentityInterceptor
+        from hybrid_llm.backends.node.identity import IdentityInterceptor, OneLine
         from hybrid_llm.backends.node.requests import Admission
         from hybrid_llm.backends.node.servicer import NodeServicer
         from hybrid_llm.backends.wire.channels import server_credentials, server_options
@@ -180,6 +180,7 @@ class _Listener:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
         self._watch: asyncio.Task[None] | None = None
         credentials = server_credentials(config.tls)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(OneLine())
         intake = Intake(config.intake, max_message_bytes=config.max_message_bytes)
         self._server = grpc.aio.server(
             interceptors=(IdentityInterceptor(intake),),

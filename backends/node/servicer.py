@@ -13,6 +13,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc.aio
+
 from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
@@ -93,7 +95,7 @@ class NodeServicer(HybridLLMServicer):
             outcome = "ok"
             context.set_trailing_metadata(((LOAD_KEY, self._load(call).SerializeToString()),))
         except BaseException as error:  # any failure ends this call only, with a typed status
-            if not is_fault(error):
+            if not is_fault(error) or isinstance(error, grpc.aio.InternalError):  # the client has left
                 raise
             outcome = self._fail(context, call, error)
         finally:

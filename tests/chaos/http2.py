@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
@@ -18,6 +20,7 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 
 GENERATE = "/hybrid_llm.v1.HybridLLM/Generate"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+T = TypeVar("T")
 _WINDOW = SettingsFrame.INITIAL_WINDOW_SIZE
 
 
@@ -37,9 +40,9 @@ class Connection:
         context.set_alpn_protocols(["h2"])
         plain = socket.create_connection(("127.0.0.1", port), 10.0)
         self._socket = context.wrap_socket(plain, server_hostname="127.0.0.1")
-        self._socket.settimeout(0.2)
+        self._socket.setblocking(False)
         self._encoder = Encoder()
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._next = 1
         self.open, self.acknowledged = True, False
         self.answered: dict[int, float] = {}
@@ -97,36 +100,43 @@ class Connection:
         return RstStreamFrame(stream, 8).serialize()
 
     def close(self) -> None:
+        """Break the connection off, without a farewell of TLS or HTTP/2."""
         self.open = False
         with contextlib.suppress(OSError):
-            self._socket.close()
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._socket.close()
 
     def _send(self, data: bytes) -> bool:
-        end = time.monotonic() + 30.0
-        view = memoryview(data)
-        with self._lock:
+        end, view = time.monotonic() + 30.0, memoryview(data)
+        with self._writing:
             while view and self.open and time.monotonic() < end:
-                try:
-                    view = view[self._socket.send(view) :]
-                except (TimeoutError, ssl.SSLWantWriteError):
-                    continue
-                except OSError:
-                    self.open = False
+                view = view[self._step(self._socket.send, view) or 0 :]
         return self.open
 
     def _read(self) -> None:
         buffer = b""
         while self.open:
-            try:
-                received = self._socket.recv(1 << 16)
-            except (TimeoutError, ssl.SSLWantReadError):
-                continue
-            except OSError:
-                received = b""
-            if not received:
+            received = self._step(self._socket.recv, 1 << 16)
+            if received == b"":
                 self.open = False
-                return
-            buffer = self._take(buffer + received)
+            buffer = self._take(buffer + (received or b""))
+
+    def _step(self, work: Callable[[Any], T], argument: Any) -> T | None:
+        """Do *work* on the TLS socket, which two threads may not use at once; None if it would have waited."""
+        waiting: tuple[list[Any], list[Any]] = ([], [])
+        try:
+            with self._lock:
+                return work(argument)
+        except ssl.SSLWantReadError:
+            waiting = ([self._socket], [])
+        except ssl.SSLWantWriteError:
+            waiting = ([], [self._socket])
+        except OSError:
+            self.open = False
+        with contextlib.suppress(OSError, ValueError):
+            select.select(*waiting, [], 0.05)
+        return None
 
     def _take(self, buffer: bytes) -> bytes:
         while len(buffer) >= 9:

@@ -8,9 +8,11 @@ import time
 import pytest
 
 from hybrid_llm import HybridLLM
+from hybrid_llm.backends.node.intake import IntakeLimits
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.signals import FixedSensors
+from tests.chaos.http2 import Connection
 from tests.router import leaving
 
 
@@ -50,3 +52,26 @@ def test_a_stream_of_a_node_left_without_a_loop_stops_it(pki, tools):
         with HybridLLM([backend], policy, sensors=FixedSensors()) as llm:
             leaving.leave_sync(llm)
             assert asyncio.run(stopped(engine))
+
+
+def test_calls_cancelled_at_any_moment_log_no_error_and_no_traceback(pki, tools, caplog):
+    engine = tools.FakeEngine("x" * 60, delay=0.002, slots=64)
+    with tools.Node(pki.node, engine=engine, intake=IntakeLimits(max_faults=10_000)) as node:
+        rogue = Connection(node.port, pki.rogue)
+        for number in range(400):
+            stream = rogue.ask("hi")
+            time.sleep(number % 40 / 4000)
+            rogue.send([rogue.reset(stream)])
+        for _ in range(50):  # in one piece, so that the calls end while gRPC hands them over
+            rogue.send(piece for _ in range(40) for piece in (rogue.headers(), rogue.reset(rogue.last)))
+            rogue.rooms.clear()
+        for number in range(20):  # connections that break, with and without answers that wait for their reader
+            broken = Connection(node.port, pki.rogue, window=65535 * (number % 2))
+            for _ in range(30):
+                broken.ask("hi")
+            time.sleep(number / 200)
+            broken.close()
+        tools.eventually(lambda: engine.active == 0)
+        time.sleep(0.3)
+        rogue.close()
+    assert [record.getMessage() for record in caplog.records if record.funcName != "start"] == []
