@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _EMBEDDED = "hybrid-demo-edge"
+_GENERATION: Final = "hybrid_llm.backends.edge.generation"
 _EXACT_COUNT_BYTES = 64 * 1024
 """Longer prompts, if far beyond the context window, are estimated: counting their tokens would take too long."""
 
@@ -339,11 +341,12 @@ def embedded_model() -> Path:
 
 
 def _is_imported() -> bool:
-    return "hybrid_llm.backends.edge.generation" in sys.modules
+    return _GENERATION in sys.modules
 
 
 def _import() -> None:
     """Import what an event loop must not wait for: numpy and what runs the model."""
+    import_module(_GENERATION)
 
 
 def _problem(request: Request) -> tuple[str, str] | None:

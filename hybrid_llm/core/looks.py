@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
+from threading import Event
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +16,8 @@ PIECES: Final = 256
 PART: Final = 1 << 16
 """Bytes that are searched at once with `re`, which takes up to 2 ms."""
 _check: ContextVar[Check | None] = ContextVar("check", default=None)
+caller_left: ContextVar[Event | None] = ContextVar("caller_left", default=None)
+"""Set in a thread that works for an event loop: whether the caller has been cancelled, so that the work may end."""
 
 
 def look() -> None:

@@ -6,10 +6,8 @@ the name wherever it is not seconds.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -18,10 +16,9 @@ from typing import Any, Literal, Protocol, Self, TypedDict
 from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.core.fields import Whole
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS, SAMPLING
+from hybrid_llm.core.looks import caller_left
 
 Role = Literal["system", "user", "assistant", "tool"]
-caller_left: ContextVar[threading.Event | None] = ContextVar("caller_left", default=None)
-"""Set in a thread that works for an event loop: whether the caller has been cancelled, so that the work may end."""
 
 
 class Location(StrEnum):

@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from hybrid_llm.core.errors import HybridLLMError
-from hybrid_llm.core.request import caller_left
+from hybrid_llm.core.looks import caller_left
 
 if TYPE_CHECKING:
     from hybrid_llm.core.generation import Chunk
