@@ -23,7 +23,7 @@ from hybrid_llm.backends.node.intake import Intake, IntakeLimits
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.handshake import Address
-from hybrid_llm.backends.wire.tls import require_tls13
+from hybrid_llm.backends.wire.tls import check_pair, require_tls13
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Number, Whole, key
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_RELOAD: Final = getattr(signal, "SIGHUP", None)
+"""Missing on Windows."""
 _HEALTH_INTERVAL_S: Final = 0.1
 _CAUSES: Final = {
     errno.EADDRINUSE: "the port is in use; stop the other program or choose another port",
@@ -118,8 +120,18 @@ class NodeServer:
             if self._engine is not None:
                 await self._engine.close()
 
+    def reload(self) -> None:
+        """Check the certificate files and log whether the next handshake uses them; no call is interrupted."""
+        try:
+            found = check_pair(self._config.tls, "node")
+        except ConfigError as error:
+            _log.error("reload: new connections use the last certificates that were good: %s", error)
+        else:
+            until = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
+            _log.info("reload: new connections use %s, valid until %s", self._config.tls.cert, until)
+
     async def serve_forever(self, *, grace: float = 10.0, on_ready: Callable[[int], None] | None = None) -> None:
-        """Start, and serve until SIGTERM or SIGINT; a second signal ends the grace period.
+        """Start, and serve until SIGTERM or SIGINT; a second one ends the grace period. SIGHUP is `reload`.
 
         Args:
             grace: Seconds that running calls have to finish.
@@ -129,11 +141,13 @@ class NodeServer:
         signals: asyncio.Queue[None] = asyncio.Queue()
         for number in _SIGNALS:
             loop.add_signal_handler(number, signals.put_nowait, None)
+        if _RELOAD is not None:
+            loop.add_signal_handler(_RELOAD, self.reload)
         try:
             await self._serve_until(signals, on_ready or (lambda _: None))
             await self._stop_or_hurry(signals, grace)
         finally:
-            for number in _SIGNALS:
+            for number in (*_SIGNALS, *filter(None, (_RELOAD,))):
                 loop.remove_signal_handler(number)
             await self.stop(0.0)
 

@@ -65,7 +65,9 @@ class Odometer:
 
 def main() -> None:
     """Load the engine that the first command configures, and run it until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
+    for name in ("SIGINT", "SIGHUP"):  # both reach the whole group of processes, and are the supervisor's business
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
     outbox, odometer = Outbox(), Odometer()
     inbox: Inbox = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(inbox,), name="commands", daemon=True).start()

@@ -53,11 +53,11 @@ def test_a_request_that_never_arrives_whole_ends_in_time_and_holds_nobody_up(sta
     node = _node(stack, tools, pki, read_timeout=0.4, max_client_bytes=8 * MEGABYTE)
     rogue = _hostile(stack, node, pki.rogue)
     body = grpc_message("x" * MEGABYTE)[:-1]
-    for _ in range(12):
+    for _ in range(6):
         rogue.send([rogue.headers()])
         rogue.data(rogue.last, body[:8000], end=False)
     assert _answers(tools, node, pki.app) == "hello from the node"
-    tools.eventually(lambda: len(rogue.answered) == 12)
+    tools.eventually(lambda: len(rogue.answered) == 6)
 
 
 def test_an_unread_request_holds_no_more_than_a_window_of_memory(stack, tools, pki):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.core.errors import BackendUnavailable, StreamInterrupted
 
 
@@ -74,6 +75,27 @@ def test_a_second_signal_does_not_wait(pki, tools):
             list(stream)
         assert process.wait(3) == 0
         cloud.close()
+
+
+def test_a_hangup_reloads_the_certificates_and_interrupts_nothing(tmp_path, tools):
+    make_authority(tmp_path)
+    issue(tmp_path, "node", kind="node", hosts=["127.0.0.1"])
+    issue(tmp_path, "app")
+    with _node(tmp_path, delay=0.02) as (process, port):
+        cloud = tools.backend(f"127.0.0.1:{port}", TLSFiles.from_dir(tmp_path, "app"))
+        stream = cloud.stream(tools.cleared("hi", max_tokens=60))
+        chunks = [next(stream)]
+        process.send_signal(signal.SIGHUP)
+        chunks += stream
+        assert tools.answer(chunks) == "x" * 60
+        (tmp_path / "node.pem").write_text("half a certificate")
+        process.send_signal(signal.SIGHUP)
+        assert tools.answer(cloud.stream(tools.cleared("hi", max_tokens=3))) == "xxx"
+        cloud.close()
+        process.terminate()
+        _, log = process.communicate(timeout=10)
+    assert f"reload: new connections use {tmp_path / 'node.pem'}, valid until 2" in log
+    assert "reload: new connections use the last certificates that were good" in log
 
 
 def test_tls_12_is_refused_in_the_handshake(pki):
