@@ -76,16 +76,13 @@ _WORDS: Final = _words(
 """The types and formats of JSON Schema, and the names of its versions."""
 
 
-class Token(NamedTuple):
-    """A string without its quotes, or a number: the characters *start* to *end* of the text."""
+Token = tuple[int, int, bool, bool, bool]
+"""A string without its quotes, or a number: the characters *start* to *end* of the text; whether it *is a number*; is
+*fixed*, a word or a bound of the schema's own; may be *nested* JSON: a string that is a value of the app's.
 
-    start: int
-    end: int
-    is_number: bool = False
-    fixed: bool = False
-    """It is a word or a bound of the schema's own."""
-    nested: bool = False
-    """It may be JSON itself: a string that is a value of the app's."""
+A text has a million of them. Plain tuples of numbers are the only records that the garbage collector does not visit,
+which would hold up every thread.
+"""
 
 
 class _Next(Enum):
@@ -201,7 +198,7 @@ class _Reader:
     def _name(self, match: re.Match[str]) -> bool:
         start, end = match.start("string") + 1, match.end("string")
         name, role = decode(self._text, start, end)[0], self._stack[-1].role
-        self.tokens.append(Token(start, end, fixed=role is _Role.SCHEMA and name in _KEYWORDS))
+        self.tokens.append((start, end, False, role is _Role.SCHEMA and name in _KEYWORDS, False))
         if role is _Role.SCHEMA:
             self._role = _ROLES.get(name, _Role.SCHEMA)
         elif role is _Role.NAMES:
@@ -213,10 +210,10 @@ class _Reader:
         if match["string"] is not None:
             start, end = match.start("string") + 1, match.end("string")
             fixed = self._role is _Role.WORD and self._text[start:end] in _WORDS
-            self.tokens.append(Token(start, end, fixed=fixed, nested=self._role is _Role.DATA))
+            self.tokens.append((start, end, False, fixed, self._role is _Role.DATA))
         elif match.lastgroup in ("number", "cut"):
             start, end = match.span(match.lastgroup)
-            self.tokens.append(Token(start, end, is_number=True, fixed=self._role is _Role.BOUND))
+            self.tokens.append((start, end, True, self._role is _Role.BOUND, False))
 
 
 def decode(text: str, start: int, end: int) -> tuple[str, Sequence[int]]:

@@ -128,12 +128,20 @@ def _masked(text: str, table: PseudonymTable) -> str:
 
 
 def _checked_findings(name: str, text: str, found: Sequence[Finding]) -> tuple[Finding, ...]:
-    whole = tuple([Finding(kind=each.kind, start=index(each.start), end=index(each.end)) for each in looked(found)])
+    whole = tuple([each if _is_plain(each) else _plain(each) for each in looked(found)])
     if not all(0 <= finding.start < finding.end <= len(text) for finding in whole):
         raise ValueError("a finding is not inside its text")
     if not all(finding.kind == name or _is_kind(finding, text) for finding in whole):
         raise ValueError("a kind is not a name, or is a piece of the text")
     return whole
+
+
+def _is_plain(finding: Finding) -> bool:
+    return type(finding) is Finding and type(finding.start) is int and type(finding.end) is int
+
+
+def _plain(finding: Finding) -> Finding:
+    return Finding(kind=finding.kind, start=index(finding.start), end=index(finding.end))
 
 
 def _is_kind(finding: Finding, text: str) -> bool:

@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from hybrid_llm.core.errors import PrivacyViolation
@@ -40,16 +41,20 @@ class _Edit(NamedTuple):
     """What *new* is restored to."""
 
 
-class _Slot(NamedTuple):
-    """A token that can be edited: *text* without escapes, and where in the raw text each of its characters begins."""
+_Slot = tuple[str, Sequence[int], str, bool, bool]
+"""A token that can be edited: its *text* without escapes; its *origin*, where in the raw text each of its characters
+begins; what stands for a *quote* here, since JSON inside a string escapes it; whether it *is a number*, and *at the
+top*, not in JSON inside a string. A plain tuple, as `Token` is.
+"""
 
-    text: str
-    origin: Sequence[int]
-    quote: str
-    """What stands for a quote here: JSON inside a string escapes it."""
-    is_number: bool
-    at_top: bool
-    """Not in JSON inside a string."""
+
+class _Layout(NamedTuple):
+    """The open form, and where each slot begins in it; where it begins and ends in the text."""
+
+    open_form: str
+    begins: list[int]
+    starts: list[int]
+    ends: list[int]
 
 
 class Structured:
@@ -68,23 +73,23 @@ class Structured:
         return list(_slots_of(self.text, self._tokens or (), range(len(self.text) + 1), 0))
 
     @cached_property
-    def _layout(self) -> tuple[str, list[int]]:
-        """The open form, and where each slot begins in it."""
+    def _layout(self) -> _Layout:
         parts: list[str] = []
         begins: list[int] = []
         done = size = 0
-        for slot in self._slots:
-            between = self.text[done : slot.origin[0]]
-            parts += [between, slot.text]
+        for text, origin, *_ in self._slots:
+            between = self.text[done : origin[0]]
+            parts += (between, text)
             begins.append(size + len(between))
-            size = begins[-1] + len(slot.text)
-            done = slot.origin[-1]
-        return "".join([*parts, self.text[done:]]), begins
+            size = begins[-1] + len(text)
+            done = origin[-1]
+        starts, ends = [slot[1][0] for slot in self._slots], [slot[1][-1] for slot in self._slots]
+        return _Layout("".join([*parts, self.text[done:]]), begins, starts, ends)
 
     @property
     def open_form(self) -> str:
         """The text in which values are replaced: the text itself unless it is JSON."""
-        return self.text if self._tokens is None else self._layout[0]
+        return self.text if self._tokens is None else self._layout.open_form
 
     def private(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """*findings* without those that lie in the schema's own words and bounds."""
@@ -93,9 +98,9 @@ class Structured:
         return tuple([finding for finding in findings if not self._is_fixed(finding, self._tokens)])
 
     def _is_fixed(self, finding: Finding, tokens: Sequence[Token]) -> bool:
-        first = bisect_right(tokens, finding.start, key=lambda token: token.end)
-        last = bisect_left(tokens, finding.end, key=lambda token: token.start)
-        return first < last and all(token.fixed for token in tokens[first:last])
+        first = bisect_right(tokens, finding.start, key=itemgetter(1))
+        last = bisect_left(tokens, finding.end, key=itemgetter(0))
+        return first < last and all(fixed for _, _, _, fixed, _ in tokens[first:last])
 
     def clipped(self, findings: Sequence[Finding]) -> list[Finding]:
         """*findings* in the open form: what each covers of strings, and whole numbers."""
@@ -104,16 +109,15 @@ class Structured:
         return [piece for finding in findings for piece in self._pieces(finding)]
 
     def _pieces(self, finding: Finding) -> list[Finding]:
-        slots, begins = self._slots, self._layout[1]
-        first = bisect_right(slots, finding.start, key=lambda slot: slot.origin[-1])
-        last = bisect_left(slots, finding.end, key=lambda slot: slot.origin[0])
+        slots, (_, begins, starts, ends) = self._slots, self._layout
+        first, last = bisect_right(ends, finding.start), bisect_left(starts, finding.end)
         pieces = []
-        for slot, begin in zip(slots[first:last], begins[first:last], strict=True):
-            start, end = 0, len(slot.text)
-            if not slot.is_number:
-                start = max(start, bisect_right(slot.origin, finding.start) - 1)
-                end = min(end, bisect_left(slot.origin, finding.end))
-            if start < end and (last - first == 1 or any(map(str.isalnum, slot.text[start:end]))):
+        for (text, origin, _, is_number, _), begin in zip(slots[first:last], begins[first:last], strict=True):
+            start, end = 0, len(text)
+            if not is_number:
+                start = max(start, bisect_right(origin, finding.start) - 1)
+                end = min(end, bisect_left(origin, finding.end))
+            if start < end and (last - first == 1 or any(map(str.isalnum, text[start:end]))):
                 pieces.append(Finding(kind=finding.kind, start=begin + start, end=begin + end))
         return pieces
 
@@ -136,10 +140,10 @@ class Structured:
 
     def _raw_edits(self, edits: Sequence[_Edit]) -> Iterator[_Edit]:
         """*edits* of the open form as edits of the text; those that touch no slot are none."""
-        begins = self._layout[1]
+        begins = self._layout.begins
         for index, group in groupby(edits, key=lambda edit: bisect_right(begins, edit.start) - 1):
             slot = self._slots[index] if index >= 0 else None
-            begin, end = (begins[index], begins[index] + len(slot.text)) if slot is not None else (0, 0)
+            begin, end = (begins[index], begins[index] + len(slot[0])) if slot is not None else (0, 0)
             following = begins[index + 1] if index + 1 < len(begins) else len(self.open_form)
             touching = [edit for edit in group if edit.start < end or edit.end > following]
             if any(edit.end > end for edit in touching):
@@ -151,27 +155,29 @@ class Structured:
 
     def _within(self, slot: _Slot, edits: Sequence[_Edit]) -> Iterator[_Edit]:
         """*edits* of the text of *slot* as edits of the raw text: a number gets quotes around it."""
-        if slot.is_number and slot.at_top and self._form is not TextForm.CONTENT:
+        _, origin, mark, is_number, at_top = slot
+        if is_number and at_top and self._form is not TextForm.CONTENT:
             raise _violation(_NUMBER)
-        if not slot.at_top and any(_escaped(edit.value) != edit.value for edit in edits):
+        if not at_top and any(_escaped(edit.value) != edit.value for edit in edits):
             raise _violation(_APART)  # it would be restored as part of the outer string, with one escape too few
-        quote = slot.quote if slot.is_number else ""
-        yield _Edit(slot.origin[0], slot.origin[0], quote)
+        quote = mark if is_number else ""
+        yield _Edit(origin[0], origin[0], quote)
         for edit in edits:
-            yield _Edit(slot.origin[edit.start], slot.origin[edit.end], edit.new)
-        yield _Edit(slot.origin[-1], slot.origin[-1], quote)
+            yield _Edit(origin[edit.start], origin[edit.end], edit.new)
+        yield _Edit(origin[-1], origin[-1], quote)
 
 
 def _slots_of(text: str, tokens: Iterable[Token], places: Sequence[int], depth: int) -> Iterator[_Slot]:
     """The slots of the *tokens* of *text*, whose characters begin at *places* of the raw text."""
-    for token in tokens:
-        if token.fixed:
+    quote = _quote(depth)
+    for start, end, is_number, fixed, nested in tokens:
+        if fixed:
             continue
-        value, origin = decode(text, token.start, token.end)
-        inner = read_tokens(value, TextForm.CONTENT) if token.nested and depth < _DEPTH else None
+        value, origin = decode(text, start, end)
+        inner = read_tokens(value, TextForm.CONTENT) if nested and depth < _DEPTH else None
         raw = _composed(places, origin)
         if inner is None:
-            yield _Slot(value, raw, _quote(depth), token.is_number, depth == 0)
+            yield value, raw, quote, is_number, depth == 0
         else:
             yield from _slots_of(value, inner, raw, depth + 1)
 

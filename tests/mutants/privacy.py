@@ -492,8 +492,8 @@ MUTANTS = (
     ),
     Mutant(
         "the offsets of a finding may be any number",
-        f"{_SCAN}:_checked_findings",
-        swap("index(each.start)", "each.start"),
+        f"{_SCAN}:_plain",
+        swap("index(finding.start)", "finding.start"),
     ),
     Mutant("the deadline does not cover the scan", f"{_SCAN}:Scan._found_by", drop("look()")),
     Mutant(

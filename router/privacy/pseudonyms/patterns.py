@@ -27,7 +27,8 @@ class Patterns(Generic[_T]):
 
     def __init__(self) -> None:
         self._about: dict[str, _T] = {}
-        self._heads: dict[str, list[str]] = {}  # the beginning of some strings -> these strings
+        # The beginning of some strings -> these strings; in tuples, which the garbage collector leaves alone.
+        self._heads: dict[str, tuple[str, ...]] = {}
         self._new: list[str] = []
         self._automata: list[tuple[Any, list[str]]] = []
         self._longest = 0
@@ -54,11 +55,11 @@ class Patterns(Generic[_T]):
             head = pattern[:size]
             strings = self._heads.get(head)
             if strings is None:
-                self._heads[head] = [pattern]
+                self._heads[head] = (pattern,)
                 self._new.append(head)
                 return
             if len(strings) < _SHARED:
-                strings.append(pattern)
+                self._heads[head] = (*strings, pattern)
                 return
 
     def matches(self, text: str) -> Iterator[tuple[int, int, _T]]:

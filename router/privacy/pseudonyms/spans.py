@@ -5,23 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import NamedTuple
 
+Span = tuple[int, int, str]
+"""The characters *start* to *end* of a text, which hold a value of *kind*.
 
-class Span(NamedTuple):
-    """The characters *start* to *end* of a text, which hold a value of *kind*."""
-
-    start: int
-    end: int
-    kind: str
-
-
-class Placed(NamedTuple):
-    """A replacement in the written text: its characters *start* to *end* stand for *span* of the source."""
-
-    start: int
-    end: int
-    span: Span
+A plain tuple, which the garbage collector leaves alone: visiting the spans of a long text would hold up every thread.
+"""
+Placed = tuple[int, int, int, int]
+"""A replacement in the written text: its characters *start* to *end* stand for two offsets, a span, of the source."""
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:
@@ -34,19 +25,18 @@ def merge(spans: Iterable[Span]) -> list[Span]:
             merged.append(span)
             longest, last = end - start, end
         elif end > last or end - start > longest:
-            first = merged[-1]
-            merged[-1] = Span(first.start, max(last, end), kind if end - start > longest else first.kind)
+            first, _, known = merged[-1]
+            merged[-1] = (first, max(last, end), kind if end - start > longest else known)
             longest, last = max(longest, end - start), max(last, end)
     return merged
 
 
 def source(offset: int, placed: Sequence[Placed], *, end: bool) -> int:
     """*offset* of the written text as an offset of the source; inside a replacement, the start or end of its span."""
-    before = bisect_right(placed, offset, key=_end)
-    if before < len(placed) and placed[before].start < offset:
-        return placed[before].span.end if end else placed[before].span.start
-    return offset + (placed[before - 1].span.end - placed[before - 1].end if before else 0)
-
-
-def _end(placed: Placed) -> int:
-    return placed.end
+    before = bisect_right(placed, offset, key=itemgetter(1))
+    if before < len(placed) and placed[before][0] < offset:
+        return placed[before][3 if end else 2]
+    if not before:
+        return offset
+    _, last, _, origin = placed[before - 1]
+    return offset + origin - last

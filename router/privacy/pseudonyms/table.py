@@ -136,22 +136,22 @@ class PseudonymTable:
         parts: list[str] = []
         placed: list[Placed] = []
         done = length = 0
-        for number, span in enumerate(spans):
+        for number, (start, end, kind) in enumerate(spans):
             if number % _BATCH == 0:
                 look()
-            name = self._name(text[span.start : span.end], span.kind, taken)
-            parts += (text[done : span.start], name)
-            length += span.start - done + len(name)
-            placed.append(Placed(length - len(name), length, span))
-            done = span.end
+            name = self._name(text[start:end], kind, taken)
+            parts += (text[done:start], name)
+            length += start - done + len(name)
+            placed.append((length - len(name), length, start, end))
+            done = end
         return "".join([*parts, text[done:]]), placed
 
     def _strays(self, text: str, placed: list[Placed]) -> Iterator[Span]:
         """The spans of the source that a restorer would take for pseudonyms although they are none of ours."""
-        ours = {(one.start, one.end) for one in placed}
+        ours = {(start, end) for start, end, _, _ in placed}
         for start, end in self.pseudonyms(text):
             if (start, end) not in ours:
-                yield Span(source(start, placed, end=False), source(end, placed, end=True), LITERAL)
+                yield source(start, placed, end=False), source(end, placed, end=True), LITERAL
 
     def pseudonyms(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the spans of known pseudonyms in *text*, from left to right, as `Restorer` finds them."""
@@ -252,4 +252,4 @@ def _spans(text: str, findings: Sequence[Finding]) -> list[Span]:
         if not 0 <= finding.start < finding.end <= len(text):
             where = f"from {finding.start} to {finding.end}"
             raise ValueError(f"a finding of {finding.kind!r} is {where}, in a text of {len(text)} characters")
-    return [Span(finding.start, finding.end, finding.kind) for finding in findings]
+    return [(finding.start, finding.end, finding.kind) for finding in findings]

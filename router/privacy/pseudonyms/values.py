@@ -136,26 +136,26 @@ class KnownValues:
         for start, end, inner in prepared.inner:
             found = next(self.occurrences(inner), None)
             if found is not None:
-                yield Span(start, end, found.kind)
+                yield start, end, found[2]
 
     def _all(self, prepared: Prepared) -> Iterator[Span]:
         view = prepared.view
-        yield from map(Span._make, self._exact.matches(prepared.text))
+        yield from self._exact.matches(prepared.text)
         if view.source is None:
             yield from self._spelled(Normal(view))
         else:
-            yield from map(Span._make, self._implied.matches(prepared.text))
+            yield from self._implied.matches(prepared.text)
             for start, end, kind in self._spelled(Normal(view)):
-                yield Span(*view.origin(start, end), kind)
+                yield *view.origin(start, end), kind
         if self._dates and view.has_digit:
             for start, end, kind in self._dated(view):
-                yield Span(*view.origin(start, end), kind)
+                yield *view.origin(start, end), kind
 
     def _dated(self, view: View) -> Iterator[Span]:
         for start, end, read in dates(view):
             known = next((date for date in read if date in self._dates), None)
             if known is not None:
-                yield Span(start, end, self._dates[known])
+                yield start, end, self._dates[known]
 
     def _spelled(self, normal: Normal) -> Iterator[Span]:
         """The occurrences in normal form, as spans of the view."""
@@ -209,7 +209,7 @@ def _whole(text: str, start: int, stop: int, length: int, form: _Form) -> Span |
         start = opens_number(text, start)
     if length < FREE and not (is_edge(text, start, length) and is_edge(text, stop, length)):
         return None
-    return Span(start, stop, form.kind)
+    return start, stop, form.kind
 
 
 def json_forms(value: str) -> tuple[str, ...]:
