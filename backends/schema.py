@@ -57,6 +57,7 @@ _ALSO: Final = {
     "multiple of": "multipleOf",
 }
 """What llguidance calls a contradiction -> the keyword."""
+_UNUSABLE: Final = "the output_schema cannot be turned into a grammar"
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _KEYWORD: Final = re.compile(r"\$?[A-Za-z]{1,40}")
 
@@ -67,6 +68,10 @@ class UnusableSchema(ValueError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class SchemaNotFollowed(Exception):
+    """The matcher of one answer has failed, since its grammar grew too large: the request's fault, not the model's."""
 
 
 class _Checked:
@@ -205,9 +210,14 @@ class SchemaCompiler:
 
         grammar = check_schema(schema)
         tokenizer = self._tokenizer(eos_ids)
-        matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        try:
+            matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        except BaseException as error:  # a panic of the compiler, whose text quotes the schema
+            if not is_fault(error):
+                raise
+            raise UnusableSchema(_UNUSABLE, reason="unsupported") from None
         if matcher.is_error():
-            raise UnusableSchema("the output_schema cannot be turned into a grammar", reason="unsupported")
+            raise UnusableSchema(_UNUSABLE, reason="unsupported")
         if prefix and not matcher.consume_tokens(tokenizer.tokenize_str(prefix)):
             raise UnusableSchema("the partial answer does not follow the output_schema", reason="unsupported")
         return matcher

@@ -13,6 +13,8 @@ from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import unquote
 
+from hybrid_llm.backends.schema_bounds import MOST_CHARACTERS, Place, TooLarge, check_bounds
+
 _TYPES: Final = ("string", "number", "integer", "boolean", "object", "array", "null")
 _MOST_DEPTH: Final = 128
 """Steps of a place; the grammar compiler cannot read much deeper ones."""
@@ -21,7 +23,6 @@ _EXACT: Final = 2**53
 _MOST_POWER: Final = 22
 """Beyond this, no power of ten is a float."""
 
-Place = tuple[str | int, ...]
 Node = tuple[Place, Any]
 
 
@@ -41,8 +42,10 @@ def read_schema(text: str) -> dict[str, Any]:
     """Return a schema as it is written: numbers exact, decimals as `Decimal`.
 
     Raises:
-        BrokenRule: it is not JSON, not an object, has a key twice, NaN, or is nested too deeply.
+        BrokenRule: it is not JSON, not an object, has a key twice, NaN, or is too long or nested too deeply.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise BrokenRule((), f"it has more than {MOST_CHARACTERS} characters")
     try:
         parsed = json.loads(text, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_unique)
     except BrokenRule:
@@ -80,6 +83,10 @@ def check_rules(schema: dict[str, Any]) -> None:
         _check_node(place, node)
     targets = _resolved(schema, nodes)
     check_ends(nodes, targets)
+    try:
+        check_bounds(nodes)
+    except TooLarge as large:
+        raise BrokenRule(large.place, large.why) from None
 
 
 def subschemas(schema: Any, place: Place = ()) -> Iterator[Node]:
@@ -179,7 +186,7 @@ def _is_exact(number: int | Decimal) -> bool:
     """Whether the grammar compiler reads *number* as it is written: digits times a power of ten, both exact floats."""
     _, digits, exponent = Decimal(number).as_tuple()
     whole, power = "".join(map(str, digits)).lstrip("0"), int(exponent)
-    shorter = whole.rstrip("0")
+    shorter = whole.rstrip("0") if power >= 0 else whole  # zeros after the point are digits to it
     return len(shorter) <= 16 and int(shorter or 0) <= _EXACT and abs(power + len(whole) - len(shorter)) <= _MOST_POWER
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
-from hybrid_llm.backends.schema import UnusableSchema
+from hybrid_llm.backends.schema import SchemaNotFollowed, UnusableSchema
 from hybrid_llm.core.errors import (
     BackendError,
     BackendUnavailable,
@@ -26,6 +26,7 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.request import Request, Sampling
+from hybrid_llm.core.threads import in_thread
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -135,10 +136,13 @@ class Run:
     def _draw(self, sampler: Sampler, logits: Logits, grammar: Grammar | None) -> int:
         try:
             token = sampler.draw(logits, None if grammar is None else grammar.allowed())
+            if grammar is not None:
+                grammar.take(token)
         except FloatingPointError as error:
             raise self._failed(str(error)) from error
-        if grammar is not None:
-            grammar.take(token)
+        except SchemaNotFollowed:
+            text = "the output_schema grew too complex to be followed"
+            raise RequestRejected(text, backend=self._backend, reason="unsupported") from None
         return token
 
     def _failed(self, what: str) -> BackendError:
@@ -149,13 +153,16 @@ class Run:
         return BackendUnavailable(text, backend=self._backend, reason="failed")
 
     def _grammar(self, model: EdgeModel) -> Grammar | None:
-        if self._request.output_schema is None:
+        """Compile the schema in a thread, so that this run ends at its deadline however long that takes."""
+        schema, prefix = self._request.output_schema, self._request.answer_prefix
+        if schema is None:
             return None
+        compiling = in_thread(
+            "hybrid-llm-edge-grammar", partial(model.schemas.matcher, schema, model.tokenizer.eos_ids, prefix)
+        )
+        self.wait_for(compiling)
         try:
-            matcher = model.schemas.matcher(
-                self._request.output_schema, model.tokenizer.eos_ids, self._request.answer_prefix
-            )
-            return Grammar(matcher, model.layout.vocab_size)
+            return Grammar(compiling.result(), model.layout.vocab_size)
         except UnusableSchema as error:
             raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
 
@@ -235,10 +242,16 @@ class Grammar:
         return bool(self._matcher.is_stopped())
 
     def allowed(self) -> NDArray[np.bool_]:
-        """Return the mask of allowed next tokens, shape (vocab_size,); valid until the next call."""
+        """Return the mask of allowed next tokens, shape (vocab_size,); valid until the next call.
+
+        Raises:
+            SchemaNotFollowed: the matcher failed, for instance because the grammar grew too large.
+        """
         from llguidance.numpy import fill_next_token_bitmask
 
         fill_next_token_bitmask(self._matcher, self._words, 0)
+        if self._matcher.is_error() or not self._words.any():
+            raise SchemaNotFollowed
         # 32 tokens a word: bytes in little-endian order, and the lowest bit first, are the tokens in order.
         bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")[: self._vocab_size]
         return bits.view(np.bool_)
@@ -246,7 +259,7 @@ class Grammar:
     def take(self, token_id: int) -> None:
         """Advance by a token that the mask allows."""
         if not self._matcher.consume_token(token_id):
-            raise ValueError("the token is not allowed here")
+            raise SchemaNotFollowed
 
 
 class Sampler:

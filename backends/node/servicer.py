@@ -20,7 +20,8 @@ from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, Engi
 from hybrid_llm.backends.node.identity import PEER, Peer, set_error
 from hybrid_llm.backends.node.intake import Intake
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
-from hybrid_llm.backends.schema import UnusableSchema, check_schema
+from hybrid_llm.backends.node.schema_trial import SchemaTrials
+from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
@@ -41,8 +42,6 @@ from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
 
 _access_log = logging.getLogger("hybrid_llm.node.access")
 _log = logging.getLogger(__name__)
-_UNUSABLE = "the output_schema cannot be turned into a grammar"
-"""Without keyword and place, which quote the schema's own names; the client names them before it sends anything."""
 _WORD = re.compile(r"[\w.:/@+%\[\]-]+")
 
 
@@ -80,6 +79,7 @@ class NodeServicer(HybridLLMServicer):
         self._encoder = PromptEncoder(tokenizer)
         self._admission = admission
         self._intake = intake
+        self._schemas = SchemaTrials()
         self._max_deadline = max_deadline
         self._version = version
         self._numbers = itertools.count(1)
@@ -130,7 +130,6 @@ class NodeServicer(HybridLLMServicer):
         info = self._ready()
         if request.output_schema is not None and not info.output_schema:
             raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
-        await _check_schema(request.output_schema)
         with self._admission.admit(info.slots, deadline, call.peer.identity):
             try:
                 async with asyncio.timeout(deadline):
@@ -143,6 +142,8 @@ class NodeServicer(HybridLLMServicer):
             self._admission.observe(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
+        if request.output_schema is not None:
+            await _check_schema(self._schemas, request.output_schema)
         prompt = await self._encoder.encode(request, info.context_window)
         call.prompt_tokens = len(prompt)
         text = self._tokenizer.text_stream(request, prompt)
@@ -215,14 +216,12 @@ def _public(error: BaseException) -> HybridLLMError:
     return BackendUnavailable(text, backend=NODE, reason="failed")
 
 
-async def _check_schema(schema: str | None) -> None:
-    """Refuse what the client should have refused, before the request is admitted."""
-    if schema is None:
-        return
+async def _check_schema(trials: SchemaTrials, schema: str) -> None:
+    """Refuse what the client should have refused, with keyword and place, and what would cost too much."""
     try:
-        await asyncio.to_thread(check_schema, schema)
+        await trials.check(schema)
     except UnusableSchema as error:
-        raise RequestRejected(_UNUSABLE, backend=NODE, reason=error.reason) from None
+        raise RequestRejected(str(error), backend=NODE, reason=error.reason) from None
 
 
 def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:

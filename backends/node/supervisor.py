@@ -6,17 +6,13 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
-import signal
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
-from hybrid_llm.backends.node import ipc
+from hybrid_llm.backends.node import children, ipc
 from hybrid_llm.backends.node.engine import (
     EngineConfig,
     EngineDied,
@@ -186,7 +182,7 @@ class EngineProcess:
                 started.cancel()
 
     async def _run_once(self, started: asyncio.Future[EngineInfo]) -> None:
-        process = self._process = await _spawn(self._worker)
+        process = self._process = await children.spawn(self._worker, environment=_OFFLINE)
         self._monitor = ProgressMonitor(self._config.limits)
         watch = asyncio.create_task(self._watch(process), name="engine-watch")
         try:
@@ -195,7 +191,7 @@ class EngineProcess:
         finally:
             watch.cancel()
             self._fail_all()
-            await _end(process)
+            await children.end(process)
 
     async def _read(self, process: Process, started: asyncio.Future[EngineInfo]) -> None:
         assert process.stdout is not None
@@ -215,7 +211,7 @@ class EngineProcess:
             state = self._monitor.elapse(_WATCH_S)
             if state is Liveness.HUNG:
                 _log.error("the engine's process %d makes no progress; it is killed", process.pid)
-                return _kill(process)
+                return children.kill(process)
             if self.healthy and state is Liveness.SUSPECTED:
                 _log.warning("the engine's process %d makes no progress; new requests are refused", process.pid)
                 self._set_healthy(healthy=False)
@@ -306,33 +302,3 @@ class OutputQueue:
 
 def _fault(request_id: str, code: FaultCode, message: str) -> EngineOutput:
     return EngineOutput(request_id=request_id, error=EngineFault(code=code, message=message))
-
-
-async def _spawn(worker: Sequence[str]) -> Process:
-    """Start the worker, in its own process group: Ctrl-C in a terminal must reach the supervisor only."""
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        *worker,
-        stdin=PIPE,
-        stdout=PIPE,
-        env={**os.environ, **_OFFLINE, "PYTHONPATH": path},
-        process_group=0 if os.name == "posix" else None,
-    )
-
-
-def _kill(process: Process) -> None:
-    """Kill by the pid: `Process.kill` would reap a child that has just ended, which asyncio then misses."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-async def _end(process: Process) -> None:
-    """Kill the process if it runs: it holds no state that must be saved."""
-    _kill(process)
-    await process.wait()
-    assert process.stdin is not None
-    process.stdin.close()

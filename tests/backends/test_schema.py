@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from decimal import Decimal
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
 from hybrid_llm.backends.schema import UnusableSchema, check_schema
+from tests.backends.bombs import BOMBS
 
 BYTES = LLTokenizer("byte")
 
@@ -80,6 +82,16 @@ TREE = {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["n
         ({"type": "object", "required": ["a"], "additionalProperties": False}, "", "`required`"),
         ({"items": {"format": "colour", "type": "string"}}, "/items", "`format`"),
         ({"items": {"pattern": "(?=a)b", "type": "string"}}, "/items", "`pattern`"),
+        ({"type": "array", "minItems": 10**9}, "/minItems", "no answer is that long"),
+        ({"items": {"type": "integer", "multipleOf": 999983}}, "/items/multipleOf", "divisors exceed 10000"),
+        ({"allOf": [{"multipleOf": 101}, {"multipleOf": 103}]}, "/allOf/1/multipleOf", "divisors exceed 10000"),
+        ({"type": "string", "pattern": "^((a{100}){100}){100}$"}, "/pattern", "repetitions"),
+        ({"type": "string", "pattern": "a" * 5000}, "/pattern", "4096 characters"),
+        ({"patternProperties": {"[" * 5000: {}}}, "/patternProperties/[", "4096 characters"),
+        ({"allOf": [{"pattern": f"a.{{{n}}}b"} for n in range(20, 40)]}, "/allOf", "more than 4 patterns"),
+        ({"enum": list(range(5001))}, "/enum", "more than 5000 values"),
+        ({"anyOf": [{}] * 6000}, "", "more than 5000 schemas"),
+        (json.dumps({"enum": ["x" * 200_000]}), "", "more than 131072 characters"),
         ('{"a": 1, "a": 2}', "", "`a` twice"),
         ('{"minimum": NaN}', "", "NaN"),
         ('{"minimum": Infinity}', "", "Infinity"),
@@ -136,6 +148,7 @@ NUMBERS = st.one_of(
 
 
 @given(NUMBERS)
+@example(1801439850948199.0)
 @settings(max_examples=200, deadline=None)
 def test_a_constant_is_that_number_or_refused(number):
     text = format(number, "f") if isinstance(number, Decimal) else json.dumps(number)
@@ -193,3 +206,18 @@ def test_many_schemas_that_refer_to_each_other_take_linear_work():
         check_schema(json.dumps(schema))
     except UnusableSchema as error:
         assert "end" not in str(error)  # the grammar compiler has a limit of its own
+
+
+@given(BOMBS)
+@settings(max_examples=150, deadline=None)
+def test_no_schema_that_is_taken_costs_much(schema):
+    """Seconds mean a hang; what is taken costs milliseconds on an idle machine."""
+    begun = time.monotonic()
+    try:
+        matcher = LLMatcher(BYTES, check_schema(json.dumps(schema)), log_level=0)
+        for _ in range(8):
+            matcher.compute_bitmask()
+            matcher.consume_tokens(matcher.compute_ff_tokens() or [])
+    except UnusableSchema:
+        pass
+    assert time.monotonic() - begun < 20.0

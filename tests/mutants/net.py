@@ -155,7 +155,7 @@ STATUSES = (
     ),
     Mutant(
         "a node trusts the client's schema",
-        f"{_SERVICER}:NodeServicer._generate",
-        drop("await _check_schema(request.output_schema)"),
+        f"{_SERVICER}:NodeServicer._answer",
+        swap("await _check_schema(self._schemas, request.output_schema)", "pass"),
     ),
 )

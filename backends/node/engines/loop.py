@@ -5,7 +5,6 @@ One loop drives both runners: the packed one with many slots, the single one wit
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from itertools import compress
@@ -21,10 +20,11 @@ from hybrid_llm.backends.node.engine import (
     FaultCode,
     objection,
 )
+from hybrid_llm.backends.node.engines.grammars import PendingGrammars
 from hybrid_llm.backends.node.engines.runners import PackedRunner, SingleRunner
 from hybrid_llm.backends.node.engines.sampler import Sampler, SchemaMatcher
 from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment, Sequence
-from hybrid_llm.backends.schema import SchemaCompiler, UnusableSchema
+from hybrid_llm.backends.schema import SchemaCompiler, SchemaNotFollowed
 from hybrid_llm.core.generation import FinishReason
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,14 @@ _MAX_FAILED_STEPS = 8
 """Consecutive steps in which every request failed, after which the engine exits and is restarted."""
 Runner = PackedRunner | SingleRunner
 Planned = tuple[Sequence, Segment]
-Drawn = tuple[Sequence, "int | None"]
+Drawn = tuple[Sequence, "int | EngineFault"]
+"""A sequence with its next token, or with why there is none."""
+_UNCOMPUTED = EngineFault(code="internal", message="the model could not compute this request")
+_UNFOLLOWED = EngineFault(code="rejected", message="the output_schema grew too complex to be followed")
+_UNSAMPLED = EngineFault(code="rejected", message="the sampling settings leave no token to be drawn")
+_LATE = "the deadline passed on the node"
+_COMPILE_WAIT_S = 0.01
+"""Seconds that a step waits for a schema when there is nothing else to do."""
 
 
 class LoopEngine:
@@ -48,30 +55,34 @@ class LoopEngine:
         self.info = info
         """The loaded model."""
         self._scheduler = scheduler
-        self._schemas = schemas
+        self._grammars = None if schemas is None else PendingGrammars(schemas)
         self._refused: list[EngineOutput] = []
         self._failed_steps = 0
 
     @property
     def idle(self) -> bool:
-        """Whether `step` would do nothing: no request runs, waits, or has an output to be returned."""
-        return not (self._refused or self._scheduler.running or self._scheduler.waiting)
+        """Whether `step` would do nothing: no request runs, waits, is compiled, or has an output to be returned."""
+        return not (self._refused or self._scheduler.running or self._scheduler.waiting or self._grammars)
 
     def submit(self, request: EngineRequest) -> None:
         """Take a request. Never raises for a bad one: a later `step` returns the error."""
         reason = objection(request, self.info)
         if reason is not None:
             self._refuse(request, "rejected", reason)
-        elif request.request_id in self._scheduler:
+        elif request.request_id in self._scheduler or request.request_id in (self._grammars or ()):
             self._refuse(request, "rejected", "a request of this id is in flight")
-        elif self._scheduler.full:
+        elif self._scheduler.is_full(len(self._grammars or ())):
             self._refuse(request, "overloaded", "too many requests are waiting for this engine")
+        elif request.output_schema is not None and self._grammars is not None:
+            self._grammars.begin(request)
         else:
-            self._enqueue(request)
+            self._enqueue(request, None)
 
     def abort(self, request_id: str) -> None:
         """Drop a request without further output; its slot is free at the next `step`. Unknown ids are ignored."""
         self._refused = [output for output in self._refused if output.request_id != request_id]
+        if self._grammars is not None:
+            self._grammars.drop(request_id)
         self._release(request_id)
 
     def step(self) -> list[EngineOutput]:
@@ -81,9 +92,10 @@ class LoopEngine:
             RuntimeError: all requests failed in many consecutive steps: the device or the model is broken.
         """
         now = time.monotonic()
+        self._take_compiled(now)
         outputs, self._refused = self._refused, []
         for late in self._scheduler.expired(now):
-            outputs.append(self._fail(late, "deadline", "the deadline passed on the node"))
+            outputs.append(self._fail(late, "deadline", _LATE))
         for assigned in self._scheduler.admit(now):
             if assigned.shared and assigned.source != assigned.slot:
                 self._runner.copy(assigned.source, assigned.slot, assigned.shared)
@@ -123,27 +135,29 @@ class LoopEngine:
         fault = EngineFault(code=code, message=message)
         self._refused.append(EngineOutput(request_id=request.request_id, error=fault))
 
-    def _enqueue(self, request: EngineRequest) -> None:
-        try:
-            constraint = self._constraint(request)
-        except UnusableSchema as error:
-            return self._refuse(request, "rejected", str(error))
+    def _take_compiled(self, now: float) -> None:
+        """Queue the requests whose schema is compiled; waits a moment for one if there is nothing else to do."""
+        if not self._grammars:
+            return
+        for request in self._grammars.expired(now):
+            self._refuse(request, "deadline", _LATE)
+        busy = self._refused or self._scheduler.running or self._scheduler.waiting
+        for request, constraint in self._grammars.ready(0.0 if busy else _COMPILE_WAIT_S):
+            if isinstance(constraint, EngineFault):
+                self._refuse(request, constraint.code, constraint.message)
+            else:
+                self._enqueue(request, constraint)
+
+    def _enqueue(self, request: EngineRequest, constraint: SchemaMatcher | None) -> None:
         if constraint is not None and constraint.done:  # the partial answer to be continued is whole
             self._refused.append(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.STOP))
-            return None
+            return
         ids = request.prompt_ids
         sampler = Sampler(request.sampling, vocab_size=self.info.vocab_size, prompt_ids=ids, constraint=constraint)
         self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
-        return None
-
-    def _constraint(self, request: EngineRequest) -> SchemaMatcher | None:
-        if request.output_schema is None or self._schemas is None:
-            return None
-        matcher = self._schemas.matcher(request.output_schema, request.eos_ids, request.answer_prefix)
-        return SchemaMatcher(matcher, vocab_size=self.info.vocab_size)
 
     def _compute(self, batch: list[Planned]) -> list[Drawn]:
-        """The next token of each complete segment; None where the model or the sampler failed.
+        """The next token of each complete segment, or why there is none.
 
         If the step fails, each request is computed on its own, so that only the failing ones fail.
         """
@@ -152,7 +166,7 @@ class LoopEngine:
         except Exception as error:  # noqa: BLE001 one request's failure, whatever it is, must not fail the others
             _log.warning("a step over %d requests failed with %s", len(batch), type(error).__name__)
             if len(batch) == 1:
-                return [(batch[0][0], None)]
+                return [(batch[0][0], _UNCOMPUTED)]
             return [drawn for planned in batch for drawn in self._compute([planned])]
         return self._draw(batch, logits)
 
@@ -167,28 +181,33 @@ class LoopEngine:
         for sequence in compress(complete, finite):
             sequence.verified = sequence.cached
         return [
-            (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else None)
+            (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else _UNCOMPUTED)
             for row, sequence in enumerate(complete)
         ]
 
-    def _token(self, sequence: Sequence, logits: torch.Tensor, likeliest: int) -> int | None:
+    def _token(self, sequence: Sequence, logits: torch.Tensor, likeliest: int) -> int | EngineFault:
+        """The model has computed finite logits: what fails from here on is the request's own fault."""
         if sequence.sampler.plain:
             return likeliest
-        with contextlib.suppress(RuntimeError, ValueError, IndexError):  # fails this request only
+        try:
             return sequence.sampler.pick(logits.float().cpu())
-        return None
+        except SchemaNotFollowed:
+            return _UNFOLLOWED
+        except (RuntimeError, ValueError, IndexError):
+            return _UNSAMPLED
 
     def _check_consecutive_failures(self, drawn: list[Drawn]) -> None:
         """A broken device fails every step: raise, so that the supervisor starts a new process."""
-        failed = bool(drawn) and all(token is None for _, token in drawn)
+        failed = bool(drawn) and all(token is _UNCOMPUTED for _, token in drawn)
         self._failed_steps = self._failed_steps + 1 if failed else 0
         if self._failed_steps >= _MAX_FAILED_STEPS:
             raise RuntimeError(f"{_MAX_FAILED_STEPS} steps in a row failed for every request in them")
 
-    def _advance(self, sequence: Sequence, token: int | None) -> EngineOutput:
-        if token is None:
-            self._clear(sequence)
-            return self._fail(sequence, "internal", "the model could not compute this request")
+    def _advance(self, sequence: Sequence, token: int | EngineFault) -> EngineOutput:
+        if isinstance(token, EngineFault):
+            if token is _UNCOMPUTED:
+                self._clear(sequence)
+            return self._fail(sequence, token.code, token.message)
         if token in sequence.request.eos_ids:
             return self._finish(sequence, FinishReason.STOP)
         sequence.tokens.append(token)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hybrid_llm.backends.schema import SchemaNotFollowed
 from hybrid_llm.core.request import Sampling
 
 _BITS = 32
@@ -35,11 +36,11 @@ class SchemaMatcher:
         """*logits* with minus infinity for tokens that would violate the schema.
 
         Raises:
-            RuntimeError: the matcher failed, for instance because the grammar grew too large.
+            SchemaNotFollowed: the matcher failed, for instance because the grammar grew too large.
         """
         self._matcher.unsafe_compute_mask_ptr(self._words.data_ptr(), self._words.numel() * 4)
-        if self._matcher.is_error():
-            raise RuntimeError("the matcher of the schema failed")
+        if self._matcher.is_error() or not self._words.any():
+            raise SchemaNotFollowed
         # One bit a token, 32 in a word, the lowest first: shift each word by 0 to 31 and keep the last bit.
         allowed = ((self._words[:, None] >> self._bits) & 1).bool().flatten()[: self._vocab_size]
         return logits.masked_fill(~allowed, -torch.inf)

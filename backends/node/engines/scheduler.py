@@ -165,10 +165,9 @@ class Scheduler:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self.running or request_id in self.waiting
 
-    @property
-    def full(self) -> bool:
-        """Whether the queue is at its limit."""
-        return len(self.waiting) >= self._max_waiting + len(self._free)
+    def is_full(self, more: int = 0) -> bool:
+        """Whether the queue is at its limit, *more* requests that are about to join it included."""
+        return len(self.waiting) + more >= self._max_waiting + len(self._free)
 
     @property
     def reserved(self) -> int:

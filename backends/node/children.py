@@ -1,0 +1,49 @@
+"""Starts and ends the node's child processes: Python modules of ours that talk over a pair of pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from asyncio import create_subprocess_exec
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+async def spawn(
+    arguments: Sequence[str], *, environment: Mapping[str, str] = _NOTHING, stderr: int | None = None
+) -> Process:
+    """Run Python with *arguments*, in a process group of its own: Ctrl-C in a terminal reaches the parent only."""
+    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return await create_subprocess_exec(
+        sys.executable,
+        "-P",
+        *arguments,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=stderr,
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        process_group=0 if os.name == "posix" else None,
+    )
+
+
+def kill(process: Process) -> None:
+    """Kill by the pid: `Process.kill` would reap a child that has just ended, which asyncio then misses."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+async def end(process: Process) -> None:
+    """Kill the process if it runs, for one that holds no state that must be saved."""
+    kill(process)
+    await process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
