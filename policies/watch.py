@@ -11,7 +11,7 @@ from weakref import ReferenceType, ref
 
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.request import Location
-from hybrid_llm.core.threads import release_dropped
+from hybrid_llm.core.threads import release_dropped, started
 from hybrid_llm.policies.language.schema import KNOWN_DETECTORS
 from hybrid_llm.policies.load import EDGE_AND_CLOUD, load_policy
 from hybrid_llm.policies.policy import Policy
@@ -104,8 +104,7 @@ class PolicyFile:
         """Watch from now on, in a daemon thread."""
         if self._thread is None and not self._closed.is_set():
             self._seen, watched = self._stamp, (ref(self), self._closed, self._interval)
-            self._thread = threading.Thread(target=_watch, args=watched, name="hybrid-llm-policy", daemon=True)
-            self._thread.start()
+            self._thread = started(_watch, *watched, name="hybrid-llm-policy")
 
     def close(self) -> None:
         """Stop watching. `current` stays."""

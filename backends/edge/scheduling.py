@@ -18,6 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
+from hybrid_llm.core.threads import started
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,11 +151,10 @@ class Watchdog:
     @contextmanager
     def alarm(self, at: float, call: Callable[[], None]) -> Iterator[None]:
         """Call *call* in the watchdog's thread at the instant *at*, unless the block is left before."""
-        alarm = self._alarms.enterabs(at, 0, call)
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._watch, name="hybrid-llm-edge-watchdog", daemon=True)
-                self._thread.start()
+                self._thread = started(self._watch, name="hybrid-llm-edge-watchdog")
+        alarm = self._alarms.enterabs(at, 0, call)
         self._changed.set()
         try:
             yield

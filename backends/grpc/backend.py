@@ -85,6 +85,7 @@ class GrpcBackend:
         """`HOST:PORT`, unique among the endpoints of a pool."""
         self.energy_per_1k_tokens_j: Final = config.energy_per_1k_tokens_j
         self._config = config
+        self._clock = clock
         self._on_unreachable = on_unreachable
         self.health = HealthProbe(
             failures=EJECT_FAILURES, open_s=EJECT_S, clock=clock, on_breaker=breaker_log(config.label)
@@ -253,21 +254,31 @@ class GrpcBackend:
         """Report how a call ends to the endpoint's health; `_complete` reports success."""
         # An endpoint that is not admitted may get the call all the same: the pool's last resort.
         self.health.admit()
+        began = self._clock()
         try:
             yield
         except BaseException as error:
             if isinstance(error, BackendOverloaded | BackendUnavailable) and error.retry_after:
                 self.health.overloaded(error.retry_after)
-            if isinstance(error, _FAILURES) or exchange.hung(error):
-                self.health.failed()
-            else:
-                self.health.abandoned()
+            self._judge(exchange, error, began)
             failed = isinstance(error, BackendError)
             if exchange.unanswered and (not failed or isinstance(error, DeadlineExceeded)):
                 self._stats.first_tokens.add_missed((time.monotonic() - exchange.began) * 1e3)
             if failed and self.health.health is EndpointHealth.UNREACHABLE:
                 self._on_unreachable(time.monotonic())
             raise
+
+    def _judge(self, exchange: Exchange, error: BaseException, began: float) -> None:
+        """Report a call that ended with *error*; what may mean that the node cannot be used is probed at once."""
+        failed, hung = isinstance(error, _FAILURES), exchange.hung(error)
+        if hung or (failed and exchange.was_answered_wrongly):
+            self.health.failed(began, hung=hung)
+        elif failed and exchange.lost:
+            self.health.lost()
+        else:
+            self.health.abandoned()
+        if hung or failed:
+            self._connection.prober.doubt()
 
     @contextmanager
     def _call(
@@ -312,7 +323,7 @@ class GrpcBackend:
         if code is not grpc.StatusCode.UNAVAILABLE or has_detail(trailing):
             return error, 0.0
         self._connection.drop()
-        self.suspect(time.monotonic())
+        self._connection.prober.doubt()
         return error, 0.0 if exchange.received_tokens else max(0.0, min(exchange.left(), _DIAGNOSIS_S))
 
 

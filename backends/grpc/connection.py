@@ -14,11 +14,12 @@ from weakref import WeakKeyDictionary
 from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
 from hybrid_llm.backends.grpc.prober import Prober
-from hybrid_llm.backends.wire.channels import aio_channel, client_credentials, client_options, sync_channel
+from hybrid_llm.backends.wire import channels
 from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.backends.wire.tls import FileWatch, check_files
 from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.core.health import HealthProbe
+from hybrid_llm.core.threads import started
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 _INTERVAL_S: Final = 0.25
@@ -68,6 +69,7 @@ class Connection:
             name=config.name,
             label=config.label,
             on_silent=self._on_silent,
+            check=self._check,
             has_route=self.has_route,
         )
 
@@ -87,7 +89,7 @@ class Connection:
             return link
         if (error := self.prober.fault(timeout)) is not None:
             raise error
-        return self._make_link(self, sync_channel)
+        return self._make_link(self, channels.sync_channel)
 
     async def alink(self, timeout: float) -> Link:
         """Return the channel of the running event loop, as `link` does."""
@@ -96,7 +98,7 @@ class Connection:
             return link
         if (error := await self.prober.afault(timeout)) is not None:
             raise error
-        return self._make_link(loop, aio_channel)
+        return self._make_link(loop, channels.aio_channel)
 
     def _open_link(self, owner: object) -> Link | None:
         """The open channel of *owner*, unless certificates were replaced or there is no route; raise once closed."""
@@ -107,21 +109,33 @@ class Connection:
                 self._links.clear()
             return self._links.get(owner)
 
-    def _make_link(self, owner: object, open_channel: Callable[..., Any]) -> Link:
-        """Open the channel of *owner* to the probed IP address, so that gRPC resolves no name itself."""
+    def _open(self, open_channel: Callable[..., Any]) -> Any:
+        """A channel to the probed IP address, so that gRPC resolves no name itself."""
         address = replace(self._endpoint.address, host=self._endpoint.ip)
-        options = client_options(
+        options = channels.client_options(
             max_message_bytes=self._config.max_message_bytes,
             connect_timeout=self._config.connect_timeout,
             server_name=address.server_name if address.server_name != address.host else None,
         )
+        return open_channel(str(address), channels.client_credentials(self._config.tls), options)
+
+    def _make_link(self, owner: object, open_channel: Callable[..., Any]) -> Link:
+        """Open the channel of *owner*."""
         with self._lock:
             if owner not in self._links:  # another thread may have opened it meanwhile
-                channel = open_channel(str(address), client_credentials(self._config.tls), options)
+                channel = self._open(open_channel)
                 # No request serialiser: a message object could no longer be compared with its clearance.
                 generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
                 self._links[owner] = Link(channel, generate)
             return self._links[owner]
+
+    def _check(self, timeout: float) -> None:
+        """Ask the node whether it serves, over a new connection, as a call would make it."""
+        channel = self._open(channels.sync_channel)
+        try:
+            channels.check_serving(channel, timeout, backend=self._config.name)
+        finally:
+            channel.close()
 
     def _watch(self) -> None:
         """Check the running calls for silence, for as long as there are some."""
@@ -163,9 +177,8 @@ class Connection:
         """Watch a call while it runs, and remember how to cancel it; once closed, it is cancelled at once."""
         with self._lock:
             self._calls[cancel] = exchange
-            starts, self._watching = not self._watching, True
-        if starts:
-            threading.Thread(target=self._watch, name=f"hybrid-llm-calls-{self._config.name}", daemon=True).start()
+            if not self._watching:
+                self._watching = self._start_watch()
         if self.closed:  # meanwhile, after `close` has read the list of calls
             cancel()
         try:
@@ -173,6 +186,14 @@ class Connection:
         finally:
             with self._lock:
                 self._calls.pop(cancel, None)
+
+    def _start_watch(self) -> bool:
+        """Start the thread that looks for silence; where none can be started, the next call tries again."""
+        try:
+            started(self._watch, name=f"hybrid-llm-calls-{self._config.name}")
+        except RuntimeError:
+            return False
+        return True
 
     def close(self) -> None:
         """Cancel every call and open none again."""

@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_from_wire, outgoing
-from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode
+from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode, has_detail
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.errors import (
     BackendError,
@@ -129,6 +129,8 @@ class Exchange:
     """When the exchange began, and from `start` on, when the call was sent; on `time.monotonic()`."""
     received_tokens: int = 0
     ended: bool = False
+    lost: bool = False
+    """Its connection ended, or the node is silent: whether the node can be reached is for the probes to judge."""
     latest: Chunk = field(default_factory=Chunk)
     _started: float = 0.0
     _first_ms: float = 0.0
@@ -208,6 +210,11 @@ class Exchange:
         """Nothing was received yet."""
         return not self._first_ms
 
+    @property
+    def was_answered_wrongly(self) -> bool:
+        """Whether a failure of it is the node's own, rather than that of the way to it."""
+        return bool(self._started) and not self.lost
+
     def hung(self, error: BaseException) -> bool:
         """The deadline passed without a first token, and the node had at least half of that time."""
         late = isinstance(error, DeadlineExceeded) or self.left() <= 0.0
@@ -251,6 +258,7 @@ class Exchange:
 
     def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
         """Return the error that a status means to the caller."""
+        self.lost = self._given_up or (code is StatusCode.UNAVAILABLE and not has_detail(trailing))
         if self._given_up:
             return self._silent()
         if code is StatusCode.DEADLINE_EXCEEDED:

@@ -1,8 +1,9 @@
-"""Probes an endpoint beside the calls: one handshake at a time, however many callers wait for it.
+"""Probes an endpoint beside the calls: one probe at a time, however many callers wait for it.
 
-An endpoint that cannot be reached or trusted is probed again and again, with growing, jittered pauses (full jitter;
-Brooker, *Exponential Backoff and Jitter*, 2015). So no request has to find out that it is back, and many clients that
-reconnect at the same time cause no storm. The results go to the endpoint's `HealthProbe`.
+A probe is a handshake; where something went wrong before, also the question whether the endpoint serves. One that
+fails is repeated, with pauses that grow with the outage: it is found again after a fourth of the time for which it was
+gone, and many clients that reconnect cause no storm. So no request has to find out. The results go to the endpoint's
+`HealthProbe`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hybrid_llm.backends.wire.handshake import is_silence
 from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.log import log
+from hybrid_llm.core.signals import Breaker
+from hybrid_llm.core.threads import started
 
 _QUICK_S: Final = (1.0, 2.0)
 """How long a suspected endpoint gets to respond: at least, and where it never responded before; seconds."""
@@ -28,9 +31,13 @@ _TIMES_USUAL: Final = 5.0
 _OVERDUE_S: Final = 0.2
 """A handshake that runs for longer than this will probably fail, seconds."""
 _AGAIN_S: Final = 1.0
-"""A suspected endpoint is probed no more often than this, seconds."""
-_PAUSES_S: Final = (0.25, 5.0)
-"""The first pause between two probes of a failing endpoint and, doubled each time, the longest; seconds."""
+"""An endpoint that only seems slow is probed no more often than this, seconds."""
+_PAUSES_S: Final = (0.1, 5.0)
+"""The first pause between two probes of a failing endpoint, and the longest; seconds."""
+_SHARE: Final = 0.25
+"""Pauses in between, and the time that a probe gets, are this share of the outage so far."""
+_FRESH_S: Final = 0.25
+"""Callers get the result of the last probe that failed for the same share of the outage, and no longer than this."""
 
 Result = Future[Exception | None]
 """What a probe found: nothing wrong, or why the endpoint cannot be used."""
@@ -42,6 +49,8 @@ class Prober:
 
     Args:
         handshake: Does one within the seconds that it is given; raises as `tls_handshake` does.
+        check: Asks the endpoint whether it serves, within the seconds that it is given; raises BackendUnavailable if
+            it does not. Called after the handshake, where a call failed or the endpoint could not be used.
         health: Receives the results.
         timeout: Seconds that a handshake may take.
         name: The backend, for errors.
@@ -56,6 +65,7 @@ class Prober:
     timeout: float
     name: str
     on_silent: Callable[[], object]
+    check: Callable[[float], None] = lambda _: None
     has_route: Callable[[], bool] = lambda: True
     interest_s: float = 60.0
     label: str = ""
@@ -65,7 +75,10 @@ class Prober:
     _closed: threading.Event = field(default_factory=threading.Event)
     _heard: float = float("-inf")
     _began: float = float("-inf")
+    _ended: float = float("-inf")
     _error: Exception | None = None
+    _doubted: float | None = None
+    """Since when something is wrong."""
     _repeating: bool = False
     _took: float = 0.0
     _wanted: float = 0.0
@@ -111,12 +124,20 @@ class Prober:
         Not if it sent something to another call meanwhile, nor if it was probed a moment ago and still has a route.
         """
         now = time.monotonic()
-        if self._heard > since or self._running is not None or self._closed.is_set():
+        if self._heard > since or (now - self._began < _AGAIN_S and self.has_route()):
             return
-        if now - self._began < _AGAIN_S and self.has_route():
+        self.doubt()
+
+    def doubt(self) -> None:
+        """A call lost its connection or failed: probe at once, beside the calls, whether the endpoint can be used."""
+        if self._running is not None or self._repeating or self._closed.is_set():
             return
-        usual = _TIMES_USUAL * self._took if self._took else _QUICK_S[1]
-        self._probe(min(self.timeout, max(_QUICK_S[0], usual)))
+        self._doubted = self._doubted or time.monotonic()
+        self.health.suspect()
+        try:
+            self._probe(self._limit())
+        except BackendUnavailable as error:  # the next call that fails tries again
+            log.warning("%s", error)
 
     def close(self) -> None:
         """Stop probing."""
@@ -126,26 +147,46 @@ class Prober:
         text = f"{self.name} could not be reached within {timeout:.1f} s"
         return BackendUnavailable(text, backend=self.name, reason="no_response")
 
+    def _limit(self) -> float:
+        """Seconds for one probe of an endpoint of which something is wrong."""
+        usual = _TIMES_USUAL * self._took if self._took else _QUICK_S[1]
+        return min(self.timeout, max(_QUICK_S[0], usual, _SHARE * self._outage()))
+
+    def _fresh(self) -> float:
+        return min(_FRESH_S, _SHARE * self._outage())
+
+    def _outage(self) -> float:
+        """For how long something has been wrong, seconds."""
+        return 0.0 if self._doubted is None else time.monotonic() - self._doubted
+
     def _probe(self, limit: float) -> Result:
-        """Return the running probe or a new one; for a silent endpoint the last result, since waiting is no use."""
+        """Return the running probe or a new one; the last result where waiting is no use or it is only just known.
+
+        Raises:
+            BackendUnavailable: this process can start no further thread.
+        """
         self.keep_probing()
         with self._lock:
-            if self.health.silent:
+            if self.health.silent or (self._error is not None and time.monotonic() - self._ended < self._fresh()):
                 last: Result = Future()
                 last.set_result(self._error)
                 return last
             if self._running is None:
-                self._running, self._began = Future(), time.monotonic()
-                name = f"hybrid-llm-probe-{self.name}"
-                threading.Thread(target=self._run, args=(self._running, limit), name=name, daemon=True).start()
+                running: Result = Future()
+                try:
+                    started(self._run, running, limit, name=f"hybrid-llm-probe-{self.name}")
+                except RuntimeError:
+                    text = f"{self.name} cannot be probed: this process can start no further thread"
+                    raise BackendUnavailable(text, backend=self.name) from None
+                self._running, self._began = running, time.monotonic()
             return self._running
 
     def _run(self, result: Result, limit: float) -> None:
-        """Probe once; go on while the endpoint is unreachable."""
+        """Probe once; go on while the endpoint is unreachable, or ejected."""
         error = self._try(limit)
         with self._lock:
             self._running = None
-            repeats = error is not None and not self._repeating
+            repeats = not self._is_well() and not self._repeating
             self._repeating = self._repeating or repeats
         result.set_result(error)
         if _is_silent(error):
@@ -153,46 +194,59 @@ class Prober:
         if repeats:
             self._repeat()
 
+    def _is_well(self) -> bool:
+        """Whether there is nothing that a further probe could find out."""
+        return self._error is None and self.health.breaker is not Breaker.OPEN
+
     def _try(self, limit: float) -> Exception | None:
         began = self._began = time.monotonic()
         try:
             self.handshake(limit)
+            took = time.monotonic() - began
+            if self._doubted is not None:
+                self.check(max(limit - took, _QUICK_S[0]))
         except Exception as error:  # noqa: BLE001  # the waiting callers raise it
             if type(error) is not type(self._error):
                 log.warning("%s cannot be used: %s", self.label or self.name, error)
-            self._error = error
+            self._doubted = self._doubted or began
+            self._error, self._ended = error, time.monotonic()
             self.health.probe_failed(type(error).__name__, silent=_is_silent(error))
             return error
-        self._took = time.monotonic() - began
         if self._error is not None:
             log.warning("%s can be reached again", self.label or self.name)
-        self._error = None
+        self._took, self._error = took, None
         self.health.probe_succeeded()
+        if self._is_well():
+            self._doubted = None
         self.heard()
         return None
 
     def _repeat(self) -> None:
         """Probe again and again, for as long as the result matters; at once where a lost route exists again."""
-        first, longest = _PAUSES_S
-        pause = first
-        while not self._closed.wait(random.uniform(pause / 2, pause)):  # noqa: S311  # jitter is no secret
+        longest = _PAUSES_S[1]
+        while not self._closed.wait(self._pause()):
             if self._is_settled():  # a caller's own probe has succeeded
                 return
-            lost = not self.has_route()
-            pause = first if lost else min(longest, 2 * pause)
-            if lost and time.monotonic() - self._began < longest:
+            if not self.has_route() and time.monotonic() - self._began < longest:
                 continue
-            self._try(self.timeout)
+            self._try(self._limit())
             if self._is_settled():
                 return
+
+    def _pause(self) -> float:
+        first, longest = _PAUSES_S
+        pause = first if not self.has_route() else min(longest, max(first, _SHARE * self._outage()))
+        return random.uniform(pause / 2, pause)  # noqa: S311  # jitter is no secret
 
     def _is_settled(self) -> bool:
         """Whether there is nothing more to find out; the next probe that fails starts the repetition again."""
         with self._lock:
             if time.monotonic() - self._wanted > self.interest_s:
-                self._error = None
+                self._error = self._doubted = None
                 self.health.probe_expired()
-            self._repeating = self._error is not None
+                self._repeating = False
+            else:
+                self._repeating = not self._is_well()
             return not self._repeating
 
 

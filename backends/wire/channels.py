@@ -16,10 +16,13 @@ from grpc.experimental import ChannelOptions
 
 from hybrid_llm.backends.wire.certificates import PemFiles, TLSFiles
 from hybrid_llm.backends.wire.tls import FileWatch, check_pair
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.errors import BackendUnavailable, ConfigError
 
 _log = logging.getLogger(__name__)
 
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"
+"""A `HealthCheckResponse` with the status SERVING; the package of its messages is not needed for that."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """The largest message that client and node accept, bytes."""
 
@@ -60,6 +63,27 @@ def client_options(
     if server_name is not None:
         options.append(("grpc.ssl_target_name_override", server_name))
     return options
+
+
+def check_serving(channel: grpc.Channel, timeout: float, *, backend: str) -> None:
+    """Ask a server over *channel* whether it serves (grpc.health.v1), within *timeout* seconds.
+
+    A server without that service is taken to serve.
+
+    Raises:
+        BackendUnavailable: it reports that it does not, or sent no answer; the cause is then a TimeoutError.
+    """
+    check = channel.unary_unary(_HEALTH_CHECK, None, None)  # the empty message asks about the server as a whole
+    try:
+        reply: bytes = check(b"", timeout=timeout)
+    except grpc.RpcError as error:
+        code = error.code()
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return
+        late = TimeoutError() if code is grpc.StatusCode.DEADLINE_EXCEEDED else None
+        raise BackendUnavailable(f"{backend} could not be asked whether it serves", backend=backend) from late
+    if reply != _SERVING:
+        raise BackendUnavailable(f"{backend} reports that it does not serve now", backend=backend)
 
 
 def sync_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.Channel:

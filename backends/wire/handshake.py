@@ -23,6 +23,7 @@ from typing import Any, Final
 from hybrid_llm.backends.wire.certificates import PemFiles, TLSFiles, inspect
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, UntrustedPeer
 from hybrid_llm.core.hosts import as_address, canonical_address, canonical_host
+from hybrid_llm.core.threads import started
 
 NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 """Error numbers with which the kernel reports that it cannot send to an address at all."""
@@ -74,8 +75,9 @@ class Lookup:
         with self._lock:
             pending = self._pending.get(host)
             if pending is None:
-                self._pending[host] = pending = Future()
-                threading.Thread(target=self._run, args=(host, pending), name="hybrid-llm-lookup", daemon=True).start()
+                pending = Future()
+                started(self._run, host, pending, name="hybrid-llm-lookup")  # it ends only once we have left the lock
+                self._pending[host] = pending
             return pending
 
     def _run(self, host: str, pending: Future[tuple[str, ...]]) -> None:

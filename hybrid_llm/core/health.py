@@ -18,6 +18,11 @@ _STOPPING_S: Final = 2.0
 EJECT_FAILURES: Final = 2
 EJECT_S: Final = 5.0
 """Stricter limits for one endpoint of several, since the others take over meanwhile."""
+_FIRST_HOLD_S: Final = 0.1
+"""How long a probe cannot end the second ejection without a success in between, seconds; doubled for each further."""
+_TOGETHER_S: Final = 1.0
+"""Answers that break off within this time may have one reason, seconds."""
+_NEVER: Final = float("-inf")
 
 Clock = Callable[[], float]
 
@@ -26,10 +31,13 @@ class HealthProbe:
     """The health of one endpoint, or of a backend that has none. Safe to use from any thread.
 
     It holds what is known, each fact with the time after which it no longer counts; `health` is the most severe of
-    them. Calls report how they ended, probes (handshakes beside the calls) whether the endpoint can be reached.
+    them. Calls report how they ended, probes beside the calls whether the endpoint can be reached, can be trusted and
+    serves. A lost connection is the probes' to judge: it is no failure here.
 
     The circuit breaker (Nygard, *Release It!*, 2nd ed., ch. 5) is part of it: *failures* failures in a row open it;
-    *open_s* seconds later it is half open, and one trial call at a time closes it or opens it again.
+    *open_s* seconds later it is half open, and one trial call at a time closes it or opens it again. A probe that
+    succeeds closes it earlier (as Envoy's health checks end an ejection), until the next failure; each time that this
+    was wrong, the next probe that may close it has to come later, *open_s* seconds at most.
 
     Args:
         failures: Failures in a row that open the breaker.
@@ -54,8 +62,13 @@ class HealthProbe:
         self._failures = 0
         self._opened: float | None = None
         self._trial: float | None = None
-        self._resting_until = self._stopping_until = float("-inf")
+        self._counted = self._forgiven = self._resting_until = self._stopping_until = _NEVER
+        self._hold = 0.0
         self._responded = self._closed = False
+        self.lost_at = _NEVER
+        """When the last connection was lost, on the clock."""
+        self.suspected = False
+        """A call lost its connection, failed or receives nothing, and no probe has found out why yet."""
         self.fault = ""
         """The name of the error's class with which the last probe failed; empty where it succeeded."""
         self.silent = False
@@ -77,6 +90,8 @@ class HealthProbe:
             return EndpointHealth.STOPPING
         if breaker is Breaker.OPEN:
             return EndpointHealth.EJECTED
+        if self.suspected:
+            return EndpointHealth.SUSPECTED
         if now < self._resting_until:
             return EndpointHealth.RESTING
         if breaker is Breaker.HALF_OPEN:
@@ -123,12 +138,12 @@ class HealthProbe:
 
     def responded(self) -> None:
         """The endpoint sent a first token or a report."""
-        self._responded = True
+        self._responded, self.suspected = True, False
 
     def succeeded(self) -> None:
         """A call was answered to its end: close the breaker."""
         with self._lock:
-            self._responded = True
+            self._responded, self.suspected = True, False
             closes = self._reset()
         if closes:
             self._on_breaker(Breaker.CLOSED)
@@ -136,18 +151,26 @@ class HealthProbe:
     def _reset(self) -> bool:
         """Forget what was counted; whether that closes the breaker."""
         closes = self._opened is not None
-        self._failures, self._opened, self._trial = 0, None, None
+        self._failures, self._opened, self._trial, self._hold = 0, None, None, 0.0
         return closes
 
-    def failed(self) -> None:
+    def failed(self, began: float | None = None, *, hung: bool = False) -> None:
         """A call failed: count it, and open the breaker at the limit or when it was the trial.
 
         A silent or stopping endpoint is out of use already, and reports itself when it is back: nothing is counted.
+        Calls that ran at the same time may have failed for one reason, and count once: one that *began*, on the clock,
+        before the last failure that counted does not. Of calls that *hung* each counts, unless a probe has succeeded
+        since it began.
         """
         with self._lock:
             if self.silent or self.is_stopping:
                 self._trial = None
                 return
+            if began is not None and began <= (self._forgiven if hung else self._counted):
+                return
+            self._counted = self._clock()
+            if hung and began is not None:  # a probe cannot see that calls hang: to be wrong must not cost more time
+                self._hold = min(self._open_s, max(self._hold, self._counted - began))
             self._failures += 1
             opens = self._failures >= self._limit and self._opened is None
             if opens or self._opened is not None:
@@ -164,6 +187,15 @@ class HealthProbe:
         """The endpoint asked for a pause of *retry_after* seconds."""
         self._resting_until = self._clock() + retry_after
 
+    def lost(self) -> None:
+        """A call ended with its connection. Whether the endpoint is gone is for a probe to find out."""
+        self.lost_at = self._clock()
+        self.abandoned()
+
+    def suspect(self) -> None:
+        """A probe is about to find out what is wrong: calls go elsewhere, where they can."""
+        self.suspected = True
+
     def stopping(self) -> None:
         """The node reported that it is about to stop."""
         self._stopping_until = self._clock() + _STOPPING_S
@@ -173,20 +205,35 @@ class HealthProbe:
         self._stopping_until = float("-inf")
 
     def probe_failed(self, fault: str, *, silent: bool) -> None:
-        """The endpoint could not be reached or trusted; *fault* names the class of the error."""
-        self.fault, self.silent = fault, silent
+        """The endpoint could not be reached or trusted, or does not serve; *fault* names the class of the error."""
+        self.fault, self.silent, self.suspected = fault, silent, False
 
     def probe_succeeded(self) -> None:
-        """The endpoint can be reached and trusted. If it could not before, its failures are forgotten."""
+        """The endpoint can be reached and trusted, and serves. If it did not before, its failures are forgotten.
+
+        If it did all the time and was ejected for its answers, one more failure ejects it again, for longer.
+        """
         with self._lock:
-            closes = bool(self.fault) and self._reset()
-            self.fault, self.silent = "", False
+            if was_lost := bool(self.fault):
+                self._resting_until = _NEVER
+            self.fault, self.silent, self.suspected = "", False, False
+            closes = self._reset() if was_lost else self._readmitted()
+            if was_lost or closes:
+                self._forgiven = self._counted = self._clock()
         if closes:
             self._on_breaker(Breaker.CLOSED)
 
+    def _readmitted(self) -> bool:
+        """Close the breaker on probation, if it was open long enough; whether that was done."""
+        if self._opened is None or self._clock() < self._counted + self._hold:
+            return False
+        self._failures, self._opened, self._trial = self._limit - 1, None, None
+        self._hold = min(self._open_s, max(2 * self._hold, _FIRST_HOLD_S))
+        return True
+
     def probe_expired(self) -> None:
         """Probing has stopped: the next call shows whether the endpoint can be reached."""
-        self.fault, self.silent = "", False
+        self.fault, self.silent, self.suspected = "", False, False
 
     def close(self) -> None:
         """The client is closed. This is final."""
@@ -234,6 +281,11 @@ class BackendHealth:
             return Breaker.CLOSED
         return Breaker.HALF_OPEN if Breaker.HALF_OPEN in breakers else Breaker.OPEN
 
+    @property
+    def lost_at(self) -> float:
+        """When an endpoint last lost a connection, on its clock."""
+        return max((probe.lost_at for probe in self._probes()), default=_NEVER)
+
     def admit(self) -> bool:
         """Whether a call may start now: the endpoint that gets it takes the trial."""
         breaker = self.breaker
@@ -244,7 +296,10 @@ class BackendHealth:
     def succeeded(self) -> None:
         """Do nothing: the endpoint reports its own calls."""
 
-    failed = abandoned = succeeded
+    def failed(self, began: float | None = None, *, hung: bool = False) -> None:
+        """Do nothing, as `succeeded`."""
+
+    abandoned = succeeded
 
 
 Health = HealthProbe | BackendHealth
@@ -261,6 +316,7 @@ class RetryBudget:
     def __init__(self, *, ratio: float, reserve: float = 10.0) -> None:
         self._ratio = ratio
         self._cap = 10.0 * reserve
+        self._paid = _NEVER
         self.left = reserve
         """Tokens left: how many retries may start now."""
         self._lock = threading.Lock()
@@ -281,7 +337,24 @@ class RetryBudget:
     def withdraw(self) -> bool:
         """Take one token for a retry; false means no retry now."""
         with self._lock:
-            if self.left < 1.0:
+            return self._take()
+
+    def pays_together(self, began: float, now: float) -> bool:
+        """Do as `withdraw` for an answer that broke off, whose call *began* then; one token pays for all of them.
+
+        They are those that had begun when the token was taken, in the second after that: a lost connection ends all of
+        its answers, and each goes on where it was.
+        """
+        with self._lock:
+            if began < self._paid and now - self._paid <= _TOGETHER_S:
+                return True
+            if not self._take():
                 return False
-            self.left -= 1.0
+            self._paid = now
             return True
+
+    def _take(self) -> bool:
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True

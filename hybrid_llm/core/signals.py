@@ -81,6 +81,8 @@ class EndpointHealth(StrEnum):
     """It gets calls, and has not answered yet."""
     READY = "ready"
     """It gets calls, and has answered before."""
+    SUSPECTED = "suspected"
+    """A call lost its connection, failed or receives nothing; until a probe has found out why, others get the calls."""
     RESTING = "resting"
     """It was overloaded, and gets no calls for the time that it named."""
     EJECTED = "ejected"

@@ -28,6 +28,17 @@ T_co = TypeVar("T_co", covariant=True)
 _THREADS: Final = 4
 
 
+def started(target: Callable[..., object], *args: object, name: str) -> threading.Thread:
+    """A daemon thread that runs *target*; store it only once it is returned, since no caller may wait for another.
+
+    Raises:
+        RuntimeError: this process can start no further thread, now.
+    """
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 def in_thread(name: str, call: Callable[[], T]) -> Future[T]:
     """Start *call* in a daemon thread of its own, with the context variables of the caller."""
     work: Future[T] = Future()

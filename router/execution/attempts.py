@@ -11,14 +11,15 @@ budget hold for all of it:
 - **Hedge.** When a call is slow, the next backend of the order is called beside it; the first token wins, and the other
   call is cancelled (Dean and Barroso, *The Tail at Scale*, 2013).
 - **Continue.** An answer that breaks off is continued by a backend that the decision allows: the text so far becomes
-  the beginning of the answer there.
+  the beginning of the answer there. As long as each call brings the answer forward, the same endpoint may go on with it
+  again and again, and answers that broke off together pay together.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.core.threads import Aside, Owned, at_once
 from hybrid_llm.core.tracebacks import scrub_traceback
+from hybrid_llm.router.execution.allowance import Allowance
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Parse, Race, Sleep
 
 if TYPE_CHECKING:
@@ -104,10 +106,10 @@ class Attempts:
     continuations: list[Continuation] = field(default_factory=list)
     answering: str = ""
     began: float = 0.0
-    _calls: Counter[str] = field(default_factory=Counter)
     _parts: list[str] = field(default_factory=list)
     _tokens: int = 0
     _held: int = 0
+    _allowance: Allowance = field(init=False)
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the first backend that answers, and of those that continue its answer.
@@ -120,6 +122,7 @@ class Attempts:
             SecurityError: trust is broken; nothing else was tried.
         """
         self.budget.deposit()
+        self._allowance = Allowance(budget=self.budget, retries=self.retries, nodes=self.nodes)
         attempt = await self._first_chunk(self._candidates)
         while True:
             async with aclosing(attempt.stream):
@@ -137,7 +140,7 @@ class Attempts:
                 except BaseException:  # the caller left, or trust is broken
                     self.breakers[attempt.name].abandoned()
                     raise
-            successor = None if self._is_full() else await self._continue(attempt.name, broken)
+            successor = None if self._is_full() else await self._continue(attempt, broken)
             broken.__traceback__ = None  # it leads back to this frame, which would keep both alive
             if successor is None:
                 yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
@@ -164,13 +167,15 @@ class Attempts:
         assert attempt.first is not None
         return attempt.first
 
-    async def _continue(self, name: str, error: BackendError) -> Attempt:
-        """The call that continues the answer of *name*: another node, another backend, or *name* once more."""
+    async def _continue(self, broken: Attempt, error: BackendError) -> Attempt:
+        """The call that continues the answer of *broken*: another node, another backend, or the same one again."""
         if not self.continue_streams or not _may_go_elsewhere(error):
             raise self._final(error)
-        attempt = None
+        if self._tokens > (self.continuations[-1].tokens if self.continuations else 0):
+            self._allowance.note_progress(broken.began)
+        attempt, is_spent = None, partial(self._is_spent, broken.name)
         try:
-            attempt = await self._first_chunk(lambda: sorted(self._candidates(), key=partial(self._is_spent, name)))
+            attempt = await self._first_chunk(lambda: sorted(self._candidates(), key=is_spent))
         except AllBackendsFailed as failed:
             scrub_traceback(failed)
         if attempt is None:  # raised here, so that AllBackendsFailed is not its context
@@ -182,10 +187,7 @@ class Attempts:
 
     def _is_spent(self, broken: str, name: str) -> bool:
         """Whether *name* is the backend that broke off, and has no other node."""
-        return name == broken and self._calls[name] >= self._copies(name)
-
-    def _copies(self, name: str) -> int:
-        return self.nodes.get(name, 1)
+        return name == broken and self._allowance.called_all(name)
 
     def _partial_answer(self) -> PartialAnswer:
         return PartialAnswer(text="".join(self._parts), tokens=self._tokens)
@@ -250,13 +252,12 @@ class Attempts:
     def _start(self, race: Race, name: str, *, paid: bool = False) -> None:
         """Call *name*, unless its breaker is open or the call is a retry that nothing pays for."""
         self._check_deadline()
-        calls, free = self._calls[name], self._copies(name)
         if not self.breakers[name].admit():
             self._refuse(name, "its circuit breaker is open", "breaker_open")
-        elif calls >= (self.retries + 1) * free or not (paid or calls < free or self.budget.withdraw()):
+        elif not self._allowance.allows(name, now=self.clock(), paid=paid):
             self._refuse(name, "no further call is allowed: retries or retry budget are used up", "no_retry_left")
         else:
-            self._calls[name] += 1
+            self._allowance.note_call(name)
             self.answering = name
             stream = Owned(self.open_stream(name, self._partial_answer()))
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
@@ -269,7 +270,7 @@ class Attempts:
     def _candidates(self) -> list[str]:
         """The order of the decision, each backend once per node, without those that a retry cannot help."""
         able = [name for name in self.decision.order if name not in self.failures or self.failures[name].retryable]
-        return [name for name in able for _ in range(self._copies(name))]
+        return [name for name in able for _ in range(self._allowance.copies(name))]
 
     def _failed(self, attempt: Attempt, error: HybridLLMError) -> None:
         reason = error.reason if isinstance(error, BackendError) else ""
@@ -277,7 +278,9 @@ class Attempts:
         scrub_traceback(error)
         if isinstance(error, BackendError):
             self.failures[attempt.name] = error
-        if isinstance(error, _FAILURES) and self._calls[attempt.name] >= self._copies(attempt.name):
+        if attempt.began < self.breakers[attempt.name].lost_at:  # its connection may have taken others with it
+            self._allowance.note_lost(attempt.began)
+        if isinstance(error, _FAILURES) and self._allowance.called_all(attempt.name):
             self._count_failure(attempt.name)
         else:
             self._hung_or_abandoned(attempt, is_late=isinstance(error, DeadlineExceeded))
@@ -352,7 +355,7 @@ class Attempts:
 
         if stop_after_attempt(self.retries + 1)(state) or not self._candidates():
             return True
-        return state.upcoming_sleep >= self.metadata.remaining(self.clock()) or not self.budget.pays()
+        return state.upcoming_sleep >= self.metadata.remaining(self.clock()) or not self._allowance.pays()
 
 
 def _next_state(state: RetryCallState | None) -> RetryCallState:

@@ -25,7 +25,7 @@ from weakref import WeakMethod
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import DISPLAY_ONLY, Signals
-from hybrid_llm.core.threads import release_dropped
+from hybrid_llm.core.threads import release_dropped, started
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 
 _log = logging.getLogger("hybrid_llm.record")
@@ -177,8 +177,7 @@ class DecisionRecorder:
         with self._lock:
             if self._thread is None and not self._closed:
                 work = (self._waiting, self._file, WeakMethod(self._drop))
-                self._thread = threading.Thread(target=_write, args=work, name="hybrid-llm-record", daemon=True)
-                self._thread.start()
+                self._thread = started(_write, *work, name="hybrid-llm-record")
                 atexit.register(self._at_exit)
 
     def __del__(self) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
-from hybrid_llm.core.threads import release_dropped
+from hybrid_llm.core.threads import release_dropped, started
 from hybrid_llm.router.signals.source import Files, Source, Value
 
 _log = logging.getLogger("hybrid_llm.sensors")
@@ -120,8 +120,9 @@ class SystemSensors:
     def _first(self) -> tuple[DeviceSignals, NetworkSignals]:
         with self._lock:
             if self._sampler is None and not self._closed:
-                self._sampler = Sampler(sources=self._make(), publish=_weakly(self), interval=self._interval)
-                self._sampler.start()
+                sampler = Sampler(sources=self._make(), publish=_weakly(self), interval=self._interval)
+                sampler.start()
+                self._sampler = sampler
         if not self._closed:
             self._arrived.wait(2 * _TIMEOUT_S)
         return self._latest[0]
@@ -200,8 +201,7 @@ class _Reader:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._dismissed = False
-        self._thread = threading.Thread(target=self._run, name="hybrid-llm-sensors-read", daemon=True)
-        self._thread.start()
+        self._thread = started(self._run, name="hybrid-llm-sensors-read")
 
     def read(self, slots: Sequence[_Slot]) -> bool:
         """Read *slots*; False if that takes longer than the timeout."""
@@ -256,8 +256,7 @@ class Sampler:
 
     def start(self) -> None:
         """Start the thread. Call it once."""
-        self._thread = threading.Thread(target=self._run, name="hybrid-llm-sensors", daemon=True)
-        self._thread.start()
+        self._thread = started(self._run, name="hybrid-llm-sensors")
 
     def close(self) -> None:
         """Stop. The threads have ended when this returns, except one that a hanging source occupies."""

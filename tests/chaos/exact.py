@@ -62,7 +62,7 @@ class ExactEngine:
         self.tokenizer = byte_tokenizer()
         self.slots, self.step_s, self.piece, self.first_s, self._tell = slots, step_s, piece, first_s, tell
         self.info: EngineInfo | None = None
-        self.healthy = False
+        self.healthy = self.failing = False
         self.active = self.waiting = self.most_waiting = 0
 
     async def start(self) -> EngineInfo:
@@ -74,7 +74,17 @@ class ExactEngine:
         self.healthy = True
         return self.info
 
+    def toggle_healthy(self) -> None:
+        """Be as an engine whose process ended, or as one that is back."""
+        self.healthy = not self.healthy
+
+    def toggle_failing(self) -> None:
+        """Fail each request, or answer them again."""
+        self.failing = not self.failing
+
     async def stream(self, request) -> AsyncGenerator[EngineOutput, None]:
+        if self.failing:
+            raise RuntimeError("as planted")
         began = time.monotonic()
         self.waiting += 1
         self.most_waiting = max(self.most_waiting, self.waiting)

@@ -4,6 +4,7 @@ Everything but the engine is what `hybrid-llm serve` runs: listener, TLS, admiss
 """
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,9 @@ async def main(tls: str, listen: str, journal: str, slots: str, queue: str, firs
             max_queue=int(queue),
         )
         server = NodeServer(config, engine, tokenizer=engine.tokenizer)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, engine.toggle_healthy)
+        loop.add_signal_handler(signal.SIGUSR2, engine.toggle_failing)
         await server.serve_forever(grace=5.0, on_ready=lambda port: print(f"PORT {port}", flush=True))
 
 

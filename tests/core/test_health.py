@@ -18,6 +18,54 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "resilience.md"
 FAILURES, OPEN_S, STOPPING_S = 3, 10.0, 2.0
 
 
+class Replay:
+    """Failures, as the documentation has it: which count, when the breaker opens, and what a probe forgives."""
+
+    def __init__(self) -> None:
+        self.count, self.hold = 0, 0.0
+        self.opened: float | None = None
+        self.trial: float | None = None
+        self.counted = self.forgiven = self.stopping = float("-inf")
+        self.reached, self.silent = True, False
+
+    def note(self, at: float, event: str, detail: float) -> None:
+        if event in ("failed", "hung"):
+            self._fail(at, began=at - detail if detail >= 0.0 else None, hung=event == "hung")
+        elif event in ("succeeded", "abandoned", "lost"):
+            self.trial = None
+            if event == "succeeded":
+                self._forget()
+        elif event == "trial":
+            self.trial = at
+        elif event in ("stopping", "serving"):
+            self.stopping = at + STOPPING_S if event == "stopping" else float("-inf")
+        elif event.startswith("probe_"):
+            self._probe(at, event, silent=detail == 1.0)
+
+    def _fail(self, at: float, *, began: float | None, hung: bool) -> None:
+        if self.silent or at < self.stopping:
+            self.trial = None
+        elif began is None or began > (self.forgiven if hung else self.counted):
+            self.count, self.counted = self.count + 1, at
+            if hung:
+                self.hold = min(OPEN_S, max(self.hold, at - (began or 0.0)))
+            if self.count >= FAILURES or self.opened is not None:
+                self.opened, self.trial = at, None
+
+    def _probe(self, at: float, event: str, *, silent: bool) -> None:
+        if event == "probe_succeeded" and not self.reached:
+            self._forget()
+            self.counted = self.forgiven = at
+        elif event == "probe_succeeded" and self.opened is not None and at >= self.counted + self.hold:
+            hold = min(OPEN_S, 2 * self.hold or 0.1)
+            self._forget()
+            self.count, self.hold, self.counted, self.forgiven = FAILURES - 1, hold, at, at
+        self.reached, self.silent = event != "probe_failed", event == "probe_failed" and silent
+
+    def _forget(self) -> None:
+        self.count, self.hold, self.opened, self.trial = 0, 0.0, None, None
+
+
 class HealthMachine(RuleBasedStateMachine):
     """Every event at any time; the model looks through the list of all events."""
 
@@ -34,15 +82,20 @@ class HealthMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(event=st.sampled_from(["responded", "succeeded", "abandoned", "stopping", "serving"]))
+    @rule(event=st.sampled_from(["responded", "succeeded", "abandoned", "lost", "suspect", "stopping", "serving"]))
     def a_call_or_the_node_reports(self, event: str) -> None:
         getattr(self.probe, event)()
-        self.note(event)
+        self.note(event, -1.0)
 
     @rule(times=st.integers(1, FAILURES))
     def calls_fail(self, times: int) -> None:
         for _ in range(times):
             self.a_call_or_the_node_reports("failed")
+
+    @rule(ago=st.sampled_from([0.0, 0.05, 1.5, 12.0]), hung=st.booleans())
+    def a_call_that_began_earlier_fails(self, ago: float, *, hung: bool) -> None:
+        self.probe.failed(self.now - ago, hung=hung)
+        self.note("hung" if hung else "failed", ago)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 15.0]))
     def the_node_is_overloaded(self, seconds: float) -> None:
@@ -76,41 +129,46 @@ class HealthMachine(RuleBasedStateMachine):
     def last(self, *events: str) -> tuple[float, str, float]:
         return next((each for each in reversed(self.history) if each[1] in events), (float("-inf"), "", 0.0))
 
-    def streak(self) -> list[float]:
-        """When the failures happened that count, since the last call that worked or the last recovery."""
-        failed: list[float] = []
-        reached, silent, stopping = True, False, float("-inf")
+    def replay(self) -> Replay:
+        """What the history amounts to, as far as failures are concerned."""
+        told = Replay()
         for at, event, detail in self.history:
-            if event == "succeeded" or (event == "probe_succeeded" and not reached):
-                failed.clear()
-            elif event == "failed" and not silent and at >= stopping:
-                failed.append(at)
-            if event.startswith("probe_"):
-                reached, silent = event != "probe_failed", event == "probe_failed" and detail == 1.0
-            if event in ("stopping", "serving"):
-                stopping = at + STOPPING_S if event == "stopping" else float("-inf")
-        return failed
+            told.note(at, event, detail)
+        return told
 
     def breaker(self) -> Breaker:
-        streak = self.streak()
-        if len(streak) < FAILURES:
+        opened = self.replay().opened
+        if opened is None:
             return Breaker.CLOSED
-        return Breaker.HALF_OPEN if self.now - streak[-1] >= OPEN_S else Breaker.OPEN
+        return Breaker.HALF_OPEN if self.now - opened >= OPEN_S else Breaker.OPEN
 
     def trial_runs(self) -> bool:
-        at, event, _ = self.last("trial", "succeeded", "failed", "abandoned")
-        recovered = self.last("probe_succeeded")[0] > at and not self.streak()
-        return event == "trial" and self.now - at < OPEN_S and not recovered
+        began = self.replay().trial
+        return began is not None and self.now - began < OPEN_S
+
+    def came_back(self) -> bool:
+        """Whether a probe succeeded, after one that failed, when the last overload had been noted."""
+        last = max((n for n, each in enumerate(self.history) if each[1] == "overloaded"), default=0)
+        reached = True
+        for number, (_, event, _) in enumerate(self.history):
+            if event.startswith("probe_"):
+                if event == "probe_succeeded" and not reached and number > last:
+                    return True
+                reached = event != "probe_failed"
+        return False
 
     def health(self) -> EndpointHealth:
         overloaded, stopping = self.last("overloaded"), self.last("stopping", "serving")
         probed = self.last("probe_failed", "probe_succeeded", "probe_expired")
+        doubted = self.last("suspect", "responded", "succeeded", "probe_failed", "probe_succeeded", "probe_expired")
+        rested = self.now < overloaded[0] + overloaded[2] and not self.came_back()
         facts = {
             EndpointHealth.CLOSED: self.last("close")[1] == "close",
             EndpointHealth.UNREACHABLE: probed[1] == "probe_failed",
-            EndpointHealth.STOPPING: stopping[1] == "stopping" and self.now - stopping[0] < STOPPING_S,
+            EndpointHealth.STOPPING: stopping[1] == "stopping" and self.now < stopping[0] + STOPPING_S,
             EndpointHealth.EJECTED: self.breaker() is Breaker.OPEN,
-            EndpointHealth.RESTING: self.now < overloaded[0] + overloaded[2],
+            EndpointHealth.SUSPECTED: doubted[1] == "suspect",
+            EndpointHealth.RESTING: rested,
             EndpointHealth.HALF_OPEN: self.breaker() is Breaker.HALF_OPEN,
             EndpointHealth.READY: self.last("responded", "succeeded")[1] != "",
         }
@@ -142,6 +200,7 @@ def in_state(state: EndpointHealth) -> tuple[HealthProbe, Clock]:
     if state is not EndpointHealth.NEW:
         probe.responded()
     steps: dict[EndpointHealth, Callable[[], None]] = {
+        EndpointHealth.SUSPECTED: probe.suspect,
         EndpointHealth.RESTING: lambda: probe.overloaded(3.0),
         EndpointHealth.EJECTED: probe.failed,
         EndpointHealth.HALF_OPEN: probe.failed,
@@ -322,9 +381,63 @@ def test_an_endpoint_that_was_unreachable_starts_anew_once_a_probe_succeeds(cloc
     assert (probe.health, health.breaker) == (EndpointHealth.UNREACHABLE, Breaker.OPEN)
     probe.probe_succeeded()
     assert (probe.health, health.breaker) == (EndpointHealth.NEW, Breaker.CLOSED)
+
+
+def test_a_probe_ends_an_ejection_each_time_later_until_a_call_succeeds(clock):
+    health, (probe,) = several(clock, 1)
     fail(probe, 4)
     probe.probe_succeeded()
-    assert health.breaker is Breaker.OPEN, "it was reachable all the time, and failed"
+    assert health.breaker is Breaker.CLOSED
+    for hold in (0.1, 0.2, 0.4):
+        fail(probe, 1)
+        assert health.breaker is Breaker.OPEN, "one failure is enough"
+        clock.now += hold - 0.01
+        probe.probe_succeeded()
+        assert health.breaker is Breaker.OPEN, "too early"
+        clock.now += 0.02
+        probe.probe_succeeded()
+        assert health.breaker is Breaker.CLOSED
+    probe.succeeded()
+    fail(probe, 3)
+    assert health.breaker is Breaker.CLOSED
+    fail(probe, 1)
+    probe.probe_succeeded()
+    assert health.breaker is Breaker.CLOSED
+
+
+def test_calls_that_fail_together_count_once(clock):
+    health, (probe,) = several(clock, 1)
+    clock.now = 5.0
+    for began in (1.0, 2.0, 3.0, 4.9):
+        probe.failed(began)
+    assert health.breaker is Breaker.CLOSED
+    for began in (5.1, 6.1, 7.1):
+        clock.now = began + 0.9
+        probe.failed(began)
+    assert health.breaker is Breaker.OPEN
+
+
+def test_of_calls_that_hung_each_counts_unless_a_probe_succeeded_meanwhile(clock):
+    health, (probe,) = several(clock, 1)
+    clock.now = 5.0
+    for began in (1.0, 2.0, 3.0, 4.0):
+        probe.failed(began, hung=True)
+    assert health.breaker is Breaker.OPEN
+    clock.now = 8.9
+    probe.probe_succeeded()
+    assert health.breaker is Breaker.OPEN, "the longest call hung for four seconds"
+    clock.now = 9.0
+    probe.probe_succeeded()
+    probe.failed(4.5, hung=True)
+    assert health.breaker is Breaker.CLOSED
+
+
+def test_a_lost_connection_is_no_failure(clock):
+    health, (probe,) = several(clock, 1)
+    for _ in range(9):
+        clock.now += 1.0
+        probe.lost()
+    assert (health.breaker, health.lost_at) == (Breaker.CLOSED, 9.0)
 
 
 def test_endpoints_that_are_added_get_the_limits_too(clock):

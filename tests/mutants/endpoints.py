@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import always, drop, drop_operand, never, returns, swap
+from tests.mutants.changes import always, drop, drop_operand, returns, swap
 from tests.mutants.mutant import Mutant
 
 _BACKEND = "hybrid_llm.backends.grpc.backend"
@@ -21,7 +21,11 @@ MUTANTS = (
         f"{_BACKEND}:GrpcBackend._complete",
         drop("self.health.succeeded()"),
     ),
-    Mutant("a node that fails is not ejected", f"{_BACKEND}:GrpcBackend._judged", drop("self.health.failed()")),
+    Mutant(
+        "a node that fails is not ejected",
+        f"{_BACKEND}:GrpcBackend._judge",
+        drop("self.health.failed(began, hung=hung)"),
+    ),
     Mutant(
         "an overloaded node is called again at once",
         f"{_BACKEND}:GrpcBackend._judged",
@@ -38,9 +42,51 @@ MUTANTS = (
     Mutant(
         "an endpoint that is reachable again stays ejected",
         f"{_HEALTH}:HealthProbe.probe_succeeded",
-        never("bool(self.fault) and self._reset()"),
+        swap("self._reset() if was_lost else self._readmitted()", "self._readmitted()"),
     ),
     Mutant("silence opens the breaker", f"{_HEALTH}:HealthProbe.failed", drop_operand("self.silent")),
+    Mutant(
+        "a lost connection is a failure",
+        f"{_EXCHANGE}:Exchange.was_answered_wrongly",
+        drop_operand("not self.lost"),
+    ),
+    Mutant(
+        "calls that fail together count one by one",
+        f"{_HEALTH}:HealthProbe.failed",
+        drop("if began is not None and __: ..."),
+    ),
+    Mutant(
+        "a probe does not end an ejection",
+        f"{_HEALTH}:HealthProbe.probe_succeeded",
+        swap("self._reset() if was_lost else self._readmitted()", "was_lost and self._reset()"),
+    ),
+    Mutant(
+        "every probe ends an ejection",
+        f"{_HEALTH}:HealthProbe._readmitted",
+        drop_operand("self._clock() < self._counted + self._hold"),
+    ),
+    Mutant(
+        "an endpoint that a probe readmits gets as many chances as before",
+        f"{_HEALTH}:HealthProbe._readmitted",
+        swap("self._limit - 1", "0"),
+    ),
+    Mutant(
+        "an endpoint that was gone rests when it is back",
+        f"{_HEALTH}:HealthProbe.probe_succeeded",
+        drop("self._resting_until = _NEVER"),
+    ),
+    Mutant("a failed call starts no probe", f"{_BACKEND}:GrpcBackend._judge", drop("if hung or failed: ...")),
+    Mutant("nobody is asked whether it serves", f"{_PROBER}:Prober._try", drop("if self._doubted is not None: ...")),
+    Mutant(
+        "an ejected endpoint is probed once",
+        f"{_PROBER}:Prober._is_well",
+        drop_operand("self.health.breaker is not Breaker.OPEN"),
+    ),
+    Mutant(
+        "a thread that does not start blocks all probes",
+        f"{_PROBER}:Prober._probe",
+        swap("running: Result = Future()", "running: Result = Future()\nself._running = running"),
+    ),
     Mutant(
         "one of several endpoints has the limits of one alone",
         f"{_HEALTH}:BackendHealth.refresh",
@@ -51,7 +97,7 @@ MUTANTS = (
         f"{_HEALTH}:BackendHealth.breaker",
         drop_operand("Breaker.CLOSED in breakers"),
     ),
-    Mutant("a hung node is not ejected", f"{_BACKEND}:GrpcBackend._judged", drop_operand("exchange.hung(error)")),
+    Mutant("a hung node is not ejected", f"{_BACKEND}:GrpcBackend._judge", swap("exchange.hung(error)", "False")),
     Mutant("endpoints are not remembered", f"{_POOL}:GrpcPool._update", swap("kept | new", "kept")),
     Mutant("a session is not sticky", f"{_PICKER}:Picker.pick", drop_operand("self._reader(endpoints, blocks)")),
     Mutant(
@@ -80,7 +126,7 @@ MUTANTS = (
     Mutant(
         "a node that is back is probed",
         f"{_PROBER}:Prober._repeat",
-        swap(("if self._is_settled(): ...\nlost = __route"), ("if not self: ...\nlost = __route")),
+        swap("self._try(self._limit())\nif self._is_settled(): ...", "self._try(self._limit())"),
     ),
     Mutant("a closed connection goes on probing", f"{_PROBER}:Prober.close", drop("self._closed.set()")),
     Mutant(

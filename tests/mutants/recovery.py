@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import always, drop, drop_argument, drop_operand, swap
+from tests.mutants.changes import always, drop, drop_argument, drop_operand, never, swap
 from tests.mutants.mutant import Mutant
 
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
+_ALLOWANCE = "hybrid_llm.router.execution.allowance"
+_HEALTH = "hybrid_llm.core.health"
 _HEDGING = "hybrid_llm.router.execution.hedging"
 _TRACEBACKS = "hybrid_llm.core.tracebacks"
 
@@ -106,14 +108,14 @@ MUTANTS = (
     Mutant(
         "the backend that broke off is called first",
         f"{_ATTEMPTS}:Attempts._continue",
-        swap("sorted(self._candidates(), key=partial(self._is_spent, name))", "self._candidates()"),
+        swap("sorted(self._candidates(), key=is_spent)", "self._candidates()"),
     ),
     Mutant(
         "an answer of maximum length is continued",
         f"{_ATTEMPTS}:Attempts.run",
         swap(
-            "None if self._is_full() else await self._continue(attempt.name, broken)",
-            "await self._continue(attempt.name, broken)",
+            "None if self._is_full() else await self._continue(attempt, broken)",
+            "await self._continue(attempt, broken)",
         ),
     ),
     Mutant(
@@ -123,9 +125,35 @@ MUTANTS = (
     ),
     Mutant(
         "continuations are free",
-        f"{_ATTEMPTS}:Attempts._start",
-        swap("self._copies(name)", "9 if self._parts else self._copies(name)"),
+        f"{_ALLOWANCE}:Allowance.allows",
+        always("self.budget.pays_together(broken, now)"),
     ),
+    Mutant(
+        "answers that break off together pay one by one",
+        f"{_HEALTH}:RetryBudget.pays_together",
+        drop("if began < self._paid and __: ..."),
+    ),
+    Mutant(
+        "one payment is for ever",
+        f"{_HEALTH}:RetryBudget.pays_together",
+        drop_operand("now - self._paid <= _TOGETHER_S"),
+    ),
+    Mutant(
+        "calls that were lost together pay one by one",
+        f"{_ATTEMPTS}:Attempts._failed",
+        never("attempt.began < self.breakers[attempt.name].lost_at"),
+    ),
+    Mutant(
+        "a call that brings the answer forward counts against retries",
+        f"{_ALLOWANCE}:Allowance.note_progress",
+        drop("self._stalled.clear()"),
+    ),
+    Mutant(
+        "a call that brings the answer no further is no retry",
+        f"{_ATTEMPTS}:Attempts._continue",
+        always("self._tokens > (self.continuations[-1].tokens if self.continuations else 0)"),
+    ),
+    Mutant("no retries are some", f"{_ALLOWANCE}:Allowance.note_progress", always("self.retries")),
     Mutant("an error keeps the texts of its request in its frames", f"{_TRACEBACKS}:_cleared", drop("frame.clear()")),
     Mutant("the app's own frames are emptied", f"{_TRACEBACKS}:_clear", swap("inside or _is_own(frame)", "True")),
     Mutant(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import always, drop, drop_operand, swap
+from tests.mutants.changes import always, drop, drop_operand, never, swap
 from tests.mutants.mutant import Mutant
 
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
+_ALLOWANCE = "hybrid_llm.router.execution.allowance"
 _HEALTH = "hybrid_llm.core.health"
 _ANSWER = "hybrid_llm.router.execution.answer"
 
@@ -27,7 +28,7 @@ MUTANTS = (
         always("not isinstance(error, DeadlineExceeded)"),
     ),
     Mutant("the deadline is not checked between tokens", f"{_ATTEMPTS}:Attempts.run", drop("self._check_deadline()")),
-    Mutant("retries are free", f"{_ATTEMPTS}:Attempts._start", always("self.budget.withdraw()")),
+    Mutant("retries are free", f"{_ALLOWANCE}:Allowance.allows", always("self.budget.withdraw()")),
     Mutant(
         "a retry may start after the deadline",
         f"{_ATTEMPTS}:Attempts._gives_up",
@@ -35,8 +36,8 @@ MUTANTS = (
     ),
     Mutant(
         "a backend is retried without limit",
-        f"{_ATTEMPTS}:Attempts._start",
-        swap("calls >= (self.retries + 1) * free", "calls < 0"),
+        f"{_ALLOWANCE}:Allowance.allows",
+        never("self._stalled[name] >= (self.retries + 1) * self.copies(name)"),
     ),
     Mutant("retry_after is ignored", f"{_ATTEMPTS}:Attempts._pause", swap("e.retry_after or 0.0", "0.0")),
     Mutant(
@@ -79,7 +80,7 @@ MUTANTS = (
     Mutant(
         "success does not close the breaker",
         f"{_HEALTH}:HealthProbe._reset",
-        drop("self._failures, self._opened, self._trial = (0, None, None)"),
+        drop("self._failures, self._opened, self._trial, self._hold = (0, None, None, 0.0)"),
     ),
     Mutant(
         "the breaker counts what a backend reports itself",
@@ -87,6 +88,6 @@ MUTANTS = (
         always("self.is_ready(name)"),
     ),
     Mutant("the budget is not filled", f"{_HEALTH}:RetryBudget.deposit", swap("self.left + self._ratio", "self.left")),
-    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget.withdraw", drop("self.left -= 1.0")),
+    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget._take", drop("self.left -= 1.0")),
     Mutant("an unfinished answer is complete", f"{_ANSWER}:Answer._complete", swap("reason is None", "reason == 7")),
 )

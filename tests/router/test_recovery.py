@@ -109,7 +109,7 @@ def test_an_answer_in_parts_has_every_token_once_or_ends_in_one_error(cuts, orde
     else:
         assert isinstance(error, StreamInterrupted | AllBackendsFailed)
         assert not any(chunk.finish_reason for chunk in got)
-    assert all(count <= 3 for count in Counter(name for name, _ in world.calls).values())
+    assert all(count <= 3 for count in Counter(world.calls).values()), "calls that brought the answer no further"
 
 
 def test_the_others_continue_an_answer_before_the_same_backend_is_asked_again():
@@ -128,20 +128,75 @@ def test_an_answer_that_lacked_only_its_end_is_complete_at_its_length():
     assert (error, got[-1].finish_reason, world.calls) == (None, FinishReason.LENGTH, [("a", 0)])
 
 
-def test_a_backend_that_breaks_off_again_and_again_is_called_as_often_as_retries_allow():
-    world = Tokens(total=50, cuts={"a": [1] * 50})
+def test_a_backend_that_breaks_off_again_and_again_goes_on_while_it_brings_the_answer_forward():
+    world = Tokens(total=8, cuts={"a": [1, 2, 1, 3]})
+    _, error = play(continuing(world, ["a"]))
+    assert error is None
+    assert world.calls == [("a", 0), ("a", 1), ("a", 3), ("a", 4), ("a", 7)]
+
+
+def test_calls_that_bring_an_answer_no_further_are_as_many_as_retries_allow():
+    world = Tokens(total=50, cuts={"a": [1, 0, 0, 0, 0]})
     tokens, error = play(continuing(world, ["a"]))
     assert isinstance(error, StreamInterrupted)
-    assert world.calls == [("a", 0), ("a", 1), ("a", 2)]
-    assert len(tokens) == 3
+    assert world.calls == [("a", 0), ("a", 1), ("a", 1), ("a", 1)]
+    assert len(tokens) == 1
+
+
+def test_without_retries_the_backend_that_broke_off_is_not_called_again():
+    world = Tokens(total=50, cuts={"a": [1] * 50})
+    _, error = play(replace(continuing(world, ["a"]), retries=0))
+    assert isinstance(error, StreamInterrupted)
+    assert world.calls == [("a", 0)]
 
 
 def test_every_further_call_takes_from_the_retry_budget_that_all_requests_share():
     world, budget = Tokens(total=50, cuts={"a": [1] * 50}), RetryBudget(ratio=0.0, reserve=3.0)
-    for calls in (3, 2, 1):
+    for calls in (4, 1, 1):
         world.calls.clear()
         play(replace(continuing(world, ["a"]), budget=budget))
         assert len(world.calls) == calls
+
+
+def test_answers_that_break_off_together_pay_together():
+    now = [0.0]
+    budget = RetryBudget(ratio=0.0, reserve=1.0)
+    worlds = [Tokens(total=9, cuts={"a": [4]}) for _ in range(3)]
+    runs = [iterate(replace(continuing(each, ["a"]), budget=budget, clock=lambda: now[0]).run()) for each in worlds]
+    assert [next(run).text for run in runs] == ["0 "] * 3
+    now[0] = 1.0
+    for run in runs:
+        assert "".join(chunk.text for chunk in run) == "1 2 3 4 5 6 7 8 "
+    assert budget.left == 0.0
+
+
+def test_answers_that_break_off_later_pay_for_themselves():
+    budget = RetryBudget(ratio=0.0, reserve=2.0)
+    assert [budget.pays_together(0.0, 1.0), budget.pays_together(0.0, 1.5), budget.pays_together(1.2, 1.5)] == [
+        True
+    ] * 3
+    assert budget.left == 0.0
+    assert not budget.pays_together(0.0, 3.0), "too late to have broken off with the others"
+
+
+def test_calls_that_were_lost_together_are_repeated_for_one_payment():
+    breaker, now = HealthProbe(failures=5, open_s=30.0, clock=lambda: now[0]), [0.0]
+    budget = RetryBudget(ratio=0.0, reserve=1.0)
+
+    def lose(*_: object):
+        now[0] += 1e-3
+        breaker.lost()
+        raise BackendUnavailable("reset", backend="a")
+        yield
+
+    for _ in range(3):
+        now[0] = 0.0  # they run at the same time
+        world = Tokens(total=2, cuts={})
+        opens = iter([lambda *_: stepped(lose()), world.open])
+        run = replace(continuing(world, ["a"]), budget=budget, clock=lambda: now[0], breakers={"a": breaker})
+        run.open_stream = lambda *given, opens=opens: next(opens)(*given)
+        assert play(run)[1] is None
+    assert budget.left == 0.0
 
 
 def test_without_leave_to_continue_a_broken_answer_ends_in_its_error():

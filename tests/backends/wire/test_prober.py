@@ -12,6 +12,7 @@ import pytest
 from hybrid_llm.backends.grpc.prober import Prober
 from hybrid_llm.core.errors import BackendUnavailable, UntrustedPeer
 from hybrid_llm.core.health import HealthProbe
+from hybrid_llm.core.signals import Breaker, EndpointHealth
 
 
 class Handshake:
@@ -112,19 +113,70 @@ def test_an_untrusted_endpoint_is_probed_by_its_callers_and_beside_them(tools):
     prober.close()
 
 
-def test_what_a_caller_has_found_is_not_probed_any_more(tools):
+def test_an_endpoint_that_was_found_again_is_not_probed_any_more(tools):
     handshake = Handshake(BackendUnavailable("refused", backend="cloud"), None)
     prober, health = prober_of(handshake)
     with pytest.raises(BackendUnavailable):
         ensure_reachable(prober, 5.0)
-    ensure_reachable(prober, 5.0)
-    time.sleep(0.6)  # the first pause is a quarter of a second at most
+    tools.eventually(lambda: not health.fault)
+    time.sleep(0.3)  # the first pause is a tenth of a second at most
     assert handshake.calls == 2
     handshake.script.insert(0, BackendUnavailable("refused again", backend="cloud"))
     with pytest.raises(BackendUnavailable):
         ensure_reachable(prober, 5.0)
     tools.eventually(lambda: not health.fault)
     assert handshake.calls == 4, "it is probed again when it is lost again"
+    prober.close()
+
+
+def test_many_calls_of_an_endpoint_that_is_gone_add_few_probes():
+    handshake = Handshake(BackendUnavailable("refused", backend="cloud"))
+    prober, _ = prober_of(handshake)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        with pytest.raises(BackendUnavailable, match="refused"):
+            ensure_reachable(prober, 5.0)
+    assert handshake.calls < 100, "thousands of calls"
+    prober.close()
+
+
+class Serving(Handshake):
+    """The question whether an endpoint serves; each step of the script an answer."""
+
+
+def test_only_an_endpoint_of_which_something_is_wrong_is_asked_whether_it_serves(tools):
+    check = Serving(BackendUnavailable("it does not serve", backend="cloud"), None)
+    prober, health = prober_of(Handshake(None), check=check)
+    ensure_reachable(prober, 5.0)
+    assert (check.calls, health.fault) == (0, "")
+    prober.doubt()
+    tools.eventually(lambda: check.calls == 2 and not health.fault)
+    ensure_reachable(prober, 5.0)
+    assert check.calls == 2
+    prober.close()
+
+
+def test_an_endpoint_that_can_be_reached_and_does_not_serve_is_not_used(tools):
+    check = Serving(BackendUnavailable("it does not serve", backend="cloud"), go=threading.Event())
+    prober, health = prober_of(Handshake(None), check=check)
+    prober.doubt()
+    assert health.health is EndpointHealth.SUSPECTED
+    check.go.set()
+    tools.eventually(lambda: health.health is EndpointHealth.UNREACHABLE)
+    with pytest.raises(BackendUnavailable, match="does not serve"):
+        ensure_reachable(prober, 5.0)
+    prober.close()
+
+
+def test_an_ejected_endpoint_is_probed_until_that_ends_the_ejection(tools):
+    handshake = Handshake(None)
+    prober, health = prober_of(handshake)
+    for _ in range(3):
+        while health.breaker is Breaker.CLOSED:
+            health.failed()
+        prober.doubt()
+        tools.eventually(lambda: health.breaker is Breaker.CLOSED)
+    assert handshake.calls > 3, "the second time it is too early for the first probe"
     prober.close()
 
 

@@ -1,0 +1,255 @@
+"""What an outage costs with default settings: `python -m tests.chaos --table` measures it, fault by fault.
+
+Nothing of `resilience` is set: the breaker stays open for 30 s, retries are two, nothing is hedged or continued.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
+from hybrid_llm.backends.wire import TLSFiles
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.signals import FixedSensors
+from tests.chaos.exact import ExactEdge, answer_to, prompt_of
+from tests.chaos.proxy import Weather
+from tests.chaos.world import World, eventually
+
+_CALLERS = 6
+_SETTLE_S = 0.5
+_BACK_S = 40.0
+"""Longer than a breaker stays open by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """Something that is wrong with some nodes for *seconds*: *begin* and *end* do it to one."""
+
+    name: str
+    begin: Callable[[World, int], None]
+    end: Callable[[World, int], None]
+    seconds: float = 2.0
+
+
+def _weather(world: World, number: int, weather: Weather) -> None:
+    world.proxies[number].weather = weather
+
+
+def _refuse(world: World, number: int) -> None:
+    _weather(world, number, Weather(refuse=True))
+    world.proxies[number].cut()
+
+
+def _kill(world: World, number: int) -> None:
+    world.nodes[number].end(signal.SIGKILL)
+
+
+def _restart(world: World, number: int) -> None:
+    world.nodes[number].start()
+    world.nodes[number].wait()
+
+
+def _calm(world: World, number: int) -> None:
+    _weather(world, number, Weather())
+
+
+def _send(sent: int) -> Callable[[World, int], None]:
+    return lambda world, number: world.nodes[number].send(sent)
+
+
+OUTAGES = (
+    Outage(name="refused", begin=_refuse, end=_calm),
+    Outage(name="kill -9", begin=_kill, end=_restart),
+    Outage(name="one reset", begin=lambda world, number: world.proxies[number].cut(), end=_calm, seconds=0.0),
+    Outage(name="SIGSTOP", begin=_send(signal.SIGSTOP), end=_send(signal.SIGCONT)),
+    Outage(
+        name="black hole",
+        begin=lambda world, number: _weather(world, number, Weather(silent_up=True, silent_down=True)),
+        end=_calm,
+    ),
+    Outage(name="engine dead", begin=_send(signal.SIGUSR1), end=_send(signal.SIGUSR1)),
+    Outage(name="every call fails", begin=_send(signal.SIGUSR2), end=_send(signal.SIGUSR2)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Which nodes there are, how many of them fail, and whether the device answers meanwhile."""
+
+    name: str
+    nodes: int
+    failing: int
+    device: bool
+
+
+SETTINGS = (
+    Setting(name="one node and the device", nodes=1, failing=1, device=True),
+    Setting(name="one node alone", nodes=1, failing=1, device=False),
+    Setting(name="one of three nodes", nodes=3, failing=1, device=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Times in seconds; None: it did not happen."""
+
+    outage: str
+    setting: str
+    noticed_s: float | None
+    """From the fault until the client sends the endpoint no more calls."""
+    requests: int
+    affected: int
+    """Requests that needed a second call, or ended in an error."""
+    errors: int
+    wrong: int
+    slowest_s: float
+    back_s: float | None
+    """From the end of the fault until a node that had failed has answered a request."""
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    began: float
+    ended: float = 0.0
+    reply: Generation | None = None
+    right: bool = True
+
+    @property
+    def is_affected(self) -> bool:
+        return self.reply is None or len(self.reply.attempts) > 1
+
+
+@dataclass(slots=True, eq=False)
+class _Callers:
+    """Threads that ask one request after the other until `stop`."""
+
+    llm: HybridLLM
+    requests: list[_Request] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        self._threads += [threading.Thread(target=self._run, daemon=True) for _ in range(_CALLERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.01):
+            prompt = prompt_of(next(self._numbers), 12)
+            request = _Request(time.monotonic())
+            self.requests.append(request)
+            with suppress(HybridLLMError):
+                request.reply = self.llm.generate(prompt, max_tokens=4096)
+                request.right = request.reply.text == answer_to(prompt)
+            request.ended = time.monotonic()
+
+    def answered_since(self, instant: float) -> bool:
+        """Whether a node answered a request that began after *instant*."""
+        return any(each.began > instant and each.reply and each.reply.backend == "cloud" for each in self.requests)
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(60.0)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The endpoints that fail, and when each of them got no more calls."""
+
+    endpoints: Sequence[GrpcBackend]
+    seconds: float | None = None
+
+    @property
+    def all_usable(self) -> bool:
+        return all(endpoint.health.health.is_usable for endpoint in self.endpoints)
+
+    def watch(self, began: float, seconds: float) -> None:
+        """Look for *seconds*, from the instant *began*."""
+        while time.monotonic() < began + seconds:
+            if self.seconds is None and not any(each.health.health.is_usable for each in self.endpoints):
+                self.seconds = time.monotonic() - began
+            time.sleep(0.002)
+
+
+def _backends(world: World, setting: Setting) -> tuple[list[Backend], Sequence[GrpcBackend]]:
+    """The backends of a client as its configuration would make them, and the endpoints among them."""
+    if setting.nodes > 1:
+        pool = world.pool()
+        cloud, endpoints = pool, tuple(pool._endpoints.values())
+    else:
+        files = TLSFiles.from_dir(world.app_tls, "app")
+        cloud = GrpcBackend(GrpcConfig(target=f"127.0.0.1:{world.proxies[0].port}", tls=files))
+        endpoints = (cloud,)
+    return [cloud, ExactEdge()] if setting.device else [cloud], endpoints
+
+
+def cost(world: World, outage: Outage, setting: Setting) -> Cost:
+    """Let *outage* happen under traffic, and measure."""
+    backends, endpoints = _backends(world, setting)
+    places = {backend.name: backend.location for backend in backends}
+    policy = parse_policy(f"version: 1\nname: p\nrules:\n  - prefer: [{', '.join(places)}]\n", backends=places)
+    failing = range(setting.failing)
+    with HybridLLM(backends, policy, sensors=FixedSensors()) as llm, ExitStack() as ended:
+        callers = _Callers(llm)
+        eventually(lambda: llm.generate(prompt_of(0, 2), max_tokens=99).backend == "cloud", 5.0)
+        callers.start()
+        ended.callback(callers.stop)
+        time.sleep(_SETTLE_S)
+        began, noticed = time.monotonic(), _Watch([endpoints[number] for number in failing])
+        for number in failing:
+            outage.begin(world, number)
+        noticed.watch(began, outage.seconds)
+        for number in failing:
+            outage.end(world, number)
+        healed = time.monotonic()
+        back_s = eventually(lambda: noticed.all_usable and callers.answered_since(healed), _BACK_S)
+        time.sleep(_SETTLE_S)
+        callers.stop()
+    requests = [request for request in callers.requests if request.ended >= began]
+    return Cost(
+        outage=outage.name,
+        setting=setting.name,
+        noticed_s=noticed.seconds,
+        requests=len(requests),
+        affected=sum(request.is_affected for request in requests),
+        errors=sum(request.reply is None for request in requests),
+        wrong=sum(not request.right for request in requests),
+        slowest_s=max(request.ended - request.began for request in requests),
+        back_s=back_s,
+    )
+
+
+def costs(outages: Sequence[Outage] = OUTAGES, settings: Sequence[Setting] = SETTINGS) -> Iterator[Cost]:
+    """Measure each of *outages* in each of *settings*."""
+    for setting in settings:
+        with World(nodes=setting.nodes) as world:
+            for outage in outages:
+                yield cost(world, outage, setting)
+
+
+_HEAD = ("fault", "nodes", "noticed", "requests", "affected", "errors", "slowest", "used again")
+
+
+def table(measured: Iterator[Cost]) -> Iterator[str]:
+    """The lines of a table in Markdown, as the costs are measured."""
+    yield f"| {' | '.join(_HEAD)} |"
+    yield "|---" * len(_HEAD) + "|"
+    for one in measured:
+        cells = (one.outage, one.setting, _s(one.noticed_s), one.requests, one.affected, one.errors)
+        yield f"| {' | '.join(map(str, cells))} | {_s(one.slowest_s)} | {_s(one.back_s)} |"
+
+
+def _s(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f} s"
