@@ -1,15 +1,21 @@
 """Cases for recall: kinds of values, and how a layout becomes a request of which the place of the value is known.
 
 A layout writes a value with the word beside it into messages, between the marks START and END. Sentences, labels and
-layouts to tune on are in `_tuning`, others in `_heldout`; their values differ too.
+layouts to tune on are in the modules `_tuning*`, others in `_heldout`; their values differ too. A layout is a function,
+or is made of templates, which are easier to write.
 """
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import quote, quote_plus
 
 from benchmarks import _numbers as numbers
 from benchmarks import _values as values
@@ -72,13 +78,24 @@ class Case:
     end: int
 
 
-def cases(kind: Kind, words: Words, layouts: dict[str, Layout], count: int, seed: str) -> Iterator[Case]:
-    """*count* cases, every layout as often as another; the same *seed* makes the same cases."""
+def cases(
+    kind: Kind,
+    words: Words,
+    layouts: Mapping[str, Layout],
+    count: int,
+    seed: str,
+    draw: Callable[[random.Random], str] | None = None,
+) -> Iterator[Case]:
+    """*count* cases, every layout as often as another; the same *seed* makes the same cases.
+
+    *draw* makes other values than those of *kind*.
+    """
     rng = random.Random(f"{seed} {kind.name}")
     names = list(layouts)
     for number in range(count):
         name = names[number % len(names)]
         label, value = _drawn(rng, kind, words)
+        value = draw(rng) if draw is not None else value
         yield _case(kind, name, layouts[name](rng, words, label, value))
 
 
@@ -123,3 +140,62 @@ def person(rng: random.Random) -> dict[str, str]:
         "city": rng.choice(["Lyon", "Graz", "Porto", "Leeds"]),
         "status": rng.choice(["active", "open", "closed"]),
     }
+
+
+def _cell(value: str) -> str:
+    """A field of CSV, in quotes where it has to be."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow([value])
+    return buffer.getvalue()
+
+
+_WRITTEN: dict[str, Callable[[str], str]] = {
+    "": str,
+    "json": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "html": html.escape,
+    "csv": _cell,
+    "sql": lambda text: text.replace("'", "''"),
+    "bars": lambda text: text.replace("|", "\\|"),
+    "single": lambda text: text.replace("\\", "\\\\").replace("'", "\\'"),
+    "percent": lambda text: quote(text, safe=""),
+    "form": quote_plus,
+}
+_NAMED: dict[str, Callable[[str], str]] = {
+    "": str,
+    "snake": snake,
+    "camel": camel,
+    "kebab": lambda text: snake(text).replace("_", "-"),
+    "upper": lambda text: snake(text).upper(),
+    "title": lambda text: text[:1].upper() + text[1:],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """What a template shows in the form that the name behind its colon says, as in `{value:json}`."""
+
+    text: str
+    forms: Mapping[str, Callable[[str], str]]
+    marks: tuple[str, str] = ("", "")
+
+    def __format__(self, form: str) -> str:
+        return self.forms[form](self.text).join(self.marks)
+
+
+def templates(*texts: str) -> Layout:
+    """A layout of *texts*, one of which is drawn for each case.
+
+    `{value}`, `{value:json}` (`html`, `csv`, `sql`, `bars`, `single`, `percent`, `form`), `{label}`, `{label:snake}`
+    (`camel`, `kebab`, `upper`, `title`), `{sentence}` and `{question}` of the kind, and `{id}`, `{name}`, `{order}`,
+    `{city}` and `{status}` of a record are filled in. A line of `---` begins the next turn; the last one is the user's.
+    """
+
+    def layout(rng: random.Random, words: Words, label: str, value: str) -> Turns:
+        named, shown = _Slot(label, _NAMED), _Slot(value, _WRITTEN, (START, END))
+        sentence = rng.choice(words.sentences).format(label=named, value=shown)
+        question = rng.choice(words.questions).format(label=named)
+        text = rng.choice(texts).format(label=named, value=shown, sentence=sentence, question=question, **person(rng))
+        turns = text.split("\n---\n")
+        return [(("user", "assistant")[place % 2], turn) for place, turn in enumerate(reversed(turns))][::-1]
+
+    return layout

@@ -21,11 +21,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import _tuning, _tuning_other
+from benchmarks import _heldout, _tuning, _tuning_other, _tuning_third
 from benchmarks._cases import KINDS, Case, Kind, cases
 from benchmarks._plausible import is_plausible
 from benchmarks._run import announce, parser, with_json, write
@@ -38,8 +36,7 @@ from hybrid_llm.router.privacy.guard import PrivacyGuard
 
 _PSEUDONYM = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_[A-Z2-7]{5,}")
 COUNT = 300
-_HELD_OUT = "benchmarks._heldout"
-"""Has `WORDS` and `LAYOUTS` as `_tuning` does, and other sentences, labels and layouts in them."""
+_TO_TUNE_ON = (_tuning, _tuning_other, _tuning_third)
 
 
 @cache
@@ -129,20 +126,24 @@ def _half(kind: Kind, count: int, *, tuning: bool, layouts: Counter[tuple[str, s
 
 
 def _tuning_cases(kind: Kind, count: int) -> list[Case]:
-    """One half of them in each of the two modules to tune on."""
+    """As many of them of one module to tune on as of another."""
+    parts = len(_TO_TUNE_ON)
     return [
         case
-        for module, share in ((_tuning, count - count // 2), (_tuning_other, count // 2))
-        for case in cases(kind, module.WORDS[kind.name], module.LAYOUTS, share, "tuning")
+        for place, module in enumerate(_TO_TUNE_ON)
+        for case in cases(
+            kind, module.WORDS[kind.name], module.LAYOUTS, count // parts + (place < count % parts), "tuning"
+        )
     ]
 
 
 def _held_out_cases(kind: Kind, count: int) -> list[Case]:
-    """Those of `_heldout`, which nobody who tunes a detector reads; none where there is no such module."""
-    if find_spec(_HELD_OUT) is None:
+    """Those of `_heldout`, which nobody who tunes a detector reads; none of a kind that it has no words for."""
+    words = _heldout.WORDS.get(kind.name)
+    if words is None or not _heldout.LAYOUTS:
         return []
-    module = import_module(_HELD_OUT)
-    return list(cases(kind, module.WORDS[kind.name], module.LAYOUTS, count, "held out"))
+    draw = _heldout.VALUES.get(kind.name)
+    return list(cases(kind, words, _heldout.LAYOUTS, count, "held out", draw))
 
 
 def _dialogue(case: Case) -> str:

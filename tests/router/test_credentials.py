@@ -234,13 +234,31 @@ def test_base64_behind_other_text_is_found(before):
     [
         "".join(chr(0xE0000 + ord(char)) for char in MAIL),
         "".join(chr(0xE00F0 + byte) for byte in MAIL.encode()),
-        f"\u202e{MAIL[::-1]}\u202c",
         "\u200b\u200c" * 8,
     ],
 )
 @pytest.mark.parametrize("kind", ["email", "credential", "us_ssn"])
 def test_every_detector_reports_what_nobody_sees(kind, unseen):
     assert list(DETECTORS[kind].find(f"hi {unseen}"))
+
+
+@pytest.mark.parametrize("end", ["\u202c", "", "\u202d now"])
+@pytest.mark.parametrize(
+    ("kind", "before", "value"),
+    [("email", "hi ", MAIL), ("us_ssn", "my ssn is ", "511-07-3750"), ("credential", "password: ", "hunter22")],
+)
+def test_a_reversed_text_is_read_as_it_is_shown_and_as_it_is_written(kind, before, value, end):
+    for written in (value, value[::-1]):
+        text = f"{before}\u202e{written}{end}"
+        assert any(found.start <= len(before) + 1 < found.end for found in DETECTORS[kind].find(text))
+
+
+def test_a_half_reversed_value_is_read_as_it_is_shown():
+    assert list(DETECTORS["us_ssn"].find("my ssn is 511-\u202e0573-70"))
+
+
+def test_a_reversed_text_without_a_value_is_no_find():
+    assert not [kind for kind in DETECTORS if list(DETECTORS[kind].find("http://x.org/\u202e/oof/\u202d/bar"))]
 
 
 def test_a_flag_hides_nothing():

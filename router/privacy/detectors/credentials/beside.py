@@ -12,21 +12,21 @@ from typing import Final
 
 from hybrid_llm.router.privacy.detectors.credentials import plausible
 from hybrid_llm.router.privacy.detectors.credentials.labels import LINE, OURS, Label, label_at, words_in
-from hybrid_llm.router.privacy.detectors.credentials.others import ahead, linked, more, pair
-from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, NOTHING, PHRASE, WORD
+from hybrid_llm.router.privacy.detectors.credentials.others import ahead, is_long, linked, more, pair
+from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, PHRASE, WORD
 from hybrid_llm.router.privacy.detectors.credentials.readings import (
     CLAUSE,
     ENDS,
     Value,
     bare_at,
     is_alone,
+    judged,
     phrase_at,
     quoted_at,
     value_at,
 )
 from hybrid_llm.router.privacy.detectors.text import View
 
-THRESHOLD: Final = 0.5
 _LINKED: Final = 8
 """Characters that a link of another script has at most."""
 _NONE: Final = Value("", 0, quoted=False)
@@ -40,7 +40,7 @@ _SIGN: Final = re.compile(
     rf"[^\n,<>]{{1,60}}){{0,2}}[,\s]{{1,24}}[\"'`]?(?:value|val|content|default|example)[\"'`]?[ \t]{{0,12}}[:=])"
     rf"|(?P<call>\()"
     rf"|(?P<item>[,|;]|[ ]{{0,20}}\t|[ ]-[ ]|[ ]{{2,40}}))"
-    rf"(?P<space>(?:\*\*|__)?(?:</[a-z]{{1,8}}>)?\s{{0,16}}(?:\[\s{{0,8}})?)(?:\*\*|__)?",
+    rf"(?P<space>(?:\*\*|__)?(?:</[a-z]{{1,8}}>)?\s{{0,16}}(?:<[a-z]{{1,8}}>\s{{0,4}})?(?:\[\s{{0,8}})?)(?:\*\*|__)?",
     re.IGNORECASE,
 )
 _TYPED: Final = re.compile(
@@ -50,11 +50,13 @@ _TYPED: Final = re.compile(
 _COPULA: Final = re.compile(
     rf"(?:{_CLOSE}|'s)(?:\s(?:for|to|of|on|at|in|you|we|I|that|from|used|here|now|below|zum|zur|vom|von|im|am|fuer"
     rf"|fur"
-    rf"|para|pour|por|de|del|des|du|do|da|das|dos|di|della|dello|van|voor|til|na)\b[^\n!?;:=]{{0,60}}?"
+    rf"|para|pour|por|de|del|des|du|do|da|das|dos|di|della|dello|van|voor|till?|na|k|ke|od|pro|za|fran?|pa|mitt|min"
+    rf"|mea|mou)\b[^\n!?;:=]{{0,60}}?"
     rf"|,? (?:which|das|qui|que|che|dat)|\s?(?:-|\()[^\n!?;:=()-]{{1,40}}(?:-|\)))?"
     r"(?:(?:,? ?\b|\s)(?:c'est|dat is)|\s{1,3}(?:is|lautet|was|are|will be|has been|(?:should|must|can|could|may"
     r"|might|would) be"
-    r"|ist|war|lautet|waren|es|era|est|etait|e|fue|foi|er|var|ar|adalah|jest|je|sera|seria))"
+    r"|ist|war|lautet|waren|es|era|est|etait|e|fue|foi|er|var|ar|adalah|jest|je|sera|seria"
+    r"|este|lyder|brzmi|luidt|zni))"
     r"(?:\s(?:now|currently|still|just|simply|only|actually|jetzt|maintenant|ahora|agora|ora|nu|also|again|probably"
     r"|not))?"
     r"(?:\s(?:set|changed|reset|updated)\sto)?(?P<colon>:?)\s{1,3}(?:\*\*|__)?"
@@ -62,12 +64,17 @@ _COPULA: Final = re.compile(
     re.IGNORECASE,
 )
 _FOR: Final = re.compile(
-    rf"{_CLOSE}\s(?:for|to|of|on|at|fuer|fur|para|pour|voor|de|del|du|zum|zur|vom|van|do|da)\s[^\n!?;=:]{{1,50}}"
-    r"(?P<sign>:\s|\s?=)(?P<space>\s{0,2})",
+    rf"{_CLOSE},?\s(?:for|to|of|on|at|you|we|I|that|which|from|in|fuer|fur|para|pour|voor|de|del|des|du|zum|zur|vom"
+    rf"|von|van|do|da"
+    rf"|das|der|die|que|qui|till?|na|k|ke|od|pro|za|w|fran?|x[ox]|ox|xxx|xa|x)\s[^\n!?;=:]{{1,50}}?(?P<sign>:\s|\s?="
+    rf"|\s-\s)(?P<space>\s{{0,2}})",
     re.IGNORECASE,
 )
-_TO: Final = re.compile(rf"{_CLOSE}\s(?:auf|en|ao?|para|naar|till|til)\s", re.IGNORECASE)
-"""*To* in other languages: `Passwort auf X geändert`."""
+_TO: Final = re.compile(
+    rf"{_CLOSE}(?:\s(?:do|od|w|na|k|ke)\s[^\n!?;:=]{{1,40}}?)?\s(?:auf|en|ao?|para|naar|till?|na|on|to|to jest)\s",
+    re.IGNORECASE,
+)
+"""*To* and *is* in other languages: `Passwort auf X geändert`, `hasło to X`."""
 _FIELD: Final = re.compile(
     r"(?:[\"'][^<>]{0,60})?(?:/?>|[ ]?[:=]?</[A-Za-z]{1,8}>)\s{0,20}(?:<br ?/?>\s{0,8}"
     r"|<[A-Za-z][\w:.-]{0,20}(?:\s[^<>]{0,80})?>\s{0,20})"
@@ -79,11 +86,6 @@ _NEXT: Final = re.compile(
     rf"|changed|reset|updated|rotated)\s{{1,3}}){{0,2}}(?:\*\*|__)?"
 )
 _TAG: Final = re.compile(r"(?:\s[^<>]{0,80})?>\s{0,8}(?P<value>(?:[^<\n]|<[^/\n]){3,200}?)\s{0,8}</")
-_OWNER: Final = re.compile(
-    r"(?:\b(?:my|your|our|his|her|their|the|new|old|temporary|temp|default|initial|current|mein|dein|mi|mon"
-    r"|minha|mijn)\s|--?)[\w-]*$",
-    re.IGNORECASE,
-)
 _NAMED: Final = re.compile(r"(?i)\b(?:user|username|login|account)\s{1,3}[\w.@-]{2,40},?\s(?:and |with |with the )?$")
 _IS: Final = re.compile(r"(?i)\sis:?\s")
 """The predicate of English; other languages need an owner, since their adjectives are not known here."""
@@ -101,7 +103,7 @@ _NESTED: Final = re.compile(
     r"|![A-Za-z][\w:-]{0,20}\s{1,2}(?:[|>][+-]?\s{1,16})?"
 )
 _REPLIED: Final = re.compile(
-    r"[\"'`]?\s?\?[ \t]{0,3}\n{1,3}(?:[\w .@-]{1,24}[:>]\s{1,3}|[>-]\s)?(?:(?:it'?s|it is|sure|ok|yes|yeah"
+    r"[\"'`]?\s?\?(?: {1,2}|[ \t]{0,3}\n{1,3})(?:[\w .@-]{1,24}[:>]\s{1,3}|[>-]\s)?(?:(?:it'?s|it is|sure|ok|yes|yeah"
     r"|that'?s)[\s,:]{1,3}){0,2}",
     re.IGNORECASE,
 )
@@ -113,8 +115,15 @@ _SEQUEL: Final = re.compile(
     re.IGNORECASE,
 )
 """The clause after the one with the word, which begins with what stands for it."""
+_CHANGED: Final = re.compile(r"(?i)\b(?:changed|new|reset|updated|geandert|neu|change|cambiad[oa]|cambiata|mudou)\b")
+_APPOSED: Final = re.compile(
+    r",\s(?:which|that|and|but|so|it|valid|who|die|das|der|qui|que|che)\b|[,.;]?\s{0,3}(?:$|\n)"
+)
+_ONE: Final = re.compile(
+    r"(?i)\b(?:an?|the|this|einem?|einen|das|une?|le|una?|la|el|il|um|uma|een|het)\s(?:[\w-]{1,16}\s){0,2}$"
+)
 _ABOVE: Final = re.compile(
-    rf"{_CLOSE}[ \t]{{0,3}}[.:?]?[ \t]{{0,3}}\r?\n(?:\r?\n)?[ \t>*-]{{0,8}}"
+    rf"{_CLOSE}(?P<rest>[^\n.?!:;=]{{0,60}})[.:?]?[ \t]{{0,3}}\r?\n(?:\r?\n)?[ \t>*-]{{0,8}}"
     r"(?P<speaker>(?:[\[(]?[0-9][0-9:., T/Z+-]{3,24}[\])]?[ \t-]{0,3})?[A-Za-z\x80-\xa1][\w .@()-]{0,24}[:>]\s{1,3})?"
     r"(?:(?:it'?s|it is|sure|ok|yes|yeah|that'?s)[\s,:]{1,3}){0,2}",
     re.IGNORECASE,
@@ -122,7 +131,6 @@ _ABOVE: Final = re.compile(
 _HEADING: Final = re.compile(r"(?:^|[\r\n])[#*\s>\"-]{0,8}(?:[\w'-]{1,20}[ _.-]){0,3}[\w-]{0,20}$")
 _PAIR_BEHIND: Final = re.compile(r"[ \t]{1,2}[A-Za-z_][\w.-]{0,30}=")
 _OPENED: Final = re.compile(r"<(?:[\w-]{1,20}:)?[\w.-]{0,30}$")
-_PIN: Final = re.compile(r"[A-Z]{0,3}-?[0-9]{3,10}|[0-9]{3}[ -][0-9]{3,4}|[A-Z0-9]{2,6}(?:-[A-Z0-9]{2,6}){0,4}")
 
 
 def beside(view: View) -> Iterator[tuple[int, int]]:
@@ -197,10 +205,14 @@ def _signed_bare(label: Label, match: re.Match[str], at: int) -> Value | None:
     value = (phrase_at(label, at) if is_clause else None) or bare_at(label, at)
     if value is None or (is_clause and " " in value.text):
         return value
+    name = value.text.rstrip(",;)")
+    is_line = is_alone(label, value)
+    if label.word in name.lower() and name.isidentifier() and (match["item"] or not is_line or name != value.text):
+        return None  # names in program text: token_1=token_1, password1, password2
     if match["attribute"]:
         return judged(label, value, 0.1) if "\n" in match["attribute"] and ENDS.match(label.behind, value.end) else None
     score = _of_sign(label, match, value)
-    is_line = score >= 0.1 and label.kind == "password" and is_alone(label, value) and not plausible.is_code(value.text)
+    is_line = is_line and score >= 0.1 and label.kind == "password" and not plausible.is_code(value.text)
     return judged(label, value._replace(quoted=is_line), score) and value
 
 
@@ -212,7 +224,7 @@ def _of_sign(label: Label, match: re.Match[str], value: Value) -> float:
         return 0.1
     if item and item.isspace() and "\t" not in item:
         return -1.0  # words of a sentence or of program text
-    if item == "," and OURS.search(label.before) and rest[:1] in {",", "."}:
+    if item == "," and match["space"] and _is_apposed(label, value, rest):
         return 0.0
     if item:
         return -0.1 if not match["space"] or match["item"] not in {",", ";"} else -1.0
@@ -226,8 +238,16 @@ def _of_sign(label: Label, match: re.Match[str], value: Value) -> float:
     return 0.1 if is_line or CLAUSE.match(rest) else 0.0
 
 
+def _is_apposed(label: Label, value: Value, rest: str) -> bool:
+    """Whether a value stands between commas behind its word: `a temporary password, X, which expires tonight`."""
+    if OURS.search(label.before):
+        return rest[:1] in {",", "."}
+    is_one = label.kind == "password" and _ONE.search(label.before) is not None and _APPOSED.match(rest) is not None
+    return is_one and plausible.likeness(value.text, bare=True) >= PHRASE
+
+
 def _of_equals(label: Label, value: Value, rest: str) -> float:
-    if "_" in value.text and value.text.isidentifier() and not plausible.is_random(value.text):
+    if "_" in value.text.rstrip("_") and value.text.isidentifier() and not plausible.is_random(value.text):
         return -1.0  # a name in program text
     if label.kind == "pin" or label.before.endswith("--") or rest[:1] in {";", "&"} or _PAIR_BEHIND.match(rest):
         return 0.1
@@ -262,7 +282,8 @@ def _replied(label: Label) -> Value | None:
     if match is None or value is None or not CLAUSE.match(label.behind, value.end + value.quoted):
         return None
     if match.re is _SEQUEL and plausible.likeness(value.text, bare=not value.quoted) < PHRASE:
-        return None
+        is_new = label.kind == "password" and _CHANGED.search(match.group()) is not None and is_long(value.text)
+        return value if is_new else None
     return judged(label, value, 0.1)
 
 
@@ -279,11 +300,20 @@ def _above(label: Label) -> Value | None:
     """The word at the end of a line, as in a heading or a message, and the value alone on the next one."""
     match = _ABOVE.match(label.behind)
     value = value_at(label, match.end()) if match else None
-    if match is None or value is None or plausible.likeness(value.text, bare=True) < MIXED:
+    if match is None or value is None or plausible.likeness(value.text, bare=True) < _least_above(label, value):
         return None
-    if match["speaker"] is None and not (_HEADING.search(label.before) and ENDS.match(label.behind, value.end)):
+    if not CLAUSE.match(label.behind, value.end + value.quoted):
         return None
-    return judged(label, value, 0.1) if CLAUSE.match(label.behind, value.end + value.quoted) else None
+    if match["speaker"] is not None:
+        return judged(label, value._replace(quoted=value.quoted or label.kind == "password"), 0.1)
+    is_heading = not match["rest"].strip() and _HEADING.search(label.before) is not None
+    return judged(label, value, 0.1) if is_heading and ENDS.match(label.behind, value.end) else None
+
+
+def _least_above(label: Label, value: Value) -> float:
+    """How much a value on the next line looks like a secret at least: less where it is all that someone says."""
+    is_whole = label.kind == "password" and is_long(value.text) and ENDS.match(label.behind, value.end) is not None
+    return WORD if is_whole else MIXED
 
 
 def _may_be_told(label: Label, value: Value, link: str) -> bool:
@@ -341,43 +371,3 @@ def _may_be_next(label: Label, value: Value) -> bool:
         return True
     is_someones = label.is_english and bool(_NAMED.search(label.before) or OURS.search(label.before))
     return is_someones and bool(CLAUSE.match(label.behind, value.end)) and not plausible.is_predicate(value.text)
-
-
-def judged(label: Label, value: Value, score: float) -> Value | None:
-    """*value* if the evidence for it suffices."""
-    like = plausible.likeness(value.text, bare=not value.quoted)
-    if like == NOTHING or len(value.text) < _least(label, value):
-        return None
-    if label.kind == "pin" and (_PIN.fullmatch(value.text) or like < MIXED):
-        return value if _PIN.fullmatch(value.text) and label.score + score + 0.2 >= THRESHOLD - 1e-9 else None
-    if label.kind == "login" or value.text.startswith("--") or (label.kind == "pin" and "cod" not in label.word):
-        return None
-    return value if label.score + score + _of_value(label, value, like) >= THRESHOLD - 1e-9 else None
-
-
-def _of_value(label: Label, value: Value, like: float) -> float:
-    """What the value adds, and what its surroundings do for it."""
-    if label.kind in {"key", "token", "auth"} and not value.quoted and like == MIXED and _is_name(value.text):
-        like -= 0.2
-    if label.kind in {"key", "token", "auth"}:
-        is_name = value.quoted and "_" in value.text and value.text.isidentifier() and like <= MIXED
-        like -= 0.3 if is_name else 0.1 if like < MIXED else 0.0
-    if label.kind == "pass" and (
-        label.is_login or (LINE.search(label.before) and like >= WORD and not value.text.isdigit())
-    ):
-        like += 0.2
-    if like < MIXED and label.kind == "password" and (label.is_login or _OWNER.search(label.before)):
-        like += 0.1
-    return like
-
-
-def _is_name(text: str) -> bool:
-    return text.isidentifier() and not text.isalpha()
-
-
-def _least(label: Label, value: Value) -> int:
-    if label.kind == "pin":
-        return 3 if label.word.startswith("cv") else 4
-    if label.kind == "password":
-        return 4
-    return 6 if label.kind == "pass" or value.quoted else 7

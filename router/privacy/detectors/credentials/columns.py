@@ -8,7 +8,7 @@ from typing import Final
 
 from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.credentials import plausible
-from hybrid_llm.router.privacy.detectors.credentials.beside import judged, values
+from hybrid_llm.router.privacy.detectors.credentials.beside import values
 from hybrid_llm.router.privacy.detectors.credentials.labels import (
     AHEAD,
     BEHIND,
@@ -25,13 +25,14 @@ from hybrid_llm.router.privacy.detectors.credentials.readings import (
     CLAUSE,
     Value,
     bare_at,
+    judged,
     phrase_at,
     quoted_at,
     trimmed,
     value_at,
 )
 from hybrid_llm.router.privacy.detectors.layout.markup import markup
-from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, pairs
+from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, pairs, results
 from hybrid_llm.router.privacy.detectors.layout.pairs import Label as Cells
 from hybrid_llm.router.privacy.detectors.layout.tables import below, beside_name, inserted
 from hybrid_llm.router.privacy.detectors.text import View, fold
@@ -46,34 +47,27 @@ _ANSWER: Final = 200
 _REQUEST: Final = re.compile(
     r"(?i)\?|:\s*$|\b(?:enter|provide|send|tell|give|type|share|need|confirm|what|which|please|bitte|welche"
     r"|cual|quel|ingres[ae]|introdu[czs][a-z]{1,5}|escrib[ae]|entrez|saisissez|inseri\w{1,4}|digit[aei]\w{0,2}|informe"
-    r"|voer|geef|podaj|wpisz|zadejte|skriv|angi|anna|eingeben|nennen|sende)\b|[请請输輸入力告]"
+    r"|voer|geef|podaj|wpisz|zadejte|skriv|angi|anna|eingeben|nennen|sende|paste|send|read out|spell|indique|digame"
+    r"|dime"
+    r"|napiste|yaz[a-z]{0,6}|gir(?:in|iniz)|syota|kerro|oppgi|indtast|ange|mata)\b|[请請输輸入力告]"
     r"|введи|укажи|сообщи|напиши|назови|입력|알려|말씀|أدخل|הזן|εισ[αά]γετε"
 )
 _WORDS: Final = re.compile(r"[^\s\"'`]+")
-_HEADER: Final = re.compile(
-    r"(?i)(?:[^0-9,;|]{0,40}[^a-z]|[a-z]{0,12})(?:(?P<password>pass[ _-]?(?:word|wd|phrase|code|key|wrd)?"
-    r"|pwd?|pswd?|pword|p/w|heslo|(?:wi-?fi|wlan|network|router)[ _-]?(?:key|code)|passwort|kennwort"
-    r"|contrase[nx]a|senha"
-    r"|wachtwoord|mot[ _-]?de[ _-]?passe|mdp|clave|parola|lxsenord|losenord|has[lx]o|salasana|sifre|jelszo"
-    r"|psk|(?:secret|memorable|code)[ _-]?(?:word|phrase)|secret|cred(?:ential)?s?)|(?P<key>(?:api|secret|access"
-    r"|private|auth|account"
-    r"|encryption|signing|master|licen[sc]e|login|door|ssh|wifi|deploy)"
-    r"[ _-]?key|(?:client|api|app)[ _-]?secret|token)"
-    r"|(?P<pin>pin(?:[ _-]?code)?|otp|cvv2?"
-    r"|cvc2?|(?:verification|security|access|unlock|door|gate|alarm|2fa|sms)[ _-]?code))(?:[ _-]?[0-9]"
-    r"|[ _-]value)?[ ?:*.]{0,3}(?:\([^()]{1,30}\))?"
-)
-"""What names the fields of a column."""
+_HEADER_END: Final = re.compile(r"(?:[ _-]?[0-9]|[ _-]value)?[ ?:*.]{0,3}(?:\([^()]{1,30}\))?")
+"""What may stand behind the word in the name of a column."""
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][\w.\[\] ]* ?=(?: |[A-Za-z_\"'\[({]|$)")
 _INLINE: Final = re.compile(
     r"<(?:span|code|em|strong|b|i|a|p|h[1-6]|dt|cite|tt|kbd|label|button|title)(?:\s[^<>]*)?>\s*$"
 )
 """Elements of HTML for prose."""
-_SEPARATORS: Final = frozenset([b",", b";", b"\t", b"|"])
+_SEPARATORS: Final = frozenset([b",", b";", b"\t", b"|", b"^", b"~"])
 _EDGES: Final = _SEPARATORS | {b"", b"\n", b"\r", b"[", b"]"}
 _GAP: Final = b"  "
 _BLANKS: Final = frozenset([b" ", b"\n", b"\r", b""])
-_SIGNS: Final = (b",", b";", b"|", b"\t", b"  ")
+_SIGNS: Final = (b",", b";", b"|", b"\t", b"^", b"~", b"  ")
+_SENTENCE_END: Final = b". "
+_IN_CODE: Final = re.compile(rb"(?:.{0,200}'|[ \t]+[^\n]{0,200}\")[^,'\"]{0,40}")
+"""What stands before a word in a string of program text: single quotes, or an indented line."""
 _NAME: Final = 60
 """How far a name reaches."""
 _STRING_BEFORE: Final = re.compile(rb"(?:[{,:]\s{0,20})[\"'][^\"'\n]{0,40}$")
@@ -88,18 +82,23 @@ _ELEMENT_BEHIND: Final = re.compile(
     rb"|[\"']\w{1,20}[\"']\s{0,4}:)"
 )
 """Behind a string in an array before other arrays."""
-_NO_HEADER: Final = re.compile(rb"[=!]|[:?][^,;|\t\r]")
+_NO_HEADER: Final = re.compile(rb"[=!]|[:?][^,;|\t\r^~]")
 """What is in no name of a field."""
-_TWO_FIELDS: Final = re.compile(rb"^[^=:!?,]{0,30}[|;\t,]")
+_TWO_FIELDS: Final = re.compile(rb"^[^=:!?,]{0,30}[|;\t,^~]")
 _TEXT_BEHIND: Final = re.compile(rb"[^<>\n]{0,30}</")
 _AROUND_NAME: Final = b" \t\"'*`_"
+_NUMBER: Final = "_0123456789 \"'`*"
 _AROUND: Final = " \t\"'`"
 _LONGEST: Final = 200
 _OPENING_WORDS: Final = re.compile(
-    r"(?i)(?:\W{0,3}(?:sure|ok(?:ay)?|yes|yeah|well|hi|hello|so|here(?: you go| it is)?|it'?s|it is|that'?s"
+    r"(?i)(?:\W{0,3}(?:sure|ok(?:ay)?|yes|yeah|yep|well|hi|hello|so|of course|certainly|no problem|gladly"
+    r"|here(?: you go| it is|'s)?"
+    r"|it'?s|it is|that'?s|i (?:think|believe)(?: it'?s)?|ja|oui|si|sim|claro|natuerlich|naturlich|bien sur|c'est"
+    r"|es ist|het is|voici"
     r"|this is|(?:my|the|our)(?: \w+)? is|is)"
     r"[\s,:.!-]{1,3}){0,3}[\"'`*]{0,2}"
 )
+_UNSURE: Final = re.compile(r"(?i),? (?:i (?:think|believe|guess)|as far as|but|maybe|probably|again)\b")
 _LINK: Final = re.compile("[\x80\x90-\x99\xa1\\s:=]{0,8}")
 
 
@@ -114,12 +113,25 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
             if cell.label not in kinds:
                 kinds[cell.label] = _named(view, cell.label)
             value = _field(view, cell.start, cell.end) if kinds[cell.label] else None
-            if value is not None and _is_secret(kinds[cell.label], value):
+            if value is not None and _is_secret(kinds[cell.label], value) and not _is_numbered(view, cell.label, value):
                 yield value.start, value.end
-    for cell in inserted(view.data) if words and b"values" in view.lower else ():
+    for cell in _statements(view) if words else ():
         value = _stated(view, cell) if (kind := _named(view, cell.label)) else None
         if value is not None and _is_secret(kind, value):
             yield value.start, value.end
+
+
+def _is_numbered(view: View, names: Cells, value: Value) -> bool:
+    """Whether name and value differ in a number only: `return password1, password2`."""
+    stem = value.text.lower().rstrip(_NUMBER)
+    return any(view.text[start:end].lower().rstrip(_NUMBER).endswith(stem) for start, end in names) and bool(stem)
+
+
+def _statements(view: View) -> Iterator[Cell]:
+    """The values that a statement of SQL inserts, and what a debugger prints."""
+    if b"values" in view.lower:
+        yield from inserted(view.data)
+    yield from results(view.data)
 
 
 def _stated(view: View, cell: Cell) -> Value | None:
@@ -157,12 +169,15 @@ def _opening(data: bytes, first: int, start: int) -> int:
 
 def _is_header(view: View, first: int, start: int, end: int) -> bool:
     """Whether the word from *start* to *end* is the name of a field in the line that begins at *first*."""
-    before, behind = view.data[max(first, start - _NAME) : start], view.data[end : end + _NAME].partition(b"\n")[0]
+    before = view.data[max(first, start - _NAME) : start].lstrip()
+    behind = view.data[end : end + _NAME].partition(b"\n")[0]
     if _NO_HEADER.search(behind) is not None and (b"," in before or not _TWO_FIELDS.search(behind)):
         return False
     starts = [at + len(sign) for sign in _SIGNS if (at := before.rfind(sign)) >= 0]
     ends = [at for sign in _SIGNS if (at := behind.find(sign)) >= 0]
-    if not starts and (not ends or not behind[min(ends) :].strip(b" ,;|\t\r\"'")):
+    if _SENTENCE_END in before or _SENTENCE_END in behind or _IN_CODE.fullmatch(view.data, first, start):
+        return False
+    if not starts and (not ends or not behind[min(ends) :].strip(b" ,;|\t\r\"'^~")):
         return False  # an item of a list, one in a line
     low = start - len(before) + max(starts, default=0)
     return bool(_named(view, ((low, end + min(ends, default=len(behind))),)))
@@ -193,7 +208,7 @@ def _is_secret(kind: str, value: Value) -> bool:
 def _named(view: View, spans: Cells) -> str:
     """The kind of secret that a header names, or nothing."""
     for start, end in spans:
-        kind = _kind_of(view.data[start:end].strip(_AROUND_NAME)) if end - start <= _NAME * 2 else ""
+        kind = _kind_of(view.text[start:end], view.data[start:end]) if end - start <= _NAME * 2 else ""
         if kind:
             return kind
         for _, _, kind in script_words(view.text[start:end]) if not view.text[start:end].isascii() else ():
@@ -201,10 +216,15 @@ def _named(view: View, spans: Cells) -> str:
     return ""
 
 
-def _kind_of(name: bytes) -> str:
-    """The kind of secret that *name* names, or nothing."""
-    match = _HEADER.fullmatch(name.decode("latin-1"))
-    return (match.lastgroup or "") if match is not None else ""
+def _kind_of(text: str, data: bytes) -> str:
+    """The kind of secret that a name names, which ends with the word for it, or nothing."""
+    data = data.rstrip(_AROUND_NAME)
+    name = View(text[: len(data)], data)
+    for found in words_in(name):
+        label = label_at(name, found) if found.kind != "login" else None
+        if label is not None and label.score >= SCORES[label.kind] and _HEADER_END.fullmatch(label.behind):
+            return _SAME.get(label.kind, label.kind)
+    return ""
 
 
 def _field(view: View, start: int, end: int) -> Value | None:
@@ -227,7 +247,7 @@ def _field(view: View, start: int, end: int) -> Value | None:
         or (not quoted and (plausible.is_code(text) or _ASSIGNMENT.match(text)))
     ):
         return None
-    if not quoted and "_" in text and text.isidentifier() and not plausible.is_random(text):
+    if not quoted and "_" in text.rstrip("_") and text.isidentifier() and not plausible.is_random(text):
         return None
     if " " in text and not quoted and b"|" not in edges and plausible.likeness(text) != PHRASE:
         return None
@@ -259,7 +279,7 @@ def answered(view: View) -> Iterator[tuple[int, int]]:
 def _whole_answer(label: Label, at: int) -> Iterator[tuple[int, int]]:
     """An answer of a word or a few that make no sentence."""
     value = phrase_at(label, at) or bare_at(label, at)
-    if value is None or not CLAUSE.match(label.behind, value.end):
+    if value is None or not (CLAUSE.match(label.behind, value.end) or _UNSURE.match(label.behind, value.end)):
         return
     value = value._replace(quoted=True)
     if len(value.text) > 3 and (" " in value.text or judged(label, value, 0.1) is not None):

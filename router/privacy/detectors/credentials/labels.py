@@ -16,37 +16,47 @@ AHEAD: Final = 340
 BEHIND: Final = 80
 SCORES: Final = {"password": 0.3, "pin": 0.2, "key": 0.2, "token": 0.1, "auth": -0.2, "pass": 0.1, "login": 0.1}
 LABEL: Final = Regex(
-    rb"(?i)(?P<password>pass[ _-]?word|passwort|passwd|passwrd|pass[ _-]?phrase|pass[ _-]?code|pass[ _-]?key"
+    rb"(?i)(?P<password>pass[ _-]?word|passwort(?:es)?|passwd|passwrd|pass[ _-]?phrase|pass[ _-]?code|pass[ _-]?key"
     rb"|pasword|passowrd|passwrod|pssword|one[ _-]?time[ _-]?pass(?:word|code)|losungswort"
-    rb"|pwd|pswd?|pword|p/w|kennwort|contrase[nx][ay]a?|palavra[ -]passe|senha"
-    rb"|mot[ _-]?de[ _-]?passe|clave(?: (?:de acceso|secreta|de usuario|personal))?|parola(?: d'ordine)?"
-    rb"|wachtwoord|has[lx]o|l[o]senord|adgangskode|passord"
-    rb"|salasana|sifre(?:n?iz|m)?"
-    rb"|jelsz[o]|kata[ _]sandi|mat khau"
+    rb"|pwd|pswd?|pword|p/w|kennwort(?:es)?|[ck]ontrase(?:[nx]y?a|nia)|contrasinal|pasahitza|senha"
+    rb"|(?:palavra|palabra|parola|frase)[ -](?:(?:de |di |d')?(?:acces[os]o?|acesso|contrase[nx]a|paso|passe|seguridad"
+    rb"|seguranca)|clave|chave|chiave|secreta|segreta|senha|ordine)|mot[ _-](?:secret|cle)|phrase (?:secrete|de passe)"
+    rb"|mot[ _-]?de[ _-]?passe|clave(?:[ _](?:de[ _]acceso|secreta|de[ _]usuario|personal|de[ _]red))?"
+    rb"|parola(?: d'ordine|nxz|niz|[mn])?"
+    rb"|wachtwoord(?:zin)?|paswoord|has[lx](?:o|a|em|u)|losen(?:ord(?:et)?|fras)|adgangs(?:kode(?:n)?|ord(?:et)?)"
+    rb"|passord(?:et)?|passfrase"
+    rb"|salasan[ao][a-z]{0,5}|tunnussana|salalause|sifre(?:n?iz|miz|[mn]|si)?"
+    rb"|jelsz[oa][a-z]{0,4}|kata[ _](?:sandi|laluan)|mat[ _]khau|lykilorx|axgangsorx"
     rb"|identified\s+by|(?:seed|recovery|mnemonic|secret|unlock|login|access|key)[ _-]?phrase|(?:secret|code"
     rb"|safe|memorable|login|access)[ _-]?word"
     rb"|(?:wi-?fi|wlan|network|router|hotspot)[ _-]?(?:key|code|secret|schlussel|schluessel)|(?:login|sign-?in|user"
     rb"|account|admin"
     rb"|root|db|database|vault)[ _-]?secret"
-    rb"|kodeord|heslo|geslo|lozinka|zaporka|slaptazodis|parool|zugangswort|geheimwort|geheimnummer|geheimzahl"
+    rb"|kod(?:e)?ord(?:et)?|hesl(?:o|a|em|u)|gesl[oa]|lozink[aeou]m?|zaporka|slaptazod[a-z]{1,3}|parool|salasxna"
+    rb"|zugangswort|geheimwort|geheimnummer|geheimzahl|kenncode|geheimcode"
+    rb"|(?:netzwerk|wlan|wifi)-?(?:schlussel|schluessel)|cle[ _-](?:wi-?fi|wpa2?|reseau)"
     rb"|passwoord|codeword"
-    rb"|passwrt|requirepass|masterauth|psk|pw|mdp)"
+    rb"|passwrt|passw|requirepass|masterauth|psk|pw|mdp)"
     rb"|(?P<key>api[ _-]?(?:key|secret)|(?:secret|access|private|auth|account|encryption|signing|master"
     rb"|license|subscription|function"
-    rb"|storage|shared|webhook|app|application|consumer|service)[ _-]?key|client[ _-]?secret|secret|(?:access"
+    rb"|storage|shared|webhook|app|application|consumer|service|ssh|activation|recovery|api-?)[ _-]?key"
+    rb"|client[ _-]?secret|secret|(?:access"
     rb"|auth|bearer|refresh|session|api"
     rb"|security|private|personal|bot|id|oauth|user|csrf|deploy|service|admin|sas|device)[ _-]?tok[e]n"
     rb"|session[ _-]?id|sess?id|credentials?|(?:log-?in|sign-?in|access)[ _-](?:details|data|info)"
     rb"|zugangsdaten"
     rb"|anmeldedaten|logindaten|identifiants|credencia(?:le)?s|credenziali|inloggegevens|(?:api|geheim"
     rb"|zugriffs)-?schluess?el|(?:api|geheim|zugriffs)-?schlussel|cle[ _-](?:d['\xa1]?)?api|cle[ _-](?:secrete|privee)"
+    rb"|api[ _-]?(?:sleutel|nyckel(?:n)?|n[xo]gle|n[xo]kkel|avain|klic|kluc[zs]|anahtar[xi]?)|klucz(?:a)? api"
     rb"|(?:clave|chave|chiave)[ _-](?:de |di |da )?api|api[ _-](?:clave|chave))"
     rb"|(?:\b|_)(?:(?P<key2>cred)|(?P<pin2>pin(?:[ _-]?(?:code|number|nummer))?|otp|totp|tan|cvv2?|cvc2?)"
     rb"|(?P<auth>auth)|(?P<pass2>ww))s?"
     rb"(?-i:[^a-z]|$)|(?-i:[a-z0-9](?:(?P<pin3>Pin(?:Code|Number)?|PIN|Otp|OTP|Cvv|CVV)|(?P<auth2>Auth))(?:[^a-z]"
     rb"|$))|(?P<pin>"
     rb"(?:verification|security|one[ -]?time|2fa|mfa|login|access|unlock|door|gate"
-    rb"|alarm|confirmation|authentication|backup|recovery|sms|entry)[ _-]?(?:code|pin)|codice pin"
+    rb"|alarm|confirmation|authentication|backup|recovery|sms|entry)[ _-]?(?:code|pin)|codice pin|kod[ _-]?(?:pin"
+    rb"|dost[ex]pu)"
+    rb"|pin-?(?:kode?n?|nummer|numero|luku|koodi)|tunnusluku|adgangspin"
     rb"|code pin"
     rb"|(?:zugangs|zutritts|sicherheits|bestatigungs|bestaetigungs|freischalt|entsperr|toegangs|beveiligings"
     rb"|verificatie)-?code"
@@ -105,7 +115,9 @@ _OTHERS: Final = frozenset(
 """What stands before *token* where it is a unit of text or a flag."""
 _NAME: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789$"
 LINE: Final = re.compile(
-    r"(?:^|[\r\n])[ \t]{0,20}(?:export |set |env |-e |- |ENV |[*-] ){0,2}[\"'\w.*$-]{0,60}$", re.IGNORECASE
+    r"(?:^|[\r\n])[ \t]{0,20}(?:export |set |env |-e |ENV "
+    r"|[*\xa1-] ){0,2}(?:[A-Za-z\x80-\xa1][\w'\xa1-]{0,20} ){0,2}[\"'\w.*$-]{0,60}$",
+    re.IGNORECASE,
 )
 _AGAINST: Final = re.compile(
     r"(?i)(?:hash|digest|checksum|sha-?(?:1|2|256|512)|md5|integrity|commit|revision|fingerprint|regex|schema"
@@ -116,11 +128,14 @@ _LOGIN: Final = re.compile(
     r"(?i)\b(?:user|username|user name|login|log in|account|e-?mail|benutzer|usuario|utilisateur)\b[^\n]{0,60}$"
 )
 OURS: Final = re.compile(
-    r"(?i)\b(?:my|our|meine?|mi|mon|minha|mijn|unser|notre|nuestra|moje|min|mitt|la mia|mia)\s(?:[\w-]{1,12}\s)?$"
+    r"(?i)\b(?:my|our|meine?|mi|mon|minha|nossa|mijn|onze|unser|notre|nuestra|moje|mojego|nasze|min|mitt|vart"
+    r"|minun|nase|benim|mia|nostra)\s(?:[\w-]{1,12}\s)?$"
 )
 _TYPE: Final = re.compile(r"(?i)\btype[\"']?\s?[=:]\s?[\"']?$|\$[({]$")
 """`type=password` and `$(PWD)`."""
 _KEY_BEFORE: Final = re.compile(r"(?:^|[\r\n,;{&?|\"'`<(])[ \t*-]{0,16}[\w.-]{0,40}$")
+_ENCLOSED: Final = re.compile(r"\][ \t]{1,3}[^\s_/:]{4,64}_?[ \t]{0,3}(?:[\r\n]|$)")
+"""`[pass] X`, where no test is named that passes."""
 _JOINED: Final = re.compile(
     r"(?i)(?:^|[^a-z])(?:my|root|bind|db|user|admin|ldap|smtp|ftp|mail|key|store|sudo|ssh|login|ora|sql|pg"
     r"|mysql|wifi|net|app|enc|zip|web|vpn|sys)$"
@@ -226,8 +241,11 @@ def _begins(before: str, word: str, kind: str) -> bool:
 
 def _is_key(before: str, behind: str) -> bool:
     """Whether *pass* is the name of a value, not the verb."""
-    return OURS.search(before) is not None or (
-        _KEY_BEFORE.search(before) is not None and _ASSIGNS.match(behind) is not None
+    is_enclosed = before.endswith("[") and _ENCLOSED.match(behind) is not None
+    return (
+        is_enclosed
+        or OURS.search(before) is not None
+        or (_KEY_BEFORE.search(before) is not None and _ASSIGNS.match(behind) is not None)
     )
 
 

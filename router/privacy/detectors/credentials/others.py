@@ -14,13 +14,16 @@ from hybrid_llm.router.privacy.detectors.credentials.readings import ENDS, Value
 
 _CLOSE: Final = r"[\"'`*_\])}]{0,4}"
 _OWNERS: Final = (
-    r"(?:(?:my|the|your|our|a|an|his|her|their|new|old|mein|meine|das|dein|unser|mon|le|la|mi|minha|a|meu|mia|il|lo|mijn"
+    r"(?:(?:my|the|your|our|a|an|his|her|their|new|old|mein|meine|das|dein|unser|mon|le|la|mi|minha|a|meu|mia|il|lo"
+    r"|mijn"
     r"|het|om|moje|mitt)\s){0,2}(?:[\w-]+\s){0,2}"
 )
 _AHEAD: Final = re.compile(
-    r"(?:^|(?P<verb>\b(?:use|used|using|tr(?:y|ied)|typed?|enter(?:ed)?|it'?s|its|that'?s|nimm|nutze?|utilise[rz]?|usa|usar"
-    r"|gebruik|is)\s)|[\s(])[\"'`]?(?P<value>[^\s\"'`]{5,64})[\"'`]?(?P<link>\s(?:is|was|are|were|as|for|als|ist|war|comme"
-    r"|est|como|es|e|come|som|jako)\s"
+    r"(?:^|(?P<verb>\b(?:use|used|using|put|set|have|has|with|need|chose|pick(?:ed)?|tr(?:y|ied)|typed?|enter(?:ed)?"
+    r"|it'?s|its|that'?s"
+    r"|nimm|nutze?|mit|avec|con|com|met|utilise[rz]?|usa|usar|gebruik|is)\s)"
+    r"|[\s(])[\"'`]?(?P<value>[^\s\"'`]{5,64})[\"'`]?(?P<link>\s(?:is|was|are|were|as|for|als|ist|war|comme"
+    r"|est|como|es|e|come|som|jako|ar|er|je|to|jest|foi|era|fue|on)\s"
     r"|\s\(|\s?(?:=|<-|<=|<--)\s|,\s(?:that'?s|that is|which is|it'?s|is)\s|\san?\s)" + _OWNERS + "$",
     re.IGNORECASE,
 )
@@ -63,7 +66,11 @@ def pair(label: Label) -> Iterator[Value]:
         value = trimmed(match.group(1), match.start(1))
         likeness = plausible.likeness(value.text, bare=True)
         is_whole = " / " in match.group() and ENDS.match(label.behind, value.end) is not None
-        if likeness >= MIXED or (likeness >= PHRASE and len(value.text) >= _DIGITS) or (is_whole and _is_long(value)):
+        if (
+            likeness >= MIXED
+            or (likeness >= PHRASE and len(value.text) >= _DIGITS)
+            or (is_whole and is_long(value.text))
+        ):
             yield value
 
 
@@ -74,7 +81,7 @@ def ahead(label: Label) -> Iterator[Value]:
         return
     start = match.start("value") - len(label.before) - label.length
     value = Value(match["value"], start, quoted=False)
-    least = WORD if label.kind == "password" and match["verb"] and _is_long(value) else _LEAST[label.kind]
+    least = WORD if label.kind == "password" and match["verb"] and is_long(value.text) else _LEAST[label.kind]
     if plausible.likeness(value.text, bare=True) >= least:
         yield value
 
@@ -97,5 +104,6 @@ def _may_link(match: re.Match[str], behind: str) -> bool:
     return link not in {"a", "an"} or (match["verb"] or "").strip().lower() == "is"
 
 
-def _is_long(value: Value) -> bool:
-    return len(value.text) >= _LONG and value.text.isalpha() and not plausible.is_predicate(value.text)
+def is_long(text: str) -> bool:
+    """Whether *text* is of letters, and long enough to be a password where little else says so."""
+    return len(text) >= _LONG and text.replace("-", "").isalpha() and not plausible.is_predicate(text)

@@ -48,7 +48,8 @@ _STOP: Final = frozenset(
     last later left length less let like line list local login long lost made main map match mandatory max maybe
     me member message method min minimum misc missing mode model more most must my name native necessary need
     never new next nil no non none normal not nothing now null number numeric object obsolete of off ok okay old
-    on once one only open option optional or other our out outside over own page param parameter parent part
+    on once one only open option optional options argument arguments flag flags or
+    other our out outside over own page param parameter parent part
     partial passcode passphrase passwd password passwords path pending per permanent pin plain plaintext please
     point post present private prompt property public put pwd query random raw read ready real record regex
     request required reset response result results return returns role row safe same save scope secret secrets
@@ -95,13 +96,13 @@ _TECHNICAL: Final = re.compile(
     r"|iso|cp|latin|rot|windows|tls|ssl|k8s|ec|s3|ntlm|web|step|part|phase|version|level|option|chapter|line|page"
     r"|row|col|test)"
     r"[-_./]?\d{1,5}(?:[-_./]\w{1,8})*|\d+(?:st|nd|rd|th|px|em|rem|pt|ms|s|kb|mb|gb|k|m|d|h|x|bit|bits)"
-    r"|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#\d+|0x[0-9a-f]{1,8}|\d\*[a-z]+",
+    r"|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#[0-9a-f]{1,8}|0x[0-9a-f]{1,8}|\d\*[a-z]+",
     re.IGNORECASE,
 )
 """Names of formats and algorithms, numbers of versions, sizes: letters and digits, and no secret."""
 _NAME: Final = r"[A-Za-z_$]+[0-9]*(?:_[A-Za-z0-9]+)*"
 _CODE: Final = re.compile(
-    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{2,}}(?:\((?:[\w\"'*&{{\[)-].*)?|\[.*)|[^()]*\.\w+\(.*"
+    rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{2,}}(?:\((?:[\w\"'*&{{\[()-].*)?|\[.*)|[^()]*\.\w+\(.*"
     rf"|[A-Z][A-Za-z0-9]*(?:Password|Token|Secret|Credential)[A-Z][A-Za-z]+|[\w.]+(?:\|[\w.]+)+"
     rf"|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*|[a-z_]+=[\d.]+\)?"
 )
@@ -129,13 +130,19 @@ _REQUIREMENT: Final = re.compile(
     r"[A-Za-z][\w.-]*(?:\[[\w,-]+\])?(?:[=~!<>]=[0-9][0-9.*]*|[<>][0-9]+\.[0-9.]+)(?:,[=~!<>]{1,2}[0-9.*]+)*"
 )
 """A package and its version (PEP 508)."""
+_PATH: Final = re.compile(
+    r"[a-z]+(?:\.[a-z_]+)+\.(?:[A-Z][a-z]+(?:[A-Z][a-z]+)+|[a-z]+(?:_[a-z]+)+)|(?:[a-z]+\.){3,}[A-Za-z_]+"
+)
+"""The path of a module and what it defines."""
+_LEAST_LETTERS: Final = 4
+"""Different letters that a jumble has."""
 
 
 def likeness(value: str, *, bare: bool = False) -> float:
     """How much *value* looks like a secret, up to `RANDOM`; *bare* without quotes, where program text may stand."""
     if _PLACEHOLDER.fullmatch(value) or value.lower().strip("_-.:!?") in _STOP or _ADDRESS.fullmatch(value):
         return NOTHING
-    if _REQUIREMENT.fullmatch(value):
+    if _REQUIREMENT.fullmatch(value) or _PATH.fullmatch(value):
         return NOTHING
     if any(map(str.isspace, value)):
         return _of_words(value)
@@ -193,7 +200,7 @@ def _of_one(value: str, *, bare: bool) -> float:
 
 
 def _of_letters(value: str, joined: str, *, bare: bool) -> float:
-    if len(joined) >= 8 and not joined.isupper() and _is_jumbled(joined):
+    if len(joined) >= 8 and len(set(joined)) >= _LEAST_LETTERS and not joined.isupper() and _is_jumbled(joined):
         return MIXED
     if not joined or _STATE.fullmatch(value) or (bare and (is_predicate(value) or _CAMEL.search(value))):
         return NOTHING

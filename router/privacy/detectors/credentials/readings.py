@@ -1,4 +1,4 @@
-"""Reads the value that begins at a place behind a word: in quotes, bare up to its end, or several words."""
+"""Reads and judges the value that begins at a place behind a word: in quotes, bare up to its end, or several words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from hybrid_llm.router.privacy.detectors.credentials import plausible
 from hybrid_llm.router.privacy.detectors.credentials.labels import LINE, Label
-from hybrid_llm.router.privacy.detectors.credentials.plausible import WORD
+from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, NOTHING, WORD
 
 _QUOTED: Final = re.compile(
     r"[brfuBRFUL@]{0,2}(?:\"([^\"\r\n]{1,200})\"|'([^'\r\n]{1,200})'|`([^`\r\n]{1,200})`"
@@ -30,9 +30,18 @@ CLAUSE: Final = re.compile(
     r"[ \t]{0,3}(?:$|[.,;!?()\r\n\"*`]|(?:and|but|so|please|pls|thanks|thx|ty|for|on|und|y|et|btw|lol|if|when"
     r"|now|right|because|since|also|then|too|or)\b)"
 )
+_OPENED: Final = re.compile(r"([\"'])[\w.-]{0,40}$")
+"""The quote that a pair is in: `- "MDP=X"`."""
 ENDS: Final = re.compile(r"[ \t]{0,8}(?:$|[\r\n]|#|//)")
 _CLAUSE_END: Final = re.compile(r"[,.;!?()\"<]| - |\xa1")
 _SPACED: Final = re.compile(r"[0-9]{2,4}(?:[ -][0-9]{2,4}){1,2}")
+THRESHOLD: Final = 0.5
+_PIN: Final = re.compile(r"[A-Z]{0,3}-?[0-9]{3,10}|[0-9]{3}[ -][0-9]{3,4}|[A-Z0-9]{2,6}(?:-[A-Z0-9]{2,6}){0,4}")
+_OWNER: Final = re.compile(
+    r"(?:\b(?:my|your|our|his|her|their|the|new|old|temporary|temp|default|initial|current|mein|dein|mi|mon"
+    r"|minha|mijn)\s|--?)[\w-]*$",
+    re.IGNORECASE,
+)
 _OPENING: Final = {")": "(", "]": "[", "}": "{"}
 
 
@@ -51,7 +60,9 @@ class Value(NamedTuple):
 
 def is_alone(label: Label, value: Value) -> bool:
     """Whether name and value are all of a line, as in YAML and `.env`."""
-    return LINE.search(label.before) is not None and ENDS.match(label.behind, value.end) is not None
+    quote = _OPENED.search(label.before)
+    end = value.end + (quote is not None and label.behind.startswith(quote[1], value.end))
+    return LINE.search(label.before) is not None and ENDS.match(label.behind, end) is not None
 
 
 def quoted_at(behind: str, at: int) -> Value | None:
@@ -73,8 +84,10 @@ def bare_at(label: Label, at: int) -> Value | None:
     text = match.group()
     if _NO_TAG.match(label.behind, match.end()):
         text += label.behind[match.end() :].split(maxsplit=1)[0]
-    if label.behind[at - 1 : at] in {"*", "_"}:
+    if label.behind[at - 1 : at] in {"*", "_"} or (text.endswith("**") and "**" in label.before):
         text = text.rstrip(".,;:").rstrip("*_")
+    if label.behind[at - 1 : at] == ">" and label.behind.startswith("</", match.end()):
+        return Value(text, at, quoted=False)
     if _MARKS.search(text) and LINE.search(label.before) and ENDS.match(label.behind, match.end()):
         return Value(text, at, quoted=False)  # no sentence ends here
     value = trimmed(text, at, label.before.rpartition("\n")[2], label.behind[:at].rstrip()[-1:])
@@ -107,3 +120,43 @@ def phrase_at(label: Label, at: int) -> Value | None:
     if " " not in line or not (label.is_english or not label.word or whole) or plausible.likeness(line) < WORD:
         return None
     return Value(line, at, quoted=False)
+
+
+def judged(label: Label, value: Value, score: float) -> Value | None:
+    """*value* if the evidence for it suffices."""
+    like = plausible.likeness(value.text, bare=not value.quoted)
+    if like == NOTHING or len(value.text) < _least(label, value):
+        return None
+    if label.kind == "pin" and (_PIN.fullmatch(value.text) or like < MIXED):
+        return value if _PIN.fullmatch(value.text) and label.score + score + 0.2 >= THRESHOLD - 1e-9 else None
+    if label.kind == "login" or value.text.startswith("--") or (label.kind == "pin" and "cod" not in label.word):
+        return None
+    return value if label.score + score + _of_value(label, value, like) >= THRESHOLD - 1e-9 else None
+
+
+def _of_value(label: Label, value: Value, like: float) -> float:
+    """What the value adds, and what its surroundings do for it."""
+    if label.kind in {"key", "token", "auth"} and not value.quoted and like == MIXED and _is_name(value.text):
+        like -= 0.2
+    if label.kind in {"key", "token", "auth"}:
+        is_name = value.quoted and "_" in value.text and value.text.isidentifier() and like <= MIXED
+        like -= 0.3 if is_name else 0.1 if like < MIXED else 0.0
+    if label.kind == "pass" and (
+        label.is_login or (LINE.search(label.before) and like >= WORD and not value.text.isdigit())
+    ):
+        like += 0.2
+    if like < MIXED and label.kind == "password" and (label.is_login or _OWNER.search(label.before)):
+        like += 0.1
+    return like
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not text.isalpha()
+
+
+def _least(label: Label, value: Value) -> int:
+    if label.kind == "pin":
+        return 3 if label.word.startswith("cv") else 4
+    if label.kind == "password":
+        return 4
+    return 6 if label.kind == "pass" or value.quoted else 7

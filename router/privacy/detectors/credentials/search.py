@@ -83,6 +83,8 @@ _SHELL: Final = (
     + rb"-U\s{0,2}['\"]?[^\s%'\"]{1,64}%([^\s'\"]{3,63})|[a-z]{0,2}freerdp"
     + _ANY
     + rb"/p:['\"]?([^\s'\"]{3,63})"
+    rb"|net use [^|;]{0,160}?/user:\S{1,64}\s{1,2}['\"]?([^\s'\"/*][^\s'\"]{3,63})"
+    rb"|net user \S{1,64}\s{1,2}['\"]?([^\s'\"/*][^\s'\"]{3,63})['\"]?\s{1,2}/"
     rb"|openssl" + _ANY + rb"-pass(?:in|out)?\s{1,2}pass:([^\s'\"]{3,63})"
     rb"|htpasswd\s{1,2}-[a-zA-Z]{0,3}b[a-zA-Z]{0,3}\s\S{1,80}\s\S{1,64}\s['\"]?([^\s'\"]{3,63})"
     rb"|echo\s{1,2}(?:-n\s)?['\"]?([^\s'\"|]{4,64})['\"]?\s{0,2}\|\s{0,2}(?:sudo\s-S|passwd|docker login"
@@ -107,6 +109,8 @@ _PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
 """A pseudonym that the privacy guard inserted, such as `SECRET_QYSAI`, is not a secret."""
 _ANY_FORMAT: Final = "generic-api-key"
 """The rule of gitleaks for any text beside a word."""
+_LITERAL: Final = re.compile(rb"[bfru]{0,2}[\"'](.+)[\"']", re.DOTALL)
+"""What a rule found with its quotes."""
 _MAX_HEADER: Final = 1200
 
 
@@ -179,7 +183,7 @@ CREDENTIAL: Final = (
     Pattern(Regex(_CODE), _of_query, needs=b"code=", against=_SHOWN),
     Pattern(Regex(_BEARER), _of_bearer, needs=(b"bearer", b"basic"), against=_SHOWN),
     Pattern(Regex(_WEBHOOK), lambda c: 0.3 + likeness(c.value.replace("/", "")), needs=b"hooks", against=_SHOWN),
-    Pattern(Regex(_SHELL), _of_argument, needs=(b"-", b"/p:", b"echo"), against=_SHOWN),
+    Pattern(Regex(_SHELL), _of_argument, needs=(b"-", b"/p:", b"echo", b"net us"), against=_SHOWN),
 )
 
 
@@ -201,8 +205,8 @@ def _candidates(view: View) -> Iterator[tuple[int, int]]:
     if not view.text.isascii():
         yield from _of_scripts(view)
     for rule, start, end in load_rules().finds(view.data):
-        quoted = end - start > 2 and view.data[start] == view.data[end - 1] and view.data[start] in b"\"'"
-        span = (start + 1, end - 1) if quoted else (start, end)
+        quoted = _LITERAL.fullmatch(view.data, start, end)
+        span = quoted.span(1) if quoted else (start, end)
         if _is_secret(Candidate(view, *span), rule):
             yield span
 

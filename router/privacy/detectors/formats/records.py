@@ -80,8 +80,14 @@ _ABOUT_LICENCES: Final = Context(
     rb"|lic(?:en[cs]e)?[ ._-]{0,2}(?:no|nr|num(?:ber)?|id|#)|dlnumber|operator['\xa1]?s?[ _-]lic(?:en[cs]e)?"
     rb"|f(?:u|ue|x)hrerschein(?:nummer|-?nr)?|permis de conduire|num[ex]ro de permis|permiso de conduc[a-z]+"
     rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
-    rb"|prawo jazdy|k[ox]rkort",
-    ("驾驶证", "驾照", "駕照", "駕駛證", "運転免許", "免許証", "운전면허", "водительск", "Водительск"),
+    rb"|praw[ao] jazdy|k[ox]r(?:e)?kort[a-z]*|f[ox]rerkort[a-z]*|ajokort[a-z]*|ridicsk[a-z]+(?: prukaz[a-z]*)?"
+    rb"|vodicsk[a-z]+ preukaz[a-z]*|ehliyet[a-z]*|surucu belges[a-z]*|jogositvany[a-z]*|vezetoi engedely[a-z]*"
+    rb"|vozack[a-z]+ dozvol[a-z]+|carteira (?:de motorista|nacional|de habilita[a-z]+)|habilitacao"
+    rb"|(?:bang|phep) lai xe",
+    (
+        *("驾驶证", "驾照", "驾驶执照", "駕照", "駕駛證", "駕駛執照", "運転免許", "免許証", "운전면허", "면허증"),
+        *("водительск", "Водительск", "ВОДИТЕЛЬСК", "водійськ", "Водійськ", "посвідчення водія", "Посвідчення водія"),
+    ),
     family=_FAMILY,
 )
 _TOKEN: Final = rb"[A-Za-z]{0,8}[0-9][A-Za-z0-9*]{0,15}"
@@ -120,8 +126,25 @@ _ABOUT_PASSPORTS: Final = Context(
     rb"passports?(?:[ _-]?(?:no|nr|num(?:ber)?|id|#))?|(?:ppt?|psp(?:or)?t|pass)[ ._-]{0,2}(?:no|nr|num(?:ber)?|#)"
     rb"|reisep(?:ass|x+)(?:nummer|-?nr)?"
     rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:nummer)?|paszport(?:u)?|travel document"
-    rb"|passnummer|passport_?n",
-    ("护照", "護照", "通行证", "旅券", "パスポート", "여권", "паспорт", "Паспорт", "διαβατήριο"),
+    rb"|passport_?n|(?:pass?|passets|passin?|passinumero)[ -]?(?:nummer|nr|numero)|rejsepas(?:set)?"
+    rb"|passinumero|passets?"
+    rb"|cestovni(?:ho)? pas[a-z]?|cislo (?:cestovniho )?pasu|pasaport[a-z]*|utlevel[a-z]*|putovnic[a-z]|paspor"
+    rb"|vegabref[a-z]*|ho chieu",
+    (
+        "护照",
+        "護照",
+        "通行证",
+        "旅券",
+        "パスポート",
+        "여권",
+        "паспорт",
+        "Паспорт",
+        "ПАСПОРТ",
+        "διαβατ",
+        "Διαβατ",
+        "جواز",
+        "דרכון",
+    ),
     family=_FAMILY,
 )
 
@@ -139,7 +162,7 @@ PASSPORT: Final = (
     Pattern(
         apart(
             rb"(?:[A-Z]{1,3}[ -]?|[A-Za-z]{1,3})[0-9]{1,4}(?:[ -]?[0-9]{2,5}){1,3}[A-Za-z]?"
-            rb"|[0-9]{2}[ -][0-9]{2}[ -]?[0-9]{6}"
+            rb"|[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{6}"
             rb"|[0-9]{2,3}[ -][0-9]{3,7}(?:[ -][0-9]{3})?|[0-9]{2}[A-Za-z]{2}[0-9]{5}|[A-Za-z0-9]{6,12}",
             _BEFORE,
             _AFTER,
@@ -207,8 +230,9 @@ _ABOUT_BIRTH: Final = Context(
     rb"|date[ _](?:de[ _])?naiss\.?|data[ _](?:de|di)[ _]nasc\.?|ddn|geb(?:urts)?[ ._-]?dat\.?|cumple"
     rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
     rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*"
-    rb"|dogum(?: tarihi)?"
-    rb"|sz[uxe]let[ex]si [a-z]+|nascut|data nasterii|tanggal lahir|ngxy sinh|datum rodenja"
+    rb"|dogum[a-z]*(?: (?:tarihi|gunu))?|dogdum|narozen[a-z]*|narodeni[a-z]*|datum rodenja|rojst[a-z]+"
+    rb"|sz[uxe]let[ex]s[a-z]*(?: [a-z]+)?|szuletett|nascut|(?:data|ziua) (?:de )?naster[a-z]*"
+    rb"|lahir|ngay sinh"
     rb"|anniversaire|compleanno|anivers[ax]rio|verjaardag",
     (
         "出生日期",
@@ -218,12 +242,18 @@ _ABOUT_BIRTH: Final = Context(
         "出生",
         "生年月日",
         "생년월일",
+        "생일",
+        "출생",
         "誕生日",
+        "生まれ",
         "рожден",
         "Рожден",
         "РОЖДЕН",
         "родил",
         "народжен",
+        "Народжен",
+        "народив",
+        "народил",
         "γέννησης",
         "γεννήθηκ",
         "الميلاد",

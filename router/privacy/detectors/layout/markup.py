@@ -27,6 +27,8 @@ _PLAIN: Final = frozenset(
     b" button".split()
 )
 """Elements that say nothing about the values in them."""
+_CONTROLS: Final = frozenset((b"input", b"textarea", b"select", b"option", b"output"))
+"""Elements of forms, which the text before them names."""
 _TERMS: Final = frozenset(b"dt th td label key b strong span em name p div".split())
 """Elements whose text may name the value in the next one."""
 
@@ -42,13 +44,14 @@ def markup(data: bytes) -> Iterator[Cell]:
         named = () if tag in _PLAIN else (match.span(1),)
         found = list(_ATTRIBUTE.finditer(data, *match.span(2))) if match[2] else ()
         label: Label = (*named, *(_quoted(each) for each in found if each[1].lower() in _NAMES))
+        label = (*label, *term) if tag in _CONTROLS else label
         for each in found:
             if each[1].lower() not in _NAMES:
                 yield Cell(*_quoted(each), label if each[1].lower() in _VALUES and label else (each.span(1),))
         column = table.column(tag, match.span(3))
         if match[3].strip():
             yield Cell(*match.span(3), label or column or term, (*column, *term) if label or column else ())
-            if tag in _TERMS:
+            if tag in _TERMS or match[3].rstrip().endswith(b":"):
                 term = (match.span(3),)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from hybrid_llm.core.looks import bounded, looked
+from hybrid_llm.router.privacy.detectors.text import Regex
 
 Label = tuple[tuple[int, int], ...]
 """The spans of the words that name a value, in the same text."""
@@ -41,7 +42,8 @@ _OPENER: Final = 3
 """The group of a bracket that begins a value."""
 _FORM: Final = re.compile(
     rb"(?:\A|[\n\r,;{}&?|(])[ \t>*#+`_~-]{0,8}([A-Za-z\x80-\xa1][A-Za-z0-9_\x80-\xa1 .\-/#'()]{0,47})"
-    rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`]{0,3}[ \t]{0,4}[*_`\"']{0,3}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
+    rb"[*_`\"]{0,3}[ \t]{0,4}(?::=|[:=])[*_`]{0,3}[ \t]{0,4}"
+    rb"(?:[|>][+-]?[ \t]{0,4}\r?\n[ \t]{1,24})?[*_`\"']{0,3}([^\s,;&|{}\[\]<>\"'][^\n\r,;&|{}<>]{0,200})"
 )
 _LONGEST: Final = 800
 """More characters than a pair has at most."""
@@ -49,7 +51,7 @@ _BRACKET: Final = re.compile(rb"\"[^\"\n\[\]{}]{0,200}[\[\]{}][^\"\n]{0,400}\"|[
 """A bracket, or a string with one."""
 _ELEMENT: Final = re.compile(rb"\"([^\"]*)\"|'([^']*)'|([^,\s\"'][^,\n]*)")
 _NAMING: Final = re.compile(
-    rb"(?:key|name|label|field|type|kind|system|title|question|attribute|property|param(?:eter)?|header|column|code|id"
+    rb"(?:key|name|label|field|path|type|kind|system|title|question|attribute|property|param(?:eter)?|header|column|code|id"
     rb"|display(?:_?name)?|description|category|prompt|q|k)(?:_?name)?",
     re.IGNORECASE,
 )
@@ -67,6 +69,18 @@ _CALL: Final = re.compile(
     rb"\([ ]?(?:\"([^\"\n]{1,64})\"|'([^'\n]{1,64})')\s{0,3},\s{0,3}(?:\"([^\"\n]{1,200})\"|'([^'\n]{1,200})')\s{0,2}\)"
 )
 """A name and a value in brackets, as in `define('ssn', '...')`."""
+_RESULT: Final = Regex(
+    rb"(?:^|\n)[ \t]*(?:\([a-zA-Z]+\+?\)|>>>|[>$]|[Ii]n ?\[[0-9]+\]:|[\w:().-]{1,40}[>#])[ \t]+(?:[a-z]{1,8}[ (]{1,2})?"
+    rb"([$A-Za-z_\x80-\xa1][\w.$>\[\]'\"\x80-\xa1-]{1,80})\)?;?[ \t]*\r?\n"
+)
+"""An expression behind the prompt of a debugger or an interpreter, whose value is on the next line."""
+_SHOWN: Final = re.compile(
+    rb"[ \t]{0,8}(?:\$[0-9]{1,4} = |=> |Out ?\[[0-9]{1,4}\]: |\([\w ]{1,24}\) )?(?:[\w$]{1,24} = )?"
+    rb"(?:0x[0-9a-f]{1,16} )?[\"']?"
+    rb"([^\s\"'][^\n\"']{0,200})"
+)
+_NAME_BEFORE: Final = re.compile(rb"[A-Za-z_\x80-\xa1][\w.\x80-\xa1-]*$")
+_LONGEST_NAME: Final = 48
 _BLOCK: Final = re.compile(
     rb"\"([^\"\n{}]{1,64})\"[ ]{0,2}\{\s{1,24}(?:[a-z_]{1,16}[ ]{0,8}=[^\n{}]{0,60}\n\s{0,24}){0,4}$"
 )
@@ -123,8 +137,29 @@ def pairs(data: bytes) -> Iterator[Cell]:
     quoted = [roles.pair(data, match) for match in bounded(_QUOTED, data, _LONGEST)]
     for match in looked(_CALL.finditer(data)) if b"(" in data else ():
         yield Cell(*match.span(match.lastindex or 0), (match.span(1) if match.start(1) >= 0 else match.span(2),))
+    yield from results(data)
+    if b'="' in data and b"<" not in data:
+        yield from _attributes(data)
     if quoted or b"[" in data:
         yield from _nested(data, quoted)
+
+
+def _attributes(data: bytes) -> Iterator[Cell]:
+    """Values in quotes behind their names, set apart by spaces, as in logs: `[meta usPassport="E12345678"]`."""
+    at = data.find(b'="')
+    while at >= 0:
+        name, end = _NAME_BEFORE.search(data[max(0, at - _LONGEST_NAME) : at]), data.find(b'"', at + 2, at + _REACH)
+        if name is not None and end > at + 2:
+            yield Cell(at + 2, end, ((at - len(name[0]), at),))
+        at = data.find(b'="', at + 2)
+
+
+def results(data: bytes) -> Iterator[Cell]:
+    """What a debugger or an interpreter prints, named by the expression before it."""
+    for start, end, _ in _RESULT.finditer(data):
+        shown = _SHOWN.match(data, data.find(b"\n", end) + 1)
+        if shown is not None:
+            yield Cell(*shown.span(1), ((start, end),))
 
 
 def _block(data: bytes, at: int) -> _Span | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
+from itertools import islice
 from typing import Final
 
 from hybrid_llm.router.privacy.detectors.layout.pairs import Cell
@@ -19,18 +20,19 @@ _TWO: Final = 2
 _RAGGED: Final = 2
 """The fields that a row with a number may have less or more than a header of three or more."""
 _LINE: Final = re.compile(rb"[^\r\n]+")
-_CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[0-9][^0-9!?:=,;|\t\r\n]*)?[?:]?\"?"
+_SIGNS: Final = rb",;|\t^~"
+"""What separates fields, but for spaces; as in a class of characters, where the caret is not the first."""
+_OTHERS: Final = rb"!?:=" + _SIGNS + rb"\r\n"
+_CELL: Final = rb"[ \"'*_`#]*[A-Za-z\x80-\xa1_][^0-9%s]*(?:[0-9][^0-9%s]*)?[?:]?\"?" % (_OTHERS, _OTHERS)
 _HEADER: Final = Regex(
-    rb"(?:^|\n|[:=] ?\")([ \t|]*(?:[ #\xa1]*[,;|\t])?"
-    + _CELL
-    + rb"(?:(?:[,;|\t] *)*(?:[,;|\t]|  )"
-    + _CELL
-    + rb")+[ ,;|\t]*)(?:\r?\n|$)"
+    rb"(?:^|\n|[:=] ?\")([ \t|]*(?:[ #\xa1]*[%(signs)s])?%(cell)s(?:(?:[%(signs)s] *)*(?:[%(signs)s]"
+    rb"|  )%(cell)s)+[ %(signs)s]*)"
+    rb"(?:\r?\n|$)" % {b"signs": _SIGNS, b"cell": _CELL}
 )
 """A line of names: it may be above the fields that they name. A text in JSON may begin with one."""
 _ROW: Final = Regex(
-    rb"(?:^|\n)([ \t]*\|?[ \t]*[A-Za-z\x80-\xa1_][^0-9!?:=,;|\t\r\n]*(?:[,;|\t]|  )"
-    rb"[^,;|\t\r\n]*[0-9][^,;|\t\r\n]*\|?[ \t]*)(?:\r?\n|$)"
+    rb"(?:^|\n)([ \t]*\|?[ \t]*[A-Za-z\x80-\xa1_][^0-9%(others)s]*(?:[%(signs)s]|  )"
+    rb"[^%(signs)s\r\n]*[0-9][^%(signs)s\r\n]*\|?[ \t]*)(?:\r?\n|$)" % {b"others": _OTHERS, b"signs": _SIGNS}
 )
 """A name and a value."""
 _LIST: Final = Regex(
@@ -50,8 +52,12 @@ _SQL: Final = re.compile(
 )
 _RAGGED_ROW: Final = re.compile(rb"[^0-9=(){}\[\]:]*[0-9][^=(){}\[\]:]*")
 """A line with a number that is no program text."""
+_REMARK: Final = re.compile(rb"[ \t]*(?:#|//|--[ \t]|%|/\*|<!--|REM\b).*")
+"""A line that says something about its table."""
 _RULE: Final = re.compile(rb"[\s|:+=-]*--[\s|:+=-]*|[\s|:+=-]*==[\s|:+=-]*")
 _ITEM: Final = re.compile(rb"\s{0,8}(?:[-*+\xa1] |[0-9]{1,3}[.)] )?\s{0,2}(\S+(?:[ -]\S+){0,4})\s{0,4}")
+_NEAR: Final = 6
+"""The lines below a header among which its first row is."""
 _LONGEST: Final = 60
 """The length of a line that may be a heading or an item of a list."""
 _FIELDS: Final = {
@@ -63,7 +69,7 @@ _FIELDS: Final = {
         )
         % {b"s": re.escape(separator)}
     )
-    for separator in (b"\t", b"|", b";", b",")
+    for separator in (b"\t", b"|", b";", b",", b"^", b"~")
 }
 _GAP: Final = b"  "
 _COLUMN: Final = re.compile(rb"\S+(?: \S+)*")
@@ -131,29 +137,30 @@ def _trimmed(data: bytes, start: int, end: int) -> _Span:
 
 
 def below(data: bytes, line: _Span) -> Generator[Cell, None, int]:
-    """The rows below a header; returns where they end."""
-    lines = _lines(data, line[1])
-    below = next(lines, None)
-    separator = _separator(data, line, below) if below is not None else b""
+    """The rows below a header, which remarks or one other line may interrupt; returns where they end."""
+    near = list(islice(_lines(data, line[1]), _NEAR))
+    first = next((row for row in near if not _REMARK.fullmatch(data, *row)), near[0] if near else None)
+    separator = _separator(data, line, first) if first is not None else b""
     header = _fields(data, line, separator) if separator else []
     behind = line[1]
     if len(header) < _TWO or not all(_NAME.fullmatch(data, *n) or _UNNAMED.fullmatch(data, *n) for n in header):
         return behind
     labels = [(name,) for name in header]
+    was_row = True
     for row in _lines(data, line[1]):
-        if not _RULE.fullmatch(data, *row):
-            fields = _fields(data, row, separator)
-            if not _is_row(data, row, len(fields), len(header), separator):
-                break
+        fields = _fields(data, row, separator)
+        is_row = len(fields) == len(header) or (was_row and _is_ragged(data, row, len(fields), len(header), separator))
+        if not is_row and not was_row:
+            break
+        if is_row and not _RULE.fullmatch(data, *row):
             yield from _labelled(data, fields, labels)
-        behind = row[1]
+        was_row = is_row or _RULE.fullmatch(data, *row) is not None or _REMARK.fullmatch(data, *row) is not None
+        behind = row[1] if was_row else behind
     return behind
 
 
-def _is_row(data: bytes, row: _Span, fields: int, names: int, separator: bytes) -> bool:
-    """Whether a line has as many fields as its header, or a few less or more if it is neither prose nor code."""
-    if fields == names:
-        return True
+def _is_ragged(data: bytes, row: _Span, fields: int, names: int, separator: bytes) -> bool:
+    """Whether a line has a few fields less or more than its header, and is neither prose nor code."""
     is_near = min(fields, names - 1) >= _TWO and abs(fields - names) <= _RAGGED
     return is_near and separator != _GAP and _RAGGED_ROW.fullmatch(data, *row) is not None
 

@@ -1,4 +1,4 @@
-"""Sentences, labels and questions of `_heldout`; who tunes a detector leaves them unread, too."""
+"""Sentences, labels and questions of `_tuning_third`."""
 
 # ruff: noqa: E501  (sentences)
 
