@@ -11,10 +11,11 @@ import sys
 import threading
 import warnings
 from _thread import start_new_thread
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 from hybrid_llm.core.errors import HybridLLMError
@@ -171,6 +172,23 @@ def _drop(done: Future[T], drop: Callable[[T], object]) -> None:
 def closed_error() -> HybridLLMError:
     """The error of a call that comes after `close`."""
     return HybridLLMError("this client is closed; make a new one")
+
+
+class Items(Protocol[T_co]):
+    """What an async generator is to its consumer."""
+
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Awaitable[T_co]: ...
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        """Close it."""
+        ...
+
+
+def owned(items: AsyncIterable[T_co]) -> Items[T_co]:
+    """*items* as their consumer alone closes them; without an event loop nobody else closes a generator anyway."""
+    if type(items) is AsyncGeneratorType and sys.get_asyncgen_hooks().firstiter is None:
+        return items
+    return Owned(items)
 
 
 class Owned(Generic[T_co]):

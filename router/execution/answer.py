@@ -15,7 +15,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
 from hybrid_llm.core.request import RequestMetadata
-from hybrid_llm.core.threads import Owned
+from hybrid_llm.core.threads import owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.observability.hooks import Hook, RequestEvent, emit
@@ -104,7 +104,7 @@ class Answer:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the answer. Raises what `Attempts.run` raises."""
-        self._begun, pieces = True, Owned(self._run.run())
+        self._begun, pieces = True, owned(self._run.run())
         try:
             async for chunk in pieces:
                 self._take(chunk)

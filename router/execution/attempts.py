@@ -42,7 +42,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
-from hybrid_llm.core.threads import Aside, Owned, at_once
+from hybrid_llm.core.threads import Aside, at_once, owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.allowance import Allowance
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Parse, Race, Sleep
@@ -259,7 +259,7 @@ class Attempts:
         else:
             self._allowance.note_call(name)
             self.answering = name
-            stream = Owned(self.open_stream(name, self._partial_answer()))
+            stream = owned(self.open_stream(name, self._partial_answer()))
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
 
     def _refuse(self, name: str, why: str, reason: str) -> None:

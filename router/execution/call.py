@@ -22,7 +22,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.core.threads import Aside, Owned, at_once
+from hybrid_llm.core.threads import Aside, Items, at_once, owned
 from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
@@ -78,7 +78,7 @@ class BackendCalls:
             async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
                 watch, fault = Stopwatch(), ""
                 try:
-                    async with _Closing(Owned(self.open_stream(backend, cleared)), name) as chunks:
+                    async with _Closing(owned(self.open_stream(backend, cleared)), name) as chunks:
                         received, resumed = watch.received, watch.resumed  # bound once: this loop runs per token
                         async for chunk in chunks:
                             _check(chunk)
@@ -127,10 +127,10 @@ def _untyped(name: str, fault: str, watch: Stopwatch) -> BackendError:
 class _Closing:
     """The stream of a backend, closed on exit. A failure to close is logged: the answer, or its error, is there."""
 
-    def __init__(self, chunks: Owned[Chunk], name: str) -> None:
+    def __init__(self, chunks: Items[Chunk], name: str) -> None:
         self._chunks, self._name = chunks, name
 
-    async def __aenter__(self) -> Owned[Chunk]:
+    async def __aenter__(self) -> Items[Chunk]:
         return self._chunks
 
     async def __aexit__(
@@ -173,7 +173,7 @@ class Attempt:
     """One call of one backend: its *stream*, when it *began*, and then its *first* chunk or its *error*."""
 
     name: str
-    stream: Owned[Chunk]
+    stream: Items[Chunk]
     began: float
     hedge: bool = False
     """It was started beside a slow one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from hybrid_llm.core.tracebacks import scrubbed
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.execution.answer import Answer
     from hybrid_llm.router.execution.hedging import LoopThread
 
+T = TypeVar("T")
 _GRACE_S: Final = 0.02
 """What an async caller waits beyond the deadline, so that the backend's own, better error arrives first."""
 
@@ -144,9 +145,13 @@ class AsyncStream:
             raise StopAsyncIteration
         if answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
             return await anext(chunks)
+        return await self._in_time(answer, anext(chunks))
+
+    async def _in_time(self, answer: Answer, work: Awaitable[T]) -> T:
+        """Wait for *work* until the deadline, or until the stream is closed."""
         try:
             async with asyncio.timeout(max(0.0, answer.metadata.remaining()) + _GRACE_S) as self._waiting:
-                return await anext(chunks)
+                return await work
         except TimeoutError:
             if self._closing is not None:
                 raise StopAsyncIteration from None
@@ -168,9 +173,17 @@ class AsyncStream:
     async def collect(self) -> Generation:
         """Do as `Stream.collect` does, without blocking the event loop."""
         async with self:
+            await self._in_time(self._answer, self._complete())  # one timer for all chunks
             async for _ in self:
                 pass
             return self.generation
+
+    async def _complete(self) -> None:
+        """Take the chunks up to the last one."""
+        assert self._chunks is not None
+        async for _ in self._chunks:
+            if self._answer.is_whole:
+                return
 
     async def aclose(self) -> None:
         """Stop generating. Idempotent."""
