@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.backends.detokenize import ByteTokens, Detokenizer
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.lazy import cached_property
+from hybrid_llm.core.lifetime import native
 from hybrid_llm.core.request import Request, Tool
 
 if TYPE_CHECKING:
@@ -208,7 +210,8 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     try:
         if len(text) < _LONG_TEXT:
             return list(tokenizer.encode(text, add_special_tokens=False).ids)
-        return list(tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
+        with native:
+            return list(tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
     except (UnicodeEncodeError, TypeError):
         raise InvalidRequest("the messages are not valid Unicode: a surrogate stands alone", field="messages") from None
 

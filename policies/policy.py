@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Final
 
 from hybrid_llm.core.decision import Decision, RuleTrace
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Breaker, Signals
 from hybrid_llm.policies.document import Resilience, TagRule

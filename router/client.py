@@ -14,6 +14,7 @@ from typing import Self, TypeVar, Unpack
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.lifetime import Origin, close_at_exit
 from hybrid_llm.core.limits import Defaults, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
@@ -107,6 +108,8 @@ class HybridLLM:
         self._workers = Workers()
         self._opening = threading.RLock()
         self._closed = False
+        self._origin = Origin()
+        close_at_exit(self)
 
     @classmethod
     def from_config(
@@ -253,7 +256,7 @@ class HybridLLM:
         """
         incoming = Incoming(prompt=prompt, options=options)
         self._check_open()
-        return AsyncStream(lambda: self._start(incoming))
+        return AsyncStream(lambda: self._start(incoming), owner=self)
 
     async def _start(self, incoming: Incoming) -> Answer:
         """Route, and make the answer, which begins when its first chunk is asked for."""
@@ -284,6 +287,7 @@ class HybridLLM:
         self._pipeline.forget(session_id, tenant)
 
     def _check_open(self) -> None:
+        self._origin.check("this client was made")
         if self._closed:
             raise closed_error()
 
@@ -312,6 +316,8 @@ class HybridLLM:
 
     def _shut(self) -> Pipeline | None:
         """Accept no further call; return what is to be closed, to one caller."""
+        if not self._origin.is_here:  # what it holds is the parent's
+            return None
         with self._opening:  # not while another thread opens
             made = None if self._closed else self._made
             self._closed = True

@@ -6,7 +6,6 @@ one it runs the embedded model on this device under the built-in policy `balance
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
@@ -26,22 +25,34 @@ if TYPE_CHECKING:
 
 CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
 
-_lock = threading.Lock()
-_made: list[HybridLLM] = []
+
+class _Default:
+    """The client of this process, once it is made."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.made: list[HybridLLM] = []
+
+
+_defaults: list[_Default] = [_Default()]
+"""The last is that of this process; the others belong to those from which it was forked."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _defaults.append(_Default()))
 
 
 def default_client() -> HybridLLM:
     """The client of this process; ConfigError if `HYBRID_LLM_CONFIG` names an invalid file."""
-    with _lock:
-        if not _made:
-            _made.append(_make())
-            atexit.register(_made[0].close)
-        return _made[0]
+    default = _defaults[-1]
+    with default.lock:
+        if not default.made:
+            default.made.append(_make())
+        return default.made[0]
 
 
 async def _adefault_client() -> HybridLLM:
     """The client of this process, imported and made in a thread: an event loop must not wait for that."""
-    return _made[0] if _made else await awaited(in_thread("hybrid-llm-default", default_client))
+    made = _defaults[-1].made
+    return made[0] if made else await awaited(in_thread("hybrid-llm-default", default_client))
 
 
 def _make() -> HybridLLM:

@@ -197,7 +197,7 @@ class Pipeline:
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
         keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
-        return Answer(attempts, routed, hooks=self._hooks, over=over, keep=keep)
+        return Answer(attempts, routed, hooks=self._hooks, over=over, keep=keep, leave=calls.leave)
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
         self.release(routed)

@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -22,10 +23,11 @@ from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.lifetime import Origin, close_at_exit, native
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
-from hybrid_llm.core.threads import Once, ThreadAnswer, awaited, in_thread, release_dropped
+from hybrid_llm.core.threads import Once, Pool, ThreadAnswer, awaited, in_thread, release_dropped
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.generation import Run
@@ -114,10 +116,12 @@ class EdgeBackend:
         self._runs: set[Run] = set()
         self._tokenizer: ChatTokenizer | None = None
         self._model: EdgeModel | None = None
-        self._executor: ThreadPoolExecutor | None = None
+        self._threads = Pool(config.max_concurrency + config.max_queue, "hybrid-llm-edge")
         self._failure = ""
         self._closed = False
         self._mean_seconds = 0.0
+        self._origin = Origin()
+        close_at_exit(self)
         if config.load == "eager":
             self.load()
 
@@ -198,7 +202,7 @@ class EdgeBackend:
         run = self._enter(request)
         answer = ThreadAnswer()
         try:
-            self._threads().submit(self._pump, run, answer)
+            self._threads.submit(partial(self._pump, run, answer))
         except BaseException:
             self._leave(run)
             raise
@@ -209,6 +213,13 @@ class EdgeBackend:
             run.end(EndCause.CANCELLED)
             await answer.ended()
 
+    def abort(self, request_id: str) -> None:
+        """End the runs of this request during their current step; from any thread."""
+        with self._lock:
+            runs = [run for run in self._runs if run.request_id == request_id]
+        for run in runs:
+            run.end(EndCause.CANCELLED)
+
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Drop the stored prefixes of a session."""
         if self._prefixes is not None:
@@ -216,16 +227,17 @@ class EdgeBackend:
 
     def close(self) -> None:
         """End running requests with `BackendUnavailable`, and release the model and the threads. Idempotent."""
+        if not self._origin.is_here:
+            return
         with self._lock:
             self._closed = True
-            runs, executor, self._executor = list(self._runs), self._executor, None
+            runs = list(self._runs)
         for run in runs:
             run.end(EndCause.CLOSED)
         if self._prefixes is not None:
             self._prefixes.close()
         self._watchdog.close()
-        if executor is not None:
-            executor.shutdown(wait=True)
+        self._threads.close(join=True)
         self._model = self._tokenizer = None
 
     async def aclose(self) -> None:
@@ -254,6 +266,7 @@ class EdgeBackend:
         """Check the request and join the queue, without blocking."""
         from hybrid_llm.backends.edge.generation import Run
 
+        self._origin.check(f"the model of {self.name} was opened")
         problem = _problem(request)
         if problem is not None:
             raise RequestRejected(problem[1], backend=self.name, reason=problem[0])
@@ -305,7 +318,8 @@ class EdgeBackend:
         from hybrid_llm.backends.edge.model import EdgeModel
 
         tokenizer = self._chat_tokenizer()
-        model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=tokenizer)
+        with native:
+            model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=tokenizer)
         self._context_window = min(model.layout.context_length, self._memory // model.kv_bytes_per_token)
         return model
 
@@ -324,15 +338,6 @@ class EdgeBackend:
         if not loading.done():
             request.check_deadline()
         return loading.result()
-
-    def _threads(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._closed:
-                raise self._closed_error()
-            if self._executor is None:
-                workers = self._config.max_concurrency + self._config.max_queue
-                self._executor = ThreadPoolExecutor(workers, thread_name_prefix="hybrid-llm-edge")
-            return self._executor
 
 
 def embedded_model() -> Path:

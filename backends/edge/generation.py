@@ -57,6 +57,11 @@ class Run:
         self._first = 0.0
         self._queued = 0.0
 
+    @property
+    def request_id(self) -> str:
+        """The id of its request."""
+        return self._request.request_id
+
     def end(self, cause: EndCause) -> None:
         """Stop during the current step of the model. The first cause counts."""
         self._cause = self._cause or cause

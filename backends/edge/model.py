@@ -16,6 +16,7 @@ from hybrid_llm.backends.edge.scheduling import Prefix
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.lifetime import native
 
 Logits = NDArray[np.float32]
 
@@ -156,7 +157,8 @@ class EdgeSequence:
         if self._graph.has_positions:  # a window of the prepared 0, 1, 2, ...: 8 bytes for each int64
             start = self._positions.ctypes.data + 8 * self._length
             binding.bind_input(layout.position_ids, "cpu", 0, np.int64, (1, count), start)
-        self._session.run_with_iobinding(binding, self._options)
+        with native:
+            self._session.run_with_iobinding(binding, self._options)
         self._length = total
         last: Logits = logits[0, -1].astype(np.float32, copy=False)
         return last

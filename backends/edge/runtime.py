@@ -9,7 +9,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError, UnsupportedRuntime
+from hybrid_llm.core.lifetime import is_forked
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,6 +28,7 @@ def load_runtime() -> Any:
 
     Raises:
         ConfigError: onnxruntime cannot be imported.
+        UnsupportedRuntime: it may have started the thread of its telemetry before this process was forked.
     """
     if "onnxruntime" in sys.modules:
         return _already_imported(sys.modules["onnxruntime"])
@@ -41,6 +43,11 @@ def load_runtime() -> Any:
 
 def _already_imported(module: Any) -> Any:
     if os.environ.get(_TELEMETRY_SWITCH) != "1":
+        if is_forked():  # its thread exists in the parent only, and whoever waits for it ends or hangs
+            raise UnsupportedRuntime(
+                f"onnxruntime was imported without {_TELEMETRY_SWITCH}=1 and does not survive a fork: set the variable "
+                "in the parent, or import onnxruntime in the child"
+            )
         warnings.warn(
             "onnxruntime was imported before hybrid_llm and without ORT_DISABLE_TELEMETRY=1: it may have written a "
             "device id under the home directory and contacted its collector. Set the variable, or create the "

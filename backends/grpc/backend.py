@@ -234,6 +234,10 @@ class GrpcBackend:
             rtt_ms=rtt_ms,
         )
 
+    def abort(self, request_id: str) -> None:
+        """Cancel the calls of this request; from any thread."""
+        self._connection.abort(request_id)
+
     def close(self) -> None:
         """End running calls with `BackendUnavailable`; further ones end the same way. Idempotent."""
         self._connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,6 +19,7 @@ from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.backends.wire.tls import FileWatch, check_files
 from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.core.health import HealthProbe
+from hybrid_llm.core.lifetime import Origin, close_at_exit
 from hybrid_llm.core.threads import started
 from hybrid_llm.protos import hybrid_pb2 as pb
 
@@ -34,6 +35,15 @@ class Link:
     channel: Any
     generate: Any
     warm: bool = False
+    closing: AsyncGenerator[None, None] | None = None
+    """Closes the channel of an event loop when the loop shuts down its async generators, or with the last call."""
+
+
+async def _until_the_end(channel: Any) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await channel.close()
 
 
 class Connection:
@@ -49,6 +59,7 @@ class Connection:
     def __init__(
         self, config: GrpcConfig, health: HealthProbe, on_unreachable: Callable[[float], object], lookup: Lookup
     ) -> None:
+        self._origin = Origin()
         self._config = config
         self._health = health
         self._on_unreachable = on_unreachable
@@ -72,6 +83,7 @@ class Connection:
             check=self._check,
             has_route=self.has_route,
         )
+        close_at_exit(self)
 
     @property
     def closed(self) -> bool:
@@ -98,15 +110,22 @@ class Connection:
             return link
         if (error := await self.prober.afault(timeout)) is not None:
             raise error
-        return self._make_link(loop, channels.aio_channel)
+        link = self._make_link(loop, channels.aio_channel)
+        if link.closing is None:
+            link.closing = _until_the_end(link.channel)
+            await anext(link.closing)  # from here on the loop knows it
+        return link
 
     def _open_link(self, owner: object) -> Link | None:
         """The open channel of *owner*, unless certificates were replaced or there is no route; raise once closed."""
+        self._origin.check(f"{self._config.name} was opened")
         if self.closed:
             raise self.closed_error()
         with self._lock:
             if self._files.changed() or not self.has_route():
                 self._links.clear()
+            for ended in [each for each in self._links if isinstance(each, asyncio.BaseEventLoop) and each.is_closed()]:
+                del self._links[ended]
             return self._links.get(owner)
 
     def _open(self, open_channel: Callable[..., Any]) -> Any:
@@ -167,6 +186,10 @@ class Connection:
             with suppress(RuntimeError):  # its event loop is closed, and the call with it
                 cancel()
 
+    def abort(self, request_id: str) -> None:
+        """Cancel the calls of one request."""
+        self._cancel(lambda exchange: exchange.request.request_id == request_id)
+
     def drop(self) -> None:
         """Forget the channels, so that the next call opens a new one."""
         with self._lock:
@@ -197,6 +220,8 @@ class Connection:
 
     def close(self) -> None:
         """Cancel every call and open none again."""
+        if not self._origin.is_here:
+            return
         self.prober.close()
         self._health.close()
         with self._lock:

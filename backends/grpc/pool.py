@@ -175,6 +175,11 @@ class GrpcPool:
             raise failure
         return min(found, key=lambda node: node.rtt_ms)
 
+    def abort(self, request_id: str) -> None:
+        """Cancel the calls of this request, on every endpoint; from any thread."""
+        for endpoint in self._endpoints.values():
+            endpoint.abort(request_id)
+
     def close(self) -> None:
         """End running calls with `BackendUnavailable`; further ones end the same way. Idempotent."""
         self._closed = True

@@ -3,6 +3,7 @@
 HybridLLMError
   ConfigError                   a file, option or certificate of the app's set-up is wrong
     PolicyError                 ... in a policy file; path, line, column, hint; `.errors` has all of them
+    UnsupportedRuntime          it was made before a fork, or the event loop is not asyncio's
   InvalidRequest                the call itself is wrong: an option out of range, an unknown privacy tag
   RoutingError                  carries the decision
     NoEligibleBackend           every backend is excluded: by tag, by rule, or not ready
@@ -54,6 +55,7 @@ __all__ = [
     "RoutingError",
     "SecurityError",
     "StreamInterrupted",
+    "UnsupportedRuntime",
     "UntrustedPeer",
 ]
 
@@ -91,6 +93,13 @@ class PolicyError(ConfigError):
         self.column = column
         self.hint = hint
         self.errors: tuple[PolicyError, ...] = tuple(errors) or (self,)
+
+
+class UnsupportedRuntime(ConfigError):
+    """The library cannot work here: it was in use before this process was forked, or the event loop is not asyncio's.
+
+    The message says what to do instead. It is raised at once, before any work.
+    """
 
 
 class InvalidRequest(HybridLLMError, ValueError):

@@ -115,6 +115,14 @@ class SessionAware(Protocol):
 
 
 @runtime_checkable
+class Abortable(Protocol):
+    """A backend that can end a request whose stream another thread waits for; else it ends with its next chunk."""
+
+    def abort(self, request_id: str) -> None:
+        """End the calls of this request, if there are any; from any thread, without blocking."""
+
+
+@runtime_checkable
 class HealthAware(Protocol):
     """A backend whose endpoints report their own calls, so that the router reports nothing to it."""
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Generic, TypeVar
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.lazy import cached_property
 
 T = TypeVar("T")
 

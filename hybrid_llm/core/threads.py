@@ -12,9 +12,10 @@ import threading
 import warnings
 from _thread import start_new_thread
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from contextvars import copy_context
+from queue import SimpleQueue
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -119,13 +120,78 @@ async def at_once(call: Callable[[], T], drop: Callable[[T], object]) -> T:  # n
     return call()
 
 
+_Job = tuple[Future[Any], Callable[[], Any]]
+
+
+class Pool:
+    """At most *size* daemon threads, started when needed; the exit of Python waits for none of them, unlike for those
+    of an executor.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size, self._name = size, name
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Do *call* in one of the threads. Raises HybridLLMError once closed, or where no thread can be started."""
+        work: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise closed_error()
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._size:
+                self._start()
+            self._jobs.put((work, call))
+        return work
+
+    def _start(self) -> None:
+        try:
+            self._threads.append(started(_work, self._jobs, self._idle, name=self._name))
+        except RuntimeError as error:
+            if not self._threads:
+                raise HybridLLMError(f"no thread can be started ({error}): raise the limit of threads") from error
+
+    def close(self, *, join: bool = False) -> None:
+        """Begin nothing more, and cancel what has not begun; *join*: wait for what runs. Idempotent."""
+        with self._lock:
+            self._closed = True
+            threads, self._threads = self._threads, []
+            while threads and not self._jobs.empty():
+                if (job := self._jobs.get()) is not None:
+                    job[0].cancel()
+                    job[0].set_running_or_notify_cancel()
+            self._end(len(threads))
+        for thread in threads if join else ():
+            thread.join()
+
+    def _end(self, count: int) -> None:
+        for _ in range(count):
+            self._jobs.put(None)
+
+    def __del__(self) -> None:
+        self._end(len(getattr(self, "_threads", ())))
+
+
+def _work(jobs: SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
+    while (job := jobs.get()) is not None:
+        work, call = job
+        if work.set_running_or_notify_cancel():
+            try:
+                work.set_result(call())
+            except BaseException as error:  # noqa: BLE001  # who waits raises it
+                work.set_exception(error)
+        del job, work, call  # a thread that waits for work keeps none alive
+        idle.release()
+
+
 class Workers:
     """The few threads of a client, started when needed, for what would block an event loop: scanning, deciding."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        self._closed = False
+        self._pool = Pool(_THREADS, "hybrid-llm-route")
 
     async def run(self, call: Callable[[], T], drop: Callable[[T], object]) -> T:
         """Do *call* in a thread, with the context variables of the caller, and wait for it.
@@ -136,7 +202,7 @@ class Workers:
         left = threading.Event()
         context = copy_context()
         context.run(caller_left.set, left)
-        work = self._submit(lambda: context.run(call))
+        work = self._pool.submit(lambda: context.run(call))
         try:
             return await awaited(work)
         except CancelledError:
@@ -148,20 +214,9 @@ class Workers:
                 work.add_done_callback(lambda done: _drop(done, drop))
             raise
 
-    def _submit(self, call: Callable[[], T]) -> Future[T]:
-        with self._lock:
-            if self._closed:
-                raise closed_error()
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="hybrid-llm-route")
-            return self._executor.submit(call)
-
     def close(self) -> None:
         """Do nothing more; what waits for a thread ends with an error. Idempotent."""
-        with self._lock:
-            executor, self._executor, self._closed = self._executor, None, True
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def _drop(done: Future[T], drop: Callable[[T], object]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
@@ -56,7 +56,7 @@ class Run(Protocol):
 class Answer:
     """The answer to one request: `chunks` runs it, `generation` is its result once complete.
 
-    *over* is called once when it is over, however it ended.
+    *over* is called once when it is over, however it ended; *leave* ends it while another thread waits for a chunk.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class Answer:
         hooks: Iterable[Hook],
         over: Callable[[], None],
         keep: Keep | None = None,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         self._run = run
         self._routed = routed
         self._hooks = hooks
         self._over = over
         self._keep = keep
+        self.leave: Final = leave
         self._parts: list[str] = []
         self._tokens = 0
         self._first_at = 0.0

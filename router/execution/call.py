@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -19,11 +21,11 @@ from hybrid_llm.core.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.protocols import Abortable, Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import Aside, Items, at_once, owned
-from hybrid_llm.core.tracebacks import is_fault, scrub_traceback, sever
+from hybrid_llm.core.tracebacks import guarded, is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.output import OutputParser
@@ -50,9 +52,9 @@ class Routed:
     parse: Parse = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BackendCalls:
-    """The calls that the attempts of one request make."""
+    """The calls that the attempts of one request make, until its caller leaves."""
 
     routed: Routed
     guard: PrivacyGuard
@@ -60,6 +62,20 @@ class BackendCalls:
     open_stream: Opener
     sleep: Sleep
     aside: Aside = at_once
+    _left: bool = False
+
+    def leave(self) -> None:
+        """The caller leaves, while another thread waits for a chunk: end the running calls, and begin none."""
+        self._left = True
+        for backend in self.fleet.backends.values():
+            if isinstance(backend, Abortable):
+                guarded(
+                    partial(backend.abort, self.routed.metadata.request_id), f"aborting a request on {backend.name}"
+                )
+
+    def _check_caller(self) -> None:
+        if self._left:
+            raise CancelledError
 
     async def stream(self, name: str, partial: PartialAnswer) -> AsyncGenerator[Chunk, None]:
         """Call backend *name*, continuing from *partial*; nothing happens before the first chunk is asked for.
@@ -69,6 +85,7 @@ class BackendCalls:
             QuotaExceeded: the tenant's budget does not pay for the call.
             PrivacyViolation: the request is not cleared for the location; else the errors of the backend.
         """
+        self._check_caller()
         backend, routed = self.fleet.backends[name], self.routed
         assessment = await self._assess(backend, partial)
         try:
@@ -88,6 +105,7 @@ class BackendCalls:
                             yield chunk if restorer is None else restorer.restore(chunk)
                             resumed()
                 except (BackendError, SecurityError) as error:
+                    self._check_caller()
                     sever(error)
                     raise
                 except BaseException as error:

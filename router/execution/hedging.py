@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from hybrid_llm.core.errors import BackendUnavailable
 from hybrid_llm.router.execution.call import Attempt
@@ -64,13 +64,15 @@ class LoopThread:
         self._closed = False
         self._lock = threading.Lock()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _begin(self, work: _Work[Any]) -> asyncio.AbstractEventLoop:
+        """Start *work* in the loop. What is begun before `close` also ends: the loop takes calls in order."""
         with self._lock:
             if self._closed:
                 raise _closed()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=_run, args=(self._loop,), name="hybrid-llm-loop", daemon=True).start()
+            self._loop.call_soon_threadsafe(work.begin, self._loop)
             return self._loop
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
@@ -79,13 +81,11 @@ class LoopThread:
         Raises:
             BackendUnavailable: the loop was closed meanwhile; else whatever the iterator raises.
         """
-        loop = self._started()
-        items: SimpleQueue[_Item[T]] = SimpleQueue()
-        over = threading.Event()
-        work = asyncio.run_coroutine_threadsafe(_pump(make, items, over), loop)
+        work = _Work(make)
+        loop = self._begin(work)
         try:
             while True:
-                item, error = items.get()
+                item, error = work.items.get()
                 if isinstance(error, StopAsyncIteration):
                     return
                 if isinstance(error, asyncio.CancelledError):
@@ -95,15 +95,17 @@ class LoopThread:
                 yield item  # type: ignore[misc]  # an item, since it is no error
         finally:
             item = error = None  # an error and the frame that raised it would hold each other
-            work.cancel()
-            over.wait(_PATIENCE_S)
+            if not work.over.is_set():
+                with suppress(RuntimeError):  # the loop is closed, and has ended the work
+                    loop.call_soon_threadsafe(work.cancel)
+                work.over.wait(_PATIENCE_S)
 
     def close(self) -> None:
         """Cancel what runs, then stop the loop. Idempotent."""
         with self._lock:
             loop, self._loop, self._closed = self._loop, None, True
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            if loop is not None:
+                loop.call_soon_threadsafe(loop.stop)
 
     def __del__(self) -> None:
         if (loop := getattr(self, "_loop", None)) is not None:
@@ -132,18 +134,40 @@ async def _end_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(make: Callable[[], AsyncIterator[T]], items: SimpleQueue[_Item[T]], over: threading.Event) -> None:
-    made = make()
-    try:
-        async for item in made:
-            items.put((item, None))
-        items.put((None, StopAsyncIteration()))
-    except BaseException as error:  # noqa: BLE001  # whatever it is, the caller's thread raises it
-        items.put((None, error))
-    finally:
-        close: Any = getattr(made, "aclose", None)
+class _Work(Generic[T]):
+    """The items of the async iterator that *make* returns, pulled in an event loop and put into *items*.
+
+    Its end is reported by the task, which may be cancelled before its first step.
+    """
+
+    def __init__(self, make: Callable[[], AsyncIterator[T]]) -> None:
+        self._make = make
+        self._task: asyncio.Task[None] | None = None
+        self.items: SimpleQueue[_Item[T]] = SimpleQueue()
+        self.over = threading.Event()
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start; in the loop."""
+        self._task = loop.create_task(self._pump())
+        self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        """Stop; in the loop."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _pump(self) -> None:
+        made = self._make()
         try:
+            async for item in made:
+                self.items.put((item, None))
+        finally:
+            close: Any = getattr(made, "aclose", None)
             if close is not None:
                 await close()
-        finally:
-            over.set()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._task = None
+        self.items.put((None, error or StopAsyncIteration()))
+        self.over.set()

@@ -29,10 +29,14 @@ class Stream:
 
         *owner*, the client, is referred to for as long as the stream is.
         """
+        from hybrid_llm.core.lifetime import Origin, close_at_exit
         from hybrid_llm.router.execution.answer import iterate
 
         self._answer = answer
         self._owner = owner
+        self._left = False
+        self._origin = Origin()
+        close_at_exit(self)
         self._steps = iterate(answer.chunks()) if loop is None else loop.iterate(lambda: AsyncStream.of(answer))
 
     @property
@@ -59,7 +63,17 @@ class Stream:
         return self
 
     def __next__(self) -> Chunk:
-        return next(self._steps)
+        self._origin.check("this stream was opened")
+        try:
+            chunk = next(self._steps)
+        except BaseException:
+            if not self._left:
+                raise
+        else:
+            if not self._left:
+                return chunk
+            self._steps.close()
+        raise StopIteration
 
     def collect(self) -> Generation:
         """Take the chunks that are left and close the stream; return the whole answer. Raises what iterating raises."""
@@ -69,9 +83,16 @@ class Stream:
             return self.generation
 
     def close(self) -> None:
-        """Stop generating. Idempotent."""
-        self._steps.close()
-        self._answer.abandon()
+        """Stop generating, from any thread; for one that waits for a chunk the stream ends. Idempotent."""
+        if not self._origin.is_here:
+            return
+        try:
+            self._steps.close()
+        except ValueError:  # it is executing: another thread waits for a chunk
+            self._left = True
+            self._answer.leave()
+        else:
+            self._answer.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +112,12 @@ class AsyncStream:
     then on `decision` is known.
     """
 
-    def __init__(self, start: Callable[[], Awaitable[Answer]]) -> None:
-        """*start* routes the request; it is awaited once, when the stream is entered or its first chunk asked for."""
+    def __init__(self, start: Callable[[], Awaitable[Answer]], *, owner: object = None) -> None:
+        """*start* routes the request; it is awaited once, when the stream is entered or its first chunk asked for.
+
+        *owner*, the client, is referred to for as long as the stream is.
+        """
+        self._owner = owner
         self._start: Callable[[], Awaitable[Answer]] | None = start
         self._started: Answer | None = None
         self._chunks: AsyncGenerator[Chunk, None] | None = None

@@ -6,11 +6,11 @@ import logging
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from operator import index, itemgetter
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import look, looked
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.core.request import Request

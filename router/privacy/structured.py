@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import TextForm
 from hybrid_llm.router.privacy.json_tokens import Token, decode, read_tokens

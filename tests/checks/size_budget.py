@@ -21,9 +21,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 42_400,
-    "product without node, model tools, command line and lab, lines": 29_200,
-    "product, modules": 242,
+    "product, lines": 42_850,
+    "product without node, model tools, command line and lab, lines": 29_450,
+    "product, modules": 244,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

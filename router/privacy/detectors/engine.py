@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, NamedTuple, Self
 
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import looked
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.encodings import embedded, hidden

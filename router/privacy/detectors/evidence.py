@@ -16,9 +16,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.layout.markup import markup
 from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, Label, pairs

@@ -23,9 +23,9 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import PART, PIECES, look, looked
 from hybrid_llm.router.privacy.detectors.codes import codes, is_within, spaces
 
