@@ -23,6 +23,8 @@ _MEGABYTE: Final = 1024 * 1024
 _RETRY_AFTER_S: Final = 0.5
 LEAVING_S: Final = 0.1
 """Reads and writes fail when a client has left; within this time gRPC then cancels the handler, seconds."""
+_SMALL: Final = 65_536
+_LEAST_HOLD_S: Final = 1.0
 NO_MESSAGE: Final = "the request is not a message of this protocol"
 
 
@@ -35,10 +37,14 @@ class IntakeLimits(Checked):
     max_client_calls: int = key(Whole(1), "Calls of one client that are open at once; more are refused.", default=256)
     max_calls: int = key(Whole(1), "Calls of all clients that are open at once; more are refused.", default=1024)
     max_client_bytes: int = key(
-        Whole(1), "Bytes of requests that one client may have on the node at once.", default=32 * _MEGABYTE
+        Whole(1),
+        "Bytes of requests that one client may have on the node at once, and send in a second.",
+        default=32 * _MEGABYTE,
     )
     max_request_bytes: int = key(
-        Whole(1), "Bytes of requests that all clients may have on the node at once.", default=64 * _MEGABYTE
+        Whole(1),
+        "Bytes of requests that all clients may have on the node at once, and send in a second.",
+        default=64 * _MEGABYTE,
     )
     client_share: float = key(Number(0.0, 1.0), "Share of the queue that one client may fill.", default=0.75)
     read_timeout: float = key(Number(0.001, 3600), "Seconds within which a request must arrive whole.", default=10.0)
@@ -91,7 +97,7 @@ class Intake:
         try:
             yield reservation
         finally:
-            reservation.shrink(0)
+            reservation.end()
 
     async def read(self, receive: Callable[[], Awaitable[Any]], reservation: Reservation, connection: str) -> bytes:
         """Return the request that *receive* reads from *connection*.
@@ -194,12 +200,14 @@ class Reservation:
 
     def __init__(self, budget: Budget, client: str) -> None:
         self._budget, self._client = budget, client
+        self._since = 0.0
         self.size = 0
         """Bytes that are held."""
 
     async def grow(self, size: int) -> None:
         """Hold *size* bytes more; waits until they are free."""
         await self._budget.acquire(self._client, size)
+        self._since = asyncio.get_running_loop().time()
         self.size += size
 
     def shrink(self, size: int) -> None:
@@ -207,3 +215,12 @@ class Reservation:
         if size < self.size:
             self._budget.release(self._client, self.size - size)
             self.size = size
+
+    def end(self) -> None:
+        """Hold nothing more; a large request counts for a second, since receiving it takes milliseconds of the loop."""
+        loop = asyncio.get_running_loop()
+        early = self._since + _LEAST_HOLD_S - loop.time()
+        if self.size <= _SMALL or early <= 0:
+            self.shrink(0)
+        else:
+            loop.call_later(early, self.shrink, 0)

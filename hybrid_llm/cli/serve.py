@@ -9,15 +9,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
 from hybrid_llm.cli.terminal import Exit, Progress, note
+from hybrid_llm.core.checked import fits
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.core.fields import Whole, keys_of
+from hybrid_llm.core.fields import Kind, Whole, keys_of
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines import EngineFactory
@@ -80,9 +82,16 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("what clients may hold; a client is an identity")
     for key in keys_of(IntakeLimits):
-        number: type = int if isinstance(key.kind, Whole) else float
+        number = checked(partial(_number, key.kind))
         about = f"{key.about[0].lower()}{key.about[1:].rstrip('.')} ({key.default})"
         group.add_argument(f"--{key.name.replace('_', '-')}", type=number, default=key.default, metavar="N", help=about)
+
+
+def _number(kind: Kind, text: str) -> int | float:
+    value = int(text) if isinstance(kind, Whole) else float(text)
+    if not fits(kind, value):
+        raise ValueError(f"{text} is not {kind.words}")
+    return value
 
 
 def _limits(args: argparse.Namespace) -> IntakeLimits:

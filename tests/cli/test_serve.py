@@ -71,6 +71,8 @@ def test_ctrl_c_while_the_model_loads_ends_it_and_leaves_no_process(start, tls, 
         ({"--slots": "0"}, 2, "less than 1"),
         ({"--max-queue": "-1"}, 2, "less than 0"),
         ({"--engine": "vroom"}, 2, "invalid choice"),
+        ({"--max-streams": "0"}, 2, "0 is not a whole number of at least 1"),
+        ({"--client-share": "1.5"}, 2, "1.5 is not a number from 0 to 1"),
     ],
 )
 def test_invalid_options_are_reported_before_the_node_serves(cli, tls, change, code, message):

@@ -78,6 +78,18 @@ def test_an_unread_request_holds_no_more_than_a_window_of_memory(stack, tools, p
     assert sum(sent.values()) < 20 * 65536 + 2 * MEGABYTE
 
 
+def test_a_client_sends_no_more_bytes_in_a_second_than_it_may_hold(stack, tools, pki):
+    node = _node(stack, tools, pki, max_client_bytes=2 * MEGABYTE, max_message_bytes=MEGABYTE)
+    cloud = tools.backend(node.target, pki.rogue)
+    stack.callback(cloud.close)
+    began = time.monotonic()
+    for _ in range(6):
+        with pytest.raises(RequestRejected):
+            list(cloud.stream(tools.cleared("x" * (MEGABYTE - 1000))))
+    assert time.monotonic() - began >= 1.9
+    assert _answers(tools, node, pki.app) == "hello from the node"
+
+
 def test_a_client_with_too_many_calls_is_refused_with_a_time_and_others_are_not(stack, tools, pki):
     node = _node(stack, tools, pki, engine=tools.FakeEngine("x" * 200, delay=0.05, slots=64), max_client_calls=3)
     cloud = tools.backend(node.target, pki.rogue)

@@ -1,0 +1,20 @@
+"""Hostile clients for a moment each: the node keeps its memory, and another client gets right answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.hostile import ATTACKS, Stage
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    return Stage(tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_hostile_client_fills_no_memory_and_takes_no_answer_from_others(stage, name):
+    seen = stage.attack(name, 3.0)
+    assert seen.most_mb < 300, "half-sent requests took 1.9 GB, long prompts 5 GB"
+    assert seen.answered > 5
+    assert {error: count for error, count in seen.errors.items() if count} == {}
