@@ -16,14 +16,21 @@ from contextlib import closing, suppress
 from typing import Final
 from urllib.parse import unquote
 
+from hybrid_llm.core.log import Repeated
+
 _log = logging.getLogger(__name__)
 _WINDOW_S: Final = 10.0
 """Faults are forgotten evenly over this time, seconds."""
+_REMEMBERED_S: Final = 60.0
+_HEAD_START: Final = 0.9
 _MOST_COUNTED: Final = 4096
 
 
 class Connections:
-    """Counts the faults of each connection, and closes one that has *most* of them within ten seconds."""
+    """Counts the faults of each connection, and closes one that has *most* of them within ten seconds.
+
+    For a minute after, each connection of the same client begins near its end, so that connecting again gains little.
+    """
 
     def __init__(
         self,
@@ -35,22 +42,29 @@ class Connections:
         self._most = most
         self._hang_up = hang_up or close_connection
         self._clock = clock
+        self._log = Repeated(clock, every_s=_WINDOW_S, between=logging.DEBUG, logger=_log)
         self._faults: dict[str, tuple[float, float]] = {}
+        self._closed: dict[str, float] = {}
 
-    def fault(self, peer: str, weight: float = 0.0) -> None:
-        """Count a fault of the connection of *peer*, as gRPC spells it; *weight* is a part of the most allowed."""
+    def fault(self, peer: str, client: str, weight: float = 0.0) -> None:
+        """Count a fault of *client* at *peer*, as gRPC spells it; *weight* is a part of the most allowed."""
         now = self._clock()
-        count, since = self._faults.get(peer, (0.0, now))
+        known = now - self._closed.get(client, float("-inf")) < _REMEMBERED_S
+        count, since = self._faults.get(peer, (_HEAD_START * self._most if known else 0.0, now))
         count = max(count - (now - since) * self._most / _WINDOW_S, 0.0) + max(weight * self._most, 1.0)
         if count < self._most:
             self._faults[peer] = (count, now)
             self._forget(now)
             return
         self._faults.pop(peer, None)
+        self._closed[client] = now
         if self._hang_up(peer):
-            _log.warning("closed the connection of %s: too many of its calls were cancelled, or not sent or read", peer)
+            text = "closed a connection of %s, %s: too many of its calls were cancelled, or not sent or read"
+            self._log.warn(client, text, client, peer)
 
     def _forget(self, now: float) -> None:
+        if len(self._closed) > _MOST_COUNTED:
+            self._closed.clear()
         if len(self._faults) > _MOST_COUNTED:
             self._faults = {peer: each for peer, each in self._faults.items() if now - each[1] < _WINDOW_S}
 

@@ -133,7 +133,7 @@ def _guarded(handler: Any, intake: Intake) -> Any:
             raise
         except asyncio.CancelledError:
             if context.time_remaining() != 0.0:
-                intake.connections.fault(context.peer())
+                intake.connections.fault(context.peer(), _client())
             raise
 
     return getattr(grpc, f"stream_{answers}_rpc_method_handler")(
@@ -164,12 +164,18 @@ async def _admit(
     return await _abort(context, error)
 
 
+def _client() -> str:
+    """The identity of the current call, if it is authenticated."""
+    peer = PEER.get(None)
+    return peer.identity if peer else ""
+
+
 async def _answered(answer: Any, context: Any, intake: Intake) -> Any:
     if not isinstance(answer, AsyncGenerator):
         return await answer
     async with aclosing(answer) as messages:
         async for message in messages:
-            await intake.write(context.write(message), context.peer())
+            await intake.write(context.write(message), context.peer(), _client())
     return None
 
 

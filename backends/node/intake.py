@@ -116,7 +116,7 @@ class Intake:
         except TimeoutError:
             if not reservation.size:
                 raise _overloaded("the node holds as many bytes of requests as it takes") from None
-            self.connections.fault(connection, 0.1)
+            self.connections.fault(connection, reservation.client, 0.1)
             text = f"the request did not arrive whole within {seconds:g} seconds"
             raise DeadlineExceeded(text, backend=_NODE, elapsed=seconds) from None
         if not isinstance(body, bytes):  # gRPC's mark of the end
@@ -125,8 +125,8 @@ class Intake:
         reservation.shrink(len(body))
         return body
 
-    async def write(self, send: Awaitable[None], connection: str) -> None:
-        """Await *send*, which returns once the reader at *connection* has room for the message.
+    async def write(self, send: Awaitable[None], connection: str, client: str) -> None:
+        """Await *send*, which returns once *client*, the reader at *connection*, has room for the message.
 
         Raises:
             DeadlineExceeded: the reader took nothing for too long.
@@ -139,7 +139,7 @@ class Intake:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            self.connections.fault(connection, 0.1)
+            self.connections.fault(connection, client, 0.1)
             text = f"the answer was not read for {seconds:g} seconds"
             raise DeadlineExceeded(text, backend=_NODE, elapsed=seconds) from None
 
@@ -199,21 +199,22 @@ class Reservation:
     """The bytes of one request."""
 
     def __init__(self, budget: Budget, client: str) -> None:
-        self._budget, self._client = budget, client
+        self._budget: Final = budget
+        self.client: Final = client
         self._since = 0.0
         self.size = 0
         """Bytes that are held."""
 
     async def grow(self, size: int) -> None:
         """Hold *size* bytes more; waits until they are free."""
-        await self._budget.acquire(self._client, size)
+        await self._budget.acquire(self.client, size)
         self._since = asyncio.get_running_loop().time()
         self.size += size
 
     def shrink(self, size: int) -> None:
         """Hold no more than *size* bytes."""
         if size < self.size:
-            self._budget.release(self._client, self.size - size)
+            self._budget.release(self.client, self.size - size)
             self.size = size
 
     def end(self) -> None:

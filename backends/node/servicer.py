@@ -151,7 +151,8 @@ class NodeServicer(HybridLLMServicer):
         async with aclosing(answer.chunks(self._engine)) as chunks:
             async for chunk in chunks:
                 # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
-                await self._intake.write(context.write(chunk_to_wire(chunk)), call.peer.address)
+                sent = context.write(chunk_to_wire(chunk))
+                await self._intake.write(sent, call.peer.address, call.peer.identity)
                 call.first_ms = call.first_ms or call.elapsed_ms()
 
     def _engine_request(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:

@@ -296,14 +296,32 @@ def test_faults_are_forgotten_with_time():
     closed, now = [], [0.0]
     connections = Connections(10, hang_up=lambda peer: not closed.append(peer), clock=lambda: now[0])
     for _ in range(30):
-        connections.fault("ipv4:192.0.2.7:1")
+        connections.fault("ipv4:192.0.2.7:1", "app")
         now[0] += 1.0
     assert not closed
     for number in range(10):
-        connections.fault("ipv4:192.0.2.7:1")
+        connections.fault("ipv4:192.0.2.7:1", "rogue")
         if number % 2:
-            connections.fault("ipv4:192.0.2.7:2", 0.05)
+            connections.fault("ipv4:192.0.2.7:2", "app", 0.05)
     assert closed == ["ipv4:192.0.2.7:1"]
+
+
+def test_a_client_whose_connection_was_closed_gains_little_by_connecting_again():
+    closed, now = [], [0.0]
+    connections = Connections(100, hang_up=lambda peer: not closed.append(peer), clock=lambda: now[0])
+
+    def faults_until_closed(port, client):
+        count = 0
+        while f"ipv4:192.0.2.7:{port}" not in closed:
+            connections.fault(f"ipv4:192.0.2.7:{port}", client)
+            count += 1
+        return count
+
+    assert faults_until_closed(1, "rogue") == 100
+    assert faults_until_closed(2, "rogue") == 10
+    assert faults_until_closed(3, "app") == 100
+    now[0] = 61.0
+    assert faults_until_closed(4, "rogue") == 100
 
 
 def test_limits_out_of_range_are_refused():
