@@ -19,7 +19,7 @@ from hybrid_llm.core.limits import Defaults, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.core.threads import Workers, awaited, closed_error, in_thread, release_dropped
+from hybrid_llm.core.threads import Workers, awaited, close_aside, closed_error, in_thread, release_dropped
 from hybrid_llm.core.tracebacks import guarded, scrubbed
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.assembly import assemble, assemble_from_file
@@ -300,11 +300,11 @@ class HybridLLM:
         """Do as `close` does, from an event loop, without blocking it."""
         if self._closed:
             return
-        pipeline = await awaited(in_thread("hybrid-llm-close", self._shut))
+        pipeline = await close_aside("hybrid-llm-close", self._shut)
         if pipeline is None:
             return
         try:
-            await awaited(in_thread("hybrid-llm-close", pipeline.close))
+            await close_aside("hybrid-llm-close", pipeline.close)
         finally:
             for backend in reversed(pipeline.fleet.backends.values()):
                 try:

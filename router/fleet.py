@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from hybrid_llm.core.decision import UNKNOWN_WINDOW
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
-from hybrid_llm.core.log import breaker_log
+from hybrid_llm.core.log import Repeated, breaker_log
 from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
 from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState, DeviceSignals, EndpointState, NetworkSignals, Signals
@@ -24,6 +24,7 @@ from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measur
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Spending
 
+T = TypeVar("T")
 _EXACT_COUNT_LIMIT: Final = 65_536
 
 
@@ -62,6 +63,7 @@ class Fleet:
         self.health: dict[str, Health] = {b.name: _health(b, policy.resilience) for b in backends}
         self.retry_budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
         self.first_token_times = {name: FirstTokenTimes() for name in self.backends}
+        self._repeated = Repeated()
         self._counter = next((b for b in backends if b.location is Location.EDGE), None)
 
     def adopt(self, policy: Policy) -> None:
@@ -80,7 +82,9 @@ class Fleet:
         characters = sum([len(message.content) for message in request.messages])
         if self._counter is None or characters > _EXACT_COUNT_LIMIT:
             return estimate_tokens(request)
-        counted = guarded(partial(self._counter.count_tokens, request), f"counting tokens on {self._counter.name}")
+        counted = self._guarded(
+            partial(self._counter.count_tokens, request), f"counting tokens on {self._counter.name}"
+        )
         return counted if isinstance(counted, int) and counted >= 0 else estimate_tokens(request)
 
     def snapshot(self, metadata: RequestMetadata, objectives: Objectives) -> Signals:
@@ -94,7 +98,7 @@ class Fleet:
 
     def _read_sensors(self) -> tuple[DeviceSignals, NetworkSignals]:
         """What the sensors report; nothing is known where they fail."""
-        read: Any = guarded(self._sensors.read, "reading the sensors")
+        read: Any = self._guarded(self._sensors.read, "reading the sensors")
         match read:
             case DeviceSignals() as device, NetworkSignals() as network:
                 return device, network
@@ -102,7 +106,7 @@ class Fleet:
                 return DeviceSignals(), NetworkSignals()
 
     def _state(self, backend: Backend, metadata: RequestMetadata) -> BackendState:
-        predictor, state, tokens = self._predictors[backend.name], _state_of(backend), metadata.prompt_tokens
+        predictor, state, tokens = self._predictors[backend.name], self._state_of(backend), metadata.prompt_tokens
         ttft_ms, tpot_ms = predictor.ttft_ms(tokens, state), predictor.tpot_ms(tokens)
         return replace(
             state,
@@ -114,6 +118,19 @@ class Fleet:
             predicted_tpot_error_ms=predictor.tpot_error_ms(tpot_ms),
             predictions=predictor.predictions,
         )
+
+    def _state_of(self, backend: Backend) -> BackendState:
+        """The state of *backend*; not ready where it does not report one."""
+        state = self._guarded(backend.state, f"reading the state of {backend.name}")
+        if isinstance(state, BackendState):
+            return state
+        return BackendState(
+            name=backend.name, location=backend.location, ready=False, reason="its state cannot be read"
+        )
+
+    def _guarded(self, work: Callable[[], T], what: str) -> T | None:
+        """Do as `guarded`, for what every request does: a part that fails each time is one WARNING a minute."""
+        return guarded(work, what, partial(self._repeated.warn, what))
 
     def status(self) -> ClientStatus:
         """Everything at this instant, for metrics and people: the signals of an empty request, and each endpoint."""
@@ -135,7 +152,7 @@ class Fleet:
 
     def is_ready(self, name: str) -> bool:
         """Whether the backend reports that it can be called."""
-        return _state_of(self.backends[name]).ready
+        return self._state_of(self.backends[name]).ready
 
     def hedge_delay(self, limits: Resilience, name: str) -> float | None:
         """Seconds after which a call of *name* without a first token is hedged; None while that is not known."""
@@ -178,14 +195,6 @@ class Fleet:
         if self._predictions is not None:
             for name, predictor in self._predictors.items():
                 self._predictions.save_learned(name, predictor)
-
-
-def _state_of(backend: Backend) -> BackendState:
-    """The state of *backend*; not ready where it does not report one."""
-    state = guarded(backend.state, f"reading the state of {backend.name}")
-    if isinstance(state, BackendState):
-        return state
-    return BackendState(name=backend.name, location=backend.location, ready=False, reason="its state cannot be read")
 
 
 def _model_of(backend: Backend) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -24,10 +24,11 @@ from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, Config
 from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.lifetime import Origin, close_at_exit, native
+from hybrid_llm.core.log import log
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
-from hybrid_llm.core.threads import Once, Pool, ThreadAnswer, awaited, in_thread, release_dropped
+from hybrid_llm.core.threads import Once, Pool, ThreadAnswer, awaited, close_aside, in_thread, release_dropped
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.generation import Run
@@ -159,25 +160,21 @@ class EdgeBackend:
         with self._load_lock:
             if self._model is not None:
                 return
-            try:
+            with self._noting_failure():
                 self._model = self._open()
-            except ConfigError as error:
-                self._failure = str(error)
-                raise
             self._failure = ""
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt: exact, or estimated where the prompt is far larger than the context window.
 
-        Raises:
-            ConfigError: the tokenizer cannot be loaded.
+        It is also estimated where the tokenizer or the model cannot be loaded: `state` has the reason.
         """
         estimate = estimate_tokens(request)  # three bytes a token
-        if 3 * estimate > _EXACT_COUNT_BYTES and estimate > 8 * self._context_window:
+        if self._failure or (3 * estimate > _EXACT_COUNT_BYTES and estimate > 8 * self._context_window):
             return estimate
         try:
             return len(self._tokenizer_for(request).encode(request))
-        except InvalidRequest:
+        except (InvalidRequest, ConfigError):
             return estimate
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
@@ -242,7 +239,7 @@ class EdgeBackend:
 
     async def aclose(self) -> None:
         """Like `close`, without blocking the event loop."""
-        await awaited(in_thread("hybrid-llm-edge-close", self.close))
+        await close_aside("hybrid-llm-edge-close", self.close)
 
     def __del__(self) -> None:
         if getattr(self, "_model", None) is not None:
@@ -324,10 +321,22 @@ class EdgeBackend:
         return model
 
     def _chat_tokenizer(self) -> ChatTokenizer:
-        with self._tokenizer_lock:
+        with self._tokenizer_lock, self._noting_failure():
             if self._tokenizer is None:
                 self._tokenizer = ChatTokenizer.load(self._folder)
             return self._tokenizer
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """Be not ready from now on, with the reason, if a part cannot be loaded; the other backends answer."""
+        try:
+            yield
+        except Exception as error:
+            failure = str(error) if isinstance(error, ConfigError) else f"it cannot be loaded: {type(error).__name__}"
+            if failure != self._failure:
+                log.warning("%s is not ready: %s", self.name, failure)
+            self._failure = failure
+            raise
 
     def _tokenizer_for(self, request: Request) -> ChatTokenizer:
         """The tokenizer, loaded on first use. Raises DeadlineExceeded if that takes until the request's deadline."""

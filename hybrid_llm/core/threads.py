@@ -75,6 +75,15 @@ async def awaited(work: Future[T]) -> T:
     return work.result()
 
 
+async def close_aside(name: str, call: Callable[[], T]) -> T:
+    """Do *call*, which closes something, in a thread of its own; at once where none can start: it must be closed."""
+    try:
+        work = in_thread(name, call)
+    except RuntimeError:
+        return call()
+    return await awaited(work)
+
+
 class Once(Generic[T]):
     """A value that one thread makes when it is first needed, however many callers wait; a failure is tried again."""
 

@@ -79,14 +79,14 @@ def sever(error: BaseException) -> None:
     vars(error).pop("__notes__", None)
 
 
-def guarded(work: Callable[[], R], what: str) -> R | None:
-    """Return what *work*, a part of the app, returns; None if it fails, of which only the class is logged."""
+def guarded(work: Callable[[], R], what: str, warn: Callable[..., object] = _log.warning) -> R | None:
+    """Return what *work*, a part of the app, returns; None if it fails, of which only the class is logged by *warn*."""
     try:
         return work()
     except BaseException as error:
         if not is_fault(error):
             raise
-        _log.warning("%s failed with %s", what, type(error).__name__)
+        warn("%s failed with %s", what, type(error).__name__)
         return None
 
 
