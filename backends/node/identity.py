@@ -22,6 +22,7 @@ from hybrid_llm.backends.wire.tls import tls13_required
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendError,
+    BackendUnavailable,
     HybridLLMError,
     PermissionDenied,
     RequestRejected,
@@ -135,6 +136,12 @@ def _guarded(handler: Any, intake: Intake) -> Any:
             if context.time_remaining() != 0.0:
                 intake.connections.fault(context.peer(), _client())
             raise
+        except grpc.aio.BaseError:  # this call is over already
+            raise
+        except Exception as error:  # noqa: BLE001 - gRPC would send its text, which may quote the request
+            name = type(error).__name__
+        _refusals.warn(name, "a call of %s failed with %s", context.peer(), name)
+        return await _abort(context, BackendUnavailable(f"the node failed on this request ({name})", backend=NODE))
 
     return getattr(grpc, f"stream_{answers}_rpc_method_handler")(
         guarded,

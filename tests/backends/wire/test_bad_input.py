@@ -359,3 +359,25 @@ def test_the_load_comes_with_answers_and_with_errors(shared):
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.Generate(_request(max_tokens=-1), timeout=10, metadata=VERSION))
     assert pb.NodeLoad.FromString(dict(caught.value.trailing_metadata())[LOAD_KEY]).slots == 2
+
+
+class Quoting:
+    """A model whose name cannot be read, with an error that quotes what it should not."""
+
+    @property
+    def model(self):
+        raise ValueError("my secret prompt")
+
+
+def test_an_error_that_nobody_expected_is_typed_and_its_text_stays_on_the_node(pki, tools, caplog):
+    engine = tools.FakeEngine()
+    with (
+        tools.Node(pki.node, engine=engine) as node,
+        grpc.secure_channel(node.target, client_credentials(pki.app)) as channel,
+    ):
+        engine.info = Quoting()
+        with pytest.raises(grpc.RpcError) as caught:
+            HybridLLMStub(channel).Describe(pb.DescribeRequest(), timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.details() == "the node failed on this request (ValueError)"
+    assert "secret" not in caplog.text
