@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar, Token
+from itertools import islice
 from threading import Event
 from typing import Final, TypeVar
 
@@ -38,11 +39,13 @@ def end(token: Token[Check | None]) -> None:
 
 
 def looked(items: Iterable[T], pieces: int = PIECES) -> Iterator[T]:
-    """*items*, with a look at the deadline after each *pieces* of them."""
-    for number, item in enumerate(items, 1):
-        if number % pieces == 0:
-            look()
+    """*items*, with a look at the deadline between each *pieces* of them."""
+    left = iter(items)
+    yield from islice(left, pieces)
+    for item in left:
+        look()
         yield item
+        yield from islice(left, pieces - 1)
 
 
 def bounded(pattern: re.Pattern[bytes], data: bytes, longest: int) -> Iterator[re.Match[bytes]]:

@@ -127,7 +127,7 @@ class _Envelope:
             DeadlineExceeded: the deadline passed, or the caller has left; no backend was called.
         """
         left = caller_left.get()
-        if time.monotonic() >= self.expires or (left is not None and left.is_set()):
+        if time.monotonic() >= self.created + self.deadline or (left is not None and left.is_set()):
             raise self.late()
 
     def late(self, backend: str = "", *, phase: str = "") -> DeadlineExceeded:
