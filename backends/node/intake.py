@@ -35,7 +35,7 @@ class IntakeLimits(Checked):
     max_connections: int = key(Whole(1), "Connections that are open at once; more are closed.", default=1024)
     max_streams: int = key(Whole(1), "Calls that are open at once on one connection; clients queue more.", default=128)
     max_client_calls: int = key(Whole(1), "Calls of one client that are open at once; more are refused.", default=256)
-    max_calls: int = key(Whole(1), "Calls of all clients that are open at once; more are refused.", default=1024)
+    max_calls: int = key(Whole(1), "Calls of all clients that are open at once; beyond, one of each.", default=1024)
     max_client_bytes: int = key(
         Whole(1),
         "Bytes of requests that one client may have on the node at once, and send in a second.",
@@ -43,7 +43,8 @@ class IntakeLimits(Checked):
     )
     max_request_bytes: int = key(
         Whole(1),
-        "Bytes of requests that all clients may have on the node at once, and send in a second.",
+        "Bytes of requests that all clients may have on the node at once, and send in a second; beyond, one request "
+        "of each.",
         default=64 * _MEGABYTE,
     )
     client_share: float = key(Number(0.0, 1.0), "Share of the queue that one client may fill.", default=0.75)
@@ -80,7 +81,7 @@ class Intake:
         """
         if self._calls[client] >= self._limits.max_client_calls:
             raise _overloaded(f"this client has {self._calls[client]} calls open on the node, which takes no more")
-        if self._calls.total() >= self._limits.max_calls:
+        if self._calls[client] and self._calls.total() >= self._limits.max_calls:
             raise _overloaded(f"the node is full: {self._calls.total()} calls are open")
         self._calls[client] += 1
         try:
@@ -149,7 +150,10 @@ def _overloaded(text: str) -> BackendOverloaded:
 
 
 class Budget:
-    """Bytes that are shared by clients: *total* in all, *each* at most for one. Waiting is fair within a client."""
+    """Bytes that are shared by clients: *total* in all, *each* at most for one. Waiting is fair within a client.
+
+    A client that has none is not held to *total*, so that others cannot keep it out.
+    """
 
     def __init__(self, total: int, each: int) -> None:
         self._total, self._each = total, each
@@ -188,6 +192,8 @@ class Budget:
             free.set_result(None)
 
     def _fits(self, client: str, size: int) -> bool:
+        if not self._used[client]:  # whatever others hold, one request of each client goes on
+            return True
         return self._sum + size <= self._total and self._used[client] + size <= self._each
 
     def _take(self, client: str, size: int) -> None:
