@@ -31,6 +31,7 @@ bench: $(VENV)/.bench  ## run every benchmark
 	$(BIN)/python -m benchmarks
 
 chaos: $(VENV)/.dev  ## inject faults under traffic (about five minutes; CHAOS="--only cut" for a part)
+	$(BIN)/python -m tests.chaos --table
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)

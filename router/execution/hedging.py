@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from hybrid_llm.core.errors import BackendUnavailable
+from hybrid_llm.core.threads import started
 from hybrid_llm.router.execution.call import Attempt
 
 T = TypeVar("T")
@@ -70,8 +71,13 @@ class LoopThread:
             if self._closed:
                 raise _closed()
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=(self._loop,), name="hybrid-llm-loop", daemon=True).start()
+                loop = asyncio.new_event_loop()
+                try:
+                    started(_run, loop, name="hybrid-llm-loop")
+                except RuntimeError:
+                    loop.close()
+                    raise BackendUnavailable("this process can start no further thread", backend="") from None
+                self._loop = loop
             self._loop.call_soon_threadsafe(work.begin, self._loop)
             return self._loop
 

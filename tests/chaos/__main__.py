@@ -1,5 +1,7 @@
 """Whatever goes wrong, nothing is lost: `python -m tests.chaos [--requests N] [--only FAULT] [--seed N] [--json]`.
 
+`--table` measures what an outage costs with default settings instead.
+
 Exit status: 0 nothing was lost or wrong, 1 something was.
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read by gRPC when it is imported
 
 from tests.chaos.faults import Fault, RollingRestart
+from tests.chaos.outages import costs, table
 from tests.chaos.real import EngineKilled, EngineOutOfMemory, RealWorld
 from tests.chaos.report import Row, as_json, head, line, total
 from tests.chaos.suite import FAULTS, play
@@ -39,11 +42,16 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="FAULT", help=f"one of: {names}")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of requests and faults")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--table", action="store_true", help="what an outage costs with default settings, and end")
     options = parser.parse_args()
     unknown = set(options.only or ()) - set(names.split(", "))
     if unknown:
         parser.error(f"there is no fault {unknown.pop()!r}: {names}")
     logging.getLogger("hybrid_llm").setLevel(logging.ERROR)
+    if options.table:
+        for text in table(costs()):
+            print(text, flush=True)
+        return 0
     if not options.json:
         print(f"seed {options.seed}, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors", head(), sep="\n")
     rows = []

@@ -75,6 +75,16 @@ def test_a_call_whose_watch_cannot_start_is_answered_and_a_later_one_is_watched(
     backend.close()
 
 
+def test_a_hedged_request_of_a_sync_caller_ends_and_the_next_one_works(node, pki, tools):
+    policy = "version: 1\nname: p\nresilience: {hedge_after: 50ms}\nrules: [{prefer: [cloud, edge]}]\n"
+    places = {"cloud": Location.CLOUD, "edge": Location.EDGE}
+    backends = [tools.backend(node.target, pki.app), EdgeBackend()]
+    with HybridLLM(backends, parse_policy(policy, backends=places), sensors=FixedSensors()) as llm:
+        with no_threads(), pytest.raises(BackendUnavailable, match="no further thread"):
+            llm.generate("hi", deadline=60.0)
+        assert llm.generate("hi", deadline=20.0).text
+
+
 def test_a_lookup_that_cannot_start_is_begun_again():
     lookup = Lookup(lambda *_, **__: [(2, 1, 6, "", ("192.0.2.7", 0))])
     with no_threads(), pytest.raises(RuntimeError):

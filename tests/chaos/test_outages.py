@@ -1,0 +1,86 @@
+"""Outages with default settings: a node is used again soon after its return, and a lost connection costs no answer."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.signals import FixedSensors
+from tests.chaos.exact import answer_to, prompt_of
+from tests.chaos.outages import OUTAGES, SETTINGS, cost
+from tests.chaos.proxy import Weather
+from tests.chaos.world import World
+
+CALLERS = 16
+(ALONE,) = (setting for setting in SETTINGS if setting.name == "one node alone")
+
+
+@pytest.fixture(scope="module")
+def world():
+    with World(nodes=1) as made:
+        yield made
+
+
+@pytest.fixture
+def llm(world):
+    policy = "version: 1\nname: p\nresilience: {continue_streams: true}\n"
+    with HybridLLM(
+        [world.pool()], parse_policy(policy, backends={"cloud": Location.CLOUD}), sensors=FixedSensors()
+    ) as made:
+        made.generate(prompt_of(0, 2))
+        yield made
+    world.calm()
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [one for one in OUTAGES if one.name in ("refused", "black hole", "engine dead", "every call fails")],
+    ids=lambda one: one.name,
+)
+def test_a_node_that_is_back_is_used_long_before_a_breaker_would_be_half_open(world, outage):
+    measured = cost(world, outage, ALONE)
+    assert measured.noticed_s is not None
+    assert measured.back_s is not None
+    assert measured.back_s < 10.0, "a breaker is open for 30 s"
+    assert measured.wrong == 0
+
+
+def test_one_lost_connection_ends_none_of_the_answers_on_it(world, llm):
+    begun = threading.Barrier(CALLERS + 1)
+
+    def ask(number: int) -> tuple[str, int]:
+        with llm.stream(prompt_of(number, 200), max_tokens=4096) as stream:
+            text = next(stream).text
+            begun.wait(30.0)
+            text += "".join(chunk.text for chunk in stream)
+            return text, len(stream.generation.continuations)
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        answers = [threads.submit(ask, number) for number in range(CALLERS)]
+        begun.wait(30.0)
+        world.proxies[0].cut()
+        for number, answer in enumerate(answers):
+            assert answer.result() == (answer_to(prompt_of(number, 200)), 1)
+    assert llm.signals().backends["cloud"].breaker == "closed"
+
+
+def test_with_connections_that_are_cut_again_and_again_nearly_every_answer_arrives(world, llm):
+    world.proxies[0].weather = Weather(cut=0.004)
+
+    def ask(number: int) -> str:
+        try:
+            return llm.generate(prompt_of(number, 40), max_tokens=4096).text
+        except HybridLLMError as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        replies = list(threads.map(ask, range(160)))
+    right = sum(reply == answer_to(prompt_of(number, 40)) for number, reply in enumerate(replies))
+    assert right > 140, Counter(reply for reply in replies if len(reply) < 30)
