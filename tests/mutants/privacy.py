@@ -521,7 +521,7 @@ MUTANTS = (
     Mutant(
         "a number in a message stays bare",
         f"{_STRUCTURED}:Structured._within",
-        swap("slot.quote if slot.is_number else ''", "''"),
+        swap("mark if is_number else ''", "''"),
     ),
     Mutant(
         "a value across tokens is cut to its first",
@@ -531,12 +531,12 @@ MUTANTS = (
     Mutant(
         "JSON inside JSON is edited as text",
         f"{_STRUCTURED}:_slots_of",
-        never("token.nested and depth < _DEPTH"),
+        never("nested and depth < _DEPTH"),
     ),
     Mutant(
         "a value that needs escapes is replaced inside a string of JSON",
         f"{_STRUCTURED}:Structured._within",
-        never("not slot.at_top and any((_escaped(edit.value) != edit.value for edit in edits))"),
+        never("not at_top and any((_escaped(edit.value) != edit.value for edit in edits))"),
     ),
     Mutant(
         "a schema that is no JSON is edited as text",
@@ -547,7 +547,8 @@ MUTANTS = (
         "a finding that is partly in a bound is dropped",
         f"{_STRUCTURED}:Structured._is_fixed",
         swap(
-            "all((token.fixed for token in tokens[first:last]))", "any((token.fixed for token in tokens[first:last]))"
+            "all((fixed for _, _, _, fixed, _ in tokens[first:last]))",
+            "any((fixed for _, _, _, fixed, _ in tokens[first:last]))",
         ),
     ),
     Mutant(
