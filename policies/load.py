@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ from hybrid_llm.policies.language.compile import check_constants
 from hybrid_llm.policies.language.parser import parse
 from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.language.types import Node
-from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, unused_tags
+from hybrid_llm.policies.lint.findings import Finding, check_guards, examine_rules, names_that_leave, unused_tags
 from hybrid_llm.policies.policy import Policy, Rule
 from hybrid_llm.policies.reader.fields import read_document, read_text
 from hybrid_llm.policies.reader.source import Fault, Faults, did_you_mean
@@ -143,11 +143,20 @@ class _Builder:
         whole = [rule for rule in rules if rule.condition is not None or drafts[rule.index].when is None]
         for finding in examine_rules(whole, self.schema):
             self._report(finding, drafts[finding.rule])
-        for name in unused_tags(self.document.tags, whole) if len(whole) == len(rules) else ():
+        self._check_tags(whole if len(whole) == len(rules) else None)
+        return rules
+
+    def _check_tags(self, rules: Sequence[Rule] | None) -> None:
+        """Warn of tags; without *rules*, which have errors, not of unused ones."""
+        tags = self.document.tags
+        for name in unused_tags(tags, rules) if rules is not None else ():
             message = f"no detector sets the tag `{name}` and no rule reads it: only an app can set it"
             hint = "name its detectors, detect: [...], or make sure that the app sets it"
-            self.faults.warn(message, self.document.tags[name].offset, hint, advice=True)
-        return rules
+            self.faults.warn(message, tags[name].offset, hint, advice=True)
+        for name in names_that_leave(tags, self.backends.values()):
+            message = f"`{name}` accepts undetected names, and none of its detectors finds any: names leave as they are"
+            hint = "add a model for names, detect_if_available: [names], or remove `accept_undetected_names`"
+            self.faults.warn(message, tags[name].offset, hint, advice=True)
 
     def _report(self, finding: Finding, draft: RuleDraft) -> None:
         report = self.faults.add if finding.sure else self.faults.warn

@@ -1,11 +1,12 @@
-"""Lints a policy: unguarded reads of signals that may be absent, rules without effect, and unused tags.
+"""Lints a policy: unguarded reads of signals that may be absent, rules without effect, and tags that are
+unused or let names leave.
 
 What is certainly a mistake is an error, the rest a warning; both name the rule that makes another one useless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hybrid_llm.core.request import Location
@@ -13,7 +14,7 @@ from hybrid_llm.policies.document import TagRule
 from hybrid_llm.policies.language import types
 from hybrid_llm.policies.language.check import Report
 from hybrid_llm.policies.language.compile import is_constant
-from hybrid_llm.policies.language.schema import Schema
+from hybrid_llm.policies.language.schema import KNOWN_DETECTORS, Schema
 from hybrid_llm.policies.language.types import Node
 from hybrid_llm.policies.lint.analysis import Claim, Outcome, Solver
 from hybrid_llm.policies.policy import Rule
@@ -245,6 +246,17 @@ def unused_tags(tags: Mapping[str, TagRule], rules: Sequence[Rule]) -> Iterator[
     for name, tag in tags.items():
         open_word = name == _OPEN_WORD and tag.allow == frozenset(Location)
         if not tag.detect and name not in read and not open_word:
+            yield name
+
+
+def names_that_leave(tags: Mapping[str, TagRule], places: Collection[Location]) -> Iterator[str]:
+    """The tags that let names of people leave as they are: an app may declare them, and no detector finds names.
+
+    Detectors other than the built-in ones are assumed to find names; none is needed where no cloud is in *places*.
+    """
+    for name, tag in tags.items():
+        accepts = tag.pseudonymise and tag.accept_undetected_names and Location.CLOUD in tag.allow.intersection(places)
+        if accepts and KNOWN_DETECTORS.issuperset((*tag.detect, *tag.detect_if_available)):
             yield name
 
 

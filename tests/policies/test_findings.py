@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hybrid_llm.core.errors import PolicyError
 from hybrid_llm.core.request import Location, RequestMetadata
 from hybrid_llm.core.signals import BackendState, Breaker, BudgetSignals, DeviceSignals, NetworkSignals, Signals
-from hybrid_llm.policies import load_policy, parse_policy
+from hybrid_llm.policies import KNOWN_DETECTORS, load_policy, parse_policy
 from hybrid_llm.policies.language.check import Checker
 from hybrid_llm.policies.language.compile import check_constants, compile_expression
 from hybrid_llm.policies.language.parser import parse
@@ -237,6 +237,34 @@ def test_a_tag_that_nobody_uses_is_a_warning():
     assert "`ghost`" in warning.message
     assert parse_policy("version: 1\nname: t\ntags: {public: {allow: [edge, cloud]}}\n").warnings == ()
     assert len(parse_policy("version: 1\nname: t\ntags: {public: {allow: [edge]}}\n").warnings) == 1
+
+
+ACCEPTING = "version: 1\nname: t\ntags:\n  pii: {{allow: [edge, cloud], to_cloud: pseudonymise, {}}}\n"
+
+
+def test_accepting_names_that_no_detector_finds_is_a_warning_that_strict_lets_pass():
+    text = ACCEPTING.format("detect: [email], accept_undetected_names: true")
+    (warning,) = parse_policy(text).warnings
+    assert (warning.line, warning.advice) == (4, True)
+    assert "names leave as they are" in warning.message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "detect: [email]",
+        "detect: [email], accept_undetected_names: false",
+        "detect: [email], detect_if_available: [names], accept_undetected_names: true",
+        "detect: [email, mine], accept_undetected_names: true",
+    ],
+)
+def test_names_that_a_detector_may_find_need_no_warning(keys):
+    assert parse_policy(ACCEPTING.format(keys), detectors=KNOWN_DETECTORS | {"mine"}).warnings == ()
+
+
+def test_accepting_names_where_there_is_no_cloud_needs_no_warning():
+    text = ACCEPTING.format("detect: [email], accept_undetected_names: true")
+    assert parse_policy(text, backends={"edge": Location.EDGE}).warnings == ()
 
 
 def test_loading_a_file_tells_its_warnings_once_in_the_log(tmp_path, caplog):
