@@ -160,6 +160,32 @@ def test_the_key_around_a_pair_and_the_first_cell_of_a_row_count():
     ]
 
 
+def test_a_number_between_a_word_and_a_value_keeps_the_word_from_naming_it():
+    assert found("passport", "the passport in that row shows 123456789") == ["123456789"]
+    assert found("passport", "the passport in row 7 shows 123456789") == []
+
+
+def test_a_loose_word_alone_names_nothing():
+    assert found("date_of_birth", "She turned in the form on 12/03/1998") == []
+
+
+@pytest.mark.parametrize("text", ["call 041 223 3445 566 778 8990 112 2334", "call for 04 12 23 34 45 56 67 78 89 90"])
+def test_a_row_of_numbers_is_no_telephone_number(text):
+    assert found("phone", text) == []
+
+
+def test_a_row_of_names_inside_a_table_is_no_header():
+    text = f"contact,ssn,remark\nJane,phone,{'a long remark without a number ' * 4}\nEva,4155550123,x\n"
+    assert found("phone", text) == []
+
+
+def test_remarks_do_not_end_a_table():
+    assert found("us_ssn", "name,ssn\nJane,511-07-3750\n# from May\n# by Omar\nEva,219099999\n") == [
+        "511-07-3750",
+        "219099999",
+    ]
+
+
 NAMED = {
     "JSON": ('{"user_password": "tiger-lily-9"}', ["tiger-lily-9"]),
     "camel case": ('{"userPassword": "tiger-lily-9"}', ["tiger-lily-9"]),

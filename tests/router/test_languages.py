@@ -74,6 +74,7 @@ PROGRAM_TEXT = (
     '{"password_validator": "django.contrib.auth.password_validation.Common"}', 'auth = {"secret": "app.utils.get_value"}',
     "securely hash the password, and that hash is stored. Since this\nquery modifies data, commit", "pw = Piecewise((1, Eq(x, 0)))",
     "Token: '#d0d0d0'", "**To see the current account password policy**", 'AddedToken("cccccccccdddddddd")',
+    '<label>Password</label><input name="password"><input type="submit" value="Register">',
     "[PASS] test_login2\n[PASS] test_x\n", "mit Passwort anmelden",
 )  # fmt: skip
 

@@ -207,10 +207,13 @@ def _is_secret(kind: str, value: Value) -> bool:
 
 def _named(view: View, spans: Cells) -> str:
     """The kind of secret that a header names, or nothing."""
+    known: dict[str, str] = view.notes.setdefault(_kind_of, {})
     for start, end in spans:
-        kind = _kind_of(view.text[start:end], view.data[start:end]) if end - start <= _NAME * 2 else ""
-        if kind:
-            return kind
+        name = view.text[start:end] if end - start <= _NAME * 2 else ""
+        if name not in known:
+            known[name] = _kind_of(name, view.data[start:end])
+        if known[name]:
+            return known[name]
         for _, _, kind in script_words(view.text[start:end]) if not view.text[start:end].isascii() else ():
             return kind
     return ""
@@ -218,7 +221,7 @@ def _named(view: View, spans: Cells) -> str:
 
 def _kind_of(text: str, data: bytes) -> str:
     """The kind of secret that a name names, which ends with the word for it, or nothing."""
-    data = data.rstrip(_AROUND_NAME)
+    data = data[: len(text)].rstrip(_AROUND_NAME)
     name = View(text[: len(data)], data)
     for found in words_in(name):
         label = label_at(name, found) if found.kind != "login" else None

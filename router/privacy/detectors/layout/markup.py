@@ -44,7 +44,8 @@ def markup(data: bytes) -> Iterator[Cell]:
         named = () if tag in _PLAIN else (match.span(1),)
         found = list(_ATTRIBUTE.finditer(data, *match.span(2))) if match[2] else ()
         label: Label = (*named, *(_quoted(each) for each in found if each[1].lower() in _NAMES))
-        label = (*label, *term) if tag in _CONTROLS else label
+        if tag in _CONTROLS:
+            label, term = (*label, *term), ()
         for each in found:
             if each[1].lower() not in _NAMES:
                 yield Cell(*_quoted(each), label if each[1].lower() in _VALUES and label else (each.span(1),))
