@@ -35,11 +35,9 @@ _SIGN: Final = re.compile(
     rf"{_CLOSE}[ \t]{{0,12}}(?P<about>\([^()\n]{{1,40}}\)[ \t]{{0,3}})?"
     rf"(?:(?P<sign>:=|=>|->|===?|!==?|=|\.{{3,60}}[ ]?:?|_{{3,60}}[ ]?:?|::?|\xa1)"
     rf"|(?P<attribute>(?:\{{[ \t\r]{{0,3}}(?:\n[ \t]{{1,24}}[a-z_]{{1,16}}[ \t]{{0,12}}=[^\n{{}}]{{0,80}}){{0,4}})?"
-    rf"(?:[,\s]{{1,24}}[\"'`]?(?:type|in|required|kind|sensitive|description"
-    rf"|secret|nullable)[\"'`]?[ \t]{{0,12}}[:=]"
+    rf"(?:[,\s]{{1,24}}[\"'`]?(?:type|in|required|kind|sensitive|description|secret|nullable)[\"'`]?[ \t]{{0,12}}[:=]"
     rf"[^\n,<>]{{1,60}}){{0,2}}[,\s]{{1,24}}[\"'`]?(?:value|val|content|default|example)[\"'`]?[ \t]{{0,12}}[:=])"
-    rf"|(?P<call>\()"
-    rf"|(?P<item>[,|;]|[ ]{{0,20}}\t|[ ]-[ ]|[ ]{{2,40}}))"
+    rf"|(?P<call>\()|(?P<item>[,|;]|[ ]{{0,20}}\t|[ ]-[ ]|[ ]{{2,40}}))"
     rf"(?P<space>(?:\*\*|__)?(?:</[a-z]{{1,8}}>)?\s{{0,16}}(?:<[a-z]{{1,8}}>\s{{0,4}})?(?:\[\s{{0,8}})?)(?:\*\*|__)?",
     re.IGNORECASE,
 )
@@ -48,18 +46,14 @@ _TYPED: Final = re.compile(
     re.IGNORECASE,
 )
 _COPULA: Final = re.compile(
-    rf"(?:{_CLOSE}|'s)(?:\s(?:for|to|of|on|at|in|you|we|I|that|from|used|here|now|below|zum|zur|vom|von|im|am|fuer"
-    rf"|fur"
+    rf"(?:{_CLOSE}|'s)(?:\s(?:for|to|of|on|at|in|you|we|I|that|from|used|here|now|below|zum|zur|vom|von|im|am|fuer|fur"
     rf"|para|pour|por|de|del|des|du|do|da|das|dos|di|della|dello|van|voor|till?|na|k|ke|od|pro|za|fran?|pa|mitt|min"
-    rf"|mea|mou)\b[^\n!?;:=]{{0,60}}?"
-    rf"|,? (?:which|das|qui|que|che|dat)|\s?(?:-|\()[^\n!?;:=()-]{{1,40}}(?:-|\)))?"
+    rf"|mea|mou)\b[^\n!?;:=]{{0,60}}?|,? (?:which|das|qui|que|che|dat)|\s?(?:-|\()[^\n!?;:=()-]{{1,40}}(?:-|\)))?"
     r"(?:(?:,? ?\b|\s)(?:c'est|dat is)|\s{1,3}(?:is|lautet|was|are|will be|has been|(?:should|must|can|could|may"
-    r"|might|would) be"
-    r"|ist|war|lautet|waren|es|era|est|etait|e|fue|foi|er|var|ar|adalah|jest|je|sera|seria"
+    r"|might|would) be|ist|war|lautet|waren|es|era|est|etait|e|fue|foi|er|var|ar|adalah|jest|je|sera|seria"
     r"|este|lyder|brzmi|luidt|zni))"
     r"(?:\s(?:now|currently|still|just|simply|only|actually|jetzt|maintenant|ahora|agora|ora|nu|also|again|probably"
-    r"|not))?"
-    r"(?:\s(?:set|changed|reset|updated)\sto)?(?P<colon>:?)\s{1,3}(?:\*\*|__)?"
+    r"|not))?(?:\s(?:set|changed|reset|updated)\sto)?(?P<colon>:?)\s{1,3}(?:\*\*|__)?"
     rf"|(?:{_CLOSE}\s(?:set|changed|reset|updated)\sto|'s)(?P<other>:?)\s{{1,3}}",
     re.IGNORECASE,
 )
@@ -77,8 +71,7 @@ _TO: Final = re.compile(
 """*To* and *is* in other languages: `Passwort auf X geändert`, `hasło to X`."""
 _FIELD: Final = re.compile(
     r"(?:[\"'][^<>]{0,60})?(?:/?>|[ ]?[:=]?</[A-Za-z]{1,8}>)\s{0,20}(?:<br ?/?>\s{0,8}"
-    r"|<[A-Za-z][\w:.-]{0,20}(?:\s[^<>]{0,80})?>\s{0,20})"
-    r"(?P<value>(?:[^<\n]|<[^/\n]){3,100}?)\s{0,20}(?:<|$)"
+    r"|<[A-Za-z][\w:.-]{0,20}(?:\s[^<>]{0,80})?>\s{0,20})(?P<value>(?:[^<\n]|<[^/\n]){3,100}?)\s{0,20}(?:<|$)"
 )
 """What follows in the next element of XML or HTML."""
 _NEXT: Final = re.compile(
@@ -90,8 +83,7 @@ _NAMED: Final = re.compile(r"(?i)\b(?:user|username|login|account)\s{1,3}[\w.@-]
 _IS: Final = re.compile(r"(?i)\sis:?\s")
 """The predicate of English; other languages need an owner, since their adjectives are not known here."""
 _FOREIGN: Final = re.compile(
-    r"(?:ig|lich|isch|bar|los|haft|end|et|sam|ert|en|zt|ant|ent|aire|eurx?|eux|euse|able|ible|ee?|ad[oa]|id[oa]"
-    r"|os[oa]"
+    r"(?:ig|lich|isch|bar|los|haft|end|et|sam|ert|en|zt|ant|ent|aire|eurx?|eux|euse|able|ible|ee?|ad[oa]|id[oa]|os[oa]"
     r"|iv[oa]|al|ari[oa]|ori[oa]|[ae]nte|[aeiu]t[oa]|elijk|baar|loos|nie|ny|na|ne|wa)$"
 )
 """How adjectives and participles end in other languages."""

@@ -48,8 +48,7 @@ _REQUEST: Final = re.compile(
     r"(?i)\?|:\s*$|\b(?:enter|provide|send|tell|give|type|share|need|confirm|what|which|please|bitte|welche"
     r"|cual|quel|ingres[ae]|introdu[czs][a-z]{1,5}|escrib[ae]|entrez|saisissez|inseri\w{1,4}|digit[aei]\w{0,2}|informe"
     r"|voer|geef|podaj|wpisz|zadejte|skriv|angi|anna|eingeben|nennen|sende|paste|send|read out|spell|indique|digame"
-    r"|dime"
-    r"|napiste|yaz[a-z]{0,6}|gir(?:in|iniz)|syota|kerro|oppgi|indtast|ange|mata)\b|[请請输輸入力告]"
+    r"|dime|napiste|yaz[a-z]{0,6}|gir(?:in|iniz)|syota|kerro|oppgi|indtast|ange|mata)\b|[请請输輸入力告]"
     r"|введи|укажи|сообщи|напиши|назови|입력|알려|말씀|أدخل|הזן|εισ[αά]γετε"
 )
 _WORDS: Final = re.compile(r"[^\s\"'`]+")
@@ -73,8 +72,7 @@ _NAME: Final = 60
 _STRING_BEFORE: Final = re.compile(rb"(?:[{,:]\s{0,20})[\"'][^\"'\n]{0,40}$")
 _STRING_BEHIND: Final = re.compile(
     rb"[^\"'\n]{0,20}[\"']\s{0,20}(?:\}|,\s{0,40}[\"'][^\"'\n]{1,40}[\"']\s{0,8}:"
-    rb"|:\s{0,20}\{\s{0,20}[\"'][a-z_]{0,12}(?:val|text|data"
-    rb"|content))"
+    rb"|:\s{0,20}\{\s{0,20}[\"'][a-z_]{0,12}(?:val|text|data|content))"
 )
 """Behind a string that is the value of a pair, or the key of an object with a value in it."""
 _ELEMENT_BEHIND: Final = re.compile(
@@ -94,9 +92,7 @@ _OPENING_WORDS: Final = re.compile(
     r"(?i)(?:\W{0,3}(?:sure|ok(?:ay)?|yes|yeah|yep|well|hi|hello|so|of course|certainly|no problem|gladly"
     r"|here(?: you go| it is|'s)?"
     r"|it'?s|it is|that'?s|i (?:think|believe)(?: it'?s)?|ja|oui|si|sim|claro|natuerlich|naturlich|bien sur|c'est"
-    r"|es ist|het is|voici"
-    r"|this is|(?:my|the|our)(?: \w+)? is|is)"
-    r"[\s,:.!-]{1,3}){0,3}[\"'`*]{0,2}"
+    r"|es ist|het is|voici|this is|(?:my|the|our)(?: \w+)? is|is)[\s,:.!-]{1,3}){0,3}[\"'`*]{0,2}"
 )
 _UNSURE: Final = re.compile(r"(?i),? (?:i (?:think|believe|guess)|as far as|but|maybe|probably|again)\b")
 _LINK: Final = re.compile("[\x80\x90-\x99\xa1\\s:=]{0,8}")

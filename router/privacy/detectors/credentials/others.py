@@ -15,13 +15,11 @@ from hybrid_llm.router.privacy.detectors.credentials.readings import ENDS, Value
 _CLOSE: Final = r"[\"'`*_\])}]{0,4}"
 _OWNERS: Final = (
     r"(?:(?:my|the|your|our|a|an|his|her|their|new|old|mein|meine|das|dein|unser|mon|le|la|mi|minha|a|meu|mia|il|lo"
-    r"|mijn"
-    r"|het|om|moje|mitt)\s){0,2}(?:[\w-]+\s){0,2}"
+    r"|mijn|het|om|moje|mitt)\s){0,2}(?:[\w-]+\s){0,2}"
 )
 _AHEAD: Final = re.compile(
     r"(?:^|(?P<verb>\b(?:use|used|using|put|set|have|has|with|need|chose|pick(?:ed)?|tr(?:y|ied)|typed?|enter(?:ed)?"
-    r"|it'?s|its|that'?s"
-    r"|nimm|nutze?|mit|avec|con|com|met|utilise[rz]?|usa|usar|gebruik|is)\s)"
+    r"|it'?s|its|that'?s|nimm|nutze?|mit|avec|con|com|met|utilise[rz]?|usa|usar|gebruik|is)\s)"
     r"|[\s(])[\"'`]?(?P<value>[^\s\"'`]{5,64})[\"'`]?(?P<link>\s(?:is|was|are|were|as|for|als|ist|war|comme"
     r"|est|como|es|e|come|som|jako|ar|er|je|to|jest|foi|era|fue|on)\s"
     r"|\s\(|\s?(?:=|<-|<=|<--)\s|,\s(?:that'?s|that is|which is|it'?s|is)\s|\san?\s)" + _OWNERS + "$",

@@ -30,8 +30,7 @@ _PLACEHOLDER: Final = re.compile(
     r"|masked|not[_-]a[_-]?(?:real|secret)).*|n/?a|foo|bar|baz|foobar|tbd|.*%[sd](?:[^A-Za-z0-9].*)?"
     r"|[A-Za-z_-]*(?:password"
     r"|passwd|secret|token|api[_-]?key|access[_-]?key|credential)[A-Za-z_-]*|[a-z_]+tokens?[+-]\d|abc|xyz|test"
-    r"|testing|something"
-    r"|whatever",
+    r"|testing|something|whatever",
     re.IGNORECASE,
 )
 _STOP: Final = frozenset(
@@ -94,8 +93,7 @@ _TECHNICAL: Final = re.compile(
     r"(?:sha|md|utf|base|argon|pbkdf|oauth|ipv|aes|rsa|http|python|py|int|uint|float|rs|hs|es|ps|ed|x|v|f|u|i"
     r"|l|t5|gpt|bcrypt|scrypt|auth"
     r"|iso|cp|latin|rot|windows|tls|ssl|k8s|ec|s3|ntlm|web|step|part|phase|version|level|option|chapter|line|page"
-    r"|row|col|test)"
-    r"[-_./]?\d{1,5}(?:[-_./]\w{1,8})*|\d+(?:st|nd|rd|th|px|em|rem|pt|ms|s|kb|mb|gb|k|m|d|h|x|bit|bits)"
+    r"|row|col|test)[-_./]?\d{1,5}(?:[-_./]\w{1,8})*|\d+(?:st|nd|rd|th|px|em|rem|pt|ms|s|kb|mb|gb|k|m|d|h|x|bit|bits)"
     r"|v?\d+(?:\.\d+)+\w*|\d{1,3}(?:_\d{3})+|#[0-9a-f]{1,8}|0x[0-9a-f]{1,8}|\d\*[a-z]+",
     re.IGNORECASE,
 )

@@ -54,8 +54,7 @@ _ABOUT_PHONE: Final = Context(
     rb"|cell(?:ular|phone)?|mob(?:ile?|iles)?|fax(?:es|ed)?|telefax|call(?:ed|ing|s|er)?|dial(?:led|ed|ing)?|sms|msisdn"
     rb"|whats-?app|viber|telegram|hotline|helpline|landline|pager|ph|handy(?:nummer)?|rufnummer|ruckruf(?:nummer)?|gsm|voicemail|wechat"
     rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|telem[ox]vel|cellulare|celular|m[ox]vil|portable"
-    rb"|t[ex]l[ex]phone|tlf|puh"
-    rb"|(?:my|your|his|her|our|their) (?:new |old )?number"
+    rb"|t[ex]l[ex]phone|tlf|puh|(?:my|your|his|her|our|their) (?:new |old )?number"
     rb"|(?:text|message|ring|reach|contact)(?:ed)? (?:me|us|him|her|them)"
     rb"|reach(?:ed|able)?|contact(?:[ _-]?(?:no|num(?:ber)?|info))?|answer(?:ing|ed)? the phone",
     (

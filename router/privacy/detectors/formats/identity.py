@@ -114,8 +114,7 @@ US_SSN: Final = (
 
 _ABOUT_NATIONAL: Final = Context(
     rb"identity|national id|resident (?:registration )?(?:id|no|number)|registration number|id (?:card|no|number)"
-    rb"|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale"
-    rb"|cpf|rrn|nric|fin|hkid|personnummer",
+    rb"|tax id|nino|national insurance|dni|nie|nif|nir|insee|securite sociale|cpf|rrn|nric|fin|hkid|personnummer",
     ("身份证", "證件", "身分證", "身份證"),
 )
 _NOT_NATIONAL: Final = Context(

@@ -18,8 +18,7 @@ _ISSUERS: Final = (
 _ABOUT_CARDS: Final = Context(
     rb"(?:credit|debit|bank|payment)?[ _-]?cards?(?:[ _]?(?:no|num|number))?|cc|visa|master-?card|amex|american express"
     rb"|discover|jcb|diners|maestro|union-?pay|pan|paid|pay(?:ing|ments?|s)?|charg(?:e|es|ed|ing)|refund(?:s|ed)?"
-    rb"|purchase[ds]?|cvv2?|cvc2?"
-    rb"|expir(?:es|y|ed|ing)|karten?(?:nummer)?|kreditkarte|carte|tarjeta|carta|cart[ax]o",
+    rb"|purchase[ds]?|cvv2?|cvc2?|expir(?:es|y|ed|ing)|karten?(?:nummer)?|kreditkarte|carte|tarjeta|carta|cart[ax]o",
     ("卡号", "银行卡", "信用卡", "储蓄卡", "借记卡", "卡號", "銀行卡", "刷卡"),
 )
 
@@ -115,8 +114,7 @@ def _is_iban(view: View, start: int, end: int) -> bool:
 
 _ABOUT_WALLETS: Final = Context(
     rb"bitcoins?|btc|wallets?|crypto(?:currency)?|xbt|satoshis?|addr(?:ess(?:es)?)?|eth(?:er(?:eum)?)?|usdt|usdc"
-    rb"|erc-?20|bnb|polygon"
-    rb"|metamask|ledger|donat(?:e|ions?)|payouts?|withdraw(?:al)?s?|send|sent",
+    rb"|erc-?20|bnb|polygon|metamask|ledger|donat(?:e|ions?)|payouts?|withdraw(?:al)?s?|send|sent",
     ("钱包", "比特币", "地址"),
 )
 _NO_WALLET: Final = Context(

@@ -29,8 +29,7 @@ def _is_reached(candidate: Candidate) -> bool:
 
 _ABOUT_IP: Final = Context(
     rb"ips?|ipv4|ipv6|(?:ip[ _-]?)?addr(?:ess(?:es)?)?|hosts?(?:name)?|servers?|clients?|peers?|gateways?|dns"
-    rb"|name ?servers?"
-    rb"|subnets?|cidr|routers?|proxy|proxies|vpn|endpoints?|nodes?|ping(?:s|ed)?|nmap|ssh|telnet|curl"
+    rb"|name ?servers?|subnets?|cidr|routers?|proxy|proxies|vpn|endpoints?|nodes?|ping(?:s|ed)?|nmap|ssh|telnet|curl"
     rb"|x-forwarded-for|inet"
     rb"|remote(?:_addr)?|src|dst|destination|visitors?|log(?:ged)?[ _-]?ins?|connect(?:s|ed|ions?|ing)?"
     rb"|listen(?:s|ing)?|bind"
@@ -61,8 +60,7 @@ _ABOUT_MAC: Final = Context(
     rb"macs?|(?:mac|hw|hardware|ethernet|physical|link|bluetooth|wi-?fi|wlan|device)[ _-]?(?:addr(?:ess(?:es)?)?"
     rb"|ids?)|ether|hwaddr"
     rb"|lladdr|[be]?ssids?|bluetooth|wi-?fi|wlan|lan|nic|arp|dhcp|interfaces?|eth[0-9]|adapters?|access points?"
-    rb"|routers?|switch"
-    rb"|physikalische adresse|netzwerkadapter",
+    rb"|routers?|switch|physikalische adresse|netzwerkadapter",
     ("物理地址", "网卡"),
 )
 _PATH: Final = rb"MLHVCSQAmlhvcsqa"

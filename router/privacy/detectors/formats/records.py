@@ -36,8 +36,7 @@ _FAMILY: Final = Family()
 _ABOUT_RECORDS: Final = Context(
     rb"m\.?r\.?n\.?s?|(?:med(?:ical)?|p(?:atien)?t|hosp(?:ital)?|health|chart|clinic(?:al)?|case history)[ ._-]{0,2}"
     rb"(?:rec(?:ord)?s?|file|chart)?[ ._-]{0,2}(?:ids?|no|nr|num(?:ber)?|ident(?:ifier|ification)?|#)|mr ?(?:#|no"
-    rb"|num(?:ber)?)"
-    rb"|med(?:ical)?[ ._-]{0,2}rec(?:ord)?s?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
+    rb"|num(?:ber)?)|med(?:ical)?[ ._-]{0,2}rec(?:ord)?s?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
     rb"|nhs (?:no|number)|member[ _-]?id|patients?[ _-]?(?:ref(?:erence)?)"
     rb"|patient(?:en)?[ _-]?(?:nummer|nr|kennung|ident)|fallnummer|krankenakte(?:nnummer)?|aktenzeichen des patienten"
     rb"|(?:numero|num|no|id|identifiant|identificador)\.?[ _-](?:de |du |del |da |do )?(?:la )?(?:dossier|paciente"
@@ -224,15 +223,13 @@ _CLOCK: Final = re.compile("[T ][0-9]{2}:.*")
 _LETTERS: Final = re.compile("[A-Za-z]{3}")
 _ABOUT_BIRTH: Final = Context(
     rb"date[ _-]?of[ _-]?birth|birth[ _-]?(?:date|day|dt)s?|d\.?o\.?b\.?|bdays?|b-day|births?|born(?: on)?"
-    rb"|geboren|geb\.?"
-    rb"|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento"
+    rb"|geboren|geb\.?|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento"
     rb"|naci(?: el)?|(?:fecha|f\.?)[ _]?(?:de[ _])?nac\.?"
     rb"|date[ _](?:de[ _])?naiss\.?|data[ _](?:de|di)[ _]nasc\.?|ddn|geb(?:urts)?[ ._-]?dat\.?|cumple"
     rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
     rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*"
     rb"|dogum[a-z]*(?: (?:tarihi|gunu))?|dogdum|narozen[a-z]*|narodeni[a-z]*|datum rodenja|rojst[a-z]+"
-    rb"|sz[uxe]let[ex]s[a-z]*(?: [a-z]+)?|szuletett|nascut|(?:data|ziua) (?:de )?naster[a-z]*"
-    rb"|lahir|ngay sinh"
+    rb"|sz[uxe]let[ex]s[a-z]*(?: [a-z]+)?|szuletett|nascut|(?:data|ziua) (?:de )?naster[a-z]*|lahir|ngay sinh"
     rb"|anniversaire|compleanno|anivers[ax]rio|verjaardag",
     (
         "出生日期",
@@ -266,12 +263,10 @@ _ABOUT_BIRTH: Final = Context(
 )
 _OTHER_DATES: Final = Context(
     rb"(?:issue|expiry|expiration|due|start|end|hire|visit|order|invoice|release|effective|sign(?:ing|ed)?)[ _-]?date"
-    rb"|died"
-    rb"|deaths?|deceased|hired|issued?|expir[a-z]+|valid|admi[a-z]+|discharged?|visit(?:ed)?|appointments?"
+    rb"|died|deaths?|deceased|hired|issued?|expir[a-z]+|valid|admi[a-z]+|discharged?|visit(?:ed)?|appointments?"
     rb"|created?(?:_at)?"
     rb"|updated?(?:_at)?|modified|due|deadline|invoiced?|since|joined|started?|ended|married|graduated|published"
-    rb"|released"
-    rb"|timestamp|date"
+    rb"|released|timestamp|date"
 )
 
 

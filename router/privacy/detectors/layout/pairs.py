@@ -76,8 +76,7 @@ _RESULT: Final = Regex(
 """An expression behind the prompt of a debugger or an interpreter, whose value is on the next line."""
 _SHOWN: Final = re.compile(
     rb"[ \t]{0,8}(?:\$[0-9]{1,4} = |=> |Out ?\[[0-9]{1,4}\]: |\([\w ]{1,24}\) )?(?:[\w$]{1,24} = )?"
-    rb"(?:0x[0-9a-f]{1,16} )?[\"']?"
-    rb"([^\s\"'][^\n\"']{0,200})"
+    rb"(?:0x[0-9a-f]{1,16} )?[\"']?([^\s\"'][^\n\"']{0,200})"
 )
 _NAME_BEFORE: Final = re.compile(rb"[A-Za-z_\x80-\xa1][\w.\x80-\xa1-]*$")
 _LONGEST_NAME: Final = 48
