@@ -139,9 +139,9 @@ def _guarded(handler: Any, intake: Intake) -> Any:
         except grpc.aio.BaseError:  # this call is over already
             raise
         except Exception as error:  # noqa: BLE001 - gRPC would send its text, which may quote the request
-            name = type(error).__name__
-        _refusals.warn(name, "a call of %s failed with %s", context.peer(), name)
-        return await _abort(context, BackendUnavailable(f"the node failed on this request ({name})", backend=NODE))
+            failure = BackendUnavailable(f"the node failed on this request ({type(error).__name__})", backend=NODE)
+        _refusals.warn(str(failure), "a call of %s: %s", context.peer(), failure)
+        return await _abort(context, failure)
 
     return getattr(grpc, f"stream_{answers}_rpc_method_handler")(
         guarded,
