@@ -158,6 +158,27 @@ def test_every_further_call_takes_from_the_retry_budget_that_all_requests_share(
         assert len(world.calls) == calls
 
 
+def test_retries_take_from_the_retry_budget_that_all_requests_share():
+    world, budget = Tokens(total=5, cuts={"a": [0] * 9}), RetryBudget(ratio=0.0, reserve=2.0)
+    for calls in (3, 1):
+        world.calls.clear()
+        play(replace(continuing(world, ["a"]), budget=budget))
+        assert len(world.calls) == calls
+
+
+def test_text_that_is_held_back_brings_an_answer_no_further():
+    calls: list[PartialAnswer] = []
+
+    def play_nothing(given: PartialAnswer):
+        calls.append(given)
+        yield Chunk(text="")
+        raise StreamInterrupted("cut", backend="a")
+
+    run = replace(continuing(Tokens(1, {}), ["a"]), open_stream=lambda _, given: stepped(play_nothing(given)))
+    assert isinstance(play(run)[1], StreamInterrupted)
+    assert len(calls) == 3, "as often as retries allow"
+
+
 def test_answers_that_break_off_together_pay_together():
     now = [0.0]
     budget = RetryBudget(ratio=0.0, reserve=1.0)
