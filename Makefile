@@ -30,9 +30,10 @@ check: $(VENV)/.dev  ## check style, types, layers, generated code and size budg
 bench: $(VENV)/.bench  ## run every benchmark
 	$(BIN)/python -m benchmarks
 
-chaos: $(VENV)/.dev  ## inject faults under traffic (about five minutes; CHAOS="--only cut" for a part)
+chaos: $(VENV)/.dev  ## inject faults under traffic (about fifteen minutes; CHAOS="--only cut" for a part)
 	$(BIN)/python -m tests.chaos --table
 	$(BIN)/python -m tests.chaos $(CHAOS)
+	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle)
 
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
 	$(BIN)/python -m tests.chaos.hostile $(HOSTILE)

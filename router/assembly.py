@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from hybrid_llm.core.limits import Defaults, SessionLimits
+from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.router.cache import AnswerCache, Cache
@@ -36,11 +36,12 @@ def assemble(
     predictions: PredictionStore | None = None,
     cache: Cache | None = None,
     sessions: SessionLimits | None = None,
+    limits: RequestLimits | None = None,
 ) -> Pipeline:
     """The pipeline of a client; the arguments and errors are those of `HybridLLM`."""
     policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
-    limits = sessions or SessionLimits()
-    guard = PrivacyGuard(detectors or (), sessions=Sessions(capacity=limits.capacity, idle_s=limits.idle_s))
+    kept = sessions or SessionLimits()
+    guard = PrivacyGuard(detectors or (), sessions=Sessions(capacity=kept.capacity, idle_s=kept.idle_s))
     fleet = Fleet(
         backends,
         policies.current,
@@ -48,8 +49,15 @@ def assemble(
         spending=Spending(prices or {}, ledger),
         predictions=predictions,
     )
-    kept = AnswerCache(cache, guard) if cache is not None else None
-    return Pipeline(fleet, policies, guard, hooks=(RequestLog(), *(hooks or ())), defaults=defaults, cache=kept)
+    return Pipeline(
+        fleet,
+        policies,
+        guard,
+        hooks=(RequestLog(), *(hooks or ())),
+        defaults=defaults,
+        limits=limits,
+        cache=AnswerCache(cache, guard) if cache is not None else None,
+    )
 
 
 def assemble_from_file(
@@ -89,6 +97,7 @@ def assemble_from_file(
             ledger=ledger,
             predictions=predictions,
             sessions=config.sessions,
+            limits=config.limits,
         )
         opened.pop_all()
     return pipeline

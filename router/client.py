@@ -15,11 +15,19 @@ from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.lifetime import Origin, close_at_exit
-from hybrid_llm.core.limits import Defaults, SessionLimits
+from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
-from hybrid_llm.core.threads import Workers, awaited, close_aside, closed_error, in_thread, release_dropped
+from hybrid_llm.core.threads import (
+    Workers,
+    awaited,
+    close_aside,
+    closed_error,
+    in_thread,
+    release_dropped,
+    require_asyncio,
+)
 from hybrid_llm.core.tracebacks import guarded, scrubbed
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.assembly import assemble, assemble_from_file
@@ -66,6 +74,7 @@ class HybridLLM:
         predictions: PredictionStore | None = None,
         cache: Cache | None = None,
         sessions: SessionLimits | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
         """Make a client of parts; `from_config` makes one of a file.
 
@@ -81,6 +90,7 @@ class HybridLLM:
             predictions: Where latency predictions are loaded from and stored.
             cache: Answers to repeated requests, such as a `MemoryCache`, as far as privacy tags allow.
             sessions: How many sessions hold values behind pseudonyms, and for how long.
+            limits: How large a request may be.
 
         Raises:
             ConfigError: there is no backend, two share a name, or prices and policy count in different currencies.
@@ -98,6 +108,7 @@ class HybridLLM:
             predictions=predictions,
             cache=cache,
             sessions=sessions,
+            limits=limits,
         )
 
     def _prepare(self, make: Callable[[], Pipeline] | None = None) -> None:
@@ -202,6 +213,7 @@ class HybridLLM:
     @scrubbed
     async def adecide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         """Do as `decide` does, without blocking the event loop."""
+        require_asyncio()
         incoming = Incoming(prompt=prompt, options=options)
 
         def decide(pipeline: Pipeline) -> Decision:
@@ -260,6 +272,7 @@ class HybridLLM:
 
     async def _start(self, incoming: Incoming) -> Answer:
         """Route, and make the answer, which begins when its first chunk is asked for."""
+        require_asyncio()
 
         def start(pipeline: Pipeline) -> Answer:
             routed = pipeline.receive(incoming)
@@ -335,6 +348,7 @@ class HybridLLM:
         self.close()
 
     async def __aenter__(self) -> Self:
+        require_asyncio()
         await self._aopen()
         return self
 

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Unpack
 
-from hybrid_llm.core.threads import awaited, in_thread
+from hybrid_llm.core.threads import awaited, in_thread, require_asyncio
 from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.router.execution.stream import AsyncStream
 
@@ -51,6 +51,7 @@ def default_client() -> HybridLLM:
 
 async def _adefault_client() -> HybridLLM:
     """The client of this process, imported and made in a thread: an event loop must not wait for that."""
+    require_asyncio()
     made = _defaults[-1].made
     return made[0] if made else await awaited(in_thread("hybrid-llm-default", default_client))
 

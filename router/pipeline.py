@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from hybrid_llm.core.errors import DeadlineExceeded, NoEligibleBackend
-from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults
+from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults, RequestLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
@@ -34,6 +34,7 @@ class Pipeline:
         guard: The privacy guard; the only part that sees texts before a backend does.
         hooks: Notified once about each request.
         defaults: What a request gets where the call sets nothing.
+        limits: How large a request may be.
         cache: Answers to repeated requests, or None.
         attempts: How the attempts of a request are made.
 
@@ -49,6 +50,7 @@ class Pipeline:
         *,
         hooks: Sequence[Hook] = (),
         defaults: Defaults | None = None,
+        limits: RequestLimits | None = None,
         cache: AnswerCache | None = None,
         attempts: type[Attempts] = Attempts,
     ) -> None:
@@ -58,6 +60,7 @@ class Pipeline:
         self._guard = guard
         self._hooks = tuple(hooks)
         self._defaults = defaults or Defaults()
+        self._limits = limits or RequestLimits()
         self._cache = cache
         self._make_attempts = attempts
         self._policy = policies.current
@@ -141,7 +144,12 @@ class Pipeline:
         incoming.phase = "the checks"
         deadline = policy.objectives.deadline_s or DEFAULT_DEADLINE_S
         request = make_request(
-            incoming.prompt, incoming.options, self._defaults, deadline=deadline, created=incoming.created
+            incoming.prompt,
+            incoming.options,
+            self._defaults,
+            deadline=deadline,
+            created=incoming.created,
+            limits=self._limits,
         )
         incoming.deadline = request.deadline
         request.check_deadline()

@@ -21,6 +21,7 @@ from hybrid_llm.core.limits import (
     STOP_CHARACTERS,
     STOP_TEXTS,
     Defaults,
+    RequestLimits,
 )
 from hybrid_llm.core.request import (
     GREEDY,
@@ -37,6 +38,7 @@ from hybrid_llm.core.request import (
 T = TypeVar("T")
 SHORT: Final = 2048
 """Characters of a prompt up to which counting and scanning take less than about 3 ms."""
+_LIMITS: Final = RequestLimits()
 _ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
 _SHOWN: Final = 1e18
@@ -52,6 +54,7 @@ def make_request(
     *,
     deadline: float = DEFAULT_DEADLINE_S,
     created: float | None = None,
+    limits: RequestLimits = _LIMITS,
 ) -> Request:
     """Check everything that can be checked without a model, and freeze it. An option that is None is not given.
 
@@ -61,13 +64,15 @@ def make_request(
         defaults: What a request gets where the call sets nothing.
         deadline: Seconds that apply if neither the call nor the defaults have a deadline.
         created: `time.monotonic()` when the app called, from which the deadline counts; default: now.
+        limits: How large the request may be.
 
     Raises:
         TypeError: an option does not exist; the message suggests the nearest one.
         InvalidRequest: a value is out of range; the message states what is allowed and never repeats the prompt.
     """
     given = given_options(options)
-    return Request(
+    _check_size(prompt, limits)
+    request = Request(
         created=time.monotonic() if created is None else created,
         deadline=deadline_of(given, defaults, deadline),
         messages=_messages(prompt),
@@ -81,6 +86,30 @@ def make_request(
         tenant=_name(given.get("tenant"), "tenant"),
         request_id=_name(given.get("request_id"), "request_id") or secrets.token_hex(16),
     )
+    _check_bytes(request, limits)
+    return request
+
+
+def _check_size(prompt: object, limits: RequestLimits) -> None:
+    """Refuse what is too large by its numbers of messages and characters, before any message is looked at."""
+    count = len(prompt) if isinstance(prompt, list | tuple) else 1
+    if count > limits.messages:
+        message = f"prompt: it has {count} messages, the limit is {limits.messages} (`limits: messages` in hybrid.yaml)"
+        raise InvalidRequest(message, field="prompt")
+    if (size := _size(prompt) - 16 * count) > limits.bytes:
+        raise _too_many_bytes(size, limits)
+
+
+def _check_bytes(request: Request, limits: RequestLimits) -> None:
+    """Refuse what has too many bytes; a character has at most four."""
+    texts = list(request.visible_text())
+    if 4 * sum(map(len, texts)) > limits.bytes and (size := sum(len(text.encode()) for text in texts)) > limits.bytes:
+        raise _too_many_bytes(size, limits)
+
+
+def _too_many_bytes(size: int, limits: RequestLimits) -> InvalidRequest:
+    message = f"prompt: the request has at least {size} bytes of text, the limit is {limits.bytes} bytes"
+    return InvalidRequest(f"{message} (`limits: bytes` in hybrid.yaml)", field="prompt")
 
 
 def given_options(options: GenerateOptions) -> Mapping[str, Any]:

@@ -52,3 +52,13 @@ class SessionLimits(Checked):
     idle_s: float = key(
         duration(), "Time since its last request after which a session is dropped.", name="idle", default=3600.0
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits(Checked):
+    """How large a request may be; a larger one is refused with `InvalidRequest` before any work."""
+
+    messages: int = key(Whole(1, 1_000_000), "Messages of a prompt.", default=10_000)
+    bytes: int = key(
+        Whole(1, 1_000_000_000), "Bytes of text, as UTF-8, of prompt, tools and stop texts together.", default=4 << 20
+    )

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
-from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.errors import HybridLLMError, UnsupportedRuntime
 from hybrid_llm.core.looks import caller_left
 
 if TYPE_CHECKING:
@@ -54,6 +54,20 @@ def in_thread(name: str, call: Callable[[], T]) -> Future[T]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return work
+
+
+def require_asyncio() -> None:
+    """Raise UnsupportedRuntime unless an event loop of asyncio runs."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        return
+    raise UnsupportedRuntime(
+        "the async calls need an event loop of asyncio; under trio use the sync ones in a thread, such as "
+        "`await trio.to_thread.run_sync(llm.generate, prompt)`"
+    )
 
 
 async def awaited(work: Future[T]) -> T:

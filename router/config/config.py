@@ -16,7 +16,7 @@ from hybrid_llm.backends.registry import BACKENDS, BackendSpec, table_of
 from hybrid_llm.core import fields
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.fields import Found, Table, key, table
-from hybrid_llm.core.limits import Defaults, SessionLimits
+from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies.reader.fields import parse_document, read_text
@@ -186,6 +186,7 @@ class Config:
         "How many sessions hold values behind pseudonyms, and for how long.",
         default=SessionLimits(),
     )
+    limits: RequestLimits = key(table(RequestLimits, "limits"), "How large a request may be.", default=RequestLimits())
     detectors: tuple[DetectorSpec, ...] = key(
         fields.MapOf(fields.Variants("detector", _detector_kinds, detector_table)),
         "Detectors beside the built-in ones, under the names that the policy uses.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from hybrid_llm.core.tracebacks import scrubbed
@@ -35,9 +36,11 @@ class Stream:
         self._answer = answer
         self._owner = owner
         self._left = False
+        self._turn = threading.Lock()
+        """Held by whoever runs the steps: to close a generator that another thread runs may crash Python 3.11."""
         self._origin = Origin()
-        close_at_exit(self)
         self._steps = iterate(answer.chunks()) if loop is None else loop.iterate(lambda: AsyncStream.of(answer))
+        close_at_exit(self)
 
     @property
     def decision(self) -> Decision:
@@ -64,35 +67,46 @@ class Stream:
 
     def __next__(self) -> Chunk:
         self._origin.check("this stream was opened")
-        try:
-            chunk = next(self._steps)
-        except BaseException:
-            if not self._left:
-                raise
-        else:
-            if not self._left:
-                return chunk
-            self._steps.close()
+        with self._turn:
+            try:
+                chunk = next(self._steps)
+            except BaseException:
+                if not self._left:
+                    raise
+            else:
+                if not self._left:
+                    return chunk
+                self._steps.close()
         raise StopIteration
 
     def collect(self) -> Generation:
         """Take the chunks that are left and close the stream; return the whole answer. Raises what iterating raises."""
         with self:
-            for _ in self._steps:
-                pass
+            try:
+                with self._turn:
+                    for _ in self._steps:
+                        pass
+            except asyncio.CancelledError:
+                if self._left:
+                    from hybrid_llm.core.threads import closed_error
+
+                    raise closed_error() from None
+                raise
             return self.generation
 
     def close(self) -> None:
         """Stop generating, from any thread; for one that waits for a chunk the stream ends. Idempotent."""
         if not self._origin.is_here:
             return
-        try:
-            self._steps.close()
-        except ValueError:  # it is executing: another thread waits for a chunk
+        if not self._turn.acquire(blocking=False):
             self._left = True
             self._answer.leave()
-        else:
-            self._answer.abandon()
+            return
+        try:
+            self._steps.close()
+        finally:
+            self._turn.release()
+        self._answer.abandon()
 
     def __enter__(self) -> Self:
         return self

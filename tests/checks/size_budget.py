@@ -21,8 +21,8 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 42_870,
-    "product without node, model tools, command line and lab, lines": 29_450,
+    "product, lines": 43_000,
+    "product without node, model tools, command line and lab, lines": 29_600,
     "product, modules": 244,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
