@@ -45,6 +45,7 @@ def test_a_node_killed_in_mid_answer_interrupts_it_and_can_come_back(pki, tools)
         with pytest.raises(BackendUnavailable, match="nothing listens"):
             list(cloud.stream(tools.cleared("hi")))
     with _node(pki.folder, listen=f"127.0.0.1:{port}"):
+        tools.eventually(lambda: cloud.endpoint_state().health.is_usable, 20.0)  # probes find it, without a call
         assert tools.answer(cloud.stream(tools.cleared("hi", max_tokens=3))) == "xxx"
     cloud.close()
 
