@@ -223,7 +223,7 @@ class Line:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {number}" for name, number in self.outcomes.items())
-        return f"{self.scene:<32}{counts}{'  BAD' if self.bad else ''}   {self.note}".rstrip()
+        return f"{self.scene:<36}{counts}{'  BAD' if self.bad else ''}   {self.note}".rstrip()
 
 
 def world() -> World:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import File, MapOf, Number, Text, key
+from hybrid_llm.core.lifetime import native
 from hybrid_llm.core.looks import look, looked
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.policies.reader.source import did_you_mean
@@ -262,7 +263,8 @@ class NerDetector:
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        result: np.ndarray[Any, Any] = self._session.run(None, {name: feeds[name] for name in self._inputs})[0]
+        with native:
+            result: np.ndarray[Any, Any] = self._session.run(None, {name: feeds[name] for name in self._inputs})[0]
         return result
 
 
