@@ -49,6 +49,11 @@ class EngineConfig(Checked):
         "Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster.",
         default=256,
     )
+    shared_prefill_budget: int = key(
+        Whole(1),
+        "Prompt tokens read per step for clients that have had more than another whose answer is generated meanwhile.",
+        default=32,
+    )
     max_waiting: int = key(Whole(), "Requests that may wait for a slot; more are rejected as overloaded.", default=64)
     reuse_prefixes: bool = True
     """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
@@ -75,6 +80,10 @@ class EngineRequest:
     """JSON Schema, as JSON text, that the answer must follow; rejected by an engine that cannot enforce it."""
     salt: str = field(default="", repr=False)
     """Identifies the caller: KV cache computed under one salt is never used under another."""
+    client: str = ""
+    """Whose request it is, as a short opaque id: the engine serves its clients in proportion to their weights."""
+    weight: float = 1.0
+    """The share of *client* beside the others, above 0."""
     answer_prefix: str = field(default="", repr=False)
     """With a schema: the partial answer that ends the prompt. The grammar continues from it."""
 
@@ -217,8 +226,8 @@ def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
             f"context overflow: {len(request.prompt_ids)} prompt tokens and max_tokens {request.max_tokens} "
             f"exceed the context window of {info.context_window}"
         )
-    if math.isnan(request.expires):
-        yield "expires is not a time"
+    if math.isnan(request.expires) or not 0 < request.weight < math.inf:
+        yield "expires is not a time, or weight not above 0"
     if request.output_schema is not None and not info.output_schema:
         yield "unsupported: this engine cannot follow an output schema"
     if fault := request.sampling.fault(any_seed=True):

@@ -76,6 +76,11 @@ def peer_of(auth_context: Mapping[str, Any], *, address: str = "", only_tls13: b
     return Peer(identity=identities[0], address=address, tls_version=version, tls_group=group)
 
 
+def client_name(identity: str) -> str:
+    """The name of a client's certificate, such as `app` of `spiffe://hybrid-llm/client/app`."""
+    return identity.removeprefix(_CLIENT)
+
+
 def _first(auth_context: Mapping[str, Any], key: str) -> str:
     return next(map(_text, auth_context.get(key, ())), "")
 

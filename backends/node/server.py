@@ -12,9 +12,10 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
@@ -26,7 +27,7 @@ from hybrid_llm.backends.wire.handshake import Address
 from hybrid_llm.backends.wire.tls import check_pair, require_tls13
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import Number, Whole, key
+from hybrid_llm.core.fields import MapOf, Number, Whole, key
 from hybrid_llm.core.limits import DEADLINE_S
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class NodeConfig(Checked):
     )
     intake: IntakeLimits = field(default=IntakeLimits())
     """What callers may hold of the node."""
+    weights: Mapping[str, float] = key(
+        MapOf(Number(0.001, 1000.0)),
+        "Shares of the engine's tokens by the names of clients' certificates, while several have work; 1 for others.",
+        default=MappingProxyType({}),
+    )
 
 
 class NodeServer:
@@ -207,7 +213,13 @@ class _Listener:
         )
         admission = Admission(max_queue=config.max_queue, client_share=config.intake.client_share)
         self._servicer = NodeServicer(
-            engine, tokenizer, admission, intake, max_deadline=config.max_deadline, version=_version()
+            engine,
+            tokenizer,
+            admission,
+            intake,
+            max_deadline=config.max_deadline,
+            version=_version(),
+            weights=config.weights,
         )
         add_HybridLLMServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

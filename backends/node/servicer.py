@@ -8,16 +8,17 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import grpc.aio
 
 from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
-from hybrid_llm.backends.node.identity import PEER, Peer, set_error
+from hybrid_llm.backends.node.identity import PEER, Peer, client_name, set_error
 from hybrid_llm.backends.node.intake import Intake
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
 from hybrid_llm.backends.node.schema_trial import SchemaTrials
@@ -62,7 +63,7 @@ class _Call:
 
 
 class NodeServicer(HybridLLMServicer):
-    """The service over one engine. *max_deadline* in seconds bounds every call."""
+    """The service over one engine. *max_deadline* in seconds bounds every call; *weights* has clients by name."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class NodeServicer(HybridLLMServicer):
         *,
         max_deadline: float,
         version: str,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
@@ -80,6 +82,7 @@ class NodeServicer(HybridLLMServicer):
         self._admission = admission
         self._intake = intake
         self._schemas = SchemaTrials()
+        self._weights = weights or {}
         self._max_deadline = max_deadline
         self._version = version
         self._numbers = itertools.count(1)
@@ -166,6 +169,8 @@ class NodeServicer(HybridLLMServicer):
             expires=request.expires,
             output_schema=request.output_schema,
             salt=json.dumps([peer.identity, request.tenant]),
+            client=blake2b(peer.identity.encode(), digest_size=6).hexdigest(),
+            weight=self._weights.get(client_name(peer.identity), 1.0),
             answer_prefix=request.answer_prefix if request.output_schema is not None else "",
         )
 

@@ -61,7 +61,7 @@ _SENTENCES: Final = (
     "the chat template refuses this conversation ({error}): check the order of the roles",
     "a token id is not in 0 to {n}",
     "max_tokens must be {n} or more",
-    "expires is not a time",
+    "expires is not a time, or weight not above {n}",
     "{n} prompt tokens and max_tokens {n} exceed the context window of {n}",
     "at least {n} prompt tokens and max_tokens {n} exceed the context window of {n}",
     "context overflow: {n} prompt tokens and max_tokens {n} exceed the context window of {n}",

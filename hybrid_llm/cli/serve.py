@@ -81,6 +81,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     from hybrid_llm.backends.node.intake import IntakeLimits
 
     group = parser.add_argument_group("what clients may hold; a client is an identity")
+    group.add_argument(
+        "--weight",
+        type=checked(_weight),
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="share of the engine's tokens for the client whose certificate has this name; repeatable (1)",
+    )
     for key in keys_of(IntakeLimits):
         number = checked(partial(_number, key.kind))
         about = f"{key.about[0].lower()}{key.about[1:].rstrip('.')} ({key.default})"
@@ -92,6 +100,11 @@ def _number(kind: Kind, text: str) -> int | float:
     if not fits(kind, value):
         raise ValueError(f"{text} is not {kind.words}")
     return value
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    return name, float(number)
 
 
 def _limits(args: argparse.Namespace) -> IntakeLimits:
@@ -150,6 +163,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         max_queue=args.max_queue,
         max_deadline=args.max_deadline,
         intake=_limits(args),
+        weights=dict(args.weight),
     )
 
 

@@ -57,7 +57,7 @@ def load_engine(
 
 
 def _check_options(config: EngineConfig) -> None:
-    for name in ("max_slots", "prefill_budget"):
+    for name in ("max_slots", "prefill_budget", "shared_prefill_budget"):
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} must be 1 or more")
     for name in ("threads", "kv_tokens", "max_waiting"):
@@ -165,6 +165,7 @@ def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, *, prefill_b
     scheduler = Scheduler(
         slots=info.slots,
         prefill_budget=prefill_budget,
+        shared_prefill_budget=config.shared_prefill_budget,
         max_waiting=config.max_waiting,
         reuse=config.reuse_prefixes,
         rewinds=runner.rewinds,

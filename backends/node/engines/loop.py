@@ -96,6 +96,9 @@ class LoopEngine:
         outputs, self._refused = self._refused, []
         for late in self._scheduler.expired(now):
             outputs.append(self._fail(late, "deadline", _LATE))
+        if (overdrawn := self._scheduler.overdrawn()) is not None:
+            self._clear_unless_finite(overdrawn)
+            self._scheduler.requeue(overdrawn)
         for assigned in self._scheduler.admit(now):
             if assigned.shared and assigned.source != assigned.slot:
                 self._runner.copy(assigned.source, assigned.slot, assigned.shared)
@@ -122,10 +125,13 @@ class LoopEngine:
         """
         sequence = self._scheduler.running.get(request_id)
         if sequence is not None:
-            first, last = sequence.verified, sequence.cached
-            if first != last and not self._runner.intact(sequence.slot, first, last):
-                self._clear(sequence)
+            self._clear_unless_finite(sequence)
         self._scheduler.remove(request_id)
+
+    def _clear_unless_finite(self, sequence: Sequence) -> None:
+        first, last = sequence.verified, sequence.cached
+        if first != last and not self._runner.intact(sequence.slot, first, last):
+            self._clear(sequence)
 
     def _clear(self, sequence: Sequence) -> None:
         self._runner.wipe(sequence.slot)

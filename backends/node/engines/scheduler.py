@@ -1,4 +1,9 @@
-"""Assigns slots to requests, first come, first served, and plans the tokens that each step reads. No tensors here.
+"""Assigns slots to requests, fairly between clients, and plans the tokens that each step reads. No tensors here.
+
+Of the clients whose requests wait, the one that was served least gets the next slot, and its oldest request that slot.
+Where none is free, a client that holds more than its share of them gives one back: that request waits again, with its
+answer so far, and is computed anew from its tokens. Prompts of a client that was served more than one whose answer is
+generated meanwhile are read in small parts.
 
 Free slots keep the KV cache of their last request. A request takes the free slot with the longest prefix of its prompt
 if that slot holds little else; otherwise the prefix is copied to the least recently used slot. Only slots that were
@@ -7,13 +12,15 @@ filled under the same salt are considered.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from collections.abc import Sequence as TokenIds
 from dataclasses import dataclass, field
 from operator import itemgetter
 
 from hybrid_llm.backends.node.engine import EngineRequest
+from hybrid_llm.backends.node.engines.fairness import ANSWER_COST, FairClock
 from hybrid_llm.backends.node.engines.sampler import Sampler
 from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
 
@@ -115,7 +122,14 @@ class Sequence:
     """Cached tokens that were computed for an earlier request."""
     verified: int = 0
     """Cached tokens whose keys and values have led to finite logits."""
+    started: bool = False
+    """Whether it has had a slot before."""
     queue_ms: float = 0.0
+
+    @property
+    def client(self) -> str:
+        """Whose request it is."""
+        return self.request.client
 
     @property
     def pending(self) -> int:
@@ -146,13 +160,20 @@ class Sequence:
 class Scheduler:
     """Waiting requests, slots, and the token budget of a step.
 
-    Every slot holds a whole context window, so a request is never preempted and the KV cache cannot overflow. With
+    Every slot holds a whole context window, so the KV cache cannot overflow. With
     *reuse* off free slots keep no tokens, and the lowest one is taken, so that busy slots stay adjacent. *rewinds* is
     as in `FreeSlots`.
     """
 
     def __init__(
-        self, *, slots: int, prefill_budget: int, max_waiting: int, reuse: bool = True, rewinds: bool = True
+        self,
+        *,
+        slots: int,
+        prefill_budget: int,
+        max_waiting: int,
+        shared_prefill_budget: int = 32,
+        reuse: bool = True,
+        rewinds: bool = True,
     ) -> None:
         self.slots = slots
         self.running: dict[str, Sequence] = {}
@@ -160,6 +181,8 @@ class Scheduler:
         self._free = FreeSlots(slots, rewinds=rewinds)
         self._reuse = reuse
         self._prefill_budget = prefill_budget
+        self._shared_prefill_budget = shared_prefill_budget
+        self._clock = FairClock()
         self._max_waiting = max_waiting
 
     def __contains__(self, request_id: object) -> bool:
@@ -176,6 +199,8 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a request for a slot."""
+        active = {each.client for each in (*self.running.values(), *self.waiting.values())}
+        self._clock.join(sequence.client, sequence.request.weight, active)
         self.waiting[sequence.request.request_id] = sequence
 
     def remove(self, request_id: str) -> None:
@@ -186,37 +211,84 @@ class Scheduler:
             self._free.put(sequence.slot, sequence.content if self._reuse else CachedTokens())
             sequence.slot = NO_SLOT
 
+    def requeue(self, sequence: Sequence) -> None:
+        """Take the slot of a running request, which waits again, before the others of its client."""
+        self.remove(sequence.request.request_id)
+        sequence.cached = sequence.verified = 0
+        self.waiting = {sequence.request.request_id: sequence, **self.waiting}
+
     def expired(self, now: float) -> list[Sequence]:
         """Running and waiting requests that have expired."""
         sequences = (*self.running.values(), *self.waiting.values())
         return [sequence for sequence in sequences if sequence.request.expires <= now]
 
     def admit(self, now: float) -> list[Assignment]:
-        """Assign the free slots to the requests that wait longest; prefixes must be copied in the order returned."""
+        """Assign the free slots to the next requests; prefixes must be copied in the order returned."""
         assignments: list[Assignment] = []
         while self._free and self.waiting:
-            sequence = self.waiting.pop(next(iter(self.waiting)))
+            sequence = self._next()
+            del self.waiting[sequence.request.request_id]
             running = [(other.slot, other.content) for other in self.running.values()] if self._reuse else []
             assigned = self._free.take(CachedTokens(salt=sequence.request.salt, tokens=sequence.tokens), running)
             assignments.append(assigned)
             sequence.slot = assigned.slot
-            sequence.cached = sequence.reused = sequence.verified = assigned.shared
-            sequence.queue_ms = (now - sequence.submitted) * 1e3
+            sequence.cached = sequence.verified = assigned.shared
+            if not sequence.started:
+                sequence.started, sequence.reused = True, assigned.shared
+                sequence.queue_ms = (now - sequence.submitted) * 1e3
             self.running[sequence.request.request_id] = sequence
         return assignments
 
+    def overdrawn(self) -> Sequence | None:
+        """The running request that must give its slot to the next one; None if none must.
+
+        Its client holds more slots than its share and was served more; the other one holds fewer than its share. Of
+        the requests of such clients it is the one that has computed least.
+        """
+        if self._free or not self.waiting:
+            return None
+        claimant = self._next().client
+        held = Counter(sequence.client for sequence in self.running.values())
+        clients = held.keys() | {sequence.client for sequence in self.waiting.values()}
+        each = self.slots / sum(self._clock.weight(client) for client in clients)
+        if held[claimant] >= max(1, int(each * self._clock.weight(claimant))):
+            return None
+        over = [
+            sequence
+            for sequence in self.running.values()
+            if held[sequence.client] > max(1.0, each * self._clock.weight(sequence.client))
+            and self._clock[sequence.client] > self._clock[claimant]
+        ]
+        return min(over, key=lambda sequence: len(sequence.tokens), default=None)
+
+    def _next(self) -> Sequence:
+        """The oldest waiting request of the client that was served least."""
+        return min(self.waiting.values(), key=lambda sequence: self._clock[sequence.client])
+
     def plan(self) -> list[tuple[Sequence, Segment]]:
-        """The next step's segments: the newest token of each answer, by slot, then prompts up to the budget."""
+        """The next step's segments: the newest token of each answer, by slot, then prompts up to the budget.
+
+        Their clients are charged with them.
+        """
         decoding = [sequence for sequence in self.running.values() if sequence.pending == 1]
         decoding.sort(key=lambda sequence: sequence.slot)
-        return [(sequence, sequence.segment(1)) for sequence in decoding] + self._prefill()
+        planned = self._prefill({sequence.client for sequence in decoding})
+        for sequence, segment in planned:
+            self._clock.charge(sequence.client, len(segment.ids))
+        for sequence in decoding:
+            self._clock.charge(sequence.client, ANSWER_COST)
+        return [(sequence, sequence.segment(1)) for sequence in decoding] + planned
 
-    def _prefill(self) -> list[tuple[Sequence, Segment]]:
+    def _prefill(self, decoding: set[str]) -> list[tuple[Sequence, Segment]]:
         planned: list[tuple[Sequence, Segment]] = []
-        budget = self._prefill_budget
-        for sequence in self.running.values():
-            if budget > 0 and sequence.pending > 1:
-                segment = sequence.segment(budget)
-                budget -= len(segment.ids)
+        left, shared = self._prefill_budget, self._shared_prefill_budget
+        least = min((self._clock[client] for client in decoding), default=math.inf)
+        reading = [sequence for sequence in self.running.values() if sequence.pending > 1]
+        for sequence in sorted(reading, key=lambda sequence: self._clock[sequence.client]):
+            ahead = self._clock[sequence.client] > least and decoding != {sequence.client}
+            if (most := min(left, shared) if ahead else left) > 0:
+                segment = sequence.segment(most)
+                left -= len(segment.ids)
+                shared -= len(segment.ids) if ahead else 0
                 planned.append((sequence, segment))
         return planned

@@ -40,6 +40,8 @@ requests = st.builds(
     expires=floats,
     output_schema=st.none() | text,
     salt=text,
+    client=text,
+    weight=floats,
 )
 faults = st.builds(EngineFault, code=st.sampled_from(["rejected", "overloaded", "deadline", "internal"]), message=text)
 outputs = st.builds(

@@ -110,7 +110,9 @@ class Trial:
 
     def submit(self, prompt: tuple[int, ...], most: int) -> None:
         salt = self.salts[len(self.submitted) % len(self.salts)]
-        request = EngineRequest(request_id=str(len(self.submitted)), prompt_ids=prompt, max_tokens=most, salt=salt)
+        request = EngineRequest(
+            request_id=str(len(self.submitted)), prompt_ids=prompt, max_tokens=most, salt=salt, client=salt
+        )
         self.submitted[request.request_id] = request
         self.engine.submit(request)
 
