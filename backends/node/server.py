@@ -213,14 +213,9 @@ class _Listener:
         )
         admission = Admission(max_queue=config.max_queue, client_share=config.intake.client_share)
         self._servicer = NodeServicer(
-            engine,
-            tokenizer,
-            admission,
-            intake,
-            max_deadline=config.max_deadline,
-            version=_version(),
-            weights=config.weights,
-        )
+            engine, tokenizer, admission, intake,
+            max_deadline=config.max_deadline, version=_version(), weights=config.weights,
+        )  # fmt: skip
         add_HybridLLMServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = (self._service, health.SERVICE_NAME, reflection.SERVICE_NAME)

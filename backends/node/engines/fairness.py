@@ -1,7 +1,7 @@
 """Who is served next: a virtual clock for each client, which counts the tokens it was served, divided by its weight.
 
-After Sheng et al., *Fairness in Serving Large Language Models*, OSDI 2024 (VTC). A client that has been idle starts at
-the lowest clock of those with work, so that nobody saves up service, and one with much work owes it to the others.
+After Sheng et al., *Fairness in Serving Large Language Models*, OSDI 2024 (VTC). A client that has been idle starts one
+token before the lowest clock of those with work: it is next, but nobody saves up service while idle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FairClock:
             # A clock behind all active ones would be lifted anyway: it need not be remembered.
             self._served = {each: at for each, at in self._served.items() if at > least or each in others}
         if client not in others:
-            self._served[client] = max(self._served.get(client, 0.0), least)
+            self._served[client] = max(self._served.get(client, 0.0), least - 1.0)  # not level: it is next
         self._weights = {each: self._weights[each] for each in self._served if each in self._weights} | {client: weight}
 
     def charge(self, client: str, cost: float) -> None:

@@ -2,8 +2,8 @@
 
 Of the clients whose requests wait, the one that was served least gets the next slot, and its oldest request that slot.
 Where none is free, a client that holds more than its share of them gives one back: that request waits again, with its
-answer so far, and is computed anew from its tokens. Prompts of a client that was served more than one whose answer is
-generated meanwhile are read in small parts.
+answer so far, and is computed anew from its tokens. A step computes few tokens for clients that were served more than
+another that has a slot.
 
 Free slots keep the KV cache of their last request. A request takes the free slot with the longest prefix of its prompt
 if that slot holds little else; otherwise the prefix is copied to the least recently used slot. Only slots that were
@@ -12,7 +12,6 @@ filled under the same salt are considered.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from collections.abc import Sequence as TokenIds
@@ -171,7 +170,7 @@ class Scheduler:
         slots: int,
         prefill_budget: int,
         max_waiting: int,
-        shared_prefill_budget: int = 32,
+        shared_budget: int = 8,
         reuse: bool = True,
         rewinds: bool = True,
     ) -> None:
@@ -181,7 +180,7 @@ class Scheduler:
         self._free = FreeSlots(slots, rewinds=rewinds)
         self._reuse = reuse
         self._prefill_budget = prefill_budget
-        self._shared_prefill_budget = shared_prefill_budget
+        self._shared_budget = shared_budget
         self._clock = FairClock()
         self._max_waiting = max_waiting
 
@@ -268,27 +267,28 @@ class Scheduler:
     def plan(self) -> list[tuple[Sequence, Segment]]:
         """The next step's segments: the newest token of each answer, by slot, then prompts up to the budget.
 
-        Their clients are charged with them.
+        Clients that were served more than another one share a small budget of both. All are charged with what is
+        planned.
         """
         decoding = [sequence for sequence in self.running.values() if sequence.pending == 1]
-        decoding.sort(key=lambda sequence: sequence.slot)
-        planned = self._prefill({sequence.client for sequence in decoding})
-        for sequence, segment in planned:
-            self._clock.charge(sequence.client, len(segment.ids))
-        for sequence in decoding:
-            self._clock.charge(sequence.client, ANSWER_COST)
-        return [(sequence, sequence.segment(1)) for sequence in decoding] + planned
-
-    def _prefill(self, decoding: set[str]) -> list[tuple[Sequence, Segment]]:
-        planned: list[tuple[Sequence, Segment]] = []
-        left, shared = self._prefill_budget, self._shared_prefill_budget
-        least = min((self._clock[client] for client in decoding), default=math.inf)
         reading = [sequence for sequence in self.running.values() if sequence.pending > 1]
-        for sequence in sorted(reading, key=lambda sequence: self._clock[sequence.client]):
-            ahead = self._clock[sequence.client] > least and decoding != {sequence.client}
-            if (most := min(left, shared) if ahead else left) > 0:
+        reading.sort(key=lambda sequence: self._clock[sequence.client])
+        least = min((self._clock[sequence.client] for sequence in self.running.values()), default=0.0)
+        left, shared = self._prefill_budget, self._shared_budget
+        planned: list[tuple[Sequence, Segment]] = []
+        for sequence in (*decoding, *reading):
+            most = 1 if sequence.pending == 1 else left
+            if ahead := self._clock[sequence.client] > least:
+                most = min(most, shared)
+            if most > 0:
                 segment = sequence.segment(most)
-                left -= len(segment.ids)
+                left -= len(segment.ids) if sequence.pending > 1 else 0
                 shared -= len(segment.ids) if ahead else 0
                 planned.append((sequence, segment))
-        return planned
+        self._charge(planned)
+        return sorted(planned, key=lambda each: (each[0].pending > 1, each[0].slot if each[0].pending == 1 else 0))
+
+    def _charge(self, planned: list[tuple[Sequence, Segment]]) -> None:
+        for sequence, segment in planned:
+            cost = ANSWER_COST if sequence.pending == 1 else len(segment.ids)
+            self._clock.charge(sequence.client, cost)
