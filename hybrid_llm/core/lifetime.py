@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
-from hybrid_llm.core.errors import UnsupportedRuntime
+from hybrid_llm.core.errors import BackendUnavailable, UnsupportedRuntime
 from hybrid_llm.core.threads import in_thread
 
 _EXIT_S: Final = 0.7
@@ -58,7 +58,8 @@ class _Process:
         self.lock.release()
 
     def end(self) -> None:
-        """Close what is open, then keep every thread out of native code."""
+        """Keep every thread out of native code, and close what is open."""
+        self.exiting = True
         until = time.monotonic() + _EXIT_S
         with self.lock:
             newest_first = list(reversed(list(self.open)))
@@ -67,8 +68,7 @@ class _Process:
             works.append(in_thread("hybrid-llm-exit", owner.close))
             wait(works[-1:], max(0.0, min(_EACH_S, until - time.monotonic())))
         wait(works, max(0.0, until - time.monotonic()))
-        self.exiting = True
-        native.drain(until)
+        native.drain(max(until, time.monotonic() + _EACH_S))
         _never_release(newest_first)
 
 
@@ -106,7 +106,7 @@ class _Native:
         self._inside.add(threading.get_ident())
         if _process.exiting:
             self._inside.discard(threading.get_ident())
-            threading.Event().wait()  # this is a daemon thread of a process that ends now
+            raise BackendUnavailable("Python exits", backend="")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._inside.discard(threading.get_ident())
