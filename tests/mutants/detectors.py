@@ -8,6 +8,7 @@ from tests.mutants.mutant import Mutant
 _DETECTORS = "hybrid_llm.router.privacy.detectors"
 _EVIDENCE = f"{_DETECTORS}.evidence"
 _ENGINE = f"{_DETECTORS}.engine"
+_BIDI = f"{_DETECTORS}.bidi"
 _PAIRS = f"{_DETECTORS}.layout.pairs"
 _TABLES = f"{_DETECTORS}.layout.tables"
 _MARKUP = f"{_DETECTORS}.layout.markup"
@@ -117,7 +118,10 @@ MUTANTS = (
     Mutant("a rule is a row of a table", f"{_TABLES}:below", always("not _RULE.fullmatch(data, *row)")),
     Mutant("remarks end a table", f"{_TABLES}:below", never("_REMARK.fullmatch(data, *row) is not None")),
     Mutant("a table never ends", f"{_TABLES}:below", never("not is_row and not was_row")),
-    Mutant("a text is not read as it is shown", f"{_DETECTORS}.encodings:_reversed", never("'\u202e' in view.text")),
+    Mutant("a text is not read as it is shown", f"{_ENGINE}:Prepared._read_as_shown", returns("None")),
+    Mutant("an isolate ends no override", f"{_BIDI}:_Stack.pop_isolate", drop("del __, __")),
+    Mutant("numbers behind letters to the left are shown as they are written", f"{_BIDI}:_neutral", swap("'R'", "'L'")),
+    Mutant("what nests too deep is no find", f"{_BIDI}:shown", drop("unread.append((start, end))")),
     Mutant("the header of a column in HTML does not name it", f"{_MARKUP}:_Table.column", returns("()")),
     Mutant("an attribute does not name a value", f"{_MARKUP}:markup", never("each[1].lower() in _NAMES")),
     Mutant("a quoted name is cut", f"{_MAIL}:_start", never("data.startswith(b'\"', at - 1)")),

@@ -3,8 +3,6 @@
 A run counts only where it decodes to text. Other text may stand right before it, as in a path or behind `_`: base64 is
 then read from each of the four places where a group may begin, and what is readable counts as a run of its own.
 
-A text whose direction is overridden (U+202E) is read as it is shown, too, with the rest of its line.
-
 Characters that nobody sees can carry a text as well. What they say is not decoded: `hidden` gives their places, which
 every detector reports.
 """
@@ -54,9 +52,6 @@ _HIDDEN: Final = re.compile(
     "[\U000e0000-\U000e007f]+|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}|[A-Za-z][\ufe00-\ufe0f\U000e0100-\U000e01ef]"
     "|[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\u180e]{4,}"
 )
-_REVERSED: Final = re.compile("[^\n\u202e]{0,200}\u202e[^\n]{1,400}")
-"""A line with text that is shown from right to left whatever it is, from before its first override on."""
-_OVERRIDE: Final = re.compile("\u202e([^\u202a-\u202e\n]+)")
 
 _Run = tuple[int, int, str]
 """Start and end of an encoded run in the original text, and the text that it decodes to."""
@@ -81,13 +76,6 @@ def embedded(view: View) -> Iterator[_Run]:
     for found in looked(_PRINTABLE.finditer(view.data)) if b"=" in view.data else ():
         text = quopri.decodestring(view.data[found.start : found.end]).decode("utf-8", "replace")
         yield *view.origin(found.start, found.end), text
-    yield from _reversed(view)
-
-
-def _reversed(view: View) -> Iterator[_Run]:
-    """Lines as they are shown where the direction of writing is overridden."""
-    for match in looked(_REVERSED.finditer(view.text)) if "\u202e" in view.text else ():
-        yield *view.origin(*match.span()), _OVERRIDE.sub(lambda run: run[1][::-1], match.group())
 
 
 def hidden(text: str) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Self
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import looked
 from hybrid_llm.core.protocols import Detector, Finding
+from hybrid_llm.router.privacy.detectors.bidi import Shown, shown
 from hybrid_llm.router.privacy.detectors.encodings import embedded, hidden
 from hybrid_llm.router.privacy.detectors.evidence import DIRECT, Candidate, Context, evidence, labelled_values
 from hybrid_llm.router.privacy.detectors.text import Regex, View, decoded
@@ -131,7 +132,7 @@ class Pattern:
 class Prepared:
     """A text with its encodings undone and its embedded texts decoded, shared by all detectors that scan it."""
 
-    __slots__ = ("hidden", "inner", "text", "view")
+    __slots__ = ("hidden", "inner", "shown", "text", "view")
 
     def __init__(self, text: str, depth: int = _DEPTH, before: str = "") -> None:
         self.text = text
@@ -142,6 +143,16 @@ class Prepared:
         self.inner = [
             (start, end, Prepared(inner, depth - 1, _said_before(text, start, end))) for start, end, inner in runs
         ]
+        self.shown = self._read_as_shown(depth) if self.view.directed is not None else None
+
+    def _read_as_shown(self, depth: int) -> tuple[View, Shown, Prepared] | None:
+        """What this text is read from, as it is shown; what cannot be read is reported as hidden."""
+        source = self.view.directed
+        reading = shown(source.text) if source is not None and depth else None
+        if source is None or reading is None:
+            return None
+        self.hidden += [source.origin(start, end) for start, end in reading.unread]
+        return source, reading, Prepared(reading.text, depth - 1, self.view.before)
 
 
 def _said_before(text: str, start: int, end: int) -> str:
@@ -183,7 +194,7 @@ class PatternDetector:
     def find_in(self, prepared: Prepared) -> tuple[Finding, ...]:
         """Like `find`, for a text that several detectors scan."""
         found = self._spans(prepared.view)
-        if not (found or prepared.inner or prepared.hidden):
+        if not (found or prepared.inner or prepared.shown or prepared.hidden):
             return ()
         origins = self._origins(prepared, found)
         return tuple([Finding(kind=self.name, start=start, end=end) for start, end in looked(_joined(origins))])
@@ -192,6 +203,9 @@ class PatternDetector:
         """What was *found* as spans of the original text; an encoded run that holds a find counts whole."""
         origins = [prepared.view.origin(start, end) for start, end in found]
         origins += [(start, end) for start, end, inner in prepared.inner if self.find_in(inner)]
+        if prepared.shown is not None:
+            source, reading, inner = prepared.shown
+            origins += [source.origin(*reading.origin(each.start, each.end)) for each in looked(self.find_in(inner))]
         return origins + prepared.hidden
 
     def _spans(self, view: View) -> list[tuple[int, int]]:

@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import PART, PIECES, look, looked
+from hybrid_llm.router.privacy.detectors.bidi import DIRECTIONS
 from hybrid_llm.router.privacy.detectors.codes import codes, is_within, spaces
 
 _HANDLER: Final = "hybrid_llm.fold"
@@ -67,6 +68,8 @@ _NUMBERED: Final = re.compile(r"[^0-9a-fA-F]")
 _TOKENS: Final = re.compile(r"[a-z]+|\d", re.IGNORECASE)
 _CONTROLS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _DIGIT: Final = re.compile(rb"[0-9]")
+_UNSEEN: Final = bytes([_IGNORED])
+_DIRECTIONS: Final = re.compile("[" + "".join(sorted(DIRECTIONS)) + "]+")
 
 
 def fold(text: str) -> bytes:
@@ -225,6 +228,8 @@ class View:
         """What was already searched for in this view, by searcher."""
         self.before = ""
         """The end of what was said before this text: the question that it may answer."""
+        self.directed: View | None = None
+        """The view that this one was made of by leaving out the characters that direct its text, if there are any."""
         self.lower = data.lower()
         """The data in lower case."""
         self.has_digit = _DIGIT.search(data) is not None
@@ -276,8 +281,22 @@ def decoded(text: str) -> View:
         if not pieces:
             break
         view = _join(view, pieces)
+    view = _undirected(view) if _UNSEEN in view.data else view
     spelled = list(looked(piece for found in _SPELLED.finditer(view.data) for piece in _digits(view, found)))
-    return _join(view, spelled) if spelled else view
+    return _joined(view, spelled) if spelled else view
+
+
+def _joined(view: View, pieces: list[_Piece]) -> View:
+    joined = _join(view, pieces)
+    joined.directed = view.directed
+    return joined
+
+
+def _undirected(view: View) -> View:
+    """*view* without the characters that direct its text."""
+    undirected = _join(view, [("", *match.span()) for match in looked(_DIRECTIONS.finditer(view.text))])
+    undirected.directed = view
+    return undirected
 
 
 def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
@@ -291,7 +310,7 @@ def _decode(view: View, match: re.Match[bytes]) -> Iterable[_Piece]:
         return ((chr(int(folded[i + 1 : i + 4], 8)), start + i, start + i + 4) for i in range(0, len(text), 4))
     if kind == "tag" and not is_within(view.data, start, end):
         return ()
-    shown = _shown(kind or "", text, folded)
+    shown = "".join(filter(DIRECTIONS.__contains__, text)) if kind == "unseen" else _shown(kind or "", text, folded)
     return ((shown, start, end),) if shown != text else ()
 
 
