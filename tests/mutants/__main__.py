@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import ast
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import cache_from_source
+from itertools import repeat
 from pathlib import Path
 
 from tests.mutants import (
@@ -35,6 +36,7 @@ from tests.mutants import (
     verify,
 )
 from tests.mutants.mutant import ROOT, Mutant, Unplantable
+from tests.mutants.trial import Broken, Trial
 
 _HANGS = 10.0
 """Tests that take so many times as long as without a fault hang, which is a way to notice it."""
@@ -44,7 +46,7 @@ _HANGS_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A list of faults, and the tests that must notice them; paths are inside `tests`."""
+    """A list of faults, and the tests that must notice them, the fastest first; paths are inside `tests`."""
 
     name: str
     mutants: Sequence[Mutant]
@@ -86,57 +88,57 @@ SUITES = (
 )
 
 
-def build(folder: Path, mutant: Mutant | None) -> None:
-    """A checkout in *folder*: tests and the room of *mutant* are copied, with the fault in it, the rest is linked.
+class Checkout:
+    """A copy of the package and its tests in *folder*, the rest is linked; it takes one fault at a time."""
 
-    Raises:
-        Unplantable: the list is out of date.
-    """
-    package = folder / "hybrid_llm"
-    package.mkdir()
-    for item in (ROOT / "hybrid_llm").iterdir():
-        if mutant is not None and item.name == mutant.room:
-            shutil.copytree(item.resolve(), package / item.name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif item.name != "__pycache__":
-            (package / item.name).symlink_to(item.resolve())
-    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    for item in ROOT.iterdir():
-        if not item.name.startswith(".") and not (folder / item.name).exists():
-            inside = package / item.name
-            (folder / item.name).symlink_to(inside if inside.exists() else item)
-    if mutant is not None:
-        (folder / mutant.file).write_text(ast.unparse(mutant.planted()), "utf-8")
+    def __init__(self, folder: Path, examples: int) -> None:
+        self._folder = folder
+        shutil.copytree(ROOT / "hybrid_llm", folder / "hybrid_llm")
+        shutil.copytree(ROOT / "tests", folder / "tests")
+        for item in ROOT.iterdir():
+            if not item.name.startswith(".") and not (folder / item.name).exists():
+                inside = folder / "hybrid_llm" / item.name
+                (folder / item.name).symlink_to(inside if inside.exists() else item)
+        self._trial = Trial(folder, {"HYBRID_LLM_EXAMPLES": str(examples), "HYBRID_LLM_LEAK_CLIENTS": "12"})
 
+    def noticed_by(self, suite: Suite, mutant: Mutant, limits: Mapping[str, float]) -> str | None:
+        """The first test file that fails with *mutant* planted, or takes longer than its limit in seconds; or None.
 
-def passes(suite: Suite, mutant: Mutant | None, examples: int, timeout: float | None = None) -> bool:
-    """Do the tests pass with *mutant* planted? Tests that take longer than *timeout* seconds do not.
+        Raises:
+            Unplantable: the list is out of date.
+            Broken: pytest does not run.
+        """
+        tests = suite.likeliest_first(mutant)
+        with self._planted(mutant):
+            return next((test for test in tests if not self._trial.passes(test, limits[test])), None)
 
-    Raises:
-        Unplantable: the tests fail without a fault, or do not run.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        build(folder, mutant)
-        environment = {
-            **os.environ,
-            "HYBRID_LLM_EXAMPLES": str(examples),
-            "HYBRID_LLM_LEAK_CLIENTS": "12",
-            "PYTHONPATH": str(folder),
-            "PYTHONFAULTHANDLER": "1",
-        }
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-        command += ["--rootdir", str(folder), *(str(folder / "tests" / test) for test in suite.likeliest_first(mutant))]
+    def limits(self, suite: Suite) -> dict[str, float]:
+        """How many seconds each test file may take, from what it takes without a fault.
+
+        Raises:
+            Broken: a test fails without a fault, or pytest does not run.
+        """
+        return {test: max(_HANGS_S, _HANGS * self._seconds(test)) for test in suite.tests}
+
+    def _seconds(self, test: str) -> float:
+        began = time.monotonic()
+        if not self._trial.passes(test):
+            raise Broken(f"{test} fails without a fault: {self._trial.output()}")
+        return time.monotonic() - began
+
+    @contextmanager
+    def _planted(self, mutant: Mutant) -> Iterator[None]:
+        path = self._folder / mutant.file
+        # Bytecode of the other version passes for this one's if both have one size and were written in one second.
+        bytecode = Path(cache_from_source(path))
+        text = path.read_text("utf-8")
         try:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=timeout
-            )
-        except subprocess.TimeoutExpired:
-            return False
-        if done.returncode not in {0, 1, 2} or (mutant is None and done.returncode):
-            raise Unplantable(
-                f"{suite.name}: pytest ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-400:]}"
-            )
-        return done.returncode == 0
+            bytecode.unlink(missing_ok=True)
+            path.write_text(ast.unparse(mutant.planted()), "utf-8")
+            yield
+        finally:
+            bytecode.unlink(missing_ok=True)
+            path.write_text(text, "utf-8")
 
 
 def unplantable(suites: Sequence[Suite] = SUITES) -> Iterator[str]:
@@ -153,21 +155,33 @@ def unplantable(suites: Sequence[Suite] = SUITES) -> Iterator[str]:
 
 
 def run(suite: Suite, only: str, examples: int, jobs: int) -> tuple[int, int]:
-    """Plant the faults of *suite* that hold *only*; returns how many there were, and how many survived."""
+    """Plant the faults of *suite* that hold *only*; returns how many there were, and how many survived.
+
+    Raises:
+        Broken: a test fails without a fault, or pytest does not run.
+    """
     chosen = [mutant for mutant in suite.mutants if only in mutant.what]
-    began = time.monotonic()
-    if chosen:
-        passes(suite, None, examples)
-    limit = max(_HANGS_S, _HANGS * (time.monotonic() - began))
-    survived = 0
-    with ThreadPoolExecutor(jobs) as pool:
-        results = pool.map(lambda mutant: passes(suite, mutant, examples, limit), chosen)
-        for mutant, alive in zip(chosen, results, strict=True):
-            survived += alive
-            print(
-                f"{'SURVIVED' if alive else 'noticed '}  {suite.name:10} {mutant.what}  ({mutant.target})", flush=True
-            )
-    return len(chosen), survived
+    if not chosen:
+        return 0, 0
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
+        checkouts = [Checkout(Path(name, str(number)), examples) for number in range(jobs)]
+        limits = checkouts[0].limits(suite)
+
+        def noticed_by(mutant: Mutant) -> str | None:
+            checkout = checkouts.pop()
+            try:
+                return checkout.noticed_by(suite, mutant, limits)
+            finally:
+                checkouts.append(checkout)
+
+        return len(chosen), sum(map(_report, repeat(suite), chosen, pool.map(noticed_by, chosen)))
+
+
+def _report(suite: Suite, mutant: Mutant, test: str | None) -> bool:
+    """Print which *test* noticed *mutant*; returns whether none did."""
+    verdict = "SURVIVED" if test is None else "noticed "
+    print(f"{verdict}  {suite.name:10} {mutant.what}  ({mutant.target})  {test or ''}".rstrip(), flush=True)
+    return test is None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -184,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         counts = [run(suite, options.only, options.examples, options.jobs) for suite in suites]
-    except Unplantable as error:
+    except Broken as error:
         print(error)
         return 2
     total, survived = (sum(column) for column in zip(*counts, strict=True))

@@ -37,7 +37,7 @@ ERRORS = (
     Mutant(
         "any finish reason passes", f"{_CALL}:_is_last", drop_operand("isinstance(chunk.finish_reason, FinishReason)")
     ),
-    Mutant("a state that is none passes", f"{_FLEET}:_state_of", always("isinstance(state, BackendState)")),
+    Mutant("a state that is none passes", f"{_FLEET}:Fleet._state_of", always("isinstance(state, BackendState)")),
     Mutant("a negative token count passes", f"{_FLEET}:Fleet.count_tokens", drop_operand("counted >= 0")),
     Mutant("a ledger that raises fails the request", f"{_CHARGE}:_trusted", swap("not is_fault(error)", "True")),
     Mutant(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.mutants.__main__ import SUITES, passes, unplantable
+from tests.mutants.__main__ import SUITES, Checkout, unplantable
 from tests.mutants.changes import (
     Change,
     always,
@@ -55,13 +55,15 @@ def test_no_fault_is_listed_twice():
         ("privacy", "a failed detector changes nothing", "router/test_guard.py"),
     ],
 )
-def test_a_planted_fault_is_noticed(name, what, test):
+def test_a_planted_fault_is_noticed(name, what, test, tmp_path):
     (suite,) = (suite for suite in SUITES if suite.name == name)
     (mutant,) = (mutant for mutant in suite.mutants if mutant.what == what)
     quick = replace(suite, tests=(test,))
     assert test in suite.tests
-    assert passes(quick, None, examples=20)
-    assert not passes(quick, mutant, examples=20)
+    checkout = Checkout(tmp_path / "checkout", examples=20)
+    limits = checkout.limits(quick)
+    assert checkout.noticed_by(quick, mutant, limits) == test
+    assert checkout.limits(quick)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Run test files against a checkout with a fault in it: each in a process of its own, forked with pytest imported."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(
+    [
+        "pytest",
+        "_hypothesis_pytestplugin",
+        "anyio.pytest_plugin",
+        "hypothesis.strategies",
+        "grpc.aio",
+        "numpy",
+        __name__,
+    ]
+)
+_PASSED = {0, 5}
+"""Exit codes of pytest: all passed, there was none to run."""
+_NOTICED = {1, 2}
+"""Exit codes of pytest: a test failed, a test file cannot be imported."""
+
+
+class Broken(RuntimeError):
+    """Pytest did not run the tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A checkout to test, and the variables of the environment in which its tests run."""
+
+    folder: Path
+    variables: Mapping[str, str]
+
+    def passes(self, test: str, timeout: float | None = None) -> bool:
+        """Do the tests of the file *test* pass? Those that take longer than *timeout* seconds do not.
+
+        Raises:
+            Broken: with the end of what pytest wrote.
+        """
+        process = _FORKING.Process(target=self._run, args=(test,))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return False
+        if process.exitcode not in _PASSED | _NOTICED:
+            raise Broken(f"{test}: pytest ended with {process.exitcode}: {self.output()}")
+        return process.exitcode in _PASSED
+
+    def output(self) -> str:
+        """The end of what the last tests wrote."""
+        return self._log.read_text("utf-8", errors="replace")[-2000:]
+
+    @property
+    def _log(self) -> Path:
+        return self.folder.parent / f"{self.folder.name}.log"
+
+    def _run(self, test: str) -> None:
+        """In the new process: become a fresh interpreter in the checkout, and run pytest."""
+        log = os.open(self._log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(self.folder)
+        os.environ.update(self.variables, PYTHONPATH=str(self.folder), PYTHONFAULTHANDLER="1")
+        sys.path.insert(0, str(self.folder))
+        sys.dont_write_bytecode = False
+        for name in [name for name in sys.modules if name.split(".")[0] in {"tests", "hybrid_llm"}]:
+            del sys.modules[name]
+        code = _pytest(self.folder, test)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _pytest(folder: Path, test: str) -> int:
+    import pytest
+    from hypothesis import Phase, settings
+
+    # A counterexample is all that is asked for: making it smaller takes longer than finding it.
+    settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--hypothesis-profile=mutants"]
+    return int(pytest.main([*options, "--rootdir", str(folder), str(folder / "tests" / test)], [_PropertiesLast()]))
+
+
+class _PropertiesLast:
+    """A plugin of pytest: tests of one example run before those of many."""
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: item.get_closest_marker("hypothesis") is not None)
