@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +88,21 @@ def _pytest(folder: Path, test: str) -> int:
     # A counterexample is all that is asked for: making it smaller takes longer than finding it.
     settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
     options = ["-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--hypothesis-profile=mutants"]
-    return int(pytest.main([*options, "--rootdir", str(folder), str(folder / "tests" / test)], [_PropertiesLast()]))
+    return int(pytest.main([*options, "--rootdir", str(folder), str(folder / "tests" / test)], [_VariedFirst()]))
 
 
-class _PropertiesLast:
-    """A plugin of pytest: tests of one example run before those of many."""
+class _VariedFirst:
+    """A plugin of pytest: the first case of every test runs before the second of any, and properties run last."""
 
     def pytest_collection_modifyitems(self, items: list) -> None:
-        items.sort(key=lambda item: item.get_closest_marker("hypothesis") is not None)
+        cases = _cases(item.nodeid.partition("[")[0] for item in items)
+        order = dict(zip(items, cases, strict=True))
+        items.sort(key=lambda item: (item.get_closest_marker("hypothesis") is not None, order[item]))
+
+
+def _cases(names: Iterable[str]) -> Iterator[int]:
+    """How many of the same name stood before each of *names*."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        yield seen[name]
+        seen[name] += 1

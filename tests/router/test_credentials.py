@@ -257,6 +257,11 @@ def test_a_half_reversed_value_is_read_as_it_is_shown():
     assert list(DETECTORS["us_ssn"].find("my ssn is 511-\u202e0573-70"))
 
 
+@pytest.mark.parametrize("mark", ["\u202e", "\\u202e"])
+def test_a_value_that_only_the_reversed_text_shows_is_found(mark):
+    assert list(DETECTORS["iban"].find(f'{{"iban": "{mark}23456789654321TSEW28BG"}}'))
+
+
 def test_a_reversed_text_without_a_value_is_no_find():
     assert not [kind for kind in DETECTORS if list(DETECTORS[kind].find("http://x.org/\u202e/oof/\u202d/bar"))]
 

@@ -174,16 +174,36 @@ def test_a_row_of_numbers_is_no_telephone_number(text):
     assert found("phone", text) == []
 
 
+@pytest.mark.parametrize("number", ["2147483647", "2147483648", "4294967295", "16777216"])
+def test_a_limit_of_integers_is_no_telephone_number(number):
+    assert found("phone", f"phone: {number}") == []
+    assert found("phone", f"phone: {int(number) + 2}") != []
+
+
+def test_a_row_with_an_empty_field_at_its_end_is_a_row():
+    numbers = [f"41555501{row:02}" for row in range(20)]
+    assert found("phone", "phone,notes\n" + "".join(f"{number},\n" for number in numbers)) == numbers
+
+
+def test_a_header_names_its_column_below_a_row_of_names():
+    numbers = [f"2190999{row:02}" for row in range(9)]
+    table = "name,ssn,note\nJane,219099998,x\nPart,Order,x\n" + "".join(f"Eva,{number},x\n" for number in numbers)
+    assert found("us_ssn", table) == ["219099998", *numbers]
+
+
+def test_two_lines_of_prose_end_a_table():
+    text = "name,ssn\nJane,511-07-3750\nThat is all of it.\nThanks to all of them.\n"
+    assert found("us_ssn", text + "We counted a lot of things.\n" * 5 + "Eva,219099999\n") == ["511-07-3750"]
+
+
 def test_a_row_of_names_inside_a_table_is_no_header():
     text = f"contact,ssn,remark\nJane,phone,{'a long remark without a number ' * 4}\nEva,4155550123,x\n"
     assert found("phone", text) == []
 
 
 def test_remarks_do_not_end_a_table():
-    assert found("us_ssn", "name,ssn\nJane,511-07-3750\n# from May\n# by Omar\nEva,219099999\n") == [
-        "511-07-3750",
-        "219099999",
-    ]
+    remarks = "# these came in from the office in May\n# Omar has looked over all of them since then\n"
+    assert found("us_ssn", f"name,ssn\nJane,511-07-3750\n{remarks}Eva,219099999\n") == ["511-07-3750", "219099999"]
 
 
 NAMED = {
@@ -211,6 +231,8 @@ NAMED = {
     "HTML table": ("<tr><th>id</th><th>password</th></tr><tr><td>1</td><td>tiger</td></tr>", ["tiger"]),
     "terms": ("<dl><dt>password</dt><dd>tiger</dd></dl>", ["tiger"]),
     "plist": ("<key>password</key><string>tiger</string>", ["tiger"]),
+    "name above value": ("env:\n  - name: password\n    value: tiger\n  - name: city\n    value: Graz\n", ["tiger"]),
+    "block": ('variable "password" {\n  default = "tiger"\n}\n', ["tiger"]),
     "YAML": ("user:\n  password: tiger\n  id: 1\n", ["tiger"]),
     ".env": ("ID=1\nexport DB_PASSWORD=tiger\n", ["tiger"]),
     "query": ("https://example.org/?id=1&password=tiger&x=2", ["tiger"]),

@@ -124,6 +124,11 @@ def test_every_score_has_words_against_it_and_a_word_for_it_wins(kind):
             assert found(kind, f'{{"{other}": 7, "{word}": "{value}"}}') == [value]
 
 
+@pytest.mark.parametrize("path", ["M4 130.25.40.5 3 2h4.5z", "M4,130.25.40.5,3,2,h4.5z"])
+def test_numbers_written_together_in_a_drawing_are_no_address(path):
+    assert found("ip_address", f'<path d="{path}"/>') == []
+
+
 NUMBERS = st.one_of(
     st.integers(0, 99).map(str),
     st.integers(0, 999).map(lambda n: f".{n}"),
