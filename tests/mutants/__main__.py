@@ -83,7 +83,7 @@ SUITES = (
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
     Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
-    Suite("detectors", detectors.MUTANTS, _tests("router", "detectors", "labels", "evidence")),
+    Suite("detectors", detectors.MUTANTS, _tests("router", "direction", "detectors", "labels", "evidence")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values")),
 )
 

@@ -119,7 +119,7 @@ MUTANTS = (
     Mutant("remarks end a table", f"{_TABLES}:below", never("_REMARK.fullmatch(data, *row) is not None")),
     Mutant("a table never ends", f"{_TABLES}:below", never("not is_row and not was_row")),
     Mutant("a text is not read as it is shown", f"{_ENGINE}:Prepared._read_as_shown", returns("None")),
-    Mutant("an isolate ends no override", f"{_BIDI}:_Stack.pop_isolate", drop("del __, __")),
+    Mutant("an isolate ends no override", f"{_BIDI}:_Stack.pop_isolate", drop("del __")),
     Mutant("numbers behind letters to the left are shown as they are written", f"{_BIDI}:_neutral", swap("'R'", "'L'")),
     Mutant("what nests too deep is no find", f"{_BIDI}:shown", drop("unread.append((start, end))")),
     Mutant("the header of a column in HTML does not name it", f"{_MARKUP}:_Table.column", returns("()")),

@@ -22,10 +22,12 @@ _FORKING.set_forkserver_preload(
         __name__,
     ]
 )
-_PASSED = {0, 5}
-"""Exit codes of pytest: all passed, there was none to run."""
-_NOTICED = {1, 2}
-"""Exit codes of pytest: a test failed, a test file cannot be imported."""
+_RAN = 64
+"""What is added to the exit code of pytest: a process that ends before it runs the tests has another one."""
+_PASSED = {_RAN, _RAN + 5}
+"""All tests passed, there was none to run."""
+_NOTICED = {_RAN + 1, _RAN + 2}
+"""A test failed, a test file cannot be imported."""
 
 
 class Broken(RuntimeError):
@@ -53,7 +55,7 @@ class Trial:
             process.join()
             return False
         if process.exitcode not in _PASSED | _NOTICED:
-            raise Broken(f"{test}: pytest ended with {process.exitcode}: {self.output()}")
+            raise Broken(f"{test}: the process ended with {process.exitcode}: {self.output()}")
         return process.exitcode in _PASSED
 
     def output(self) -> str:
@@ -75,7 +77,7 @@ class Trial:
         sys.dont_write_bytecode = False
         for name in [name for name in sys.modules if name.split(".")[0] in {"tests", "hybrid_llm"}]:
             del sys.modules[name]
-        code = _pytest(self.folder, test)
+        code = _RAN + _pytest(self.folder, test)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
