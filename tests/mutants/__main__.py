@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,30 +101,26 @@ class Checkout:
                 (folder / item.name).symlink_to(inside if inside.exists() else item)
         self._trial = Trial(folder, {"HYBRID_LLM_EXAMPLES": str(examples), "HYBRID_LLM_LEAK_CLIENTS": "12"})
 
-    def noticed_by(self, suite: Suite, mutant: Mutant, limits: Mapping[str, float]) -> str | None:
-        """The first test file that fails with *mutant* planted, or takes longer than its limit in seconds; or None.
+    def noticed_by(self, suite: Suite, mutant: Mutant, limit: float | None = None) -> str | None:
+        """The first test that fails with *mutant* planted, or that all take more than *limit* seconds; or None.
 
         Raises:
             Unplantable: the list is out of date.
             Broken: pytest does not run.
         """
-        tests = suite.likeliest_first(mutant)
         with self._planted(mutant):
-            return next((test for test in tests if not self._trial.passes(test, limits[test])), None)
+            return self._trial.failure(suite.likeliest_first(mutant), limit)
 
-    def limits(self, suite: Suite) -> dict[str, float]:
-        """How many seconds each test file may take, from what it takes without a fault.
+    def limit(self, suite: Suite) -> float:
+        """How many seconds the tests may take, from what they take without a fault.
 
         Raises:
             Broken: a test fails without a fault, or pytest does not run.
         """
-        return {test: max(_HANGS_S, _HANGS * self._seconds(test)) for test in suite.tests}
-
-    def _seconds(self, test: str) -> float:
         began = time.monotonic()
-        if not self._trial.passes(test):
-            raise Broken(f"{test} fails without a fault: {self._trial.output()}")
-        return time.monotonic() - began
+        if failure := self._trial.failure(suite.tests):
+            raise Broken(f"{suite.name}: {failure} fails without a fault: {self._trial.output()}")
+        return max(_HANGS_S, _HANGS * (time.monotonic() - began))
 
     @contextmanager
     def _planted(self, mutant: Mutant) -> Iterator[None]:
@@ -165,12 +161,12 @@ def run(suite: Suite, only: str, examples: int, jobs: int) -> tuple[int, int]:
         return 0, 0
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
         checkouts = [Checkout(Path(name, str(number)), examples) for number in range(jobs)]
-        limits = checkouts[0].limits(suite)
+        limit = checkouts[0].limit(suite)
 
         def noticed_by(mutant: Mutant) -> str | None:
             checkout = checkouts.pop()
             try:
-                return checkout.noticed_by(suite, mutant, limits)
+                return checkout.noticed_by(suite, mutant, limit)
             finally:
                 checkouts.append(checkout)
 

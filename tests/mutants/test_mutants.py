@@ -61,9 +61,8 @@ def test_a_planted_fault_is_noticed(name, what, test, tmp_path):
     quick = replace(suite, tests=(test,))
     assert test in suite.tests
     checkout = Checkout(tmp_path / "checkout", examples=20)
-    limits = checkout.limits(quick)
-    assert checkout.noticed_by(quick, mutant, limits) == test
-    assert checkout.limits(quick)
+    assert (checkout.noticed_by(quick, mutant) or "").startswith(test)
+    assert checkout.limit(quick)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""Run test files against a checkout with a fault in it: each in a process of its own, forked with pytest imported."""
+"""Run tests against a checkout with a fault in it, in a process that is forked with pytest imported."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _PASSED = {_RAN, _RAN + 5}
 """All tests passed, there was none to run."""
 _NOTICED = {_RAN + 1, _RAN + 2}
 """A test failed, a test file cannot be imported."""
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (?:\S*?tests/)?(.*?)(?: - .*)?$", re.MULTILINE)
 
 
 class Broken(RuntimeError):
@@ -41,22 +43,25 @@ class Trial:
     folder: Path
     variables: Mapping[str, str]
 
-    def passes(self, test: str, timeout: float | None = None) -> bool:
-        """Do the tests of the file *test* pass? Those that take longer than *timeout* seconds do not.
+    def failure(self, tests: Sequence[str], timeout: float | None = None) -> str | None:
+        """The first test in the files *tests* that fails, also by taking more than *timeout* seconds; None if all pass.
 
         Raises:
             Broken: with the end of what pytest wrote.
         """
-        process = _FORKING.Process(target=self._run, args=(test,))
+        process = _FORKING.Process(target=self._run, args=(tests,))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
             process.join()
-            return False
-        if process.exitcode not in _PASSED | _NOTICED:
-            raise Broken(f"{test}: the process ended with {process.exitcode}: {self.output()}")
-        return process.exitcode in _PASSED
+            return f"more than {timeout:.0f} s"
+        if process.exitcode in _PASSED:
+            return None
+        if process.exitcode in _NOTICED:
+            failed = _FAILED.search(self.output())
+            return failed[1] if failed else "?"
+        raise Broken(f"the process ended with {process.exitcode}: {self.output()}")
 
     def output(self) -> str:
         """The end of what the last tests wrote."""
@@ -66,7 +71,7 @@ class Trial:
     def _log(self) -> Path:
         return self.folder.parent / f"{self.folder.name}.log"
 
-    def _run(self, test: str) -> None:
+    def _run(self, tests: Sequence[str]) -> None:
         """In the new process: become a fresh interpreter in the checkout, and run pytest."""
         log = os.open(self._log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         os.dup2(log, 1)
@@ -77,20 +82,21 @@ class Trial:
         sys.dont_write_bytecode = False
         for name in [name for name in sys.modules if name.split(".")[0] in {"tests", "hybrid_llm"}]:
             del sys.modules[name]
-        code = _RAN + _pytest(self.folder, test)
+        code = _RAN + _pytest(self.folder, tests)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def _pytest(folder: Path, test: str) -> int:
+def _pytest(folder: Path, tests: Sequence[str]) -> int:
     import pytest
     from hypothesis import Phase, settings
 
     # A counterexample is all that is asked for: making it smaller takes longer than finding it.
     settings.register_profile("mutants", deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
     options = ["-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--hypothesis-profile=mutants"]
-    return int(pytest.main([*options, "--rootdir", str(folder), str(folder / "tests" / test)], [_VariedFirst()]))
+    files = [str(folder / "tests" / test) for test in tests]
+    return int(pytest.main([*options, "--rootdir", str(folder), *files], [_VariedFirst()]))
 
 
 class _VariedFirst:
