@@ -415,6 +415,18 @@ def test_the_breaker_of_a_single_node_opens_after_as_many_failures_as_the_policy
             tools.eventually(lambda: _error_of(llm) is None, 20.0)
 
 
+def test_an_answer_ends_a_row_of_failures(pki, tools):
+    with tools.Node(pki.node, tools.FakeEngine(die_after=0)) as node:
+        backend = tools.backend(node.target, pki.app)
+        with client(backend) as llm:
+            for _ in range(3):
+                node.engine.die_after = 0
+                assert all(isinstance(_error_of(llm), AllBackendsFailed) for _ in range(4))
+                node.engine.die_after = None
+                assert llm.generate("hi", deadline=10.0).text == "hello from the node"
+                assert llm.signals().backends["cloud"].breaker == "closed"
+
+
 def _error_of(llm: HybridLLM) -> HybridLLMError | None:
     time.sleep(0.02)
     try:
