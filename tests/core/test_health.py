@@ -405,6 +405,15 @@ def test_a_probe_ends_an_ejection_each_time_later_until_a_call_succeeds(clock):
     assert health.breaker is Breaker.CLOSED
 
 
+@pytest.mark.parametrize(("was_gone", "health"), [(True, EndpointHealth.READY), (False, EndpointHealth.RESTING)])
+def test_an_endpoint_that_was_gone_no_longer_rests_when_it_is_back(*, was_gone, health):
+    probe, _ = in_state(EndpointHealth.RESTING)
+    if was_gone:
+        probe.probe_failed("UntrustedPeer", silent=False)
+    probe.probe_succeeded()
+    assert probe.health is health
+
+
 def test_calls_that_fail_together_count_once(clock):
     health, (probe,) = several(clock, 1)
     clock.now = 5.0

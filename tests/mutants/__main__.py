@@ -77,7 +77,7 @@ SUITES = (
     Suite(
         "endpoints",
         endpoints.MUTANTS,
-        (*_tests("backends/wire", "choose", "prober", "pool", "place", "no_network"), *_tests("core", "health")),
+        (*_tests("core", "health"), *_tests("backends/wire", "choose", "place", "prober", "no_network", "pool")),
     ),
     Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
