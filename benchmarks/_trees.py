@@ -1,6 +1,7 @@
 """Text in which there is little to find: source trees that pip fetches, generated logs and data, and prose.
 
-Trees and generators have a half to tune on and a held-out half. `is_plausible` judges a find by rules of its own, which
+Trees and generators have a half to tune on and a held-out half; the files of `SPLIT` are divided by a checksum of their
+names, since detectors were tuned on what was found in one half of them. `is_plausible` judges a find by rules of its own, which
 look at the text around it: an address at a real top-level domain is an address, whoever's it is; a quoted literal after
 *password* is a password, also in a test. What it rejects is a false find. Its rules are coarse on purpose and shared by
 both halves; `--show` prints what it rejects, so that it can be judged as well.
@@ -18,10 +19,12 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from zlib import crc32
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybrid-llm-benchmarks"
 TUNING = ("flask==3.1.3", "httpx==0.28.1", "llm==0.36", "requests==2.34.2", "transformers==4.57.1", "fastapi==0.165.0")
-HELD_OUT = ("django==5.2.19", "aiohttp==3.14.5", "sqlalchemy==2.1.9", "celery==5.7.0", "rich==15.0.0", "scrapy==2.19.0")
+SPLIT = ("django==5.2.19", "aiohttp==3.14.5", "sqlalchemy==2.1.9", "celery==5.7.0", "rich==15.0.0", "scrapy==2.19.0")
+"""Held out whole until 2026-11-30."""
 _KINDS = {
     "code": {".py", ".pyi", ".pyx", ".js", ".ts", ".css", ".html", ".c", ".h", ".sh", ".sql", ".po", ".ipynb"},
     "documents": {".md", ".rst", ".txt"},
@@ -57,7 +60,7 @@ def fetch(requirement: str) -> Path | None:
     return held[0]
 
 
-def tree(requirement: str, *, tuning: bool, limit: int | None = None) -> Iterator[File]:
+def tree(requirement: str, limit: int | None = None) -> Iterator[File]:
     """The text files of one source distribution."""
     archive = fetch(requirement)
     if archive is None:
@@ -68,6 +71,7 @@ def tree(requirement: str, *, tuning: bool, limit: int | None = None) -> Iterato
             data = packed.extractfile(member)
             if data is not None:
                 text = data.read(_LARGEST).decode("utf-8", errors="ignore")
+                tuning = requirement in TUNING or crc32(member.name.encode()) % 2 == 0
                 yield File(_group(member.name), member.name, text, tuning)
 
 
@@ -77,10 +81,10 @@ def _group(name: str) -> str:
 
 
 def files(data: Path, *, smoke: bool) -> Iterator[File]:
-    """Everything, the half to tune on first."""
-    for tuning, requirements in ((True, TUNING[:1] if smoke else TUNING), (False, () if smoke else HELD_OUT)):
-        for requirement in requirements:
-            yield from tree(requirement, tuning=tuning, limit=20 if smoke else None)
+    """Everything."""
+    for requirement in TUNING[:1] if smoke else (*TUNING, *SPLIT):
+        yield from tree(requirement, 20 if smoke else None)
+    for tuning in (True, False):
         yield from generated(5 if smoke else 300, tuning=tuning)
     yield from prose(data, 1 << 16 if smoke else 1 << 21)
 

@@ -88,7 +88,7 @@ MUTANTS = (
         f"{_DETECTORS}.formats.network:_drawn",
         never("commands > 2 or (commands and any(map(_DECIMAL.search, runs)))"),
     ),
-    Mutant("names in camel case are not split", f"{_EVIDENCE}:_apart", returns("names")),
+    Mutant("names in camel case are not split", f"{_DETECTORS}.layout.names:_apart", returns("names")),
     Mutant(
         "the words before an answer are forgotten",
         f"{_ENGINE}:prepare",

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.looks import looked
 from hybrid_llm.router.privacy.detectors.layout.markup import markup
+from hybrid_llm.router.privacy.detectors.layout.names import joined_names
 from hybrid_llm.router.privacy.detectors.layout.pairs import Cell, Label, pairs
 from hybrid_llm.router.privacy.detectors.layout.tables import tables
 from hybrid_llm.router.privacy.detectors.text import Regex, View, fold
@@ -48,21 +49,15 @@ _NESTED: Final = 8
 """How many cells that begin before a value are looked at for those around it."""
 _REACH: Final = 96
 """How far before a word a value may begin that it is about: its length, and `_AFTER`."""
-_JOINT: Final = re.compile(rb"([a-z0-9])([A-Z])")
 _SPACE: Final = re.compile(rb"(\[[^\]]*\])| ")
-_CASES: Final = bytes(
-    ord("a") if chr(byte).islower() and byte < 128 else ord("A") if chr(byte).isupper() and byte < 128 else ord(" ")
-    for byte in range(256)
-)
-"""Every lower-case letter as `a` and every capital as `A`."""
 _ABOVE: Final = re.compile(
-    rb"(?:[ A-Za-z#.:?\"'*_)]{0,24}|[^\n?]{0,60}\? ?)\r?\n(?:\r?\n)?[ \t>*`-]{0,8}"
+    rb"(?:[ A-Za-z\x80-\xa1#.:?\"'*_)]{0,24}|[^\n?]{0,60}\? ?)\r?\n(?:\r?\n)?[ \t>*`-]{0,8}"
     rb"((?:[\[(]?[0-9][0-9:., T/Z+-]{3,24}[\])]?[ \t-]{0,3})?[A-Za-z\x80-\xa1][\w .@()\x80-\xa1-]{0,24}[:>][ \t]{1,3})?"
-    rb"(?:[A-Za-z',]{1,6}[ \t]{1,2}){0,3}[\"'`*]{0,2}"
+    rb"(?:[A-Za-z',]{1,6}[ \t]{1,2}){0,3}[\"'`*\[]{0,2}[ ]?"
 )
-_LINE_END: Final = re.compile(rb"[ \t.*`\"']{0,4}(?:\r?\n|$)")
-_NAME: Final = 24
-"""How many characters of a name around a capital are looked at."""
+_LINE_END: Final = re.compile(rb"[ \t.*`\"'\]]{0,4}(?:\r?\n|$)")
+_ASSIGNS: Final = re.compile(rb"[\"'\]]{0,2}\s?(?:[:=]{1,2}|=>|is)?\s{0,2}[\"'(\[<]{0,2}")
+"""What stands between a name and its value."""
 
 
 class Layout(NamedTuple):
@@ -88,44 +83,9 @@ def layout(view: View) -> Layout:
     return noted
 
 
-def _shown(view: View, start: int, end: int) -> View:
-    """A label by itself, once as written and once with those words apart that are joined as in `phoneNumber`."""
-    data, text = view.data[start:end], view.text[start:end]
-    apart = _apart(data)
-    return View(text, data) if apart == data else View(text, data + b"\n" + apart)
-
-
-def _joints(view: View) -> Sequence[int]:
-    """Where a capital follows a small letter in *view*, as in `phoneNumber`."""
-    if _joints not in view.notes:
-        cases = view.data.translate(_CASES)
-        found: list[int] = []
-        at = cases.find(b"aA")
-        while at >= 0:
-            found.append(at)
-            at = cases.find(b"aA", at + 1)
-        view.notes[_joints] = found
-    noted: Sequence[int] = view.notes[_joints]
-    return noted
-
-
-def _joined(view: View) -> View:
-    """The names in *view* that are joined as in `phoneNumber`, their words apart."""
-    if _joined not in view.notes:
-        data = view.data
-        parts = [_JOINT.sub(rb"\1 \2", data[max(0, at - _NAME) : at + _NAME]) for at in _joints(view)]
-        view.notes[_joined] = View("", b"\n".join(parts))
-    noted: View = view.notes[_joined]
-    return noted
-
-
 def _joinable(words: bytes) -> bytes:
     """The words of a phrase may be joined in a name: `social insurance` also means `social_insurance`."""
     return _SPACE.sub(lambda match: match[1] or rb"[ _-]", words)
-
-
-def _apart(names: bytes) -> bytes:
-    return _JOINT.sub(rb"\1 \2", names).replace(b"_", b" ")
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -163,6 +123,8 @@ class Word(NamedTuple):
     start: int
     end: int
     loose: bool
+    in_name: bool = False
+    """Whether it is part of a name as `phoneNumber`, which says something about its own value only."""
 
 
 class Family:
@@ -214,7 +176,7 @@ class Context:
             return False
         key = (self, "within")
         if key not in view.notes:
-            view.notes[key] = bool(self.words_in(view)) or bool(self._before(view)) or bool(self._search(_joined(view)))
+            view.notes[key] = bool(self.words_in(view)) or bool(self._before(view))
         return bool(view.notes[key])
 
     def regions(self, view: View) -> Sequence[tuple[int, int]]:
@@ -234,21 +196,18 @@ class Context:
         return found
 
     def words_in(self, view: View) -> Sequence[Word]:
-        """The words in *view*, searched for once."""
+        """The words in *view*, in its joined names as well, searched for once."""
         if self not in view.notes:
-            view.notes[self] = self._search(view)
+            view.notes[self] = self._with_names(view, self._search(view))
         found: Sequence[Word] = view.notes[self]
         return found
 
     def names(self, view: View, label: Label) -> bool:
         """Whether one of the words is part of *label*."""
-        words, joints = self._firm(view), _joints(view)
+        words = self._firm(view)
         for start, end in label:
             at = bisect_left(words, (start,))
             if at < len(words) and words[at].end <= end:
-                return True
-            joint = bisect_left(joints, start)
-            if joint < len(joints) and joints[joint] < end - 1 and self._names_joined(view, start, end):
                 return True
         return False
 
@@ -262,12 +221,19 @@ class Context:
         found: Sequence[Word] = view.notes[key]
         return found
 
-    def _names_joined(self, view: View, start: int, end: int) -> bool:
-        known: dict[str, bool] = view.notes.setdefault((self, "names"), {})
-        name = view.text[start:end]
-        if name not in known:
-            known[name] = any(not word.loose for word in self._search(_shown(view, start, end)))
-        return known[name]
+    def _with_names(self, view: View, words: list[Word]) -> list[Word]:
+        """*words* and the joined names with one, in order; a name with one of *words* says nothing more."""
+        names = joined_names(view)
+        starts = [word.start for word in words]
+        more: dict[tuple[int, int], None] = {}
+        for word in self._search(names.apart) if names.spans else ():
+            start, end = span = names.spans[bisect_right(names.begins, word.start) - 1]
+            at = bisect_left(starts, start)
+            if not word.loose and not (at < len(words) and words[at].start < end):
+                more[span] = None
+        return (
+            sorted([*words, *(Word(start, end, loose=False, in_name=True) for start, end in more)]) if more else words
+        )
 
     def beside(self, candidate: Candidate, low: int, high: int) -> float:
         """How much a word between *low* and *high* says about *candidate*: `DIRECT`, `NEAR`, `LOOSE` or 0."""
@@ -298,7 +264,7 @@ class Context:
             word = words[index]
             if word.start >= high:
                 return
-            if not candidate.start < word.start < candidate.end:
+            if not candidate.start < word.start < candidate.end and not (word.in_name and _is_apart(word, candidate)):
                 yield word
 
     def _search(self, view: View) -> list[Word]:
@@ -379,6 +345,11 @@ def _clause(candidate: Candidate, around: Sequence[Cell]) -> tuple[int, int]:
         return low, end
     behind = _END.search(data, end, high)
     return low, high if behind is None else behind.start()
+
+
+def _is_apart(word: Word, candidate: Candidate) -> bool:
+    """Whether anything but a sign stands between a name and the candidate."""
+    return _ASSIGNS.fullmatch(candidate.view.data, word.end, max(word.end, candidate.start)) is None
 
 
 def _names(word: Word, candidate: Candidate) -> bool:

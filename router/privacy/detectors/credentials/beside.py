@@ -31,6 +31,9 @@ _LINKED: Final = 8
 """Characters that a link of another script has at most."""
 _NONE: Final = Value("", 0, quoted=False)
 _CLOSE: Final = r"[\"'`*_\])}]{0,4}(?:</[a-z]{1,8}>)?"
+_BOLD: Final = r"(?:\*\*|__|<(?:b|strong|em|i|u|code|span|mark|kbd|tt)(?: [^<>]{0,60})?>)?"
+"""What emphasises a value in a sentence."""
+_CLOSED: Final = re.compile(r"(?:[ ]?\]|[\"'`)])?")
 _SIGN: Final = re.compile(
     rf"{_CLOSE}[ \t]{{0,12}}(?P<about>\([^()\n]{{1,40}}\)[ \t]{{0,3}})?"
     rf"(?:(?P<sign>:=|=>|->|===?|!==?|=|\.{{3,60}}[ ]?:?|_{{3,60}}[ ]?:?|::?|\xa1)"
@@ -53,8 +56,8 @@ _COPULA: Final = re.compile(
     r"|might|would) be|ist|war|lautet|waren|es|era|est|etait|e|fue|foi|er|var|ar|adalah|jest|je|sera|seria"
     r"|este|lyder|brzmi|luidt|zni))"
     r"(?:\s(?:now|currently|still|just|simply|only|actually|jetzt|maintenant|ahora|agora|ora|nu|also|again|probably"
-    r"|not))?(?:\s(?:set|changed|reset|updated)\sto)?(?P<colon>:?)\s{1,3}(?:\*\*|__)?"
-    rf"|(?:{_CLOSE}\s(?:set|changed|reset|updated)\sto|'s)(?P<other>:?)\s{{1,3}}",
+    rf"|not))?(?:\s(?:set|changed|reset|updated)\sto)?(?P<colon>:?)\s{{1,3}}{_BOLD}"
+    rf"|(?:{_CLOSE}\s(?:set|changed|reset|updated)\sto|'s)(?P<other>:?)\s{{1,3}}{_BOLD}",
     re.IGNORECASE,
 )
 _FOR: Final = re.compile(
@@ -76,7 +79,7 @@ _FIELD: Final = re.compile(
 """What follows in the next element of XML or HTML."""
 _NEXT: Final = re.compile(
     rf"{_CLOSE}(?P<gap>\s{{1,3}})(?:(?:from|to|as|like|of|was|code|number|string|value|no\.?|nr\.?|by|with"
-    rf"|changed|reset|updated|rotated)\s{{1,3}}){{0,2}}(?:\*\*|__)?"
+    rf"|changed|reset|updated|rotated)\s{{1,3}}){{0,2}}{_BOLD}"
 )
 _TAG: Final = re.compile(r"(?:\s[^<>]{0,80})?>\s{0,8}(?P<value>(?:[^<\n]|<[^/\n]){3,200}?)\s{0,8}</")
 _NAMED: Final = re.compile(r"(?i)\b(?:user|username|login|account)\s{1,3}[\w.@-]{2,40},?\s(?:and |with |with the )?$")
@@ -84,9 +87,9 @@ _IS: Final = re.compile(r"(?i)\sis:?\s")
 """The predicate of English; other languages need an owner, since their adjectives are not known here."""
 _FOREIGN: Final = re.compile(
     r"(?:ig|lich|isch|bar|los|haft|end|et|sam|ert|en|zt|ant|ent|aire|eurx?|eux|euse|able|ible|ee?|ad[oa]|id[oa]|os[oa]"
-    r"|iv[oa]|al|ari[oa]|ori[oa]|[ae]nte|[aeiu]t[oa]|elijk|baar|loos|nie|ny|na|ne|wa)$"
+    r"|iv[oa]|al|ari[oa]|ori[oa]|[ae]nte|[aeiu]t[oa]|elijk|baar|loos|nie|n[yaeoi]|k[oaiy]|wa|[io]wy|an)$|^(?:[a-z]{2,6})?ge[a-z]{3,}(?:d|t|en)$"
 )
-"""How adjectives and participles end in other languages."""
+"""How adjectives and participles end in other languages, and how those of Dutch and German begin."""
 _GRANTS: Final = re.compile(r"(?i)\b(?:user|role|grant|alter|account)\b")
 _OPTION_END: Final = re.compile(r"[ \t]{0,3}(?:$|[\r\n|;&>\"'`)\\]|-|[\w./-]*[/.@:])")
 _SETS: Final = re.compile(r"(?i)\b(?:set|chang(?:e|ed|ing)|reset|updated?|made|make|switch(?:ed)?)\b[^.\n]{0,40}$")
@@ -251,6 +254,8 @@ def _told(label: Label) -> Value | None:
     match = _COPULA.match(label.behind) or _FOR.match(label.behind)
     if match is None:
         return None
+    if match.group().endswith(" este ") and not label.word.startswith("parol"):
+        return None  # *is* in Romanian, and *this* in Spanish and Portuguese
     value = quoted_at(label.behind, match.end())
     if match.group().startswith("'s ") and (value or bare_at(label, match.end()) or _NONE).text.isalpha():
         return None
@@ -294,12 +299,14 @@ def _above(label: Label) -> Value | None:
     value = value_at(label, match.end()) if match else None
     if match is None or value is None or plausible.likeness(value.text, bare=True) < _least_above(label, value):
         return None
-    if not CLAUSE.match(label.behind, value.end + value.quoted):
+    closed = _CLOSED.match(label.behind, value.end)
+    end = closed.end() if closed else value.end
+    if not CLAUSE.match(label.behind, end):
         return None
     if match["speaker"] is not None:
         return judged(label, value._replace(quoted=value.quoted or label.kind == "password"), 0.1)
-    is_heading = not match["rest"].strip() and _HEADING.search(label.before) is not None
-    return judged(label, value, 0.1) if is_heading and ENDS.match(label.behind, value.end) else None
+    is_heading = not match["rest"].strip(" *") and _HEADING.search(label.before) is not None
+    return judged(label, value, 0.1) if is_heading and ENDS.match(label.behind, end) else None
 
 
 def _least_above(label: Label, value: Value) -> float:

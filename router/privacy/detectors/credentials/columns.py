@@ -45,10 +45,11 @@ _CELL: Final = 0.2
 _QUESTION: Final = 200
 _ANSWER: Final = 200
 _REQUEST: Final = re.compile(
-    r"(?i)\?|:\s*$|\b(?:enter|provide|send|tell|give|type|share|need|confirm|what|which|please|bitte|welche"
+    r"(?i)[?;]\s*$|\?|:\s*$|\b(?:enter|provide|send|tell|give|type|share|need|confirm|what|which|please|bitte|welche"
     r"|cual|quel|ingres[ae]|introdu[czs][a-z]{1,5}|escrib[ae]|entrez|saisissez|inseri\w{1,4}|digit[aei]\w{0,2}|informe"
     r"|voer|geef|podaj|wpisz|zadejte|skriv|angi|anna|eingeben|nennen|sende|paste|send|read out|spell|indique|digame"
-    r"|dime|napiste|yaz[a-z]{0,6}|gir(?:in|iniz)|syota|kerro|oppgi|indtast|ange|mata)\b|[请請输輸入力告]"
+    r"|dime|napiste|k[ée]rem|k[ée]rj[üu]k|adja meg|yaz[a-z]{0,6}|gir(?:in|iniz)|syota|kerro|oppgi|indtast|ange|mata)\b"
+    r"|[请請输輸入力告]"
     r"|введи|укажи|сообщи|напиши|назови|입력|알려|말씀|أدخل|הזן|εισ[αά]γετε"
 )
 _WORDS: Final = re.compile(r"[^\s\"'`]+")
@@ -95,6 +96,7 @@ _OPENING_WORDS: Final = re.compile(
     r"|es ist|het is|voici|this is|(?:my|the|our)(?: \w+)? is|is)[\s,:.!-]{1,3}){0,3}[\"'`*]{0,2}"
 )
 _UNSURE: Final = re.compile(r"(?i),? (?:i (?:think|believe|guess)|as far as|but|maybe|probably|again)\b")
+_IS: Final = re.compile(r"\s(?:је|е|є|есть|είναι)\s$")
 _LINK: Final = re.compile("[\x80\x90-\x99\xa1\\s:=]{0,8}")
 
 
@@ -109,7 +111,11 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
             if cell.label not in kinds:
                 kinds[cell.label] = _named(view, cell.label)
             value = _field(view, cell.start, cell.end) if kinds[cell.label] else None
-            if value is not None and _is_secret(kinds[cell.label], value) and not _is_numbered(view, cell.label, value):
+            if (
+                value is not None
+                and _is_secret(kinds[cell.label], value)
+                and not (_is_numbered(view, cell.label, value) or _is_argument(view, cell.label, value))
+            ):
                 yield value.start, value.end
     for cell in _statements(view) if words else ():
         value = _stated(view, cell) if (kind := _named(view, cell.label)) else None
@@ -120,7 +126,14 @@ def columns(view: View) -> Iterator[tuple[int, int]]:
 def _is_numbered(view: View, names: Cells, value: Value) -> bool:
     """Whether name and value differ in a number only: `return password1, password2`."""
     stem = value.text.lower().rstrip(_NUMBER)
-    return any(view.text[start:end].lower().rstrip(_NUMBER).endswith(stem) for start, end in names) and bool(stem)
+    texts = [view.text[start:end].lower() for start, end in names]
+    return any(text.rstrip(_NUMBER).endswith(stem) for text in texts) and bool(stem)
+
+
+def _is_argument(view: View, names: Cells, value: Value) -> bool:
+    """Whether name and value are in the same brackets of a call: `assertEqual(token1, token2)`."""
+    texts = [view.text[start:end] for start, end in names]
+    return value.text.endswith(")") and any("(" in text and ")" not in text for text in texts)
 
 
 def _statements(view: View) -> Iterator[Cell]:
@@ -294,12 +307,18 @@ def _asked(question: str) -> str | None:
     return _SAME.get(kinds[-1], kinds[-1]) if kinds and _REQUEST.search(question) else None
 
 
+def _is_predicate(link: str, text: str) -> bool:
+    """Whether *text* behind a verb is a word of the same script: `лозинка је онемогућена`."""
+    return _IS.search(link) is not None and text.isalpha() and not any(map(str.isascii, text))
+
+
 def of_script(view: View, start: int, end: int, kind: str) -> Iterator[tuple[int, int]]:
     """Like `labelled`, for a word of another script that stands at *start* to *end*."""
     behind = UNSPACED.sub("\\1\n", shown(view, end, end + AHEAD))
     whole = Label(kind, "", shown(view, start - BEHIND, start), behind, end, end - start, SCORES[kind])
     for value in values(whole):
-        yield end + value.start, end + value.end
+        if not _is_predicate(view.text[end : end + value.start], view.text[end + value.start : end + value.end]):
+            yield end + value.start, end + value.end
     link = _LINK.match(behind)
     offset = end + (link.end() if link else 0)
     label = Label(kind, "", "", behind[offset - end :], offset, offset - start, SCORES[kind])

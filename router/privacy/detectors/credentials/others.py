@@ -29,7 +29,7 @@ _ENCLOSED: Final = re.compile(r"\w{0,2}\s?\)")
 _ASKS: Final = re.compile(r"(?i)^is\s$")
 _TWO: Final = re.compile(
     rf"{_CLOSE}(?:\s?[:=]\s{{0,3}}|\s(?:with|as|using|is|are)\s|\s)(?:(?:the )?user(?:name)?\s)?[\"'`]?[^\s/:"
-    rf"|,\"'`=]{{2,60}}[\"'`]?"
+    rf"|,\"'`=\[({{][^\s/:|,\"'`=]{{1,60}}[\"'`]?"
     r"(?:\s?[/|,:]\s?|\s(?:and|und|y|et|with|e|en)\s)[\"'`]?([^\s/|,\"'`][^\s|,\"'`]{3,63})"
 )
 _ACCOUNTS: Final = ("credential", "cred", "log-in d", "login d", "zugangs", "anmelde", "login", "identifiants", "inlog")

@@ -102,7 +102,7 @@ _NAME: Final = r"[A-Za-z_$]+[0-9]*(?:_[A-Za-z0-9]+)*"
 _CODE: Final = re.compile(
     rf"{_NAME}(?:(?:\??\.|::|->){_NAME})+;?|[A-Za-z_$][\w$.:]{{2,}}(?:\((?:[\w\"'*&{{\[()-].*)?|\[.*)|[^()]*\.\w+\(.*"
     rf"|[A-Z][A-Za-z0-9]*(?:Password|Token|Secret|Credential)[A-Z][A-Za-z]+|[\w.]+(?:\|[\w.]+)+"
-    rf"|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*|[a-z_]+=[\d.]+\)?"
+    rf"|[A-Za-z]+(?:\.[A-Za-z]+)*\[.*|lambda\b.*|@[A-Za-z_.]+(?:\(.*)?|[\w-]+=[\"'].*|[A-Za-z_]+=[\d.]+[)}}\]]{{0,3}}"
 )
 """Attributes, calls and items: what stands without quotes in program text."""
 _ADDRESS: Final = re.compile(
@@ -112,6 +112,7 @@ _ADDRESS: Final = re.compile(
 _TRANSITION: Final = re.compile(r"[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]{2}|[A-Z]{2}[a-z]")
 _MARK: Final = re.compile(r"[!@#$%^&*+?~]")
 _SEPARATOR: Final = re.compile(r"[\\|=()\[\]{}<>/,;:\"']")
+_PARTS: Final = re.compile(r"[\W_]+")
 _CAMEL: Final = re.compile("[a-z][A-Z]")
 _WORDLIKE: Final = re.compile(r"[^\W_]")
 _PIECE: Final = re.compile("[A-Z]?[a-z]+|[A-Z]+")
@@ -188,13 +189,18 @@ def _of_one(value: str, *, bare: bool) -> float:
         digits or (_SEPARATOR.search(value) is None and value[0] not in "*+?&^%~")
     )
     if digits and (letters or marks):
-        return NOTHING if _TECHNICAL.fullmatch(value) else MIXED
+        return NOTHING if _TECHNICAL.fullmatch(value.rstrip("_")) or _is_filled(value) else MIXED
     joined = value.replace("-", "").replace("_", "").replace(".", "").rstrip("!?")
     if joined.isalpha() and value.rstrip("!?") != joined and not value.isupper() and "-" not in value and bare:
         return NOTHING  # names joined by underscores or dots: program text
     if joined.isalpha():
         return _of_letters(value, joined, bare=bare)
     return MIXED if letters and marks else NOTHING
+
+
+def _is_filled(value: str) -> bool:
+    """Whether every part of *value* is one character, again and again: `1111-aaaaa`."""
+    return all(len(set(part)) == 1 for part in _PARTS.split(value))
 
 
 def _of_letters(value: str, joined: str, *, bare: bool) -> float:

@@ -11,7 +11,7 @@ from hybrid_llm.router.privacy.detectors.credentials.plausible import MIXED, NOT
 
 _QUOTED: Final = re.compile(
     r"[brfuBRFUL@]{0,2}(?:\"([^\"\r\n]{1,200})\"|'([^'\r\n]{1,200})'|`([^`\r\n]{1,200})`"
-    r"|\(([^()\s`\"']{4,60})\)(?:[\s.,;]|$))"
+    r"|\(([^()\s`\"']{4,60})\)(?:[\s.,;]|$)|\[[ ]?([^\[\]\s`\"']{4,60})[ ]?\][ \t]{0,3}(?:[\r\n]|$))"
 )
 _BARE: Final = re.compile(r"(?:[^\s\"'`<>]|>[^\s<]|<[^/A-Za-z!\s<>]|[\"'][^\s\"'`,;:)\]}=<>]){1,200}")
 _CUT: Final = {
@@ -27,7 +27,7 @@ _HASHED: Final = re.compile(
     r"(?i)(?:(?:old_)?password|md5|sha[0-9_]{0,5}|crypt|encrypt|digest|hashbytes|bcrypt|scrypt|argon2\w{0,2})\(\s?"
 )
 CLAUSE: Final = re.compile(
-    r"[ \t]{0,3}(?:$|[.,;!?()\r\n\"*`]|(?:and|but|so|please|pls|thanks|thx|ty|for|on|und|y|et|btw|lol|if|when"
+    r"[ \t]{0,3}(?:$|[.,;!?()\r\n\"*`]|</|(?:and|but|so|please|pls|thanks|thx|ty|for|on|und|y|et|btw|lol|if|when"
     r"|now|right|because|since|also|then|too|or)\b)"
 )
 _OPENED: Final = re.compile(r"([\"'])[\w.-]{0,40}$")

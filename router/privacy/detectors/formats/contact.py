@@ -48,12 +48,18 @@ def _is_told(candidate: Candidate) -> bool:
     return _GROUPED.search(data, start, end) is not None and _ASKS.search(before[-_TIED:]) is not None
 
 
+_TELEPHONE: Final = (
+    rb"telefon(?:[aeiouy]|s|en|em|ie|om|nummer[a-z]{0,3}|numer[a-z]*|sz[ax]m[a-z]*|ul[a-z]*|un[a-z]*|sk[a-z]{1,3})?"
+)
+"""The word in the languages that spell it so, inflected."""
 _ABOUT_PHONE: Final = Context(
     rb"(?:tele|smart|hand|i)?phones?(?:[ _-]?(?:no|nr|num(?:ber)?))?|tel|tele|telef"
     rb"|(?:mobile|home|work|cell|contact)[ _-]?num(?:ber)?"
     rb"|cell(?:ular|phone)?|mob(?:ile?|iles)?|fax(?:es|ed)?|telefax|call(?:ed|ing|s|er)?|dial(?:led|ed|ing)?|sms|msisdn"
-    rb"|whats-?app|viber|telegram|hotline|helpline|landline|pager|ph|handy(?:nummer)?|rufnummer|ruckruf(?:nummer)?|gsm|voicemail|wechat"
-    rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|telem[ox]vel|cellulare|celular|m[ox]vil|portable"
+    rb"|whats-?app|viber|telegram|hotline|helpline|landline|pager|ph|handys?(?:nummern?)?|rufnummer"
+    rb"|ruckruf(?:nummer)?|gsm|voicemail|wechat"
+    rb"|" + _TELEPHONE + rb"|telefoon(?:nummers?)?|mobil(?:s|en|ens|nummer[a-z]*)?|puheli[nm][a-z]*|talru[a-z]+"
+    rb"|telem[ox]vel|cellulare|celular|m[ox]vil|portable"
     rb"|t[ex]l[ex]phone|tlf|puh|(?:my|your|his|her|our|their) (?:new |old )?number"
     rb"|(?:text|message|ring|reach|contact)(?:ed)? (?:me|us|him|her|them)"
     rb"|reach(?:ed|able)?|contact(?:[ _-]?(?:no|num(?:ber)?|info))?|answer(?:ing|ed)? the phone",
@@ -61,7 +67,7 @@ _ABOUT_PHONE: Final = Context(
         "电话", "手机", "联系", "致电", "拨打", "微信", "传真", "热线", "座机", "來電", "電話", "手機", "号码",
         "短信", "回电", "携帯", "전화", "휴대폰", "핸드폰",
         "телефон", "Телефон", "ТЕЛЕФОН", "мобильн", "Мобильн", "моб.",
-        "звони", "τηλέφωνο", "Τηλέφωνο", "κινητό", "هاتف", "جوال", "טלפון", "โทร", "फ़ोन", "मोबाइल",
+        "звони", "τηλέφων", "τηλεφών", "Τηλέφων", "κινητό", "هاتف", "جوال", "טלפון", "โทร", "फ़ोन", "मोबाइल",
     ),
     loose=_SAYING + rb"|" + _ASKING + rb"|" + _PLACE,
     told=_is_told,
@@ -69,7 +75,7 @@ _ABOUT_PHONE: Final = Context(
 _PHONE_NAMES: Final = Context(
     rb"(?:tele)?phones?(?:[ _-]?(?:no|nr|num(?:ber)?))?|tel|telef|(?:mobile|home|work|cell|contact)[ _-]?num(?:ber)?"
     rb"|cell(?:ular|phone)?|mobile|fax|telefax|hotline|helpline|landline|handy(?:nummer)?|rufnummer|msisdn|whats-?app"
-    rb"|telefon[eo]?(?:nummer)?|telefoon(?:nummer)?|celular|m[ox]vil|telephone",
+    rb"|" + _TELEPHONE + rb"|telefoon(?:nummers?)?|celular|m[ox]vil|telephone",
     ("电话", "手机", "传真", "热线", "座机", "電話", "手機", "携帯", "전화", "휴대폰"),
 )
 """What names a telephone number, without the verbs."""
@@ -107,7 +113,8 @@ _SEQUENCES: Final = "01234567890123456789"
 _FRACTION: Final = re.compile(r"\+1\.(?:\d{6,9}|\d{11,})|\+[2-9]\.\d+")
 """Signed decimal fractions, but not `+1.4155550123` of a domain's record."""
 _COUNTRIES: Final = re.compile(
-    r"\+(?:1|7|2(?:[07]|1[1-8]|[2-6]\d|9[0-9])|3(?:[0-4]|[578]\d|6|9)|4(?:[013-9]|2\d)|5(?:[1-8]|0\d|9\d)|6(?:[0-6]|[7-9]\d)"
+    r"\+(?:1|7|2(?:[07]|1[1-8]|[2-6]\d|9[0-9])|3(?:[0-4]|[578]\d|6|9)|4(?:[013-9]|2\d)|5(?:[1-8]|0\d|9\d)|6(?:[0-6]"
+    r"|[7-9]\d)"
     r"|8(?:[1246]|[05789]\d)|9(?:[0-58]|[679]\d))"
 )
 """The country codes of E.164."""

@@ -31,7 +31,8 @@ _QUERY: Final = re.compile(rb"[?&][A-Za-z_][A-Za-z0-9_.-]*=")
 _MARKS: Final = frozenset(b"*`~{|}'/=?&.-^\\%")
 """What may stand before an address without being part of it: emphasis, brackets, the end of a path."""
 _FILES: Final = re.compile(
-    rb"png|jpe?g|gif|webp|avif|svg|[cm]?jsx?|css|html?|json|txt|pdf|exe|dll|xml|ya?ml|gz|bmp|ico|woff2?|service|timer|socket"
+    rb"png|jpe?g|gif|webp|avif|svg|[cm]?jsx?|css|html?|json|txt|pdf|exe|dll|xml|ya?ml|gz|bmp|ico|woff2?|service|timer"
+    rb"|socket"
     rb"|target|mount|map|md5|sha256|whl|zip|tgz",
     re.IGNORECASE,
 )

@@ -32,17 +32,29 @@ def _digits_in(compact: str) -> int:
     return sum(map(str.isdigit, compact))
 
 
+_GERMAN: Final = rb"(?:e?s|en?|er|ern)?(?:-?nummern?|-?nr)?"
+"""The endings of a German noun, and what it is joined with."""
 _FAMILY: Final = Family()
 _ABOUT_RECORDS: Final = Context(
     rb"m\.?r\.?n\.?s?|(?:med(?:ical)?|p(?:atien)?t|hosp(?:ital)?|health|chart|clinic(?:al)?|case history)[ ._-]{0,2}"
     rb"(?:rec(?:ord)?s?|file|chart)?[ ._-]{0,2}(?:ids?|no|nr|num(?:ber)?|ident(?:ifier|ification)?|#)|mr ?(?:#|no"
     rb"|num(?:ber)?)|med(?:ical)?[ ._-]{0,2}rec(?:ord)?s?|health[ _-](?:card|insurance|records?)|medicare|medicaid"
     rb"|nhs (?:no|number)|member[ _-]?id|patients?[ _-]?(?:ref(?:erence)?)"
-    rb"|patient(?:en)?[ _-]?(?:nummer|nr|kennung|ident)|fallnummer|krankenakte(?:nnummer)?|aktenzeichen des patienten"
+    rb"|pati[ex]nt(?:en)?[ _-]?(?:nummern?|nr|kennung|ident|akten?(?:nummer|zeichen)?|dossiers?|journal[a-z]*)"
+    rb"|fallnummern?"
+    rb"|krankenakten?(?:nummer)?|aktenzeichen des patienten|medisch(?:e|es)? dossiers?|historial(?:es)? (?:medico"
+    rb"|clinico)"
+    rb"|journal(?:nummer[a-z]*|nr|ens?)|dokumentacj[a-z]+ medyczn[a-z]+|histori[a-z]* choroby|numer[a-z]* pacjent[a-z]+"
+    rb"|cisl[a-z]+ pacient[a-z]*|zdravotn[a-z]+ (?:kart[a-z]+|dokumentac[a-z]+)|potilas(?:numero|tunnus)[a-z]*"
+    rb"|(?:hasta|protokol) (?:no|numara)[a-z]*|torzssz[ax]m[a-z]*|betegazonosito[a-z]*"
     rb"|(?:numero|num|no|id|identifiant|identificador)\.?[ _-](?:de |du |del |da |do )?(?:la )?(?:dossier|paciente"
     rb"|patient|paziente|expediente|prontuario|historia)|dossier (?:patient|medical)|historia clinica|cartella clinica"
     rb"|expediente clinico|prontuario|dossiernummer|patientnummer",
-    ("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号"),
+    (
+        *("病历号", "病案号", "住院号", "门诊号", "就诊卡", "医保卡", "病歷號", "患者编号"),
+        *("медицинской карт", "Медицинская карт", "медицинская карт", "истории болезни", "История болезни"),
+        *("историю болезни", "медичної карт", "Медична карт", "історії хвороби"),
+    ),
     family=_FAMILY,
 )
 
@@ -73,22 +85,30 @@ MEDICAL_RECORD: Final = (
 
 _ABOUT_LICENCES: Final = Context(
     rb"dri?v(?:e?r|ing)?['\xa1]?s?['\xa1]?[ ._-]{0,2}(?:lic(?:en[cs]e)?s?|permits?|ids?)"
-    rb"|c\.?d\.?l\.?s?(?:[ ._-]{0,2}(?:#|no|nr|num(?:ber)?))?|learner['\xa1]?s?[ _-]permit|fahrerlaubnis(?:nummer)?"
-    rb"|fahrausweis(?:nummer)?|licencia de manejo|licencia de conductor|d\.?l\.?(?:n\.?|[ ._-]{0,2}(?:#|no|nr"
+    rb"|c\.?d\.?l\.?s?(?:[ ._-]{0,2}(?:#|no|nr|num(?:ber)?))?|learner['\xa1]?s?[ _-]permit"
+    rb"|fahrerlaubnis(?:se)?(?:-?nummern?|-?nr)?"
+    rb"|fahrausweis" + _GERMAN + rb"|licencia de manejo|licencia de conductor|d\.?l\.?(?:n\.?|[ ._-]{0,2}(?:#|no|nr"
     rb"|num(?:ber)?))?"
     rb"|lic(?:en[cs]e)?[ ._-]{0,2}(?:no|nr|num(?:ber)?|id|#)|dlnumber|operator['\xa1]?s?[ _-]lic(?:en[cs]e)?"
-    rb"|f(?:u|ue|x)hrerschein(?:nummer|-?nr)?|permis de conduire|num[ex]ro de permis|permiso de conduc[a-z]+"
-    rb"|licencia de conduc[a-z]+|carnet de conducir|patente(?: di guida)?|carta de condu[a-z]+|cnh|rijbewijs(?:nummer)?"
-    rb"|praw[ao] jazdy|k[ox]r(?:e)?kort[a-z]*|f[ox]rerkort[a-z]*|ajokort[a-z]*|ridicsk[a-z]+(?: prukaz[a-z]*)?"
-    rb"|vodicsk[a-z]+ preukaz[a-z]*|ehliyet[a-z]*|surucu belges[a-z]*|jogositvany[a-z]*|vezetoi engedely[a-z]*"
+    rb"|f(?:u|ue|x)hrerschein" + _GERMAN + rb"|permis(?:ul|ului)? de condu[a-z]+|(?:ton|votre|mon|son|leur) permis"
+    rb"|num[ex]ro de (?:ton |votre |mon |son )?permis|permisos? de conduc[a-z]+"
+    rb"|licencias? de conduc[a-z]+|carn[ex]t?s? de (?:conduc[a-z]+|manejo)|patent[ei](?: di guida)?"
+    rb"|cartas? de condu[a-z]+"
+    rb"|cnh|rijbewij[sz](?:en)?(?:nummer)?|praw(?:o|a|em|ie|u)? jazdy|vozni[sx]k[a-z]+ dovoljen[a-z]+"
+    rb"|vairuotojo pa[zx]ym[a-z]+|vaditaja apliec[a-z]+|juhil(?:uba|oa)[a-z]*|k[ox]r(?:e)?kort[a-z]*"
+    rb"|f[ox]rerkort[a-z]*|ajokort[a-z]*|ridicsk[a-z]+(?: prukaz[a-z]*)?"
+    rb"|vodicsk[a-z]+ preukaz[a-z]*|ehliyet[a-z]*|surucu belge[a-z]*|jogositvany[a-z]*|vezetoi engedely[a-z]*"
     rb"|vozack[a-z]+ dozvol[a-z]+|carteira (?:de motorista|nacional|de habilita[a-z]+)|habilitacao"
     rb"|(?:bang|phep) lai xe",
     (
         *("驾驶证", "驾照", "驾驶执照", "駕照", "駕駛證", "駕駛執照", "運転免許", "免許証", "운전면허", "면허증"),
         *("водительск", "Водительск", "ВОДИТЕЛЬСК", "водійськ", "Водійськ", "посвідчення водія", "Посвідчення водія"),
+        *("шофьорск", "Шофьорск", "οδήγησ", "οδηγήσ", "Οδήγησ"),
     ),
     family=_FAMILY,
 )
+_POLISH: Final = rb"[0-9]{5}/[0-9]{2}/[0-9]{4}"
+"""The number of a Polish licence: of the form, the year, and the office."""
 _TOKEN: Final = rb"[A-Za-z]{0,8}[0-9][A-Za-z0-9*]{0,15}"
 
 
@@ -98,7 +118,7 @@ def _licence(candidate: Candidate) -> float:
     if not 5 <= len(compact) <= 20 or digits < 3 or _DATE_LIKE.fullmatch(candidate.value):
         return 0.0
     is_typical = len(compact) >= 7 and digits >= 6 and compact[0].isalpha() and not compact[:3].islower()
-    return _TYPICAL if is_typical else _COMMON
+    return _TYPICAL if is_typical or "/" in candidate.value else _COMMON
 
 
 _DATE_LIKE: Final = re.compile(
@@ -108,8 +128,12 @@ _DATE_LIKE: Final = re.compile(
 DRIVER_LICENSE: Final = (
     Pattern(
         apart(
-            rb"(?:(?:[A-Z]{1,2}"
-            rb"|[A-Z][A-Z9]{4})[ -]{1,2})?" + _TOKEN + rb"(?:[ -]{1,2}" + _TOKEN + rb"){0,4}(?:-[A-Za-z])?",
+            _POLISH
+            + rb"|(?:(?:[A-Z]{1,2}|[A-Z][A-Z9]{4})[ -]{1,2})?"
+            + _TOKEN
+            + rb"(?:[ -]{1,2}"
+            + _TOKEN
+            + rb"){0,4}(?:-[A-Za-z])?",
             _BEFORE,
             _AFTER,
         ),
@@ -123,11 +147,13 @@ DRIVER_LICENSE: Final = (
 
 _ABOUT_PASSPORTS: Final = Context(
     rb"passports?(?:[ _-]?(?:no|nr|num(?:ber)?|id|#))?|(?:ppt?|psp(?:or)?t|pass)[ ._-]{0,2}(?:no|nr|num(?:ber)?|#)"
-    rb"|reisep(?:ass|x+)(?:nummer|-?nr)?"
-    rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:nummer)?|paszport(?:u)?|travel document"
+    rb"|reisep(?:ass|x+)" + _GERMAN + rb"|(?:[dms]eines|ihre[sr]?|eures|unseres|des) p(?:asses|asse|xsse)"
+    rb"|pasaportes?|passeports?|passaport[eo]s?|paspoort(?:en)?(?:nummer)?|paszport[a-z]{0,4}|travel documents?"
     rb"|passport_?n|(?:pass?|passets|passin?|passinumero)[ -]?(?:nummer|nr|numero)|rejsepas(?:set)?"
-    rb"|passinumero|passets?"
-    rb"|cestovni(?:ho)? pas[a-z]?|cislo (?:cestovniho )?pasu|pasaport[a-z]*|utlevel[a-z]*|putovnic[a-z]|paspor"
+    rb"|passi(?:n|si|nne|ni)?(?: ?numero[a-z]*| number[a-z]*)?|passets?|(?:dit|ditt|din|ert|deres|mitt|mit) pass?"
+    rb"|cestovn[a-z]+ pas[a-z]{0,2}|cisl[oa] (?:[a-z]{2,9} )?pasu|pasaport[a-z]*|utlevel[a-z]*|putovnic[a-z]{1,2}"
+    rb"|paspor"
+    rb"|potn[a-z]{1,3} list[a-z]{0,2}|paso numer[a-z]+|pases numur[a-z]+"
     rb"|vegabref[a-z]*|ho chieu",
     (
         "护照",
@@ -148,12 +174,19 @@ _ABOUT_PASSPORTS: Final = Context(
 )
 
 
+_GERMAN_PASSPORT: Final = re.compile("[CFGHJKLMNPRTVWXYZ][CFGHJKLMNPRTVWXYZ0-9]{8}")
+"""No vowels, so that no word arises, and no letters that look like digits (PassV, annex 11)."""
+_DUTCH_PASSPORT: Final = re.compile("[A-NP-Z]{2}[A-NP-Z0-9]{6}[0-9]")
+
+
 def _passport(candidate: Candidate) -> float:
     compact = _compact(candidate)
     digits = _digits_in(compact)
-    if not 6 <= len(compact) <= 12 or digits < 3 or (compact.islower() and digits < 5):
+    is_german = digits > 0 and _GERMAN_PASSPORT.fullmatch(compact) is not None
+    is_known = is_german or (digits > 0 and _DUTCH_PASSPORT.fullmatch(compact) is not None)
+    if not 6 <= len(compact) <= 12 or (digits < 3 and not is_known) or (compact.islower() and digits < 5):
         return 0.0
-    is_typical = compact[0].isalpha() and digits >= 6
+    is_typical = is_german or (compact[0].isalpha() and digits >= 6)
     return _TYPICAL if is_typical else _COMMON
 
 
@@ -223,13 +256,18 @@ _CLOCK: Final = re.compile("[T ][0-9]{2}:.*")
 _LETTERS: Final = re.compile("[A-Za-z]{3}")
 _ABOUT_BIRTH: Final = Context(
     rb"date[ _-]?of[ _-]?birth|birth[ _-]?(?:date|day|dt)s?|d\.?o\.?b\.?|bdays?|b-day|births?|born(?: on)?"
-    rb"|geboren|geb\.?|geburts(?:datum|tag)|n[ex]{1,2}e? (?:le|en)|date de naissance|naissance|nacid[oa]s?|nacimiento"
-    rb"|naci(?: el)?|(?:fecha|f\.?)[ _]?(?:de[ _])?nac\.?"
+    rb"|geboren|geb\.?|geburts(?:datum|tag)(?:e?s|en?)?|n[ex]{1,2}e? (?:le|en)"
+    rb"|(?:etes|es|est)[ -](?:vous|tu|il|elle)[ -]n[ex]{1,2}e?s?|date de naissance|naissance|nacid[oa]s?|nacimiento"
+    rb"|naci(?: el|o|ste|eron|mos)?|(?:fecha|f\.?)[ _]?(?:de[ _])?nac\.?"
     rb"|date[ _](?:de[ _])?naiss\.?|data[ _](?:de|di)[ _]nasc\.?|ddn|geb(?:urts)?[ ._-]?dat\.?|cumple"
-    rb"|nat[oa] (?:il|a|in)|nascita|nascid[oa]s?|nascimento|geboorte(?:datum|dag)?|f[ox]dt|f[ox]dd|urodz[a-z]+"
-    rb"|cumplea[nx]os|f[ox]delse(?:datum|dato|dag)?|f[ox]dselsdato|syntym[xa]{1,2}[a-z]*|syntynyt|naroze[a-z]*"
-    rb"|dogum[a-z]*(?: (?:tarihi|gunu))?|dogdum|narozen[a-z]*|narodeni[a-z]*|datum rodenja|rojst[a-z]+"
-    rb"|sz[uxe]let[ex]s[a-z]*(?: [a-z]+)?|szuletett|nascut|(?:data|ziua) (?:de )?naster[a-z]*|lahir|ngay sinh"
+    rb"|nat[oa] (?:il|a|in)|(?:sei|siete|quando e) nat[oaei]|nascita|nascid[oa]s?|nasc(?:eu|este|eram|i)|nascimento"
+    rb"|geboorte(?:datum|dag)?|jarig|f[ox]dt|f[ox]dd|fyller (?:du|ni)|urodz[a-z]+"
+    rb"|cumplea[nx]os|f[ox]d(?:el)?sel?s?e?(?:datum|dato|dag)[a-z]{0,4}|f[ox]delse|syntym[xa]{1,2}[a-z]*|syntynyt"
+    rb"|naroze[a-z]*"
+    rb"|dogum[a-z]*(?: (?:tarihi|gunu))?|dogdu[a-z]+|narozen[a-z]*|narodi[a-z]*|narodeni[a-z]*|ro[xd]j?en[a-z]*"
+    rb"|rojst[a-z]+"
+    rb"|rojen[ai]?|gimim[a-z]*|gim[ex]t?[ei]|dzimsan[a-z]+|sunni(?:kuup[a-z]+|aeg|aja)?|sundinud"
+    rb"|sz[uxe]let[a-z]*(?: [a-z]+)?|nascut|(?:data|ziua) (?:de )?naster[a-z]*|lahir|ngay sinh"
     rb"|anniversaire|compleanno|anivers[ax]rio|verjaardag",
     (
         "出生日期",
@@ -251,8 +289,10 @@ _ABOUT_BIRTH: Final = Context(
         "Народжен",
         "народив",
         "народил",
-        "γέννησης",
+        "γέννησ",
+        "γεννήσ",
         "γεννήθηκ",
+        "γεννηθ",
         "الميلاد",
         "תאריך לידה",
         "วันเกิด",

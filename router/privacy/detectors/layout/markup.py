@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from hybrid_llm.core.looks import bounded
@@ -17,7 +17,7 @@ _ATTRIBUTE: Final = re.compile(
 _LONGEST: Final = 800
 """More characters than an element and its text have at most."""
 _NAMES: Final = frozenset(
-    b"name id key label for title field data-label data-field placeholder aria-label property itemprop column"
+    b"name n id key label for title field data-label data-field placeholder aria-label property itemprop column"
     b" autocomplete type".split()
 )
 _VALUES: Final = frozenset((b"value", b"content"))
@@ -27,8 +27,18 @@ _PLAIN: Final = frozenset(
     b" button".split()
 )
 """Elements that say nothing about the values in them."""
+_PAGE: Final = frozenset(b"html body form div section main p span ul ol table tr tbody thead a button meta".split())
+"""Elements of a page, whose names say nothing about what is in them."""
+_NEAR: Final = 60
+"""Characters of a sentence that are looked at before an element."""
 _CONTROLS: Final = frozenset((b"input", b"textarea", b"select", b"option", b"output"))
 """Elements of forms, which the text before them names."""
+_INLINE: Final = frozenset(b"b strong i em u code span font tt small kbd samp mark a".split())
+"""Elements that may be a part of a sentence, which names them."""
+_SENTENCE: Final = re.compile(rb"[^<>]{0,60}$")
+_REST: Final = re.compile(rb"</[A-Za-z0-9:]{1,40}>([^<>.!?;\n]{0,40})")
+_PARENTS: Final = frozenset(b"name n key label field data-label data-field property itemprop column id".split())
+"""Attributes of an element that name what is in its child."""
 _TERMS: Final = frozenset(b"dt th td label key b strong span em name p div".split())
 """Elements whose text may name the value in the next one."""
 
@@ -42,18 +52,44 @@ def markup(data: bytes) -> Iterator[Cell]:
     for match in bounded(_ELEMENT, data, _LONGEST):
         tag = match[1].lower()
         named = () if tag in _PLAIN else (match.span(1),)
-        found = list(_ATTRIBUTE.finditer(data, *match.span(2))) if match[2] else ()
+        found = list(_ATTRIBUTE.finditer(data, *match.span(2))) if match[2] else []
         label: Label = (*named, *(_quoted(each) for each in found if each[1].lower() in _NAMES))
         if tag in _CONTROLS:
             label, term = (*label, *term), ()
-        for each in found:
-            if each[1].lower() not in _NAMES:
-                yield Cell(*_quoted(each), label if each[1].lower() in _VALUES and label else (each.span(1),))
+        yield from _values(found, label)
         column = table.column(tag, match.span(3))
-        if match[3].strip():
-            yield Cell(*match.span(3), label or column or term, (*column, *term) if label or column else ())
-            if tag in _TERMS or match[3].rstrip().endswith(b":"):
-                term = (match.span(3),)
+        if not match[3].strip():
+            term = (not match[2].endswith(b"/") and _parent(tag, found)) or term
+            continue
+        own = label or column or _sentence(data, match)
+        yield Cell(*match.span(3), own or term, (*column, *term) if own else ())
+        if tag in _TERMS or match[3].rstrip().endswith(b":"):
+            term = (match.span(3),)
+
+
+def _values(found: Sequence[re.Match[bytes]], label: Label) -> Iterator[Cell]:
+    """The attributes of an element that are values; those for any value are named by the others."""
+    for each in found:
+        if each[1].lower() not in _NAMES:
+            yield Cell(*_quoted(each), label if each[1].lower() in _VALUES and label else (each.span(1),))
+
+
+def _parent(tag: bytes, found: Sequence[re.Match[bytes]]) -> Label:
+    """The attributes of an element without a text of its own that name what is in its child."""
+    if tag in _PAGE or tag in _CONTROLS:
+        return ()
+    return tuple([_quoted(each) for each in found if each[1].lower() in _PARENTS])
+
+
+def _sentence(data: bytes, element: re.Match[bytes]) -> Label:
+    """The words before and behind an element that is a part of a sentence; empty for one that stands alone."""
+    start, end = element.span()
+    if element[1].lower() not in _INLINE:
+        return ()
+    before = _SENTENCE.search(data, max(0, start - _NEAR), start)
+    behind = _REST.match(data, end)
+    spans = [match for match in (before and before.span(), behind and behind.span(1)) if match]
+    return tuple([(first, last) for first, last in spans if data[first:last].strip()])
 
 
 def _quoted(attribute: re.Match[bytes]) -> _Span:
