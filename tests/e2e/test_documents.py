@@ -33,7 +33,6 @@ NOT_RUN = {
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
     "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
     "python -m examples.models.recipe all": "trains for an hour",
-    "HYBRID_LISTEN=:7443 HYBRID_NODE=10.0.0.7:7443 haproxy -f deploy/haproxy/haproxy.cfg": "tests/deploy runs it",
     "hybrid-llm demo": "tests/cli/test_demo.py plays it",
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",
 }
@@ -58,6 +57,7 @@ SHOWN = {
     "cloud |": "a drawing",
     "TTFT = pace": "a formula",
     "2026-11-29 20:14:03": "the line of a node, tested in tests/backends/wire/test_process.py",
+    "HYBRID_LISTEN=": "tests/deploy runs HAProxy",
     "prediction: {calibrate": "a line of hybrid.yaml, tested in tests/router/test_config.py",
 }
 """How blocks of other languages begin, and what they are."""
