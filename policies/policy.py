@@ -23,6 +23,7 @@ _EVERYWHERE: Final = frozenset(Location)
 _DEFAULT: Final = "no rule matched: the backends in the order in which they are declared"
 _ABSENT: Final = "absent"
 _UNKNOWN: Final = "cannot be evaluated"
+_OPEN: Final = "its circuit breaker is open after failures"
 _NO_BACKEND: Final = (("backend", "no backend has this name here"),)
 
 
@@ -117,6 +118,7 @@ class Policy:
         """
         excluded = self._ineligible(request.privacy, signals.backends)
         index = self._run(request, signals, excluded)
+        last_resort = self._exclude_open(signals.backends, excluded)
         rule = self._orders.get(index)
         return Decision(
             order=self._ordered(rule, request, signals, excluded),
@@ -125,6 +127,7 @@ class Policy:
             digest=self.digest,
             rule=f"rules[{index}]" if rule else "default",
             because=rule.because if rule else _DEFAULT,
+            last_resort=last_resort,
             tags=request.privacy,
             tracer=partial(self._replay, request, signals),
         )
@@ -142,6 +145,19 @@ class Policy:
             if name not in self.backends:
                 excluded[name] = "the policy does not know this backend"
         return excluded
+
+    def _exclude_open(self, states: Mapping[str, BackendState], excluded: MutableMapping[str, str]) -> frozenset[str]:
+        """Exclude the backends with an open circuit breaker, except, where no other is left, those that serve.
+
+        Called when all else has been excluded, so that a last resort is never what a tag or a hard rule forbids.
+        """
+        opened = [name for name in self.backends if name not in excluded and states[name].breaker == Breaker.OPEN]
+        if not opened:
+            return frozenset()
+        is_last = len(opened) + len(excluded) == len(self.backends.keys() | excluded.keys())
+        last_resort = frozenset([name for name in opened if is_last and states[name].serves])
+        excluded.update((name, _OPEN) for name in opened if name not in last_resort)
+        return last_resort
 
     def _tag_reason(self, tags: Iterable[str], location: Location) -> str:
         for tag in sorted(tags):
@@ -187,9 +203,7 @@ def _unfit(state: BackendState | None, location: Location) -> str:
         return "its state is unknown"
     if state.location is not location:
         return f"it runs on {state.location}, the policy was checked for {location}"
-    if not state.ready:
-        return state.reason or "it is not ready"
-    return "its circuit breaker is open after failures" if state.breaker == Breaker.OPEN else ""
+    return "" if state.ready else state.reason or "it is not ready"
 
 
 def _undeclared(tag: str, declared: Mapping[str, TagRule]) -> InvalidRequest:

@@ -274,9 +274,11 @@ class GrpcBackend:
 
     def _judge(self, exchange: Exchange, error: BaseException, began: float) -> None:
         """Report a call that ended with *error*; what may mean that the node cannot be used is probed at once."""
-        failed, hung = isinstance(error, _FAILURES), exchange.hung(error)
+        failed, hung = isinstance(error, _FAILURES) and not exchange.aborted, exchange.hung(error)
         if hung or (failed and exchange.was_answered_wrongly):
             self.health.failed(began, hung=hung)
+        elif failed and exchange.cancelled:
+            self.health.cancelled(began)
         elif failed and exchange.lost:
             self.health.lost()
         else:
@@ -340,6 +342,7 @@ def state_of(endpoints: Collection[GrpcBackend], *, name: str, reason: str) -> B
         location=Location.CLOUD,
         ready=not reason,
         reason=reason,
+        serves=any(endpoint.health.serves for endpoint in endpoints),
         nodes=max(1, sum(state.health.is_usable for state in states)),
         active=sum(state.active for state in states),
         queue=sum(state.queue for state in states),

@@ -188,7 +188,7 @@ class Connection:
 
     def abort(self, request_id: str) -> None:
         """Cancel the calls of one request."""
-        self._cancel(lambda exchange: exchange.request.request_id == request_id)
+        self._cancel(lambda exchange: exchange.abort(request_id))
 
     def drop(self) -> None:
         """Forget the channels, so that the next call opens a new one."""

@@ -131,6 +131,10 @@ class Exchange:
     ended: bool = False
     lost: bool = False
     """Its connection ended, or the node is silent: whether the node can be reached is for the probes to judge."""
+    cancelled: bool = False
+    """The node ended it, and gave no reason."""
+    aborted: bool = False
+    """We ended it, which says nothing of the node."""
     latest: Chunk = field(default_factory=Chunk)
     _started: float = 0.0
     _first_ms: float = 0.0
@@ -213,7 +217,7 @@ class Exchange:
     @property
     def was_answered_wrongly(self) -> bool:
         """Whether a failure of it is the node's own, rather than that of the way to it."""
-        return bool(self._started) and not self.lost
+        return bool(self._started) and not self.lost and not self.cancelled
 
     def hung(self, error: BaseException) -> bool:
         """The deadline passed without a first token, and the node had at least half of that time."""
@@ -237,6 +241,11 @@ class Exchange:
         self._given_up = time.monotonic() - self._heard > _SILENCE_S
         return self._given_up
 
+    def abort(self, request_id: str) -> bool:
+        """Whether this is a call of that request, which its caller ends."""
+        self.aborted = self.aborted or self.request.request_id == request_id
+        return self.aborted
+
     def settle(self, trailing: Metadata) -> None:
         """Record what the node reports beside its answer: its load, and the time that it took itself."""
         reported = next((value for key, value in trailing if key == LOAD_KEY and isinstance(value, bytes)), None)
@@ -258,7 +267,9 @@ class Exchange:
 
     def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
         """Return the error that a status means to the caller."""
-        self.lost = self._given_up or (code is StatusCode.UNAVAILABLE and not has_detail(trailing))
+        is_bare = not has_detail(trailing)
+        self.lost = self._given_up or (code is StatusCode.UNAVAILABLE and is_bare)
+        self.cancelled = code is StatusCode.CANCELLED and is_bare
         if self._given_up:
             return self._silent()
         if code is StatusCode.DEADLINE_EXCEEDED:

@@ -12,6 +12,8 @@ from hybrid_llm.core.jsonable import jsonable
 UNKNOWN_WINDOW: Final = 2**31 - 1
 """The context window of a node that has not reported its own: rules read no limit, and people read "unknown"."""
 
+_LAST_RESORT: Final = "its circuit breaker is open, but it serves and nothing else is left: used as a last resort"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleTrace:
@@ -51,6 +53,8 @@ class Decision:
     """The rule that ordered the candidates, as `rules[3]`; `default` when none matched."""
     because: str = ""
     """That rule's reason, for people."""
+    last_resort: frozenset[str] = frozenset()
+    """Those of *order* whose circuit breaker is open: nothing else is left, and their probe finds that they serve."""
     tags: frozenset[str] = frozenset()
     """The effective privacy tags."""
     tracer: Callable[[], tuple[RuleTrace, ...]] = field(default=tuple, repr=False, compare=False)
@@ -71,6 +75,7 @@ class Decision:
         if self.tags:
             lines.append(f"tags: {', '.join(sorted(self.tags))}")
         lines.append(f"order: {' > '.join(self.order) or 'no eligible backend'}   by {self.rule}: {self.because}")
+        lines += [f"{name}: {_LAST_RESORT}" for name in self.order if name in self.last_resort]
         lines += [f"excluded: {reason}" for reason in self.exclusions()]
         for entry in self.trace:
             lines += _trace_lines(entry)

@@ -64,7 +64,10 @@ class HealthProbe:
         self._trial: float | None = None
         self._counted = self._forgiven = self._resting_until = self._stopping_until = _NEVER
         self._hold = 0.0
+        self._cancelled = False
         self._responded = self._closed = False
+        self.serves = False
+        """The last probe found that it can be reached and trusted, and serves."""
         self.lost_at = _NEVER
         """When the last connection was lost, on the clock."""
         self.suspected = False
@@ -151,7 +154,7 @@ class HealthProbe:
     def _reset(self) -> bool:
         """Forget what was counted; whether that closes the breaker."""
         closes = self._opened is not None
-        self._failures, self._opened, self._trial, self._hold = 0, None, None, 0.0
+        self._failures, self._opened, self._trial, self._hold, self._cancelled = 0, None, None, 0.0, False
         return closes
 
     def failed(self, began: float | None = None, *, hung: bool = False) -> None:
@@ -192,6 +195,20 @@ class HealthProbe:
         self.lost_at = self._clock()
         self.abandoned()
 
+    def cancelled(self, began: float | None = None) -> None:
+        """The node ended a call and gave no reason, as one does that resets what others have flooded.
+
+        The first call in a row does not count, nor do those that ran beside it; further ones are failures.
+        """
+        with self._lock:
+            is_first, self._cancelled = not self._cancelled, True
+            if is_first:
+                self._counted = self._clock()
+        if is_first:
+            self.lost()
+        else:
+            self.failed(began)
+
     def suspect(self) -> None:
         """A probe is about to find out what is wrong: calls go elsewhere, where they can."""
         self.suspected = True
@@ -206,7 +223,7 @@ class HealthProbe:
 
     def probe_failed(self, fault: str, *, silent: bool) -> None:
         """The endpoint could not be reached or trusted, or does not serve; *fault* names the class of the error."""
-        self.fault, self.silent, self.suspected = fault, silent, False
+        self.fault, self.silent, self.suspected, self.serves = fault, silent, False, False
 
     def probe_succeeded(self) -> None:
         """The endpoint can be reached and trusted, and serves. If it did not before, its failures are forgotten.
@@ -216,7 +233,7 @@ class HealthProbe:
         with self._lock:
             if was_lost := bool(self.fault):
                 self._resting_until = _NEVER
-            self.fault, self.silent, self.suspected = "", False, False
+            self.fault, self.silent, self.suspected, self.serves = "", False, False, True
             closes = self._reset() if was_lost else self._readmitted()
             if was_lost or closes:
                 self._forgiven = self._counted = self._clock()
@@ -233,7 +250,7 @@ class HealthProbe:
 
     def probe_expired(self) -> None:
         """Probing has stopped: the next call shows whether the endpoint can be reached."""
-        self.fault, self.silent, self.suspected = "", False, False
+        self.fault, self.silent, self.suspected, self.serves = "", False, False, False
 
     def close(self) -> None:
         """The client is closed. This is final."""
@@ -286,12 +303,22 @@ class BackendHealth:
         """When an endpoint last lost a connection, on its clock."""
         return max((probe.lost_at for probe in self._probes()), default=_NEVER)
 
-    def admit(self) -> bool:
-        """Whether a call may start now: the endpoint that gets it takes the trial."""
+    @property
+    def serves(self) -> bool:
+        """Whether the last probe of an endpoint found that it serves."""
+        return any(probe.serves for probe in self._probes())
+
+    @property
+    def admits(self) -> bool:
+        """Whether a breaker would let a call start now."""
         breaker = self.breaker
         if breaker is Breaker.HALF_OPEN:
             return any(probe.admits for probe in self._probes())
         return breaker is Breaker.CLOSED
+
+    def admit(self) -> bool:
+        """Whether a call may start now: the endpoint that gets it takes the trial."""
+        return self.admits
 
     def succeeded(self) -> None:
         """Do nothing: the endpoint reports its own calls."""

@@ -137,6 +137,9 @@ class BackendState:
     """Why it is not ready, for people."""
     breaker: Breaker = Breaker.CLOSED
     """Its circuit breaker: open while it gets no calls after failures."""
+    serves: bool = False
+    """The last probe beside the calls found that a node can be reached and trusted and serves; false where nothing
+    probes it."""
     nodes: int = 1
     """Its usable nodes."""
     active: int = 0

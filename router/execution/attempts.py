@@ -252,7 +252,7 @@ class Attempts:
     def _start(self, race: Race, name: str, *, paid: bool = False) -> None:
         """Call *name*, unless its breaker is open or the call is a retry that nothing pays for."""
         self._check_deadline()
-        if not self.breakers[name].admit():
+        if not self._admits(name):
             self._refuse(name, "its circuit breaker is open", "breaker_open")
         elif not self._allowance.allows(name, now=self.clock(), paid=paid):
             self._refuse(name, "no further call is allowed: retries or retry budget are used up", "no_retry_left")
@@ -261,6 +261,13 @@ class Attempts:
             self.answering = name
             stream = owned(self.open_stream(name, self._partial_answer()))
             race.start(Attempt(name=name, stream=stream, began=self.clock(), hedge=paid))
+
+    def _admits(self, name: str) -> bool:
+        """Whether its breaker lets a call start; one that serves is also called where no other backend is left."""
+        if self.breakers[name].admit():
+            return True
+        others = (other for other in self._candidates() if other != name)
+        return self.breakers[name].serves and not any(self.breakers[other].admits for other in others)
 
     def _refuse(self, name: str, why: str, reason: str) -> None:
         error = BackendUnavailable(f"{name}: {why}", backend=name, reason=reason)

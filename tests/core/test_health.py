@@ -26,11 +26,13 @@ class Replay:
         self.opened: float | None = None
         self.trial: float | None = None
         self.counted = self.forgiven = self.stopping = float("-inf")
-        self.reached, self.silent = True, False
+        self.reached, self.silent, self.cancelled = True, False, False
 
     def note(self, at: float, event: str, detail: float) -> None:
         if event in ("failed", "hung"):
             self._fail(at, began=at - detail if detail >= 0.0 else None, hung=event == "hung")
+        elif event == "cancelled":
+            self._cancel(at, began=at - detail if detail >= 0.0 else None)
         elif event in ("succeeded", "abandoned", "lost"):
             self.trial = None
             if event == "succeeded":
@@ -41,6 +43,12 @@ class Replay:
             self.stopping = at + STOPPING_S if event == "stopping" else float("-inf")
         elif event.startswith("probe_"):
             self._probe(at, event, silent=detail == 1.0)
+
+    def _cancel(self, at: float, *, began: float | None) -> None:
+        if self.cancelled:
+            self._fail(at, began=began, hung=False)
+        else:
+            self.cancelled, self.counted, self.trial = True, at, None
 
     def _fail(self, at: float, *, began: float | None, hung: bool) -> None:
         if self.silent or at < self.stopping:
@@ -57,13 +65,14 @@ class Replay:
             self._forget()
             self.counted = self.forgiven = at
         elif event == "probe_succeeded" and self.opened is not None and at >= self.counted + self.hold:
-            hold = min(OPEN_S, 2 * self.hold or 0.1)
+            hold, cancelled = min(OPEN_S, 2 * self.hold or 0.1), self.cancelled
             self._forget()
+            self.cancelled = cancelled
             self.count, self.hold, self.counted, self.forgiven = FAILURES - 1, hold, at, at
         self.reached, self.silent = event != "probe_failed", event == "probe_failed" and silent
 
     def _forget(self) -> None:
-        self.count, self.hold, self.opened, self.trial = 0, 0.0, None, None
+        self.count, self.hold, self.opened, self.trial, self.cancelled = 0, 0.0, None, None, False
 
 
 class HealthMachine(RuleBasedStateMachine):
@@ -96,6 +105,11 @@ class HealthMachine(RuleBasedStateMachine):
     def a_call_that_began_earlier_fails(self, ago: float, *, hung: bool) -> None:
         self.probe.failed(self.now - ago, hung=hung)
         self.note("hung" if hung else "failed", ago)
+
+    @rule(ago=st.sampled_from([-1.0, 0.0, 0.05, 1.5, 12.0]))
+    def the_node_ends_a_call(self, ago: float) -> None:
+        self.probe.cancelled(None if ago < 0.0 else self.now - ago)
+        self.note("cancelled", ago)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 15.0]))
     def the_node_is_overloaded(self, seconds: float) -> None:
@@ -178,6 +192,9 @@ class HealthMachine(RuleBasedStateMachine):
     def the_state_is_that_of_the_model(self) -> None:
         assert self.probe.breaker is self.breaker()
         assert self.probe.health is self.health()
+        assert self.probe.serves is (
+            self.last("probe_failed", "probe_succeeded", "probe_expired")[1] == "probe_succeeded"
+        )
 
 
 TestHealth = HealthMachine.TestCase

@@ -44,6 +44,16 @@ MUTANTS = (
         f"{_HEALTH}:HealthProbe.probe_succeeded",
         swap("self._reset() if was_lost else self._readmitted()", "self._readmitted()"),
     ),
+    Mutant(
+        "the first call that a node cancels is a failure",
+        f"{_HEALTH}:HealthProbe.cancelled",
+        swap("not self._cancelled, True", "False, True"),
+    ),
+    Mutant(
+        "a node may cancel every call",
+        f"{_HEALTH}:HealthProbe.cancelled",
+        swap("not self._cancelled, True", "True, True"),
+    ),
     Mutant("silence opens the breaker", f"{_HEALTH}:HealthProbe.failed", drop_operand("self.silent")),
     Mutant(
         "a lost connection is a failure",

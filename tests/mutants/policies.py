@@ -35,9 +35,31 @@ MUTANTS = (
         swap("raise _undeclared(tag, declared)", "continue"),
     ),
     Mutant(
-        "a backend that is not ready is called", f"{_POLICY}:_unfit", swap("not state.ready", "state.ready is None")
+        "a backend that is not ready is called", f"{_POLICY}:_unfit", swap("state.ready", "state.ready is not None")
     ),
-    Mutant("a backend with an open breaker is called", f"{_POLICY}:_unfit", swap("Breaker.OPEN", "Breaker.HALF_OPEN")),
+    Mutant(
+        "a backend with an open breaker is called",
+        f"{_POLICY}:Policy._exclude_open",
+        swap("Breaker.OPEN", "Breaker.HALF_OPEN"),
+    ),
+    Mutant(
+        "a last resort may be what a tag or a hard rule excludes",
+        f"{_POLICY}:Policy._exclude_open",
+        swap(
+            "name not in excluded and states[name].breaker == Breaker.OPEN",
+            "name in states and states[name].breaker == Breaker.OPEN",
+        ),
+    ),
+    Mutant(
+        "a last resort is used although another backend is left",
+        f"{_POLICY}:Policy._exclude_open",
+        swap("is_last and states[name].serves", "states[name].serves"),
+    ),
+    Mutant(
+        "a last resort need not serve",
+        f"{_POLICY}:Policy._exclude_open",
+        swap("is_last and states[name].serves", "is_last"),
+    ),
     Mutant("a backend without a state is eligible", f"{_POLICY}:_unfit", swap("'its state is unknown'", "''")),
     Mutant(
         "a backend may report another location",

@@ -53,7 +53,7 @@ MUTANTS = (
     Mutant(
         "an open breaker is not asked",
         f"{_ATTEMPTS}:Attempts._start",
-        swap("not self.breakers[name].admit()", "name is None"),
+        swap("not self._admits(name)", "name is None"),
     ),
     Mutant(
         "a broken stream counts as an answer",
@@ -70,6 +70,19 @@ MUTANTS = (
         f"{_ATTEMPTS}:Attempts._hung_or_abandoned",
         always("self.clock() - attempt.began >= self.metadata.deadline / 2"),
     ),
+    Mutant(
+        "a last resort is called although another backend is left",
+        f"{_ATTEMPTS}:Attempts._admits",
+        swap("not any(self.breakers[other].admits for other in others)", "True"),
+    ),
+    Mutant(
+        "a last resort need not serve",
+        f"{_ATTEMPTS}:Attempts._admits",
+        swap(
+            "self.breakers[name].serves and not any(self.breakers[other].admits for other in others)",
+            "not any(self.breakers[other].admits for other in others)",
+        ),
+    ),
     Mutant("an abandoned trial stays the trial", f"{_HEALTH}:HealthProbe.abandoned", drop("self._trial = None")),
     Mutant("several trials at once", f"{_HEALTH}:HealthProbe.admit", drop("self._trial = self._clock()")),
     Mutant(
@@ -80,7 +93,7 @@ MUTANTS = (
     Mutant(
         "success does not close the breaker",
         f"{_HEALTH}:HealthProbe._reset",
-        drop("self._failures, self._opened, self._trial, self._hold = (0, None, None, 0.0)"),
+        drop("self._failures, self._opened, self._trial, self._hold, self._cancelled = (0, None, None, 0.0, False)"),
     ),
     Mutant(
         "the breaker counts what a backend reports itself",

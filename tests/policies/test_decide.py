@@ -71,6 +71,31 @@ def test_a_half_open_breaker_may_be_tried(signals, request_):
     assert parse_policy(HEAD).decide(request_, replace(signals, backends=backends)).order == ("edge", "cloud")
 
 
+def breakers_open(signals, **serves):
+    states = {name: replace(signals.backends[name], breaker=Breaker.OPEN, serves=it) for name, it in serves.items()}
+    return replace(signals, backends={**signals.backends, **states})
+
+
+def test_where_only_open_breakers_are_left_what_serves_is_a_last_resort(signals, request_):
+    decision = parse_policy(HEAD).decide(request_, breakers_open(signals, edge=False, cloud=True))
+    assert (decision.order, decision.last_resort) == (("cloud",), {"cloud"})
+    assert decision.excluded == {"edge": "its circuit breaker is open after failures"}
+    assert "cloud: its circuit breaker is open, but it serves and nothing else is left" in decision.explain()
+
+
+def test_there_is_no_last_resort_while_a_breaker_is_closed(signals, request_):
+    decision = parse_policy(HEAD).decide(request_, breakers_open(signals, cloud=True))
+    assert (decision.order, decision.last_resort) == (("edge",), frozenset())
+    assert decision.excluded == {"cloud": "its circuit breaker is open after failures"}
+
+
+def test_a_last_resort_is_never_what_a_hard_rule_excludes(signals, request_):
+    text = HEAD + "rules:\n  - exclude: cloud\n    because: not today\n"
+    decision = parse_policy(text).decide(request_, breakers_open(signals, edge=False, cloud=True))
+    assert (decision.order, decision.last_resort) == ((), frozenset())
+    assert decision.excluded["cloud"] == "not today (rules[0])"
+
+
 def test_backends_that_only_one_side_knows_are_out(signals, request_):
     other = BackendState(name="new", location=Location.EDGE)
     world = replace(signals, backends={"edge": signals.backends["edge"], "new": other})

@@ -180,7 +180,8 @@ def states(draw: st.DrawFn, name: str, location: Location) -> BackendState:
         location=draw(st.sampled_from([location] * 9 + list(Location))),
         ready=draw(st.sampled_from([True, True, True, False])),
         reason=draw(st.sampled_from(["", "loading"])),
-        breaker=draw(st.sampled_from([Breaker.CLOSED, Breaker.CLOSED, *Breaker])),
+        breaker=draw(st.sampled_from([Breaker.CLOSED, Breaker.OPEN, *Breaker])),
+        serves=draw(st.booleans()),
         context_window=draw(COUNT),
         rtt_ms=draw(OPTIONAL),
         predicted_ttft_ms=draw(WEIRD),
@@ -247,12 +248,14 @@ def expected_order(case: Case, request: RequestMetadata, signals: Signals) -> tu
     left = []
     for name, place in case.backends.items():
         state = signals.backends.get(name)
-        fit = state is not None and state.location == place and state.ready and state.breaker != Breaker.OPEN
+        fit = state is not None and state.location == place and state.ready
         if fit and all(place.value in case.tags[tag] for tag in request.privacy):
             left.append(name)
     for rule in case.rules:
         if rule.kind == "exclude" and judged(rule, request, signals, when_unknown=True):
             left = [name for name in left if name not in located(case, rule.targets)]
+    closed = [name for name in left if signals.backends[name].breaker != Breaker.OPEN]
+    left = closed or [name for name in left if signals.backends[name].serves]
     for rule in case.rules:
         if rule.kind != "exclude" and judged(rule, request, signals, when_unknown=False):
             if rule.kind == "rank":
@@ -303,9 +306,23 @@ def test_nobody_is_ordered_whom_a_tag_or_the_state_forbids(situation):
     for name in decision.order:
         state = signals.backends[name]
         assert state.ready
-        assert state.breaker is not Breaker.OPEN
+        assert state.breaker is not Breaker.OPEN or (state.serves and name in decision.last_resort)
         assert all(state.location.value in case.tags[tag] for tag in request.privacy)
         assert case.backends[name] is state.location
+
+
+@SETTINGS
+@given(situations())
+def test_an_open_breaker_lets_nobody_in_whom_the_policy_would_exclude_with_a_closed_one(situation):
+    case, request, signals = situation
+    policy = parse_policy(case.text(), backends=case.backends)
+    closed = {name: replace(state, breaker=Breaker.CLOSED) for name, state in signals.backends.items()}
+    order = policy.decide(request, replace(signals, backends=closed)).order
+    opened = [name for name in order if signals.backends[name].breaker is Breaker.OPEN]
+    last_resort = {name for name in opened if len(opened) == len(order) and signals.backends[name].serves}
+    decision = policy.decide(request, signals)
+    assert decision.last_resort == last_resort
+    assert decision.order == tuple(name for name in order if name in last_resort or name not in opened)
 
 
 @SETTINGS

@@ -266,6 +266,44 @@ def test_an_open_breaker_keeps_its_backend_from_being_called_and_is_not_fed_by_t
     assert run.breakers["a"].admit()
 
 
+def ejected(world: World, *, serves: bool) -> HealthProbe:
+    """A backend whose breaker is open, while a probe finds that it serves or nothing probes it."""
+    probe = HealthProbe(failures=1, open_s=30.0, clock=lambda: world.now)
+    probe.failed()
+    if serves:
+        probe.probe_succeeded()
+        probe.failed()
+    return probe
+
+
+@pytest.mark.parametrize(("serves", "called"), [(True, ["a"]), (False, [])])
+def test_what_serves_is_called_although_its_breaker_is_open_where_nothing_else_is_left(serves, called):
+    world = World({"a": [[LAST]]})
+    run = attempts(world, "a")
+    run.breakers = {"a": ejected(world, serves=serves)}
+    assert isinstance(play(run)[1], AllBackendsFailed) is not serves
+    assert world.calls == called
+
+
+def test_there_is_no_last_resort_while_another_backend_may_be_called():
+    world = World({"a": [[LAST]], "b": [[LAST]]})
+    run = attempts(world, "ab")
+    run.breakers = {"a": ejected(world, serves=True), "b": HealthProbe(failures=9, open_s=30.0)}
+    play(run)
+    assert world.calls == ["b"]
+
+
+def test_a_last_resort_adds_no_more_calls_than_the_retry_budget_pays_for():
+    world = World({"a": [[BackendUnavailable("down", backend="a")]]})
+    probe, budget = ejected(world, serves=True), RetryBudget(ratio=0.1)
+    for _ in range(500):
+        run = attempts(world, "a")
+        run.breakers, run.budget = {"a": probe}, budget
+        assert isinstance(play(run)[1], AllBackendsFailed)
+        probe.probe_succeeded()
+    assert 500 <= len(world.calls) <= 500 + 10 + 50
+
+
 def test_the_records_tell_what_was_tried_and_how_it_ended():
     world = World({"a": [[BackendOverloaded("full", backend="a")]], "b": [[LAST]], "c": [[LAST]]})
     run = attempts(world, "ab")

@@ -184,11 +184,15 @@ class SimulatedBackend:
         """As a real backend's: the slots of the device as they are, those of a node as its last answer reported."""
         loads = [one.reported if self._is_cloud else one.load() for one in self._endpoints]
         online = not self._probes[0].silent
+        if online and self._is_cloud:  # as the probes beside the calls find out
+            for probe in self._probes:
+                probe.probe_succeeded()
         return BackendState(
             name=self.name,
             location=self.location,
             ready=online,
             reason="" if online else _NO_ROUTE,
+            serves=self.endpoint_health.serves,
             nodes=len(loads),
             active=sum(active for active, _, _ in loads),
             queue=sum(queue for _, queue, _ in loads),

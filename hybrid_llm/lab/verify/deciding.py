@@ -31,7 +31,7 @@ _MOST_TAGS: Final = 6
 _MOST_BACKENDS: Final = 4
 _MOST_DECISIONS: Final = 100_000
 """Roughly: the outcomes of conditions are reduced to fit."""
-_OTHER_STATES: Final = (Fitness.OPEN, Fitness.HALF_OPEN, Fitness.ABSENT, Fitness.MOVED)
+_OTHER_STATES: Final = (Fitness.OPEN, Fitness.FAILING, Fitness.HALF_OPEN, Fitness.ABSENT, Fitness.MOVED)
 
 States = Mapping[str, Fitness]
 """Backend -> its state; READY for backends that are not there."""
@@ -192,8 +192,8 @@ def _situations(names: Sequence[str]) -> tuple[list[tuple[States, bool]], str]:
 
 
 def _unfit(states: States) -> set[str]:
-    """The backends that must not be called."""
-    return {name for name, fitness in states.items() if fitness is not Fitness.HALF_OPEN}
+    """The backends that must not be called, whatever else is left."""
+    return {name for name, fitness in states.items() if fitness not in {Fitness.HALF_OPEN, Fitness.FAILING}}
 
 
 class _Deciding:
@@ -222,12 +222,18 @@ class _Deciding:
         excluded = self._excluded | _unfit(states)
         for outcome in outcomes:
             device = cast(DeviceSignals, Switches(self._free, outcome))
-            out = excluded.union(*(self._hard.get(index, ()) for index in outcome))
+            out = self._out(states, excluded.union(*(self._hard.get(index, ()) for index in outcome)))
             for world, known in zip(worlds, backends, strict=True):
                 decision = self._policy.decide(self._metadata, Signals(device=device, backends=known))
                 self._record(world, outcome, decision, out)
                 if decision.rule not in self._ranks:
                     break
+
+    def _out(self, states: States, excluded: frozenset[str]) -> frozenset[str]:
+        """What must not be called: what is *excluded*, and a failing backend as long as another one is left."""
+        left = self._policy.backends.keys() - excluded
+        failing = {name for name in left if states.get(name) is Fitness.FAILING}
+        return excluded if failing == left else excluded | failing
 
     def _record(self, world: World, outcome: Outcomes, decision: Decision, out: frozenset[str]) -> None:
         """Note a decision that is new, and one that contradicts tags, states or hard rules."""

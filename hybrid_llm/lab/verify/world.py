@@ -147,6 +147,7 @@ class Fitness(StrEnum):
     READY = "is ready"
     UNREADY = "is not ready"
     OPEN = "has an open breaker"
+    FAILING = "has an open breaker, and serves by its probe"
     HALF_OPEN = "has a half-open breaker"
     ABSENT = "is unknown"
     MOVED = "runs at another location than the policy declares"
@@ -220,12 +221,13 @@ class World:
 def _state(name: str, declared: Location, world: World) -> BackendState:
     fitness = world.states.get(name, Fitness.READY)
     score = float(world.ranking.index(name)) if name in world.ranking else 0.0
-    breaker = {Fitness.OPEN: Breaker.OPEN, Fitness.HALF_OPEN: Breaker.HALF_OPEN}.get(fitness, Breaker.CLOSED)
+    opened = {Fitness.OPEN: Breaker.OPEN, Fitness.FAILING: Breaker.OPEN, Fitness.HALF_OPEN: Breaker.HALF_OPEN}
     return BackendState(
         name=name,
         location=_OTHER[declared] if fitness is Fitness.MOVED else declared,
         ready=fitness is not Fitness.UNREADY,
-        breaker=breaker,
+        breaker=opened.get(fitness, Breaker.CLOSED),
+        serves=fitness is Fitness.FAILING,
         context_window=2**31 - 1,
         predicted_ttft_ms=score,
         cost_per_1k_tokens=score,
