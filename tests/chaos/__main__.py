@@ -1,6 +1,6 @@
 """Whatever goes wrong, nothing is lost: `python -m tests.chaos [--requests N] [--only FAULT] [--seed N] [--json]`.
 
-`--table` measures what an outage costs with default settings instead.
+`--table` measures what an outage costs instead, `--soak 12m` whether anything grows under traffic.
 
 Exit status: 0 nothing was lost or wrong, 1 something was.
 """
@@ -21,6 +21,7 @@ from tests.chaos.faults import Fault, RollingRestart
 from tests.chaos.outages import costs, table
 from tests.chaos.real import EngineKilled, EngineOutOfMemory, RealWorld
 from tests.chaos.report import Row, as_json, head, line, total
+from tests.chaos.soak import soak
 from tests.chaos.suite import FAULTS, play
 from tests.chaos.world import World
 
@@ -43,11 +44,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of requests and faults")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--table", action="store_true", help="what an outage costs with default settings, and end")
+    parser.add_argument("--soak", type=_seconds, metavar="12m", help="mixed traffic for so long, and end")
     options = parser.parse_args()
     unknown = set(options.only or ()) - set(names.split(", "))
     if unknown:
         parser.error(f"there is no fault {unknown.pop()!r}: {names}")
     logging.getLogger("hybrid_llm").setLevel(logging.ERROR)
+    if options.soak:
+        result = soak(options.soak, seed=options.seed)
+        print(*result.lines(), sep="\n", flush=True)
+        return int(not result.is_sound)
     if options.table:
         for text in table(costs()):
             print(text, flush=True)
@@ -61,6 +67,11 @@ def main() -> int:
             print(line(row), *(f"    {example}" for example in row.examples), sep="\n", flush=True)
     print(json.dumps(as_json(rows), indent=1) if options.json else f"\n{total(rows)}")
     return int(any(row.bad for row in rows))
+
+
+def _seconds(text: str) -> float:
+    """Seconds of a duration such as `12m` or `20s`."""
+    return float(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.wire import TLSFiles
@@ -63,23 +63,24 @@ def _calm(world: World, number: int) -> None:
     _weather(world, number, Weather())
 
 
+def _bad(weather: Weather) -> Callable[[World, int], None]:
+    return lambda world, number: _weather(world, number, replace(weather))
+
+
 def _send(sent: int) -> Callable[[World, int], None]:
     return lambda world, number: world.nodes[number].send(sent)
 
 
-OUTAGES = (
-    Outage(name="refused", begin=_refuse, end=_calm),
-    Outage(name="kill -9", begin=_kill, end=_restart),
-    Outage(name="one reset", begin=lambda world, number: world.proxies[number].cut(), end=_calm, seconds=0.0),
-    Outage(name="SIGSTOP", begin=_send(signal.SIGSTOP), end=_send(signal.SIGCONT)),
-    Outage(
-        name="black hole",
-        begin=lambda world, number: _weather(world, number, Weather(silent_up=True, silent_down=True)),
-        end=_calm,
-    ),
-    Outage(name="engine dead", begin=_send(signal.SIGUSR1), end=_send(signal.SIGUSR1)),
-    Outage(name="every call fails", begin=_send(signal.SIGUSR2), end=_send(signal.SIGUSR2)),
-)
+REFUSED = Outage(name="refused", begin=_refuse, end=_calm)
+KILLED = Outage(name="kill -9", begin=_kill, end=_restart)
+RESET = Outage(name="one reset", begin=lambda world, number: world.proxies[number].cut(), end=_calm, seconds=0.0)
+STOPPED = Outage(name="SIGSTOP", begin=_send(signal.SIGSTOP), end=_send(signal.SIGCONT))
+BLACK_HOLE = Outage(name="black hole", begin=_bad(Weather(silent_up=True, silent_down=True)), end=_calm)
+SLOW = Outage(name="slow, 0.1 s", begin=_bad(Weather(delay=(0.1, 0.1))), end=_calm)
+CUTS = Outage(name="cuts at 0.4 % of reads", begin=_bad(Weather(cut=0.004)), end=_calm)
+ENGINE_DEAD = Outage(name="engine dead", begin=_send(signal.SIGUSR1), end=_send(signal.SIGUSR1))
+ENGINE_FAILS = Outage(name="every call fails", begin=_send(signal.SIGUSR2), end=_send(signal.SIGUSR2))
+OUTAGES = (REFUSED, KILLED, RESET, STOPPED, BLACK_HOLE, SLOW, CUTS, ENGINE_DEAD, ENGINE_FAILS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.errors import AllBackendsFailed, HybridLLMError
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import FixedSensors
 from tests.chaos.exact import answer_to, prompt_of
-from tests.chaos.outages import OUTAGES, SETTINGS, cost
+from tests.chaos.outages import ENGINE_FAILS, OUTAGES, SETTINGS, cost
 from tests.chaos.proxy import Weather
 from tests.chaos.world import World
 
@@ -50,6 +51,29 @@ def test_a_node_that_is_back_is_used_long_before_a_breaker_would_be_half_open(wo
     assert measured.back_s is not None
     assert measured.back_s < 10.0, "a breaker is open for 30 s"
     assert measured.wrong == 0
+
+
+def test_a_node_that_serves_and_fails_every_call_is_called_all_the_same_and_not_more_often(world):
+    """Where nothing else is left, nothing is refused: each request is one call, and retries keep to their budget."""
+    calls = Counter[str]()
+
+    def count(event: RequestEvent) -> None:
+        made = sum(each.reason not in ("breaker_open", "no_retry_left") for each in event.attempts)
+        calls["made"] += made
+        calls["refused"] += not made
+
+    policy = parse_policy("version: 1\nname: p\n", backends={"cloud": Location.CLOUD})
+    with HybridLLM([world.pool()], policy, sensors=FixedSensors(), hooks=[count]) as llm:
+        llm.generate(prompt_of(0, 2))
+        ENGINE_FAILS.begin(world, 0)
+        try:
+            for number in range(200):
+                with pytest.raises(AllBackendsFailed):
+                    llm.generate(prompt_of(number, 2))
+        finally:
+            ENGINE_FAILS.end(world, 0)
+    assert calls["refused"] == 0
+    assert 200 < calls["made"] <= 1 + 200 + 10 + 20, calls
 
 
 def test_one_lost_connection_ends_none_of_the_answers_on_it(world, llm):

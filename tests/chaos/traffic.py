@@ -193,6 +193,13 @@ class Traffic:
                 outcome.error = error
             outcome.ended = time.monotonic()
 
+    def take_ended(self) -> list[Outcome]:
+        """What has ended, which is forgotten here."""
+        with self._lock:
+            ended = [outcome for outcome in self.outcomes if outcome.ended]
+            self.outcomes = [outcome for outcome in self.outcomes if not outcome.ended]
+        return ended
+
     def drain(self, until: Callable[[], bool] = lambda: False, seconds: float = 60.0) -> None:
         """Wait until all that was put has been begun, or *until* holds."""
         limit = time.monotonic() + seconds

@@ -36,7 +36,7 @@ rules:
     when: request.task == "far"
     because: the device's model is not good enough
   - prefer: [cloud, edge]
-resilience: {retries: 2, retry_budget: 20%, continue_streams: true, HEDGE breaker: {failures: 5, open: 1s}}
+HEDGE
 """
 _START_S = 60.0
 
@@ -173,9 +173,13 @@ class World:
         return is_exact(outcome)
 
     def client(self, *, hedge: str = "", edge: Backend | None = None, policy: str = POLICY, **options) -> HybridLLM:
-        """A client with the nodes as one backend and a device beside them; *hedge* such as `100ms` or `p95`."""
+        """A client with the nodes as one backend and a device beside them, with default settings.
+
+        With *hedge*, such as `100ms` or `p95`, it also hedges, and continues answers that break off.
+        """
         backends = [edge or self.edge(), self.pool()]
-        text = policy.replace("HEDGE", f"hedge_after: {hedge}," if hedge else "")
+        limits = f"resilience: {{hedge_after: {hedge}, continue_streams: true}}" if hedge else ""
+        text = policy.replace("HEDGE", limits)
         places = {"edge": Location.EDGE, "cloud": Location.CLOUD}
         return HybridLLM(backends, parse_policy(text, backends=places), sensors=FixedSensors(), **options)
 
