@@ -77,7 +77,10 @@ SUITES = (
     Suite(
         "endpoints",
         endpoints.MUTANTS,
-        (*_tests("core", "health"), *_tests("backends/wire", "choose", "place", "prober", "no_network", "pool")),
+        (
+            *_tests("core", "health"),
+            *_tests("backends/wire", "choose", "place", "prober", "no_thread", "no_network", "pool"),
+        ),
     ),
     Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
