@@ -133,11 +133,7 @@ MUTANTS = (
     Mutant("a node that just answered is probed", f"{_PROBER}:Prober.suspect", drop_operand("self._heard > since")),
     Mutant("probes of one node run at once", f"{_PROBER}:Prober._probe", always("self._running is None")),
     Mutant("a lost node is not probed", f"{_PROBER}:Prober._run", drop("if repeats: ...")),
-    Mutant(
-        "a node that is back is probed",
-        f"{_PROBER}:Prober._repeat",
-        swap("self._try(self._limit())\nif self._is_settled(): ...", "self._try(self._limit())"),
-    ),
+    Mutant("a node that is back is probed", f"{_PROBER}:Prober._is_settled", returns("False")),
     Mutant("a closed connection goes on probing", f"{_PROBER}:Prober.close", drop("self._closed.set()")),
     Mutant(
         "a silent call does not start a probe", f"{_CONNECTION}:Connection._watch", drop("self.prober.suspect(since)")
