@@ -33,13 +33,13 @@ MUTANTS = (
     Mutant("a cut escape is released", f"{_NOTATION}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
     Mutant(
         "texts are compared in capitals only",
-        f"{_NOTATION}:Taken.__init__",
+        f"{_NOTATION}:suffixes",
         swap("_NORMAL.sub('_', text).upper()", "_NORMAL.sub('_', text)"),
     ),
     Mutant(
         "known values are not replaced",
         f"{_PSEUDONYMS}:PseudonymTable._all",
-        swap("[*found, *self._values.occurrences(prepared)]", "found"),
+        swap("[*found, *self._values.occurrences(prepared, merge(found))]", "found"),
     ),
     Mutant(
         "a pseudonym in the prompt counts as ours",
@@ -48,8 +48,8 @@ MUTANTS = (
     ),
     Mutant(
         "values escaped in JSON are not known",
-        f"{_VALUES}:KnownValues._learn_escaped",
-        never("escaped not in self._exact"),
+        f"{_VALUES}:KnownValues._learn",
+        never("json_forms(''.join(values))"),
     ),
     Mutant(
         "only values in JSON with raw Unicode are known", f"{_VALUES}:json_forms", drop_item("json.dumps(value)[1:-1]")
@@ -94,9 +94,7 @@ MUTANTS = (
         f"{_PATTERNS}:Patterns.beginnings",
         swap("pattern.startswith(end)", "pattern == end"),
     ),
-    Mutant(
-        "other spellings of a value leave", f"{_VALUES}:KnownValues._learn_normal", drop("self._add_form(form, __f)")
-    ),
+    Mutant("other spellings of a value leave", f"{_VALUES}:KnownValues._learn_normal", drop("others.append(form)")),
     Mutant("values in decoded texts leave", f"{_VALUES}:KnownValues._learn_escaped", swap("json_forms(value)", "()")),
     Mutant(
         "values behind a code leave as they are",
@@ -106,17 +104,22 @@ MUTANTS = (
     Mutant(
         "an encoded run that holds a value leaves",
         f"{_VALUES}:KnownValues.occurrences",
-        never("found is not None"),
+        never("held is not None"),
     ),
     Mutant(
         "telephone numbers are known with their country only",
-        f"{_VALUES}:KnownValues._learn_normal",
-        never("is_dialled and len(digits := national(value)) >= _NUMBER"),
+        f"{_VALUES}:KnownValues._learn",
+        never("is_dialled"),
     ),
-    Mutant("a date is known in one notation", f"{_VALUES}:KnownValues._learn_normal", drop("self._dates.update(__x)")),
-    Mutant("a short number is found in longer ones", f"{_VALUES}:_whole", never("length < FREE and (not __e)")),
-    Mutant("a name is found in other words", f"{_VALUES}:_whole", never("form.is_name and text[start:stop].islower()")),
-    Mutant("the deadline does not end learning", f"{_PSEUDONYMS}:PseudonymTable._learn", drop("look()")),
+    Mutant("a date is known in one notation", f"{_VALUES}:KnownValues._learn", drop("self._dates.update(__x)")),
+    Mutant("a short number is found in longer ones", f"{_VALUES}:_is_whole", always("length >= FREE or __e")),
+    Mutant(
+        "a name is found in other words", f"{_VALUES}:_is_whole", never("form.is_name and text[start:stop].islower()")
+    ),
+    Mutant("the deadline does not end learning", f"{_VALUES}:KnownValues.learn", drop("look()")),
+    Mutant(
+        "what reaches beyond a find leaves", f"{_VALUES}:KnownValues._spelled", swap("before and __x >= stop", "before")
+    ),
     Mutant(
         "no separators may change",
         f"{_VALUES}:KnownValues._spelled",

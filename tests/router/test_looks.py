@@ -34,8 +34,8 @@ def test_a_match_across_two_parts_is_found_as_in_the_whole(at, size):
 @given(st.integers(PART - 20, PART + 5))
 def test_a_known_value_across_two_parts_is_found(at):
     known: Patterns[str] = Patterns()
-    known.add("jane.doe@example.org", "email")
-    known.add("jane", "name")
+    known.add_all(["jane.doe@example.org"], "email")
+    known.add_all(["jane"], "name")
     text = "é" + "." * at + "jane.doe@example.org" + "." * PART
     start = at + 1
     found = sorted(known.matches(text))

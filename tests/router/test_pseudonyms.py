@@ -258,7 +258,9 @@ def test_lists_of_findings_and_texts_of_unequal_number_are_refused():
         PseudonymTable().replace_all(prepare(["a", "b"]), [[]])
 
 
-@pytest.mark.parametrize("options", [{"alphabet": ""}, {"alphabet": "ab"}, {"alphabet": "A_"}, {"length": 0}])
+@pytest.mark.parametrize(
+    "options", [{"alphabet": ""}, {"alphabet": "ab"}, {"alphabet": "A_"}, {"length": 0}, {"length": 65}]
+)
 def test_an_ambiguous_alphabet_or_length_is_refused(options):
     with pytest.raises(ConfigError):
         PseudonymTable(**options)

@@ -50,6 +50,7 @@ def replace(table: PseudonymTable, text: str) -> str:
     return written
 
 
+AFTER = [Finding(kind="person", start=15, end=19)]
 RESPELLED = [
     ("passport", "511-073-750"),
     ("passport", "511073750"),
@@ -368,6 +369,23 @@ def test_a_value_more_costs_little_however_many_are_known():
     table.replace_all(prepare([text]), [found])
     short = prepare(["mail user000007@mail.example.org or ann@example.org"])
     assert calls(lambda: table.replace_all(short, [[Finding(kind="email", start=36, end=51)]])) < 3000
+
+
+@pytest.mark.parametrize("found", [(0, 4), (5, 8), (9, 14), (3, 6), (0, 8)])
+def test_a_known_value_that_reaches_beyond_a_finding_is_replaced_whole(found):
+    table = table_of(("person", "Jane Doe Smith"))
+    start, end = found
+    (written,) = table.replace_all(
+        prepare(["JANE DOE SMITH came"]), [[Finding(kind="person", start=start, end=end), *AFTER]]
+    )
+    assert re.fullmatch("PERSON_[A-Z2-7]{5} PERSON_[A-Z2-7]{5}", written)
+
+
+def test_a_known_value_across_two_findings_is_replaced_whole():
+    table = table_of(("person", "Jane Doe Smith"))
+    found = [Finding(kind="person", start=0, end=4), Finding(kind="person", start=5, end=14)]
+    (written,) = table.replace_all(prepare(["JANE DOE SMITH"]), [found])
+    assert re.fullmatch("PERSON_[A-Z2-7]{5}", written)
 
 
 class Over(Exception):

@@ -83,11 +83,11 @@ class Beginnings:
         text, size = normal.view.text, len(normal.text)
         if not size:
             return False
-        behind = len(text) - normal.place(size - 1) - 1
+        behind = len(text) - normal.places[size - 1] - 1
         if behind > WIDEST:
             return False
         return any(
-            normal.is_close(size - length, size) and self._opens(text, normal.place(size - length), length, behind)
+            normal.is_close(size - length, size) and self._opens(text, normal.places[size - length], length, behind)
             for length in self.normal.beginnings(normal.text)
         )
 

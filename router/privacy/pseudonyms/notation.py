@@ -44,22 +44,11 @@ def canonical(match: re.Match[str]) -> str:
     return f"{match.string[match.start() : match.end('stem')]}_{letters}".upper()
 
 
-class Taken:
-    """The names that some texts already hold, in any spelling: a new pseudonym must be none of them."""
-
-    def __init__(self, texts: Iterable[str], length: int) -> None:
-        self._before: dict[str, set[str]] = {}  # the letters behind an underscore -> those before it
-        following = re.compile(rf"_(?=([A-Z0-9]{{{length}}}))")
-        for text in texts:
-            if "_" in text:
-                canonical = _NORMAL.sub("_", text).upper()
-                for match in following.finditer(canonical):
-                    before = canonical[max(0, match.start() - _LONGEST_TYPE) : match.start()]
-                    self._before.setdefault(match[1], set()).add(before)
-
-    def __contains__(self, name: str) -> bool:
-        kind, _, letters = name.partition("_")
-        return letters in self._before and any(before.endswith(kind) for before in self._before[letters])
+def suffixes(texts: Iterable[str], length: int) -> set[str]:
+    """Whatever reads as the letters of a pseudonym in some texts, in any spelling: a new pseudonym must have others."""
+    following = re.compile(rf"_(?=([A-Z0-9]{{{length}}}))")
+    canonical = (_NORMAL.sub("_", text).upper() for text in texts if "_" in text)
+    return {letters for text in canonical for letters in following.findall(text)}
 
 
 @lru_cache(maxsize=64)

@@ -2,12 +2,13 @@
 
 The automata hold the first characters of each string, as few as tell it from most others; the rest is compared where
 these occur. They grow as a log-structured tree does: new strings get a small automaton of their own, and automata of
-like size are merged. Adding a string to many costs little, and a text is read by a few automata at most.
+like size are merged. Adding a string to many costs little, and a text is read by a few automata at most. Strings that
+were added are put into automata when something is first searched for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from hybrid_llm.core.looks import PART, look
@@ -15,6 +16,8 @@ from hybrid_llm.core.looks import PART, look
 _HEADS: Final = (12, 32, 128, 2048)
 """Lengths of a head: the next where `_SHARED` strings have the same one."""
 _SHARED: Final = 8
+_BATCH: Final = 1024
+"""Strings between two looks at the deadline."""
 _GROWTH: Final = 4
 """An automaton is merged into one that is less than this many times as large."""
 _T = TypeVar("_T")
@@ -23,15 +26,15 @@ _T = TypeVar("_T")
 class Patterns(Generic[_T]):
     """Strings, each with what is known of it. Not thread-safe."""
 
-    __slots__ = ("_about", "_automata", "_heads", "_longest", "_new")
+    __slots__ = ("_about", "_automata", "_headed", "_heads", "_new")
 
     def __init__(self) -> None:
         self._about: dict[str, _T] = {}
         # The beginning of some strings -> these strings; in tuples, which the garbage collector leaves alone.
         self._heads: dict[str, tuple[str, ...]] = {}
-        self._new: list[str] = []
+        self._new: list[str] = []  # strings without a head yet
+        self._headed: list[str] = []  # heads that are in no automaton yet
         self._automata: list[tuple[Any, list[str]]] = []
-        self._longest = 0
 
     def __len__(self) -> int:
         return len(self._about)
@@ -39,28 +42,22 @@ class Patterns(Generic[_T]):
     def __contains__(self, pattern: object) -> bool:
         return pattern in self._about
 
-    def get(self, pattern: str) -> _T | None:
-        """What is known of a string; None if it was not added."""
-        return self._about.get(pattern)
+    def __getitem__(self, pattern: str) -> _T:
+        return self._about[pattern]
 
-    def add(self, pattern: str, about: _T) -> None:
-        """Add a string that is not empty, or change what is known of it."""
-        if pattern not in self._about:
-            self._longest = max(self._longest, len(pattern))
-            self._file(pattern)
+    def __setitem__(self, pattern: str, about: _T) -> None:
+        """Change what is known of a string that was added."""
         self._about[pattern] = about
 
-    def _file(self, pattern: str) -> None:
-        for size in (*_HEADS, len(pattern)):
-            head = pattern[:size]
-            strings = self._heads.get(head)
-            if strings is None:
-                self._heads[head] = (pattern,)
-                self._new.append(head)
-                return
-            if len(strings) < _SHARED:
-                self._heads[head] = (*strings, pattern)
-                return
+    def add_all(self, patterns: Iterable[str], about: _T) -> set[str]:
+        """Add strings that are not empty; return those that were added before, of which nothing changes."""
+        new = dict.fromkeys(patterns, about)
+        known = new.keys() & self._about.keys()
+        for pattern in known:
+            del new[pattern]
+        self._new += new
+        self._about.update(new)
+        return known
 
     def matches(self, text: str) -> Iterator[tuple[int, int, _T]]:
         """Yield start, end (exclusive) and what is known of each occurrence; they may overlap, in any order."""
@@ -73,11 +70,11 @@ class Patterns(Generic[_T]):
 
     def longest(self) -> int:
         """The length of the longest string."""
-        return self._longest
+        return max(map(len, self._about), default=0)
 
     def firsts(self) -> set[str]:
         """The first characters of all strings."""
-        return {head[0] for head in self._heads}
+        return {pattern[0] for pattern in self._about}
 
     def beginnings(self, text: str) -> Iterator[int]:
         """Yield how many characters at the end of *text* begin a string that is longer: every number."""
@@ -99,7 +96,7 @@ class Patterns(Generic[_T]):
         for automaton, heads in self._automata:
             automaton.clear()
             heads.clear()
-        for held in (self._about, self._heads, self._new, self._automata):
+        for held in (self._about, self._heads, self._new, self._headed, self._automata):
             held.clear()
 
     def _found(self, text: str) -> Iterator[tuple[int, str]]:
@@ -115,12 +112,33 @@ class Patterns(Generic[_T]):
                         yield first + last, head
 
     def _build(self) -> None:
-        if not self._new:
+        while self._new:
+            look()
+            self._headed += self._new_heads(self._new[-_BATCH:])
+            del self._new[-_BATCH:]
+        if not self._headed:
             return
-        heads, self._new = self._new, []
+        heads, self._headed = self._headed, []
         while self._automata and len(self._automata[-1][1]) < _GROWTH * len(heads):
             heads = [*self._automata.pop()[1], *heads]
         self._automata.append((_automaton(heads), heads))
+
+    def _new_heads(self, patterns: list[str]) -> list[str]:
+        """Assign each of the *patterns* to a head; return the heads that no string had before."""
+        heads, new = self._heads, []
+        for size in (*_HEADS, None):
+            left = []
+            for pattern in patterns:
+                head = pattern[:size]
+                if head not in heads:
+                    heads[head] = (pattern,)
+                    new.append(head)
+                elif len(heads[head]) < _SHARED:
+                    heads[head] = (*heads[head], pattern)
+                else:
+                    left.append(pattern)
+            patterns = left
+        return new
 
 
 def _automaton(heads: list[str]) -> Any:

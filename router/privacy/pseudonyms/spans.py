@@ -11,8 +11,8 @@ Span = tuple[int, int, str]
 
 A plain tuple, which the garbage collector leaves alone: visiting the spans of a long text would hold up every thread.
 """
-Placed = tuple[int, int, int, int]
-"""A replacement in the written text: its characters *start* to *end* stand for two offsets, a span, of the source."""
+Placed = tuple[int, int]
+"""Where a replacement starts and ends in the written text."""
 
 
 def merge(spans: Iterable[Span]) -> list[Span]:
@@ -31,12 +31,13 @@ def merge(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def source(offset: int, placed: Sequence[Placed], *, end: bool) -> int:
-    """*offset* of the written text as an offset of the source; inside a replacement, the start or end of its span."""
+def source(offset: int, placed: Sequence[Placed], spans: Sequence[Span], *, end: bool) -> int:
+    """*offset* of the written text as an offset of the source; inside a replacement, the start or end of its span.
+
+    Each of the *spans* of the source was replaced; where, is *placed*.
+    """
     before = bisect_right(placed, offset, key=itemgetter(1))
     if before < len(placed) and placed[before][0] < offset:
-        return placed[before][3 if end else 2]
-    if not before:
-        return offset
-    _, last, _, origin = placed[before - 1]
-    return offset + origin - last
+        first, behind, _ = spans[before]
+        return behind if end else first
+    return offset + spans[before - 1][1] - placed[before - 1][1] if before else offset

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.router.privacy.detectors.text import View, decoded, fold
 
 _NOTHING: Final = "\0"
@@ -45,6 +46,8 @@ _TABLE: Final = _Table()
 _KEPT: Final = bytes(byte for byte in range(128) if _normal(chr(byte)) != _NOTHING)
 _LOWER: Final = bytes(range(256)).lower()
 _DROPPED: Final = bytes(byte for byte in range(128) if byte not in _KEPT)
+_END: Final = "\x80"
+"""Stands between values; no ASCII character."""
 
 
 SPACED: Final = 6
@@ -79,34 +82,42 @@ class Normal:
         self._spaced = view.text.translate(_TABLE)
         self.text = self._spaced.replace(_NOTHING, "")
 
-        self._places: Sequence[int] | None = None
-        self._gaps: list[int] = []
+    @cached_property
+    def places(self) -> Sequence[int]:
+        """The position in the view of each character."""
+        return memoryview(self._places)
 
-    def place(self, index: int) -> int:
-        """The position in the view of character *index*."""
-        return (self._places or self._search())[index]
-
-    def is_close(self, first: int, end: int) -> bool:
-        """Whether no two of the characters *first* to *end* (exclusive) have more between them than a spelling has."""
-        if self._places is None:
-            self._search()
-        gap = bisect_left(self._gaps, first)
-        return gap == len(self._gaps) or self._gaps[gap] >= end - 1
-
-    def _search(self) -> Sequence[int]:
+    @cached_property
+    def _places(self) -> Any:
         import numpy as np
 
         plain = self._spaced.isascii()
         data = self._spaced.encode("ascii") if plain else self._spaced.encode("utf-32-le", "surrogatepass")
-        places: Any = np.flatnonzero(np.frombuffer(data, np.uint8 if plain else np.uint32))
-        self._gaps = np.flatnonzero(np.diff(places) > WIDEST + 1).tolist()
-        self._places = found = memoryview(places)
-        return found
+        return np.flatnonzero(np.frombuffer(data, np.uint8 if plain else np.uint32))
+
+    @cached_property
+    def _gaps(self) -> list[int]:
+        import numpy as np
+
+        return np.flatnonzero(np.diff(self._places) > WIDEST + 1).tolist()
+
+    def is_close(self, first: int, end: int) -> bool:
+        """Whether no two of the characters *first* to *end* (exclusive) have more between them than a spelling has."""
+        gap = bisect_left(self._gaps, first)
+        return gap == len(self._gaps) or self._gaps[gap] >= end - 1
 
 
 def is_encoded(value: str) -> bool:
     """Whether *value* may hold codes, or characters that have an ASCII form."""
     return not value.isascii() or "\\" in value or "%" in value or "&" in value
+
+
+def normal_forms(values: Sequence[str]) -> list[str]:
+    """Each of the *values* with its encodings undone, in normal form."""
+    joined = _END.join(values)
+    if not is_encoded(joined.replace(_END, "")):
+        return joined.encode("latin-1").translate(_LOWER, _DROPPED).decode("latin-1").split(_END)
+    return [normal_form(value) for value in values]
 
 
 def normal_form(value: str) -> str:

@@ -14,24 +14,27 @@ and findings:
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import re
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Final, NoReturn
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
-from hybrid_llm.core.looks import look
+from hybrid_llm.core.looks import look, looked
 from hybrid_llm.router.privacy.detectors import Finding, Prepared
-from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, LITERAL, Taken, canonical, full_pattern, type_of
+from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, LITERAL, canonical, full_pattern, suffixes, type_of
 from hybrid_llm.router.privacy.pseudonyms.spans import Placed, Span, merge, source
 from hybrid_llm.router.privacy.pseudonyms.values import KnownValues, json_forms
 
 _MAX_ATTEMPTS: Final = 256
 """Names that are tried for a new pseudonym."""
 _MAX_ROUNDS: Final = 64
+_MOST: Final = 64
+"""Bytes of a digest, and so the letters of a pseudonym."""
 _BATCH: Final = 1024
 """Values between two looks at the deadline."""
 
@@ -50,21 +53,25 @@ class PseudonymTable:
     """The values and pseudonyms of one session. Thread-safe.
 
     Args:
-        key: Pseudonyms are derived from it. Default: 32 random bytes.
+        key: Pseudonyms are derived from it by keyed BLAKE2b; at most 64 bytes. Default: 32 random bytes.
         alphabet: The characters after the underscore: capital letters and digits.
         length: How many there are: five base32 letters give 33 million pseudonyms per type.
 
     Raises:
-        ConfigError: the alphabet is empty or has other characters, or the length is less than 1.
+        ConfigError: the alphabet is empty or has other characters, or the length is not from 1 to 64.
     """
 
-    __slots__ = ("_begins", "_begun", "_entries", "_format", "_key", "_lock", "_names", "_types", "_values", "_wiped")
+    __slots__ = (
+        "_begins", "_begun", "_entries", "_format", "_key", "_letters",
+        "_lock", "_names", "_types", "_values", "_wiped",
+    )  # fmt: skip
 
     def __init__(self, key: bytes | None = None, *, alphabet: str = BASE32, length: int = 5) -> None:
-        if not re.fullmatch("[A-Z0-9]+", alphabet) or length < 1:
-            raise ConfigError("a pseudonym needs an alphabet of capital letters and digits, and a length of 1 at least")
+        if not re.fullmatch("[A-Z0-9]+", alphabet) or not 1 <= length <= _MOST:
+            raise ConfigError(f"a pseudonym needs an alphabet of capital letters and digits, and 1 to {_MOST} of them")
         self._key = bytearray(secrets.token_bytes(32) if key is None else key)
         self._format = (alphabet, length)
+        self._letters = _letters(self._key, alphabet, length)
         self._lock = threading.RLock()
         self._entries: dict[str, tuple[str, int, bool]] = {}  # pseudonym -> value, how many there were, if escaped
         self._names: dict[str, str] = {}  # value -> pseudonym
@@ -92,8 +99,7 @@ class PseudonymTable:
             if len(texts) != len(findings):
                 raise ValueError(f"{len(texts)} texts with {len(findings)} lists of findings: pass one list per text")
             found = [_spans(each.text, some) for each, some in zip(texts, findings, strict=True)]
-            for each, some in zip(texts, found, strict=True):
-                self._learn(each.text, some)
+            self._learn(texts, found)
             spans = [self._all(each, some) for each, some in zip(texts, found, strict=True)]
             return self._write_all([each.text for each in texts], spans)
 
@@ -105,15 +111,16 @@ class PseudonymTable:
         with self._lock:
             return self._values.begins(text)
 
-    def _learn(self, text: str, found: list[Span]) -> None:
-        for number, (start, end, kind) in enumerate(found):
-            if number % _BATCH == 0:
-                look()
-            self._values.learn(text[start:end], kind)
+    def _learn(self, texts: Sequence[Prepared], found: Sequence[Sequence[Span]]) -> None:
+        values: dict[str, str] = {}
+        for each, some in zip(texts, found, strict=True):
+            for start, end, kind in looked(some, _BATCH):
+                values.setdefault(each.text[start:end], kind)
+        self._values.learn(values)
 
     def _all(self, prepared: Prepared, found: list[Span]) -> list[Span]:
         """All values in a text: its findings, and values that were found before or in other texts."""
-        return merge([*found, *self._values.occurrences(prepared)])
+        return merge([*found, *self._values.occurrences(prepared, merge(found))])
 
     def _write_all(self, texts: Sequence[str], spans: list[list[Span]]) -> list[str]:
         """Write every text and check that the restorer would restore each pseudonym and nothing else.
@@ -122,36 +129,39 @@ class PseudonymTable:
         one together with an adjacent pseudonym, such as `EMAIL_` before `PHONE_QYSAI`. Spans only grow, and one round
         nearly always suffices.
         """
-        taken = Taken(texts, self._format[1])
+        taken = suffixes(texts, self._format[1])
         for _ in range(_MAX_ROUNDS):
             written = [self._write(text, each, taken) for text, each in zip(texts, spans, strict=True)]
             look()
-            strays = [list(self._strays(text, placed)) for text, placed in written]
+            strays = [list(self._strays(*one, each)) for one, each in zip(written, spans, strict=True)]
             if not any(strays):
                 return [text for text, _ in written]
             spans = [merge([*each, *more]) for each, more in zip(spans, strays, strict=True)]
         raise PrivacyViolation("the texts and their pseudonyms cannot be told apart", location="cloud")
 
-    def _write(self, text: str, spans: list[Span], taken: Taken) -> tuple[str, list[Placed]]:
+    def _write(self, text: str, spans: list[Span], taken: set[str]) -> tuple[str, list[Placed]]:
         parts: list[str] = []
         placed: list[Placed] = []
         done = length = 0
-        for number, (start, end, kind) in enumerate(spans):
-            if number % _BATCH == 0:
-                look()
-            name = self._name(text[start:end], kind, taken)
+        for start, end, kind in looked(spans, _BATCH):
+            value = text[start:end]
+            name = self._names.get(value) or self._new_name(value, kind, taken)
             parts += (text[done:start], name)
-            length += start - done + len(name)
-            placed.append((length - len(name), length, start, end))
+            begin = length + start - done
+            length = begin + len(name)
+            placed.append((begin, length))
             done = end
         return "".join([*parts, text[done:]]), placed
 
-    def _strays(self, text: str, placed: list[Placed]) -> Iterator[Span]:
+    def _strays(self, text: str, placed: list[Placed], spans: list[Span]) -> Iterator[Span]:
         """The spans of the source that a restorer would take for pseudonyms although they are none of ours."""
-        ours = {(start, end) for start, end, _, _ in placed}
-        for start, end in self.pseudonyms(text):
+        read = list(self.pseudonyms(text))
+        if read == placed:
+            return
+        ours = set(placed)
+        for start, end in read:
             if (start, end) not in ours:
-                yield source(start, placed, end=False), source(end, placed, end=True), LITERAL
+                yield source(start, placed, spans, end=False), source(end, placed, spans, end=True), LITERAL
 
     def pseudonyms(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the spans of known pseudonyms in *text*, from left to right, as `Restorer` finds them."""
@@ -160,38 +170,24 @@ class PseudonymTable:
         search = full_pattern(self._types, *self._format).search
         at = 0
         while (match := search(text, at)) is not None:
-            known = canonical(match) in self._entries
+            known = match[0] in self._entries or canonical(match) in self._entries
             at = match.end() if known else match.start() + 1
             if known:
                 yield match.span()
 
-    def _name(self, value: str, kind: str, taken: Taken) -> str:
-        """The pseudonym of *value*: the one it has, or a new one that occurs in none of the texts."""
-        if value in self._names:
-            return self._names[value]
+    def _new_name(self, value: str, kind: str, taken: set[str]) -> str:
+        """A pseudonym for *value*, which has none; it occurs in none of the texts."""
         stem = type_of(kind)
-        for attempt in range(_MAX_ATTEMPTS):
-            name = f"{stem}_{self._suffix(f'{stem}:{attempt}:{value}')}"
-            if name not in self._entries and name not in taken:  # the texts may hold it by chance
-                self._add(name, stem, value)
+        for letters in islice(self._letters, _MAX_ATTEMPTS):
+            name = f"{stem}_{letters}"
+            if letters not in taken and name not in self._entries:
+                self._names[value] = name
+                self._entries[name] = (value, len(self._entries), self._values.is_escaped(value))
+                self._begun.append(name)
+                if stem not in self._types:
+                    self._types = (*self._types, stem)
                 return name
         raise PrivacyViolation(f"no free pseudonym is left for the type {stem}", location="cloud")
-
-    def _suffix(self, message: str) -> str:
-        alphabet, length = self._format
-        digest = hmac.digest(self._key, message.encode("utf-8", "surrogatepass"), "sha256")
-        number, base, letters = int.from_bytes(digest[: length + 3], "big"), len(alphabet), ""
-        for _ in range(length):
-            letters += alphabet[number % base]
-            number //= base
-        return letters
-
-    def _add(self, name: str, kind: str, value: str) -> None:
-        self._names[value] = name
-        self._entries[name] = (value, len(self._entries), self._values.is_escaped(value))
-        self._begun.append(name)
-        if kind not in self._types:
-            self._types = (*self._types, kind)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -253,3 +249,12 @@ def _spans(text: str, findings: Sequence[Finding]) -> list[Span]:
             where = f"from {finding.start} to {finding.end}"
             raise ValueError(f"a finding of {finding.kind!r} is {where}, in a text of {len(text)} characters")
     return [(finding.start, finding.end, finding.kind) for finding in findings]
+
+
+def _letters(key: bytearray, alphabet: str, length: int) -> Iterator[str]:
+    """Yield the letters of one pseudonym after another: a stream of keyed BLAKE2b, in the *alphabet*."""
+    letters = (alphabet * 256)[:256].encode("ascii")
+    for number in count():
+        block = hashlib.blake2b(number.to_bytes(8), key=key).digest().translate(letters).decode("ascii")
+        for at in range(0, _MOST - length + 1, length):
+            yield block[at : at + length]

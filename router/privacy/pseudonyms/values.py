@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -33,6 +34,7 @@ from hybrid_llm.router.privacy.pseudonyms.spelling import (
     is_encoded,
     national,
     normal_form,
+    normal_forms,
     opens_number,
 )
 
@@ -42,6 +44,8 @@ _PROPER: Final = 8
 """A word of letters only, such as the name `May`, is found in lower case if it has so many letters."""
 _BATCH: Final = 4096
 """Matches between two looks at the deadline."""
+_LEARNED: Final = 1024
+"""New values between two looks."""
 
 _DATED: Final = re.compile("birth|date|dob", re.IGNORECASE)
 _DIALLED: Final = re.compile("phone|fax|mobile|cell|^tel", re.IGNORECASE)
@@ -90,59 +94,83 @@ class KnownValues:
         """Whether *value* is known only as it stands in a JSON string."""
         return value in self._escaped
 
-    def learn(self, value: str, kind: str) -> None:
-        """Store a value, its JSON-escaped forms, in which tools and models return it, and its normal form."""
-        if value in self._implied or value in self._exact:
-            self._escaped.discard(value)
-            return
-        form = normal_form(value)
-        (self._implied if _is_implied(value, form) else self._exact).add(value, kind)
-        self._learn_escaped(value, kind)
-        self._learn_normal(value, kind, form)
+    def learn(self, values: Mapping[str, str]) -> None:
+        """Store *values*, each with its kind, in all forms.
 
-    def _learn_escaped(self, value: str, kind: str) -> None:
-        for escaped in json_forms(value):
-            if escaped not in self._exact:
-                self._exact.add(escaped, kind)
-                self._escaped.add(escaped)
+        That is as it is, escaped for JSON, in which tools and models return it, and in normal form.
+        """
+        new: dict[str, list[str]] = {}
+        for value, kind in values.items():
+            if value not in self._implied and value not in self._exact:
+                new.setdefault(kind, []).append(value)
+        for kind, some in new.items():
+            for at in range(0, len(some), _LEARNED):
+                look()
+                self._learn(some[at : at + _LEARNED], kind)
+        self._escaped.difference_update(values)
 
-    def _learn_normal(self, value: str, kind: str, form: str) -> None:
+    def _learn(self, values: list[str], kind: str) -> None:
+        """Store new *values* of one *kind*; they count as known once all of their forms are stored."""
         is_date, is_dialled = _traits(kind)
-        if len(form) >= (3 if form.isascii() else 2):
-            is_name = len(form) < _PROPER and kind != "credential" and value.isalpha()
-            self._add_form(form, _form(kind, is_name))
-        for part in _parts(value, form):
-            self._add_form(part, _form(kind))
-        if is_dialled and len(digits := national(value)) >= _NUMBER:
-            self._is_dialled = True
-            self._add_form(digits, _form(kind, is_dialled=True))
+        formed = list(zip(values, normal_forms(values), strict=True))
+        self._learn_normal(formed, _form(kind, False, is_dialled))
+        if is_dialled:
+            self._learn_numbers(values, _form(kind, False, True))
         if is_date:
-            found = [date for _, _, read in dates(decoded(value)) for date in read]
+            found = [date for value in values for _, _, read in dates(decoded(value)) for date in read]
             self._dates.update(dict.fromkeys((each for date in found for each in equivalents(date)), kind))
+        if json_forms("".join(values)):
+            self._learn_escaped(values, kind)
+        exact = [value for value, form in formed if not _is_implied(value, form, is_dialled=is_dialled)]
+        self._exact.add_all(exact, kind)
+        self._implied.add_all(set(values).difference(exact), kind)
 
-    def _add_form(self, form: str, about: _Form) -> None:
+    def _learn_escaped(self, values: list[str], kind: str) -> None:
+        escaped = {form for value in values for form in json_forms(value)}
+        self._escaped |= escaped - self._exact.add_all(escaped, kind)
+
+    def _learn_normal(self, formed: list[tuple[str, str]], about: _Form) -> None:
+        """Store the normal forms of values; a short word of letters only is a name."""
+        names, others = [], [part for value, form in formed for part in _parts(value, form)]
+        for value, form in formed:
+            if len(form) < _PROPER and about.kind != "credential" and value.isalpha():
+                names.append(form)
+            else:
+                others.append(form)
+        self._add_forms([form for form in names if _is_long(form)], about._replace(is_name=True))
+        self._add_forms([form for form in others if _is_long(form)], about)
+
+    def _learn_numbers(self, values: list[str], about: _Form) -> None:
+        numbers = [digits for digits in map(national, values) if len(digits) >= _NUMBER]
+        self._is_dialled = self._is_dialled or bool(numbers)
+        self._add_forms(numbers, about)
+
+    def _add_forms(self, forms: list[str], about: _Form) -> None:
         """Two values may have one form, which then is found wherever either would be."""
-        known = self._normal.get(form)
-        if known is not None:
-            about = _form(known.kind, known.is_name and about.is_name, known.is_dialled or about.is_dialled)
-        self._normal.add(form, about)
+        for form in self._normal.add_all(forms, about):
+            known = self._normal[form]
+            is_name, is_dialled = known.is_name and about.is_name, known.is_dialled or about.is_dialled
+            self._normal[form] = _Form(known.kind, is_name, is_dialled)
 
-    def occurrences(self, prepared: Prepared) -> Iterator[Span]:
-        """Yield where known values occur in *prepared*; they may overlap, in any order."""
+    def occurrences(self, prepared: Prepared, found: Sequence[Span] = ()) -> Iterator[Span]:
+        """Yield where known values occur in *prepared*; they may overlap, in any order.
+
+        Those that lie within one of the spans *found*, which are in order and do not overlap, may be left out.
+        """
         if not len(self):
             return
         look()
-        yield from looked(self._all(prepared), _BATCH)
+        yield from looked(self._all(prepared, found), _BATCH)
         for start, end, inner in prepared.inner:
-            found = next(self.occurrences(inner), None)
-            if found is not None:
-                yield start, end, found[2]
+            held = next(self.occurrences(inner), None)
+            if held is not None:
+                yield start, end, held[2]
 
-    def _all(self, prepared: Prepared) -> Iterator[Span]:
+    def _all(self, prepared: Prepared, found: Sequence[Span]) -> Iterator[Span]:
         view = prepared.view
         yield from self._exact.matches(prepared.text)
         if view.source is None:
-            yield from self._spelled(Normal(view))
+            yield from self._spelled(Normal(view), found)
         else:
             yield from self._implied.matches(prepared.text)
             for start, end, kind in self._spelled(Normal(view)):
@@ -157,14 +185,21 @@ class KnownValues:
             if known is not None:
                 yield start, end, self._dates[known]
 
-    def _spelled(self, normal: Normal) -> Iterator[Span]:
-        """The occurrences in normal form, as spans of the view."""
+    def _spelled(self, normal: Normal, found: Sequence[Span] = ()) -> Iterator[Span]:
+        """The occurrences in normal form, as spans of the view, but for those within a span *found*."""
+        text, places = normal.view.text, normal.places
+        starts = [start for start, _, _ in found]
         for first, end, form in self._normal.matches(normal.text):
-            start, stop = normal.place(first), normal.place(end - 1) + 1
-            if stop - start == end - first or (end - first >= SPACED and normal.is_close(first, end)):
-                found = _whole(normal.view.text, start, stop, end - first, form)
-                if found is not None:
-                    yield found
+            start, stop = places[first], places[end - 1] + 1
+            is_tight = stop - start == end - first
+            if form.is_dialled:
+                start = opens_number(text, start)
+            before = bisect_right(starts, start)
+            if before and found[before - 1][1] >= stop:
+                continue
+            is_close = is_tight or (end - first >= SPACED and normal.is_close(first, end))
+            if is_close and _is_whole(text, start, stop, end - first, form):
+                yield start, stop, form.kind
 
     def begins(self, text: str) -> bool:
         """Whether *text* ends with something that could begin a known value in any spelling.
@@ -194,22 +229,23 @@ def _parts(value: str, form: str) -> Iterator[str]:
         yield rest
 
 
-def _is_implied(value: str, form: str) -> bool:
+def _is_long(form: str) -> bool:
+    """Whether a normal form is long enough to be searched for."""
+    return len(form) >= (3 if form.isascii() else 2)
+
+
+def _is_implied(value: str, form: str, *, is_dialled: bool) -> bool:
     """Whether a text without codes that holds *value* holds the normal *form* too, at the same place and acceptable."""
-    if len(form) < FREE or len(value) - len(form) > WIDEST or not (value[0].isalnum() and value[-1].isalnum()):
+    if len(form) < FREE or len(value) - len(form) > WIDEST or not value[-1].isalnum() or is_encoded(value):
         return False
-    return not is_encoded(value)
+    return value[0].isalnum() or (is_dialled and value[1].isalnum() and opens_number(value, 1) == 0)
 
 
-def _whole(text: str, start: int, stop: int, length: int, form: _Form) -> Span | None:
-    """The span of an occurrence, with the country code of a telephone number; None if it is part of something else."""
+def _is_whole(text: str, start: int, stop: int, length: int, form: _Form) -> bool:
+    """Whether an occurrence, with the country code of a telephone number, is not a part of something else."""
     if form.is_name and text[start:stop].islower():
-        return None
-    if form.is_dialled:
-        start = opens_number(text, start)
-    if length < FREE and not (is_edge(text, start, length) and is_edge(text, stop, length)):
-        return None
-    return start, stop, form.kind
+        return False
+    return length >= FREE or (is_edge(text, start, length) and is_edge(text, stop, length))
 
 
 def json_forms(value: str) -> tuple[str, ...]:
