@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from hybrid_llm.core.decision import UNKNOWN_WINDOW
 from hybrid_llm.core.errors import ConfigError
@@ -24,7 +24,6 @@ from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measur
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Spending
 
-T = TypeVar("T")
 _EXACT_COUNT_LIMIT: Final = 65_536
 
 
@@ -63,7 +62,7 @@ class Fleet:
         self.health: dict[str, Health] = {b.name: _health(b, policy.resilience) for b in backends}
         self.retry_budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
         self.first_token_times = {name: FirstTokenTimes() for name in self.backends}
-        self._repeated = Repeated()
+        self._repeated = Repeated()  # a part that fails with each request is one WARNING a minute
         self._counter = next((b for b in backends if b.location is Location.EDGE), None)
 
     def adopt(self, policy: Policy) -> None:
@@ -82,9 +81,8 @@ class Fleet:
         characters = sum([len(message.content) for message in request.messages])
         if self._counter is None or characters > _EXACT_COUNT_LIMIT:
             return estimate_tokens(request)
-        counted = self._guarded(
-            partial(self._counter.count_tokens, request), f"counting tokens on {self._counter.name}"
-        )
+        counting = partial(self._counter.count_tokens, request)
+        counted = guarded(counting, f"counting tokens on {self._counter.name}", self._repeated.failed)
         return counted if isinstance(counted, int) and counted >= 0 else estimate_tokens(request)
 
     def snapshot(self, metadata: RequestMetadata, objectives: Objectives) -> Signals:
@@ -98,7 +96,7 @@ class Fleet:
 
     def _read_sensors(self) -> tuple[DeviceSignals, NetworkSignals]:
         """What the sensors report; nothing is known where they fail."""
-        read: Any = self._guarded(self._sensors.read, "reading the sensors")
+        read: Any = guarded(self._sensors.read, "reading the sensors", self._repeated.failed)
         match read:
             case DeviceSignals() as device, NetworkSignals() as network:
                 return device, network
@@ -121,16 +119,12 @@ class Fleet:
 
     def _state_of(self, backend: Backend) -> BackendState:
         """The state of *backend*; not ready where it does not report one."""
-        state = self._guarded(backend.state, f"reading the state of {backend.name}")
+        state = guarded(backend.state, f"reading the state of {backend.name}", self._repeated.failed)
         if isinstance(state, BackendState):
             return state
         return BackendState(
             name=backend.name, location=backend.location, ready=False, reason="its state cannot be read"
         )
-
-    def _guarded(self, work: Callable[[], T], what: str) -> T | None:
-        """Do as `guarded`, for what every request does: a part that fails each time is one WARNING a minute."""
-        return guarded(work, what, partial(self._repeated.warn, what))
 
     def status(self) -> ClientStatus:
         """Everything at this instant, for metrics and people: the signals of an empty request, and each endpoint."""

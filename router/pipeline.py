@@ -115,7 +115,8 @@ class Pipeline:
             if error.phase:
                 raise
         else:
-            self._note(policy)
+            if self._routed_under is not policy:
+                self._note(policy)
             return routed
         raise incoming.late()  # here, where the error that does not say during what is not its context
 
@@ -157,12 +158,11 @@ class Pipeline:
         return replace(request, prompt_tokens=self.fleet.count_tokens(request))
 
     def _note(self, policy: Policy) -> None:
-        """A request was routed under *policy*: what its rules and detectors need is loaded."""
-        if self._routed_under is not policy:
-            rules = policy.tags.values()
-            self._replaces = any(rule.pseudonymise for rule in rules)
-            self._is_light = all(name in DETECTOR_NAMES for rule in rules for name in rule.detect)
-            self._routed_under = policy
+        """A first request was routed under *policy*: what its rules and detectors need is loaded."""
+        rules = policy.tags.values()
+        self._replaces = any(rule.pseudonymise for rule in rules)
+        self._is_light = all(name in DETECTOR_NAMES for rule in rules for name in rule.detect)
+        self._routed_under = policy
 
     def _decide(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
         metadata = RequestMetadata.of(assessment.request)

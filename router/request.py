@@ -125,16 +125,16 @@ def deadline_of(given: Mapping[str, Any], defaults: Defaults, otherwise: float) 
 
 
 def _refuse_unknown(options: Mapping[str, object]) -> None:
-    unknown = [name for name in options if name not in _KNOWN]
-    if unknown:
+    if not options.keys() <= _KNOWN:
+        unknown = [name for name in options if name not in _KNOWN]
         near = difflib.get_close_matches(unknown[0], _KNOWN, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(_KNOWN))}"
         raise TypeError(f"unexpected option {unknown[0]!r}{hint}")
 
 
 def _messages(prompt: Prompt) -> tuple[Message, ...]:
-    messages = tuple(_message(item) for item in _conversation(prompt))
-    if not messages or not any(m.content.strip() for m in messages):
+    messages = tuple(map(_message, _conversation(prompt)))
+    if not any(message.content.strip() for message in messages):
         raise InvalidRequest("prompt: it is empty; pass at least one character of text", field="prompt")
     return messages
 

@@ -55,6 +55,10 @@ class Repeated:
         self._last: dict[str, float] = {}
         self._since: dict[str, int] = {}
 
+    def failed(self, message: str, what: str, *args: object) -> None:
+        """Log *message* with *what* and *args*; *what* failed identifies what repeats."""
+        self.warn(what, message, what, *args)
+
     def warn(self, event: str, message: str, *args: object) -> None:
         """Log *message* with *args*; *event* identifies what repeats."""
         now = self._clock()

@@ -76,8 +76,8 @@ class PrivacyGuard:
         scan = Scan(self._detectors, request)
         looking = looks.begin(request.check_deadline)
         try:
-            more = (tag for tag in policy.tags if tag not in request.privacy)
-            tags = request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}
+            seen = {tag for tag, rule in policy.tags.items() if tag not in request.privacy and scan.sees(rule)}
+            tags = request.privacy | seen
             allowed, cacheable = policy.allowed(tags), policy.cacheable(tags)
             tagged = request if tags == request.privacy else replace(request, privacy=tags)
             declared = request.privacy if continues is None else continues.declared

@@ -37,8 +37,8 @@ MUTANTS = (
     ),
     Mutant(
         "only the first text is scanned",
-        f"{_SCAN}:Scan._found_by",
-        swap("find_with(detector, each, text)", "() if number else find_with(detector, each, text)"),
+        f"{_SCAN}:Scan._run",
+        swap("find_with(detector, each, text)", "() if found else find_with(detector, each, text)"),
     ),
     Mutant("the failure of a detector is not noted", f"{_SCAN}:Scan._run", drop("self.failed.append(name)")),
     Mutant(
@@ -207,13 +207,13 @@ MUTANTS = (
     ),
     Mutant("a closed client keeps its pseudonyms", f"{_PIPELINE}:Pipeline.close", drop("self._guard.close()")),
     Mutant("text held back at the end is lost", f"{_RESTORE}:Restorer.restore", drop("text += self.finish()")),
-    Mutant("a finding sets no tag", f"{_GUARD}:PrivacyGuard.assess", never("scan.sees(policy.tags[tag])")),
+    Mutant("a finding sets no tag", f"{_GUARD}:PrivacyGuard.assess", never("scan.sees(rule)")),
     Mutant(
         "declared tags are dropped",
         f"{_GUARD}:PrivacyGuard.assess",
         swap(
-            "request.privacy | {tag for tag in more if scan.sees(policy.tags[tag])}",
-            "frozenset() | {tag for tag in more if scan.sees(policy.tags[tag])}",
+            "request.privacy | seen",
+            "frozenset() | seen",
         ),
     ),
     Mutant("only the first detector of a tag runs", f"{_SCAN}:Scan.sees", swap("rule.detect", "rule.detect[:1]")),
@@ -495,7 +495,7 @@ MUTANTS = (
         f"{_SCAN}:_plain",
         swap("index(finding.start)", "finding.start"),
     ),
-    Mutant("the deadline does not cover the scan", f"{_SCAN}:Scan._found_by", drop("look()")),
+    Mutant("the deadline does not cover the scan", f"{_SCAN}:Scan._run", drop("look()")),
     Mutant(
         "a request whose deadline passed keeps its pseudonyms",
         f"{_GUARD}:PrivacyGuard._replace",

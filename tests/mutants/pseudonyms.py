@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "telephone numbers are known with their country only",
         f"{_VALUES}:KnownValues._learn",
-        never("is_dialled"),
+        drop("self._learn_numbers(values, __about)"),
     ),
     Mutant("a date is known in one notation", f"{_VALUES}:KnownValues._learn", drop("self._dates.update(__x)")),
     Mutant("a short number is found in longer ones", f"{_VALUES}:_is_whole", always("length >= FREE or __e")),
@@ -174,16 +174,18 @@ MUTANTS = (
     ),
     Mutant(
         "a pseudonym may already stand in the text",
-        f"{_PSEUDONYMS}:PseudonymTable._name",
-        drop_operand("name not in taken"),
+        f"{_PSEUDONYMS}:PseudonymTable._new_name",
+        drop_operand("letters not in taken"),
     ),
     Mutant(
-        "a pseudonym is used twice", f"{_PSEUDONYMS}:PseudonymTable._name", drop_operand("name not in self._entries")
+        "a pseudonym is used twice",
+        f"{_PSEUDONYMS}:PseudonymTable._new_name",
+        drop_operand("name not in self._entries"),
     ),
     Mutant(
         "a value gets a new pseudonym each time",
-        f"{_PSEUDONYMS}:PseudonymTable._name",
-        swap("value in self._names", "value in ()"),
+        f"{_PSEUDONYMS}:PseudonymTable._write",
+        drop_operand("self._names.get(value)"),
     ),
     Mutant(
         "every session has the same key", f"{_PSEUDONYMS}:PseudonymTable.__init__", swap("secrets.token_bytes", "bytes")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from hybrid_llm.core.lazy import cached_property
-from hybrid_llm.core.looks import looked
+from hybrid_llm.core.looks import look, looked
 from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.router.privacy.detectors.bidi import Shown, shown
 from hybrid_llm.router.privacy.detectors.encodings import embedded, hidden
@@ -109,14 +109,13 @@ class Pattern:
                 if not (known[start] and known[end - 1]) and self.accepts(Candidate(view, start, end)):
                     yield start, end
 
-    def may_match(self, view: View) -> bool:
-        """Whether *view* holds what every match needs: a quick test that spares most searches."""
-        if not self._gate.lets(view):
-            return False
+    def is_near(self, view: View) -> bool:
+        """Whether *view* holds a word that a weak format needs."""
         return not self.weak or self.near is None or self.near.within(view)
 
     @cached_property
-    def _gate(self) -> _Gate:
+    def gate(self) -> _Gate:
+        """What every match needs: a quick test that spares most searches."""
         return _Gate.of(self.needs)
 
     def accepts(self, candidate: Candidate) -> bool:
@@ -187,6 +186,12 @@ class PatternDetector:
     def _gate(self) -> _Gate:
         return _Gate.of(self.needs)
 
+    @cached_property
+    def _digits(self) -> int:
+        """The digits that every pattern and the search need at least; 0 where one of them needs none."""
+        gates = [pattern.gate for pattern in self.patterns] + [self._gate] * (self.search is not None)
+        return min([gate.digits for gate in gates], default=0)
+
     def find(self, text: str) -> Iterator[Finding]:
         """Yield the findings in *text*, in order and without overlaps."""
         return iter(self.find_in(Prepared(text)))
@@ -211,9 +216,11 @@ class PatternDetector:
     def _spans(self, view: View) -> list[tuple[int, int]]:
         """The finds in *view*; they may overlap. A pattern skips what an earlier one has found."""
         found: list[tuple[int, int]] = []
+        if self._digits and not view.has_digits(self._digits):
+            return found
         known = bytearray()
         for pattern in self.patterns:
-            if pattern.may_match(view):
+            if pattern.gate.lets(view) and pattern.is_near(view):
                 known = known or bytearray(len(view.data))
                 for start, end in pattern.spans(view, known):
                     known[start:end] = b"\1" * (end - start)
@@ -237,6 +244,7 @@ def find_with(detector: Detector, prepared: Prepared, text: str | None = None) -
     """What one detector of any sort finds in a text that several scan; others than the built-in ones read *text*."""
     if isinstance(detector, PatternDetector):
         return detector.find_in(prepared)
+    look()
     return tuple(detector.find(prepared.text if text is None else text))
 
 
