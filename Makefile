@@ -30,8 +30,8 @@ check: $(VENV)/.dev  ## check style, types, layers, generated code and size budg
 bench: $(VENV)/.bench  ## run every benchmark
 	$(BIN)/python -m benchmarks
 
-chaos: $(VENV)/.dev  ## inject faults under traffic (about fifteen minutes; CHAOS="--only cut" for a part)
-	$(BIN)/python -m tests.chaos --table
+chaos: $(VENV)/.dev  ## inject faults under traffic (about fifteen minutes; CHAOS="--only cut" or "--soak 12m")
+	$(if $(CHAOS),,$(BIN)/python -m tests.chaos --table)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle)
 

@@ -240,7 +240,7 @@ class _Certificate(Fault):
         super().heal()
 
 
-def _nearly_over() -> datetime:
+def nearly_over() -> datetime:
     """When a certificate of one day began that ends in a second and a half."""
     return datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=1.5)
 
@@ -251,7 +251,7 @@ class AppExpired(_Certificate):
     name = "expired (app)"
 
     def inject(self) -> None:
-        self._replace(lambda: issue(self.world.app_tls, "app", kind="client", not_before=_nearly_over(), days=1))
+        self._replace(lambda: issue(self.world.app_tls, "app", kind="client", not_before=nearly_over(), days=1))
         time.sleep(1.6)
         self._replace(lambda: None)
 
@@ -263,7 +263,7 @@ class NodeExpired(_Certificate):
 
     def inject(self) -> None:
         node = self.world.nodes[0]
-        self._replace(lambda: issue(node.tls, "node", kind="node", hosts=HOSTS, not_before=_nearly_over(), days=1))
+        self._replace(lambda: issue(node.tls, "node", kind="node", hosts=HOSTS, not_before=nearly_over(), days=1))
         time.sleep(1.6)
         self._replace(lambda: None)
 

@@ -6,6 +6,7 @@ Nothing of `resilience` is set: the breaker stays open for 30 s, retries are two
 from __future__ import annotations
 
 import itertools
+import shutil
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
-from hybrid_llm.backends.wire import TLSFiles
+from hybrid_llm.backends.wire import TLSFiles, issue
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.protocols import Backend
@@ -22,8 +23,9 @@ from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
 from tests.chaos.exact import ExactEdge, answer_to, prompt_of
+from tests.chaos.faults import nearly_over
 from tests.chaos.proxy import Weather
-from tests.chaos.world import World, eventually
+from tests.chaos.world import HOSTS, World, eventually
 
 _CALLERS = 6
 _SETTLE_S = 0.5
@@ -39,6 +41,8 @@ class Outage:
     begin: Callable[[World, int], None]
     end: Callable[[World, int], None]
     seconds: float = 2.0
+    prepare: Callable[[World, int], None] = lambda *_: None
+    """What has to happen before, while all is well."""
 
 
 def _weather(world: World, number: int, weather: Weather) -> None:
@@ -47,6 +51,23 @@ def _weather(world: World, number: int, weather: Weather) -> None:
 
 def _refuse(world: World, number: int) -> None:
     _weather(world, number, Weather(refuse=True))
+    world.proxies[number].cut()
+
+
+def _cut(world: World, number: int) -> None:
+    world.proxies[number].cut()
+
+
+def _expire(world: World, number: int) -> None:
+    issue(world.nodes[number].tls, "node", kind="node", hosts=HOSTS, not_before=nearly_over(), days=1)
+    time.sleep(0.05)
+    world.proxies[number].cut()  # the node loads it for the next connection, and would refuse one that has expired
+    time.sleep(1.6)
+
+
+def _renew(world: World, number: int) -> None:
+    shutil.copytree(world.folder / "tls", world.nodes[number].tls, dirs_exist_ok=True)
+    time.sleep(0.05)
     world.proxies[number].cut()
 
 
@@ -73,14 +94,15 @@ def _send(sent: int) -> Callable[[World, int], None]:
 
 REFUSED = Outage(name="refused", begin=_refuse, end=_calm)
 KILLED = Outage(name="kill -9", begin=_kill, end=_restart)
-RESET = Outage(name="one reset", begin=lambda world, number: world.proxies[number].cut(), end=_calm, seconds=0.0)
+RESET = Outage(name="one reset", begin=_cut, end=_calm, seconds=0.0)
 STOPPED = Outage(name="SIGSTOP", begin=_send(signal.SIGSTOP), end=_send(signal.SIGCONT))
 BLACK_HOLE = Outage(name="black hole", begin=_bad(Weather(silent_up=True, silent_down=True)), end=_calm)
 SLOW = Outage(name="slow, 0.1 s", begin=_bad(Weather(delay=(0.1, 0.1))), end=_calm)
 CUTS = Outage(name="cuts at 0.4 % of reads", begin=_bad(Weather(cut=0.004)), end=_calm)
 ENGINE_DEAD = Outage(name="engine dead", begin=_send(signal.SIGUSR1), end=_send(signal.SIGUSR1))
 ENGINE_FAILS = Outage(name="every call fails", begin=_send(signal.SIGUSR2), end=_send(signal.SIGUSR2))
-OUTAGES = (REFUSED, KILLED, RESET, STOPPED, BLACK_HOLE, SLOW, CUTS, ENGINE_DEAD, ENGINE_FAILS)
+EXPIRED = Outage(name="certificate expired", prepare=_expire, begin=_cut, end=_renew)
+OUTAGES = (REFUSED, KILLED, RESET, STOPPED, BLACK_HOLE, SLOW, CUTS, EXPIRED, ENGINE_DEAD, ENGINE_FAILS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +230,8 @@ def cost(world: World, outage: Outage, setting: Setting) -> Cost:
         callers.start()
         ended.callback(callers.stop)
         time.sleep(_SETTLE_S)
+        for number in failing:
+            outage.prepare(world, number)
         began, noticed = time.monotonic(), _Watch([endpoints[number] for number in failing])
         for number in failing:
             outage.begin(world, number)
