@@ -26,7 +26,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS
+from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS, RequestLimits
 from hybrid_llm.core.request import Request
 from hybrid_llm.core.threads import Owned
 from hybrid_llm.protos import hybrid_pb2 as pb
@@ -34,7 +34,7 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 NODE: Final = "node"
 """The backend's name in the node's own errors; clients replace it by the name of their backend."""
 
-_MAX_MESSAGES: Final = 4096
+_MAX_MESSAGES: Final = RequestLimits().messages
 _MAX_TAGS: Final = 64
 
 _FIRST_GUESS_S: Final = 1.0

@@ -96,7 +96,8 @@ class PolicyError(ConfigError):
 
 
 class UnsupportedRuntime(ConfigError):
-    """The library cannot work here: it was in use before this process was forked, or the event loop is not asyncio's.
+    """The library cannot work here: it was in use before this process was forked, or the event loop is not asyncio's
+    or not that in which the stream began.
 
     The message says what to do instead. It is raised at once, before any work.
     """

@@ -135,6 +135,7 @@ class AsyncStream:
         self._start: Callable[[], Awaitable[Answer]] | None = start
         self._started: Answer | None = None
         self._chunks: AsyncGenerator[Chunk, None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: asyncio.Timeout | None = None
         self._closing: asyncio.Event | None = None
 
@@ -182,9 +183,24 @@ class AsyncStream:
         answer, chunks = self._started, self._chunks
         if answer is None or chunks is None:  # closed before it was started
             raise StopAsyncIteration
+        self._check_loop()
+        if self._waiting is not None:
+            from hybrid_llm.core.errors import HybridLLMError
+
+            raise HybridLLMError("another task waits for a chunk of this stream: let one task take them all")
         if answer.is_whole:  # only bookkeeping is left: an answer that is there is not late
             return await anext(chunks)
         return await self._in_time(answer, anext(chunks))
+
+    def _check_loop(self) -> None:
+        """Raise UnsupportedRuntime in another event loop than that of the first chunk: the backend's call is there."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            from hybrid_llm.core.errors import UnsupportedRuntime
+
+            raise UnsupportedRuntime("this stream began in another event loop: take all its chunks there")
 
     async def _in_time(self, answer: Answer, work: Awaitable[T]) -> T:
         """Wait for *work* until the deadline, or until the stream is closed."""
@@ -220,6 +236,7 @@ class AsyncStream:
     async def _complete(self) -> None:
         """Take the chunks up to the last one."""
         assert self._chunks is not None
+        self._check_loop()
         async for _ in self._chunks:
             if self._answer.is_whole:
                 return

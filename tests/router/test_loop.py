@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, HybridLLMError
+from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, HybridLLMError, UnsupportedRuntime
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
@@ -123,3 +123,49 @@ def test_an_iterator_that_cannot_be_closed_does_not_keep_its_caller():
     items.close()
     assert time.monotonic() - began < 2.0
     loop.close()
+
+
+class Calm(FakeBackend):
+    """Says three words with pauses in which the event loop runs."""
+
+    async def astream(self, cleared):
+        for word in ("one ", "two ", "three"):
+            await asyncio.sleep(0.01)
+            yield Chunk(text=word, tokens=1)
+        yield Chunk(finish_reason=FinishReason.STOP)
+
+
+def calm() -> HybridLLM:
+    policy = parse_policy("version: 1\nname: p\n", backends={"edge": Location.EDGE})
+    return HybridLLM([Calm("edge", Location.EDGE)], policy, sensors=FixedSensors())
+
+
+def test_a_stream_taken_to_another_event_loop_says_so_and_the_backend_is_not_blamed():
+    async def begin(llm):
+        stream = llm.astream("hi")
+        await anext(stream)
+        return stream
+
+    async def go_on(stream):
+        return await anext(stream)
+
+    with calm() as llm:
+        for _ in range(8):
+            with asyncio.Runner() as first:
+                stream = first.run(begin(llm))
+                with pytest.raises(UnsupportedRuntime, match="began in another event loop"):
+                    asyncio.run(go_on(stream))
+                assert first.run(stream.collect()).text == "one two three"
+        assert llm.generate("hi").backend == "edge"
+
+
+def test_of_two_tasks_that_take_chunks_of_one_stream_the_second_gets_a_typed_error():
+    async def main(llm):
+        async with llm.astream("hi") as stream:
+            both = await asyncio.gather(anext(stream), anext(stream), return_exceptions=True)
+            assert both[0].text == "one "
+            assert isinstance(both[1], HybridLLMError)
+            return await stream.collect()
+
+    with calm() as llm:
+        assert asyncio.run(main(llm)).text == "one two three"

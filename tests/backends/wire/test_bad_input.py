@@ -23,6 +23,7 @@ from hybrid_llm.core.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.limits import RequestLimits
 from hybrid_llm.core.request import Message, Request, Sampling, Tool
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer, HybridLLMStub, add_HybridLLMServicer_to_server
@@ -108,6 +109,13 @@ def test_the_earlier_of_both_deadlines_ends_the_call(pki, tools):
         assert isinstance(error, DeadlineExceeded)
         assert 0.25 < error.elapsed < 3
         tools.eventually(lambda: node.engine.active == 0)
+
+
+def test_a_node_takes_as_many_messages_as_an_app_sends_by_default(shared):
+    most = RequestLimits().messages
+    messages = [pb.Message(role=pb.ROLE_USER, content="hi")] * (most + 1)
+    assert _error(shared[1], _request(messages=messages)).reason == "invalid_argument"
+    assert _error(shared[1], _request(messages=messages[:most])).reason == "context_overflow"
 
 
 def test_prompt_and_answer_must_fit_the_context_together(shared):
