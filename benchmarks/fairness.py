@@ -1,7 +1,8 @@
 """What one flooding client costs another on a node's engine, in the processor time until the other has its answer.
 
 The control is a process that burns the same processor: the system gives it half, so an answer takes twice as long as
-alone. Time of the processor, and not on the clock, is what neighbours on the machine distort least.
+alone. Time of the processor, and not on the clock, is what neighbours on the machine distort least; each answer under a
+flood is measured beside one on an engine without a flood.
 
 python -m benchmarks fairness                # 16 prompts of 1,000 tokens, then 40 long answers, always kept queued
 """
@@ -11,8 +12,8 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks._run import ROOT, parsed, parser
 from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest
@@ -20,71 +21,83 @@ from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.loop import LoopEngine
 
 MODEL = ROOT / "examples" / "models" / "hybrid-demo-node"
-HONEST = (24, 24)
-"""Tokens of prompt and of answer of the client that is measured."""
-FLOODS = {"16 prompts of 1,000 tokens": (16, 1000, 4), "40 answers of 500 tokens": (40, 24, 500)}
+BETWEEN = 5
+"""Steps between an answer and the next request of the client that is measured: the flood has the engine alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """*count* requests at a time, of so many tokens of *prompt* and of *answer*."""
+
+    count: int
+    prompt: int
+    answer: int
+
+
+HONEST = Load(1, 24, 24)
+FLOODS = {"16 prompts of 1,000 tokens": Load(16, 1000, 4), "40 answers of 500 tokens": Load(40, 24, 500)}
 
 
 class Trial:
     """One client asks again and again; the other keeps its requests queued."""
 
-    def __init__(self, engine: LoopEngine) -> None:
-        self._engine = engine
+    def __init__(self, model: Path, flood: Load | None) -> None:
+        self._engine: LoopEngine = load_engine(
+            EngineConfig(model=model, threads=1, kv_tokens=16 * 2048, max_waiting=4096)
+        )
+        self._load = flood
         self._numbers = itertools.count()
         self._flood: set[str] = set()
 
-    def _submit(self, client: str, prompt: int, answer: int) -> str:
+    def seconds(self) -> float:
+        """Seconds of the processor until the honest client has its next answer.
+
+        A request comes, on average, in the middle of a step of the flood.
+        """
+        waited = [self._timed_step() for _ in range(BETWEEN if self._load else 0)]
+        asked, begun = self._submit("honest", HONEST), time.process_time()
+        while not any(output.last and output.request_id == asked for output in self._step()):
+            pass
+        return time.process_time() - begun + sum(waited[-1:]) / 2
+
+    def _timed_step(self) -> float:
+        begun = time.process_time()
+        self._step()
+        return time.process_time() - begun
+
+    def _submit(self, client: str, load: Load) -> str:
         number = next(self._numbers)
-        ids = tuple(5 + (number * 31 + position * 7) % 200 for position in range(prompt))
-        request = EngineRequest(request_id=str(number), prompt_ids=ids, max_tokens=answer, client=client)
+        ids = tuple(5 + (number * 31 + position * 7) % 200 for position in range(load.prompt))
+        request = EngineRequest(request_id=str(number), prompt_ids=ids, max_tokens=load.answer, client=client)
         self._engine.submit(request)
         return request.request_id
 
-    def seconds(self, flood: tuple[int, int, int]) -> float:
-        """Seconds of the processor until the honest client has its next answer; *flood*: requests, prompt, answer."""
-        self._fill(flood)
-        asked, begun = self._submit("honest", *HONEST), time.process_time()
-        while not any(output.last and output.request_id == asked for output in self._step()):
-            self._fill(flood)
-        return time.process_time() - begun
-
     def _step(self) -> list[EngineOutput]:
+        while self._load and len(self._flood) < self._load.count:
+            self._flood.add(self._submit("flood", self._load))
         outputs = self._engine.step()
         self._flood -= {output.request_id for output in outputs if output.last}
         return outputs
 
-    def _fill(self, flood: tuple[int, int, int]) -> None:
-        count, prompt, answer = flood
-        while len(self._flood) < count:
-            self._flood.add(self._submit("flood", prompt, answer))
 
-    def drain(self) -> None:
-        """End what the flood has left."""
-        for request_id in self._flood:
-            self._engine.abort(request_id)
-        self._flood.clear()
-
-
-def median_ms(call: Callable[[], float], rounds: int) -> float:
-    """Median of *rounds* calls, milliseconds."""
-    return statistics.median(1e3 * call() for _ in range(rounds))
+def measure(name: str, flood: Load, rounds: int) -> None:
+    """Print the medians of *rounds* answers alone and beside *flood*."""
+    alone, flooded = Trial(MODEL, None), Trial(MODEL, flood)
+    for trial in (alone, flooded):
+        trial.seconds()
+    pairs = [(alone.seconds(), flooded.seconds()) for _ in range(rounds)]
+    control, beside = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
+    control *= 2
+    print(f"{name:28}{control / 2:9.0f} ms{control:9.0f} ms{beside:9.0f} ms{beside / control - 1:+9.0%}", flush=True)
 
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--rounds", type=int, default=60)
+    made.add_argument("--rounds", type=int, default=30)
     options = parsed(made)
-    rounds = 3 if options.smoke else options.rounds
-    trial = Trial(load_engine(EngineConfig(model=MODEL, threads=1, kv_tokens=16 * 2048, max_waiting=4096)))
-    none = (0, 0, 0)
-    trial.seconds(none)
-    alone = median_ms(partial(trial.seconds, none), rounds)
-    print(f"{'alone':32}{alone:9.1f} ms", flush=True)
-    print(f"{'control, half of a processor':32}{2 * alone:9.1f} ms", flush=True)
+    print(f"{'flood':28}{'alone':>12}{'control':>12}{'flooded':>12}{'':>9}")
     for name, flood in FLOODS.items():
-        flooded = median_ms(partial(trial.seconds, flood), rounds)
-        print(f"{name:32}{flooded:9.1f} ms, {flooded / (2 * alone) - 1:+.0%} beside the control", flush=True)
-        trial.drain()
+        measure(name, flood, 2 if options.smoke else options.rounds)
 
 
 if __name__ == "__main__":

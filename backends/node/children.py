@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+_log = logging.getLogger(__name__)
+_END_S: Final = 5.0
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -41,9 +45,18 @@ def kill(process: Process) -> None:
             os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-async def end(process: Process) -> None:
-    """Kill the process if it runs, for one that holds no state that must be saved."""
+async def end(process: Process, *, within: float = _END_S) -> None:
+    """Kill the process if it runs, for one that holds no state that must be saved.
+
+    One that has not ended *within* seconds is left: a driver holds it, and its kill is pending, or a child of its own
+    holds its output.
+    """
     kill(process)
-    await process.wait()
+    try:
+        async with asyncio.timeout(within):
+            await process.wait()
+    except TimeoutError:
+        _log.error("process %d, or what holds its output, has not ended %g s after its kill: left", process.pid, within)
+        process._transport.close()  # type: ignore[attr-defined]  # asyncio has no other way to close the pipes
     assert process.stdin is not None
     process.stdin.close()

@@ -49,12 +49,6 @@ class EngineConfig(Checked):
         "Prompt tokens read per step: smaller steadies the time between tokens, larger reads prompts faster.",
         default=256,
     )
-    shared_budget: int = key(
-        Whole(),
-        "Tokens computed per step, of prompts and answers, for clients that were served more than another that has a "
-        "slot; 0 takes 8 on the cpu, where each token takes time, else the prefill budget.",
-        default=0,
-    )
     max_waiting: int = key(Whole(), "Requests that may wait for a slot; more are rejected as overloaded.", default=64)
     reuse_prefixes: bool = True
     """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""

@@ -184,11 +184,16 @@ class EngineProcess:
     async def _run_once(self, started: asyncio.Future[EngineInfo]) -> None:
         process = self._process = await children.spawn(self._worker, environment=_OFFLINE)
         self._monitor = ProgressMonitor(self._config.limits)
+        reading = asyncio.create_task(self._read(process, started), name="engine-outputs")
         watch = asyncio.create_task(self._watch(process), name="engine-watch")
         try:
             self._send(ipc.Start(self._config))
-            await self._read(process, started)
+            # What it holds open may outlive it, or its kill: one that was killed as hung is not read to its end.
+            await asyncio.wait((reading, watch), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                await reading
         finally:
+            reading.cancel()
             watch.cancel()
             self._fail_all()
             await children.end(process)

@@ -1,20 +1,33 @@
-"""Who is served next: a virtual clock for each client, which counts the tokens it was served, divided by its weight.
+"""Who is served next, in the engine's own time: a virtual clock for each client, and what a step costs.
 
-After Sheng et al., *Fairness in Serving Large Language Models*, OSDI 2024 (VTC). A client that has been idle starts one
-token before the lowest clock of those with work: it is next, but nobody saves up service while idle.
+After Sheng et al., *Fairness in Serving Large Language Models*, OSDI 2024 (VTC), with seconds in place of tokens: a
+token in a step of its own costs far more than one that joins a step of others, by how much depends on the machine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
-ANSWER_COST: Final = 2.0
-"""A token of an answer counts as two of a prompt, since prompts are read many tokens at a time (as in VTC)."""
+_HEAD_START: Final = 1e-6
+"""Seconds by which a client that had no work starts before the others: it is next."""
+_FIXED: Final = 8.0
+"""The fixed cost of a step in tokens, as long as only steps of one size were measured."""
+_MOST_FIXED: Final = 4096.0
+_LEAD: Final = 8.0
+"""The least served client may get ahead by this many steps of one token: its prompt is read in chunks worth a step."""
+_FASTER, _SLOWER = 1 / 2, 1 / 16
+"""The part of a step in the average, by whether it is below or above: what disturbs a step only makes it longer."""
+_OUTLIER: Final = 4.0
+"""A step that takes longer than this many times the average counts as this many."""
 
 
 class FairClock:
-    """The tokens served to each client over its weight."""
+    """The seconds of the engine that each client was served, over its weight.
+
+    A client that had no work starts as the next one, level with the least served: nobody saves up service while idle.
+    """
 
     def __init__(self) -> None:
         self._served: dict[str, float] = {}
@@ -37,9 +50,50 @@ class FairClock:
             # A clock behind all active ones would be lifted anyway: it need not be remembered.
             self._served = {each: at for each, at in self._served.items() if at > least or each in others}
         if client not in others:
-            self._served[client] = max(self._served.get(client, 0.0), least - 1.0)  # not level: it is next
+            self._served[client] = max(self._served.get(client, -math.inf), least - _HEAD_START)
         self._weights = {each: self._weights[each] for each in self._served if each in self._weights} | {client: weight}
 
-    def charge(self, client: str, cost: float) -> None:
-        """Count *cost* tokens as served to *client*."""
-        self._served[client] += cost / self._weights[client]
+    def charge(self, client: str, seconds: float) -> None:
+        """Count *seconds* of the engine as served to *client*."""
+        self._served[client] += seconds / self._weights[client]
+
+
+class StepCosts:
+    """What a step costs, in seconds: a *fixed* part and one for each *token*, learnt from the steps that were measured.
+
+    Steps of about one size are averaged, and a line is laid through the averages by least squares of relative errors.
+    """
+
+    def __init__(self) -> None:
+        self.token = 1e-3
+        self.fixed = _FIXED * self.token
+        self._sizes: dict[int, tuple[float, float]] = {}
+        """Average tokens and average seconds of steps, by the power of two of their tokens."""
+
+    @property
+    def lead(self) -> int:
+        """Tokens that the least served client may compute in a step."""
+        return int(_LEAD + (_LEAD - 1) * self.fixed / self.token)
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Count a step over *tokens* that took *seconds*."""
+        seconds = max(seconds, 1e-9)
+        mean_tokens, mean_seconds = self._sizes.get(tokens.bit_length(), (float(tokens), seconds))
+        seconds = min(seconds, _OUTLIER * mean_seconds)
+        part = _FASTER if seconds < mean_seconds else _SLOWER
+        mean_tokens += (tokens - mean_tokens) * part
+        mean_seconds += (seconds - mean_seconds) * part
+        self._sizes[tokens.bit_length()] = (mean_tokens, mean_seconds)
+        self._fit()
+
+    def _fit(self) -> None:
+        points = [(tokens, seconds, seconds**-2) for tokens, seconds in self._sizes.values()]
+        weights = sum(weight for *_, weight in points)
+        tokens = sum(tokens * weight for tokens, _, weight in points) / weights
+        seconds = sum(seconds * weight for _, seconds, weight in points) / weights
+        slope = seconds / (tokens + _FIXED)
+        if len(points) > 1:
+            spread = sum((at - tokens) ** 2 * weight for at, _, weight in points)
+            slope = sum((at - tokens) * (took - seconds) * weight for at, took, weight in points) / spread
+        self.token = min(max(slope, seconds / (tokens + _MOST_FIXED)), seconds / tokens)
+        self.fixed = seconds - self.token * tokens

@@ -30,7 +30,6 @@ from hybrid_llm.core.errors import ConfigError
 Progress = Callable[[str], None]
 _KV_SHARE = 0.25
 """Share of the free memory for the KV cache, unless its size is configured."""
-_SHARED_ON_CPU = 8
 _LEAST_CONTEXT = 32
 """Smallest useful slot, tokens."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -61,7 +60,7 @@ def _check_options(config: EngineConfig) -> None:
     for name in ("max_slots", "prefill_budget"):
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} must be 1 or more")
-    for name in ("threads", "kv_tokens", "max_waiting", "shared_budget"):
+    for name in ("threads", "kv_tokens", "max_waiting"):
         if getattr(config, name) < 0:
             raise ConfigError(f"{name} must be 0 or more")
     for name, allowed in (("engine", ("auto", "packed", "one_by_one")), ("dtype", ("auto", "bf16", "fp32"))):
@@ -166,7 +165,6 @@ def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, *, prefill_b
     scheduler = Scheduler(
         slots=info.slots,
         prefill_budget=prefill_budget,
-        shared_budget=config.shared_budget or (_SHARED_ON_CPU if info.device == "cpu" else prefill_budget),
         max_waiting=config.max_waiting,
         reuse=config.reuse_prefixes,
         rewinds=runner.rewinds,

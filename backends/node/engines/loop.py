@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from itertools import compress
 
 import torch
@@ -29,12 +30,13 @@ from hybrid_llm.core.generation import FinishReason
 
 _log = logging.getLogger(__name__)
 _MAX_FAILED_STEPS = 8
-"""Consecutive steps in which every request failed, after which the engine exits and is restarted."""
+"""Consecutive steps in which the device failed too, after which the engine exits and is restarted."""
 Runner = PackedRunner | SingleRunner
 Planned = tuple[Sequence, Segment]
 Drawn = tuple[Sequence, "int | EngineFault"]
 """A sequence with its next token, or with why there is none."""
 _UNCOMPUTED = EngineFault(code="internal", message="the model could not compute this request")
+_NOT_FINITE = EngineFault(code="rejected", message="the model's logits for these tokens are not finite numbers")
 _UNFOLLOWED = EngineFault(code="rejected", message="the output_schema grew too complex to be followed")
 _UNSAMPLED = EngineFault(code="rejected", message="the sampling settings leave no token to be drawn")
 _LATE = "the deadline passed on the node"
@@ -45,11 +47,17 @@ _COMPILE_WAIT_S = 0.01
 class LoopEngine:
     """Generates in its own process, one step at a time; `EngineProcess` makes it an `Engine`. Not thread-safe.
 
-    A step that fails is retried one request at a time.
+    A step that fails is retried one request at a time. *timer*, in seconds, measures what steps cost.
     """
 
     def __init__(
-        self, runner: Runner, info: EngineInfo, scheduler: Scheduler, *, schemas: SchemaCompiler | None = None
+        self,
+        runner: Runner,
+        info: EngineInfo,
+        scheduler: Scheduler,
+        *,
+        schemas: SchemaCompiler | None = None,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._runner = runner
         self.info = info
@@ -58,6 +66,8 @@ class LoopEngine:
         self._grammars = None if schemas is None else PendingGrammars(schemas)
         self._refused: list[EngineOutput] = []
         self._failed_steps = 0
+        self._timer = timer
+        self._synchronised = True
 
     @property
     def idle(self) -> bool:
@@ -89,7 +99,7 @@ class LoopEngine:
         """Expire requests, fill the slots, compute one batch, and draw one token for each answer in it.
 
         Raises:
-            RuntimeError: all requests failed in many consecutive steps: the device or the model is broken.
+            RuntimeError: the device failed in many consecutive steps, whatever it computed.
         """
         now = time.monotonic()
         self._take_compiled(now)
@@ -103,8 +113,7 @@ class LoopEngine:
             if assigned.shared and assigned.source != assigned.slot:
                 self._runner.copy(assigned.source, assigned.slot, assigned.shared)
         if batch := self._scheduler.plan():
-            drawn = self._compute(batch)
-            self._check_consecutive_failures(drawn)
+            drawn = self._attribute(self._timed(batch))
             outputs += [self._advance(sequence, token) for sequence, token in drawn]
         return outputs
 
@@ -162,6 +171,16 @@ class LoopEngine:
         sampler = Sampler(request.sampling, vocab_size=self.info.vocab_size, prompt_ids=ids, constraint=constraint)
         self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
 
+    def _timed(self, batch: list[Planned]) -> list[Drawn]:
+        begun = self._timer()
+        drawn = self._compute(batch)
+        # A GPU computes on while nothing is drawn from the logits: the time is that of this step alone only between two
+        # steps that were waited for.
+        if self._synchronised and drawn and not any(isinstance(token, EngineFault) for _, token in drawn):
+            self._scheduler.costs.learn(sum(len(segment.ids) for _, segment in batch), self._timer() - begun)
+        self._synchronised = bool(drawn)
+        return drawn
+
     def _compute(self, batch: list[Planned]) -> list[Drawn]:
         """The next token of each complete segment, or why there is none.
 
@@ -187,7 +206,7 @@ class LoopEngine:
         for sequence in compress(complete, finite):
             sequence.verified = sequence.cached
         return [
-            (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else _UNCOMPUTED)
+            (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else _NOT_FINITE)
             for row, sequence in enumerate(complete)
         ]
 
@@ -202,17 +221,36 @@ class LoopEngine:
         except (RuntimeError, ValueError, IndexError):
             return _UNSAMPLED
 
-    def _check_consecutive_failures(self, drawn: list[Drawn]) -> None:
-        """A broken device fails every step: raise, so that the supervisor starts a new process."""
-        failed = bool(drawn) and all(token is _UNCOMPUTED for _, token in drawn)
-        self._failed_steps = self._failed_steps + 1 if failed else 0
+    def _attribute(self, drawn: list[Drawn]) -> list[Drawn]:
+        """Find out whether failures are the requests' own: a broken device fails whatever it computes.
+
+        Then raise after some steps, so that the supervisor starts a new process.
+        """
+        failed = [sequence for sequence, token in drawn if token in (_UNCOMPUTED, _NOT_FINITE)]
+        for sequence in failed:
+            self._clear(sequence)
+        if len(failed) < len(drawn) or not failed or self._computes(failed[0].slot):
+            self._failed_steps = 0
+            return drawn
+        self._failed_steps += 1
         if self._failed_steps >= _MAX_FAILED_STEPS:
-            raise RuntimeError(f"{_MAX_FAILED_STEPS} steps in a row failed for every request in them")
+            raise RuntimeError(
+                f"{_MAX_FAILED_STEPS} steps in a row failed for every request, and for a token of our own"
+            )
+        return [(sequence, _UNCOMPUTED) for sequence in failed]
+
+    def _computes(self, slot: int) -> bool:
+        """Whether the device computes a token of our own, in a *slot* that holds nothing and is left so."""
+        try:
+            logits = self._runner.forward([Segment(slot=slot, start=0, ids=[0], complete=True)])
+            return bool(logits.max().isfinite())
+        except Exception:  # noqa: BLE001 the answer, whatever it is
+            return False
+        finally:
+            self._runner.wipe(slot)
 
     def _advance(self, sequence: Sequence, token: int | EngineFault) -> EngineOutput:
         if isinstance(token, EngineFault):
-            if token is _UNCOMPUTED:
-                self._clear(sequence)
             return self._fail(sequence, token.code, token.message)
         if token in sequence.request.eos_ids:
             return self._finish(sequence, FinishReason.STOP)

@@ -2,8 +2,8 @@
 
 Of the clients whose requests wait, the one that was served least gets the next slot, and its oldest request that slot.
 Where none is free, a client that holds more than its share of them gives one back: that request waits again, with its
-answer so far, and is computed anew from its tokens. A step computes few tokens for clients that were served more than
-another that has a slot.
+answer so far, and is computed anew from its tokens. A step computes for a client no more than brings it level with the
+least served one that has a slot: a request in a slot takes at most as many times longer as there are clients.
 
 Free slots keep the KV cache of their last request. A request takes the free slot with the longest prefix of its prompt
 if that slot holds little else; otherwise the prefix is copied to the least recently used slot. Only slots that were
@@ -12,6 +12,8 @@ filled under the same salt are considered.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from collections.abc import Sequence as TokenIds
@@ -19,11 +21,13 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from hybrid_llm.backends.node.engine import EngineRequest
-from hybrid_llm.backends.node.engines.fairness import ANSWER_COST, FairClock
+from hybrid_llm.backends.node.engines.fairness import FairClock, StepCosts
 from hybrid_llm.backends.node.engines.sampler import Sampler
 from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
 
 NO_SLOT = -1
+_ROUNDING = 1e-6
+"""Tokens by which sums of costs may be wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +174,6 @@ class Scheduler:
         slots: int,
         prefill_budget: int,
         max_waiting: int,
-        shared_budget: int = 8,
         reuse: bool = True,
         rewinds: bool = True,
     ) -> None:
@@ -180,9 +183,12 @@ class Scheduler:
         self._free = FreeSlots(slots, rewinds=rewinds)
         self._reuse = reuse
         self._prefill_budget = prefill_budget
-        self._shared_budget = shared_budget
+        self.costs = StepCosts()
         self._clock = FairClock()
+        self._pace = FairClock()  # of the clients that have a slot; the other one, of all that have work, assigns slots
         self._max_waiting = max_waiting
+        self._clients: set[str] = set()
+        """One or two of those that have had a request."""
 
     def __contains__(self, request_id: object) -> bool:
         return request_id in self.running or request_id in self.waiting
@@ -201,6 +207,8 @@ class Scheduler:
         active = {each.client for each in (*self.running.values(), *self.waiting.values())}
         self._clock.join(sequence.client, sequence.request.weight, active)
         self.waiting[sequence.request.request_id] = sequence
+        if len(self._clients) < 2:
+            self._clients.add(sequence.client)
 
     def remove(self, request_id: str) -> None:
         """Drop a request and free its slot. Unknown ids are ignored."""
@@ -235,6 +243,8 @@ class Scheduler:
             if not sequence.started:
                 sequence.started, sequence.reused = True, assigned.shared
                 sequence.queue_ms = (now - sequence.submitted) * 1e3
+            active = {each.client for each in self.running.values()}
+            self._pace.join(sequence.client, sequence.request.weight, active)
             self.running[sequence.request.request_id] = sequence
         return assignments
 
@@ -265,30 +275,48 @@ class Scheduler:
         return min(self.waiting.values(), key=lambda sequence: self._clock[sequence.client])
 
     def plan(self) -> list[tuple[Sequence, Segment]]:
-        """The next step's segments: the newest token of each answer, by slot, then prompts up to the budget.
+        """The segments of the next step, those of one token first, by slot.
 
-        Clients that were served more than another one share a small budget of both. All are charged with what is
-        planned.
+        The least served client that has a slot is charged the fixed cost of the step, and every one its tokens.
         """
-        decoding = [sequence for sequence in self.running.values() if sequence.pending == 1]
-        reading = [sequence for sequence in self.running.values() if sequence.pending > 1]
-        reading.sort(key=lambda sequence: self._clock[sequence.client])
-        least = min((self._clock[sequence.client] for sequence in self.running.values()), default=0.0)
-        left, shared = self._prefill_budget, self._shared_budget
+        clients = sorted({each.client: None for each in self.running.values()}, key=self._pace.__getitem__)
+        left, level = self._prefill_budget, math.inf
         planned: list[tuple[Sequence, Segment]] = []
-        for sequence in (*decoding, *reading):
-            most = 1 if sequence.pending == 1 else left
-            if ahead := self._clock[sequence.client] > least:
-                most = min(most, shared)
-            if most > 0:
-                segment = sequence.segment(most)
-                left -= len(segment.ids) if sequence.pending > 1 else 0
-                shared -= len(segment.ids) if ahead else 0
-                planned.append((sequence, segment))
-        self._charge(planned)
-        return sorted(planned, key=lambda each: (each[0].pending > 1, each[0].slot if each[0].pending == 1 else 0))
+        for client in clients:
+            least = client is clients[0]
+            own = self._take(client, self._lead() if least else self._until(client, level), left)
+            left -= sum(len(segment.ids) for sequence, segment in own if sequence.pending > 1)
+            self._charge(client, sum(len(segment.ids) for _, segment in own), fixed=self.costs.fixed if least else 0.0)
+            level = min(level, self._pace[client]) if least else level
+            planned += own
+        return sorted(planned, key=lambda each: (len(each[1].ids) > 1, each[1].slot))
 
-    def _charge(self, planned: list[tuple[Sequence, Segment]]) -> None:
-        for sequence, segment in planned:
-            cost = ANSWER_COST if sequence.pending == 1 else len(segment.ids)
-            self._clock.charge(sequence.client, cost)
+    def _lead(self) -> int:
+        """Tokens for the least served client: while it has the engine alone, so few that another one waits little."""
+        return self.costs.lead if self.slots > 1 and len(self._clients) > 1 else sys.maxsize
+
+    def _until(self, client: str, level: float) -> int:
+        """Tokens, the last one rounded up, that bring *client* to *level*."""
+        seconds = (level - self._pace[client]) * self._pace.weight(client)
+        return max(0, math.ceil(seconds / self.costs.token - _ROUNDING))
+
+    def _take(self, client: str, most: int, prompts: int) -> list[tuple[Sequence, Segment]]:
+        """Segments of *client* of *most* tokens, of its answers in turn, then of its *prompts* in their order."""
+        own = [sequence for sequence in self.running.values() if sequence.client == client]
+        taken: list[tuple[Sequence, Segment]] = []
+        for sequence in sorted(own, key=lambda each: each.pending > 1):
+            reads = sequence.pending > 1
+            if (room := min(most, prompts if reads else 1)) < 1:
+                continue
+            segment = sequence.segment(room)
+            taken.append((sequence, segment))
+            most -= len(segment.ids)
+            if reads:
+                prompts -= len(segment.ids)
+            else:  # the last in turn
+                self.running[sequence.request.request_id] = self.running.pop(sequence.request.request_id)
+        return taken
+
+    def _charge(self, client: str, tokens: int, *, fixed: float) -> None:
+        for clock in (self._clock, self._pace):
+            clock.charge(client, fixed + tokens * self.costs.token)

@@ -1,9 +1,11 @@
 """A worker that goes wrong after its model is loaded: `python stuck_worker.py MODE`, started by `EngineProcess`.
 
 `deadlock`: the engine's thread waits for ever, and the pulses go on. `idle`: it reports that it has nothing to do, and
-answers nothing. `slow`: it computes one layer after another and never ends a step. `healthy`: it answers.
+answers nothing. `held`: as `deadlock`, and a child of its own keeps its output
+open when it is killed. `slow`: it computes one layer after another and never ends a step. `healthy`: it answers.
 """
 
+import subprocess
 import sys
 import threading
 import time
@@ -46,4 +48,6 @@ class Worker:
         self.outbox.send(ipc.Step((output,), EngineLoad()))
 
 
+if MODE == "held":
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(40)"])
 Worker().run()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines.load import load_engine
@@ -155,15 +156,56 @@ def test_a_step_that_raises_fails_only_the_request_that_makes_it_raise(make_requ
     assert answers.tokens[good.request_id] == [3, 4, 5, 6, 7]
     assert answers.tokens[late.request_id] == [21, 22, 23, 24, 25]
     assert answers.tokens[reaches.request_id] == [11, 12, 13]
-    assert [answers.error(request) for request in (raises, nan, reaches)] == ["internal"] * 3
+    assert [answers.error(request) for request in (raises, nan, reaches)] == ["internal", "rejected", "internal"]
     assert len(runner.wiped) == 3
 
 
-def test_an_engine_that_fails_at_everybody_gives_itself_up(make_request, run):
+@pytest.mark.parametrize(("poison", "code"), [(13, "internal"), (14, "rejected")])
+def test_requests_that_cannot_be_computed_leave_the_engine_to_the_others(poison, code, make_request, run):
+    """However many come in a row: the device still computes a token of the engine's own."""
     info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=2)
     engine = LoopEngine(Failing(), info, Scheduler(slots=2, prefill_budget=64, max_waiting=64))
+    poisoned = [make_request([poison], 5) for _ in range(30)]
+    answers = run(engine, poisoned)
+    assert {answers.error(request) for request in poisoned} == {code}
+    good = make_request([1, 2], 5)
+    assert run(engine, [good]).tokens[good.request_id] == [3, 4, 5, 6, 7]
+
+
+class Broken(Failing):
+    """A device that has failed: all logits are NaN, or every step raises."""
+
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__()
+        self._raises = raises
+
+    def forward(self, segments):
+        if self._raises:
+            raise RuntimeError("the device is gone")
+        return torch.full_like(super().forward(segments), math.nan)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_an_engine_whose_device_fails_gives_itself_up(raises, make_request, run):
+    info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=2)
+    engine = LoopEngine(Broken(raises=raises), info, Scheduler(slots=2, prefill_budget=64, max_waiting=64))
+    requests = [make_request([1], 5) for _ in range(30)]
     with pytest.raises(RuntimeError, match="every request"):
-        run(engine, [make_request([13], 5) for _ in range(30)])
+        run(engine, requests)
+
+
+def test_prompts_without_finite_logits_are_rejected_by_a_real_model(model_folder, make_request, run, tmp_path):
+    """A token whose embedding is NaN, in more requests in a row than steps may fail."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_folder())
+    with torch.no_grad():
+        model.get_input_embeddings().weight[13] = math.nan
+    model.save_pretrained(tmp_path)
+    for kind in ("packed", "one_by_one"):
+        engine = load_engine(EngineConfig(model=tmp_path, engine=kind, max_slots=2, max_waiting=64, threads=1))
+        poisoned, good = [make_request([1, 13], 5) for _ in range(20)], make_request([1, 2, 3], 5)
+        answers = run(engine, [*poisoned, good])
+        assert {answers.error(request) for request in poisoned} == {"rejected"}
+        assert len(answers.tokens[good.request_id]) == 5
 
 
 def test_an_answer_follows_its_schema(demo_model, make_request, run):

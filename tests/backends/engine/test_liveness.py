@@ -83,7 +83,7 @@ async def first_output(engine, request):
         return await anext(stream)
 
 
-@pytest.mark.parametrize("mode", ["deadlock", "idle"])
+@pytest.mark.parametrize("mode", ["deadlock", "idle", "held"])
 def test_an_engine_that_only_pulses_is_refused_then_replaced(mode, make_request, tmp_path):
     """The request's deadline passes before: the suspicion does not depend on it."""
     health: list[bool] = []
