@@ -15,7 +15,11 @@ MUTANTS = (
     Mutant("marks of UTF-16 are ignored", f"{_D}.encodings:_charset", never("data.startswith(mark)")),
     Mutant("placeholders are secrets", f"{_D}.credentials.plausible:likeness", never("_PLACEHOLDER.fullmatch(value)")),
     Mutant("program text is a secret", f"{_D}.credentials.plausible:likeness", never("bare and is_code(value)")),
-    Mutant("names of formats are secrets", f"{_D}.credentials.plausible:_of_one", never("_TECHNICAL.fullmatch(value)")),
+    Mutant(
+        "names of formats are secrets",
+        f"{_D}.credentials.plausible:_of_one",
+        never("_TECHNICAL.fullmatch(value.rstrip('_'))"),
+    ),
     Mutant(
         "a hash is a password",
         f"{_D}.credentials.labels:_loss",

@@ -196,11 +196,6 @@ MUTANTS = (
         swap("start >= last", "start > last or not merged"),
     ),
     Mutant(
-        "a joined span ends with the last",
-        f"{_SPANS}:merge",
-        swap("(first, max(last, end), __k)", "(first, end, __k)"),
-    ),
-    Mutant(
         "the first span gives the type",
         f"{_SPANS}:merge",
         swap("kind if end - start > longest else known", "known"),

@@ -24,10 +24,10 @@ def merge(spans: Iterable[Span]) -> list[Span]:
         if start >= last:
             merged.append(span)
             longest, last = end - start, end
-        elif end > last or end - start > longest:
+        elif end > last:  # one that ends within is no longer than the one that it ends in
             first, _, known = merged[-1]
-            merged[-1] = (first, max(last, end), kind if end - start > longest else known)
-            longest, last = max(longest, end - start), max(last, end)
+            merged[-1] = (first, end, kind if end - start > longest else known)
+            longest, last = max(longest, end - start), end
     return merged
 
 
