@@ -109,7 +109,7 @@ class Attempts:
     _parts: list[str] = field(default_factory=list)
     _tokens: int = 0
     _held: int = 0
-    _allowance: Allowance = field(init=False)
+    _allowance: Allowance = field(init=False, repr=False)
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the first backend that answers, and of those that continue its answer.
