@@ -144,11 +144,13 @@ def test_offline_the_policy_knows_and_a_call_that_is_open_breaks_off():
 
 def test_calls_that_fail_open_the_breaker_and_are_answered_by_the_device():
     run = simulate(
-        CLOUD_FIRST, trace(*[(n * 5.0, 50, 10) for n in range(20)]), world=world(node={"failure_share": 1.0})
+        CLOUD_FIRST, trace(*[(n * 2.0, 50, 10) for n in range(60)]), world=world(node={"failure_share": 1.0})
     )
     assert all(one.location is Location.EDGE and one.cost == 0.0 for one in run.outcomes)
     waits = [one.ttft_ms for one in run.outcomes]
-    assert min(waits[6:11]) < min(waits[:5]) - 25.0, "with the breaker open nobody waits for a round trip"
+    tried = [number for number, wait in enumerate(waits) if wait > min(waits) + 25.0]
+    assert len(tried) < 20, "with the breaker open nobody waits for a round trip"
+    assert tried[-1] - tried[-2] > 5, "a probe that ends an ejection in vain may end the next one later"
 
 
 def test_slow_calls_are_hedged_and_the_first_token_wins():
