@@ -410,7 +410,7 @@ def test_the_breaker_of_a_single_node_opens_after_as_many_failures_as_the_policy
                 with pytest.raises(AllBackendsFailed):
                     llm.generate("hi", deadline=10.0)
             ended = Counter(type(_error_of(llm)).__name__ for _ in range(60))
-            assert ended["NoEligibleBackend"] > ended["AllBackendsFailed"], "probes let ever fewer calls pass"
+            assert ended == {"AllBackendsFailed": 60}, "it serves by its probe: nothing is refused"
             node.engine.die_after = None
             tools.eventually(lambda: _error_of(llm) is None, 20.0)
 
