@@ -184,7 +184,7 @@ class SimulatedBackend:
         """As a real backend's: the slots of the device as they are, those of a node as its last answer reported."""
         loads = [one.reported if self._is_cloud else one.load() for one in self._endpoints]
         online = not self._probes[0].silent
-        if online and self._is_cloud:  # as the probes beside the calls find out
+        if online and isinstance(self.endpoint_health, BackendHealth):  # as the probes beside the calls find out
             for probe in self._probes:
                 probe.probe_succeeded()
         return BackendState(
