@@ -37,7 +37,7 @@ class Liveness(Enum):
 
     ALIVE = "alive"
     SUSPECTED = "suspected"
-    """New requests go elsewhere; those that run wait."""
+    """New requests go elsewhere, and so do those without an answer so far; those that have begun wait."""
     HUNG = "hung"
     """The process is to be killed."""
 
@@ -63,6 +63,7 @@ class ProgressMonitor:
         self._limits = limits
         self._loading = True
         self._beats = -1
+        self._owes = False
         self._stalled_s = self._loading_s = 0.0
 
     def loaded(self) -> None:
@@ -72,9 +73,15 @@ class ProgressMonitor:
 
     def pulse(self, pulse: Pulse, *, wanted: bool) -> None:
         """Take a pulse; *wanted* is whether requests are unanswered."""
-        if self._loading or pulse.beats != self._beats or not (pulse.busy or wanted):
+        moved = pulse.beats != self._beats
+        self._owes = self._owes and not moved
+        if self._loading or moved or not (pulse.busy or wanted or self._owes):
             self._stalled_s = 0.0
         self._beats = pulse.beats
+
+    def returned(self) -> None:
+        """Requests were taken from the engine since it does not move: to have nothing to do is no progress now."""
+        self._owes = True
 
     def elapse(self, seconds: float) -> Liveness:
         """Judge after *seconds* more, during which the supervisor would have taken a pulse that came."""

@@ -220,6 +220,7 @@ class EngineProcess:
             if self.healthy and state is Liveness.SUSPECTED:
                 _log.warning("the engine's process %d makes no progress; new requests are refused", process.pid)
                 self._set_healthy(healthy=False)
+                self._return_unbegun()
             elif self._ready and state is Liveness.ALIVE:
                 self._set_healthy(healthy=True)
 
@@ -249,6 +250,14 @@ class EngineProcess:
             self.healthy = healthy
             self._on_health(healthy)
 
+    def _return_unbegun(self) -> None:
+        """End the requests of which nothing is answered yet, so that their clients can go elsewhere; others wait."""
+        for number, outputs in self._queues.items():
+            if not outputs.begun:
+                self._monitor.returned()
+                outputs.fail(EngineDied("the engine makes no progress", retry_after=self._backoff))
+                self._send(ipc.Abort(number))
+
     def _fail_all(self) -> None:
         self._ready = False
         self._set_healthy(healthy=False)
@@ -268,13 +277,15 @@ class OutputQueue:
         self._output: EngineOutput | None = None
         self._failure: EngineDied | None = None
         self._changed = asyncio.Event()
+        self.begun = False
+        """The engine has sent an output."""
         self.finished = False
-        """The engine has sent the last output, or has crashed."""
+        """The engine has sent the last output, or has failed."""
 
     def put(self, output: EngineOutput) -> None:
         """Add an output; those after the last one are ignored."""
         if not self.finished:
-            self.finished = output.last
+            self.begun, self.finished = True, output.last
             token_ids = output.token_ids if self._output is None else self._output.token_ids + output.token_ids
             self._output = replace(output, request_id=self._request_id, token_ids=token_ids)
             self._changed.set()

@@ -24,6 +24,7 @@ _SENTENCES: Final = (
     "the engine is restarting",
     "the engine is not running",
     "the engine does not respond",
+    "the engine makes no progress",
     "the engine's process crashed while it loaded the model",
     "the engine crashed in the middle of this answer",
     "the engine ended the answer without a reason",

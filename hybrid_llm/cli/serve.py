@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -103,7 +104,9 @@ def _number(kind: Kind, text: str) -> int | float:
 
 
 def _weight(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
+    name, _, number = text.rpartition("=")
+    if not name or not re.fullmatch(r"\d+(\.\d+)?", number) or not float(number):
+        raise ValueError(f"{text!r} is not NAME=N, the name of a client and a number above 0")
     return name, float(number)
 
 

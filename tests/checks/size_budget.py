@@ -21,8 +21,8 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 43_850,
-    "product without node, model tools, command line and lab, lines": 30_093,
+    "product, lines": 43_900,
+    "product without node, model tools, command line and lab, lines": 30_120,
     "product, modules": 247,
     "median function, lines": 8,
     "largest import cycle, modules": 2,

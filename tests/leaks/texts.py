@@ -18,7 +18,7 @@ SEPARATOR = " || "
 Value = tuple[str, str]
 """A kind, and a value of it."""
 _Session = tuple[str | None, str | None]
-UNSEEN = {"us_ssn": "{}-1", "payment_card": "7{}", "credential": "x{}", "medical_record": "x{}"}
+UNSEEN = {"us_ssn": "{}-1", "payment_card": "7{}", "credential": "x{}", "medical_record": "X{}"}
 """Places in which a value is not found again: within what looks like a longer number, or at the end of a word."""
 
 

@@ -1,8 +1,9 @@
 """A worker that goes wrong after its model is loaded: `python stuck_worker.py MODE`, started by `EngineProcess`.
 
 `deadlock`: the engine's thread waits for ever, and the pulses go on. `idle`: it reports that it has nothing to do, and
-answers nothing. `held`: as `deadlock`, and a child of its own keeps its output
-open when it is killed. `slow`: it computes one layer after another and never ends a step. `healthy`: it answers.
+answers nothing. `held`: as `deadlock`, and a child of its own keeps its output open when it is killed. `begun`: as
+`deadlock`, after the first token. `slow`: it computes one layer after another and never ends a step. `healthy`: it
+answers.
 """
 
 import subprocess
@@ -40,11 +41,12 @@ class Worker:
                 message = ipc.decode(commands.read(ipc.HEADER.unpack(header)[0]))
                 if isinstance(message, EngineRequest):
                     self.asked = True
-                    if MODE == "healthy":
+                    if MODE in ("healthy", "begun"):
                         self.answer(message.request_id)
 
     def answer(self, request_id):
-        output = EngineOutput(request_id=request_id, token_ids=(7,), finish_reason=FinishReason.STOP)
+        reason = FinishReason.STOP if MODE == "healthy" else None
+        output = EngineOutput(request_id=request_id, token_ids=(7,), finish_reason=reason)
         self.outbox.send(ipc.Step((output,), EngineLoad()))
 
 

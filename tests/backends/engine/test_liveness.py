@@ -64,6 +64,17 @@ def test_progress_ends_the_suspicion():
     assert slow.elapse(TICK) is Liveness.ALIVE
 
 
+def test_an_engine_whose_requests_were_taken_back_has_to_move_to_be_alive_again():
+    stuck = monitor()
+    stuck.pulse(Pulse(5, busy=False), wanted=True)
+    assert states(stuck, 6.0)[-1] is Liveness.SUSPECTED
+    stuck.returned()
+    stuck.pulse(Pulse(5, busy=False), wanted=False)
+    assert stuck.elapse(TICK) is Liveness.SUSPECTED
+    stuck.pulse(Pulse(6, busy=False), wanted=False)
+    assert stuck.elapse(TICK) is Liveness.ALIVE
+
+
 def test_a_long_load_is_no_hang_until_its_own_limit_but_silence_is():
     loading = ProgressMonitor(StallLimits(load=120.0))
     for _ in range(100):
@@ -97,7 +108,7 @@ def test_an_engine_that_only_pulses_is_refused_then_replaced(mode, make_request,
             if engine.pid == first:
                 with pytest.raises(EngineDied, match="does not respond"):
                     await first_output(engine, make_request())
-            with pytest.raises(EngineDied, match="crashed in the middle"):
+            with pytest.raises(EngineDied, match="makes no progress"):
                 await call
             while not engine.healthy:
                 await asyncio.sleep(0.02)
@@ -105,6 +116,23 @@ def test_an_engine_that_only_pulses_is_refused_then_replaced(mode, make_request,
 
     asyncio.run(scenario())
     assert health[:3] == [True, False, True]
+
+
+def test_an_answer_that_has_begun_waits_for_an_engine_without_progress_until_that_is_killed(make_request, tmp_path):
+    health: list[bool] = []
+
+    async def scenario():
+        async with (
+            asyncio.timeout(120),
+            process("begun", health, tmp_path) as engine,
+            contextlib.aclosing(engine.stream(make_request(expires=math.inf))) as stream,
+        ):
+            assert (await anext(stream)).token_ids == (7,)
+            with pytest.raises(EngineDied, match="crashed in the middle"):
+                await anext(stream)
+
+    asyncio.run(scenario())
+    assert health[:2] == [True, False]
 
 
 def test_calls_that_expire_neither_hide_nor_cause_a_suspicion(make_request, tmp_path):
