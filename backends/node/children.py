@@ -49,9 +49,18 @@ async def end(process: Process, *, within: float = _END_S) -> None:
     """Kill the process if it runs, for one that holds no state that must be saved.
 
     One that has not ended *within* seconds is left: a driver holds it, and its kill is pending, or a child of its own
-    holds its output.
+    holds its output. A caller that is cancelled waits all the same, so that no child is left unreaped.
     """
     kill(process)
+    ended = asyncio.ensure_future(_ended(process, within))
+    try:
+        await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        await ended
+        raise
+
+
+async def _ended(process: Process, within: float) -> None:
     try:
         async with asyncio.timeout(within):
             await process.wait()

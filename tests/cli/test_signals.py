@@ -61,7 +61,7 @@ SEEN = Signals(
 )
 
 
-def shown(signals=SEEN, columns=80, rows=50, colour=False, errors=()):
+def shown(signals=SEEN, columns=80, rows=60, colour=False, errors=()):
     """The lines of the live view in a window of *columns* and *rows*."""
     console = Console(
         file=io.StringIO(), width=columns, height=rows, force_terminal=True, color_system="standard" if colour else None

@@ -54,6 +54,7 @@ SHOWN = {
     "created     ": "a drawing",
     "order: cloud > edge": "a drawing",
     "call   |---": "a drawing",
+    "cloud: its circuit breaker is open, but it serves": "tests/policies/test_decide.py",
     "cloud |": "a drawing",
     "TTFT = pace": "a formula",
     "2026-11-29 20:14:03": "the line of a node, tested in tests/backends/wire/test_process.py",

@@ -77,3 +77,9 @@ def test_a_licence_number_may_have_slashes(text, value):
 )
 def test_a_word_is_no_passport_number(text):
     assert found("passport", f"{text}, 2 of 3") == []
+
+
+@pytest.mark.parametrize("joint", ["\n", "\r\n", "\n\n", " "])
+def test_a_joined_name_behind_any_end_of_line_ends_the_search(joint):
+    """`$` also stands before the last line break, which once found the same name for ever."""
+    assert found("passport", f"note{joint}aBc{joint}passportNumber: C01X00T47") == ["C01X00T47"]

@@ -73,7 +73,7 @@ def test_it_is_a_backend_and_its_state_learns_from_calls(cloud, tools):
         list(cloud.stream(tools.cleared("hi")))
     after = cloud.state()
     assert after.context_window == 4096 == cloud.capabilities.context_window
-    assert 0 < after.rtt_ms < 1000
+    assert 0 <= after.rtt_ms < 1000
     assert (after.active, after.queue) == (0, 0)
 
 

@@ -16,7 +16,7 @@ _CASES: Final = bytes(
 )
 """Every lower-case letter as `a` and every capital as `A`."""
 _NAME: Final = re.compile(rb"[A-Za-z0-9_]{1,48}")
-_NAME_BEFORE: Final = re.compile(rb"[A-Za-z0-9_]{1,24}$")
+_NAME_BEFORE: Final = re.compile(rb"[A-Za-z0-9_]{1,24}\Z")
 _LONGEST_NAME: Final = 24
 """How many characters of a name before a capital are looked at."""
 
