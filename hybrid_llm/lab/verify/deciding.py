@@ -222,23 +222,20 @@ class _Deciding:
         excluded = self._excluded | _unfit(states)
         for outcome in outcomes:
             device = cast(DeviceSignals, Switches(self._free, outcome))
-            out = self._out(states, excluded.union(*(self._hard.get(index, ()) for index in outcome)))
+            out = excluded.union(*(self._hard.get(index, ()) for index in outcome))
             for world, known in zip(worlds, backends, strict=True):
                 decision = self._policy.decide(self._metadata, Signals(device=device, backends=known))
                 self._record(world, outcome, decision, out)
                 if decision.rule not in self._ranks:
                     break
 
-    def _out(self, states: States, excluded: frozenset[str]) -> frozenset[str]:
-        """What must not be called: what is *excluded*, and a failing backend as long as another one is left."""
-        left = self._policy.backends.keys() - excluded
-        failing = {name for name in left if states.get(name) is Fitness.FAILING}
-        return excluded if failing == left else excluded | failing
-
     def _record(self, world: World, outcome: Outcomes, decision: Decision, out: frozenset[str]) -> None:
         """Note a decision that is new, and one that contradicts tags, states or hard rules."""
         self._results.decisions += 1
         order = decision.order
+        failing = {name for name in order if world.states.get(name) is Fitness.FAILING}
+        if len(failing) < len(order):  # another one is left
+            out |= failing
         wrong = [name for name in order if name in out]
         if wrong or order not in self.found or len({*order}) != len(order):
             world = replace(world, rules={index: how for index, how in outcome.items() if how is not Held.NO})
