@@ -249,6 +249,11 @@ def test_attempts_that_stray_where_no_tag_forbids_it_are_found_too():
     assert found[-1] == "but it is not in the order of the decision"
 
 
+def test_a_declared_tag_without_findings_stays_on_the_device_also_where_it_accepts_undetected_names():
+    rule = "allow: [edge, cloud], to_cloud: pseudonymise, detect: [email], accept_undetected_names: true"
+    assert verify(parse_policy(f"version: 1\nname: p\ntags: {{pii: {{{rule}}}}}\nrules: []\n")).holds
+
+
 def test_what_passes_both_barriers_is_reported_as_reached():
     """With a policy and a guard that both allow every location, the text itself gets to the cloud."""
     report = verify(as_kind(Generous))
