@@ -188,11 +188,12 @@ def test_a_deadline_ends_a_run_in_mid_prefill(edge, clear):
     text = "ab " * 660
     prompt = backend.count_tokens(clear(text).request)
     list(backend.stream(clear(max_tokens=1)))
-    took = list(backend.stream(clear(text, max_tokens=1)))[-1].timings.ttft_ms / 1e3
+    whole = (list(backend.stream(clear(text, max_tokens=1)))[-1] for _ in range(3))
+    part = min(last.timings.ttft_ms for last in whole) / 4e3  # the machine may be busy now and not then
     with pytest.raises(DeadlineExceeded) as caught:
-        list(backend.stream(clear(text, max_tokens=1, deadline=took / 2)))
+        list(backend.stream(clear(text, max_tokens=1, deadline=part)))
     assert prompt > 1000
-    assert caught.value.elapsed >= took / 2
+    assert caught.value.elapsed >= part
     assert idle(backend)
     assert list(backend.stream(clear(max_tokens=2))), "the session goes on"
 
