@@ -15,8 +15,8 @@ _CASES: Final = bytes(
     for byte in range(256)
 )
 """Every lower-case letter as `a` and every capital as `A`."""
+_IN_NAMES: Final = bytes(byte for byte in range(128) if chr(byte).isalnum() or byte == ord("_"))
 _NAME: Final = re.compile(rb"[A-Za-z0-9_]{1,48}")
-_NAME_BEFORE: Final = re.compile(rb"[A-Za-z0-9_]{1,24}$")
 _LONGEST_NAME: Final = 24
 """How many characters of a name before a capital are looked at."""
 
@@ -46,9 +46,8 @@ def _spans(data: bytes) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     at = cases.find(b"aA")
     while at >= 0:
-        before = _NAME_BEFORE.search(data, max(0, at - _LONGEST_NAME), at)
-        # `$` also stands before a line break at the end: that is another name.
-        start = before.start() if before is not None and before.end() == at else at
+        before = data[max(0, at - _LONGEST_NAME) : at]
+        start = at - len(before) + len(before.rstrip(_IN_NAMES))
         match = _NAME.match(data, start)
         end = match.end() if match is not None else at + 1
         spans.append((start, end))
