@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import OutputInvalid
+from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.request import OutputSchema
 from hybrid_llm.core.tracebacks import is_fault
 

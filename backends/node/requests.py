@@ -159,7 +159,8 @@ class Admission:
         finally:
             self.in_flight -= 1
             self._clients[client] -= 1
-            self._clients += Counter()  # drops those at zero
+            if not self._clients[client]:
+                del self._clients[client]
 
     def observe(self, waited_s: float, work_s: float) -> None:
         """Learn from a request that has ended: seconds that it waited for a slot, and then held it."""

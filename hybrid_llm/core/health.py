@@ -219,7 +219,7 @@ class HealthProbe:
 
     def serving(self) -> None:
         """The node reported that it takes calls."""
-        self._stopping_until = float("-inf")
+        self._stopping_until = _NEVER
 
     def probe_failed(self, fault: str, *, silent: bool) -> None:
         """The endpoint could not be reached or trusted, or does not serve; *fault* names the class of the error."""

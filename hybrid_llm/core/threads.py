@@ -52,7 +52,7 @@ def in_thread(name: str, call: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001  # who waits raises it
             work.set_exception(error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    started(run, name=name)
     return work
 
 
@@ -123,7 +123,7 @@ def release_dropped(owner: object, what: str, release: Callable[[], object]) -> 
     """
 
     def begin() -> None:
-        threading.Thread(target=release, name="hybrid-llm-release", daemon=True).start()
+        started(release, name="hybrid-llm-release")
 
     with suppress(RuntimeError):  # Python exits, and ends every thread
         start_new_thread(begin, ())  # `Thread.start` waits for locks, which the interrupted code may hold
