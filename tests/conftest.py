@@ -4,8 +4,12 @@ import atexit
 import faulthandler
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from tests import weights
 
 settings.register_profile("hybrid-llm", deadline=None)
 settings.load_profile("hybrid-llm")
@@ -17,3 +21,12 @@ atexit.register(faulthandler.enable)
 # A shell ignores Ctrl-C for what it starts in the background, and every child inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct as a GGUF of 98 MB; mark the test `weights`. Skipped where it cannot be downloaded."""
+    try:
+        return weights.smollm2_gguf()
+    except weights.Unreachable as error:
+        pytest.skip(str(error))
