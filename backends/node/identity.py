@@ -15,14 +15,13 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from hybrid_llm.backends.node.intake import LEAVING_S, NO_MESSAGE, Intake
-from hybrid_llm.backends.node.requests import NODE
+from hybrid_llm.backends.node.requests import NODE, unexpected
 from hybrid_llm.backends.wire.certificates import TRUST_DOMAIN
 from hybrid_llm.backends.wire.status import ERROR_KEY, encode
 from hybrid_llm.backends.wire.tls import tls13_required
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendError,
-    BackendUnavailable,
     HybridLLMError,
     PermissionDenied,
     RequestRejected,
@@ -144,8 +143,7 @@ def _guarded(handler: Any, intake: Intake) -> Any:
         except grpc.aio.BaseError:  # this call is over already
             raise
         except Exception as error:  # noqa: BLE001 - gRPC would send its text, which may quote the request
-            failure = BackendUnavailable(f"the node failed on this request ({type(error).__name__})", backend=NODE)
-        _refusals.warn(str(failure), "a call of %s: %s", context.peer(), failure)
+            failure = unexpected(error, context.peer())
         return await _abort(context, failure)
 
     return getattr(grpc, f"stream_{answers}_rpc_method_handler")(

@@ -6,6 +6,7 @@ Error messages name fields and limits and never quote the request.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from hybrid_llm.core.request import Request
 from hybrid_llm.core.threads import Owned
 from hybrid_llm.protos import hybrid_pb2 as pb
 
+_log = logging.getLogger(__name__)
 NODE: Final = "node"
 """The backend's name in the node's own errors; clients replace it by the name of their backend."""
 
@@ -52,6 +54,20 @@ _FAULTS: Final[dict[FaultCode, Callable[..., BackendError]]] = {
     "internal": partial(BackendUnavailable, reason="failed"),
 }
 """The error that the client gets for a fault of the engine."""
+
+
+def unexpected(error: BaseException, peer: str) -> BackendUnavailable:
+    """Return what the client at *peer* may see of *error*, which the node does not expect, and log its class and line.
+
+    Its text may quote the request.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "an unknown line"
+    name = type(error).__name__
+    _log.error("a call of %s failed with %s at %s", peer, name, where)
+    return BackendUnavailable(f"the node failed on this request ({name})", backend=NODE, reason="failed")
 
 
 def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:

@@ -20,7 +20,7 @@ from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, client_name, set_error
 from hybrid_llm.backends.node.intake import Intake
-from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request
+from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request, unexpected
 from hybrid_llm.backends.node.schema_trial import SchemaTrials
 from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.backends.text import ChatTokenizer
@@ -42,7 +42,6 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
 
 _access_log = logging.getLogger("hybrid_llm.node.access")
-_log = logging.getLogger(__name__)
 _WORD = re.compile(r"[\w.:/@+%\[\]-]+")
 
 
@@ -196,7 +195,7 @@ class NodeServicer(HybridLLMServicer):
 
     def _fail(self, context: Any, call: _Call, error: BaseException) -> str:
         """End the call with the client's version of *error* and return that error's name."""
-        public = _public(error)
+        public = _public(error, call.peer.address)
         set_error(context, public, ((LOAD_KEY, self._load(call).SerializeToString()),))
         return type(public).__name__
 
@@ -205,21 +204,14 @@ def _not_ready(info: EngineInfo | None) -> str:
     return "the model is loading" if info is None else "the engine is restarting"
 
 
-def _public(error: BaseException) -> HybridLLMError:
-    """Return the error that the client may see; an unexpected one is logged without its text."""
+def _public(error: BaseException, peer: str) -> HybridLLMError:
+    """Return the error that the client at *peer* may see."""
     if isinstance(error, EngineDied):
         message = known(str(error)) or "the engine is not running"
         return BackendUnavailable(message, backend=NODE, retry_after=error.retry_after, reason="not_ready")
     if isinstance(error, BackendError | SecurityError):
         return error
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "an unknown line"
-    # The error's text may quote the prompt.
-    _log.error("a call failed with %s at %s", type(error).__name__, where)
-    text = f"the node failed on this request ({type(error).__name__})"
-    return BackendUnavailable(text, backend=NODE, reason="failed")
+    return unexpected(error, peer)
 
 
 async def _check_schema(trials: SchemaTrials, schema: str) -> None:
