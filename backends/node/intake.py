@@ -25,6 +25,8 @@ LEAVING_S: Final = 0.1
 """Reads and writes fail when a client has left; within this time gRPC then cancels the handler, seconds."""
 _SMALL: Final = 65_536
 _LEAST_HOLD_S: Final = 1.0
+_LOOK_S: Final = 0.1
+"""How often a reader that takes nothing is looked at once its grace is over, seconds."""
 NO_MESSAGE: Final = "the request is not a message of this protocol"
 
 
@@ -51,6 +53,11 @@ class IntakeLimits(Checked):
     read_timeout: float = key(Number(0.001, 3600), "Seconds within which a request must arrive whole.", default=10.0)
     write_timeout: float = key(
         Number(0.001, 3600), "Seconds for which a client may read nothing of an answer that waits for it.", default=10.0
+    )
+    stall_grace: float = key(
+        Number(0.001, 3600),
+        "Seconds for which a client may read nothing of an answer while others wait for its place.",
+        default=1.0,
     )
     max_faults: int = key(
         Whole(1),
@@ -126,23 +133,61 @@ class Intake:
         reservation.shrink(len(body))
         return body
 
-    async def write(self, send: Awaitable[None], connection: str, client: str) -> None:
+    async def write(
+        self, send: Awaitable[None], connection: str, client: str, *, wanted: Callable[[], bool] = lambda: False
+    ) -> None:
         """Await *send*, which returns once *client*, the reader at *connection*, has room for the message.
+
+        *wanted* says whether others wait for the place of this call.
 
         Raises:
             DeadlineExceeded: the reader took nothing for too long.
         """
-        seconds = self._limits.write_timeout
-        timeout = asyncio.timeout(seconds)
+        limits = self._limits
+        stall = _Stall(limits.write_timeout, limits.stall_grace, wanted)
         try:
-            async with timeout:
+            async with stall.timeout:
+                stall.watch()
                 await send
         except TimeoutError:
-            if not timeout.expired():
+            if not stall.timeout.expired():
                 raise
             self.connections.fault(connection, client, 0.1)
-            text = f"the answer was not read for {seconds:g} seconds"
+            seconds = stall.seconds()
+            text = f"the answer was not read for {seconds:.3g} seconds"
             raise DeadlineExceeded(text, backend=_NODE, elapsed=seconds) from None
+        finally:
+            stall.end()
+
+
+class _Stall:
+    """Ends a write that waits for longer than *most* seconds, or than *grace* once its place is *wanted*."""
+
+    def __init__(self, most: float, grace: float, wanted: Callable[[], bool]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._most, self._grace, self._wanted = most, min(grace, most), wanted
+        self._next: asyncio.TimerHandle | None = None
+        self.timeout: Final = asyncio.timeout(None)
+
+    def watch(self) -> None:
+        """Look again when the grace is over, and from then on."""
+        self._next = self._loop.call_at(self._began + self._grace, self._look)
+
+    def _look(self) -> None:
+        if self.seconds() >= self._most or self._wanted():
+            self.timeout.reschedule(self._loop.time())
+        else:
+            self._next = self._loop.call_later(min(_LOOK_S, self._most - self.seconds()), self._look)
+
+    def seconds(self) -> float:
+        """Seconds since the write began."""
+        return self._loop.time() - self._began
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._next is not None:
+            self._next.cancel()
 
 
 def _overloaded(text: str) -> BackendOverloaded:

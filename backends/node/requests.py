@@ -46,6 +46,8 @@ _LEAST_WAIT_S: Final = 0.05
 _WEIGHT: Final = 0.2
 """Weight of the latest answer in the moving average of durations."""
 _SHRINK: Final = 0.7
+_MOMENT_S: Final = 1.0
+"""For so long the node counts as crowded after it refused a request, seconds."""
 
 _FAULTS: Final[dict[FaultCode, Callable[..., BackendError]]] = {
     "rejected": partial(RequestRejected, reason="unsupported"),
@@ -144,8 +146,9 @@ class Admission:
         self._queue_limit = float(max_queue)
         self.in_flight = 0
         """Admitted requests that have not ended."""
+        self._slots = 0
         self._work_s = 0.0
-        self._shrunk = float("-inf")
+        self._shrunk = self._refused = float("-inf")
 
     @contextmanager
     def admit(self, slots: int, remaining: float, client: str = "") -> Generator[None, None, None]:
@@ -155,6 +158,7 @@ class Admission:
             BackendOverloaded: slots and queue are full, or the request would expire in the queue; `retry_after` is when
                 a slot should be free.
         """
+        self._slots = slots
         limit = slots + max(int(self._queue_limit), min(self._max_queue, slots // 2))
         # With every slot busy for work_s, one of them becomes free every work_s / slots.
         each_s = self._work_s / max(slots, 1)
@@ -166,6 +170,7 @@ class Admission:
         elif (held := self._clients[client]) >= slots + self._client_share * (limit - slots):
             text = f"this client has {held} requests running or waiting on the node, and leaves the rest to others"
         if text:
+            self._refused = self._clock()
             retry_after = round(max(each_s or _FIRST_GUESS_S / max(slots, 1), 0.05), 3)
             raise BackendOverloaded(text, backend=NODE, retry_after=retry_after)
         self.in_flight += 1
@@ -177,6 +182,11 @@ class Admission:
             self._clients[client] -= 1
             if not self._clients[client]:
                 del self._clients[client]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether requests wait for a slot, or were refused a moment ago because there was none."""
+        return self.in_flight > self._slots or self._clock() - self._refused < _MOMENT_S
 
     def observe(self, waited_s: float, work_s: float) -> None:
         """Learn from a request that has ended: seconds that it waited for a slot, and then held it."""

@@ -154,7 +154,9 @@ class NodeServicer(HybridLLMServicer):
             async for chunk in chunks:
                 # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
                 sent = context.write(chunk_to_wire(chunk))
-                await self._intake.write(sent, call.peer.address, call.peer.identity)
+                await self._intake.write(
+                    sent, call.peer.address, call.peer.identity, wanted=lambda: self._admission.crowded
+                )
                 call.first_ms = call.first_ms or call.elapsed_ms()
 
     def _engine_request(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:

@@ -21,7 +21,7 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 43_900,
+    "product, lines": 44_160,
     "product without node, model tools, command line and lab, lines": 30_120,
     "product, modules": 247,
     "median function, lines": 8,

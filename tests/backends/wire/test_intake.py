@@ -143,6 +143,23 @@ def test_a_reader_that_takes_nothing_loses_its_place(stack, tools, pki):
     assert rogue.open
 
 
+@pytest.mark.parametrize("max_queue", [4, 0])
+def test_a_reader_that_takes_nothing_keeps_its_place_until_another_wants_it(stack, tools, pki, max_queue):
+    """Also where the other one is refused, and does not wait."""
+    engine = tools.FakeEngine("x" * 50, slots=2)
+    node = _node(stack, tools, pki, engine=engine, write_timeout=600.0, stall_grace=0.1, max_queue=max_queue)
+    rogue = _hostile(stack, node, pki.rogue, window=0)
+    for _ in range(2):
+        rogue.ask("hi")
+    tools.eventually(lambda: engine.active == 2)
+    time.sleep(0.5)
+    assert engine.active == 2
+    cloud = tools.backend(node.target, pki.app)
+    stack.callback(cloud.close)
+    tools.eventually(lambda: _tries(tools, cloud, "x" * 50))
+    assert engine.aborted >= 1
+
+
 def test_a_connection_of_many_readers_that_take_nothing_is_closed(stack, tools, pki):
     node = _node(stack, tools, pki, engine=tools.FakeEngine(slots=64), write_timeout=0.2)
     rogue = _hostile(stack, node, pki.rogue, window=0)
@@ -206,10 +223,10 @@ def test_a_node_has_no_more_connections_than_allowed(stack, tools, pki):
     tools.eventually(lambda: _tries(tools, cloud))
 
 
-def _tries(tools, cloud):
+def _tries(tools, cloud, answer="hello from the node"):
     try:
-        return tools.answer(cloud.stream(tools.cleared("hi"))) == "hello from the node"
-    except BackendUnavailable:
+        return tools.answer(cloud.stream(tools.cleared("hi"))) == answer
+    except (BackendOverloaded, BackendUnavailable):
         return False
 
 
