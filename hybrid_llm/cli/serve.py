@@ -126,19 +126,25 @@ def _engine(name: str) -> str:
 
 def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int:
     """Serve until SIGTERM or SIGINT; *factory* replaces the one of `--engine`."""
+    from hybrid_llm.backends.node.handshakes import logged_handshakes
+
     required = (*_REQUIRED_BY_ENGINE.get(args.engine, ()), *_REQUIRED)
     missing = [name for name in required if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {install_hint('node')}")
+    with logged_handshakes(), _ready_file(args.ready_file) as announce:
+        _log_to_stderr(args)
+        asyncio.run(_serve(_config(args), args.grace, announce, factory))
+    note("stopped")
+    return Exit.OK
+
+
+def _log_to_stderr(args: argparse.Namespace) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
     level = logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO
     logging.getLogger("hybrid_llm").setLevel(level)
-    with _ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(_config(args), args.grace, announce, factory))
-    note("stopped")
-    return Exit.OK
 
 
 def _config(args: argparse.Namespace) -> NodeConfig:

@@ -6,12 +6,16 @@ Everything but the engine is what `hybrid-llm serve` runs: listener, TLS, admiss
 import asyncio
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+from hybrid_llm.backends.node.handshakes import logged_handshakes
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 from hybrid_llm.backends.wire.tls import require_tls13
 
 require_tls13()
+stack = ExitStack()
+stack.enter_context(logged_handshakes())
 
 from hybrid_llm.backends.node.engine import EngineConfig  # noqa: E402
 from hybrid_llm.backends.wire import TLSFiles  # noqa: E402
@@ -39,4 +43,5 @@ async def main(tls: str, listen: str, journal: str, slots: str, queue: str, firs
         await server.serve_forever(grace=5.0, on_ready=lambda port: print(f"PORT {port}", flush=True))
 
 
-asyncio.run(main(*sys.argv[1:]))
+with stack:
+    asyncio.run(main(*sys.argv[1:]))

@@ -23,7 +23,7 @@ MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
     "product, lines": 44_160,
     "product without node, model tools, command line and lab, lines": 30_120,
-    "product, modules": 247,
+    "product, modules": 248,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,
