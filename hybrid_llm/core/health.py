@@ -343,7 +343,7 @@ class RetryBudget:
     def __init__(self, *, ratio: float, reserve: float = 10.0) -> None:
         self._ratio = ratio
         self._cap = 10.0 * reserve
-        self._paid = _NEVER
+        self._paid, self._price = _NEVER, 0.0
         self.left = reserve
         """Tokens left: how many retries may start now."""
         self._lock = threading.Lock()
@@ -364,24 +364,24 @@ class RetryBudget:
     def withdraw(self) -> bool:
         """Take one token for a retry; false means no retry now."""
         with self._lock:
-            return self._take()
+            return self._take(1.0)
 
-    def pays_together(self, began: float, now: float) -> bool:
-        """Do as `withdraw` for an answer that broke off, whose call *began* then; one token pays for all of them.
+    def pays_together(self, began: float, now: float, price: float = 1.0) -> bool:
+        """Take *price*, a token at most, to go on with an answer that broke off, and whose call *began* then.
 
-        They are those that had begun when the token was taken, in the second after that: a lost connection ends all of
-        its answers, and each goes on where it was.
+        The highest price pays for all that had begun when it was taken, in the second after that: a lost connection
+        ends all of its answers, and each goes on where it was. False means that nothing was taken.
         """
         with self._lock:
-            if began < self._paid and now - self._paid <= _TOGETHER_S:
-                return True
-            if not self._take():
+            together = began < self._paid and now - self._paid <= _TOGETHER_S
+            paid = self._price if together else 0.0
+            if not self._take(max(0.0, price - paid)):
                 return False
-            self._paid = now
+            self._paid, self._price = (self._paid if together else now), max(price, paid)
             return True
 
-    def _take(self) -> bool:
-        if self.left < 1.0:
+    def _take(self, price: float) -> bool:
+        if self.left < price:
             return False
-        self.left -= 1.0
+        self.left -= price
         return True

@@ -14,7 +14,9 @@ class Allowance:
     """The calls of one request, by backend.
 
     One call of each node is free. Of the others, as many as *retries* may follow each other without bringing the answer
-    forward. They take one token from the *budget* each; calls that were lost together take one together.
+    forward. They take one token from the *budget* each; calls that were lost together take one together. One that goes
+    on with an answer takes the share of what it reads again that the call before it did not bring forward. So of all
+    tokens that are read again, those that the budget does not pay for are no more than those that were delivered.
     """
 
     budget: RetryBudget
@@ -27,6 +29,8 @@ class Allowance:
     """Calls since the answer last came forward."""
     _broken: float | None = None
     """When the call began that was lost, or whose answer broke off, until the next one is paid for."""
+    _price: float = 1.0
+    """What that one takes from the budget."""
 
     def copies(self, name: str) -> int:
         """How many nodes *name* has."""
@@ -43,12 +47,15 @@ class Allowance:
 
     def note_lost(self, began: float) -> None:
         """A call that *began* then was lost, maybe with others: the next one is paid for together with theirs."""
-        self._broken = began
+        self._broken, self._price = began, 1.0
 
-    def note_progress(self, began: float) -> None:
-        """A call that *began* then brought the answer forward and broke off: to go on is no retry, if there are any."""
+    def note_progress(self, began: float, *, delivered: int, again: int) -> None:
+        """A call that *began* then brought the answer forward and broke off: to go on is no retry, if there are any.
+
+        It *delivered* so many tokens; the next one reads *again* the prompt and all of the answer so far, in tokens.
+        """
         if self.retries:
-            self._broken = began
+            self._broken, self._price = began, max(0.0, 1.0 - delivered / again)
             self._stalled.clear()
 
     def allows(self, name: str, *, now: float, paid: bool) -> bool:
@@ -58,7 +65,7 @@ class Allowance:
         if paid or not self.called_all(name):
             return True
         broken, self._broken = self._broken, None
-        return self.budget.withdraw() if broken is None else self.budget.pays_together(broken, now)
+        return self.budget.withdraw() if broken is None else self.budget.pays_together(broken, now, self._price)
 
     def pays(self) -> bool:
         """Whether a further call may be paid for."""

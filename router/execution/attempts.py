@@ -171,8 +171,9 @@ class Attempts:
         """The call that continues the answer of *broken*: another node, another backend, or the same one again."""
         if not self.continue_streams or not _may_go_elsewhere(error):
             raise self._final(error)
-        if self._tokens > (self.continuations[-1].tokens if self.continuations else 0):
-            self._allowance.note_progress(broken.began)
+        if (delivered := self._tokens - (self.continuations[-1].tokens if self.continuations else 0)) > 0:
+            again = self.metadata.prompt_tokens + self._tokens
+            self._allowance.note_progress(broken.began, delivered=delivered, again=again)
         attempt, is_spent = None, partial(self._is_spent, broken.name)
         try:
             attempt = await self._first_chunk(lambda: sorted(self._candidates(), key=is_spent))

@@ -126,12 +126,12 @@ MUTANTS = (
     Mutant(
         "continuations are free",
         f"{_ALLOWANCE}:Allowance.allows",
-        always("self.budget.pays_together(broken, now)"),
+        always("self.budget.pays_together(broken, now, self._price)"),
     ),
     Mutant(
         "answers that break off together pay one by one",
         f"{_HEALTH}:RetryBudget.pays_together",
-        drop("if began < self._paid and __: ..."),
+        swap("began < self._paid and now - self._paid <= _TOGETHER_S", "False"),
     ),
     Mutant(
         "one payment is for ever",
@@ -151,7 +151,20 @@ MUTANTS = (
     Mutant(
         "a call that brings the answer no further is no retry",
         f"{_ATTEMPTS}:Attempts._continue",
-        always("self._tokens > (self.continuations[-1].tokens if self.continuations else 0)"),
+        swap(
+            "(delivered := (self._tokens - (self.continuations[-1].tokens if self.continuations else 0))) > 0",
+            "(delivered := (self._tokens - (self.continuations[-1].tokens if self.continuations else 0))) >= 0",
+        ),
+    ),
+    Mutant(
+        "a call that brings the answer a little forward pays for the next one",
+        f"{_ALLOWANCE}:Allowance.note_progress",
+        swap("max(0.0, 1.0 - delivered / again)", "0.0"),
+    ),
+    Mutant(
+        "the dearest of the answers that break off together pays twice",
+        f"{_HEALTH}:RetryBudget.pays_together",
+        swap("max(0.0, price - paid)", "price"),
     ),
     Mutant("no retries are some", f"{_ALLOWANCE}:Allowance.note_progress", always("self.retries")),
     Mutant("an error keeps the texts of its request in its frames", f"{_TRACEBACKS}:_cleared", drop("frame.clear()")),

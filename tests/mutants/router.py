@@ -101,6 +101,6 @@ MUTANTS = (
         always("self.is_ready(name)"),
     ),
     Mutant("the budget is not filled", f"{_HEALTH}:RetryBudget.deposit", swap("self.left + self._ratio", "self.left")),
-    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget._take", drop("self.left -= 1.0")),
+    Mutant("the budget never empties", f"{_HEALTH}:RetryBudget._take", drop("self.left -= price")),
     Mutant("an unfinished answer is complete", f"{_ANSWER}:Answer._complete", swap("reason is None", "reason == 7")),
 )

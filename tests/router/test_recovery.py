@@ -69,7 +69,7 @@ class Tokens:
 
 def continuing(world: Tokens, order: Sequence[str], *, max_tokens: int = 100, **options) -> Attempts:
     return Attempts(
-        metadata=RequestMetadata(max_tokens=max_tokens, deadline=10.0, created=0.0),
+        metadata=RequestMetadata(prompt_tokens=7, max_tokens=max_tokens, deadline=10.0, created=0.0),
         decision=Decision(order=tuple(order), excluded={}, policy="p", digest="d"),
         open_stream=world.open,
         sleep=nothing,
@@ -188,7 +188,7 @@ def test_answers_that_break_off_together_pay_together():
     now[0] = 1.0
     for run in runs:
         assert "".join(chunk.text for chunk in run) == "1 2 3 4 5 6 7 8 "
-    assert budget.left == 0.0
+    assert budget.left == pytest.approx(4 / 11), "7 of the 11 tokens that each reads again were no part of its answer"
 
 
 def test_answers_that_break_off_later_pay_for_themselves():
@@ -198,6 +198,32 @@ def test_answers_that_break_off_later_pay_for_themselves():
     ] * 3
     assert budget.left == 0.0
     assert not budget.pays_together(0.0, 3.0), "too late to have broken off with the others"
+
+
+def test_of_answers_that_break_off_together_the_dearest_pays():
+    budget = RetryBudget(ratio=0.0, reserve=1.0)
+    assert [budget.pays_together(0.0, 1.0, price) for price in (0.25, 0.75, 0.5, 1.0)] == [True] * 4
+    assert budget.left == 0.0
+    assert budget.pays_together(0.0, 1.5, 1.0)
+    assert not budget.pays_together(1.2, 1.5, 0.25)
+
+
+def test_a_long_answer_that_is_cut_again_and_again_costs_less_than_a_retry_each_time():
+    world, budget = Tokens(total=100, cuts={"a": [50, 30]}), RetryBudget(ratio=0.0, reserve=1.0)
+    assert play(replace(continuing(world, ["a"]), budget=budget))[1] is None
+    assert budget.left == pytest.approx(1.0 - 7 / 57 - 57 / 87)
+
+
+@given_(cuts=st.lists(st.lists(st.integers(0, 12), max_size=8), max_size=6), reserve=st.integers(0, 4))
+def test_what_is_read_again_is_paid_for_or_no_more_than_what_was_delivered(cuts, reserve):
+    """No storm: a backend whose answers break off reads no more again, however many there are and however they do."""
+    budget, again, delivered = RetryBudget(ratio=0.0, reserve=float(reserve)), [0], 0
+    for places in cuts:
+        world = Tokens(total=30, cuts={"a": places})
+        delivered += sum(chunk.tokens for chunk in play(replace(continuing(world, ["a"]), budget=budget))[0])
+        again += [7 + tokens for _, tokens in world.calls[1:]]
+    assert sum(again) <= delivered + reserve * max(again)
+    assert budget.left >= 0.0
 
 
 def test_calls_that_were_lost_together_are_repeated_for_one_payment():
