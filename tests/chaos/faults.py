@@ -36,6 +36,12 @@ class Fault(ABC):
 
     ends_clients: ClassVar[bool] = False
     """The clients do not live on."""
+    spares_node: ClassVar[bool] = True
+    """At any time there is a node that it leaves alone, so that it keeps no request from its answer."""
+    breaks: ClassVar[bool] = True
+    """Answers that have begun may break off."""
+    distrusts: ClassVar[bool] = False
+    """Who meets it must not trust the node, and no other answer makes good for that."""
 
     def __init__(self, world: World, random_: random.Random) -> None:
         self.world, self.random = world, random_
@@ -86,6 +92,7 @@ class Nothing(Fault):
     """For comparison."""
 
     name = "nothing"
+    breaks = False
 
     def inject(self) -> None:
         """Nothing happens."""
@@ -121,6 +128,7 @@ class RollingRestart(_Again):
     """One node after the other is told to end (SIGTERM), and started again."""
 
     name = "rolling restart"
+    breaks = False
     every = (0.2, 0.4)
     _next = 0
 
@@ -144,6 +152,7 @@ class Cut(_BadWeather):
     """Connections are reset at random segments."""
 
     name = "cut"
+    spares_node = False
     weather = Weather(cut=0.02)
 
 
@@ -151,6 +160,7 @@ class Delay(_BadWeather):
     """Every segment takes up to 60 ms in each direction."""
 
     name = "delay"
+    breaks = False
     weather = Weather(delay=(0.01, 0.06))
 
 
@@ -158,6 +168,7 @@ class Reorder(_BadWeather):
     """Segments change places inside the stream. TCP hides that from above; to TLS it is a forgery."""
 
     name = "reorder"
+    spares_node = False
     note = "seen by TLS as forged"
     weather = Weather(swapped=0.02)
 
@@ -166,6 +177,7 @@ class Garble(_BadWeather):
     """Bytes change on the way."""
 
     name = "garble"
+    spares_node = False
     weather = Weather(garbled=0.01)
 
 
@@ -184,6 +196,7 @@ class Offline(Fault):
     """Everything to all nodes is gone, without a word."""
 
     name = "offline"
+    spares_node = False
     unheard = True
 
     def inject(self) -> None:
@@ -195,6 +208,7 @@ class Refused(Fault):
     """Nothing listens anywhere."""
 
     name = "all refused"
+    spares_node = False
 
     def inject(self) -> None:
         for proxy in self.world.proxies:
@@ -206,6 +220,7 @@ class Full(Fault):
     """The nodes have one slot and a queue of one."""
 
     name = "full queue"
+    spares_node = breaks = False
 
     def inject(self) -> None:
         self._restart(slots=1, queue=1)
@@ -224,6 +239,8 @@ class Full(Fault):
 
 class _Certificate(Fault):
     """A certificate file is replaced, and connections are cut so that it comes to count."""
+
+    distrusts = True
 
     def _replace(self, write: Callable[[], None]) -> None:
         write()
@@ -249,6 +266,7 @@ class AppExpired(_Certificate):
     """The app's certificate expires while it runs."""
 
     name = "expired (app)"
+    spares_node = False
 
     def inject(self) -> None:
         self._replace(lambda: issue(self.world.app_tls, "app", kind="client", not_before=nearly_over(), days=1))
@@ -272,6 +290,7 @@ class ClockJump(_Certificate):
     """The app's clock jumps back by two days: its certificate is not valid yet."""
 
     name = "clock jump"
+    spares_node = False
     note = "as certificates see it; deadlines are on the monotonic clock, which cannot jump"
 
     def inject(self) -> None:
@@ -304,9 +323,13 @@ class Closed(Fault):
 
 
 class DiskFull(Fault):
-    """The disk that holds recorded decisions and the ledger of what tenants spend is full. The cache is in memory."""
+    """The disk that holds recorded decisions and the ledger of what tenants spend is full. The cache is in memory.
+
+    What has a price cannot be booked then, so nodes are not called.
+    """
 
     name = "disk full"
+    spares_node = breaks = False
     _count = 0
 
     def __init__(self, world: World, random_: random.Random) -> None:

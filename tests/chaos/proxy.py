@@ -81,7 +81,11 @@ class Proxy:
     ) -> None:
         due, held = 0.0, b""
         try:
-            while data := await source.read(4096):
+            while True:
+                data = await source.read(4096)
+                if not data:
+                    self._loop.call_at(due + 1e-6, sink.close)  # in order: what is under way arrives
+                    return
                 while self.weather.silent_up if up else self.weather.silent_down:
                     await asyncio.sleep(0.02)
                 weather = self.weather

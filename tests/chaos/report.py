@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from tests.chaos.traffic import Outcome
@@ -22,6 +22,8 @@ class Row:
     continued: int
     left: int
     errors: Mapping[str, int]
+    avoidable: int
+    """Typed errors of requests that something unharmed could have answered, and that no deadline was meant to end."""
     lost: int
     wrong: int
     late: int
@@ -36,16 +38,24 @@ class Row:
 
     @property
     def bad(self) -> bool:
-        return bool(self.lost or self.wrong)
+        return bool(self.lost or self.wrong or self.avoidable)
 
 
-def row(fault: str, outcomes: Sequence[Outcome], freed: Mapping[str, float], back_s: float | None, note: str) -> Row:
-    """Judge *outcomes*."""
+def row(
+    fault: str,
+    outcomes: Sequence[Outcome],
+    freed: Mapping[str, float],
+    back_s: float | None,
+    note: str,
+    is_meant: Callable[[Outcome], bool] = lambda _: True,
+) -> Row:
+    """Judge *outcomes*; *is_meant* says whether the typed error of one had to be."""
     whole = [o for o in outcomes if o.whole]
     errors = Counter(type(o.error).__name__ for o in outcomes if o.error is not None and not o.lost)
     over = sorted(o.over_s for o in outcomes if o.ended)
     waits = sorted(freed[o.case.prompt] - o.left for o in outcomes if o.left and o.case.prompt in freed)
-    bad = [o for o in outcomes if o.lost or o.wrong]
+    avoidable = [o for o in outcomes if o.error is not None and not o.lost and not is_meant(o)]
+    bad = [o for o in outcomes if o.lost or o.wrong] + avoidable
     return Row(
         fault=fault,
         requests=len(outcomes),
@@ -53,6 +63,7 @@ def row(fault: str, outcomes: Sequence[Outcome], freed: Mapping[str, float], bac
         continued=sum(bool(o.generation.continuations) for o in whole if o.generation),
         left=sum(bool(o.left) for o in outcomes),
         errors=dict(errors.most_common()),
+        avoidable=len(avoidable),
         lost=sum(o.lost for o in outcomes),
         wrong=sum(o.wrong for o in outcomes),
         late=sum(o.over_s > LATE_S for o in outcomes if o.ended),
@@ -70,14 +81,14 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def _tell(outcome: Outcome) -> str:
-    what = "lost" if outcome.lost else "wrong"
+    what = "lost" if outcome.lost else "wrong" if outcome.wrong else "avoidable"
     joins = outcome.generation.continuations if outcome.generation else ()
     took = f"{outcome.ended - outcome.began:.2f} s" if outcome.ended else "never ended"
     return f"{what}: {outcome.case} -> {outcome.error!r}, {took}, continuations {joins}, text {outcome.text[-80:]!r}"
 
 
-_HEAD = f"{'fault':<18}{'requests':>9}{'answered':>9}{'continued':>10}{'left':>6}{'errors':>7}{'lost':>6}{'wrong':>6}"
-_HEAD += f"{'late':>6}{'over p99':>10}{'freed p99':>10}{'back s':>8}"
+_HEAD = f"{'fault':<18}{'requests':>9}{'answered':>9}{'continued':>10}{'left':>6}{'errors':>7}"
+_HEAD += f"{'avoidable':>10}{'lost':>6}{'wrong':>6}{'late':>6}{'over p99':>10}{'freed p99':>10}{'back s':>8}"
 
 
 def head() -> str:
@@ -87,7 +98,7 @@ def head() -> str:
 def line(row: Row) -> str:
     """One line of the table."""
     text = f"{row.fault:<18}{row.requests:>9}{row.answered:>9}{row.continued:>10}{row.left:>6}"
-    text += f"{sum(row.errors.values()):>7}{row.lost:>6}{row.wrong:>6}{row.late:>6}"
+    text += f"{sum(row.errors.values()):>7}{row.avoidable:>10}{row.lost:>6}{row.wrong:>6}{row.late:>6}"
     text += f"{row.over_p99_ms:>10}{row.freed_p99_ms:>10}{'-' if row.back_s is None else row.back_s:>8}"
     told = [f"{name} {count}" for name, count in row.errors.items()] + ([row.note] if row.note else [])
     return text + ("   " + ", ".join(told) if told else "")
@@ -95,7 +106,7 @@ def line(row: Row) -> str:
 
 def total(rows: Sequence[Row]) -> str:
     """The sums."""
-    names = ("requests", "answered", "continued", "left", "lost", "wrong", "late", "slow_to_free")
+    names = ("requests", "answered", "continued", "left", "avoidable", "lost", "wrong", "late", "slow_to_free")
     sums = {name: sum(getattr(row, name) for row in rows) for name in names}
     errors = sum(sum(row.errors.values()) for row in rows)
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sums.items()) + f", typed errors {errors}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
-from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, StreamInterrupted, UntrustedPeer
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
@@ -15,7 +16,7 @@ from hybrid_llm.router.signals import FixedSensors
 from tests.chaos import faults
 from tests.chaos.exact import ExactEdge, answer_to, prompt_of
 from tests.chaos.report import row
-from tests.chaos.suite import play
+from tests.chaos.suite import Scene, play
 from tests.chaos.traffic import Case, Outcome, Traffic, is_exact
 from tests.chaos.world import World
 
@@ -33,7 +34,7 @@ def world():
 )
 def test_whatever_goes_wrong_every_request_ends_once_and_no_answer_is_wrong(world, kind):
     (told,) = play(world, [kind], requests=REQUESTS, seed=1)
-    assert (told.lost, told.wrong) == (0, 0), told.examples
+    assert (told.lost, told.wrong, told.avoidable) == (0, 0, 0), told.examples
     assert told.requests == REQUESTS
     assert told.answered > 0 or kind.ends_clients  # they may be closed before the first answer
     assert kind.ends_clients or told.back_s is not None, "no node answered again after the fault was gone"
@@ -65,6 +66,37 @@ def test_the_judge_knows_what_is_lost_wrong_and_late(fields, told):
     judged = row("a fault", [outcome(**fields)], {}, None, "")
     assert (judged.lost, judged.wrong, judged.late) == told
     assert judged.bad is (told[:2] != (0, 0))
+
+
+LATE, CUT = DeadlineExceeded("late", backend="cloud"), StreamInterrupted("cut", backend="cloud")
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "case", "fields", "meant"),
+    [
+        (faults.Nothing, LATE, {"hurried": True}, {}, True),
+        (faults.Nothing, CUT, {"hurried": True}, {}, False),
+        (faults.Nothing, LATE, {}, {}, False),
+        (faults.Nothing, CUT, {}, {}, False),
+        (faults.Stop, LATE, {"far": True}, {}, False),
+        (faults.Offline, LATE, {"far": True}, {}, True),
+        (faults.Offline, LATE, {"far": True}, {"began": 9.0, "ended": 9.5}, False),
+        (faults.Offline, LATE, {}, {}, False),
+        (faults.Offline, CUT, {}, {}, True),
+        (faults.Offline, CUT, {}, {"continues": True}, False),
+        (faults.RollingRestart, CUT, {}, {}, False),
+        (faults.Swapped, UntrustedPeer("not ours", backend="cloud"), {}, {"continues": True}, True),
+        (faults.Cut, UntrustedPeer("not ours", backend="cloud"), {}, {}, False),
+        (faults.Closed, LATE, {}, {}, True),
+    ],
+)
+def test_an_error_is_avoidable_where_something_unharmed_could_have_answered(kind, error, case, fields, meant):
+    one = outcome(error=error, **fields)
+    one.case = replace(one.case, **case)
+    scene = Scene(kind, 1.2, 5.0)
+    assert scene.meant(one) is meant
+    judged = row("a fault", [one], {}, None, "", scene.meant)
+    assert (judged.avoidable, judged.bad) == (int(not meant), not meant)
 
 
 @pytest.mark.parametrize(("answer", "wrong"), [(answer_to(prompt_of(1, 3)), 0), (answer_to(prompt_of(1, 3))[:-1], 1)])

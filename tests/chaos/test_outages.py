@@ -100,11 +100,11 @@ def test_with_connections_that_are_cut_again_and_again_nearly_every_answer_arriv
 
     def ask(number: int) -> str:
         try:
-            return llm.generate(prompt_of(number, 40), max_tokens=4096).text
+            return llm.generate(prompt_of(number, 100), max_tokens=4096).text
         except HybridLLMError as error:
             return type(error).__name__
 
     with ThreadPoolExecutor(CALLERS) as threads:
         replies = list(threads.map(ask, range(160)))
-    right = sum(reply == answer_to(prompt_of(number, 40)) for number, reply in enumerate(replies))
+    right = sum(reply == answer_to(prompt_of(number, 100)) for number, reply in enumerate(replies))
     assert right > 140, Counter(reply for reply in replies if len(reply) < 30)

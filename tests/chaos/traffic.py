@@ -19,6 +19,9 @@ from tests.chaos.exact import SCHEMA, answer_to, prompt_of
 KINDS = ("generate", "stream", "agenerate", "astream", "leave", "aleave", "cancel")
 """`leave` closes a stream after a few pieces, `cancel` cancels the task; the others want the whole answer."""
 _WEIGHTS = (4, 3, 4, 3, 1, 1, 1)
+_HURRIED_S = (0.2, 0.8)
+_TIME_S = (30.0, 60.0)
+"""Deadlines. An answer takes less than 0.3 s on an idle machine: of these the second ones end only what hangs."""
 _HANGS_S = 5.0
 """Seconds after its deadline at which a request that has not ended is taken for lost."""
 
@@ -33,6 +36,8 @@ class Case:
     kind: str
     prompt: str
     deadline: float
+    hurried: bool = False
+    """The deadline is meant to end it; the others have time on a busy machine too."""
     schema: Mapping[str, object] | None = None
     far: bool = False
     """Only a node may answer it."""
@@ -59,6 +64,8 @@ class Outcome:
 
     case: Case
     judge: Judge
+    continues: bool = False
+    """Its client continues answers that break off."""
     began: float = 0.0
     ended: float = 0.0
     first: float = 0.0
@@ -106,7 +113,7 @@ def is_exact(outcome: Outcome) -> bool:
 
 
 def make_cases(random_: random.Random, numbers: itertools.count, count: int) -> list[Case]:
-    """Requests of every kind; a tenth has hardly any time."""
+    """Requests of every kind; a tenth is hurried."""
     return [_case(random_, next(numbers)) for _ in range(count)]
 
 
@@ -115,10 +122,12 @@ def _case(random_: random.Random, number: int) -> Case:
     schema = random_.random() < 0.25
     # A caller who leaves does so while there is much to come, so that it can be seen when the work ends.
     words = 400 if kind in {"leave", "aleave", "cancel"} else random_.choice((3, 12, 40))
+    hurried = random_.random() < 0.1
     return Case(
         kind=kind,
         prompt=prompt_of(number, words, is_json=schema),
-        deadline=random_.uniform(0.2, 0.5) if random_.random() < 0.1 else random_.uniform(2.0, 4.0),
+        deadline=random_.uniform(*(_HURRIED_S if hurried else _TIME_S)),
+        hurried=hurried,
         schema=SCHEMA if schema else None,
         far=random_.random() < 0.3,
         session=f"s{number % 7}" if random_.random() < 0.2 else None,
@@ -157,7 +166,8 @@ class Traffic:
 
     def _begin(self, case: Case) -> tuple[HybridLLM, Outcome]:
         with self._lock:
-            client, outcome = next(self._clients), Outcome(case, self._judge)
+            client = next(self._clients)
+            outcome = Outcome(case, self._judge, continues=client.policy.resilience.continue_streams)
             self.outcomes.append(outcome)
         outcome.began = time.monotonic()
         return client, outcome
