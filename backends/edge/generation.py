@@ -79,12 +79,13 @@ class Run:
         sequence, self._sequence = self._sequence, None
         if sequence is None or self._prefixes is None:
             return self._ticket.leave()
+        buffers = sequence.release()
         entry = Entry(
             tenant=self._request.tenant,
             session_id=self._request.session_id,
-            tokens=self._tokens[: sequence.length],
-            buffers=sequence.buffers,
-            size=self._size,
+            tokens=self._tokens[: sequence.reusable],
+            buffers=buffers,
+            size=sum(buffer.nbytes for buffer in buffers),
         )
         return self._ticket.leave(partial(self._prefixes.put, entry))
 

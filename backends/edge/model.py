@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session
-from hybrid_llm.backends.edge.scheduling import Prefix
+from hybrid_llm.backends.edge.scheduling import BORDER, Prefix
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
@@ -21,8 +21,6 @@ from hybrid_llm.core.lifetime import native
 Logits = NDArray[np.float32]
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
-_PREFILL_CHUNK = 512
-"""Prompt tokens per run: bounds the memory for activations, and is large enough for full speed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +84,7 @@ class EdgeSequence:
     ) -> None:
         self._session, self._layout, self._graph = session, layout, graph
         self._capacity, self._length = capacity, prefix.length if prefix is not None else 0
+        self._reusable = self._length
         self._options = graph.run_options()
         self._binding = session.io_binding()
         self._mask = np.ones((1, capacity), dtype=np.int64)
@@ -101,6 +100,11 @@ class EdgeSequence:
         return self._length
 
     @property
+    def reusable(self) -> int:
+        """Tokens in the cache, from the first one, that were computed in whole runs between borders."""
+        return self._reusable
+
+    @property
     def buffers(self) -> list[NDArray[Any]]:
         """Keys of all layers, then values, each of shape (1, heads, capacity, head size); only `append` writes them."""
         return self._kv
@@ -112,7 +116,9 @@ class EdgeSequence:
     def append(self, ids: Sequence[int]) -> Logits:
         """Run the model over *ids* and return the logits after the last one, shape (vocab_size,).
 
-        The array is overwritten by the next call.
+        Each run ends at the next multiple of `BORDER`, so that what precedes such a border was computed by the same
+        arithmetic whatever was cached: products of one row and of many differ in their last bits. The array is
+        overwritten by the next call.
 
         Raises:
             ValueError: *ids* is empty, does not fit, or holds an id outside the vocabulary, for which onnxruntime would
@@ -124,15 +130,26 @@ class EdgeSequence:
             raise ValueError(f"an id is outside the vocabulary of {self._layout.vocab_size}")
         if len(ids) == 1:
             return self._step(ids[0])
-        for start in range(0, len(ids), _PREFILL_CHUNK):
-            logits = self._prefill(ids[start : start + _PREFILL_CHUNK])
+        done = 0
+        while done < len(ids):
+            count = min(len(ids) - done, BORDER - self._length % BORDER)
+            logits = self._prefill(ids[done : done + count])
+            done += count
         return logits
 
     def rewind(self, length: int) -> None:
         """Drop all but the first *length* tokens, without running the model."""
         if not 0 <= length <= self._length:
             raise ValueError(f"cannot rewind from {self._length} to {length}")
-        self._length = length
+        self._length, self._reusable = length, min(self._reusable, length)
+
+    def release(self) -> list[NDArray[Any]]:
+        """End the sequence: return its buffers, cut down to the reusable tokens where that halves them."""
+        if 2 * self._reusable > self._capacity:
+            return self._kv
+        for index, buffer in enumerate(self._kv):
+            self._kv[index] = buffer[:, :, : self._reusable].copy()
+        return self._kv
 
     def _step(self, token_id: int) -> Logits:
         self._token[0, 0] = token_id
@@ -147,7 +164,10 @@ class EdgeSequence:
         logits = np.empty((1, rows, self._layout.vocab_size), dtype=self._graph.logits_dtype)
         self._bind_rows(block, logits)
         self._step_bound = False
-        return self._run(logits, len(ids))
+        last = self._run(logits, len(ids))
+        if len(ids) == BORDER and self._reusable == self._length - BORDER:
+            self._reusable = self._length
+        return last
 
     def _run(self, logits: NDArray[Any], count: int) -> Logits:
         total = self._length + count

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
+from hybrid_llm.backends.text import TAIL, shared_prefix
 from hybrid_llm.core.threads import started
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ WaitResult = Literal["admitted", "expired", "cancelled"]
 SpareBytes = Callable[[int], object]
 """Called with the bytes that no running request uses, before any other thread can change them."""
 
+BORDER: Final = 32
+"""Prompts are computed in runs that end at multiples of this, and reused up to such a border, in tokens.
+
+A cached and a fresh prompt then go through the same runs, so that answers do not depend on what was cached. Measured
+with 135M parameters, runs of 32 read as fast as runs of 512.
+"""
 _LONGEST_SLEEP: Final = 3600.0
 """Seconds; a deadline may be infinite, but a wait on a condition may not."""
 _MAX_ENTRIES: Final = 64
@@ -185,7 +191,7 @@ class Entry:
     tenant: str | None
     session_id: str | None
     tokens: Sequence[int] = field(repr=False)
-    """The tokens whose keys and values the buffers hold."""
+    """The tokens whose keys and values the buffers hold, up to a border: those of the prompt, not of the answer."""
     buffers: Sequence[NDArray[Any]] = field(repr=False)
     size: int
     """Bytes of all buffers."""
@@ -216,7 +222,7 @@ class PrefixCache:
         return sum(entry.size for entry in self._entries)
 
     def claim(self, tenant: str | None, prompt: Sequence[int], room: int) -> Prefix | None:
-        """Return the longest stored prefix of *prompt* without its last token; then evict down to *room* bytes.
+        """Return the longest stored prefix of *prompt* up to a border; then evict down to *room* bytes.
 
         The prefix's entry is dropped if it holds little else, since the request will store a longer one.
         """
@@ -234,7 +240,7 @@ class PrefixCache:
     def put(self, entry: Entry, room: int) -> None:
         """Store *entry* as the most recent; then evict down to *room* bytes."""
         with self._lock:
-            if not self._closed and len(entry.tokens) >= LEAST_SHARED:
+            if not self._closed and len(entry.tokens) >= BORDER:
                 self._entries.append(entry)
             self._evict(room)
 
@@ -250,12 +256,12 @@ class PrefixCache:
             self._entries.clear()
 
     def _longest(self, tenant: str | None, prompt: Sequence[int]) -> tuple[Entry | None, int]:
-        best, most = None, LEAST_SHARED - 1
+        best, most = None, BORDER - 1
         for entry in self._entries:
             if entry.tenant == tenant:
                 shared = shared_prefix(entry.tokens, prompt, most=len(prompt) - 1)
                 best, most = (entry, shared) if shared > most else (best, most)
-        return best, most
+        return best, most - most % BORDER
 
     def _evict(self, room: int) -> None:
         while self._entries and (self.size > room or len(self._entries) > _MAX_ENTRIES):
