@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
+from hybrid_llm.backends.edge.folder import Manifest
+from hybrid_llm.backends.models.manifests import staging, write_manifest
 from hybrid_llm.backends.models.parity import FLOORS, Floor, check_parity, measure_parity
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
@@ -39,7 +37,6 @@ _UNSUPPORTED = {
     "GPT2LMHeadModel": "the builder does not support it",
 }
 _EXTRA_OPTIONS = {"Gemma2ForCausalLM": ("windowed_kv_cache=false",)}
-_TOOLS = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
 
 
 def convert(
@@ -78,7 +75,7 @@ def convert(
     architecture = _check(source, out, precision)
     options = [f"prune_lm_head={str(prune_lm_head).lower()}", *_EXTRA_OPTIONS.get(architecture, ())]
     options += [f"block_size={block_size}"] if precision == "int4" else []
-    with _staging(out) as folder:
+    with staging(out) as folder:
         progress("building the graph", 0.05)
         _build(source, folder, precision, options)
         _copy_text_files(source, folder)
@@ -135,18 +132,6 @@ def _architecture(path: Path) -> str:
     return str(architecture)
 
 
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder beside *out*, deleted afterwards unless it was moved into place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _build(source: Path, folder: Path, precision: str, options: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="hybrid-llm-build-") as scratch:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.resolve())]
@@ -174,63 +159,3 @@ def _copy_text_files(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
     for path in source.glob("LICENSE*"):
         shutil.copyfile(path, folder / path.name)
-
-
-def write_manifest(
-    folder: Path,
-    *,
-    name: str,
-    architecture: str,
-    precision: str,
-    parameters: int,
-    license: str = "unknown",  # noqa: A002 - the field's own name
-    parity: Mapping[str, Any] | None = None,
-    created_with: Mapping[str, Any] | None = None,
-) -> Manifest:
-    """Hash every file of *folder* and write its `manifest.json`, atomically.
-
-    Raises:
-        ConfigError: the folder has no readable `genai_config.json`.
-    """
-    model = _genai_model(folder)
-    manifest = Manifest(
-        name=name,
-        architecture=architecture,
-        precision=precision,
-        parameters=parameters,
-        context_window=model["context_length"],
-        vocab_size=model["vocab_size"],
-        license=license,
-        created_with={**_versions(), **(created_with or {})},
-        parity=dict(parity or {}),
-        files={path.name: digest_file(path) for path in _files(folder)},
-    )
-    partial = folder / f".{MANIFEST_NAME}.partial"
-    partial.write_text(manifest.to_json(), encoding="utf-8")
-    partial.replace(folder / MANIFEST_NAME)
-    return manifest
-
-
-def _genai_model(folder: Path) -> dict[str, Any]:
-    path = folder / "genai_config.json"
-    try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-        return {key: model[key] for key in ("context_length", "vocab_size")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read: is this a folder that the builder wrote? ({error!r})", path=str(path)
-        ) from error
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST_NAME and not p.name.startswith("."))
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for tool in _TOOLS:
-        try:
-            versions[tool] = metadata.version(tool)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

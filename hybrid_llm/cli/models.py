@@ -1,9 +1,9 @@
-"""`hybrid-llm models`: list edge models, verify a model folder, and convert a Hugging Face folder."""
+"""`hybrid-llm models`: list edge models, verify a model folder, and convert a GGUF file or a Hugging Face folder."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +21,12 @@ MODELS: Final = Group(
     commands={
         "list": ("hybrid_llm.cli.models:LIST", "list the embedded model and the models in folders"),
         "inspect": ("hybrid_llm.cli.models:INSPECT", "verify and describe a model folder"),
-        "convert": ("hybrid_llm.cli.models:CONVERT", "convert a Hugging Face folder"),
+        "convert": ("hybrid_llm.cli.models:CONVERT", "convert a GGUF file or a Hugging Face folder"),
     },
     examples=(
         "hybrid-llm models list",
         "hybrid-llm models inspect models/qwen",
+        "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2",
         "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4",
     ),
     codes=(Exit.CONFIG,),
@@ -133,36 +134,68 @@ INSPECT: Final = Command(
 
 
 def _convert_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="HF_DIR", help="config.json, *.safetensors, tokenizer.json")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a GGUF file, or a Hugging Face folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to create; it must not exist")
-    parser.add_argument("--precision", choices=("int4", "int8", "fp32"), default="int4", help="of the weights (int4)")
+    parser.add_argument(
+        "--precision", choices=("int4", "int8", "fp32"), help="of the weights of a Hugging Face folder (int4)"
+    )
     parser.add_argument("--name", help="the model's name; default: the name of OUT")
     parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
+    parser.add_argument(
+        "--chat-template", metavar="NAME|FILE", help="chatml, gemma, or a file; for a GGUF file that has no template"
+    )
 
 
 def _convert(args: argparse.Namespace) -> int:
-    try:
-        from hybrid_llm.backends.models.convert import convert
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: {install_hint('prepare')}") from error
     with Progress(f"converting {args.source.name}") as progress:
 
         def report(phase: str, share: float) -> None:
             progress.phase(phase)
             progress.update(share)
 
-        manifest = convert(args.source, args.out, args.precision, name=args.name, license=args.license, progress=report)
+        manifest = _converted(args, report)
     size = f"{manifest.total_bytes / 1e6:,.1f} MB"
     print(f"created {args.out}: {manifest.precision}, {size}, outputs compared with the original model")
     note(f"to use it: backends: {{edge: {{kind: onnx, model: {args.out}}}}} in hybrid.yaml")
     return Exit.OK
 
 
+def _converted(args: argparse.Namespace, report: Callable[[str, float], None]) -> Manifest:
+    if args.source.is_dir():
+        return _convert_folder(args, report)
+    from hybrid_llm.backends.models.gguf import import_gguf
+
+    if args.precision is not None:
+        raise ConfigError("--precision is for Hugging Face folders: the weights of a GGUF file stay as they are")
+    template = _template(args.chat_template)
+    name = args.name or args.out.name
+    return import_gguf(args.source, args.out, name=name, license=args.license, report=report, chat_template=template)
+
+
+def _convert_folder(args: argparse.Namespace, report: Callable[[str, float], None]) -> Manifest:
+    try:
+        from hybrid_llm.backends.models.convert import Precision, convert
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is missing: {install_hint('prepare')}") from error
+    precision: Precision = args.precision or "int4"
+    return convert(args.source, args.out, precision, name=args.name, license=args.license, progress=report)
+
+
+def _template(named: str | None) -> str | None:
+    """A name stays; a file is read."""
+    if named is None or not Path(named).is_file():
+        return named
+    return Path(named).read_text(encoding="utf-8")
+
+
 CONVERT: Final = Command(
-    about="Convert a Hugging Face folder, and compare the outputs with those of the original model. Nothing is\n"
-    "downloaded. Needs the extra `prepare`.",
+    about="Convert a GGUF file, whose weights stay as they are, or a Hugging Face folder (needs the extra `prepare`),\n"
+    "and compare the outputs with those of the original model. Nothing is downloaded.",
     options=_convert_options,
     run=_convert,
-    examples=("hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0",),
+    examples=(
+        "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2",
+        "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0",
+    ),
     codes=(Exit.FAILURE, Exit.CONFIG, Exit.INTERRUPTED),
 )

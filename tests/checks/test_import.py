@@ -18,6 +18,7 @@ HEAVY = (
     "torch",
     "transformers",
     "onnxruntime",
+    "onnx",
     "grpc",
     "tokenizers",
     "numpy",

@@ -60,7 +60,7 @@ def test_a_missing_folder_is_code_3(cli, tmp_path):
 
 def test_convert_without_its_extra_says_what_to_install(cli, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
-    assert "absent is not a complete" in cli("models", "convert", tmp_path / "absent", tmp_path / "out").err
+    assert "absent cannot be read" in cli("models", "convert", tmp_path / "absent", tmp_path / "out").err
     source = tmp_path / "source"
     source.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):

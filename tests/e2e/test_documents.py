@@ -27,6 +27,7 @@ from tests.e2e.documents import BLOCKS, ROOT, Block, make_folder
 NOT_RUN = {
     "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
     "hf download Qwen/Qwen2.5-3B-Instruct --local-dir qwen-3b": "a download of 6 GB",
+    "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2": "needs that file; tests/backends/gguf",
     "hybrid-llm models convert qwen-hf qwen-edge --license Apache-2.0": "needs that download; tests/backends/prepare",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4": "needs that download",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0": "the same",

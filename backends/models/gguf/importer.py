@@ -1,0 +1,181 @@
+"""From a GGUF file to a model folder: read, write, prove, describe; the folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.backends.edge.folder import Manifest, digest_file
+from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.models.gguf.blocks import Floats
+from hybrid_llm.backends.models.gguf.chat import write_chat_files
+from hybrid_llm.backends.models.gguf.decoder import FAST, set_accuracy, write_config, write_decoder
+from hybrid_llm.backends.models.gguf.graph import load_onnx
+from hybrid_llm.backends.models.gguf.layout import check_tensors
+from hybrid_llm.backends.models.gguf.proof import (
+    EXACT_LIMIT,
+    FAST_LIMIT,
+    Proof,
+    Texts,
+    compare,
+    expected_logits,
+    proof_texts,
+)
+from hybrid_llm.backends.models.gguf.reader import Gguf
+from hybrid_llm.backends.models.gguf.shape import Shape, read_shape
+from hybrid_llm.backends.models.gguf.vocabulary import Vocabulary, read_vocabulary, write_tokenizer
+from hybrid_llm.backends.models.manifests import staging, write_manifest
+from hybrid_llm.core.errors import ConfigError
+
+Report = Callable[[str, float], None]
+"""Called with the current step and the share of the work that is done, 0 to 1."""
+
+_ROOM: Final = 1.4
+"""Bytes of a folder per byte of its GGUF file, at most: half-precision scales become single precision."""
+
+
+def import_gguf(
+    path: Path,
+    out: Path,
+    *,
+    name: str,
+    license: str = "unknown",  # noqa: A002 - the field's own name
+    report: Report = lambda what, share: None,  # noqa: ARG005
+    chat_template: str | None = None,
+    all_logits: bool = False,
+) -> Manifest:
+    """Import the GGUF file *path* as the model folder *out*, and prove that both compute the same.
+
+    Quantised blocks are moved as they are. Nothing is downloaded; torch is not needed.
+
+    Args:
+        path: The file. Types Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, F16, BF16 and F32.
+        out: The folder. It must not exist, and appears once the comparison has passed.
+        name: The model's name in the manifest.
+        license: An SPDX identifier; "unknown" takes what the file declares.
+        report: Called at each step.
+        chat_template: A template, or the name of one of `chat.TEMPLATES`, in place of the file's own.
+        all_logits: Compute the logits of every position, which only scoring needs.
+
+    Raises:
+        ConfigError: the file is broken, hostile or of a kind that is not supported, there is not enough room on the
+            disk, or the result differs from the file.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists: remove it or choose another folder", path=str(out))
+    load_onnx()
+    report("reading the header", 0.0)
+    with Gguf(path) as file:
+        shape = read_shape(file)
+        check_tensors(file, shape)
+        vocabulary = read_vocabulary(file, shape.vocab_size)
+        _check_room(file, out)
+        with staging(out) as folder:
+            manifest = _Import(file, shape, vocabulary, folder, report, all_logits).run(name, license, chat_template)
+            folder.replace(out)
+    report("done", 1.0)
+    return manifest
+
+
+class _Import:
+    def __init__(
+        self,
+        file: Gguf,
+        shape: Shape,
+        vocabulary: Vocabulary,
+        folder: Path,
+        report: Report,
+        all_logits: bool,  # noqa: FBT001
+    ) -> None:
+        self._file, self._shape, self._vocabulary = file, shape, vocabulary
+        self._folder, self._report, self._all_logits = folder, report, all_logits
+
+    def run(self, name: str, license_: str, template: str | None) -> Manifest:
+        self._report("writing the tokenizer", 0.05)
+        write_tokenizer(self._vocabulary, self._folder)
+        origin = write_chat_files(self._file, self._vocabulary, self._folder, template)
+        write_config(self._shape, self._folder, self._special_ids())
+        kinds = sorted({tensor.kind.name for tensor in self._file.tensors.values() if len(tensor.shape) == 2})
+        describe = partial(
+            write_manifest,
+            self._folder,
+            name=name,
+            architecture=self._shape.architecture,
+            precision="+".join(kinds),
+            parameters=sum(tensor.rows * tensor.columns for tensor in self._file.tensors.values()),
+            license=self._license(license_),
+            created_with={"source": self._file.path.name, "chat_template": origin},
+        )
+        exact, fast = self._prove(describe)
+        source = digest_file(self._file.path)
+        created = {"source": self._file.path.name, "source_sha256": source.sha256, "chat_template": origin}
+        return describe(parity=_parity(exact, fast), created_with=created)
+
+    def _prove(self, describe: Callable[[], Manifest]) -> tuple[Proof, Proof]:
+        """Compare twice: in float32, where only rounding may differ, and as the model will run."""
+        self._write()
+        describe()
+        model = self._open()
+        texts = proof_texts(model, self._shape)
+        self._report("computing the same with NumPy", 0.3)
+        expected = expected_logits(self._file, self._shape, texts)
+        exact = self._compare(model, texts, expected, 0.6)
+        if not exact.largest_difference <= EXACT_LIMIT:
+            raise self._file.refuse(_difference(exact))
+        del model
+        set_accuracy(self._folder, FAST)
+        describe()
+        fast = self._compare(self._open(), texts, expected, 0.8)
+        if not fast.divergence <= FAST_LIMIT:
+            raise self._file.refuse(_difference(fast))
+        return exact, fast
+
+    def _write(self) -> None:
+        self._report("writing the graph", 0.1)
+        try:
+            write_decoder(self._file, self._shape, self._folder, all_logits=self._all_logits)
+        except OSError as error:
+            raise ConfigError(f"{self._folder.parent}: {error.strerror}", path=str(self._folder.parent)) from error
+
+    def _open(self) -> EdgeModel:
+        return EdgeModel(self._folder, threads=1, spin=False)  # fast enough, also on a busy machine
+
+    def _compare(self, model: EdgeModel, texts: Texts, expected: list[Floats], share: float) -> Proof:
+        self._report("comparing", share)
+        return compare(model, texts, expected)
+
+    def _special_ids(self) -> dict[str, int]:
+        ids = self._vocabulary.ids
+        eos = ids.get("eos", ids.get("eot", 0))
+        return {
+            "bos_token_id": ids.get("bos", eos),
+            "eos_token_id": eos,
+            "pad_token_id": ids.get("padding", eos),
+        }
+
+    def _license(self, license_: str) -> str:
+        declared = self._file.metadata.get("general.license")
+        return declared[:100] if license_ == "unknown" and isinstance(declared, str) and declared else license_
+
+
+def _check_room(file: Gguf, out: Path) -> None:
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    free, needed = shutil.disk_usage(parent).free, int(file.size * _ROOM)
+    if free < needed:
+        message = f"{parent} has {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB are needed"
+        raise ConfigError(message, path=str(parent))
+
+
+def _parity(exact: Proof, fast: Proof) -> dict[str, Any]:
+    return {"reference": "NumPy, float32, of the GGUF file", "float32": exact.as_dict(), "as_run": fast.as_dict()}
+
+
+def _difference(proof: Proof) -> str:
+    return (
+        "the imported model differs from the file: logits by up to "
+        f"{proof.largest_difference:.3g} standard deviations, divergence {proof.divergence:.3g} nats. It is not used: "
+        "please report which file this is"
+    )

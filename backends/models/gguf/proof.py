@@ -1,0 +1,104 @@
+"""Compares an imported model with a NumPy computation of the same GGUF file, on the edge's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.models.gguf.blocks import Floats
+from hybrid_llm.backends.models.gguf.reader import Gguf
+from hybrid_llm.backends.models.gguf.reference import reference_logits
+from hybrid_llm.backends.models.gguf.shape import Shape
+from hybrid_llm.core.request import Message, Request
+
+EXACT_LIMIT: Final = 0.02
+"""Of the largest difference, in standard deviations of a position's logits, where both compute in float32. Rounding
+makes 0.0001 to 0.002; a wrong rotation, window, scale or norm makes more than 0.5."""
+FAST_LIMIT: Final = 0.05
+"""Of the mean Kullback-Leibler divergence, in nats, where activations are rounded to int8: 0.001 to 0.005 is usual."""
+_STEPS: Final = 8
+_LONGEST_WINDOW: Final = 1100
+_TEXTS: Final = (
+    (
+        "What is the capital of France, and which river runs through it?",
+        "The capital is Paris, on the Seine.",
+    ),
+    ("List three things that a good report needs.", "A good report needs a question, facts and a conclusion."),
+)
+_PASSAGE: Final = "The river rises in the hills and runs through two towns before it meets the sea. "
+
+Texts = Sequence[tuple[Sequence[int], int]]
+"""Token ids, and the first position whose logits are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The agreement of two computations over *positions* positions, those after a prefill and step by step."""
+
+    positions: int
+    largest_difference: float
+    """Of any two logits, in standard deviations of their position's logits."""
+    divergence: float
+    """Mean Kullback-Leibler divergence in nats."""
+    top1_agreement: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form in the manifest."""
+        return {name: float(f"{value:.3g}") for name, value in asdict(self).items()}
+
+
+def proof_texts(model: EdgeModel, shape: Shape) -> Texts:
+    """Conversations as the model's chat template writes them, and a text longer than its attention window."""
+    texts: list[tuple[list[int], int]] = []
+    for question, answer in _TEXTS:
+        prompt = model.tokenizer.encode(Request(messages=(Message(role="user", content=question),)))
+        texts.append((prompt + _ids(model, answer)[:_STEPS], len(prompt) - 1))
+    window = max(shape.windows)
+    if 0 < window <= _LONGEST_WINDOW and window + 2 * _STEPS < shape.context:
+        passage = _ids(model, _PASSAGE)
+        length = window + _STEPS
+        texts.append(((texts[0][0][:1] + passage * (length // len(passage) + 1))[:length], length - _STEPS))
+    return [(ids, first) for ids, first in texts if len(ids) <= shape.context]
+
+
+def compare(model: EdgeModel, texts: Texts, expected: Sequence[Floats]) -> Proof:
+    """Compare the logits of *model* with the *expected* ones of each text."""
+    ours = np.concatenate([_logits(model, ids, first) for ids, first in texts])
+    return _agreement(ours, np.concatenate(expected))
+
+
+def expected_logits(file: Gguf, shape: Shape, texts: Texts) -> list[Floats]:
+    """The reference's logits."""
+    return reference_logits(file, shape, texts)
+
+
+def _ids(model: EdgeModel, text: str) -> list[int]:
+    return list(model.tokenizer.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _logits(model: EdgeModel, ids: Sequence[int], first: int) -> Floats:
+    """The model reads the text up to *first* at once, then token by token."""
+    sequence = model.sequence(len(ids))
+    rows = [sequence.append(ids[: first + 1]).copy()]
+    rows += [sequence.append([token]).copy() for token in ids[first + 1 :]]
+    return np.stack(rows)
+
+
+def _agreement(ours: Floats, expected: Floats) -> Proof:
+    spread = expected.std(axis=1, keepdims=True) + 1e-9
+    left, right = _log_probabilities(expected), _log_probabilities(ours)
+    return Proof(
+        positions=len(ours),
+        largest_difference=float((np.abs(ours - expected) / spread).max()),
+        divergence=float((np.exp(left) * (left - right)).sum(axis=1).mean()),
+        top1_agreement=float((ours.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+    )
+
+
+def _log_probabilities(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float32)

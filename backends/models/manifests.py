@@ -1,0 +1,90 @@
+"""Writes the manifest of a model folder, and makes folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
+from hybrid_llm.core.errors import ConfigError
+
+_TOOLS: Final = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A folder beside *out*, deleted afterwards unless it was moved into place."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    name: str,
+    architecture: str,
+    precision: str,
+    parameters: int,
+    license: str = "unknown",  # noqa: A002 - the field's own name
+    parity: Mapping[str, Any] | None = None,
+    created_with: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Hash every file of *folder* and write its `manifest.json`, atomically.
+
+    Raises:
+        ConfigError: the folder has no readable `genai_config.json`.
+    """
+    model = _genai_model(folder)
+    manifest = Manifest(
+        name=name,
+        architecture=architecture,
+        precision=precision,
+        parameters=parameters,
+        context_window=model["context_length"],
+        vocab_size=model["vocab_size"],
+        license=license,
+        created_with={**_versions(), **(created_with or {})},
+        parity=dict(parity or {}),
+        files={path.name: digest_file(path) for path in _files(folder)},
+    )
+    partial = folder / f".{MANIFEST_NAME}.partial"
+    partial.write_text(manifest.to_json(), encoding="utf-8")
+    partial.replace(folder / MANIFEST_NAME)
+    return manifest
+
+
+def _genai_model(folder: Path) -> dict[str, Any]:
+    path = folder / "genai_config.json"
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        return {key: model[key] for key in ("context_length", "vocab_size")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: is this a folder that the builder wrote? ({error!r})", path=str(path)
+        ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST_NAME and not p.name.startswith("."))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for tool in _TOOLS:
+        try:
+            versions[tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
