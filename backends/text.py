@@ -48,9 +48,9 @@ class ChatTokenizer:
         eos_ids: Iterable[int],
         specials: Mapping[str, str] | None = None,
     ) -> None:
-        from hybrid_llm.backends.chat_files import compile_template
+        from hybrid_llm.backends.chat_files import compile_template, keep_no_words
 
-        self.tokenizer = tokenizer
+        self.tokenizer = keep_no_words(tokenizer)
         """The underlying tokenizer, for grammars."""
         self.eos_ids = frozenset(eos_ids)
         """The ids that end an answer."""
@@ -143,7 +143,9 @@ class ChatTokenizer:
     @cached_property
     def _literal(self) -> Tokenizer:
         """A tokenizer that encodes control tokens as text. A copy, since the switch is not thread-safe."""
-        copy = type(self.tokenizer).from_str(self.tokenizer.to_str())
+        from hybrid_llm.backends.chat_files import keep_no_words
+
+        copy = keep_no_words(type(self.tokenizer).from_str(self.tokenizer.to_str()))
         copy.encode_special_tokens = True
         return copy
 

@@ -162,12 +162,14 @@ class NerDetector:
     def _load_tokenizer(self, data: bytes) -> Any:
         import tokenizers
 
+        from hybrid_llm.backends.chat_files import keep_no_words
+
         try:
             tokenizer = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:  # tokenizers raises bare Exception
             raise _invalid(self._source, "tokenizers cannot read tokenizer.json") from error
         tokenizer.no_padding()
-        return tokenizer
+        return keep_no_words(tokenizer)
 
     def _open_session(self, model: Path | bytes, threads: int) -> Any:
         from hybrid_llm.backends.edge.runtime import open_session
