@@ -218,7 +218,8 @@ class SchemaCompiler:
             raise UnusableSchema(_UNUSABLE, reason="unsupported") from None
         if matcher.is_error():
             raise UnusableSchema(_UNUSABLE, reason="unsupported")
-        if prefix and not matcher.consume_tokens(tokenizer.tokenize_str(prefix)):
+        # Any split will do. `tokenize_str` caches the words, which belong to an answer.
+        if prefix and not matcher.consume_tokens(tokenizer.greedy_tokenize(prefix)):
             raise UnusableSchema("the partial answer does not follow the output_schema", reason="unsupported")
         return matcher
 
