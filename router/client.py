@@ -160,6 +160,7 @@ class HybridLLM:
 
     @property
     def _pipeline(self) -> Pipeline:
+        self._check_origin()
         return self._made or self._open()
 
     def _open(self) -> Pipeline:
@@ -299,13 +300,19 @@ class HybridLLM:
         """
         self._pipeline.forget(session_id, tenant)
 
-    def _check_open(self) -> None:
+    def _check_origin(self) -> None:
         self._origin.check("this client was made")
+
+    def _check_open(self) -> None:
+        self._check_origin()
         if self._closed:
             raise closed_error()
 
     def close(self) -> None:
-        """Close every backend, last in first out; running requests end with `BackendUnavailable`. Idempotent."""
+        """Close every backend, last in first out; running requests end with `BackendUnavailable`. Idempotent.
+
+        In a forked child it does nothing: what the client holds belongs to the parent.
+        """
         if (pipeline := self._shut()) is not None:
             _close(pipeline, self._loop, self._workers)
 

@@ -192,7 +192,7 @@ class GrpcBackend:
                     error, patience = self._diagnose(exchange, *status)
                     raise (await self._connection.prober.afault(patience) or error) from None
                 finally:
-                    call.cancel()  # if the consumer leaves; gRPC reports the end to this loop, which must run then
+                    link.calls.end(call)  # if the consumer leaves
                     await call.code()
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
@@ -294,6 +294,7 @@ class GrpcBackend:
         exchange.start(warm=link.warm)
         try:
             call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+            link.calls.running.add(call)
         except ValueError:  # another thread has closed the channel since `link` returned it
             raise self._connection.closed_error() from None
         from_any_thread = call.cancel if loop is None else partial(loop.call_soon_threadsafe, call.cancel)
@@ -301,7 +302,7 @@ class GrpcBackend:
             with self._connection.watched(exchange, from_any_thread):
                 yield call
         finally:
-            call.cancel()
+            link.calls.end(call)
             if exchange.unanswered:
                 self.suspect(exchange.began)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -25,7 +25,38 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 
 _INTERVAL_S: Final = 0.25
 """How often running calls are checked for silence, seconds."""
+_REPORT_S: Final = 0.01
+_REPORTS: Final = 20
+"""How often an event loop that ends waits *_REPORT_S* seconds for gRPC, whose threads may get no processor at first."""
+_ENDING_S: Final = 0.5
+"""How long it waits for calls that run, seconds; calls that were cancelled before that are over."""
 _GENERATE: Final = "/hybrid_llm.v1.HybridLLM/Generate"
+
+
+@dataclass(slots=True, eq=False)
+class LinkCalls:
+    """The calls on one channel that gRPC has not reported to be over."""
+
+    running: set[Any] = field(default_factory=set)
+    cancelled: float = 0.0
+    """When the last one was cancelled, on `time.monotonic()`."""
+
+    def end(self, call: Any) -> None:
+        """Cancel *call* unless it is over."""
+        if call.cancel() or call.cancelled():  # gRPC itself cancels the call of a cancelled task
+            self.cancelled = time.monotonic()
+        self.running.discard(call)
+
+    async def reported(self) -> None:
+        """Wait until gRPC has reported that all are over, in the event loop to which it does so.
+
+        One queue of gRPC serves all loops: what belongs to a closed one, the next one logs as an error.
+        """
+        began = time.monotonic()
+        while self.running and time.monotonic() < began + _ENDING_S:
+            await asyncio.sleep(_REPORT_S)
+        for _ in range(_REPORTS if self.cancelled > began - _ENDING_S else 0):
+            await asyncio.sleep(_REPORT_S)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,15 +66,25 @@ class Link:
     channel: Any
     generate: Any
     warm: bool = False
+    calls: LinkCalls = field(default_factory=LinkCalls)
     closing: AsyncGenerator[None, None] | None = None
     """Closes the channel of an event loop when the loop shuts down its async generators, or with the last call."""
 
+    def close(self) -> Coroutine[Any, Any, None]:
+        """Close the channel of an event loop."""
+        return _close(self.channel, self.calls)
 
-async def _until_the_end(channel: Any) -> AsyncGenerator[None, None]:
+
+async def _close(channel: Any, calls: LinkCalls) -> None:
+    await channel.close()
+    await calls.reported()
+
+
+async def _until_the_end(channel: Any, calls: LinkCalls) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        await channel.close()
+        await _close(channel, calls)
 
 
 class Connection:
@@ -112,7 +153,7 @@ class Connection:
             raise error
         link = self._make_link(loop, channels.aio_channel)
         if link.closing is None:
-            link.closing = _until_the_end(link.channel)
+            link.closing = _until_the_end(link.channel, link.calls)
             await anext(link.closing)  # from here on the loop knows it
         return link
 
@@ -237,7 +278,7 @@ class Connection:
         with self._lock:
             link = self._links.pop(asyncio.get_running_loop(), None)
         if link is not None:
-            await link.channel.close()
+            await link.close()
 
     def closed_error(self) -> BackendUnavailable:
         """The error of a call that was closed, or that comes too late."""

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from hybrid_llm.backends.node.requests import NODE
 from hybrid_llm.backends.text import ChatTokenizer
-from hybrid_llm.core.errors import InvalidRequest, RequestRejected
+from hybrid_llm.core.errors import BackendOverloaded, InvalidRequest, RequestRejected
 from hybrid_llm.core.request import Request
 
 T = TypeVar("T")
@@ -62,7 +62,11 @@ class PromptEncoder:
             _check_window(count, request, window, "at least ")
 
     async def _in_pool(self, work: Callable[[T], R], argument: T) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work, argument)
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._pool, work, argument)
+        except RuntimeError as error:
+            raise BackendOverloaded(f"the node can start no thread ({error})", backend=NODE) from None
+        return await running
 
 
 def _slices(request: Request) -> Iterator[str]:

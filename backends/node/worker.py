@@ -19,6 +19,7 @@ from hybrid_llm.backends.node.engines import check_folder
 from hybrid_llm.backends.node.liveness import PULSE_S, Pulse
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.threads import started
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines.loop import LoopEngine
@@ -70,8 +71,11 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN)
     outbox, odometer = Outbox(), Odometer()
     inbox: Inbox = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(inbox,), name="commands", daemon=True).start()
-    threading.Thread(target=odometer.report, args=(outbox,), name="pulse", daemon=True).start()
+    try:
+        started(_read_commands, inbox, name="commands")
+        started(odometer.report, outbox, name="pulse")
+    except RuntimeError as error:
+        raise SystemExit(f"the engine's process can start no thread ({error}): raise its limit of threads") from None
     start = inbox.get()
     if not isinstance(start, ipc.Start):
         raise SystemExit("start this through EngineProcess")

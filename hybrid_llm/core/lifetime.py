@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from hybrid_llm.core.errors import BackendUnavailable, UnsupportedRuntime
-from hybrid_llm.core.threads import in_thread
+from hybrid_llm.core.threads import in_thread_or_here
 
 _EXIT_S: Final = 0.7
 """How long the exit waits for what is open, seconds."""
@@ -65,7 +65,7 @@ class _Process:
             newest_first = list(reversed(list(self.open)))
         works = []
         for owner in newest_first:
-            works.append(in_thread("hybrid-llm-exit", owner.close))
+            works.append(in_thread_or_here("hybrid-llm-exit", owner.close))
             wait(works[-1:], max(0.0, min(_EACH_S, until - time.monotonic())))
         wait(works, max(0.0, until - time.monotonic()))
         native.drain(max(until, time.monotonic() + _EACH_S))

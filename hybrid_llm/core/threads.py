@@ -45,15 +45,27 @@ def in_thread(name: str, call: Callable[[], T]) -> Future[T]:
     """Start *call* in a daemon thread of its own, with the context variables of the caller."""
     work: Future[T] = Future()
     context = copy_context()
-
-    def run() -> None:
-        try:
-            work.set_result(context.run(call))
-        except BaseException as error:  # noqa: BLE001  # who waits raises it
-            work.set_exception(error)
-
-    started(run, name=name)
+    started(_settle, work, lambda: context.run(call), name=name)
     return work
+
+
+def in_thread_or_here(name: str, call: Callable[[], T]) -> Future[T]:
+    """Start *call* in a thread; where none can start, as whenever Python 3.12.0 to 3.12.2 exits, do it at once."""
+    try:
+        return in_thread(name, call)
+    except RuntimeError:
+        work: Future[T] = Future()
+        _settle(work, call)
+        return work
+
+
+def _settle(work: Future[T], call: Callable[[], T]) -> None:
+    try:
+        work.set_result(call())
+    except BaseException as error:  # noqa: BLE001  # who waits raises it
+        work.set_exception(error)
+    finally:
+        del work, call  # the error's traceback has this frame
 
 
 def require_asyncio() -> None:
@@ -91,11 +103,7 @@ async def awaited(work: Future[T]) -> T:
 
 async def close_aside(name: str, call: Callable[[], T]) -> T:
     """Do *call*, which closes something, in a thread of its own; at once where none can start: it must be closed."""
-    try:
-        work = in_thread(name, call)
-    except RuntimeError:
-        return call()
-    return await awaited(work)
+    return await awaited(in_thread_or_here(name, call))
 
 
 class Once(Generic[T]):
@@ -202,10 +210,7 @@ def _work(jobs: SimpleQueue[_Job | None], idle: threading.Semaphore) -> None:
     while (job := jobs.get()) is not None:
         work, call = job
         if work.set_running_or_notify_cancel():
-            try:
-                work.set_result(call())
-            except BaseException as error:  # noqa: BLE001  # who waits raises it
-                work.set_exception(error)
+            _settle(work, call)
         del job, work, call  # a thread that waits for work keeps none alive
         idle.release()
 

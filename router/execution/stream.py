@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.generation import Chunk, Generation
+    from hybrid_llm.core.lifetime import Origin
     from hybrid_llm.router.execution.answer import Answer
     from hybrid_llm.router.execution.hedging import LoopThread
 
@@ -66,7 +67,7 @@ class Stream:
         return self
 
     def __next__(self) -> Chunk:
-        self._origin.check("this stream was opened")
+        self._check_origin()
         with self._turn:
             try:
                 chunk = next(self._steps)
@@ -79,8 +80,12 @@ class Stream:
                 self._steps.close()
         raise StopIteration
 
+    def _check_origin(self) -> None:
+        self._origin.check("this stream was opened")
+
     def collect(self) -> Generation:
         """Take the chunks that are left and close the stream; return the whole answer. Raises what iterating raises."""
+        self._check_origin()
         with self:
             try:
                 with self._turn:
@@ -138,6 +143,7 @@ class AsyncStream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: asyncio.Timeout | None = None
         self._closing: asyncio.Event | None = None
+        self._origin: Origin | None = None
 
     @classmethod
     def of(cls, answer: Answer) -> Self:
@@ -194,6 +200,8 @@ class AsyncStream:
 
     def _check_loop(self) -> None:
         """Raise UnsupportedRuntime in another event loop than that of the first chunk: the backend's call is there."""
+        if self._origin is not None:
+            self._origin.check("this stream was opened")
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -223,6 +231,9 @@ class AsyncStream:
             self._begin(await start())
 
     def _begin(self, answer: Answer) -> None:
+        from hybrid_llm.core.lifetime import Origin
+
+        self._origin = Origin()
         self._start, self._started, self._chunks = None, answer, answer.chunks()
 
     async def collect(self) -> Generation:
@@ -244,6 +255,8 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Stop generating. Idempotent."""
         self._start = None
+        if self._origin is not None and not self._origin.is_here:
+            return
         if self._started is not None and self._chunks is not None:
             if self._waiting is not None:  # another task waits for a chunk: it gets the end of the stream
                 self._closing = asyncio.Event()

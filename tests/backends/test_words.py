@@ -17,7 +17,8 @@ from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.request import Message, Request
 
 letters = {letter: number for number, letter in enumerate(string.ascii_letters + "<|>")}
-tokenizer = Tokenizer(models.BPE(letters, []) if sys.argv[1] == "BPE" else models.Unigram([(l, -1.0) for l in letters], 0))
+model = models.BPE(letters, []) if sys.argv[1] == "BPE" else models.Unigram([(each, -1.0) for each in letters], 0)
+tokenizer = Tokenizer(model)
 tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 tokenizer.add_special_tokens(["<|end|>"])
 chat = ChatTokenizer(tokenizer, "{{ messages[0].content }}", eos_ids=[0])

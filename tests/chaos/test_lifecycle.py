@@ -89,3 +89,30 @@ except hybrid_llm.HybridLLMError:
 def test_whoever_waits_learns_of_the_end(made, text):
     how, _, said = lifecycle.ended(made, text, 300.0)
     assert how == "ok", said
+
+
+OPEN_AT_THE_END = {
+    "tasks are cancelled": (
+        "async def one():\n"
+        "    async for _ in llm.astream(LONG, max_tokens=9000): pass\n"
+        "async def main():\n"
+        "    tasks = [asyncio.create_task(one()) for _ in range(10)]\n"
+        "    await asyncio.sleep(0.2)\n"
+    ),
+    "streams are open": (
+        "async def main():\n"
+        "    global streams\n"
+        "    streams = [llm.astream(LONG, max_tokens=9000) for _ in range(10)]\n"
+        "    for stream in streams: await anext(stream)\n"
+    ),
+    "streams are left": (
+        "async def main():\n    for _ in range(10):\n        async for _ in llm.astream(LONG, max_tokens=9000): break\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("left", OPEN_AT_THE_END)
+def test_an_event_loop_that_ends_with_calls_leaves_nothing_to_the_next_one(made, left):
+    text = f"llm = cloud()\n{OPEN_AT_THE_END[left]}for _ in range(5): asyncio.run(main())\nlast_line()"
+    how, _, said = lifecycle.ended(made, text)
+    assert (how, said) == ("ok", "")

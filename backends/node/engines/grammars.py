@@ -33,7 +33,7 @@ class PendingGrammars:
 
     def begin(self, request: EngineRequest) -> None:
         """Compile the schema of *request*, which has one."""
-        self._pending[request.request_id] = (request, self._threads.submit(self._compile, request))
+        self._pending[request.request_id] = (request, self._submit(request))
 
     def drop(self, request_id: str) -> None:
         """Forget a request. Unknown ids are ignored."""
@@ -53,6 +53,14 @@ class PendingGrammars:
         for request, future in [each for each in self._pending.values() if each[1].done()]:
             del self._pending[request.request_id]
             yield request, _result(future)
+
+    def _submit(self, request: EngineRequest) -> Future[SchemaMatcher]:
+        try:
+            return self._threads.submit(self._compile, request)
+        except RuntimeError as error:  # no thread can be started, which must not end the engine
+            failed: Future[SchemaMatcher] = Future()
+            failed.set_exception(error)
+            return failed
 
     def _compile(self, request: EngineRequest) -> SchemaMatcher:
         assert request.output_schema is not None
