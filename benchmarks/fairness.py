@@ -5,17 +5,21 @@ alone. Time of the processor, and not on the clock, is what neighbours on the ma
 flood is measured beside one on an engine without a flood.
 
 python -m benchmarks fairness                # 16 prompts of 1,000 tokens, then 40 long answers, always kept queued
+python -m benchmarks fairness --grpc         # the same on a node, over gRPC, each client with a certificate of its own
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks._run import ROOT, parsed, parser
+from benchmarks._served import Load, Served
 from hybrid_llm.backends.node.engine import EngineConfig, EngineOutput, EngineRequest
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.loop import LoopEngine
@@ -23,15 +27,6 @@ from hybrid_llm.backends.node.engines.loop import LoopEngine
 MODEL = ROOT / "examples" / "models" / "hybrid-demo-node"
 BETWEEN = 5
 """Steps between an answer and the next request of the client that is measured: the flood has the engine alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """*count* requests at a time, of so many tokens of *prompt* and of *answer*."""
-
-    count: int
-    prompt: int
-    answer: int
 
 
 HONEST = Load(1, 24, 24)
@@ -80,24 +75,41 @@ class Trial:
         return outputs
 
 
-def measure(name: str, flood: Load, rounds: int) -> None:
-    """Print the medians of *rounds* answers alone and beside *flood*."""
-    alone, flooded = Trial(MODEL, None), Trial(MODEL, flood)
-    for trial in (alone, flooded):
-        trial.seconds()
-    pairs = [(alone.seconds(), flooded.seconds()) for _ in range(rounds)]
+def measure(name: str, alone: Callable[[], float], flooded: Callable[[], float], rounds: int) -> None:
+    """Print the medians of *rounds* answers *alone* and beside the flood *name*, each the seconds of one."""
+    for first in (alone, flooded):
+        first()
+    pairs = [(alone(), flooded()) for _ in range(rounds)]
     control, beside = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
     control *= 2
     print(f"{name:28}{control / 2:9.0f} ms{control:9.0f} ms{beside:9.0f} ms{beside / control - 1:+9.0%}", flush=True)
 
 
+def in_process(name: str, flood: Load, options: argparse.Namespace) -> None:
+    """Measure an engine in this process."""
+    measure(name, Trial(MODEL, None).seconds, Trial(MODEL, flood).seconds, options.rounds)
+
+
+def over_grpc(name: str, flood: Load, options: argparse.Namespace) -> None:
+    """Measure `hybrid-llm serve`, its front and its engine together, with the clients in processes of their own."""
+    with ExitStack() as stack:
+        alone, flooded = (stack.enter_context(Served(MODEL)) for _ in range(2))
+        flooded.flood(flood)
+        measure(name, lambda: alone.seconds(HONEST), lambda: flooded.seconds(HONEST), options.rounds)
+
+
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--rounds", type=int, default=30)
+    made.add_argument("--grpc", action="store_true", help="through a node, over gRPC")
+    made.add_argument("--only", choices=list(FLOODS), help="one of the floods")
     options = parsed(made)
+    if options.smoke:
+        options.rounds = 2
     print(f"{'flood':28}{'alone':>12}{'control':>12}{'flooded':>12}{'':>9}")
     for name, flood in FLOODS.items():
-        measure(name, flood, 2 if options.smoke else options.rounds)
+        if options.only in {None, name}:
+            (over_grpc if options.grpc else in_process)(name, flood, options)
 
 
 if __name__ == "__main__":

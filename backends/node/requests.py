@@ -94,7 +94,7 @@ def _faults(message: pb.GenerateRequest) -> Iterator[str]:
         yield f"messages: between 1 and {_MAX_MESSAGES} are taken, not {len(message.messages)}"
     if any(m.role not in pb.Role.values() or m.role == pb.ROLE_UNSPECIFIED for m in message.messages):
         yield "messages: a role is unknown; system, user, assistant and tool are taken"
-    if not any(m.content and not m.content.isspace() for m in message.messages):
+    if all(not text or text.isspace() for text in (m.content for m in message.messages)):  # each is decoded once
         yield "messages: the prompt is empty"
     if not 0 < message.max_tokens <= MAX_TOKENS.most:
         yield f"max_tokens: must be between 1 and {MAX_TOKENS.most}"

@@ -1,7 +1,8 @@
 """Clients with a valid certificate that mean harm, or do not know what they do: `python -m tests.chaos.hostile`.
 
 Each attack runs in a process of its own against one node, while an honest client of another identity asks. Beside it
-stands a control: a process that burns the same processor time and sends nothing.
+stands a control: a process that burns the processor time of the attacker, and what the attack costs the node's front
+beyond that of a quiet node, and sends nothing.
 
 Exit status: 0 the node kept its bars, 1 it did not.
 """
@@ -31,10 +32,12 @@ from hybrid_llm.core.clearance import _make_cleared
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.request import Location, Message, Request
 from tests.chaos.exact import answer_to, prompt_of
-from tests.chaos.http2 import Connection, grpc_message
+from tests.chaos.http2 import Connection, grpc_message, opened_and_reset
 from tests.chaos.world import HOSTS, ROOT, ExactNode, NodeOptions
 
 MEGABYTE = 1024 * 1024
+_STEP = 16 * 1024
+"""Frames that are sent at once, bytes."""
 _BIG = "x" * (4 * MEGABYTE - 200)
 
 
@@ -106,23 +109,19 @@ def no_window(port: int, tls: TLSFiles, end: float) -> None:
 
 def resets(port: int, tls: TLSFiles, end: float) -> None:
     """Requests that are reset at once, as fast as the connection takes them."""
+    frames = memoryview(opened_and_reset(50_000))
+    steps = [bytes(frames[at : at + _STEP]) for at in range(0, len(frames), _STEP)]
 
     def flood() -> None:
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
                 connection = Connection(port, tls)
-                while time.monotonic() < end and connection.send(_opened_and_reset(connection)):
-                    pass
+                for step in steps:
+                    if time.monotonic() > end or not connection.send([step]):
+                        break
                 connection.close()
 
     _together(flood, 2)
-
-
-def _opened_and_reset(connection: Connection) -> Iterator[bytes]:
-    for _ in range(50):
-        yield connection.headers()
-        yield connection.reset(connection.last)
-        connection.rooms.clear()
 
 
 def reconnects(port: int, tls: TLSFiles, end: float) -> None:
@@ -306,12 +305,12 @@ def rows(names: list[str], seconds: float, *, control: bool = True) -> Iterator[
     folder = Path(tempfile.mkdtemp(prefix="hybrid-llm-hostile-"))
     try:
         stage = Stage(folder)
-        yield stage.control(0.0, seconds)
+        yield (quiet := stage.control(0.0, seconds))
         for name in names:
             seen = stage.attack(name, seconds)
             yield seen
             if control:
-                yield stage.control(seen.attacker_cpu, seconds)
+                yield stage.control(seen.attacker_cpu + max(seen.node_cpu - quiet.node_cpu, 0.0), seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

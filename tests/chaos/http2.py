@@ -31,6 +31,25 @@ def grpc_message(text: str, *, max_tokens: int = 64) -> bytes:
     return struct.pack(">BI", 0, len(body)) + body
 
 
+def _fields(timeout: str) -> list[tuple[str, str]]:
+    return [
+        (":method", "POST"), (":scheme", "https"), (":path", GENERATE), (":authority", "127.0.0.1"),
+        ("te", "trailers"), ("content-type", "application/grpc"), ("grpc-timeout", timeout),
+        ("hybrid-llm-protocol", "1"),
+    ]  # fmt: skip
+
+
+def opened_and_reset(count: int) -> bytes:
+    """The frames of *count* requests that are reset at once, the first ones of a connection."""
+    encoder, frames = Encoder(), []
+    for stream in range(1, 2 * count, 2):
+        if stream < 5:  # from the second one on, all fields are in the table of the connection: the block is the same
+            block = encoder.encode(_fields("30S"))
+        header = struct.pack(">I", len(block))[1:] + b"\x01\x04" + struct.pack(">I", stream)
+        frames.append(header + block + b"\x00\x00\x04\x03\x00" + struct.pack(">II", stream, 8))
+    return b"".join(frames)
+
+
 class Connection:
     """A connection to a node. *window* is what a stream may be sent before the reader takes more, bytes.
 
@@ -60,12 +79,7 @@ class Connection:
     def headers(self, *, timeout: str = "30S", end: bool = False) -> bytes:
         """The frame that opens the next stream."""
         stream, self._next = self._next, self._next + 2
-        fields = [
-            (":method", "POST"), (":scheme", "https"), (":path", GENERATE), (":authority", "127.0.0.1"),
-            ("te", "trailers"), ("content-type", "application/grpc"), ("grpc-timeout", timeout),
-            ("hybrid-llm-protocol", "1"),
-        ]  # fmt: skip
-        frame = HeadersFrame(stream, self._encoder.encode(fields), flags=["END_HEADERS"])
+        frame = HeadersFrame(stream, self._encoder.encode(_fields(timeout)), flags=["END_HEADERS"])
         if end:
             frame.flags.add("END_STREAM")
         self.rooms[stream] = self.stream_room
