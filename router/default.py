@@ -1,7 +1,8 @@
 """The module-level functions `hybrid_llm.generate`, `stream`, `agenerate`, `astream` and `decide`, and their client.
 
 The client is made on first use and closed when Python exits. It reads the file that `HYBRID_LLM_CONFIG` names; without
-one it runs the embedded model on this device under the built-in policy `balanced`, without a cloud.
+one it runs the default model on this device (see `hybrid-llm models use`) under the built-in policy `balanced`, without
+a cloud.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         The text with finish reason, usage, timings, backend and decision.
 
     Raises:
-        ConfigError: `HYBRID_LLM_CONFIG` names an invalid file.
+        ConfigError: `HYBRID_LLM_CONFIG` names an invalid file, or the default model is gone.
         InvalidRequest: an option is out of range, or a privacy tag is unknown.
         TypeError: an option does not exist.
         NoEligibleBackend: every backend is excluded.

@@ -176,6 +176,11 @@ class Fleet:
             if learned is not None:
                 predictor.resume(learned)
 
+    def notice(self, name: str) -> str:
+        """What a reader of an answer of the backend *name* must know."""
+        backend = self.backends[name]
+        return guarded(lambda: backend.capabilities.notice, f"reading the capabilities of {name}") or ""
+
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Drop what backends on this device hold of a session."""
         for backend in self.backends.values():

@@ -201,11 +201,12 @@ class Pipeline:
         over = partial(self.release, routed)
         cached = self._cache.replay(routed) if self._cache is not None else None
         if cached is not None:
-            return Answer(cached, routed, hooks=self._hooks, over=over)
+            return Answer(cached, routed, hooks=self._hooks, over=over, notice=self.fleet.notice)
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
         keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
-        return Answer(attempts, routed, hooks=self._hooks, over=over, keep=keep, leave=calls.leave)
+        leave, notice = calls.leave, self.fleet.notice
+        return Answer(attempts, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice)
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
         self.release(routed)

@@ -4,6 +4,7 @@ import atexit
 import faulthandler
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ settings.load_profile("hybrid-llm")
 # pytest's own faulthandler ends with the session; a native library may crash in a child process, or at exit.
 os.environ["PYTHONFAULTHANDLER"] = "1"
 atexit.register(faulthandler.enable)
+
+# No test may see the models that this user has added; the folder is not there, and children inherit it.
+os.environ["HYBRID_LLM_MODELS"] = str(Path(tempfile.gettempdir()) / f"hybrid-llm-no-models-{os.getpid()}")
 
 # A shell ignores Ctrl-C for what it starts in the background, and every child inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

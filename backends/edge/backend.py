@@ -11,12 +11,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
+from hybrid_llm.backends.edge.store import DEFAULT, DEMONSTRATION, default_model, embedded_model, named_models
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.clearance import Cleared, require_clearance
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.edge.model import EdgeModel
 
 
-_EMBEDDED = "hybrid-demo-edge"
 _GENERATION: Final = "hybrid_llm.backends.edge.generation"
 _EXACT_COUNT_BYTES = 64 * 1024
 """Longer prompts, if far beyond the context window, are estimated: counting their tokens would take too long."""
@@ -50,8 +49,15 @@ class EdgeConfig(Checked):
 
     name: str = "edge"
     model: Path | None = key(
-        one_of(Choice({"embedded": None}), File("the path of a model folder")),
-        "The model folder; `embedded` is the small model of the package.",
+        one_of(
+            File(
+                "the name of an added model, the path of a model folder, `embedded`",
+                names=named_models,
+                remedy="(`hybrid-llm models add NAME` adds a model; a path has a slash)",
+            ),
+            Choice({DEFAULT: None}),
+        ),
+        "The model. `default` is the one that `hybrid-llm models use` chose, else `embedded`, a demonstration model.",
         default=None,
     )
     load: Literal["lazy", "eager"] = key(
@@ -72,10 +78,15 @@ class EdgeConfig(Checked):
     spin: bool = True
     """Let the runtime's threads spin between steps: faster on an idle device, far slower on a busy one."""
 
+    @property
+    def folder(self) -> Path:
+        """The model folder; ConfigError if the default model is gone."""
+        return self.model or default_model()
+
     def fingerprint(self) -> str | None:
         """The digests of the model's files and the number of threads; None if the model folder cannot be read."""
         try:
-            manifest = read_manifest(self.model or embedded_model())
+            manifest = read_manifest(self.folder)
         except ConfigError:
             return None  # opening the backend reports what is wrong with it
         listed = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(manifest.files.items()))
@@ -102,7 +113,8 @@ class EdgeBackend:
         _check_config(config)
         self.name = config.name
         """The name that policies and configurations use."""
-        self._folder = config.model or embedded_model()
+        self._folder = config.folder
+        self._notice = DEMONSTRATION if self._folder == embedded_model() else ""
         self._manifest = read_manifest(self._folder)
         per_token = read_layout(self._folder, self._manifest).kv_bytes_per_token(4)
         self._memory = config.memory_limit_mb << 20
@@ -129,7 +141,12 @@ class EdgeBackend:
     @property
     def capabilities(self) -> Capabilities:
         """The model's name and context window; known before the model is loaded."""
-        return Capabilities(model=self._manifest.name, context_window=self._context_window, output_schema=True)
+        return Capabilities(
+            model=self._manifest.name,
+            context_window=self._context_window,
+            output_schema=True,
+            notice=self._notice,
+        )
 
     @property
     def loaded(self) -> bool:
@@ -347,11 +364,6 @@ class EdgeBackend:
         if not loading.done():
             request.check_deadline()
         return loading.result()
-
-
-def embedded_model() -> Path:
-    """The folder of the small model in the package."""
-    return Path(str(files("hybrid_llm.backends.edge") / "models" / _EMBEDDED))
 
 
 def _is_imported() -> bool:

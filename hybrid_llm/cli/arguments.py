@@ -117,7 +117,7 @@ def add_config(parser: argparse._ActionsContainer) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="hybrid.yaml; default: the file in HYBRID_LLM_CONFIG, else the embedded model alone",
+        help="hybrid.yaml; default: the file in HYBRID_LLM_CONFIG, else the default model alone",
     )
 
 
@@ -130,10 +130,10 @@ def config_path(given: Path | None) -> Path | None:
 
 
 def default_config() -> Config:
-    """The configuration without a file: the embedded model alone."""
+    """The configuration without a file: the default model alone."""
     from hybrid_llm.router.config import parse_config
 
-    return parse_config("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n", Path("hybrid.yaml"))
+    return parse_config("version: 1\nbackends: {edge: {kind: onnx, model: default}}\n", Path("hybrid.yaml"))
 
 
 def load_config_or_default(given: Path | None) -> Config:

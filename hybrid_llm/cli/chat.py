@@ -45,6 +45,13 @@ class Session:
         self._owned = path is not None
         self.client = HybridLLM.from_config(path, serve_metrics=False) if path else default_client()
         self._runner = asyncio.Runner()
+        self._shown: set[str] = set()
+
+    def show_notice(self, generation: Generation) -> None:
+        """Show once, on a terminal, what a reader must know of the backend that answered."""
+        if generation.notice and generation.notice not in self._shown and sys.stderr.isatty():
+            self._shown.add(generation.notice)
+            note(f"note: {generation.notice}")
 
     def ask(
         self,
@@ -132,6 +139,7 @@ def _generate(args: argparse.Namespace) -> int:
         on_decision = (lambda decision: note(decision.explain())) if args.verbose else _ignore
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
         write("\n")
+        session.show_notice(generation)
         _report(generation, verbose=args.verbose)
     return Exit.OK
 
@@ -262,6 +270,7 @@ class Chat:
         else:
             write("\n")
             self._turns += [question, Message(role="assistant", content=generation.text)]
+            self._session.show_notice(generation)
             _report(generation, verbose=self._verbose)
 
     def _remember(self, decision: Decision | None) -> None:

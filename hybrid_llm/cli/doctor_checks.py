@@ -202,12 +202,12 @@ def check_edge(setup: Setup) -> Iterator[Finding]:
 
 def _edge(spec: EdgeConfig) -> Iterator[Finding]:
     """The files, then one real answer through the whole pipeline."""
-    from hybrid_llm.backends.edge import embedded_model, verify_manifest
+    from hybrid_llm.backends.edge import verify_manifest
     from hybrid_llm.policies import builtin_policy
     from hybrid_llm.router.client import HybridLLM
 
     check = f"model {spec.name}"
-    folder = spec.model or embedded_model()
+    folder = spec.folder
     manifest = verify_manifest(folder)
     size = f"{manifest.parameters / 1e6:.1f} M parameters, {manifest.context_window} tokens"
     files = f"{len(manifest.files)} files verified in {folder}"

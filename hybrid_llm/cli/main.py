@@ -33,7 +33,7 @@ PROGRAM: Final = Group(
         "spend": ("hybrid_llm.cli.spend:SPEND", "show spending per tenant and day"),
         "policy": ("hybrid_llm.cli.policy:POLICY", "check, test, verify, simulate and compare policies"),
         "config": ("hybrid_llm.cli.policy.files:CONFIG", "print the JSON Schema of hybrid.yaml"),
-        "models": ("hybrid_llm.cli.models:MODELS", "list, inspect and convert edge models"),
+        "models": ("hybrid_llm.cli.models:MODELS", "add, choose, list, verify and convert models"),
         "serve": ("hybrid_llm.cli.serve:SERVE", "run a cloud node"),
         "certs": ("hybrid_llm.cli.certs:CERTS", "create and inspect certificates"),
         "doctor": ("hybrid_llm.cli.doctor:DOCTOR", "check the installation and suggest fixes"),

@@ -1,4 +1,4 @@
-"""`hybrid-llm models`: list edge models, verify a model folder, and convert a GGUF file or a Hugging Face folder."""
+"""`hybrid-llm models`: add, choose, list, verify, remove and convert models."""
 
 from __future__ import annotations
 
@@ -7,49 +7,72 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.backends.edge import ModelStore, embedded_model
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manifest, verify_manifest
+from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
 _DEFAULT_FOLDER: Final = Path("models")
+_CATALOGUE_COLUMNS: Final = ("name", "M parameters", "MB to download", "context", "licence", "good at")
 
 MODELS: Final = Group(
     about="Models for the device: folders with an ONNX graph, its weights, a tokenizer and a manifest.",
     commands={
-        "list": ("hybrid_llm.cli.models:LIST", "list the embedded model and the models in folders"),
-        "inspect": ("hybrid_llm.cli.models:INSPECT", "verify and describe a model folder"),
+        "add": ("hybrid_llm.cli.models_add:ADD", "get a model, by a name of the catalogue or from any source"),
+        "list": ("hybrid_llm.cli.models:LIST", "list the added models, the embedded one and those in folders"),
+        "use": ("hybrid_llm.cli.models:USE", "make an added model the default"),
+        "remove": ("hybrid_llm.cli.models:REMOVE", "delete an added model"),
+        "inspect": ("hybrid_llm.cli.models:INSPECT", "verify and describe a model"),
+        "verify": ("hybrid_llm.cli.models:VERIFY", "verify the files of added models"),
         "convert": ("hybrid_llm.cli.models:CONVERT", "convert a GGUF file or a Hugging Face folder"),
     },
     examples=(
-        "hybrid-llm models list",
-        "hybrid-llm models inspect models/qwen",
+        "hybrid-llm models add smollm2-135m",
+        "hybrid-llm models list --available",
         "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2",
         "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4",
     ),
-    codes=(Exit.CONFIG,),
+    codes=(Exit.FAILURE, Exit.CONFIG, Exit.SECURITY, Exit.INTERRUPTED),
 )
 
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a model folder, or a folder of them")
+    parser.add_argument("--available", action="store_true", help="list what `models add` knows by name instead")
     add_json(parser)
 
 
 def _list(args: argparse.Namespace) -> int:
+    if args.available:
+        return _list_catalogue(as_json=args.json)
     for root in args.folders:
         if not root.is_dir():
             raise ConfigError(f"{root} is not a folder", path=str(root))
-    folders = [embedded_model()]
-    folders += [path for root in args.folders or [_DEFAULT_FOLDER] for path in _model_folders(root)]
-    found = list(_readable(folders))
+    store = ModelStore()
+    models = [(EMBEDDED, embedded_model()), *((name, store.folder(name)) for name in store.names())]
+    models += [("", path) for root in args.folders or [_DEFAULT_FOLDER] for path in _model_folders(root)]
+    default = store.default or EMBEDDED
+    found = list(_readable(models))
     if args.json:
-        print_json([_record(*model) for model in found])
+        print_json([_record(*model, default=default) for model in found])
     else:
-        columns = ("model", "precision", "M parameters", "MB", "context", "folder")
-        table(columns, [_row(*model) for model in found], numbers={"M parameters", "MB", "context"})
+        columns = ("name", "default", "model", "precision", "M parameters", "MB", "context", "folder")
+        table(columns, [_row(*model, default=default) for model in found], numbers={"M parameters", "MB", "context"})
+    return Exit.OK
+
+
+def _list_catalogue(*, as_json: bool) -> int:
+    from hybrid_llm.cli.models_add import catalogue_rows
+    from hybrid_llm.router.config.catalogue import read_catalogue
+
+    catalogue = read_catalogue()
+    if as_json:
+        print_json([record(entry) for entry in catalogue.values()])
+    else:
+        table(_CATALOGUE_COLUMNS, catalogue_rows(catalogue), numbers=set(_CATALOGUE_COLUMNS[1:4]))
     return Exit.OK
 
 
@@ -61,54 +84,106 @@ def _model_folders(root: Path) -> Iterator[Path]:
         yield from sorted(path.parent for path in root.glob(f"*/{MANIFEST_NAME}"))
 
 
-def _readable(folders: list[Path]) -> Iterator[tuple[Path, Manifest]]:
+def _readable(models: list[tuple[str, Path]]) -> Iterator[tuple[str, Path, Manifest]]:
     """The models whose manifest can be read; the errors of the others go to standard error."""
-    for folder in folders:
+    for name, folder in models:
         try:
-            yield folder, read_manifest(folder)
+            yield name, folder, read_manifest(folder)
         except ConfigError as error:
             print_error(error)
 
 
-def _is_embedded(folder: Path) -> bool:
-    return folder.resolve() == embedded_model().resolve()
-
-
-def _row(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+def _row(name: str, folder: Path, manifest: Manifest, *, default: str) -> tuple[str, ...]:
     return (
+        name or "-",
+        "*" if name == default else "",
         manifest.name,
         manifest.precision,
         f"{manifest.parameters / 1e6:,.1f}",
         f"{manifest.total_bytes / 1e6:,.1f}",
         f"{manifest.context_window:,}",
-        "embedded" if _is_embedded(folder) else str(folder),
+        EMBEDDED if name == EMBEDDED else str(folder),
     )
 
 
-def _record(folder: Path, manifest: Manifest) -> dict[str, object]:
-    about = {"folder": str(folder), "embedded": _is_embedded(folder)}
+def _record(name: str, folder: Path, manifest: Manifest, *, default: str) -> dict[str, object]:
+    embedded = folder.resolve() == embedded_model().resolve()
+    about = {"added_as": name, "default": bool(name) and name == default, "folder": str(folder), "embedded": embedded}
     return {**about, **record(manifest), "total_bytes": manifest.total_bytes}
 
 
 LIST: Final = Command(
-    about="List the embedded model and the models in the given folders or in ./models.",
+    about="List the embedded model, the added models, and the models in the given folders or in ./models. The default\n"
+    "model, which `chat`, `generate` and `hybrid_llm.generate` use, has a star.",
     options=_list_options,
     run=_list,
-    examples=("hybrid-llm models list", "hybrid-llm models list /srv/models --json"),
+    examples=(
+        "hybrid-llm models list",
+        "hybrid-llm models list /srv/models --json",
+        "hybrid-llm models list --available",
+    ),
+)
+
+
+def _use_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="an added model, or `embedded`")
+
+
+def _use(args: argparse.Namespace) -> int:
+    from hybrid_llm.backends.models.store import use
+
+    use(ModelStore(), args.name)
+    print(f"{args.name} is the default model")
+    return Exit.OK
+
+
+USE: Final = Command(
+    about="Make a model the default: `chat`, `generate`, `hybrid_llm.generate` and `model: default` use it.",
+    options=_use_options,
+    run=_use,
+    examples=("hybrid-llm models use smollm2-135m", "hybrid-llm models use embedded"),
+    codes=(Exit.CONFIG,),
+)
+
+
+def _remove_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="an added model")
+    parser.add_argument("--force", action="store_true", help="also if it is the default model")
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from hybrid_llm.backends.models.store import remove
+
+    freed = remove(ModelStore(), args.name, force=args.force)
+    print(f"{args.name} is removed, {freed / 1e6:,.1f} MB are free again")
+    return Exit.OK
+
+
+REMOVE: Final = Command(
+    about="Delete an added model. Processes that have loaded it go on with it.",
+    options=_remove_options,
+    run=_remove,
+    examples=("hybrid-llm models remove qwen2.5-0.5b", "hybrid-llm models remove smollm2-135m --force"),
+    codes=(Exit.CONFIG,),
 )
 
 
 def _inspect_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="DIR", help="a model folder, or `embedded`")
+    parser.add_argument("model", metavar="NAME|DIR", help="an added model, `embedded`, or a model folder")
     add_json(parser)
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    folder = embedded_model() if args.folder == "embedded" else Path(args.folder)
+    store = ModelStore()
+    added = args.model == EMBEDDED or args.model in store.names()
+    name, folder = (args.model, store.folder(args.model)) if added else ("", Path(args.model))
     with Progress(f"verifying {folder}") as progress:
         progress.phase("hashing every file", live_only=True)
         manifest = verify_manifest(folder)
-    output({**_record(folder, manifest), "verified": True}, _description(folder, manifest), as_json=args.json)
+    origin = store.origin(name) if name not in ("", EMBEDDED) else {}
+    document = {**_record(name, folder, manifest, default=store.default or EMBEDDED), "verified": True}
+    lines = [*_description(folder, manifest), *(f"{key:<16}{value}" for key, value in origin.items() if value)]
+    output({**document, "origin": dict(origin)}, lines, as_json=args.json)
     return Exit.OK
 
 
@@ -125,10 +200,45 @@ def _description(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 INSPECT: Final = Command(
-    about="Verify every file of a model folder against its manifest, and describe the model.",
+    about="Verify every file of a model against its manifest, and describe the model and where it came from.",
     options=_inspect_options,
     run=_inspect,
-    examples=("hybrid-llm models inspect models/qwen", "hybrid-llm models inspect embedded --json"),
+    examples=(
+        "hybrid-llm models inspect smollm2-135m",
+        "hybrid-llm models inspect models/qwen",
+        "hybrid-llm models inspect embedded --json",
+    ),
+    codes=(Exit.CONFIG,),
+)
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="added models; default: all")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from hybrid_llm.backends.models.store import verify
+
+    store, failed = ModelStore(), False
+    names = args.names or store.names()
+    if not names:
+        note(f"no model has been added to {store.root}")
+    for name in names:
+        try:
+            manifest = verify(store, name)
+        except ConfigError as error:
+            failed = True
+            print_error(error)
+        else:
+            print(f"{name}: {len(manifest.files)} files, {manifest.total_bytes:,} bytes, as they were added")
+    return Exit.CONFIG if failed else Exit.OK
+
+
+VERIFY: Final = Command(
+    about="Hash every file of added models, and compare them with what was added.",
+    options=_verify_options,
+    run=_verify,
+    examples=("hybrid-llm models verify", "hybrid-llm models verify smollm2-135m"),
     codes=(Exit.CONFIG,),
 )
 

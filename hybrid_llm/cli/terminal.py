@@ -182,6 +182,7 @@ class Progress:
         self._label = " ".join(printable(label).split())
         self._stream = stream or sys.stderr
         self._console = console_for(self._stream)
+        self._quarter = "", 0
         if self._console is not None:
             from rich import progress
             from rich.table import Column
@@ -199,6 +200,22 @@ class Progress:
                 redirect_stderr=False,
             )
             self._task = self._bar.add_task(self._label, total=None)
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a line of a terminal that is redrawn."""
+        return self._console is not None
+
+    def step(self, text: str, share: float) -> None:
+        """Show that *share*, from 0 to 1, of the step *text* is done: a bar, or a line for each quarter."""
+        if self.live:
+            self.phase(text)
+            self.update(share)
+            return
+        quarter = text, int(4 * min(1.0, max(0.0, share)))
+        if quarter != self._quarter:
+            self._quarter = quarter
+            self.phase(f"{text}, {25 * quarter[1]} %" if quarter[1] else text)
 
     def phase(self, text: str, *, live_only: bool = False) -> None:
         """Show what is being done now; with *live_only*, only where the line is live."""

@@ -83,9 +83,15 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A path, relative to the folder of the file that names it."""
+    """A path, relative to the folder of the file that names it.
+
+    With *names*, one of these stands for its path, and any other word must be a path that exists or has a slash; the
+    hint about one that does not ends with *remedy*.
+    """
 
     words: str = "a path"
+    names: Callable[[], Mapping[str, Any]] | None = None
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

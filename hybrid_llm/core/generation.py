@@ -109,6 +109,8 @@ class Generation:
     """Makes an object of the text of a backend, of which the name is the second argument."""
     cached: bool = False
     """The answer came from the cache: *backend* gave it to an identical request, and no backend was called now."""
+    notice: str = ""
+    """What a reader must know of *backend*: that a demonstration model answered, and how to get a real one."""
 
     def to_dict(self) -> dict[str, Any]:
         """The answer and how it was made as plain data, for JSON; `parsed` is null where there is no object."""

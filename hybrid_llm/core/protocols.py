@@ -64,6 +64,8 @@ class Capabilities:
     """Maximum tokens of prompt and answer together; 0 while it is not known."""
     output_schema: bool = False
     tools: bool = False
+    notice: str = ""
+    """What a reader of its answers must know, such as that the model is a demonstration; no text of a request."""
 
 
 @runtime_checkable

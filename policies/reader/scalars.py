@@ -41,7 +41,7 @@ def read_scalar(kind: fields.Kind, value: Scalar, names: Names, folder: Path) ->
         case fields.Name():
             return _name(kind, value, names.get(kind.words))
         case fields.File():
-            return folder / _text(fields.Text(kind.words), value)
+            return _file(kind, value, folder)
     return _READERS[type(kind)](kind, value)
 
 
@@ -50,6 +50,19 @@ def _name(kind: fields.Name, value: Scalar, known: Collection[str] | None) -> st
     if known is not None and name not in known:
         raise Fault(f"`{name}` is not {kind.words}", value.offset, did_you_mean(name, known))
     return name
+
+
+def _file(kind: fields.File, value: Scalar, folder: Path) -> Any:
+    text: str = _text(fields.Text(kind.words), value)
+    path = folder / text
+    if kind.names is None:
+        return path
+    known = kind.names()
+    if text in known:
+        return known[text]
+    if "/" in text or "\\" in text or path.exists():
+        return path
+    raise Fault(f"`{text}` is not {kind.words}", value.offset, f"{did_you_mean(text, known)} {kind.remedy}".strip())
 
 
 def _text(kind: fields.Text, value: Scalar) -> Any:

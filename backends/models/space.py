@@ -1,0 +1,61 @@
+"""Whether the disk has room, asked before the bytes arrive, and the errors of a disk that is full or read-only."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from hybrid_llm.backends.edge.store import FOLDER_VARIABLE
+from hybrid_llm.core.errors import ConfigError, HybridLLMError
+
+_RESERVE: Final = 16 << 20
+"""Bytes that stay free for others."""
+_ELSEWHERE: Final = f"or set {FOLDER_VARIABLE} to a folder on another disk"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_UNUSABLE: Final = frozenset(
+    {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+)
+
+
+class NoSpace(HybridLLMError):
+    """The disk has no room. *needed* and *free* are bytes; 0 where they are not known."""
+
+    def __init__(self, message: str, *, needed: int = 0, free: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Check that *folder* has room for *needed* bytes; *what* names the work in the message.
+
+    Raises:
+        NoSpace: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed + _RESERVE > free:
+        has = f"{what} needs {megabytes(needed + _RESERVE)} in {folder}, which has {megabytes(free)}"
+        raise NoSpace(f"{has}: free some space, {_ELSEWHERE}", needed=needed, free=free)
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or cannot be written to into ones that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(f"{folder}: {error.strerror}: free some space, {_ELSEWHERE}") from None
+        if error.errno in _UNUSABLE:
+            message = f"{error.filename or folder} cannot be written ({error.strerror}): mend that, {_ELSEWHERE}"
+            raise ConfigError(message, path=str(folder)) from None
+        raise
+
+
+def megabytes(count: int) -> str:
+    """*count* bytes for people."""
+    return f"{count / 1e6:,.1f} MB"
