@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from hybrid_llm.cli.demo.real import converse
 from hybrid_llm.cli.demo.world import PRICE, Check, Outcome, Scene, World, answered, by_rule, excluded, wait_until
 from hybrid_llm.core.errors import PolicyError, RoutingError
 from hybrid_llm.core.generation import Generation
@@ -353,3 +354,6 @@ def _fixed_policy(world: World) -> Outcome:
     wait_until(lambda: world.llm.policy.name == "fixed")
     reply = world.llm.generate("Is this review positive? 'A quiet, moving story.'", max_tokens=24)
     return answered(world, reply, "edge", Check("the new policy decides", reply.decision.policy == "fixed"))
+
+
+SCENES.append(Scene("real model", "a conversation with SmolLM2-135M, added from the package index", converse))
