@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import sys
 from asyncio.subprocess import DEVNULL
 from collections import OrderedDict
@@ -31,6 +32,7 @@ _VERDICTS: Final = {
     "too costly": "the output_schema takes too much time or memory to be turned into a grammar",
 }
 """What the process may write -> what is said of the schema, without quoting it."""
+_KILLED: Final = -getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class SchemaTrials:
@@ -50,6 +52,7 @@ class SchemaTrials:
 
         Raises:
             UnusableSchema: it cannot be enforced, or compiling it takes more than 2 s of a processor or 1 GiB.
+            TimeoutError: this machine is too busy to find out, which says nothing about the schema.
         """
         text = schema.encode("utf-8", "surrogatepass")
         digest = blake2b(text, key=self._key, digest_size=16).digest()
@@ -69,12 +72,12 @@ class SchemaTrials:
         try:
             async with asyncio.timeout(self._wall_s):
                 out, _ = await process.communicate(schema)
-        except TimeoutError:
-            return "too costly"
+            if process.returncode == _KILLED:  # not by its own limits: the machine lacks memory
+                raise TimeoutError
         finally:
             await children.end(process)
         verdict = out.decode("ascii", "replace")
-        return verdict if verdict in _VERDICTS else "too costly"  # killed at a limit, it writes nothing
+        return verdict if verdict in _VERDICTS else "too costly"  # ended at a limit, it writes nothing
 
 
 def main() -> None:
@@ -84,11 +87,11 @@ def main() -> None:
 
 
 def limit() -> None:
-    """Bound this process's time and memory; it is killed at the first, and an allocation fails at the second."""
+    """Bound this process's time and memory; SIGXCPU ends it at the first, and an allocation fails at the second."""
     if os.name == "posix":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S + 1))
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -29,6 +29,7 @@ from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY
 from hybrid_llm.backends.wire.vocabulary import known
 from hybrid_llm.core.errors import (
     BackendError,
+    BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
     HybridLLMError,
@@ -222,6 +223,9 @@ async def _check_schema(trials: SchemaTrials, schema: str) -> None:
         await trials.check(schema)
     except UnusableSchema as error:
         raise RequestRejected(str(error), backend=NODE, reason=error.reason) from None
+    except TimeoutError:
+        text = "the node is too busy to check a new output_schema"
+        raise BackendOverloaded(text, backend=NODE, retry_after=1.0) from None
 
 
 def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:
