@@ -1,4 +1,4 @@
-"""Several nodes as one backend: each call goes to one endpoint, and none is called twice before all were called once.
+"""Several nodes as one backend: each call goes to one endpoint, and none twice before all that can be were called once.
 
 It picks, ejects and drains; it retries nothing. Retries, hedges and continuations are decided in
 `router.execution.attempts`, which learns from `BackendState.nodes` how many endpoints there are.
@@ -135,11 +135,11 @@ class GrpcPool:
             self._update(configs)
         called = self._called_by(request)
         candidates = _best([endpoint for endpoint in self._endpoints.values() if endpoint.address not in called])
+        if not candidates and called:  # the others cannot be called: a retry goes to one that can
+            called.clear()
+            candidates = _best(tuple(self._endpoints.values()))
         if not candidates:
-            endpoints = self._endpoints.values()
-            stopping = sum(bool(endpoint.why_not_ready()) for endpoint in endpoints)
-            counts = f"{len(called)} called for this request, {stopping} stopping or closed"
-            message = f"{self.name}: no endpoint left of {len(endpoints)}: {counts}"
+            message = f"{self.name}: none of {len(self._endpoints)} endpoints can be called now"
             raise BackendUnavailable(message, backend=self.name, reason="not_ready")
         endpoint = self._picker.pick(candidates, blocks_of(request) if len(self._endpoints) > 1 else ())
         with self._lock:

@@ -10,14 +10,15 @@ import pytest
 
 from hybrid_llm.core.errors import AllBackendsFailed, HybridLLMError
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.signals import EndpointHealth
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import FixedSensors
 from tests.chaos.exact import answer_to, prompt_of
 from tests.chaos.outages import ENGINE_FAILS, OUTAGES, SETTINGS, cost
-from tests.chaos.proxy import Weather
-from tests.chaos.world import World
+from tests.chaos.proxy import Proxy, Weather
+from tests.chaos.world import World, eventually
 
 CALLERS = 16
 (ALONE,) = (setting for setting in SETTINGS if setting.name == "one node alone")
@@ -74,6 +75,37 @@ def test_a_node_that_serves_and_fails_every_call_is_called_all_the_same_and_not_
             ENGINE_FAILS.end(world, 0)
     assert calls["refused"] == 0
     assert 200 < calls["made"] <= 1 + 200 + 10 + 20, calls
+
+
+def test_one_of_three_nodes_that_can_be_reached_is_called_again_when_its_call_failed(world):
+    """Those that cannot be reached are no reason to give up: a retry goes to the one that can."""
+    attempts: list[str] = []
+
+    def note(event: RequestEvent) -> None:
+        attempts.extend(each.reason for each in event.attempts)
+
+    policy = parse_policy("version: 1\nname: p\n", backends={"cloud": Location.CLOUD})
+    with (
+        Proxy(world.nodes[0].port) as one,
+        Proxy(world.nodes[0].port) as other,
+        HybridLLM(
+            [pool := world.pool([*world.proxies, one, other])], policy, sensors=FixedSensors(), hooks=[note]
+        ) as llm,
+    ):
+        one.weather = other.weather = Weather(silent_up=True, silent_down=True)
+        gone = {EndpointHealth.UNREACHABLE: 2, EndpointHealth.READY: 1}
+        known = eventually(
+            lambda: llm.generate("case 1: 2 words") and Counter(m.health for m in pool.members()) == gone, 60.0
+        )
+        assert known is not None
+        attempts.clear()
+        ENGINE_FAILS.begin(world, 0)
+        try:
+            with pytest.raises(AllBackendsFailed):
+                llm.generate(prompt_of(0, 2))
+        finally:
+            ENGINE_FAILS.end(world, 0)
+    assert len([reason for reason in attempts if reason == "failed"]) == 3, attempts
 
 
 def test_one_lost_connection_ends_none_of_the_answers_on_it(world, llm):

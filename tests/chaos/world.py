@@ -17,12 +17,13 @@ from pathlib import Path
 
 from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
-from tests.chaos.exact import ExactEdge
+from tests.chaos.exact import ExactEdge, answer_to, prompt_of
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import Case, Outcome, is_exact, make_cases
 
@@ -121,9 +122,9 @@ class World:
     """Everything that a fault may touch. Made on entry, gone on exit."""
 
     node_type: type[ExactNode] = ExactNode
-    hedge = "80ms"
-    back_s = 20.0
-    """Seconds within which nodes should answer again after a fault."""
+    hedge = "p95"
+    back_s = 40.0
+    """Seconds within which nodes should answer again after a fault: longer than a breaker stays open by default."""
 
     def __init__(self, *, nodes: int = 3, options: NodeOptions | None = None) -> None:
         self._count, self._options = nodes, options or NodeOptions()
@@ -138,6 +139,7 @@ class World:
     def _build(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hybrid-llm-chaos-"))
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._prepare()
         tls = self.folder / "tls"
         make_authority(tls)
         issue(tls, "node", kind="node", hosts=HOSTS)
@@ -153,6 +155,9 @@ class World:
         self.proxies = [
             self._stack.enter_context(Proxy(node.port, seed=number)) for number, node in enumerate(self.nodes)
         ]
+
+    def _prepare(self) -> None:
+        """Do what the folder needs before anything is in it."""
 
     def pool(self, proxies: list[Proxy] | None = None, **options) -> GrpcPool:
         files = TLSFiles.from_dir(self.app_tls, "app")
@@ -171,6 +176,12 @@ class World:
     def judge(self, outcome: Outcome) -> bool:
         """Whether what the app was given is right."""
         return is_exact(outcome)
+
+    def ask(self, llm: HybridLLM, number: int) -> tuple[Generation, bool]:
+        """The answer to a short question, and whether it is right."""
+        prompt = prompt_of(number, 12)
+        reply = llm.generate(prompt, max_tokens=4096)
+        return reply, reply.text == answer_to(prompt)
 
     def client(self, *, hedge: str = "", edge: Backend | None = None, policy: str = POLICY, **options) -> HybridLLM:
         """A client with the nodes as one backend and a device beside them, with default settings.
