@@ -30,10 +30,10 @@ check: $(VENV)/.dev  ## check style, types, layers, generated code and size budg
 bench: $(VENV)/.bench  ## run every benchmark
 	$(BIN)/python -m benchmarks
 
-chaos: $(VENV)/.dev  ## inject faults under traffic (about fifteen minutes; CHAOS="--only cut" or "--soak 12m")
+chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS="--only cut" or "--soak 12m")
 	$(if $(CHAOS),,$(BIN)/python -m tests.chaos --table)
 	$(BIN)/python -m tests.chaos $(CHAOS)
-	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle)
+	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle --exits 110 --forks 90 --loops 100)
 
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
 	$(BIN)/python -m tests.chaos.hostile $(HOSTILE)

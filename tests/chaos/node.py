@@ -40,7 +40,7 @@ async def main(tls: str, listen: str, journal: str, slots: str, queue: str, firs
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, engine.toggle_healthy)
         loop.add_signal_handler(signal.SIGUSR2, engine.toggle_failing)
-        await server.serve_forever(grace=5.0, on_ready=lambda port: print(f"PORT {port}", flush=True))
+        await server.serve_forever(grace=10.0, on_ready=lambda port: print(f"PORT {port}", flush=True))
 
 
 with stack:

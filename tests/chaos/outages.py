@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
@@ -22,15 +22,12 @@ from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
-from tests.chaos.exact import ExactEdge, answer_to, prompt_of
 from tests.chaos.faults import nearly_over
 from tests.chaos.proxy import Weather
 from tests.chaos.world import HOSTS, World, eventually
 
-_CALLERS = 6
+_CALLERS = 4
 _SETTLE_S = 0.5
-_BACK_S = 40.0
-"""Longer than a breaker stays open by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +38,9 @@ class Outage:
     begin: Callable[[World, int], None]
     end: Callable[[World, int], None]
     seconds: float = 2.0
+    """How long it lasts; of what ends by itself, how long it may take to be noticed."""
+    ends_itself: bool = False
+    """The node makes good for it; it is used again so many seconds after the begin, not after the end."""
     prepare: Callable[[World, int], None] = lambda *_: None
     """What has to happen before, while all is well."""
 
@@ -156,6 +156,7 @@ class _Request:
 class _Callers:
     """Threads that ask one request after the other until `stop`."""
 
+    world: World
     llm: HybridLLM
     requests: list[_Request] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -168,13 +169,11 @@ class _Callers:
             thread.start()
 
     def _run(self) -> None:
-        while not self._over.wait(0.01):
-            prompt = prompt_of(next(self._numbers), 12)
+        while not self._over.wait(0.02):
             request = _Request(time.monotonic())
             self.requests.append(request)
             with suppress(HybridLLMError):
-                request.reply = self.llm.generate(prompt, max_tokens=4096)
-                request.right = request.reply.text == answer_to(prompt)
+                request.reply, request.right = self.world.ask(self.llm, next(self._numbers))
             request.ended = time.monotonic()
 
     def answered_since(self, instant: float) -> bool:
@@ -198,9 +197,9 @@ class _Watch:
     def all_usable(self) -> bool:
         return all(endpoint.health.health.is_usable for endpoint in self.endpoints)
 
-    def watch(self, began: float, seconds: float) -> None:
-        """Look for *seconds*, from the instant *began*."""
-        while time.monotonic() < began + seconds:
+    def watch(self, began: float, outage: Outage) -> None:
+        """Look from the instant *began* until *outage* is over."""
+        while time.monotonic() < began + outage.seconds and not (outage.ends_itself and self.seconds is not None):
             if self.seconds is None and not any(each.health.health.is_usable for each in self.endpoints):
                 self.seconds = time.monotonic() - began
             time.sleep(0.002)
@@ -215,7 +214,7 @@ def _backends(world: World, setting: Setting) -> tuple[list[Backend], Sequence[G
         files = TLSFiles.from_dir(world.app_tls, "app")
         cloud = GrpcBackend(GrpcConfig(target=f"127.0.0.1:{world.proxies[0].port}", tls=files))
         endpoints = (cloud,)
-    return [cloud, ExactEdge()] if setting.device else [cloud], endpoints
+    return [cloud, world.edge()] if setting.device else [cloud], endpoints
 
 
 def cost(world: World, outage: Outage, setting: Setting) -> Cost:
@@ -225,8 +224,8 @@ def cost(world: World, outage: Outage, setting: Setting) -> Cost:
     policy = parse_policy(f"version: 1\nname: p\nrules:\n  - prefer: [{', '.join(places)}]\n", backends=places)
     failing = range(setting.failing)
     with HybridLLM(backends, policy, sensors=FixedSensors()) as llm, ExitStack() as ended:
-        callers = _Callers(llm)
-        eventually(lambda: llm.generate(prompt_of(0, 2), max_tokens=99).backend == "cloud", 5.0)
+        callers = _Callers(world, llm)
+        eventually(lambda: world.ask(llm, 0)[0].backend == "cloud", 20.0)
         callers.start()
         ended.callback(callers.stop)
         time.sleep(_SETTLE_S)
@@ -235,11 +234,13 @@ def cost(world: World, outage: Outage, setting: Setting) -> Cost:
         began, noticed = time.monotonic(), _Watch([endpoints[number] for number in failing])
         for number in failing:
             outage.begin(world, number)
-        noticed.watch(began, outage.seconds)
+        noticed.watch(began, outage)
         for number in failing:
             outage.end(world, number)
         healed = time.monotonic()
-        back_s = eventually(lambda: noticed.all_usable and callers.answered_since(healed), _BACK_S)
+        back_s = eventually(lambda: noticed.all_usable and callers.answered_since(healed), world.back_s)
+        if back_s is not None and outage.ends_itself:
+            back_s += healed - began
         time.sleep(_SETTLE_S)
         callers.stop()
     requests = [request for request in callers.requests if request.ended >= began]
@@ -256,18 +257,10 @@ def cost(world: World, outage: Outage, setting: Setting) -> Cost:
     )
 
 
-def costs(outages: Sequence[Outage] = OUTAGES, settings: Sequence[Setting] = SETTINGS) -> Iterator[Cost]:
-    """Measure each of *outages* in each of *settings*."""
-    for setting in settings:
-        with World(nodes=setting.nodes) as world:
-            for outage in outages:
-                yield cost(world, outage, setting)
-
-
 _HEAD = ("fault", "nodes", "noticed", "requests", "affected", "errors", "slowest", "used again")
 
 
-def table(measured: Iterator[Cost]) -> Iterator[str]:
+def table(measured: Iterable[Cost]) -> Iterator[str]:
     """The lines of a table in Markdown, as the costs are measured."""
     yield f"| {' | '.join(_HEAD)} |"
     yield "|---" * len(_HEAD) + "|"

@@ -8,16 +8,22 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 
+import grpc
 import jsonschema
 import psutil
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.backends.wire import TLSFiles
+from hybrid_llm.backends.wire.channels import check_serving, client_credentials
+from hybrid_llm.core.errors import BackendUnavailable
+from hybrid_llm.core.generation import FinishReason, Generation
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
@@ -65,11 +71,38 @@ class RealNode(ExactNode):
 
 
 class RealWorld(World):
-    """Two real nodes and a real device. What is right is what each of them says when nothing is wrong."""
+    """Real nodes and a real device. What is right is what each of them says when nothing is wrong.
+
+    The nodes write to a disk of their own, where this process may mount one.
+    """
 
     node_type = RealNode
-    hedge = "400ms"
-    back_s = 60.0
+    back_s = 120.0
+
+    def _prepare(self) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(self.folder)]
+        self.has_disk = subprocess.run(command, capture_output=True, check=False).returncode == 0
+        if self.has_disk:
+            self._stack.callback(subprocess.run, ["umount", "--lazy", str(self.folder)], check=True)
+
+    def fill(self) -> None:
+        """Write to the nodes' disk until it is full."""
+        with suppress(OSError), (self.folder / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+
+    def serves(self, node: ExactNode) -> bool:
+        """Whether *node* reports that its engine can take requests."""
+        credentials = client_credentials(TLSFiles.from_dir(self.app_tls, "app"))
+        with grpc.secure_channel(f"127.0.0.1:{node.port}", credentials) as channel, suppress(BackendUnavailable):
+            check_serving(channel, 5.0, backend="cloud")
+            return True
+        return False
+
+    def ask(self, llm: HybridLLM, number: int) -> tuple[Generation, bool]:
+        prompt = PROMPTS[number % len(PROMPTS)]
+        reply = llm.generate(prompt, max_tokens=_TOKENS)
+        return reply, reply.text == self.right(reply.backend, prompt)
 
     def edge(self) -> Backend:
         return self._edge
@@ -88,16 +121,20 @@ class RealWorld(World):
             return llm.generate(prompt, max_tokens=_TOKENS, deadline=30.0).text
 
     def cases(self, random_: random.Random, numbers: itertools.count, count: int) -> list[Case]:
+        self.learn()
+        return [self._case(random_) for _ in range(count)]
+
+    def learn(self) -> None:
+        """Ask both sides what is right, while nothing is wrong."""
         for prompt in PROMPTS:
             self.right("edge", prompt), self.right("cloud", prompt)
-        return [self._case(random_) for _ in range(count)]
 
     def _case(self, random_: random.Random) -> Case:
         schema = random_.random() < 0.4
         return Case(
             kind=random_.choices(KINDS, (4, 3, 4, 3, 1, 1, 1))[0],
             prompt="Describe a train." if schema else random_.choice(PROMPTS),
-            deadline=random_.uniform(6.0, 10.0),
+            deadline=random_.uniform(60.0, 90.0),
             schema=BOUNDED if schema else None,
             far=random_.random() < 0.3,
             pieces=random_.randint(1, 3),
@@ -146,27 +183,40 @@ def _follows(outcome: Outcome) -> bool:
 
 
 class EngineKilled(_Again):
-    """The process of an engine is killed; its node stays, and starts another."""
+    """The process of an engine is killed; its node stays, and starts another.
+
+    Only one that has loaded its model: a node waits twice as long each time that one dies before it has answered.
+    """
 
     name = "engine kill -9"
+    spares_node = False
     every = (0.8, 1.6)
 
     def strike(self) -> None:
-        for pid in self.random.choice(self.world.nodes).engines():
-            os.kill(pid, signal.SIGKILL)
+        node = self.random.choice(self.world.nodes)
+        if self.world.serves(node):
+            for pid in node.engines():
+                os.kill(pid, signal.SIGKILL)
+
+
+def allow_no_more_memory(pid: int) -> None:
+    """Let a process keep the memory that it has, and get none beyond."""
+    used = psutil.Process(pid).memory_info().vms
+    resource.prlimit(pid, resource.RLIMIT_AS, (used, resource.prlimit(pid, resource.RLIMIT_AS)[1]))
 
 
 class EngineOutOfMemory(_Again):
     """The process of an engine gets no more memory, and later dies of it or is restarted."""
 
     name = "engine oom"
+    spares_node = False
     every = (2.0, 4.0)
 
     def strike(self) -> None:
         node = self.random.choice(self.world.nodes)
-        for pid in node.engines() if node.ready.exists() else ():  # one that starts would be shot again and again
-            used = psutil.Process(pid).memory_info().vms
-            resource.prlimit(pid, resource.RLIMIT_AS, (used, used))
+        if self.world.serves(node):
+            for pid in node.engines():
+                allow_no_more_memory(pid)
 
     def heal(self) -> None:
         self._over.set()

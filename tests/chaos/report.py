@@ -87,29 +87,38 @@ def _tell(outcome: Outcome) -> str:
     return f"{what}: {outcome.case} -> {outcome.error!r}, {took}, continuations {joins}, text {outcome.text[-80:]!r}"
 
 
-_HEAD = f"{'fault':<18}{'requests':>9}{'answered':>9}{'continued':>10}{'left':>6}{'errors':>7}"
-_HEAD += f"{'avoidable':>10}{'lost':>6}{'wrong':>6}{'late':>6}{'over p99':>10}{'freed p99':>10}{'back s':>8}"
+_HEAD = (
+    "fault", "requests", "answered", "of them continued", "cancelled", "typed errors", "avoidable", "lost", "wrong",
+    "late", "freed ms", "recovery s",
+)  # fmt: skip
 
 
 def head() -> str:
-    return _HEAD
+    """The first lines of a table in Markdown."""
+    return f"| {' | '.join(_HEAD)} |\n{'|---' * len(_HEAD)}|"
 
 
 def line(row: Row) -> str:
     """One line of the table."""
-    text = f"{row.fault:<18}{row.requests:>9}{row.answered:>9}{row.continued:>10}{row.left:>6}"
-    text += f"{sum(row.errors.values()):>7}{row.avoidable:>10}{row.lost:>6}{row.wrong:>6}{row.late:>6}"
-    text += f"{row.over_p99_ms:>10}{row.freed_p99_ms:>10}{'-' if row.back_s is None else row.back_s:>8}"
-    told = [f"{name} {count}" for name, count in row.errors.items()] + ([row.note] if row.note else [])
-    return text + ("   " + ", ".join(told) if told else "")
+    return _cells(
+        row.fault, row.requests, row.answered, row.continued, row.left, sum(row.errors.values()), row.avoidable,
+        row.lost, row.wrong, row.late, round(row.freed_p99_ms) or "-", "-" if row.back_s is None else row.back_s,
+    )  # fmt: skip
 
 
 def total(rows: Sequence[Row]) -> str:
-    """The sums."""
-    names = ("requests", "answered", "continued", "left", "avoidable", "lost", "wrong", "late", "slow_to_free")
+    """The last line: the sums, and below it which errors there were."""
+    names = ("requests", "answered", "continued", "left", "avoidable", "lost", "wrong", "late")
     sums = {name: sum(getattr(row, name) for row in rows) for name in names}
-    errors = sum(sum(row.errors.values()) for row in rows)
-    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sums.items()) + f", typed errors {errors}"
+    errors = sum((Counter(row.errors) for row in rows), Counter[str]())
+    kinds = ", ".join(f"{name} {count:,}" for name, count in errors.most_common())
+    counts = [f"{sums[name]:,}" for name in names]
+    counts.insert(4, f"{errors.total():,}")
+    return f"{_cells('**all**', *counts, '', '')}\n\ntyped errors: {kinds or 'none'}"
+
+
+def _cells(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
 from tests.chaos import faults
 from tests.chaos.exact import ExactEdge, answer_to, prompt_of
+from tests.chaos.jobs import run_parts
 from tests.chaos.report import row
 from tests.chaos.suite import Scene, play
 from tests.chaos.traffic import Case, Outcome, Traffic, is_exact
@@ -66,6 +68,27 @@ def test_the_judge_knows_what_is_lost_wrong_and_late(fields, told):
     judged = row("a fault", [outcome(**fields)], {}, None, "")
     assert (judged.lost, judged.wrong, judged.late) == told
     assert judged.bad is (told[:2] != (0, 0))
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A part with so many results, which then fails if it should."""
+
+    results: int
+    fails: bool = False
+
+    def run(self):
+        yield from range(self.results)
+        if self.fails:
+            sys.exit("as planted")
+
+
+def test_a_run_in_parts_has_the_results_of_all_and_ends_with_the_first_that_fails():
+    assert sorted(run_parts([Counting(3), Counting(1)], jobs=2)) == [0, 0, 1, 2]
+    failing = run_parts([Counting(2, fails=True), Counting(1)], jobs=1)
+    assert [next(failing), next(failing)] == [0, 1]
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        next(failing)
 
 
 LATE, CUT = DeadlineExceeded("late", backend="cloud"), StreamInterrupted("cut", backend="cloud")
