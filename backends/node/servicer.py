@@ -224,8 +224,9 @@ async def _check_schema(trials: SchemaTrials, schema: str) -> None:
     except UnusableSchema as error:
         raise RequestRejected(str(error), backend=NODE, reason=error.reason) from None
     except TimeoutError:
-        text = "the node is too busy to check a new output_schema"
-        raise BackendOverloaded(text, backend=NODE, retry_after=1.0) from None
+        raise BackendOverloaded(
+            "the node is too busy to check a new output_schema", backend=NODE, retry_after=1.0
+        ) from None
 
 
 def _check_protocol(metadata: Iterable[tuple[str, str | bytes]]) -> None:

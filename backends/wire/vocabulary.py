@@ -34,6 +34,7 @@ _SENTENCES: Final = (
     "the node failed on this request",
     "the node failed on this request ({error})",
     "the node is shutting down",
+    "the node is too busy to check a new output_schema",
     "the node is full: {n} requests are running or waiting",
     "the node is full: {n} calls are open",
     "the node holds as many bytes of requests as it takes",
