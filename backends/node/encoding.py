@@ -64,8 +64,8 @@ class PromptEncoder:
     async def _in_pool(self, work: Callable[[T], R], argument: T) -> R:
         try:
             running = asyncio.get_running_loop().run_in_executor(self._pool, work, argument)
-        except RuntimeError as error:
-            raise BackendOverloaded(f"the node can start no thread ({error})", backend=NODE) from None
+        except RuntimeError:
+            raise BackendOverloaded("the node can start no thread", backend=NODE) from None
         return await running
 
 

@@ -33,6 +33,7 @@ _SENTENCES: Final = (
     "the model could not compute this request",
     "the node failed on this request",
     "the node failed on this request ({error})",
+    "the node can start no thread",
     "the node is shutting down",
     "the node is too busy to check a new output_schema",
     "the node is full: {n} requests are running or waiting",

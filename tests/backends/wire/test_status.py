@@ -162,7 +162,12 @@ def filled(text: ast.expr) -> Iterator[str]:
             yield str(part.value)
         else:
             shown = ast.unparse(part.value)
-            yield {"type(error).__name__": "ValueError", "field": "task", "version or 'none'": "none"}.get(shown, "7")
+            yield {
+                "name": "ValueError",
+                "type(error).__name__": "ValueError",
+                "field": "task",
+                "version or 'none'": "none",
+            }.get(shown, "7")
 
 
 def test_the_client_knows_every_sentence_of_a_node():
