@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.limits import RECOMMENDED
+from hybrid_llm.core.request import Sampling
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -49,6 +51,26 @@ def keep_no_words(tokenizer: Tokenizer) -> Tokenizer:
     if (resize := getattr(tokenizer.model, "_resize_cache", None)) is not None:
         resize(0)
     return tokenizer
+
+
+def read_sampling(folder: Path) -> Mapping[str, float]:
+    """What the model of *folder* recommends for `Sampling`, by its `generation_config.json`; empty if nothing.
+
+    As in transformers, `do_sample: false` is greedy whatever else is set, and a draw has temperature 1 by default.
+
+    Raises:
+        ConfigError: a value is out of range; the message names it.
+    """
+    path = folder / "generation_config.json"
+    config = _read_json(path)
+    values = {name: config[name] for name in RECOMMENDED if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        values = {name: value for name, value in values.items() if name == "repetition_penalty"}
+    elif config.get("do_sample") is True:
+        values.setdefault("temperature", 1.0)
+    if fault := Sampling(**values).fault():
+        raise file_error(path, f"has {fault}; correct it, or remove it")
+    return values
 
 
 def file_error(path: Path, problem: str) -> ConfigError:

@@ -17,6 +17,7 @@ from hybrid_llm.core.limits import (
     DEFAULT_DEADLINE_S,
     MAX_TOKENS,
     NAME_CHARACTERS,
+    RECOMMENDED,
     SAMPLING,
     STOP_CHARACTERS,
     STOP_TEXTS,
@@ -40,7 +41,7 @@ SHORT: Final = 2048
 """Characters of a prompt up to which counting and scanning take less than about 3 ms."""
 _LIMITS: Final = RequestLimits()
 _ROLES: Final = get_args(Role)
-_SAMPLING: Final = frozenset(f.name for f in fields(Sampling))
+_SAMPLING: Final = frozenset((*SAMPLING, "stop"))
 _SHOWN: Final = 1e18
 """Larger numbers are not repeated in a message: they may have thousands of digits."""
 _TOOL: Final = {each.name: each.default for each in fields(Tool) if each.default is not MISSING}
@@ -78,7 +79,7 @@ def make_request(
         messages=_messages(prompt),
         task=_text(given.get("task", "chat"), "task"),
         privacy=_tags(given["privacy"]) | defaults.privacy if "privacy" in given else defaults.privacy,
-        sampling=_sampling(given),
+        sampling=_sampling(given, defaults),
         max_tokens=_within(given.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
         output_schema=_schema(given.get("output_schema")),
         tools=_tools(given["tools"]) if "tools" in given else (),
@@ -172,12 +173,14 @@ def _unicode(text: str, field: str) -> str:
     raise InvalidRequest(f"{field}: the text holds half a surrogate pair, which is not Unicode", field=field)
 
 
-def _sampling(given: Mapping[str, Any]) -> Sampling:
-    values = {name: value for name, value in given.items() if name in _SAMPLING}
+def _sampling(given: Mapping[str, Any], defaults: Defaults) -> Sampling:
+    values = {name: value for name in RECOMMENDED if (value := getattr(defaults, name)) is not None}
+    values.update((name, value) for name, value in given.items() if name in _SAMPLING)
     if not values:
         return GREEDY
     stop = _stop(values.pop("stop", ()))
-    return Sampling(**{name: _within(value, name, SAMPLING[name]) for name, value in values.items()}, stop=stop)
+    numbers = {name: _within(value, name, SAMPLING[name]) for name, value in values.items()}
+    return Sampling(**numbers, stop=stop, explicit=tuple(sorted(numbers)))
 
 
 def _items(value: object, field: str, allowed: str) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
+from hybrid_llm.backends.repetition import RepetitionWatch
 from hybrid_llm.backends.schema import SchemaNotFollowed, UnusableSchema
 from hybrid_llm.core.errors import (
     BackendError,
@@ -100,7 +101,7 @@ class Run:
         grammar = self._grammar(model)
         self._size = capacity * model.kv_bytes_per_token
         self._wait(prompt)
-        sampler = Sampler(self._request.sampling, prompt, model.layout.vocab_size)
+        sampler = Sampler(self._request.sampling.completed(model.sampling), prompt, model.layout.vocab_size)
         if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
             yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
             return
@@ -113,8 +114,9 @@ class Run:
         self, model: EdgeModel, sequence: EdgeSequence, prompt: list[int], sampler: Sampler, grammar: Grammar | None
     ) -> Generator[Chunk, None, None]:
         text = model.tokenizer.text_stream(self._request, prompt)
-        eos_ids, limit = model.tokenizer.eos_ids, self._request.max_tokens
+        eos_ids = model.tokenizer.eos_ids
         pending, count = prompt[sequence.length :], 0
+        repetition = RepetitionWatch(self._request.max_tokens)
         while True:
             token = self._draw(sampler, self._append(sequence, pending), grammar)
             self._first = self._first or time.perf_counter()
@@ -122,13 +124,19 @@ class Run:
             count += new
             piece = text.push(token) if new else ""
             stop = not new or text.stopped or (grammar is not None and grammar.complete)
-            reason = FinishReason.STOP if stop else FinishReason.LENGTH if count >= limit else None
+            reason = FinishReason.STOP if stop else self._reason(repetition.push(token), count)
             if reason is not None:
                 yield replace(self._last_chunk(piece + text.flush(), reason, len(prompt), count), tokens=int(new))
                 return
             yield Chunk(text=piece)
             pending = [token]
             self._tokens.append(token)
+
+    def _reason(self, repeated: bool, count: int) -> FinishReason | None:  # noqa: FBT001 - what the watch returns
+        """Why the answer ends after *count* tokens though the model has not ended it; None if it goes on."""
+        if repeated:
+            return FinishReason.REPETITION
+        return FinishReason.LENGTH if count >= self._request.max_tokens else None
 
     def _append(self, sequence: EdgeSequence, ids: list[int]) -> Logits:
         self._check_end()

@@ -113,7 +113,7 @@ def _read_config(model: str, limits: dict[str, float], **fields: Any) -> EngineC
 def _read_request(prompt_ids: list[int], sampling: dict[str, Any], eos_ids: list[int], **fields: Any) -> EngineRequest:
     return EngineRequest(
         prompt_ids=tuple(prompt_ids),
-        sampling=Sampling(**sampling | {"stop": ()}),
+        sampling=Sampling(**sampling | {"stop": (), "explicit": ()}),
         eos_ids=frozenset(eos_ids),
         **fields,
     )

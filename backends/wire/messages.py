@@ -38,7 +38,7 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
     """
     return pb.GenerateRequest(
         messages=[pb.Message(role=_ROLES[message.role], content=message.content) for message in request.messages],
-        sampling=pb.Sampling(**asdict(request.sampling)),
+        sampling=_sampling_to_wire(request.sampling),
         max_tokens=request.max_tokens,
         deadline_seconds=remaining,
         tags=sorted(request.privacy),
@@ -52,6 +52,12 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
     )
 
 
+def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
+    values = asdict(sampling)
+    del values["explicit"]  # a node has no recommendation of its own
+    return pb.Sampling(**values)
+
+
 def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Request:
     """Return a message as a `Request` whose deadline is *deadline* seconds from now.
 
@@ -62,7 +68,7 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         messages=tuple(Message(role=_ROLE_NAMES[m.role], content=m.content) for m in message.messages),
         task=message.task,
         privacy=frozenset(message.tags),
-        sampling=record_from_wire(Sampling, message.sampling, stop=tuple(message.sampling.stop)),
+        sampling=record_from_wire(Sampling, message.sampling, stop=tuple(message.sampling.stop), explicit=()),
         max_tokens=message.max_tokens,
         deadline=deadline,
         output_schema=message.output_schema if message.HasField("output_schema") else None,

@@ -175,7 +175,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of sampling."""
     group = parser.add_argument_group("sampling")
-    group.add_argument("--temperature", type=float, metavar="T", help="sampling temperature; 0, the default, is greedy")
+    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default: the model's own, else 0")
     group.add_argument("--top-p", type=float, metavar="P", help="nucleus sampling, 0 to 1")
     group.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens; 0 disables it")
     group.add_argument("--min-p", type=float, metavar="P", help="minimum probability relative to the most likely token")

@@ -149,6 +149,8 @@ def _report(generation: Generation, *, verbose: bool) -> None:
     if generation.finish_reason is FinishReason.LENGTH:
         tokens = generation.usage.completion_tokens
         note(f"the answer was cut off after {tokens} tokens: --max-tokens or the context window is reached")
+    if generation.finish_reason is FinishReason.REPETITION:
+        note("the answer was stopped: the model repeated itself; --temperature 0.3 may help")
     if verbose:
         note(_timings(generation))
 

@@ -15,7 +15,7 @@ from hybrid_llm.core.tracebacks import scrubbed
 
 
 class FinishReason(StrEnum):
-    """Why an answer ended, in the terms of the OpenAI API."""
+    """Why an answer ended, in the terms of the OpenAI API, and `repetition`."""
 
     STOP = "stop"
     """The model ended its turn, or a stop sequence was met."""
@@ -23,6 +23,8 @@ class FinishReason(StrEnum):
     """`max_tokens` or the context window was reached."""
     TOOL_CALLS = "tool_calls"
     """The model requests tool calls."""
+    REPETITION = "repetition"
+    """The model repeated itself without end, and was stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +140,9 @@ class Generation:
         """
         if self.parse is None:
             raise HybridLLMError("the answer is not an object: no output_schema was given")
-        if self.finish_reason is FinishReason.LENGTH:
-            raise OutputInvalid(
-                "the answer is not an object: max_tokens cut it off", backend=self.backend, reason="cut"
-            )
+        if self.finish_reason in (FinishReason.LENGTH, FinishReason.REPETITION):
+            what = "max_tokens cut it off" if self.finish_reason is FinishReason.LENGTH else "the model repeated itself"
+            raise OutputInvalid(f"the answer is not an object: {what}", backend=self.backend, reason="cut")
         return _parsed(self.parse, self.text, self.backend)
 
 

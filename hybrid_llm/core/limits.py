@@ -20,6 +20,8 @@ SAMPLING: Final[Mapping[str, Whole | Number]] = {
     "seed": Whole(0, 2**63 - 1),
 }
 """The settings of `Sampling` and their ranges; a seed may also be None."""
+RECOMMENDED: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Those that a configuration may set for all calls, and that a model may recommend."""
 STOP_TEXTS: Final = 16
 STOP_CHARACTERS: Final = 256
 NAME_CHARACTERS: Final = 128
@@ -36,6 +38,15 @@ class Defaults(Checked):
     deadline: float | None = key(DEADLINE_S, "Deadline in seconds; else that of the policy, else 60.", default=None)
     privacy: frozenset[str] = key(
         ListOf(Text("a tag"), into=frozenset), "Privacy tags that every request carries.", default=frozenset()
+    )
+    temperature: float | None = key(
+        SAMPLING["temperature"], "0 is greedy; unset, what the model recommends.", default=None
+    )
+    top_p: float | None = key(SAMPLING["top_p"], "The same for the nucleus, 1 for all.", default=None)
+    top_k: int | None = key(SAMPLING["top_k"], "The same for the likeliest tokens, 0 for all.", default=None)
+    min_p: float | None = key(SAMPLING["min_p"], "The same for tokens by the likeliest one, 0 for all.", default=None)
+    repetition_penalty: float | None = key(
+        SAMPLING["repetition_penalty"], "The same for tokens that were seen, 1 for none.", default=None
     )
 
 

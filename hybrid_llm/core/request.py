@@ -60,7 +60,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. The default is greedy, so the same call gives the same answer."""
+    """How the next token is drawn: greedy, unless the call, the configuration or the model itself recommends a draw."""
 
     temperature: float = 0.0
     """0 is greedy; above 0 divides the logits before the draw."""
@@ -76,6 +76,18 @@ class Sampling:
     """Same seed, same model, same backend: same draw. None draws a fresh one."""
     stop: tuple[str, ...] = field(default=(), repr=False)
     """Texts that end the answer; they are not part of it."""
+    explicit: tuple[str, ...] = ()
+    """Settings that the app or its configuration names, also if their values are the defaults."""
+
+    def completed(self, recommended: Mapping[str, float]) -> Self:
+        """These settings, with what a model *recommended* for those that neither are named nor differ from the default.
+
+        So a call comes before the configuration, that before the model, and the model before the defaults above.
+        """
+        open_names = [name for name in recommended if name not in self.explicit]
+        values = {name: recommended[name] for name in open_names if getattr(self, name) == getattr(GREEDY, name)}
+        changed: Self = replace(self, **values) if values else self  # type: ignore[arg-type]  # all are numbers
+        return changed
 
     def fault(self, *, any_seed: bool = False) -> str:
         """Return the first setting that is not a number in its range (NaN never is) and what it must be; else ""."""

@@ -21,9 +21,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 48_800,
-    "product without node, model tools, command line and lab, lines": 30_560,
-    "product, modules": 283,
+    "product, lines": 49_150,
+    "product without node, model tools, command line and lab, lines": 30_900,
+    "product, modules": 286,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

@@ -225,3 +225,12 @@ def test_a_model_class_whose_schema_raises_is_refused_without_its_text():
 def test_the_deadline_counts_from_the_call_and_ends_the_checks():
     with pytest.raises(DeadlineExceeded):
         make_request("x", {"deadline": 2.0}, Defaults(), created=time.monotonic() - 3.0).check_deadline()
+
+
+def test_a_call_comes_before_the_configuration_and_that_before_the_model():
+    recommended = {"temperature": 0.6, "top_p": 0.9, "top_k": 50, "min_p": 0.1}
+    request = make_request("hi", {"top_p": 1.0, "seed": 4}, Defaults(top_k=7, temperature=0.0))
+    sampling = request.sampling.completed(recommended)
+    assert (sampling.top_p, sampling.top_k, sampling.temperature, sampling.min_p) == (1.0, 7, 0.0, 0.1)
+    assert make("hi").sampling.completed(recommended).temperature == 0.6
+    assert make("hi").sampling.completed({}) == make("hi").sampling

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.vocabulary import TokenType, Vocabulary
 from hybrid_llm.backends.template_probe import probe_template
+from hybrid_llm.core.request import Sampling
 
 TEMPLATES: Final = {
     "chatml": "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
@@ -19,6 +20,9 @@ TEMPLATES: Final = {
 }
 """For files without a template, if the user names one."""
 _MARKS: Final = {"chatml": ("<|im_start|>", "<|im_end|>"), "gemma": ("<start_of_turn>", "<end_of_turn>")}
+_SAMPLING: Final = {
+    "temp": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "penalty_repeat": "repetition_penalty",
+}  # fmt: skip
 _ENDS: Final = frozenset({
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>", "<|end|>", "<|end_of_text|>", "<EOT>",
 })  # fmt: skip
@@ -45,9 +49,18 @@ def write_chat_files(file: Gguf, vocabulary: Vocabulary, folder: Path, template:
     if vocabulary.add_bos and specials["bos_token"] and not found.begins_with_bos:
         text = "{{- bos_token }}" + text  # the file asks for it, and llama.cpp adds it too
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
-    config = {"eos_token_id": _ends(file, vocabulary)}
+    config = {"eos_token_id": _ends(file, vocabulary), **_sampling(file)}
     (folder / "generation_config.json").write_text(json.dumps(config) + "\n", encoding="utf-8")
     return origin
+
+
+def _sampling(file: Gguf) -> dict[str, Any]:
+    """What the file recommends for draws (llama.cpp's `general.sampling.*`), as `generation_config.json` has it."""
+    found = {name: file.metadata.get(f"general.sampling.{key}") for key, name in _SAMPLING.items()}
+    values: dict[str, Any] = {name: round(value, 6) for name, value in found.items() if isinstance(value, int | float)}
+    if fault := Sampling(**values).fault():
+        raise file.refuse(f"it recommends a setting that cannot be used: {fault}")
+    return values
 
 
 def _template(file: Gguf, vocabulary: Vocabulary, template: str | None) -> tuple[str, str]:

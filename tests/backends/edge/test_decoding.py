@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.backends.chat_files import read_sampling
 from hybrid_llm.backends.edge.generation import Sampler
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.core.errors import RequestRejected
+from hybrid_llm.backends.models import write_manifest
+from hybrid_llm.core.errors import ConfigError, RequestRejected
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -322,3 +324,49 @@ def test_streamed_and_async_answers_are_the_same(edge, clear, text_of):
         return [chunk async for chunk in backend.astream(clear(max_tokens=20))]
 
     assert text_of(asyncio.run(collect())) == text_of(list(backend.stream(clear(max_tokens=20))))
+
+
+def recommending(folder, **values):
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    write_manifest(folder, name="tiny", architecture="llama", precision="int4", parameters=1)
+    return folder
+
+
+def test_what_a_model_recommends_is_used_unless_the_call_names_it(edge, copy, tiny, clear, text_of):
+    recommended, plain = edge(recommending(copy, do_sample=True, temperature=1.5, top_k=40)), edge()
+
+    def answer(backend, **sampling):
+        return text_of(backend.stream(clear(sampling=Sampling(seed=3, **sampling), max_tokens=16, deadline=60.0)))
+
+    drawn = answer(recommended)
+    assert drawn == answer(plain, temperature=1.5, top_k=40) != answer(plain)
+    assert answer(recommended, temperature=0.0, explicit=("temperature",)) == answer(plain)
+    assert answer(recommended, temperature=0.7) == answer(plain, temperature=0.7, top_k=40)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {}),
+        ({"temperature": 0.6, "min_p": 0.1, "top_p": None}, {"temperature": 0.6, "min_p": 0.1}),
+        ({"do_sample": True}, {"temperature": 1.0}),
+        ({"do_sample": False, "temperature": 0.6, "repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+    ],
+)
+def test_a_recommendation_is_read_as_transformers_reads_it(copy, values, expected):
+    assert read_sampling(recommending(copy, **values)) == expected
+
+
+@pytest.mark.parametrize("values", [{"top_p": 0}, {"temperature": "hot"}, {"min_p": -1}, {"top_k": 0.5}])
+def test_a_recommendation_out_of_range_is_refused_by_name(copy, values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        EdgeModel(recommending(copy, **values))
+
+
+def test_an_answer_that_repeats_itself_without_end_is_ended(edge, clear):
+    """The schema makes the model write what a small one may write by itself: the same character for ever."""
+    schema = json.dumps({"const": "§" * 900})
+    last = list(edge().stream(clear(output_schema=schema, max_tokens=1500, deadline=60.0)))[-1]
+    assert last.finish_reason is FinishReason.REPETITION
+    assert 128 < last.usage.completion_tokens < 300
