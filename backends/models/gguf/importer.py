@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from hybrid_llm.backends.edge.folder import Manifest, digest_file
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.backends.models.gguf.blocks import Floats
 from hybrid_llm.backends.models.gguf.chat import write_chat_files
 from hybrid_llm.backends.models.gguf.decoder import FAST, set_accuracy, write_config, write_decoder
 from hybrid_llm.backends.models.gguf.graph import load_onnx
@@ -19,8 +18,8 @@ from hybrid_llm.backends.models.gguf.proof import (
     EXACT_LIMIT,
     FAST_LIMIT,
     Proof,
-    Texts,
-    compare,
+    compare_exactly,
+    compare_steps,
     expected_logits,
     proof_texts,
 )
@@ -95,8 +94,8 @@ class _Import:
 
     def run(self, name: str, license_: str, template: str | None) -> Manifest:
         self._report("writing the tokenizer", 0.05)
-        write_tokenizer(self._vocabulary, self._folder)
         origin = write_chat_files(self._file, self._vocabulary, self._folder, template)
+        write_tokenizer(self._vocabulary, self._folder)
         write_config(self._shape, self._folder, self._special_ids())
         kinds = sorted({tensor.kind.name for tensor in self._file.tensors.values() if len(tensor.shape) == 2})
         describe = partial(
@@ -122,13 +121,15 @@ class _Import:
         texts = proof_texts(model, self._shape)
         self._report("computing the same with NumPy", 0.3)
         expected = expected_logits(self._file, self._shape, texts)
-        exact = self._compare(model, texts, expected, 0.6)
+        self._report("comparing in float32", 0.6)
+        exact = compare_exactly(model, texts, expected)
         if not exact.largest_difference <= EXACT_LIMIT:
             raise self._file.refuse(_difference(exact))
         del model
         set_accuracy(self._folder, FAST)
         describe()
-        fast = self._compare(self._open(), texts, expected, 0.8)
+        self._report("comparing", 0.8)
+        fast = compare_steps(self._open(), texts, expected)
         if not fast.divergence <= FAST_LIMIT:
             raise self._file.refuse(_difference(fast))
         return exact, fast
@@ -142,10 +143,6 @@ class _Import:
 
     def _open(self) -> EdgeModel:
         return EdgeModel(self._folder, threads=1, spin=False)  # fast enough, also on a busy machine
-
-    def _compare(self, model: EdgeModel, texts: Texts, expected: list[Floats], share: float) -> Proof:
-        self._report("comparing", share)
-        return compare(model, texts, expected)
 
     def _special_ids(self) -> dict[str, int]:
         ids = self._vocabulary.ids

@@ -251,7 +251,9 @@ class _Header:
         """A count of items of at least *least* bytes each, which the rest of the file can hold."""
         count = int(self._number(code))
         if count > _LIMITS[what] or count * least > self._size - self._at:
-            raise self._refuse(f"announces {count:,} {what}: at most {_LIMITS[what]:,}, and all inside the file")
+            raise self._refuse(
+                f"announces {count:,} {what}: at most {_LIMITS[what]:,}, inside the file; it is incomplete or broken"
+            )
         return count
 
     def _text(self, limit: int, what: str) -> str:

@@ -46,11 +46,13 @@ def rope(file: Gguf, values: Mapping[str, Any], size: int, factors: NDArray[np.f
     plain = Rope.plain(base, size)
     if factors is not None:
         plain = Rope(plain.frequencies / factors)
+    if not isinstance(kind, str):
+        raise file.refuse("rope.scaling.type must be a string")
     if kind in ("none", "linear"):
         return Rope(plain.frequencies / scale)
     if kind == "yarn" and scale > 1:
         return _yarn(file, values, base, size, scale)
-    raise file.refuse(f"scales its rotary embeddings by {str(kind)[:40]!r}: only none, linear and yarn are known")
+    raise file.refuse(f"scales its rotary embeddings by {kind[:40]!r}: only none, linear and yarn are known")
 
 
 def _yarn(file: Gguf, values: Mapping[str, Any], base: float, size: int, scale: float) -> Rope:

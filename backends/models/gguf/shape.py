@@ -169,7 +169,10 @@ class _Reader:
             return (0,) * layers
         if not self._architecture.startswith("gemma"):
             raise self._file.refuse("has a sliding window, which is not known for this architecture")
-        period = self._whole("attention.sliding_window_pattern", 1, layers, 2 if self._architecture == "gemma2" else 6)
+        pattern = self._values.get("attention.sliding_window_pattern")
+        if isinstance(pattern, np.ndarray) and len(pattern) == layers:  # which layers have the window
+            return tuple(window if local else 0 for local in pattern)
+        period = self._whole("attention.sliding_window_pattern", 1, 1000, 2 if self._architecture == "gemma2" else 6)
         return tuple(window if (layer + 1) % period else 0 for layer in range(layers))
 
     def _attention_scale(self, layers: int, hidden: int, heads: int, head_size: int) -> float:
