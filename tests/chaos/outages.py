@@ -27,6 +27,8 @@ from tests.chaos.proxy import Weather
 from tests.chaos.world import HOSTS, World, eventually
 
 _CALLERS = 4
+_PAUSE_S, _PAUSE_FAILED_S = 0.02, 0.1
+"""Between two requests of a caller, seconds. One that fails at once takes no processor from a node that starts."""
 _SETTLE_S = 0.5
 
 
@@ -169,12 +171,14 @@ class _Callers:
             thread.start()
 
     def _run(self) -> None:
-        while not self._over.wait(0.02):
+        pause = _PAUSE_S
+        while not self._over.wait(pause):
             request = _Request(time.monotonic())
             self.requests.append(request)
             with suppress(HybridLLMError):
                 request.reply, request.right = self.world.ask(self.llm, next(self._numbers))
             request.ended = time.monotonic()
+            pause = _PAUSE_S if request.reply else _PAUSE_FAILED_S
 
     def answered_since(self, instant: float) -> bool:
         """Whether a node answered a request that began after *instant*."""
@@ -217,6 +221,13 @@ def _backends(world: World, setting: Setting) -> tuple[list[Backend], Sequence[G
     return [cloud, world.edge()] if setting.device else [cloud], endpoints
 
 
+def _node_answers(world: World, llm: HybridLLM) -> bool:
+    try:
+        return world.ask(llm, 0)[0].backend == "cloud"
+    except HybridLLMError:
+        return False
+
+
 def cost(world: World, outage: Outage, setting: Setting) -> Cost:
     """Let *outage* happen under traffic, and measure."""
     backends, endpoints = _backends(world, setting)
@@ -225,7 +236,7 @@ def cost(world: World, outage: Outage, setting: Setting) -> Cost:
     failing = range(setting.failing)
     with HybridLLM(backends, policy, sensors=FixedSensors()) as llm, ExitStack() as ended:
         callers = _Callers(world, llm)
-        eventually(lambda: world.ask(llm, 0)[0].backend == "cloud", 20.0)
+        assert eventually(lambda: _node_answers(world, llm), 3 * world.back_s), "the last outage is not over"
         callers.start()
         ended.callback(callers.stop)
         time.sleep(_SETTLE_S)
