@@ -12,6 +12,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Final
 
+from hybrid_llm.core.errors import out_of_files
+
 if TYPE_CHECKING:
     from hybrid_llm import errors
     from hybrid_llm.backends.node.engine import Engine
@@ -178,6 +180,16 @@ if not os.path.isdir(os.path.join(__path__[0], "router")):
         "hybrid_llm` (on Windows with developer mode switched on), and `pip install .` again; or install a wheel"
     )
 
+
+def _module(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except (OSError, ImportError) as error:
+        if (typed := out_of_files(error)) is not None:
+            raise typed from None
+        raise
+
+
 if not TYPE_CHECKING:  # for a type checker it would make every misspelt name right
 
     def __getattr__(name: str) -> object:
@@ -187,7 +199,7 @@ if not TYPE_CHECKING:  # for a type checker it would make every misspelt name ri
         home = _HOME_OF.get(name)
         if home is None:
             raise AttributeError(f"module 'hybrid_llm' has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"hybrid_llm.{home}"), name)
+        value = getattr(_module(f"hybrid_llm.{home}"), name)
         globals()[name] = value
         return value
 

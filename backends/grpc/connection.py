@@ -46,6 +46,7 @@ class LinkCalls:
         if call.cancel() or call.cancelled():  # gRPC itself cancels the call of a cancelled task
             self.cancelled = time.monotonic()
         self.running.discard(call)
+        _take_last_events(call)
 
     async def reported(self) -> None:
         """Wait until gRPC has reported that all are over, in the event loop to which it does so.
@@ -57,6 +58,16 @@ class LinkCalls:
             await asyncio.sleep(_REPORT_S)
         for _ in range(_REPORTS if self.cancelled > began - _ENDING_S else 0):
             await asyncio.sleep(_REPORT_S)
+
+
+def _take_last_events(call: Any) -> None:
+    """Take what gRPC still reports of a cancelled call that has no event loop: else its channel holds it for ever.
+
+    It is the reader who takes the events of such a call, and gRPC lets nobody read after the cancellation.
+    """
+    take = getattr(call, "_consume_next_event", None)
+    while take is not None and call._state.due:
+        take()
 
 
 @dataclass(slots=True, eq=False)

@@ -27,6 +27,8 @@ HybridLLMError
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -268,3 +270,13 @@ class PrivacyViolation(SecurityError):
     def __init__(self, message: str, *, location: str) -> None:
         super().__init__(message)
         self.location = location
+
+
+def out_of_files(error: BaseException) -> HybridLLMError | None:
+    """The error of ours for one of Python's, a lazy import's too, that says that no further file can be opened."""
+    reason = os.strerror(errno.EMFILE)
+    if (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)) or (
+        isinstance(error, ImportError) and reason in str(error)
+    ):
+        return HybridLLMError(f"{reason}: raise the process's limit of descriptors (`ulimit -n`), or close some")
+    return None

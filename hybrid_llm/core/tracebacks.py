@@ -14,6 +14,8 @@ from functools import wraps
 from types import FrameType, TracebackType
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
+from hybrid_llm.core.errors import out_of_files
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -103,6 +105,8 @@ def scrubbed(call: Callable[P, R]) -> Callable[P, R]:
             if not keeps_frames():
                 scrub_traceback(error)
                 del args, kwargs  # this frame stays in the traceback
+            if (typed := out_of_files(error)) is not None:
+                raise typed from None
             raise
 
     return scrubbing
@@ -117,6 +121,8 @@ def _scrubbed_coroutine(call: Callable[..., Any]) -> Callable[..., Any]:
             if not keeps_frames():
                 scrub_traceback(error)
                 del args, kwargs
+            if (typed := out_of_files(error)) is not None:
+                raise typed from None
             raise
 
     return scrubbing

@@ -295,9 +295,9 @@ def loops(made: World, count: int) -> Line:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exits", type=int, default=500, help="programs in all (500)")
-    parser.add_argument("--forks", type=int, default=200, help="children in all (200)")
-    parser.add_argument("--loops", type=int, default=200, help="event loops (200)")
+    parser.add_argument("--exits", type=int, default=40, help="programs in all (40; 500 for the full run)")
+    parser.add_argument("--forks", type=int, default=48, help="children in all (48; 200 for the full run)")
+    parser.add_argument("--loops", type=int, default=50, help="event loops (50; 200 for the full run)")
     options = parser.parse_args()
     bad = 0
     with world() as made:
