@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from hybrid_llm.core.errors import out_of_files
 from hybrid_llm.core.tracebacks import scrubbed
 
 if TYPE_CHECKING:
@@ -71,8 +72,10 @@ class Stream:
         with self._turn:
             try:
                 chunk = next(self._steps)
-            except BaseException:
+            except BaseException as error:
                 if not self._left:
+                    if (typed := out_of_files(error)) is not None:
+                        raise typed from None
                     raise
             else:
                 if not self._left:
@@ -219,6 +222,8 @@ class AsyncStream:
             if self._closing is not None:
                 raise StopAsyncIteration from None
             raise answer.late() from None
+        except (OSError, ImportError) as error:
+            raise out_of_files(error) or error from None
         finally:
             self._waiting = None
             if self._closing is not None:
