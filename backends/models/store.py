@@ -13,14 +13,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file, read_manifest, verify_manifest
 from hybrid_llm.backends.edge.store import ModelStore
-from hybrid_llm.backends.models.bring import bring
+from hybrid_llm.backends.models.bring import bring, recommend
 from hybrid_llm.backends.models.locks import locked, try_lock
 from hybrid_llm.backends.models.sources import Source, Wanted
 from hybrid_llm.backends.models.sources.source import FetchFailed, Report
@@ -43,6 +43,7 @@ class Addition:
         license: SPDX identifier or name of the licence.
         copy_of: the source that a file of this machine is a copy of.
         disk_bytes: size of the model on disk, as far as it is known.
+        sampling: recommended for its draws, where the model itself recommends nothing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Addition:
     copy_of: str = ""
     license: str = "unknown"
     disk_bytes: int = 0
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -200,6 +202,7 @@ def _make(store: ModelStore, addition: Addition, entry: Path, report: Report) ->
     with _downloads(store, addition.source) as downloads, _staging(store, addition.name) as staged:
         fetched = addition.source.fetch(downloads, wanted, report)
         manifest = bring(fetched.path, staged / "model", addition.name, addition.license, report)
+        manifest = recommend(staged / "model", manifest, addition.sampling)
         origin = {
             "name": addition.name,
             "source": addition.origin,

@@ -133,7 +133,14 @@ def catalogue_addition(name: str) -> Addition:
         copy=f"hybrid-llm models add {entry.name} --from FILE",
     )
     source, size = parse_source(entry.source), entry.disk_mb * _MB
-    return Addition(name=entry.name, source=source, wanted=wanted, license=entry.license, disk_bytes=size)
+    return Addition(
+        name=entry.name,
+        source=source,
+        wanted=wanted,
+        license=entry.license,
+        disk_bytes=size,
+        sampling=entry.sampling,
+    )
 
 
 def _require_extra(entry: CatalogueEntry) -> None:

@@ -101,6 +101,8 @@ class PypiSource:
         if any(_OTHER_HASH in line for line in lines):
             message = f"{self.text} is another file on the package index than expected"
             raise SecurityError(f"{message}, which is {wanted.sha256}; nothing was added")
+        if any(line.startswith("WARNING: Retrying") for line in lines):
+            raise self._failed("the package index cannot be reached", wanted)
         errors = [line for line in lines if line.startswith("ERROR: ")] or lines or ["no message"]
         raise self._failed(f"pip failed: {errors[-1].removeprefix('ERROR: ')}", wanted)
 

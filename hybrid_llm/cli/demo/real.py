@@ -18,7 +18,7 @@ from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.client import HybridLLM
 
 _MODEL: Final = "smollm2-135m"
-_QUESTIONS: Final = ("What is the capital of France?", "And which river runs through it?", "Write one line about it.")
+_QUESTIONS: Final = ("What is gravity?", "Say it in one short sentence.", "Correct the spelling: I hav a dreem.")
 
 
 def converse(_: World) -> Outcome:
@@ -49,7 +49,7 @@ def _conversation(llm: HybridLLM) -> list[Generation]:
     replies = []
     for question in _QUESTIONS:
         turns.append(Message(role="user", content=question))
-        reply = llm.generate(turns, max_tokens=48)
+        reply = llm.generate(turns, max_tokens=48, seed=1)
         turns.append(Message(role="assistant", content=reply.text))
         speed = 1000 / reply.timings.tpot_ms if reply.timings.tpot_ms else 0.0
         print(f"    > {question}\n      {' '.join(reply.text.split())}")

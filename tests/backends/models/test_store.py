@@ -9,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hybrid_llm import generate
+from hybrid_llm.backends.chat_files import read_sampling
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, ModelStore, embedded_model
 from hybrid_llm.backends.models.locks import locked
 from hybrid_llm.backends.models.sources import Wanted, parse_source
@@ -127,6 +129,15 @@ def test_verify_finds_every_change(store):
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(ConfigError, match="SHA-256"):
         verify(store, "copy")
+
+
+def test_sampling_is_recommended_where_the_model_itself_says_nothing(store, tmp_path):
+    wanted = replace(addition(name="mild"), sampling={"temperature": 0.2, "top_p": 0.9})
+    mild = add(store, wanted, report=lambda _, share: None).folder
+    assert read_sampling(mild) == {"temperature": 0.2, "top_p": 0.9}
+    assert verify(store, "mild")
+    other = replace(addition(mild, "own"), sampling={"temperature": 1.5})
+    assert read_sampling(add(store, other, report=lambda _, share: None).folder)["temperature"] == 0.2
 
 
 def test_a_damaged_folder_and_another_hash_are_refused_and_leave_nothing(store, tmp_path):
