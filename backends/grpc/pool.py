@@ -135,8 +135,9 @@ class GrpcPool:
             self._update(configs)
         called = self._called_by(request)
         candidates = _best([endpoint for endpoint in self._endpoints.values() if endpoint.address not in called])
-        if not candidates and called:  # the others cannot be called: a retry goes to one that can
-            called.clear()
+        if not candidates and called:  # all that can be called have been: begin again
+            with self._lock:
+                called.clear()
             candidates = _best(tuple(self._endpoints.values()))
         if not candidates:
             message = f"{self.name}: none of {len(self._endpoints)} endpoints can be called now"
@@ -147,11 +148,9 @@ class GrpcPool:
         return endpoint
 
     def _called_by(self, request: Request) -> set[str]:
-        """The endpoints that this request has called; once it has called all of them it may begin again."""
+        """The endpoints that this request has called."""
         with self._lock:
             called = self._called.setdefault(request.request_id, set()) if request.request_id else set()
-            if called >= self._endpoints.keys():
-                called.clear()
             while len(self._called) > _REMEMBERED:
                 self._called.popitem(last=False)
             return called

@@ -32,7 +32,11 @@ MUTANTS = (
         drop("self.health.overloaded(error.retry_after)"),
     ),
     Mutant("a node is called twice for one request", f"{_POOL}:GrpcPool._pick", drop("called.add(endpoint.address)")),
-    Mutant("a request that tried all nodes may try no more", f"{_POOL}:GrpcPool._called_by", drop("called.clear()")),
+    Mutant(
+        "a request that tried all nodes may try no more",
+        f"{_POOL}:GrpcPool._pick",
+        drop("if not candidates and called: ..."),
+    ),
     Mutant(
         "a node that is stopping gets requests", f"{_HEALTH}:HealthProbe.health", drop("return EndpointHealth.STOPPING")
     ),
