@@ -8,6 +8,7 @@ import pytest
 
 from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.core.extras import install_hint
+from tests.ggufs import small_llama
 
 
 @pytest.fixture
@@ -74,3 +75,28 @@ def test_convert_refuses_an_incomplete_source_and_leaves_nothing(cli, tmp_path):
     result = cli("models", "convert", tmp_path, tmp_path / "out")
     assert result.code == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gguf_file_is_converted_without_the_extra_and_can_be_used(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime_genai", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    small_llama(tmp_path / "small.gguf")
+    result = cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "Q4_0" in result.out
+    assert "verified" in cli("models", "inspect", tmp_path / "out").out
+
+
+def test_a_gguf_file_without_template_says_what_to_do_and_takes_a_named_one(cli, tmp_path):
+    small_llama(tmp_path / "small.gguf", chat_template=None)
+    refused = cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out")
+    assert refused.code == 3
+    assert "--chat-template" in refused.err
+    assert (
+        "--precision is for"
+        in cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out", "--precision", "int4").err
+    )
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    assert cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out", "--chat-template", own).code == 0
+    assert (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8") == own.read_text(encoding="utf-8")

