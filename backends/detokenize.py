@@ -151,3 +151,59 @@ class _Run:
             self._utf8.decode(bytes((byte,)))
         except UnicodeDecodeError:
             self.valid = False
+
+
+class TextStream:
+    """Detokenises one answer into final text: whole characters only, and nothing that may begin a stop text."""
+
+    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...] = ()) -> None:
+        self._detokenizer = detokenizer
+        self._stop = StopTexts(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text was found: the answer is over."""
+        return self._stop.found
+
+    def push(self, token_id: int) -> str:
+        """Take one token and return the text that is final now: often empty, and always once *stopped*."""
+        return "" if self._stop.found else self._stop.push(self._detokenizer.push(token_id))
+
+    def flush(self) -> str:
+        """Return the text that was held back; an incomplete character becomes U+FFFD."""
+        return "" if self._stop.found else self._stop.push(self._detokenizer.flush()) + self._stop.flush()
+
+
+class StopTexts:
+    """Ends a text that comes in pieces at the first of *texts*; what may be the beginning of one is held back."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        self._texts = tuple(text for text in texts if text)
+        self._held = ""
+        self.found = False
+        """Whether the text is over."""
+
+    def push(self, text: str) -> str:
+        """Take the next piece and return what is final now."""
+        if not self._texts or not text:
+            return text
+        text = self._held + text
+        # The stop text that is complete first counts; of two that end together, the longer.
+        found = min(((at + len(s), at) for s in self._texts if (at := text.find(s)) >= 0), default=None)
+        if found is not None:
+            self.found, self._held = True, ""
+            return text[: found[1]]
+        held = max((_overlap(text, s) for s in self._texts), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def flush(self) -> str:
+        """Return what is held back: no more comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest suffix of *text* that is a proper prefix of *stop*."""
+    sizes = range(min(len(text), len(stop) - 1), 0, -1)
+    return next((size for size in sizes if text.endswith(stop[:size])), 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import islice
 from threading import Lock
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 
-_COMPACT: Final[Any] = {"whitespace_pattern": r"( |\n {0,24})"}
+WHITESPACE: Final = r"( |\n {0,24})"
 """Between the parts of a document: nothing, a space, or a line break with indentation. If whitespace were unlimited, a
 small model might generate nothing else."""
 _MOST_CHECKED: Final = 256
@@ -128,7 +128,7 @@ def _first_checked(schema: str) -> str:
 def _grammar(schema: str) -> str:
     from llguidance import LLMatcher
 
-    grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides=_COMPACT)
+    grammar: str = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": WHITESPACE})
     return grammar
 
 
@@ -206,9 +206,12 @@ class SchemaCompiler:
         Raises:
             UnusableSchema: the schema cannot be enforced, or *prefix* violates it; no text is quoted.
         """
+        return self.grammar_matcher(check_schema(schema), eos_ids, (prefix,) if prefix else ())
+
+    def grammar_matcher(self, grammar: str, eos_ids: frozenset[int], prefix: Sequence[str | int] = ()) -> LLMatcher:
+        """Do as `matcher` does, for a grammar of llguidance; *prefix* has texts and ids of control tokens."""
         from llguidance import LLMatcher
 
-        grammar = check_schema(schema)
         tokenizer = self._tokenizer(eos_ids)
         try:
             matcher = LLMatcher(tokenizer, grammar, log_level=0)
@@ -219,7 +222,9 @@ class SchemaCompiler:
         if matcher.is_error():
             raise UnusableSchema(_UNUSABLE, reason="unsupported")
         # Any split will do. `tokenize_str` caches the words, which belong to an answer.
-        if prefix and not matcher.consume_tokens(tokenizer.greedy_tokenize(prefix)):
+        split = tokenizer.greedy_tokenize
+        ids = [id_ for piece in prefix for id_ in ([piece] if isinstance(piece, int) else split(piece))]
+        if ids and not matcher.consume_tokens(ids):
             raise UnusableSchema("the partial answer does not follow the output_schema", reason="unsupported")
         return matcher
 

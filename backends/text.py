@@ -6,33 +6,39 @@ never as the token, so that a message cannot forge a turn of the conversation.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hybrid_llm.backends.detokenize import ByteTokens, Detokenizer
+from hybrid_llm.backends.calls.conversation import change_texts, probe, tools_of, turns_of, typed_texts
+from hybrid_llm.backends.calls.formats import THINK, THOUGHT, ModelFormat, answer_pieces, answer_text
+from hybrid_llm.backends.calls.grammar import Grammars
+from hybrid_llm.backends.calls.stream import AnswerStream
+from hybrid_llm.backends.detokenize import ByteTokens, Detokenizer, TextStream
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.lifetime import native
-from hybrid_llm.core.request import Request, Tool
+from hybrid_llm.core.request import Message, Request
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from llguidance import LLMatcher
     from tokenizers import Tokenizer
+
+    from hybrid_llm.backends.schema import SchemaCompiler
 
 TAIL: Final = 32
 """Tokens behind a shared prefix that are not worth storing: the end of a turn is often tokenised anew."""
 LEAST_SHARED: Final = 8
 """Shorter prefixes are computed as fast as they are found and copied."""
 _STRIDE: Final = 256
-_ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 _MARKERS: Final = range(0x10FFFD, 0xF0000, -1)
 """Private-use characters; the first one that the request does not contain becomes its marker."""
 _CONTEXT_TOKENS: Final = 16
 """Tokens of the prompt that a decoder is given as context of a continued answer."""
+_TEXT_ONLY: Final = ModelFormat()
 _LONG_TEXT: Final = 4096
 """Characters from which encoding must not hold the GIL."""
 
@@ -78,6 +84,43 @@ class ChatTokenizer:
         """Number of token ids, control tokens included; a model may have more rows than this."""
         return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
 
+    def format_for(self, request: Request) -> ModelFormat:
+        """What the template and the vocabulary do with tools and reasoning; found out when it first matters."""
+        has_tools = request.tools or request.answer_calls or any(_is_of_tools(each) for each in request.messages)
+        return self.format if has_tools or self._may_reason else _TEXT_ONLY
+
+    @cached_property
+    def format(self) -> ModelFormat:
+        """What the template and the vocabulary do with tools and reasoning."""
+        return probe(self._rendered, self._added)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Writes the grammars of this model's answers."""
+        return Grammars(self.format, self._control_ids)
+
+    def grammar(self, request: Request) -> str:
+        """The grammar that the answer follows beyond an output schema alone; "" where there is none.
+
+        Raises:
+            UnusableSchema: the schema of a tool or of the answer cannot be enforced; no value is quoted.
+        """
+        if not request.tools and (request.output_schema is None or not self._may_reason):
+            return ""
+        return self.grammars.write(request)
+
+    def matcher(self, schemas: SchemaCompiler, request: Request) -> LLMatcher:
+        """The matcher of the answer to *request*, which has tools or an output schema, after its partial answer.
+
+        Raises:
+            UnusableSchema: a schema cannot be enforced, or the partial answer does not follow it; no text is quoted.
+        """
+        grammar = self.grammar(request)
+        if grammar:
+            return schemas.grammar_matcher(grammar, self.eos_ids, self.grammars.prefix(request))
+        assert request.output_schema is not None
+        return schemas.matcher(request.output_schema, self.eos_ids, request.answer_prefix)
+
     def render(self, request: Request) -> str:
         """Return the prompt as text, as transformers' `apply_chat_template` does, with a generation prompt.
 
@@ -86,7 +129,9 @@ class ChatTokenizer:
         Raises:
             InvalidRequest: the template rejects the conversation, or a role is unknown.
         """
-        return self._render(_messages(request), _tools(request)) + request.answer_prefix
+        model = self.format_for(request)
+        rest = answer_text(model, request) if request.is_continuation else ""
+        return self._render(turns_of(request, model), tools_of(request, model)) + rest
 
     def encode(self, request: Request) -> list[int]:
         """Return the prompt's token ids; names of control tokens inside messages are encoded as plain text.
@@ -94,19 +139,21 @@ class ChatTokenizer:
         Raises:
             InvalidRequest: the template rejects the conversation, or a message passes for control tokens.
         """
-        messages, tools = _messages(request), _tools(request)
-        typed = [message["content"] for message in messages] + _strings(tools) + [request.answer_prefix]
+        model = self.format_for(request)
+        turns, tools = turns_of(request, model), tools_of(request, model)
+        typed, rest = list(typed_texts(turns, tools)), ""
+        if request.is_continuation:
+            typed += [text for text, own in answer_pieces(model, request) if not own]
+            rest = answer_text(model, request)
         if not any(map(self._guard.touches, typed)):
-            text = self._render(messages, tools) + request.answer_prefix
+            text = self._render(turns, tools) + rest
             ids = _ids(self.tokenizer, text)
             # A template that transforms texts may still have made a control token of one: then take the slow path.
             if self._guard.count(text) == sum(map(self._control_values.__contains__, ids)):
                 return ids
         marker = _free_character(typed)
         mark = partial(self._guard.mark, marker=marker)
-        for message in messages:
-            message["content"] = mark(message["content"])
-        text = self._render(messages, _map_strings(mark, tools)) + mark(request.answer_prefix)
+        text = self._render(*change_texts(turns, tools, mark)) + answer_text(model, request, mark)
         return list(self._encode_marked(text, marker))
 
     def count(self, text: str) -> int:
@@ -128,9 +175,28 @@ class ChatTokenizer:
         context = prompt_ids[-_CONTEXT_TOKENS:] if request.answer_prefix else ()
         return TextStream(Detokenizer(self.tokenizer, context, self._byte_tokens), request.sampling.stop)
 
+    def answer_stream(self, request: Request, prompt_ids: Sequence[int] = ()) -> AnswerStream:
+        """Do as `text_stream` does, for text, reasoning and tool calls.
+
+        Raises:
+            MalformedCall: the partial answer of *request* is none.
+        """
+        model = self.format_for(request)
+        context = prompt_ids[-_CONTEXT_TOKENS:] if request.is_continuation else ()
+        detokenizer = Detokenizer(self.tokenizer, context, self._byte_tokens)
+        return AnswerStream(detokenizer, request, model, controls=self._control_ids)
+
     @cached_property
     def _byte_tokens(self) -> ByteTokens:
         return ByteTokens.of(self.tokenizer)
+
+    @cached_property
+    def _added(self) -> frozenset[str]:
+        return frozenset(token.content for token in self.tokenizer.get_added_tokens_decoder().values())
+
+    @cached_property
+    def _may_reason(self) -> bool:
+        return {THINK, THOUGHT} <= self._added
 
     @cached_property
     def _control_values(self) -> frozenset[int]:
@@ -159,9 +225,12 @@ class ChatTokenizer:
                 raise InvalidRequest("the messages contain the name of a control token", field="messages")
             yield from ids
 
+    def _rendered(self, messages: list[Any], tools: list[Any] | None) -> str:
+        return self._template.render(messages=messages, tools=tools, add_generation_prompt=True, **self._specials)
+
     def _render(self, messages: list[Any], tools: list[Any] | None) -> str:
         try:
-            return self._template.render(messages=messages, tools=tools, add_generation_prompt=True, **self._specials)
+            return self._rendered(messages, tools)
         except Exception as error:  # noqa: BLE001 - a template is a program: it may end in any error
             # The error's text may quote the prompt, so only its class is reported.
             raise InvalidRequest(
@@ -170,41 +239,8 @@ class ChatTokenizer:
             ) from None
 
 
-class TextStream:
-    """Detokenises one answer into final text: whole characters only, and nothing that may begin a stop text."""
-
-    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...] = ()) -> None:
-        self._detokenizer = detokenizer
-        self._stop = tuple(text for text in stop if text)
-        self._held = ""
-        self.stopped = False
-        """Whether a stop text was found: the answer is over."""
-
-    def push(self, token_id: int) -> str:
-        """Take one token and return the text that is final now: often empty, and always once *stopped*."""
-        if self.stopped:
-            return ""
-        text = self._detokenizer.push(token_id)
-        return self._release(text) if text and self._stop else text
-
-    def flush(self) -> str:
-        """Return the text that was held back; an incomplete character becomes U+FFFD."""
-        if self.stopped:
-            return ""
-        released = self._release(self._detokenizer.flush())
-        rest, self._held = self._held, ""
-        return released + rest
-
-    def _release(self, text: str) -> str:
-        text = self._held + text
-        # The stop text that is complete first counts; of two that end together, the longer.
-        found = min(((at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0), default=None)
-        if found is not None:
-            self.stopped, self._held = True, ""
-            return text[: found[1]]
-        held = max((_overlap(text, s) for s in self._stop), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
+def _is_of_tools(message: Message) -> bool:
+    return message.role == "tool" or bool(message.tool_calls)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -218,55 +254,12 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
         raise InvalidRequest("the messages are not valid Unicode: a surrogate stands alone", field="messages") from None
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest suffix of *text* that is a proper prefix of *stop*."""
-    sizes = range(min(len(text), len(stop) - 1), 0, -1)
-    return next((size for size in sizes if text.endswith(stop[:size])), 0)
-
-
-def _strings(value: object) -> list[str]:
-    """Every string inside nested lists and dicts, keys too."""
-    found: list[str] = []
-    _map_strings(found.append, value)
-    return found
-
-
-def _map_strings(change: Callable[[str], object], value: object) -> Any:
-    """A copy of nested lists and dicts with every string changed, keys too."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {change(key): _map_strings(change, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_map_strings(change, item) for item in value]
-    return value
-
-
 def _free_character(texts: Iterable[str]) -> str:
     used = set().union(*texts)
     for code in _MARKERS:
         if chr(code) not in used:
             return chr(code)
     raise InvalidRequest("the messages use every private character of Unicode", field="messages")
-
-
-def _tools(request: Request) -> list[Any] | None:
-    """The tools in the shape of the OpenAI API, which chat templates expect; None without tools."""
-    return [{"type": "function", "function": _function(tool)} for tool in request.tools] or None
-
-
-def _function(tool: Tool) -> dict[str, Any]:
-    try:
-        parameters = json.loads(tool.parameters)
-    except ValueError:
-        raise InvalidRequest("a tool's parameters are not JSON", field="tools") from None
-    return {"name": tool.name, "description": tool.description, "parameters": parameters}
-
-
-def _messages(request: Request) -> list[Any]:
-    if not all(message.role in _ROLES for message in request.messages):
-        raise InvalidRequest(f"a message's role must be one of {', '.join(sorted(_ROLES))}", field="messages")
-    return [{"role": message.role, "content": message.content} for message in request.messages]
 
 
 class ControlGuard:

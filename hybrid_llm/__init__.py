@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
     from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
     from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Finding
-    from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata, Tool
+    from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata
     from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
+    from hybrid_llm.core.tools import Tool, ToolCall, ToolCallDelta
     from hybrid_llm.policies import Policy, load_policy
     from hybrid_llm.policies.watch import PolicySource
     from hybrid_llm.router.cache import Cache, CachedAnswer, MemoryCache
     from hybrid_llm.router.client import HybridLLM
-    from hybrid_llm.router.default import adecide, agenerate, astream, decide, generate, stream
+    from hybrid_llm.router.default import adecide, agenerate, arun_tools, astream, decide, generate, run_tools, stream
     from hybrid_llm.router.execution.stream import AsyncStream, Stream
     from hybrid_llm.router.observability.hooks import Hook, RequestEvent
     from hybrid_llm.router.observability.recorder import DecisionRecorder
     from hybrid_llm.router.signals import FixedSensors, Sensors, SystemSensors
     from hybrid_llm.router.spending.ledger import Ledger
+    from hybrid_llm.router.tool_loop import ToolRun, ToolStep
 
 __version__: Final = "0.1.0"
 
@@ -71,13 +73,17 @@ _HOMES: Final = {
         "Message",
         "Request",
         "RequestMetadata",
-        "Tool",
     ),
     "core.signals": (
         "BackendState",
         "DeviceSignals",
         "NetworkSignals",
         "Signals",
+    ),
+    "core.tools": (
+        "Tool",
+        "ToolCall",
+        "ToolCallDelta",
     ),
     "policies": (
         "Policy",
@@ -93,9 +99,11 @@ _HOMES: Final = {
     "router.default": (
         "adecide",
         "agenerate",
+        "arun_tools",
         "astream",
         "decide",
         "generate",
+        "run_tools",
         "stream",
     ),
     "router.execution.stream": (
@@ -113,6 +121,10 @@ _HOMES: Final = {
         "SystemSensors",
     ),
     "router.spending.ledger": ("Ledger",),
+    "router.tool_loop": (
+        "ToolRun",
+        "ToolStep",
+    ),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -160,14 +172,20 @@ __all__ = [
     "SystemSensors",
     "Timings",
     "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolRun",
+    "ToolStep",
     "Usage",
     "adecide",
     "agenerate",
+    "arun_tools",
     "astream",
     "decide",
     "errors",
     "generate",
     "load_policy",
+    "run_tools",
     "stream",
 ]
 

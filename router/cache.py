@@ -115,10 +115,8 @@ class MemoryCache:
         """What distinguishes two requests: texts, roles, tags, limits, sampling, tenant; not the id, nor the time."""
         mac = hashlib.blake2b(key=self._key, digest_size=32)
         sampling = [repr(getattr(request.sampling, name)) for name in _SAMPLING]
-        counts = [str(len(part)) for part in (request.privacy, request.tools, request.sampling.stop)]
-        names = [request.task, repr(request.tenant), str(request.max_tokens), str(request.output_schema is None)]
-        roles = ",".join(message.role for message in request.messages)
-        for part in (*sampling, *counts, *names, roles, *sorted(request.privacy), *request.visible_text()):
+        names = [str(len(request.privacy)), request.task, repr(request.tenant), str(request.max_tokens)]
+        for part in (*sampling, *names, request.shape(), *sorted(request.privacy), *request.visible_text()):
             data = part.encode("utf-8", "surrogatepass")
             mac.update(len(data).to_bytes(8, "big"))
             mac.update(data)
@@ -187,8 +185,8 @@ class AnswerCache:
                 raise
 
     def store(self, routed: Routed, generation: Generation) -> None:
-        """Store a whole answer, where the tags of the request and of what is found in the answer allow it."""
-        if not self._may_store(routed, generation.text):
+        """Store a whole answer of text, where the tags of the request and of what is found in the answer allow it."""
+        if generation.tool_calls or generation.reasoning or not self._may_store(routed, generation.text):
             return
         cleared = self._clear(routed.assessment)
         if cleared is None:

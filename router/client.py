@@ -43,12 +43,13 @@ from hybrid_llm.router.request import Incoming
 from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.ledger import Ledger, Price
+from hybrid_llm.router.tool_loop import ToolRunner
 
 _log = logging.getLogger("hybrid_llm")
 T = TypeVar("T")
 
 
-class HybridLLM:
+class HybridLLM(ToolRunner):
     """Answers on the device where it can and in the cloud where it must, as the policy decides.
 
     One client serves many threads and event loops at once. Use it as a context manager, or call `close`.
@@ -246,7 +247,9 @@ class HybridLLM:
     @scrubbed
     def stream(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Stream:
         """Do as `generate` does, chunk by chunk. The decision is made, and routing errors are raised, in this call."""
-        incoming = Incoming(prompt=prompt, options=options)
+        return self._stream(Incoming(prompt=prompt, options=options))
+
+    def _stream(self, incoming: Incoming) -> Stream:
         self._check_open()
         pipeline = self._pipeline
         routed = pipeline.receive(incoming)
@@ -267,9 +270,15 @@ class HybridLLM:
         Entering the stream with `async with`, or else its first chunk, routes the request and raises errors of routing;
         `decision` is known from then on. The deadline counts from this call.
         """
-        incoming = Incoming(prompt=prompt, options=options)
+        return self._astream(Incoming(prompt=prompt, options=options))
+
+    def _astream(self, incoming: Incoming) -> AsyncStream:
         self._check_open()
         return AsyncStream(lambda: self._start(incoming), owner=self)
+
+    def _deadline(self, incoming: Incoming) -> float:
+        self._check_open()
+        return self._pipeline.set_deadline(incoming)
 
     async def _start(self, incoming: Incoming) -> Answer:
         """Route, and make the answer, which begins when its first chunk is asked for."""

@@ -1,4 +1,4 @@
-"""The module-level functions `hybrid_llm.generate`, `stream`, `agenerate`, `astream` and `decide`, and their client.
+"""The module-level functions, such as `hybrid_llm.generate` and `run_tools`, and their client.
 
 The client is made on first use and closed when Python exits. It reads the file that `HYBRID_LLM_CONFIG` names; without
 one it runs the default model on this device (see `hybrid-llm models use`) under the built-in policy `balanced`, without
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.execution.answer import Answer
     from hybrid_llm.router.execution.stream import Stream
+    from hybrid_llm.router.tool_loop import OnError, ToolRun
 
 CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
 
@@ -159,3 +160,34 @@ def decide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
 async def adecide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
     """Do as `decide` does, without blocking the event loop."""
     return await (await _adefault_client()).adecide(prompt, **options)
+
+
+@scrubbed
+def run_tools(
+    prompt: Prompt,
+    *,
+    max_steps: int = 8,
+    on_error: OnError = "tell",
+    tool_timeout: float = 30.0,
+    **options: Unpack[GenerateOptions],
+) -> ToolRun:
+    """Answer *prompt*, calling the functions among `tools` that the model asks for, until it asks for none.
+
+    See `HybridLLM.run_tools`.
+    """
+    client = default_client()
+    return client.run_tools(prompt, max_steps=max_steps, on_error=on_error, tool_timeout=tool_timeout, **options)
+
+
+@scrubbed
+async def arun_tools(
+    prompt: Prompt,
+    *,
+    max_steps: int = 8,
+    on_error: OnError = "tell",
+    tool_timeout: float = 30.0,
+    **options: Unpack[GenerateOptions],
+) -> ToolRun:
+    """Do as `run_tools` does, without blocking the event loop."""
+    client = await _adefault_client()
+    return await client.arun_tools(prompt, max_steps=max_steps, on_error=on_error, tool_timeout=tool_timeout, **options)

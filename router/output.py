@@ -9,15 +9,18 @@ A schema may hold private texts: nothing that is made of one outlives its parser
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import OutputInvalid
+from hybrid_llm.core.generation import AnswerParts
 from hybrid_llm.core.lazy import cached_property
-from hybrid_llm.core.request import OutputSchema
-from hybrid_llm.core.tracebacks import is_fault
+from hybrid_llm.core.request import OutputSchema, Request
+from hybrid_llm.core.threads import Aside, at_once
+from hybrid_llm.core.tools import ToolCall
+from hybrid_llm.core.tracebacks import is_fault, scrub_traceback
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -93,6 +96,81 @@ class OutputParser:
             if not is_fault(error):
                 raise
             return (reason, ""), None
+
+
+class CallCheck:
+    """Checks the tool calls of an answer against the tools of *request*, as the app wrote them."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._parsers: dict[str, OutputParser] = {}
+
+    def is_quick(self, calls: Sequence[ToolCall]) -> bool:
+        """Whether *calls* are checked so fast that an event loop may wait for it."""
+        size = sum(len(tool.parameters) for tool in self._request.tools)
+        return sum(len(call.arguments) for call in calls) * max(size, _TYPICAL) <= _QUICK
+
+    def __call__(self, calls: Sequence[ToolCall], backend: str) -> None:
+        """Return if *calls*, all of the answer of *backend*, are what the request allows.
+
+        Raises:
+            OutputInvalid: one is none of its tools, does not follow its schema, or there are too many or too few.
+        """
+        choice = self._request.tool_choice
+        if choice != "auto" and bool(calls) is (choice == "none"):
+            raise _no_call(backend, "none may be called" if calls else "a tool must be called, and none is")
+        if len(calls) > 1 and not self._request.parallel_tool_calls:
+            raise _no_call(backend, "there are several, and parallel_tool_calls is off")
+        for call in calls:
+            self._check(call, backend)
+
+    def _check(self, call: ToolCall, backend: str) -> None:
+        tools, choice = self._request.tools, self._request.tool_choice
+        offered = tools if isinstance(choice, str) else (tools[choice],)
+        tool = next((tool for tool in offered if tool.name == call.name), None)
+        if tool is None:
+            raise _no_call(backend, "it is none of the tools that were offered")
+        if not call.is_whole:
+            raise _no_call(backend, "its arguments are no JSON object")
+        parser = self._parsers.get(tool.name)
+        if parser is None:
+            parser = self._parsers[tool.name] = OutputParser(tool.parameters)
+        try:
+            parser(call.arguments, backend)
+            return
+        except OutputInvalid as error:
+            keyword = error.keyword
+        raise _no_call(backend, f"its arguments break the rule of `{keyword}`", keyword)
+
+
+async def refusal(
+    check_calls: CallCheck | None, parse: OutputParser | None, parts: AnswerParts, backend: str, aside: Aside
+) -> OutputInvalid | None:
+    """Why the whole answer of *backend* is not what was asked for; *aside* where finding out takes long."""
+    calls, text = parts.tool_calls, parts.text
+    if check_calls is not None:
+        work = partial(_refused, partial(check_calls, calls, backend))
+        refused = await (at_once if check_calls.is_quick(calls) else aside)(work, lambda _: None)
+        if refused or calls:
+            return refused
+    if parse is None:
+        return None
+    work = partial(_refused, partial(parse, text, backend))
+    return await (at_once if parse.is_quick(text) else aside)(work, lambda _: None)
+
+
+def _refused(check: Callable[[], object]) -> OutputInvalid | None:
+    try:
+        check()
+    except OutputInvalid as error:
+        scrub_traceback(error)
+        return error
+    return None
+
+
+def _no_call(backend: str, why: str, keyword: str = "") -> OutputInvalid:
+    text = f"the tool calls of {backend} are not what was asked for: {why}"
+    return OutputInvalid(text, backend=backend, reason="tool_call", keyword=keyword)
 
 
 def _load(text: str, number: Callable[[str], Any] = float) -> Any:

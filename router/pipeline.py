@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, NoEligibleBackend
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults, RequestLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
@@ -20,7 +21,7 @@ from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
-from hybrid_llm.router.output import OutputParser
+from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request
 
@@ -128,18 +129,22 @@ class Pipeline:
         try:
             request.check_deadline()
             incoming.phase = "routing"
-            routed = self._decide(assessment, policy, _parser(incoming.options))
+            routed = self._decide(assessment, policy, _parser(incoming.options), incoming.pin)
             request.check_deadline()
         except BaseException:
             self._guard.release(assessment)
             raise
         return routed
 
-    def set_deadline(self, incoming: Incoming) -> None:
-        """Check the options' names and the deadline, which everything else is subject to. Raises as `receive`."""
+    def set_deadline(self, incoming: Incoming) -> float:
+        """Check the options' names; return the deadline in seconds, which everything else is subject to.
+
+        Raises as `receive` does.
+        """
         incoming.phase = "the checks"
         otherwise = self.policy.objectives.deadline_s or DEFAULT_DEADLINE_S
         incoming.deadline = deadline_of(given_options(incoming.options), self._defaults, otherwise)
+        return incoming.deadline
 
     def _request(self, incoming: Incoming, policy: Policy) -> Request:
         incoming.phase = "the checks"
@@ -164,16 +169,17 @@ class Pipeline:
         self._is_light = all(name in DETECTOR_NAMES for rule in rules for name in rule.detect)
         self._routed_under = policy
 
-    def _decide(self, assessment: Assessment, policy: Policy, parse: Parse) -> Routed:
+    def _decide(self, assessment: Assessment, policy: Policy, parse: Parse, pin: str) -> Routed:
         metadata = RequestMetadata.of(assessment.request)
         signals = without(assessment.blocked, self.fleet.snapshot(metadata, policy.objectives))
         return Routed(
             assessment=assessment,
             metadata=metadata,
             signals=signals,
-            decision=policy.decide(metadata, signals),
+            decision=_pinned(policy.decide(metadata, signals), pin),
             policy=policy,
             parse=parse,
+            check_calls=CallCheck(assessment.request) if assessment.request.tools else None,
         )
 
     def may_hedge(self, routed: Routed) -> bool:
@@ -230,6 +236,7 @@ class Pipeline:
             continue_streams=limits.continue_streams,
             race=race,
             parse=routed.parse,
+            check_calls=routed.check_calls,
             aside=calls.aside,
             patience=partial(self.fleet.hedge_delay, limits),
         )
@@ -257,6 +264,14 @@ class Pipeline:
 def _parser(options: GenerateOptions) -> Parse:
     schema = options.get("output_schema")
     return None if schema is None else OutputParser(schema)
+
+
+def _pinned(decision: Decision, pin: str) -> Decision:
+    """*decision* with the backend *pin* first, where it is allowed."""
+    if pin not in decision.order or pin == decision.order[0]:
+        return decision
+    order = (pin, *(name for name in decision.order if name != pin))
+    return replace(decision, order=order, because=f"the steps before ran on {pin}")
 
 
 def without(blocked: Mapping[Location, str], signals: Signals) -> Signals:

@@ -6,9 +6,9 @@ import asyncio
 import difflib
 import secrets
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, Final, TypeVar, cast, get_args
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 from hybrid_llm.core.errors import DeadlineExceeded, InvalidRequest
 from hybrid_llm.core.fields import Number, Whole
@@ -31,20 +31,19 @@ from hybrid_llm.core.request import (
     OutputSchema,
     Prompt,
     Request,
-    Role,
     Sampling,
-    Tool,
 )
+from hybrid_llm.router.conversation import choice_of, messages_of, tools_of, unicode_text
 
 T = TypeVar("T")
 SHORT: Final = 2048
 """Characters of a prompt up to which counting and scanning take less than about 3 ms."""
 _LIMITS: Final = RequestLimits()
-_ROLES: Final = get_args(Role)
 _SAMPLING: Final = frozenset((*SAMPLING, "stop"))
+_SIZED: Final = ("content", "text", "reasoning", "reasoning_content", "tool_calls", "function", "arguments")
+"""Where a message has its texts."""
 _SHOWN: Final = 1e18
 """Larger numbers are not repeated in a message: they may have thousands of digits."""
-_TOOL: Final = {each.name: each.default for each in fields(Tool) if each.default is not MISSING}
 _KNOWN: Final = frozenset(GenerateOptions.__annotations__)
 
 
@@ -73,16 +72,19 @@ def make_request(
     """
     given = given_options(options)
     _check_size(prompt, limits)
+    tools = tools_of(given["tools"], limits) if "tools" in given else ()
     request = Request(
         created=time.monotonic() if created is None else created,
         deadline=deadline_of(given, defaults, deadline),
-        messages=_messages(prompt),
+        messages=messages_of(prompt),
         task=_text(given.get("task", "chat"), "task"),
         privacy=_tags(given["privacy"]) | defaults.privacy if "privacy" in given else defaults.privacy,
         sampling=_sampling(given, defaults),
         max_tokens=_within(given.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
         output_schema=_schema(given.get("output_schema")),
-        tools=_tools(given["tools"]) if "tools" in given else (),
+        tools=tools,
+        tool_choice=choice_of(given.get("tool_choice", "auto"), tools),
+        parallel_tool_calls=_flag(given.get("parallel_tool_calls", True), "parallel_tool_calls"),
         session_id=_name(given.get("session_id"), "session_id"),
         tenant=_name(given.get("tenant"), "tenant"),
         request_id=_name(given.get("request_id"), "request_id") or secrets.token_hex(16),
@@ -133,46 +135,6 @@ def _refuse_unknown(options: Mapping[str, object]) -> None:
         raise TypeError(f"unexpected option {unknown[0]!r}{hint}")
 
 
-def _messages(prompt: Prompt) -> tuple[Message, ...]:
-    messages = tuple(map(_message, _conversation(prompt)))
-    if not any(message.content.strip() for message in messages):
-        raise InvalidRequest("prompt: it is empty; pass at least one character of text", field="prompt")
-    return messages
-
-
-def _conversation(prompt: Prompt) -> Sequence[Message | Mapping[str, str]]:
-    if isinstance(prompt, str):
-        return (Message(role="user", content=prompt),)
-    if isinstance(prompt, Message):
-        return (prompt,)
-    if not isinstance(prompt, list | tuple):
-        raise InvalidRequest("prompt: pass a text, a Message, or a list of messages", field="prompt")
-    return prompt
-
-
-def _message(item: Message | Mapping[str, str]) -> Message:
-    if isinstance(item, Mapping):
-        if set(item) != {"role", "content"}:
-            raise InvalidRequest("prompt: a message is {'role': ..., 'content': ...} and nothing else", field="prompt")
-        item = Message(role=cast(Role, item["role"]), content=item["content"])
-    if not isinstance(item, Message) or item.role not in _ROLES or not isinstance(item.content, str):
-        raise InvalidRequest(
-            f"prompt: each message has a role ({', '.join(_ROLES)}) and a content that is text", field="prompt"
-        )
-    _unicode(item.content, "prompt")
-    return item
-
-
-def _unicode(text: str, field: str) -> str:
-    """*text*. Raises InvalidRequest if it holds half a surrogate pair; the encoder's error would hold the text."""
-    try:
-        text.encode("utf-8")
-        return text
-    except UnicodeEncodeError:
-        pass
-    raise InvalidRequest(f"{field}: the text holds half a surrogate pair, which is not Unicode", field=field)
-
-
 def _sampling(given: Mapping[str, Any], defaults: Defaults) -> Sampling:
     values = {name: value for name in RECOMMENDED if (value := getattr(defaults, name)) is not None}
     values.update((name, value) for name, value in given.items() if name in _SAMPLING)
@@ -195,7 +157,7 @@ def _stop(value: object) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else _items(value, "stop", allowed)
     if len(texts) > STOP_TEXTS or not all(isinstance(text, str) and 0 < len(text) <= STOP_CHARACTERS for text in texts):
         raise InvalidRequest(f"stop: {allowed}", field="stop")
-    return tuple([_unicode(text, "stop") for text in texts])
+    return tuple([unicode_text(text, "stop") for text in texts])
 
 
 def _tags(value: object) -> frozenset[str]:
@@ -204,28 +166,7 @@ def _tags(value: object) -> frozenset[str]:
     tags = _items(value, "privacy", "pass a set of tags, such as {'phi'}")
     if not all(isinstance(tag, str) and tag for tag in tags):
         raise InvalidRequest("privacy: every tag is a text that is not empty", field="privacy")
-    return frozenset([_unicode(tag, "privacy") for tag in tags])
-
-
-def _tools(value: object) -> tuple[Tool, ...]:
-    allowed = "pass a list of hybrid_llm.Tool records"
-    tools = _items(value, "tools", allowed)
-    if not all(isinstance(tool, Tool) for tool in tools):
-        raise InvalidRequest(f"tools: {allowed}", field="tools")
-    return tuple([_tool(tool) for tool in tools])
-
-
-def _tool(tool: Tool) -> Tool:
-    """*tool* with the defaults in place of None."""
-    missing = {name: value for name, value in _TOOL.items() if getattr(tool, name) is None}
-    tool = replace(tool, **missing) if missing else tool
-    texts = (tool.name, tool.description, tool.parameters)
-    if not all(isinstance(text, str) for text in texts) or not tool.name:
-        message = "tools: name, description and parameters are texts, and the name is not empty"
-        raise InvalidRequest(message, field="tools")
-    for text in texts:
-        _unicode(text, "tools")
-    return tool
+    return frozenset([unicode_text(tag, "privacy") for tag in tags])
 
 
 def _schema(value: OutputSchema | None) -> str | None:
@@ -264,10 +205,16 @@ def _within(value: Any, field: str, limits: Whole | Number) -> Any:
     raise InvalidRequest(f"{field}: {shown} {limits.words}", field=field)
 
 
+def _flag(value: object, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{field}: it must be True or False", field=field)
+    return value
+
+
 def _text(value: str, field: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= NAME_CHARACTERS:
         raise InvalidRequest(f"{field}: it must be a text of 1 to {NAME_CHARACTERS} characters", field=field)
-    return _unicode(value, field)
+    return unicode_text(value, field)
 
 
 def _name(value: str | None, field: str) -> str | None:
@@ -290,6 +237,8 @@ class Incoming:
     """Seconds from *created*; None until the option is checked."""
     phase: str = "loading"
     """What is being done."""
+    pin: str = ""
+    """The backend to go on with, where the policy allows it: that of the steps before."""
 
     @property
     def is_short(self) -> bool:
@@ -320,11 +269,15 @@ class Incoming:
 def _size(prompt: object) -> int:
     """Characters of what will be checked to be a prompt."""
     if isinstance(prompt, Message):
-        prompt = prompt.content
+        return sum(map(len, filter(_is_text, prompt.texts())))
     if isinstance(prompt, str):
         return len(prompt)
     if isinstance(prompt, Mapping):
-        return _size(prompt.get("content"))
+        return sum([_size(prompt.get(name)) for name in _SIZED])
     if isinstance(prompt, list | tuple):
         return sum([_size(each) for each in prompt]) + len(prompt) * 16
     return 0
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -147,6 +147,7 @@ class EdgeBackend:
             model=self._manifest.name,
             context_window=self._context_window,
             output_schema=True,
+            tools=True,
             notice=self._notice,
         )
 
@@ -379,8 +380,6 @@ def _import() -> None:
 
 def _problem(request: Request) -> tuple[str, str] | None:
     """Why the device cannot answer *request*: a reason code and a message; None if it can."""
-    if request.tools:
-        return "unsupported", "this backend does not support tools"
     if request.max_tokens < 1:
         return "invalid_argument", "max_tokens must be 1 or more"
     if request.deadline != request.deadline:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid_llm.backends.calls.stream import AnswerStream, Delta, MalformedCall, malformed
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
 from hybrid_llm.backends.repetition import RepetitionWatch
@@ -54,6 +55,7 @@ class Run:
         self._prompt_tokens = 0
         self._prefix: Prefix | None = None
         self._size = 0
+        self._text: AnswerStream | None = None
         self.begun = time.perf_counter()
         self._first = 0.0
         self._queued = 0.0
@@ -103,17 +105,21 @@ class Run:
         self._wait(prompt)
         sampler = Sampler(self._request.sampling.completed(model.sampling), prompt, model.layout.vocab_size)
         if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
-            yield replace(self._last_chunk("", FinishReason.STOP, len(prompt), 0), tokens=0)
+            reason = FinishReason.TOOL_CALLS if self._request.answer_calls else FinishReason.STOP
+            yield replace(self._last_chunk(Delta(), reason, len(prompt), 0), tokens=0)
             return
         self._tokens, self._prompt_tokens = list(prompt), len(prompt)
         sequence = self._sequence = model.sequence(capacity, self._prefix)
         with self._watchdog.alarm(self._request.expires, partial(self.end, EndCause.DEADLINE)):
-            yield from self._decode(model, sequence, prompt, sampler, grammar)
+            try:
+                yield from self._decode(model, sequence, prompt, sampler, grammar)
+            except MalformedCall:
+                raise malformed(self._backend) from None
 
     def _decode(
         self, model: EdgeModel, sequence: EdgeSequence, prompt: list[int], sampler: Sampler, grammar: Grammar | None
     ) -> Generator[Chunk, None, None]:
-        text = model.tokenizer.text_stream(self._request, prompt)
+        text = self._text = model.tokenizer.answer_stream(self._request, prompt)
         eos_ids = model.tokenizer.eos_ids
         pending, count = prompt[sequence.length :], 0
         repetition = RepetitionWatch(self._request.max_tokens)
@@ -122,13 +128,14 @@ class Run:
             self._first = self._first or time.perf_counter()
             new = token not in eos_ids  # the end-of-turn token is neither part of the answer nor counted
             count += new
-            piece = text.push(token) if new else ""
+            delta = text.push(token) if new else Delta()
             stop = not new or text.stopped or (grammar is not None and grammar.complete)
             reason = FinishReason.STOP if stop else self._reason(repetition.push(token), count)
             if reason is not None:
-                yield replace(self._last_chunk(piece + text.flush(), reason, len(prompt), count), tokens=int(new))
+                delta = delta.joined(text.finish(reason))
+                yield replace(self._last_chunk(delta, text.reason(reason), len(prompt), count), tokens=int(new))
                 return
-            yield Chunk(text=piece)
+            yield Chunk(text=delta.text, reasoning=delta.reasoning, tool_calls=delta.calls)
             pending = [token]
             self._tokens.append(token)
 
@@ -155,7 +162,7 @@ class Run:
         except FloatingPointError as error:
             raise self._failed(str(error)) from error
         except SchemaNotFollowed:
-            text = "the output_schema grew too complex to be followed"
+            text = "the output_schema, or that of a tool, grew too complex to be followed"
             raise RequestRejected(text, backend=self._backend, reason="unsupported") from None
         return token
 
@@ -167,13 +174,11 @@ class Run:
         return BackendUnavailable(text, backend=self._backend, reason="failed")
 
     def _grammar(self, model: EdgeModel) -> Grammar | None:
-        """Compile the schema in a thread, so that this run ends at its deadline however long that takes."""
-        schema, prefix = self._request.output_schema, self._request.answer_prefix
-        if schema is None:
+        """Compile the grammar in a thread, so that this run ends at its deadline however long that takes."""
+        request = self._request
+        if request.output_schema is None and not request.tools:
             return None
-        compiling = in_thread(
-            "hybrid-llm-edge-grammar", partial(model.schemas.matcher, schema, model.tokenizer.eos_ids, prefix)
-        )
+        compiling = in_thread("hybrid-llm-edge-grammar", partial(model.tokenizer.matcher, model.schemas, request))
         self.wait_for(compiling)
         try:
             return Grammar(compiling.result(), model.layout.vocab_size)
@@ -231,13 +236,20 @@ class Run:
             text = f"the backend was {what} while the request ran"
             raise BackendUnavailable(text, backend=self._backend, reason="closed")
 
-    def _last_chunk(self, text: str, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
+    def _last_chunk(self, delta: Delta, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
         now = time.perf_counter()
         cached = self._prefix.length if self._prefix is not None and self._sequence is not None else 0
         return Chunk(
-            text=text,
+            text=delta.text,
+            reasoning=delta.reasoning,
+            tool_calls=delta.calls,
             finish_reason=reason,
-            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=count, cached_prompt_tokens=cached),
+            usage=Usage(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=count,
+                cached_prompt_tokens=cached,
+                reasoning_tokens=0 if self._text is None else self._text.reasoning_tokens,
+            ),
             timings=Timings(
                 queue_ms=1e3 * self._queued,
                 ttft_ms=1e3 * ((self._first or now) - self.begun),

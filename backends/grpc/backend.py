@@ -97,7 +97,9 @@ class GrpcBackend:
         self._stats = NodeStats(
             health=self.health, first_tokens=FirstTokenTimes(clock), context_window=config.context_window
         )
-        self._capabilities = Capabilities(model="", context_window=config.context_window, output_schema=True)
+        self._capabilities = Capabilities(
+            model="", context_window=config.context_window, output_schema=True, tools=True
+        )
 
     @property
     def capabilities(self) -> Capabilities:

@@ -89,7 +89,9 @@ class GrpcPool:
         """What every endpoint can do: the least of them."""
         known = [endpoint.capabilities for endpoint in self._endpoints.values()]
         window = min(filter(None, (each.context_window for each in known)), default=0)
-        return Capabilities(model=known[0].model if known else "", context_window=window, output_schema=True)
+        return Capabilities(
+            model=known[0].model if known else "", context_window=window, output_schema=True, tools=True
+        )
 
     def state(self) -> BackendState:
         """All endpoints together: their work is added up, the nearest gives the round-trip time."""

@@ -39,14 +39,14 @@ class PromptEncoder:
         Raises:
             RequestRejected: prompt and answer exceed the window, or the prompt cannot be encoded.
         """
-        characters = sum(len(message.content) for message in request.messages) + len(request.answer_prefix)
+        characters = sum(map(len, request.visible_text()))
         try:
             if characters > _PLAUSIBLE * window:
                 await self._check_length(request, window)
             if characters <= _INLINE_CHARS:
                 ids = self._tokenizer.encode(request)
             else:
-                ids = await self._in_pool(self._tokenizer.encode, request)
+                ids = await self.in_pool(self._tokenizer.encode, request)
         except InvalidRequest as error:
             raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
         _check_window(len(ids), request, window)
@@ -58,10 +58,11 @@ class PromptEncoder:
         _check_window(least, request, window, "at least ")
         count = 0
         for piece in _slices(request):
-            count += await self._in_pool(self._tokenizer.count, piece) - _PER_CUT
+            count += await self.in_pool(self._tokenizer.count, piece) - _PER_CUT
             _check_window(count, request, window, "at least ")
 
-    async def _in_pool(self, work: Callable[[T], R], argument: T) -> R:
+    async def in_pool(self, work: Callable[[T], R], argument: T) -> R:
+        """Do *work* beside the event loop."""
         try:
             running = asyncio.get_running_loop().run_in_executor(self._pool, work, argument)
         except RuntimeError:
@@ -70,7 +71,7 @@ class PromptEncoder:
 
 
 def _slices(request: Request) -> Iterator[str]:
-    for text in (*(message.content for message in request.messages), request.answer_prefix):
+    for text in (*(text for message in request.messages for text in message.texts()), request.answer_prefix):
         for start in range(0, len(text), _SLICE_CHARS):
             yield text[start : start + _SLICE_CHARS]
 

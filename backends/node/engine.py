@@ -81,6 +81,10 @@ class EngineRequest:
     """The share of *client* beside the others, above 0."""
     answer_prefix: str = field(default="", repr=False)
     """With a schema: the partial answer that ends the prompt. The grammar continues from it."""
+    grammar: str = field(default="", repr=False)
+    """In place of a schema: a grammar of llguidance that the answer must follow, such as that of tool calls."""
+    grammar_prefix: tuple[str | int, ...] = field(default=(), repr=False)
+    """With a grammar: the partial answer that ends the prompt, as texts and ids of control tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +227,7 @@ def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
         )
     if math.isnan(request.expires) or not 0 < request.weight < math.inf:
         yield "expires is not a time, or weight not above 0"
-    if request.output_schema is not None and not info.output_schema:
+    if (request.output_schema is not None or request.grammar) and not info.output_schema:
         yield "unsupported: this engine cannot follow an output schema"
     if fault := request.sampling.fault(any_seed=True):
         yield fault

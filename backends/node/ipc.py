@@ -110,9 +110,16 @@ def _read_config(model: str, limits: dict[str, float], **fields: Any) -> EngineC
     return EngineConfig(model=Path(model), limits=StallLimits(**limits), **fields)
 
 
-def _read_request(prompt_ids: list[int], sampling: dict[str, Any], eos_ids: list[int], **fields: Any) -> EngineRequest:
+def _read_request(
+    prompt_ids: list[int],
+    sampling: dict[str, Any],
+    eos_ids: list[int],
+    grammar_prefix: list[str | int],
+    **fields: Any,
+) -> EngineRequest:
     return EngineRequest(
         prompt_ids=tuple(prompt_ids),
+        grammar_prefix=tuple(grammar_prefix),
         sampling=Sampling(**sampling | {"stop": (), "explicit": ()}),
         eos_ids=frozenset(eos_ids),
         **fields,

@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from hybrid_llm.backends.calls.stream import AnswerStream, Delta, MalformedCall, malformed
 from hybrid_llm.backends.node.engine import Engine, EngineOutput, EngineRequest, FaultCode
-from hybrid_llm.backends.text import TextStream
+from hybrid_llm.backends.node.tool_faults import tool_faults
 from hybrid_llm.backends.wire.messages import request_from_wire
 from hybrid_llm.backends.wire.vocabulary import known
 from hybrid_llm.core.errors import (
@@ -81,8 +83,6 @@ def check_request(message: pb.GenerateRequest, *, deadline: float) -> Request:
     fault = next(_faults(message), None)
     if fault is not None:
         raise RequestRejected(fault, backend=NODE, reason="invalid_argument")
-    if message.tools:
-        raise RequestRejected("this node does not support tools", backend=NODE, reason="unsupported")
     request = request_from_wire(message, deadline=deadline)
     if fault := request.sampling.fault(any_seed=True):
         raise RequestRejected(f"sampling.{fault}", backend=NODE, reason="invalid_argument")
@@ -93,7 +93,7 @@ def _faults(message: pb.GenerateRequest) -> Iterator[str]:
     if not 0 < len(message.messages) <= _MAX_MESSAGES:
         yield f"messages: between 1 and {_MAX_MESSAGES} are taken, not {len(message.messages)}"
     if any(m.role not in pb.Role.values() or m.role == pb.ROLE_UNSPECIFIED for m in message.messages):
-        yield "messages: a role is unknown; system, user, assistant and tool are taken"
+        yield "messages: a role is unknown; system, developer, user, assistant and tool are taken"
     if all(not text or text.isspace() for text in (m.content for m in message.messages)):  # each is decoded once
         yield "messages: the prompt is empty"
     if not 0 < message.max_tokens <= MAX_TOKENS.most:
@@ -104,6 +104,7 @@ def _faults(message: pb.GenerateRequest) -> Iterator[str]:
     if len(stop) > STOP_TEXTS or any(not 0 < len(text) <= STOP_CHARACTERS for text in stop):
         yield f"sampling.stop: at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters are taken"
     yield from _name_faults(message)
+    yield from tool_faults(message)
     if message.HasField("output_schema") and not _is_schema(message.output_schema):
         yield "output_schema: must be a JSON Schema as JSON text"
 
@@ -204,7 +205,7 @@ class Admission:
 class Answer:
     """One answer while it is generated. Times count from *started*, on the clock of `time.perf_counter()`."""
 
-    def __init__(self, request: EngineRequest, text: TextStream, *, started: float) -> None:
+    def __init__(self, request: EngineRequest, text: AnswerStream, *, started: float) -> None:
         self._request = request
         self._text = text
         self._started = started
@@ -227,43 +228,55 @@ class Answer:
         """
         async with aclosing(Owned(engine.stream(self._request))) as outputs:
             async for output in outputs:
-                chunk = self._take(output)
+                chunk = self._parsed(output)
                 if chunk is not None:
                     yield chunk
                 if self.finish_reason is not None:
                     return
         raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE, reason="failed")
 
+    def _parsed(self, output: EngineOutput) -> Chunk | None:
+        try:
+            return self._take(output)
+        except MalformedCall:
+            raise malformed(NODE) from None
+
     def _take(self, output: EngineOutput) -> Chunk | None:
         if output.error is not None:
             message = known(output.error.message) or "the engine could not answer this request"
             raise _FAULTS[output.error.code](message, backend=NODE)
         self._queue_ms, self.cached_tokens = output.queue_ms, output.cached_tokens
-        text = self._decode(output.token_ids)
+        delta = self._decode(output.token_ids)
         if self._text.stopped:
-            self.finish_reason = FinishReason.STOP
+            self.finish_reason = self._text.reason(FinishReason.STOP)
         elif output.finish_reason is not None:
-            self.finish_reason = FinishReason(output.finish_reason)  # an engine may send anything
-            text += self._text.flush()
-        if self.finish_reason is None and not text:
+            reason = FinishReason(output.finish_reason)  # an engine may send anything
+            delta = delta.joined(self._text.finish(reason))
+            self.finish_reason = self._text.reason(reason)
+        if self.finish_reason is None and not delta:
             return None
         tokens, self._reported = self.tokens - self._reported, self.tokens
+        chunk = Chunk(text=delta.text, reasoning=delta.reasoning, tool_calls=delta.calls, tokens=tokens)
         if self.finish_reason is None:
-            return Chunk(text=text, tokens=tokens)
-        prompt = len(self._request.prompt_ids)
-        usage = Usage(prompt_tokens=prompt, completion_tokens=self.tokens, cached_prompt_tokens=self.cached_tokens)
-        return Chunk(text=text, tokens=tokens, finish_reason=self.finish_reason, usage=usage, timings=self.timings())
+            return chunk
+        usage = Usage(
+            prompt_tokens=len(self._request.prompt_ids),
+            completion_tokens=self.tokens,
+            cached_prompt_tokens=self.cached_tokens,
+            reasoning_tokens=self._text.reasoning_tokens,
+        )
+        return replace(chunk, finish_reason=self.finish_reason, usage=usage, timings=self.timings())
 
-    def _decode(self, token_ids: Iterable[int]) -> str:
-        texts = []
+    def _decode(self, token_ids: Iterable[int]) -> Delta:
+        delta = Delta()
         for token_id in token_ids:
             if self._text.stopped:
                 break
             self.tokens += 1
-            texts.append(self._text.push(token_id))
+            delta = delta.joined(self._text.push(token_id))
         if self.tokens and not self._first:
             self._first = time.perf_counter()
-        return "".join(texts)
+        return delta
 
     def timings(self) -> Timings:
         """The times so far, measured on the node."""

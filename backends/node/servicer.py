@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc.aio
 
+from hybrid_llm.backends.calls.stream import MalformedCall, malformed
 from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, client_name, set_error
@@ -116,6 +117,7 @@ class NodeServicer(HybridLLMServicer):
             device=info.device if info else "",
             context_window=info.context_window if info else 0,
             output_schema=info.output_schema if info else False,
+            tools=info.output_schema if info else False,
             ready=ready,
             reason="" if ready else _not_ready(info),
             load=self._load(),
@@ -133,6 +135,8 @@ class NodeServicer(HybridLLMServicer):
         info = self._ready()
         if request.output_schema is not None and not info.output_schema:
             raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
+        if request.tools and not info.output_schema:
+            raise RequestRejected("this engine does not support tools", backend=NODE, reason="unsupported")
         with self._admission.admit(info.slots, deadline, call.peer.identity):
             try:
                 async with asyncio.timeout(deadline):
@@ -145,12 +149,15 @@ class NodeServicer(HybridLLMServicer):
             self._admission.observe(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
     async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
-        if request.output_schema is not None:
-            await _check_schema(self._schemas, request.output_schema)
+        grammar = await self._grammar(request)
         prompt = await self._encoder.encode(request, info.context_window)
         call.prompt_tokens = len(prompt)
-        text = self._tokenizer.text_stream(request, prompt)
-        call.answer = answer = Answer(self._engine_request(request, prompt, call.peer), text, started=call.started)
+        try:
+            text = self._tokenizer.answer_stream(request, prompt)
+        except MalformedCall:
+            raise malformed(NODE) from None
+        asked = self._engine_request(request, prompt, call.peer, grammar)
+        call.answer = answer = Answer(asked, text, started=call.started)
         async with aclosing(answer.chunks(self._engine)) as chunks:
             async for chunk in chunks:
                 # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
@@ -160,7 +167,22 @@ class NodeServicer(HybridLLMServicer):
                 )
                 call.first_ms = call.first_ms or call.elapsed_ms()
 
-    def _engine_request(self, request: Request, prompt: tuple[int, ...], peer: Peer) -> EngineRequest:
+    async def _grammar(self, request: Request) -> str:
+        """The grammar of the answer beyond a schema alone; what it is made of is tried first."""
+        if request.output_schema is not None:
+            await _check_schema(self._schemas, request.output_schema)
+        for tool in request.tools:
+            await _check_schema(self._schemas, tool.parameters)
+        if not request.tools and request.output_schema is None:
+            return ""
+        try:
+            return await self._encoder.in_pool(self._tokenizer.grammar, request)
+        except UnusableSchema as error:
+            raise RequestRejected(str(error), backend=NODE, reason=error.reason) from None
+
+    def _engine_request(
+        self, request: Request, prompt: tuple[int, ...], peer: Peer, grammar: str = ""
+    ) -> EngineRequest:
         return EngineRequest(
             # Clients choose their own ids, so two of them may choose the same.
             request_id=f"{next(self._numbers)}",
@@ -169,11 +191,13 @@ class NodeServicer(HybridLLMServicer):
             sampling=request.sampling,
             eos_ids=self._tokenizer.eos_ids,
             expires=request.expires,
-            output_schema=request.output_schema,
+            output_schema=None if grammar else request.output_schema,
             salt=json.dumps([peer.identity, request.tenant]),
             client=blake2b(peer.identity.encode(), digest_size=6).hexdigest(),
             weight=self._weights.get(client_name(peer.identity), 1.0),
-            answer_prefix=request.answer_prefix if request.output_schema is not None else "",
+            answer_prefix=request.answer_prefix if request.output_schema is not None and not grammar else "",
+            grammar=grammar,
+            grammar_prefix=self._tokenizer.grammars.prefix(request) if grammar else (),
         )
 
     def _ready(self) -> EngineInfo:

@@ -5,18 +5,22 @@ The last check reads the serialised bytes back and compares them with the cleara
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
+from typing import Any, Final, TypeVar, cast, get_args
 
 from google.protobuf.message import DecodeError
 
 from hybrid_llm.core.clearance import Clearance, Cleared, require_clearance
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.request import Location, Message, Request, Role, Sampling, Tool
+from hybrid_llm.core.request import Location, Message, Request, Role, Sampling, call_ordinals
+from hybrid_llm.core.tools import CHOICES, Tool, ToolCall, ToolCallDelta, ToolChoice, numbered_id
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 R = TypeVar("R")
+_CHOICES: Final[dict[str, ToolChoice]] = {"": "auto", **{word: cast(ToolChoice, word) for word in CHOICES}}
+_CHOICE_WORDS: Final[dict[ToolChoice, str]] = {choice: word for word, choice in _CHOICES.items() if word != "auto"}
 PROTOCOL = 1
 """The version of the protocol that this code implements."""
 
@@ -37,18 +41,23 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
         TypeError: a field is not of the record's type.
     """
     return pb.GenerateRequest(
-        messages=[pb.Message(role=_ROLES[message.role], content=message.content) for message in request.messages],
+        messages=_messages_to_wire(request.messages),
         sampling=_sampling_to_wire(request.sampling),
         max_tokens=request.max_tokens,
         deadline_seconds=remaining,
         tags=sorted(request.privacy),
         task=request.task,
         output_schema=request.output_schema,
-        tools=[pb.Tool(**asdict(tool)) for tool in request.tools],
+        tools=[pb.Tool(name=t.name, description=t.description, parameters=t.parameters) for t in request.tools],
+        tool_choice=_CHOICE_WORDS.get(request.tool_choice, ""),
+        chosen_tool=request.tool_choice + 1 if isinstance(request.tool_choice, int) else 0,
+        one_tool_call=not request.parallel_tool_calls,
         session_id=request.session_id,
         tenant=request.tenant,
         request_id=request.request_id,
         answer_prefix=request.answer_prefix,
+        answer_reasoning=request.answer_reasoning,
+        answer_calls=_calls_to_wire(request.answer_calls),
     )
 
 
@@ -58,6 +67,50 @@ def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
     return pb.Sampling(**values)
 
 
+def _messages_to_wire(messages: Sequence[Message]) -> list[pb.Message]:
+    """The messages, with the numbers of tool calls in place of their ids."""
+    return [
+        pb.Message(
+            role=_ROLES[message.role],
+            content=message.content,
+            tool_calls=_calls_to_wire(message.tool_calls),
+            answers_call=ordinal,
+            reasoning=message.reasoning,
+        )
+        for message, ordinal in zip(messages, call_ordinals(messages), strict=True)
+    ]
+
+
+def _calls_to_wire(calls: Sequence[ToolCall]) -> list[pb.ToolCall]:
+    return [pb.ToolCall(name=call.name, arguments=call.arguments) for call in calls]
+
+
+def _messages_from_wire(messages: Iterable[pb.Message]) -> Iterator[Message]:
+    count = 0
+    for message in messages:
+        calls = tuple(_calls_from_wire(message.tool_calls, count))
+        count += len(calls)
+        yield Message(
+            role=_ROLE_NAMES[message.role],
+            content=message.content,
+            tool_calls=calls,
+            tool_call_id=numbered_id(message.answers_call) if message.answers_call else "",
+            reasoning=message.reasoning,
+        )
+
+
+def _calls_from_wire(calls: Iterable[pb.ToolCall], count: int = 0) -> Iterator[ToolCall]:
+    for number, call in enumerate(calls, count + 1):
+        yield ToolCall(id=numbered_id(number), name=call.name, arguments=call.arguments)
+
+
+def _choice_from_wire(message: pb.GenerateRequest) -> ToolChoice:
+    """What `tool_choice` was. Raises KeyError for a word that this version does not know."""
+    if message.chosen_tool:
+        return message.chosen_tool - 1
+    return _CHOICES[message.tool_choice]
+
+
 def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Request:
     """Return a message as a `Request` whose deadline is *deadline* seconds from now.
 
@@ -65,18 +118,22 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         KeyError: this version does not know the role.
     """
     return Request(
-        messages=tuple(Message(role=_ROLE_NAMES[m.role], content=m.content) for m in message.messages),
+        messages=tuple(_messages_from_wire(message.messages)),
         task=message.task,
         privacy=frozenset(message.tags),
         sampling=record_from_wire(Sampling, message.sampling, stop=tuple(message.sampling.stop), explicit=()),
         max_tokens=message.max_tokens,
         deadline=deadline,
         output_schema=message.output_schema if message.HasField("output_schema") else None,
-        tools=tuple(record_from_wire(Tool, tool) for tool in message.tools),
+        tools=tuple(record_from_wire(Tool, tool, call=None) for tool in message.tools),
+        tool_choice=_choice_from_wire(message),
+        parallel_tool_calls=not message.one_tool_call,
         session_id=message.session_id if message.HasField("session_id") else None,
         tenant=message.tenant if message.HasField("tenant") else None,
         request_id=message.request_id,
         answer_prefix=message.answer_prefix,
+        answer_reasoning=message.answer_reasoning,
+        answer_calls=tuple(_calls_from_wire(message.answer_calls)),
     )
 
 
@@ -93,7 +150,9 @@ def record_from_wire(kind: type[R], message: Any, **given: Any) -> R:
 
 def chunk_to_wire(chunk: Chunk) -> pb.GenerateChunk:
     """Return a chunk of an answer as a message."""
-    message = pb.GenerateChunk(text=chunk.text, tokens=chunk.tokens)
+    message = pb.GenerateChunk(text=chunk.text, tokens=chunk.tokens, reasoning=chunk.reasoning)
+    for delta in chunk.tool_calls:
+        message.tool_calls.add(index=delta.index, name=delta.name, arguments=delta.arguments)
     if chunk.finish_reason is not None:
         message.finish_reason = _REASONS[chunk.finish_reason]
         message.usage.MergeFrom(pb.Usage(**asdict(chunk.usage or Usage())))
@@ -107,11 +166,12 @@ def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
     Raises:
         KeyError: this version does not know the finish reason.
     """
+    calls = tuple([ToolCallDelta(index=d.index, name=d.name, arguments=d.arguments) for d in message.tool_calls])
+    chunk = Chunk(text=message.text, tokens=message.tokens, reasoning=message.reasoning, tool_calls=calls)
     if message.finish_reason == pb.FINISH_REASON_UNSPECIFIED:
-        return Chunk(text=message.text, tokens=message.tokens)
-    return Chunk(
-        text=message.text,
-        tokens=message.tokens,
+        return chunk
+    return replace(
+        chunk,
         finish_reason=_REASON_NAMES[message.finish_reason],
         usage=record_from_wire(Usage, message.usage),
         timings=record_from_wire(Timings, message.timings),

@@ -50,7 +50,7 @@ ROWS: Final[dict[str, _Row]] = {
     "authentication_failed": _Row(errors.AuthenticationFailed, StatusCode.UNAUTHENTICATED),
     "permission_denied": _Row(errors.PermissionDenied, StatusCode.PERMISSION_DENIED),
     "quota_exceeded": _Row(errors.QuotaExceeded, StatusCode.RESOURCE_EXHAUSTED, ("retry_after",)),
-    "output_invalid": _Row(errors.OutputInvalid, StatusCode.INTERNAL),
+    "output_invalid": _Row(errors.OutputInvalid, StatusCode.INTERNAL, ("reason",)),
     "protocol_mismatch": _Row(errors.ProtocolMismatch, StatusCode.FAILED_PRECONDITION, ("ours", "theirs")),
     "untrusted_peer": _Row(errors.UntrustedPeer, StatusCode.UNAUTHENTICATED),
     "decryption_failed": _Row(errors.DecryptionFailed, StatusCode.DATA_LOSS),

@@ -15,7 +15,7 @@ from hybrid_llm.core.limits import SAMPLING
 
 REASONS: Final = frozenset(
     {"invalid_argument", "unsupported", "context_overflow", "message_too_large", "unknown_tag", "invalid"}
-    | {"closed", "failed", "not_ready"}
+    | {"closed", "failed", "not_ready", "schema", "tool_call"}
 )
 """What the reason of a `RequestRejected` or `BackendUnavailable` may be; any other is the default of the class."""
 
@@ -48,6 +48,8 @@ _SENTENCES: Final = (
     "the deadline passed",
     "the deadline passed on the node",
     "this node does not support tools",
+    "this engine does not support tools",
+    "the model wrote a tool call that is none",
     "this engine does not support an output schema",
     "unsupported: this engine cannot follow an output schema",
     "the prompt is empty",
@@ -55,6 +57,9 @@ _SENTENCES: Final = (
     "the output_schema cannot be turned into a grammar",
     "the output_schema takes too much time or memory to be turned into a grammar",
     "the output_schema grew too complex to be followed",
+    "the output_schema, or that of a tool, grew too complex to be followed",
+    "the tools cannot be turned into a grammar",
+    "the arguments of a tool call are no JSON object",
     "the sampling settings leave no token to be drawn",
     "the request has fields of the wrong type",
     "the request is not a message of this protocol",
@@ -70,6 +75,13 @@ _SENTENCES: Final = (
     "context overflow: {n} prompt tokens and max_tokens {n} exceed the context window of {n}",
     "messages: between {n} and {n} are taken, not {n}",
     "messages: a role is unknown; system, user, assistant and tool are taken",
+    "messages: a role is unknown; system, developer, user, assistant and tool are taken",
+    "messages: a result answers a tool call that is not there",
+    "tools: at most {n} of {n} bytes are taken",
+    "tools: two have the same name",
+    "tools[{n}]: a name has {n} to {n} letters, digits, `_` and `-`",
+    "tool_choice: must be auto, none or required, or one of the tools",
+    "answer_calls: only the last may be cut, and each has a name",
     "messages: the prompt is empty",
     "max_tokens: must be between {n} and {n}",
     "deadline_seconds: must be a finite number, {n} or more",

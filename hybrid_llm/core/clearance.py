@@ -51,9 +51,7 @@ class Cleared:
 
 def _texts(request: Request) -> Iterator[str]:
     """Every text that leaves with *request*, preceded by how many there are of each kind."""
-    sampling = request.sampling
-    yield f"{request.output_schema is not None} {len(request.tools)} {len(sampling.stop)}"
-    yield ",".join(message.role for message in request.messages)
+    yield request.shape()
     yield from (request.task, request.tenant or "", request.session_id or "", request.request_id)
     yield from request.visible_text()
 

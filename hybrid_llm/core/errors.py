@@ -5,6 +5,7 @@ HybridLLMError
     PolicyError                 ... in a policy file; path, line, column, hint; `.errors` has all of them
     UnsupportedRuntime          it was made before a fork, or the event loop is not asyncio's
   InvalidRequest                the call itself is wrong: an option out of range, an unknown privacy tag
+  ToolFailed                    a tool of `run_tools` raised, or did not return in time; `.tool`, `.reason`
   RoutingError                  carries the decision
     NoEligibleBackend           every backend is excluded: by tag, by rule, or not ready
     AllBackendsFailed           every allowed backend was tried; `.failures` has how each ended
@@ -57,6 +58,7 @@ __all__ = [
     "RoutingError",
     "SecurityError",
     "StreamInterrupted",
+    "ToolFailed",
     "UnsupportedRuntime",
     "UntrustedPeer",
 ]
@@ -111,6 +113,19 @@ class InvalidRequest(HybridLLMError, ValueError):
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class ToolFailed(HybridLLMError):
+    """A tool of `run_tools` failed, where the app wants to be told. Its own error, if it raised one, is the cause.
+
+    Reasons: `raised`; `late`: it did not return within `tool_timeout` or the deadline; `result`: what it returned is no
+    JSON.
+    """
+
+    def __init__(self, message: str, *, tool: str, reason: str) -> None:
+        super().__init__(message)
+        self.tool = tool
+        self.reason = reason
 
 
 class RoutingError(HybridLLMError):
@@ -236,10 +251,14 @@ class ProtocolMismatch(BackendError):
 
 
 class OutputInvalid(BackendError):
-    """The answer is no value of the request's `output_schema`. *reason* is a short code, *keyword* the schema's.
+    """The answer is no value of the request's `output_schema`, or no call of its `tools`.
+
+    *reason* is a short code, *keyword* the schema's.
 
     Reasons: `not_json`; `schema`, by its *keyword*; `model`: the pydantic model rejects it; `cut`: `max_tokens` ended
-    it; `too_deep`: it is nested too deeply to be checked. Neither quotes the answer, whose text is gone.
+    it; `too_deep`: it is nested too deeply to be checked; `tool_call`: a tool call is none of the tools, or does not
+    follow its schema; `tool_calls`: it is no object, since the model calls tools. Neither quotes the answer, whose text
+    is gone.
     """
 
     def __init__(self, message: str, *, backend: str, reason: str = "schema", keyword: str = "") -> None:

@@ -11,6 +11,8 @@ from typing import Any, cast
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError, OutputInvalid
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.request import Message, PartialAnswer
+from hybrid_llm.core.tools import ToolCall, ToolCallDelta
 from hybrid_llm.core.tracebacks import scrubbed
 
 
@@ -35,6 +37,8 @@ class Usage:
     completion_tokens: int = 0
     cached_prompt_tokens: int = 0
     """Prompt tokens that came from the prefix cache and were not computed again."""
+    reasoning_tokens: int = 0
+    """Completion tokens that were reasoning, and no part of the text."""
 
     @property
     def total_tokens(self) -> int:
@@ -62,9 +66,57 @@ class Chunk:
     text: str = field(default="", repr=False)
     tokens: int = 1
     """Tokens in this chunk; 0 for text that was held back earlier and is released now."""
+    reasoning: str = field(default="", repr=False)
+    """A piece of the model's reasoning, which is no part of the answer."""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+
+
+class AnswerParts:
+    """Puts the chunks of one answer together: text, reasoning and tool calls. Not thread-safe."""
+
+    __slots__ = ("_arguments", "_names", "_reasoning", "_text")
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._names: list[tuple[str, str]] = []
+        self._arguments: list[list[str]] = []
+
+    def add(self, chunk: Chunk) -> bool:
+        """Take the next chunk, whose tool calls are in order; whether there was anything in it."""
+        if chunk.text:
+            self._text.append(chunk.text)
+        if chunk.reasoning:
+            self._reasoning.append(chunk.reasoning)
+        for delta in chunk.tool_calls:
+            if delta.index == len(self._names):
+                self._names.append((delta.id, delta.name))
+                self._arguments.append([])
+            self._arguments[delta.index].append(delta.arguments)
+        return bool(chunk.text or chunk.reasoning or chunk.tool_calls)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls so far; the last may be cut."""
+        pairs = zip(self._names, self._arguments, strict=True)
+        return tuple([ToolCall(id=id_, name=name, arguments="".join(pieces)) for (id_, name), pieces in pairs])
+
+    def partial(self, tokens: int) -> PartialAnswer:
+        """The partial answer of *tokens* tokens, from which another backend can continue."""
+        return PartialAnswer(text=self.text, tokens=tokens, reasoning=self.reasoning, tool_calls=self.tool_calls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +155,10 @@ class Generation:
     backend: str
     decision: Decision
     request_id: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The calls that the model asks for; one that `max_tokens` cut off is left out, and the reason is then `length`."""
+    reasoning: str = field(default="", repr=False)
+    """What the model wrote before its answer, where it reasons."""
     attempts: tuple[AttemptRecord, ...] = ()
     """The calls that were made for it, in order; the last one without an error answered."""
     continuations: tuple[Continuation, ...] = ()
@@ -125,6 +181,15 @@ class Generation:
             document["parsed"] = jsonable(self._as_json(self.parsed))
         return document
 
+    def as_message(self, *, reasoning: bool = False) -> Message:
+        """The answer as a turn of the conversation, for the next prompt; with its *reasoning* only if asked for."""
+        return Message(
+            role="assistant",
+            content=self.text,
+            tool_calls=self.tool_calls,
+            reasoning=self.reasoning if reasoning else "",
+        )
+
     @staticmethod
     def _as_json(parsed: object) -> object:
         dump = getattr(parsed, "model_dump", None)  # a pydantic model
@@ -136,13 +201,16 @@ class Generation:
 
         Raises:
             HybridLLMError: no schema was given.
-            OutputInvalid: `max_tokens` cut the answer off before it was a whole document.
+            OutputInvalid: `max_tokens` cut the answer off before it was a whole document, or it is a tool call.
         """
         if self.parse is None:
             raise HybridLLMError("the answer is not an object: no output_schema was given")
         if self.finish_reason in (FinishReason.LENGTH, FinishReason.REPETITION):
             what = "max_tokens cut it off" if self.finish_reason is FinishReason.LENGTH else "the model repeated itself"
             raise OutputInvalid(f"the answer is not an object: {what}", backend=self.backend, reason="cut")
+        if self.finish_reason is FinishReason.TOOL_CALLS:
+            text = "the answer is not an object: the model calls tools"
+            raise OutputInvalid(text, backend=self.backend, reason="tool_calls")
         return _parsed(self.parse, self.text, self.backend)
 
 

@@ -70,6 +70,10 @@ class RequestLimits(Checked):
     """How large a request may be; a larger one is refused with `InvalidRequest` before any work."""
 
     messages: int = key(Whole(1, 1_000_000), "Messages of a prompt.", default=10_000)
+    tools: int = key(Whole(1, 10_000), "Tools of a request.", default=128)
+    tool_bytes: int = key(
+        Whole(1, 1_000_000_000), "Bytes of names, descriptions and schemas of the tools together.", default=512 << 10
+    )
     bytes: int = key(
         Whole(1, 1_000_000_000), "Bytes of text, as UTF-8, of prompt, tools and stop texts together.", default=4 << 20
     )

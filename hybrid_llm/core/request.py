@@ -7,7 +7,7 @@ the name wherever it is not seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
@@ -17,8 +17,10 @@ from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.core.fields import Whole
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS, SAMPLING
 from hybrid_llm.core.looks import caller_left
+from hybrid_llm.core.tools import Tool as Tool
+from hybrid_llm.core.tools import ToolCall, ToolChoice
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "user", "assistant", "tool", "developer"]
 
 
 class Location(StrEnum):
@@ -43,19 +45,50 @@ class TextForm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. Its text never shows in `repr`."""
+    """One turn of a conversation. Its text never shows in `repr`.
+
+    The turn of an assistant may have *tool_calls*, and the *reasoning* that led to it; that of a tool has the
+    *tool_call_id* of the call whose result it is. A `developer` is a `system` in the words of newer APIs.
+    """
 
     role: Role
-    content: str = field(repr=False)
+    content: str = field(default="", repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = field(default="", repr=False)
+    reasoning: str = field(default="", repr=False)
+
+    def texts(self) -> Iterator[str]:
+        """Every text that a backend sees of it; `with_texts` takes them back."""
+        yield self.content
+        if self.reasoning:
+            yield self.reasoning
+        for call in self.tool_calls:
+            yield from (call.name, call.arguments)
+
+    def with_texts(self, new: Iterator[str]) -> Message:
+        """The same turn with the texts that *new* yields."""
+        content = next(new)
+        if not self.tool_calls and not self.reasoning:
+            return replace(self, content=content)
+        reasoning = next(new) if self.reasoning else ""
+        calls = tuple([replace(call, name=next(new), arguments=next(new)) for call in self.tool_calls])
+        return replace(self, content=content, reasoning=reasoning, tool_calls=calls)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """A function that the model may call: *parameters* is a JSON Schema as JSON text. `repr` shows nothing of it."""
+def call_ordinals(messages: Sequence[Message]) -> tuple[int, ...]:
+    """For each message, the number of the call that it answers, from 1 in the order of the calls; 0 where none.
 
-    name: str = field(repr=False)
-    description: str = field(default="", repr=False)
-    parameters: str = field(default="{}", repr=False)
+    Backends, clearances and caches see these numbers in place of ids. Of two calls with one id, the later counts.
+    """
+    numbers: dict[str, int] = {}
+    found = []
+    count = 0
+    for message in messages:
+        found.append(numbers.get(message.tool_call_id, 0) if message.tool_call_id else 0)
+        for call in message.tool_calls:
+            count += 1
+            numbers[call.id] = count
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,13 +194,20 @@ class Request(_Envelope):
     output_schema: str | None = field(default=None, repr=False)
     """JSON Schema, as JSON text, that the answer must follow."""
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    """Whether one answer may have several tool calls."""
     answer_prefix: str = field(default="", repr=False)
     """The partial answer that the app already has, from which the backend continues."""
+    answer_reasoning: str = field(default="", repr=False)
+    """The reasoning of that partial answer."""
+    answer_calls: tuple[ToolCall, ...] = ()
+    """Its tool calls; only the last may be cut."""
 
     def visible_text(self) -> Iterator[str]:
         """Every text of the app that a backend would see, in a fixed order: what the detectors scan."""
         for message in self.messages:
-            yield message.content
+            yield from message.texts()
         if self.output_schema is not None:
             yield self.output_schema
         for tool in self.tools:
@@ -175,37 +215,79 @@ class Request(_Envelope):
         yield from self.sampling.stop
         if self.answer_prefix:
             yield self.answer_prefix
+        if self.answer_reasoning:
+            yield self.answer_reasoning
+        for call in self.answer_calls:
+            yield from (call.name, call.arguments)
 
     def text_forms(self) -> Iterator[TextForm]:
         """What each text that `visible_text` yields is written in, in that order."""
-        yield from [TextForm.CONTENT] * len(self.messages)
+        for message in self.messages:
+            yield TextForm.CONTENT
+            if message.reasoning:
+                yield TextForm.PLAIN
+            yield from (TextForm.PLAIN, TextForm.CONTENT) * len(message.tool_calls)
         if self.output_schema is not None:
             yield TextForm.SCHEMA
         yield from (TextForm.PLAIN, TextForm.PLAIN, TextForm.SCHEMA) * len(self.tools)
         yield from [TextForm.PLAIN] * len(self.sampling.stop)
         if self.answer_prefix:
             yield TextForm.PLAIN if self.output_schema is None else TextForm.PARTIAL
+        if self.answer_reasoning:
+            yield TextForm.PLAIN
+        yield from (TextForm.PLAIN, TextForm.PARTIAL) * len(self.answer_calls)
 
     def with_texts(self, texts: Iterable[str]) -> Self:
         """The same request with *texts* in place of those that `visible_text` yields, in that order."""
         new = iter(texts)
         return replace(
             self,
-            messages=tuple([replace(message, content=next(new)) for message in self.messages]),
+            messages=tuple([message.with_texts(new) for message in self.messages]),
             output_schema=None if self.output_schema is None else next(new),
-            tools=tuple([Tool(name=next(new), description=next(new), parameters=next(new)) for _ in self.tools]),
+            tools=tuple(
+                [replace(tool, name=next(new), description=next(new), parameters=next(new)) for tool in self.tools]
+            ),
             sampling=replace(self.sampling, stop=tuple([next(new) for _ in self.sampling.stop])),
             answer_prefix=next(new) if self.answer_prefix else "",
+            answer_reasoning=next(new) if self.answer_reasoning else "",
+            answer_calls=tuple([replace(call, name=next(new), arguments=next(new)) for call in self.answer_calls]),
         )
+
+    def shape(self) -> str:
+        """What a backend sees of it beside its texts: how these are distributed, and how tools are to be called.
+
+        Of ids of tool calls it sees the numbers of the calls alone.
+        """
+        turns = [
+            f"{message.role} {len(message.tool_calls)} {ordinal} {bool(message.reasoning)}"
+            for message, ordinal in zip(self.messages, call_ordinals(self.messages), strict=True)
+        ]
+        answer = f"{bool(self.answer_prefix)} {bool(self.answer_reasoning)} {len(self.answer_calls)}"
+        tools = f"{len(self.tools)} {self.tool_choice!r} {self.parallel_tool_calls}"
+        return f"{','.join(turns)};{self.output_schema is not None} {tools} {len(self.sampling.stop)};{answer}"
+
+    @property
+    def is_continuation(self) -> bool:
+        """Whether a backend continues a partial answer."""
+        return bool(self.answer_prefix or self.answer_reasoning or self.answer_calls)
 
     def continue_from(self, partial: PartialAnswer) -> Self:
         """The same request, for the rest of an answer that began with *partial*."""
-        return replace(self, answer_prefix=partial.text, max_tokens=self.max_tokens - partial.tokens)
+        return replace(
+            self,
+            answer_prefix=partial.text,
+            answer_reasoning=partial.reasoning,
+            answer_calls=partial.tool_calls,
+            max_tokens=self.max_tokens - partial.tokens,
+        )
 
 
 def estimate_tokens(request: Request) -> int:
-    """An estimate from UTF-8 bytes, on the high side: three bytes a token, plus four tokens a message."""
-    return sum(4 + (len(message.content.encode("utf-8", "surrogatepass")) + 2) // 3 for message in request.messages)
+    """An estimate from UTF-8 bytes, on the high side: three bytes a token, plus four tokens a text."""
+    texts = [text for message in request.messages for text in message.texts()]
+    for tool in request.tools:
+        texts += (tool.name, tool.description, tool.parameters)
+    return sum(4 + (len(text.encode("utf-8", "surrogatepass")) + 2) // 3 for text in texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +318,11 @@ class RequestMetadata(_Envelope):
         return self.deadline * 1000.0
 
     @property
+    def tools(self) -> int:
+        """How many tools the request offers, as rules read it."""
+        return self.tool_count
+
+    @property
     def has_tools(self) -> bool:
         """Whether the request offers tools."""
         return self.tool_count > 0
@@ -252,9 +339,15 @@ class PartialAnswer:
 
     text: str = field(default="", repr=False)
     tokens: int = 0
+    reasoning: str = field(default="", repr=False)
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The last may be cut: its name is whole, its arguments need not be."""
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.reasoning or self.tool_calls)
 
 
-Prompt = str | Message | Sequence[Message | Mapping[str, str]]
+Prompt = str | Message | Sequence[Message | Mapping[str, Any]]
 """What `generate` takes: a text, a `Message`, or a conversation in the form of the OpenAI chat API."""
 
 
@@ -274,6 +367,10 @@ OutputSchema = Mapping[str, Any] | str | type[SchemaModel]
 """What `output_schema` takes: a JSON Schema as a dict or as JSON text, or a pydantic model."""
 
 
+ToolSource = Tool | type[SchemaModel] | Callable[..., Any]
+"""What `tools` takes: a `Tool`, a pydantic model, or a typed function."""
+
+
 class GenerateOptions(TypedDict, total=False):
     """The keyword options of `generate`, `agenerate`, `stream`, `astream` and `decide`; None is: not given."""
 
@@ -289,7 +386,9 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str] | None
     output_schema: OutputSchema | None
-    tools: Sequence[Tool] | None
+    tools: Sequence[ToolSource] | None
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
     session_id: str | None
     tenant: str | None
     request_id: str | None

@@ -71,6 +71,7 @@ _REQUEST: Final = {
     "deadline_ms": "The deadline that the app sets.",
     "tags": "The effective privacy tags.",
     "message_count": "How many messages there are.",
+    "tools": "How many tools the request offers.",
     "has_tools": "The request offers tools.",
     "has_schema": "The answer must follow a JSON Schema.",
     "prompt_tokens": "Tokens of the prompt.",
@@ -291,7 +292,7 @@ class _Maker:
             max_tokens=set_.get("max_tokens", 100),
             deadline=deadline_ms / 1e3,
             tenant=set_.get("tenant"),
-            tools=(Tool(name="", parameters=""),) if set_.get("has_tools") else (),
+            tools=(Tool(name="", parameters=""),) * (set_.get("tools") or int(bool(set_.get("has_tools")))),
             output_schema="" if set_.get("has_schema") else None,
         )
 

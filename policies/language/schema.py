@@ -34,6 +34,7 @@ _REQUEST = {
     "deadline_ms": Type("double", "ms"),
     "tags": Type("list", item=STRING),
     "message_count": INT,
+    "tools": INT,
     "has_tools": BOOL,
     "has_schema": BOOL,
 }

@@ -7,13 +7,24 @@ background event loop would cost 26 us.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
-from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
+from hybrid_llm.core.generation import (
+    AnswerParts,
+    AttemptRecord,
+    Chunk,
+    Continuation,
+    FinishReason,
+    Generation,
+    Timings,
+    Usage,
+)
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.threads import owned
 from hybrid_llm.core.tracebacks import scrub_traceback
@@ -78,7 +89,7 @@ class Answer:
         self._keep = keep
         self._notice = notice
         self.leave: Final = leave
-        self._parts: list[str] = []
+        self._parts = AnswerParts()
         self._tokens = 0
         self._first_at = 0.0
         self._last_at = 0.0
@@ -112,6 +123,8 @@ class Answer:
         self._begun, pieces = True, owned(self._run.run())
         try:
             async for chunk in pieces:
+                if chunk.tool_calls:
+                    chunk = _identified(chunk)
                 self._take(chunk)
                 yield chunk
         except BaseException as error:
@@ -146,7 +159,7 @@ class Answer:
     def _take(self, chunk: Chunk) -> None:
         self._last_at = time.monotonic()
         self._first_at = self._first_at or self._last_at
-        self._parts.append(chunk.text)
+        self._parts.add(chunk)
         self._tokens += chunk.tokens
         if chunk.finish_reason is not None:
             self._final, self._error = chunk, ""
@@ -189,13 +202,15 @@ class Answer:
         if reason is None:
             raise HybridLLMError("the answer is not complete: iterate to its end first")
         return Generation(
-            text="".join(self._parts),
+            text=self._parts.text,
             finish_reason=reason,
             usage=self._usage(),
             timings=self._timings(),
             backend=self.backend,
             decision=self.decision,
             request_id=self.metadata.request_id,
+            tool_calls=tuple([call for call in self._parts.tool_calls if call.is_whole]),
+            reasoning=self._parts.reasoning,
             attempts=tuple(self._run.records),
             continuations=tuple(self._run.continuations),
             parse=self._routed.parse,
@@ -220,6 +235,12 @@ class Answer:
             continuations=tuple(self._run.continuations),
             cached=self._run.cached,
         )
+
+
+def _identified(chunk: Chunk) -> Chunk:
+    """*chunk* with an id of ours for each call that begins: what a backend calls it does not matter."""
+    deltas = [replace(each, id=f"call_{secrets.token_hex(12)}" if each.name else "") for each in chunk.tool_calls]
+    return replace(chunk, tool_calls=tuple(deltas))
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -39,7 +39,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
     StreamInterrupted,
 )
-from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Usage
+from hybrid_llm.core.generation import AnswerParts, AttemptRecord, Chunk, Continuation, FinishReason, Usage
 from hybrid_llm.core.health import Health, RetryBudget
 from hybrid_llm.core.request import PartialAnswer, RequestMetadata
 from hybrid_llm.core.threads import Aside, at_once, owned
@@ -50,7 +50,7 @@ from hybrid_llm.router.execution.call import Attempt, OneByOne, Parse, Race, Sle
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from hybrid_llm.router.output import OutputParser
+    from hybrid_llm.router.output import CallCheck
 
 _FAILURES = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
 """Errors that count against the health of a backend; the others are no evidence about it."""
@@ -93,6 +93,8 @@ class Attempts:
     continue_streams: bool = False
     parse: Parse = None
     """Refuses a whole answer that does not follow the output schema."""
+    check_calls: CallCheck | None = None
+    """Refuses tool calls that do not follow the tools of the request."""
     aside: Aside = at_once
     """How an answer is checked that takes long: an event loop must not wait for it."""
     race: Callable[[], Race] = OneByOne
@@ -106,7 +108,7 @@ class Attempts:
     continuations: list[Continuation] = field(default_factory=list)
     answering: str = ""
     began: float = 0.0
-    _parts: list[str] = field(default_factory=list)
+    _parts: AnswerParts = field(default_factory=AnswerParts)
     _tokens: int = 0
     _held: int = 0
     _allowance: Allowance = field(init=False, repr=False)
@@ -156,8 +158,7 @@ class Attempts:
     def _take(self, chunk: Chunk) -> None:
         # A token whose text is held back (it may begin a stop sequence) counts as given once its text is.
         self._held += chunk.tokens
-        if chunk.text:
-            self._parts.append(chunk.text)
+        if self._parts.add(chunk):
             self._tokens += self._held
             self._held = 0
 
@@ -191,7 +192,7 @@ class Attempts:
         return name == broken and self._allowance.called_all(name)
 
     def _partial_answer(self) -> PartialAnswer:
-        return PartialAnswer(text="".join(self._parts), tokens=self._tokens)
+        return self._parts.partial(self._tokens)
 
     def _is_full(self) -> bool:
         """Whether all `max_tokens` are there, and only the last chunk is missing."""
@@ -327,11 +328,13 @@ class Attempts:
 
     async def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
         """Why the whole answer is not what was asked for. No other backend is tried: the app may have read it."""
-        if self.parse is None or last.finish_reason is not FinishReason.STOP:
+        is_whole = last.finish_reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
+        if not is_whole or (self.parse is None and self.check_calls is None):
             return None
-        text = "".join([*self._parts, last.text])
-        aside = at_once if self.parse.is_quick(text) else self.aside
-        return await aside(partial(_refusal, self.parse, text, attempt.name), lambda _: None)
+        self._parts.add(last)
+        from hybrid_llm.router.output import refusal
+
+        return await refusal(self.check_calls, self.parse, self._parts, attempt.name, self.aside)
 
     def _succeeded(self, attempt: Attempt) -> None:
         """Record the call: the backend is well, also if its answer is not what was asked for."""
@@ -374,15 +377,6 @@ def _next_state(state: RetryCallState | None) -> RetryCallState:
         return RetryCallState(AsyncRetrying(), None, (), {})
     state.prepare_for_next_attempt()
     return state
-
-
-def _refusal(parse: OutputParser, text: str, name: str) -> OutputInvalid | None:
-    try:
-        parse(text, name)
-    except OutputInvalid as error:
-        scrub_traceback(error)
-        return error
-    return None
 
 
 def _may_go_elsewhere(error: HybridLLMError) -> bool:

@@ -16,6 +16,7 @@ from hybrid_llm.core.errors import (
     BackendError,
     BackendUnavailable,
     HybridLLMError,
+    OutputInvalid,
     RequestRejected,
     SecurityError,
     StreamInterrupted,
@@ -25,10 +26,11 @@ from hybrid_llm.core.protocols import Abortable, Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import Aside, Items, at_once, owned
+from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.core.tracebacks import guarded, is_fault, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
-from hybrid_llm.router.output import OutputParser
+from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Charge
@@ -50,6 +52,7 @@ class Routed:
     decision: Decision
     policy: Policy
     parse: Parse = None
+    check_calls: CallCheck | None = None
 
 
 @dataclass(slots=True)
@@ -96,9 +99,10 @@ class BackendCalls:
                 watch, fault = Stopwatch(), ""
                 try:
                     async with _Closing(owned(self.open_stream(backend, cleared)), name) as chunks:
+                        check = ChunkCheck(name, len(partial.tool_calls))
                         received, resumed = watch.received, watch.resumed  # bound once: this loop runs per token
                         async for chunk in chunks:
-                            _check(chunk)
+                            check(chunk)
                             received(chunk)
                             if bill is not None:
                                 bill.received(chunk)
@@ -123,7 +127,7 @@ class BackendCalls:
 
     async def _assess(self, backend: Backend, partial: PartialAnswer) -> Assessment:
         """A partial answer is assessed anew: what one location wrote may not go to another."""
-        if not partial.text:
+        if not partial:
             return self.routed.assessment
         assess, routed = self.guard.assess_continuation, self.routed
         assessment = await self.aside(lambda: assess(routed.assessment, partial, routed.policy), self.guard.release)
@@ -162,11 +166,34 @@ class _Closing:
             _log.warning("closing a stream of %s failed with %s", self._name, type(failure).__name__)
 
 
-def _check(chunk: Chunk) -> None:
-    """Raise TypeError for what is no chunk: a backend may yield anything."""
-    sound = isinstance(chunk, Chunk) and isinstance(chunk.text, str) and isinstance(chunk.tokens, int)
-    if not sound or (chunk.finish_reason is not None and not _is_last(chunk)):
-        raise TypeError("a backend yields records of the type Chunk")
+class ChunkCheck:
+    """Checks what *backend* yields, which may be anything; the app has *count* tool calls already."""
+
+    def __init__(self, backend: str, count: int) -> None:
+        self._backend, self._count = backend, count
+
+    def __call__(self, chunk: Chunk) -> None:
+        """Return if *chunk* is the next one of an answer.
+
+        Raises:
+            TypeError: it is no chunk.
+            OutputInvalid: it has a piece of a tool call that was not begun.
+        """
+        sound = isinstance(chunk, Chunk) and isinstance(chunk.text, str) and isinstance(chunk.tokens, int)
+        sound = sound and isinstance(chunk.reasoning, str) and isinstance(chunk.tool_calls, tuple)
+        if not sound or (chunk.finish_reason is not None and not _is_last(chunk)):
+            raise TypeError("a backend yields records of the type Chunk")
+        for delta in chunk.tool_calls:
+            self._check_call(delta)
+
+    def _check_call(self, delta: ToolCallDelta) -> None:
+        if not isinstance(delta, ToolCallDelta) or not isinstance(delta.arguments, str):
+            raise TypeError("tool calls come as records of the type ToolCallDelta")
+        if delta.index == self._count and delta.name and isinstance(delta.name, str):
+            self._count += 1
+        elif delta.index != self._count - 1 or delta.index < 0 or delta.name:
+            text = f"{self._backend} sent a piece of a tool call that has no beginning"
+            raise OutputInvalid(text, backend=self._backend, reason="tool_call")
 
 
 def _is_last(chunk: Chunk) -> bool:

@@ -17,7 +17,7 @@ from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
 from hybrid_llm.router.privacy.detectors import DETECTORS, Detector
-from hybrid_llm.router.privacy.restore import Restorer
+from hybrid_llm.router.privacy.restore import AnswerRestorer
 from hybrid_llm.router.privacy.scan import Findings, Scan
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
 
@@ -158,7 +158,7 @@ class PrivacyGuard:
         left = [name for name in names if again.finds_beside(name)] + again.failed
         if left:
             return f"the detector {left[0]} still finds something between the pseudonyms"
-        cut = lease.table.begins_value(request.answer_prefix)
+        cut = lease.table.begins_value(_end(request))
         return "the partial answer ends within a value, which no detector can find" if cut else ""
 
     def clear(self, assessment: Assessment, location: Location, purpose: Purpose = Purpose.ANSWER) -> Cleared:
@@ -175,13 +175,11 @@ class PrivacyGuard:
             request = replace(request, privacy=request.privacy & assessment.shared)
         return _make_cleared(request, location, purpose)
 
-    def restorer(self, assessment: Assessment, location: Location) -> Restorer | None:
+    def restorer(self, assessment: Assessment, location: Location) -> AnswerRestorer | None:
         """A restorer for the answer from *location*; None if the request was sent without pseudonyms."""
         if assessment.lease is None or assessment.request_for(location) is assessment.request:
             return None
-        one = Restorer(assessment.lease.table, json=assessment.request.output_schema is not None)
-        one.continue_from(assessment.request_for(location).answer_prefix)
-        return one
+        return AnswerRestorer(assessment.lease.table, assessment.request_for(location))
 
     def release(self, assessment: Assessment) -> None:
         """Wipe the pseudonyms of a request that is over, unless they belong to a session."""
@@ -195,6 +193,13 @@ class PrivacyGuard:
     def close(self) -> None:
         """Wipe every pseudonym."""
         self._sessions.close()
+
+
+def _end(request: Request) -> str:
+    """What the partial answer of *request* ends with: its last tool call, else its text, else its reasoning."""
+    if request.answer_calls:
+        return request.answer_calls[-1].arguments
+    return request.answer_prefix or request.answer_reasoning
 
 
 def _replaced(scan: Scan, found: Findings, lease: Lease) -> list[str]:

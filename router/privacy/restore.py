@@ -15,6 +15,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.request import Request
+from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.router.privacy.pseudonyms.notation import canonical, stream_pattern
 from hybrid_llm.router.privacy.pseudonyms.table import Entry, PseudonymTable
 
@@ -116,12 +118,57 @@ class Restorer:
         self._held, self._inside, self._given = "", False, 0
         return held
 
-    def restore(self, chunk: Chunk) -> Chunk:
-        """*chunk* with its text restored; text that is held back comes with a later chunk, at the latest the last."""
-        text = self.feed(chunk.text)
-        if chunk.finish_reason is not None:
-            text += self.finish()
-        return replace(chunk, text=text)
-
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Restorer cannot be copied or pickled: it leads to the values of a session")
+
+
+class AnswerRestorer:
+    """Restores the text, the reasoning and each tool call of one answer: a pseudonym never reaches from one to another.
+
+    For one stream; not thread-safe.
+    """
+
+    __slots__ = ("_call", "_index", "_reasoning", "_table", "_text")
+
+    def __init__(self, table: PseudonymTable, request: Request) -> None:
+        """The answer to *request*, as it was sent; its partial answer is what the app already has.
+
+        Raises:
+            PrivacyViolation: the table is wiped.
+        """
+        self._table = table
+        self._text = Restorer(table, json=request.output_schema is not None)
+        self._text.continue_from(request.answer_prefix)
+        self._reasoning = Restorer(table)
+        self._reasoning.continue_from(request.answer_reasoning)
+        self._index = len(request.answer_calls) - 1
+        self._call = Restorer(table, json=True)
+        if request.answer_calls:
+            self._call.continue_from(request.answer_calls[-1].arguments)
+
+    def restore(self, chunk: Chunk) -> Chunk:
+        """*chunk* with its texts restored; what is held back comes with a later chunk, at the latest the last."""
+        text, reasoning = self._text.feed(chunk.text), self._reasoning.feed(chunk.reasoning)
+        calls = [each for delta in chunk.tool_calls for each in self._restored(delta)]
+        if chunk.finish_reason is not None:
+            text += self._text.finish()
+            reasoning += self._reasoning.finish()
+            calls += self._rest()
+        return replace(chunk, text=text, reasoning=reasoning, tool_calls=tuple(calls))
+
+    def _restored(self, delta: ToolCallDelta) -> list[ToolCallDelta]:
+        rest: list[ToolCallDelta] = []
+        if delta.index != self._index:
+            rest = self._rest()
+            self._index = delta.index
+        one = Restorer(self._table)
+        name = one.feed(delta.name) + one.finish()
+        return [*rest, replace(delta, name=name, arguments=self._call.feed(delta.arguments))]
+
+    def _rest(self) -> list[ToolCallDelta]:
+        """What is held back of the call before: its arguments are over."""
+        held = self._call.finish()
+        return [ToolCallDelta(index=self._index, arguments=held)] if held else []
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("an AnswerRestorer cannot be copied or pickled: it leads to the values of a session")

@@ -56,7 +56,8 @@ def test_renders_and_encodes_as_transformers_does(template, text):
 
     theirs = PreTrainedTokenizerFast(tokenizer_object=TOKENIZER, bos_token="<|bos|>", eos_token="<|end|>")
     ours = ChatTokenizer(TOKENIZER, template, eos_ids={3}, specials={"bos_token": "<|bos|>", "eos_token": "<|end|>"})
-    request = ask(text, "again", tools=(Tool(name="f", description="d", parameters='{"type": "object"}'),))
+    offered = (Tool(name="f", description="d", parameters='{"type": "object"}'),) if "tools" in template else ()
+    request = ask(text, "again", tools=offered)  # tools of which the template says nothing are described by us
     messages = [{"role": m.role, "content": m.content} for m in request.messages]
     tools = [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}]
     options = {"chat_template": template, "tools": tools, "add_generation_prompt": True}

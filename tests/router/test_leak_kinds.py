@@ -354,6 +354,10 @@ def test_an_answer_torn_within_a_value_of_an_earlier_turn_is_not_continued_elsew
     assert leaked([MAIL], texts(whole.request_for(CLOUD))) == []
 
 
+def restored(restorer, text):
+    return restorer.restore(Chunk(text=text, finish_reason=FinishReason.STOP)).text
+
+
 def test_sessions_of_two_tenants_know_nothing_of_each_other():
     guard = PrivacyGuard()
     names = {}
@@ -367,7 +371,7 @@ def test_sessions_of_two_tenants_know_nothing_of_each_other():
         restorer = guard.restorer(mine, CLOUD)
         assert restorer is not None
         text = " ".join(names.values())
-        assert restorer.feed(text) + restorer.finish() == text.replace(names[tenant], MAIL)
+        assert restored(restorer, text) == text.replace(names[tenant], MAIL)
 
 
 @pytest.mark.parametrize("how", ["forgotten", "closed"])
@@ -384,7 +388,7 @@ def test_nothing_is_restored_from_a_session_that_is_over(how):
     second = guard.assess(request(f"to {MAIL}", session_id="s"), LAX)
     restorer = guard.restorer(second, CLOUD)
     assert restorer is not None
-    assert restorer.feed(f"{name} ") + restorer.finish() == f"{name} "
+    assert restored(restorer, f"{name} ") == f"{name} "
 
 
 def test_a_new_value_in_a_partial_answer_is_judged_like_one_of_the_request():

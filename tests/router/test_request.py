@@ -176,6 +176,8 @@ WRONG = {
     "stop": [5, {"a": 1}, b"a", ["a", 5], ["a", None], "\ud800"],
     "output_schema": [5, True, [], object(), object, {1: {}, (2,): {}}],
     "tools": [5, "f", Tool(name="f"), {"name": "f"}, [{"name": "f"}], [None], [Tool(name="")], [Tool(name=5)]],
+    "tool_choice": [5, "", "any", ["auto"], {}, "f"],
+    "parallel_tool_calls": ["yes", 1, 0.0],
     "session_id": [5, "", "a\nb", ["a"]],
     "tenant": [5, "", "a\nb", ["a"]],
     "request_id": [5, "", "a\nb", ["a"]],

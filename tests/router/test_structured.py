@@ -13,6 +13,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location, Message, Request, Sampling, TextForm, Tool
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
@@ -324,7 +325,7 @@ def test_an_escaped_value_in_a_schema_comes_back_as_the_schema_allows_it():
     choice = json.loads(sent(assessment)[1])["enum"][0]
     restorer = guard.restorer(assessment, Location.CLOUD)
     assert restorer is not None
-    answer = restorer.feed(json.dumps(choice)) + restorer.finish()
+    answer = restorer.restore(Chunk(text=json.dumps(choice), finish_reason=FinishReason.STOP)).text
     assert json.loads(answer) in json.loads(schema)["enum"]
 
 

@@ -32,7 +32,7 @@ class PendingGrammars:
         return request_id in self._pending
 
     def begin(self, request: EngineRequest) -> None:
-        """Compile the schema of *request*, which has one."""
+        """Compile the schema or grammar of *request*, which has one."""
         self._pending[request.request_id] = (request, self._submit(request))
 
     def drop(self, request_id: str) -> None:
@@ -63,8 +63,11 @@ class PendingGrammars:
             return failed
 
     def _compile(self, request: EngineRequest) -> SchemaMatcher:
-        assert request.output_schema is not None
-        matcher = self._schemas.matcher(request.output_schema, request.eos_ids, request.answer_prefix)
+        if request.grammar:
+            matcher = self._schemas.grammar_matcher(request.grammar, request.eos_ids, request.grammar_prefix)
+        else:
+            assert request.output_schema is not None
+            matcher = self._schemas.matcher(request.output_schema, request.eos_ids, request.answer_prefix)
         return SchemaMatcher(matcher, vocab_size=self._schemas.vocab_size)
 
 

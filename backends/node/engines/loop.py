@@ -37,7 +37,9 @@ Drawn = tuple[Sequence, "int | EngineFault"]
 """A sequence with its next token, or with why there is none."""
 _UNCOMPUTED = EngineFault(code="internal", message="the model could not compute this request")
 _NOT_FINITE = EngineFault(code="rejected", message="the model's logits for these tokens are not finite numbers")
-_UNFOLLOWED = EngineFault(code="rejected", message="the output_schema grew too complex to be followed")
+_UNFOLLOWED = EngineFault(
+    code="rejected", message="the output_schema, or that of a tool, grew too complex to be followed"
+)
 _UNSAMPLED = EngineFault(code="rejected", message="the sampling settings leave no token to be drawn")
 _LATE = "the deadline passed on the node"
 _COMPILE_WAIT_S = 0.01
@@ -83,7 +85,7 @@ class LoopEngine:
             self._refuse(request, "rejected", "a request of this id is in flight")
         elif self._scheduler.is_full(len(self._grammars or ())):
             self._refuse(request, "overloaded", "too many requests are waiting for this engine")
-        elif request.output_schema is not None and self._grammars is not None:
+        elif (request.output_schema is not None or request.grammar) and self._grammars is not None:
             self._grammars.begin(request)
         else:
             self._enqueue(request, None)

@@ -121,7 +121,7 @@ def test_the_context_window_is_used_to_the_last_token(edge, clear):
         ({"max_tokens": 0}, "invalid_argument"),
         ({"max_tokens": -5}, "invalid_argument"),
         ({"deadline": float("nan")}, "invalid_argument"),
-        ({"tools": (Tool(name="f"),)}, "unsupported"),
+        ({"tools": (Tool(name="f g"),)}, "invalid_argument"),
     ],
 )
 def test_what_it_cannot_do_is_rejected(edge, clear, options, reason):

@@ -111,9 +111,13 @@ class Shifty:
     """A message whose text is another one when it is read again: a mistake between the clearance and the bytes."""
 
     role = "user"
+    tool_calls, tool_call_id, reasoning = (), "", ""
 
     def __init__(self) -> None:
         self._texts = ["words", "SECRET"]
+
+    def texts(self):
+        yield self.content
 
     @property
     def content(self) -> str:

@@ -1,0 +1,112 @@
+"""The tokens of one answer become text, reasoning and tool calls: detokenised, parsed, and ended at a stop text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from hybrid_llm.backends.calls.formats import THINK, THOUGHT, CallFormat, ModelFormat, answer_text
+from hybrid_llm.backends.calls.grammar import offered_tools
+from hybrid_llm.backends.calls.parser import AnswerParser, Delta, MalformedCall
+from hybrid_llm.backends.detokenize import Detokenizer, StopTexts
+from hybrid_llm.core.errors import OutputInvalid
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.core.request import Request
+
+_NOTHING: Final = Delta()
+
+
+class AnswerStream:
+    """Turns the tokens of the answer to *request* into deltas. Stop texts end the text, and count nowhere else.
+
+    Args:
+        detokenizer: Makes text of tokens.
+        request: What is answered; its partial answer was given already.
+        model: How the model writes tool calls and reasoning.
+        controls: The model's control tokens, by their names; the text has those alone that are marks of the format.
+
+    Raises:
+        MalformedCall: the partial answer is none.
+    """
+
+    def __init__(
+        self, detokenizer: Detokenizer, request: Request, model: ModelFormat, *, controls: Mapping[str, int]
+    ) -> None:
+        self._detokenizer = detokenizer
+        self._stop = StopTexts(request.sampling.stop)
+        self._parser: AnswerParser | None = None
+        self._marks: dict[int, str] = {}
+        self.reasoning_tokens = 0
+        """Tokens so far that were reasoning."""
+        if request.tools or request.answer_calls or model.reasons or model.begins_reasoning:
+            self._parser = _parser(request, model)
+            self._marks = _marks(model.of(request), controls)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text was found: the answer is over."""
+        return self._stop.found
+
+    def push(self, token_id: int) -> Delta:
+        """Take one token; return what is final now: often nothing.
+
+        Raises:
+            MalformedCall: the text cannot be a tool call.
+        """
+        if self._stop.found:
+            return _NOTHING
+        if self._parser is None:
+            return Delta(self._stop.push(self._detokenizer.push(token_id)))
+        self.reasoning_tokens += self._parser.reasoning
+        mark = self._marks.get(token_id)
+        text = self._detokenizer.push(token_id) if mark is None else self._detokenizer.flush() + mark
+        return self._stopped(self._parser.push(text))
+
+    def finish(self, reason: FinishReason) -> Delta:
+        """The answer is over, for this *reason*: return what was held back.
+
+        Raises:
+            MalformedCall: it ends within a tool call, and no limit cut it off.
+        """
+        if self._stop.found:
+            return _NOTHING
+        text = self._detokenizer.flush()
+        if self._parser is None:
+            return Delta(self._stop.push(text) + self._stop.flush())
+        delta = self._parser.push(text).joined(self._parser.finish(cut=reason is not FinishReason.STOP))
+        delta = self._stopped(delta)
+        return delta if self._stop.found else delta.joined(Delta(self._stop.flush()))
+
+    def reason(self, reason: FinishReason) -> FinishReason:
+        """*reason*, or `tool_calls` where the model ended its turn with some."""
+        called = self._parser is not None and self._parser.called
+        return FinishReason.TOOL_CALLS if called and reason is FinishReason.STOP else reason
+
+    def _stopped(self, delta: Delta) -> Delta:
+        return delta._replace(text=self._stop.push(delta.text)) if delta.text else delta
+
+
+def malformed(backend: str) -> OutputInvalid:
+    """The error of a model whose text is no tool call."""
+    return OutputInvalid("the model wrote a tool call that is none", backend=backend, reason="tool_call")
+
+
+def _parser(request: Request, model: ModelFormat) -> AnswerParser:
+    parser = AnswerParser(
+        model.of(request),
+        [tool.name for tool in offered_tools(request).values()],
+        reasons=model.reasons,
+        reasoning=model.begins_reasoning,
+        document=request.output_schema is not None,
+    )
+    if request.is_continuation:
+        parser.resume(answer_text(model, request))
+    return parser
+
+
+def _marks(calls: CallFormat, controls: Mapping[str, int]) -> dict[int, str]:
+    written = "".join((calls.begin, calls.open, calls.head, calls.middle, calls.tail, calls.between, THINK, THOUGHT))
+    return {token_id: name for name, token_id in controls.items() if name in written}
+
+
+__all__ = ["AnswerStream", "Delta", "MalformedCall", "malformed"]

@@ -1,0 +1,311 @@
+"""Drives a conversation with tools: answers, calls the tools that the model asks for, and answers with their results.
+
+The core is async and awaits only what is injected, as that of an answer does: a synchronous caller steps it. Every
+result is a message of the conversation, so that the privacy guard reads it before any backend does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Literal, Unpack, cast
+
+from hybrid_llm.core.errors import InvalidRequest, ToolFailed
+from hybrid_llm.core.generation import FinishReason, Generation
+from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.request import GenerateOptions, Message, Prompt, ToolSource
+from hybrid_llm.core.threads import awaited, in_thread
+from hybrid_llm.core.tools import Tool, ToolCall, bound
+from hybrid_llm.core.tracebacks import is_fault, scrubbed
+from hybrid_llm.router.execution.answer import finish
+from hybrid_llm.router.execution.stream import AsyncStream, Stream
+from hybrid_llm.router.request import Incoming
+
+OnError = Literal["tell", "raise"]
+"""What the failure of a tool does: the model is told its error, or `ToolFailed` ends the loop."""
+Generate = Callable[[Incoming], Awaitable[Generation]]
+CallTool = Callable[[Callable[[], Any], float], Awaitable[Any]]
+"""Calls a tool, and waits for it for so many seconds; TimeoutError then."""
+_MOST_STEPS: Final = 1000
+_TOOL_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolStep:
+    """One call of one tool. Its texts never show in `repr`."""
+
+    call: ToolCall
+    backend: str
+    """Which backend asked for it."""
+    result: str = field(repr=False)
+    """What the model was given: the result, or the error, as text."""
+    error: str = ""
+    """Why it failed: a reason of `ToolFailed`; empty if it did not."""
+    elapsed_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRun:
+    """A conversation with tools that is over."""
+
+    reply: Generation
+    """The last answer."""
+    steps: tuple[ToolStep, ...] = ()
+    """The tools that were called, in order."""
+    replies: tuple[Generation, ...] = ()
+    """Every answer, *reply* last."""
+    messages: tuple[Message | Mapping[str, Any], ...] = field(default=(), repr=False)
+    """The whole conversation, for the next prompt: the app's messages, the answers, and the results."""
+
+    @property
+    def text(self) -> str:
+        """The text of the last answer."""
+        return self.reply.text
+
+    @property
+    def pending(self) -> tuple[ToolCall, ...]:
+        """Calls of the last answer that were not made: `max_steps` was reached, or a tool has no function here."""
+        return self.reply.tool_calls
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the model has answered, and no limit cut it off."""
+        return self.reply.finish_reason is FinishReason.STOP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolLoop:
+    """What one run does; *created* is read from the clock before anything else.
+
+    Raises:
+        InvalidRequest: a setting is out of range.
+    """
+
+    prompt: Prompt = field(repr=False)
+    tools: Sequence[ToolSource] = field(repr=False)
+    max_steps: int = 8
+    """Answers of the model at most."""
+    on_error: OnError = "tell"
+    tool_timeout: float = _TOOL_TIMEOUT_S
+    """Seconds that one call may take; within the deadline, which holds for the whole run."""
+    options: GenerateOptions = field(repr=False)
+    created: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_steps, int) or not 1 <= self.max_steps <= _MOST_STEPS:
+            raise InvalidRequest(f"max_steps: a whole number from 1 to {_MOST_STEPS}", field="max_steps")
+        if self.on_error not in ("tell", "raise"):
+            raise InvalidRequest("on_error: it must be 'tell' or 'raise'", field="on_error")
+        if not isinstance(self.tool_timeout, int | float) or not self.tool_timeout > 0:
+            raise InvalidRequest("tool_timeout: a number of seconds above 0", field="tool_timeout")
+
+    async def run(self, deadline: float, generate: Generate, call_tool: CallTool) -> ToolRun:
+        """Answer until the model calls no tool; all within *deadline* seconds.
+
+        Raises:
+            ToolFailed: a tool failed, and the app wants to be told. Else the errors of `generate`.
+        """
+        tools = tuple([Tool.of(source) for source in self.tools])
+        turns: list[Message | Mapping[str, Any]] = _turns(self.prompt)
+        replies: list[Generation] = []
+        steps: list[ToolStep] = []
+        expires = self.created + deadline
+        while True:
+            incoming = self._incoming(turns, tools, replies, expires)
+            reply = await generate(incoming)
+            replies.append(reply)
+            turns.append(reply.as_message(reasoning=True))
+            functions = _functions(reply, tools)
+            if len(replies) == self.max_steps or functions is None:
+                break
+            for call, function in zip(reply.tool_calls, functions, strict=True):
+                step = await self._step(call, function, reply.backend, call_tool, expires)
+                steps.append(step)
+                turns.append(Message(role="tool", content=step.result, tool_call_id=call.id))
+        return ToolRun(reply=reply, steps=tuple(steps), replies=tuple(replies), messages=tuple(turns))
+
+    def _incoming(
+        self,
+        turns: Sequence[Message | Mapping[str, Any]],
+        tools: tuple[Tool, ...],
+        replies: Sequence[Generation],
+        expires: float,
+    ) -> Incoming:
+        """The next request: where the last one ran, if the policy allows it; after a first call, no tool is forced."""
+        options = cast(GenerateOptions, {**self.options, "tools": tools})
+        options["deadline"] = max(0.001, expires - time.monotonic())
+        if replies and options.get("tool_choice") != "none":
+            options["tool_choice"] = "auto"
+        return Incoming(prompt=list(turns), options=options, pin=replies[-1].backend if replies else "")
+
+    async def _step(
+        self, call: ToolCall, function: Callable[..., Any], backend: str, call_tool: CallTool, expires: float
+    ) -> ToolStep:
+        began = time.monotonic()
+        failure: BaseException | None = None
+        result = reason = ""
+        try:
+            left = min(self.tool_timeout, expires - began)
+            value = await call_tool(lambda: function(**bound(function, call.values)), max(left, 0.0))
+            reason = "result"
+            result = _text(value)
+            reason = ""
+        except TimeoutError as error:
+            failure, reason = error, "late"
+        except BaseException as error:  # a tool is code of the app: it may raise anything
+            if not is_fault(error):
+                raise
+            failure, reason = error, reason or "raised"
+        if failure is not None:
+            result = f"error: {'it did not return in time' if reason == 'late' else _said(failure)}"
+            if self.on_error == "raise":
+                raise ToolFailed(f"the tool {call.name} failed: {reason}", tool=call.name, reason=reason) from failure
+        elapsed_ms = (time.monotonic() - began) * 1e3
+        return ToolStep(call=call, backend=backend, result=result, error=reason, elapsed_ms=elapsed_ms)
+
+
+def _turns(prompt: Prompt) -> list[Message | Mapping[str, Any]]:
+    if isinstance(prompt, str):
+        return [Message(role="user", content=prompt)]
+    if isinstance(prompt, Message):
+        return [prompt]
+    if not isinstance(prompt, list | tuple):
+        raise InvalidRequest("prompt: pass a text, a Message, or a list of messages", field="prompt")
+    return list(prompt)
+
+
+def _functions(reply: Generation, tools: Sequence[Tool]) -> list[Callable[..., Any]] | None:
+    """The functions that *reply* calls; None if it calls none, or one that is not here."""
+    by_name = {tool.name: tool.call for tool in tools}
+    found = [by_name[call.name] for call in reply.tool_calls]
+    known = [function for function in found if function is not None]
+    ended = reply.finish_reason is not FinishReason.TOOL_CALLS
+    return None if ended or not found or len(known) < len(found) else known
+
+
+def _said(failure: BaseException) -> str:
+    return f"{type(failure).__name__}: {failure}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    dump = getattr(value, "model_dump_json", None)  # a pydantic model
+    if callable(dump):
+        return str(dump())
+    return json.dumps(jsonable(value), ensure_ascii=False)
+
+
+async def call_here(call: Callable[[], Any], timeout: float) -> Any:
+    """Call a tool for a synchronous caller: in a thread, which is left behind if it does not return in time."""
+    work = in_thread("hybrid-llm-tool", lambda: _finished(call()))
+    return work.result(timeout)
+
+
+def _finished(value: Any) -> Any:
+    if not inspect.isawaitable(value):
+        return value
+
+    async def wait() -> Any:
+        return await value
+
+    return asyncio.run(wait())
+
+
+async def call_async(call: Callable[[], Any], timeout: float) -> Any:
+    """Call a tool beside the event loop; one that is async, in it."""
+    async with asyncio.timeout(timeout):
+        value = await awaited(in_thread("hybrid-llm-tool", call))
+        return await value if inspect.isawaitable(value) else value
+
+
+class ToolRunner(ABC):
+    """What runs tools over calls that are made one by one: the part of a client that `run_tools` is."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _stream(self, incoming: Incoming) -> Stream: ...
+
+    @abstractmethod
+    def _astream(self, incoming: Incoming) -> AsyncStream: ...
+
+    @abstractmethod
+    def _deadline(self, incoming: Incoming) -> float:
+        """The seconds that *incoming* may take."""
+
+    @scrubbed
+    def run_tools(
+        self,
+        prompt: Prompt,
+        *,
+        max_steps: int = 8,
+        on_error: OnError = "tell",
+        tool_timeout: float = _TOOL_TIMEOUT_S,
+        **options: Unpack[GenerateOptions],
+    ) -> ToolRun:
+        """Answer *prompt*, calling the functions among `tools` that the model asks for, until it asks for none.
+
+        The steps go on with the backend of the first, unless it fails or the policy no longer allows it: a result may
+        hold private text. The functions are called in this process, one after the other, each in a thread.
+
+        Args:
+            prompt: As for `generate`.
+            max_steps: Answers of the model at most; the last one may still ask for calls, which are then *pending*.
+            on_error: `tell` gives the model the error of a tool that fails; `raise` ends the run with `ToolFailed`.
+            tool_timeout: Seconds that one call may take. A thread that does not return by then is left behind.
+            options: As for `generate`, with `tools`. The deadline holds for the whole run.
+
+        Raises:
+            ToolFailed: a tool failed, and *on_error* is `raise`.
+            InvalidRequest: a setting is out of range, or there are no tools. Else the errors of `generate`.
+        """
+        loop = _loop(prompt, max_steps, on_error, tool_timeout, options)
+
+        async def generate(incoming: Incoming) -> Generation:
+            return self._stream(incoming).collect()
+
+        return finish(loop.run(self._deadline(_incoming(loop)), generate, call_here))
+
+    @scrubbed
+    async def arun_tools(
+        self,
+        prompt: Prompt,
+        *,
+        max_steps: int = 8,
+        on_error: OnError = "tell",
+        tool_timeout: float = _TOOL_TIMEOUT_S,
+        **options: Unpack[GenerateOptions],
+    ) -> ToolRun:
+        """Do as `run_tools` does, without blocking the event loop; functions that are async run in it."""
+        loop = _loop(prompt, max_steps, on_error, tool_timeout, options)
+
+        async def generate(incoming: Incoming) -> Generation:
+            return await self._astream(incoming).collect()
+
+        deadline = await awaited(in_thread("hybrid-llm-tools", partial(self._deadline, _incoming(loop))))
+        return await loop.run(deadline, generate, call_async)
+
+
+def _loop(prompt: Prompt, max_steps: int, on_error: OnError, tool_timeout: float, options: GenerateOptions) -> ToolLoop:
+    tools = options.get("tools")
+    if not tools:
+        raise InvalidRequest("tools: pass the functions that the model may call", field="tools")
+    return ToolLoop(
+        prompt=prompt,
+        tools=tuple(tools),
+        max_steps=max_steps,
+        on_error=on_error,
+        tool_timeout=tool_timeout,
+        options=options,
+    )
+
+
+def _incoming(loop: ToolLoop) -> Incoming:
+    return Incoming(prompt=loop.prompt, options=loop.options, created=loop.created)

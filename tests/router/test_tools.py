@@ -1,0 +1,535 @@
+"""Tools as an app meets them: what it may pass, what a backend sees, what comes back, and the loop over it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid_llm import Tool, ToolCall, ToolCallDelta
+from hybrid_llm.core.clearance import require_clearance
+from hybrid_llm.core.errors import (
+    AllBackendsFailed,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InvalidRequest,
+    OutputInvalid,
+    StreamInterrupted,
+    ToolFailed,
+)
+from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.limits import Defaults, RequestLimits
+from hybrid_llm.core.request import Location, Message, Request
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.request import make_request
+from hybrid_llm.router.signals import FixedSensors
+from tests.fakes import FakeBackend
+
+POLICY = """\
+version: 1
+name: tools
+tags:
+  phi: {allow: [edge], detect: [medical_record]}
+  pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email]}
+rules:
+  - prefer: [edge, cloud]
+    when: request.tools > 4
+  - prefer: [cloud, edge]
+resilience: {retries: 0, continue_streams: true}
+"""
+MAIL = "jane.doe@example.org"
+RECORD = "medical record number 77-123456"
+
+
+def send(to: str, text: str = "") -> str:
+    """Send a message.
+
+    Args:
+        to: Whom to,
+            by address.
+        text: What.
+    """
+    return f"sent to {to}"
+
+
+SEND = Tool.of(send)
+
+
+class Model(FakeBackend):
+    """A fake whose answer is what *answers* returns for the request: chunks, and errors to raise."""
+
+    def __init__(self, name: str, location: Location, answers: Callable[[Request], Iterable[Chunk | Exception]]):
+        super().__init__(name, location)
+        self._answers = answers
+
+    def stream(self, cleared):
+        request = require_clearance(cleared, self.location)
+        self.requests.append(request)
+        for step in self._answers(request):
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+
+def piece(text: str, index: int = 0, name: str = "") -> Chunk:
+    return Chunk(tool_calls=(ToolCallDelta(index=index, name=name, arguments=text),))
+
+
+def end(reason: FinishReason = FinishReason.TOOL_CALLS) -> Chunk:
+    return Chunk(tokens=0, finish_reason=reason)
+
+
+def calls(name: str, arguments: str, size: int = 1) -> Callable[[Request], list[Chunk]]:
+    """An answer that calls *name* with *arguments*, *size* characters at a time."""
+    pieces = [piece(arguments[at : at + size]) for at in range(0, len(arguments), size)]
+    return lambda _: [piece("", name=name), *pieces, end()]
+
+
+def says(text: str) -> Callable[[Request], list[Chunk]]:
+    return lambda _: [Chunk(text=text), end(FinishReason.STOP)]
+
+
+def after_result(first: Callable, then: Callable) -> Callable[[Request], list[Chunk]]:
+    """*first* until there is a result of a tool, and *then* afterwards."""
+    return lambda request: (then if request.messages[-1].role == "tool" else first)(request)
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def client(*backends: FakeBackend, **options) -> HybridLLM:
+        policy = parse_policy(POLICY, backends={b.name: b.location for b in backends})
+        made.append(HybridLLM(backends, policy, sensors=FixedSensors(), **options))
+        return made[-1]
+
+    yield client
+    for each in made:
+        each.close()
+
+
+def request(prompt="hi", **options) -> Request:
+    return make_request(prompt, options, Defaults())
+
+
+# What an app may pass
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+def test_a_function_becomes_a_tool_by_its_types_and_its_docstring():
+    def paint(
+        colour: Colour,
+        what: Annotated[str, "the thing"],
+        sizes: list[int],
+        by: dict[str, float] | None = None,
+        mode: Literal["a", 2] = "a",
+    ) -> None:
+        """Paint things.
+
+        Slowly.
+
+        Args:
+            colour: Which one.
+        """
+
+    tool = Tool.of(paint)
+    assert (tool.name, tool.description) == ("paint", "Paint things.\n\nSlowly.")
+    assert json.loads(tool.parameters) == {
+        "type": "object",
+        "properties": {
+            "colour": {"enum": ["red"], "description": "Which one."},
+            "what": {"type": "string", "description": "the thing"},
+            "sizes": {"type": "array", "items": {"type": "integer"}},
+            "by": {"anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]},
+            "mode": {"enum": ["a", 2]},
+        },
+        "required": ["colour", "what", "sizes"],
+        "additionalProperties": False,
+    }
+    assert json.loads(SEND.parameters)["properties"]["to"]["description"] == "Whom to, by address."
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pydantic") is None, reason="needs pydantic")
+def test_a_pydantic_model_becomes_a_tool_and_the_argument_of_one():
+    from pydantic import BaseModel
+
+    class Address(BaseModel):
+        street: str
+
+    class Move(BaseModel):
+        """Move house."""
+
+        to: Address
+
+    tool = request(tools=[Move]).tools[0]
+    assert (tool.name, tool.description) == ("Move", "Move house.")
+    assert json.loads(tool.parameters)["properties"] == {"to": {"$ref": "#/$defs/Address"}}
+
+
+def untyped(x):
+    pass
+
+
+def starred(*x: int):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"),
+    [
+        ({"tools": "send"}, "tools", "list"),
+        ({"tools": [5]}, "tools", "typed function"),
+        ({"tools": [untyped]}, "tools", "needs a type"),
+        ({"tools": [starred]}, "tools", "passed by name"),
+        ({"tools": [lambda: 1]}, "tools", "1 to 64"),
+        ({"tools": [Tool(name="a b")]}, "tools", "tools[0]: a name"),
+        ({"tools": [Tool(name="auto")]}, "tools", "tool_choice"),
+        ({"tools": [SEND, send]}, "tools", "same name"),
+        ({"tools": [SEND, Tool(name="f", parameters='{"type": "array"}')]}, "tools", "tools[1].parameters"),
+        ({"tools": [Tool(name="f", parameters='{"properties": {"a": {"not": {}}}}')]}, "tools", "`not`"),
+        ({"tools": [Tool(name=f"f{n}") for n in range(129)]}, "tools", "the limit is 128"),
+        ({"tools": [Tool(name="f", description="x" * 600_000)]}, "tools", "tool_bytes"),
+        ({"tools": [SEND], "tool_choice": "sned"}, "tool_choice", "one of the tools"),
+        ({"tool_choice": "required"}, "tool_choice", "one of the tools"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls", "True or False"),
+    ],
+)
+def test_what_is_no_tool_is_refused_by_name(options, field, words):
+    with pytest.raises(InvalidRequest) as caught:
+        request(**options)
+    assert caught.value.field == field
+    assert words in str(caught.value)
+
+
+def test_tool_choice_takes_the_words_and_the_shapes_of_other_apis():
+    chosen = {"type": "function", "function": {"name": "send"}}
+    for value, meant in [("any", "required"), ("none", "none"), ("send", 0), (chosen, 0)]:
+        assert request(tools=[send], tool_choice=value).tool_choice == meant
+
+
+ASSISTANT = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": {"y": "é"}}},
+    ],
+}
+
+
+def test_a_conversation_with_calls_and_results_is_taken_as_other_apis_have_it_and_ids_become_numbers():
+    made = request(
+        [
+            {"role": "developer", "content": [{"type": "text", "text": "be"}, {"type": "text", "text": "brief"}]},
+            {"role": "user", "content": "hi"},
+            {**ASSISTANT, "reasoning_content": "why"},
+            {"role": "tool", "tool_call_id": "b", "content": "2"},
+            {"role": "tool", "tool_call_id": "a", "name": "f", "content": "1"},
+        ]
+    )
+    assert [message.role for message in made.messages] == ["developer", "user", "assistant", "tool", "tool"]
+    assert made.messages[0].content == "be\nbrief"
+    assert made.messages[2].reasoning == "why"
+    assert [call.id for call in made.messages[2].tool_calls] == ["call00001", "call00002"]
+    assert [call.arguments for call in made.messages[2].tool_calls] == ['{"x": 1}', '{"y": "\\u00e9"}']
+    assert [message.tool_call_id for message in made.messages[3:]] == ["call00002", "call00001"]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {}}]},
+            "content[0] is of the kind 'image_url'",
+        ),
+        ({"role": "user", "content": [{"type": MAIL}]}, "of an unknown kind"),
+        ({"role": "user", "content": None}, "content that is text"),
+        ({"role": "user", "content": "x", "tool_calls": ASSISTANT["tool_calls"]}, "only an assistant"),
+        ({"role": "tool", "content": "x", "tool_call_id": MAIL}, "no tool call before it"),
+        (
+            {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+            "JSON object",
+        ),
+        ({"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "f g"}}]}, "letters, digits"),
+        ({"role": "assistant", "content": "x", "tool_calls": [MAIL]}, "a tool call is"),
+        ({"role": "user", "content": "x", "tool_cals": []}, "did you mean 'tool_calls'"),
+    ],
+)
+def test_what_is_no_message_is_refused_with_its_place_and_without_its_text(message, words):
+    with pytest.raises(InvalidRequest) as caught:
+        request([{"role": "user", "content": "hi"}, message])
+    assert words in str(caught.value)
+    assert MAIL not in str(caught.value)
+
+
+def test_the_limits_of_tools_can_be_set():
+    make_request("x", {"tools": [Tool(name=f"f{n}") for n in range(129)]}, Defaults(), limits=RequestLimits(tools=129))
+
+
+# What a backend sees, and what comes back
+
+
+@pytest.mark.parametrize("size", [1, 3, 200])
+def test_pseudonyms_are_in_what_the_cloud_sees_and_restored_in_arguments_however_they_are_cut(make, size):
+    def answers(asked):
+        sent = json.loads(asked.messages[-2].tool_calls[0].arguments)["to"]
+        text = json.dumps({"to": f"{sent}, \u00e9\n {sent}", "text": sent})
+        return [Chunk(reasoning=f"to {sent}"), Chunk(text=f"I ask {sent}."), *calls("send", text, size)(asked)]
+
+    cloud = Model("cloud", Location.CLOUD, answers)
+    described = Tool(name="send", description=f"not to {MAIL}", parameters=SEND.parameters)
+    conversation = [
+        {"role": "user", "content": "write to her"},
+        Message(
+            role="assistant",
+            reasoning=f"she is {MAIL}",
+            tool_calls=(ToolCall(id=MAIL, name="send", arguments=json.dumps({"to": MAIL, "n": 1})),),
+        ),
+        {"role": "tool", "tool_call_id": MAIL, "content": json.dumps({"known": MAIL})},
+    ]
+    stream = make(cloud).stream(conversation, tools=[described])
+    deltas = [delta for chunk in stream for delta in chunk.tool_calls]
+    reply = stream.generation
+    assert MAIL not in repr([list(each.visible_text()) for each in cloud.requests]) + cloud.requests[0].shape()
+    assert MAIL not in repr([call.id for message in cloud.requests[0].messages for call in message.tool_calls])
+    assert "".join(delta.arguments for delta in deltas) == reply.tool_calls[0].arguments
+    assert reply.tool_calls[0].values == {"to": f"{MAIL}, \u00e9\n {MAIL}", "text": MAIL}
+    assert (reply.text, reply.reasoning) == (f"I ask {MAIL}.", f"to {MAIL}")
+    assert reply.finish_reason is FinishReason.TOOL_CALLS
+    assert reply.backend == "cloud"
+
+
+@pytest.mark.parametrize("where", ["result", "arguments", "reasoning", "description"])
+def test_private_text_anywhere_keeps_the_request_on_the_device(make, where):
+    edge, cloud = (Model(each.value, each, says("ok")) for each in (Location.EDGE, Location.CLOUD))
+    put = {each: RECORD if each == where else "fine" for each in ("result", "arguments", "reasoning", "description")}
+    call = ToolCall(id="a", name="send", arguments=json.dumps({"to": put["arguments"]}))
+    conversation = [
+        Message(role="user", content="hi"),
+        Message(role="assistant", tool_calls=(call,), reasoning=put["reasoning"]),
+        Message(role="tool", tool_call_id="a", content=put["result"]),
+    ]
+    tool = Tool(name="send", description=put["description"], parameters=SEND.parameters)
+    assert make(edge, cloud).generate(conversation, tools=[tool]).backend == "edge"
+    assert cloud.requests == []
+
+
+def test_a_policy_sees_how_many_tools_there_are(make):
+    edge, cloud = (Model(each.value, each, says("ok")) for each in (Location.EDGE, Location.CLOUD))
+    client = make(edge, cloud)
+    assert client.decide("hi", tools=[Tool(name=f"f{n}") for n in range(5)]).order[0] == "edge"
+    assert client.decide("hi", tools=[Tool(name=f"f{n}") for n in range(4)]).order[0] == "cloud"
+
+
+STRICT = Tool(name="send", parameters=SEND.parameters)
+
+
+@pytest.mark.parametrize(
+    ("answers", "options"),
+    [
+        (calls("send", '{"to": 5}'), {}),
+        (calls("send", '{"to": "x"'), {}),
+        (calls("send", "[]"), {}),
+        (calls("other", "{}"), {}),
+        (calls("send", '{"to": "x"}'), {"tool_choice": "none"}),
+        (says("no"), {"tool_choice": "required"}),
+        (lambda _: [piece('{"to": "x"}', n, "send") for n in range(2)] + [end()], {"parallel_tool_calls": False}),
+        (lambda _: [piece("{", name="send"), piece("}", name="send"), end()], {}),
+    ],
+)
+def test_calls_that_are_not_what_was_asked_for_are_one_typed_error(make, answers, options):
+    client = make(Model("edge", Location.EDGE, answers))
+    with pytest.raises(OutputInvalid) as caught:
+        client.generate("hi", tools=[STRICT], **options)
+    assert caught.value.reason == "tool_call"
+    with pytest.raises(OutputInvalid):
+        asyncio.run(client.agenerate("hi", tools=[STRICT], **options))
+
+
+@pytest.mark.parametrize("first", [piece("{}", 1, "send"), piece("{}"), piece("{}", -1)])
+def test_a_piece_of_a_call_without_a_beginning_is_an_error_before_which_the_next_backend_answers(make, first):
+    broken = Model("cloud", Location.CLOUD, lambda _: [first, end()])
+    with pytest.raises(AllBackendsFailed) as caught:
+        make(broken).generate("hi", tools=[STRICT])
+    assert isinstance(caught.value.failures["cloud"], OutputInvalid)
+    assert make(broken, Model("edge", Location.EDGE, says("ok"))).generate("hi", tools=[STRICT]).text == "ok"
+
+
+def test_a_call_that_max_tokens_cut_is_left_out(make):
+    def answers(_):
+        return [piece('{"to": "x"}', name="send"), piece('{"to', 1, "send"), end(FinishReason.LENGTH)]
+
+    reply = make(Model("edge", Location.EDGE, answers)).generate("hi", tools=[send])
+    assert [call.values for call in reply.tool_calls] == [{"to": "x"}]
+    assert reply.finish_reason is FinishReason.LENGTH
+
+
+# A stream that breaks off
+
+WHOLE = json.dumps({"to": 'Zo\u00eb "Z" <z at x>', "text": "line\nline \\ {[}]"})
+
+
+def begins(at: int) -> Callable[[Request], list[Chunk | Exception]]:
+    text = [Chunk(reasoning=each) for each in "I think."] + [Chunk(text=each) for each in "Well: "]
+    both = [piece(each) for each in WHOLE]
+    steps = [*text, piece("", name="send"), *both, piece("", 1, "send"), *(piece(each, 1) for each in WHOLE)]
+    cut = StreamInterrupted("cut", backend="cloud", received_tokens=1)
+    return lambda _: [*steps[:at], cut] if at <= len(steps) else [*steps, end()]
+
+
+def goes_on(asked: Request) -> list[Chunk]:
+    """What a backend writes after the partial answer of *asked*: the rest of the same, in larger pieces."""
+    thought, said = asked.answer_reasoning, asked.answer_prefix
+    steps = [] if said or asked.answer_calls else [Chunk(reasoning="I think."[len(thought) :])]
+    steps += [] if asked.answer_calls else [Chunk(text="Well: "[len(said) :])]
+    have = list(asked.answer_calls)
+    for index in range(max(len(have) - 1, 0), 2):
+        given = have[index].arguments if index < len(have) else ""
+        steps += [] if index < len(have) else [piece("", index, "send")]
+        steps += [piece(WHOLE[len(given) :], index)]
+    return [*steps, end()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 2 * len(WHOLE) + 15), st.sampled_from(["cloud", "edge"]))
+def test_an_answer_cut_in_reasoning_text_or_arguments_is_continued_to_the_same_calls(at, first):
+    second = "edge" if first == "cloud" else "cloud"
+    backends = [Model(first, Location(first), begins(at)), Model(second, Location(second), goes_on)]
+    policy = POLICY.replace("prefer: [cloud, edge]", f"prefer: [{first}, {second}]")
+    parsed = parse_policy(policy, backends={b.name: b.location for b in backends})
+    with HybridLLM(backends, parsed, sensors=FixedSensors()) as client:
+        stream = client.stream("hi", tools=[send], max_tokens=1000)
+        chunks = list(stream)
+    reply = stream.generation
+    assert (reply.reasoning, reply.text) == ("I think.", "Well: ")
+    assert [call.arguments for call in reply.tool_calls] == [WHOLE, WHOLE]
+    assert len({delta.id for chunk in chunks for delta in chunk.tool_calls if delta.id}) == 2
+    assert [each.backend for each in reply.continuations] == [second]
+
+
+def test_an_answer_cut_in_arguments_that_nobody_continues_ends_in_one_typed_error(make):
+    client = make(Model("cloud", Location.CLOUD, begins(20)))
+    with pytest.raises(StreamInterrupted):
+        client.generate("hi", tools=[send])
+
+
+# The loop
+
+TWICE = after_result(calls("send", '{"to": "Zo\u00eb"}'), says("done"))
+
+
+def test_the_loop_calls_functions_and_answers_with_their_results(make):
+    cloud = Model("cloud", Location.CLOUD, TWICE)
+    run = make(cloud).run_tools("write", tools=[send], max_tokens=9)
+    assert (run.text, run.is_complete, run.pending) == ("done", True, ())
+    assert [(step.call.values, step.result, step.backend) for step in run.steps] == [
+        ({"to": "Zo\u00eb"}, "sent to Zo\u00eb", "cloud")
+    ]
+    assert [message.role for message in cloud.requests[-1].messages] == ["user", "assistant", "tool"]
+    assert len(run.replies) == 2
+    assert make(cloud).generate(list(run.messages), tools=[send]).tool_calls, "the conversation is a prompt"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_functions_may_be_async_and_take_enums_and_results_may_be_any_json(make, mode):
+    async def paint(colour: Colour) -> dict:
+        assert colour is Colour.RED
+        await asyncio.sleep(0)
+        return {"painted": [colour.value]}
+
+    answers = after_result(calls("paint", '{"colour": "red"}'), says("done"))
+    client = make(Model("edge", Location.EDGE, answers))
+    if mode == "sync":
+        run = client.run_tools("paint", tools=[paint])
+    else:
+        run = asyncio.run(client.arun_tools("paint", tools=[paint]))
+    assert run.steps[0].result == '{"painted": ["red"]}'
+    assert run.text == "done"
+
+
+def fails(to: str) -> str:
+    raise ValueError("no such person")
+
+
+def hangs(to: str) -> str:
+    time.sleep(A_WHILE)
+    return "late"
+
+
+A_WHILE = 3.0
+
+
+@pytest.mark.parametrize(
+    ("tool", "reason", "told"), [(fails, "raised", "ValueError: no such person"), (hangs, "late", "in time")]
+)
+def test_a_tool_that_fails_is_reported_to_the_model_or_to_the_app(make, tool, reason, told):
+    answers = after_result(calls(tool.__name__, '{"to": "x"}'), says("sorry"))
+    client = make(Model("edge", Location.EDGE, answers))
+    run = client.run_tools("hi", tools=[tool], tool_timeout=0.2)
+    assert run.steps[0].error == reason
+    assert told in run.steps[0].result
+    assert run.text == "sorry"
+    with pytest.raises(ToolFailed) as caught:
+        asyncio.run(client.arun_tools("hi", tools=[tool], tool_timeout=0.2, on_error="raise"))
+    assert (caught.value.tool, caught.value.reason) == (tool.__name__, reason)
+
+
+def test_the_deadline_holds_for_the_whole_run(make):
+    client = make(Model("edge", Location.EDGE, calls("hangs", '{"to": "x"}')))
+    with pytest.raises(DeadlineExceeded):
+        client.run_tools("hi", tools=[hangs], deadline=0.5)
+
+
+def test_the_loop_ends_after_max_steps_and_at_a_tool_without_a_function(make):
+    endless = Model("edge", Location.EDGE, calls("send", '{"to": "x"}'))
+    run = make(endless).run_tools("hi", tools=[send], max_steps=3)
+    assert (len(run.replies), len(run.steps), len(run.pending)) == (3, 2, 1)
+    run = make(endless).run_tools("hi", tools=[STRICT])
+    assert (len(run.replies), len(run.steps), len(run.pending)) == (1, 0, 1)
+    assert not run.is_complete
+
+
+def test_the_route_of_the_first_step_is_kept_until_it_fails_or_a_result_may_not_go_there(make):
+    down = iter([True])
+
+    def flaky(asked):
+        return [BackendUnavailable("down", backend="cloud")] if next(down, False) else TWICE(asked)
+
+    edge, cloud = Model("edge", Location.EDGE, TWICE), Model("cloud", Location.CLOUD, flaky)
+    run = make(edge, cloud).run_tools("hi", tools=[send])
+    assert [reply.backend for reply in run.replies] == ["edge", "edge"], "the cloud is back, and nobody asked for it"
+
+    def look_up(to: str) -> str:
+        return f"{to} has the {RECORD}"
+
+    answers = after_result(calls("look_up", '{"to": "x"}'), says("done"))
+    edge, cloud = (Model(each.value, each, answers) for each in (Location.EDGE, Location.CLOUD))
+    run = make(edge, cloud).run_tools("hi", tools=[look_up])
+    assert [reply.backend for reply in run.replies] == ["cloud", "edge"]
+    assert RECORD not in repr([list(each.visible_text()) for each in cloud.requests])
+
+
+def test_a_forced_call_is_forced_once(make):
+    cloud = Model("cloud", Location.CLOUD, TWICE)
+    make(cloud).run_tools("hi", tools=[send], tool_choice="required")
+    assert [each.tool_choice for each in cloud.requests] == ["required", "auto"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_steps": 0}, {"on_error": "ask"}, {"tool_timeout": 0}, {"tools": []}, {"tools": None}]
+)
+def test_a_setting_of_the_loop_out_of_range_is_refused(make, options):
+    with pytest.raises(InvalidRequest):
+        make(Model("edge", Location.EDGE, TWICE)).run_tools("hi", **{"tools": [send], **options})
