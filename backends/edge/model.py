@@ -105,6 +105,7 @@ class EdgeSequence:
         self._step_bound = False
         self._mask = np.ones((1, capacity), dtype=np.int64)
         self._positions = np.arange(capacity, dtype=np.int64).reshape(1, capacity)
+        self._mask_at, self._positions_at = self._mask.ctypes.data, self._positions.ctypes.data
         self._token = np.zeros((1, 1), dtype=np.int64)
         self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
         self._kv = self._allocate(prefix.buffers if prefix is not None else [])
@@ -190,9 +191,9 @@ class EdgeSequence:
         total = self._length + count
         layout, binding = self._layout, self._binding
         # The mask's width, not the buffers' shape, is what limits attention to the tokens in the cache.
-        binding.bind_input(layout.attention_mask, "cpu", 0, np.int64, (1, total), self._mask.ctypes.data)
+        binding.bind_input(layout.attention_mask, "cpu", 0, np.int64, (1, total), self._mask_at)
         if self._graph.has_positions:  # a window of the prepared 0, 1, 2, ...: 8 bytes for each int64
-            start = self._positions.ctypes.data + 8 * self._length
+            start = self._positions_at + 8 * self._length
             binding.bind_input(layout.position_ids, "cpu", 0, np.int64, (1, count), start)
         with native:
             self._session.run_with_iobinding(binding, self._options)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from hybrid_llm.backends.text import TAIL, shared_prefix
+from hybrid_llm.backends.text import shared_prefix
 from hybrid_llm.core.threads import started
 
 if TYPE_CHECKING:
@@ -196,6 +196,11 @@ class Entry:
     size: int
     """Bytes of all buffers."""
 
+    def covers(self, other: Entry) -> bool:
+        """Whether *other* holds no more than the beginning of this one."""
+        length = len(other.tokens)
+        return self.tenant == other.tenant and shared_prefix(other.tokens, self.tokens, most=length) == length
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Prefix:
@@ -222,25 +227,22 @@ class PrefixCache:
         return sum(entry.size for entry in self._entries)
 
     def claim(self, tenant: str | None, prompt: Sequence[int], room: int) -> Prefix | None:
-        """Return the longest stored prefix of *prompt* up to a border; then evict down to *room* bytes.
-
-        The prefix's entry is dropped if it holds little else, since the request will store a longer one.
-        """
+        """Return the longest stored prefix of *prompt* up to a border; then evict down to *room* bytes."""
         with self._lock:
             found, shared = self._longest(tenant, prompt)
             prefix = None
             if found is not None:
                 prefix = Prefix(length=shared, buffers=list(found.buffers))
                 self._entries.remove(found)
-                if len(found.tokens) > shared + TAIL:
-                    self._entries.append(found)
+                self._entries.append(found)
             self._evict(room)
             return prefix
 
     def put(self, entry: Entry, room: int) -> None:
-        """Store *entry* as the most recent; then evict down to *room* bytes."""
+        """Store *entry* as the most recent, in place of those that it covers; then evict down to *room* bytes."""
         with self._lock:
             if not self._closed and len(entry.tokens) >= BORDER:
+                self._entries = [other for other in self._entries if not entry.covers(other)]
                 self._entries.append(entry)
             self._evict(room)
 

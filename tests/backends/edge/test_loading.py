@@ -13,6 +13,7 @@ import pytest
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, read_manifest, verify_manifest
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.models import write_manifest
+from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
 
 
@@ -238,3 +239,11 @@ def test_importing_the_backend_loads_no_runtime_and_starts_no_thread(tmp_path):
         print(sorted(heavy & set(sys.modules)), threading.active_count())
     """
     assert run_at_home(tmp_path, script).stdout.strip() == "[] 1"
+
+
+def test_a_model_without_chat_template_is_refused_rather_than_given_bare_text(copy):
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
+    with pytest.raises(ConfigError, match=r"has no chat template: add chat_template\.jinja"):
+        ChatTokenizer.load(copy)

@@ -306,3 +306,13 @@ def test_what_another_tenant_left_is_not_seen():
     prefixes.put(entry(range(50), tenant="a"), 100)
     assert [prefixes.claim(tenant, list(range(50)), 100) for tenant in (None, "", "b")] == [None] * 3
     assert prefixes.claim("a", list(range(50)), 100).length == BORDER
+
+
+def test_an_entry_stays_for_others_until_a_longer_one_covers_it():
+    prefixes = PrefixCache()
+    prefixes.put(entry(range(64)), 100)
+    prefixes.put(entry([*range(32), *range(500, 532)], tenant="a"), 100)
+    assert [prefixes.claim(None, list(range(70)), 100).length for _ in range(3)] == [64] * 3
+    prefixes.put(entry(range(128)), 100)
+    assert prefixes.size == 20
+    assert prefixes.claim("a", list(range(70)), 100).length == 32
