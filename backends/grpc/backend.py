@@ -225,7 +225,7 @@ class GrpcBackend:
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
         self._stats.context_window = reply.context_window
-        self._capabilities = record_from_wire(Capabilities, reply)
+        self._capabilities = record_from_wire(Capabilities, reply, notice="")
         return record_from_wire(
             NodeDescription,
             reply,

@@ -45,7 +45,7 @@ def _served(folder, ready):
 
 
 def _engine(node):
-    (child,) = psutil.Process(node.pid).children()
+    (child,) = (each for each in psutil.Process(node.pid).children() if "-m" in each.cmdline())  # not the log's reader
     return child.pid
 
 
