@@ -107,7 +107,11 @@ class HubSource:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
             gated = kind in ("GatedRepoError", "RepositoryNotFoundError")
-            advice = "accept its licence on its page and run `hf auth login`" if gated else self._offline(wanted)
+            advice = (
+                "check its name; if it asks for consent, give that on its page and run `hf auth login`"
+                if gated
+                else self._offline(wanted)
+            )
             why = f"{kind}: {lines[0] if lines else ''}"
             raise FetchFailed(f"{self.text} was not downloaded: {why}\n{advice}") from None
 
