@@ -53,10 +53,12 @@ def test_generate_and_chat_use_it_from_then_on_without_the_notice_of_a_demonstra
     assert len([line for line in talk.stdout.splitlines() if line.strip()]) >= 2
 
 
-def test_a_file_of_this_machine_gives_the_same_model(store, smollm2_gguf):
+def test_a_file_of_this_machine_gives_the_same_weights(store, smollm2_gguf):
     assert run("models", "add", smollm2_gguf, "--name", "from-file", "--license", "Apache-2.0").returncode == 0
     files = [json.loads(run("models", "inspect", name, "--json").stdout)["files"] for name in store.names()]
+    recommended = [each.pop("generation_config.json") for each in files]
     assert files[0] == files[1]
+    assert recommended[0] != recommended[1], "the catalogue recommends how to draw"
 
 
 def test_half_a_file_is_refused_and_leaves_nothing(store, smollm2_gguf, tmp_path):
