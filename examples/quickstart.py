@@ -1,4 +1,4 @@
-"""An answer, a stream and a decision, with the embedded model: `python examples/quickstart.py`."""
+"""An answer, a stream and a decision, with the default model: `python examples/quickstart.py`."""
 
 import hybrid_llm
 

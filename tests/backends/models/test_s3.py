@@ -1,0 +1,78 @@
+"""S3: an object with the user's own credentials, from a server that speaks its protocol; resumed, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+
+from hybrid_llm.backends.models.sources import Wanted, parse_source
+from hybrid_llm.backends.models.sources.source import FetchFailed
+from hybrid_llm.core.errors import SecurityError
+
+pytest.importorskip("s3fs")
+moto = pytest.importorskip("moto.server")
+boto3 = pytest.importorskip("boto3")
+
+CONTENT = random.Random(1).randbytes(12_000_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+URL = "s3://models/small/m.gguf"
+
+
+@pytest.fixture(scope="module")
+def address():
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(address, monkeypatch):
+    """The bucket `models` with one object, at the endpoint that the environment names."""
+    secrets = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in {**secrets, "AWS_ENDPOINT_URL": address}.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="models")
+    client.put_object(Bucket="models", Key="small/m.gguf", Body=CONTENT)
+    return client
+
+
+def fetch(folder, url=URL, report=lambda step, share: None, **wanted):
+    folder.mkdir(exist_ok=True)
+    return parse_source(url).fetch(folder, Wanted(**wanted), report)
+
+
+def test_an_object_is_fetched_and_its_hash_is_held_to(bucket, tmp_path):
+    fetched = fetch(tmp_path / "d", sha256=SHA256)
+    assert fetched.path.read_bytes() == CONTENT
+    with pytest.raises(SecurityError):
+        fetch(tmp_path / "e", sha256="0" * 64)
+    assert list((tmp_path / "e").iterdir()) == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_interrupted_download_goes_on_unless_the_object_was_replaced(bucket, tmp_path, changed):
+    def interrupt(step, share):
+        if step == "downloading" and share > 0.3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(tmp_path / "d", report=interrupt)
+    (part,) = (tmp_path / "d").glob("*.part")
+    assert 0 < part.stat().st_size < len(CONTENT)
+    shares = []
+    body = bytes(len(CONTENT)) if changed else CONTENT
+    bucket.put_object(Bucket="models", Key="small/m.gguf", Body=body)
+    fetched = fetch(tmp_path / "d", report=lambda step, share: shares.append((step, share)))
+    assert fetched.path.read_bytes() == body
+    assert (min(share for step, share in shares if step == "downloading") > 0.3) is not changed
+
+
+def test_an_object_that_is_not_there_is_an_error_without_secrets(bucket, tmp_path):
+    with pytest.raises(FetchFailed, match=r"copy s3://models/absent\.gguf here") as caught:
+        fetch(tmp_path / "d", "s3://models/absent.gguf")
+    assert "very-secret" not in str(caught.value)
