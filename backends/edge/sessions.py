@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 
 import psutil
 
+from hybrid_llm.core.errors import BackendUnavailable
+from hybrid_llm.core.lifetime import native
 from hybrid_llm.core.log import log
 from hybrid_llm.core.threads import in_thread
 
@@ -106,16 +108,20 @@ class Sessions:
         count = self._fitting(now.spare(before))
         if count < self._threads or (count > self._threads and now.at >= self._changed + _REST):
             self._changed = now.at
-            self._opening = in_thread("hybrid-llm-edge-threads", partial(self._open, count))
+            self._opening = in_thread("hybrid-llm-edge-threads", partial(self._reopen, count))
             self._opening.add_done_callback(partial(self._opened, count))
 
     def _fitting(self, spare: float) -> int:
         return max(count for count in self._counts if count == 1 or count <= spare + _NEARLY)
 
+    def _reopen(self, count: int) -> Any:
+        with native:  # so that the exit of Python waits for it
+            return self._open(count)
+
     def _opened(self, count: int, opening: Future[Any]) -> None:
         """Use the new session from the next run on; runs in progress end with the old one."""
         if (error := opening.exception()) is None:
             self._current, self._threads = opening.result(), count
-        else:
+        elif not isinstance(error, BackendUnavailable):  # which is the exit of Python
             log.warning("a session with %d threads cannot be opened: %s", count, type(error).__name__)
         self._opening = None
