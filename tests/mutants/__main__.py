@@ -33,6 +33,7 @@ from tests.mutants import (
     recovery,
     router,
     sending,
+    tools,
     verify,
 )
 from tests.mutants.mutant import ROOT, Mutant, Unplantable
@@ -86,6 +87,7 @@ SUITES = (
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
     Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
+    Suite("tools", tools.MUTANTS, _tests("router", "tools")),
     Suite("detectors", detectors.MUTANTS, _tests("router", "direction", "detectors", "labels", "evidence")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values")),
 )

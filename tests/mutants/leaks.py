@@ -20,6 +20,7 @@ _CALL = "hybrid_llm.router.execution.call"
 _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
 _GENERATION = "hybrid_llm.core.generation"
+_TOOLS = "hybrid_llm.core.tools"
 
 MUTANTS = (
     # Continuations
@@ -171,7 +172,7 @@ MUTANTS = (
     Mutant(
         "roles share a cache",
         f"{_CACHE}:MemoryCache._name",
-        swap("','.join((message.role for message in request.messages))", "''"),
+        swap("request.shape()", "''"),
     ),
     Mutant("tasks share a cache", f"{_CACHE}:MemoryCache._name", drop_item("request.task")),
     Mutant("limits share a cache", f"{_CACHE}:MemoryCache._name", drop_item("str(request.max_tokens)")),
@@ -182,11 +183,6 @@ MUTANTS = (
         "a cache cannot tell where a text ends",
         f"{_CACHE}:MemoryCache._name",
         drop("mac.update(len(data).to_bytes(8, 'big'))"),
-    ),
-    Mutant(
-        "a cache cannot tell tags, tools and stop texts apart",
-        f"{_CACHE}:MemoryCache._name",
-        swap("[str(len(part)) for part in __]", "['']"),
     ),
     Mutant(
         "a tenant called None shares the cache of those without one",
@@ -229,9 +225,11 @@ MUTANTS = (
     Mutant(
         "a cached answer shows its text", f"{_CACHE}:CachedAnswer", swap("text: str = field(repr=False)", "text: str")
     ),
-    Mutant("a chunk shows its text", f"{_GENERATION}:Chunk", swap("field(default='', repr=False)", "''")),
+    Mutant("a chunk shows its text", f"{_GENERATION}:Chunk.text", swap("field(default='', repr=False)", "''")),
     Mutant("an answer shows its text", f"{_GENERATION}:Generation", swap("text: str = field(repr=False)", "text: str")),
-    Mutant("a partial answer shows its text", f"{_REQUEST}:PartialAnswer", swap("field(default='', repr=False)", "''")),
+    Mutant(
+        "a partial answer shows its text", f"{_REQUEST}:PartialAnswer.text", swap("field(default='', repr=False)", "''")
+    ),
     Mutant(
         "a request shows its schema",
         f"{_REQUEST}:Request.output_schema",
@@ -242,14 +240,12 @@ MUTANTS = (
         f"{_REQUEST}:Request.answer_prefix",
         swap("field(default='', repr=False)", "''"),
     ),
-    Mutant("a tool shows its description", f"{_REQUEST}:Tool.description", swap("field(default='', repr=False)", "''")),
-    Mutant(
-        "a tool shows its parameters", f"{_REQUEST}:Tool.parameters", swap("field(default='{}', repr=False)", "'{}'")
-    ),
+    Mutant("a tool shows its description", f"{_TOOLS}:Tool.description", swap("field(default='', repr=False)", "''")),
+    Mutant("a tool shows its parameters", f"{_TOOLS}:Tool.parameters", swap("field(default='{}', repr=False)", "'{}'")),
     Mutant(
         "a pseudonym's entry shows its value", f"{_TABLE}:Entry", swap("value: str = field(repr=False)", "value: str")
     ),
-    Mutant("a tool shows its name", f"{_REQUEST}:Tool.name", swap("field(repr=False)", "field()")),
+    Mutant("a tool shows its name", f"{_TOOLS}:Tool.name", swap("field(repr=False)", "field()")),
     Mutant(
         "a table of pseudonyms can be pickled",
         f"{_TABLE}:PseudonymTable.__reduce_ex__",

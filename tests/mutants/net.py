@@ -33,7 +33,7 @@ ERRORS = (
     Mutant(
         "a stream that fails to close costs the answer", f"{_CALL}:_Closing.__aexit__", always("not is_fault(failure)")
     ),
-    Mutant("anything passes for a chunk", f"{_CALL}:BackendCalls.stream", drop("_check(chunk)")),
+    Mutant("anything passes for a chunk", f"{_CALL}:BackendCalls.stream", drop("check(chunk)")),
     Mutant(
         "any finish reason passes", f"{_CALL}:_is_last", drop_operand("isinstance(chunk.finish_reason, FinishReason)")
     ),
@@ -62,17 +62,13 @@ ERRORS = (
     Mutant(
         "an answer is not checked",
         f"{_ATTEMPTS}:Attempts._invalid",
-        always("self.parse is None or last.finish_reason is not FinishReason.STOP"),
+        always("not is_whole or (self.parse is None and self.check_calls is None)"),
     ),
-    Mutant(
-        "only the last chunk is checked",
-        f"{_ATTEMPTS}:Attempts._invalid",
-        swap("[*self._parts, last.text]", "[last.text]"),
-    ),
+    Mutant("the last chunk is not checked", f"{_ATTEMPTS}:Attempts._invalid", drop("self._parts.add(last)")),
     Mutant(
         "a cut answer is checked",
         f"{_ATTEMPTS}:Attempts._invalid",
-        drop_operand("last.finish_reason is not FinishReason.STOP"),
+        drop_operand("not is_whole"),
     ),
     Mutant("a long answer is checked in the event loop", f"{_OUTPUT}:OutputParser.is_quick", returns("True")),
     Mutant(
@@ -155,7 +151,7 @@ STATUSES = (
     ),
     Mutant(
         "a node trusts the client's schema",
-        f"{_SERVICER}:NodeServicer._answer",
+        f"{_SERVICER}:NodeServicer._grammar",
         swap("await _check_schema(self._schemas, request.output_schema)", "pass"),
     ),
 )

@@ -60,8 +60,8 @@ MUTANTS = (
     Mutant("answers are not restored", f"{_GUARD}:PrivacyGuard.restorer", always("assessment.lease is None")),
     Mutant(
         "answers in JSON are restored as text",
-        f"{_GUARD}:PrivacyGuard.restorer",
-        never("assessment.request.output_schema is not None"),
+        f"{_RESTORE}:AnswerRestorer.__init__",
+        never("request.output_schema is not None"),
     ),
     Mutant(
         "only one tag's detectors are replaced",
@@ -80,8 +80,8 @@ MUTANTS = (
     ),
     Mutant(
         "a continued answer is restored as a new one",
-        f"{_GUARD}:PrivacyGuard.restorer",
-        drop("one.continue_from(assessment.request_for(location).answer_prefix)"),
+        f"{_RESTORE}:AnswerRestorer.__init__",
+        drop("self._text.continue_from(request.answer_prefix)"),
     ),
     Mutant("a forged MAC passes", f"{_CLEARANCE}:require_clearance", drop_operand("genuine")),
     Mutant(
@@ -112,8 +112,11 @@ MUTANTS = (
     Mutant("the MAC omits the texts", f"{_CLEARANCE}:_texts", drop("yield from request.visible_text()")),
     Mutant(
         "the MAC omits the roles",
-        f"{_CLEARANCE}:_texts",
-        drop("yield ','.join((message.role for message in request.messages))"),
+        f"{_REQUEST}:Request.shape",
+        swap(
+            "f'{message.role} {len(message.tool_calls)} {ordinal} {bool(message.reasoning)}'",
+            "f'{len(message.tool_calls)} {ordinal} {bool(message.reasoning)}'",
+        ),
     ),
     Mutant("the MAC omits the tenant", f"{_CLEARANCE}:_texts", drop_item("request.tenant or ''")),
     Mutant("the MAC omits the session", f"{_CLEARANCE}:_texts", drop_item("request.session_id or ''")),
@@ -140,8 +143,8 @@ MUTANTS = (
     ),
     Mutant(
         "the repr of a message shows its text",
-        f"{_REQUEST}:Message",
-        swap("content: str = field(repr=False)", "content: str"),
+        f"{_REQUEST}:Message.content",
+        swap("field(default='', repr=False)", "''"),
     ),
     Mutant(
         "an event may hold a request",
@@ -166,16 +169,16 @@ MUTANTS = (
         "tags share a cache",
         f"{_CACHE}:MemoryCache._name",
         swap(
-            "(*sampling, *counts, *names, roles, *sorted(request.privacy), *request.visible_text())",
-            "(*sampling, *counts, *names, roles, *request.visible_text())",
+            "(*sampling, *names, request.shape(), *sorted(request.privacy), *request.visible_text())",
+            "(*sampling, *names, request.shape(), *request.visible_text())",
         ),
     ),
     Mutant(
         "the cache key omits the texts",
         f"{_CACHE}:MemoryCache._name",
         swap(
-            "(*sampling, *counts, *names, roles, *sorted(request.privacy), *request.visible_text())",
-            "(*sampling, *counts, *names, roles, *sorted(request.privacy))",
+            "(*sampling, *names, request.shape(), *sorted(request.privacy), *request.visible_text())",
+            "(*sampling, *names, request.shape(), *sorted(request.privacy))",
         ),
     ),
     Mutant(
@@ -188,7 +191,9 @@ MUTANTS = (
         swap("policy.decide(metadata, signals)", "policy.decide(assessment.request, signals)"),
     ),
     Mutant(
-        "the policy does not see detected tags", f"{_PIPELINE}:Pipeline._decide", swap("assessment.request", "request")
+        "the policy does not see detected tags",
+        f"{_PIPELINE}:Pipeline._decide",
+        swap("RequestMetadata.of(assessment.request)", "RequestMetadata.of(request)"),
     ),
     Mutant(
         "a cache is read whatever the tags allow",
@@ -206,7 +211,9 @@ MUTANTS = (
         swap("self._guard.release(routed.assessment)", "_ = routed.assessment"),
     ),
     Mutant("a closed client keeps its pseudonyms", f"{_PIPELINE}:Pipeline.close", drop("self._guard.close()")),
-    Mutant("text held back at the end is lost", f"{_RESTORE}:Restorer.restore", drop("text += self.finish()")),
+    Mutant(
+        "text held back at the end is lost", f"{_RESTORE}:AnswerRestorer.restore", drop("text += self._text.finish()")
+    ),
     Mutant("a finding sets no tag", f"{_GUARD}:PrivacyGuard.assess", never("scan.sees(rule)")),
     Mutant(
         "declared tags are dropped",
@@ -270,7 +277,7 @@ MUTANTS = (
     Mutant(
         "an answer cut within a value is continued",
         f"{_GUARD}:PrivacyGuard._doubt",
-        never("lease.table.begins_value(request.answer_prefix)"),
+        never("lease.table.begins_value(_end(request))"),
     ),
     Mutant(
         "a rejected form keeps its pseudonyms",
@@ -290,7 +297,7 @@ MUTANTS = (
     Mutant(
         "the MAC omits the counts",
         f"{_CLEARANCE}:_texts",
-        drop("yield f'{request.output_schema is not None} {len(request.tools)} {len(sampling.stop)}'"),
+        drop("yield request.shape()"),
     ),
     Mutant(
         "the repr of sampling shows the stop texts",

@@ -82,10 +82,12 @@ MUTANTS = (
     Mutant(
         "a continuation starts from nothing",
         f"{_ATTEMPTS}:Attempts._partial_answer",
-        swap("PartialAnswer(text=''.join(self._parts), tokens=self._tokens)", "PartialAnswer(text='', tokens=0)"),
+        swap("self._parts.partial(self._tokens)", "PartialAnswer(text='', tokens=0)"),
     ),
     Mutant(
-        "the text before a continuation is lost", f"{_ATTEMPTS}:Attempts._take", drop("self._parts.append(chunk.text)")
+        "the text before a continuation is lost",
+        f"{_ATTEMPTS}:Attempts._take",
+        swap("self._parts.add(chunk)", "chunk.text"),
     ),
     Mutant(
         "tokens of text that is held back count as delivered",

@@ -51,8 +51,8 @@ MUTANTS = (
     ),
     Mutant(
         "the message omits the stop texts",
-        f"{_MESSAGES}:request_to_wire",
-        swap("asdict(request.sampling)", "asdict(request.sampling) | {'stop': ()}"),
+        f"{_MESSAGES}:_sampling_to_wire",
+        swap("asdict(sampling)", "asdict(sampling) | {'stop': ()}"),
     ),
     Mutant(
         "a system message is sent as a user's",
