@@ -97,7 +97,10 @@ class ChatTokenizer:
     @cached_property
     def grammars(self) -> Grammars:
         """Writes the grammars of this model's answers."""
-        return Grammars(self.format, self._control_ids)
+        # llguidance takes every added token in angle brackets for one that no text can hold, such as `<tool_call>`.
+        added = self.tokenizer.get_added_tokens_decoder().items()
+        named = {token.content: id_ for id_, token in added if token.content[:1] == "<" and token.content[-1:] == ">"}
+        return Grammars(self.format, {**named, **self._control_ids})
 
     def grammar(self, request: Request) -> str:
         """The grammar that the answer follows beyond an output schema alone; "" where there is none.
