@@ -255,6 +255,8 @@ class EdgeBackend:
             self._prefixes.close()
         self._watchdog.close()
         self._threads.close(join=True)
+        if self._model is not None:
+            self._model.sessions.close()
         self._model = self._tokenizer = None
 
     async def aclose(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -80,8 +80,7 @@ class Sessions:
         self._counts = sorted({1, max(1, most // 2), most})
         self._lock = threading.Lock()
         self._before = since
-        now = None if meter is None or since is None else meter()
-        self._threads = most if now is None or since is None or now.at <= since.at else self._fitting(now.spare(since))
+        self._threads = most if meter is None or since is None else self._first(meter(), since)
         self._current = open_with(self._threads)
         self._opening: Future[Any] | None = None
         self._changed = self._next = 0.0
@@ -95,10 +94,18 @@ class Sessions:
         """The session for the next run of the model; now and then, look whether its threads are the right number."""
         if self._meter is not None and time.monotonic() >= self._next and self._lock.acquire(blocking=False):
             try:
-                self._look(self._meter)
+                if self._meter is not None:  # it may have been closed before the lock was taken
+                    self._look(self._meter)
             finally:
                 self._lock.release()
         return self._current
+
+    def close(self) -> None:
+        """Look no more, and wait until no session is being opened."""
+        with self._lock:
+            self._meter, opening = None, self._opening
+        if opening is not None:
+            wait([opening])
 
     def _look(self, meter: Meter) -> None:
         now, before = meter(), self._before
@@ -110,6 +117,10 @@ class Sessions:
             self._changed = now.at
             self._opening = in_thread("hybrid-llm-edge-threads", partial(self._reopen, count))
             self._opening.add_done_callback(partial(self._opened, count))
+
+    def _first(self, now: Reading, since: Reading) -> int:
+        """The number to begin with; the operating system counts in hundredths of a second, so a moment says nothing."""
+        return self._fitting(now.spare(since)) if now.at - since.at >= _INTERVAL / 2 else self._counts[-1]
 
     def _fitting(self, spare: float) -> int:
         return max(count for count in self._counts if count == 1 or count <= spare + _NEARLY)

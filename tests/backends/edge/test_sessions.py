@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -58,6 +59,10 @@ def test_threads_fit_what_is_spare(most, idle, own, expected):
     assert Sessions(lambda count: count, most, Machine(idle, own), Reading(0.0, 0.0, 0.0)).threads == expected
 
 
+def test_a_moment_is_too_short_to_find_the_machine_busy():
+    assert Sessions(lambda count: count, 2, Machine(0.0), Reading(0.99, 0.0, 0.0)).threads == 2
+
+
 def test_a_number_that_was_named_stays():
     assert settled(Sessions(lambda count: count, 2)) == 2
 
@@ -71,6 +76,27 @@ def test_a_session_that_cannot_be_opened_leaves_the_one_there_is():
     sessions = Sessions(open_with, 2, Machine(0.0))
     assert settled(sessions) == 2
     assert sessions.session() == 2
+
+
+def test_closing_waits_for_a_session_that_is_being_opened():
+    may_open, opened = threading.Event(), []
+
+    def open_with(count):
+        if count == 1:
+            may_open.wait(30)
+        opened.append(count)
+
+    machine = Machine(0.0)
+    sessions = Sessions(open_with, 2, machine)
+    sessions.session()
+    sessions._next = 0.0
+    sessions.session()
+    threading.Timer(0.05, may_open.set).start()
+    sessions.close()
+    assert opened == [2, 1]
+    sessions._next, reading = 0.0, machine.reading
+    sessions.session()
+    assert machine.reading is reading
 
 
 @pytest.mark.parametrize("name", ["int4", "fp32", "trained"])
