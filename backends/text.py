@@ -53,6 +53,7 @@ class ChatTokenizer:
         *,
         eos_ids: Iterable[int],
         specials: Mapping[str, str] | None = None,
+        recommended: Mapping[str, float] | None = None,
     ) -> None:
         from hybrid_llm.backends.chat_files import compile_template, keep_no_words
 
@@ -60,6 +61,8 @@ class ChatTokenizer:
         """The underlying tokenizer, for grammars."""
         self.eos_ids = frozenset(eos_ids)
         """The ids that end an answer."""
+        self.recommended = dict(recommended or {})
+        """Settings of `Sampling` that the model recommends."""
         self._specials = dict(specials or {})
         self._template = compile_template(template) if isinstance(template, str) else template
         added = tokenizer.get_added_tokens_decoder()
@@ -69,15 +72,16 @@ class ChatTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
-        """Read `tokenizer.json`, the chat template and the end-of-text ids of *folder*.
+        """Read `tokenizer.json`, the chat template, end-of-text ids and recommended sampling of *folder*.
 
         Raises:
             ConfigError: a file is missing or broken; the message names it and says what to do.
         """
-        from hybrid_llm.backends.chat_files import read_chat_files
+        from hybrid_llm.backends.chat_files import read_chat_files, read_sampling
 
         tokenizer, template, eos_ids, specials = read_chat_files(folder)
-        return cls(tokenizer, template, eos_ids=eos_ids, specials=specials)
+        recommended = read_sampling(folder)
+        return cls(tokenizer, template, eos_ids=eos_ids, specials=specials, recommended=recommended)
 
     @property
     def vocab_size(self) -> int:

@@ -103,7 +103,9 @@ class Run:
         grammar = self._grammar(model)
         self._size = capacity * model.kv_bytes_per_token
         self._wait(prompt)
-        sampler = Sampler(self._request.sampling.completed(model.sampling), prompt, model.layout.vocab_size)
+        sampler = Sampler(
+            self._request.sampling.completed(model.tokenizer.recommended), prompt, model.layout.vocab_size
+        )
         if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
             reason = FinishReason.TOOL_CALLS if self._request.answer_calls else FinishReason.STOP
             yield replace(self._last_chunk(Delta(), reason, len(prompt), 0), tokens=0)

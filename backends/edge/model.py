@@ -11,7 +11,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_llm.backends.chat_files import read_sampling
 from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session, usable_processors
 from hybrid_llm.backends.edge.scheduling import BORDER, Prefix
@@ -53,8 +52,6 @@ class EdgeModel:
         self.manifest: Manifest = verify_manifest(folder)
         self.layout: ModelLayout = read_layout(folder, self.manifest)
         self.tokenizer = tokenizer or ChatTokenizer.load(folder)
-        self.sampling = read_sampling(folder)
-        """What the model recommends for draws."""
         if self.tokenizer.vocab_size > self.layout.vocab_size:
             raise ConfigError(
                 f"{folder}: the tokenizer has {self.tokenizer.vocab_size} ids, the model {self.layout.vocab_size}: "

@@ -188,7 +188,7 @@ class NodeServicer(HybridLLMServicer):
             request_id=f"{next(self._numbers)}",
             prompt_ids=prompt,
             max_tokens=request.max_tokens,
-            sampling=request.sampling,
+            sampling=request.sampling.completed(self._tokenizer.recommended),
             eos_ids=self._tokenizer.eos_ids,
             expires=request.expires,
             output_schema=None if grammar else request.output_schema,

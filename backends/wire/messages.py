@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 from hybrid_llm.core.clearance import Clearance, Cleared, require_clearance
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.request import Location, Message, Request, Role, Sampling, call_ordinals
+from hybrid_llm.core.limits import RECOMMENDED
+from hybrid_llm.core.request import GREEDY, Location, Message, Request, Role, Sampling, call_ordinals
 from hybrid_llm.core.tools import CHOICES, Tool, ToolCall, ToolCallDelta, ToolChoice, numbered_id
 from hybrid_llm.protos import hybrid_pb2 as pb
 
@@ -62,9 +63,18 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
 
 
 def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
+    """The settings that were named; the node completes the others by what its model recommends."""
     values = asdict(sampling)
-    del values["explicit"]  # a node has no recommendation of its own
+    named = values.pop("explicit")
+    for name in RECOMMENDED:
+        if name not in named and values[name] == getattr(GREEDY, name):
+            del values[name]
     return pb.Sampling(**values)
+
+
+def _sampling_from_wire(message: pb.Sampling) -> Sampling:
+    named = tuple(sorted(name for name in RECOMMENDED if message.HasField(name)))
+    return record_from_wire(Sampling, message, stop=tuple(message.stop), explicit=named)
 
 
 def _messages_to_wire(messages: Sequence[Message]) -> list[pb.Message]:
@@ -121,7 +131,7 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         messages=tuple(_messages_from_wire(message.messages)),
         task=message.task,
         privacy=frozenset(message.tags),
-        sampling=record_from_wire(Sampling, message.sampling, stop=tuple(message.sampling.stop), explicit=()),
+        sampling=_sampling_from_wire(message.sampling),
         max_tokens=message.max_tokens,
         deadline=deadline,
         output_schema=message.output_schema if message.HasField("output_schema") else None,

@@ -21,7 +21,7 @@ from hybrid_llm.core.request import Location, Message, Request, Sampling
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
 
 
-def byte_tokenizer():
+def byte_tokenizer(**options):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -29,7 +29,7 @@ def byte_tokenizer():
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return ChatTokenizer(tokenizer, TEMPLATE, eos_ids=[0])
+    return ChatTokenizer(tokenizer, TEMPLATE, eos_ids=[0], **options)
 
 
 class FakeEngine:

@@ -97,11 +97,21 @@ def test_a_reader_that_stops_after_the_last_chunk_has_the_nodes_report(cloud, to
     assert cloud.state().rtt_ms != first.rtt_ms
 
 
+def test_a_node_draws_as_its_model_recommends_where_nobody_named_a_setting(pki, tools):
+    tokenizer = tools.byte_tokenizer(recommended={"temperature": 0.6, "top_k": 40})
+    with tools.Node(pki.node, tokenizer=tokenizer) as node:
+        with contextlib.closing(tools.backend(node.target, pki.app)) as cloud:
+            for sampling in (Sampling(), Sampling(top_k=5), Sampling(explicit=("temperature",))):
+                list(cloud.stream(tools.cleared("hi", sampling=sampling, max_tokens=3)))
+        seen = [(each.sampling.temperature, each.sampling.top_k) for each in node.engine.seen]
+    assert seen == [(0.6, 40), (0.6, 5), (0.0, 40)]
+
+
 def test_the_node_sees_every_field(cloud, node, tools):
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2, seed=-5, stop=("zz",))
     list(cloud.stream(tools.cleared("hi", sampling=sampling, max_tokens=3)))
     seen = node.engine.seen[0]
-    assert seen.sampling == sampling
+    assert replace(seen.sampling, explicit=()) == sampling
     assert seen.max_tokens == 3
     assert seen.eos_ids == frozenset({0})
     assert 5 < seen.expires - time.monotonic() <= 10

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.wire.messages import check_clearance, outgoing
+from hybrid_llm.backends.wire.messages import check_clearance, outgoing, request_from_wire, request_to_wire
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
@@ -138,3 +138,18 @@ def test_a_role_that_the_protocol_does_not_have_is_found_in_the_bytes():
     message.messages[0].role = 99  # type: ignore[assignment]
     with pytest.raises(PrivacyViolation):
         check_clearance(message.SerializeToString(deterministic=True), good.clearance)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "completed"),
+    [
+        (Sampling(), (0.6, 5, 0.2)),
+        (Sampling(temperature=0.9, min_p=0.1), (0.9, 5, 0.1)),
+        (Sampling(explicit=("min_p", "temperature")), (0.0, 5, 0.0)),
+    ],
+)
+def test_settings_that_nobody_named_are_left_to_the_nodes_model(sampling, completed):
+    request = Request(messages=(Message(role="user", content="hi"),), sampling=sampling)
+    read = request_from_wire(request_to_wire(request, remaining=1.0), deadline=1.0).sampling
+    done = read.completed({"temperature": 0.6, "top_k": 5, "min_p": 0.2})
+    assert (done.temperature, done.top_k, done.min_p) == completed
