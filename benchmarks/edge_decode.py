@@ -316,7 +316,7 @@ def prepared(shape: Shape, cache: Path) -> tuple[Path, Path]:
     if not folder.exists():
         print(f"making random weights in the shape of {shape} ...", flush=True)
         random_model(shape, source)
-        convert(source, folder, parity_steps=2, parity_floor=RANDOM_WEIGHTS)
+        convert(source, folder, block_size=128, parity_steps=2, parity_floor=RANDOM_WEIGHTS)
     return source, folder
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.models.perplexity import LONGEST, TEXT, perplexity
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Message, Request
 
@@ -29,14 +31,16 @@ class Floor:
 
     top1_agreement: float
     logit_correlation: float
+    perplexity_ratio: float = math.inf
+    """After by before the conversion, at most."""
 
 
 FLOORS: Mapping[str, Floor] = {
-    "fp32": Floor(top1_agreement=0.99, logit_correlation=0.999),
-    "int8": Floor(top1_agreement=0.85, logit_correlation=0.98),
-    "int4": Floor(top1_agreement=0.6, logit_correlation=0.9),
+    "fp32": Floor(top1_agreement=0.99, logit_correlation=0.999, perplexity_ratio=1.001),
+    "int8": Floor(top1_agreement=0.0, logit_correlation=0.98, perplexity_ratio=1.05),
+    "int4": Floor(top1_agreement=0.0, logit_correlation=0.8, perplexity_ratio=1.3),
 }
-"""By precision, for trained weights."""
+"""By precision, for trained weights. Quantisation is judged by perplexity: a good model may change many top tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,9 @@ class Parity:
     """Share of positions at which both rank the same token first."""
     logit_correlation: float
     """Mean Pearson correlation of the two models' logits."""
+    perplexity_before: float = math.nan
+    """Of the original, on a short text."""
+    perplexity_after: float = math.nan
     reference: str = "transformers, float32, greedy"
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,19 +81,39 @@ def measure_parity(source: Path, folder: Path, *, steps: int = 32) -> tuple[Pari
         answer, logits = _reference_answer(reference, prompt, steps)
         theirs.append(logits)
         ours.append(_forced_logits(edge, prompt, answer))
-    return _compare(np.concatenate(ours), np.concatenate(theirs)), int(reference.num_parameters())
+    parity = _compare(np.concatenate(ours), np.concatenate(theirs))
+    before, after = _perplexities(reference, edge)
+    return replace(parity, perplexity_before=before, perplexity_after=after), int(reference.num_parameters())
 
 
 def check_parity(parity: Parity, floor: Floor) -> None:
     """Raise ConfigError if *parity* is below *floor*: the model must not be used."""
     agreement, correlation = floor.top1_agreement, floor.logit_correlation
     if parity.top1_agreement >= agreement and parity.logit_correlation >= correlation:
-        return
+        if not parity.perplexity_after > floor.perplexity_ratio * parity.perplexity_before:
+            return
+        raise ConfigError(
+            f"the converted model is worse than the original: perplexity {parity.perplexity_after:.2f}, it was "
+            f"{parity.perplexity_before:.2f}, and may rise by {floor.perplexity_ratio - 1:.0%}. Try a higher "
+            "precision, or convert a GGUF file of this model, whose weights are not quantised again"
+        )
     raise ConfigError(
         f"the converted model differs from the original: same top token at {parity.top1_agreement:.0%} of positions "
         f"(needs {agreement:.0%}), correlation of logits {parity.logit_correlation:.3f} (needs {correlation}). "
         "Try a higher precision; if fp32 fails too, the builder does not support this architecture."
     )
+
+
+def _perplexities(reference: Any, edge: EdgeModel) -> tuple[float, float]:
+    """Of both models on the same text."""
+    import torch
+
+    ids = edge.tokenizer.tokenizer.encode(TEXT, add_special_tokens=False).ids[:LONGEST]
+    with torch.no_grad():
+        theirs = reference(torch.tensor([ids[:-1]])).logits[0].float().numpy()
+    sequence = edge.sequence(len(ids))
+    ours = np.stack([sequence.append([token]).copy() for token in ids[:-1]])
+    return perplexity(theirs, ids), perplexity(ours, ids)
 
 
 def _reference_answer(model: Any, prompt: list[int], steps: int) -> tuple[list[int], NDArray[np.float32]]:

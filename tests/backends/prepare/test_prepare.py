@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,20 @@ def test_parity_at_the_floor_passes_and_below_it_does_not():
         check_parity(Parity(positions=4, top1_agreement=0.49, logit_correlation=0.9), floor)
     with pytest.raises(ConfigError):
         check_parity(Parity(positions=4, top1_agreement=0.5, logit_correlation=float("nan")), floor)
+
+
+def test_a_conversion_that_costs_too_much_perplexity_is_refused(tiny_root):
+    """Both figures are in the manifest, and a rise above the floor's share is an error that names them."""
+    parity = json.loads((tiny_root / "fp32" / "manifest.json").read_text())["parity"]
+    assert parity["perplexity_after"] == pytest.approx(parity["perplexity_before"], rel=1e-3)
+    quantised = json.loads((tiny_root / "int4" / "manifest.json").read_text())["parity"]
+    assert quantised["perplexity_before"] == parity["perplexity_before"] != quantised["perplexity_after"]
+    worse = Parity(
+        positions=4, top1_agreement=1.0, logit_correlation=1.0, perplexity_before=20.0, perplexity_after=26.1
+    )
+    with pytest.raises(ConfigError, match=r"perplexity 26\.10, it was 20\.00, and may rise by 30%.*GGUF"):
+        check_parity(worse, FLOORS["int4"])
+    check_parity(replace(worse, perplexity_after=25.9), FLOORS["int4"])
 
 
 def test_a_conversion_that_fails_its_proof_leaves_nothing(tiny_root, tmp_path):
