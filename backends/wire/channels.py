@@ -8,7 +8,9 @@ again when their files change.
 from __future__ import annotations
 
 import logging
-from typing import cast
+import os
+from contextlib import ExitStack
+from typing import Final, cast
 
 import grpc
 import grpc.aio
@@ -25,6 +27,9 @@ _SERVING = b"\x08\x01"
 """A `HealthCheckResponse` with the status SERVING; the package of its messages is not needed for that."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """The largest message that client and node accept, bytes."""
+
+_DESCRIPTORS: Final = 16
+"""Free descriptors before a channel is opened; gRPC takes 4 with the first one, and 6 with the first for asyncio."""
 
 Options = list[tuple[str, str | int]]
 
@@ -86,13 +91,29 @@ def check_serving(channel: grpc.Channel, timeout: float, *, backend: str) -> Non
         raise BackendUnavailable(f"{backend} reports that it does not serve now", backend=backend)
 
 
+def _need_descriptors() -> None:
+    """Raise OSError where few descriptors are left: gRPC ends the process if it gets none when it starts.
+
+    If it gets too few when its part for asyncio starts, this part never starts again.
+    """
+    with ExitStack() as stack:
+        for _ in range(_DESCRIPTORS):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+
+
 def sync_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.Channel:
-    """Open a channel for threads. The thread that iterates reads the stream; gRPC starts none for it."""
+    """Open a channel for threads. The thread that iterates reads the stream; gRPC starts none for it.
+
+    Raises:
+        OSError: this process has too few descriptors left.
+    """
+    _need_descriptors()
     return grpc.secure_channel(target, credentials, options=[*options, (ChannelOptions.SingleThreadedUnaryStream, 1)])
 
 
 def aio_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.aio.Channel:
-    """Open a channel for the running event loop."""
+    """Open a channel for the running event loop; raises as `sync_channel` does."""
+    _need_descriptors()
     # gRPC stops its poller when the last asyncio object is collected, in whatever thread collects it, and starts
     # another with the next one. The reference taken here is never released, so this process keeps one poller.
     grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # the stubs do not know it

@@ -128,6 +128,8 @@ def close_at_exit(owner: Closable) -> None:
         UnsupportedRuntime: this process was forked from one that has used the library. A new client works there in 98
             cases of 100; in the others a lock or a half imported module of the parent ends it or makes it hang.
     """
+    import ctypes  # noqa: F401  # for `_never_release`: at the exit, or at a fork, an import may fail or never end
+
     with _process.lock:
         if _process.forked_in_use:
             raise UnsupportedRuntime(f"hybrid_llm was in use in a process that was forked into this one: {_FORK_HELP}")
@@ -145,16 +147,12 @@ def _never_release(owners: Iterable[Closable]) -> None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
-def _before_fork() -> None:
-    _process.lock.acquire()
-    if _process.open:
-        import ctypes  # noqa: F401  # here, where no other thread can be importing it for ever
-
-
 native: Final = _Native()
 _process: Final = _Process()
 atexit.register(lambda: _process.end())
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork, after_in_parent=lambda: _process.lock.release(), after_in_child=lambda: _process.forked()
+        before=lambda: _process.lock.acquire(),
+        after_in_parent=lambda: _process.lock.release(),
+        after_in_child=lambda: _process.forked(),
     )

@@ -53,9 +53,25 @@ def busy(make, count, seconds):
         threading.Thread(target=work, daemon=True).start()
     time.sleep(seconds)
 
+held = []
+def use_up(spare):
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        for _ in range(spare):
+            os.close(held.pop())
+
 def last_line():
     print("LAST", time.monotonic(), flush=True)
 """
+_LOOP_LEFT = (
+    "llm, loop = cloud(), asyncio.new_event_loop()\n"
+    "for each in (llm, hybrid_llm): loop.run_until_complete(each.agenerate('case 1: 3 words', max_tokens=3))\n"
+    "s = hybrid_llm.stream('Count from 3 to 20.', max_tokens=50); next(s)"
+)
 EXITS = {
     "nothing open": "cloud().close(); hybrid_llm.generate('Hi.', max_tokens=1); last_line()",
     "device, one chunk": "next(hybrid_llm.stream('Count from 3 to 20.', max_tokens=50)); last_line()",
@@ -83,6 +99,8 @@ EXITS = {
         "threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()\n"
         "time.sleep(0.5); last_line()"
     ),
+    "event loop not closed": f"{_LOOP_LEFT}; last_line()",
+    "no descriptor left": f"{_LOOP_LEFT}; use_up(0); last_line()",
 }
 """What a program may leave open when it ends."""
 _FORK = """
@@ -254,6 +272,7 @@ def ended(made: World, text: str, seconds: float = HANG_S) -> tuple[str, float, 
     last = [float(line.split()[1]) for line in out.splitlines() if line.startswith("LAST")]
     code = process.returncode
     how = "ok" if code == 0 and last else f"signal {-code}" if code < 0 else f"exit code {code}"
+    how = "traceback" if how == "ok" and "Traceback" in err else how
     return how, now - last[0] if last else 0.0, err[-500:]
 
 

@@ -116,3 +116,34 @@ def test_an_event_loop_that_ends_with_calls_leaves_nothing_to_the_next_one(made,
     text = f"llm = cloud()\n{OPEN_AT_THE_END[left]}for _ in range(5): asyncio.run(main())\nlast_line()"
     how, _, said = lifecycle.ended(made, text)
     assert (how, said) == ("ok", "")
+
+
+FEW_DESCRIPTORS = """
+llm, loop = cloud(), asyncio.new_event_loop()
+ask = lambda: llm.generate("case 1: 3 words", deadline=20.0)
+aask = lambda: loop.run_until_complete(llm.agenerate("case 1: 3 words", deadline=20.0))
+use_up(SPARE)
+for call in (aask, ask, aask, ask):
+    try:
+        call()
+    except hybrid_llm.HybridLLMError:
+        pass
+for each in held:
+    os.close(each)
+for call in (aask, ask):
+    end = time.monotonic() + 30.0
+    while True:
+        try:
+            call()
+            break
+        except hybrid_llm.HybridLLMError:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+last_line()
+"""
+
+
+@pytest.mark.parametrize("spare", range(1, 24, 2))
+def test_an_app_with_few_descriptors_is_not_ended_and_answers_once_it_has_more(made, spare):
+    how, _, said = lifecycle.ended(made, FEW_DESCRIPTORS.replace("SPARE", str(spare)))
+    assert how == "ok", said
