@@ -55,4 +55,5 @@ def test_every_call_without_a_free_descriptor_raises_a_typed_error_and_works_aga
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM, call, state], capture_output=True, text=True, timeout=120
     )
-    assert "OK" in done.stdout and done.returncode == 0, done.stderr[-2000:]
+    assert "OK" in done.stdout, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
