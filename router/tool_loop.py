@@ -231,6 +231,9 @@ class ToolRunner(ABC):
     __slots__ = ()
 
     @abstractmethod
+    def _check_open(self) -> None: ...
+
+    @abstractmethod
     def _stream(self, incoming: Incoming) -> Stream: ...
 
     @abstractmethod
@@ -266,6 +269,7 @@ class ToolRunner(ABC):
             ToolFailed: a tool failed, and *on_error* is `raise`.
             InvalidRequest: a setting is out of range, or there are no tools. Else the errors of `generate`.
         """
+        self._check_open()
         loop = _loop(prompt, max_steps, on_error, tool_timeout, options)
 
         async def generate(incoming: Incoming) -> Generation:
@@ -284,6 +288,7 @@ class ToolRunner(ABC):
         **options: Unpack[GenerateOptions],
     ) -> ToolRun:
         """Do as `run_tools` does, without blocking the event loop; functions that are async run in it."""
+        self._check_open()
         loop = _loop(prompt, max_steps, on_error, tool_timeout, options)
 
         async def generate(incoming: Incoming) -> Generation:

@@ -106,7 +106,8 @@ class AnswerParser:
             MalformedCall: it ends within a call.
         """
         if self._step in (self._at_start, self._in_text, self._in_document, self._after_reasoning):
-            self._text.append(self._space + self._buffer)
+            # Where a limit cut the answer, what may be the beginning of a call is none, and no text either.
+            self._text.append(self._space + ("" if cut and self._names else self._buffer))
         elif self._step == self._in_reasoning:
             self._reasoning.append(self._buffer)
         elif self._step == self._after_call:

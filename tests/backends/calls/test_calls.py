@@ -145,6 +145,12 @@ def test_text_and_calls_are_told_apart(text, expected):
     assert (parts.text, [(call.name, call.arguments) for call in parts.tool_calls]) == expected
 
 
+@pytest.mark.parametrize("at", range(1, len(CALL)))
+def test_a_call_that_a_limit_cuts_anywhere_leaves_nothing_of_it_in_the_text(at):
+    parts = collect(parser(ModelFormat(calls=HERMES), ASK_F), [f"Well: {CALL[:at]}"], cut=True)
+    assert parts.text.rstrip() == "Well:"
+
+
 @pytest.mark.parametrize(
     "text",
     [
