@@ -32,6 +32,7 @@ from hybrid_llm.core.clearance import _make_cleared
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.request import Location, Message, Request
 from tests.chaos.exact import answer_to, prompt_of
+from tests.chaos.haproxy import haproxy
 from tests.chaos.http2 import Connection, grpc_message, opened_and_reset
 from tests.chaos.world import HOSTS, ROOT, ExactNode, NodeOptions
 
@@ -107,15 +108,18 @@ def no_window(port: int, tls: TLSFiles, end: float) -> None:
 
 def resets(port: int, tls: TLSFiles, end: float) -> None:
     """Requests that are reset at once, 50 at a time."""
-    _reset_until(end, port, tls, 50)
+    _reset_until(end, port, tls, 50, "127.0.0.1")
 
 
 def reset_flood(port: int, tls: TLSFiles, end: float) -> None:
-    """Requests that are reset at once, 50,000 on each connection in frames that were made in advance."""
-    _reset_until(end, port, tls, 50_000)
+    """Requests that are reset at once, 50,000 on each connection in frames that were made in advance.
+
+    It comes from an address of its own, which a proxy can refuse.
+    """
+    _reset_until(end, port, tls, 50_000, "127.0.0.2")
 
 
-def _reset_until(end: float, port: int, tls: TLSFiles, count: int) -> None:
+def _reset_until(end: float, port: int, tls: TLSFiles, count: int, source: str) -> None:
     frames = opened_and_reset(50_000)
     step = len(frames) // 50_000 * count
     steps = [frames[at : at + step] for at in range(0, len(frames), step)]
@@ -123,7 +127,7 @@ def _reset_until(end: float, port: int, tls: TLSFiles, count: int) -> None:
     def flood() -> None:
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
-                connection = Connection(port, tls)
+                connection = Connection(port, tls, source=source)
                 for each in steps:
                     if time.monotonic() > end or not connection.send([each]):
                         break
@@ -186,7 +190,7 @@ ATTACKS = {
 
 
 UNHELD = {"reset flood"}
-"""While these go on, other clients get typed errors: gRPC parses their frames before the node knows of a call."""
+"""While these go on, others get typed errors, unless HAProxy is in front: gRPC parses them before a call is seen."""
 
 
 @dataclass(slots=True)
@@ -253,15 +257,15 @@ class Honest:
 
 
 class Stage:
-    """One node, the certificates of an honest app and of a rogue one."""
+    """One node, the certificates of an honest app and of a rogue one. With *proxy*, HAProxy stands in front."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, proxy: bool = False) -> None:
         make_authority(folder / "tls")
         issue(folder / "tls", "node", kind="node", hosts=HOSTS)
         for name in ("app", "rogue"):
             issue(folder / "tls", name, kind="client")
         self.tls = folder / "tls"
-        self._folder, self._count = folder, 0
+        self._folder, self._count, self._proxy = folder, 0, proxy
 
     @contextlib.contextmanager
     def node(self) -> Iterator[ExactNode]:
@@ -275,15 +279,20 @@ class Stage:
         finally:
             node.end()
 
+    def _front(self, node: ExactNode) -> contextlib.AbstractContextManager[int]:
+        if not self._proxy:
+            return contextlib.nullcontext(node.port)
+        return haproxy(f"127.0.0.1:{node.port}", self._folder / "haproxy.log")
+
     def play(self, name: str, command: list[str], seconds: float) -> Seen:
-        """The honest client beside *command*, which gets the port of the node."""
+        """The honest client beside *command*, which gets the port that clients use."""
         seen = Seen(name)
-        with self.node() as node:
-            honest = Honest(node.port, TLSFiles.from_dir(self.tls, "app"))
+        with self.node() as node, self._front(node) as port:
+            honest = Honest(port, TLSFiles.from_dir(self.tls, "app"))
             honest.start()
             time.sleep(1.0)
             front = psutil.Process(node.pid)
-            process = subprocess.Popen([*command, str(node.port)], cwd=ROOT, stdout=subprocess.PIPE)
+            process = subprocess.Popen([*command, str(port)], cwd=ROOT, stdout=subprocess.PIPE)
             assert process.stdout is not None
             try:
                 process.stdout.readline()  # it begins
@@ -332,11 +341,11 @@ def _watch(process: subprocess.Popen[bytes], front: psutil.Process, seen: Seen, 
     seen.attacker_cpu = used / seconds
 
 
-def rows(names: list[str], seconds: float, *, control: bool = True) -> Iterator[Seen]:
+def rows(names: list[str], seconds: float, *, control: bool = True, proxy: bool = False) -> Iterator[Seen]:
     """A row for quiet, and for each attack a row and its control."""
     folder = Path(tempfile.mkdtemp(prefix="hybrid-llm-hostile-"))
     try:
-        stage = Stage(folder)
+        stage = Stage(folder, proxy=proxy)
         yield (quiet := stage.control(0.0, seconds))
         for name in names:
             seen = stage.attack(name, seconds)
@@ -366,6 +375,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(ATTACKS), metavar="ATTACK", help=", ".join(ATTACKS))
     parser.add_argument("--seconds", type=float, default=12.0, help="of each attack (12)")
     parser.add_argument("--no-control", action="store_true")
+    parser.add_argument("--haproxy", action="store_true", help="with deploy/haproxy in front of the node")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--attack", choices=list(ATTACKS), help=argparse.SUPPRESS)
     parser.add_argument("--tls", help=argparse.SUPPRESS)
@@ -378,7 +388,8 @@ def main() -> int:
         return 0
     print(HEAD, flush=True)
     found = []
-    for seen in rows(options.only or list(ATTACKS), options.seconds, control=not options.no_control):
+    names = options.only or list(ATTACKS)
+    for seen in rows(names, options.seconds, control=not options.no_control, proxy=options.haproxy):
         found.append(seen)
         print(line(seen), flush=True)
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos.haproxy import HAPROXY
 from tests.chaos.hostile import ATTACKS, UNHELD, Stage
 
 
@@ -17,6 +18,15 @@ def test_a_flood_that_grpc_parses_fills_no_memory_and_makes_no_answer_wrong(stag
     seen = stage.attack(name, 3.0)
     assert seen.most_mb < 300
     assert not seen.errors.get("wrong")
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
+@pytest.mark.parametrize("name", UNHELD)
+def test_behind_haproxy_others_get_their_answers_beside_such_a_flood(tmp_path, name):
+    seen = Stage(tmp_path, proxy=True).attack(name, 6.0)
+    assert seen.most_mb < 300
+    assert not seen.errors.get("wrong")
+    assert seen.answered > 10 * sum(seen.errors.values()), "without it, one in three calls ended in an answer"
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in UNHELD])

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import ssl
-import subprocess
 import time
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.core.errors import RequestRejected
 from tests.backends.wire import fakes
-from tests.chaos.http2 import Connection
+from tests.chaos.haproxy import HAPROXY, haproxy
+from tests.chaos.http2 import Connection, opened_and_reset
 
-CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
-HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
 
 
@@ -34,24 +30,9 @@ def pki(tmp_path_factory):
 @pytest.fixture
 def front(pki, tmp_path):
     """A node behind HAProxy: the port that clients use, and the proxy's log."""
-    with ExitStack() as stack:
-        node = stack.enter_context(fakes.Node(pki["node"]))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        log = tmp_path / "log"
-        environment = os.environ | {"HYBRID_LISTEN": f"127.0.0.1:{port}", "HYBRID_NODE": node.target}
-        with log.open("wb") as sink:
-            proxy = subprocess.Popen([HAPROXY, "-db", "-f", CONFIGURATION], env=environment, stdout=sink, stderr=sink)
-        stack.callback(proxy.wait)
-        stack.callback(proxy.terminate)
-        fakes.eventually(lambda: _is_open(port), 20.0)
+    log = tmp_path / "log"
+    with fakes.Node(pki["node"]) as node, haproxy(node.target, log) as port:
         yield port, log
-
-
-def _is_open(port):
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-        return True
-    return False
 
 
 def _answers(port, pki):
@@ -97,6 +78,36 @@ def test_one_address_does_not_reconnect_without_end(front, pki):
         except OSError:
             refused += 1
     assert refused > 30
+    _assert_answers(port, pki)
+
+
+def test_an_address_that_floods_a_node_with_resets_is_refused_and_others_are_served(front, pki):
+    """gRPC parses such frames before the node knows of a call, and the more slowly the longer a flood goes on."""
+    port, _ = front
+    frames = opened_and_reset(50_000)
+    floods = sum(_flood(port, pki, frames) for _ in range(40))
+    assert 5 < floods < 40
+    _assert_answers(port, pki)
+    assert not _flood(port, pki, frames), "it is refused for a minute"
+
+
+def _flood(port, pki, frames):
+    try:
+        flood = Connection(port, pki["app"], source="127.0.0.4")
+    except OSError:
+        return False
+    flood.send([frames])
+    flood.close()
+    return True
+
+
+def test_an_address_that_sends_much_on_one_connection_is_served(front, pki):
+    port, _ = front
+    cloud = fakes.backend(f"127.0.0.1:{port}", pki["app"])
+    for _ in range(12):  # the node reads it whole
+        with pytest.raises(RequestRejected):
+            fakes.answer(cloud.stream(fakes.cleared("x" * 1_000_000)))
+    cloud.close()
     _assert_answers(port, pki)
 
 
