@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
 from hybrid_llm.core.errors import ConfigError
 
-_TOOLS: Final = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
+_BUILDER: Final = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
 
 
 @contextmanager
@@ -40,8 +40,11 @@ def write_manifest(
     license: str = "unknown",  # noqa: A002 - the field's own name
     parity: Mapping[str, Any] | None = None,
     created_with: Mapping[str, Any] | None = None,
+    libraries: Sequence[str] = _BUILDER,
 ) -> Manifest:
     """Hash every file of *folder* and write its `manifest.json`, atomically.
+
+    *created_with* is what to record besides the versions of the *libraries* that took part.
 
     Raises:
         ConfigError: the folder has no readable `genai_config.json`.
@@ -55,7 +58,7 @@ def write_manifest(
         context_window=model["context_length"],
         vocab_size=model["vocab_size"],
         license=license,
-        created_with={**_versions(), **(created_with or {})},
+        created_with={**_versions(libraries), **(created_with or {})},
         parity=dict(parity or {}),
         files={path.name: digest_file(path) for path in _files(folder)},
     )
@@ -80,11 +83,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST_NAME and not p.name.startswith("."))
 
 
-def _versions() -> dict[str, str]:
+def _versions(libraries: Sequence[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for tool in _TOOLS:
+    for library in libraries:
         try:
-            versions[tool] = metadata.version(tool)
+            versions[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
     return versions

@@ -107,6 +107,7 @@ class _Import:
             parameters=sum(tensor.rows * tensor.columns for tensor in self._file.tensors.values()),
             license=self._license(license_),
             created_with={"source": self._file.path.name, "chat_template": origin},
+            libraries=("onnxruntime", "onnx", "tokenizers", "numpy"),
         )
         exact, fast = self._prove(describe)
         source = digest_file(self._file.path)

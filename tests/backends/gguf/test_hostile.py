@@ -209,6 +209,7 @@ def test_a_template_that_fails_refuses_the_file(tmp_path):
         import_gguf(path, tmp_path / "out", name="x")
     manifest = import_gguf(path, tmp_path / "out", name="x", chat_template=TEMPLATE)
     assert manifest.created_with["chat_template"] == "named by the user"
+    assert "torch" not in manifest.created_with
 
 
 def test_an_existing_folder_is_not_touched(small, tmp_path):
