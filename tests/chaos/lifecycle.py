@@ -272,7 +272,7 @@ def ended(made: World, text: str, seconds: float = HANG_S) -> tuple[str, float, 
     last = [float(line.split()[1]) for line in out.splitlines() if line.startswith("LAST")]
     code = process.returncode
     how = "ok" if code == 0 and last else f"signal {-code}" if code < 0 else f"exit code {code}"
-    how = "traceback" if how == "ok" and "Traceback" in err else how
+    how = "ignored exception" if how == "ok" and "Exception ignored" in err else how
     return how, now - last[0] if last else 0.0, err[-500:]
 
 
