@@ -27,7 +27,7 @@ from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import Aside, Items, at_once, owned
 from hybrid_llm.core.tools import ToolCallDelta
-from hybrid_llm.core.tracebacks import guarded, is_fault, scrub_traceback, sever
+from hybrid_llm.core.tracebacks import guarded, is_fault, keeps_frames, scrub_traceback, sever
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.output import CallCheck, OutputParser
@@ -252,7 +252,8 @@ class Attempt:
         try:
             self.first = await self.next()
         except HybridLLMError as error:
-            self.error = error
+            # From Python 3.12 on, the frames of its traceback keep those of their callers, which hold the error.
+            self.error = error if keeps_frames() else error.with_traceback(None)
 
 
 class Race(Protocol):
