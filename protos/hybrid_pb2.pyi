@@ -78,7 +78,7 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
+    __slots__ = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "recommended")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class Sampling(_message.Message):
     REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_p: float
     top_k: int
@@ -93,7 +94,8 @@ class Sampling(_message.Message):
     repetition_penalty: float
     seed: int
     stop: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ...) -> None: ...
+    recommended: bool
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., recommended: bool = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("messages", "sampling", "max_tokens", "deadline_seconds", "tags", "task", "output_schema", "tools", "session_id", "tenant", "request_id", "answer_prefix", "tool_choice", "chosen_tool", "one_tool_call", "answer_reasoning", "answer_calls")
@@ -176,7 +178,7 @@ class GenerateChunk(_message.Message):
     def __init__(self, text: _Optional[str] = ..., tokens: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reasoning: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallDelta, _Mapping]]] = ...) -> None: ...
 
 class NodeLoad(_message.Message):
-    __slots__ = ("active", "queue", "slots", "server_ms", "first_ms", "context_window", "stopping")
+    __slots__ = ("active", "queue", "slots", "server_ms", "first_ms", "context_window", "stopping", "draws")
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +186,7 @@ class NodeLoad(_message.Message):
     FIRST_MS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_WINDOW_FIELD_NUMBER: _ClassVar[int]
     STOPPING_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
     active: int
     queue: int
     slots: int
@@ -191,7 +194,8 @@ class NodeLoad(_message.Message):
     first_ms: float
     context_window: int
     stopping: bool
-    def __init__(self, active: _Optional[int] = ..., queue: _Optional[int] = ..., slots: _Optional[int] = ..., server_ms: _Optional[float] = ..., first_ms: _Optional[float] = ..., context_window: _Optional[int] = ..., stopping: bool = ...) -> None: ...
+    draws: bool
+    def __init__(self, active: _Optional[int] = ..., queue: _Optional[int] = ..., slots: _Optional[int] = ..., server_ms: _Optional[float] = ..., first_ms: _Optional[float] = ..., context_window: _Optional[int] = ..., stopping: bool = ..., draws: bool = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
     __slots__ = ("kind", "reason", "retry_after", "ours", "theirs", "received_tokens", "elapsed", "location")

@@ -56,7 +56,7 @@ def assemble(
         hooks=(RequestLog(), *(hooks or ())),
         defaults=defaults,
         limits=limits,
-        cache=AnswerCache(cache, guard) if cache is not None else None,
+        cache=AnswerCache(cache, guard, fleet.is_greedy) if cache is not None else None,
     )
 
 

@@ -154,13 +154,14 @@ class AnswerCache:
     A cache that raises costs no request its answer; a missing clearance still raises PrivacyViolation.
     """
 
-    def __init__(self, cache: Cache, guard: PrivacyGuard) -> None:
+    def __init__(self, cache: Cache, guard: PrivacyGuard, is_greedy: Callable[[str, Sampling], bool]) -> None:
         self._cache = cache
         self._guard = guard
+        self._is_greedy = is_greedy
 
     def replay(self, routed: Routed) -> Replay | None:
         """The cached answer, if it came from the backend that would be called first."""
-        cleared = self._clear(routed.assessment)
+        cleared = self._clear(routed.assessment, routed.decision.order[0])
         answer = self._try("get", lambda: self._cache.get(cleared)) if cleared is not None else None
         if not isinstance(answer, CachedAnswer) or answer.backend != routed.decision.order[0]:
             return None
@@ -188,7 +189,8 @@ class AnswerCache:
         """Store a whole answer of text, where the tags of the request and of what is found in the answer allow it."""
         if generation.tool_calls or generation.reasoning or not self._may_store(routed, generation.text):
             return
-        cleared = self._clear(routed.assessment)
+        callees = [attempt.backend for attempt in generation.attempts]
+        cleared = self._clear(routed.assessment, generation.backend, *callees)
         if cleared is None:
             return
         answer = CachedAnswer(
@@ -203,9 +205,11 @@ class AnswerCache:
         """Drop every answer."""
         guarded(self._cache.close, "closing the cache")
 
-    def _clear(self, assessment: Assessment) -> Cleared | None:
-        """The request as the cache may see it; None where it may not, or where the next answer may differ."""
-        if assessment.request.sampling.temperature != 0.0 or self._cache.location not in assessment.cacheable:
+    def _clear(self, assessment: Assessment, *backends: str) -> Cleared | None:
+        """The request as the cache may see it; None where it may not, or where the next answer of one may differ."""
+        sampling = assessment.request.sampling
+        greedy = all(self._is_greedy(name, sampling) for name in backends)
+        if not greedy or self._cache.location not in assessment.cacheable:
             return None
         return self._guard.clear(assessment, self._cache.location, Purpose.CACHE)
 

@@ -13,7 +13,7 @@ from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.log import Repeated, breaker_log
 from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
-from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
+from hybrid_llm.core.request import Location, Request, RequestMetadata, Sampling, estimate_tokens
 from hybrid_llm.core.signals import BackendState, DeviceSignals, EndpointState, NetworkSignals, Signals
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Objectives, Policy, Resilience
@@ -180,6 +180,13 @@ class Fleet:
         """What a reader of an answer of the backend *name* must know."""
         backend = self.backends[name]
         return guarded(lambda: backend.capabilities.notice, f"reading the capabilities of {name}") or ""
+
+    def is_greedy(self, name: str, sampling: Sampling) -> bool:
+        """Whether the backend *name* is greedy under *sampling*, by its model where no temperature is named."""
+        if sampling.temperature != 0.0 or "temperature" in sampling.explicit:
+            return sampling.temperature == 0.0
+        backend = self.backends[name]
+        return guarded(lambda: backend.capabilities.draws, f"reading the capabilities of {name}") is False
 
     def forget(self, session_id: str, tenant: str | None) -> None:
         """Drop what backends on this device hold of a session."""

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from hybrid_llm.backends.chat_files import read_sampling
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
 from hybrid_llm.backends.edge.store import DEFAULT, DEMONSTRATION, default_model, embedded_model, named_models
@@ -26,7 +27,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.lifetime import Origin, close_at_exit, native
 from hybrid_llm.core.log import log
 from hybrid_llm.core.protocols import Capabilities
-from hybrid_llm.core.request import Location, Request, estimate_tokens
+from hybrid_llm.core.request import GREEDY, Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.core.threads import Once, Pool, ThreadAnswer, awaited, close_aside, in_thread, release_dropped
 
@@ -117,6 +118,7 @@ class EdgeBackend:
         """The name that policies and configurations use."""
         self._folder = config.folder
         self._notice = DEMONSTRATION if self._folder == embedded_model() else ""
+        self._draws = GREEDY.completed(read_sampling(self._folder)).temperature > 0.0
         self._manifest = read_manifest(self._folder)
         per_token = read_layout(self._folder, self._manifest).kv_bytes_per_token(4)
         self._memory = config.memory_limit_mb << 20
@@ -148,6 +150,7 @@ class EdgeBackend:
             context_window=self._context_window,
             output_schema=True,
             tools=True,
+            draws=self._draws,
             notice=self._notice,
         )
 
@@ -214,7 +217,7 @@ class EdgeBackend:
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Like `stream`, in a thread of this backend. Cancelling the task ends the run within its current step."""
         request = require_clearance(cleared, Location.EDGE)
-        if not _is_imported():
+        if _GENERATION not in sys.modules:
             await awaited(in_thread("hybrid-llm-edge-import", _import))
         run = self._enter(request)
         answer = ThreadAnswer()
@@ -369,10 +372,6 @@ class EdgeBackend:
         if not loading.done():
             request.check_deadline()
         return loading.result()
-
-
-def _is_imported() -> bool:
-    return _GENERATION in sys.modules
 
 
 def _import() -> None:

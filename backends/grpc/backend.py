@@ -104,7 +104,8 @@ class GrpcBackend:
     @property
     def capabilities(self) -> Capabilities:
         """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
-        return replace(self._capabilities, context_window=self._config.context_window or self._stats.context_window)
+        window = self._config.context_window or self._stats.context_window
+        return replace(self._capabilities, context_window=window, draws=self._stats.draws)
 
     @property
     def busy(self) -> float:
@@ -225,7 +226,7 @@ class GrpcBackend:
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
         self._stats.context_window = reply.context_window
-        self._capabilities = record_from_wire(Capabilities, reply, notice="")
+        self._capabilities = record_from_wire(Capabilities, reply, draws=reply.load.draws, notice="")
         return record_from_wire(
             NodeDescription,
             reply,

@@ -81,6 +81,7 @@ class NodeStats:
     health: HealthProbe
     first_tokens: FirstTokenTimes
     context_window: int = 0
+    draws: bool = False
     rtt_ms: float | None = None
     _warm: bool = False
     """Whether *rtt_ms* was measured over a connection that was open already."""
@@ -93,6 +94,7 @@ class NodeStats:
         with self._lock:
             self._load, self._reported = load, time.monotonic()
             self.context_window = load.context_window or self.context_window
+            self.draws = load.draws
         self.health.responded()
         if load.stopping:
             self.health.stopping()

@@ -90,7 +90,11 @@ class GrpcPool:
         known = [endpoint.capabilities for endpoint in self._endpoints.values()]
         window = min(filter(None, (each.context_window for each in known)), default=0)
         return Capabilities(
-            model=known[0].model if known else "", context_window=window, output_schema=True, tools=True
+            model=known[0].model if known else "",
+            context_window=window,
+            output_schema=True,
+            tools=True,
+            draws=any(each.draws for each in known),
         )
 
     def state(self) -> BackendState:

@@ -38,7 +38,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
     SecurityError,
 )
-from hybrid_llm.core.request import Request
+from hybrid_llm.core.request import GREEDY, Request
 from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
@@ -218,6 +218,7 @@ class NodeServicer(HybridLLMServicer):
             first_ms=call.first_ms if call else 0.0,
             context_window=info.context_window if info else 0,
             stopping=self.stopping,
+            draws=GREEDY.completed(self._tokenizer.recommended).temperature > 0.0,
         )
 
     def _fail(self, context: Any, call: _Call, error: BaseException) -> str:

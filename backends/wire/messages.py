@@ -69,11 +69,12 @@ def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
     for name in RECOMMENDED:
         if name not in named and values[name] == getattr(GREEDY, name):
             del values[name]
-    return pb.Sampling(**values)
+    return pb.Sampling(**values, recommended=True)
 
 
 def _sampling_from_wire(message: pb.Sampling) -> Sampling:
-    named = tuple(sorted(name for name in RECOMMENDED if message.HasField(name)))
+    """The settings; an older client names all of them, and leaves out those that are neutral."""
+    named = tuple(sorted(name for name in RECOMMENDED if not message.recommended or message.HasField(name)))
     return record_from_wire(Sampling, message, stop=tuple(message.stop), explicit=named)
 
 

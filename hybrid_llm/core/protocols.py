@@ -64,6 +64,8 @@ class Capabilities:
     """Maximum tokens of prompt and answer together; 0 while it is not known."""
     output_schema: bool = False
     tools: bool = False
+    draws: bool = False
+    """Whether its model recommends a draw: an answer for which no temperature is named differs each time."""
     notice: str = ""
     """What a reader of its answers must know, such as that the model is a demonstration; no text of a request."""
 

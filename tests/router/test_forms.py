@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Generator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, Message, Request, Tool
 from hybrid_llm.lab.verify.world import RecordingCache
 from hybrid_llm.policies import parse_policy
@@ -30,6 +32,9 @@ POLICY = parse_policy(
     "rules: [{prefer: [cloud, edge]}]\n"
 )
 MAIL = "jane.doe@example.org"
+CONTINUING = parse_policy(
+    "version: 1\nname: p\nrules: [{prefer: [cloud, edge]}]\nresilience: {continue_streams: true, retries: 0}\n"
+)
 
 
 class Echo(FakeBackend):
@@ -243,6 +248,44 @@ def test_an_identical_request_is_answered_from_the_cache_and_marked(edge, cloud)
         assert client.generate("hello", privacy={"fleeting"}).cached is False, "its tag forbids every cache"
     assert len(cloud.requests) == 5
     assert [event.error for event in seen.events] == [""] * 6
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_answer_is_cached_only_if_the_model_that_gave_it_is_greedy(edge, cloud, mode):
+    cloud.capabilities = replace(cloud.capabilities, draws=True)
+    options = {"sensors": FixedSensors(), "cache": MemoryCache()}
+    with (
+        HybridLLM([edge, cloud], POLICY, **options) as client,
+        HybridLLM([edge, cloud], POLICY, defaults=Defaults(temperature=0.0), **options) as greedy,
+    ):
+
+        def cached(llm, **options):
+            pair = [llm.generate, lambda *a, **b: asyncio.run(llm.agenerate(*a, **b))][mode == "async"]
+            return [pair("hello", **options).cached for _ in range(2)]
+
+        assert cached(client) == [False, False], "nobody named a temperature, and the model recommends a draw"
+        assert cached(client, top_k=5) == [False, False]
+        assert cached(client, temperature=0.0) == [False, True]
+        assert cached(greedy, top_p=0.5) == [False, True], "the configuration names it"
+        cloud.ready = False
+        assert cached(client) == [False, True], "the device is greedy"
+        edge.capabilities = replace(edge.capabilities, draws=True)
+        assert cached(client) == [False, False], "another model, which draws, is there now"
+
+
+def test_an_answer_that_a_drawing_model_began_is_not_cached(edge, cloud):
+    cloud.capabilities = replace(cloud.capabilities, draws=True)
+    begin = cloud.stream
+
+    def breaks_off(cleared):
+        yield next(begin(cleared))
+        raise BackendUnavailable("gone", backend="cloud")
+
+    cloud.stream = breaks_off
+    with HybridLLM([edge, cloud], CONTINUING, sensors=FixedSensors(), cache=MemoryCache()) as client:
+        assert client.generate("hello").continuations
+        cloud.ready = False
+        assert not client.generate("hello").cached
 
 
 def test_a_cache_in_the_cloud_never_sees_what_may_not_leave(edge, cloud):

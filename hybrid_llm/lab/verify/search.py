@@ -205,7 +205,8 @@ class _Run:
         script, cache = Scripted(events), RecordingCache(cache_at)
         fleet = _WorldFleet(plan.free, world, script)
         guard, attempts = plan.parts.guard(detectors_of(policy, world)), plan.parts.attempts
-        pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=AnswerCache(cache, guard), attempts=attempts)
+        answers = AnswerCache(cache, guard, fleet.is_greedy)
+        pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=answers, attempts=attempts)
         self._routed = pipeline.route(world.prompt(), world.options())
         for name in tripped:
             for _ in range(policy.resilience.breaker.failures):

@@ -339,6 +339,7 @@ def test_what_a_model_recommends_is_used_unless_the_call_names_it(edge, copy, ti
     def answer(backend, **sampling):
         return text_of(backend.stream(clear(sampling=Sampling(seed=3, **sampling), max_tokens=16, deadline=60.0)))
 
+    assert (recommended.capabilities.draws, plain.capabilities.draws) == (True, False)
     drawn = answer(recommended)
     assert drawn == answer(plain, temperature=1.5, top_k=40) != answer(plain)
     assert answer(recommended, temperature=0.0, explicit=("temperature",)) == answer(plain)

@@ -107,6 +107,19 @@ def test_a_node_draws_as_its_model_recommends_where_nobody_named_a_setting(pki, 
     assert seen == [(0.6, 40), (0.6, 5), (0.0, 40)]
 
 
+@pytest.mark.parametrize(("recommended", "draws"), [({"temperature": 0.6}, True), ({"top_k": 40}, False)])
+def test_a_client_knows_from_its_first_answer_on_whether_the_nodes_model_draws(pki, tools, recommended, draws):
+    tokenizer = tools.byte_tokenizer(recommended=recommended)
+    with (
+        tools.Node(pki.node, tokenizer=tokenizer) as node,
+        contextlib.closing(tools.backend(node.target, pki.app)) as cloud,
+    ):
+        list(cloud.stream(tools.cleared("hi")))
+        assert cloud.capabilities.draws is draws
+        cloud.probe()
+        assert cloud.capabilities.draws is draws
+
+
 def test_the_node_sees_every_field(cloud, node, tools):
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2, seed=-5, stop=("zz",))
     list(cloud.stream(tools.cleared("hi", sampling=sampling, max_tokens=3)))

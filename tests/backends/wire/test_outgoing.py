@@ -140,6 +140,13 @@ def test_a_role_that_the_protocol_does_not_have_is_found_in_the_bytes():
         check_clearance(message.SerializeToString(deterministic=True), good.clearance)
 
 
+def test_what_an_older_client_leaves_out_is_neutral_whatever_the_model_recommends():
+    older = pb.GenerateRequest(sampling=pb.Sampling(top_p=1.0, repetition_penalty=1.0))
+    read = request_from_wire(older, deadline=1.0).sampling
+    done = read.completed({"temperature": 0.6, "top_k": 5, "min_p": 0.2, "top_p": 0.9})
+    assert replace(done, explicit=()) == Sampling()
+
+
 @pytest.mark.parametrize(
     ("sampling", "completed"),
     [
