@@ -127,7 +127,7 @@ def _content(content: object, at: int, *, optional: bool) -> str:
 def _part(part: object, place: str) -> str:
     if isinstance(part, str):
         return part
-    kind = part.get("type") if isinstance(part, Mapping) else None
+    kind = str(part.get("type")) if isinstance(part, Mapping) else None
     text = part.get("text") if isinstance(part, Mapping) else None
     if kind in _TEXTS and isinstance(text, str):
         return text
@@ -148,8 +148,16 @@ def _calls(value: object, at: int) -> Iterable[ToolCall]:
                 at, "a tool call is {'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': ...}}"
             )
         arguments = function.get("arguments", "{}")
-        text = json.dumps(arguments) if isinstance(arguments, Mapping) else arguments
+        text = _dumped(arguments) if isinstance(arguments, Mapping) else arguments
         yield ToolCall(id=call.get("id") or "", name=cast(str, function.get("name")), arguments=cast(str, text))
+
+
+def _dumped(arguments: Mapping[str, Any]) -> str:
+    """*arguments* as JSON; what is none is refused with the rest of the call."""
+    try:
+        return json.dumps(arguments)
+    except (TypeError, ValueError, RecursionError):
+        return ""
 
 
 def _numbered(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -12,6 +12,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, Unpack, cast
@@ -30,10 +31,24 @@ from hybrid_llm.router.request import Incoming
 OnError = Literal["tell", "raise"]
 """What the failure of a tool does: the model is told its error, or `ToolFailed` ends the loop."""
 Generate = Callable[[Incoming], Awaitable[Generation]]
-CallTool = Callable[[Callable[[], Any], float], Awaitable[Any]]
-"""Calls a tool, and waits for it for so many seconds; TimeoutError then."""
+CallTool = Callable[[Callable[[], Any], float], Awaitable[str]]
+"""Calls a tool, and waits for its result, as text, for so many seconds.
+
+Raises `_Late` then, `_NoText` if what it returned is none, and what the tool raises.
+"""
 _MOST_STEPS: Final = 1000
 _TOOL_TIMEOUT_S: Final = 30.0
+
+
+class _Late(Exception):
+    """A tool did not return in time."""
+
+    def __str__(self) -> str:
+        return "it did not return in time"
+
+
+class _NoText(Exception):
+    """What a tool returned can be written neither as text nor as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,24 +163,19 @@ class ToolLoop:
         self, call: ToolCall, function: Callable[..., Any], backend: str, call_tool: CallTool, expires: float
     ) -> ToolStep:
         began = time.monotonic()
-        failure: BaseException | None = None
         result = reason = ""
         try:
+            if expires <= began:
+                raise _Late  # a tool may have effects: it is not called for nobody
             left = min(self.tool_timeout, expires - began)
-            value = await call_tool(lambda: function(**bound(function, call.values)), max(left, 0.0))
-            reason = "result"
-            result = _text(value)
-            reason = ""
-        except TimeoutError as error:
-            failure, reason = error, "late"
+            result = await call_tool(lambda: function(**bound(function, call.values)), left)
         except BaseException as error:  # a tool is code of the app: it may raise anything
             if not is_fault(error):
                 raise
-            failure, reason = error, reason or "raised"
-        if failure is not None:
-            result = f"error: {'it did not return in time' if reason == 'late' else _said(failure)}"
-            if self.on_error == "raise":
-                raise ToolFailed(f"the tool {call.name} failed: {reason}", tool=call.name, reason=reason) from failure
+            reason = "late" if isinstance(error, _Late) else "result" if isinstance(error, _NoText) else "raised"
+            result = f"error: {_said(error)}"
+        if reason and self.on_error == "raise":  # here, where the tool's error, whose text may be private, is no cause
+            raise ToolFailed(f"the tool {call.name} failed: {reason}", tool=call.name, reason=reason)
         elapsed_ms = (time.monotonic() - began) * 1e3
         return ToolStep(call=call, backend=backend, result=result, error=reason, elapsed_ms=elapsed_ms)
 
@@ -183,17 +193,35 @@ def _turns(prompt: Prompt) -> list[Message | Mapping[str, Any]]:
 def _functions(reply: Generation, tools: Sequence[Tool]) -> list[Callable[..., Any]] | None:
     """The functions that *reply* calls; None if it calls none, or one that is not here."""
     by_name = {tool.name: tool.call for tool in tools}
-    found = [by_name[call.name] for call in reply.tool_calls]
+    found = [by_name.get(call.name) for call in reply.tool_calls]
     known = [function for function in found if function is not None]
     ended = reply.finish_reason is not FinishReason.TOOL_CALLS
     return None if ended or not found or len(known) < len(found) else known
 
 
 def _said(failure: BaseException) -> str:
-    return f"{type(failure).__name__}: {failure}"
+    """What the model is told of *failure*, whose own text may fail too."""
+    if isinstance(failure, _Late | _NoText):
+        return str(failure)
+    try:
+        text = f"{type(failure).__name__}: {failure}"
+    except Exception:  # noqa: BLE001  # code of the app
+        text = type(failure).__name__
+    return text.encode("utf-8", "replace").decode()
 
 
 def _text(value: object) -> str:
+    """The result *value* as the model sees it."""
+    try:
+        text = _written(value)
+        text.encode()
+        return text
+    except Exception as error:  # noqa: BLE001  # a result is an object of the app
+        why = _said(error) if not isinstance(error, UnicodeError) else "its text is not Unicode"
+    raise _NoText(f"what it returned is no text and no JSON: {why}")
+
+
+def _written(value: object) -> str:
     if isinstance(value, str):
         return value
     dump = getattr(value, "model_dump_json", None)  # a pydantic model
@@ -202,27 +230,43 @@ def _text(value: object) -> str:
     return json.dumps(jsonable(value), ensure_ascii=False)
 
 
-async def call_here(call: Callable[[], Any], timeout: float) -> Any:
+async def call_here(call: Callable[[], Any], timeout: float) -> str:
     """Call a tool for a synchronous caller: in a thread, which is left behind if it does not return in time."""
-    work = in_thread("hybrid-llm-tool", lambda: _finished(call()))
-    return work.result(timeout)
+    work = in_thread("hybrid-llm-tool", lambda: _text(_finished(call())))
+    if wait([work], timeout).not_done:
+        raise _Late
+    return work.result()
 
 
 def _finished(value: Any) -> Any:
     if not inspect.isawaitable(value):
         return value
 
-    async def wait() -> Any:
+    async def finished() -> Any:
         return await value
 
-    return asyncio.run(wait())
+    return asyncio.run(finished())
 
 
-async def call_async(call: Callable[[], Any], timeout: float) -> Any:
+async def call_async(call: Callable[[], Any], timeout: float) -> str:
     """Call a tool beside the event loop; one that is async, in it."""
-    async with asyncio.timeout(timeout):
-        value = await awaited(in_thread("hybrid-llm-tool", call))
-        return await value if inspect.isawaitable(value) else value
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            value = await awaited(in_thread("hybrid-llm-tool", lambda: _begun(call())))
+            if isinstance(value, str):
+                return value
+            value = await value
+            return await awaited(in_thread("hybrid-llm-tool", lambda: _text(value)))
+    except TimeoutError:  # perhaps the tool's own
+        if not limit.expired():
+            raise
+    raise _Late
+
+
+def _begun(value: Any) -> Any:
+    """*value*, if it is still to be awaited, else its text."""
+    return value if inspect.isawaitable(value) else _text(value)
 
 
 class ToolRunner(ABC):

@@ -116,7 +116,7 @@ class InvalidRequest(HybridLLMError, ValueError):
 
 
 class ToolFailed(HybridLLMError):
-    """A tool of `run_tools` failed, where the app wants to be told. Its own error, if it raised one, is the cause.
+    """A tool of `run_tools` failed, where the app wants to be told. Its own error is not kept.
 
     Reasons: `raised`; `late`: it did not return within `tool_timeout` or the deadline; `result`: what it returned is no
     JSON.

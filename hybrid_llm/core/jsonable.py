@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 
@@ -13,6 +13,9 @@ def jsonable(value: object) -> object:
 
     A record becomes a dict of its fields; those that hold a function are left out. A set is sorted, a number that JSON
     does not have (NaN, infinity) is null, anything else its `str`.
+
+    Raises:
+        TypeError: bytes, which nobody would read as a list of numbers, or an iterator, which may have no end.
     """
     match value:
         case None | bool() | int() | str() if not isinstance(value, Enum):
@@ -21,6 +24,8 @@ def jsonable(value: object) -> object:
             return value if math.isfinite(value) else None
         case Enum():
             return jsonable(value.value)
+        case bytes() | bytearray() | memoryview() | Iterator():
+            raise TypeError(f"{type(value).__name__} is no JSON: make it a text or a list")
         case Mapping():
             return {str(key): jsonable(item) for key, item in value.items()}
         case set() | frozenset():

@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -98,10 +99,14 @@ class ToolCallDelta:
 def parsed_arguments(text: str) -> dict[str, Any] | None:
     """*text* as the arguments of a call; None if it is no JSON object. No error holds the text."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def numbered_id(number: int) -> str:
@@ -117,11 +122,16 @@ def _tool_of(source: object) -> Tool:
     """A tool from *source*: see `Tool.of`."""
     if isinstance(source, Tool):
         return source
-    if isinstance(source, type) and callable(getattr(source, "model_json_schema", None)):
-        return _of_model(source)
-    if callable(source) and not isinstance(source, type):
-        return _of_function(source)
-    raise InvalidRequest(f"tools: {_NEITHER}", field="tools")
+    is_model = isinstance(source, type) and callable(getattr(source, "model_json_schema", None))
+    if not is_model and (not callable(source) or isinstance(source, type)):
+        raise InvalidRequest(f"tools: {_NEITHER}", field="tools")
+    try:
+        return _of_model(source) if is_model else _of_function(source)
+    except InvalidRequest:
+        raise
+    except Exception as error:  # noqa: BLE001  # code of the app: enums, a model's class
+        fault = type(error).__name__
+    raise InvalidRequest(f"tools: no JSON Schema can be made of a function or model ({fault})", field="tools")
 
 
 def bound(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,12 +145,30 @@ def bound(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, 
 
 
 def _made(kind: Any, value: Any) -> Any:
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _made(arguments[0], value)
+    if origin in (Union, types.UnionType):
+        return _made_one(arguments, value)
+    if origin in _LISTS and isinstance(value, list):
+        items = [_made(arguments[0], item) for item in value]
+        return origin(items) if origin in (set, frozenset) else items
+    if origin in (dict, Mapping) and isinstance(value, dict):
+        return {name: _made(arguments[1], item) for name, item in value.items()}
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(value)
     if isinstance(kind, type) and callable(validate := getattr(kind, "model_validate", None)):
         return validate(value)
+    return value
+
+
+def _made_one(kinds: Sequence[Any], value: Any) -> Any:
+    """*value* as the first of *kinds* that it fits: what can be made of it, or what it is."""
+    for kind in kinds:
+        with suppress(Exception):  # a model's validation is code of the app
+            made = _made(kind, value)
+            if made is not value or type(value) is kind:
+                return made
     return value
 
 
@@ -151,7 +179,7 @@ def _of_model(model: Any) -> Tool:
     return Tool(name=model.__name__, description=description, parameters=json.dumps(schema))
 
 
-def _of_function(function: Callable[..., Any]) -> Tool:
+def _of_function(function: Any) -> Tool:
     name = getattr(function, "__name__", "")
     hints = _hints(function)
     text, described = _docstring(inspect.getdoc(function) or "")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterable
+import typing
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Annotated, Literal
 
@@ -186,6 +188,18 @@ def starred(*x: int):
     pass
 
 
+def bare(x: typing.List):  # noqa: UP006
+    pass
+
+
+class Opaque(Enum):
+    IT = object()
+
+
+def opaque(x: Opaque):
+    pass
+
+
 @pytest.mark.parametrize(
     ("options", "field", "words"),
     [
@@ -193,6 +207,8 @@ def starred(*x: int):
         ({"tools": [5]}, "tools", "typed function"),
         ({"tools": [untyped]}, "tools", "needs a type"),
         ({"tools": [starred]}, "tools", "passed by name"),
+        ({"tools": [bare]}, "tools", "no JSON Schema"),
+        ({"tools": [opaque]}, "tools", "no JSON Schema"),
         ({"tools": [lambda: 1]}, "tools", "1 to 64"),
         ({"tools": [Tool(name="a b")]}, "tools", "tools[0]: a name"),
         ({"tools": [Tool(name="auto")]}, "tools", "tool_choice"),
@@ -255,11 +271,20 @@ def test_a_conversation_with_calls_and_results_is_taken_as_other_apis_have_it_an
             "content[0] is of the kind 'image_url'",
         ),
         ({"role": "user", "content": [{"type": MAIL}]}, "of an unknown kind"),
+        ({"role": "user", "content": [{"type": [MAIL]}]}, "of an unknown kind"),
         ({"role": "user", "content": None}, "content that is text"),
         ({"role": "user", "content": "x", "tool_calls": ASSISTANT["tool_calls"]}, "only an assistant"),
         ({"role": "tool", "content": "x", "tool_call_id": MAIL}, "no tool call before it"),
         (
             {"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+            "JSON object",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"x": object()}}}]},
+            "JSON object",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": '{"x": NaN}'}}]},
             "JSON object",
         ),
         ({"role": "assistant", "content": "x", "tool_calls": [{"function": {"name": "f g"}}]}, "letters, digits"),
@@ -471,8 +496,56 @@ def hangs(to: str) -> str:
 A_WHILE = 3.0
 
 
+def gives_up(to: str) -> str:
+    raise TimeoutError("the tool's own")
+
+
+def cannot_say(to: str) -> str:
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError(MAIL)
+
+    raise Silent
+
+
+def names_a_file(to: str) -> str:
+    raise FileNotFoundError("caf\udce9")
+
+
+def endless(to: str) -> Iterator[int]:
+    return itertools.count()
+
+
+def raw(to: str) -> dict[str, list[bytes]]:
+    return {"found": [MAIL.encode()]}
+
+
+class Unwritable:
+    def model_dump_json(self) -> str:
+        raise ValueError("no JSON of it")
+
+
+def unwritable(to: str) -> Unwritable:
+    return Unwritable()
+
+
+def half(to: str) -> str:
+    return "caf\udce9"
+
+
 @pytest.mark.parametrize(
-    ("tool", "reason", "told"), [(fails, "raised", "ValueError: no such person"), (hangs, "late", "in time")]
+    ("tool", "reason", "told"),
+    [
+        (fails, "raised", "ValueError: no such person"),
+        (gives_up, "raised", "TimeoutError: the tool's own"),
+        (cannot_say, "raised", "error: Silent"),
+        (names_a_file, "raised", "FileNotFoundError: caf?"),
+        (hangs, "late", "in time"),
+        (endless, "result", "count is no JSON"),
+        (raw, "result", "bytes is no JSON"),
+        (half, "result", "not Unicode"),
+        (unwritable, "result", "no JSON of it"),
+    ],
 )
 def test_a_tool_that_fails_is_reported_to_the_model_or_to_the_app(make, tool, reason, told):
     answers = after_result(calls(tool.__name__, '{"to": "x"}'), says("sorry"))
@@ -484,6 +557,53 @@ def test_a_tool_that_fails_is_reported_to_the_model_or_to_the_app(make, tool, re
     with pytest.raises(ToolFailed) as caught:
         asyncio.run(client.arun_tools("hi", tools=[tool], tool_timeout=0.2, on_error="raise"))
     assert (caught.value.tool, caught.value.reason) == (tool.__name__, reason)
+    assert MAIL not in run.steps[0].result
+    with pytest.raises(ToolFailed) as caught:
+        client.run_tools("hi", tools=[tool], tool_timeout=0.2, on_error="raise")
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None), "their texts may be private"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_no_tool_is_called_once_the_deadline_is_over(make, mode):
+    called = []
+
+    def after(to: str) -> str:
+        called.append(to)
+        return "x"
+
+    def answers(_):
+        return [piece('{"to": "x"}', name="hangs"), piece('{"to": "x"}', 1, name="after"), end()]
+
+    client = make(Model("edge", Location.EDGE, answers))
+    run = (
+        client.run_tools
+        if mode == "sync"
+        else lambda *args, **options: asyncio.run(client.arun_tools(*args, **options))
+    )
+    with pytest.raises(DeadlineExceeded):
+        run("hi", tools=[hangs, after], deadline=0.3)
+    assert called == []
+
+
+def test_arguments_arrive_as_the_types_of_the_function_wherever_they_stand(make):
+    seen = []
+
+    def mix(
+        one: Colour | None, all_of: list[Colour], by: dict[str, Annotated[Colour, "x"]], some: set[int] | str
+    ) -> str:
+        seen.append((one, all_of, by, some))
+        return "x"
+
+    arguments = json.dumps({"one": "red", "all_of": ["red"], "by": {"a": "red"}, "some": [1, 1]})
+    answers = after_result(calls("mix", arguments), says("done"))
+    assert make(Model("edge", Location.EDGE, answers)).run_tools("hi", tools=[mix]).steps[0].error == ""
+    assert seen == [(Colour.RED, [Colour.RED], {"a": Colour.RED}, {1})]
+
+
+def test_an_unknown_call_in_an_answer_that_was_cut_ends_the_loop(make):
+    answers = [piece("{}", name="other"), end(FinishReason.LENGTH)]
+    run = make(Model("edge", Location.EDGE, lambda _: answers)).run_tools("hi", tools=[send])
+    assert (run.steps, run.is_complete) == ((), False)
 
 
 def test_the_deadline_holds_for_the_whole_run(make):
