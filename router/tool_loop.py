@@ -213,21 +213,12 @@ def _said(failure: BaseException) -> str:
 def _text(value: object) -> str:
     """The result *value* as the model sees it."""
     try:
-        text = _written(value)
+        text = value if isinstance(value, str) else json.dumps(jsonable(value), ensure_ascii=False)
         text.encode()
         return text
     except Exception as error:  # noqa: BLE001  # a result is an object of the app
         why = _said(error) if not isinstance(error, UnicodeError) else "its text is not Unicode"
     raise _NoText(f"what it returned is no text and no JSON: {why}")
-
-
-def _written(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    dump = getattr(value, "model_dump_json", None)  # a pydantic model
-    if callable(dump):
-        return str(dump())
-    return json.dumps(jsonable(value), ensure_ascii=False)
 
 
 async def call_here(call: Callable[[], Any], timeout: float) -> str:

@@ -178,7 +178,7 @@ class Generation:
         document["decision"] = self.decision.to_dict()
         document["parsed"] = None
         with suppress(HybridLLMError):  # no schema, or the answer was cut off
-            document["parsed"] = jsonable(self._as_json(self.parsed))
+            document["parsed"] = jsonable(self.parsed)
         return document
 
     def as_message(self, *, reasoning: bool = False) -> Message:
@@ -189,11 +189,6 @@ class Generation:
             tool_calls=self.tool_calls,
             reasoning=self.reasoning if reasoning else "",
         )
-
-    @staticmethod
-    def _as_json(parsed: object) -> object:
-        dump = getattr(parsed, "model_dump", None)  # a pydantic model
-        return dump(mode="json") if callable(dump) else parsed
 
     @property
     def parsed(self) -> object:

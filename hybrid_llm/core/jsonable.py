@@ -11,8 +11,8 @@ from enum import Enum
 def jsonable(value: object) -> object:
     """*value* as dicts, lists, texts, numbers, booleans and None, which `json.dumps` writes as valid JSON.
 
-    A record becomes a dict of its fields; those that hold a function are left out. A set is sorted, a number that JSON
-    does not have (NaN, infinity) is null, anything else its `str`.
+    A record becomes a dict of its fields; those that hold a function are left out. A pydantic model is dumped.
+    A set is sorted, a number that JSON does not have (NaN, infinity) is null, anything else its `str`.
 
     Raises:
         TypeError: bytes, which nobody would read as a list of numbers, or an iterator, which may have no end.
@@ -35,6 +35,8 @@ def jsonable(value: object) -> object:
 
 
 def _compound(value: object) -> object:
+    if callable(dump := getattr(value, "model_dump", None)) and not isinstance(value, type):  # a pydantic model
+        return jsonable(dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
         items = ((field.name, getattr(value, field.name)) for field in fields(value))
         return {name: jsonable(item) for name, item in items if not callable(item)}

@@ -209,7 +209,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception as error:  # a type that is written as a text is evaluated: it may raise anything
-        raise InvalidRequest("tools: the types of a function cannot be read", field="tools") from error
+        name = getattr(function, "__name__", type(function).__name__)
+        text = f"tools: the types of {name!r} cannot be read; its module must have every name in them"
+        raise InvalidRequest(text, field="tools") from error
 
 
 def _fault(function: str, parameter: str, why: str) -> InvalidRequest:

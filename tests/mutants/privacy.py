@@ -162,7 +162,12 @@ MUTANTS = (
     Mutant(
         "sampled answers are cached",
         f"{_CACHE}:AnswerCache._clear",
-        drop_operand("assessment.request.sampling.temperature != 0.0"),
+        drop_operand("not greedy"),
+    ),
+    Mutant(
+        "answers of a model that draws unasked are cached",
+        "hybrid_llm.router.fleet:Fleet.is_greedy",
+        swap("backend.capabilities.draws", "False"),
     ),
     Mutant("tenants share a cache", f"{_CACHE}:MemoryCache._name", drop_item("repr(request.tenant)")),
     Mutant(

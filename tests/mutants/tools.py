@@ -47,5 +47,11 @@ MUTANTS = (
     Mutant(
         "a route is kept whatever the policy says", f"{_PIPELINE}:_pinned", drop_operand("pin not in decision.order")
     ),
+    Mutant("tools are called after the deadline", f"{_LOOP}:ToolLoop._step", swap("expires <= began", "False")),
+    Mutant(
+        "iterators and bytes are read",
+        "hybrid_llm.core.jsonable:jsonable",
+        swap("TypeError(f'{type(value).__name__} is no JSON: make it a text or a list')", "StopIteration"),
+    ),
     Mutant("a forced call is forced for ever", f"{_LOOP}:ToolLoop._incoming", drop("options['tool_choice'] = 'auto'")),
 )

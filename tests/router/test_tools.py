@@ -164,7 +164,7 @@ def test_a_function_becomes_a_tool_by_its_types_and_its_docstring():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pydantic") is None, reason="needs pydantic")
-def test_a_pydantic_model_becomes_a_tool_and_the_argument_of_one():
+def test_a_pydantic_model_becomes_a_tool_the_argument_of_one_and_its_result(make):
     from pydantic import BaseModel
 
     class Address(BaseModel):
@@ -175,6 +175,11 @@ def test_a_pydantic_model_becomes_a_tool_and_the_argument_of_one():
 
         to: Address
 
+    def places():
+        return [Address(street="x")]
+
+    client = make(Model("edge", Location.EDGE, after_result(calls("places", "{}"), says("done"))))
+    assert client.run_tools("hi", tools=[places]).steps[0].result == '[{"street": "x"}]'
     tool = request(tools=[Move]).tools[0]
     assert (tool.name, tool.description) == ("Move", "Move house.")
     assert json.loads(tool.parameters)["properties"] == {"to": {"$ref": "#/$defs/Address"}}
@@ -521,7 +526,7 @@ def raw(to: str) -> dict[str, list[bytes]]:
 
 
 class Unwritable:
-    def model_dump_json(self) -> str:
+    def model_dump(self, mode: str) -> dict[str, object]:
         raise ValueError("no JSON of it")
 
 
