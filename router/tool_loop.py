@@ -223,41 +223,44 @@ def _text(value: object) -> str:
 
 async def call_here(call: Callable[[], Any], timeout: float) -> str:
     """Call a tool for a synchronous caller: in a thread, which is left behind if it does not return in time."""
-    work = in_thread("hybrid-llm-tool", lambda: _text(_finished(call())))
+    work = in_thread("hybrid-llm-tool", lambda: _finished(call(), timeout))
     if wait([work], timeout).not_done:
         raise _Late
     return work.result()
 
 
-def _finished(value: Any) -> Any:
-    if not inspect.isawaitable(value):
-        return value
-
-    async def finished() -> Any:
-        return await value
-
-    return asyncio.run(finished())
+def _finished(value: Any, timeout: float) -> str:
+    """The text of *value*; what is to be awaited is cancelled after *timeout* seconds."""
+    return asyncio.run(_within(timeout, value)) if inspect.isawaitable(value) else _text(value)
 
 
 async def call_async(call: Callable[[], Any], timeout: float) -> str:
     """Call a tool beside the event loop; one that is async, in it."""
-    limit = asyncio.timeout(timeout)
-    try:
-        async with limit:
-            value = await awaited(in_thread("hybrid-llm-tool", lambda: _begun(call())))
-            if isinstance(value, str):
-                return value
-            value = await value
-            return await awaited(in_thread("hybrid-llm-tool", lambda: _text(value)))
-    except TimeoutError:  # perhaps the tool's own
-        if not limit.expired():
-            raise
-    raise _Late
+
+    async def called() -> Any:
+        value = await awaited(in_thread("hybrid-llm-tool", lambda: _begun(call())))
+        return await value if inspect.isawaitable(value) else value
+
+    return await _within(timeout, called())
 
 
 def _begun(value: Any) -> Any:
     """*value*, if it is still to be awaited, else its text."""
     return value if inspect.isawaitable(value) else _text(value)
+
+
+async def _within(timeout: float, value: Awaitable[Any]) -> str:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            result = await value
+            if isinstance(result, str):
+                return _text(result)
+            return await awaited(in_thread("hybrid-llm-tool", lambda: _text(result)))
+    except TimeoutError:  # perhaps the tool's own
+        if not limit.expired():
+            raise
+    raise _Late
 
 
 class ToolRunner(ABC):

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 import json
+import threading
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -525,6 +526,10 @@ def raw(to: str) -> dict[str, list[bytes]]:
     return {"found": [MAIL.encode()]}
 
 
+async def half_async(to: str) -> str:
+    return half(to)
+
+
 class Unwritable:
     def model_dump(self, mode: str) -> dict[str, object]:
         raise ValueError("no JSON of it")
@@ -549,6 +554,7 @@ def half(to: str) -> str:
         (endless, "result", "count is no JSON"),
         (raw, "result", "bytes is no JSON"),
         (half, "result", "not Unicode"),
+        (half_async, "result", "not Unicode"),
         (unwritable, "result", "no JSON of it"),
     ],
 )
@@ -566,6 +572,26 @@ def test_a_tool_that_fails_is_reported_to_the_model_or_to_the_app(make, tool, re
     with pytest.raises(ToolFailed) as caught:
         client.run_tools("hi", tools=[tool], tool_timeout=0.2, on_error="raise")
     assert (caught.value.__cause__, caught.value.__context__) == (None, None), "their texts may be private"
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_async_tool_that_does_not_return_is_cancelled(make, mode):
+    ended = threading.Event()
+
+    async def forever(to: str) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return "x"
+
+    client = make(Model("edge", Location.EDGE, after_result(calls("forever", '{"to": "x"}'), says("sorry"))))
+    if mode == "sync":
+        run = client.run_tools("hi", tools=[forever], tool_timeout=0.2)
+    else:
+        run = asyncio.run(client.arun_tools("hi", tools=[forever], tool_timeout=0.2))
+    assert run.steps[0].error == "late"
+    assert ended.wait(30)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
