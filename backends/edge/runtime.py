@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybrid_llm.core.errors import ConfigError, UnsupportedRuntime
-from hybrid_llm.core.lifetime import is_forked
+from hybrid_llm.core.errors import BackendUnavailable, ConfigError, UnsupportedRuntime
+from hybrid_llm.core.lifetime import is_forked, native
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -73,6 +74,7 @@ def open_session(
 
     Raises:
         ConfigError: onnxruntime rejects the model.
+        BackendUnavailable: Python exits.
     """
     ort = load_runtime()
     options = ort.SessionOptions()
@@ -83,8 +85,12 @@ def open_session(
     if approximate:
         options.add_session_config_entry("optimization.enable_gelu_approximation", "1")
     given = model if isinstance(model, bytes) else str(model)
+    cancel = partial(options.set_load_cancellation_flag, True)
     try:
-        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        with native.cancelled_by(cancel):
+            return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except BackendUnavailable:  # Python exits
+        raise
     except Exception as error:  # onnxruntime has one unrelated exception class per status
         path = "the model" if isinstance(model, bytes) else str(model)
         raise ConfigError(

@@ -11,8 +11,9 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
@@ -24,6 +25,8 @@ _EXIT_S: Final = 0.7
 """How long the exit waits for what is open, seconds."""
 _EACH_S: Final = 0.1
 """How long it waits for one of them before it goes on to the next, seconds."""
+_NATIVE_S: Final = 5.0
+"""How long it waits for a thread in native code, whose return after that would abort the process, seconds."""
 _FORK_HELP: Final = (
     "start child processes by `spawn` or `forkserver`, or make the first client in the child (docs/apps.md, "
     '"Threads, forks and event loops")'
@@ -60,6 +63,7 @@ class _Process:
     def end(self) -> None:
         """Keep every thread out of native code, and close what is open."""
         self.exiting = True
+        native.cancel()
         until = time.monotonic() + _EXIT_S
         with self.lock:
             newest_first = list(reversed(list(self.open)))
@@ -68,7 +72,7 @@ class _Process:
             works.append(in_thread_or_here("hybrid-llm-exit", owner.close))
             wait(works[-1:], max(0.0, min(_EACH_S, until - time.monotonic())))
         wait(works, max(0.0, until - time.monotonic()))
-        native.drain(max(until, time.monotonic() + _EACH_S))
+        native.drain(time.monotonic() + _NATIVE_S)
         _never_release(newest_first)
 
 
@@ -101,15 +105,43 @@ class _Native:
 
     def __init__(self) -> None:
         self._inside: set[int] = set()
+        self._cancels: set[Callable[[], None]] = set()
 
     def __enter__(self) -> None:
         self._inside.add(threading.get_ident())
         if _process.exiting:
             self._inside.discard(threading.get_ident())
-            raise BackendUnavailable("Python exits", backend="")
+            self._check()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._inside.discard(threading.get_ident())
+
+    @contextmanager
+    def cancelled_by(self, cancel: Callable[[], None]) -> Iterator[None]:
+        """Have *cancel* called if Python exits during the block, which may take longer than the exit waits.
+
+        Raises:
+            BackendUnavailable: Python exits.
+        """
+        self._cancels.add(cancel)
+        try:
+            self._check()
+            yield
+        except Exception:
+            self._check()
+            raise
+        finally:
+            self._cancels.discard(cancel)
+
+    @staticmethod
+    def _check() -> None:
+        if _process.exiting:
+            raise BackendUnavailable("Python exits", backend="") from None
+
+    def cancel(self) -> None:
+        """Cancel what may take long."""
+        for cancel in list(self._cancels):
+            cancel()
 
     def drain(self, until: float) -> None:
         """Wait until no other thread is inside, or until `time.monotonic()` reaches *until*."""
@@ -119,6 +151,7 @@ class _Native:
     def forget(self) -> None:
         """The threads inside exist in the parent only."""
         self._inside.clear()
+        self._cancels.clear()
 
 
 def close_at_exit(owner: Closable) -> None:
