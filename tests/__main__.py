@@ -28,6 +28,7 @@ GROUPS = (
     ("tests/cli", "tests/checks", "tests/packaging"),
     ("tests/backends/engine",),
     ("tests/lab",),
+    ("tests/backends/gguf", "tests/backends/models", "tests/backends/calls"),
     ("tests/backends/edge", "tests/backends/prepare"),
     ("tests/chaos",),
 )

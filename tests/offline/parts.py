@@ -99,6 +99,27 @@ def prepare(folder: Path) -> None:
     _cli("models", "convert", source, folder / "converted", "--precision", "fp32")
 
 
+def hub(_: Path) -> None:
+    """A source that the user does not name is not asked, though its library is there."""
+    import huggingface_hub  # noqa: F401
+
+    _listed("hf:org/model")
+
+
+def s3(_: Path) -> None:
+    """As `hub`."""
+    import s3fs  # noqa: F401
+
+    _listed("s3://bucket/model.gguf")
+
+
+def _listed(named: str) -> None:
+    from hybrid_llm.backends.models.sources.table import parse_source
+
+    assert parse_source(named).remote
+    _cli("models", "list", "--available")
+
+
 def python_connects(_: Path) -> None:
     """The witness itself: what it must see."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as one:
@@ -118,7 +139,7 @@ def native_sends(_: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
-    each.__name__: each for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare)
+    each.__name__: each for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare, hub, s3)
 }
 CAUGHT: dict[str, Callable[[Path], None]] = {
     each.__name__: each for each in (python_connects, python_resolves, native_sends)
