@@ -53,7 +53,7 @@ class RealNode(ExactNode):
         self.ready = self.tls / "ready"
         self.ready.unlink(missing_ok=True)
         command = [sys.executable, "-m", "hybrid_llm.cli.main", "serve", "--model", str(MODEL), "--tls", str(self.tls)]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--ready-file", str(self.ready), "--slots", "8"]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--ready-file", str(self.ready), "--slots", "32"]
         return [*command, "--dtype", "fp32", "--threads", "1"]
 
     def wait(self) -> None:
