@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.limits import RECOMMENDED
-from hybrid_llm.core.request import Sampling
+from hybrid_llm.core.request import GREEDY, Sampling
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -71,6 +71,11 @@ def read_sampling(folder: Path) -> Mapping[str, float]:
     if fault := Sampling(**values).fault():
         raise file_error(path, f"has {fault}; correct it, or remove it")
     return values
+
+
+def recommends_draw(recommended: Mapping[str, float]) -> bool:
+    """Whether a model that recommends this draws where no temperature is named."""
+    return GREEDY.completed(recommended).temperature > 0.0
 
 
 def file_error(path: Path, problem: str) -> ConfigError:

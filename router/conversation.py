@@ -44,13 +44,18 @@ def messages_of(prompt: Prompt) -> tuple[Message, ...]:
     Raises:
         InvalidRequest: it is none, or empty.
     """
-    messages = _numbered([_message(item, at) for at, item in enumerate(_conversation(prompt))])
+    messages = _numbered([_message(item, at) for at, item in enumerate(conversation_of(prompt))])
     if not any(message.content.strip() for message in messages):
         raise InvalidRequest("prompt: it is empty; pass at least one character of text", field="prompt")
     return messages
 
 
-def _conversation(prompt: Prompt) -> Sequence[Message | Mapping[str, Any]]:
+def conversation_of(prompt: Prompt) -> Sequence[Message | Mapping[str, Any]]:
+    """The messages of *prompt* as the app wrote them, not checked.
+
+    Raises:
+        InvalidRequest: it is neither a text, nor a message, nor a list.
+    """
     if isinstance(prompt, str):
         return (Message(role="user", content=prompt),)
     if isinstance(prompt, Message):

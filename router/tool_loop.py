@@ -24,6 +24,7 @@ from hybrid_llm.core.request import GenerateOptions, Message, Prompt, ToolSource
 from hybrid_llm.core.threads import awaited, in_thread
 from hybrid_llm.core.tools import Tool, ToolCall, bound
 from hybrid_llm.core.tracebacks import is_fault, scrubbed
+from hybrid_llm.router.conversation import conversation_of
 from hybrid_llm.router.execution.answer import finish
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
 from hybrid_llm.router.request import Incoming
@@ -127,7 +128,7 @@ class ToolLoop:
             ToolFailed: a tool failed, and the app wants to be told. Else the errors of `generate`.
         """
         tools = tuple([Tool.of(source) for source in self.tools])
-        turns: list[Message | Mapping[str, Any]] = _turns(self.prompt)
+        turns: list[Message | Mapping[str, Any]] = list(conversation_of(self.prompt))
         replies: list[Generation] = []
         steps: list[ToolStep] = []
         expires = self.created + deadline
@@ -178,16 +179,6 @@ class ToolLoop:
             raise ToolFailed(f"the tool {call.name} failed: {reason}", tool=call.name, reason=reason)
         elapsed_ms = (time.monotonic() - began) * 1e3
         return ToolStep(call=call, backend=backend, result=result, error=reason, elapsed_ms=elapsed_ms)
-
-
-def _turns(prompt: Prompt) -> list[Message | Mapping[str, Any]]:
-    if isinstance(prompt, str):
-        return [Message(role="user", content=prompt)]
-    if isinstance(prompt, Message):
-        return [prompt]
-    if not isinstance(prompt, list | tuple):
-        raise InvalidRequest("prompt: pass a text, a Message, or a list of messages", field="prompt")
-    return list(prompt)
 
 
 def _functions(reply: Generation, tools: Sequence[Tool]) -> list[Callable[..., Any]] | None:

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
-from hybrid_llm.backends.chat_files import read_sampling
+from hybrid_llm.backends.chat_files import read_sampling, recommends_draw
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
 from hybrid_llm.backends.edge.store import DEFAULT, DEMONSTRATION, default_model, embedded_model, named_models
@@ -27,7 +27,7 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.lifetime import Origin, close_at_exit, native
 from hybrid_llm.core.log import log
 from hybrid_llm.core.protocols import Capabilities
-from hybrid_llm.core.request import GREEDY, Location, Request, estimate_tokens
+from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.core.threads import Once, Pool, ThreadAnswer, awaited, close_aside, in_thread, release_dropped
 
@@ -118,7 +118,7 @@ class EdgeBackend:
         """The name that policies and configurations use."""
         self._folder = config.folder
         self._notice = DEMONSTRATION if self._folder == embedded_model() else ""
-        self._draws = GREEDY.completed(read_sampling(self._folder)).temperature > 0.0
+        self._draws = recommends_draw(read_sampling(self._folder))
         self._manifest = read_manifest(self._folder)
         per_token = read_layout(self._folder, self._manifest).kv_bytes_per_token(4)
         self._memory = config.memory_limit_mb << 20

@@ -28,6 +28,11 @@ LONGEST: Final = 256
 
 def perplexity(logits: NDArray[np.float32], ids: Sequence[int]) -> float:
     """The perplexity of *ids* after the first; *logits*, shape (len(ids) - 1, vocabulary), are those before each."""
+    chosen = log_probabilities(logits)[np.arange(len(ids) - 1), np.asarray(ids[1:])]
+    return math.exp(-float(chosen.mean()))
+
+
+def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logarithms of the probabilities, of the shape of *logits*: (positions, vocabulary)."""
     shifted = logits - logits.max(axis=1, keepdims=True)
-    chosen = shifted[np.arange(len(ids) - 1), np.asarray(ids[1:])]
-    return math.exp(float((np.log(np.exp(shifted).sum(axis=1)) - chosen).mean()))
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float32)

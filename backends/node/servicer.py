@@ -17,6 +17,7 @@ from typing import Any
 import grpc.aio
 
 from hybrid_llm.backends.calls.stream import MalformedCall, malformed
+from hybrid_llm.backends.chat_files import recommends_draw
 from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
 from hybrid_llm.backends.node.identity import PEER, Peer, client_name, set_error
@@ -38,7 +39,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
     SecurityError,
 )
-from hybrid_llm.core.request import GREEDY, Request
+from hybrid_llm.core.request import Request
 from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
@@ -79,6 +80,7 @@ class NodeServicer(HybridLLMServicer):
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
+        self._draws = recommends_draw(tokenizer.recommended)
         self._encoder = PromptEncoder(tokenizer)
         self._admission = admission
         self._intake = intake
@@ -218,7 +220,7 @@ class NodeServicer(HybridLLMServicer):
             first_ms=call.first_ms if call else 0.0,
             context_window=info.context_window if info else 0,
             stopping=self.stopping,
-            draws=GREEDY.completed(self._tokenizer.recommended).temperature > 0.0,
+            draws=self._draws,
         )
 
     def _fail(self, context: Any, call: _Call, error: BaseException) -> str:

@@ -13,6 +13,7 @@ from hybrid_llm.backends.models.gguf.blocks import Floats
 from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.reference import reference_logits
 from hybrid_llm.backends.models.gguf.shape import Shape
+from hybrid_llm.backends.models.perplexity import log_probabilities
 from hybrid_llm.core.request import Message, Request
 
 EXACT_LIMIT: Final = 0.02
@@ -94,15 +95,10 @@ def _logits(model: EdgeModel, runs: Sequence[Sequence[int]]) -> Floats:
 
 def _agreement(ours: Floats, expected: Floats) -> Proof:
     spread = expected.std(axis=1, keepdims=True) + 1e-9
-    left, right = _log_probabilities(expected), _log_probabilities(ours)
+    left, right = log_probabilities(expected), log_probabilities(ours)
     return Proof(
         positions=len(ours),
         largest_difference=float((np.abs(ours - expected) / spread).max()),
         divergence=float((np.exp(left) * (left - right)).sum(axis=1).mean()),
         top1_agreement=float((ours.argmax(axis=1) == expected.argmax(axis=1)).mean()),
     )
-
-
-def _log_probabilities(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype=np.float32)
