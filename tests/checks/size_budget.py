@@ -23,7 +23,7 @@ MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
     "product, lines": 51_650,
     "product without node, model tools, command line and lab, lines": 33_250,
-    "product, modules": 296,
+    "product, modules": 300,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.backends.chat_files import read_sampling
-from hybrid_llm.backends.edge.generation import Sampler
 from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.edge.sampling import Sampler
 from hybrid_llm.backends.models import write_manifest
 from hybrid_llm.core.errors import ConfigError, RequestRejected
 from hybrid_llm.core.generation import FinishReason
