@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -10,12 +11,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, BinaryIO, Final
 
-from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, FileEntry, Manifest, digest_file
 from hybrid_llm.core.errors import ConfigError
 
 _BUILDER: Final = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
+
+
+class HashedFile:
+    """A file that is hashed while it is written, so that it need not be read again."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+        self.size = 0
+        """Bytes so far."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append *data*, which is contiguous."""
+        self._stream.write(data)
+        self._digest.update(data)
+        self.size += data.nbytes if isinstance(data, memoryview) else len(data)
+
+    def entry(self) -> FileEntry:
+        """Its entry in a manifest."""
+        return FileEntry(sha256=self._digest.hexdigest(), bytes=self.size)
 
 
 @contextmanager
@@ -41,8 +62,9 @@ def write_manifest(
     parity: Mapping[str, Any] | None = None,
     created_with: Mapping[str, Any] | None = None,
     libraries: Sequence[str] = _BUILDER,
+    known: Mapping[str, FileEntry] = MappingProxyType({}),
 ) -> Manifest:
-    """Hash every file of *folder* and write its `manifest.json`, atomically.
+    """Hash every file of *folder*, but those that are *known*, and write its `manifest.json`, atomically.
 
     *created_with* is what to record besides the versions of the *libraries* that took part.
 
@@ -60,7 +82,7 @@ def write_manifest(
         license=license,
         created_with={**_versions(libraries), **(created_with or {})},
         parity=dict(parity or {}),
-        files={path.name: digest_file(path) for path in _files(folder)},
+        files={path.name: known.get(path.name) or digest_file(path) for path in _files(folder)},
     )
     partial = folder / f".{MANIFEST_NAME}.partial"
     partial.write_text(manifest.to_json(), encoding="utf-8")

@@ -11,6 +11,7 @@ from hybrid_llm.backends.edge import ModelStore, embedded_model
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manifest, verify_manifest
 from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
+from hybrid_llm.cli.models_add import one_blas_thread
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
@@ -273,6 +274,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _converted(args: argparse.Namespace, report: Callable[[str, float], None]) -> Manifest:
     if args.source.is_dir():
         return _convert_folder(args, report)
+    one_blas_thread()
     from hybrid_llm.backends.models.gguf import import_gguf
 
     if args.precision is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -42,7 +43,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def one_blas_thread() -> None:
+    """Let NumPy multiply matrices with one thread, as long as it is not imported: several wait for work by spinning."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def _run(args: argparse.Namespace) -> int:
+    one_blas_thread()
     from hybrid_llm.backends.models.store import add, use
 
     store, addition = ModelStore(), _addition(args)

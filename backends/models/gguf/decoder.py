@@ -10,12 +10,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid_llm.backends.edge.folder import FileEntry
 from hybrid_llm.backends.models.gguf.blocks import read_dense
 from hybrid_llm.backends.models.gguf.graph import DATA_NAME, MICROSOFT, Graph, load_onnx
 from hybrid_llm.backends.models.gguf.reader import Gguf, Tensor
 from hybrid_llm.backends.models.gguf.rope import Rope
 from hybrid_llm.backends.models.gguf.shape import Shape
 from hybrid_llm.backends.models.gguf.weights import EXACT, FAST, Order, Part, Weights
+from hybrid_llm.backends.models.manifests import HashedFile
 
 __all__ = ["EXACT", "FAST", "set_accuracy", "write_config", "write_decoder"]
 
@@ -23,8 +25,10 @@ GRAPH_NAME: Final = "model.onnx"
 _END: Final = np.array([np.iinfo(np.int64).max])
 
 
-def write_decoder(file: Gguf, shape: Shape, folder: Path, *, all_logits: bool = False) -> None:
+def write_decoder(file: Gguf, shape: Shape, folder: Path, *, all_logits: bool = False) -> FileEntry:
     """Write graph and weights of *file* to *folder*, to be computed in float32 until `set_accuracy`.
+
+    Returns size and hash of the file of the weights, `graph.DATA_NAME`, which are computed while it is written.
 
     Args:
         file: Its tensors have been checked.
@@ -36,10 +40,12 @@ def write_decoder(file: Gguf, shape: Shape, folder: Path, *, all_logits: bool = 
         ConfigError: a number in the file is not finite, or the file changed.
         OSError: the disk is full, for instance.
     """
-    with (folder / DATA_NAME).open("wb") as data:
+    with (folder / DATA_NAME).open("wb") as stream:
+        data = HashedFile(stream)
         graph = Graph(data)
         _Decoder(file, shape, graph, Weights(file, graph)).build(all_logits=all_logits)
     graph.save(folder / GRAPH_NAME, *_signature(shape, all_logits=all_logits))
+    return data.entry()
 
 
 def set_accuracy(folder: Path, accuracy: int) -> None:
@@ -65,6 +71,7 @@ def rotation_order(heads: int) -> Order:
 class _Decoder:
     def __init__(self, file: Gguf, shape: Shape, graph: Graph, weights: Weights) -> None:
         self._file, self._shape, self._graph, self._weights = file, shape, graph, weights
+        self._tables: dict[Rope, list[str]] = {}
 
     def build(self, *, all_logits: bool) -> None:
         graph, shape = self._graph, self._shape
@@ -208,9 +215,12 @@ class _Decoder:
         graph.node("Cast", ["mask/width"], "total_length", to=6)
 
     def _rope_tables(self, rope: Rope) -> list[str]:
-        name = f"rope.{self._shape.ropes.index(rope)}"
-        cosines, sines = rope.tables(self._shape.context)
-        return [self._graph.constant(f"{name}.cos", cosines), self._graph.constant(f"{name}.sin", sines)]
+        """The names of cosines and sines, which layers share."""
+        if rope not in self._tables:
+            name, tables = f"rope.{len(self._tables)}", rope.tables(self._shape.context)
+            parts = zip(("cos", "sin"), tables, strict=True)
+            self._tables[rope] = [self._graph.constant(f"{name}.{part}", table) for part, table in parts]
+        return self._tables[rope]
 
     def _part(self, name: str) -> Part:
         tensor, size = self._file.tensors[name], self._shape.head_size

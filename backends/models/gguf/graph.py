@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid_llm.backends.models.manifests import HashedFile
 from hybrid_llm.core.errors import ConfigError
 
 Pieces = Iterable[NDArray[Any]]
@@ -28,7 +29,7 @@ _PAGE: Final = 4096
 class Graph:
     """Nodes and constants of one graph, appended in the order of computation."""
 
-    def __init__(self, data: BinaryIO) -> None:
+    def __init__(self, data: HashedFile) -> None:
         self._onnx = load_onnx()
         self._data = data
         self._nodes: list[Any] = []
@@ -92,12 +93,12 @@ class Graph:
         return int(self._onnx.helper.np_dtype_to_tensor_dtype(dtype))
 
     def _external(self, name: str, shape: tuple[int, ...], code: int, pieces: Pieces) -> None:
-        self._data.write(bytes(-self._data.tell() % _PAGE))
-        offset = self._data.tell()
+        self._data.write(bytes(-self._data.size % _PAGE))
+        offset = self._data.size
         for piece in pieces:
             self._data.write(np.ascontiguousarray(piece).data)
         tensor = self._onnx.TensorProto(name=name, dims=shape, data_type=code, data_location=1)  # 1: external
-        places = {"location": DATA_NAME, "offset": offset, "length": self._data.tell() - offset}
+        places = {"location": DATA_NAME, "offset": offset, "length": self._data.size - offset}
         for key, value in places.items():
             tensor.external_data.add(key=key, value=str(value))
         self._constants[name] = tensor

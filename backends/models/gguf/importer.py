@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.backends.edge.folder import Manifest, digest_file
+from hybrid_llm.backends.edge.folder import FileEntry, Manifest, digest_file
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.models.gguf.chat import write_chat_files
 from hybrid_llm.backends.models.gguf.decoder import FAST, set_accuracy, write_config, write_decoder
-from hybrid_llm.backends.models.gguf.graph import load_onnx
+from hybrid_llm.backends.models.gguf.graph import DATA_NAME, load_onnx
 from hybrid_llm.backends.models.gguf.layout import check_tensors
 from hybrid_llm.backends.models.gguf.proof import (
     EXACT_LIMIT,
@@ -27,6 +27,7 @@ from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.shape import Shape, read_shape
 from hybrid_llm.backends.models.gguf.vocabulary import Vocabulary, read_vocabulary, write_tokenizer
 from hybrid_llm.backends.models.manifests import staging, write_manifest
+from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
 
 Report = Callable[[str, float], None]
@@ -109,6 +110,7 @@ class _Import:
             created_with={"source": self._file.path.name, "chat_template": origin},
             libraries=("onnxruntime", "onnx", "tokenizers", "numpy"),
         )
+        describe = partial(describe, known={DATA_NAME: self._write()})
         exact, fast = self._prove(describe)
         source = digest_file(self._file.path)
         created = {"source": self._file.path.name, "source_sha256": source.sha256, "chat_template": origin}
@@ -116,34 +118,36 @@ class _Import:
 
     def _prove(self, describe: Callable[[], Manifest]) -> tuple[Proof, Proof]:
         """Compare twice: in float32, where only rounding may differ, and as the model will run."""
-        self._write()
         describe()
         model = self._open()
         texts = proof_texts(model, self._shape)
+        if not texts:
+            raise self._file.refuse(f"has a context of {self._shape.context} tokens: too short for a question")
         self._report("computing the same with NumPy", 0.3)
         expected = expected_logits(self._file, self._shape, texts)
         self._report("comparing in float32", 0.6)
         exact = compare_exactly(model, texts, expected)
         if not exact.largest_difference <= EXACT_LIMIT:
             raise self._file.refuse(_difference(exact))
+        tokenizer = model.tokenizer
         del model
         set_accuracy(self._folder, FAST)
         describe()
         self._report("comparing", 0.8)
-        fast = compare_steps(self._open(), texts, expected)
+        fast = compare_steps(self._open(tokenizer), texts, expected)
         if not fast.divergence <= FAST_LIMIT:
             raise self._file.refuse(_difference(fast))
         return exact, fast
 
-    def _write(self) -> None:
+    def _write(self) -> FileEntry:
         self._report("writing the graph", 0.1)
         try:
-            write_decoder(self._file, self._shape, self._folder, all_logits=self._all_logits)
+            return write_decoder(self._file, self._shape, self._folder, all_logits=self._all_logits)
         except OSError as error:
             raise ConfigError(f"{self._folder.parent}: {error.strerror}", path=str(self._folder.parent)) from error
 
-    def _open(self) -> EdgeModel:
-        return EdgeModel(self._folder, threads=1, spin=False)  # fast enough, also on a busy machine
+    def _open(self, tokenizer: ChatTokenizer | None = None) -> EdgeModel:
+        return EdgeModel(self._folder, threads=1, spin=False, tokenizer=tokenizer)  # enough, also on a busy machine
 
     def _special_ids(self) -> dict[str, int]:
         ids = self._vocabulary.ids

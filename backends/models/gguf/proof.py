@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.edge.scheduling import BORDER
 from hybrid_llm.backends.models.gguf.blocks import Floats
 from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.reference import reference_logits
@@ -53,17 +54,26 @@ class Proof:
 
 
 def proof_texts(model: EdgeModel, shape: Shape) -> Texts:
-    """Conversations as the model's chat template writes them, and a text longer than its attention window."""
-    texts: list[tuple[list[int], int]] = []
+    """Conversations as the model's chat template writes them, and a text longer than its attention window.
+
+    None that does not fit the model's context.
+    """
+    texts: list[list[int]] = []
     for question, answer in _TEXTS:
         prompt = model.tokenizer.encode(Request(messages=(Message(role="user", content=question),)))
-        texts.append((prompt + _ids(model, answer)[:_STEPS], len(prompt) - 1))
+        texts.append(prompt + _ids(model, answer)[:_STEPS])
     window = max(shape.windows)
     if 0 < window <= _LONGEST_WINDOW and window + 2 * _STEPS < shape.context:
         passage = _ids(model, _PASSAGE)
         length = window + _STEPS
-        texts.append(((texts[0][0][:1] + passage * (length // len(passage) + 1))[:length], length - _STEPS))
-    return [(ids, first) for ids, first in texts if len(ids) <= shape.context]
+        texts.append((texts[0][:1] + passage * (length // len(passage) + 1))[:length])
+    return [(ids, _first(len(ids))) for ids in texts if len(ids) <= shape.context]
+
+
+def _first(length: int) -> int:
+    """The last position before a border, where the edge's loop divides a text anyway, and not behind the prompt's."""
+    prompt = length - _STEPS
+    return max(prompt - prompt % BORDER if prompt >= BORDER else prompt, 1) - 1
 
 
 def compare_exactly(model: EdgeModel, texts: Texts, expected: Sequence[Floats]) -> Proof:
@@ -73,9 +83,9 @@ def compare_exactly(model: EdgeModel, texts: Texts, expected: Sequence[Floats]) 
 
 
 def compare_steps(model: EdgeModel, texts: Texts, expected: Sequence[Floats]) -> Proof:
-    """Compare a model as it runs in use: the first part of each text at once, then token by token."""
-    ours = [_logits(model, [ids[: first + 1], *([token] for token in ids[first + 1 :])]) for ids, first in texts]
-    return _agreement(np.concatenate(ours), np.concatenate(expected))
+    """Compare a model as it runs in use: the prompt of each text at once, then token by token."""
+    ours = [_logits(model, [ids[:-_STEPS], *([token] for token in ids[-_STEPS:])]) for ids, _ in texts]
+    return _agreement(np.concatenate(ours), np.concatenate([rows[-_STEPS - 1 :] for rows in expected]))
 
 
 def expected_logits(file: Gguf, shape: Shape, texts: Texts) -> list[Floats]:

@@ -191,7 +191,7 @@ class _Header:
         kind = self._number("<I")
         if kind == _STRING:
             count = self._count("<Q", "strings", 8)
-            return [self._text(_LIMITS["string"], key) for _ in range(count)]
+            return self._texts(count, key)
         if kind not in _NUMBERS:
             raise self._refuse(f"{key} is an array of the type {kind}: only strings and numbers are known")
         dtype = np.dtype(_NUMBERS[kind])
@@ -260,10 +260,27 @@ class _Header:
         size = int(self._number("<Q"))
         if size > limit:
             raise self._refuse(f"{what} has a string of {size:,} bytes: at most {limit:,}")
+        return self._decoded(self._take(size), what)
+
+    def _decoded(self, raw: bytes | bytearray, what: str) -> str:
         try:
-            return self._take(size).decode()
+            return raw.decode()
         except UnicodeDecodeError:
             raise self._refuse(f"{what} has a string that is not UTF-8") from None
+
+    def _texts(self, count: int, what: str) -> list[str]:
+        """*count* strings: those that are read already in one loop, for there are hundreds of thousands."""
+        texts: list[str] = []
+        data, size, limit = self._data, _STRUCTS["<Q"].unpack_from, _LIMITS["string"]
+        while len(texts) < count:
+            at, end = self._at, len(data) - 8
+            while len(texts) < count and at <= end and (length := size(data, at)[0]) <= min(limit, end - at):
+                texts.append(self._decoded(data[at + 8 : at + 8 + length], what))
+                at += 8 + length
+            self._at = at
+            if len(texts) < count:
+                texts.append(self._text(limit, what))
+        return texts
 
     def _number(self, code: str) -> Any:
         known = _STRUCTS[code]

@@ -12,7 +12,7 @@ import numpy as np
 
 from hybrid_llm.backends.models.gguf.blocks import Floats, read_dense, row_slices
 from hybrid_llm.backends.models.gguf.reader import Gguf
-from hybrid_llm.backends.models.gguf.rope import Rope
+from hybrid_llm.backends.models.gguf.rope import Rope, Table
 from hybrid_llm.backends.models.gguf.shape import Shape
 
 
@@ -35,6 +35,8 @@ class _Forward:
         self._file, self._shape = file, shape
         ends = np.cumsum(lengths).tolist()
         self._texts = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        longest = max(lengths)
+        self._tables = {rope: rope.tables(longest) for rope in set(shape.ropes) if rope is not None}
 
     def logits(self, texts: Sequence[tuple[Sequence[int], int]]) -> list[Floats]:
         shape = self._shape
@@ -87,7 +89,8 @@ class _Forward:
         """Causal attention within one text; shapes (positions, heads, head size) in, (positions, numbers) out."""
         shape, count = self._shape, len(queries)
         if rope is not None:
-            queries, keys = (_rotated(rows, rope, interleaved=shape.traits.interleaved) for rows in (queries, keys))
+            tables, paired = self._tables[rope], shape.traits.interleaved
+            queries, keys = (_rotated(rows, tables, interleaved=paired) for rows in (queries, keys))
         position = np.arange(count)
         distance = position[:, None] - position[None, :]
         visible = (distance >= 0) & ((distance < window) if window else True)
@@ -119,9 +122,9 @@ class _Forward:
         return np.asarray(x * scale * weight, dtype=np.float32)
 
 
-def _rotated(rows: Floats, rope: Rope, *, interleaved: bool) -> Floats:
+def _rotated(rows: Floats, tables: tuple[Table, Table], *, interleaved: bool) -> Floats:
     """Rotate pairs of numbers: neighbours where *interleaved*, else one of the first half with one of the second."""
-    cosines, sines = (table[:, None, :] for table in rope.tables(len(rows)))
+    cosines, sines = (table[: len(rows), None, :] for table in tables)
     half = rows.shape[-1] // 2
     first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(0, half), slice(half, None))
     a, b = rows[..., first], rows[..., second]
