@@ -21,7 +21,7 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 51_650,
+    "product, lines": 52_000,
     "product without node, model tools, command line and lab, lines": 33_250,
     "product, modules": 300,
     "median function, lines": 8,
