@@ -188,14 +188,16 @@ def worker(*arguments: str) -> Iterator[Callable[[Job], dict[str, Any]]]:
         process.wait()
 
 
-def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int) -> None:
+def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int, portable: Path | None = None) -> None:
+    """*portable* is the same model as onnxruntime-genai runs it, where that is not *folder* itself."""
     engines = [name for name in ENGINES if source is not None or name != "transformers fp32"]
     if find_spec("onnxruntime_genai") is None:
         engines.remove("onnxruntime-genai")
         print("onnxruntime-genai is not installed and left out: pip install hybrid-llm[prepare]")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
     with ExitStack() as stack:
-        ask = {name: stack.enter_context(worker(name, str(folder), str(source))) for name in engines}
+        folders = {"onnxruntime-genai": portable or folder}
+        ask = {name: stack.enter_context(worker(name, str(folders.get(name, folder)), str(source))) for name in engines}
         for name in engines:
             ask[name](job)
         for number in range(rounds):
@@ -248,24 +250,24 @@ def busy() -> Iterator[None]:
             process.wait()
 
 
-def real_weights(cache: Path) -> Path:
-    """The model folder of SmolLM2-135M-Instruct, its GGUF moved exactly."""
-    folder = cache / "smollm2-135m-gguf"
+def real_weights(cache: Path, *, portable: bool = False) -> Path:
+    """The model folder of SmolLM2-135M-Instruct, its GGUF moved exactly; *portable*: as onnxruntime-genai runs it."""
+    folder = cache / ("smollm2-135m-portable" if portable else "smollm2-135m-rows")
     if not folder.exists():
-        import_gguf(smollm2_gguf(), folder, name="smollm2-135m")
+        import_gguf(smollm2_gguf(), folder, name="smollm2-135m", portable=portable)
     return folder
 
 
 def compare_real(cache: Path, rounds: int) -> None:
     try:
-        folder = real_weights(cache)
+        folder, portable = real_weights(cache), real_weights(cache, portable=True)
     except Unreachable as error:
         print(f"real weights are left out: {error}")
         return
     job = Job(("Tell me about the rivers of Europe. " * 12,), 64)
-    compare("SmolLM2-135M-Instruct, the GGUF moved exactly, prompt 128, decode 64", folder, None, job, rounds)
+    compare("SmolLM2-135M-Instruct, the GGUF moved exactly, prompt 128, decode 64", folder, None, job, rounds, portable)
     with busy():
-        compare("the same on a busy machine", folder, None, job, rounds)
+        compare("the same on a busy machine", folder, None, job, rounds, portable)
 
 
 async def measure_lag(work: Callable[[], Any], pause: float = 0.001) -> list[float]:

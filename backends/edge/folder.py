@@ -69,6 +69,12 @@ class ModelLayout:
     head_size: int
     vocab_size: int
     context_length: int
+    logit_rows: str | None = None
+    """The input that says of how many last positions the logits are computed; without it, of one or of all."""
+    rows_per_token: int = 1
+    """Rows of a cache tensor that a run writes for each of its tokens: the token's own, then scratch behind the last.
+
+    With more than one row, tokens get the same bits in runs of their own and together."""
 
     def kv_bytes_per_token(self, item_size: int) -> int:
         """Bytes of keys and values of all layers for one token, with *item_size* bytes per number."""
@@ -195,6 +201,8 @@ def _layout(model: Mapping[str, Any]) -> ModelLayout:
         head_size=_whole(decoder, "head_size", 1, 4096),
         vocab_size=_whole(model, "vocab_size", 2, 1 << 24),
         context_length=_whole(model, "context_length", 2, 1 << 24),
+        logit_rows=_name(inputs, "logit_rows") if "logit_rows" in inputs else None,
+        rows_per_token=_whole(decoder, "rows_per_token", 1, 1024) if "rows_per_token" in decoder else 1,
     )
 
 

@@ -105,6 +105,8 @@ class EdgeSequence:
         self._mask_at, self._positions_at = self._mask.ctypes.data, self._positions.ctypes.data
         self._token = np.zeros((1, 1), dtype=np.int64)
         self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
+        self._logit_rows = np.ones(1, dtype=np.int64)
+        self._shape = _kv_shape(layout, capacity + (layout.rows_per_token - 1) * BORDER)
         self._kv = self._allocate(prefix.buffers if prefix is not None else [])
 
     @property
@@ -119,7 +121,7 @@ class EdgeSequence:
 
     @property
     def buffers(self) -> list[NDArray[Any]]:
-        """Keys of all layers, then values, each of shape (1, heads, capacity, head size); only `append` writes them."""
+        """Keys of all layers, then values, each (1, heads, capacity or more, head size); only runs write them."""
         return self._kv
 
     def terminate(self) -> None:
@@ -137,18 +139,29 @@ class EdgeSequence:
             ValueError: *ids* is empty, does not fit, or holds an id outside the vocabulary, for which onnxruntime would
                 read out of bounds without an error.
         """
-        if not ids or self._length + len(ids) > self._capacity:
-            raise ValueError(f"{len(ids)} ids do not fit behind {self._length} of {self._capacity}")
-        if min(ids) < 0 or max(ids) >= self._layout.vocab_size:
-            raise ValueError(f"an id is outside the vocabulary of {self._layout.vocab_size}")
+        self._check(ids)
         if len(ids) == 1:
             return self._step(ids[0])
         done = 0
         while done < len(ids):
             count = min(len(ids) - done, BORDER - self._length % BORDER)
-            logits = self._prefill(ids[done : done + count])
+            logits = self._several(ids[done : done + count], 1)
             done += count
-        return logits
+            if count == BORDER and self._reusable == self._length - BORDER:
+                self._reusable = self._length
+        last: Logits = logits[-1]
+        return last
+
+    def append_rows(self, ids: Sequence[int]) -> Logits:
+        """Run the model once over *ids*, at most `BORDER`, and return the logits after each, (ids, vocab_size).
+
+        Only for a layout with `logit_rows`.
+
+        Raises:
+            ValueError: as of `append`.
+        """
+        self._check(ids)
+        return self._several(ids, len(ids))
 
     def rewind(self, length: int) -> None:
         """Drop all but the first *length* tokens, without running the model."""
@@ -170,19 +183,18 @@ class EdgeSequence:
         if not self._step_bound:
             self._bind_rows(self._token, self._step_logits)
             self._step_bound = True
-        return self._run(self._step_logits, 1)
+        only: Logits = self._run(self._step_logits, 1)[0]
+        return only
 
-    def _prefill(self, ids: Sequence[int]) -> Logits:
+    def _several(self, ids: Sequence[int], rows: int) -> Logits:
+        """One run; returns the logits of at least the last *rows* positions."""
         block = np.asarray([ids], dtype=np.int64)
-        rows = len(ids) if self._graph.all_logits else 1
+        rows = len(ids) if self._graph.all_logits else rows
         logits = np.empty((1, rows, self._layout.vocab_size), dtype=self._graph.logits_dtype)
         self._follow()
         self._bind_rows(block, logits)
         self._step_bound = False
-        last = self._run(logits, len(ids))
-        if len(ids) == BORDER and self._reusable == self._length - BORDER:
-            self._reusable = self._length
-        return last
+        return self._run(logits, len(ids))
 
     def _run(self, logits: NDArray[Any], count: int) -> Logits:
         total = self._length + count
@@ -195,13 +207,22 @@ class EdgeSequence:
         with native:
             self._session.run_with_iobinding(binding, self._options)
         self._length = total
-        last: Logits = logits[0, -1].astype(np.float32, copy=False)
-        return last
+        rows: Logits = logits[0].astype(np.float32, copy=False)
+        return rows
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if not ids or self._length + len(ids) > self._capacity:
+            raise ValueError(f"{len(ids)} ids do not fit behind {self._length} of {self._capacity}")
+        if min(ids) < 0 or max(ids) >= self._layout.vocab_size:
+            raise ValueError(f"an id is outside the vocabulary of {self._layout.vocab_size}")
 
     def _bind_rows(self, ids: NDArray[np.int64], logits: NDArray[Any]) -> None:
         layout, binding = self._layout, self._binding
         binding.bind_input(layout.input_ids, "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_output(layout.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data)
+        if layout.logit_rows is not None:
+            self._logit_rows[0] = logits.shape[1]
+            binding.bind_input(layout.logit_rows, "cpu", 0, np.int64, (1,), self._logit_rows.ctypes.data)
 
     def _follow(self) -> None:
         """Bind the cache to the current session: one buffer per tensor, as past and as present."""
@@ -209,7 +230,7 @@ class EdgeSequence:
         if session is self._session:
             return
         self._session, self._binding, self._step_bound = session, session.io_binding(), False
-        layout, shape, dtype = self._layout, _kv_shape(self._layout, self._capacity), self._graph.kv_dtype.type
+        layout, shape, dtype = self._layout, self._shape, self._graph.kv_dtype.type
         for past, present, buffer in zip(layout.pasts, layout.presents, self._kv, strict=True):
             self._binding.bind_input(past, "cpu", 0, dtype, shape, buffer.ctypes.data)
             self._binding.bind_output(present, "cpu", 0, dtype, shape, buffer.ctypes.data)
@@ -222,7 +243,7 @@ class EdgeSequence:
         """
         buffers = []
         for _ in self._layout.pasts:
-            buffer = np.zeros(_kv_shape(self._layout, self._capacity), dtype=self._graph.kv_dtype)
+            buffer = np.zeros(self._shape, dtype=self._graph.kv_dtype)
             if prefix:
                 buffer[:, :, : self._length] = prefix.pop(0)[:, :, : self._length]
             buffers.append(buffer)
@@ -235,6 +256,7 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
     outputs = {tensor.name: tensor for tensor in session.get_outputs()}
     needed = {layout.input_ids, layout.attention_mask, *layout.pasts}
     has_positions = layout.position_ids in inputs
+    needed |= {layout.logit_rows} if layout.logit_rows is not None else set()
     allowed = needed | ({layout.position_ids} if has_positions else set())
     if not needed <= set(inputs) <= allowed or not {layout.logits, *layout.presents} <= set(outputs):
         raise _mismatch(path, "its inputs and outputs are not those of a decoder with a key-value cache")
@@ -250,7 +272,7 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
         run_options=load_runtime().RunOptions,
         kv_dtype=_DTYPES[kinds.pop()],
         logits_dtype=_DTYPES[logits.type],
-        all_logits=logits.shape[1] != 1,
+        all_logits=logits.shape[1] != 1 and layout.logit_rows is None,
         has_positions=has_positions,
     )
 
@@ -261,14 +283,17 @@ def _probe(session: Any, layout: ModelLayout, graph: _Graph, path: Path) -> None
     feeds: dict[str, NDArray[Any]] = {layout.input_ids: one, layout.attention_mask: one}
     if layout.position_ids is not None and graph.has_positions:
         feeds[layout.position_ids] = np.zeros_like(one)
+    if layout.logit_rows is not None:
+        feeds[layout.logit_rows] = np.ones(1, dtype=np.int64)
     empty = np.zeros(_kv_shape(layout, 0), dtype=graph.kv_dtype)
     feeds |= dict.fromkeys(layout.pasts, empty)
     try:
         logits, key = session.run([layout.logits, layout.presents[0]], feeds)
     except Exception as error:  # onnxruntime has one unrelated exception class per status
         raise _mismatch(path, f"it fails on its first token ({type(error).__name__})") from error
-    if key.shape != _kv_shape(layout, 1):
-        raise _mismatch(path, f"its cache has the shape {key.shape}, by genai_config.json it is {_kv_shape(layout, 1)}")
+    expected = _kv_shape(layout, layout.rows_per_token)
+    if key.shape != expected:
+        raise _mismatch(path, f"its cache has the shape {key.shape}, by genai_config.json it is {expected}")
     if not np.isfinite(logits).all():
         raise _mismatch(path, "its logits are not finite")
 

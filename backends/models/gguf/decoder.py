@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.folder import FileEntry
+from hybrid_llm.backends.models.gguf.attention import RowAttention, head_order
 from hybrid_llm.backends.models.gguf.blocks import read_dense
 from hybrid_llm.backends.models.gguf.graph import DATA_NAME, MICROSOFT, Graph, load_onnx
 from hybrid_llm.backends.models.gguf.reader import Gguf, Tensor
@@ -22,10 +24,11 @@ from hybrid_llm.backends.models.manifests import HashedFile
 __all__ = ["EXACT", "FAST", "set_accuracy", "write_config", "write_decoder"]
 
 GRAPH_NAME: Final = "model.onnx"
+LOGIT_ROWS: Final = "logit_rows"
 _END: Final = np.array([np.iinfo(np.int64).max])
 
 
-def write_decoder(file: Gguf, shape: Shape, folder: Path, *, all_logits: bool = False) -> FileEntry:
+def write_decoder(file: Gguf, shape: Shape, folder: Path, *, rows: int = 1, all_logits: bool = False) -> FileEntry:
     """Write graph and weights of *file* to *folder*, to be computed in float32 until `set_accuracy`.
 
     Returns size and hash of the file of the weights, `graph.DATA_NAME`, which are computed while it is written.
@@ -34,7 +37,9 @@ def write_decoder(file: Gguf, shape: Shape, folder: Path, *, all_logits: bool = 
         file: Its tensors have been checked.
         shape: Of the model.
         folder: Exists; files of these names in it are replaced.
-        all_logits: Compute the logits of every position, not only of the last.
+        rows: Of the attention for each token, see `attention.rows_per_token`. With more than one, an input of the
+            graph says how many of the last positions' logits are computed.
+        all_logits: Compute the logits of every position, not only of the last; *rows* must then be 1.
 
     Raises:
         ConfigError: a number in the file is not finite, or the file changed.
@@ -43,8 +48,8 @@ def write_decoder(file: Gguf, shape: Shape, folder: Path, *, all_logits: bool = 
     with (folder / DATA_NAME).open("wb") as stream:
         data = HashedFile(stream)
         graph = Graph(data)
-        _Decoder(file, shape, graph, Weights(file, graph)).build(all_logits=all_logits)
-    graph.save(folder / GRAPH_NAME, *_signature(shape, all_logits=all_logits))
+        _Decoder(file, shape, graph, Weights(file, graph), rows).build(all_logits=all_logits)
+    graph.save(folder / GRAPH_NAME, *_signature(shape, all_logits=all_logits, chosen=rows > 1))
     return data.entry()
 
 
@@ -69,13 +74,18 @@ def rotation_order(heads: int) -> Order:
 
 
 class _Decoder:
-    def __init__(self, file: Gguf, shape: Shape, graph: Graph, weights: Weights) -> None:
+    def __init__(self, file: Gguf, shape: Shape, graph: Graph, weights: Weights, rows: int) -> None:
         self._file, self._shape, self._graph, self._weights = file, shape, graph, weights
         self._tables: dict[Rope, list[str]] = {}
+        self._count = rows
+        self._rows = RowAttention(graph, shape, rows) if rows > 1 else None
 
     def build(self, *, all_logits: bool) -> None:
         graph, shape = self._graph, self._shape
-        self._lengths()
+        if self._rows is not None:
+            self._rows.prepare()
+        else:
+            self._lengths()
         embedding = self._weights.matrix("embedding", self._part("token_embd.weight"))
         x = self._weights.lookup("input_ids", embedding, "embedded")
         x = self._scaled(x, shape.embedding_scale, "embedded/scaled")
@@ -84,8 +94,9 @@ class _Decoder:
             h, x = self._layer(layer, h, x)
         if not all_logits:
             bounds = [np.array([-1]), _END, np.array([1])]
-            names = [graph.constant(f"last/{i}", bound) for i, bound in enumerate(bounds)]
-            h = graph.node("Slice", [h, *names], "last")
+            start, *rest = [graph.constant(f"last/{i}", bound) for i, bound in enumerate(bounds)]
+            first = start if self._rows is None else graph.node("Neg", [LOGIT_ROWS], "last/first")
+            h = graph.node("Slice", [h, first, *rest], "last")
         tied = "output.weight" not in self._file.tensors
         head = embedding if tied else self._weights.matrix("head", self._part("output.weight"))
         plain = shape.logit_softcap == 0 and shape.logit_scale == 1
@@ -110,9 +121,12 @@ class _Decoder:
     def _attention(self, layer: int, h: str) -> str:
         shape, name = self._shape, f"blk.{layer}"
         rope, window = shape.ropes[layer], shape.windows[layer]
+        tables = self._rope_tables(rope) if rope is not None else []
+        if self._rows is not None:
+            return self._rows.add(name, layer, self._queries_keys_values(name, h), tables)
         past, present = f"past_key_values.{layer}", f"present.{layer}"
         inputs = [*self._queries_keys_values(name, h), f"{past}.key", f"{past}.value", "past_length", "total_length"]
-        inputs += self._rope_tables(rope) if rope is not None else []
+        inputs += tables
         return self._graph.node(
             "GroupQueryAttention",
             inputs,
@@ -223,32 +237,43 @@ class _Decoder:
         return self._tables[rope]
 
     def _part(self, name: str) -> Part:
-        tensor, size = self._file.tensors[name], self._shape.head_size
-        rotated = name.endswith(("attn_q.weight", "attn_k.weight"))
-        if not rotated or not self._shape.traits.interleaved:
-            return Part(tensor=tensor)
-        return Part(tensor=tensor, order=rotation_order(size), group=size)
+        tensor, shape = self._file.tensors[name], self._shape
+        if self._rows is not None and name.endswith("attn_output.weight"):
+            return Part(tensor=tensor, columns=head_order(shape, self._count, axis=1))
+        order = self._order(name)
+        whole = self._rows is not None and "attn_q" in name
+        group = 1 if order is None else tensor.rows if whole else shape.head_size
+        return Part(tensor=tensor, order=order, group=group)
 
     def _bias(self, name: str) -> NDArray[np.float32]:
-        bias = read_dense(self._file, self._file.tensors[name])[0]
-        rotated = name.endswith(("attn_q.bias", "attn_k.bias")) and self._shape.traits.interleaved
-        return rotation_order(self._shape.head_size)(bias) if rotated else bias
+        bias, order = read_dense(self._file, self._file.tensors[name])[0], self._order(name)
+        return bias if order is None else np.asarray(order(bias))
+
+    def _order(self, name: str) -> Order | None:
+        """How the rows of queries and keys are reordered; None for others."""
+        orders: list[Order] = []
+        if "attn_q." in name or "attn_k." in name:
+            orders += [rotation_order(self._shape.head_size)] if self._shape.traits.interleaved else []
+        if "attn_q." in name and self._rows is not None:
+            orders.append(head_order(self._shape, self._count, axis=0))
+        return (lambda rows: reduce(lambda values, order: order(values), orders, rows)) if orders else None
 
     def _vector(self, name: str) -> str:
         tensor: Tensor = self._file.tensors[name]
         return self._graph.constant(name, read_dense(self._file, tensor)[0])
 
 
-def _signature(shape: Shape, *, all_logits: bool) -> tuple[list[Any], list[Any]]:
+def _signature(shape: Shape, *, all_logits: bool, chosen: bool) -> tuple[list[Any], list[Any]]:
+    """Inputs and outputs; *chosen* is whether an input says how many logits are computed."""
     inputs: list[tuple[str, str, list[Any]]] = [
         ("input_ids", "INT64", ["batch", "tokens"]),
         ("attention_mask", "INT64", ["batch", "total"]),
     ]
+    inputs += [(LOGIT_ROWS, "INT64", [1])] if chosen else []
     inputs += _caches(shape, "past_key_values", "past")
-    outputs: list[tuple[str, str, list[Any]]] = [
-        ("logits", "FLOAT", ["batch", "tokens" if all_logits else 1, shape.vocab_size])
-    ]
-    outputs += _caches(shape, "present", "total")
+    count = "tokens" if all_logits else LOGIT_ROWS if chosen else 1
+    outputs: list[tuple[str, str, list[Any]]] = [("logits", "FLOAT", ["batch", count, shape.vocab_size])]
+    outputs += _caches(shape, "present", "capacity")
     return inputs, outputs
 
 
@@ -257,9 +282,12 @@ def _caches(shape: Shape, prefix: str, length: str) -> Iterator[tuple[str, str, 
     return ((f"{prefix}.{layer}.{what}", "FLOAT", size) for layer in range(shape.layers) for what in ("key", "value"))
 
 
-def write_config(shape: Shape, folder: Path, ids: dict[str, Any]) -> None:
-    """Write `genai_config.json`, which onnxruntime-genai reads too. *ids* are those of the special tokens."""
-    decoder = {
+def write_config(shape: Shape, folder: Path, ids: dict[str, Any], rows: int = 1) -> None:
+    """Write `genai_config.json`, which onnxruntime-genai reads too. *ids* are those of the special tokens.
+
+    It runs graphs with one row for each token only.
+    """
+    decoder: dict[str, Any] = {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": GRAPH_NAME,
         "head_size": shape.head_size,
@@ -279,6 +307,9 @@ def write_config(shape: Shape, folder: Path, ids: dict[str, Any]) -> None:
             "present_value_names": "present.%d.value",
         },
     }
+    if rows > 1:
+        decoder["rows_per_token"] = rows
+        decoder["inputs"]["logit_rows"] = LOGIT_ROWS
     sizes = {"type": "llama", "context_length": shape.context, "vocab_size": shape.vocab_size, "decoder": decoder}
     search = {"do_sample": False, "max_length": shape.context, "past_present_share_buffer": True}
     text = json.dumps({"model": {**ids, **sizes}, "search": search}, indent=1)

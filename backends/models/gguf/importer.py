@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from hybrid_llm.backends.edge.folder import FileEntry, Manifest, digest_file
 from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.models.gguf.attention import rows_per_token
 from hybrid_llm.backends.models.gguf.chat import write_chat_files
 from hybrid_llm.backends.models.gguf.decoder import FAST, set_accuracy, write_config, write_decoder
 from hybrid_llm.backends.models.gguf.graph import DATA_NAME, load_onnx
@@ -46,6 +47,7 @@ def import_gguf(
     report: Report = lambda what, share: None,  # noqa: ARG005
     chat_template: str | None = None,
     all_logits: bool = False,
+    portable: bool = False,
 ) -> Manifest:
     """Import the GGUF file *path* as the model folder *out*, and prove that both compute the same.
 
@@ -59,6 +61,8 @@ def import_gguf(
         report: Called at each step.
         chat_template: A template, or the name of one of `chat.TEMPLATES`, in place of the file's own.
         all_logits: Compute the logits of every position, which only scoring needs.
+        portable: Write a folder that onnxruntime-genai runs too, as with *all_logits*: slower in long contexts, and
+            without speculative decoding.
 
     Raises:
         ConfigError: the file is broken, hostile or of a kind that is not supported, there is not enough room on the
@@ -74,7 +78,8 @@ def import_gguf(
         vocabulary = read_vocabulary(file, shape.vocab_size)
         _check_room(file, out)
         with staging(out) as folder:
-            manifest = _Import(file, shape, vocabulary, folder, report, all_logits).run(name, license, chat_template)
+            work = _Import(file, shape, vocabulary, folder, report, all_logits=all_logits, portable=portable)
+            manifest = work.run(name, license, chat_template)
             folder.replace(out)
     report("done", 1.0)
     return manifest
@@ -88,16 +93,19 @@ class _Import:
         vocabulary: Vocabulary,
         folder: Path,
         report: Report,
-        all_logits: bool,  # noqa: FBT001
+        *,
+        all_logits: bool,
+        portable: bool,
     ) -> None:
         self._file, self._shape, self._vocabulary = file, shape, vocabulary
         self._folder, self._report, self._all_logits = folder, report, all_logits
+        self._rows = 1 if portable or all_logits else rows_per_token(shape)
 
     def run(self, name: str, license_: str, template: str | None) -> Manifest:
         self._report("writing the tokenizer", 0.05)
         origin = write_chat_files(self._file, self._vocabulary, self._folder, template)
         write_tokenizer(self._vocabulary, self._folder)
-        write_config(self._shape, self._folder, self._special_ids())
+        write_config(self._shape, self._folder, self._special_ids(), self._rows)
         kinds = sorted({tensor.kind.name for tensor in self._file.tensors.values() if len(tensor.shape) == 2})
         describe = partial(
             write_manifest,
@@ -142,7 +150,7 @@ class _Import:
     def _write(self) -> FileEntry:
         self._report("writing the graph", 0.1)
         try:
-            return write_decoder(self._file, self._shape, self._folder, all_logits=self._all_logits)
+            return write_decoder(self._file, self._shape, self._folder, rows=self._rows, all_logits=self._all_logits)
         except OSError as error:
             raise ConfigError(f"{self._folder.parent}: {error.strerror}", path=str(self._folder.parent)) from error
 

@@ -30,11 +30,13 @@ _ONNX_KINDS: Final = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A tensor, and how its rows are reordered: *order* works on any number of groups of *group* rows."""
+    """A tensor, and how its rows and columns are reordered: *order* works on any number of groups of *group* rows."""
 
     tensor: Tensor
     order: Order | None = None
     group: int = 1
+    columns: Order | None = None
+    """Reorders the second dimension, whatever it is made of: blocks, or bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +162,8 @@ def _slices(part: Part) -> Iterator[tuple[int, int]]:
 
 
 def _ordered(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
-    return rows if part.order is None else part.order(rows)
+    rows = rows if part.order is None else part.order(rows)
+    return rows if part.columns is None else part.columns(rows)
 
 
 def _pack(blocks: Blocks, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,61 @@
+"""Tokens have the same bits in runs of their own and together, so that several can be checked at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hybrid_llm.backends.edge.model import EdgeModel
+from hybrid_llm.backends.edge.scheduling import BORDER
+from hybrid_llm.backends.models.gguf import import_gguf
+
+PROMPT, MORE = 2 * BORDER + 7, 16
+
+
+@pytest.fixture(scope="module")
+def rows(small, tmp_path_factory) -> EdgeModel:
+    folder = tmp_path_factory.mktemp("rows") / "small"
+    import_gguf(small, folder, name="small")
+    return EdgeModel(folder, threads=1, spin=False)
+
+
+def check_bits(model: EdgeModel, ids: list[int]) -> None:
+    assert model.layout.logit_rows is not None
+    alone = model.sequence(len(ids))
+    alone.append(ids[:PROMPT])
+    expected = [alone.append([token]).copy() for token in ids[PROMPT:]]
+    together = model.sequence(len(ids))
+    together.append(ids[:PROMPT])
+    for count in (2, 3, 4, 8, MORE):
+        got = together.append_rows(ids[PROMPT : PROMPT + count])
+        np.testing.assert_array_equal(got, expected[:count])
+        for ours, theirs in zip(together.buffers, alone.buffers, strict=True):
+            np.testing.assert_array_equal(ours[:, :, : PROMPT + count], theirs[:, :, : PROMPT + count])
+        together.rewind(PROMPT)
+    np.testing.assert_array_equal(together.append(ids[PROMPT : PROMPT + 1]), expected[0])
+
+
+def test_a_run_of_several_tokens_gives_each_the_bits_of_its_own_run(rows):
+    check_bits(rows, [5 + (7 * i) % 200 for i in range(PROMPT + MORE)])
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+def test_so_it_is_with_real_weights(smollm2_gguf, tmp_path):
+    import_gguf(smollm2_gguf, tmp_path / "real", name="smollm2-135m")
+    for threads in (1, 2):
+        model = EdgeModel(tmp_path / "real", threads=threads, spin=False)
+        check_bits(model, [300 + (977 * i) % 20_000 for i in range(PROMPT + MORE)])
+
+
+def test_a_run_must_fit_and_hold_ids_of_the_vocabulary(rows):
+    sequence = rows.sequence(3)
+    for ids in ([], [1, 2, 3, 4], [rows.layout.vocab_size], [-1]):
+        with pytest.raises(ValueError, match=r"fit|vocabulary"):
+            sequence.append_rows(ids)
+
+
+def test_a_portable_folder_is_of_the_form_that_other_runtimes_read(small, tmp_path):
+    import_gguf(small, tmp_path / "portable", name="small", portable=True)
+    layout = EdgeModel(tmp_path / "portable", threads=1).layout
+    assert (layout.logit_rows, layout.rows_per_token) == (None, 1)
