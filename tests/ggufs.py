@@ -12,6 +12,10 @@ from gguf import GGUFWriter
 from gguf.quants import quantize
 from tokenizers import pre_tokenizers
 
+from hybrid_llm.backends.models.gguf.blocks import read_dense
+from hybrid_llm.backends.models.gguf.reader import KINDS, Gguf
+
+BLOCKS = {kind.name: kind.block for kind in KINDS.values()}
 K_SIZES = {"Q4_K": 144, "Q5_K": 176, "Q6_K": 210}
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -203,3 +207,22 @@ def small_llama(path: Path, kind: str = "Q4_0", *, tied: bool = False, **tokeniz
     """A small Llama whose matrices are all of one type."""
     metadata = llama_metadata() | tokenizer_metadata(SIZES["vocab"], **tokenizer)
     return write_file(path, "llama", llama_tensors(tied=tied), metadata, lambda name: kind)
+
+
+def requantised(source: Path, path: Path, kind: str) -> Path:
+    """Write the Llama in *source* to *path* with matrices of type *kind*, or Q8_0 where its blocks do not fit."""
+    with Gguf(source) as file:
+        tensors = {name: read_dense(file, tensor).reshape(tensor.shape) for name, tensor in file.tensors.items()}
+        metadata = {
+            key.removeprefix("llama"): list(value) if isinstance(value, np.ndarray) else value
+            for key, value in file.metadata.items()
+            if key != "general.architecture"
+        }
+    metadata["tokenizer.ggml.token_type"] = [int(value) for value in metadata["tokenizer.ggml.token_type"]]
+    return write_file(
+        path,
+        "llama",
+        tensors,
+        metadata,
+        lambda name: kind if tensors[name].shape[-1] % BLOCKS[kind] == 0 else "Q8_0",
+    )

@@ -7,14 +7,13 @@ import pytest
 
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.models.gguf import import_gguf
-from hybrid_llm.backends.models.gguf.blocks import read_dense
-from hybrid_llm.backends.models.gguf.reader import KINDS, Gguf
+from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.reference import reference_logits
 from hybrid_llm.backends.models.gguf.shape import read_shape
 from hybrid_llm.backends.models.perplexity import LONGEST, TEXT, perplexity
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.request import Message, Request
-from tests.ggufs import write_file
+from tests.ggufs import BLOCKS, requantised
 
 
 def of_the_file(path, ids):
@@ -46,28 +45,9 @@ def _log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def requantised(source, path, kind):
-    with Gguf(source) as file:
-        tensors = {n: read_dense(file, t).reshape(t.shape) for n, t in file.tensors.items()}
-        metadata = {}
-        for key, value in file.metadata.items():
-            metadata[key.removeprefix("llama") if key.startswith("llama.") else key] = value
-    plain = {key: list(v) if isinstance(v, np.ndarray) else v for key, v in metadata.items()}
-    plain.pop("general.architecture")
-    plain["tokenizer.ggml.token_type"] = [int(value) for value in plain["tokenizer.ggml.token_type"]]
-    wide = {
-        name: kind if values.shape[-1] % KINDS_BY_NAME[kind].block == 0 else "Q8_0" for name, values in tensors.items()
-    }
-    return write_file(path, "llama", tensors, plain, wide.__getitem__)
-
-
-NARROW = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
-KINDS_BY_NAME = {kind.name: kind for kind in KINDS.values()}
-
-
 @pytest.mark.weights
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["as it is", *sorted(KINDS_BY_NAME.keys() - {"F32"})])
+@pytest.mark.parametrize("kind", ["as it is", *sorted(BLOCKS.keys() - {"F32"})])
 def test_the_perplexity_is_that_of_the_file(smollm2_gguf, tmp_path, kind):
     path = smollm2_gguf if kind == "as it is" else requantised(smollm2_gguf, tmp_path / "x.gguf", kind)
     manifest = import_gguf(path, tmp_path / "out", name="smollm2")
