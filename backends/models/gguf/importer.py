@@ -14,7 +14,7 @@ from hybrid_llm.backends.models.gguf.attention import rows_per_token
 from hybrid_llm.backends.models.gguf.chat import write_chat_files
 from hybrid_llm.backends.models.gguf.decoder import FAST, set_accuracy, write_config, write_decoder
 from hybrid_llm.backends.models.gguf.graph import DATA_NAME, load_onnx
-from hybrid_llm.backends.models.gguf.layout import check_tensors
+from hybrid_llm.backends.models.gguf.layout import check_tensors, split_fused
 from hybrid_llm.backends.models.gguf.proof import (
     EXACT_LIMIT,
     FAST_LIMIT,
@@ -74,6 +74,7 @@ def import_gguf(
     report("reading the header", 0.0)
     with Gguf(path) as file:
         shape = read_shape(file)
+        split_fused(file, shape)
         check_tensors(file, shape)
         vocabulary = read_vocabulary(file, shape.vocab_size)
         _check_room(file, out)

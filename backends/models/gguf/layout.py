@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.backends.models.gguf.blocks import PLAIN
@@ -10,6 +12,41 @@ from hybrid_llm.backends.models.gguf.shape import Shape
 
 _UNUSED: Final = frozenset({"rope_freqs.weight"})
 """Read with the shape."""
+_UNUSED_FUSED: Final = _UNUSED | {"rope_factors_long.weight", "rope_factors_short.weight"}
+
+
+def split_fused(file: Gguf, shape: Shape) -> None:
+    """Replace matrices that hold several by these: ranges of their rows under the names that other files have.
+
+    Raises:
+        ConfigError: one has another number of rows than its parts.
+    """
+    if not shape.traits.fused:
+        return
+    queries, keys = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+    for layer in range(shape.layers):
+        name = f"blk.{layer}"
+        if f"{name}.attn_qkv.weight" in file.tensors:
+            _split(
+                file, f"{name}.attn_qkv", {f"{name}.attn_{part}": keys for part in "qkv"} | {f"{name}.attn_q": queries}
+            )
+        if f"{name}.ffn_gate.weight" not in file.tensors:
+            _split(file, f"{name}.ffn_up", {f"{name}.ffn_gate": shape.inner, f"{name}.ffn_up": shape.inner})
+
+
+def _split(file: Gguf, name: str, parts: Mapping[str, int]) -> None:
+    """Replace the matrix *name* by *parts*, each of so many rows, in their order."""
+    whole = file.tensors.pop(f"{name}.weight", None)
+    if whole is None:
+        return  # its parts are missing then
+    if len(whole.shape) != 2 or whole.rows != sum(parts.values()):
+        raise file.refuse(f"{whole.name} has the shape {list(whole.shape)} instead of {sum(parts.values()):,} rows")
+    offset = whole.offset
+    for part, rows in parts.items():
+        size = rows * whole.row_bytes
+        tensor = replace(whole, name=f"{part}.weight", shape=(rows, whole.columns), offset=offset, bytes=size)
+        file.tensors[tensor.name] = tensor
+        offset += size
 
 
 def check_tensors(file: Gguf, shape: Shape) -> None:
@@ -27,7 +64,8 @@ def check_tensors(file: Gguf, shape: Shape) -> None:
         if name not in file.tensors:
             raise file.refuse(f"lacks the tensor {name}: it is incomplete, or not a whole {shape.architecture} model")
         _check(file, file.tensors[name], size)
-    for name in file.tensors.keys() - needed.keys() - _UNUSED:
+    unused = _UNUSED_FUSED if shape.traits.fused else _UNUSED
+    for name in file.tensors.keys() - needed.keys() - unused:
         if name not in optional:
             raise file.refuse(f"has the tensor {name[:80]!r}, which is not known: it cannot be imported")
         _check(file, file.tensors[name], optional[name])

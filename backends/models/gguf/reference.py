@@ -123,12 +123,15 @@ class _Forward:
 
 
 def _rotated(rows: Floats, tables: tuple[Table, Table], *, interleaved: bool) -> Floats:
-    """Rotate pairs of numbers: neighbours where *interleaved*, else one of the first half with one of the second."""
+    """Rotate pairs of numbers: neighbours where *interleaved*, else one of the first half with one of the second.
+
+    Numbers of a head behind those that the *tables* cover stay as they are.
+    """
     cosines, sines = (table[: len(rows), None, :] for table in tables)
-    half = rows.shape[-1] // 2
-    first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(0, half), slice(half, None))
+    half = cosines.shape[-1]
+    first, second = (slice(0, None, 2), slice(1, None, 2)) if interleaved else (slice(0, half), slice(half, 2 * half))
     a, b = rows[..., first], rows[..., second]
-    rotated = np.empty_like(rows)
+    rotated = rows.copy()
     rotated[..., first], rotated[..., second] = a * cosines - b * sines, b * cosines + a * sines
     return rotated
 

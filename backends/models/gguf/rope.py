@@ -1,4 +1,7 @@
-"""Rotary position embeddings: plain, linear, by factors (Llama 3) and YaRN (https://arxiv.org/abs/2309.00071)."""
+"""Rotary position embeddings: plain, linear, by factors (Llama 3, LongRoPE) and YaRN.
+
+YaRN: https://arxiv.org/abs/2309.00071. LongRoPE, with other factors for long texts: https://arxiv.org/abs/2402.13753.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def rope(file: Gguf, values: Mapping[str, Any], size: int, factors: NDArray[np.f
     if not isinstance(kind, str):
         raise file.refuse("rope.scaling.type must be a string")
     if kind in ("none", "linear"):
-        return Rope(plain.frequencies / scale)
+        return Rope(plain.frequencies / scale, _real(file, values, "scaling.attn_factor", 1e-3, 1e3, 1.0))
     if kind == "yarn" and scale > 1:
         return _yarn(file, values, base, size, scale)
     raise file.refuse(f"scales its rotary embeddings by {kind[:40]!r}: only none, linear and yarn are known")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_llm.backends.models.gguf.blocks import read_dense
+from hybrid_llm.backends.models.gguf.blocks import PLAIN, read_dense
 from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.rope import Rope, rope
 
@@ -32,16 +32,23 @@ class Traits:
     qk_norms: bool = False
     embedding_scaled: bool = False
     """Embeddings are multiplied by the square root of their length."""
+    windowed: bool = False
+    """The file may name an attention window."""
+    alternating: int = 0
+    """Of so many layers the last has no attention window, unless the file names another pattern; 0: all have it."""
+    fused: bool = False
+    """Queries, keys and values may be one matrix, gate and up another: see `layout.split_fused`."""
 
 
 TRAITS: Final = {
-    "llama": Traits(interleaved=True),
+    "llama": Traits(interleaved=True, windowed=True),
     "qwen2": Traits(),
     "qwen3": Traits(qk_norms=True),
-    "gemma2": Traits(gelu=True, post_norms=True, embedding_scaled=True),
-    "gemma3": Traits(gelu=True, post_norms=True, qk_norms=True, embedding_scaled=True),
+    "gemma2": Traits(gelu=True, post_norms=True, embedding_scaled=True, windowed=True, alternating=2),
+    "gemma3": Traits(gelu=True, post_norms=True, qk_norms=True, embedding_scaled=True, windowed=True, alternating=6),
     "granite": Traits(interleaved=True),
     "smollm3": Traits(interleaved=True),
+    "phi3": Traits(fused=True, windowed=True),
 }
 _KNOWN: Final = frozenset({
     "block_count", "embedding_length", "feed_forward_length", "context_length", "vocab_size",
@@ -53,6 +60,8 @@ _KNOWN: Final = frozenset({
     "rope.scaling.factor", "rope.scaling.attn_factor", "rope.scaling.original_context_length",
     "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scaling.finetuned", "tensor_data_layout",
 })  # fmt: skip
+_LONG_FACTORS: Final = "rope_factors_long.weight"
+_SHORT_FACTORS: Final = "rope_factors_short.weight"
 _FACTORS: Final = frozenset({"embedding_scale", "residual_scale", "logit_scale", "attention.scale"})
 _SOFTCAPS: Final = frozenset({"attn_logit_softcapping", "final_logit_softcapping"})
 
@@ -109,8 +118,9 @@ class _Reader:
         heads = self._whole("attention.head_count", 1, 1024)
         kv_heads = self._whole("attention.head_count_kv", 1, 1024, heads)
         head_size = self._whole("attention.key_length", 16, 1024, hidden // heads)
-        self._check_heads(heads, kv_heads, head_size)
-        windows = self._windows(layers)
+        rotary = self._rotary_size(heads, kv_heads, head_size)
+        context = self._context()
+        windows = self._windows(layers, context)
         return Shape(
             architecture=self._architecture,
             traits=self._traits,
@@ -121,7 +131,7 @@ class _Reader:
             kv_heads=kv_heads,
             head_size=head_size,
             vocab_size=self._vocab_size(hidden),
-            context=min(self._whole("context_length", 2, 1 << 24), CONTEXT_LIMIT),
+            context=context,
             epsilon=self._real("attention.layer_norm_rms_epsilon", 1e-12, 0.1),
             attention_scale=self._attention_scale(layers, hidden, heads, head_size),
             embedding_scale=self._embedding_scale(hidden),
@@ -130,7 +140,7 @@ class _Reader:
             attention_softcap=self._softcap("attn_logit_softcapping", 50.0),
             logit_softcap=self._softcap("final_logit_softcapping", 30.0),
             windows=windows,
-            ropes=self._ropes(windows, head_size),
+            ropes=self._ropes(windows, rotary),
         )
 
     def _check_known(self) -> None:
@@ -148,14 +158,27 @@ class _Reader:
         """Whether this is for images, or switches off what it names."""
         return key.startswith("mm.") or (isinstance(value, bool | int | float) and not value)
 
-    def _check_heads(self, heads: int, kv_heads: int, head_size: int) -> None:
+    def _rotary_size(self, heads: int, kv_heads: int, head_size: int) -> int:
+        """How many numbers of a head are rotated, the first ones, once the sizes of heads fit together."""
         rotary = self._whole("rope.dimension_count", 16, 1024, head_size)
         values = self._whole("attention.value_length", 16, 1024, head_size)
-        if heads % kv_heads or head_size % 16 or rotary != head_size or values != head_size:
+        partly = rotary % 16 == 0 and rotary < head_size and not self._traits.interleaved
+        if heads % kv_heads or head_size % 16 or not (rotary == head_size or partly) or values != head_size:
             raise self._file.refuse(
                 f"has {heads} heads, {kv_heads} for keys and values, of {head_size} numbers, {rotary} of them rotated, "
                 f"and {values} for values: these cannot be computed together by onnxruntime's attention"
             )
+        return rotary
+
+    def _context(self) -> int:
+        """The context window; where long texts are rotated by other factors, the length of short ones.
+
+        What is in the cache of keys was rotated by the factors for short texts, so they hold for a whole conversation.
+        """
+        context = min(self._whole("context_length", 2, 1 << 24), CONTEXT_LIMIT)
+        if _LONG_FACTORS not in self._file.tensors:
+            return context
+        return min(context, self._whole("rope.scaling.original_context_length", 2, 1 << 24))
 
     def _vocab_size(self, hidden: int) -> int:
         tensor = self._file.tensors.get("token_embd.weight")
@@ -163,16 +186,16 @@ class _Reader:
             raise self._file.refuse(f"token_embd.weight is missing, or not a matrix with rows of {hidden} numbers")
         return tensor.rows
 
-    def _windows(self, layers: int) -> tuple[int, ...]:
-        window = self._whole("attention.sliding_window", 1, 1 << 24, 1 << 24)
-        if window == 1 << 24:
+    def _windows(self, layers: int, context: int) -> tuple[int, ...]:
+        window = self._whole("attention.sliding_window", 0, 1 << 31, 0)
+        if not 0 < window < context:
             return (0,) * layers
-        if not self._architecture.startswith("gemma"):
+        if not self._traits.windowed:
             raise self._file.refuse("has a sliding window, which is not known for this architecture")
         pattern = self._values.get("attention.sliding_window_pattern")
         if isinstance(pattern, np.ndarray) and len(pattern) == layers:  # which layers have the window
             return tuple(window if local else 0 for local in pattern)
-        period = self._whole("attention.sliding_window_pattern", 1, 1000, 2 if self._architecture == "gemma2" else 6)
+        period = self._whole("attention.sliding_window_pattern", 1, 1000, self._traits.alternating or layers + 1)
         return tuple(window if (layer + 1) % period else 0 for layer in range(layers))
 
     def _attention_scale(self, layers: int, hidden: int, heads: int, head_size: int) -> float:
@@ -188,25 +211,26 @@ class _Reader:
     def _softcap(self, key: str, usual: float) -> float:
         return self._real(key, 0.0, 1e4, usual if self._architecture == "gemma2" else 0.0)
 
-    def _ropes(self, windows: tuple[int, ...], head_size: int) -> tuple[Rope | None, ...]:
-        everywhere = rope(self._file, self._values, head_size, self._factors(head_size))
+    def _ropes(self, windows: tuple[int, ...], rotary: int) -> tuple[Rope | None, ...]:
+        everywhere = rope(self._file, self._values, rotary, self._factors(rotary))
         if self._architecture == "smollm3":
             return tuple(None if (layer + 1) % 4 == 0 else everywhere for layer in range(len(windows)))
         if self._architecture != "gemma3":
             return (everywhere,) * len(windows)
-        local = Rope.plain(self._real("rope.freq_base_swa", 1.0, 1e12, 10_000.0), head_size)
+        local = Rope.plain(self._real("rope.freq_base_swa", 1.0, 1e12, 10_000.0), rotary)
         return tuple(local if window else everywhere for window in windows)
 
-    def _factors(self, head_size: int) -> NDArray[np.float64] | None:
-        """Divisors of the frequencies, which newer Llama models have."""
-        tensor = self._file.tensors.get("rope_freqs.weight")
+    def _factors(self, rotary: int) -> NDArray[np.float64] | None:
+        """Divisors of the frequencies, which newer Llama models have, and Phi-3 for texts of usual length."""
+        name = _SHORT_FACTORS if _LONG_FACTORS in self._file.tensors else "rope_freqs.weight"
+        tensor = self._file.tensors.get(name)
         if tensor is None:
             return None
-        if tensor.shape != (head_size // 2,):
-            raise self._file.refuse(f"rope_freqs.weight must hold {head_size // 2} numbers")
+        if tensor.shape != (rotary // 2,) or tensor.kind.name not in PLAIN:
+            raise self._file.refuse(f"{name} must hold {rotary // 2} numbers")
         factors: NDArray[np.float64] = read_dense(self._file, tensor)[0].astype(np.float64)
         if factors.min() <= 0:
-            raise self._file.refuse("rope_freqs.weight must hold positive numbers")
+            raise self._file.refuse(f"{name} must hold positive numbers")
         return factors
 
     def _whole(self, key: str, low: int, high: int, usual: int | None = None) -> int:

@@ -28,6 +28,16 @@ YARN_METADATA = {
 }
 GRANITE = {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 2.0, "attention_multiplier": 0.2}
 GRANITE_METADATA = {".embedding_scale": 3.0, ".residual_scale": 0.4, ".logit_scale": 2.0, ".attention.scale": 0.2}
+PARTIAL = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+SHORT, LONG = [1 + index / 8 for index in range(16)], [4.0 + index for index in range(16)]
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10_000.0,
+    "short_factor": SHORT,
+    "long_factor": LONG,
+    "original_max_position_embeddings": 64,
+}
+"""As in Phi-3 mini with 128k: 60 tokens are a short text, and the attention is scaled by sqrt(1 + ln(4) / ln(64))."""
 GEMMA3 = {
     "sliding_window": 16,
     "query_pre_attn_scalar": 32,
@@ -67,12 +77,33 @@ CASES = {
     ),
     "llama, with biases": ("llama", "llama", {"attention_bias": True, "mlp_bias": True}, {}),
     "mistral": ("mistral", "llama", {"sliding_window": None}, {}),
+    "mistral, window": ("mistral", "llama", {"sliding_window": 16}, {".attention.sliding_window": 16}),
+    "llama, yarn": ("llama", "llama", {"rope_parameters": YARN}, YARN_METADATA),
     "qwen2": ("qwen2", "qwen2", {}, {}),
     "qwen2, yarn": ("qwen2", "qwen2", {"rope_parameters": YARN}, YARN_METADATA),
     "qwen3": ("qwen3", "qwen3", {}, {}),
     "gemma2": ("gemma2", "gemma2", GEMMA2, GEMMA2_METADATA),
     "gemma3": ("gemma3_text", "gemma3", GEMMA3, GEMMA3_METADATA),
     "granite": ("granite", "granite", GRANITE, GRANITE_METADATA),
+    "phi3": ("phi3", "phi3", {}, {}),
+    "phi3, window": ("phi3", "phi3", {"sliding_window": 16}, {".attention.sliding_window": 16}),
+    "phi3, partly rotated, tied": (
+        "phi3",
+        "phi3",
+        {"tie_word_embeddings": True, "rope_parameters": PARTIAL},
+        {".rope.dimension_count": 16, ".attention.sliding_window": 262_144},
+    ),
+    "phi3, longrope": (
+        "phi3",
+        "phi3",
+        {
+            "rope_parameters": LONGROPE,
+            "original_max_position_embeddings": 64,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+        },
+        {".rope.scaling.original_context_length": 64, ".rope.scaling.attn_factor": 1.1547005},
+    ),
     "smollm3": ("smollm3", "smollm3", {"no_rope_layers": [1, 1, 1, 0], "use_sliding_window": False}, {}),
 }
 
@@ -158,6 +189,9 @@ def imported(model, architecture: str, folder, **changes) -> EdgeModel:
     if getattr(model.config, "rope_parameters", {}).get("rope_type") == "llama3":
         plain = 10_000.0 ** -(np.arange(0, 32, 2) / 32)
         tensors["rope_freqs.weight"] = (plain / rope.inv_freq.numpy()).astype(np.float32)
+    if getattr(model.config, "rope_parameters", {}).get("rope_type") == "longrope":
+        for name, factors in {"long": LONG, "short": SHORT}.items():
+            tensors[f"rope_factors_{name}.weight"] = np.array(factors, dtype=np.float32)
     path = write_file(folder / "model.gguf", architecture, tensors, metadata(model, **changes))
     import_gguf(path, folder / "out", name="small")
     return EdgeModel(folder / "out", threads=1, spin=False)
