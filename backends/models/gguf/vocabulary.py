@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,10 @@ class Vocabulary:
     ids: Mapping[str, int]
     add_bos: bool
     add_space_prefix: bool
+    strips_spaces: bool = False
+    """Spaces at the ends of a text are dropped, and further ones behind one."""
+    strips_behind_specials: bool = False
+    """White space behind a special token is dropped, as Phi-3's own tokenizer does."""
 
     def token(self, name: str) -> str | None:
         """The text of the special token *name*."""
@@ -70,7 +74,7 @@ class _Reader:
         tokens = self._get("tokens", list, [])
         self._check_tokens(tokens, vocab_size)
         self._check_model(model, pre)
-        scores = self._numbers("scores", len(tokens)) if model == "llama" else []
+        scores = [] if model == "gpt2" else self._numbers("scores", len(tokens))
         return Vocabulary(
             model=model,
             pre=pre,
@@ -81,6 +85,8 @@ class _Reader:
             ids=dict(self._ids(len(tokens))),
             add_bos=self._get("add_bos_token", bool, model == "llama"),
             add_space_prefix=self._get("add_space_prefix", bool, True),
+            strips_spaces=self._get("remove_extra_whitespaces", bool, False),
+            strips_behind_specials=model == "llama" and self._file.metadata.get("general.architecture") == "phi3",
         )
 
     def _check_tokens(self, tokens: list[str], vocab_size: int) -> None:
@@ -94,6 +100,9 @@ class _Reader:
     def _check_model(self, model: str, pre: str) -> None:
         if model == "llama" or (model == "gpt2" and pre in PRE_TOKENIZERS):
             return
+        if model == "t5":
+            self._check_unigram()
+            return
         if model == "gpt2" and not pre:
             raise self._file.refuse(
                 "does not name its pre-tokenizer (tokenizer.ggml.pre), so text would be split wrongly: "
@@ -101,6 +110,12 @@ class _Reader:
             )
         what = f"pre-tokenizer {pre[:40]!r}" if model == "gpt2" else f"tokenizer {model[:40]!r}"
         raise self._file.refuse(f"has the {what}, which is not known: it cannot be imported")
+
+    def _check_unigram(self) -> None:
+        if len(self._get("precompiled_charsmap", np.ndarray, np.zeros(0))):
+            raise self._file.refuse("replaces characters by a table of its own (precompiled_charsmap): not supported")
+        if "tokenizer.ggml.unknown_token_id" not in self._file.metadata:
+            raise self._file.refuse("names no token for unknown characters (tokenizer.ggml.unknown_token_id)")
 
     def _numbers(self, key: str, count: int) -> list[Any]:
         values = self._get(key, np.ndarray, np.zeros(0))
@@ -145,12 +160,14 @@ class PreTokenizer:
 
 
 _DIGITS_ALONE: Final = PreTokenizer((r"\p{N}", _GPT2))
-_LLAMA3: Final = PreTokenizer((rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}",), ignore_merges=True)
+_CL100K: Final = PreTokenizer((rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}",))
+_LLAMA3: Final = replace(_CL100K, ignore_merges=True)
 _QWEN2: Final = PreTokenizer((rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}",), nfc=True)
 PRE_TOKENIZERS: Final[Mapping[str, PreTokenizer]] = {
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
     "gpt-2": PreTokenizer((_GPT2,)),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe"), _LLAMA3),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), _LLAMA3),
+    **dict.fromkeys(("dbrx", "smaug-bpe"), _CL100K),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _QWEN2),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), _DIGITS_ALONE),
     "tekken": PreTokenizer((rf"{'|'.join(_CASED)}|\p{{N}}|{_SLASHED}",), ignore_merges=True),
@@ -161,7 +178,7 @@ PRE_TOKENIZERS: Final[Mapping[str, PreTokenizer]] = {
 
 def write_tokenizer(vocabulary: Vocabulary, folder: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`."""
-    parts = _byte_level(vocabulary) if vocabulary.model == "gpt2" else _sentencepiece(vocabulary)
+    parts = {"gpt2": _byte_level, "llama": _sentencepiece, "t5": _unigram}[vocabulary.model](vocabulary)
     added = list(_added(vocabulary))
     document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **parts}
     _write(folder / "tokenizer.json", document)
@@ -176,10 +193,15 @@ def _write(path: Path, document: Mapping[str, Any]) -> None:
 
 def _added(vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     control = {TokenType.CONTROL, TokenType.UNKNOWN}
-    options = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    options = {"single_word": False, "lstrip": False, "normalized": False}
     for index, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
         if (kind in control or kind == TokenType.USER_DEFINED) and text:
-            yield {"id": index, "content": text, **options, "special": kind in control}
+            strips = vocabulary.strips_behind_specials and text not in _KEEP_SPACES
+            yield {"id": index, "content": text, **options, "rstrip": strips, "special": kind in control}
+
+
+_KEEP_SPACES: Final = frozenset({"<unk>", "<s>", "<|endoftext|>"})
+"""Special tokens of Phi-3 that leave the white space behind them."""
 
 
 def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
@@ -200,18 +222,31 @@ def _byte_level(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def _sentencepiece(vocabulary: Vocabulary) -> dict[str, Any]:
+    model = _bpe(vocabulary, _merges_by_score(vocabulary), unknown=vocabulary.token("unknown"), byte_fallback=True)
+    return {**_spaces_as_letters(vocabulary), "pre_tokenizer": None, "model": model}
+
+
+def _unigram(vocabulary: Vocabulary) -> dict[str, Any]:
+    """SentencePiece's other model, which divides a text so that the sum of scores is the largest."""
+    pieces = [list(piece) for piece in zip(vocabulary.tokens, vocabulary.scores, strict=True)]
+    fallback = TokenType.BYTE in vocabulary.types
+    model = {"type": "Unigram", "unk_id": vocabulary.ids["unknown"], "vocab": pieces, "byte_fallback": fallback}
+    return {**_spaces_as_letters(vocabulary), "pre_tokenizer": None, "model": model}
+
+
+def _spaces_as_letters(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What goes before and behind a model of SentencePiece, for which a space is a letter."""
     prefix = vocabulary.add_space_prefix
+    extra = {r"\A +| +\z": "", " {2,}": " "} if vocabulary.strips_spaces else {}
+    trim = [{"type": "Replace", "pattern": {"Regex": find}, "content": text} for find, text in extra.items()]
+    prepend = [{"type": "Prepend", "prepend": _SPACE}] if prefix else []
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-    prepend = {"type": "Prepend", "prepend": _SPACE}
     back = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
-    model = _bpe(vocabulary, _merges_by_score(vocabulary), unknown=vocabulary.token("unknown"), byte_fallback=True)
     return {
-        "normalizer": {"type": "Sequence", "normalizers": [prepend, spaces]} if prefix else spaces,
-        "pre_tokenizer": None,
+        "normalizer": {"type": "Sequence", "normalizers": [*trim, *prepend, spaces]},
         "post_processor": _post_processor(vocabulary),
         "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]},
-        "model": model,
     }
 
 

@@ -12,6 +12,7 @@ from hybrid_llm.backends.models.gguf.chat import write_chat_files
 from hybrid_llm.backends.models.gguf.reader import Gguf
 from hybrid_llm.backends.models.gguf.vocabulary import PRE_TOKENIZERS, read_vocabulary, write_tokenizer
 from hybrid_llm.backends.text import ChatTokenizer
+from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Message, Request
 from tests.ggufs import SIZES, TEMPLATE, tokenizer_metadata, write_file
 
@@ -84,27 +85,39 @@ def test_every_text_comes_back_under_every_rule(of_each_rule, text):
         assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == expected
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["prefix", "no prefix"])
+SPM = {
+    f"{kind}, {'prefix' if prefix else 'no prefix'}{', strips' if strips else ''}": (kind, prefix, strips)
+    for kind in ("bpe", "unigram")
+    for prefix in (True, False)
+    for strips in (True, False)
+    if kind == "unigram" or not strips
+}
+
+
+@pytest.fixture(scope="module", params=SPM)
 def pieces(request):
-    """A sentencepiece model with byte fallback, trained here, with and without a space before the first word."""
+    """A sentencepiece model with byte fallback, trained here: with a space before the first word or without."""
+    kind, prefix, strips = SPM[request.param]
     model = io.BytesIO()
     lines = [sample for sample in SAMPLES if sample] * 4 + ["the cat sat on the mat and the dog ran to the house"] * 8
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=model,
-        model_type="bpe",
-        vocab_size=420,
+        model_type=kind,
+        vocab_size=420 if kind == "bpe" else 330,
         byte_fallback=True,
         character_coverage=0.98,
         normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        add_dummy_prefix=request.param,
+        remove_extra_whitespaces=strips,
+        add_dummy_prefix=prefix,
         minloglevel=2,
     )
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), request.param
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), SPM[request.param]
 
 
-def exported_pieces(processor, prefix, folder):
+def exported_pieces(processor, rules, folder):
+    model, prefix, strips = rules
+
     def kind(index):
         if processor.is_unknown(index):
             return 2
@@ -112,7 +125,9 @@ def exported_pieces(processor, prefix, folder):
 
     count = processor.get_piece_size()
     metadata = {
-        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.model": {"bpe": "llama", "unigram": "t5"}[model],
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.remove_extra_whitespaces": strips,
         "tokenizer.ggml.tokens": [processor.id_to_piece(index) for index in range(count)],
         "tokenizer.ggml.scores": [processor.get_score(index) for index in range(count)],
         "tokenizer.ggml.token_type": [kind(index) for index in range(count)],
@@ -126,13 +141,13 @@ def exported_pieces(processor, prefix, folder):
 
 
 def test_sentencepiece_vocabularies_encode_as_sentencepiece_does(pieces, tmp_path):
-    processor, prefix = pieces
-    folder = exported_pieces(processor, prefix, tmp_path)
+    processor, rules = pieces
+    folder = exported_pieces(processor, rules, tmp_path)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for text in [sample for sample in SAMPLES if sample] + ["the cat's hat", "emoji 🙂 and ẞ", "   "]:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         assert ids == processor.encode(text), text
-        assert tokenizer.decode(ids) == text
+        assert tokenizer.decode(ids) == (processor.decode(ids) if rules[2] else text)
     assert tokenizer.encode("the cat").ids[0] == processor.bos_id()
 
 
@@ -162,3 +177,47 @@ def test_every_token_that_ends_a_turn_ends_an_answer(tmp_path):
     metadata |= {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}
     folder = folder_of(write_file(tmp_path / "x.gguf", "llama", {}, metadata))
     assert ChatTokenizer.load(folder).eos_ids == {1, 4, SIZES["vocab"] - 1}
+
+
+def test_phi3_drops_white_space_behind_its_special_tokens_but_a_few(tmp_path):
+    tokens = ["<unk>", "<s>", "</s>", "\u2581", "a", "\u2581a", "<|user|>", "<|end|>", "<0x0A>"]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -2.0, -3.0, -1.0, 0.0, 0.0, 0.0],
+        "tokenizer.ggml.token_type": [2, 3, 3, 1, 1, 1, 3, 3, 6],
+        "tokenizer.ggml.eos_token_id": 7,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.chat_template": TEMPLATE,
+    }
+    for architecture, expected in {"phi3": [6, 5, 7, 1, 3, 8, 4], "llama": [6, 3, 8, 4, 7, 3, 8, 1, 3, 8, 4]}.items():
+        folder = tmp_path / architecture
+        folder.mkdir()
+        written = folder_of(write_file(folder / "x.gguf", architecture, {}, metadata), len(tokens))
+        tokenizer = Tokenizer.from_file(str(written / "tokenizer.json"))
+        assert tokenizer.encode("<|user|>\na<|end|>\n<s>\na", add_special_tokens=False).ids == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tokenizer.ggml.precompiled_charsmap": [1, 2, 3]}, "precompiled_charsmap"),
+        ({"tokenizer.ggml.unknown_token_id": None}, "unknown"),
+    ],
+)
+def test_a_unigram_vocabulary_that_cannot_be_followed_is_refused(tmp_path, changes, problem):
+    tokens = ["<unk>", "<s>", "</s>", "\u2581a"]
+    metadata = {
+        "tokenizer.ggml.model": "t5",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * 4,
+        "tokenizer.ggml.token_type": [2, 3, 3, 1],
+        "tokenizer.ggml.unknown_token_id": 0,
+        **changes,
+    }
+    known = {key: value for key, value in metadata.items() if value is not None}
+    with (
+        Gguf(write_file(tmp_path / "x.gguf", "llama", {}, known)) as file,
+        pytest.raises(ConfigError, match=problem),
+    ):
+        read_vocabulary(file, len(tokens))
