@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from hybrid_llm.router.observability.recorder import DecisionRecorder
     from hybrid_llm.router.signals import FixedSensors, Sensors, SystemSensors
     from hybrid_llm.router.spending.ledger import Ledger
-    from hybrid_llm.router.tool_loop import ToolRun, ToolStep
+    from hybrid_llm.router.tool_loop import ToolRun
+    from hybrid_llm.router.tool_steps import ToolStep
 
 __version__: Final = "0.1.0"
 
@@ -121,10 +122,8 @@ _HOMES: Final = {
         "SystemSensors",
     ),
     "router.spending.ledger": ("Ledger",),
-    "router.tool_loop": (
-        "ToolRun",
-        "ToolStep",
-    ),
+    "router.tool_loop": ("ToolRun",),
+    "router.tool_steps": ("ToolStep",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

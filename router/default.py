@@ -169,6 +169,7 @@ def run_tools(
     max_steps: int = 8,
     on_error: OnError = "tell",
     tool_timeout: float = 30.0,
+    max_concurrency: int = 8,
     **options: Unpack[GenerateOptions],
 ) -> ToolRun:
     """Answer *prompt*, calling the functions among `tools` that the model asks for, until it asks for none.
@@ -176,7 +177,14 @@ def run_tools(
     See `HybridLLM.run_tools`.
     """
     client = default_client()
-    return client.run_tools(prompt, max_steps=max_steps, on_error=on_error, tool_timeout=tool_timeout, **options)
+    return client.run_tools(
+        prompt,
+        max_steps=max_steps,
+        on_error=on_error,
+        tool_timeout=tool_timeout,
+        max_concurrency=max_concurrency,
+        **options,
+    )
 
 
 @scrubbed
@@ -186,8 +194,16 @@ async def arun_tools(
     max_steps: int = 8,
     on_error: OnError = "tell",
     tool_timeout: float = 30.0,
+    max_concurrency: int = 8,
     **options: Unpack[GenerateOptions],
 ) -> ToolRun:
     """Do as `run_tools` does, without blocking the event loop."""
     client = await _adefault_client()
-    return await client.arun_tools(prompt, max_steps=max_steps, on_error=on_error, tool_timeout=tool_timeout, **options)
+    return await client.arun_tools(
+        prompt,
+        max_steps=max_steps,
+        on_error=on_error,
+        tool_timeout=tool_timeout,
+        max_concurrency=max_concurrency,
+        **options,
+    )

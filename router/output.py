@@ -110,18 +110,22 @@ class CallCheck:
         size = sum(len(tool.parameters) for tool in self._request.tools)
         return sum(len(call.arguments) for call in calls) * max(size, _TYPICAL) <= _QUICK
 
-    def __call__(self, calls: Sequence[ToolCall], backend: str) -> None:
+    def __call__(self, calls: Sequence[ToolCall], backend: str, *, cut: bool = False) -> None:
         """Return if *calls*, all of the answer of *backend*, are what the request allows.
+
+        Of an answer that a limit *cut*, the last call may not be whole, and the one that must be made may be missing.
 
         Raises:
             OutputInvalid: one is none of its tools, does not follow its schema, or there are too many or too few.
         """
         choice = self._request.tool_choice
-        if choice != "auto" and bool(calls) is (choice == "none"):
-            raise _no_call(backend, "none may be called" if calls else "a tool must be called, and none is")
+        if calls and choice == "none":
+            raise _no_call(backend, "none may be called")
+        if not calls and not cut and choice not in ("auto", "none"):
+            raise _no_call(backend, "a tool must be called, and none is")
         if len(calls) > 1 and not self._request.parallel_tool_calls:
             raise _no_call(backend, "there are several, and parallel_tool_calls is off")
-        for call in calls:
+        for call in calls[:-1] if cut and calls and not calls[-1].is_whole else calls:
             self._check(call, backend)
 
     def _check(self, call: ToolCall, backend: str) -> None:
@@ -144,16 +148,25 @@ class CallCheck:
 
 
 async def refusal(
-    check_calls: CallCheck | None, parse: OutputParser | None, parts: AnswerParts, backend: str, aside: Aside
+    check_calls: CallCheck | None,
+    parse: OutputParser | None,
+    parts: AnswerParts,
+    backend: str,
+    aside: Aside,
+    *,
+    cut: bool = False,
 ) -> OutputInvalid | None:
-    """Why the whole answer of *backend* is not what was asked for; *aside* where finding out takes long."""
+    """Why the answer of *backend* is not what was asked for; *aside* where finding out takes long.
+
+    Of one that a limit *cut*, the whole calls are checked; its text is no document yet.
+    """
     calls, text = parts.tool_calls, parts.text
     if check_calls is not None:
-        work = partial(_refused, partial(check_calls, calls, backend))
+        work = partial(_refused, partial(check_calls, calls, backend, cut=cut))
         refused = await (at_once if check_calls.is_quick(calls) else aside)(work, lambda _: None)
         if refused or calls:
             return refused
-    if parse is None:
+    if parse is None or cut:
         return None
     work = partial(_refused, partial(parse, text, backend))
     return await (at_once if parse.is_quick(text) else aside)(work, lambda _: None)

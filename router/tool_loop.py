@@ -6,64 +6,31 @@ result is a message of the conversation, so that the privacy guard reads it befo
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, Unpack, cast
 
 from hybrid_llm.core.errors import InvalidRequest, ToolFailed
 from hybrid_llm.core.generation import FinishReason, Generation
-from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.core.request import GenerateOptions, Message, Prompt, ToolSource
 from hybrid_llm.core.threads import awaited, in_thread
-from hybrid_llm.core.tools import Tool, ToolCall, bound
-from hybrid_llm.core.tracebacks import is_fault, scrubbed
+from hybrid_llm.core.tools import Tool, ToolCall
+from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.router.conversation import conversation_of
 from hybrid_llm.router.execution.answer import finish
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
 from hybrid_llm.router.request import Incoming
+from hybrid_llm.router.tool_steps import AnswerCalls, Caller, HereCaller, LoopCaller, ToolStep
 
 OnError = Literal["tell", "raise"]
 """What the failure of a tool does: the model is told its error, or `ToolFailed` ends the loop."""
 Generate = Callable[[Incoming], Awaitable[Generation]]
-CallTool = Callable[[Callable[[], Any], float], Awaitable[str]]
-"""Calls a tool, and waits for its result, as text, for so many seconds.
-
-Raises `_Late` then, `_NoText` if what it returned is none, and what the tool raises.
-"""
 _MOST_STEPS: Final = 1000
 _TOOL_TIMEOUT_S: Final = 30.0
-
-
-class _Late(Exception):
-    """A tool did not return in time."""
-
-    def __str__(self) -> str:
-        return "it did not return in time"
-
-
-class _NoText(Exception):
-    """What a tool returned can be written neither as text nor as JSON."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolStep:
-    """One call of one tool. Its texts never show in `repr`."""
-
-    call: ToolCall
-    backend: str
-    """Which backend asked for it."""
-    result: str = field(repr=False)
-    """What the model was given: the result, or the error, as text."""
-    error: str = ""
-    """Why it failed: a reason of `ToolFailed`; empty if it did not."""
-    elapsed_ms: float = 0.0
+_MOST_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +77,8 @@ class ToolLoop:
     on_error: OnError = "tell"
     tool_timeout: float = _TOOL_TIMEOUT_S
     """Seconds that one call may take; within the deadline, which holds for the whole run."""
+    max_concurrency: int = _MOST_AT_ONCE
+    """Calls of one answer that run at a time."""
     options: GenerateOptions = field(repr=False)
     created: float = field(default_factory=time.monotonic)
 
@@ -120,8 +89,10 @@ class ToolLoop:
             raise InvalidRequest("on_error: it must be 'tell' or 'raise'", field="on_error")
         if not isinstance(self.tool_timeout, int | float) or not self.tool_timeout > 0:
             raise InvalidRequest("tool_timeout: a number of seconds above 0", field="tool_timeout")
+        if not isinstance(self.max_concurrency, int) or self.max_concurrency < 1:
+            raise InvalidRequest("max_concurrency: a whole number of 1 or more", field="max_concurrency")
 
-    async def run(self, deadline: float, generate: Generate, call_tool: CallTool) -> ToolRun:
+    async def run(self, deadline: float, generate: Generate, caller: Caller) -> ToolRun:
         """Answer until the model calls no tool; all within *deadline* seconds.
 
         Raises:
@@ -140,10 +111,8 @@ class ToolLoop:
             functions = _functions(reply, tools)
             if len(replies) == self.max_steps or functions is None:
                 break
-            for call, function in zip(reply.tool_calls, functions, strict=True):
-                step = await self._step(call, function, reply.backend, call_tool, expires)
-                steps.append(step)
-                turns.append(Message(role="tool", content=step.result, tool_call_id=call.id))
+            steps += (made := await self._call(reply, functions, caller, expires))
+            turns += [Message(role="tool", content=step.result, tool_call_id=step.call.id) for step in made]
         return ToolRun(reply=reply, steps=tuple(steps), replies=tuple(replies), messages=tuple(turns))
 
     def _incoming(
@@ -160,25 +129,22 @@ class ToolLoop:
             options["tool_choice"] = "auto"
         return Incoming(prompt=list(turns), options=options, pin=replies[-1].backend if replies else "")
 
-    async def _step(
-        self, call: ToolCall, function: Callable[..., Any], backend: str, call_tool: CallTool, expires: float
-    ) -> ToolStep:
-        began = time.monotonic()
-        result = reason = ""
-        try:
-            if expires <= began:
-                raise _Late  # a tool may have effects: it is not called for nobody
-            left = min(self.tool_timeout, expires - began)
-            result = await call_tool(lambda: function(**bound(function, call.values)), left)
-        except BaseException as error:  # a tool is code of the app: it may raise anything
-            if not is_fault(error):
-                raise
-            reason = "late" if isinstance(error, _Late) else "result" if isinstance(error, _NoText) else "raised"
-            result = f"error: {_said(error)}"
-        if reason and self.on_error == "raise":  # here, where the tool's error, whose text may be private, is no cause
-            raise ToolFailed(f"the tool {call.name} failed: {reason}", tool=call.name, reason=reason)
-        elapsed_ms = (time.monotonic() - began) * 1e3
-        return ToolStep(call=call, backend=backend, result=result, error=reason, elapsed_ms=elapsed_ms)
+    async def _call(
+        self, reply: Generation, functions: Sequence[Callable[..., Any]], caller: Caller, expires: float
+    ) -> list[ToolStep]:
+        calls = AnswerCalls(
+            backend=reply.backend,
+            caller=caller,
+            timeout=self.tool_timeout,
+            expires=expires,
+            all_or_none=self.on_error == "raise",
+        )
+        steps = await calls.steps(reply.tool_calls, functions, self.max_concurrency)
+        failed = next((step for step in steps if step.error and self.on_error == "raise"), None)
+        if failed is not None:  # raised here, where the tool's error, whose text may be private, is no cause
+            name, reason = failed.call.name, failed.error
+            raise ToolFailed(f"the tool {name} failed: {reason}", tool=name, reason=reason)
+        return steps
 
 
 def _functions(reply: Generation, tools: Sequence[Tool]) -> list[Callable[..., Any]] | None:
@@ -188,70 +154,6 @@ def _functions(reply: Generation, tools: Sequence[Tool]) -> list[Callable[..., A
     known = [function for function in found if function is not None]
     ended = reply.finish_reason is not FinishReason.TOOL_CALLS
     return None if ended or not found or len(known) < len(found) else known
-
-
-def _said(failure: BaseException) -> str:
-    """What the model is told of *failure*, whose own text may fail too."""
-    if isinstance(failure, _Late | _NoText):
-        return str(failure)
-    try:
-        text = f"{type(failure).__name__}: {failure}"
-    except Exception:  # noqa: BLE001  # code of the app
-        text = type(failure).__name__
-    return text.encode("utf-8", "replace").decode()
-
-
-def _text(value: object) -> str:
-    """The result *value* as the model sees it."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(jsonable(value), ensure_ascii=False)
-        text.encode()
-        return text
-    except Exception as error:  # noqa: BLE001  # a result is an object of the app
-        why = _said(error) if not isinstance(error, UnicodeError) else "its text is not Unicode"
-    raise _NoText(f"what it returned is no text and no JSON: {why}")
-
-
-async def call_here(call: Callable[[], Any], timeout: float) -> str:
-    """Call a tool for a synchronous caller: in a thread, which is left behind if it does not return in time."""
-    work = in_thread("hybrid-llm-tool", lambda: _finished(call(), timeout))
-    if wait([work], timeout).not_done:
-        raise _Late
-    return work.result()
-
-
-def _finished(value: Any, timeout: float) -> str:
-    """The text of *value*; what is to be awaited is cancelled after *timeout* seconds."""
-    return asyncio.run(_within(timeout, value)) if inspect.isawaitable(value) else _text(value)
-
-
-async def call_async(call: Callable[[], Any], timeout: float) -> str:
-    """Call a tool beside the event loop; one that is async, in it."""
-
-    async def called() -> Any:
-        value = await awaited(in_thread("hybrid-llm-tool", lambda: _begun(call())))
-        return await value if inspect.isawaitable(value) else value
-
-    return await _within(timeout, called())
-
-
-def _begun(value: Any) -> Any:
-    """*value*, if it is still to be awaited, else its text."""
-    return value if inspect.isawaitable(value) else _text(value)
-
-
-async def _within(timeout: float, value: Awaitable[Any]) -> str:
-    limit = asyncio.timeout(timeout)
-    try:
-        async with limit:
-            result = await value
-            if isinstance(result, str):
-                return _text(result)
-            return await awaited(in_thread("hybrid-llm-tool", lambda: _text(result)))
-    except TimeoutError:  # perhaps the tool's own
-        if not limit.expired():
-            raise
-    raise _Late
 
 
 class ToolRunner(ABC):
@@ -280,18 +182,22 @@ class ToolRunner(ABC):
         max_steps: int = 8,
         on_error: OnError = "tell",
         tool_timeout: float = _TOOL_TIMEOUT_S,
+        max_concurrency: int = _MOST_AT_ONCE,
         **options: Unpack[GenerateOptions],
     ) -> ToolRun:
         """Answer *prompt*, calling the functions among `tools` that the model asks for, until it asks for none.
 
         The steps go on with the backend of the first, unless it fails or the policy no longer allows it: a result may
-        hold private text. The functions are called in this process, one after the other, each in a thread.
+        hold private text. The functions are called in this process, each in a thread; those that one answer calls run
+        side by side, and their results stand in the order of the calls.
 
         Args:
             prompt: As for `generate`.
             max_steps: Answers of the model at most; the last one may still ask for calls, which are then *pending*.
-            on_error: `tell` gives the model the error of a tool that fails; `raise` ends the run with `ToolFailed`.
+            on_error: `tell` gives the model the error of a tool that fails; `raise` ends the run with `ToolFailed`,
+                once the calls that run beside it have ended; no further one begins.
             tool_timeout: Seconds that one call may take. A thread that does not return by then is left behind.
+            max_concurrency: Calls of one answer that run at a time; 1 for tools that must not run side by side.
             options: As for `generate`, with `tools`. The deadline holds for the whole run.
 
         Raises:
@@ -299,12 +205,12 @@ class ToolRunner(ABC):
             InvalidRequest: a setting is out of range, or there are no tools. Else the errors of `generate`.
         """
         self._check_open()
-        loop = _loop(prompt, max_steps, on_error, tool_timeout, options)
+        loop = _loop(prompt, max_steps, on_error, tool_timeout, max_concurrency, options)
 
         async def generate(incoming: Incoming) -> Generation:
             return self._stream(incoming).collect()
 
-        return finish(loop.run(self._deadline(_incoming(loop)), generate, call_here))
+        return finish(loop.run(self._deadline(_incoming(loop)), generate, HereCaller()))
 
     @scrubbed
     async def arun_tools(
@@ -314,20 +220,28 @@ class ToolRunner(ABC):
         max_steps: int = 8,
         on_error: OnError = "tell",
         tool_timeout: float = _TOOL_TIMEOUT_S,
+        max_concurrency: int = _MOST_AT_ONCE,
         **options: Unpack[GenerateOptions],
     ) -> ToolRun:
         """Do as `run_tools` does, without blocking the event loop; functions that are async run in it."""
         self._check_open()
-        loop = _loop(prompt, max_steps, on_error, tool_timeout, options)
+        loop = _loop(prompt, max_steps, on_error, tool_timeout, max_concurrency, options)
 
         async def generate(incoming: Incoming) -> Generation:
             return await self._astream(incoming).collect()
 
         deadline = await awaited(in_thread("hybrid-llm-tools", partial(self._deadline, _incoming(loop))))
-        return await loop.run(deadline, generate, call_async)
+        return await loop.run(deadline, generate, LoopCaller())
 
 
-def _loop(prompt: Prompt, max_steps: int, on_error: OnError, tool_timeout: float, options: GenerateOptions) -> ToolLoop:
+def _loop(
+    prompt: Prompt,
+    max_steps: int,
+    on_error: OnError,
+    tool_timeout: float,
+    max_concurrency: int,
+    options: GenerateOptions,
+) -> ToolLoop:
     tools = options.get("tools")
     if not tools:
         raise InvalidRequest("tools: pass the functions that the model may call", field="tools")
@@ -337,6 +251,7 @@ def _loop(prompt: Prompt, max_steps: int, on_error: OnError, tool_timeout: float
         max_steps=max_steps,
         on_error=on_error,
         tool_timeout=tool_timeout,
+        max_concurrency=max_concurrency,
         options=options,
     )
 

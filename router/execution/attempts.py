@@ -145,15 +145,11 @@ class Attempts:
             successor = None if self._is_full() else await self._continue(attempt, broken)
             broken.__traceback__ = None  # it leads back to this frame, which would keep both alive
             if successor is None:
-                yield self._completed(Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
+                yield await self._checked(attempt, Chunk(tokens=0, finish_reason=FinishReason.LENGTH))
                 return
             attempt = successor
         self._succeeded(attempt)
-        invalid = await self._invalid(attempt, chunk)
-        if invalid is not None:
-            self.records[-1] = replace(self.records[-1], error=type(invalid).__name__, reason=invalid.reason)
-            raise invalid
-        yield self._completed(chunk)
+        yield await self._checked(attempt, chunk)
 
     def _take(self, chunk: Chunk) -> None:
         # A token whose text is held back (it may begin a stop sequence) counts as given once its text is.
@@ -326,15 +322,27 @@ class Attempts:
             )
         )
 
-    async def _invalid(self, attempt: Attempt, last: Chunk) -> OutputInvalid | None:
-        """Why the whole answer is not what was asked for. No other backend is tried: the app may have read it."""
-        is_whole = last.finish_reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
-        if not is_whole or (self.parse is None and self.check_calls is None):
+    async def _checked(self, attempt: Attempt, last: Chunk) -> Chunk:
+        """The *last* chunk of an answer that is what was asked for, completed.
+
+        Raises:
+            OutputInvalid: it is not. No other backend is tried: the app may have read it.
+        """
+        invalid = await self._invalid(attempt.name, last)
+        if invalid is not None:
+            self.records[-1] = replace(self.records[-1], error=type(invalid).__name__, reason=invalid.reason)
+            raise invalid
+        return self._completed(last)
+
+    async def _invalid(self, name: str, last: Chunk) -> OutputInvalid | None:
+        """Why the answer is not what was asked for, as far as it goes."""
+        is_cut = last.finish_reason not in (FinishReason.STOP, FinishReason.TOOL_CALLS)
+        if self.check_calls is None and (is_cut or self.parse is None):
             return None
         self._parts.add(last)
         from hybrid_llm.router.output import refusal
 
-        return await refusal(self.check_calls, self.parse, self._parts, attempt.name, self.aside)
+        return await refusal(self.check_calls, self.parse, self._parts, name, self.aside, cut=is_cut)
 
     def _succeeded(self, attempt: Attempt) -> None:
         """Record the call: the backend is well, also if its answer is not what was asked for."""

@@ -10,6 +10,7 @@ _GENERATION = "hybrid_llm.core.generation"
 _RESTORE = "hybrid_llm.router.privacy.restore"
 _OUTPUT = "hybrid_llm.router.output"
 _LOOP = "hybrid_llm.router.tool_loop"
+_STEPS = "hybrid_llm.router.tool_steps"
 _CALL = "hybrid_llm.router.execution.call"
 _PIPELINE = "hybrid_llm.router.pipeline"
 
@@ -47,7 +48,13 @@ MUTANTS = (
     Mutant(
         "a route is kept whatever the policy says", f"{_PIPELINE}:_pinned", drop_operand("pin not in decision.order")
     ),
-    Mutant("tools are called after the deadline", f"{_LOOP}:ToolLoop._step", swap("expires <= began", "False")),
+    Mutant(
+        "tools are called after the deadline",
+        f"{_STEPS}:AnswerCalls._step",
+        swap("self.expires <= began", "False"),
+    ),
+    Mutant("tools are called after one has failed", f"{_STEPS}:AnswerCalls._step", swap("self._is_over", "False")),
+    Mutant("results come in the order of their ends", f"{_STEPS}:HereCaller.side_by_side", swap("most", "1")),
     Mutant(
         "iterators and bytes are read",
         "hybrid_llm.core.jsonable:jsonable",

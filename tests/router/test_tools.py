@@ -398,13 +398,50 @@ def test_a_piece_of_a_call_without_a_beginning_is_an_error_before_which_the_next
     assert make(broken, Model("edge", Location.EDGE, says("ok"))).generate("hi", tools=[STRICT]).text == "ok"
 
 
-def test_a_call_that_max_tokens_cut_is_left_out(make):
-    def answers(_):
-        return [piece('{"to": "x"}', name="send"), piece('{"to', 1, "send"), end(FinishReason.LENGTH)]
+def test_one_call_is_no_several(make):
+    client = make(Model("edge", Location.EDGE, calls("send", '{"to": "x"}')))
+    assert len(client.generate("hi", tools=[send], parallel_tool_calls=False).tool_calls) == 1
 
-    reply = make(Model("edge", Location.EDGE, answers)).generate("hi", tools=[send])
+
+def cut(*pieces: Chunk, reason: FinishReason = FinishReason.LENGTH) -> Callable[[Request], list[Chunk]]:
+    """An answer that a limit cuts after *pieces*."""
+    return lambda _: [*pieces, end(reason)]
+
+
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.REPETITION])
+@pytest.mark.parametrize("last", ['{"to', '{"to": "x"', '"x', "{", '{"to": 5', ""])
+@pytest.mark.parametrize("choice", ["auto", "required", "send"])
+def test_a_call_that_a_limit_cut_is_left_out(make, reason, last, choice):
+    answers = cut(piece('{"to": "x"}', name="send"), piece(last, 1, "send"), reason=reason)
+    reply = make(Model("edge", Location.EDGE, answers)).generate("hi", tools=[send], tool_choice=choice)
     assert [call.values for call in reply.tool_calls] == [{"to": "x"}]
-    assert reply.finish_reason is FinishReason.LENGTH
+    assert reply.finish_reason is reason
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_an_answer_that_a_limit_cut_may_have_no_call_yet(make, choice):
+    for pieces in ([piece('{"to', name="send")], [Chunk(text="Well")]):
+        reply = make(Model("edge", Location.EDGE, cut(*pieces))).generate("hi", tools=[send], tool_choice=choice)
+        assert (reply.tool_calls, reply.finish_reason) == ((), FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "options"),
+    [
+        ([piece('{"to": 5}', name="send")], {}),
+        ([piece('{"to": "x"}', name="other"), piece("{", 1, "send")], {}),
+        ([piece('{"to": "x"', name="send"), piece('{"to": "x"}', 1, "send")], {}),
+        ([piece('{"to": "x"}', name="send")], {"tool_choice": "none"}),
+        ([piece('{"to": "x"}', name="send"), piece("{", 1, "send")], {"parallel_tool_calls": False}),
+    ],
+)
+@pytest.mark.parametrize("full", [False, True])
+def test_whole_calls_of_an_answer_that_a_limit_cut_are_checked_too(make, pieces, options, full):
+    broken = [*pieces, StreamInterrupted("cut", backend="edge", received_tokens=2)]
+    client = make(Model("edge", Location.EDGE, (lambda _: broken) if full else cut(*pieces)))
+    with pytest.raises(OutputInvalid) as caught:
+        client.generate("hi", tools=[STRICT], max_tokens=len(pieces), **options)
+    assert caught.value.reason == "tool_call"
 
 
 # A stream that breaks off
@@ -612,8 +649,122 @@ def test_no_tool_is_called_once_the_deadline_is_over(make, mode):
         else lambda *args, **options: asyncio.run(client.arun_tools(*args, **options))
     )
     with pytest.raises(DeadlineExceeded):
-        run("hi", tools=[hangs, after], deadline=0.3)
+        run("hi", tools=[hangs, after], deadline=0.3, max_concurrency=1)
     assert called == []
+
+
+def several(*names: str) -> Callable[[Request], list[Chunk]]:
+    """An answer that calls a tool of each name; the argument is its number."""
+    pieces = [piece(json.dumps({"number": at}), at, name) for at, name in enumerate(names)]
+    return after_result(lambda _: [*pieces, end()], says("done"))
+
+
+class Meeting:
+    """Tools of one number that return once *size* of them run at a time, and what else they can do."""
+
+    def __init__(self, size: int) -> None:
+        self._barrier = threading.Barrier(size)
+        self._lock = threading.Lock()
+        self.running = self.most = 0
+
+    def meet(self, number: int) -> str:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self._barrier.wait(30)
+        time.sleep(0.02 * (3 - number))  # the first returns last
+        with self._lock:
+            self.running -= 1
+        return f"met {number}"
+
+    def fail(self, number: int) -> str:
+        self.meet(number)
+        raise ValueError(f"no {number}")
+
+    def hang(self, number: int) -> str:
+        self.meet(number)
+        time.sleep(A_WHILE)
+        return "late"
+
+
+def run_in(mode: str, client: HybridLLM, **options):
+    return client.run_tools("hi", **options) if mode == "sync" else asyncio.run(client.arun_tools("hi", **options))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_the_tools_of_one_answer_run_side_by_side_and_their_results_stand_in_order(make, mode):
+    meeting = Meeting(3)
+
+    async def meet_async(number: int) -> str:
+        return await asyncio.to_thread(meeting.meet, number)
+
+    edge = Model("edge", Location.EDGE, several("meet", "meet_async", "meet"))
+    run = run_in(mode, make(edge), tools=[meeting.meet, meet_async])
+    assert [step.result for step in run.steps] == ["met 0", "met 1", "met 2"]
+    results = [message for message in edge.requests[-1].messages if message.role == "tool"]
+    assert [(each.content, each.tool_call_id) for each in results] == [
+        (f"met {n}", f"call0000{n + 1}") for n in range(3)
+    ]
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("most", [1, 2])
+def test_no_more_tools_run_at_a_time_than_the_app_allows(make, mode, most):
+    meeting = Meeting(most)
+    client = make(Model("edge", Location.EDGE, several(*["meet"] * 4)))
+    run = run_in(mode, client, tools=[meeting.meet], max_concurrency=most)
+    assert (len(run.steps), meeting.most) == (4, most)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_tool_that_raises_or_never_returns_does_not_lose_the_others(make, mode):
+    meeting = Meeting(3)
+    tools = [meeting.fail, meeting.hang, meeting.meet]
+    client = make(Model("edge", Location.EDGE, several("fail", "hang", "meet")))
+    run = run_in(mode, client, tools=tools, tool_timeout=1.0)
+    assert [step.error for step in run.steps] == ["raised", "late", ""]
+    assert (run.steps[2].result, run.text) == ("met 2", "done")
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_with_on_error_raise_no_tool_begins_once_one_has_failed(make, mode):
+    called = []
+
+    def then(number: int) -> str:
+        called.append(number)
+        return "x"
+
+    def fail(number: int) -> str:
+        raise ValueError
+
+    client = make(Model("edge", Location.EDGE, several("then", "fail", "then")))
+    with pytest.raises(ToolFailed) as caught:
+        run_in(mode, client, tools=[then, fail], on_error="raise", max_concurrency=1)
+    assert (called, caught.value.tool) == ([0], "fail")
+
+
+def test_cancelling_the_task_cancels_every_tool_that_is_async(make):
+    begun, ended = [], []
+
+    async def forever(number: int) -> str:
+        begun.append(number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+        return "x"
+
+    async def cancel() -> None:
+        client = make(Model("edge", Location.EDGE, several("forever", "forever", "forever")))
+        task = asyncio.ensure_future(client.arun_tools("hi", tools=[forever], max_concurrency=2))
+        while len(begun) < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (sorted(begun), sorted(ended)) == ([0, 1], [0, 1])
+
+    asyncio.run(asyncio.wait_for(cancel(), 60))
 
 
 def test_arguments_arrive_as_the_types_of_the_function_wherever_they_stand(make):
@@ -631,10 +782,10 @@ def test_arguments_arrive_as_the_types_of_the_function_wherever_they_stand(make)
     assert seen == [(Colour.RED, [Colour.RED], {"a": Colour.RED}, {1})]
 
 
-def test_an_unknown_call_in_an_answer_that_was_cut_ends_the_loop(make):
-    answers = [piece("{}", name="other"), end(FinishReason.LENGTH)]
-    run = make(Model("edge", Location.EDGE, lambda _: answers)).run_tools("hi", tools=[send])
-    assert (run.steps, run.is_complete) == ((), False)
+def test_calls_of_an_answer_that_was_cut_are_not_made(make):
+    answers = cut(piece('{"to": "x"}', name="send"), piece("{", 1, "send"))
+    run = make(Model("edge", Location.EDGE, answers)).run_tools("hi", tools=[send])
+    assert (run.steps, len(run.pending), run.is_complete) == ((), 1, False)
 
 
 def test_the_deadline_holds_for_the_whole_run(make):
@@ -679,7 +830,15 @@ def test_a_forced_call_is_forced_once(make):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_steps": 0}, {"on_error": "ask"}, {"tool_timeout": 0}, {"tools": []}, {"tools": None}]
+    "options",
+    [
+        {"max_steps": 0},
+        {"on_error": "ask"},
+        {"tool_timeout": 0},
+        {"max_concurrency": 0},
+        {"tools": []},
+        {"tools": None},
+    ],
 )
 def test_a_setting_of_the_loop_out_of_range_is_refused(make, options):
     with pytest.raises(InvalidRequest):

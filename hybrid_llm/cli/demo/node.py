@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -26,16 +26,21 @@ _START_S: Final = 300.0
 
 
 class NodeProcess:
-    """`hybrid-llm serve` as a child process; with *witness* its engine logs its requests to that file."""
+    """`hybrid-llm serve` as a child process; with *witness* its engine logs its requests to that file.
 
-    def __init__(self, model: Path, tls: Path, folder: Path, *, witness: Path | None = None) -> None:
+    *options* are further ones of the command.
+    """
+
+    def __init__(
+        self, model: Path, tls: Path, folder: Path, *, witness: Path | None = None, options: Sequence[str] = ()
+    ) -> None:
         main = ["hybrid_llm.cli.main", "serve"]
         if witness is not None:
             main = ["hybrid_llm.cli.demo.node", "--witness", str(witness)]
         folder.mkdir(exist_ok=True)
         self._ready, self._log = folder / "ready", folder / "node.log"
         self._command = [sys.executable, "-m", *main, "--model", str(model), "--listen", "127.0.0.1:0"]
-        self._command += ["--tls", str(tls), "--name", "node", "--ready-file", str(self._ready)]
+        self._command += ["--tls", str(tls), "--name", "node", "--ready-file", str(self._ready), *options]
         self._witness = witness
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,0 +1,228 @@
+"""Tool calls of real weights at temperature 1, on the device and on a node, and calls that break off and go on.
+
+    python -m benchmarks tools [--full] [--only calls|cuts] [--json FILE]
+
+Every call is judged by jsonschema, against the schema of its tool. `--full` makes a thousand calls on each side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from benchmarks._resilience import client, many, row
+from benchmarks._run import parsed, parser, with_json, write
+from benchmarks._tool_schemas import QUESTIONS, SCHEMAS, tool
+from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.cli.demo.node import NodeProcess
+from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.generation import FinishReason, Generation
+from hybrid_llm.core.protocols import Backend
+from hybrid_llm.router.client import HybridLLM
+from tests.smollm2 import model_folders
+from tests.weights import Unreachable
+
+CACHE = Path.home() / ".cache" / "hybrid-llm-tests"
+CHOICES = ("required", "named", "auto", "required", "named", "required")
+SETS = 24
+"""Different prompts, each with a few tools."""
+MOST_TOKENS = 64
+DEADLINE = 600.0
+NODE = ("--threads", "1", "--stall-limit", "300")
+"""One thread, and patience: the machine may be busy."""
+CHECKER = jsonschema.Draft202012Validator.FORMAT_CHECKER
+
+
+class Device(EdgeBackend):
+    """One model for all clients: closing a client leaves it open."""
+
+    def close(self) -> None:
+        """It stays."""
+
+    async def aclose(self) -> None:
+        """It stays."""
+
+
+@contextlib.contextmanager
+def device(model: Path) -> Iterator[Backend]:
+    """The device with *model*."""
+    backend = Device(EdgeConfig(model=model, max_concurrency=2, threads=1))
+    try:
+        yield backend
+    finally:
+        EdgeBackend.close(backend)
+
+
+@contextlib.contextmanager
+def served(model: Path) -> Iterator[Backend]:
+    """A node over *model*, and a client of it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_authority(folder / "tls")
+        issue(folder / "tls", "node", kind="node", hosts=["127.0.0.1"])
+        issue(folder / "tls", "app", kind="client")
+        process = NodeProcess(model, folder / "tls", folder / "node", options=NODE)
+        process.launch()
+        try:
+            files = TLSFiles.from_dir(folder / "tls", "app")
+            yield GrpcBackend(GrpcConfig(target=f"127.0.0.1:{process.wait()}", tls=files))
+        finally:
+            process.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One question with its tools."""
+
+    question: str
+    names: tuple[str, ...]
+    choice: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, number: int, count: int) -> Case:
+        """The *number*th of *count*: those with the same prompt stand together, since it is then read once."""
+        prompt = random.Random(number * SETS // count % SETS)
+        names = prompt.sample(sorted(SCHEMAS), prompt.choice((1, 2, 3)))
+        question = prompt.choice(QUESTIONS)
+        kind = CHOICES[number % len(CHOICES)]
+        choice = random.Random(number).choice(names) if kind == "named" else kind
+        options = {
+            "tools": [tool(name) for name in names],
+            "tool_choice": choice,
+            "parallel_tool_calls": number % 4 == 0,
+            "temperature": 1.0,
+            "seed": number,
+            "max_tokens": MOST_TOKENS,
+            "deadline": DEADLINE,
+        }
+        return cls(question=question, names=tuple(names), choice=choice, options=options)
+
+
+class Judge:
+    """Counts what answers are; *faults* is what must be empty."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self._lock = threading.Lock()
+
+    @property
+    def errors(self) -> int:
+        """How many there were in place of an answer."""
+        return sum(number for name, number in self.counts.items() if name[0].isupper())
+
+    def add(self, reply: Generation, case: Case) -> None:
+        """Count the *reply* to *case*."""
+        found = [self._fault(call.name, call.arguments) for call in reply.tool_calls]
+        called = case.choice != "auto"
+        reason = reply.finish_reason
+        with self._lock:
+            self.counts[f"ended by {reason}"] += 1
+            self.counts["calls"] += len(found)
+            self.counts["valid"] += found.count("")
+            self.faults += filter(None, found)
+            if reason is FinishReason.TOOL_CALLS and not found:
+                self.faults.append("tool_calls without a call")
+            if reason is FinishReason.STOP and (found or called):
+                self.faults.append("stop where there is a call, or must be")
+            if '{"name": "' in reply.text:
+                self.faults.append("a call in the text")
+            if {call.name for call in reply.tool_calls} - ({case.choice} & {*case.names} or {*case.names}):
+                self.faults.append("a tool that was not offered")
+            if len(found) > 1 and not case.options["parallel_tool_calls"]:
+                self.faults.append("several calls where one is allowed")
+
+    def failed(self, error: Exception) -> None:
+        """Count an error in place of an answer."""
+        with self._lock:
+            self.counts[type(error).__name__] += 1
+            if not isinstance(error, HybridLLMError):
+                self.faults.append(repr(error))
+
+    def _fault(self, name: str, arguments: str) -> str:
+        try:
+            jsonschema.validate(
+                json.loads(arguments), SCHEMAS[name][1], cls=jsonschema.Draft202012Validator, format_checker=CHECKER
+            )
+        except (ValueError, KeyError, jsonschema.ValidationError) as error:
+            return f"{name}: {type(error).__name__} in {arguments}"
+        return ""
+
+
+def calls(llm: HybridLLM, judge: Judge, count: int, workers: int) -> None:
+    """Ask until there are *count* calls."""
+    numbers = itertools.count()
+
+    def ask(_: int) -> float:
+        while judge.counts["calls"] < count and judge.errors < count:
+            case = Case.of(next(numbers), count)
+            try:
+                reply = llm.generate(case.question, **case.options)
+            except Exception as error:  # noqa: BLE001  # counted, and a fault where it is none of ours
+                judge.failed(error)
+                time.sleep(1.0)
+            else:
+                judge.add(reply, case)
+        return 0.0
+
+    many(ask, workers, workers)
+
+
+def compare_calls(edge: Path, node: Path, count: int, sides: list[str]) -> dict[str, object]:
+    """The calls of both *sides*, or of one."""
+    print(f"tool calls at temperature 1, at least {count} a side")
+    row("", "answers", "calls", "valid", "cut", "errors", "s")
+    figures: dict[str, object] = {}
+    for name in sides:
+        opened = device(edge) if name == "edge" else served(node)
+        with opened as backend, client([backend], "retries: 0") as llm:
+            judge, began = Judge(), time.monotonic()
+            calls(llm, judge, count, workers=2 if name == "edge" else 8)
+        figures[name] = {**judge.counts, "seconds": time.monotonic() - began}
+        print_row(name, judge, time.monotonic() - began)
+    return figures
+
+
+def print_row(name: str, judge: Judge, seconds: float) -> None:
+    counts = judge.counts
+    answers = sum(counts[f"ended by {reason}"] for reason in FinishReason)
+    cut = answers - counts["ended by stop"] - counts["ended by tool_calls"]
+    row(name, answers, counts["calls"], counts["valid"], cut, judge.errors, seconds)
+    print(f"    {dict(counts)}")
+    for fault in judge.faults[:10]:
+        print(f"    FAULT {fault}")
+    if judge.faults:
+        raise SystemExit(f"{len(judge.faults)} faults")
+
+
+def main() -> None:
+    made = with_json(parser(__doc__))
+    made.add_argument("--full", action="store_true", help="a thousand calls on each side")
+    made.add_argument("--side", choices=("edge", "node"), action="append", help="only that side")
+    options = parsed(made)
+    try:
+        edge, node = model_folders(CACHE)
+    except Unreachable as error:
+        print(f"real weights are left out: {error}")
+        return
+    count = 4 if options.smoke else 1000 if options.full else 100
+    write(options.json, {"calls": compare_calls(edge, node, count, options.side or ["edge", "node"])})
+
+
+if __name__ == "__main__":
+    main()
