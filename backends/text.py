@@ -17,6 +17,7 @@ from hybrid_llm.backends.calls.formats import THINK, THOUGHT, ModelFormat, answe
 from hybrid_llm.backends.calls.grammar import Grammars
 from hybrid_llm.backends.calls.stream import AnswerStream
 from hybrid_llm.backends.detokenize import ByteTokens, Detokenizer, TextStream
+from hybrid_llm.backends.token_names import TokenNames
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.lifetime import native
@@ -191,7 +192,13 @@ class ChatTokenizer:
         model = self.format_for(request)
         context = prompt_ids[-_CONTEXT_TOKENS:] if request.is_continuation else ()
         detokenizer = Detokenizer(self.tokenizer, context, self._byte_tokens)
-        return AnswerStream(detokenizer, request, model, controls=self._control_ids)
+        names = None if request.logprobs is None else self.token_names
+        return AnswerStream(detokenizer, request, model, controls=self._control_ids, names=names)
+
+    @cached_property
+    def token_names(self) -> TokenNames:
+        """The texts and bytes of single tokens."""
+        return TokenNames(self.tokenizer, self._byte_tokens)
 
     @cached_property
     def _byte_tokens(self) -> ByteTokens:

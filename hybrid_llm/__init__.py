@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
     from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
+    from hybrid_llm.core.logprobs import Alternative, TokenLogprob
     from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Finding
     from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata
     from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
@@ -61,6 +62,10 @@ _HOMES: Final = {
         "Generation",
         "Timings",
         "Usage",
+    ),
+    "core.logprobs": (
+        "Alternative",
+        "TokenLogprob",
     ),
     "core.protocols": (
         "Backend",
@@ -128,6 +133,7 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Alternative",
     "AsyncStream",
     "AttemptRecord",
     "Backend",
@@ -170,6 +176,7 @@ __all__ = [
     "Stream",
     "SystemSensors",
     "Timings",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

@@ -19,6 +19,7 @@ from typing import ClassVar, Final, Protocol, TypeVar
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import ConfigError, HybridLLMError, OutputInvalid, PrivacyViolation
 from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Usage
+from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.request import Location, PartialAnswer, Request, Sampling
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded, is_fault
@@ -39,6 +40,7 @@ class CachedAnswer:
     finish_reason: FinishReason
     usage: Usage
     backend: str
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
 
 
 class Cache(Protocol):
@@ -112,10 +114,11 @@ class MemoryCache:
             self._entries.clear()
 
     def _name(self, request: Request) -> bytes:
-        """What distinguishes two requests: texts, roles, tags, limits, sampling, tenant; not the id, nor the time."""
+        """What distinguishes two requests: texts, roles, tags, limits, options, tenant; not the id, nor the time."""
         mac = hashlib.blake2b(key=self._key, digest_size=32)
         sampling = [repr(getattr(request.sampling, name)) for name in _SAMPLING]
         names = [str(len(request.privacy)), request.task, repr(request.tenant), str(request.max_tokens)]
+        names.append(repr(request.logprobs))
         for part in (*sampling, *names, request.shape(), *sorted(request.privacy), *request.visible_text()):
             data = part.encode("utf-8", "surrogatepass")
             mac.update(len(data).to_bytes(8, "big"))
@@ -142,6 +145,7 @@ class Replay:
         answer = self.answer
         yield Chunk(
             text=answer.text,
+            logprobs=answer.logprobs,
             tokens=answer.usage.completion_tokens,
             finish_reason=answer.finish_reason,
             usage=answer.usage,
@@ -198,6 +202,7 @@ class AnswerCache:
             finish_reason=generation.finish_reason,
             usage=generation.usage,
             backend=generation.backend,
+            logprobs=generation.logprobs,
         )
         self._try("put", lambda: self._cache.put(cleared, answer))
 
@@ -232,7 +237,9 @@ class AnswerCache:
 
 
 def _is_valid(answer: CachedAnswer, routed: Routed) -> bool:
-    """Whether the answer follows the schema of the request: an app's cache may return anything."""
+    """Whether the answer is what the request asks for: an app's cache may return anything."""
+    if routed.assessment.request.logprobs is not None and answer.text and not answer.logprobs:
+        return False
     if routed.parse is None or answer.finish_reason is not FinishReason.STOP:
         return True
     try:

@@ -181,6 +181,16 @@ class Fleet:
         backend = self.backends[name]
         return guarded(lambda: backend.capabilities.notice, f"reading the capabilities of {name}") or ""
 
+    def without_logprobs(self) -> dict[str, str]:
+        """The backends that give no log-probabilities, each with a reason for people."""
+        reason = "it gives no log-probabilities"
+        gives = {name: self._gives_logprobs(backend) for name, backend in self.backends.items()}
+        return {name: reason for name, able in gives.items() if not able}
+
+    def _gives_logprobs(self, backend: Backend) -> bool:
+        reading = f"reading the capabilities of {backend.name}"
+        return guarded(lambda: backend.capabilities.logprobs, reading, self._repeated.failed) is True
+
     def is_greedy(self, name: str, sampling: Sampling) -> bool:
         """Whether the backend *name* is greedy under *sampling*, by its model where no temperature is named."""
         if sampling.temperature != 0.0 or "temperature" in sampling.explicit:

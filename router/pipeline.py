@@ -171,7 +171,10 @@ class Pipeline:
 
     def _decide(self, assessment: Assessment, policy: Policy, parse: Parse, pin: str) -> Routed:
         metadata = RequestMetadata.of(assessment.request)
-        signals = without(assessment.blocked, self.fleet.snapshot(metadata, policy.objectives))
+        signals = self.fleet.snapshot(metadata, policy.objectives)
+        if assessment.request.logprobs is not None:
+            signals = unable(self.fleet.without_logprobs(), signals)
+        signals = without(assessment.blocked, signals)
         return Routed(
             assessment=assessment,
             metadata=metadata,
@@ -278,8 +281,16 @@ def without(blocked: Mapping[Location, str], signals: Signals) -> Signals:
     """*signals* with the backends of *blocked* locations not ready, and the guard's reason for each."""
     if not blocked:
         return signals
+    located = {name: state.location for name, state in signals.backends.items()}
+    return unable({name: blocked[where] for name, where in located.items() if where in blocked}, signals)
+
+
+def unable(reasons: Mapping[str, str], signals: Signals) -> Signals:
+    """*signals* with the backends that *reasons* names not ready, each for its reason."""
+    if not reasons:
+        return signals
     states = {
-        name: replace(state, ready=False, reason=blocked[state.location]) if state.location in blocked else state
+        name: replace(state, ready=False, reason=reasons[name]) if name in reasons else state
         for name, state in signals.backends.items()
     }
     return replace(signals, backends=states)

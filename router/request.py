@@ -15,6 +15,7 @@ from hybrid_llm.core.fields import Number, Whole
 from hybrid_llm.core.limits import (
     DEADLINE_S,
     DEFAULT_DEADLINE_S,
+    LOGPROBS,
     MAX_TOKENS,
     NAME_CHARACTERS,
     RECOMMENDED,
@@ -81,6 +82,7 @@ def make_request(
         privacy=_tags(given["privacy"]) | defaults.privacy if "privacy" in given else defaults.privacy,
         sampling=_sampling(given, defaults),
         max_tokens=_within(given.get("max_tokens", defaults.max_tokens), "max_tokens", MAX_TOKENS),
+        logprobs=_within(given["logprobs"], "logprobs", LOGPROBS) if "logprobs" in given else None,
         output_schema=_schema(given.get("output_schema")),
         tools=tools,
         tool_choice=choice_of(given.get("tool_choice", "auto"), tools),

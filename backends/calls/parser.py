@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 from hybrid_llm.backends.calls.formats import THINK, THOUGHT, CallFormat
+from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.tools import TOOL_NAME, ToolCallDelta
 
 _SPACE: Final = " \t\r\n"
@@ -25,10 +26,13 @@ class Delta(NamedTuple):
     text: str = ""
     reasoning: str = ""
     calls: tuple[ToolCallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """The tokens of *text*, where log-probabilities are asked for."""
 
     def joined(self, other: Delta) -> Delta:
         """Both, one after the other."""
-        return Delta(self.text + other.text, self.reasoning + other.reasoning, self.calls + other.calls)
+        logprobs = self.logprobs + other.logprobs
+        return Delta(self.text + other.text, self.reasoning + other.reasoning, self.calls + other.calls, logprobs)
 
     def __bool__(self) -> bool:
         return bool(self.text or self.reasoning or self.calls)
@@ -63,6 +67,8 @@ class AnswerParser:
         self._space = ""
         """White space of the text that is dropped if a call follows."""
         self._count = 0
+        self._read = 0
+        self._begin: int | None = None
         self._object = _Object()
         self._step: Callable[[], bool] = self._in_reasoning if reasoning else self._at_start
 
@@ -70,6 +76,11 @@ class AnswerParser:
     def reasoning(self) -> bool:
         """Whether what comes next is reasoning."""
         return self._step == self._in_reasoning
+
+    @property
+    def begin(self) -> int:
+        """Characters that were read before the text, which is one piece; before it begins, the fewest."""
+        return self._read - len(self._buffer) if self._begin is None else self._begin
 
     @property
     def called(self) -> bool:
@@ -83,6 +94,7 @@ class AnswerParser:
             MalformedCall: it cannot be a call.
         """
         self._buffer += text
+        self._read += len(text)
         while self._buffer and self._step():
             pass
         return self._taken()
@@ -98,6 +110,8 @@ class AnswerParser:
             self._step = self._in_document if self._document or not self._names else self._in_text
         if self._step in (self._in_text, self._in_reasoning, self._in_document):
             self._buffer = self._space = ""
+        self._read = 0
+        self._begin = 0 if self._step in (self._in_text, self._in_document) else None
 
     def finish(self, *, cut: bool = False) -> Delta:
         """The answer is over, or *cut* off by a limit; return what was held back.
@@ -105,6 +119,7 @@ class AnswerParser:
         Raises:
             MalformedCall: it ends within a call.
         """
+        self._begin = self.begin
         if self._step in (self._at_start, self._in_text, self._in_document, self._after_reasoning):
             # Where a limit cut the answer, what may be the beginning of a call is none, and no text either.
             self._text.append(self._space + ("" if cut and self._names else self._buffer))
@@ -140,6 +155,7 @@ class AnswerParser:
             self._begin_calls(len(self._calls.begin))
         else:
             self._step = self._in_document if self._document or not self._names else self._in_text
+            self._begin = self._read - len(self._buffer)
         return True
 
     def _in_reasoning(self) -> bool:

@@ -150,6 +150,7 @@ class EdgeBackend:
             context_window=self._context_window,
             output_schema=True,
             tools=True,
+            logprobs=True,
             draws=self._draws,
             notice=self._notice,
         )

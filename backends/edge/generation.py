@@ -13,6 +13,7 @@ from hybrid_llm.backends.calls.stream import AnswerStream, Delta, MalformedCall,
 from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.sampling import Grammar, Sampler
 from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
+from hybrid_llm.backends.edge.scoring import Scoring
 from hybrid_llm.backends.repetition import RepetitionWatch
 from hybrid_llm.backends.schema import SchemaNotFollowed, UnusableSchema
 from hybrid_llm.core.errors import (
@@ -112,19 +113,23 @@ class Run:
         eos_ids = model.tokenizer.eos_ids
         pending, count = prompt[sequence.length :], 0
         repetition = RepetitionWatch(self._request.max_tokens)
+        alternatives = self._request.logprobs
         while True:
-            token = self._draw(sampler, self._append(sequence, pending), grammar)
+            logits = self._append(sequence, pending)
+            scoring = None if alternatives is None else Scoring(logits, alternatives)
+            token = self._draw(sampler, logits, grammar)
             self._first = self._first or time.perf_counter()
             new = token not in eos_ids  # the end-of-turn token is neither part of the answer nor counted
             count += new
-            delta = text.push(token) if new else Delta()
+            scores = None if scoring is None or not new else scoring.of(token)
+            delta = text.push(token, scores) if new else Delta()
             stop = not new or text.stopped or (grammar is not None and grammar.complete)
             reason = FinishReason.STOP if stop else self._reason(repetition.push(token), count)
             if reason is not None:
                 delta = delta.joined(text.finish(reason))
                 yield replace(self._last_chunk(delta, text.reason(reason), len(prompt), count), tokens=int(new))
                 return
-            yield Chunk(text=delta.text, reasoning=delta.reasoning, tool_calls=delta.calls)
+            yield Chunk(text=delta.text, reasoning=delta.reasoning, tool_calls=delta.calls, logprobs=delta.logprobs)
             pending = [token]
             self._tokens.append(token)
 
@@ -232,6 +237,7 @@ class Run:
             text=delta.text,
             reasoning=delta.reasoning,
             tool_calls=delta.calls,
+            logprobs=delta.logprobs,
             finish_reason=reason,
             usage=Usage(
                 prompt_tokens=prompt_tokens,

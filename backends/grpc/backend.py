@@ -105,7 +105,8 @@ class GrpcBackend:
     def capabilities(self) -> Capabilities:
         """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
         window = self._config.context_window or self._stats.context_window
-        return replace(self._capabilities, context_window=window, draws=self._stats.draws)
+        stats = self._stats
+        return replace(self._capabilities, context_window=window, draws=stats.draws, logprobs=stats.logprobs)
 
     @property
     def busy(self) -> float:
@@ -226,7 +227,9 @@ class GrpcBackend:
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
         self._stats.context_window = reply.context_window
-        self._capabilities = record_from_wire(Capabilities, reply, draws=reply.load.draws, notice="")
+        self._capabilities = record_from_wire(
+            Capabilities, reply, draws=reply.load.draws, logprobs=reply.load.logprobs, notice=""
+        )
         return record_from_wire(
             NodeDescription,
             reply,

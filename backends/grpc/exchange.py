@@ -82,6 +82,8 @@ class NodeStats:
     first_tokens: FirstTokenTimes
     context_window: int = 0
     draws: bool = False
+    logprobs: bool = True
+    """Whether it gives log-probabilities; assumed of a node that has not reported yet."""
     rtt_ms: float | None = None
     _warm: bool = False
     """Whether *rtt_ms* was measured over a connection that was open already."""
@@ -95,6 +97,8 @@ class NodeStats:
             self._load, self._reported = load, time.monotonic()
             self.context_window = load.context_window or self.context_window
             self.draws = load.draws
+            if load.context_window:  # else its engine does not run
+                self.logprobs = load.logprobs
         self.health.responded()
         if load.stopping:
             self.health.stopping()
@@ -142,6 +146,8 @@ class Exchange:
     _first_ms: float = 0.0
     _warm: bool = False
     _given_up: bool = False
+    _scored: bool = False
+    """The answer has log-probabilities."""
     _heard: float = float("-inf")
     _suspected: float = float("-inf")
     _suspicions: int = 0
@@ -206,10 +212,20 @@ class Exchange:
             raise self._broken("the node sent a finish reason that this version does not know") from None
         if self.ended:
             raise self._broken("the node sent more after the end of the answer")
+        if self.request.logprobs is not None and not self._scored:
+            self._check_scored(chunk)
         self.received_tokens += chunk.tokens or bool(chunk.text)
         self.ended = chunk.finish_reason is not None
         self.latest = chunk
         return chunk
+
+    def _check_scored(self, chunk: Chunk) -> None:
+        """Raise RequestRejected at the first text without log-probabilities: an older node does not know of them."""
+        self._scored = bool(chunk.logprobs)
+        if chunk.text and not self._scored:
+            self.stats.logprobs = False
+            text = f"{self.config.name} gives no log-probabilities: its software is older than this app's"
+            raise RequestRejected(text, backend=self.config.name, reason="unsupported")
 
     @property
     def unanswered(self) -> bool:

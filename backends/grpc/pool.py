@@ -95,6 +95,7 @@ class GrpcPool:
             output_schema=True,
             tools=True,
             draws=any(each.draws for each in known),
+            logprobs=all(each.logprobs for each in known),
         )
 
     def state(self) -> BackendState:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from hybrid_llm.backends.node.liveness import StallLimits
+from hybrid_llm.backends.token_names import TokenScores
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.fields import Choice, Whole, key
@@ -85,6 +86,8 @@ class EngineRequest:
     """In place of a schema: a grammar of llguidance that the answer must follow, such as that of tool calls."""
     grammar_prefix: tuple[str | int, ...] = field(default=(), repr=False)
     """With a grammar: the partial answer that ends the prompt, as texts and ids of control tokens."""
+    logprobs: int | None = None
+    """How many of the likeliest tokens to score beside each token of the answer; None to score none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,8 @@ class EngineOutput:
     request_id: str
     token_ids: tuple[int, ...] = field(default=(), repr=False)
     """At least one, except in the last output. Never holds the end-of-sequence token."""
+    scores: tuple[TokenScores, ...] = field(default=(), repr=False)
+    """One for each of the tokens, if the request asks for log-probabilities."""
     finish_reason: FinishReason | None = None
     queue_ms: float = 0.0
     """Milliseconds from submission to the slot; the same in every output of a request."""
@@ -151,6 +156,8 @@ class EngineInfo:
     dtype: str = "float32"
     output_schema: bool = False
     """Whether the engine enforces `EngineRequest.output_schema`."""
+    logprobs: bool = False
+    """Whether the engine gives `EngineOutput.scores`."""
 
 
 class EngineDied(HybridLLMError):
@@ -225,8 +232,8 @@ def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
             f"context overflow: {len(request.prompt_ids)} prompt tokens and max_tokens {request.max_tokens} "
             f"exceed the context window of {info.context_window}"
         )
-    if math.isnan(request.expires) or not 0 < request.weight < math.inf:
-        yield "expires is not a time, or weight not above 0"
+    if math.isnan(request.expires) or not 0 < request.weight < math.inf or (request.logprobs or 0) < 0:
+        yield "expires is not a time, weight not above 0, or logprobs below 0"
     if (request.output_schema is not None or request.grammar) and not info.output_schema:
         yield "unsupported: this engine cannot follow an output schema"
     if fault := request.sampling.fault(any_seed=True):

@@ -22,6 +22,7 @@ from hybrid_llm.backends.node.engine import (
     EngineRequest,
 )
 from hybrid_llm.backends.node.liveness import Pulse, StallLimits
+from hybrid_llm.backends.token_names import TokenScores
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -127,10 +128,15 @@ def _read_request(
 
 
 def _read_output(
-    token_ids: list[int], finish_reason: str | None, error: dict[str, Any] | None, **fields: Any
+    token_ids: list[int],
+    scores: list[tuple[float, list[tuple[int, float]]]],
+    finish_reason: str | None,
+    error: dict[str, Any] | None,
+    **fields: Any,
 ) -> EngineOutput:
     return EngineOutput(
         token_ids=tuple(token_ids),
+        scores=tuple([TokenScores(logprob, tuple([(id_, each) for id_, each in top])) for logprob, top in scores]),
         finish_reason=None if finish_reason is None else FinishReason(finish_reason),
         error=None if error is None else EngineFault(**error),
         **fields,

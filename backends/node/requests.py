@@ -10,10 +10,11 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 from typing import Final
 
 from hybrid_llm.backends.calls.stream import AnswerStream, Delta, MalformedCall, malformed
@@ -29,7 +30,7 @@ from hybrid_llm.core.errors import (
     RequestRejected,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
-from hybrid_llm.core.limits import MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS, RequestLimits
+from hybrid_llm.core.limits import LOGPROBS, MAX_TOKENS, NAME_CHARACTERS, STOP_CHARACTERS, STOP_TEXTS, RequestLimits
 from hybrid_llm.core.request import Request
 from hybrid_llm.core.threads import Owned
 from hybrid_llm.protos import hybrid_pb2 as pb
@@ -50,6 +51,9 @@ _WEIGHT: Final = 0.2
 _SHRINK: Final = 0.7
 _MOMENT_S: Final = 1.0
 """For so long the node counts as crowded after it refused a request, seconds."""
+
+_MOST_SCORED: Final = 256
+"""Tokens with scores in one chunk: more, which are merged for a slow reader, may not fit into a message."""
 
 _FAULTS: Final[dict[FaultCode, Callable[..., BackendError]]] = {
     "rejected": partial(RequestRejected, reason="unsupported"),
@@ -96,17 +100,23 @@ def _faults(message: pb.GenerateRequest) -> Iterator[str]:
         yield "messages: a role is unknown; system, developer, user, assistant and tool are taken"
     if all(not text or text.isspace() for text in (m.content for m in message.messages)):  # each is decoded once
         yield "messages: the prompt is empty"
-    if not 0 < message.max_tokens <= MAX_TOKENS.most:
-        yield f"max_tokens: must be between 1 and {MAX_TOKENS.most}"
-    if not 0 <= message.deadline_seconds < math.inf:
-        yield "deadline_seconds: must be a finite number, 0 or more"
     stop = message.sampling.stop
     if len(stop) > STOP_TEXTS or any(not 0 < len(text) <= STOP_CHARACTERS for text in stop):
         yield f"sampling.stop: at most {STOP_TEXTS} texts of 1 to {STOP_CHARACTERS} characters are taken"
+    yield from _number_faults(message)
     yield from _name_faults(message)
     yield from tool_faults(message)
     if message.HasField("output_schema") and not _is_schema(message.output_schema):
         yield "output_schema: must be a JSON Schema as JSON text"
+
+
+def _number_faults(message: pb.GenerateRequest) -> Iterator[str]:
+    if not 0 < message.max_tokens <= MAX_TOKENS.most:
+        yield f"max_tokens: must be between 1 and {MAX_TOKENS.most}"
+    if not 0 <= message.deadline_seconds < math.inf:
+        yield "deadline_seconds: must be a finite number, 0 or more"
+    if not LOGPROBS.least <= message.logprobs <= LOGPROBS.most:
+        yield f"logprobs: must be {LOGPROBS.words}"
 
 
 def _name_faults(message: pb.GenerateRequest) -> Iterator[str]:
@@ -228,11 +238,12 @@ class Answer:
         """
         async with aclosing(Owned(engine.stream(self._request))) as outputs:
             async for output in outputs:
-                chunk = self._parsed(output)
-                if chunk is not None:
-                    yield chunk
-                if self.finish_reason is not None:
-                    return
+                for part in _parts(output):
+                    chunk = self._parsed(part)
+                    if chunk is not None:
+                        yield chunk
+                    if self.finish_reason is not None:
+                        return
         raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE, reason="failed")
 
     def _parsed(self, output: EngineOutput) -> Chunk | None:
@@ -246,7 +257,7 @@ class Answer:
             message = known(output.error.message) or "the engine could not answer this request"
             raise _FAULTS[output.error.code](message, backend=NODE)
         self._queue_ms, self.cached_tokens = output.queue_ms, output.cached_tokens
-        delta = self._decode(output.token_ids)
+        delta = self._decode(output)
         if self._text.stopped:
             self.finish_reason = self._text.reason(FinishReason.STOP)
         elif output.finish_reason is not None:
@@ -256,7 +267,13 @@ class Answer:
         if self.finish_reason is None and not delta:
             return None
         tokens, self._reported = self.tokens - self._reported, self.tokens
-        chunk = Chunk(text=delta.text, reasoning=delta.reasoning, tool_calls=delta.calls, tokens=tokens)
+        chunk = Chunk(
+            text=delta.text,
+            reasoning=delta.reasoning,
+            tool_calls=delta.calls,
+            logprobs=delta.logprobs,
+            tokens=tokens,
+        )
         if self.finish_reason is None:
             return chunk
         usage = Usage(
@@ -267,13 +284,13 @@ class Answer:
         )
         return replace(chunk, finish_reason=self.finish_reason, usage=usage, timings=self.timings())
 
-    def _decode(self, token_ids: Iterable[int]) -> Delta:
+    def _decode(self, output: EngineOutput) -> Delta:
         delta = Delta()
-        for token_id in token_ids:
+        for token_id, scores in zip(output.token_ids, chain(output.scores, repeat(None)), strict=False):
             if self._text.stopped:
                 break
             self.tokens += 1
-            delta = delta.joined(self._text.push(token_id))
+            delta = delta.joined(self._text.push(token_id, scores))
         if self.tokens and not self._first:
             self._first = time.perf_counter()
         return delta
@@ -289,3 +306,13 @@ class Answer:
             tpot_ms=(now - first) * 1000 / steps,
             total_ms=(now - self._started) * 1000,
         )
+
+
+def _parts(output: EngineOutput) -> Iterator[EngineOutput]:
+    """*output*; in several parts where it has the scores of many tokens."""
+    while output.scores and len(output.token_ids) > _MOST_SCORED:
+        tokens, scores = output.token_ids[:_MOST_SCORED], output.scores[:_MOST_SCORED]
+        yield replace(output, token_ids=tokens, scores=scores, finish_reason=None, error=None)
+        rest = slice(_MOST_SCORED, None)
+        output = replace(output, token_ids=output.token_ids[rest], scores=output.scores[rest])
+    yield output

@@ -139,6 +139,8 @@ class NodeServicer(HybridLLMServicer):
             raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
         if request.tools and not info.output_schema:
             raise RequestRejected("this engine does not support tools", backend=NODE, reason="unsupported")
+        if request.logprobs is not None and not info.logprobs:
+            raise RequestRejected("this engine gives no log-probabilities", backend=NODE, reason="unsupported")
         with self._admission.admit(info.slots, deadline, call.peer.identity):
             try:
                 async with asyncio.timeout(deadline):
@@ -200,6 +202,7 @@ class NodeServicer(HybridLLMServicer):
             answer_prefix=request.answer_prefix if request.output_schema is not None and not grammar else "",
             grammar=grammar,
             grammar_prefix=self._tokenizer.grammars.prefix(request) if grammar else (),
+            logprobs=request.logprobs,
         )
 
     def _ready(self) -> EngineInfo:
@@ -221,6 +224,7 @@ class NodeServicer(HybridLLMServicer):
             context_window=info.context_window if info else 0,
             stopping=self.stopping,
             draws=self._draws,
+            logprobs=info.logprobs if info else False,
         )
 
     def _fail(self, context: Any, call: _Call, error: BaseException) -> str:

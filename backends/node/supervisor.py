@@ -286,8 +286,10 @@ class OutputQueue:
         """Add an output; those after the last one are ignored."""
         if not self.finished:
             self.begun, self.finished = True, output.last
-            token_ids = output.token_ids if self._output is None else self._output.token_ids + output.token_ids
-            self._output = replace(output, request_id=self._request_id, token_ids=token_ids)
+            token_ids, scores = output.token_ids, output.scores
+            if self._output is not None:
+                token_ids, scores = self._output.token_ids + token_ids, self._output.scores + scores
+            self._output = replace(output, request_id=self._request_id, token_ids=token_ids, scores=scores)
             self._changed.set()
 
     def fail(self, failure: EngineDied) -> None:

@@ -15,6 +15,7 @@ from hybrid_llm.core.clearance import Clearance, Cleared, require_clearance
 from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.limits import RECOMMENDED
+from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.request import GREEDY, Location, Message, Request, Role, Sampling, call_ordinals
 from hybrid_llm.core.tools import CHOICES, Tool, ToolCall, ToolCallDelta, ToolChoice, numbered_id
 from hybrid_llm.protos import hybrid_pb2 as pb
@@ -49,6 +50,7 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
         tags=sorted(request.privacy),
         task=request.task,
         output_schema=request.output_schema,
+        logprobs=request.logprobs,
         tools=[pb.Tool(name=t.name, description=t.description, parameters=t.parameters) for t in request.tools],
         tool_choice=_CHOICE_WORDS.get(request.tool_choice, ""),
         chosen_tool=request.tool_choice + 1 if isinstance(request.tool_choice, int) else 0,
@@ -136,6 +138,7 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         max_tokens=message.max_tokens,
         deadline=deadline,
         output_schema=message.output_schema if message.HasField("output_schema") else None,
+        logprobs=message.logprobs if message.HasField("logprobs") else None,
         tools=tuple(record_from_wire(Tool, tool, call=None) for tool in message.tools),
         tool_choice=_choice_from_wire(message),
         parallel_tool_calls=not message.one_tool_call,
@@ -164,6 +167,9 @@ def chunk_to_wire(chunk: Chunk) -> pb.GenerateChunk:
     message = pb.GenerateChunk(text=chunk.text, tokens=chunk.tokens, reasoning=chunk.reasoning)
     for delta in chunk.tool_calls:
         message.tool_calls.add(index=delta.index, name=delta.name, arguments=delta.arguments)
+    for each in chunk.logprobs:
+        top = [pb.Alternative(token=one.token, bytes=one.bytes, logprob=one.logprob) for one in each.top]
+        message.logprobs.add(token=each.token, bytes=each.bytes, logprob=each.logprob, top=top)
     if chunk.finish_reason is not None:
         message.finish_reason = _REASONS[chunk.finish_reason]
         message.usage.MergeFrom(pb.Usage(**asdict(chunk.usage or Usage())))
@@ -178,7 +184,13 @@ def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
         KeyError: this version does not know the finish reason.
     """
     calls = tuple([ToolCallDelta(index=d.index, name=d.name, arguments=d.arguments) for d in message.tool_calls])
-    chunk = Chunk(text=message.text, tokens=message.tokens, reasoning=message.reasoning, tool_calls=calls)
+    chunk = Chunk(
+        text=message.text,
+        tokens=message.tokens,
+        reasoning=message.reasoning,
+        tool_calls=calls,
+        logprobs=tuple(map(_logprob_from_wire, message.logprobs)),
+    )
     if message.finish_reason == pb.FINISH_REASON_UNSPECIFIED:
         return chunk
     return replace(
@@ -186,6 +198,12 @@ def chunk_from_wire(message: pb.GenerateChunk) -> Chunk:
         finish_reason=_REASON_NAMES[message.finish_reason],
         usage=record_from_wire(Usage, message.usage),
         timings=record_from_wire(Timings, message.timings),
+    )
+
+
+def _logprob_from_wire(message: pb.TokenLogprob) -> TokenLogprob:
+    return record_from_wire(
+        TokenLogprob, message, top=tuple([record_from_wire(Alternative, each) for each in message.top])
     )
 
 

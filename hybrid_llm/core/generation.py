@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, cast
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError, OutputInvalid
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.request import Message, PartialAnswer
 from hybrid_llm.core.tools import ToolCall, ToolCallDelta
 from hybrid_llm.core.tracebacks import scrubbed
@@ -69,18 +70,21 @@ class Chunk:
     reasoning: str = field(default="", repr=False)
     """A piece of the model's reasoning, which is no part of the answer."""
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    """The tokens that *text* is made of, if the request asks for log-probabilities."""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
 
 
 class AnswerParts:
-    """Puts the chunks of one answer together: text, reasoning and tool calls. Not thread-safe."""
+    """Puts the chunks of one answer together: text and its tokens, reasoning, tool calls. Not thread-safe."""
 
-    __slots__ = ("_arguments", "_names", "_reasoning", "_text")
+    __slots__ = ("_arguments", "_logprobs", "_names", "_reasoning", "_text")
 
     def __init__(self) -> None:
         self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
         self._reasoning: list[str] = []
         self._names: list[tuple[str, str]] = []
         self._arguments: list[list[str]] = []
@@ -91,6 +95,8 @@ class AnswerParts:
             self._text.append(chunk.text)
         if chunk.reasoning:
             self._reasoning.append(chunk.reasoning)
+        if chunk.logprobs:
+            self._logprobs += chunk.logprobs
         for delta in chunk.tool_calls:
             if delta.index == len(self._names):
                 self._names.append((delta.id, delta.name))
@@ -102,6 +108,11 @@ class AnswerParts:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._text)
+
+    @property
+    def logprobs(self) -> tuple[TokenLogprob, ...]:
+        """The tokens of the text so far, where log-probabilities were asked for."""
+        return tuple(self._logprobs)
 
     @property
     def reasoning(self) -> str:
@@ -159,6 +170,8 @@ class Generation:
     """The calls that the model asks for; one that `max_tokens` cut off is left out, and the reason is then `length`."""
     reasoning: str = field(default="", repr=False)
     """What the model wrote before its answer, where it reasons."""
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
+    """The tokens of the text in order, if the request asks for log-probabilities; not those of reasoning and calls."""
     attempts: tuple[AttemptRecord, ...] = ()
     """The calls that were made for it, in order; the last one without an error answered."""
     continuations: tuple[Continuation, ...] = ()
@@ -172,7 +185,8 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """The answer and how it was made as plain data, for JSON; `parsed` is null where there is no object."""
-        document = cast("dict[str, Any]", jsonable(self))
+        document = cast("dict[str, Any]", jsonable(replace(self, logprobs=())))
+        document["logprobs"] = [jsonable(each.to_dict()) for each in self.logprobs]
         document.pop("parse", None)
         document["usage"]["total_tokens"] = self.usage.total_tokens
         document["decision"] = self.decision.to_dict()

@@ -22,6 +22,8 @@ SAMPLING: Final[Mapping[str, Whole | Number]] = {
 """The settings of `Sampling` and their ranges; a seed may also be None."""
 RECOMMENDED: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Those that a configuration may set for all calls, and that a model may recommend."""
+LOGPROBS: Final = Whole(0, 20)
+"""Alternatives for each token of an answer."""
 STOP_TEXTS: Final = 16
 STOP_CHARACTERS: Final = 256
 NAME_CHARACTERS: Final = 128

@@ -64,6 +64,8 @@ class Capabilities:
     """Maximum tokens of prompt and answer together; 0 while it is not known."""
     output_schema: bool = False
     tools: bool = False
+    logprobs: bool = False
+    """Whether it gives log-probabilities. One that does not is left out where a request asks for them."""
     draws: bool = False
     """Whether its model recommends a draw: an answer for which no temperature is named differs each time."""
     notice: str = ""

@@ -197,6 +197,8 @@ class Request(_Envelope):
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     """Whether one answer may have several tool calls."""
+    logprobs: int | None = None
+    """How many likeliest alternatives to give for each token of the text; None for no log-probabilities at all."""
     answer_prefix: str = field(default="", repr=False)
     """The partial answer that the app already has, from which the backend continues."""
     answer_reasoning: str = field(default="", repr=False)
@@ -385,6 +387,7 @@ class GenerateOptions(TypedDict, total=False):
     repetition_penalty: float | None
     seed: int | None
     stop: str | Sequence[str] | None
+    logprobs: int | None
     output_schema: OutputSchema | None
     tools: Sequence[ToolSource] | None
     tool_choice: str | None

@@ -211,6 +211,7 @@ class Answer:
             request_id=self.metadata.request_id,
             tool_calls=tuple([call for call in self._parts.tool_calls if call.is_whole]),
             reasoning=self._parts.reasoning,
+            logprobs=self._parts.logprobs,
             attempts=tuple(self._run.records),
             continuations=tuple(self._run.continuations),
             parse=self._routed.parse,

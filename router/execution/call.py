@@ -22,6 +22,7 @@ from hybrid_llm.core.errors import (
     StreamInterrupted,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.protocols import Abortable, Backend
 from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
@@ -181,6 +182,7 @@ class ChunkCheck:
         """
         sound = isinstance(chunk, Chunk) and isinstance(chunk.text, str) and isinstance(chunk.tokens, int)
         sound = sound and isinstance(chunk.reasoning, str) and isinstance(chunk.tool_calls, tuple)
+        sound = sound and (chunk.logprobs == () or _are_logprobs(chunk.logprobs))
         if not sound or (chunk.finish_reason is not None and not _is_last(chunk)):
             raise TypeError("a backend yields records of the type Chunk")
         for delta in chunk.tool_calls:
@@ -194,6 +196,10 @@ class ChunkCheck:
         elif delta.index != self._count - 1 or delta.index < 0 or delta.name:
             text = f"{self._backend} sent a piece of a tool call that has no beginning"
             raise OutputInvalid(text, backend=self._backend, reason="tool_call")
+
+
+def _are_logprobs(items: object) -> bool:
+    return isinstance(items, tuple) and all(isinstance(each, TokenLogprob) for each in items)
 
 
 def _is_last(chunk: Chunk) -> bool:

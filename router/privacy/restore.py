@@ -15,10 +15,12 @@ from dataclasses import replace
 from typing import NoReturn
 
 from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.request import Request
 from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.router.privacy.pseudonyms.notation import canonical, stream_pattern
 from hybrid_llm.router.privacy.pseudonyms.table import Entry, PseudonymTable
+from hybrid_llm.router.privacy.restored_tokens import Span, TokenRestorer
 
 
 class Restorer:
@@ -27,7 +29,7 @@ class Restorer:
     For one stream; not thread-safe.
     """
 
-    __slots__ = ("_given", "_held", "_inside", "_json", "_known", "_reach", "_search", "_table")
+    __slots__ = ("_given", "_held", "_inside", "_json", "_known", "_reach", "_read", "_search", "_table", "replaced")
 
     def __init__(self, table: PseudonymTable, *, json: bool = False) -> None:
         table.check()
@@ -40,6 +42,9 @@ class Restorer:
         self._held = ""
         self._inside = False  # inside a JSON string
         self._given = 0  # leading characters of what is held that the app already has
+        self._read = 0
+        self.replaced: list[Span] | None = None
+        """What is replaced from now on, once a reader sets it; the reader removes what it has seen."""
 
     def continue_from(self, given: str) -> None:
         """Continue the partial answer *given*, which the app already has; its end gives the position within JSON.
@@ -51,6 +56,12 @@ class Restorer:
         if not self._held.startswith("\\"):
             self._held = ""
         self._given = len(self._held)  # an escape sequence that was cut
+        self._read = 0
+
+    @property
+    def settled(self) -> int:
+        """Characters of the answer, as the backend wrote it, whose text is final."""
+        return self._read - len(self._held)
 
     def feed(self, piece: str) -> str:
         """Take the next *piece* and return the text that is final now, which may be empty.
@@ -59,6 +70,7 @@ class Restorer:
             PrivacyViolation: the table is wiped.
         """
         self._table.check()
+        self._read += len(piece)
         if self._search is None or not piece:
             return piece
         text, self._held = self._held + piece, ""
@@ -71,7 +83,7 @@ class Restorer:
     def _restore(self, text: str, at: int) -> str:
         assert self._search is not None
         parts: list[str] = []
-        done = 0
+        done, before = 0, self._read - len(text)
         while (match := self._search(text, at)) is not None:
             if self._undecided(match):
                 self._held, text = text[match.start() :], text[: match.start()]
@@ -79,6 +91,8 @@ class Restorer:
             value = self._value(match)
             if value is not None:
                 parts += [text[done : match.start()], value]
+                if self.replaced is not None:
+                    self.replaced.append((before + match.start(), before + match.end(), value))
                 done = match.end()
             at = match.end() if value is not None or self._lexical(match) else match.start() + 1
         return "".join([*parts, text[done:]]) if parts else text
@@ -128,7 +142,7 @@ class AnswerRestorer:
     For one stream; not thread-safe.
     """
 
-    __slots__ = ("_call", "_index", "_reasoning", "_table", "_text")
+    __slots__ = ("_call", "_index", "_reasoning", "_table", "_text", "_tokens")
 
     def __init__(self, table: PseudonymTable, request: Request) -> None:
         """The answer to *request*, as it was sent; its partial answer is what the app already has.
@@ -139,6 +153,7 @@ class AnswerRestorer:
         self._table = table
         self._text = Restorer(table, json=request.output_schema is not None)
         self._text.continue_from(request.answer_prefix)
+        self._tokens = None if request.logprobs is None else TokenRestorer(self._text)
         self._reasoning = Restorer(table)
         self._reasoning.continue_from(request.answer_reasoning)
         self._index = len(request.answer_calls) - 1
@@ -148,13 +163,22 @@ class AnswerRestorer:
 
     def restore(self, chunk: Chunk) -> Chunk:
         """*chunk* with its texts restored; what is held back comes with a later chunk, at the latest the last."""
-        text, reasoning = self._text.feed(chunk.text), self._reasoning.feed(chunk.reasoning)
+        last = chunk.finish_reason is not None
+        text, logprobs = self._restored_text(chunk, last=last)
+        reasoning = self._reasoning.feed(chunk.reasoning)
         calls = [each for delta in chunk.tool_calls for each in self._restored(delta)]
-        if chunk.finish_reason is not None:
-            text += self._text.finish()
+        if last:
             reasoning += self._reasoning.finish()
             calls += self._rest()
-        return replace(chunk, text=text, reasoning=reasoning, tool_calls=tuple(calls))
+        return replace(chunk, text=text, reasoning=reasoning, tool_calls=tuple(calls), logprobs=logprobs)
+
+    def _restored_text(self, chunk: Chunk, *, last: bool) -> tuple[str, tuple[TokenLogprob, ...]]:
+        if self._tokens is not None:
+            return self._tokens.feed(chunk.text, chunk.logprobs, last=last)
+        text = self._text.feed(chunk.text)
+        if last:
+            text += self._text.finish()
+        return text, ()
 
     def _restored(self, delta: ToolCallDelta) -> list[ToolCallDelta]:
         rest: list[ToolCallDelta] = []

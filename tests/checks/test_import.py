@@ -32,6 +32,7 @@ HEAVY = (
 )
 
 PUBLIC = {
+    "Alternative",
     "AsyncStream",
     "AttemptRecord",
     "Backend",
@@ -74,6 +75,7 @@ PUBLIC = {
     "Stream",
     "SystemSensors",
     "Timings",
+    "TokenLogprob",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

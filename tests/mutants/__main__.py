@@ -26,6 +26,7 @@ from tests.mutants import (
     detectors,
     endpoints,
     leaks,
+    logprobs,
     net,
     policies,
     privacy,
@@ -88,6 +89,11 @@ SUITES = (
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
     Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
     Suite("tools", tools.MUTANTS, _tests("router", "tools")),
+    Suite(
+        "logprobs",
+        logprobs.MUTANTS,
+        (*_tests("router", "logprobs", "restored_tokens"), *_tests("backends/calls", "visible")),
+    ),
     Suite("detectors", detectors.MUTANTS, _tests("router", "direction", "detectors", "labels", "evidence")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values")),
 )

@@ -217,7 +217,9 @@ MUTANTS = (
     ),
     Mutant("a closed client keeps its pseudonyms", f"{_PIPELINE}:Pipeline.close", drop("self._guard.close()")),
     Mutant(
-        "text held back at the end is lost", f"{_RESTORE}:AnswerRestorer.restore", drop("text += self._text.finish()")
+        "text held back at the end is lost",
+        f"{_RESTORE}:AnswerRestorer._restored_text",
+        drop("text += self._text.finish()"),
     ),
     Mutant("a finding sets no tag", f"{_GUARD}:PrivacyGuard.assess", never("scan.sees(rule)")),
     Mutant(

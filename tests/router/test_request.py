@@ -174,6 +174,7 @@ WRONG = {
     "repetition_penalty": ["5", True, [1.0]],
     "seed": ["5", 1.5, True],
     "stop": [5, {"a": 1}, b"a", ["a", 5], ["a", None], "\ud800"],
+    "logprobs": ["5", True, 1.5, -1, 21],
     "output_schema": [5, True, [], object(), object, {1: {}, (2,): {}}],
     "tools": [5, "f", Tool(name="f"), {"name": "f"}, [{"name": "f"}], [None], [Tool(name="")], [Tool(name=5)]],
     "tool_choice": [5, "", "any", ["auto"], {}, "f"],

@@ -187,6 +187,7 @@ def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         output_schema=(config.model / "tokenizer.json").is_file(),
+        logprobs=True,
     )
 
 

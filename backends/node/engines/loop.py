@@ -25,6 +25,7 @@ from hybrid_llm.backends.node.engines.grammars import PendingGrammars
 from hybrid_llm.backends.node.engines.runners import PackedRunner, SingleRunner
 from hybrid_llm.backends.node.engines.sampler import Sampler, SchemaMatcher
 from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment, Sequence
+from hybrid_llm.backends.node.engines.scoring import score
 from hybrid_llm.backends.schema import SchemaCompiler, SchemaNotFollowed
 from hybrid_llm.core.generation import FinishReason
 
@@ -207,10 +208,13 @@ class LoopEngine:
         tokens, finite = likeliest.indices.tolist(), likeliest.values.isfinite().tolist()
         for sequence in compress(complete, finite):
             sequence.verified = sequence.cached
-        return [
+        drawn = [
             (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else _NOT_FINITE)
             for row, sequence in enumerate(complete)
         ]
+        if any(sequence.request.logprobs is not None for sequence in complete):
+            _score(drawn, logits)
+        return drawn
 
     def _token(self, sequence: Sequence, logits: torch.Tensor, likeliest: int) -> int | EngineFault:
         """The model has computed finite logits: what fails from here on is the request's own fault."""
@@ -273,6 +277,19 @@ class LoopEngine:
         return _output(sequence, (), error=EngineFault(code=code, message=message))
 
 
+def _score(drawn: list[Drawn], logits: torch.Tensor) -> None:
+    """Set the scores of the drawn tokens whose requests ask for them; *logits* has a row for each."""
+    asked = [
+        (row, sequence, token, sequence.request.logprobs)
+        for row, (sequence, token) in enumerate(drawn)
+        if sequence.request.logprobs is not None and not isinstance(token, EngineFault)
+    ]
+    if asked:
+        rows, sequences, tokens, counts = zip(*asked, strict=True)
+        for sequence, scores in zip(sequences, score(logits[list(rows)], tokens, counts), strict=True):
+            sequence.scores = scores
+
+
 def _output(
     sequence: Sequence,
     tokens: tuple[int, ...],
@@ -283,6 +300,7 @@ def _output(
     return EngineOutput(
         request_id=sequence.request.request_id,
         token_ids=tokens,
+        scores=(sequence.scores,) if tokens and sequence.scores is not None else (),
         finish_reason=finish_reason,
         queue_ms=sequence.queue_ms,
         cached_tokens=sequence.reused,

@@ -24,6 +24,7 @@ from hybrid_llm.backends.node.engine import EngineRequest
 from hybrid_llm.backends.node.engines.fairness import FairClock, StepCosts
 from hybrid_llm.backends.node.engines.sampler import Sampler
 from hybrid_llm.backends.text import LEAST_SHARED, TAIL, shared_prefix
+from hybrid_llm.backends.token_names import TokenScores
 
 NO_SLOT = -1
 _ROUNDING = 1e-6
@@ -119,6 +120,8 @@ class Sequence:
     """`time.monotonic()`."""
     tokens: list[int] = field(repr=False)
     """Prompt, then answer."""
+    scores: TokenScores | None = field(default=None, repr=False)
+    """Of the token that was drawn last, if the request asks for them."""
     slot: int = NO_SLOT
     cached: int = 0
     reused: int = 0

@@ -16,6 +16,7 @@ from hybrid_llm.backends.node.engine import (
     EngineRequest,
 )
 from hybrid_llm.backends.node.ipc import HEADER, Abort, Progress, Ready, Refused, Start, Step, decode, encode
+from hybrid_llm.backends.token_names import TokenScores
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -42,12 +43,14 @@ requests = st.builds(
     salt=text,
     client=text,
     weight=floats,
+    logprobs=st.none() | st.integers(0, 20),
 )
 faults = st.builds(EngineFault, code=st.sampled_from(["rejected", "overloaded", "deadline", "internal"]), message=text)
 outputs = st.builds(
     EngineOutput,
     request_id=text,
     token_ids=st.lists(st.integers()).map(tuple),
+    scores=st.lists(st.builds(TokenScores, floats, st.lists(st.tuples(st.integers(), floats)).map(tuple))).map(tuple),
     finish_reason=st.none() | st.sampled_from(FinishReason),
     queue_ms=st.integers(0, 10**6).map(float),
     cached_tokens=st.integers(),

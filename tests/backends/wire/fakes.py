@@ -13,6 +13,7 @@ from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.node.engine import EngineConfig, EngineDied, EngineInfo, EngineLoad, EngineOutput
 from hybrid_llm.backends.node.server import NodeConfig, NodeServer
 from hybrid_llm.backends.text import ChatTokenizer
+from hybrid_llm.backends.token_names import TokenScores
 from hybrid_llm.backends.wire import TLSFiles
 from hybrid_llm.core.clearance import _make_cleared
 from hybrid_llm.core.generation import FinishReason
@@ -33,9 +34,16 @@ def byte_tokenizer(**options):
 
 
 class FakeEngine:
-    """Answers with the tokens of *answer*, one each *delay* seconds; counts who is in a slot."""
+    """Answers with the tokens of *answer*, one each *delay* seconds; counts who is in a slot.
 
-    def __init__(self, answer="hello from the node", *, delay=0.0, slots=2, window=4096, error=None, die_after=None):
+    *logprobs*: it reports that it scores tokens, and does, each with minus its position; *silent*: it does not.
+    """
+
+    def __init__(
+        self, answer="hello from the node", *, delay=0.0, slots=2, window=4096, error=None, die_after=None,
+        logprobs=False, silent=False,
+    ):  # fmt: skip
+        self.logprobs, self.silent = logprobs, silent
         self.ids = byte_tokenizer().tokenizer.encode(answer).ids
         self.delay, self.slots, self.window, self.error = delay, slots, window, error
         self.active, self.seen, self.aborted = 0, [], 0
@@ -44,7 +52,7 @@ class FakeEngine:
     async def start(self):
         self.info = EngineInfo(
             engine="fake", model="fake-model", architecture="Fake", vocab_size=256, context_window=self.window,
-            slots=self.slots,
+            slots=self.slots, logprobs=self.logprobs,
         )  # fmt: skip
         self.healthy = True
         return self.info
@@ -62,7 +70,8 @@ class FakeEngine:
                 if self.die or number == self.die_after:
                     raise EngineDied("the engine process ended", retry_after=0.5)
                 await asyncio.sleep(self.delay)
-                yield EngineOutput(request_id=request.request_id, token_ids=(token,), queue_ms=1.5)
+                scores = self._scores(request, number, token)
+                yield EngineOutput(request_id=request.request_id, token_ids=(token,), scores=scores, queue_ms=1.5)
             reason = FinishReason.STOP if len(ids) == len(self.ids) else FinishReason.LENGTH
             end = {"finish_reason": reason, "queue_ms": 1.5, "cached_tokens": self.cached}
             yield EngineOutput(request_id=request.request_id, **end)
@@ -70,6 +79,11 @@ class FakeEngine:
         finally:
             self.active -= 1
             self.aborted += not done
+
+    def _scores(self, request, number, token):
+        if request.logprobs is None or self.silent:
+            return ()
+        return (TokenScores(-float(number), ((token, -0.25), (token + 1, -1.5))[: request.logprobs]),)
 
     def load(self):
         return EngineLoad(active=self.active, waiting=0, slots=self.slots)

@@ -36,6 +36,7 @@ def requests(draw: st.DrawFn) -> Request:
         privacy=draw(st.sampled_from([frozenset(), frozenset({"public"})])),
         sampling=Sampling(temperature=draw(st.floats(0, 2)), stop=tuple(draw(st.lists(TEXTS, max_size=2)))),
         output_schema=draw(st.none() | TEXTS),
+        logprobs=draw(st.none() | st.integers(0, 20)),
         tools=tuple(draw(st.lists(tools, max_size=2))),
         answer_prefix=draw(TEXTS),
         session_id=draw(st.none() | NAMES),
