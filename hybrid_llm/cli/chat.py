@@ -8,6 +8,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import exp
 from pathlib import Path
 from typing import Final, Self
 
@@ -125,6 +126,12 @@ def _generate_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_config(parser)
     arguments.add_request_options(parser)
     arguments.add_sampling_options(parser)
+    parser.add_argument(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="after the answer, print its tokens with their probabilities and the N likeliest alternatives, 0 to 20",
+    )
     arguments.add_json(parser)
     arguments.add_verbose(parser, "print decision, timings and every event of the log to standard error")
 
@@ -140,8 +147,17 @@ def _generate(args: argparse.Namespace) -> int:
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
         write("\n")
         session.show_notice(generation)
+        for line in _tokens(generation):
+            note(line)
         _report(generation, verbose=args.verbose)
     return Exit.OK
+
+
+def _tokens(generation: Generation) -> Iterator[str]:
+    """The tokens of an answer, a line each: probability, text, and the others that were likeliest."""
+    for token in generation.logprobs:
+        others = [f"{each.token!r} {exp(each.logprob):.1%}" for each in token.top if each.bytes != token.bytes]
+        yield f"{exp(token.logprob):7.1%}  {token.token!r:16} {', '.join(others)}".rstrip()
 
 
 def _report(generation: Generation, *, verbose: bool) -> None:
@@ -174,6 +190,7 @@ GENERATE: Final = arguments.Command(
         "hybrid-llm generate \"Is this review positive? 'A warm, funny film.'\"",
         "hybrid-llm generate - --privacy phi --max-tokens 64 < note.txt",
         "hybrid-llm generate 'What is 17 + 25?' --config hybrid.yaml --deadline 2 --json",
+        "hybrid-llm generate 'What is 17 + 25?' --logprobs 3",
     ),
     codes=tuple(code for code in Exit if code is not Exit.VIOLATED),
 )

@@ -1,6 +1,8 @@
 """`hybrid-llm generate`: answers, streams, stops, and fails with one message and the code of its family."""
 
+import ast
 import json
+import re
 import signal
 import time
 
@@ -47,10 +49,26 @@ def test_the_prompt_can_come_from_standard_input_and_the_answer_can_follow_a_sch
     assert json.loads(cli("generate", REVIEW, "--schema", schema, "--max-tokens", 2, "--json").out)["parsed"] is None
 
 
+def test_log_probabilities_follow_the_answer_on_standard_error_as_a_table(cli):
+    plain = cli("generate", REVIEW, "--max-tokens", 24)
+    result = cli("generate", REVIEW, "--max-tokens", 24, "--logprobs", 2)
+    assert (result.code, result.out) == (0, plain.out)
+    rows = [line.split(maxsplit=1) for line in result.err.splitlines()]
+    assert all(re.fullmatch(r"\d+\.\d%", chance) for chance, _ in rows)
+    assert (
+        "".join(ast.literal_eval(re.match(r"'[^']*'|\"[^\"]*\"", rest)[0]) for _, rest in rows) == result.out.rstrip()
+    )
+    assert all("%" in rest for _, rest in rows), "another token beside each"
+    answer = json.loads(cli("generate", REVIEW, "--max-tokens", 24, "--logprobs", 2, "--json").out)
+    assert "".join(token["token"] for token in answer["logprobs"]) == answer["text"]
+    assert {len(token["top_logprobs"]) for token in answer["logprobs"]} == {2}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["", "--max-tokens", "4"],
+        ["x", "--logprobs", "21"],
         ["x", "--temperature", "nan"],
         ["x", "--max-tokens", "-1"],
         ["x", "--deadline", "0"],
