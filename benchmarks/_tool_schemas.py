@@ -97,7 +97,7 @@ SCHEMAS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
                     "entry": _object(
                         {
                             "name": {"type": "string", "maxLength": 5},
-                            "below": {"type": "array", "items": {"$ref": "#/$defs/entry"}, "maxItems": 1},
+                            "below": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/entry"}]},
                         }
                     )
                 }

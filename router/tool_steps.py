@@ -17,8 +17,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.signatures import bound
 from hybrid_llm.core.threads import Pool, awaited, in_thread
-from hybrid_llm.core.tools import ToolCall, bound
+from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.core.tracebacks import is_fault
 from hybrid_llm.router.execution.answer import finish
 

@@ -152,11 +152,11 @@ def test_a_function_becomes_a_tool_by_its_types_and_its_docstring():
     assert json.loads(tool.parameters) == {
         "type": "object",
         "properties": {
-            "colour": {"enum": ["red"], "description": "Which one."},
+            "colour": {"type": "string", "enum": ["red"], "description": "Which one."},
             "what": {"type": "string", "description": "the thing"},
             "sizes": {"type": "array", "items": {"type": "integer"}},
             "by": {"anyOf": [{"type": "object", "additionalProperties": {"type": "number"}}, {"type": "null"}]},
-            "mode": {"enum": ["a", 2]},
+            "mode": {"enum": ["a", 2], "default": "a"},
         },
         "required": ["colour", "what", "sizes"],
         "additionalProperties": False,
