@@ -23,6 +23,7 @@ from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.fields import Kind, Whole, keys_of
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.node.engine import EngineInfo
     from hybrid_llm.backends.node.engines import EngineFactory
     from hybrid_llm.backends.node.intake import IntakeLimits
     from hybrid_llm.backends.node.server import NodeConfig
@@ -191,11 +192,17 @@ async def _serve(
             progress.clear()
             host = config.listen.rpartition(":")[0]
             info = engine.info
-            about = f"{info.model} ({info.engine}, {info.device}, {info.slots} slots)" if info is not None else ""
-            print(f"ready on {host}:{port}: {about}", flush=True)
+            print(f"ready on {host}:{port}: {_about(info) if info is not None else ''}", flush=True)
             announce(port)
 
         await NodeServer(config, engine).serve_forever(grace=grace, on_ready=ready)
+
+
+def _about(info: EngineInfo) -> str:
+    slots = (
+        f"{info.slots} slots of {info.context_window:,} tokens" if info.slots > 1 else f"{info.context_window:,} tokens"
+    )
+    return f"{info.model} ({info.engine}, {info.device}, {info.dtype}, {slots})"
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, 
     options = ("--model", MODEL, "--tls", tls, "--slots", 2)
     process = start("serve", *options, "--listen", "127.0.0.1:0", "--ready-file", ready)
     port = wait_for(ready, process)
-    assert process.stdout.readline().decode() == f"ready on 127.0.0.1:{port}: hybrid-demo-node (packed, cpu, 2 slots)\n"
+    about = "hybrid-demo-node (packed, cpu, bfloat16, 2 slots of 2,048 tokens)"
+    assert process.stdout.readline().decode() == f"ready on 127.0.0.1:{port}: {about}\n"
     config = configure(port)
     answer = cli("generate", "What is 2 + 3?", "--config", config, "--max-tokens", 16, "--verbose")
     assert answer.code == 0

@@ -51,7 +51,7 @@ def check_folder(folder: Path) -> None:
     read_json(folder / "config.json", f"{remedy}; give a Hugging Face folder")
     from safetensors import SafetensorError, safe_open
 
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             with safe_open(path, framework="np"):
                 pass
@@ -77,7 +77,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of *folder*.
+
+    Raises:
+        ConfigError: there are none in the form of safetensors.
+    """
     index = folder / "model.safetensors.index.json"
     if index.exists():
         shards = read_json(index, "download the model again").get("weight_map", {})

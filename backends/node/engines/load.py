@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from math import floor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.backends.edge.runtime import usable_processors
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines import check_folder, read_json
+from hybrid_llm.backends.node.engines.attention import UnsupportedModel
+from hybrid_llm.backends.node.engines.capacity import bytes_per_token, check_memory, slot_tokens
 from hybrid_llm.backends.node.engines.loop import LoopEngine, Runner
-from hybrid_llm.backends.node.engines.runners import (
-    ATTENTION,
-    PackedRunner,
-    SingleRunner,
-    UnsupportedModel,
-    packed_attention,
-)
+from hybrid_llm.backends.node.engines.proof import packed_runner
+from hybrid_llm.backends.node.engines.runners import SingleRunner
 from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.core.errors import ConfigError
 
 Progress = Callable[[str], None]
-_KV_SHARE = 0.25
-"""Share of the free memory for the KV cache, unless its size is configured."""
-_LEAST_CONTEXT = 32
-"""Smallest useful slot, tokens."""
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Relative difference of logits up to which two computations count as equal, by their rounding."""
-_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+_log = logging.getLogger(__name__)
 
 
 def load_engine(
@@ -49,8 +40,11 @@ def load_engine(
     # One processor is left to the servicer.
     torch.set_num_threads(config.threads or max(1, floor(usable_processors()) - 1))
     check_folder(config.model)
+    device = _device(config)
+    dtype = _dtype(config, device)
+    check_memory(config, dtype, device)
     progress("loading the weights")
-    model = _load_model(config)
+    model = _load_model(config, dtype, device)
     _call_before_layers(model, on_layer)
     progress("checking the engine")
     return _choose(config, model)
@@ -70,14 +64,13 @@ def _check_options(config: EngineConfig) -> None:
         raise ConfigError("device is cuda, but torch finds no GPU: use the device `cpu`, or install torch for CUDA")
 
 
-def _load_model(config: EngineConfig) -> Any:
+def _load_model(config: EngineConfig, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
 
-    device = _device(config)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             config.model,
-            dtype=_dtype(config, device),
+            dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -126,7 +119,6 @@ def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
 def _choose(config: EngineConfig, model: Any) -> LoopEngine:
     if config.engine == "one_by_one":
         return _single_engine(config, model)
-    original = model.config._attn_implementation
     try:
         return _packed_engine(config, model)
     except UnsupportedModel as error:
@@ -135,12 +127,12 @@ def _choose(config: EngineConfig, model: Any) -> LoopEngine:
                 f"the packed engine does not support this model: {error}; use engine='auto' or 'one_by_one'",
                 path=str(config.model),
             ) from error
-    model.set_attn_implementation(original)
+        _log.warning("requests are answered one at a time, since the packed engine cannot run this model: %s", error)
     return _single_engine(config, model)
 
 
 def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
-    window, runner = _model_window(model), SingleRunner(model)
+    runner = SingleRunner(model)
     try:
         runner.forward([Segment(slot=0, start=0, ids=[0, 0], complete=True)])
         runner.forward([Segment(slot=0, start=2, ids=[0], complete=True)])
@@ -149,14 +141,15 @@ def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
             f"no engine here runs a {type(model).__name__} ({type(error).__name__}): use a decoder-only model",
             path=str(config.model),
         ) from error
+    window = slot_tokens(config, model, runner.bytes_per_token, slots=1)
     info = _info(config, model, engine="one_by_one", slots=1, context_window=window)
     return _engine(config, runner, info, prefill_budget=window)
 
 
 def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
-    slots, capacity = config.max_slots, _capacity(config, model)
-    runner = PackedRunner(model, slots=slots, capacity=capacity)
-    _self_check(model, runner, slots=slots)
+    slots = config.max_slots
+    capacity = slot_tokens(config, model, bytes_per_token(model, model.dtype), slots=slots)
+    runner = packed_runner(model, slots=slots, capacity=capacity)
     info = _info(config, model, engine="packed", slots=slots, context_window=capacity)
     return _engine(config, runner, info, prefill_budget=config.prefill_budget)
 
@@ -189,79 +182,3 @@ def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_
         output_schema=(config.model / "tokenizer.json").is_file(),
         logprobs=True,
     )
-
-
-def _model_window(model: Any) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2048)
-
-
-def _capacity(config: EngineConfig, model: Any) -> int:
-    """Tokens per slot: the model's context window, or an equal share of the KV cache."""
-    tokens = config.kv_tokens or int(_free_memory(model.device) * _KV_SHARE) // _bytes_per_token(model)
-    capacity = min(_model_window(model), tokens // config.max_slots)
-    if capacity < _LEAST_CONTEXT:
-        raise ConfigError(
-            f"{tokens} KV tokens in {config.max_slots} slots leave {capacity} tokens per request, fewer than "
-            f"{_LEAST_CONTEXT}: raise kv_tokens or lower max_slots"
-        )
-    return capacity
-
-
-def _free_memory(device: torch.device) -> int:
-    """In bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
-def _bytes_per_token(model: Any) -> int:
-    text = model.config.get_text_config()
-    if not hasattr(text, "num_attention_heads"):
-        raise UnsupportedModel("it has no attention")
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * size * model.dtype.itemsize)
-
-
-def _self_check(model: Any, runner: PackedRunner, *, slots: int) -> None:
-    """Compare the packed runner with the model's own forward on two random texts of unequal length.
-
-    Raises:
-        UnsupportedModel: they differ, or one of them fails.
-    """
-    from transformers import AttentionInterface
-
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
-        raise UnsupportedModel("its rotary embedding depends on the length of the text")
-    random = torch.Generator().manual_seed(0)
-    texts = [torch.randint(model.config.get_text_config().vocab_size, (n,), generator=random).tolist() for n in (9, 14)]
-    AttentionInterface.register(ATTENTION, packed_attention)
-    try:
-        expected = [_reference(model, text) for text in texts[: min(2, slots)]]
-        model.set_attn_implementation(ATTENTION)
-        got = _packed_logits(runner, texts[: min(2, slots)])
-    except UnsupportedModel:
-        raise
-    except Exception as error:  # an unsupported architecture may fail in any way
-        raise UnsupportedModel(f"its forward fails with {type(error).__name__}") from error
-    for ours, theirs in zip(got, expected, strict=True):
-        difference = float((ours - theirs).norm() / theirs.norm())
-        if not difference <= _TOLERANCE.get(model.dtype, 5e-2):
-            raise UnsupportedModel(f"its logits differ by {difference:.1e} from the model's own")
-
-
-def _reference(model: Any, text: list[int]) -> torch.Tensor:
-    with torch.inference_mode():
-        logits: torch.Tensor = model(torch.tensor([text], device=model.device), use_cache=False).logits[0, -1].float()
-    return logits
-
-
-def _packed_logits(runner: PackedRunner, texts: list[list[int]]) -> list[torch.Tensor]:
-    """The last logits of each text, read as two chunks of a prompt, then a last token in one batch with the others."""
-    for begin, end in ((0, 4), (4, -1)):
-        runner.forward(
-            [Segment(slot=slot, start=begin, ids=text[begin:end], complete=False) for slot, text in enumerate(texts)]
-        )
-    last = [Segment(slot=slot, start=len(text) - 1, ids=text[-1:], complete=True) for slot, text in enumerate(texts)]
-    return list(runner.forward(last).float())

@@ -35,12 +35,45 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": None,
 }
+WINDOWED = {**SHAPE, "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 16}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE),
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
     "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=16),
     "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
     "mistral-window": lambda: transformers.MistralConfig(**SHAPE, sliding_window=16),
+    "mixtral-window": lambda: transformers.MixtralConfig(**WINDOWED, **EXPERTS),
+    "qwen2-window": lambda: transformers.Qwen2Config(**WINDOWED, use_sliding_window=True, max_window_layers=2),
+    "qwen3-window": lambda: transformers.Qwen3Config(**WINDOWED, use_sliding_window=True, max_window_layers=1),
+    "gemma2": lambda: transformers.Gemma2Config(**WINDOWED, query_pre_attn_scalar=20, attn_logit_softcapping=2.0),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**WINDOWED, query_pre_attn_scalar=20, sliding_window_pattern=2),
+    "gemma3-images": lambda: transformers.Gemma3Config(
+        text_config={**WINDOWED, "query_pre_attn_scalar": 20},
+        vision_config={"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        initializer_range=0.25,
+        tie_word_embeddings=False,
+    ),
+    "gemma3-bidirectional": lambda: transformers.Gemma3TextConfig(**WINDOWED, use_bidirectional_attention=True),
+    "gemma4": lambda: transformers.Gemma4TextConfig(**WINDOWED),
+    "phi3-window": lambda: transformers.Phi3Config(**WINDOWED),
+    "phi3-longrope": lambda: transformers.Phi3Config(
+        **SHAPE,
+        original_max_position_embeddings=48,
+        rope_parameters={"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [3.0] * 8},
+    ),
+    "cohere2": lambda: transformers.Cohere2Config(**WINDOWED),
+    "olmo3": lambda: transformers.Olmo3Config(**WINDOWED),
+    "exaone4": lambda: transformers.Exaone4Config(**WINDOWED, sliding_window_pattern=2),
+    "smollm3-window": lambda: transformers.SmolLM3Config(**WINDOWED, use_sliding_window=True),
+    "starcoder2-window": lambda: transformers.Starcoder2Config(**WINDOWED),
+    "gpt-oss": lambda: transformers.GptOssConfig(**WINDOWED, **EXPERTS),
+    "llama4": lambda: transformers.Llama4TextConfig(
+        **SHAPE, **EXPERTS, head_dim=16, attention_chunk_size=16, intermediate_size_mlp=96, floor_scale=32
+    ),
+    "bloom": lambda: transformers.BloomConfig(
+        vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4, tie_word_embeddings=False, initializer_range=0.25
+    ),
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCAB,
         n_embd=64,

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
+from hybrid_llm.backends.node.engines.capacity import context_window
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.loop import LoopEngine
 from hybrid_llm.backends.node.engines.scheduler import Scheduler
@@ -309,3 +310,56 @@ def test_the_kv_budget_bounds_the_window(model_folder, make_request, run):
     fits, too_long = make_request(range(40), 24), make_request(range(40), 25)
     answers = run(engine, [fits, too_long])
     assert (answers.error(fits), answers.error(too_long)) == (None, "rejected")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma4", "bloom"])
+def test_a_cache_larger_than_the_memory_is_refused_with_the_setting_that_helps(name, model_folder):
+    with pytest.raises(ConfigError, match=r"KV cache take .* GB .* lower kv_tokens \(--kv-tokens\) to \d+ or less"):
+        load_engine(EngineConfig(model=model_folder(name), kv_tokens=10**9 - 1, threads=1))
+
+
+def test_weights_larger_than_the_memory_are_refused_before_they_are_read(model_folder, tmp_path):
+    folder = copy_of(model_folder("llama"), tmp_path / "model")
+    numbers = 10**12
+    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 4 * numbers)
+    with pytest.raises(
+        ConfigError, match=r"the weights take 4000\.0 GB in float32, .* use a smaller model or dtype bf16"
+    ):
+        load_engine(EngineConfig(model=folder, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        (transformers.Gemma3Config(text_config={"max_position_embeddings": 8192}), 8192),
+        (transformers.GPT2Config(n_positions=1024), 1024),
+        (transformers.MptConfig(max_seq_len=4096), 4096),
+        (transformers.BloomConfig(), 2048),
+        (transformers.LlamaConfig(max_position_embeddings=4096), 4096),
+        (
+            transformers.Qwen2Config(
+                max_position_embeddings=32768,
+                rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+            ),
+            131072,
+        ),
+        (
+            transformers.LlamaConfig(
+                max_position_embeddings=131072,
+                rope_parameters={
+                    "rope_type": "llama3",
+                    "factor": 32.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": 8192,
+                },
+            ),
+            131072,
+        ),
+    ],
+)
+def test_the_context_window_is_known_for_every_shape_of_configuration(config, window):
+    assert context_window(config) == window

@@ -8,10 +8,16 @@ import pytest
 
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
+from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
 VOCAB = 211
+WINDOWED = (
+    "mistral-window", "mixtral-window", "qwen2-window", "qwen3-window", "gemma2", "gemma3", "gemma3-images", "gemma4",
+    "phi3-window", "cohere2", "olmo3", "exaone4", "smollm3-window", "starcoder2-window", "gpt-oss",
+)  # fmt: skip
+"""Some or all of their layers see 16 tokens back; some have softcaps, sinks, or scale the scores in their own way."""
 
 
 def ragged(make_request, seed, count=16, longest=60, most=30):
@@ -46,7 +52,27 @@ def test_answers_vary_so_that_equality_means_something(model_folder, make_reques
     assert len(set(expected(model_folder("llama"), request))) > 10
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral-window"])
+@pytest.mark.parametrize("name", WINDOWED)
+def test_windows_are_those_of_the_model_in_long_chunks_and_after_reused_prefixes(
+    name, model_folder, make_request, expected, run
+):
+    folder = model_folder(name)
+    engine = load_engine(EngineConfig(model=folder, engine="packed", max_slots=3, prefill_budget=24, threads=1))
+    together = ragged(make_request, seed=3, count=6, longest=70, most=24)
+    answers = run(engine, together)
+    prompt = list(range(50))
+    first = make_request(prompt, 24)
+    answer = run(engine, [first]).tokens[first.request_id]
+    turns = [make_request([*prompt, *answer, 7, 8], 12), make_request([*prompt[:40], 9], 12)]
+    later = [run(engine, [turn]) for turn in turns]
+    assert [each.ends[turn.request_id].cached_tokens for turn, each in zip(turns, later, strict=True)] == [73, 40]
+    for request in together:
+        assert answers.tokens[request.request_id] == expected(folder, request)
+    for turn, each in zip(turns, later, strict=True):
+        assert each.tokens[turn.request_id] == expected(folder, turn)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral-window", "gemma3-bidirectional", "phi3-longrope", "llama4"])
 def test_one_by_one_answers_equal_generate(name, model_folder, make_request, expected, run):
     engine = load_engine(EngineConfig(model=model_folder(name), engine="one_by_one", threads=1))
     requests = ragged(make_request, seed=5, count=4)
@@ -55,9 +81,32 @@ def test_one_by_one_answers_equal_generate(name, model_folder, make_request, exp
         assert answers.tokens[request.request_id] == expected(model_folder(name), request)
 
 
-def test_auto_falls_back_to_one_by_one_where_the_packed_loop_would_be_wrong(model_folder):
-    assert load_engine(EngineConfig(model=model_folder("mistral-window"))).info.engine == "one_by_one"
-    assert load_engine(EngineConfig(model=model_folder("mistral"))).info.engine == "packed"
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gemma3-bidirectional", "does not attend to a run of tokens"),
+        ("phi3-longrope", "logits for 11 tokens differ"),
+        ("llama4", "counts tokens by itself"),
+    ],
+)
+def test_auto_falls_back_with_one_warning_where_the_packed_loop_would_be_wrong(name, reason, model_folder, caplog):
+    folder = model_folder(name)
+    assert load_engine(EngineConfig(model=folder, threads=1)).info.engine == "one_by_one"
+    (warning,) = caplog.messages
+    assert warning.startswith("requests are answered one at a time")
+    assert reason in warning
+    with pytest.raises(ConfigError, match=reason):
+        load_engine(EngineConfig(model=folder, engine="packed", threads=1))
+
+
+def test_a_length_at_which_the_model_rotates_otherwise_is_crossed_and_left_again(
+    model_folder, make_request, expected, run
+):
+    folder = model_folder("phi3-longrope")
+    engine = load_engine(EngineConfig(model=folder, threads=1))
+    short, crossing = make_request(range(30), 10), make_request(range(40), 20)
+    for request in (short, crossing, short, crossing):
+        assert run(engine, [request]).tokens[request.request_id] == expected(folder, request)
 
 
 @pytest.mark.parametrize("kind", ["packed", "one_by_one"])
