@@ -22,6 +22,9 @@ from hybrid_llm.core.lifetime import native
 
 Logits = NDArray[np.float32]
 
+_TRIED: Final = 5
+"""Tokens that are computed together and alone when a model is opened; kernels work on up to four rows at once."""
+
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
@@ -70,6 +73,8 @@ class EdgeModel:
         _probe(session, self.layout, self._graph, path)
         self.schemas = SchemaCompiler(self.tokenizer.tokenizer.to_str, vocab_size=self.layout.vocab_size)
         self.kv_bytes_per_token: Final = self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
+        self._steps_reusable = False
+        self._steps_reusable = self.layout.rows_per_token > 1 and self._bits_agree()
 
     def sequence(self, capacity: int, prefix: Prefix | None = None) -> EdgeSequence:
         """Return a sequence with room for *capacity* tokens of prompt and answer, *prefix* included.
@@ -78,7 +83,21 @@ class EdgeModel:
         """
         if not 1 <= capacity <= self.layout.context_length:
             raise ValueError(f"capacity must be from 1 to {self.layout.context_length}")
-        return EdgeSequence(self.sessions, self.layout, self._graph, capacity, prefix)
+        return EdgeSequence(
+            self.sessions, self.layout, self._graph, capacity, prefix, steps_reusable=self._steps_reusable
+        )
+
+    def _bits_agree(self) -> bool:
+        """Whether tokens get the same bits in runs of their own and together on this processor too."""
+        ids = [number * self.layout.vocab_size // (_TRIED + 1) for number in range(1, _TRIED + 1)]
+        ids = ids[: self.layout.context_length]
+        together, alone = self.sequence(len(ids)), self.sequence(len(ids))
+        expected = together.append(ids)
+        logits = [alone.append([token]) for token in ids][-1]
+        pairs = zip(together.buffers, alone.buffers, strict=True)
+        return np.array_equal(logits, expected) and all(
+            np.array_equal(one[:, :, : len(ids)], other[:, :, : len(ids)]) for one, other in pairs
+        )
 
 
 class EdgeSequence:
@@ -89,8 +108,16 @@ class EdgeSequence:
     """
 
     def __init__(
-        self, sessions: Sessions, layout: ModelLayout, graph: _Graph, capacity: int, prefix: Prefix | None = None
+        self,
+        sessions: Sessions,
+        layout: ModelLayout,
+        graph: _Graph,
+        capacity: int,
+        prefix: Prefix | None = None,
+        *,
+        steps_reusable: bool = False,
     ) -> None:
+        self._steps_reusable = steps_reusable
         self._sessions, self._layout, self._graph = sessions, layout, graph
         self._capacity, self._length = capacity, prefix.length if prefix is not None else 0
         self._reusable = self._length
@@ -116,7 +143,10 @@ class EdgeSequence:
 
     @property
     def reusable(self) -> int:
-        """Tokens in the cache, from the first one, that were computed in whole runs between borders."""
+        """Tokens in the cache, from the first one, whose bits do not depend on the runs in which they were computed.
+
+        All of them where a token gets the same bits alone and together, else those of whole runs between borders.
+        """
         return self._reusable
 
     @property
@@ -207,6 +237,8 @@ class EdgeSequence:
         with native:
             self._session.run_with_iobinding(binding, self._options)
         self._length = total
+        if self._steps_reusable:
+            self._reusable = total
         rows: Logits = logits[0].astype(np.float32, copy=False)
         return rows
 

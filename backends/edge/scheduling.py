@@ -191,7 +191,7 @@ class Entry:
     tenant: str | None
     session_id: str | None
     tokens: Sequence[int] = field(repr=False)
-    """The tokens whose keys and values the buffers hold, up to a border: those of the prompt, not of the answer."""
+    """The tokens whose keys and values the buffers hold: of the prompt, and of the answer where steps can be reused."""
     buffers: Sequence[NDArray[Any]] = field(repr=False)
     size: int
     """Bytes of all buffers."""

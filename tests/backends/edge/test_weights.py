@@ -8,9 +8,11 @@ from functools import partial
 
 import pytest
 
+from hybrid_llm.backends.edge.scheduling import BORDER
 from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.generation import FinishReason
-from hybrid_llm.core.request import Sampling
+from hybrid_llm.core.request import Location, Message, Request, Sampling
+from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
@@ -50,6 +52,31 @@ def test_the_same_seed_and_greedy_give_the_same_answers_whatever_is_cached(smoll
             got = list(answer(asked))
             assert [text for text, _ in got] == expected
     assert sum(cached for _, cached in got) >= 6 * 32, "nothing was reused: equality proves nothing"
+
+
+def chat(backend, sampling):
+    """Five turns about rivers; the answers, and the tokens that each turn read beside those that were new in it."""
+    messages, known, answers, again = [], 0, [], []
+    for turn in range(5):
+        messages.append(Message(role="user", content=f"Tell me more about river number {turn + 1} of Europe."))
+        request = Request(messages=tuple(messages), max_tokens=40, sampling=sampling, deadline=500.0)
+        allowed = Assessment(request=request, allowed=frozenset({Location.EDGE}))
+        chunks = list(backend.stream(PrivacyGuard().clear(allowed, Location.EDGE)))
+        answers.append("".join(chunk.text for chunk in chunks))
+        usage = chunks[-1].usage
+        again.append(known - usage.cached_prompt_tokens)
+        known = usage.prompt_tokens + usage.completion_tokens
+        messages.append(Message(role="assistant", content=answers[-1]))
+    return answers, again
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, seed=3)])
+def test_each_turn_of_a_chat_reads_only_what_is_new(smollm2, edge, sampling):
+    """Answers, too, are not read again, but for fewer than a run's tokens; and no answer changes by that."""
+    answers, again = chat(edge(smollm2, threads=2), sampling)
+    assert answers == chat(edge(smollm2, threads=2, reuse_prefixes=False), sampling)[0]
+    print("tokens that were read again in each turn:", again)
+    assert max(again[1:]) < BORDER
 
 
 def test_an_answer_that_goes_round_in_a_circle_is_ended_and_says_so(smollm2, edge, clear):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hybrid_llm.backends.edge.model import EdgeModel
-from hybrid_llm.backends.edge.scheduling import BORDER
+from hybrid_llm.backends.edge.scheduling import BORDER, Prefix
 from hybrid_llm.backends.models.gguf import import_gguf
 
 PROMPT, MORE = 2 * BORDER + 7, 16
@@ -59,3 +59,16 @@ def test_a_portable_folder_is_of_the_form_that_other_runtimes_read(small, tmp_pa
     import_gguf(small, tmp_path / "portable", name="small", portable=True)
     layout = EdgeModel(tmp_path / "portable", threads=1).layout
     assert (layout.logit_rows, layout.rows_per_token) == (None, 1)
+
+
+def test_the_keys_of_an_answer_are_reused_as_those_of_a_prompt(rows):
+    """A sequence that goes on from another's steps has the bits of one that read all at once."""
+    ids = [5 + (11 * i) % 200 for i in range(2 * BORDER + MORE)]
+    donor, alone = rows.sequence(len(ids)), rows.sequence(len(ids))
+    donor.append(ids[: BORDER + 3])
+    for token in ids[BORDER + 3 : 2 * BORDER]:
+        donor.append([token])
+    assert donor.reusable == 2 * BORDER
+    heir = rows.sequence(len(ids), Prefix(length=2 * BORDER, buffers=list(donor.release())))
+    np.testing.assert_array_equal(heir.append(ids[2 * BORDER :]), alone.append(ids))
+    assert heir.reusable == alone.reusable == len(ids)
