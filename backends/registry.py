@@ -49,6 +49,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
     group="hybrid_llm.backends",
     builtin={
         "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
+        "encoder": "hybrid_llm.backends.encoder.spec:EncoderConfig",
         "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
     },
 )

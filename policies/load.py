@@ -111,6 +111,7 @@ def parse_policy(
         rules=rules,
         backends=MappingProxyType(dict(backends)),
         schema=schema,
+        preferred=frozenset(name for draft in document.rules if draft.kind == "prefer" for name in draft.targets),
         warnings=faults.warnings,
     )
     # What was compiled runs once before it decides over requests.

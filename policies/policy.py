@@ -71,6 +71,8 @@ class Policy:
     """The backends that the policy was checked against, in the order in which they are declared."""
     schema: Schema
     """The names that conditions can read."""
+    preferred: frozenset[str] = frozenset()
+    """The backends that a `prefer` names. Of the others, a specialist goes first with the requests of its tasks."""
     warnings: tuple[PolicyWarning, ...] = ()
     """What is valid and probably a mistake, in the order of the file."""
     _run: Rules = field(init=False)
@@ -120,17 +122,25 @@ class Policy:
         index = self._run(request, signals, excluded)
         last_resort = self._exclude_open(signals.backends, excluded)
         rule = self._orders.get(index)
+        order = self._ordered(rule, request, signals, excluded)
+        because = rule.because if rule else _DEFAULT
+        if specialists := [name for name in order if self._goes_first(name, signals.backends)]:
+            order = (*specialists, *(name for name in order if name not in specialists))
+            because = f"{specialists[0]} is made for the task {request.task}, and no rule prefers it; then: {because}"
         return Decision(
-            order=self._ordered(rule, request, signals, excluded),
+            order=order,
             excluded=excluded,
             policy=self.name,
             digest=self.digest,
             rule=f"rules[{index}]" if rule else "default",
-            because=rule.because if rule else _DEFAULT,
+            because=because,
             last_resort=last_resort,
             tags=request.privacy,
             tracer=partial(self._replay, request, signals),
         )
+
+    def _goes_first(self, name: str, states: Mapping[str, BackendState]) -> bool:
+        return states[name].specialist and name not in self.preferred
 
     def _ineligible(self, tags: frozenset[str], states: Mapping[str, BackendState]) -> dict[str, str]:
         """The backends that are excluded before any rule is evaluated, with the reasons."""

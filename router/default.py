@@ -51,7 +51,7 @@ def default_client() -> HybridLLM:
         return default.made[0]
 
 
-async def _adefault_client() -> HybridLLM:
+async def adefault_client() -> HybridLLM:
     """The client of this process, imported and made in a thread: an event loop must not wait for that."""
     require_asyncio()
     made = _defaults[-1].made
@@ -135,7 +135,7 @@ def astream(prompt: Prompt, **options: Unpack[GenerateOptions]) -> AsyncStream:
     created = time.monotonic()
 
     async def start() -> Answer:
-        client = await _adefault_client()
+        client = await adefault_client()
         from hybrid_llm.router.request import Incoming  # loaded by now
 
         return await client._start(Incoming(prompt=prompt, options=options, created=created))
@@ -159,7 +159,7 @@ def decide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
 @scrubbed
 async def adecide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
     """Do as `decide` does, without blocking the event loop."""
-    return await (await _adefault_client()).adecide(prompt, **options)
+    return await (await adefault_client()).adecide(prompt, **options)
 
 
 @scrubbed
@@ -198,7 +198,7 @@ async def arun_tools(
     **options: Unpack[GenerateOptions],
 ) -> ToolRun:
     """Do as `run_tools` does, without blocking the event loop."""
-    client = await _adefault_client()
+    client = await adefault_client()
     return await client.arun_tools(
         prompt,
         max_steps=max_steps,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -15,6 +15,7 @@ from hybrid_llm.core.log import Repeated, breaker_log
 from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
 from hybrid_llm.core.request import Location, Request, RequestMetadata, Sampling, estimate_tokens
 from hybrid_llm.core.signals import BackendState, DeviceSignals, EndpointState, NetworkSignals, Signals
+from hybrid_llm.core.taskform import unserved
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Objectives, Policy, Resilience
 from hybrid_llm.policies.document import Percentile
@@ -63,7 +64,9 @@ class Fleet:
         self.retry_budgets = {name: RetryBudget(ratio=policy.resilience.retry_budget) for name in self.backends}
         self.first_token_times = {name: FirstTokenTimes() for name in self.backends}
         self._repeated = Repeated()  # a part that fails with each request is one WARNING a minute
-        self._counter = next((b for b in backends if b.location is Location.EDGE), None)
+        self._specialists = tuple([b for b in backends if _tasks_of(b)])
+        general = (b for b in backends if b.location is Location.EDGE and b not in self._specialists)
+        self._counter = next(general, None)
 
     def adopt(self, policy: Policy) -> None:
         """Apply the limits of *policy*; what was counted under another one stays."""
@@ -93,6 +96,19 @@ class Fleet:
         if not self.spending.prices and objectives.budget is None:
             return signals
         return self.spending.with_costs(signals, metadata, objectives)
+
+    def fitted(self, request: Request, signals: Signals) -> Signals:
+        """*signals* with each specialist marked as one for *request*, or not ready for it, with the reason."""
+        if not self._specialists:
+            return signals
+        states = dict(signals.backends)
+        for backend in self._specialists:
+            reason, state = unserved(request, _tasks_of(backend)), states[backend.name]
+            if not reason:
+                states[backend.name] = replace(state, specialist=True)
+            elif state.ready:
+                states[backend.name] = replace(state, ready=False, reason=reason)
+        return replace(signals, backends=states)
 
     def _read_sensors(self) -> tuple[DeviceSignals, NetworkSignals]:
         """What the sensors report; nothing is known where they fail."""
@@ -211,6 +227,11 @@ class Fleet:
         if self._predictions is not None:
             for name, predictor in self._predictors.items():
                 self._predictions.save_learned(name, predictor)
+
+
+def _tasks_of(backend: Backend) -> Mapping[str, frozenset[str]]:
+    """The tasks of a specialist; empty for a backend that serves any."""
+    return guarded(lambda: backend.capabilities.tasks, f"reading the capabilities of {backend.name}") or {}
 
 
 def _model_of(backend: Backend) -> str:

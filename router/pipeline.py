@@ -129,7 +129,7 @@ class Pipeline:
         try:
             request.check_deadline()
             incoming.phase = "routing"
-            routed = self._decide(assessment, policy, _parser(incoming.options), incoming.pin)
+            routed = self._decide(assessment, policy, incoming)
             request.check_deadline()
         except BaseException:
             self._guard.release(assessment)
@@ -169,19 +169,19 @@ class Pipeline:
         self._is_light = all(name in DETECTOR_NAMES for rule in rules for name in rule.detect)
         self._routed_under = policy
 
-    def _decide(self, assessment: Assessment, policy: Policy, parse: Parse, pin: str) -> Routed:
+    def _decide(self, assessment: Assessment, policy: Policy, incoming: Incoming) -> Routed:
         metadata = RequestMetadata.of(assessment.request)
-        signals = self.fleet.snapshot(metadata, policy.objectives)
+        signals = self.fleet.fitted(assessment.request, self.fleet.snapshot(metadata, policy.objectives))
         if assessment.request.logprobs is not None:
             signals = unable(self.fleet.without_logprobs(), signals)
-        signals = without(assessment.blocked, signals)
+        signals = unable(incoming.excluded, without(assessment.blocked, signals))
         return Routed(
             assessment=assessment,
             metadata=metadata,
             signals=signals,
-            decision=_pinned(policy.decide(metadata, signals), pin),
+            decision=_pinned(policy.decide(metadata, signals), incoming.pin),
             policy=policy,
-            parse=parse,
+            parse=_parser(incoming.options),
             check_calls=CallCheck(assessment.request) if assessment.request.tools else None,
         )
 

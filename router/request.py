@@ -241,6 +241,8 @@ class Incoming:
     """What is being done."""
     pin: str = ""
     """The backend to go on with, where the policy allows it: that of the steps before."""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Backends that are not to answer, each with the reason: they did already, for example."""
 
     @property
     def is_short(self) -> bool:

@@ -63,15 +63,17 @@ def write_manifest(
     created_with: Mapping[str, Any] | None = None,
     libraries: Sequence[str] = _BUILDER,
     known: Mapping[str, FileEntry] = MappingProxyType({}),
+    sizes: Mapping[str, int] | None = None,
 ) -> Manifest:
     """Hash every file of *folder*, but those that are *known*, and write its `manifest.json`, atomically.
 
-    *created_with* is what to record besides the versions of the *libraries* that took part.
+    *created_with* is what to record besides the versions of the *libraries* that took part; *sizes* has
+    `context_length` and `vocab_size`, which are by default those of `genai_config.json`.
 
     Raises:
         ConfigError: the folder has no readable `genai_config.json`.
     """
-    model = _genai_model(folder)
+    model = sizes or _genai_model(folder)
     manifest = Manifest(
         name=name,
         architecture=architecture,

@@ -248,7 +248,9 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a GGUF file, or a Hugging Face folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to create; it must not exist")
     parser.add_argument(
-        "--precision", choices=("int4", "int8", "fp32"), help="of the weights of a Hugging Face folder (int4)"
+        "--precision",
+        choices=("int4", "int8", "fp32"),
+        help="of the weights of a Hugging Face folder (int4; encoders int8)",
     )
     parser.add_argument("--name", help="the model's name; default: the name of OUT")
     parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
@@ -267,7 +269,8 @@ def _convert(args: argparse.Namespace) -> int:
         manifest = _converted(args, report)
     size = f"{manifest.total_bytes / 1e6:,.1f} MB"
     print(f"created {args.out}: {manifest.precision}, {size}, outputs compared with the original model")
-    note(f"to use it: backends: {{edge: {{kind: onnx, model: {args.out}}}}} in hybrid.yaml")
+    entry = "encoder: {kind: encoder" if _is_encoder(args.source) else "edge: {kind: onnx"
+    note(f"to use it: backends: {{{entry}, model: {args.out}}}}} in hybrid.yaml")
     return Exit.OK
 
 
@@ -284,11 +287,23 @@ def _converted(args: argparse.Namespace, report: Callable[[str, float], None]) -
     return import_gguf(args.source, args.out, name=name, license=args.license, report=report, chat_template=template)
 
 
+def _is_encoder(source: Path) -> bool:
+    from hybrid_llm.backends.models.encoders import is_encoder
+
+    return source.is_dir() and is_encoder(source)
+
+
 def _convert_folder(args: argparse.Namespace, report: Callable[[str, float], None]) -> Manifest:
     try:
+        from hybrid_llm.backends.models import encoders
         from hybrid_llm.backends.models.convert import Precision, convert
     except ImportError as error:
         raise ConfigError(f"{error.name} is missing: {install_hint('prepare')}") from error
+    if _is_encoder(args.source):
+        kept: encoders.Precision = args.precision or "int8"
+        return encoders.convert_encoder(
+            args.source, args.out, kept, name=args.name, license=args.license, progress=report
+        )
     precision: Precision = args.precision or "int4"
     return convert(args.source, args.out, precision, name=args.name, license=args.license, progress=report)
 
@@ -302,6 +317,7 @@ def _template(named: str | None) -> str | None:
 
 CONVERT: Final = Command(
     about="Convert a GGUF file, whose weights stay as they are, or a Hugging Face folder (needs the extra `prepare`),\n"
+    "of a generator or a BERT-class encoder that classifies texts or tokens,\n"
     "and compare the outputs with those of the original model. Nothing is downloaded.",
     options=_convert_options,
     run=_convert,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
 from hybrid_llm.core.clearance import Cleared
@@ -66,6 +66,9 @@ class Capabilities:
     tools: bool = False
     logprobs: bool = False
     """Whether it gives log-probabilities. One that does not is left out where a request asks for them."""
+    tasks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Of a specialist, the tasks that it serves, each with the labels, or kinds of entities, that it knows, in lower
+    case. It gets no other request. Empty for a backend that serves any."""
     draws: bool = False
     """Whether its model recommends a draw: an answer for which no temperature is named differs each time."""
     notice: str = ""

@@ -196,7 +196,8 @@ class Config:
     @property
     def locations(self) -> Mapping[str, Location]:
         """Backend -> where it runs: what a policy is checked against."""
-        return {spec.name: spec.location for spec in self.backends}
+        ordered = sorted(self.backends, key=lambda spec: spec.kind == "encoder")  # `edge` is a general backend in rules
+        return {spec.name: spec.location for spec in ordered}
 
     @property
     def eager(self) -> frozenset[str]:

@@ -23,9 +23,9 @@ def make(monkeypatch: pytest.MonkeyPatch, **declared: str) -> Registry[object]:
 
 
 def test_the_kinds_of_backends_that_come_with_the_library():
-    assert BACKENDS.names()[:2] == ("onnx", "grpc")
+    assert BACKENDS.names()[:3] == ("onnx", "encoder", "grpc")
     assert (BACKENDS.get("onnx"), BACKENDS.get("grpc")) == (EdgeConfig, GrpcSpec)
-    assert [BACKENDS.get(kind).kind for kind in ("onnx", "grpc")] == ["onnx", "grpc"]
+    assert [BACKENDS.get(kind).kind for kind in ("onnx", "encoder", "grpc")] == ["onnx", "encoder", "grpc"]
 
 
 def test_a_name_is_built_in_registered_or_declared_by_a_package(monkeypatch):

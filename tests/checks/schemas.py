@@ -105,6 +105,7 @@ def world() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "hybrid": lambda: markdown_table(CONFIG),
     "hybrid.onnx": lambda: markdown_table(table_of("onnx")),
+    "hybrid.encoder": lambda: markdown_table(table_of("encoder")),
     "hybrid.grpc": lambda: markdown_table(table_of("grpc")),
     "hybrid.price": lambda: markdown_table(PRICE),
     "hybrid.ner": lambda: markdown_table(detector_table("ner")),

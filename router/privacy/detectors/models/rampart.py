@@ -15,10 +15,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from hybrid_llm.backends.encoder.files import ModelFiles
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import MapOf, Number, Text, key
 from hybrid_llm.core.protocols import Detector, Finding
-from hybrid_llm.router.privacy.detectors.models.ner import ModelFiles, NerDetector
+from hybrid_llm.router.privacy.detectors.models.ner import NerDetector
 
 NAME: Final = "names"
 """The name that the model has for policies where a configuration gives it no other."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Final
 
-from hybrid_llm.router.privacy.detectors.layout.labelled import Span
+from hybrid_llm.backends.encoder.labelled import Span
 
 SIZE: Final = 400
 """Characters of a piece at most: enough context; the cost of attention grows with the square."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Final, NamedTuple
 
-_PREFIXES: Final = frozenset({"B-", "I-", "E-", "S-", "L-", "U-"})
+from hybrid_llm.backends.encoder.files import type_of
+
 _JOINT: Final = re.compile(r"[ \xa0]?|[-‐‑'’]|\.[ \xa0]?")
 """Between the words of one value: `Jane Doe`, `Jean-Luc`, `O'Brien`, `J. Doe`. Models often begin one at each word."""
 _ATTACHED: Final = frozenset({"Mn", "Mc", "Me", "Cf"})
@@ -30,11 +31,6 @@ class Span(NamedTuple):
     start: int
     end: int
     kind: str
-
-
-def type_of(label: str) -> str:
-    """`B-PER` and `I-PER` -> `PER`."""
-    return label[2:] if label[:2] in _PREFIXES else label
 
 
 def spans(tokens: Iterable[Token], kinds: Mapping[str, str], text: str) -> list[Span]:
