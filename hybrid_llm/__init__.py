@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.core.errors import out_of_files
 
 if TYPE_CHECKING:
-    from hybrid_llm import errors
+    from hybrid_llm import errors, tasks
     from hybrid_llm.backends.node.engine import Engine
     from hybrid_llm.core.clearance import Clearance, Cleared
     from hybrid_llm.core.decision import Decision
@@ -193,6 +193,7 @@ __all__ = [
     "load_policy",
     "run_tools",
     "stream",
+    "tasks",
 ]
 
 # In a checkout, `router`, `policies`, `backends` and `protos` are links to the folders at the top. Git writes them as
@@ -218,8 +219,8 @@ if not TYPE_CHECKING:  # for a type checker it would make every misspelt name ri
 
     def __getattr__(name: str) -> object:
         """Load the module that *name* lives in, on first use (PEP 562)."""
-        if name == "errors":
-            return importlib.import_module("hybrid_llm.errors")
+        if name in ("errors", "tasks"):
+            return _module(f"hybrid_llm.{name}")
         home = _HOME_OF.get(name)
         if home is None:
             raise AttributeError(f"module 'hybrid_llm' has no attribute {name!r}")

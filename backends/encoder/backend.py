@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +34,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.lifetime import Origin, close_at_exit
 from hybrid_llm.core.log import log
+from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.looks import begin, end, look
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
@@ -44,6 +45,8 @@ from hybrid_llm.core.threads import Once, Pool, ThreadAnswer, close_aside, relea
 
 _WINDOW: Final = 1 << 20
 """Tokens: it reads texts of any length, window by window. A request is limited by `limits: bytes` before."""
+_LOOK_S: Final = 0.05
+"""How often a request that waits for a slot looks whether it has ended."""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +95,7 @@ class EncoderBackend:
             model=self._config.model.name,
             context_window=_WINDOW,
             output_schema=True,
+            logprobs=self._task == CLASSIFY,
             tasks={self._task: frozenset(name.lower() for name in self._names.values())},
         )
 
@@ -207,7 +211,7 @@ class EncoderBackend:
     def _chunks(self, run: _Run) -> Iterator[Chunk]:
         """The answer, once a slot is free."""
         encoder = self._ready(run)
-        if not self._slots.acquire(timeout=max(0.0, min(run.request.remaining(), threading.TIMEOUT_MAX))):
+        while not self._slots.acquire(timeout=_LOOK_S):
             self._check(run)
         run.queued_s = time.perf_counter() - run.began
         try:
@@ -221,10 +225,16 @@ class EncoderBackend:
         token = begin(partial(self._check, run))  # the work looks at it between its pieces
         try:
             look()
+            logprobs: tuple[TokenLogprob, ...] = ()
             if self._task == CLASSIFY:
-                parts, tokens = self._classified(encoder, text, labels_asked(schema))
+                windows = encoder.windows(text)
+                answer, logprobs = classification(
+                    labels_asked(schema), self._shares(encoder, windows), request.logprobs
+                )
             else:
-                parts, tokens = self._extracted(encoder, text, kinds_of(schema))
+                finder = EntityFinder(encoder, self._names, min_score=self._config.min_score)
+                spans = [(span.kind.lower(), text[span.start : span.end]) for span in finder.find(text)]
+                answer, windows = extraction(kinds_of(schema), spans), encoder.windows(text)
         except (BackendUnavailable, DeadlineExceeded):
             raise
         except Exception as error:  # onnxruntime has one unrelated exception class per status
@@ -234,23 +244,17 @@ class EncoderBackend:
             end(token)
         elapsed_ms = 1e3 * (time.perf_counter() - run.began)
         yield Chunk(
-            text=parts,
+            text=answer,
+            logprobs=logprobs,
             finish_reason=FinishReason.STOP,
-            usage=Usage(prompt_tokens=tokens, completion_tokens=1),
+            usage=Usage(prompt_tokens=sum(len(window.ids) for window in windows), completion_tokens=1),
             timings=Timings(queue_ms=1e3 * run.queued_s, ttft_ms=elapsed_ms, total_ms=elapsed_ms),
         )
 
-    def _classified(self, encoder: Encoder, text: str, labels: Sequence[str]) -> tuple[str, int]:
-        """The answer, and the tokens that were read."""
-        windows = encoder.windows(text)
+    def _shares(self, encoder: Encoder, windows: Windows) -> dict[str, float]:
+        """Label, as requests name it, in lower case -> the natural logarithm of its share."""
         shares = dict(zip(encoder.labels, text_shares(encoder, windows), strict=True))
-        named = {name.lower(): shares[label] for label, name in self._names.items()}
-        return classification({label: named[label.lower()] for label in labels}), _tokens(windows)
-
-    def _extracted(self, encoder: Encoder, text: str, kinds: Mapping[str, bool]) -> tuple[str, int]:
-        finder = EntityFinder(encoder, self._names, min_score=self._config.min_score)
-        found = [(span.kind.lower(), text[span.start : span.end]) for span in finder.find(text)]
-        return extraction(kinds, found), _tokens(encoder.windows(text))
+        return {name.lower(): shares[label] for label, name in self._names.items()}
 
     def _ready(self, run: _Run) -> Encoder:
         """The loaded model, loaded on first use; the load goes on if *run* ends meanwhile."""
@@ -292,7 +296,3 @@ class EncoderBackend:
 
     def _closed_error(self) -> BackendUnavailable:
         return BackendUnavailable("the backend is closed", backend=self.name, reason="closed")
-
-
-def _tokens(windows: Windows) -> int:
-    return sum(len(window.ids) for window in windows)

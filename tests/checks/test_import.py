@@ -92,6 +92,7 @@ PUBLIC = {
     "generate",
     "load_policy",
     "stream",
+    "tasks",
 }
 
 

@@ -1,0 +1,140 @@
+"""The work of each task: prompts, answers, and how the answers about pieces of a long text become one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from hybrid_llm.core.request import GenerateOptions, OutputSchema
+from hybrid_llm.router.output import OutputParser
+from hybrid_llm.router.tasks import prompts
+from hybrid_llm.router.tasks.pieces import Piece, asked_in_pieces
+from hybrid_llm.router.tasks.results import Extraction, Reply, Summary, Translation
+from hybrid_llm.router.tasks.session import Session
+
+_SUMMARY_TOKENS: Final = 60
+"""Tokens of answer for each sentence of a summary."""
+_EXTRACT_TOKENS: Final = 512
+_ANSWER_TOKENS: Final = 128
+_GROWTH: Final = 1.5
+"""Tokens of a translation for each token of its text, as both are estimated."""
+_MOST_ROUNDS: Final = 5
+"""How often summaries of pieces are summarised again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summarise:
+    """A summary; of a long text, the summary of the summaries of its pieces."""
+
+    text: str
+    sentences: int
+
+    async def __call__(self, session: Session) -> Summary:
+        """Do it with the answers of *session*."""
+        own: GenerateOptions = {"task": "summarise", "max_tokens": _SUMMARY_TOKENS * self.sentences}
+        text, pieces = self.text, list[Piece]()
+        for _ in range(_MOST_ROUNDS):
+            found = await asked_in_pieces(session, text, lambda part: prompts.summarise(part, self.sentences), own)
+            pieces += found
+            if len(found) == 1:
+                break
+            text = "\n\n".join(piece.generation.text.strip() for piece in found)
+        return Summary(text=pieces[-1].generation.text.strip(), generations=_generations(pieces))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translate:
+    """A translation; of a long text, those of its pieces one after the other."""
+
+    text: str
+    language: str
+    source: str
+
+    async def __call__(self, session: Session) -> Translation:
+        """Do it with the answers of *session*."""
+        size = len(self.text.encode("utf-8", "surrogatepass"))
+        own: GenerateOptions = {"task": "translate", "max_tokens": 64 + min(4096, int(_GROWTH * size / 3))}
+        build = lambda part: prompts.translate(part, self.language, self.source)  # noqa: E731
+        pieces = await asked_in_pieces(session, self.text, build, own, growth=_GROWTH)
+        texts = [piece.generation.text.strip() + _space_after(piece.text) for piece in pieces]
+        return Translation(text="".join(texts).strip(), language=self.language, generations=_generations(pieces))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extract:
+    """What a schema asks for; of a long text, what its pieces have, put together."""
+
+    text: str
+    schema: OutputSchema
+
+    async def __call__(self, session: Session) -> Extraction:
+        """Do it with the answers of *session*."""
+        own: GenerateOptions = {"task": "extract", "max_tokens": _EXTRACT_TOKENS, "output_schema": self.schema}
+        pieces = await asked_in_pieces(session, self.text, prompts.extract, own)
+        values = [piece.generation.parsed for piece in pieces]
+        value = values[0] if len(values) == 1 else self._merged(pieces)
+        return Extraction(value=value, generations=_generations(pieces))
+
+    def _merged(self, pieces: Sequence[Piece]) -> object:
+        values = [json.loads(piece.generation.text) for piece in pieces]
+        merged = values[0]
+        for value in values[1:]:
+            merged = merge(merged, value)
+        return OutputParser(self.schema)(json.dumps(merged), pieces[-1].generation.backend)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer to a question; of a long text, one from the answers that its pieces give."""
+
+    text: str
+    question: str
+
+    async def __call__(self, session: Session) -> Reply:
+        """Do it with the answers of *session*."""
+        found = await self._asked(session, self.text)
+        answers = [each for each in map(_answer_of, found) if each is not None]
+        if len(found) == 1 or not answers:
+            return Reply(text=answers[0] if answers else None, generations=_generations(found))
+        last = await self._asked(session, "\n".join(dict.fromkeys(answers)))
+        return Reply(text=_answer_of(last[-1]) or answers[0], generations=_generations([*found, *last]))
+
+    async def _asked(self, session: Session, text: str) -> list[Piece]:
+        schema = {
+            "type": "object",
+            "properties": {"answer": {"anyOf": [{"type": "string"}, {"type": "null"}]}},
+            "required": ["answer"],
+            "additionalProperties": False,
+        }
+        own: GenerateOptions = {"task": "answer", "max_tokens": _ANSWER_TOKENS, "output_schema": schema}
+        return await asked_in_pieces(session, text, lambda part: prompts.answer(part, self.question), own)
+
+
+def _answer_of(piece: Piece) -> str | None:
+    text = cast("dict[str, str | None]", piece.generation.parsed)["answer"]
+    return text.strip() or None if text is not None else None
+
+
+def merge(one: Any, other: Any) -> Any:
+    """What two pieces of a text have, put together.
+
+    Lists are joined, each value once; objects are merged name by name; of two other values the first counts that is not
+    null or empty.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = dict.fromkeys((*one, *other))
+        return {name: merge(one.get(name), other.get(name)) for name in names}
+    if isinstance(one, list) and isinstance(other, list):
+        return [*one, *(value for i, value in enumerate(other) if value not in one and value not in other[:i])]
+    return other if one in (None, "", [], {}) else one
+
+
+def _space_after(text: str) -> str:
+    """The white space at the end of *text*, which a translation of it lacks."""
+    return text[len(text.rstrip()) :]
+
+
+def _generations(pieces: Sequence[Piece]) -> tuple[Any, ...]:
+    return tuple(piece.generation for piece in pieces)
