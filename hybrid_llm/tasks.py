@@ -19,13 +19,13 @@ from hybrid_llm.router.tasks import work
 from hybrid_llm.router.tasks.batches import Outcome, abatch, batch
 from hybrid_llm.router.tasks.calibration import Calibration, Scaling, check_examples, fitted, read_examples
 from hybrid_llm.router.tasks.checks import (
-    check_object,
     checked_count,
     checked_labels,
     checked_name,
     checked_share,
     checked_text,
     extraction_schema,
+    property_names,
 )
 from hybrid_llm.router.tasks.classifying import Classify
 from hybrid_llm.router.tasks.results import Classification, Extraction, Reply, Summary, TaskResult, Translation
@@ -232,8 +232,7 @@ async def aextract(
 
 def _extract(text: str, schema: OutputSchema | Sequence[str]) -> work.Extract:
     asked = extraction_schema(schema)
-    check_object(asked)
-    return work.Extract(text=checked_text(text), schema=asked)
+    return work.Extract(text=checked_text(text), schema=asked, names=property_names(asked))
 
 
 @scrubbed

@@ -47,14 +47,14 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def extraction(kinds: Mapping[str, bool], found: Iterable[tuple[str, str]]) -> str:
+def extraction(kinds: Mapping[str, int], found: Iterable[tuple[str, str]]) -> str:
     """The answer with what was *found*, pairs of a kind in lower case and a text, each text once.
 
-    *kinds* is a property -> whether it lists texts; one that does not has the first text, or null.
+    *kinds* is a property -> how many texts it may list; for 0 it has the first text, or null.
     """
     texts: dict[str, dict[str, None]] = {}
     for kind, text in found:
         texts.setdefault(kind, {})[text] = None
     lists = {name: list(texts.get(name.lower(), ())) for name in kinds}
-    answer = {name: lists[name] if listed else next(iter(lists[name]), None) for name, listed in kinds.items()}
+    answer = {name: lists[name][:most] if most else next(iter(lists[name]), None) for name, most in kinds.items()}
     return json.dumps(answer, ensure_ascii=False)

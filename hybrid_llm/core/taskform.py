@@ -18,6 +18,7 @@ EXTRACT: Final = "extract"
 LABEL: Final = "label"
 """The property of a classification that holds the label."""
 _FENCED: Final = re.compile(r"<(?P<mark>text(?:-\d+)?)>\n(?P<text>.*)\n</(?P=mark)>", re.DOTALL)
+_MANY: Final = 10**9
 _TITLES: Final = frozenset({"title", "description"})
 
 
@@ -57,10 +58,10 @@ def labels_of(schema: Any) -> tuple[str, ...]:
     return tuple(labels) if sound and isinstance(labels, list) else ()
 
 
-def kinds_of(schema: Any) -> dict[str, bool]:
-    """Property -> whether it lists texts, of a schema whose every property is texts that a text contains.
+def kinds_of(schema: Any) -> dict[str, int]:
+    """Property -> how many texts it may list, of a schema whose every property is texts that a text contains.
 
-    Such a property is a list of texts, or a text that may be null or absent. Empty for another schema.
+    Such a property is a list of texts, or a text that may be null or absent, which counts 0. Empty for another schema.
     """
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict) or schema.get("type") != "object":
@@ -68,17 +69,18 @@ def kinds_of(schema: Any) -> dict[str, bool]:
     if not schema.keys() <= _TITLES | {"type", "properties", "required", "additionalProperties"}:
         return {}
     required = schema.get("required", [])
-    shapes = {name: _shape(value, optional=name not in required) for name, value in properties.items()}
-    return {} if "" in shapes.values() else {name: shape == "list" for name, shape in shapes.items()}
+    sizes = {name: _size(value, optional=name not in required) for name, value in properties.items()}
+    return {} if None in sizes.values() else {name: size for name, size in sizes.items() if size is not None}
 
 
-def _shape(value: Any, *, optional: bool) -> str:
-    """`list`, `text`, or nothing for what an encoder cannot fill."""
+def _size(value: Any, *, optional: bool) -> int | None:
+    """How many texts the property lists, 0 for one text; None for what an encoder cannot fill."""
     plain = {name: each for name, each in value.items() if name not in _TITLES} if isinstance(value, dict) else {}
+    most = plain.pop("maxItems", _MANY) if plain.get("type") == "array" else _MANY
     if plain == {"type": "array", "items": {"type": "string"}}:
-        return "list"
+        return most if isinstance(most, int) and most > 0 else None
     nullable = plain.pop("default", None) is None and _is_nullable(plain)
-    return "text" if nullable or (optional and plain == {"type": "string"}) else ""
+    return 0 if nullable or (optional and plain == {"type": "string"}) else None
 
 
 def _is_nullable(plain: Mapping[str, Any]) -> bool:

@@ -69,6 +69,7 @@ def batch(
     Returns:
         An outcome for each item, in the order of *items*.
     """
+    count = checked_count(concurrency, "concurrency", _MOST_AT_ONCE)
     left, source, found = threading.Event(), _Items(items), dict[int, Outcome[T]]()
     with _reporting(progress, items) as report:
 
@@ -79,10 +80,7 @@ def batch(
 
         token = caller_left.set(left)
         try:
-            threads = [
-                in_thread("hybrid-llm-batch", loop)
-                for _ in range(checked_count(concurrency, "concurrency", _MOST_AT_ONCE))
-            ]
+            threads = [in_thread("hybrid-llm-batch", loop) for _ in range(count)]
         finally:
             caller_left.reset(token)
         try:
@@ -110,6 +108,7 @@ async def abatch(
     progress: bool | Report = False,
 ) -> list[Outcome[T]]:
     """Do as `batch` does with async *work*, in the event loop; cancelling the task cancels what runs."""
+    count = checked_count(concurrency, "concurrency", _MOST_AT_ONCE)
     source, found = _Items(items), dict[int, Outcome[T]]()
     with _reporting(progress, items) as report:
 
@@ -118,9 +117,13 @@ async def abatch(
                 found[each[0]] = await _aoutcome(work, each[1])
                 report()
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(checked_count(concurrency, "concurrency", _MOST_AT_ONCE)):
-                group.create_task(loop())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(count):
+                    group.create_task(loop())
+        except ExceptionGroup as errors:  # of the items' own iterator: what work raises is an outcome
+            first = errors.exceptions[0]
+            raise first from None
     return [found[number] for number in sorted(found)]
 
 

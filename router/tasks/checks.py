@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from hybrid_llm.core.request import OutputSchema
 
 MOST_LABELS: Final = 100
 MOST_CHARACTERS: Final = 100
+MOST_VALUES: Final = 16
+"""Of each kind, where kinds are named: small models would go on for ever."""
 _KIND: Final = "a kind is a text of 1 to 100 characters, without line breaks"
 
 
@@ -79,7 +82,7 @@ def extraction_schema(value: object) -> OutputSchema:
         raise InvalidRequest(f"schema: pass 1 to {MOST_LABELS} kinds, each once", field="schema")
     for kind in kinds:
         _check_label(kind, "schema")
-    texts: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+    texts: dict[str, Any] = {"type": "array", "items": {"type": "string"}, "maxItems": MOST_VALUES}
     return {
         "type": "object",
         "properties": dict.fromkeys(kinds, texts),
@@ -88,15 +91,18 @@ def extraction_schema(value: object) -> OutputSchema:
     }
 
 
-def check_object(schema: OutputSchema) -> None:
-    """Raise InvalidRequest unless *schema* describes an object: what is extracted has names."""
-    import json
+def property_names(schema: OutputSchema) -> tuple[str, ...]:
+    """The names that *schema* gives to what is extracted: those of its properties; none where it has them elsewhere.
 
-    if isinstance(schema, type):
-        return
+    Raises:
+        InvalidRequest: it does not describe an object.
+    """
     try:
-        parsed = json.loads(schema) if isinstance(schema, str) else schema
-    except ValueError:
-        return  # `generate` says what is wrong with it
+        parsed = schema.model_json_schema() if isinstance(schema, type) else schema
+        parsed = json.loads(parsed) if isinstance(parsed, str) else parsed
+    except Exception:  # noqa: BLE001  # of a model's class it may be anything; `generate` says what is wrong with it
+        return ()
     if not isinstance(parsed, dict) or parsed.get("type", "object") != "object":
         raise InvalidRequest("schema: it must describe an object, {'type': 'object', ...}", field="schema")
+    properties = parsed.get("properties")
+    return tuple(map(str, properties)) if isinstance(properties, dict) else ()

@@ -53,8 +53,7 @@ class Classify:
         return result
 
     async def _answered(self, session: Session, excluded: Mapping[str, str]) -> Classification:
-        own = self._own(self.labels)
-        pieces = await asked_in_pieces(session, self.text, self._prompt, own, excluded=excluded)
+        pieces = await asked_in_pieces(session, self.text, self._request, excluded=excluded)
         generations = [piece.generation for piece in pieces]
         if not self.scores:
             return Classification(label=_most(list(map(_label_of, generations))), generations=tuple(generations))
@@ -89,14 +88,14 @@ class Classify:
             raise OutputInvalid(message, backend=generation.backend, reason="schema")
         more = []
         for label in bounded if self.exact else ():
-            prompt, own, pin = self._prompt(piece.text), self._own([label]), generation.backend
-            answer = await session.ask(prompt, own, privacy=generation.decision.tags, excluded=excluded, pin=pin)
+            prompt, own, pin = self._request(piece.text)[0], self._own([label]), generation.backend
+            answer = await session.ask(prompt, own, excluded=excluded, pin=pin)
             more.append(answer)
             logs[label] = chosen_log(answer.logprobs, label)
         return logs, more
 
-    def _prompt(self, text: str) -> list[Message]:
-        return prompts.classify(text, self.labels)
+    def _request(self, text: str) -> tuple[list[Message], GenerateOptions]:
+        return prompts.classify(text, self.labels), self._own(self.labels)
 
     def _own(self, labels: Sequence[str]) -> GenerateOptions:
         size = max(len(label.encode()) for label in labels)

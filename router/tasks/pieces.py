@@ -25,7 +25,8 @@ _HALVINGS: Final = 3
 _ENDS: Final = (r"\n\s*\n", r"\n", r"[.!?…]['\")\]]?\s|[。！？；]", r"\s")
 """Where a text is cut, the best first."""
 
-Build = Callable[[str], Sequence[Message]]
+Build = Callable[[str], tuple[Sequence[Message], GenerateOptions]]
+"""Makes the prompt about a text, and the options of the task, with `max_tokens`."""
 
 
 class Piece(NamedTuple):
@@ -39,7 +40,6 @@ async def asked_in_pieces(
     session: Session,
     text: str,
     build: Build,
-    own: GenerateOptions,
     *,
     excluded: Mapping[str, str] | None = None,
     growth: float = 0.0,
@@ -49,25 +49,25 @@ async def asked_in_pieces(
     Args:
         session: What answers.
         text: The text.
-        build: The prompt about a text.
-        own: The options of the task, with `max_tokens`.
+        build: Makes the request about a text.
         excluded: Backends that are not to answer, each with the reason.
         growth: How many tokens of answer each token of the text needs, where the answer grows with it.
 
     Raises as `generate` does; what a model cannot hold only where no backend has a window for pieces.
     """
     try:
-        return [Piece(text, await session.ask(build(text), own, excluded=excluded))]
+        return [Piece(text, await session.ask(*build(text), excluded=excluded))]
     except (NoEligibleBackend, AllBackendsFailed) as error:
         failure, tags = error, error.decision.tags
     window = session.window(tags)
-    room = int((window - _OVERHEAD - (0 if growth else own.get("max_tokens") or 0)) / (1.0 + growth))
+    room = int((window - _OVERHEAD - session.answer_tokens(build("")[1])) / (1.0 + growth))
     size = _BYTES_PER_TOKEN * room
     if not _is_about_size(failure, text, size) or room < _LEAST:
         raise failure
+    session.keep(tags)
     found: list[Piece] = []
     for piece in cut(text, size):
-        found += await _asked(session, piece, build, own, tags, excluded, _HALVINGS)
+        found += await _asked(session, piece, build, excluded, _HALVINGS)
     return found
 
 
@@ -75,19 +75,22 @@ async def _asked(
     session: Session,
     text: str,
     build: Build,
-    own: GenerateOptions,
-    tags: frozenset[str],
     excluded: Mapping[str, str] | None,
     halvings: int,
 ) -> list[Piece]:
     """The answer about one piece, or about its halves if it does not fit after all."""
     try:
-        return [Piece(text, await session.ask(build(text), own, privacy=tags, excluded=excluded))]
+        return [Piece(text, await session.ask(*build(text), excluded=excluded))]
     except (NoEligibleBackend, AllBackendsFailed):
         if not halvings:
             raise
     halves = cut(text, -(-len(text.encode()) // 2))
-    return [each for half in halves for each in await _asked(session, half, build, own, tags, excluded, halvings - 1)]
+    return [each for half in halves for each in await _asked(session, half, build, excluded, halvings - 1)]
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of *text*, as `estimate_tokens` counts them."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN)
 
 
 def _is_about_size(error: HybridLLMError, text: str, size: int) -> bool:

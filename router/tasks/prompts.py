@@ -37,11 +37,10 @@ def translate(text: str, language: str, source: str) -> list[Message]:
     return _about(f"Translate the text of the user{origin} to {language}. Write only the translation.", text)
 
 
-def extract(text: str) -> list[Message]:
-    """What an output schema asks for."""
-    return _about(
-        "Extract the requested information from the text of the user, in the words of the text, as JSON.", text
-    )
+def extract(text: str, names: Sequence[str]) -> list[Message]:
+    """What an output schema asks for, whose properties have these *names*."""
+    listed = f": {', '.join(names)}" if names else ""
+    return _about(f"Extract from the text of the user, as JSON{listed}. Use the words of the text.", text)
 
 
 def answer(text: str, question: str) -> list[Message]:

@@ -48,13 +48,13 @@ class Session:
     ) -> None:
         self._client, self._options, self._generate = client, options, generate
         self._expires = time.monotonic() + deadline
+        self._tags: frozenset[str] = frozenset()
 
     async def ask(
         self,
         messages: Sequence[Message],
         own: GenerateOptions,
         *,
-        privacy: frozenset[str] = frozenset(),
         excluded: Mapping[str, str] | None = None,
         pin: str = "",
     ) -> Generation:
@@ -63,19 +63,21 @@ class Session:
         Args:
             messages: The prompt.
             own: Options of the task; what the app passed comes before its `max_tokens` and sampling.
-            privacy: Tags beside those of the app.
             excluded: Backends that are not to answer, each with the reason.
             pin: The backend to go on with, where the policy allows it.
 
         Raises as `generate` does.
         """
         options = cast(GenerateOptions, {**own, **self._options})
-        tags = options.get("privacy")
-        if privacy:
-            options["privacy"] = privacy | frozenset(tags or ())
+        if self._tags:
+            options["privacy"] = self._tags | frozenset(options.get("privacy") or ())
         options["deadline"] = max(0.001, self._expires - time.monotonic())
         barred = dict(excluded or {})
         return await self._generate(Incoming(prompt=list(messages), options=options, excluded=barred, pin=pin))
+
+    def keep(self, tags: frozenset[str]) -> None:
+        """Ask with *tags* from now on: what follows is made of a text that has them, and need not show why."""
+        self._tags |= tags
 
     def window(self, tags: frozenset[str]) -> int:
         """The largest known context window, in tokens, of the backends that may take any text with *tags*; else 0."""
@@ -84,6 +86,10 @@ class Session:
         states = self._client.signals().backends.values()
         fitting = [s.context_window for s in states if s.ready and s.location in allowed and not tasks[s.name]]
         return max(fitting, default=0)
+
+    def answer_tokens(self, own: GenerateOptions) -> int:
+        """The most tokens of an answer with the options *own*, unless the app names another number."""
+        return self._options.get("max_tokens") or own.get("max_tokens") or 0
 
     def others(self, excluded: Mapping[str, str]) -> bool:
         """Whether the client has a backend beside *excluded*."""

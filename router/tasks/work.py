@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from hybrid_llm.core.request import GenerateOptions, OutputSchema
+from hybrid_llm.core.request import GenerateOptions, Message, OutputSchema
 from hybrid_llm.router.output import OutputParser
 from hybrid_llm.router.tasks import prompts
-from hybrid_llm.router.tasks.pieces import Piece, asked_in_pieces
+from hybrid_llm.router.tasks.pieces import Piece, asked_in_pieces, estimated_tokens
 from hybrid_llm.router.tasks.results import Extraction, Reply, Summary, Translation
 from hybrid_llm.router.tasks.session import Session
 
 _SUMMARY_TOKENS: Final = 60
 """Tokens of answer for each sentence of a summary."""
+_LEAST_TOKENS: Final = 64
 _EXTRACT_TOKENS: Final = 512
 _ANSWER_TOKENS: Final = 128
 _GROWTH: Final = 1.5
@@ -36,7 +37,7 @@ class Summarise:
         own: GenerateOptions = {"task": "summarise", "max_tokens": _SUMMARY_TOKENS * self.sentences}
         text, pieces = self.text, list[Piece]()
         for _ in range(_MOST_ROUNDS):
-            found = await asked_in_pieces(session, text, lambda part: prompts.summarise(part, self.sentences), own)
+            found = await asked_in_pieces(session, text, lambda part: (prompts.summarise(part, self.sentences), own))
             pieces += found
             if len(found) == 1:
                 break
@@ -54,12 +55,14 @@ class Translate:
 
     async def __call__(self, session: Session) -> Translation:
         """Do it with the answers of *session*."""
-        size = len(self.text.encode("utf-8", "surrogatepass"))
-        own: GenerateOptions = {"task": "translate", "max_tokens": 64 + min(4096, int(_GROWTH * size / 3))}
-        build = lambda part: prompts.translate(part, self.language, self.source)  # noqa: E731
-        pieces = await asked_in_pieces(session, self.text, build, own, growth=_GROWTH)
+        pieces = await asked_in_pieces(session, self.text, self._request, growth=_GROWTH)
         texts = [piece.generation.text.strip() + _space_after(piece.text) for piece in pieces]
         return Translation(text="".join(texts).strip(), language=self.language, generations=_generations(pieces))
+
+    def _request(self, part: str) -> tuple[list[Message], GenerateOptions]:
+        tokens = estimated_tokens(part)
+        own: GenerateOptions = {"task": "translate", "max_tokens": _LEAST_TOKENS + int(_GROWTH * tokens)}
+        return prompts.translate(part, self.language, self.source), own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +71,12 @@ class Extract:
 
     text: str
     schema: OutputSchema
+    names: tuple[str, ...] = ()
 
     async def __call__(self, session: Session) -> Extraction:
         """Do it with the answers of *session*."""
         own: GenerateOptions = {"task": "extract", "max_tokens": _EXTRACT_TOKENS, "output_schema": self.schema}
-        pieces = await asked_in_pieces(session, self.text, prompts.extract, own)
+        pieces = await asked_in_pieces(session, self.text, lambda part: (prompts.extract(part, self.names), own))
         values = [piece.generation.parsed for piece in pieces]
         value = values[0] if len(values) == 1 else self._merged(pieces)
         return Extraction(value=value, generations=_generations(pieces))
@@ -109,7 +113,7 @@ class Answer:
             "additionalProperties": False,
         }
         own: GenerateOptions = {"task": "answer", "max_tokens": _ANSWER_TOKENS, "output_schema": schema}
-        return await asked_in_pieces(session, text, lambda part: prompts.answer(part, self.question), own)
+        return await asked_in_pieces(session, text, lambda part: (prompts.answer(part, self.question), own))
 
 
 def _answer_of(piece: Piece) -> str | None:
@@ -127,7 +131,8 @@ def merge(one: Any, other: Any) -> Any:
         names = dict.fromkeys((*one, *other))
         return {name: merge(one.get(name), other.get(name)) for name in names}
     if isinstance(one, list) and isinstance(other, list):
-        return [*one, *(value for i, value in enumerate(other) if value not in one and value not in other[:i])]
+        joined = one + other
+        return [value for i, value in enumerate(joined) if value not in joined[:i]]
     return other if one in (None, "", [], {}) else one
 
 

@@ -41,7 +41,8 @@ def test_kinds_are_lists_of_texts_or_texts_that_may_be_missing():
     texts = {"type": "array", "items": {"type": "string"}, "title": "People"}
     none = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
     schema = {"type": "object", "properties": {"a": texts, "b": none, "c": {"type": "string"}}, "required": ["a"]}
-    assert kinds_of(schema) == {"a": True, "b": False, "c": False}
+    assert kinds_of(schema) == {"a": 10**9, "b": 0, "c": 0}
+    assert kinds_of({**schema, "properties": {"a": {**texts, "maxItems": 3}}}) == {"a": 3}
     assert kinds_of({**schema, "required": ["a", "c"]}) == {}  # `c` cannot be left out where there is none
     assert kinds_of({**schema, "minProperties": 2}) == {}
     assert kinds_of({**schema, "properties": {"a": {**texts, "minItems": 1}}}) == {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_llm import tasks
 from hybrid_llm.backends.encoder.spec import EncoderConfig
 from hybrid_llm.core.errors import (
     BackendOverloaded,
@@ -253,3 +254,27 @@ def test_a_file_configures_it(texts, tmp_path):
         reply = classify(llm, "the soup", labels=("kitchen", "outside"))
         assert (reply.backend, reply.parsed) == ("about", {"label": "kitchen"})
         assert llm.generate("Is this review positive? 'Dull.'", max_tokens=2).backend == "edge"
+
+
+def test_tasks_use_it_with_its_own_probabilities(encoder, texts, entities, client):
+    llm = client(encoder(texts.folder), encoder(entities.folder, name="ner", labels={"PER": "person"}))
+    found = tasks.classify("the storm went", ["food", "weather"], llm=llm)
+    assert (found.label, found.backend) == ("weather", "encoder")
+    assert found.score > 0.9
+    assert sum(found.scores.values()) == pytest.approx(1.0)
+    assert tasks.classify("the storm went", ["food", "weather"], scores=False, llm=llm).backend == "encoder"
+    found = tasks.extract("mr kalo mira went", ["person"], llm=llm)
+    assert (found.value, found.backend) == ({"person": ["kalo mira"]}, "ner")
+
+
+def test_its_log_probabilities_are_those_of_transformers(encoder, texts, client):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(texts.source).eval()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(texts.source / "tokenizer.json"))
+    llm = client(encoder(texts.folder))
+    for text in ("the storm went", "a tea and rain", "now now", "soup in snow saw bread"):
+        rows = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            wanted = model(input_ids=rows["input_ids"]).logits.softmax(-1)[0].tolist()
+        found = tasks.classify(text, ["weather", "food"], llm=llm).scores
+        assert [found["weather"], found["food"]] == pytest.approx(wanted, abs=0.03)
