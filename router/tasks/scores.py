@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
-
 from hybrid_llm.core.taskform import LABEL
 
 _VALUE: Final = re.compile(rb'\s*\{\s*"' + LABEL.encode() + rb'"\s*:\s*"')

@@ -154,7 +154,7 @@ def test_an_interrupt_ends_a_batch_within_a_step():
 
     class Slow(FakeBackend):
         def stream(self, cleared):
-            print("begun", flush=True)
+            print("begun\\n", end="", flush=True)
             for chunk in super().stream(cleared):
                 time.sleep(0.05)
                 yield chunk
