@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -24,14 +23,16 @@ from hybrid_llm.core.threads import (
     awaited,
     close_aside,
     closed_error,
+    in_event_loop,
     in_thread,
     release_dropped,
     require_asyncio,
 )
-from hybrid_llm.core.tracebacks import guarded, scrubbed
+from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.router.assembly import assemble, assemble_from_file
 from hybrid_llm.router.cache import Cache
+from hybrid_llm.router.closing import aclose_parts, close_parts
 from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.execution.hedging import LoopThread, TaskRace
@@ -45,7 +46,6 @@ from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.ledger import Ledger, Price
 from hybrid_llm.router.tool_loop import ToolRunner
 
-_log = logging.getLogger("hybrid_llm")
 T = TypeVar("T")
 
 
@@ -155,7 +155,7 @@ class HybridLLM(ToolRunner):
         found, called = tuple(detectors or ()), tuple(hooks or ())
         make = partial(assemble_from_file, sensors=sensors, detectors=found, hooks=called, serve_metrics=serve_metrics)
         client._prepare(partial(make, Path(path)))
-        if not _in_event_loop():
+        if not in_event_loop():
             client._open()
         return client
 
@@ -224,6 +224,25 @@ class HybridLLM(ToolRunner):
             return routed.decision
 
         return await self._aside(incoming, decide, lambda _: None)
+
+    @scrubbed
+    def count_tokens(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> int:
+        """Tokens of *prompt* and its tools: counted by the model on this device where there is one, else estimated.
+
+        Raises:
+            InvalidRequest: an option is out of range.
+            DeadlineExceeded: the deadline passed.
+        """
+        incoming = Incoming(prompt=prompt, options=options)
+        self._check_open()
+        return self._pipeline.count_tokens(incoming)
+
+    @scrubbed
+    async def acount_tokens(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> int:
+        """Do as `count_tokens` does, without blocking the event loop."""
+        require_asyncio()
+        incoming = Incoming(prompt=prompt, options=options)
+        return await self._aside(incoming, lambda pipeline: pipeline.count_tokens(incoming), lambda _: None)
 
     @scrubbed
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
@@ -323,25 +342,15 @@ class HybridLLM(ToolRunner):
         In a forked child it does nothing: what the client holds belongs to the parent.
         """
         if (pipeline := self._shut()) is not None:
-            _close(pipeline, self._loop, self._workers)
+            close_parts(pipeline, self._loop, self._workers)
 
     async def aclose(self) -> None:
         """Do as `close` does, from an event loop, without blocking it."""
         if self._closed:
             return
         pipeline = await close_aside("hybrid-llm-close", self._shut)
-        if pipeline is None:
-            return
-        try:
-            await close_aside("hybrid-llm-close", pipeline.close)
-        finally:
-            for backend in reversed(pipeline.fleet.backends.values()):
-                try:
-                    await backend.aclose()
-                except Exception as error:  # noqa: BLE001  # as in `close`
-                    _log.warning("closing %s failed with %s", backend.name, type(error).__name__)
-            self._loop.close()
-            self._workers.close()
+        if pipeline is not None:
+            await aclose_parts(pipeline, self._loop, self._workers)
 
     def _shut(self) -> Pipeline | None:
         """Accept no further call; return what is to be closed, to one caller."""
@@ -355,7 +364,7 @@ class HybridLLM(ToolRunner):
     def __del__(self) -> None:
         made = getattr(self, "_made", None)
         if made is not None and not self._closed:
-            release_dropped(self, "HybridLLM", partial(_close, made, self._loop, self._workers))
+            release_dropped(self, "HybridLLM", partial(close_parts, made, self._loop, self._workers))
 
     def __enter__(self) -> Self:
         return self
@@ -380,20 +389,3 @@ def _open_sync(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None
 
 def _open_async(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
     return backend.astream(cleared)
-
-
-def _close(pipeline: Pipeline, loop: LoopThread, workers: Workers) -> None:
-    """Close what a client holds; it does not refer to the client, which may be garbage."""
-    pipeline.close()
-    for backend in reversed(pipeline.fleet.backends.values()):
-        guarded(backend.close, f"closing {backend.name}")  # one that fails must not keep the others open
-    loop.close()
-    workers.close()
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

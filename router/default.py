@@ -17,12 +17,15 @@ from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.router.execution.stream import AsyncStream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.generation import Generation
     from hybrid_llm.core.request import GenerateOptions, Prompt
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.execution.answer import Answer
     from hybrid_llm.router.execution.stream import Stream
+    from hybrid_llm.router.observability.hooks import Hook
     from hybrid_llm.router.tool_loop import OnError, ToolRun
 
 CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
@@ -47,7 +50,7 @@ def default_client() -> HybridLLM:
     default = _defaults[-1]
     with default.lock:
         if not default.made:
-            default.made.append(_make())
+            default.made.append(open_default())
         return default.made[0]
 
 
@@ -58,12 +61,13 @@ async def adefault_client() -> HybridLLM:
     return made[0] if made else await awaited(in_thread("hybrid-llm-default", default_client))
 
 
-def _make() -> HybridLLM:
+def open_default(hooks: Sequence[Hook] = ()) -> HybridLLM:
+    """A client of its own, as that of this process; ConfigError if `HYBRID_LLM_CONFIG` names an invalid file."""
     from hybrid_llm.router.client import HybridLLM
 
     path = os.environ.get(CONFIG_VARIABLE)
     if path:
-        return HybridLLM.from_config(path)
+        return HybridLLM.from_config(path, hooks=hooks)
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
     from hybrid_llm.router.config import identities
@@ -73,7 +77,7 @@ def _make() -> HybridLLM:
     edge = EdgeBackend(config)
     predictions = PredictionStore(state_folder(), identities([config]))
     policy = builtin_policy("balanced", backends={edge.name: edge.location})
-    return HybridLLM([edge], policy, predictions=predictions)
+    return HybridLLM([edge], policy, predictions=predictions, hooks=hooks)
 
 
 @scrubbed

@@ -23,7 +23,7 @@ from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
 from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
-from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request
+from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request, not_named
 
 
 class Pipeline:
@@ -174,6 +174,8 @@ class Pipeline:
         signals = self.fleet.fitted(assessment.request, self.fleet.snapshot(metadata, policy.objectives))
         if assessment.request.logprobs is not None:
             signals = unable(self.fleet.without_logprobs(), signals)
+        if (named := assessment.request.backends) is not None:
+            signals = unable(not_named(named, signals.backends), signals)
         signals = unable(incoming.excluded, without(assessment.blocked, signals))
         return Routed(
             assessment=assessment,
@@ -184,6 +186,12 @@ class Pipeline:
             parse=_parser(incoming.options),
             check_calls=CallCheck(assessment.request) if assessment.request.tools else None,
         )
+
+    def count_tokens(self, incoming: Incoming) -> int:
+        """Tokens of the prompt, as rules read them. Raises as `receive` does."""
+        policy = self.policy
+        self.fleet.adopt(policy)
+        return self._request(incoming, policy).prompt_tokens
 
     def may_hedge(self, routed: Routed) -> bool:
         """Whether the policy hedges slow calls and there is another backend or node for it."""

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import secrets
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -87,6 +87,7 @@ def make_request(
         tools=tools,
         tool_choice=choice_of(given.get("tool_choice", "auto"), tools),
         parallel_tool_calls=_flag(given.get("parallel_tool_calls", True), "parallel_tool_calls"),
+        backends=_backends(given.get("backends")),
         session_id=_name(given.get("session_id"), "session_id"),
         tenant=_name(given.get("tenant"), "tenant"),
         request_id=_name(given.get("request_id"), "request_id") or secrets.token_hex(16),
@@ -121,6 +122,13 @@ def given_options(options: GenerateOptions) -> Mapping[str, Any]:
     """The options that the app set: None means that an option is not given. Raises TypeError for an unknown one."""
     _refuse_unknown(options)
     return {name: value for name, value in options.items() if value is not None}
+
+
+def not_named(named: Sequence[str], known: Collection[str]) -> dict[str, str]:
+    """The *known* backends that a call does not name, each with that reason. InvalidRequest if it names another one."""
+    if not set(named) <= set(known):
+        raise InvalidRequest(f"backends: there are {', '.join(known)}", field="backends")
+    return {name: f"the call names {', '.join(named)}" for name in known if name not in named}
 
 
 def deadline_of(given: Mapping[str, Any], defaults: Defaults, otherwise: float) -> float:
@@ -160,6 +168,16 @@ def _stop(value: object) -> tuple[str, ...]:
     if len(texts) > STOP_TEXTS or not all(isinstance(text, str) and 0 < len(text) <= STOP_CHARACTERS for text in texts):
         raise InvalidRequest(f"stop: {allowed}", field="stop")
     return tuple([unicode_text(text, "stop") for text in texts])
+
+
+def _backends(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    allowed = "pass a list of one or more names of backends"
+    names = _items(value, "backends", allowed)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InvalidRequest(f"backends: {allowed}", field="backends")
+    return names
 
 
 def _tags(value: object) -> frozenset[str]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
+from hybrid_llm.cli.ready_file import ready_file
 from hybrid_llm.cli.terminal import Exit, Progress, note
 from hybrid_llm.core.checked import fits
 from hybrid_llm.core.errors import ConfigError
@@ -133,7 +132,7 @@ def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int
     missing = [name for name in required if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {install_hint('node')}")
-    with logged_handshakes(), _ready_file(args.ready_file) as announce:
+    with logged_handshakes(), ready_file(args.ready_file) as announce:
         _log_to_stderr(args)
         asyncio.run(_serve(_config(args), args.grace, announce, factory))
     note("stopped")
@@ -203,28 +202,6 @@ def _about(info: EngineInfo) -> str:
         f"{info.slots} slots of {info.context_window:,} tokens" if info.slots > 1 else f"{info.context_window:,} tokens"
     )
     return f"{info.model} ({info.engine}, {info.device}, {info.dtype}, {slots})"
-
-
-@contextlib.contextmanager
-def _ready_file(path: Path | None) -> Iterator[Callable[[int], None]]:
-    """Yields a function that writes the port to *path* atomically; the file is removed before start and at the end."""
-    if path is None:
-        yield lambda _port: None
-        return
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--ready-file: {path.parent} is not a folder", path=str(path))
-    path.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-
-    def announce(port: int) -> None:
-        temporary.write_text(f"{port}\n", encoding="ascii")
-        temporary.replace(path)
-
-    try:
-        yield announce
-    finally:
-        path.unlink(missing_ok=True)
-        temporary.unlink(missing_ok=True)
 
 
 SERVE: Final = Command(

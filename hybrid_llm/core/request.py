@@ -197,6 +197,8 @@ class Request(_Envelope):
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     """Whether one answer may have several tool calls."""
+    backends: tuple[str, ...] | None = None
+    """The only backends that may answer, as far as tags and rules allow them; None for all."""
     logprobs: int | None = None
     """How many likeliest alternatives to give for each token of the text; None for no log-probabilities at all."""
     answer_prefix: str = field(default="", repr=False)
@@ -395,3 +397,4 @@ class GenerateOptions(TypedDict, total=False):
     session_id: str | None
     tenant: str | None
     request_id: str | None
+    backends: Sequence[str] | None

@@ -68,6 +68,15 @@ def _settle(work: Future[T], call: Callable[[], T]) -> None:
         del work, call  # the error's traceback has this frame
 
 
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def require_asyncio() -> None:
     """Raise UnsupportedRuntime unless an event loop of asyncio runs."""
     try:

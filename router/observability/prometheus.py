@@ -129,6 +129,13 @@ class PrometheusMetrics:
             _log.warning("the gauges are missing from a scrape: %s", type(error).__name__)
             return []
 
+    def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """The metrics in the format that *accept*, a header, asks for, and its content type."""
+        from prometheus_client.exposition import choose_encoder
+
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
     def serve(self, host: str = "127.0.0.1", port: int = 9464) -> int:
         """Serve the registry over HTTP until the client is closed.
 

@@ -21,9 +21,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 57_100,
-    "product without node, model tools, command line and lab, lines": 37_000,
-    "product, modules": 336,
+    "product, lines": 59_800,
+    "product without node, model tools, command line and lab, lines": 39_400,
+    "product, modules": 356,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

@@ -113,6 +113,23 @@ def s3(_: Path) -> None:
     _listed("s3://bucket/model.gguf")
 
 
+def gateway(folder: Path) -> None:
+    """A request over loopback is answered, and nothing else is reached."""
+    import http.client
+
+    from hybrid_llm import HybridLLM
+    from tests.gateway.conftest import served
+
+    path = folder / "hybrid.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    body = json.dumps({"model": "auto", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]})
+    with served(HybridLLM.from_config(path)) as url:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
 def _listed(named: str) -> None:
     from hybrid_llm.backends.models.sources.table import parse_source
 
@@ -139,7 +156,8 @@ def native_sends(_: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
-    each.__name__: each for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare, hub, s3)
+    each.__name__: each
+    for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare, hub, s3, gateway)
 }
 CAUGHT: dict[str, Callable[[Path], None]] = {
     each.__name__: each for each in (python_connects, python_resolves, native_sends)

@@ -182,6 +182,7 @@ WRONG = {
     "session_id": [5, "", "a\nb", ["a"]],
     "tenant": [5, "", "a\nb", ["a"]],
     "request_id": [5, "", "a\nb", ["a"]],
+    "backends": [5, "edge", [], [5], {"edge": 1}, b"edge"],
 }
 
 

@@ -1,0 +1,142 @@
+"""`hybrid-llm gateway`: answer clients of OpenAI's and Anthropic's APIs, as the policy decides."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.cli.arguments import Command, add_verbose, seconds
+from hybrid_llm.cli.ready_file import ready_file
+from hybrid_llm.cli.terminal import Exit, note
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
+
+if TYPE_CHECKING:
+    from hybrid_llm.gateway.config import GatewayConfig
+    from hybrid_llm.router.client import HybridLLM
+    from hybrid_llm.router.observability.hooks import Hook
+    from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+
+_REQUIRED: Final = ("starlette", "uvicorn")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="hybrid.yaml; without one, the default model answers"
+    )
+    parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="port 0 picks a free one")
+    parser.add_argument(
+        "--keys", type=Path, metavar="FILE", help="keys of clients; needed to listen beyond this machine"
+    )
+    parser.add_argument("--new-key", metavar="TENANT", help="add a key for a tenant to --keys, print it, and exit")
+    parser.add_argument(
+        "--unknown-models", choices=("auto", "refuse"), default="auto", help="route an unknown model name, or refuse it"
+    )
+    parser.add_argument("--grace", type=seconds(), default=10.0, metavar="S", help="seconds for running answers (10)")
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the gateway is ready")
+    add_verbose(parser, "log one line for each request to standard error")
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.new_key is not None:
+        return _new_key(args)
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the gateway needs {', '.join(missing)}: {install_hint('gateway')}")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("hybrid_llm").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    from hybrid_llm.gateway.config import GatewayConfig
+
+    config = GatewayConfig(listen=args.listen, keys=args.keys, unknown_models=args.unknown_models)
+    config.open_keys()  # what is wrong with them is said before a model is loaded
+    metrics = _metrics()
+    client = _client(args.config, [] if metrics is None else [metrics])
+    with ready_file(args.ready_file) as announce:
+        asyncio.run(_serve(client, config, metrics, args.grace, announce))
+    note("stopped")
+    return Exit.OK
+
+
+def _client(config: Path | None, hooks: Sequence[Hook]) -> HybridLLM:
+    from hybrid_llm.router.client import HybridLLM
+    from hybrid_llm.router.default import open_default
+
+    return open_default(hooks) if config is None else HybridLLM.from_config(config, hooks=hooks)
+
+
+def _metrics() -> PrometheusMetrics | None:
+    """Counts requests, in a registry of its own, where the extra `metrics` is installed."""
+    if find_spec("prometheus_client") is None:
+        return None
+    from hybrid_llm.router.observability.prometheus import PrometheusMetrics
+
+    return PrometheusMetrics.alone()
+
+
+async def _serve(
+    client: HybridLLM,
+    config: GatewayConfig,
+    metrics: PrometheusMetrics | None,
+    grace: float,
+    announce: Callable[[int], None],
+) -> None:
+    from hybrid_llm.gateway.server import GatewayServer
+
+    server = GatewayServer(client, config, metrics=metrics, grace=grace)
+
+    def ready() -> None:
+        host = config.listen.rpartition(":")[0]
+        print(f"ready on http://{host}:{server.port}/v1", flush=True)
+        announce(server.port)
+
+    await server.serve(ready)
+
+
+def _new_key(args: argparse.Namespace) -> int:
+    """Add the digest of a new key to the file; the key itself is printed, and stored nowhere."""
+    if args.keys is None:
+        raise ConfigError("--new-key needs --keys FILE, to which the key is added")
+    path: Path = args.keys
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    secret = f"hl-{secrets.token_urlsafe(32)}"
+    entries.append({"sha256": hashlib.sha256(secret.encode()).hexdigest(), "tenant": args.new_key})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(entries, file, indent=2)
+        file.write("\n")
+    from hybrid_llm.gateway.config import Keys
+
+    try:
+        Keys.read(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    print(secret)
+    note(f"{path} has its SHA-256; this is the only time that the key itself is shown")
+    return Exit.OK
+
+
+GATEWAY: Final = Command(
+    about="Answer clients of OpenAI's and Anthropic's APIs, as the policy decides. Needs the extra `gateway`.\n"
+    "SIGTERM or Ctrl-C lets running answers finish, then exits with 0; a second one stops them.",
+    options=_options,
+    run=_run,
+    examples=(
+        "hybrid-llm gateway",
+        "hybrid-llm gateway --config hybrid.yaml --listen 127.0.0.1:8080",
+        "hybrid-llm gateway --keys keys.json --new-key acme",
+    ),
+    codes=(Exit.FAILURE, Exit.CONFIG),
+)

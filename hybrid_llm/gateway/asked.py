@@ -1,0 +1,157 @@
+"""A request of any API as our own call: the prompt, the options, and how the answer is to be written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.tools import Tool
+from hybrid_llm.gateway.failures import Failure
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a client asks for."""
+
+    model: str
+    """As the client wrote it: `auto`, a backend, a model, or a name that no backend has."""
+    prompt: list[Json] = field(repr=False)
+    """The conversation, as `generate` takes it."""
+    instructions: list[Json] = field(default_factory=list, repr=False)
+    """What stands before the conversation, and is no turn of it."""
+    options: Json = field(repr=False)
+    """Options of `generate`; one that is None is not given."""
+    stream: bool = False
+    privacy: frozenset[str] = frozenset()
+    """Privacy tags of the turns before."""
+    follows: str = ""
+    """The id of the answer that came before, which the client leaves to us to keep."""
+    keep: bool = False
+    """Whether a later request may follow this answer."""
+    body: Json = field(default_factory=dict, repr=False)
+
+
+class Writer(Protocol):
+    """Writes one streamed answer as server-sent events."""
+
+    def begin(self) -> Iterable[bytes]:
+        """The events before the first piece of the answer."""
+
+    def chunk(self, chunk: Chunk) -> Iterable[bytes]:
+        """The events of one piece."""
+
+    def end(self, generation: Generation) -> Iterable[bytes]:
+        """The events of a whole answer."""
+
+    def fail(self, failure: Failure) -> Iterable[bytes]:
+        """The events of an answer that broke off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """What is known of an answer once a backend has begun it."""
+
+    asked: Asked
+    request_id: str
+    model: str
+    """The model that answers."""
+    created: int
+    """Seconds since 1970."""
+    tenant: str | None = None
+    privacy: frozenset[str] = frozenset()
+    """The privacy tags that its request declared."""
+    details: bool = False
+    """Whether the client wants to know how the answer was made."""
+
+
+class Dialect(Protocol):
+    """One API: reads its requests, and writes its answers and errors."""
+
+    def read(self, body: Json) -> Asked:
+        """The request of *body*.
+
+        Raises:
+            Failure: the API has no such request, or no backend can do what it asks for.
+        """
+
+    def whole(self, answering: Answering, generation: Generation) -> Json:
+        """The document of an answer that is not streamed."""
+
+    def writer(self, answering: Answering) -> Writer:
+        """Writes the events of an answer that is streamed."""
+
+    def failure(self, failure: Failure) -> Json:
+        """The document of an error."""
+
+
+def refuse(param: str, why: str, *, code: str = "unsupported_value") -> Failure:
+    """The failure of a request that asks for what no backend does."""
+    return Failure(400, code, f"{param}: {why}", param=param)
+
+
+def check_fields(body: Json, *, read: Collection[str], ignored: Collection[str], neutral: Mapping[str, Any]) -> None:
+    """Refuse a field that is not known, or that asks for something that is not done.
+
+    Args:
+        body: The request.
+        read: Fields that are followed.
+        ignored: Hints, of which an answer need not show anything.
+        neutral: Fields that are taken with this value alone, which asks for nothing.
+
+    Raises:
+        Failure: as the official servers do, an unknown field is an error.
+    """
+    for name, value in body.items():
+        if name in read or name in ignored or value is None:
+            continue
+        if name not in neutral:
+            raise Failure(400, "unknown_parameter", f"Unrecognized request argument supplied: {name[:64]}", name[:64])
+        if value not in (neutral[name], [], {}):
+            raise refuse(name, f"only {neutral[name]!r} is supported", code="unsupported_parameter")
+
+
+def typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...], what: str) -> Any:
+    """The field *name*, None if it is absent or null. Raises `Failure` if it is no *kind*, in words *what*."""
+    value = body.get(name)
+    if value is None or (isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)):
+        return value
+    raise Failure(400, "invalid_type", f"{name}: it must be {what}", param=name)
+
+
+def model_of(body: Mapping[str, Any]) -> str:
+    """The field `model`, which both APIs require."""
+    model = typed(body, "model", str, "a text")
+    if not model:
+        raise Failure(400, "missing_required_parameter", "model: it is missing; pass `auto`, or a name", param="model")
+    return str(model)
+
+
+def tool_of(given: Any, place: str, schema: str) -> Tool:
+    """The tool that an API describes by name, description and a JSON Schema under *schema*."""
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise Failure(400, "invalid_type", f"{place}: a tool has a name, a description and {schema}", param="tools")
+    parameters = given.get(schema)
+    if parameters is None:
+        parameters = {"type": "object", "properties": {}}
+    if not isinstance(parameters, dict):
+        raise Failure(400, "invalid_type", f"{place}.{schema}: it must be a JSON Schema", param="tools")
+    return Tool(name=given["name"], description=given.get("description") or "", parameters=dumped(parameters))
+
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def dumped(value: object) -> str:
+    """*value* as JSON, in ASCII."""
+    return _encode(value)
+
+
+def event(document: str, name: str = "") -> bytes:
+    """One server-sent event (WHATWG HTML, 9.2) with a JSON text as its data."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {document}\n\n".encode()

@@ -1,0 +1,102 @@
+"""OpenAI's Completions, the API before Chat: the prompt becomes what the user says, since the models are for chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.gateway.asked import Answering, Asked, Json, check_fields, dumped, event, model_of, typed
+from hybrid_llm.gateway.chat import DONE, SAMPLING, finish_reason, usage_of
+from hybrid_llm.gateway.extensions import details_of
+from hybrid_llm.gateway.failures import Failure
+
+_READ: Final = frozenset({"model", "prompt", "max_tokens", "stream", "stream_options", "hybrid", *SAMPLING})
+_NEUTRAL: Final[Mapping[str, Any]] = {
+    "n": 1,
+    "best_of": 1,
+    "echo": False,
+    "suffix": "",
+    "logprobs": 0,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "logit_bias": {},
+}
+
+
+class Completions:
+    """`POST /v1/completions`."""
+
+    def read(self, body: Json) -> Asked:
+        """The request of *body*; raises `Failure`."""
+        check_fields(body, read=_READ, ignored={"user"}, neutral=_NEUTRAL)
+        prompt = body.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1:
+            prompt = prompt[0]
+        if not isinstance(prompt, str) or not prompt:
+            raise Failure(400, "invalid_type", "prompt: it must be one text", "prompt")
+        return Asked(
+            model=model_of(body),
+            prompt=[{"role": "user", "content": prompt}],
+            options={name: body.get(name) for name in (*SAMPLING, "max_tokens")},
+            stream=bool(typed(body, "stream", bool, "true or false")),
+            body=body,
+        )
+
+    def whole(self, answering: Answering, generation: Generation) -> Json:
+        """A `text_completion`."""
+        choice = _choice(generation.text, finish_reason(generation.finish_reason))
+        details = {"hybrid": details_of(generation)} if answering.details else {}
+        return _head(answering) | {"choices": [choice], "usage": usage_of(generation.usage)} | details
+
+    def writer(self, answering: Answering) -> CompletionWriter:
+        """Writes `text_completion` events."""
+        return CompletionWriter(answering)
+
+    def failure(self, failure: Failure) -> Json:
+        """An `error`."""
+        return failure.as_openai()
+
+
+class CompletionWriter:
+    """Writes the events of one answer."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._head = _head(answering)
+        self._details = answering.details
+        options = typed(answering.asked.body, "stream_options", dict, "an object") or {}
+        self._with_usage = bool(options.get("include_usage"))
+
+    def begin(self) -> Iterator[bytes]:
+        """Nothing stands before the text."""
+        return iter(())
+
+    def chunk(self, chunk: Chunk) -> Iterator[bytes]:
+        """A piece of the text."""
+        if chunk.text:
+            yield event(dumped(self._head | {"choices": [_choice(chunk.text, None)]}))
+
+    def end(self, generation: Generation) -> Iterator[bytes]:
+        """The reason of the end; then the usage, if the client wants it."""
+        details = {"hybrid": details_of(generation)} if self._details else {}
+        yield event(dumped(self._head | {"choices": [_choice("", finish_reason(generation.finish_reason))]} | details))
+        if self._with_usage:
+            yield event(dumped(self._head | {"choices": [], "usage": usage_of(generation.usage)}))
+        yield DONE
+
+    def fail(self, failure: Failure) -> Iterator[bytes]:
+        """An error in place of the rest."""
+        yield event(dumped(failure.as_openai()))
+
+
+def _head(answering: Answering) -> Json:
+    return {
+        "id": f"cmpl-{answering.request_id}",
+        "object": "text_completion",
+        "created": answering.created,
+        "model": answering.model,
+    }
+
+
+def _choice(text: str, reason: str | None) -> Json:
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}

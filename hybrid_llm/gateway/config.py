@@ -1,0 +1,145 @@
+"""What an operator sets of a gateway, and the keys of its clients."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.core.checked import Checked
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import ADDRESS, Choice, File, Whole, duration, key
+from hybrid_llm.core.hosts import canonical_address
+
+_HEX_DIGITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig(Checked):
+    """Where a gateway listens, whom it answers, and how much it takes."""
+
+    listen: str = key(ADDRESS, "Where it listens; port 0 picks a free one.", default="127.0.0.1:8080")
+    keys: Path | None = key(File(), "The keys of its clients; needed to listen beyond loopback.", default=None)
+    unknown_models: str = key(
+        Choice.of("auto", "refuse"),
+        "A model that no backend has: `auto` lets the policy choose, `refuse` answers 404.",
+        default="auto",
+    )
+    body_bytes: int = key(Whole(1), "Bytes of a request; a larger one is refused with 413.", default=8 << 20)
+    connections: int = key(
+        Whole(1, 1_000_000), "Connections and requests at once; more are refused with 503.", default=4096
+    )
+    read_timeout_s: float = key(duration(), "For a client to send its request.", name="read_timeout", default=30.0)
+    write_timeout_s: float = key(duration(), "For a client to take what is sent.", name="write_timeout", default=30.0)
+    responses: int = key(
+        Whole(0, 1_000_000), "Answers of the Responses API that `previous_response_id` can name.", default=1024
+    )
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        try:
+            canonical_address(self.listen, lowest_port=0)
+        except ValueError as error:
+            fault = str(error)
+        else:
+            return
+        raise ConfigError(f"listen: {fault}")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of *listen*."""
+        return canonical_address(self.listen, lowest_port=0)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine reach it."""
+        try:
+            return ipaddress.ip_address(self.address[0]).is_loopback
+        except ValueError:
+            return self.address[0] == "localhost"
+
+    def open_keys(self) -> Keys | None:
+        """The keys of its clients; None if everybody on this machine is answered.
+
+        Raises:
+            ConfigError: the file is unusable, or there is none though other machines reach the gateway.
+        """
+        if self.keys is not None:
+            return Keys.read(self.keys)
+        if not self.is_local:
+            remedy = "pass --keys FILE (with `--new-key TENANT` it makes one), or listen on 127.0.0.1"
+            raise ConfigError(f"{self.listen} is reached from other machines, which need keys: {remedy}")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who sends a request: the tenant of its key, and the privacy tags that all its requests carry."""
+
+    tenant: str | None = None
+    privacy: frozenset[str] = frozenset()
+
+
+ANYBODY: Final = Client()
+
+
+class Keys:
+    """The keys of clients, by their SHA-256: the file that holds them opens nothing by itself."""
+
+    def __init__(self, clients: Mapping[bytes, Client]) -> None:
+        self._clients = dict(clients)
+
+    @classmethod
+    def read(cls, path: Path) -> Keys:
+        """The keys of a JSON file: a list of `{"sha256": ..., "tenant": ..., "privacy": [...]}`.
+
+        Raises:
+            ConfigError: it cannot be read, or is not such a list.
+        """
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}", path=str(path)) from None
+        except ValueError:
+            entries = None
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError(f"{path}: it is no list of keys; {_FORM}", path=str(path))
+        return cls(dict([_entry(entry, f"{path}: keys[{at}]") for at, entry in enumerate(entries)]))
+
+    def client(self, secret: str) -> Client | None:
+        """Whose key *secret* is; None if nobody's. The time that it takes says nothing about the keys."""
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+        found = None
+        for known, client in self._clients.items():
+            if hmac.compare_digest(known, digest):
+                found = client
+        return found
+
+
+_FORM: Final = 'write [{"sha256": "64 hex digits", "tenant": "acme", "privacy": ["phi"]}], privacy only where wanted'
+
+
+def _entry(entry: Any, place: str) -> tuple[bytes, Client]:
+    if not isinstance(entry, dict) or not {"sha256", "tenant"} <= entry.keys() <= {"sha256", "tenant", "privacy"}:
+        raise ConfigError(f"{place}: {_FORM}")
+    digest, tenant, privacy = entry["sha256"], entry["tenant"], entry.get("privacy", [])
+    if not isinstance(digest, str) or len(digest) != _HEX_DIGITS or not _is_hex(digest):
+        raise ConfigError(f"{place}: sha256 has 64 hex digits: the SHA-256 of the key")
+    if not isinstance(tenant, str) or not tenant.isascii() or not tenant.isprintable() or not tenant:
+        raise ConfigError(f"{place}: tenant is a name of printable ASCII")
+    if not _are_texts(privacy):
+        raise ConfigError(f"{place}: privacy is a list of tags of the policy")
+    return bytes.fromhex(digest), Client(tenant, frozenset(privacy))
+
+
+def _is_hex(text: str) -> bool:
+    return all(letter in "0123456789abcdefABCDEF" for letter in text)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(tag, str) for tag in value)

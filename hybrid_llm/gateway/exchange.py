@@ -1,0 +1,244 @@
+"""One request over HTTP: its body is read, a client answers it, and the answer is written, whole or as it comes.
+
+A client that leaves ends the work behind its request; one that does not read is left after a while. The status is sent
+with the first piece of an answer, so that whatever fails before it is an error with its own status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
+from hybrid_llm.gateway.extensions import answer_headers, options_of
+from hybrid_llm.gateway.failures import Failure, failure_of
+
+if TYPE_CHECKING:
+    from hybrid_llm.gateway.gateway import Gateway
+    from hybrid_llm.router.execution.stream import AsyncStream
+
+_log = logging.getLogger("hybrid_llm.gateway")
+_JSON: Final = {"content-type": "application/json"}
+_EVENTS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+}
+
+
+class Exchange:
+    """An ASGI application: one route of one API."""
+
+    def __init__(self, gateway: Gateway, dialect: Dialect) -> None:
+        self._gateway = gateway
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        reply = Reply(send, self._gateway.config.write_timeout_s)
+        request_id = secrets.token_hex(16)
+        begun = time.perf_counter()
+        try:
+            headers = Headers(scope=scope)
+            client = self._gateway.admit(headers)
+            body = await read_json(
+                headers, receive, self._gateway.config.body_bytes, self._gateway.config.read_timeout_s
+            )
+            asked = self._gateway.adapt(self._dialect.read(body), client)
+            options = asked.options | options_of(headers, body, client) | {"request_id": request_id}
+            options["privacy"] |= asked.privacy
+            async with ended_by_disconnect(receive):
+                await self._answer(asked, options, reply)
+        except TimeoutError:  # the connection is closed in mid-answer: its end would wait for the client too
+            reply.give_up()
+        except Exception as error:  # noqa: BLE001  # whatever fails has a status
+            await self._fail(error, reply, request_id)
+        await reply.finish()
+        took = 1e3 * (time.perf_counter() - begun)
+        _log.info("%s %s %s %s %.0f ms", scope["path"], reply.status, request_id, reply.outcome, took)
+
+    async def _answer(self, asked: Asked, options: Json, reply: Reply) -> None:
+        details = options.pop("details")
+        stream = self._gateway.client.astream([*asked.instructions, *asked.prompt], **options)
+        async with stream:
+            if asked.stream:
+                await self._stream(asked, options, details, stream, reply)
+                return
+            generation = await stream.collect()
+        answering = self._answering(asked, stream, options, details)
+        document = self._dialect.whole(answering, generation)
+        self._gateway.kept.keep(answering, generation, document)
+        reply.outcome = generation.backend
+        await reply.whole(200, self._headers(stream, answering), document)
+
+    async def _stream(self, asked: Asked, options: Json, details: bool, stream: AsyncStream, reply: Reply) -> None:  # noqa: FBT001
+        chunk = await anext(stream)
+        answering = self._answering(asked, stream, options, details)
+        writer = self._dialect.writer(answering)
+        await reply.begin(200, _EVENTS | self._headers(stream, answering))
+        reply.outcome = stream.backend
+        try:
+            await reply.write(writer.begin())
+            while True:
+                if events := b"".join(writer.chunk(chunk)):
+                    await reply.write((events,))
+                if chunk.finish_reason is not None:
+                    break
+                chunk = await anext(stream)
+            generation = await stream.collect()
+            if asked.keep:
+                self._gateway.kept.keep(answering, generation, self._dialect.whole(answering, generation))
+            await reply.write(writer.end(generation))
+        except TimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the status is sent: what fails now is an event
+            failure = self._note(error, reply)
+            await reply.write(writer.fail(failure))
+
+    def _answering(self, asked: Asked, stream: AsyncStream, options: Json, details: bool) -> Answering:  # noqa: FBT001
+        return Answering(
+            asked=asked,
+            request_id=stream.request_id,
+            model=self._gateway.model_of(stream.backend),
+            created=int(time.time()),
+            tenant=options["tenant"],
+            privacy=options["privacy"],
+            details=details,
+        )
+
+    @staticmethod
+    def _headers(stream: AsyncStream, answering: Answering) -> dict[str, str]:
+        return answer_headers(stream.decision, stream.request_id, stream.backend, answering.model)
+
+    async def _fail(self, error: Exception, reply: Reply, request_id: str) -> None:
+        failure = self._note(error, reply)
+        headers = failure.headers | {"x-request-id": request_id, "request-id": request_id}
+        await reply.whole(failure.status, headers, self._dialect.failure(failure))
+
+    @staticmethod
+    def _note(error: Exception, reply: Reply) -> Failure:
+        failure = failure_of(error)
+        reply.outcome = failure.code
+        if failure.code == "internal_error":
+            _log.error("a request failed with %s", type(error).__name__)
+        return failure
+
+
+class Reply:
+    """The answer of one exchange on its way to the client."""
+
+    def __init__(self, send: Send, timeout_s: float) -> None:
+        self._send, self._timeout_s = send, timeout_s
+        self.status = 0
+        self.outcome = "client left"
+        self._last: Message | None = None
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send the status and *headers*."""
+        self.status = status
+        listed = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": listed})
+        self._last = {"type": "http.response.body", "body": b"", "more_body": False}
+
+    async def write(self, pieces: Iterable[bytes]) -> None:
+        """Send a part of the body; raises TimeoutError if the client does not take it in time."""
+        async with asyncio.timeout(self._timeout_s):
+            await self._send({"type": "http.response.body", "body": b"".join(pieces), "more_body": True})
+
+    async def whole(self, status: int, headers: Mapping[str, str], document: Json) -> None:
+        """Send status, *headers* and the whole body; the end is left to `finish`."""
+        body = dumped(document).encode()
+        await self.begin(status, _JSON | {"content-length": str(len(body))} | dict(headers))
+        self._last = {"type": "http.response.body", "body": body, "more_body": False}
+
+    def give_up(self) -> None:
+        """The client does not take what is sent: send nothing more."""
+        self.outcome, self._last = "client too slow", None
+
+    async def finish(self) -> None:
+        """Send the end of the body, if there is anything to end."""
+        if self._last is not None:
+            await self._send(self._last)
+
+
+@asynccontextmanager
+async def ended_by_disconnect(receive: Receive) -> AsyncIterator[None]:
+    """Cancel what runs inside, and leave it quietly, when the client closes its connection."""
+    task = asyncio.current_task()
+    assert task is not None
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+        watcher.cancel()
+        await asyncio.sleep(0)  # a cancellation that is on its way arrives here
+    except asyncio.CancelledError:
+        if not left or task.uncancel():
+            raise
+    finally:
+        watcher.cancel()
+
+
+async def read_json(headers: Mapping[str, str], receive: Receive, limit: int, timeout_s: float) -> Json:
+    """The body of a request: a JSON object.
+
+    A browser sends this content type to another site only after it has asked that site, which does not agree.
+
+    Raises:
+        Failure: it is none, larger than *limit* bytes, or not there within *timeout_s*.
+    """
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Failure(415, "unsupported_media_type", "the body must be JSON: send `content-type: application/json`")
+    if headers.get("content-encoding", "identity") != "identity":
+        raise Failure(415, "unsupported_media_type", "the body must not be compressed")
+    try:
+        async with asyncio.timeout(timeout_s):
+            raw = await _body(receive, limit)
+    except TimeoutError:
+        raise Failure(408, "request_timeout", f"the body was not there within {timeout_s:g} s") from None
+    return _parsed(raw)
+
+
+async def _body(receive: Receive, limit: int) -> bytes:
+    pieces, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Failure(400, "client_left", "the client left before the body was there")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise Failure(413, "request_too_large", f"the body has more than {limit} bytes")
+        pieces.append(piece)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+def _parsed(raw: bytes) -> Json:
+    body: Any = None
+    with suppress(ValueError, RecursionError):
+        body = json.loads(raw, parse_constant=_refuse_constant)
+    if isinstance(body, dict):
+        return body
+    raise Failure(400, "invalid_json", "the body is not a JSON object")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,119 @@
+"""What is ours rides on the APIs of others: privacy tags, task, deadline, session and tenant, and the decision back.
+
+A client sets them by headers (`x-hybrid-privacy: phi`), by a field `hybrid` of the body (the clients' `extra_body`), or
+by `metadata` (`hybrid_privacy`), which takes texts alone. A tag can only narrow where a request may go: those of all
+places are joined, and none is taken away. Of anything else a header comes before the body, and that before metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from hybrid_llm.gateway.config import Client
+from hybrid_llm.gateway.failures import Failure
+
+if TYPE_CHECKING:
+    from hybrid_llm.core.decision import Decision
+    from hybrid_llm.core.generation import Generation
+
+SESSIONS: Final = ("x-hybrid-session", "x-session-id", "session-id", "session_id", "x-session-affinity")
+"""Headers that name the session; all but the first are sent by agents of others."""
+_NAMES: Final = ("privacy", "task", "deadline", "session", "tenant", "details")
+_PREFIX: Final = "x-hybrid-"
+
+
+def options_of(headers: Mapping[str, str], body: Mapping[str, Any], client: Client) -> dict[str, Any]:
+    """The options of `generate` that a request sets by our extensions; `details`, if asked for, is among them.
+
+    Raises:
+        Failure: an extension is unknown, or not of its form, or names another tenant than the key's.
+    """
+    given = _of_metadata(body) | _of_body(body) | _of_headers(headers)
+    options: dict[str, Any] = {name: given[name] for name in ("task", "details") if name in given}
+    options["privacy"] = client.privacy.union(*_tags(headers, body))
+    if "deadline" in given:
+        options["deadline"] = _seconds(given["deadline"])
+    if (session := given.get("session") or body.get("prompt_cache_key")) is not None:
+        options["session_id"] = session
+    options["tenant"] = _tenant(given.get("tenant"), client)
+    options["details"] = str(options.get("details", "")).lower() in ("1", "true")
+    return options
+
+
+def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    given: dict[str, Any] = {name: headers[_PREFIX + name] for name in _NAMES if _PREFIX + name in headers}
+    session = next((headers[name] for name in SESSIONS if headers.get(name)), None)
+    return given if session is None else given | {"session": session}
+
+
+def _of_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    given = body.get("hybrid") or {}
+    if not isinstance(given, dict) or not given.keys() <= set(_NAMES):
+        raise Failure(400, "invalid_value", f"hybrid: an object with some of {', '.join(_NAMES)}", param="hybrid")
+    return given
+
+
+def _of_metadata(body: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict):
+        return {}
+    return {name: metadata[f"hybrid_{name}"] for name in _NAMES if f"hybrid_{name}" in metadata}
+
+
+def _tags(headers: Mapping[str, str], body: Mapping[str, Any]) -> list[frozenset[str]]:
+    values = (headers.get(f"{_PREFIX}privacy"), _of_body(body).get("privacy"), _of_metadata(body).get("privacy"))
+    return [_tag_set(value) for value in values if value is not None]
+
+
+def _tag_set(value: Any) -> frozenset[str]:
+    if isinstance(value, str):
+        return frozenset(tag.strip() for tag in value.split(",") if tag.strip())
+    if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+        return frozenset(value)
+    raise Failure(400, "invalid_value", "privacy: a list of tags of the policy, or their names with commas", "privacy")
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise Failure(400, "invalid_value", "deadline: a number of seconds, such as 2.5", "deadline")
+
+
+def _tenant(value: Any, client: Client) -> str | None:
+    if client.tenant is None or value in (None, client.tenant):
+        return client.tenant or value
+    raise Failure(403, "other_tenant", "the key of this request belongs to another tenant", "tenant")
+
+
+def answer_headers(decision: Decision, request_id: str, backend: str, model: str) -> dict[str, str]:
+    """The headers of an answer: which backend and model answer it, and which rule of the policy decided so."""
+    return {
+        "x-request-id": request_id,
+        "request-id": request_id,
+        "x-hybrid-backend": _header(backend),
+        "x-hybrid-model": _header(model),
+        "x-hybrid-policy": _header(f"{decision.policy} {decision.digest}"),
+        "x-hybrid-rule": _header(decision.rule),
+        "x-hybrid-because": _header(decision.because),
+        "x-hybrid-tags": _header(",".join(sorted(decision.tags))),
+    }
+
+
+def _header(text: str) -> str:
+    """*text* in the characters that a header may have."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+
+
+_DETAILS: Final = (
+    *("request_id", "backend", "cached", "notice", "finish_reason", "usage", "timings"),
+    *("attempts", "continuations", "decision"),
+)
+
+
+def details_of(generation: Generation) -> dict[str, Any]:
+    """How an answer was made, without its text: what the field `hybrid` of an answer holds, if asked for."""
+    document = generation.to_dict()
+    return {name: document[name] for name in _DETAILS}

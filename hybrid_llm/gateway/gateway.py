@@ -1,0 +1,99 @@
+"""What the routes of a gateway share: the client that answers, the keys, the models, and the answers that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from hybrid_llm.gateway.asked import Asked, Json
+from hybrid_llm.gateway.config import ANYBODY, Client, GatewayConfig
+from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.gateway.kept import KeptResponses
+from hybrid_llm.router.client import HybridLLM
+
+AUTO: Final = "auto"
+_LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Gateway:
+    """One client of the library, and who may use it over HTTP.
+
+    Raises:
+        ConfigError: the keys cannot be used, or there are none though other machines reach the gateway.
+    """
+
+    def __init__(self, client: HybridLLM, config: GatewayConfig) -> None:
+        self.client = client
+        self.config = config
+        self.kept = KeptResponses(config.responses)
+        self._keys = config.open_keys()
+        self._local_hosts = _LOCAL | {config.listen.rpartition(":")[0]}
+
+    def admit(self, headers: Mapping[str, str]) -> Client:
+        """Who sends a request, by its key.
+
+        Without keys, programs of this machine are answered, and no page of a browser: its requests carry an origin, or,
+        after DNS rebinding, the name of another host.
+
+        Raises:
+            Failure: nobody who may.
+        """
+        if self._keys is None:
+            host = headers.get("host", "").rpartition(":")
+            if (host[0] if host[1] and host[2].isdigit() else headers.get("host", "")) not in self._local_hosts:
+                raise Failure(403, "wrong_host", "this gateway answers only to localhost; keys let it answer to others")
+            self._check_origin(headers)
+            return ANYBODY
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        secret = secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if (found := self._keys.client(secret) if secret else None) is None:
+            raise Failure(401, "invalid_api_key", "the key is missing or wrong: send `Authorization: Bearer KEY`")
+        return found
+
+    @staticmethod
+    def _check_origin(headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != headers.get("host"):
+            raise Failure(403, "wrong_origin", "pages of other sites are not answered")
+
+    def adapt(self, asked: Asked, client: Client) -> Asked:
+        """*asked* for the backends that have its model, and with the turns that its response follows.
+
+        Raises:
+            Failure: there is no such model, and unknown ones are refused.
+        """
+        names = self.backends_of(asked.model)
+        if names is None and self.config.unknown_models == "refuse":
+            raise no_model(asked.model)
+        if names:
+            asked = replace(asked, options=asked.options | {"backends": names})
+        return self.kept.follow(asked, client.tenant)
+
+    def model_of(self, backend: str) -> str:
+        """The model of *backend*, or the backend's name where it does not tell."""
+        found = next((each for each in self.client.backends if each.name == backend), None)
+        return backend if found is None else found.capabilities.model or backend
+
+    def models(self) -> list[Json]:
+        """What `model` may be: `auto`, each backend, and each model."""
+        names = dict.fromkeys([AUTO, *(each.name for each in self.client.backends)])
+        names |= dict.fromkeys(self.model_of(each.name) for each in self.client.backends)
+        return [_model(name) for name in names]
+
+    def backends_of(self, model: str) -> tuple[str, ...] | None:
+        """The backends that are, or have, *model*; none for `auto`, which is no wish; None if nobody knows it."""
+        if model == AUTO:
+            return ()
+        backends = self.client.backends
+        return tuple(each.name for each in backends if model in (each.name, each.capabilities.model)) or None
+
+
+def no_model(model: str) -> Failure:
+    """The failure of a name that no backend has; it is shown only as far as it can be a name."""
+    shown = model[:64] if model.isprintable() else "this"
+    return Failure(404, "model_not_found", f"The model {shown!r} does not exist; GET /v1/models lists them", "model")
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "hybrid-llm"}

@@ -1,0 +1,102 @@
+"""`hybrid-llm gateway`, as a program of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hybrid_llm.cli.main import main
+
+PROGRAM = (sys.executable, "-m", "hybrid_llm.cli.main", "gateway", "--listen", "127.0.0.1:0")
+CONFIG = "version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n"
+ASKED = json.dumps({"model": "auto", "max_tokens": 8, "messages": [{"role": "user", "content": "secret-prompt"}]})
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    config, ready = folder / "hybrid.yaml", folder / "port"
+    config.write_text(CONFIG, encoding="utf-8")
+    words = [*PROGRAM, "--config", str(config), "--ready-file", str(ready), *options]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready.exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield process, int(ready.read_text())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def get(port: int, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, {"content-type": "application/json", **headers})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, text
+
+
+def test_it_answers_counts_and_ends_at_sigterm(tmp_path: Path) -> None:
+    with running(tmp_path, "--verbose") as (process, port):
+        status, text = get(port, "POST", "/v1/chat/completions", ASKED)
+        assert status == 200
+        answer = json.loads(text)["choices"][0]["message"]["content"]
+        assert "hybrid_llm_requests_total{" in get(port, "GET", "/metrics")[1]
+        process.send_signal(signal.SIGTERM)
+        out, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out == f"ready on http://127.0.0.1:{port}/v1\n"
+    assert "/v1/chat/completions 200" in log
+    assert "secret-prompt" not in log
+    assert not answer.strip() or answer not in log
+    assert not (tmp_path / "port").exists()
+
+
+def test_a_key_that_it_made_opens_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = tmp_path / "keys.json"
+    assert main(["gateway", "--keys", str(keys), "--new-key", "acme"]) == 0
+    secret = capsys.readouterr().out.strip()
+    assert main(["gateway", "--keys", str(keys), "--new-key", "other"]) == 0
+    assert secret not in keys.read_text()
+    assert [entry["tenant"] for entry in json.loads(keys.read_text())] == ["acme", "other"]
+    assert keys.stat().st_mode & 0o077 == 0
+    with running(tmp_path, "--keys", str(keys)) as (_, port):
+        assert get(port, "GET", "/v1/models")[0] == 401
+        assert get(port, "GET", "/v1/models", authorization=f"Bearer {secret}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--listen", "0.0.0.0:8080"], "keys"),
+        (["--listen", "8080"], "HOST:PORT"),
+        (["--keys", "missing.json"], "missing.json"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--new-key", "acme"], "--keys"),
+        (["--listen", "192.0.2.1:8080", "--keys", "KEYS"], "--listen"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, config = tmp_path / "keys.json", tmp_path / "hybrid.yaml"
+    main(["gateway", "--keys", str(keys), "--new-key", "acme"])
+    config.write_text(CONFIG, encoding="utf-8")
+    capsys.readouterr()
+    words = [str(keys) if word == "KEYS" else word for word in options]
+    if "--config" not in words and "--new-key" not in words:
+        words += ["--config", str(config)]
+    assert main(["gateway", *words]) == 3
+    assert said in capsys.readouterr().err

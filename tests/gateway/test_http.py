@@ -1,0 +1,329 @@
+"""The gateway over plain HTTP: who is answered, what is refused, what a client that leaves does."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from hybrid_llm import HybridLLM
+from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.errors import BackendOverloaded, ConfigError, RequestRejected, StreamInterrupted
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.request import Location
+from hybrid_llm.gateway import GatewayConfig, gateway_app
+from hybrid_llm.policies import parse_policy
+from tests.fakes import FakeBackend
+from tests.gateway.conftest import POLICY, Serve, fakes, served
+
+CHAT = "/v1/chat/completions"
+ASKED = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
+ALONE = "{version: 1, name: p, rules: [{prefer: [edge]}]}"
+PATHS = {
+    CHAT: ASKED,
+    "/v1/completions": {"model": "auto", "prompt": "hello"},
+    "/v1/responses": {"model": "auto", "input": "hello"},
+    "/v1/messages": ASKED | {"max_tokens": 8},
+}
+
+
+class Reply:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.raw = response.read()
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.raw)
+
+    @property
+    def events(self) -> list[Any]:
+        lines = [line[6:] for line in self.raw.decode().splitlines() if line.startswith("data: ")]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def send(url: str, path: str, body: Any = None, method: str = "POST", **headers: str) -> Reply:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, data, {"content-type": "application/json"} | named)
+    try:
+        return Reply(connection.getresponse())
+    finally:
+        connection.close()
+
+
+class Slow(FakeBackend):
+    """Answers a word every 20 ms for ten seconds, and says when it was left."""
+
+    def __init__(self) -> None:
+        super().__init__("edge", Location.EDGE)
+        self.begun, self.left = threading.Event(), threading.Event()
+
+    async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
+        import asyncio
+
+        try:
+            self.begun.set()
+            for _ in range(500):
+                await asyncio.sleep(0.02)
+                yield Chunk(text="word " * self.words)
+            yield Chunk(tokens=0, finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=1, completion_tokens=500))
+        finally:
+            self.left.set()
+
+    words = 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+class TestEveryRoute:
+    def test_the_answer_says_which_backend_and_rule(self, serve: Serve, path: str) -> None:
+        reply = send(serve(*fakes()), path, PATHS[path])
+        assert reply.status == 200
+        assert (reply.headers["x-hybrid-backend"], reply.headers["x-hybrid-rule"]) == ("edge", "rules[1]")
+        assert len(reply.headers["x-request-id"]) == 32
+
+    def test_tags_task_and_details_ride_on_it(self, serve: Serve, path: str) -> None:
+        url = serve(*fakes())
+        hard = send(url, path, PATHS[path], x_hybrid_task="hard", x_hybrid_details="true")
+        assert hard.headers["x-hybrid-backend"] == "cloud"
+        assert hard.document["hybrid"]["decision"]["order"] == ["cloud", "edge"]
+        private = send(url, path, PATHS[path] | {"hybrid": {"privacy": ["phi"], "task": "hard"}})
+        assert (private.headers["x-hybrid-backend"], private.headers["x-hybrid-tags"]) == ("edge", "phi")
+
+    def test_a_stream_with_details_ends_with_them(self, serve: Serve, path: str) -> None:
+        reply = send(serve(*fakes()), path, PATHS[path] | {"stream": True, "hybrid": {"details": True}})
+        found = [event for event in reply.events if isinstance(event, dict)]
+        assert any("hybrid" in event or "hybrid" in event.get("response", {}) for event in found)
+
+    def test_a_failure_before_the_first_token_has_its_status(self, serve: Serve, path: str) -> None:
+        full = BackendOverloaded("full", backend="edge", retry_after=7.2)
+        reply = send(serve(*fakes([full])), path, PATHS[path] | {"stream": True})
+        assert reply.status == 503
+        assert (reply.headers["retry-after"], reply.headers["x-should-retry"]) == ("8", "true")
+
+    def test_a_failure_in_mid_stream_is_an_event(self, serve: Serve, path: str) -> None:
+        url = serve(*fakes(["one ", StreamInterrupted("it broke off", backend="edge")]))
+        reply = send(url, path, PATHS[path] | {"stream": True})
+        last = reply.events[-1]
+        assert reply.status == 200
+        assert "error" in last or last["response"]["status"] == "failed"
+        assert "[DONE]" not in reply.events
+
+    def test_a_context_that_is_too_long_is_the_clients_fault(self, serve: Serve, path: str) -> None:
+        rejected = RequestRejected("too long", backend="edge", reason="context_overflow")
+        reply = send(serve(*fakes([rejected])), path, PATHS[path])
+        assert reply.status == 400
+        assert "error" in reply.document
+
+    @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"model": NaN}', b"\xff", b"[" * 100_000, b"1" * 5000])
+    def test_what_is_no_json_object_is_refused(self, serve: Serve, path: str, body: bytes) -> None:
+        assert send(serve(*fakes()), path, body).status == 400
+
+    def test_a_large_body_is_refused(self, serve: Serve, path: str) -> None:
+        assert send(serve(*fakes(), body_bytes=100), path, b" " * 101).status == 413
+
+    def test_what_is_not_declared_to_be_json_is_refused(self, serve: Serve, path: str) -> None:
+        assert send(serve(*fakes()), path, PATHS[path], content_type="text/plain").status == 415
+
+    def test_a_page_of_another_site_is_not_answered(self, serve: Serve, path: str) -> None:
+        url = serve(*fakes())
+        assert send(url, path, PATHS[path], origin="https://evil.example").status == 403
+        assert send(url, path, PATHS[path], host="evil.example").status == 403
+        assert send(url, path, PATHS[path], origin=url).status == 200
+
+    def test_a_missing_model_is_named(self, serve: Serve, path: str) -> None:
+        body = {name: value for name, value in PATHS[path].items() if name != "model"}
+        reply = send(serve(*fakes()), path, body)
+        assert reply.status == 400
+        assert "model" in reply.document["error"]["message"]
+
+
+class TestModels:
+    def test_a_named_backend_answers_and_no_other(self, serve: Serve) -> None:
+        url = serve(*fakes())
+        assert send(url, CHAT, ASKED | {"model": "cloud"}).headers["x-hybrid-backend"] == "cloud"
+
+    def test_the_guard_comes_before_the_wish(self, serve: Serve) -> None:
+        reply = send(serve(*fakes()), CHAT, ASKED | {"model": "cloud"}, x_hybrid_privacy="phi")
+        assert (reply.status, reply.document["error"]["code"]) == (503, "no_eligible_backend")
+        assert reply.headers["x-should-retry"] == "false"
+
+    def test_an_unknown_model_is_routed_or_refused(self, serve: Serve) -> None:
+        assert send(serve(*fakes()), CHAT, ASKED | {"model": "gpt-9"}).document["model"] == "fake"
+        refused = send(serve(*fakes(), unknown_models="refuse"), CHAT, ASKED | {"model": "gpt-9"})
+        assert (refused.status, refused.document["error"]["code"]) == (404, "model_not_found")
+
+
+class TestKeys:
+    @pytest.fixture
+    def keys(self, tmp_path: Path) -> Path:
+        path = tmp_path / "keys.json"
+        entries = [
+            {"sha256": hashlib.sha256(b"key-a").hexdigest(), "tenant": "a", "privacy": ["phi"]},
+            {"sha256": hashlib.sha256(b"key-b").hexdigest(), "tenant": "b"},
+        ]
+        path.write_text(json.dumps(entries))
+        return path
+
+    def test_only_who_has_a_key_is_answered(self, serve: Serve, keys: Path) -> None:
+        url = serve(*fakes(), keys=keys)
+        for path, body in PATHS.items():
+            assert send(url, path, body).status == 401
+            assert send(url, path, body, authorization="Bearer wrong").status == 401
+            assert send(url, path, body, authorization="Bearer key-b").status == 200
+            assert send(url, path, body, x_api_key="key-b").status == 200
+        assert send(url, "/v1/models", method="GET").status == 401
+        assert send(url, "/health", method="GET").status == 200
+
+    def test_a_key_brings_its_tags_and_its_tenant(self, serve: Serve, keys: Path) -> None:
+        edge, cloud = fakes()
+        url = serve(edge, cloud, keys=keys)
+        reply = send(url, CHAT, ASKED, authorization="Bearer key-a", x_hybrid_task="hard")
+        assert reply.headers["x-hybrid-tags"] == "phi"
+        assert (edge.requests[0].tenant, cloud.requests) == ("a", [])
+        other = send(url, CHAT, ASKED, authorization="Bearer key-a", x_hybrid_tenant="b")
+        assert (other.status, other.document["error"]["code"]) == (403, "other_tenant")
+
+    def test_a_response_belongs_to_its_tenant(self, serve: Serve, keys: Path) -> None:
+        url = serve(*fakes(), keys=keys)
+        first = send(url, "/v1/responses", PATHS["/v1/responses"], authorization="Bearer key-a").document
+        following = PATHS["/v1/responses"] | {"previous_response_id": first["id"]}
+        assert send(url, "/v1/responses", following, authorization="Bearer key-b").status == 404
+        assert send(url, "/v1/responses", following, authorization="Bearer key-a").status == 200
+
+    def test_without_keys_it_does_not_listen_to_other_machines(self) -> None:
+        edge, _ = fakes()
+        client = HybridLLM([edge], parse_policy("{version: 1, name: p, rules: [{prefer: [edge]}]}"))
+        with client, pytest.raises(ConfigError, match="keys"):
+            gateway_app(client, GatewayConfig(listen="0.0.0.0:8080"))
+
+    @pytest.mark.parametrize(
+        "text", ["", "{}", "[]", "[1]", '[{"sha256": "ab", "tenant": "a"}]', '[{"tenant": "a"}]', '[{"sha256": 1}]']
+    )
+    def test_a_file_that_is_none_is_said(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "keys.json"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"keys\.json"):
+            GatewayConfig(keys=path).open_keys()
+
+
+class TestLeaving:
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_client_that_leaves_ends_the_work(self, serve: Serve, *, stream: bool) -> None:
+        backend = Slow()
+        address = urlsplit(serve(backend, policy=ALONE))
+        body = json.dumps(ASKED | {"stream": stream}).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            assert backend.begun.wait(5)
+            if stream:
+                assert connection.recv(100)
+        assert backend.left.wait(2)
+
+    def test_a_client_that_does_not_read_is_left(self, serve: Serve) -> None:
+        backend = Slow()
+        backend.words = 20_000
+        address = urlsplit(serve(backend, policy=ALONE, write_timeout_s=0.5))
+        body = json.dumps(ASKED | {"stream": True}).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            assert backend.left.wait(10)
+
+    def test_a_client_that_does_not_send_is_left(self, serve: Serve) -> None:
+        address = urlsplit(serve(*fakes(), read_timeout_s=0.3))
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
+            connection.settimeout(10)
+            assert b" 408 " in connection.recv(1000)
+
+    def test_a_running_answer_is_finished_when_the_gateway_stops(self) -> None:
+        edge, cloud = fakes(["a", "b"])
+        client = HybridLLM(
+            [edge, cloud], parse_policy(POLICY, backends={"edge": edge.location, "cloud": cloud.location})
+        )
+        with served(client) as url:
+            assert send(url, CHAT, ASKED).status == 200
+        assert edge.closed == 1
+
+    def test_many_connections_that_are_kept_alive(self, serve: Serve) -> None:
+        address = urlsplit(serve(*fakes()))
+        connections = [http.client.HTTPConnection(address.netloc, timeout=20) for _ in range(200)]
+        for _ in range(2):
+            for connection in connections:
+                connection.request("POST", CHAT, json.dumps(ASKED), {"content-type": "application/json"})
+                assert connection.getresponse().read()
+        for connection in connections:
+            connection.close()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = (
+    *("model", "messages", "input", "prompt", "system", "max_tokens", "max_completion_tokens", "temperature", "stop"),
+    *("tools", "tool_choice", "response_format", "text", "stream", "stream_options", "metadata", "hybrid", "logprobs"),
+    *("top_logprobs", "previous_response_id", "store", "instructions", "output_config", "stop_sequences", "seed", "n"),
+)
+SHAPES = st.sampled_from(
+    [
+        [{"role": "user", "content": "x"}],
+        [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        [{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}],
+        [{"role": "assistant", "content": None, "tool_calls": [{}]}],
+        [{"role": "user", "content": [{"type": "tool_result"}]}],
+        {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}},
+        {"type": "allowed_tools", "tools": [1]},
+        {"format": {"type": "json_schema", "schema": {}}},
+        "auto",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed() -> Any:
+    edge, cloud = fakes()
+    policy = parse_policy(POLICY, backends={"edge": edge.location, "cloud": cloud.location})
+    with served(HybridLLM([edge, cloud], policy)) as url:
+        yield url
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.sampled_from(sorted(PATHS)), st.dictionaries(st.sampled_from(FIELDS), VALUES | SHAPES, max_size=4))
+def test_no_body_is_an_internal_error(fuzzed: str, path: str, changes: dict[str, Any]) -> None:
+    reply = send(fuzzed, path, PATHS[path] | changes)
+    assert reply.status in (200, 400, 404, 503), (reply.status, reply.raw)
+
+
+def test_what_is_there_no_route_for(serve: Serve) -> None:
+    url = serve(*fakes())
+    assert send(url, "/v1/audio", ASKED).document["error"]["code"] == "unknown_url"
+    assert send(url, CHAT, method="GET").document["error"]["code"] == "method_not_allowed"
+
+
+def test_logs_hold_no_text(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    url = serve(*fakes(["the-answer"]))
+    body = {"model": "auto", "messages": [{"role": "user", "content": "the-prompt"}]}
+    send(url, CHAT, body, authorization="Bearer the-secret")
+    send(url, CHAT, body | {"the-prompt": 1})
+    time.sleep(0.1)
+    assert caplog.records
+    assert not any(word in caplog.text for word in ("the-answer", "the-prompt", "the-secret"))
