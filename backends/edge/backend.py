@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.edge.model import EdgeModel
 
 
-_GENERATION: Final = "hybrid_llm.backends.edge.generation"
+_GENERATION: Final = "hybrid_llm.backends.edge.generation"  # imports numpy, for which an event loop must not wait
 _EXACT_COUNT_BYTES = 64 * 1024
 """Longer prompts, if far beyond the context window, are estimated: counting their tokens would take too long."""
 
@@ -74,6 +74,9 @@ class EdgeConfig(Checked):
     )
     reuse_prefixes: bool = key(
         Flag(), "Store key-value caches for later requests of the same tenant with the same beginning.", default=True
+    )
+    speculation: Literal["auto", "off"] = key(
+        Choice.of("auto", "off"), "Speculative decoding by prompt lookup; answers stay the same.", default="auto"
     )
     energy_per_1k_tokens_j: float = key(
         Number(), "Energy that 1,000 tokens cost the device, joules, as measured by the integrator.", default=0.0
@@ -219,7 +222,7 @@ class EdgeBackend:
         """Like `stream`, in a thread of this backend. Cancelling the task ends the run within its current step."""
         request = require_clearance(cleared, Location.EDGE)
         if _GENERATION not in sys.modules:
-            await awaited(in_thread("hybrid-llm-edge-import", _import))
+            await awaited(in_thread("hybrid-llm-edge-import", partial(import_module, _GENERATION)))
         run = self._enter(request)
         answer = ThreadAnswer()
         try:
@@ -299,7 +302,8 @@ class EdgeBackend:
             ticket = self._slots.enter()
             if ticket is None:
                 raise self._overloaded()
-            run = Run(request, backend=self.name, ticket=ticket, watchdog=self._watchdog, prefixes=self._prefixes)
+            auto = self._config.speculation == "auto"
+            run = Run(request, ticket, self._watchdog, self._prefixes, backend=self.name, speculate=auto)
             self._runs.add(run)
             return run
 
@@ -373,11 +377,6 @@ class EdgeBackend:
         if not loading.done():
             request.check_deadline()
         return loading.result()
-
-
-def _import() -> None:
-    """Import what an event loop must not wait for: numpy and what runs the model."""
-    import_module(_GENERATION)
 
 
 def _problem(request: Request) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from hybrid_llm.backends.edge.model import EdgeModel, EdgeSequence, Logits
 from hybrid_llm.backends.edge.sampling import Grammar, Sampler
 from hybrid_llm.backends.edge.scheduling import EndCause, Entry, Prefix, PrefixCache, Ticket, Watchdog
 from hybrid_llm.backends.edge.scoring import Scoring
+from hybrid_llm.backends.edge.speculation import Speculation
 from hybrid_llm.backends.repetition import RepetitionWatch
 from hybrid_llm.backends.schema import SchemaNotFollowed, UnusableSchema
 from hybrid_llm.core.errors import (
@@ -33,10 +34,18 @@ class Run:
     """The generation of one answer. `chunks` runs in one thread; `end` may be called from any."""
 
     def __init__(
-        self, request: Request, *, backend: str, ticket: Ticket, watchdog: Watchdog, prefixes: PrefixCache | None = None
+        self,
+        request: Request,
+        ticket: Ticket,
+        watchdog: Watchdog,
+        prefixes: PrefixCache | None = None,
+        *,
+        backend: str,
+        speculate: bool = False,
     ) -> None:
-        self._request, self._backend = request, backend
+        self._request, self._backend, self._speculate = request, backend, speculate
         self._ticket, self._watchdog, self._prefixes = ticket, watchdog, prefixes
+        self._speculation: Speculation | None = None
         self._cause: EndCause | None = None
         self._sequence: EdgeSequence | None = None
         self._tokens: list[int] = []
@@ -70,6 +79,8 @@ class Run:
         sequence, self._sequence = self._sequence, None
         if sequence is None or self._prefixes is None:
             return self._ticket.leave()
+        if self._speculation is not None:
+            self._speculation.settle()
         buffers = sequence.release()
         entry = Entry(
             tenant=self._request.tenant,
@@ -100,6 +111,8 @@ class Run:
             return
         self._tokens, self._prompt_tokens = list(prompt), len(prompt)
         sequence = self._sequence = model.sequence(capacity, self._prefix)
+        if self._speculate and model.row_runs is not None:
+            self._speculation = Speculation(sequence, model.row_runs, prompt)
         with self._watchdog.alarm(self._request.expires, partial(self.end, EndCause.DEADLINE)):
             try:
                 yield from self._decode(model, sequence, prompt, sampler, grammar)
@@ -142,7 +155,7 @@ class Run:
     def _append(self, sequence: EdgeSequence, ids: list[int]) -> Logits:
         self._check_end()
         try:
-            return sequence.append(ids)
+            return (self._speculation or sequence).append(ids)
         except Exception as error:
             # onnxruntime has one unrelated exception class per status; a terminated run raises one of them too.
             self._check_end()
@@ -233,6 +246,7 @@ class Run:
     def _last_chunk(self, delta: Delta, reason: FinishReason, prompt_tokens: int, count: int) -> Chunk:
         now = time.perf_counter()
         cached = self._prefix.length if self._prefix is not None and self._sequence is not None else 0
+        speculation = self._speculation
         return Chunk(
             text=delta.text,
             reasoning=delta.reasoning,
@@ -244,6 +258,8 @@ class Run:
                 completion_tokens=count,
                 cached_prompt_tokens=cached,
                 reasoning_tokens=0 if self._text is None else self._text.reasoning_tokens,
+                accepted_prediction_tokens=0 if speculation is None else speculation.accepted,
+                rejected_prediction_tokens=0 if speculation is None else speculation.rejected,
             ),
             timings=Timings(
                 queue_ms=1e3 * self._queued,

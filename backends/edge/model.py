@@ -15,6 +15,7 @@ from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, 
 from hybrid_llm.backends.edge.runtime import load_runtime, open_session, usable_processors
 from hybrid_llm.backends.edge.scheduling import BORDER, Prefix
 from hybrid_llm.backends.edge.sessions import Sessions, read_machine
+from hybrid_llm.backends.edge.speculation import RowRuns
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.errors import ConfigError
@@ -75,6 +76,8 @@ class EdgeModel:
         self.kv_bytes_per_token: Final = self.layout.kv_bytes_per_token(self._graph.kv_dtype.itemsize)
         self._steps_reusable = False
         self._steps_reusable = self.layout.rows_per_token > 1 and self._bits_agree()
+        self.row_runs = RowRuns() if self.layout.logit_rows is not None and self._steps_reusable else None
+        """Of speculative decoding; None where that cannot be exact."""
 
     def sequence(self, capacity: int, prefix: Prefix | None = None) -> EdgeSequence:
         """Return a sequence with room for *capacity* tokens of prompt and answer, *prefix* included.
@@ -140,6 +143,11 @@ class EdgeSequence:
     def length(self) -> int:
         """Tokens in the cache."""
         return self._length
+
+    @property
+    def room(self) -> int:
+        """Tokens that fit behind those in the cache."""
+        return self._capacity - self._length
 
     @property
     def reusable(self) -> int:

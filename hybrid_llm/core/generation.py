@@ -40,6 +40,10 @@ class Usage:
     """Prompt tokens that came from the prefix cache and were not computed again."""
     reasoning_tokens: int = 0
     """Completion tokens that were reasoning, and no part of the text."""
+    accepted_prediction_tokens: int = 0
+    """Completion tokens that speculative decoding proposed: they took no run of the model of their own."""
+    rejected_prediction_tokens: int = 0
+    """Tokens that it proposed and computed, and that the answer does not have."""
 
     @property
     def total_tokens(self) -> int:

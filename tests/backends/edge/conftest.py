@@ -12,9 +12,11 @@ import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.models import Floor, convert
+from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from tests.ggufs import small_llama
 from tests.shapes import random_model
 
 RANDOM_WEIGHTS = Floor(top1_agreement=0.1, logit_correlation=0.5)
@@ -38,6 +40,22 @@ def tiny(tmp_path_factory) -> Tiny:
         convert(models.source, models.int4, parity_floor=RANDOM_WEIGHTS, parity_steps=8)
         convert(models.source, models.fp32, "fp32", parity_steps=8)
     return models
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf, tmp_path_factory) -> Path:
+    """Real weights: SmolLM2-135M-Instruct."""
+    folder = tmp_path_factory.mktemp("weights") / "smollm2-135m"
+    import_gguf(smollm2_gguf, folder, name="smollm2-135m")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory) -> Path:
+    """A small model with random weights, imported from a GGUF file."""
+    folder = tmp_path_factory.mktemp("imported")
+    import_gguf(small_llama(folder / "model.gguf"), folder / "small", name="small")
+    return folder / "small"
 
 
 @pytest.fixture

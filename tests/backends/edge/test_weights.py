@@ -9,7 +9,6 @@ from functools import partial
 import pytest
 
 from hybrid_llm.backends.edge.scheduling import BORDER
-from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Location, Message, Request, Sampling
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
@@ -21,13 +20,6 @@ QUESTIONS = (
     "Name three rivers of Europe.",
     "Why is the sky blue? Explain it to a child.",
 )
-
-
-@pytest.fixture(scope="module")
-def smollm2(smollm2_gguf, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights") / "smollm2-135m"
-    import_gguf(smollm2_gguf, folder, name="smollm2-135m")
-    return folder
 
 
 def ask(backend, clear, text, sampling):
@@ -84,3 +76,4 @@ def test_an_answer_that_goes_round_in_a_circle_is_ended_and_says_so(smollm2, edg
     last = list(edge(smollm2, threads=2).stream(request))[-1]
     assert last.finish_reason is FinishReason.REPETITION
     assert last.usage.completion_tokens < 700
+    assert last.usage.accepted_prediction_tokens > last.usage.completion_tokens // 2
