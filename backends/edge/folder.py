@@ -75,6 +75,8 @@ class ModelLayout:
     """Rows of a cache tensor that a run writes for each of its tokens: the token's own, then scratch behind the last.
 
     With more than one row, tokens get the same bits in runs of their own and together."""
+    hidden_states: str | None = None
+    """The output with the last layer's output after the final norm, where the model was converted with it."""
 
     def kv_bytes_per_token(self, item_size: int) -> int:
         """Bytes of keys and values of all layers for one token, with *item_size* bytes per number."""
@@ -203,6 +205,7 @@ def _layout(model: Mapping[str, Any]) -> ModelLayout:
         context_length=_whole(model, "context_length", 2, 1 << 24),
         logit_rows=_name(inputs, "logit_rows") if "logit_rows" in inputs else None,
         rows_per_token=_whole(decoder, "rows_per_token", 1, 1024) if "rows_per_token" in decoder else 1,
+        hidden_states=_name(outputs, "hidden_states") if "hidden_states" in outputs else None,
     )
 
 

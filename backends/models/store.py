@@ -18,7 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, digest_file, read_manifest, verify_manifest
+from hybrid_llm.backends.edge.folder import (
+    MANIFEST_NAME,
+    Manifest,
+    digest_file,
+    read_layout,
+    read_manifest,
+    verify_manifest,
+)
 from hybrid_llm.backends.edge.store import ModelStore
 from hybrid_llm.backends.models.bring import bring, recommend
 from hybrid_llm.backends.models.locks import locked, try_lock
@@ -44,6 +51,7 @@ class Addition:
         copy_of: the source that a file of this machine is a copy of.
         disk_bytes: size of the model on disk, as far as it is known.
         sampling: recommended for its draws, where the model itself recommends nothing.
+        hidden_states: whether it gives them, see `import_gguf`.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Addition:
     license: str = "unknown"
     disk_bytes: int = 0
     sampling: Mapping[str, float] = field(default_factory=dict)
+    hidden_states: bool = False
 
     @property
     def origin(self) -> str:
@@ -170,11 +179,21 @@ def _is_there(store: ModelStore, addition: Addition) -> bool:
     origin = store.origin(addition.name)
     expected = addition.wanted.sha256
     if origin.get("source") == addition.origin or (expected and origin.get("sha256") == expected):
+        if addition.hidden_states:
+            _require_hidden_states(store.folder(addition.name), addition.name)
         return True
     raise ConfigError(
         f"`{addition.name}` is there already, from {origin.get('source')}: choose another name with --name, or "
         f"remove it first with `hybrid-llm models remove {addition.name}`"
     )
+
+
+def _require_hidden_states(folder: Path, name: str) -> None:
+    if read_layout(folder, read_manifest(folder)).hidden_states is None:
+        raise ConfigError(
+            f"`{name}` is there already, without hidden states: choose another name with --name, or remove it first "
+            f"with `hybrid-llm models remove {name}`"
+        )
 
 
 def _sweep(store: ModelStore, name: str) -> None:
@@ -201,7 +220,14 @@ def _make(store: ModelStore, addition: Addition, entry: Path, report: Report) ->
     require_space(store.root, 2 * wanted.size + addition.disk_bytes, f"adding `{addition.name}`")
     with _downloads(store, addition.source) as downloads, _staging(store, addition.name) as staged:
         fetched = addition.source.fetch(downloads, wanted, report)
-        manifest = bring(fetched.path, staged / "model", addition.name, addition.license, report)
+        manifest = bring(
+            fetched.path,
+            staged / "model",
+            addition.name,
+            addition.license,
+            report,
+            hidden_states=addition.hidden_states,
+        )
         manifest = recommend(staged / "model", manifest, addition.sampling)
         origin = {
             "name": addition.name,

@@ -11,7 +11,7 @@ from hybrid_llm.backends.edge import ModelStore, embedded_model
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manifest, verify_manifest
 from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
-from hybrid_llm.cli.models_add import one_blas_thread
+from hybrid_llm.cli.models_add import add_hidden_states, one_blas_thread
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
@@ -254,6 +254,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="the model's name; default: the name of OUT")
     parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
+    add_hidden_states(parser)
     parser.add_argument(
         "--chat-template", metavar="NAME|FILE", help="chatml, gemma, or a file; for a GGUF file that has no template"
     )
@@ -284,7 +285,15 @@ def _converted(args: argparse.Namespace, report: Callable[[str, float], None]) -
         raise ConfigError("--precision is for Hugging Face folders: the weights of a GGUF file stay as they are")
     template = _template(args.chat_template)
     name = args.name or args.out.name
-    return import_gguf(args.source, args.out, name=name, license=args.license, report=report, chat_template=template)
+    return import_gguf(
+        args.source,
+        args.out,
+        name=name,
+        license=args.license,
+        report=report,
+        chat_template=template,
+        hidden_states=args.hidden_states,
+    )
 
 
 def _is_encoder(source: Path) -> bool:
@@ -305,7 +314,15 @@ def _convert_folder(args: argparse.Namespace, report: Callable[[str, float], Non
             args.source, args.out, kept, name=args.name, license=args.license, progress=report
         )
     precision: Precision = args.precision or "int4"
-    return convert(args.source, args.out, precision, name=args.name, license=args.license, progress=report)
+    return convert(
+        args.source,
+        args.out,
+        precision,
+        name=args.name,
+        license=args.license,
+        hidden_states=args.hidden_states,
+        progress=report,
+    )
 
 
 def _template(named: str | None) -> str | None:

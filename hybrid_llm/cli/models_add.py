@@ -39,8 +39,16 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sha256", default="", metavar="HEX", help="SHA-256 that the download must have")
     parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
     parser.add_argument("--accept-license", action="store_true", help="accept the licence of the model")
+    add_hidden_states(parser)
     parser.add_argument("--use", action="store_true", help="make it the default model; the first one always is")
     add_json(parser)
+
+
+def add_hidden_states(parser: argparse.ArgumentParser) -> None:
+    """Add `--hidden-states`."""
+    parser.add_argument(
+        "--hidden-states", action="store_true", help="the model also gives its last hidden states, for code that learns"
+    )
 
 
 def one_blas_thread() -> None:
@@ -82,7 +90,8 @@ def _addition(args: argparse.Namespace) -> Addition:
     if args.sha256 and not SHA256.fullmatch(args.sha256.lower()):
         raise ConfigError(f"--sha256: {args.sha256!r} is not 64 hex digits")
     entry = _entry(args.source)
-    return _from_source(args) if entry is None else _from_catalogue(entry, args)
+    addition = _from_source(args) if entry is None else _from_catalogue(entry, args)
+    return replace(addition, hidden_states=args.hidden_states)
 
 
 def _entry(text: str) -> CatalogueEntry | None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.core.extras import install_hint
 from tests.ggufs import small_llama
 
@@ -100,3 +101,12 @@ def test_a_gguf_file_without_template_says_what_to_do_and_takes_a_named_one(cli,
     own.write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
     assert cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out", "--chat-template", own).code == 0
     assert (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8") == own.read_text(encoding="utf-8")
+
+
+def test_a_converted_model_gives_hidden_states_where_it_was_asked_for(cli, tmp_path):
+    small_llama(tmp_path / "small.gguf")
+    for name, options in (("with", ["--hidden-states"]), ("without", [])):
+        assert cli("models", "convert", tmp_path / "small.gguf", tmp_path / name, *options).code == 0
+        folder = tmp_path / name
+        layout = read_layout(folder, read_manifest(folder))
+        assert layout.hidden_states == ("hidden_states" if options else None)

@@ -9,11 +9,13 @@ import shutil
 import pytest
 
 from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.models.sources import parse_source
 from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.extras import requirements
 from hybrid_llm.router.config import parse_config
 from hybrid_llm.router.config.catalogue import parse_catalogue, read_catalogue
+from tests.ggufs import small_llama
 
 ENTRY = """\
 version: 1
@@ -105,6 +107,20 @@ def test_models_are_added_chosen_listed_inspected_verified_and_removed_by_name(c
     gone = cli("models", "use", "second")
     assert (gone.code, "there is no model `second`" in gone.err) == (3, True)
     assert "did you mean `my-model`?" in cli("models", "verify", "my-modle").err
+
+
+def test_a_model_is_added_with_hidden_states_and_one_without_is_not_taken_for_it(cli, store, tmp_path):
+    small_llama(tmp_path / "small.gguf")
+    assert cli("models", "add", tmp_path / "small.gguf", "--name", "plain").code == 0
+    refused = cli("models", "add", tmp_path / "small.gguf", "--name", "plain", "--hidden-states")
+    assert (refused.code, "is there already, without hidden states" in refused.err) == (3, True)
+    for _ in range(2):
+        assert cli("models", "add", tmp_path / "small.gguf", "--name", "rich", "--hidden-states").code == 0
+    folder = store / "rich" / "model"
+    assert read_layout(folder, read_manifest(folder)).hidden_states == "hidden_states"
+    assert cli("models", "add", folder, "--name", "copy", "--hidden-states").code == 0
+    made = cli("models", "add", embedded_model(), "--name", "other", "--hidden-states")
+    assert (made.code, "was made without hidden states" in made.err) == (3, True)
 
 
 @pytest.mark.parametrize(("model", "notice"), [("default", ""), ("mine", ""), ("embedded", "demonstration")])

@@ -47,6 +47,7 @@ NOT_RUN = {
 PYTHON_NOT_RUN = {
     "from hybrid_llm.backends.models.gguf import import_gguf": "needs that file",
     "NerDetector": "needs a model for names",
+    "sequence.hidden_state": "needs a model that was made with --hidden-states",
     "from hybrid_llm.backends.models import convert": "needs a download; tests/backends/prepare converts a small model",
 }
 """A part of a Python block that is compiled and imported from, but not run, and why."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +22,33 @@ from hybrid_llm.backends.models.gguf.shape import Shape
 from hybrid_llm.backends.models.gguf.weights import EXACT, FAST, Order, Part, Weights
 from hybrid_llm.backends.models.manifests import HashedFile
 
-__all__ = ["EXACT", "FAST", "set_accuracy", "write_config", "write_decoder"]
+__all__ = ["EXACT", "FAST", "Outline", "set_accuracy", "write_config", "write_decoder"]
 
 GRAPH_NAME: Final = "model.onnx"
 LOGIT_ROWS: Final = "logit_rows"
+HIDDEN_STATES: Final = "hidden_states"
 _END: Final = np.array([np.iinfo(np.int64).max])
 
 
-def write_decoder(file: Gguf, shape: Shape, folder: Path, *, rows: int = 1, all_logits: bool = False) -> FileEntry:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a graph takes and gives beside ids and logits."""
+
+    rows: int = 1
+    """Of the attention for each token, see `attention.rows_per_token`. With more than one, an input of the graph says
+    how many of the last positions' logits are computed."""
+    all_logits: bool = False
+    """Compute the logits of every position, not only of the last; *rows* must then be 1."""
+    hidden_states: bool = False
+    """Also give what the logits are computed from: the last layer's output after the final norm, float32."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether an input says how many logits are computed."""
+        return self.rows > 1
+
+
+def write_decoder(file: Gguf, shape: Shape, folder: Path, outline: Outline) -> FileEntry:
     """Write graph and weights of *file* to *folder*, to be computed in float32 until `set_accuracy`.
 
     Returns size and hash of the file of the weights, `graph.DATA_NAME`, which are computed while it is written.
@@ -37,9 +57,7 @@ def write_decoder(file: Gguf, shape: Shape, folder: Path, *, rows: int = 1, all_
         file: Its tensors have been checked.
         shape: Of the model.
         folder: Exists; files of these names in it are replaced.
-        rows: Of the attention for each token, see `attention.rows_per_token`. With more than one, an input of the
-            graph says how many of the last positions' logits are computed.
-        all_logits: Compute the logits of every position, not only of the last; *rows* must then be 1.
+        outline: Of the graph.
 
     Raises:
         ConfigError: a number in the file is not finite, or the file changed.
@@ -48,8 +66,8 @@ def write_decoder(file: Gguf, shape: Shape, folder: Path, *, rows: int = 1, all_
     with (folder / DATA_NAME).open("wb") as stream:
         data = HashedFile(stream)
         graph = Graph(data)
-        _Decoder(file, shape, graph, Weights(file, graph), rows).build(all_logits=all_logits)
-    graph.save(folder / GRAPH_NAME, *_signature(shape, all_logits=all_logits, chosen=rows > 1))
+        _Decoder(file, shape, graph, Weights(file, graph), outline.rows).build(all_logits=outline.all_logits)
+    graph.save(folder / GRAPH_NAME, *_signature(shape, outline))
     return data.entry()
 
 
@@ -96,7 +114,9 @@ class _Decoder:
             bounds = [np.array([-1]), _END, np.array([1])]
             start, *rest = [graph.constant(f"last/{i}", bound) for i, bound in enumerate(bounds)]
             first = start if self._rows is None else graph.node("Neg", [LOGIT_ROWS], "last/first")
-            h = graph.node("Slice", [h, first, *rest], "last")
+            h = graph.node("Slice", [h, first, *rest], HIDDEN_STATES)
+        else:
+            h = graph.node("Identity", [h], HIDDEN_STATES)
         tied = "output.weight" not in self._file.tensors
         head = embedding if tied else self._weights.matrix("head", self._part("output.weight"))
         plain = shape.logit_softcap == 0 and shape.logit_scale == 1
@@ -263,16 +283,17 @@ class _Decoder:
         return self._graph.constant(name, read_dense(self._file, tensor)[0])
 
 
-def _signature(shape: Shape, *, all_logits: bool, chosen: bool) -> tuple[list[Any], list[Any]]:
-    """Inputs and outputs; *chosen* is whether an input says how many logits are computed."""
+def _signature(shape: Shape, outline: Outline) -> tuple[list[Any], list[Any]]:
+    """Inputs and outputs."""
     inputs: list[tuple[str, str, list[Any]]] = [
         ("input_ids", "INT64", ["batch", "tokens"]),
         ("attention_mask", "INT64", ["batch", "total"]),
     ]
-    inputs += [(LOGIT_ROWS, "INT64", [1])] if chosen else []
+    inputs += [(LOGIT_ROWS, "INT64", [1])] if outline.chosen else []
     inputs += _caches(shape, "past_key_values", "past")
-    count = "tokens" if all_logits else LOGIT_ROWS if chosen else 1
+    count = "tokens" if outline.all_logits else LOGIT_ROWS if outline.chosen else 1
     outputs: list[tuple[str, str, list[Any]]] = [("logits", "FLOAT", ["batch", count, shape.vocab_size])]
+    outputs += [(HIDDEN_STATES, "FLOAT", ["batch", count, shape.hidden])] if outline.hidden_states else []
     outputs += _caches(shape, "present", "capacity")
     return inputs, outputs
 
@@ -282,7 +303,7 @@ def _caches(shape: Shape, prefix: str, length: str) -> Iterator[tuple[str, str, 
     return ((f"{prefix}.{layer}.{what}", "FLOAT", size) for layer in range(shape.layers) for what in ("key", "value"))
 
 
-def write_config(shape: Shape, folder: Path, ids: dict[str, Any], rows: int = 1) -> None:
+def write_config(shape: Shape, folder: Path, ids: dict[str, Any], outline: Outline) -> None:
     """Write `genai_config.json`, which onnxruntime-genai reads too. *ids* are those of the special tokens.
 
     It runs graphs with one row for each token only.
@@ -307,8 +328,10 @@ def write_config(shape: Shape, folder: Path, ids: dict[str, Any], rows: int = 1)
             "present_value_names": "present.%d.value",
         },
     }
-    if rows > 1:
-        decoder["rows_per_token"] = rows
+    if outline.hidden_states:
+        decoder["outputs"]["hidden_states"] = HIDDEN_STATES
+    if outline.chosen:
+        decoder["rows_per_token"] = outline.rows
         decoder["inputs"]["logit_rows"] = LOGIT_ROWS
     sizes = {"type": "llama", "context_length": shape.context, "vocab_size": shape.vocab_size, "decoder": decoder}
     search = {"do_sample": False, "max_length": shape.context, "past_present_share_buffer": True}

@@ -12,7 +12,7 @@ from hybrid_llm.backends.edge.folder import FileEntry, Manifest, digest_file
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.models.gguf.attention import rows_per_token
 from hybrid_llm.backends.models.gguf.chat import write_chat_files
-from hybrid_llm.backends.models.gguf.decoder import FAST, set_accuracy, write_config, write_decoder
+from hybrid_llm.backends.models.gguf.decoder import FAST, Outline, set_accuracy, write_config, write_decoder
 from hybrid_llm.backends.models.gguf.graph import DATA_NAME, load_onnx
 from hybrid_llm.backends.models.gguf.layout import check_tensors, split_fused
 from hybrid_llm.backends.models.gguf.proof import (
@@ -48,6 +48,7 @@ def import_gguf(
     chat_template: str | None = None,
     all_logits: bool = False,
     portable: bool = False,
+    hidden_states: bool = False,
 ) -> Manifest:
     """Import the GGUF file *path* as the model folder *out*, and prove that both compute the same.
 
@@ -63,6 +64,7 @@ def import_gguf(
         all_logits: Compute the logits of every position, which only scoring needs.
         portable: Write a folder that onnxruntime-genai runs too, as with *all_logits*: slower in long contexts, and
             without speculative decoding.
+        hidden_states: Give the last layer's output after the final norm, `hidden_states`, beside the logits.
 
     Raises:
         ConfigError: the file is broken, hostile or of a kind that is not supported, there is not enough room on the
@@ -79,7 +81,9 @@ def import_gguf(
         vocabulary = read_vocabulary(file, shape.vocab_size)
         _check_room(file, out)
         with staging(out) as folder:
-            work = _Import(file, shape, vocabulary, folder, report, all_logits=all_logits, portable=portable)
+            rows = 1 if portable or all_logits else rows_per_token(shape)
+            outline = Outline(rows=rows, all_logits=all_logits, hidden_states=hidden_states)
+            work = _Import(file, shape, vocabulary, folder, report, outline)
             manifest = work.run(name, license, chat_template)
             folder.replace(out)
     report("done", 1.0)
@@ -94,19 +98,16 @@ class _Import:
         vocabulary: Vocabulary,
         folder: Path,
         report: Report,
-        *,
-        all_logits: bool,
-        portable: bool,
+        outline: Outline,
     ) -> None:
         self._file, self._shape, self._vocabulary = file, shape, vocabulary
-        self._folder, self._report, self._all_logits = folder, report, all_logits
-        self._rows = 1 if portable or all_logits else rows_per_token(shape)
+        self._folder, self._report, self._outline = folder, report, outline
 
     def run(self, name: str, license_: str, template: str | None) -> Manifest:
         self._report("writing the tokenizer", 0.05)
         origin = write_chat_files(self._file, self._vocabulary, self._folder, template)
         write_tokenizer(self._vocabulary, self._folder)
-        write_config(self._shape, self._folder, self._special_ids(), self._rows)
+        write_config(self._shape, self._folder, self._special_ids(), self._outline)
         kinds = sorted({tensor.kind.name for tensor in self._file.tensors.values() if len(tensor.shape) == 2})
         describe = partial(
             write_manifest,
@@ -151,7 +152,7 @@ class _Import:
     def _write(self) -> FileEntry:
         self._report("writing the graph", 0.1)
         try:
-            return write_decoder(self._file, self._shape, self._folder, rows=self._rows, all_logits=self._all_logits)
+            return write_decoder(self._file, self._shape, self._folder, self._outline)
         except OSError as error:
             raise ConfigError(f"{self._folder.parent}: {error.strerror}", path=str(self._folder.parent)) from error
 
