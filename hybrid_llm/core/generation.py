@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError, OutputInvalid
@@ -65,8 +65,19 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerWarning:
+    """Something that is wrong with an answer, without any of its text."""
+
+    code: Literal["pseudonym_mangled"]
+    """`pseudonym_mangled`: the model changed a pseudonym so that its value could not be restored."""
+    kind: str
+    """What it is about: of a pseudonym its type, such as `EMAIL`."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A delta of an answer. The last one, and only it, has a *finish_reason*, *usage* and *timings*."""
+    """A delta of an answer. The last one, and only it, has a *finish_reason*, *usage*, *timings* and *warnings*."""
 
     text: str = field(default="", repr=False)
     tokens: int = 1
@@ -79,6 +90,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 class AnswerParts:
@@ -186,6 +198,8 @@ class Generation:
     """The answer came from the cache: *backend* gave it to an identical request, and no backend was called now."""
     notice: str = ""
     """What a reader must know of *backend*: that a demonstration model answered, and how to get a real one."""
+    warnings: tuple[AnswerWarning, ...] = ()
+    """What is wrong with the text: pseudonyms in it that could not be restored."""
 
     def to_dict(self) -> dict[str, Any]:
         """The answer and how it was made as plain data, for JSON; `parsed` is null where there is no object."""

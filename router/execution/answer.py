@@ -217,6 +217,7 @@ class Answer:
             parse=self._routed.parse,
             cached=self._run.cached,
             notice=self._notice(self.backend),
+            warnings=self._final.warnings if self._final is not None else (),
         )
 
     def _event(self) -> RequestEvent:

@@ -10,17 +10,33 @@ own elsewhere. JSON nested in a string of other JSON is treated as text of the o
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NoReturn
+from typing import Final, NoReturn
 
-from hybrid_llm.core.generation import Chunk
+from hybrid_llm.core.generation import AnswerWarning, Chunk
 from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.request import Request
 from hybrid_llm.core.tools import ToolCallDelta
-from hybrid_llm.router.privacy.pseudonyms.notation import canonical, stream_pattern
+from hybrid_llm.router.privacy.pseudonyms.mangled import mangled
+from hybrid_llm.router.privacy.pseudonyms.notation import (
+    CUT,
+    END,
+    ESCAPE,
+    HEAD,
+    PART,
+    QUOTE,
+    WHOLE,
+    Reading,
+    spellings,
+)
 from hybrid_llm.router.privacy.pseudonyms.table import Entry, PseudonymTable
 from hybrid_llm.router.privacy.restored_tokens import Span, TokenRestorer
+
+_log: Final = logging.getLogger("hybrid_llm.privacy")
 
 
 class Restorer:
@@ -29,16 +45,20 @@ class Restorer:
     For one stream; not thread-safe.
     """
 
-    __slots__ = ("_given", "_held", "_inside", "_json", "_known", "_reach", "_read", "_search", "_table", "replaced")
+    __slots__ = (
+        "_before", "_given", "_held", "_inside", "_json",
+        "_known", "_pieces", "_read", "_search", "_spellings", "_table", "replaced",
+    )  # fmt: skip
 
     def __init__(self, table: PseudonymTable, *, json: bool = False) -> None:
         table.check()
-        types, alphabet, length = table.format
         self._table = table
+        self._spellings = spellings(*table.format)
         self._known = len(table)
         self._json = json
-        self._search = stream_pattern(types, alphabet, length, json=json).search if types else None
-        self._reach = max(map(len, types), default=0) + 3  # a type, a space and two backslashes
+        self._search: Callable[[str, int], re.Match[str] | None] | None = None  # compiled when it is needed
+        self._pieces: list[str] = []  # as they came
+        self._before = ""  # the two characters before what is held
         self._held = ""
         self._inside = False  # inside a JSON string
         self._given = 0  # leading characters of what is held that the app already has
@@ -54,7 +74,7 @@ class Restorer:
         """
         self.feed(given)
         if not self._held.startswith("\\"):
-            self._held = ""
+            self._before, self._held = given[-2:], ""
         self._given = len(self._held)  # an escape sequence that was cut
         self._read = 0
 
@@ -71,42 +91,50 @@ class Restorer:
         """
         self._table.check()
         self._read += len(piece)
-        if self._search is None or not piece:
+        if not self._known or not piece:
             return piece
-        text, self._held = self._held + piece, ""
-        whole_ones = self._json or "_" in text  # else only the end can begin a pseudonym
-        certain = self._restore(text, 0 if whole_ones else max(0, len(text) - self._reach))
+        self._pieces.append(piece)
+        certain = self._restore(piece)
         if self._given and certain:
             certain, self._given = certain[self._given :], 0
         return certain
 
-    def _restore(self, text: str, at: int) -> str:
-        assert self._search is not None
+    def _restore(self, piece: str) -> str:
+        """What is certain of the text held back and *piece*; the rest is held back."""
+        search = self._search or self._begin()
+        before = len(self._before)
+        text = self._before + self._held + piece
+        first = self._read - len(text)
         parts: list[str] = []
-        done, before = 0, self._read - len(text)
-        while (match := self._search(text, at)) is not None:
-            if self._undecided(match):
-                self._held, text = text[match.start() :], text[: match.start()]
+        at, done, end = before, before, len(text)
+        while (match := search(text, at)) is not None:
+            reading, name = self._spellings.read(match)
+            if reading is HEAD or (reading is PART and self._table.begins(name)) or (reading is CUT and self._inside):
+                end = match.start()  # only the text that follows can decide what this is
                 break
-            value = self._value(match)
+            value = self._value(name) if reading is WHOLE else None
             if value is not None:
-                parts += [text[done : match.start()], value]
+                parts += (text[done : match.start()], value)
                 if self.replaced is not None:
-                    self.replaced.append((before + match.start(), before + match.end(), value))
+                    self.replaced.append((first + match.start(), first + match.end(), value))
                 done = match.end()
-            at = match.end() if value is not None or self._lexical(match) else match.start() + 1
-        return "".join([*parts, text[done:]]) if parts else text
+            at = match.end() if value is not None or self._lexical(reading) else match.start() + 1
+        self._held = text[end:]
+        self._before = text[max(0, end - 2) : end]
+        return "".join([*parts, text[done:end]]) if parts else text[done:end]
 
-    def _undecided(self, match: re.Match[str]) -> bool:
-        """Whether only the text that follows can decide what this is."""
-        if match.lastgroup == "part":
-            return self._table.begins(canonical(match))
-        return match.lastgroup == "head" or (match.lastgroup == "cut" and self._inside)
+    def _begin(self) -> Callable[[str, int], re.Match[str] | None]:
+        pattern = self._spellings.streamed_json if self._json else self._spellings.streamed
+        self._search = pattern.search
+        return pattern.search
 
-    def _value(self, match: re.Match[str]) -> str | None:
-        if match.lastgroup != "suffix":
-            return None
-        entry = self._table.entry(canonical(match))
+    @property
+    def received(self) -> str:
+        """All pieces so far, as they came."""
+        return "".join(self._pieces)
+
+    def _value(self, name: str) -> str | None:
+        entry = self._table.entry(name)
         return self._written(entry) if entry is not None and entry.ordinal < self._known else None
 
     def _written(self, entry: Entry) -> str:
@@ -114,12 +142,12 @@ class Restorer:
             return entry.value
         return entry.escaped if self._inside else f'"{entry.escaped}"'
 
-    def _lexical(self, match: re.Match[str]) -> bool:
+    def _lexical(self, reading: Reading) -> bool:
         """Whether this is a quote or an escape sequence of JSON, which passes whole; a quote toggles the string."""
-        if match.lastgroup == "quote":
+        if reading is QUOTE:
             self._inside = not self._inside
             return True
-        return match.lastgroup == "escape" and self._inside
+        return reading is ESCAPE and self._inside
 
     def finish(self) -> str:
         """End the answer and return what is still held back; a further piece would begin another answer.
@@ -128,9 +156,12 @@ class Restorer:
             PrivacyViolation: the table is wiped.
         """
         self._table.check()
-        held = self._held[self._given :]
-        self._held, self._inside, self._given = "", False, 0
-        return held
+        self._read += len(END)
+        rest = self._restore(END).removesuffix(END)[self._given :] if self._held else ""
+        self._before, self._held, self._inside, self._given = "", "", False, 0
+        self._pieces.append(END)
+        self._read -= len(END)
+        return rest
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Restorer cannot be copied or pickled: it leads to the values of a session")
@@ -142,7 +173,7 @@ class AnswerRestorer:
     For one stream; not thread-safe.
     """
 
-    __slots__ = ("_call", "_index", "_reasoning", "_table", "_text", "_tokens")
+    __slots__ = ("_call", "_index", "_reasoning", "_request", "_table", "_text", "_tokens")
 
     def __init__(self, table: PseudonymTable, request: Request) -> None:
         """The answer to *request*, as it was sent; its partial answer is what the app already has.
@@ -150,7 +181,7 @@ class AnswerRestorer:
         Raises:
             PrivacyViolation: the table is wiped.
         """
-        self._table = table
+        self._table, self._request = table, request
         self._text = Restorer(table, json=request.output_schema is not None)
         self._text.continue_from(request.answer_prefix)
         self._tokens = None if request.logprobs is None else TokenRestorer(self._text)
@@ -170,6 +201,7 @@ class AnswerRestorer:
         if last:
             reasoning += self._reasoning.finish()
             calls += self._rest()
+            chunk = replace(chunk, warnings=(*chunk.warnings, *self._warnings()))
         return replace(chunk, text=text, reasoning=reasoning, tool_calls=tuple(calls), logprobs=logprobs)
 
     def _restored_text(self, chunk: Chunk, *, last: bool) -> tuple[str, tuple[TokenLogprob, ...]]:
@@ -179,6 +211,15 @@ class AnswerRestorer:
         if last:
             text += self._text.finish()
         return text, ()
+
+    def _warnings(self) -> list[AnswerWarning]:
+        """A warning for each type of pseudonym of which something is left that cannot be restored."""
+        found: Counter[str] = Counter()
+        for one in (self._text, self._reasoning, self._call):
+            found.update(mangled(one.received, self._request.visible_text(), self._table))
+        if found:
+            _log.warning("pseudonyms in the answer were changed beyond repair: %s", dict(found))
+        return [AnswerWarning(code="pseudonym_mangled", kind=kind, count=count) for kind, count in found.items()]
 
     def _restored(self, delta: ToolCallDelta) -> list[ToolCallDelta]:
         rest: list[ToolCallDelta] = []

@@ -26,13 +26,21 @@ from typing import Final, NoReturn
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.looks import look, looked
 from hybrid_llm.router.privacy.detectors import Finding, Prepared
-from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, LITERAL, canonical, full_pattern, suffixes, type_of
+from hybrid_llm.router.privacy.pseudonyms.notation import (
+    BASE32,
+    LITERAL,
+    is_mixed,
+    spellings,
+    suffixes,
+    type_of,
+)
 from hybrid_llm.router.privacy.pseudonyms.spans import Placed, Span, merge, source
 from hybrid_llm.router.privacy.pseudonyms.values import KnownValues, json_forms
 
 _MAX_ATTEMPTS: Final = 256
 """Names that are tried for a new pseudonym."""
 _MAX_ROUNDS: Final = 64
+_DIGIT: Final = re.compile("[0-9]")
 _MOST: Final = 64
 """Bytes of a digest, and so the letters of a pseudonym."""
 _BATCH: Final = 1024
@@ -62,7 +70,7 @@ class PseudonymTable:
     """
 
     __slots__ = (
-        "_begins", "_begun", "_entries", "_format", "_key", "_letters",
+        "_begins", "_begun", "_codes", "_entries", "_format", "_is_mixed", "_key", "_letters",
         "_lock", "_names", "_types", "_values", "_wiped",
     )  # fmt: skip
 
@@ -75,8 +83,10 @@ class PseudonymTable:
         self._lock = threading.RLock()
         self._entries: dict[str, tuple[str, int, bool]] = {}  # pseudonym -> value, how many there were, if escaped
         self._names: dict[str, str] = {}  # value -> pseudonym
+        self._codes: dict[str, str] = {}  # code that is known alone -> pseudonym
+        self._is_mixed = is_mixed(alphabet)
         self._values = KnownValues()
-        self._begins: set[str] = set()  # every proper prefix of a pseudonym, from the underscore on
+        self._begins: set[str] = set()  # every proper prefix of a pseudonym, from the underscore on, and of a code
         self._begun: list[str] = []  # pseudonyms whose prefixes are not among these yet
         self._types: tuple[str, ...] = ()
         self._wiped = False
@@ -165,27 +175,37 @@ class PseudonymTable:
 
     def pseudonyms(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the spans of known pseudonyms in *text*, from left to right, as `Restorer` finds them."""
-        if not self._types or "_" not in text:
+        if not self._types or not (_DIGIT.search(text) or not self._is_mixed):
             return
-        search = full_pattern(self._types, *self._format).search
+        known = spellings(*self.format)
+        search, read = known.whole.search, known.read
         at = 0
         while (match := search(text, at)) is not None:
-            known = match[0] in self._entries or canonical(match) in self._entries
-            at = match.end() if known else match.start() + 1
-            if known:
+            is_ours = match[0] in self._entries or self.entry(read(match)[1]) is not None
+            at = match.end() if is_ours else match.start() + 1
+            if is_ours:
                 yield match.span()
+
+    def typed(self, text: str) -> Iterator[tuple[str, str]]:
+        """Yield what stands behind a type of this table as a code does, with that type."""
+        known = spellings(*self.format)
+        for match in known.typed.finditer(text) if self._types else ():
+            stem, _, code = known.read(match)[1].partition("_")
+            yield stem, code
 
     def _new_name(self, value: str, kind: str, taken: set[str]) -> str:
         """A pseudonym for *value*, which has none; it occurs in none of the texts."""
         stem = type_of(kind)
         for letters in islice(self._letters, _MAX_ATTEMPTS):
             name = f"{stem}_{letters}"
-            if letters not in taken and name not in self._entries:
+            if letters not in taken and letters not in self._codes and name not in self._entries:
                 self._names[value] = name
+                if self._is_mixed:
+                    self._codes[letters] = name
                 self._entries[name] = (value, len(self._entries), self._values.is_escaped(value))
                 self._begun.append(name)
                 if stem not in self._types:
-                    self._types = (*self._types, stem)
+                    self._types = tuple(sorted((*self._types, stem)))
                 return name
         raise PrivacyViolation(f"no free pseudonym is left for the type {stem}", location="cloud")
 
@@ -194,11 +214,12 @@ class PseudonymTable:
 
     @property
     def format(self) -> tuple[tuple[str, ...], str, int]:
-        """The types in use, the alphabet and the length: the arguments of the patterns."""
+        """The types in use, the alphabet and the length: the arguments of `spellings`."""
         return (self._types, *self._format)
 
     def entry(self, name: str) -> Entry | None:
-        """The entry of the pseudonym *name* in its canonical spelling; None if it is unknown."""
+        """The entry of the pseudonym *name* in its canonical spelling, or of its code; None if it is unknown."""
+        name = self._codes.get(name, name)
         if name not in self._entries:
             return None
         value, ordinal, is_escaped = self._entries[name]
@@ -206,12 +227,17 @@ class PseudonymTable:
         return Entry(value=value, escaped=forms[0] if forms else value, ordinal=ordinal)
 
     def begins(self, beginning: str) -> bool:
-        """Whether a pseudonym begins so. *beginning* reaches to the underscore at least."""
-        with self._lock:
-            while self._begun:
-                name = self._begun.pop()
-                self._begins.update(name[:end] for end in range(name.index("_") + 1, len(name)))
-            return beginning in self._begins
+        """Whether a pseudonym, or a code alone, begins so. *beginning* of a pseudonym reaches into its code."""
+        if self._begun:
+            with self._lock:
+                self._index()
+        return beginning in self._begins
+
+    def _index(self) -> None:
+        while self._begun:
+            stem, code = self._begun.pop().split("_")
+            begins = [code[:end] for end in range(1, len(code))]
+            self._begins.update(begins, [f"{stem}_{each}" for each in begins], [code])
 
     def check(self) -> None:
         """Make sure that the table is still there.
@@ -232,7 +258,7 @@ class PseudonymTable:
             self._wiped = True
             self._key[:] = bytes(len(self._key))
             self._values.clear()
-            for held in (self._entries, self._names, self._begins, self._begun):
+            for held in (self._entries, self._names, self._codes, self._begins, self._begun):
                 held.clear()
             self._types = ()
 
@@ -252,9 +278,12 @@ def _spans(text: str, findings: Sequence[Finding]) -> list[Span]:
 
 
 def _letters(key: bytearray, alphabet: str, length: int) -> Iterator[str]:
-    """Yield the letters of one pseudonym after another: a stream of keyed BLAKE2b, in the *alphabet*."""
+    """Yield one code after another, from a stream of keyed BLAKE2b: neither a word nor a number, where that can be."""
     letters = (alphabet * 256)[:256].encode("ascii")
+    telling = is_mixed(alphabet) and length > 1
     for number in count():
         block = hashlib.blake2b(number.to_bytes(8), key=key).digest().translate(letters).decode("ascii")
         for at in range(0, _MOST - length + 1, length):
-            yield block[at : at + length]
+            code = block[at : at + length]
+            if not (telling and (code.isalpha() or code.isdigit())):
+                yield code
