@@ -1,12 +1,12 @@
 """Prompts of ten kinds of task that each name one private value, and the shapes of stand-ins that may take its place."""
 
-# ruff: noqa: E501  (texts)
+# ruff: noqa: E501, SIM905  (texts)
 from __future__ import annotations
 
 import random
 import string
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from benchmarks import _numbers, _values
 from hybrid_llm.router.privacy.pseudonyms.notation import BASE32, type_of
@@ -76,8 +76,8 @@ def _spoken(rng: random.Random, syllables: int = 3) -> str:
     return "".join(_from(rng, _CONSONANTS, 1) + _from(rng, _VOWELS, 1) for _ in range(syllables))
 
 
-_PEOPLE = "Maria Ahmed Olga Pierre Lucia Hans Sofia Kenji Priya Tomas Ingrid Carlos Fatima Noah Emma".split()  # noqa: SIM905
-_FAMILIES = "Garcia Chen Khan Ivanova Dupont Rossi Mueller Silva Tanaka Patel Novak Larsen Lopez Ali Smith".split()  # noqa: SIM905
+_PEOPLE = "Maria Ahmed Olga Pierre Lucia Hans Sofia Kenji Priya Tomas Ingrid Carlos Fatima Noah Emma".split()
+_FAMILIES = "Garcia Chen Khan Ivanova Dupont Rossi Mueller Silva Tanaka Patel Novak Larsen Lopez Ali Smith".split()
 _STREETS = "Mill Lane,High Street,Station Road,Park Avenue,Church Row,Garden Walk,Bridge Street".split(",")
 _CITIES = "Leeds,Bristol,Graz,Lyon,Porto,Turku,Ghent,Malmo".split(",")
 
@@ -106,12 +106,32 @@ KINDS = {
     "credential": Kind("credential", "password", _values.password, lambda rng: f"example-{_from(rng, string.ascii_lowercase + string.digits, 8)}"),
 }  # fmt: skip
 
+TODAY = "EMAIL_K7SAI"
+"""The shape that the product has."""
+CODES = {
+    TODAY: (BASE32, 5),
+    "EMAIL_482013": (string.digits, 6),
+    "EMAIL_K48213": (string.ascii_uppercase + string.digits, 6),
+    "EMAIL_TOVAKI": (string.ascii_uppercase, 6),
+    "[EMAIL_K7SAI]": (BASE32, 5),
+}
+"""Of the shapes with a type and a code: what the recogniser of pseudonyms must know of the code."""
+
+
+def _code(rng: random.Random) -> str:
+    return next(code for code in iter(lambda: _from(rng, BASE32, 5), "") if not (code.isalpha() or code.isdigit()))
+
+
+def _typed(code: Callable[[random.Random], str]) -> Callable[[random.Random, Kind], str]:
+    return lambda rng, kind: f"{type_of(kind.detector)}_{code(rng)}"
+
+
 SHAPES: dict[str, Callable[[random.Random, Kind], str]] = {
-    "EMAIL_QYSAI": lambda rng, kind: f"{type_of(kind.detector)}_{_from(rng, BASE32, 5)}",
-    "EMAIL_482013": lambda rng, kind: f"{type_of(kind.detector)}_{_from(rng, string.digits, 6)}",
-    "EMAIL_K48213": lambda rng, kind: f"{type_of(kind.detector)}_{_from(rng, string.ascii_uppercase, 1)}{_from(rng, string.digits, 5)}",
-    "EMAIL_TOVAKI": lambda rng, kind: f"{type_of(kind.detector)}_{_spoken(rng)}",
-    "[EMAIL_QYSAI]": lambda rng, kind: f"[{type_of(kind.detector)}_{_from(rng, BASE32, 5)}]",
+    TODAY: _typed(_code),
+    "EMAIL_482013": _typed(lambda rng: _from(rng, string.digits, 6)),
+    "EMAIL_K48213": _typed(lambda rng: _from(rng, string.ascii_uppercase, 1) + _from(rng, string.digits, 5)),
+    "EMAIL_TOVAKI": _typed(_spoken),
+    "[EMAIL_K7SAI]": lambda rng, kind: f"[{type_of(kind.detector)}_{_code(rng)}]",
     "realistic": lambda rng, kind: kind.realistic(rng),
     "true value": lambda rng, kind: kind.value(rng),
 }
@@ -130,6 +150,10 @@ class Case:
     stand_in: str
     prompt: str
 
+    def record(self) -> dict[str, object]:
+        """What the file of answers has of it."""
+        return {name: value for name, value in asdict(self).items() if name != "prompt"}
+
 
 def cases(seed: int = 12) -> Iterator[Case]:
     """Every prompt of every task with every kind of value, in random order, each with every shape in turn: 240 x 7."""
@@ -139,5 +163,9 @@ def cases(seed: int = 12) -> Iterator[Case]:
         kind = KINDS[name]
         for shape, make in SHAPES.items():
             stand_in = make(random.Random(f"{seed} {number} {shape}"), kind)
-            names = {"what": kind.what, "What": kind.what.capitalize(), "key": kind.what.replace(" ", "_").replace("-", "").lower()}
-            yield Case(number, task, name, shape, stand_in, TASKS[task][at].format(value=stand_in, **names))
+            yield Case(number, task, name, shape, stand_in, _prompt(TASKS[task][at], kind, stand_in))
+
+
+def _prompt(text: str, kind: Kind, stand_in: str) -> str:
+    key = kind.what.replace(" ", "_").replace("-", "").lower()
+    return text.format(value=stand_in, what=kind.what, What=kind.what.capitalize(), key=key)

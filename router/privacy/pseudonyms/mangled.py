@@ -27,17 +27,27 @@ def mangled(answer: str, sent: Iterable[str], table: PseudonymTable) -> Mapping[
         sent: The texts of the request, with pseudonyms.
         table: Theirs.
     """
-    left = list(_unrestored(answer, table))
-    suspects = [run for text in left for run in _RUN.finditer(text) if _is_suspect(run[0])]
-    typed = [match for text in left for match in table.typed(text)]
-    if not suspects and not typed:
+    remains = [_Remains(text, table) for text in _unrestored(answer, table)]
+    if not any(one.typed or one.alone for one in remains):
         return {}
     names = {text[start:end] for text in sent for start, end in table.pseudonyms(text)}
     types = {code: stem for stem, _, code in (name.partition("_") for name in names) if code}
-    near = {form: code for code in types for form in _forms(code)}
-    found = Counter(stem for stem, code in typed if _begins(stem, code, names) and not _is_suspect(code))
-    found.update(types[near[form]] for run in suspects if (form := _shared(run[0].upper(), near)) is not None)
+    near = {form: stem for code, stem in types.items() for form in _forms(code)}
+    found: Counter[str] = Counter()
+    for one in remains:
+        found.update(stem for stem, code in one.typed if _begins(stem, code, names) or _kind(code, near))
+        found.update(filter(None, (_kind(code, near) for code in one.alone)))
     return dict(sorted(found.items()))
+
+
+class _Remains:
+    """What may be left of pseudonyms in a *text*: runs of letters and digits behind a type, and others like a code."""
+
+    def __init__(self, text: str, table: PseudonymTable) -> None:
+        behind = {start: (stem, code) for stem, code, start in table.typed(text)}
+        self.typed = list(behind.values())
+        runs = [run for run in _RUN.finditer(text) if run.start() not in behind]
+        self.alone = [run[0].upper() for run in runs if not (run[0].isalpha() or run[0].isdigit())]
 
 
 def _unrestored(answer: str, table: PseudonymTable) -> Iterator[str]:
@@ -46,11 +56,6 @@ def _unrestored(answer: str, table: PseudonymTable) -> Iterator[str]:
         yield answer[done:start]
         done = end
     yield answer[done:]
-
-
-def _is_suspect(run: str) -> bool:
-    """Whether *run* has letters and digits, as a code has."""
-    return not (run.isalpha() or run.isdigit())
 
 
 def _begins(stem: str, code: str, names: Iterable[str]) -> bool:
@@ -63,5 +68,6 @@ def _forms(code: str) -> Iterator[str]:
     yield from (code[:at] + code[at + 1 :] for at in range(len(code)))
 
 
-def _shared(run: str, near: Mapping[str, str]) -> str | None:
-    return next((form for form in _forms(run) if form in near), None)
+def _kind(code: str, near: Mapping[str, str]) -> str:
+    """The type of a pseudonym whose code is near *code*; empty if there is none."""
+    return next((near[form] for form in _forms(code) if form in near), "")

@@ -186,12 +186,12 @@ class PseudonymTable:
             if is_ours:
                 yield match.span()
 
-    def typed(self, text: str) -> Iterator[tuple[str, str]]:
-        """Yield what stands behind a type of this table as a code does, with that type."""
+    def typed(self, text: str) -> Iterator[tuple[str, str, int]]:
+        """Yield each type of this table in *text* with what stands behind it as a code does, and where that begins."""
         known = spellings(*self.format)
         for match in known.typed.finditer(text) if self._types else ():
             stem, _, code = known.read(match)[1].partition("_")
-            yield stem, code
+            yield stem, code, match.start("whole")
 
     def _new_name(self, value: str, kind: str, taken: set[str]) -> str:
         """A pseudonym for *value*, which has none; it occurs in none of the texts."""
