@@ -6,7 +6,7 @@ FOLDER is a transformers folder, which the node's engine runs (greedy, at most 4
 where a run that was ended goes on. *restored* is what the recogniser of pseudonyms finds in the answer in another
 spelling, and of other shapes what is equal but for case and separators; *mangled* is near. The other answers name
 nothing: the control, the true value, shows how often a model leaves out what it was to name. Intervals are Wilson's,
-95 %; *won, lost* compares prompt by prompt with the product's shape. A base model, such as Gemma 3 270M, needs `--shots`.
+95 %; *won, lost* compares prompt by prompt with the product's shape. A base model needs `--shots`.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ SUITES = (
         (*_tests("router", "logprobs", "restored_tokens"), *_tests("backends/calls", "visible")),
     ),
     Suite("detectors", detectors.MUTANTS, _tests("router", "direction", "detectors", "labels", "evidence")),
-    Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values")),
+    Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values", "mangled")),
 )
 
 

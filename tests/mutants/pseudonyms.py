@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants.changes import always, drop, drop_item, drop_operand, in_text, never, swap
+from tests.mutants.changes import always, drop, drop_item, drop_operand, in_text, never, returns, swap
 from tests.mutants.mutant import Mutant
 
 _PSEUDONYMS = "hybrid_llm.router.privacy.pseudonyms.table"
@@ -14,23 +14,52 @@ _SPELLING = "hybrid_llm.router.privacy.pseudonyms.spelling"
 _DATES = "hybrid_llm.router.privacy.pseudonyms.dates"
 _NORMAL = "hybrid_llm.router.privacy.normal"
 _BEGINNINGS = "hybrid_llm.router.privacy.pseudonyms.beginnings"
+_MANGLED = "hybrid_llm.router.privacy.pseudonyms.mangled"
 _RESTORE = "hybrid_llm.router.privacy.restore"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
 
 MUTANTS = (
-    Mutant("no space around the underscore", f"{_NOTATION}:_SEPARATOR", in_text(" ?\\\\{0,2}_ ?", "\\\\{0,2}_")),
-    Mutant("one backslash only", f"{_NOTATION}:_SEPARATOR", in_text("{0,2}", "?")),
+    Mutant("a hyphen does not separate", f"{_NOTATION}:_VISIBLE", in_text("\\u2015-]", "\\u2015]")),
+    Mutant("no escape separates", f"{_NOTATION}:_ENCODED", in_text("u[0-9a-fA-F]{4}|[nrt]|", "")),
+    Mutant("no entity separates", f"{_NOTATION}:_ENCODED", in_text("|&#?[0-9A-Za-z]{1,7};", "")),
+    Mutant("one separator only", f"{_NOTATION}:_SEPARATOR", in_text("){{0,5}}", "){{0,0}}")),
+    Mutant("nothing may stand in a type", f"{_NOTATION}:_IN_TYPE", in_text("]?", "]{0}")),
+    Mutant("nothing may stand in a code", f"{_NOTATION}:_IN_CODE", in_text("]?", "]{0}")),
     Mutant("capitals only", f"{_NOTATION}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
     Mutant("a type may hold digits", f"{_NOTATION}:type_of", swap("'A' <= c <= 'Z'", "c.isalnum()")),
     Mutant(
         "a short start of a type is not held back",
-        f"{_NOTATION}:stream_pattern",
-        swap("range(1, len(word))", "range(2, len(word))"),
+        f"{_NOTATION}:_beginning",
+        swap("len(word) > 1", "len(word) > 5"),
     ),
-    Mutant("a type before its underscore is released", f"{_NOTATION}:stream_pattern", in_text(" ?\\\\{0,2}", "")),
-    Mutant("letters short by one are released", f"{_NOTATION}:stream_pattern", swap("length - 1", "length - 2")),
-    Mutant("an escape of four digits is cut", f"{_NOTATION}:stream_pattern", in_text("[0-9A-Fa-f]{4}", "")),
-    Mutant("a cut escape is released", f"{_NOTATION}:stream_pattern", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
+    Mutant("a type before its separator is released", f"{_NOTATION}:Spellings._streamed", in_text(")|", ")|(?!)")),
+    Mutant("letters short by one are released", f"{_NOTATION}:_cut_code", swap("length - 2", "length - 3")),
+    Mutant("a longer type is released", f"{_NOTATION}:Spellings.read", drop_operand("self._is_nested")),
+    Mutant(
+        "a code alone is known within a word",
+        f"{_NOTATION}:_word",
+        in_text("(?:(?<![0-9A-Za-z_].)|(?<=\\\\[nrt].))", ""),
+    ),
+    Mutant("a code alone goes on", f"{_NOTATION}:Spellings.whole", in_text("(?![0-9A-Za-z_])", "")),
+    Mutant(
+        "a code alone is not held back", f"{_NOTATION}:Spellings._streamed", in_text("(?P<begun>)", "(?!)(?P<begun>)")
+    ),
+    Mutant("an escape of four digits is cut", f"{_NOTATION}:Spellings.streamed_json", in_text("[0-9A-Fa-f]{4}", "")),
+    Mutant("a cut escape is released", f"{_NOTATION}:Spellings.streamed_json", in_text(":u[0-9A-Fa-f]{0,3})?", "!)")),
+    Mutant(
+        "a code may be a word",
+        f"{_PSEUDONYMS}:_letters",
+        never("telling and (code.isalpha() or code.isdigit())"),
+    ),
+    Mutant(
+        "two types share a code", f"{_PSEUDONYMS}:PseudonymTable._new_name", drop_operand("letters not in self._codes")
+    ),
+    Mutant("any text behind a type counts as mangled", f"{_MANGLED}:_begins", returns("True")),
+    Mutant("nothing counts as mangled", f"{_MANGLED}:_kind", returns("''")),
+    Mutant("what is behind a type counts twice", f"{_MANGLED}:_Remains.__init__", always("run.start() not in behind")),
+    Mutant(
+        "what was restored counts as mangled", f"{_MANGLED}:_unrestored", swap("answer[done:start]", "answer[done:end]")
+    ),
     Mutant(
         "texts are compared in capitals only",
         f"{_NOTATION}:suffixes",
@@ -165,7 +194,7 @@ MUTANTS = (
     Mutant(
         "a known pseudonym hides the next",
         f"{_PSEUDONYMS}:PseudonymTable.pseudonyms",
-        swap("match.end() if known else match.start() + 1", "match.end()"),
+        swap("match.end() if is_ours else match.start() + 1", "match.end()"),
     ),
     Mutant(
         "a pseudonym that text spells is not noticed",
@@ -215,36 +244,40 @@ MUTANTS = (
     ),
     Mutant(
         "every possible start is held back",
-        f"{_RESTORE}:Restorer._undecided",
-        always("self._table.begins(canonical(match))"),
+        f"{_RESTORE}:Restorer._restore",
+        always("self._table.begins(name)"),
     ),
     Mutant(
         "no possible start is held back",
-        f"{_RESTORE}:Restorer._undecided",
-        never("self._table.begins(canonical(match))"),
+        f"{_RESTORE}:Restorer._restore",
+        never("self._table.begins(name)"),
     ),
+    Mutant("a cut escape is held back outside strings", f"{_RESTORE}:Restorer._restore", drop_operand("self._inside")),
     Mutant(
-        "a cut escape is held back outside strings", f"{_RESTORE}:Restorer._undecided", drop_operand("self._inside")
+        "what stood before is forgotten",
+        f"{_RESTORE}:Restorer._restore",
+        swap("text[max(0, end - 2):end]", "''"),
     ),
     Mutant("later pseudonyms are known", f"{_RESTORE}:Restorer._value", drop_operand("entry.ordinal < self._known")),
     Mutant("nothing is escaped", f"{_RESTORE}:Restorer._written", always("not self._json")),
     Mutant("strings never end", f"{_RESTORE}:Restorer._lexical", always("not self._inside")),
     Mutant("an escape counts outside strings", f"{_RESTORE}:Restorer._lexical", drop_operand("self._inside")),
-    Mutant(
-        "an escape may be split", f"{_RESTORE}:Restorer._lexical", never("match.lastgroup == 'escape' and self._inside")
-    ),
+    Mutant("an escape may be split", f"{_RESTORE}:Restorer._lexical", never("reading is ESCAPE and self._inside")),
     Mutant(
         "an unknown pseudonym is skipped whole",
         f"{_RESTORE}:Restorer._restore",
         swap("match.start() + 1", "match.end()"),
     ),
-    Mutant("the end is searched too late", f"{_RESTORE}:Restorer.__init__", swap("3", "2")),
-    Mutant("text held back at the end is dropped", f"{_RESTORE}:Restorer.finish", swap("return held", "return ''")),
+    Mutant("text held back at the end is dropped", f"{_RESTORE}:Restorer.finish", swap("return rest", "return ''")),
     Mutant(
         "a string stays open for the next answer",
         f"{_RESTORE}:Restorer.finish",
-        swap("self._held, self._inside, self._given = ('', False, 0)", "self._held, self._given = ('', 0)"),
+        swap(
+            "self._before, self._held, self._inside, self._given = ('', '', False, 0)",
+            "self._before, self._held, self._given = ('', '', 0)",
+        ),
     ),
+    Mutant("calls are not looked at", f"{_RESTORE}:AnswerRestorer._warnings", drop_item("self._call")),
     Mutant("tenants share sessions", f"{_SESSIONS}:Sessions.open", swap("tenant", "None")),
     Mutant("a table in use is wiped", f"{_SESSIONS}:Sessions._drop", never("session.leases")),
     Mutant(
