@@ -22,7 +22,7 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
     "product, lines": 59_800,
-    "product without node, model tools, command line and lab, lines": 39_400,
+    "product without node, model tools, command line and lab, lines": 39_600,
     "product, modules": 356,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
