@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 _SPECIAL_NAMES: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
-def read_chat_files(folder: Path) -> tuple[Tokenizer, Template, set[int], dict[str, str]]:
+def read_chat_files(folder: Path, template: str | None = None) -> tuple[Tokenizer, Template, set[int], dict[str, str]]:
     """Read tokenizer, chat template, end-of-text ids and special tokens (template variables) of *folder*.
+
+    *template* takes the place of the folder's own.
 
     Raises:
         ConfigError: a file is missing or broken; the message names it and says what to do.
@@ -37,10 +39,10 @@ def read_chat_files(folder: Path) -> tuple[Tokenizer, Template, set[int], dict[s
         eos_ids.add(named)
     _check_eos(folder, eos_ids, tokenizer.get_vocab_size(with_added_tokens=True))
     try:
-        template = compile_template(_read_template(folder, config))
+        compiled = compile_template(_read_template(folder, config) if template is None else template)
     except TemplateError as error:
         raise ConfigError(f"{folder}: the chat template does not parse: {error}", path=str(folder)) from error
-    return tokenizer, template, eos_ids, specials
+    return tokenizer, compiled, eos_ids, specials
 
 
 def keep_no_words(tokenizer: Tokenizer) -> Tokenizer:
@@ -107,8 +109,11 @@ def _read_template(folder: Path, config: Mapping[str, Any]) -> str:
         template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
     if isinstance(template, str) and template:
         return template
-    remedy = "add chat_template.jinja, or use the instruction-tuned version of the model"
-    raise file_error(folder, f"has no chat template: {remedy}")
+    raise file_error(
+        folder,
+        "has no chat template: it may be a base model, whose answers to a conversation are gibberish. Use the "
+        "instruction-tuned model, or, if you are sure, add chat_template.jinja (on a node also: --chat-template)",
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

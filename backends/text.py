@@ -72,15 +72,17 @@ class ChatTokenizer:
         self._guard = ControlGuard([(token.content, token.lstrip, token.rstrip) for token in controls.values()])
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTokenizer:
+    def load(cls, folder: Path, chat_template: str | None = None) -> ChatTokenizer:
         """Read `tokenizer.json`, the chat template, end-of-text ids and recommended sampling of *folder*.
+
+        *chat_template* takes the place of the folder's own.
 
         Raises:
             ConfigError: a file is missing or broken; the message names it and says what to do.
         """
         from hybrid_llm.backends.chat_files import read_chat_files, read_sampling
 
-        tokenizer, template, eos_ids, specials = read_chat_files(folder)
+        tokenizer, template, eos_ids, specials = read_chat_files(folder, chat_template)
         recommended = read_sampling(folder)
         return cls(tokenizer, template, eos_ids=eos_ids, specials=specials, recommended=recommended)
 

@@ -53,6 +53,8 @@ class NodeConfig(Checked):
     """The model and its resources; `engine.max_slots` requests are answered concurrently."""
     tls: TLSFiles
     """The node's certificate, and the authority that signs its clients' certificates."""
+    chat_template: str | None = None
+    """A template in place of the model folder's; a folder that has none is refused without."""
     listen: str = "127.0.0.1:7443"
     """`HOST:PORT`; port 0 takes a free one. The default is reachable from this machine only."""
     max_queue: int = key(
@@ -101,7 +103,8 @@ class NodeServer:
             _log.warning("gRPC was imported before the node: TLS 1.2 is refused per call, not in the handshake")
         config = self._config.engine
         if self._tokenizer is None:
-            self._tokenizer = await asyncio.to_thread(ChatTokenizer.load, config.model)
+            template = self._config.chat_template
+            self._tokenizer = await asyncio.to_thread(ChatTokenizer.load, config.model, template)
         if self._engine is None:
             self._engine = ENGINES.get(config.engine)(config, on_progress=lambda _: None)
         engine = self._engine

@@ -55,6 +55,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--engine", type=checked(_engine), default="auto", help="auto, packed, one_by_one, or an installed one"
     )
+    group.add_argument(
+        "--chat-template",
+        type=checked(_template),
+        metavar="NAME|FILE",
+        help="chatml, gemma, or a file, in place of the model's own",
+    )
     group.add_argument("--device", default="auto", help="cpu, cuda or auto")
     group.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="of weights and cache")
     group.add_argument("--slots", type=at_least(1), default=16, metavar="N", help="concurrent requests (16)")
@@ -124,6 +130,18 @@ def _engine(name: str) -> str:
     return name
 
 
+def _template(named: str) -> str:
+    from hybrid_llm.backends.models.gguf.chat import TEMPLATES
+
+    if named in TEMPLATES:
+        return TEMPLATES[named]
+    try:
+        return Path(named).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        names = ", ".join(TEMPLATES)
+        raise ValueError(f"{named!r} is none of {names}, nor a text file ({type(error).__name__})") from None
+
+
 def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int:
     """Serve until SIGTERM or SIGINT; *factory* replaces the one of `--engine`."""
     from hybrid_llm.backends.node.handshakes import logged_handshakes
@@ -168,6 +186,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
     return NodeConfig(
         engine=engine,
         tls=TLSFiles.from_dir(args.tls, args.name),
+        chat_template=args.chat_template,
         listen=args.listen,
         max_queue=args.max_queue,
         max_deadline=args.max_deadline,

@@ -134,6 +134,11 @@ def test_a_template_file_wins_over_the_one_in_the_configuration(folder):
     assert ChatTokenizer.load(folder).render(ask("hi")) == "fixed"
 
 
+def test_a_template_that_is_named_wins_over_both(folder):
+    (folder / "chat_template.jinja").write_text("fixed")
+    assert ChatTokenizer.load(folder, "named").render(ask("hi")) == "named"
+
+
 def _remove(name):
     return lambda folder: (folder / name).unlink()
 

@@ -1,5 +1,6 @@
 """`hybrid-llm serve`: a real node with a real torch model, from start to a graceful end."""
 
+import shutil
 import signal
 import sys
 import time
@@ -76,6 +77,7 @@ def test_ctrl_c_while_the_model_loads_ends_it_and_leaves_no_process(start, tls, 
         ({"--max-queue": "-1"}, 2, "less than 0"),
         ({"--engine": "vroom"}, 2, "invalid choice"),
         ({"--max-streams": "0"}, 2, "0 is not a whole number of at least 1"),
+        ({"--chat-template": "vicuna"}, 2, "'vicuna' is none of chatml, gemma, nor a text file"),
         ({"--client-share": "1.5"}, 2, "1.5 is not a number from 0 to 1"),
     ],
 )
@@ -85,6 +87,18 @@ def test_invalid_options_are_reported_before_the_node_serves(cli, tls, change, c
     assert result.code == code
     assert message in result.err
     assert "starting the engine" not in result.err
+
+
+def test_a_model_without_a_chat_template_is_served_only_with_one_that_is_named(start, cli, configure, tls, tmp_path):
+    folder, ready = tmp_path / "base", tmp_path / "port"
+    shutil.copytree(MODEL, folder)
+    own = (folder / "chat_template.jinja").rename(tmp_path / "own.jinja")
+    refused = cli("serve", "--model", folder, "--tls", tls, "--listen", "127.0.0.1:0")
+    assert (refused.code, "has no chat template" in refused.err, "--chat-template" in refused.err) == (3, True, True)
+    options = ("--listen", "127.0.0.1:0", "--ready-file", ready, "--chat-template", own)
+    process = start("serve", "--model", folder, "--tls", tls, *options)
+    answer = cli("generate", "What is 2 + 3?", "--config", configure(wait_for(ready, process)), "--max-tokens", 8)
+    assert (answer.code, len(answer.out) > 1) == (0, True)
 
 
 def test_without_torch_it_says_what_to_install(cli, tls, monkeypatch):

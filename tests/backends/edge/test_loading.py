@@ -245,5 +245,5 @@ def test_a_model_without_chat_template_is_refused_rather_than_given_bare_text(co
     (copy / "chat_template.jinja").unlink(missing_ok=True)
     config = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
-    with pytest.raises(ConfigError, match=r"has no chat template: add chat_template\.jinja"):
+    with pytest.raises(ConfigError, match=r"has no chat template: .* add chat_template\.jinja"):
         ChatTokenizer.load(copy)
