@@ -43,6 +43,9 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=16),
     "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
     "mistral-window": lambda: transformers.MistralConfig(**SHAPE, sliding_window=16),
+    "ministral": lambda: transformers.MinistralConfig(
+        **WINDOWED, layer_types=["sliding_attention", "full_attention"] * 2
+    ),
     "mixtral-window": lambda: transformers.MixtralConfig(**WINDOWED, **EXPERTS),
     "qwen2-window": lambda: transformers.Qwen2Config(**WINDOWED, use_sliding_window=True, max_window_layers=2),
     "qwen3-window": lambda: transformers.Qwen3Config(**WINDOWED, use_sliding_window=True, max_window_layers=1),

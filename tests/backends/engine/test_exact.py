@@ -14,8 +14,9 @@ from hybrid_llm.core.request import Sampling
 
 VOCAB = 211
 WINDOWED = (
-    "mistral-window", "mixtral-window", "qwen2-window", "qwen3-window", "gemma2", "gemma3", "gemma3-images", "gemma4",
-    "phi3-window", "cohere2", "olmo3", "exaone4", "smollm3-window", "starcoder2-window", "gpt-oss",
+    "mistral-window", "ministral", "mixtral-window", "qwen2-window", "qwen3-window", "gemma2", "gemma3",
+    "gemma3-images", "gemma4", "phi3-window", "cohere2", "olmo3", "exaone4", "smollm3-window", "starcoder2-window",
+    "gpt-oss",
 )  # fmt: skip
 """Some or all of their layers see 16 tokens back; some have softcaps, sinks, or scale the scores in their own way."""
 
@@ -97,6 +98,14 @@ def test_auto_falls_back_with_one_warning_where_the_packed_loop_would_be_wrong(n
     assert reason in warning
     with pytest.raises(ConfigError, match=reason):
         load_engine(EngineConfig(model=folder, engine="packed", threads=1))
+
+
+def test_below_the_length_at_which_the_model_rotates_otherwise_it_is_packed(model_folder, make_request, expected, run):
+    folder = model_folder("phi3-longrope")
+    engine = load_engine(EngineConfig(model=folder, max_slots=2, kv_tokens=2 * 48, threads=1))
+    assert engine.info.engine == "packed"
+    request = make_request(range(30), 18)
+    assert run(engine, [request]).tokens[request.request_id] == expected(folder, request)
 
 
 def test_a_length_at_which_the_model_rotates_otherwise_is_crossed_and_left_again(
