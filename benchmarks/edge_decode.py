@@ -2,13 +2,16 @@
 
     python -m benchmarks edge_decode            the embedded model, SmolLM2-135M-Instruct (real weights, a GGUF moved
                                                 exactly) on a quiet and on a busy machine, and its shape with int4
-    python -m benchmarks edge_decode --real     the real weights alone
+    python -m benchmarks edge_decode --real     the real weights alone (6 minutes)
+    python -m benchmarks edge_decode --long     the real weights with prompts of up to 8,000 tokens (5 minutes)
     python -m benchmarks edge_decode --big      Qwen2.5-0.5B's shape as well (6 GB of memory, some minutes)
     python -m benchmarks edge_decode --quick    fewer rounds, no 135M
 
 Every engine runs in its own process. The rounds are interleaved, so that a busy machine slows all alike; the table
 shows medians. *Busy* is beside one process of ours per processor that does nothing but compute. Needs the `prepare`
-extra, and for the real weights the package index. Trust the ratios, not the figures.
+extra, and for the real weights the package index. llama.cpp takes part with the real weights where
+`HYBRID_LLM_BENCH_LLAMA_CPP` names the Python of an environment with the package llama-cpp-python. Trust the ratios, not
+the figures.
 """
 
 from __future__ import annotations
@@ -21,23 +24,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+import numpy as np
+
+from benchmarks._edge_engines import ENGINES, GENAI, Job, cleared, genai
 from benchmarks._run import ROOT, announce, parser
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
+from hybrid_llm.backends.edge.folder import read_manifest
 from hybrid_llm.backends.models import Floor, convert
 from hybrid_llm.backends.models.gguf import import_gguf
-from hybrid_llm.core.clearance import Cleared
-from hybrid_llm.core.request import Location, Message, Request
-from hybrid_llm.router.privacy import Assessment, PrivacyGuard
+from hybrid_llm.backends.text import ChatTokenizer
 from tests.shapes import Shape, random_model
 from tests.weights import Unreachable, smollm2_gguf
 
@@ -45,113 +49,10 @@ PROMPTS = ("Is this review positive? 'A warm, funny film.'", "What is 312 + 466?
 RANDOM_WEIGHTS = Floor(top1_agreement=0.0, logit_correlation=0.4)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One answer: tokens read and written, seconds to the first token and from there to the last, and of processors."""
-
-    prompt: int
-    completion: int
-    first: float
-    rest: float
-    cpu: float
-
-
-@dataclass(frozen=True)
-class Job:
-    """The prompts for every engine: *texts* with *decode* tokens of answer each."""
-
-    texts: tuple[str, ...]
-    decode: int
-
-
-Answer = Callable[[str, int], Sample]
-
-
-def cleared(text: str, max_tokens: int) -> Cleared:
-    request = Request(messages=(Message(role="user", content=text),), max_tokens=max_tokens, deadline=600.0)
-    return PrivacyGuard().clear(Assessment(request=request, allowed=frozenset({Location.EDGE})), Location.EDGE)
-
-
-def ours(folder: Path, _source: Path, *, spin: bool = True) -> Answer:
-    backend = EdgeBackend(EdgeConfig(model=folder, load="eager", spin=spin, reuse_prefixes=False))
-
-    def answer(text: str, decode: int) -> Sample:
-        begun, times, usage, cpu = time.perf_counter(), [], None, time.process_time()
-        for chunk in backend.stream(cleared(text, decode)):
-            times.append(time.perf_counter())
-            usage = chunk.usage
-        assert usage is not None
-        cpu = time.process_time() - cpu
-        return Sample(usage.prompt_tokens, usage.completion_tokens, times[0] - begun, times[-1] - times[0], cpu)
-
-    return answer
-
-
-def genai(folder: Path, _source: Path) -> Answer:
-    import onnxruntime_genai as og
-
-    from hybrid_llm.backends.text import ChatTokenizer
-
-    model, chat = og.Model(str(folder)), ChatTokenizer.load(folder)
-
-    def answer(text: str, decode: int) -> Sample:
-        begun, cpu = time.perf_counter(), time.process_time()
-        first = begun
-        request = cleared(text, decode).request
-        ids = chat.encode(request)
-        params = og.GeneratorParams(model)
-        params.set_search_options(max_length=len(ids) + decode, do_sample=False)
-        generator, stream, count = og.Generator(model, params), chat.text_stream(request), 0
-        generator.append_tokens(ids)
-        while not generator.is_done():
-            generator.generate_next_token()
-            stream.push(int(generator.get_next_tokens()[0]))
-            count += 1
-            first = time.perf_counter() if count == 1 else first
-        cpu = time.process_time() - cpu
-        return Sample(len(ids), count, first - begun, time.perf_counter() - first, cpu)
-
-    return answer
-
-
-def transformers(folder: Path, source: Path) -> Answer:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from hybrid_llm.backends.text import ChatTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch.float32).eval()
-    chat = ChatTokenizer.load(folder)
-
-    class Clock:
-        """A streamer that notes when tokens come; the first `put` is the prompt."""
-
-        def __init__(self) -> None:
-            self.times: list[float] = []
-
-        def put(self, _value: Any) -> None:
-            self.times.append(time.perf_counter())
-
-        def end(self) -> None:
-            pass
-
-    def answer(text: str, decode: int) -> Sample:
-        begun, cpu, clock = time.perf_counter(), time.process_time(), Clock()
-        ids = torch.tensor([chat.encode(cleared(text, decode).request)])
-        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=decode, do_sample=False, streamer=clock)
-        times = clock.times[1:]
-        cpu = time.process_time() - cpu
-        return Sample(ids.shape[1], len(times), times[0] - begun, times[-1] - times[0], cpu)
-
-    return answer
-
-
-ENGINES: dict[str, Callable[[Path, Path], Answer]] = {
-    "hybrid-llm": ours,
-    "hybrid-llm, no spin": partial(ours, spin=False),
-    "onnxruntime-genai": genai,
-    "transformers fp32": transformers,
-}
+LLAMA_CPP = "llama.cpp"
+LLAMA_CPP_VARIABLE = "HYBRID_LLM_BENCH_LLAMA_CPP"
+LONG = (500, 2000, 4000, 8000)
+"""Tokens of the long prompts, about."""
 
 
 def serve(engine: str, folder: Path, source: Path) -> None:
@@ -164,10 +65,20 @@ def serve(engine: str, folder: Path, source: Path) -> None:
         print(json.dumps({"samples": samples, "rss": rss}), flush=True)
 
 
+def command(engine: str, folder: Path, source: Path | None, job: Job) -> list[str]:
+    """The command of a worker."""
+    if not engine.startswith(LLAMA_CPP):
+        return [sys.executable, "-m", "benchmarks.edge_decode", "--worker", engine, str(folder), str(source)]
+    threads = 1 if engine.endswith("1 thread") else os.cpu_count() or 1
+    context = max(map(len, job.ids)) + job.decode
+    script = ROOT / "benchmarks" / "_llama_cpp.py"
+    return [os.environ[LLAMA_CPP_VARIABLE], str(script), str(smollm2_gguf()), str(context), str(threads)]
+
+
 @contextmanager
-def worker(*arguments: str) -> Iterator[Callable[[Job], dict[str, Any]]]:
+def worker(arguments: list[str]) -> Iterator[Callable[[Job], dict[str, Any]]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.edge_decode", "--worker", *arguments],
+        arguments,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -188,33 +99,95 @@ def worker(*arguments: str) -> Iterator[Callable[[Job], dict[str, Any]]]:
         process.wait()
 
 
-def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int, portable: Path | None = None) -> None:
-    """*portable* is the same model as onnxruntime-genai runs it, where that is not *folder* itself."""
-    engines = [name for name in ENGINES if source is not None or name != "transformers fp32"]
-    if find_spec("onnxruntime_genai") is None:
-        engines.remove("onnxruntime-genai")
-        print("onnxruntime-genai is not installed and left out: pip install hybrid-llm[prepare]")
+def measure(
+    engines: list[str], folder: Path, source: Path | None, job: Job, rounds: int, portable: Path | None
+) -> dict[str, list[dict[str, Any]]]:
+    """The replies of all *engines* in *rounds* that are interleaved, after one that is not counted."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
     with ExitStack() as stack:
-        folders = {"onnxruntime-genai": portable or folder}
-        ask = {name: stack.enter_context(worker(name, str(folders.get(name, folder)), str(source))) for name in engines}
+        folders = {GENAI: portable or folder}
+        ask = {
+            name: stack.enter_context(worker(command(name, folders.get(name, folder), source, job))) for name in engines
+        }
         for name in engines:
             ask[name](job)
         for number in range(rounds):
             for name in engines if number % 2 else reversed(engines):
                 results[name].append(ask[name](job))
-    print(f"\n{title}: {rounds} rounds, medians")
+    return results
+
+
+def compare(title: str, folder: Path, source: Path | None, job: Job, rounds: int, portable: Path | None = None) -> None:
+    """*portable* is the same model as onnxruntime-genai runs it, where that is not *folder* itself."""
+    engines = [name for name in ENGINES if source is not None or name != "transformers fp32"]
+    if find_spec("onnxruntime_genai") is None:
+        engines.remove(GENAI)
+        print("onnxruntime-genai is not installed and left out: pip install hybrid-llm[prepare]")
+    if job.ids and os.environ.get(LLAMA_CPP_VARIABLE):
+        engines += [f"{LLAMA_CPP}, 1 thread", LLAMA_CPP]
+    results = measure(engines, folder, source, job, rounds, portable)
+    print(f"\n{title}: {rounds} rounds, medians; ratios are ours / its")
     print(
-        f"{'engine':20}{'prefill tok/s':>15}{'decode tok/s':>14}{'TTFT ms':>10}{'CPU s':>8}{'RSS MB':>9}"
-        f"{'decode, ours / it':>20}"
+        f"{'engine':22}{'prefill tok/s':>14}{'decode tok/s':>14}{'TTFT ms':>9}{'CPU s':>7}{'RSS MB':>8}"
+        f"{'decode':>9}{'TTFT':>7}{'CPU':>7}{'RSS':>7}"
     )
-    reference = _median(results["hybrid-llm"], _decode_rate)
+    ours = figures(results["hybrid-llm"])
     for name, replies in results.items():
-        decode = _median(replies, _decode_rate)
+        its = figures(replies)
+        ratios = [ours[each] / its[each] for each in ("decode", "first", "cpu", "rss")]
         print(
-            f"{name:20}{_median(replies, _prefill_rate):15.0f}{decode:14.1f}{1e3 * _median(replies, _first):10.1f}"
-            f"{_median(replies, _cpu):8.2f}{max(reply['rss'] for reply in replies):9.0f}{reference / decode:20.2f}"
+            f"{name:22}{its['prefill']:14.0f}{its['decode']:14.1f}{1e3 * its['first']:9.0f}{its['cpu']:7.2f}"
+            f"{its['rss']:8.0f}{ratios[0]:9.2f}{ratios[1]:7.2f}{ratios[2]:7.2f}{ratios[3]:7.2f}",
+            flush=True,
         )
+
+
+def figures(replies: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians of an engine's rounds: tokens per second, seconds, MB."""
+    return {
+        "prefill": _median(replies, _prefill_rate),
+        "decode": _median(replies, _decode_rate),
+        "first": _median(replies, _first),
+        "cpu": _median(replies, _cpu),
+        "rss": max(float(reply["rss"]) for reply in replies),
+    }
+
+
+def compare_long(folder: Path, portable: Path, lengths: Iterable[int]) -> None:
+    """Processor seconds per 1,000 tokens of prompt, beside what the products alone would take as plain ones."""
+    print(f"\n{'prompt tokens':>14}{'engine':>22}{'TTFT s':>9}{'CPU s / 1,000':>15}{'floor':>8}{'RSS MB':>8}")
+    for length in lengths:
+        job = encoded(folder, Job(("Tell me about the rivers of Europe. " * (length // 8),), 1))
+        engines = ["hybrid-llm", *([GENAI] if find_spec("onnxruntime_genai") else [])]
+        engines += [LLAMA_CPP] if os.environ.get(LLAMA_CPP_VARIABLE) else []
+        floor = plain_products(folder, len(job.ids[0]))
+        for name, (reply,) in measure(engines, folder, None, job, 1, portable).items():
+            (sample,) = reply["samples"]
+            cpu = 1e3 * sample["cpu"] / sample["prompt"]
+            print(
+                f"{sample['prompt']:14}{name:>22}{sample['first']:9.2f}{cpu:15.2f}{floor:8.2f}{reply['rss']:8.0f}",
+                flush=True,
+            )
+
+
+def plain_products(folder: Path, tokens: int) -> float:
+    """Seconds of a processor per 1,000 tokens, were all products of weights and attention NumPy's in float32."""
+    decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
+    manifest = read_manifest(folder)
+    weights = manifest.parameters - manifest.vocab_size * decoder["hidden_size"]
+    attention = decoder["num_hidden_layers"] * decoder["num_attention_heads"] * decoder["head_size"] * tokens
+    left, right = np.ones((512, 1536), np.float32), np.ones((1536, 1536), np.float32)
+    begun = time.process_time()
+    for _ in range(20):
+        left @ right
+    rate = 20 * left.size * right.shape[1] / (time.process_time() - begun)
+    return 1000 * (weights + attention) / rate
+
+
+def encoded(folder: Path, job: Job) -> Job:
+    """*job* with its prompts as token ids too."""
+    chat = ChatTokenizer.load(folder)
+    return replace(job, ids=tuple(tuple(chat.encode(cleared(text, job.decode).request)) for text in job.texts))
 
 
 def _median(replies: list[dict[str, Any]], figure: Callable[[list[dict[str, Any]]], float]) -> float:
@@ -258,16 +231,19 @@ def real_weights(cache: Path, *, portable: bool = False) -> Path:
     return folder
 
 
-def compare_real(cache: Path, rounds: int) -> None:
+def compare_real(cache: Path, rounds: int, *, long: bool) -> None:
     try:
         folder, portable = real_weights(cache), real_weights(cache, portable=True)
     except Unreachable as error:
         print(f"real weights are left out: {error}")
-        return
-    job = Job(("Tell me about the rivers of Europe. " * 12,), 64)
+        return None
+    if long:
+        return compare_long(folder, portable, LONG)
+    job = encoded(folder, Job(("Tell me about the rivers of Europe. " * 12,), 64))
     compare("SmolLM2-135M-Instruct, the GGUF moved exactly, prompt 128, decode 64", folder, None, job, rounds, portable)
     with busy():
         compare("the same on a busy machine", folder, None, job, rounds, portable)
+    return None
 
 
 async def measure_lag(work: Callable[[], Any], pause: float = 0.001) -> list[float]:
@@ -326,6 +302,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--big", action="store_true", help="Qwen2.5-0.5B's shape as well")
     made.add_argument("--real", action="store_true", help="the real weights alone")
+    made.add_argument("--long", action="store_true", help="the real weights with long prompts alone")
     made.add_argument("--quick", action="store_true", help="fewer rounds, the embedded model only")
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "hybrid-llm-benchmarks")
@@ -340,10 +317,10 @@ def main() -> None:
     if options.smoke:
         return compare("embedded model", embedded_model(), None, Job(PROMPTS[:1], 4), 1)
     rounds = 3 if options.quick else options.rounds
-    if not options.real:
+    if not (options.real or options.long):
         compare("embedded model", embedded_model(), None, Job(PROMPTS, 64), rounds)
-    compare_real(options.cache, rounds)
-    if options.real:
+    compare_real(options.cache, rounds, long=options.long)
+    if options.real or options.long:
         return None
     shapes: list[Shape] = [] if options.quick else ["smollm2-135m"]
     for shape in [*shapes, *(["qwen2.5-0.5b"] if options.big else [])]:
