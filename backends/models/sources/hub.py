@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import threading
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from hybrid_llm.backends.models.sources.choice import chosen
 from hybrid_llm.backends.models.sources.local import suggested
 from hybrid_llm.backends.models.sources.source import (
     Fetched,
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 _REPOSITORY: Final = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-_CONVERTIBLE: Final = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "LICENSE*")
-"""What the converter reads of a repository without a GGUF; weights in pickles are never fetched."""
 _POLL_S: Final = 0.2
 
 
@@ -70,7 +68,8 @@ class HubSource:
             raise ConfigError(f"huggingface_hub is missing: {install_hint('hub')}") from None
         report("asking the Hub what there is", 0.0)
         info = self._info(wanted)
-        files = _chosen(info, wanted.file, self.text)
+        siblings = {one.rfilename: one for one in info.siblings or []}
+        files = [siblings[name] for name in chosen(siblings, wanted.file, self.text)]
         total = sum(one.size or 0 for one in files)
         require_space(folder, total, "the download")
         names = [one.rfilename for one in files]
@@ -118,21 +117,6 @@ class HubSource:
     def _offline(self, wanted: Wanted) -> str:
         get = f"run `hf download {self.repo}`, copy the file or folder here and run `{wanted.copy}`"
         return f"without a network here: on a machine with one, {get}"
-
-
-def _chosen(info: ModelInfo, pattern: str, what: str) -> list[RepoSibling]:
-    """The files to fetch: the GGUF that *pattern* selects, the only one, or all that the converter reads."""
-    files = [one for one in info.siblings or [] if ".." not in one.rfilename and not one.rfilename.startswith("/")]
-    quantised = [one for one in files if one.rfilename.lower().endswith(".gguf")]
-    if pattern:
-        quantised = [one for one in quantised if fnmatch.fnmatchcase(one.rfilename.lower(), pattern.lower())]
-    elif not quantised:
-        return [one for one in files if any(fnmatch.fnmatch(one.rfilename, each) for each in _CONVERTIBLE)]
-    if len(quantised) == 1:
-        return quantised
-    names = ", ".join(one.rfilename for one in quantised) or "none"
-    which = "these match" if pattern else "it has"
-    raise ConfigError(f"{what}: choose one .gguf with --file PATTERN; {which}: {names}")
 
 
 @contextmanager
