@@ -43,15 +43,18 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the errors of a disk that is full or cannot be written to into ones that say what to do."""
+def disk_errors(folder: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+    """Turn the errors of a disk that is full or cannot be written to into ones that say what to do.
+
+    *elsewhere* is how to write to another disk.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise NoSpace(f"{folder}: {error.strerror}: free some space, {_ELSEWHERE}") from None
+            raise NoSpace(f"{folder}: {error.strerror}: free some space, {elsewhere}") from None
         if error.errno in _UNUSABLE:
-            message = f"{error.filename or folder} cannot be written ({error.strerror}): mend that, {_ELSEWHERE}"
+            message = f"{error.filename or folder} cannot be written ({error.strerror}): mend that, {elsewhere}"
             raise ConfigError(message, path=str(folder)) from None
         raise
 

@@ -293,5 +293,8 @@ def _pin(store: ModelStore, source: str, pin: Mapping[str, str]) -> None:
 def _write(path: Path, text: str) -> None:
     """Replace *path* in one step."""
     new = path.with_name(f"{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)  # of a disk that is full

@@ -261,13 +261,16 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    from hybrid_llm.backends.models.space import disk_errors
+
     with Progress(f"converting {args.source.name}") as progress:
 
         def report(phase: str, share: float) -> None:
             progress.phase(phase)
             progress.update(share)
 
-        manifest = _converted(args, report)
+        with disk_errors(args.out.absolute().parent, "or choose another folder"):
+            manifest = _converted(args, report)
     size = f"{manifest.total_bytes / 1e6:,.1f} MB"
     print(f"created {args.out}: {manifest.precision}, {size}, outputs compared with the original model")
     entry = "encoder: {kind: encoder" if _is_encoder(args.source) else "edge: {kind: onnx"

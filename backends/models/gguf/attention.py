@@ -105,8 +105,10 @@ class RowAttention:
     def _rotated(self, x: str, heads: int, tables: list[str]) -> str:
         if not tables:
             return x
-        inputs = [x, "past", *tables]
-        return self._graph.node("RotaryEmbedding", inputs, f"{x}/rotated", domain=MICROSOFT, num_heads=heads)
+        rotary, inputs = self._shape.rotary_size, [x, "past", *tables]
+        partly = {} if rotary == self._shape.head_size else {"rotary_embedding_dim": rotary}
+        options = {"num_heads": heads, **partly}
+        return self._graph.node("RotaryEmbedding", inputs, f"{x}/rotated", domain=MICROSOFT, **options)
 
     def _bias(self) -> None:
         """Shape (1, 1, rows of queries, rows of keys): 0 where a row's token sees a key, else minus infinity."""

@@ -69,6 +69,7 @@ def import_gguf(
     Raises:
         ConfigError: the file is broken, hostile or of a kind that is not supported, there is not enough room on the
             disk, or the result differs from the file.
+        OSError: the disk is full, or cannot be written to.
     """
     if out.exists():
         raise ConfigError(f"{out} exists: remove it or choose another folder", path=str(out))
@@ -151,10 +152,7 @@ class _Import:
 
     def _write(self) -> FileEntry:
         self._report("writing the graph", 0.1)
-        try:
-            return write_decoder(self._file, self._shape, self._folder, self._outline)
-        except OSError as error:
-            raise ConfigError(f"{self._folder.parent}: {error.strerror}", path=str(self._folder.parent)) from error
+        return write_decoder(self._file, self._shape, self._folder, self._outline)
 
     def _open(self, tokenizer: ChatTokenizer | None = None) -> EdgeModel:
         return EdgeModel(self._folder, threads=1, spin=False, tokenizer=tokenizer)  # enough, also on a busy machine

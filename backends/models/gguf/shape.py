@@ -92,6 +92,11 @@ class Shape:
     ropes: tuple[Rope | None, ...]
     """Per layer; None where positions are not encoded."""
 
+    @property
+    def rotary_size(self) -> int:
+        """How many numbers of a head are rotated, the first ones."""
+        return max((2 * len(rope.frequencies) for rope in self.ropes if rope is not None), default=self.head_size)
+
 
 def read_shape(file: Gguf) -> Shape:
     """Read and check the shape of the model in *file*.
