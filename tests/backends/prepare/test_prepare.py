@@ -30,6 +30,14 @@ def test_a_conversion_carries_its_proof(tiny_root):
     assert {"onnxruntime", "onnxruntime-genai", "transformers"} <= set(manifest.created_with)
 
 
+def test_int4_is_made_by_the_method_that_costs_least(tiny_root):
+    parity = read_manifest(tiny_root / "int4").parity
+    found = parity["perplexity_by_method"]
+    assert len(found) == 2 or min(found.values()) <= 1.01 * parity["perplexity_before"]
+    assert found[parity["method"]] == min(found.values()) == parity["perplexity_after"]
+    assert "method" not in read_manifest(tiny_root / "fp32").parity
+
+
 def test_the_text_files_are_those_of_the_original(tiny_root):
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         assert (tiny_root / "int4" / name).read_bytes() == (tiny_root / "hf" / name).read_bytes()
