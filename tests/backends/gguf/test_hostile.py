@@ -150,7 +150,17 @@ WRONG = {
     "cannot be computed together": {".attention.head_count_kv": 3},
     "rms_epsilon must be a number": {".attention.layer_norm_rms_epsilon": float("nan")},
     "only none, linear and yarn": {".rope.scaling.type": "longrope"},
-    "sliding window, which is not known": {".attention.sliding_window": 64},
+    "sliding window, which is not known": {"architecture": "qwen2", ".attention.sliding_window": 64},
+    "too short for a question": {".context_length": 9},
+    r"shape \[64, 256\] instead of 512 rows": {
+        "architecture": "phi3",
+        "tensors": {"blk.0.attn_qkv.weight": np.zeros((64, 256))},
+    },
+    "rope_factors_short.weight must hold positive": {
+        "architecture": "phi3",
+        ".rope.scaling.original_context_length": 64,
+        "tensors": {f"rope_factors_{name}.weight": np.zeros(32) for name in ("long", "short")},
+    },
     "for 320 rows of embeddings": {"tokenizer.ggml.tokens": ["a"]},
     "the same token twice": {"tokenizer.ggml.tokens": ["a"] * 320},
     "a number for each of 320 tokens": {"tokenizer.ggml.token_type": [1, 2, 3]},
