@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.backends.edge import ModelStore, embedded_model
-from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_manifest, verify_manifest
+from hybrid_llm.backends.edge import EdgeConfig, ModelStore, embedded_model
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_layout, read_manifest, verify_manifest
 from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.models_add import add_hidden_states, one_blas_thread
@@ -16,6 +16,8 @@ from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, p
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
+_FLOAT32: Final = 4
+"""Bytes."""
 _DEFAULT_FOLDER: Final = Path("models")
 _CATALOGUE_COLUMNS: Final = ("name", "M parameters", "MB to download", "context", "licence", "good at")
 
@@ -183,6 +185,7 @@ def _inspect(args: argparse.Namespace) -> int:
         manifest = verify_manifest(folder)
     origin = store.origin(name) if name not in ("", EMBEDDED) else {}
     document = {**_record(name, folder, manifest, default=store.default or EMBEDDED), "verified": True}
+    document["kv_bytes_per_token"] = _kv_bytes(folder, manifest)
     lines = [*_description(folder, manifest), *(f"{key:<16}{value}" for key, value in origin.items() if value)]
     output({**document, "origin": dict(origin)}, lines, as_json=args.json)
     return Exit.OK
@@ -192,12 +195,32 @@ def _description(folder: Path, manifest: Manifest) -> Iterator[str]:
     yield f"{manifest.name}: {manifest.architecture}, {manifest.precision}, {manifest.parameters:,} parameters"
     yield f"folder          {folder}"
     yield f"context window  {manifest.context_window:,} tokens, vocabulary {manifest.vocab_size:,}"
+    yield f"memory          {_memory(folder, manifest)}"
     yield f"license         {manifest.license}"
     yield f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, all SHA-256 verified"
     yield from (f"  {name:<32}{entry.bytes:>14,}  {entry.sha256[:16]}" for name, entry in manifest.files.items())
     for title, facts in (("parity", manifest.parity), ("created with", manifest.created_with)):
         if facts:
             yield f"{title:<16}" + ", ".join(f"{key} {value}" for key, value in facts.items())
+
+    from hybrid_llm.backends.models.gguf import is_outdated
+
+    if is_outdated(manifest):
+        yield "note            made by an older importer: remove it and add it again for more speed"
+
+
+def _memory(folder: Path, manifest: Manifest) -> str:
+    """What requests need besides the model, and how long they may be with the usual limit."""
+    each, limit = _kv_bytes(folder, manifest), EdgeConfig().memory_limit_mb
+    whole = -(-each * manifest.context_window >> 20)
+    return (
+        f"{each / 1024:,.1f} KiB of keys and values per token, {whole:,} MiB for the whole window; "
+        f"memory_limit_mb: {limit} holds {(limit << 20) // each:,} tokens"
+    )
+
+
+def _kv_bytes(folder: Path, manifest: Manifest) -> int:
+    return read_layout(folder, manifest).kv_bytes_per_token(_FLOAT32)
 
 
 INSPECT: Final = Command(

@@ -1,6 +1,7 @@
 """`hybrid-llm models`: what there is, whether it is whole, and what is missing to convert."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -38,9 +39,11 @@ def test_inspect_verifies_every_file_and_describes_the_model(cli):
     assert result.code == 0
     assert "context window" in result.out
     assert "all SHA-256 verified" in result.out
+    assert "KiB of keys and values per token" in result.out
     shown = json.loads(cli("models", "inspect", embedded_model(), "--json").out)
     assert shown["verified"]
     assert shown["embedded"]
+    assert f"memory_limit_mb: 512 holds {(512 << 20) // shown['kv_bytes_per_token']:,} tokens" in result.out
     assert shown["files"]["model.onnx"]["bytes"] > 0
 
 
@@ -85,7 +88,12 @@ def test_a_gguf_file_is_converted_without_the_extra_and_can_be_used(cli, tmp_pat
     result = cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out")
     assert result.code == 0, result.err
     assert "Q4_0" in result.out
-    assert "verified" in cli("models", "inspect", tmp_path / "out").out
+    shown = cli("models", "inspect", tmp_path / "out").out
+    assert "verified" in shown
+    assert "older importer" not in shown
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(re.sub(r',\s*"importer": \d+', "", manifest.read_text()))
+    assert "made by an older importer" in cli("models", "inspect", tmp_path / "out").out
 
 
 def test_a_gguf_file_without_template_says_what_to_do_and_takes_a_named_one(cli, tmp_path):
