@@ -227,8 +227,11 @@ class GrpcBackend:
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
         self._stats.context_window = reply.context_window
-        self._capabilities = record_from_wire(
-            Capabilities, reply, draws=reply.load.draws, logprobs=reply.load.logprobs, notice=""
+        self._capabilities = Capabilities(
+            model=reply.model,
+            context_window=reply.context_window,
+            output_schema=reply.output_schema,
+            tools=reply.tools,
         )
         return record_from_wire(
             NodeDescription,

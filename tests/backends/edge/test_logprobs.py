@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.edge.scoring import Scoring
+from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -128,3 +129,23 @@ def test_scores_are_those_of_a_full_sort_and_of_equal_ones_the_chosen_is_first(l
     assert len(set(ids)) == len(ids) == min(count, len(values))
     if count and values[chosen] == values.max():
         assert ids[0] == chosen
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+def test_real_weights_give_the_softmax_of_their_logits_with_and_without_speculation(
+    smollm2_gguf, tmp_path, edge, clear, text_of
+):
+    import_gguf(smollm2_gguf, tmp_path / "smollm2", name="smollm2")
+    model = EdgeModel(tmp_path / "smollm2", threads=2)
+    backends = [edge(tmp_path / "smollm2", threads=2, speculation=mode) for mode in ("auto", "off")]
+    for text in ("Repeat: one two three, one two three.", "Why is the sky blue?", "Schreibe: Köln 日本 🙂"):
+        cleared = clear(text, max_tokens=24, logprobs=5, deadline=500.0)
+        answers = [list(backend.stream(cleared)) for backend in backends]
+        tokens = listed(answers[0])
+        assert tokens == listed(answers[1])
+        assert b"".join(token.bytes for token in tokens).decode("utf-8", "replace") == text_of(answers[0])
+        ids = ids_of(model, tokens)
+        for token, token_id, row in zip(tokens, ids, read_again(model, cleared.request, ids), strict=True):
+            assert token.logprob == pytest.approx(row[token_id], abs=1e-4)
+            assert [each.logprob for each in token.top] == pytest.approx(np.sort(row)[::-1][:5], abs=1e-4)

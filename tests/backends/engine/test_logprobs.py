@@ -88,6 +88,18 @@ def test_they_are_the_transition_scores_of_transformers_own_generate(model_folde
         assert not any(found for _, found in rest), "those that did not ask have none"
 
 
+def test_the_trained_model_scores_as_a_plain_forward_does_four_at_once(demo_model, make_request):
+    engine = load_engine(EngineConfig(model=demo_model, dtype="fp32", max_slots=4, prefill_budget=32, threads=1))
+    rng = random.Random(1)
+    prompts = [[rng.randrange(8, 2048) for _ in range(rng.randint(3, 60))] for _ in range(4)]
+    requests = [make_request(prompt, 16, logprobs=5, eos_ids=frozenset({5})) for prompt in prompts]
+    for request, (tokens, scores) in zip(requests, scored(engine, requests), strict=True):
+        for token, score, row in zip(tokens, scores, plain(demo_model, request, tokens), strict=True):
+            assert score.logprob == pytest.approx(float(row[token]), abs=1e-3)
+            assert [value for _, value in score.top] == pytest.approx(row.topk(5).values.tolist(), abs=1e-3)
+            assert score.top[0] == (token, score.logprob)
+
+
 def test_outputs_that_a_slow_reader_has_not_taken_keep_their_scores():
     queue = OutputQueue("r")
     for token in (4, 5):

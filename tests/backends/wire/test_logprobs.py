@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import ExitStack
 
 import pytest
 
+from hybrid_llm.backends.grpc import GrpcConfig, GrpcPool
 from hybrid_llm.backends.node.engine import EngineOutput
 from hybrid_llm.backends.node.requests import _parts, check_request
 from hybrid_llm.backends.token_names import TokenScores
@@ -84,6 +86,20 @@ def test_text_without_log_probabilities_as_older_nodes_send_it_is_refused_at_onc
         assert caught.value.reason == "unsupported"
         assert cloud.capabilities.logprobs is False
         tools.eventually(lambda: engine.active == 0)
+
+
+def test_a_backend_of_several_nodes_gives_them_once_all_of_its_nodes_do(pki, tools):
+    engines = [tools.FakeEngine(logprobs=True), tools.FakeEngine()]
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(tools.Node(pki.node, engine)) for engine in engines]
+        pool = stack.enter_context(
+            contextlib.closing(GrpcPool([GrpcConfig(target=node.target, tls=pki.app) for node in nodes]))
+        )
+        assert pool.capabilities.logprobs is True
+        for each in ("one", "two"):
+            list(pool.stream(tools.cleared("hi", request_id=each)))
+        tools.eventually(lambda: all(engine.seen for engine in engines) or not list(pool.stream(tools.cleared("hi"))))
+        assert pool.capabilities.logprobs is False
 
 
 def test_an_older_client_that_does_not_know_the_field_is_answered_as_before():
