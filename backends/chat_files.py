@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SPECIAL_NAMES: Final = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
+_HARMONY: Final = ("<|channel|>", "<|message|>", "<|call|>")
+
 
 def read_chat_files(folder: Path, template: str | None = None) -> tuple[Tokenizer, Template, set[int], dict[str, str]]:
     """Read tokenizer, chat template, end-of-text ids and special tokens (template variables) of *folder*.
@@ -38,8 +40,12 @@ def read_chat_files(folder: Path, template: str | None = None) -> tuple[Tokenize
     if (named := tokenizer.token_to_id(specials.get("eos_token", ""))) is not None:
         eos_ids.add(named)
     _check_eos(folder, eos_ids, tokenizer.get_vocab_size(with_added_tokens=True))
+    source = _read_template(folder, config) if template is None else template
+    if all(mark in source for mark in _HARMONY):
+        remedy = "use another model, or a server that speaks it, as a backend of its own"
+        raise file_error(folder, f"writes answers in channels (gpt-oss's harmony format), which are not read: {remedy}")
     try:
-        compiled = compile_template(_read_template(folder, config) if template is None else template)
+        compiled = compile_template(source)
     except TemplateError as error:
         raise ConfigError(f"{folder}: the chat template does not parse: {error}", path=str(folder)) from error
     return tokenizer, compiled, eos_ids, specials

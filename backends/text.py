@@ -99,7 +99,8 @@ class ChatTokenizer:
     @cached_property
     def format(self) -> ModelFormat:
         """What the template and the vocabulary do with tools and reasoning."""
-        return probe(self._rendered, self._added)
+        ends = [text for id_ in self.eos_ids if (text := self.tokenizer.id_to_token(id_))]
+        return probe(self._rendered, self._added, ends)
 
     @cached_property
     def grammars(self) -> Grammars:

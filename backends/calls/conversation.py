@@ -9,53 +9,33 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final
 
-from hybrid_llm.backends.calls.formats import THINK, THOUGHT, CallFormat, ModelFormat, call_text, choose
+from hybrid_llm.backends.calls.formats import GEMMA, PLAIN, THINK, THOUGHT, CallFormat, ModelFormat, call_text
+from hybrid_llm.backends.calls.probing import TOOLS, USER, Render, Turn, called, find_format, result, tried
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Message, Request, call_ordinals
 from hybrid_llm.core.tools import Tool, ToolCall, numbered_id, parsed_arguments
 
-Turn = dict[str, Any]
-Render = Callable[[list[Turn], list[Any] | None], str]
-"""Renders a conversation with tools; raises whatever the template does."""
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool", "developer"})
-_PROBE: Final[Turn] = {
-    "name": "probe_tool",
-    "description": "probe_described",
-    "parameters": {"type": "object", "properties": {"probe_argument": {"type": "string"}}},
-}
-_PROBE_CALL: Final = ToolCall(name="probe_tool", arguments='{"probe_argument": "probe_value"}')
-_USER: Final[Turn] = {"role": "user", "content": "probe_user"}
 
 
-def probe(render: Render, vocabulary: Collection[str]) -> ModelFormat:
-    """What the template of *render* does with tools, calls and reasoning; *vocabulary* has the added tokens."""
-    tools = _tried(render, [_USER], [{"type": "function", "function": _PROBE}])
-    turns = [
-        _USER,
-        {"role": "assistant", "content": "", "tool_calls": [_call(_PROBE_CALL, 1)]},
-        _result("probe_result"),
-    ]
-    called = _tried(render, turns, None)
+def probe(render: Render, vocabulary: Collection[str], ends: Collection[str] = ()) -> ModelFormat:
+    """What the template of *render* does with tools, calls and reasoning.
+
+    *vocabulary* has the added tokens, *ends* those that end a turn. Where a template writes calls in a way that cannot
+    be held here, it is not shown tools: we describe them, and the model is told one format only.
+    """
+    tools = tried(render, [USER], TOOLS[:1])
+    history = tried(render, called(1), None)
+    calls = find_format(render, tools + history, vocabulary, ends)
     return ModelFormat(
-        calls=choose(tools + called, vocabulary),
-        renders_tools="probe_described" in tools,
-        renders_calls="probe_argument" in called and "probe_result" in called,
-        renders_results="probe_result" in _tried(render, [_USER, _result("probe_result")], None),
-        renders_system="probe_system" in _tried(render, [{"role": "system", "content": "probe_system"}, _USER], None),
+        calls=calls or (GEMMA if "<start_of_turn>" in vocabulary else PLAIN),
+        renders_tools="probe_described" in tools and (calls is not None or "probe_argument" not in history),
+        renders_calls=calls is not None and "probe_argument" in history and "probe_result" in history,
+        renders_results="probe_result" in tried(render, [USER, result(0)], None),
+        renders_system="probe_system" in tried(render, [{"role": "system", "content": "probe_system"}, USER], None),
         reasons=THINK in vocabulary and THOUGHT in vocabulary,
-        begins_reasoning=_tried(render, [_USER], None).rstrip().endswith(THINK),
+        begins_reasoning=tried(render, [USER], None).rstrip().endswith(THINK),
     )
-
-
-def _tried(render: Render, turns: list[Turn], tools: list[Any] | None) -> str:
-    try:
-        return render([dict(turn) for turn in turns], tools)
-    except Exception:  # noqa: BLE001 - a template is a program: it may end in any error
-        return ""
-
-
-def _result(content: str) -> Turn:
-    return {"role": "tool", "content": content, "name": "probe_tool", "tool_call_id": numbered_id(1)}
 
 
 def tools_of(request: Request, model: ModelFormat) -> list[Any] | None:

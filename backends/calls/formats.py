@@ -1,11 +1,11 @@
-"""How models write tool calls and reasoning: a table of formats, and the one that a chat template uses.
+"""How models write tool calls and reasoning: a table of formats.
 
 A call is written as *head*, its name, *middle*, its arguments and *tail*; *begin* announces the first call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,7 +28,7 @@ class CallFormat:
     middle: str
     tail: str
     between: str
-    """Between two calls."""
+    """Between two calls; empty where an answer can have one only."""
     close: str = ""
     """After the last call."""
     mark: str = ""
@@ -77,6 +77,8 @@ GEMMA: Final = replace(LLAMA3, name="gemma", between='\n{"name": "', mark="<tool
 """Gemma 3, whose template has no tools: the format of its documentation."""
 PLAIN: Final = replace(GEMMA, name="plain", middle='", "arguments": ')
 """All others."""
+KNOWN: Final = (HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS)
+"""Formats that templates write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +101,6 @@ class ModelFormat:
     def of(self, request: Request) -> CallFormat:
         """The format in which the answer to *request* has its calls."""
         return self.calls if request.output_schema is None else self.calls.beside_document()
-
-
-def choose(rendered: str, vocabulary: Collection[str]) -> CallFormat:
-    """The format of a template that has *rendered* a conversation with a tool, a call and its result."""
-    if "<tool_call>" in rendered:
-        return HERMES
-    if "[TOOL_CALLS]" in rendered or "[TOOL_CALLS]" in vocabulary:
-        return MISTRAL_ARGS if "[ARGS]" in rendered or "[ARGS]" in vocabulary else MISTRAL
-    if '"parameters": {' in rendered and "<|python_tag|>" in vocabulary:
-        return LLAMA3
-    return GEMMA if "<start_of_turn>" in vocabulary else PLAIN
 
 
 def answer_pieces(model: ModelFormat, request: Request) -> Iterator[tuple[str, bool]]:

@@ -74,7 +74,8 @@ class Grammars:
             yield f"body: {called}"
         else:
             yield f"body: preamble calls | {text}" if request.output_schema is None else f"body: {called} | {text}"
-        further = f"({self._literal(calls.between)} call)*" if request.parallel_tool_calls else ""
+        several = request.parallel_tool_calls and calls.between != ""
+        further = f"({self._literal(calls.between)} call)*" if several else ""
         yield f"calls: {self._literal(calls.open)} call {further} {self._literal(calls.close)}"
         yield "call: " + " | ".join(f"call_{index}" for index in offered)
         for index, tool in offered.items():

@@ -238,12 +238,12 @@ class AnswerParser:
 
     def _after_call(self) -> bool:
         between, close = self._calls.between, self._calls.close
-        if self._buffer.startswith(between):
+        if between and self._buffer.startswith(between):
             self._buffer = self._buffer[len(between) :]
             self._expect(self._calls.head, self._in_name)
             return True
         rest = self._buffer.strip(_SPACE)
-        if not between.startswith(self._buffer) and rest not in ("", close):
+        if not between.startswith(self._buffer) and not close.startswith(rest):
             raise MalformedCall
         return False
 

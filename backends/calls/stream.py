@@ -136,7 +136,9 @@ def _parser(request: Request, model: ModelFormat) -> AnswerParser:
 
 
 def _marks(calls: CallFormat, controls: Mapping[str, int]) -> dict[int, str]:
-    written = "".join((calls.begin, calls.open, calls.head, calls.middle, calls.tail, calls.between, THINK, THOUGHT))
+    written = "".join(
+        (calls.begin, calls.open, calls.head, calls.middle, calls.tail, calls.between, calls.close, THINK, THOUGHT)
+    )
     return {token_id: name for name, token_id in controls.items() if name in written}
 
 

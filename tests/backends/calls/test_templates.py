@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 from hybrid_llm.backends.calls.parser import Delta
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.backends.text import ChatTokenizer
+from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.generation import AnswerParts, Chunk, FinishReason
 from hybrid_llm.core.request import Message, Request
 from hybrid_llm.core.tools import Tool, ToolCall
@@ -60,6 +61,27 @@ LLAMA = """\
 {"name": "{{ call.name }}", "parameters": {{ call.arguments | tojson }}}
 {%- else %}<|{{ message.role }}|>{{ message.content }}{% endif %}<|end|>
 {%- endfor %}"""
+SECTIONS = """\
+{%- if tools %}{{ tools | tojson }}{% endif %}
+{%- for message in messages %}
+{%- if message.role == "tool" %}<|user|>it returned {{ message.content }}<|end|>
+{%- else %}<|{{ message.role }}|>{{ message.content }}
+{%- if message.tool_calls %}<calls>
+{%- for call in message.tool_calls %}<call>{{ call.function.name }}<sep>{{ call.function.arguments | tojson }}</call>
+{%- endfor %}</calls>
+{%- endif %}<|end|>
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+CALL = "<call>{{ call.function.name }}<sep>{{ call.function.arguments | tojson }}</call>"
+JSON_CALL = """{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}"""
+LISTED = SECTIONS.replace(CALL, "{{ ', ' if not loop.first }}" + JSON_CALL)
+LISTED = LISTED.replace("<calls>", "<calls>[").replace("</calls>", "]</calls>")
+ONE = SECTIONS.replace("<calls>", "{{ raise_exception('one') if message.tool_calls | length > 1 }}")
+ONE = ONE.replace("</calls>", "")
+XML = SECTIONS.replace("{{ call.function.arguments | tojson }}", "{{ call.function.arguments.items() | list }}")
+NUMBERED = SECTIONS.replace("<sep>", "<{{ loop.index0 }}>")
+WITH_IDS = SECTIONS.replace("</call>", "</call>{{ call.id }}")
 BARE = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
 SPECIAL = ("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<start_of_turn>")
 NAMED = ("<tool_call>", "</tool_call>", "<think>", "</think>")
@@ -68,6 +90,7 @@ KINDS = {
     "mistral": (MISTRAL, ("[TOOL_CALLS]",), ()),
     "mistral-args": (MISTRAL_ARGS, ("[TOOL_CALLS]", "[ARGS]"), ()),
     "llama3": (LLAMA, ("<|python_tag|>",), ()),
+    "template": (SECTIONS, ("<calls>", "<call>", "</call>", "</calls>"), ("<sep>",)),
     "gemma": (BARE, ("<start_of_turn>",), ()),
     "plain": (BARE, (), ()),
 }
@@ -102,6 +125,41 @@ def test_the_format_is_that_of_the_template(name):
     assert found.calls.name == name
     assert found.renders_tools is (name not in ("gemma", "plain"))
     assert found.reasons is (name == "hermes")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (SECTIONS, ("<calls><call>", "", "<sep>", "</call>", "<call>", "</calls>")),
+        (LISTED, ("<calls>[", '{"name": "', '", "arguments": ', "}", ", ", "]</calls>")),
+        (ONE, ("<call>", "", "<sep>", "</call>", "", "")),
+    ],
+)
+def test_a_format_that_no_table_has_is_found_by_trying_the_template(template, expected):
+    calls = ChatTokenizer(synthetic_tokenizer(1024), template, eos_ids={3}).format.calls
+    assert (calls.begin + calls.open, calls.head, calls.middle, calls.tail, calls.between, calls.close) == expected
+
+
+@pytest.mark.parametrize("template", [XML, NUMBERED, WITH_IDS])
+def test_where_calls_cannot_be_held_in_the_way_of_the_template_the_model_is_told_another_one_only(template):
+    one = ChatTokenizer(synthetic_tokenizer(1024), template, eos_ids={3})
+    assert (one.format.calls.name, one.format.renders_tools, one.format.renders_calls) == ("plain", False, False)
+    call = ToolCall(id="x", name="send", arguments='{"to": "Zo"}')
+    turns = (Message(role="assistant", tool_calls=(call,)), Message(role="tool", content="was sent", tool_call_id="x"))
+    text = one.render(Request(messages=(Message(role="user", content="Write."), *turns), tools=TOOLS))
+    assert '{"name": "send", "arguments": {"to": "Zo"}}' in text
+    assert "<calls>" not in text
+
+
+def test_the_channels_of_gpt_oss_are_refused_by_name(tmp_path):
+    synthetic_tokenizer(1024).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 3}')
+    template = "{% for message in messages %}<|start|>user<|message|>{{ message.content }}<|end|>{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    ChatTokenizer.load(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template + "<|channel|>analysis<|call|>")
+    with pytest.raises(ConfigError, match="harmony"):
+        ChatTokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -10,14 +10,36 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import fill_next_token_bitmask
 
-from hybrid_llm.backends.calls.formats import GEMMA, HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, PLAIN, ModelFormat
+from hybrid_llm.backends.calls.formats import (
+    GEMMA,
+    HERMES,
+    LLAMA3,
+    MISTRAL,
+    MISTRAL_ARGS,
+    PLAIN,
+    CallFormat,
+    ModelFormat,
+)
 from hybrid_llm.backends.calls.grammar import Grammars, offered_tools
 from hybrid_llm.backends.calls.parser import AnswerParser, Delta
 from hybrid_llm.core.generation import AnswerParts, Chunk
 from hybrid_llm.core.request import Message, Request
 from hybrid_llm.core.tools import Tool
 
-FORMATS = (HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, GEMMA, PLAIN)
+SECTIONS = CallFormat(
+    name="template",
+    begin="<calls>",
+    open="<call>",
+    head="",
+    middle="<sep>",
+    tail="</call>",
+    between="<call>",
+    close="</calls>",
+)
+"""As templates of DeepSeek write them: a section, and marks around each call in it."""
+ONE = CallFormat(name="template", begin="<f=", head="", middle=">", tail="</f>", between="")
+"""One call only."""
+FORMATS = (HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, GEMMA, PLAIN, SECTIONS, ONE)
 BYTES = LLTokenizer("byte")
 ASKED = (Message(role="user", content="hi"),)
 _LONGEST = 3000
