@@ -39,8 +39,10 @@ _CLASSES: Final[Mapping[str, str]] = {
 """The end of an architecture's name -> the class of transformers that loads it."""
 _LEAST_AGREEMENT: Final[Mapping[str, float]] = {"fp32": 1.0, "int8": 0.95}
 """Share of the labels, of texts or tokens, that must be the original's."""
-_MOST_SHIFT: Final[Mapping[str, float]] = {"fp32": 0.001, "int8": 0.05}
+_MOST_SHIFT: Final[Mapping[str, float]] = {"fp32": 0.005, "int8": 0.05}
 """How much the probability of a label may differ on average."""
+_TIE: Final = 0.02
+"""Probabilities nearer to each other than this are a tie."""
 _OPSET: Final = 17
 _LIBRARIES: Final = ("onnxruntime", "onnx", "torch", "transformers", "tokenizers")
 
@@ -51,7 +53,7 @@ class EncoderParity:
 
     labels: int
     agreement: float
-    """Share of them that are the same."""
+    """Share of them that are the same, but for ties."""
     mean_shift: float
     """Mean difference of the probability of a label."""
     reference: str = "transformers, float32"
@@ -215,9 +217,10 @@ def _measure(model: Any, folder: Path) -> EncoderParity:
         theirs.append(np.exp(log_shares(logits.numpy()).reshape(-1, logits.shape[-1])))
         ours.append(np.exp(log_shares(encoder.run([ids])).reshape(-1, logits.shape[-1])))
     mine, reference = np.concatenate(ours), np.concatenate(theirs)
+    first = reference.argmax(-1)[:, None]
     return EncoderParity(
         labels=len(mine),
-        agreement=float((mine.argmax(-1) == reference.argmax(-1)).mean()),
+        agreement=float((mine.max(-1) - np.take_along_axis(mine, first, -1)[:, 0] <= _TIE).mean()),
         mean_shift=float(np.abs(mine - reference).mean()),
     )
 

@@ -6,11 +6,11 @@ import argparse
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from math import exp
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from hybrid_llm.cli import arguments
 from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, shown_log, write
@@ -28,6 +28,8 @@ _HELP: Final = """/exit            leave (as Ctrl-D does)
 /why             explain how the last message was routed
 /privacy TAG...  privacy tags of all further messages; without TAG, none
 /help            show this list"""
+
+T = TypeVar("T")
 
 
 def _ignore(_: object) -> None:
@@ -74,6 +76,10 @@ class Session:
                 return stream.generation
 
         return self._runner.run(stream_answer())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do *work* with the client; KeyboardInterrupt cancels it before it is raised."""
+        return self._runner.run(work)
 
     def __enter__(self) -> Self:
         return self

@@ -27,6 +27,7 @@ PROGRAM: Final = Group(
         "demo": ("hybrid_llm.cli.demo:DEMO", "run every kind of request against two nodes and an edge model"),
         "generate": ("hybrid_llm.cli.chat:GENERATE", "answer a prompt"),
         "chat": ("hybrid_llm.cli.chat:CHAT", "hold a conversation in the terminal"),
+        "task": ("hybrid_llm.cli.task:TASK", "summarise, translate, classify, extract from or answer about a text"),
         "explain": ("hybrid_llm.cli.explain:EXPLAIN", "show which backend would answer a prompt, and why"),
         "signals": ("hybrid_llm.cli.signals:SIGNALS", "show the signals that policies read, live"),
         "calibrate": ("hybrid_llm.cli.calibrate:CALIBRATE", "measure the speed of backends for latency predictions"),

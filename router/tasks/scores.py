@@ -46,9 +46,9 @@ def label_logs(
             if token.top and not _begins(token, token, skipped, rest):
                 bounds[label] = own + token.top[-1].logprob
         own += token.logprob
-    if not steps:
-        return {}, []
     found[chosen] = [own]
+    if not steps or any(not each and bounds[label] == -math.inf for label, each in found.items()):
+        return {}, []  # the tokens that tell the labels apart have no alternatives, as under pseudonyms
     logs = {label: _log_sum(each) if each else min(bounds[label], own) for label, each in found.items()}
     return logs, [label for label, each in found.items() if not each]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -66,9 +67,12 @@ def test_tokens_that_show_no_label_give_nothing():
     assert label_logs((first,), ["a", "b"], "a") == ({}, [])
 
 
-def test_a_piece_may_reach_from_before_the_label_into_it():
-    from dataclasses import replace
+def test_tokens_without_alternatives_say_nothing_about_the_other_labels():
+    opening, label = answer_tokens("a", {"a": 0.7, "b": 0.3}, {})
+    assert label_logs((opening, replace(label, top=())), ["a", "b"], "a") == ({}, [])
 
+
+def test_a_piece_may_reach_from_before_the_label_into_it():
     opening, label = answer_tokens("a", {"a": 0.7, "b": 0.3}, {})
     merged = replace(
         label, bytes=b'"' + label.bytes, top=tuple(replace(each, bytes=b'"' + each.bytes) for each in label.top)
