@@ -226,7 +226,6 @@ class GrpcBackend:
         reply.reason = known(reply.reason)
         self._stats.report(reply.load)
         self._stats.add_rtt(rtt_ms, warm=True)
-        self._stats.context_window = reply.context_window
         self._capabilities = Capabilities(
             model=reply.model,
             context_window=reply.context_window,

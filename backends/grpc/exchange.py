@@ -81,7 +81,7 @@ class NodeStats:
     health: HealthProbe
     first_tokens: FirstTokenTimes
     context_window: int = 0
-    draws: bool = False
+    """The last one that it has reported: while it loads its model it reports 0."""
     logprobs: bool = True
     """Whether it gives log-probabilities; assumed of a node that has not reported yet."""
     rtt_ms: float | None = None
@@ -96,7 +96,6 @@ class NodeStats:
         with self._lock:
             self._load, self._reported = load, time.monotonic()
             self.context_window = load.context_window or self.context_window
-            self.draws = load.draws
             if load.context_window:  # else its engine does not run
                 self.logprobs = load.logprobs
         self.health.responded()
@@ -104,6 +103,11 @@ class NodeStats:
             self.health.stopping()
         else:
             self.health.serving()
+
+    @property
+    def draws(self) -> bool:
+        """Whether its model draws where a request names no temperature."""
+        return self._load.draws
 
     def add_rtt(self, rtt_ms: float, *, warm: bool) -> None:
         """Record a round-trip time; one that includes connecting counts only until there is a better one."""

@@ -10,30 +10,19 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def locked(folder: Path, name: str, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock *name* of *folder*; *waiting* is called once if another process holds it."""
+def locked(folder: Path, name: str, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold the lock *name* of *folder*; yields whether it is held.
+
+    If another process holds it, *waiting* is called once, and the lock is waited for; without *waiting* it is not.
+    """
     lock = FileLock(folder / f"{name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        waiting()
-        lock.acquire()
+        if waiting is not None:
+            waiting()
+            lock.acquire()
     try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def try_lock(folder: Path, name: str) -> Iterator[bool]:
-    """Hold the lock if it is free; yields whether it is held."""
-    lock = FileLock(folder / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
+        yield lock.is_locked
     finally:
         lock.release()

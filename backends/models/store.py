@@ -28,7 +28,7 @@ from hybrid_llm.backends.edge.folder import (
 )
 from hybrid_llm.backends.edge.store import ModelStore
 from hybrid_llm.backends.models.bring import bring, recommend
-from hybrid_llm.backends.models.locks import locked, try_lock
+from hybrid_llm.backends.models.locks import locked
 from hybrid_llm.backends.models.sources import Source, Wanted
 from hybrid_llm.backends.models.sources.source import FetchFailed, Report
 from hybrid_llm.backends.models.space import disk_errors, require_space
@@ -201,8 +201,8 @@ def _sweep(store: ModelStore, name: str) -> None:
     shutil.rmtree(store.root / ".staging" / name, ignore_errors=True)
     locks = store.root / ".locks"
     for left in (store.root / ".staging").iterdir():
-        with try_lock(locks, left.name) as free:
-            if free:
+        with locked(locks, left.name) as held:
+            if held:
                 shutil.rmtree(left, ignore_errors=True)
     for left in (store.root / ".downloads").iterdir():
         with suppress(OSError):

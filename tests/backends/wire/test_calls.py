@@ -120,6 +120,13 @@ def test_a_client_knows_from_its_first_answer_on_whether_the_nodes_model_draws(p
         assert cloud.capabilities.draws is draws
 
 
+def test_the_window_of_a_node_that_is_restarted_stays_known(node, cloud):
+    assert cloud.probe().context_window == cloud.capabilities.context_window == 4096
+    node.engine.info, node.engine.healthy = None, False
+    assert cloud.probe().reason == "the model is loading"
+    assert cloud.capabilities.context_window == cloud.state().context_window == 4096
+
+
 def test_the_node_sees_every_field(cloud, node, tools):
     sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2, seed=-5, stop=("zz",))
     list(cloud.stream(tools.cleared("hi", sampling=sampling, max_tokens=3)))
