@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ class Alternative:
     """Its text; U+FFFD where its bytes are no whole characters; the name of a control token."""
     logprob: float = field(repr=False)
     """Natural logarithm of its probability."""
-    bytes: bytes = field(repr=False)
+    bytes: builtins.bytes = field(repr=False)
     """Its exact bytes, UTF-8 together with those around it; empty for a control token."""
 
     def to_dict(self) -> dict[str, Any]:

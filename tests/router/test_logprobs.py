@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from dataclasses import replace
+from typing import get_type_hints
 
 import pytest
 
@@ -158,6 +159,10 @@ def test_what_is_no_record_of_a_token_is_a_fault_of_the_backend(make_client, edg
     reply = make_client(odd, edge, policy=CONTINUING).generate("hi", logprobs=1)
     assert reply.backend == "edge"
     assert reply.attempts[0].reason == "raised"
+
+
+def test_the_types_of_the_fields_can_be_read_although_one_is_named_as_its_type():
+    assert get_type_hints(TokenLogprob)["bytes"] is get_type_hints(Alternative)["bytes"] is bytes
 
 
 def test_as_plain_data_they_have_the_shape_of_the_openai_api(make_client, edge):

@@ -16,8 +16,12 @@ from hybrid_llm.backends.wire.messages import chunk_from_wire, chunk_to_wire
 from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
-from hybrid_llm.core.request import Sampling
+from hybrid_llm.core.request import Location, Sampling
+from hybrid_llm.policies import parse_policy
 from hybrid_llm.protos import hybrid_pb2 as pb
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.signals import FixedSensors
+from tests.router.test_logprobs import Scoring
 
 
 @pytest.fixture
@@ -86,6 +90,21 @@ def test_text_without_log_probabilities_as_older_nodes_send_it_is_refused_at_onc
         assert caught.value.reason == "unsupported"
         assert cloud.capabilities.logprobs is False
         tools.eventually(lambda: engine.active == 0)
+
+
+def test_where_an_older_node_comes_first_the_next_backend_answers_and_no_app_gets_its_text(pki, tools):
+    with (
+        tools.Node(pki.node, tools.FakeEngine(logprobs=True, silent=True)) as node,
+        contextlib.closing(tools.backend(node.target, pki.app, name="cloud")) as cloud,
+    ):
+        device = Scoring("edge", Location.EDGE, ["on ", "the ", "device"])
+        policy = parse_policy("version: 1\nname: p\n", backends={"cloud": Location.CLOUD, "edge": Location.EDGE})
+        with HybridLLM([cloud, device], policy, sensors=FixedSensors()) as llm:
+            chunks = list(llm.stream("hi", logprobs=1))
+            again = llm.generate("hi", logprobs=1)
+    assert "".join(chunk.text for chunk in chunks) == "on the device" == again.text
+    assert [attempt.backend for attempt in again.attempts] == ["edge"]
+    assert again.decision.excluded == {"cloud": "it gives no log-probabilities"}
 
 
 def test_a_backend_of_several_nodes_gives_them_once_all_of_its_nodes_do(pki, tools):
