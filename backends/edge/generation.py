@@ -112,7 +112,7 @@ class Run:
         self._tokens, self._prompt_tokens = list(prompt), len(prompt)
         sequence = self._sequence = model.sequence(capacity, self._prefix)
         if self._speculate and model.row_runs is not None:
-            self._speculation = Speculation(sequence, model.row_runs, prompt)
+            self._speculation = Speculation(sequence, model.row_runs, prompt, grammar)
         with self._watchdog.alarm(self._request.expires, partial(self.end, EndCause.DEADLINE)):
             try:
                 yield from self._decode(model, sequence, prompt, sampler, grammar)

@@ -51,6 +51,18 @@ class Grammar:
         bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")[: self._vocab_size]
         return bits.view(np.bool_)
 
+    def forced(self) -> list[int]:
+        """The tokens that must follow, if only one text may."""
+        return list(self._matcher.compute_ff_tokens())
+
+    def fork(self) -> Grammar:
+        """A copy that goes its own way."""
+        return Grammar(self._matcher.deep_copy(), self._vocab_size)
+
+    def follow(self, token: int) -> bool:
+        """Advance by a token, if it is allowed; whether it is."""
+        return bool(self._matcher.try_consume_tokens([token]))
+
     def take(self, token_id: int) -> None:
         """Advance by a token that the mask allows."""
         if not self._matcher.consume_token(token_id):

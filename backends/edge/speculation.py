@@ -17,18 +17,21 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid_llm.backends.edge.structure import Rules, Structure
 from hybrid_llm.core.log import log
 
 Logits = NDArray[np.float32]
 
-ROWS: Final = (8, 4, 2)
+ROWS: Final = (8, 6, 4, 2)
 """Sizes of runs: the last token of the answer, and proposals."""
 _MATCHES: Final = (4, 3, 2)
 """Numbers of last tokens that are looked for, the longest first."""
-_FIRST: Final = {4: 0.5, 3: 0.4, 2: 0.25}
+_FIRST: Final = {4: 0.5, 3: 0.4, 2: 0.25, 0: 0.5}
 """The share of first proposals that are right, by the number of tokens that matched, before any was seen."""
 _NEXT: Final = 0.8
 """The share that are right behind one that was."""
+_SURE_MATCH: Final = 3
+"""From this number on, text that came before is likelier than structure."""
 _WEIGHT: Final = 0.12
 """Of the newest observation in every mean."""
 _LEAST_GAIN: Final = 1.05
@@ -85,13 +88,14 @@ class Acceptance:
     """The shares of proposals that were right, in the answer so far; also of those that were not tried."""
 
     def __init__(self) -> None:
-        self._first, self._next = dict(_FIRST), _NEXT
+        self._first = dict(_FIRST)
+        self._next = dict.fromkeys((True, False), _NEXT)
         self._streak = False
 
     def note(self, matched: int, *, right: bool) -> None:
-        """The proposal behind *matched* tokens was *right* or not."""
+        """The proposal behind *matched* tokens, 0 for structure, was *right* or not."""
         if self._streak:
-            self._next += _WEIGHT * (right - self._next)
+            self._next[matched > 0] += _WEIGHT * (right - self._next[matched > 0])
         else:
             self._first[matched] += _WEIGHT * (right - self._first[matched])
         self._streak = right
@@ -102,8 +106,9 @@ class Acceptance:
 
     def expected(self, matched: int, count: int) -> float:
         """How many of *count* proposals behind *matched* tokens will be right."""
-        first = self._next if self._streak else self._first[matched]
-        return first * sum(self._next**at for at in range(count))
+        following = self._next[matched > 0]
+        first = following if self._streak else self._first[matched]
+        return first * sum(following**at for at in range(count))
 
 
 class RowRuns:
@@ -154,10 +159,12 @@ class Speculation:
         sequence: RowSequence,
         runs: RowRuns,
         prompt: Sequence[int],
+        rules: Rules | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._sequence, self._runs, self._clock = sequence, runs, clock
         self._lookup = PromptLookup(prompt)
+        self._structure = None if rules is None else Structure(rules)
         self._acceptance = Acceptance()
         self._begun = False
         self._matched = 0
@@ -185,6 +192,8 @@ class Speculation:
             return self._sequence.append(ids)
         (token,) = ids
         self._lookup.push(token)
+        if self._structure is not None:
+            self._structure.push(token)
         right = self._judge(token)
         if self._rows is not None:
             if right:
@@ -220,7 +229,7 @@ class Speculation:
         self._rows = None
 
     def _run(self, token: int) -> Logits:
-        self._matched, self._guess = self._lookup.proposal(ROWS[0] - 1) if self._runs.exact else (0, [])
+        self._matched, self._guess = self._propose() if self._runs.exact else (0, [])
         self._at = 0
         count = self._count()
         if count == 1:
@@ -238,6 +247,17 @@ class Speculation:
         first: Logits = self._rows[0]
         return first
 
+    def _propose(self) -> tuple[int, list[int]]:
+        """How many tokens matched, 0 if the structure of a document is proposed, and what may follow."""
+        matched, found = self._lookup.proposal(ROWS[0] - 1)
+        if self._structure is None:
+            return matched, found
+        found = self._structure.allowed(found)
+        if not found or matched < _SURE_MATCH:
+            structure = self._structure.proposal(ROWS[0] - 1)
+            return (0, structure) if structure else (matched, found)
+        return matched, found
+
     def _timed(self, token: int) -> Logits:
         begun = self._clock()
         logits = self._sequence.append([token])
@@ -253,7 +273,7 @@ class Speculation:
         gains = {
             rows: (1 + self._acceptance.expected(self._matched, rows - 1)) / self._runs.cost(rows)
             for rows in ROWS
-            if rows <= self._sequence.room
+            if rows <= min(self._sequence.room, len(self._guess) + 1)
         }
         best = max(gains, key=lambda rows: gains[rows], default=1)
         return best if gains.get(best, 0.0) >= _LEAST_GAIN else 1

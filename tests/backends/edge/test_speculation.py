@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.edge.sampling import Sampler
 from hybrid_llm.backends.edge.speculation import ROWS, PromptLookup, RowRuns, Speculation
+from hybrid_llm.backends.edge.structure import Structure
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Sampling
 
@@ -159,6 +160,54 @@ def test_a_proposal_is_what_followed_the_longest_match_most_recently(tokens, mos
     assert (matched, found) == (0, [])
 
 
+class Fields:
+    """A document of fields: a separator 1 or 9, a name that is forced, 20 and up, a mark 2 or 3, a value 30 to 39."""
+
+    def __init__(self, taken: int = 0) -> None:
+        self.taken = taken
+
+    def forced(self) -> list[int]:
+        return [20 + self.taken // 4] if self.taken % 4 == 1 else []
+
+    def fork(self) -> Fields:
+        return Fields(self.taken)
+
+    def follow(self, token: int) -> bool:
+        field, part = divmod(self.taken, 4)
+        allowed = token in ((1, 9), (20 + field,), (2, 3), range(30, 40))[part]
+        self.taken += allowed
+        return allowed
+
+
+def structure_of(tokens: Sequence[int]) -> Structure:
+    rules = Fields()
+    structure = Structure(rules)
+    for token in tokens:
+        assert rules.follow(token)
+        structure.push(token)
+    return structure
+
+
+def test_forced_names_and_what_stood_between_values_before_are_proposed():
+    first = [1, 20, 2, 31]
+    assert structure_of(first[:1]).proposal(7) == [20]
+    assert structure_of([*first, 1]).proposal(7) == [21, 2, 31, 1, 22, 2, 31]
+    second = [*first, 1, 21, 2, 35]
+    assert structure_of([*second, 1]).proposal(7) == [22, 2]
+    assert structure_of([*second, 1]).proposal(1) == [22]
+    assert structure_of(second).proposal(7) == []
+    assert structure_of([*second, 9]).proposal(7) == [22, 2]
+    assert structure_of([*second, 1]).allowed([22, 3, 30, 2]) == [22, 3, 30]
+
+
+@given(choices=st.lists(st.tuples(st.sampled_from([1, 9]), st.sampled_from([2, 3]), st.integers(30, 39)), max_size=8))
+def test_no_structure_is_proposed_that_the_grammar_forbids(choices):
+    tokens = [token for at, (one, two, three) in enumerate(choices) for token in (one, 20 + at, two, three)]
+    for end in range(len(tokens) + 1):
+        rules = Fields(end)
+        assert all(rules.follow(token) for token in structure_of(tokens[:end]).proposal(7))
+
+
 # --- through the backend ---------------------------------------------------------------------------------------------
 
 
@@ -184,7 +233,7 @@ def test_chunks_reason_and_usage_are_those_without(imported, edge, clear, name):
     request = clear("aeiou aeiou aeiou", **{"max_tokens": 300, "deadline": 200.0, **REQUESTS[name]})
     quick, plain = edge(imported), edge(imported, speculation="off")
     expected, last = collect(plain, request)
-    for _ in range(2):
+    for turn in range(2):
         chunks, ours = collect(quick, request)
         assert chunks == expected
         assert ours.finish_reason is last.finish_reason
@@ -193,6 +242,7 @@ def test_chunks_reason_and_usage_are_those_without(imported, edge, clear, name):
             last.usage.completion_tokens,
         )
         assert ours.usage.accepted_prediction_tokens < max(1, ours.usage.completion_tokens)
+        assert ours.usage.accepted_prediction_tokens > 0 or name != "schema" or turn == 0
     assert last.usage.accepted_prediction_tokens == last.usage.rejected_prediction_tokens == 0
 
 
