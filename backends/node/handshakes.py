@@ -74,6 +74,8 @@ def logged_handshakes() -> Generator[None, None, None]:
             reader.wait(_END_S)
         reader.kill()
         thread.join()
+        if reader.stdout is not None:
+            reader.stdout.close()
         os.close(plain)
         del os.environ["GRPC_TRACE"]
         sys.stderr = old

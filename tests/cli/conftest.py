@@ -62,9 +62,10 @@ def start():
     """Start the installed command; whatever still runs afterwards is killed."""
     running = []
 
-    def run(*arguments, **options):
+    def run(*arguments, environment=None, **options):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        process = subprocess.Popen([COMMAND, *map(str, arguments)], **pipes, env={**os.environ, "COLUMNS": "100"})
+        env = {**os.environ, "COLUMNS": "100", **(environment or {})}
+        process = subprocess.Popen([COMMAND, *map(str, arguments)], **pipes, env=env)
         running.append(process)
         return process
 

@@ -27,7 +27,8 @@ def wait_for(path, process, seconds=60):
 def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, configure, tls, tmp_path):
     ready = tmp_path / "port"
     options = ("--model", MODEL, "--tls", tls, "--slots", 2)
-    process = start("serve", *options, "--listen", "127.0.0.1:0", "--ready-file", ready)
+    warnings = {"PYTHONWARNINGS": "error"}  # of the server and of the engine's process
+    process = start("serve", *options, "--listen", "127.0.0.1:0", "--ready-file", ready, environment=warnings)
     port = wait_for(ready, process)
     about = "hybrid-demo-node (packed, cpu, bfloat16, 2 slots of 2,048 tokens)"
     assert process.stdout.readline().decode() == f"ready on 127.0.0.1:{port}: {about}\n"
@@ -44,7 +45,9 @@ def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, 
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     assert not ready.exists()
-    assert b"loading the weights" in process.stderr.read()
+    log = process.stderr.read()
+    assert b"loading the weights" in log
+    assert b"Warning" not in log
     assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
