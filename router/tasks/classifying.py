@@ -91,7 +91,7 @@ class Classify:
             prompt, own, pin = self._request(piece.text)[0], self._own([label]), generation.backend
             answer = await session.ask(prompt, own, excluded=excluded, pin=pin)
             more.append(answer)
-            logs[label] = chosen_log(answer.logprobs, label)
+            logs[label] = chosen_log(answer.logprobs, label, self.labels)
         return logs, more
 
     def _request(self, text: str) -> tuple[list[Message], GenerateOptions]:

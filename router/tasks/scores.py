@@ -1,6 +1,7 @@
 """From the log-probabilities of an answer's tokens to a probability for each label, whatever the tokenizer.
 
-The answer is followed token by token. Where an alternative leaves it, its probability goes to the label that begins so.
+The answer is followed token by token, for as long as another label might go on as it does. Where an alternative leaves
+it, its probability goes to the label that begins so.
 A label that is among no alternatives is at most as likely as the least of them: it gets that, so that the score of the
 answer is never too high.
 """
@@ -37,6 +38,8 @@ def label_logs(
     for token, start in steps:
         done, skipped = written[chosen][: max(0, start)], max(0, -start)
         following = [label for label in labels if label != chosen and written[label].startswith(done)]
+        if not following:  # what tells the labels apart is over: how one ends is no reason for or against it
+            break
         rests = {label: written[label][len(done) :] for label in following}
         for other in token.top:
             begun = [label for label, rest in rests.items() if _begins(other, token, skipped, rest)]
@@ -78,9 +81,14 @@ def _begins(other: Alternative, token: Alternative, skipped: int, rest: bytes) -
     return same and bool(piece) and (rest.startswith(piece) or piece.startswith(rest))
 
 
-def chosen_log(tokens: Sequence[TokenLogprob], label: str) -> float:
-    """The natural logarithm of the probability of *label*, which is the answer."""
-    return math.fsum(token.logprob for token, _ in _of_value(tokens, len(_written(label))))
+def chosen_log(tokens: Sequence[TokenLogprob], label: str, labels: Sequence[str]) -> float:
+    """The natural logarithm of the probability of *label*, which is the answer, up to where no other label goes on."""
+    written = _written(label)
+    others = [_written(other) for other in labels if other != label]
+    steps = _of_value(tokens, len(written))
+    return math.fsum(
+        token.logprob for token, start in steps if any(other.startswith(written[: max(0, start)]) for other in others)
+    )
 
 
 def shares(logs: Mapping[str, float]) -> dict[str, float]:

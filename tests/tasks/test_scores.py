@@ -55,6 +55,15 @@ def test_a_label_beyond_the_alternatives_is_bounded_from_above():
     assert shares(logs)["a"] <= known["a"] / sum(known.values())
 
 
+def test_how_a_label_ends_is_no_reason_against_it():
+    """A model that would write `spam,` and not end the text there has chosen `spam` all the same."""
+    opening, first, *rest = answer_tokens("spam", {"spam": 0.8, "ham": 0.2}, {"spam": [2], "ham": [2]})
+    tokens = (opening, first, *(replace(each, logprob=-9.0) for each in rest))
+    logs, _ = label_logs(tokens, ["spam", "ham"], "spam")
+    assert shares(logs) == pytest.approx({"spam": 0.8, "ham": 0.2})
+    assert chosen_log(tokens, "spam", ["spam", "ham"]) == pytest.approx(math.log(0.8))
+
+
 def test_the_answer_need_not_be_the_likeliest():
     known = {"a": 0.1, "b": 0.9}
     logs, _ = label_logs(answer_tokens("a", known, {}), list(known), "a")
@@ -80,7 +89,7 @@ def test_a_piece_may_reach_from_before_the_label_into_it():
     tokens = (replace(opening, bytes=opening.bytes[:-1]), merged)
     logs, _ = label_logs(tokens, ["a", "b"], "a")
     assert shares(logs) == pytest.approx({"a": 0.7, "b": 0.3})
-    assert chosen_log(tokens, "a") == pytest.approx(math.log(0.7))
+    assert chosen_log(tokens, "a", ["a", "b"]) == pytest.approx(math.log(0.7))
 
 
 def test_the_pieces_of_a_text_count_by_their_weight():
