@@ -117,7 +117,8 @@ _INT4: Final = (
     _Method("k-quant, int8 head and sensitive layers", ("block_size=32", "algo_config=k_quant_mixed")),
     _Method("rounded to nearest, int8 head", ("block_size=32", "algo_config=rtn_last")),
 )
-"""On SmolLM2-135M, whose weights had been quantised once before, perplexity rises from 25.3 to 29.4 by the first."""
+"""On SmolLM2-135M, which had been quantised once before, perplexity rises from 22.98 to 25.03 by the first, to 28.79
+by the second."""
 _FREE: Final = 1.01
 """A rise of perplexity by less is as good as none: no other method is tried."""
 
