@@ -15,6 +15,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.lifetime import Origin, close_at_exit
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
+from hybrid_llm.core.loops import LoopThread
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.signals import Signals
@@ -35,7 +36,7 @@ from hybrid_llm.router.cache import Cache
 from hybrid_llm.router.closing import aclose_parts, close_parts
 from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
-from hybrid_llm.router.execution.hedging import LoopThread, TaskRace
+from hybrid_llm.router.execution.hedging import TaskRace
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from hybrid_llm.core.loops import LoopThread
 from hybrid_llm.core.threads import Workers, close_aside
 from hybrid_llm.core.tracebacks import guarded
-from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.pipeline import Pipeline
 
 _log = logging.getLogger("hybrid_llm")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.generation import Chunk, Generation
     from hybrid_llm.core.lifetime import Origin
+    from hybrid_llm.core.loops import LoopThread
     from hybrid_llm.router.execution.answer import Answer
-    from hybrid_llm.router.execution.hedging import LoopThread
 
 T = TypeVar("T")
 _GRACE_S: Final = 0.02

@@ -14,10 +14,10 @@ import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.clearance import _make_cleared
+from hybrid_llm.core.loops import LoopThread
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.policies import PolicyFile
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.observability.recorder import DecisionRecorder
 from hybrid_llm.router.signals import SystemSensors
 

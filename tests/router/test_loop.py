@@ -11,11 +11,11 @@ import pytest
 
 from hybrid_llm.core.errors import BackendUnavailable, DeadlineExceeded, HybridLLMError, UnsupportedRuntime
 from hybrid_llm.core.generation import Chunk, FinishReason
+from hybrid_llm.core.loops import LoopThread
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.execution.hedging import LoopThread
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend
 
