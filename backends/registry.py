@@ -51,6 +51,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
         "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
         "encoder": "hybrid_llm.backends.encoder.spec:EncoderConfig",
         "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
+        "openai": "hybrid_llm.backends.openai.spec:OpenAISpec",
     },
 )
 """Kind -> the dataclass that its entries are read into."""

@@ -107,6 +107,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid.onnx": lambda: markdown_table(table_of("onnx")),
     "hybrid.encoder": lambda: markdown_table(table_of("encoder")),
     "hybrid.grpc": lambda: markdown_table(table_of("grpc")),
+    "hybrid.openai": lambda: markdown_table(table_of("openai")),
     "hybrid.price": lambda: markdown_table(PRICE),
     "hybrid.ner": lambda: markdown_table(detector_table("ner")),
     "hybrid.presidio": lambda: markdown_table(detector_table("presidio")),

@@ -113,6 +113,22 @@ def s3(_: Path) -> None:
     _listed("s3://bucket/model.gguf")
 
 
+def openai(folder: Path) -> None:
+    """A server over loopback is called, and nothing else is reached, not even a proxy of the environment."""
+    import os
+
+    from hybrid_llm import HybridLLM
+    from tests.backends.openai.server import WHOLE, events, head, scripted
+
+    os.environ |= {"HTTP_PROXY": "http://192.0.2.1:1", "ALL_PROXY": "http://192.0.2.1:1"}
+    with scripted([head(), events(*WHOLE)]) as server:
+        path = folder / "hybrid.yaml"
+        local = f"  local: {{kind: openai, base_url: '{server.url}', model: m, location: edge}}\n"
+        path.write_text(f"version: 1\nbackends:\n  edge: {{kind: onnx, model: embedded}}\n{local}", encoding="utf-8")
+        with HybridLLM.from_config(path) as llm:
+            assert llm.generate("Hello", backends=["local"]).text == "one two"
+
+
 def gateway(folder: Path) -> None:
     """A request over loopback is answered, and nothing else is reached."""
     import http.client
@@ -157,7 +173,7 @@ def native_sends(_: Path) -> None:
 
 PARTS: dict[str, Callable[[Path], None]] = {
     each.__name__: each
-    for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare, hub, s3, gateway)
+    for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare, hub, s3, gateway, openai)
 }
 CAUGHT: dict[str, Callable[[Path], None]] = {
     each.__name__: each for each in (python_connects, python_resolves, native_sends)

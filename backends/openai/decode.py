@@ -1,0 +1,185 @@
+"""The answer of a Chat Completions server as chunks: what its events mean, whatever order and form they come in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from hybrid_llm.backends.openai.failures import in_stream, interrupted
+from hybrid_llm.core.errors import BackendError, RequestRejected
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.logprobs import Alternative, TokenLogprob
+from hybrid_llm.core.tools import ToolCallDelta
+
+_REASONS: Final[Mapping[str, FinishReason]] = {
+    "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+}
+_DONE: Final = "[DONE]"
+
+
+class Answer:
+    """The answer of one call, event by event. Its last chunk is held back until the usage has come."""
+
+    def __init__(self, *, backend: str, seam: str = "") -> None:
+        """*seam* is the end of the partial answer that the server goes on with, and may repeat."""
+        self._backend = backend
+        self._seam = seam
+        self._calls: list[str] = []
+        self._reason: FinishReason | None = None
+        self._usage: Usage | None = None
+        self.received = 0
+        """Pieces that arrived: tokens, for most servers."""
+        self.done = False
+        """Nothing more is read."""
+
+    def take(self, data: str) -> Iterator[Chunk]:
+        """Yield what one event holds.
+
+        Raises:
+            BackendError: the server reports an error, or sends what is no answer.
+        """
+        if data.strip() == _DONE:
+            self.done = True
+            return
+        event = self._parsed(data)
+        if event.get("error"):
+            raise in_stream(event, self.received, backend=self._backend)
+        if isinstance(event.get("usage"), dict):
+            self._usage = _usage(event["usage"])
+        choices = event.get("choices")
+        if isinstance(choices, list) and choices:
+            yield from self._choice(choices[0])
+
+    def end(self, timings: Timings) -> Chunk:
+        """The last chunk.
+
+        Raises:
+            BackendError: the server ended the answer without a reason.
+        """
+        if self._reason is None:
+            raise interrupted(self.received, "it ended without a finish reason", backend=self._backend)
+        usage = self._usage or Usage(completion_tokens=self.received)
+        return Chunk(tokens=0, finish_reason=self._reason, usage=usage, timings=timings)
+
+    def _parsed(self, data: str) -> dict[str, Any]:
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict):
+            return event
+        raise interrupted(self.received, "an event is no JSON object", backend=self._backend)
+
+    def _choice(self, choice: Any) -> Iterator[Chunk]:
+        if not isinstance(choice, dict):
+            raise interrupted(self.received, "a choice is no object", backend=self._backend)
+        delta = choice.get("delta") or choice.get("message") or {}
+        if isinstance(delta, dict) and self._reason is None:
+            yield from self._delta(delta, choice.get("logprobs"))
+        if (reason := choice.get("finish_reason")) and self._reason is None:
+            self._reason = self._finish(str(reason))
+
+    def _delta(self, delta: Mapping[str, Any], logprobs: Any) -> Iterator[Chunk]:
+        text = self._joined(_text(delta.get("content")))
+        reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        calls = tuple(self._call_deltas(delta.get("tool_calls")))
+        if text or reasoning or calls:
+            self.received += 1
+            yield Chunk(text=text, reasoning=reasoning, tool_calls=calls, logprobs=_logprobs(logprobs))
+
+    def _joined(self, text: str) -> str:
+        """*text* without what it repeats of the partial answer, at the first piece that goes on with it."""
+        if not text or not self._seam:
+            return text
+        seam, self._seam = self._seam, ""
+        overlap = next((size for size in range(min(len(seam), len(text)), _LEAST, -1) if seam.endswith(text[:size])), 0)
+        return text[overlap:]
+
+    def _call_deltas(self, given: Any) -> Iterator[ToolCallDelta]:
+        for each in given if isinstance(given, list) else ():
+            function = each.get("function") if isinstance(each, dict) else None
+            if not isinstance(function, dict):
+                raise interrupted(self.received, "a tool call has no function", backend=self._backend)
+            yield self._call_delta(each, _text(function.get("name")), _text(function.get("arguments")))
+
+    def _call_delta(self, given: Mapping[str, Any], name: str, arguments: str) -> ToolCallDelta:
+        """A piece of a call. Some servers send each call whole, some repeat its id, some leave out its index."""
+        id_, index = _text(given.get("id")), given.get("index")
+        if not isinstance(index, int) or not 0 <= index <= len(self._calls):
+            known = id_ in self._calls if id_ else not name and bool(self._calls)
+            index = (self._calls.index(id_) if id_ else len(self._calls) - 1) if known else len(self._calls)
+        if index < len(self._calls):
+            return ToolCallDelta(index=index, arguments=arguments)
+        if not name:
+            raise interrupted(self.received, "a tool call has no name", backend=self._backend)
+        self._calls.append(id_)
+        return ToolCallDelta(index=index, id=id_ or f"call_{index}", name=name, arguments=arguments)
+
+    def _finish(self, reason: str) -> FinishReason:
+        if reason == "content_filter":
+            raise self._filtered()
+        if reason == "stop" and self._calls:
+            return FinishReason.TOOL_CALLS  # as some servers end calls
+        found = _REASONS.get(reason)
+        if found is None:
+            raise interrupted(self.received, "its finish reason is not known", backend=self._backend)
+        return found
+
+    def _filtered(self) -> BackendError:
+        text = f"a content filter of {self._backend} ended the answer"
+        return RequestRejected(text, backend=self._backend, reason="content_filter")
+
+
+_LEAST: Final = 3
+"""Fewer characters in common are chance."""
+
+
+def _text(value: Any) -> str:
+    """A text, or the texts of a list of parts."""
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def _usage(given: Mapping[str, Any]) -> Usage:
+    prompt, completion = given.get("prompt_tokens_details"), given.get("completion_tokens_details")
+    return Usage(
+        prompt_tokens=_count(given, "prompt_tokens"),
+        completion_tokens=_count(given, "completion_tokens"),
+        cached_prompt_tokens=_count(prompt, "cached_tokens"),
+        reasoning_tokens=_count(completion, "reasoning_tokens"),
+    )
+
+
+def _count(given: Any, name: str) -> int:
+    value = given.get(name) if isinstance(given, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _logprobs(given: Any) -> tuple[TokenLogprob, ...]:
+    entries = given.get("content") if isinstance(given, dict) else None
+    return tuple([_logprob(entry) for entry in entries if isinstance(entry, dict)]) if isinstance(entries, list) else ()
+
+
+def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
+    alternatives = [each for each in entry.get("top_logprobs") or () if isinstance(each, dict)]
+    top = tuple([Alternative(token=_text(e.get("token")), logprob=_number(e), bytes=_bytes(e)) for e in alternatives])
+    return TokenLogprob(token=_text(entry.get("token")), logprob=_number(entry), bytes=_bytes(entry), top=top)
+
+
+def _number(entry: Mapping[str, Any]) -> float:
+    value = entry.get("logprob")
+    return float(value) if isinstance(value, int | float) else float("-inf")
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    value = entry.get("bytes")
+    if isinstance(value, list) and all(isinstance(each, int) and 0 <= each < 256 for each in value):
+        return bytes(value)
+    return _text(entry.get("token")).encode()

@@ -1,0 +1,121 @@
+"""A server of scripted bytes: what servers in the field send, and what none should."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+CUT = object()
+"""In a script: the connection is reset here."""
+HANG = object()
+"""In a script: nothing more is sent, and the connection stays open."""
+Step = bytes | float | object
+
+
+@dataclass
+class Scripted:
+    """Answers each request with the next script, the last one for ever: bytes are sent, a number waits seconds."""
+
+    scripts: list[Sequence[Step]]
+    port: int = 0
+    bodies: list[Any] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set when a client closed its connection before its answer was whole."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+                named = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+                self.headers.append(named)
+                self.bodies.append(json.loads(await reader.readexactly(int(named["content-length"]))))
+                script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+                if not await self._play(script, reader, writer):
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        for step in script:
+            if step is CUT:
+                writer.transport.abort()
+                return False
+            if step is HANG:
+                await reader.read(1)
+                self.left.set()
+                return False
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                continue
+            assert isinstance(step, bytes)
+            writer.write(step)
+            await writer.drain()
+        return False
+
+
+@contextmanager
+def scripted(*scripts: Sequence[Step]) -> Iterator[Scripted]:
+    """Serve *scripts* on loopback."""
+    server = Scripted(list(scripts))
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+
+    async def run() -> None:
+        listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
+        server.port = listening.sockets[0].getsockname()[1]
+        ready.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        listening.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    main = loop.create_task(run())
+    thread = threading.Thread(target=lambda: loop.run_until_complete(main))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(main.cancel)
+        thread.join(10)
+        loop.close()
+
+
+def head(status: int = 200, kind: str = "text/event-stream", **headers: str) -> bytes:
+    """The head of an answer whose body ends with the connection."""
+    named = {"content-type": kind, "connection": "close", **{name.replace("_", "-"): v for name, v in headers.items()}}
+    lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in named.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def delta(reason: str | None = None, /, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": fields, "finish_reason": reason}]}
+
+
+def events(*documents: Any, newline: str = "\n", space: str = " ") -> bytes:
+    """Events of JSON documents; a text stands as it is."""
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in documents]
+    return "".join(f"data:{space}{text}{newline}{newline}" for text in texts).encode()
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}}
+WHOLE = (delta(role="assistant", content=""), delta(content="one "), delta(content="two"), delta("stop"), USAGE)
+
+
+def failed(status: int, document: Any, **headers: str) -> list[Step]:
+    return [head(status, "application/json", **headers), json.dumps(document).encode()]
