@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from hybrid_llm.core.clearance import Clearance, Cleared
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
-    from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation, FinishReason, Generation, Timings, Usage
+    from hybrid_llm.core.generation import (
+        AnswerWarning,
+        AttemptRecord,
+        Chunk,
+        Continuation,
+        FinishReason,
+        Generation,
+        Timings,
+        Usage,
+    )
     from hybrid_llm.core.logprobs import Alternative, TokenLogprob
     from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Finding
     from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata
@@ -55,6 +64,7 @@ _HOMES: Final = {
         "PolicyError",
     ),
     "core.generation": (
+        "AnswerWarning",
         "AttemptRecord",
         "Chunk",
         "Continuation",
@@ -134,6 +144,7 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 
 __all__ = [
     "Alternative",
+    "AnswerWarning",
     "AsyncStream",
     "AttemptRecord",
     "Backend",

@@ -51,10 +51,12 @@ class Session:
         self._shown: set[str] = set()
 
     def show_notice(self, generation: Generation) -> None:
-        """Show once, on a terminal, what a reader must know of the backend that answered."""
+        """Show on a terminal what a reader must know of the backend that answered, once, and of the answer."""
         if generation.notice and generation.notice not in self._shown and sys.stderr.isatty():
             self._shown.add(generation.notice)
             note(f"note: {generation.notice}")
+        for warning in generation.warnings if sys.stderr.isatty() else ():
+            note(f"warning: the model changed {warning.count} pseudonyms ({warning.kind}) beyond repair")
 
     def ask(
         self,

@@ -101,13 +101,18 @@ class Restorer:
 
     def _restore(self, piece: str) -> str:
         """What is certain of the text held back and *piece*; the rest is held back."""
-        search = self._search or self._begin()
-        before = len(self._before)
-        text = self._before + self._held + piece
-        first = self._read - len(text)
+        text, at = self._before + self._held + piece, len(self._before)
+        match = (self._search or self._begin())(text, at)
+        if match is None:  # as with most tokens
+            self._before, self._held = text[-2:], ""
+            return text[at:]
+        return self._restore_from(match, text, at)
+
+    def _restore_from(self, match: re.Match[str] | None, text: str, done: int) -> str:
+        """The same from the first *match* on; what is before *done* is out already."""
+        search, first, end = self._search or self._begin(), self._read - len(text), len(text)
         parts: list[str] = []
-        at, done, end = before, before, len(text)
-        while (match := search(text, at)) is not None:
+        while match is not None:
             reading, name = self._spellings.read(match)
             if reading is HEAD or (reading is PART and self._table.begins(name)) or (reading is CUT and self._inside):
                 end = match.start()  # only the text that follows can decide what this is
@@ -119,6 +124,7 @@ class Restorer:
                     self.replaced.append((first + match.start(), first + match.end(), value))
                 done = match.end()
             at = match.end() if value is not None or self._lexical(reading) else match.start() + 1
+            match = search(text, at)
         self._held = text[end:]
         self._before = text[max(0, end - 2) : end]
         return "".join([*parts, text[done:end]]) if parts else text[done:end]

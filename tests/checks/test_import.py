@@ -33,6 +33,7 @@ HEAVY = (
 
 PUBLIC = {
     "Alternative",
+    "AnswerWarning",
     "AsyncStream",
     "AttemptRecord",
     "Backend",

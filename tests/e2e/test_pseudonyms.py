@@ -56,7 +56,7 @@ def test_the_app_gets_its_value_back_and_the_node_never_has_it(node, llm, way):
         assert reply.parsed["to"] in ADDRESSES
     words = told(node, since)
     assert words.count("EMAIL_") >= 4, "two in the text, two in the schema"
-    assert "PHONE_" in words
+    assert "TEL_" in words
     assert held_back(words)
 
 

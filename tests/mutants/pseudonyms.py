@@ -22,7 +22,7 @@ MUTANTS = (
     Mutant("a hyphen does not separate", f"{_NOTATION}:_VISIBLE", in_text("\\u2015-]", "\\u2015]")),
     Mutant("no escape separates", f"{_NOTATION}:_ENCODED", in_text("u[0-9a-fA-F]{4}|[nrt]|", "")),
     Mutant("no entity separates", f"{_NOTATION}:_ENCODED", in_text("|&#?[0-9A-Za-z]{1,7};", "")),
-    Mutant("one separator only", f"{_NOTATION}:_SEPARATOR", in_text("){{0,5}}", "){{0,0}}")),
+    Mutant("one separator only", f"{_NOTATION}:_SEPARATOR", in_text("){0,5}", "){0,0}")),
     Mutant("nothing may stand in a type", f"{_NOTATION}:_IN_TYPE", in_text("]?", "]{0}")),
     Mutant("nothing may stand in a code", f"{_NOTATION}:_IN_CODE", in_text("]?", "]{0}")),
     Mutant("capitals only", f"{_NOTATION}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     Mutant("a type before its separator is released", f"{_NOTATION}:Spellings._streamed", in_text(")|", ")|(?!)")),
     Mutant("letters short by one are released", f"{_NOTATION}:_cut_code", swap("length - 2", "length - 3")),
-    Mutant("a longer type is released", f"{_NOTATION}:Spellings.read", drop_operand("self._is_nested")),
+    Mutant("a longer type is released", f"{_NOTATION}:Spellings.read", never("self._is_nested")),
     Mutant(
         "a code alone is known within a word",
         f"{_NOTATION}:_word",
@@ -244,18 +244,20 @@ MUTANTS = (
     ),
     Mutant(
         "every possible start is held back",
-        f"{_RESTORE}:Restorer._restore",
+        f"{_RESTORE}:Restorer._restore_from",
         always("self._table.begins(name)"),
     ),
     Mutant(
         "no possible start is held back",
-        f"{_RESTORE}:Restorer._restore",
+        f"{_RESTORE}:Restorer._restore_from",
         never("self._table.begins(name)"),
     ),
-    Mutant("a cut escape is held back outside strings", f"{_RESTORE}:Restorer._restore", drop_operand("self._inside")),
+    Mutant(
+        "a cut escape is held back outside strings", f"{_RESTORE}:Restorer._restore_from", drop_operand("self._inside")
+    ),
     Mutant(
         "what stood before is forgotten",
-        f"{_RESTORE}:Restorer._restore",
+        f"{_RESTORE}:Restorer._restore_from",
         swap("text[max(0, end - 2):end]", "''"),
     ),
     Mutant("later pseudonyms are known", f"{_RESTORE}:Restorer._value", drop_operand("entry.ordinal < self._known")),
@@ -265,7 +267,7 @@ MUTANTS = (
     Mutant("an escape may be split", f"{_RESTORE}:Restorer._lexical", never("reading is ESCAPE and self._inside")),
     Mutant(
         "an unknown pseudonym is skipped whole",
-        f"{_RESTORE}:Restorer._restore",
+        f"{_RESTORE}:Restorer._restore_from",
         swap("match.start() + 1", "match.end()"),
     ),
     Mutant("text held back at the end is dropped", f"{_RESTORE}:Restorer.finish", swap("return rest", "return ''")),

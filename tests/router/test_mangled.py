@@ -17,10 +17,10 @@ from hybrid_llm.router.privacy.restore import AnswerRestorer
 TABLE = PseudonymTable(b"k" * 32)
 VALUES = ["bob@example.org", "+49 30 1234567"]
 EMAIL, PHONE = TABLE.replace_all(
-    prepare(VALUES), [[Finding(kind=kind, start=0, end=14)] for kind in ("email", "phone")]
+    prepare(VALUES),
+    [[Finding(kind=kind, start=0, end=len(value))] for kind, value in zip(("email", "phone"), VALUES, strict=True)],
 )
-EMAIL, PHONE = EMAIL[:11], PHONE[:11]
-CODE, OTHER = EMAIL[6:], PHONE[6:]
+CODE, OTHER = EMAIL[6:], PHONE[4:]
 SENT = [f"Write to {EMAIL} or call {PHONE}."]
 
 
@@ -31,8 +31,8 @@ SENT = [f"Write to {EMAIL} or call {PHONE}."]
         (f"Write to {EMAIL}: it is {EMAIL[:-2]}, I mean EMAIL_{CODE[0]}0{CODE[2:]}", {"EMAIL": 2}),
         (f"ADDRESS_{CODE} and customer_{CODE.lower()}", {"EMAIL": 2}),
         (f"The code is {CODE[1:]}", {"EMAIL": 1}),
-        (f"it is X{OTHER} and {CODE}7", {"EMAIL": 1, "PHONE": 1}),
-        (f"call PHONE_{OTHER[1]}{OTHER[0]}{OTHER[2:]}", {"PHONE": 1}),
+        (f"it is X{OTHER} and {CODE}7", {"EMAIL": 1, "TEL": 1}),
+        (f"call TEL_{OTHER[1]}{OTHER[0]}{OTHER[2:]}", {"TEL": 1}),
     ],
 )
 def test_what_is_near_a_pseudonym_of_the_request_is_counted(answer, found):
@@ -79,7 +79,7 @@ def test_the_last_chunk_warns_of_all_of_the_answer_and_the_log_says_it_once_with
         )
     assert last.warnings == (
         AnswerWarning(code="pseudonym_mangled", kind="EMAIL", count=2),
-        AnswerWarning(code="pseudonym_mangled", kind="PHONE", count=1),
+        AnswerWarning(code="pseudonym_mangled", kind="TEL", count=1),
     )
     (record,) = caplog.records
     assert "EMAIL" in record.getMessage()

@@ -161,7 +161,7 @@ def test_a_value_that_overlaps_itself_is_replaced_completely():
     table = PseudonymTable()
     replace(table, "1212", [Finding(kind="phone", start=0, end=4)])
     written = replace(table, "a 12121212 b", [])
-    assert re.fullmatch(r"a PHONE_\w{5} b", written)
+    assert re.fullmatch(r"a TEL_\w{5} b", written)
     assert restore(table, written) == "a 12121212 b"
 
 
@@ -176,7 +176,7 @@ def test_a_text_full_of_typed_pseudonyms_is_replaced_in_one_go():
 def test_findings_that_touch_are_two_values():
     table = PseudonymTable()
     written = replace(table, "abcd", [Finding(kind="email", start=0, end=2), Finding(kind="phone", start=2, end=4)])
-    assert re.fullmatch(r"EMAIL_\w{5}PHONE_\w{5}", written)
+    assert re.fullmatch(r"EMAIL_\w{5}TEL_\w{5}", written)
     assert restore(table, written) == "abcd"
 
 
@@ -231,6 +231,7 @@ def test_no_pseudonym_begins_another_and_each_is_its_type_and_five_letters():
     ("kind", "short"),
     [
         ("email", "EMAIL"),
+        ("phone", "TEL"),
         ("payment_card", "CARD"),
         ("cn_resident_id", "ID"),
         ("us_ssn", "SSN"),

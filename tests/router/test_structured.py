@@ -241,7 +241,7 @@ BOUNDS = (
 def test_every_bound_arrives_as_it_is_also_where_the_same_number_is_private_elsewhere(keyword):
     schema = f'{{"title": "phone", "properties": {{"phone": {{"{keyword}": 4155550123}}}}}}'
     text, written = sent(assess("My phone: 4155550123", output_schema=schema))
-    assert text.startswith("My phone: PHONE_")
+    assert text.startswith("My phone: TEL_")
     assert written == schema
 
 
@@ -306,7 +306,7 @@ def test_a_private_number_in_a_message_that_is_json_becomes_a_string(role):
     text = '{"phone": 4155550123, "n": 1.50e3, "at": [4155550123]}'
     (written,) = sent(assess(text, role=role))
     name = json.loads(written)["phone"]
-    assert name.startswith("PHONE_")
+    assert name.startswith("TEL_")
     assert written == text.replace("4155550123", f'"{name}"')
 
 
@@ -335,7 +335,7 @@ def test_json_inside_a_string_of_json_is_edited_as_json():
     (written,) = sent(assess(text))
     arguments = json.loads(json.loads(written)["arguments"])
     assert arguments["to"].startswith("EMAIL_")
-    assert arguments["phone"].startswith("PHONE_")
+    assert arguments["phone"].startswith("TEL_")
     assert arguments["n"] == 1
 
 
@@ -344,7 +344,7 @@ def test_json_lines_are_json():
     (written,) = sent(assess(text))
     first, second = map(json.loads, written.splitlines())
     assert first["to"].startswith("EMAIL_")
-    assert second["phone"].startswith("PHONE_")
+    assert second["phone"].startswith("TEL_")
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_value_found_once_is_replaced_in_another_spelling(kind, spelling):
     ],
 )
 def test_a_telephone_number_is_known_with_and_without_its_country(found, spelling):
-    assert replace(table_of(("phone", found)), f"dial {spelling} now").startswith("dial PHONE_")
+    assert replace(table_of(("phone", found)), f"dial {spelling} now").startswith("dial TEL_")
 
 
 def test_every_spelling_in_one_text_has_its_own_pseudonym():

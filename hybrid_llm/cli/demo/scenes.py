@@ -109,7 +109,7 @@ def _personal(world: World) -> Outcome:
     checks = (
         Check("the tag pii was detected", "pii" in reply.decision.tags),
         Check("the app gets a real address", address in _ADDRESSES and str(address) in reply.text),
-        Check("the node received pseudonyms", "EMAIL_" in received and "PHONE_" in received),
+        Check("the node received pseudonyms", "EMAIL_" in received and "TEL_" in received),
         Check("and no real address or number", not any(value in received for value in (*_ADDRESSES, _PHONE))),
     )
     return answered(world, reply, "cloud", *checks)

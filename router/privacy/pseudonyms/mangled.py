@@ -47,7 +47,7 @@ class _Remains:
         behind = {start: (stem, code) for stem, code, start in table.typed(text)}
         self.typed = list(behind.values())
         runs = [run for run in _RUN.finditer(text) if run.start() not in behind]
-        self.alone = [run[0].upper() for run in runs if not (run[0].isalpha() or run[0].isdigit())]
+        self.alone = [run[0] for run in runs if not (run[0].isalpha() or run[0].isdigit())]
 
 
 def _unrestored(answer: str, table: PseudonymTable) -> Iterator[str]:
@@ -69,5 +69,6 @@ def _forms(code: str) -> Iterator[str]:
 
 
 def _kind(code: str, near: Mapping[str, str]) -> str:
-    """The type of a pseudonym whose code is near *code*; empty if there is none."""
-    return next((near[form] for form in _forms(code) if form in near), "")
+    """The type of a pseudonym whose code is near *code*, or is equal if *code* has small letters; empty if none is."""
+    forms = _forms(code) if code.isupper() else (code.upper(),)
+    return next((near[form] for form in forms if form in near), "")

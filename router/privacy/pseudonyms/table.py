@@ -1,4 +1,4 @@
-r"""The pseudonyms of one session: values are replaced by names such as `EMAIL_QYSAI`, and can be restored exactly.
+r"""The pseudonyms of one session: values are replaced by names such as `EMAIL_K7SAI`, and can be restored exactly.
 
 It lives in memory only. Which texts need pseudonyms, and what in them is sensitive, is decided elsewhere. For all texts
 and findings:
@@ -136,7 +136,7 @@ class PseudonymTable:
         """Write every text and check that the restorer would restore each pseudonym and nothing else.
 
         Anything else that it would restore becomes a value too: a pseudonym that a user typed, or text that reads as
-        one together with an adjacent pseudonym, such as `EMAIL_` before `PHONE_QYSAI`. Spans only grow, and one round
+        one together with an adjacent pseudonym, such as `EMAIL_` before `PHONE_K7SAI`. Spans only grow, and one round
         nearly always suffices.
         """
         taken = suffixes(texts, self._format[1])

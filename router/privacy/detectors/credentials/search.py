@@ -106,7 +106,7 @@ _SCOTT: Final = "scott"
 _SHOWN: Final = Context(rb"example|sample|dummy|fake|placeholder|e\.g")
 _ASIDE: Final = re.compile(r"(?i)(?:hash|checksum|integrity|sha-?[0-9]{1,3}|digest|commit)[^\n]{0,12}$")
 _PSEUDONYM: Final = re.compile("[A-Z]{2,12}_[A-Z2-7]{5}")
-"""A pseudonym that the privacy guard inserted, such as `SECRET_QYSAI`, is not a secret."""
+"""A pseudonym that the privacy guard inserted, such as `SECRET_K7SAI`, is not a secret."""
 _ANY_FORMAT: Final = "generic-api-key"
 """The rule of gitleaks for any text beside a word."""
 _LITERAL: Final = re.compile(rb"[bfru]{0,2}[\"'](.+)[\"']", re.DOTALL)
