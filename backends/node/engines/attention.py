@@ -153,7 +153,7 @@ class Scores:
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, *, causal: bool
     ) -> torch.Tensor:
-        """As `scaled_dot_product_attention`; the sinks have the shape of the scores, with 1 or so at the end."""
+        """As `scaled_dot_product_attention`; the sinks broadcast with the scores, their last dimension is 1."""
         if self.softcap is None and self.sinks is None:
             return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=self.scaling)
         scores = query @ key.transpose(-2, -1) * (self.scaling or query.shape[-1] ** -0.5)
