@@ -24,6 +24,9 @@ TEMPLATE = (
 CONTROLS = ("<|bos|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
 SIZES = {"layers": 2, "hidden": 256, "inner": 512, "heads": 4, "kv_heads": 2, "head_size": 64, "vocab": 320}
 
+MINIMA = frozenset({"Q4_1", "Q5_1", "Q4_K", "Q5_K"})
+"""Types whose blocks have minima, which the edge keeps to 1/200 of a step."""
+
 
 def byte_tokens(size: int) -> tuple[list[str], list[int], list[str]]:
     """Tokens, their types and merges of a byte-level vocabulary with *size* ids."""

@@ -104,7 +104,7 @@ class _Decoder:
             self._rows.prepare()
         else:
             self._lengths()
-        embedding = self._weights.matrix("embedding", self._part("token_embd.weight"))
+        embedding = self._weights.matrix("embedding", self._part("token_embd.weight"), looked_up=True)
         x = self._weights.lookup("input_ids", embedding, "embedded")
         x = self._scaled(x, shape.embedding_scale, "embedded/scaled")
         h = self._norm(x, "blk.0.attn_norm.weight", "blk.0.normed")

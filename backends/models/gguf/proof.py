@@ -17,9 +17,9 @@ from hybrid_llm.backends.models.gguf.shape import Shape
 from hybrid_llm.backends.models.perplexity import log_probabilities
 from hybrid_llm.core.request import Message, Request
 
-EXACT_LIMIT: Final = 0.02
+EXACT_LIMIT: Final = 0.1
 """Of the largest difference, in standard deviations of a position's logits, where both compute in float32. Rounding
-makes 0.0001 to 0.002; a wrong rotation, window, scale or norm makes more than 0.5."""
+makes 0.0001 to 0.002, minima in digits 0.005 to 0.02; a wrong rotation, window, scale or norm makes more than 0.5."""
 FAST_LIMIT: Final = 0.05
 """Of the mean Kullback-Leibler divergence, in nats, where activations are rounded to int8: 0.001 to 0.005 is usual."""
 _STEPS: Final = 8

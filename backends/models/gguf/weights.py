@@ -1,8 +1,9 @@
 """The matrices of a GGUF file as constants and products of an ONNX graph, block by block and without rounding.
 
-A quantised matrix becomes one `MatMulNBits` with a zero point in the middle. Where blocks have minima, which ONNX can
-hold only as whole zero points, the product of each block's sum with its minimum is added: a small dense product.
-Fractional zero points would be exact too, and take 30 to 50 times as long for one token (onnxruntime 1.32).
+A quantised matrix becomes one `MatMulNBits`. Where blocks have minima, which ONNX can hold only as whole zero points,
+`minima` puts the rest into further columns, or, where rows of the matrix are looked up too, the product of each block's
+sum with its minimum is added: a small dense product. Fractional zero points would be exact too, and take 30 to 50 times
+as long for one token (onnxruntime 1.32).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_llm.backends.models.gguf.blocks import PLAIN, Blocks, Floats, read_blocks, row_slices
+from hybrid_llm.backends.models.gguf.blocks import PLAIN, Blocks, read_blocks, row_slices
 from hybrid_llm.backends.models.gguf.graph import MICROSOFT, Graph
+from hybrid_llm.backends.models.gguf.minima import SECOND, digits, fold, pack_zeros
 from hybrid_llm.backends.models.gguf.reader import Gguf, Tensor
 
 Order = Callable[[NDArray[Any]], NDArray[Any]]
@@ -50,6 +52,9 @@ class Matrix:
     """32 for numbers that are not quantised."""
     block: int = 1
     minima: bool = False
+    """The minima of blocks are a constant of their own."""
+    folded: bool = False
+    """They are in zero points and further columns."""
 
 
 class Weights:
@@ -58,16 +63,17 @@ class Weights:
     def __init__(self, file: Gguf, graph: Graph) -> None:
         self._file, self._graph = file, graph
         self._sums: dict[tuple[str, int], str] = {}
+        self._wide: dict[tuple[str, int, int], str] = {}
 
-    def matrix(self, name: str, *parts: Part) -> Matrix:
-        """Add the rows of *parts*, which are of one type and width, as one matrix."""
+    def matrix(self, name: str, *parts: Part, looked_up: bool = False) -> Matrix:
+        """Add the rows of *parts*, which are of one type and width, as one matrix; *looked_up*: for `lookup` too."""
         first = parts[0].tensor
         rows = sum(part.tensor.rows for part in parts)
         if first.kind.name in PLAIN:
             pieces = (piece for part in parts for piece in self._plain(part))
             self._graph.stream(name, (rows, first.columns), pieces, kind=_ONNX_KINDS[first.kind.name])
             return Matrix(name=name, rows=rows, columns=first.columns, bits=32)
-        return self._quantised(name, rows, parts)
+        return self._quantised(name, rows, parts, looked_up=looked_up)
 
     def product(self, x: str, matrix: Matrix, output: str) -> str:
         """Add *output* = *x* times the transposed *matrix*."""
@@ -94,44 +100,68 @@ class Weights:
             _check_finite(self._file, part.tensor, rows)
             yield _ordered(part, rows)
 
-    def _quantised(self, name: str, rows: int, parts: tuple[Part, ...]) -> Matrix:
-        scales: list[Floats] = []
-        minima: list[Floats] = []
+    def _quantised(self, name: str, rows: int, parts: tuple[Part, ...], *, looked_up: bool) -> Matrix:
         sample = read_blocks(self._file, parts[0].tensor, 0, 1)
         count, block = sample.codes.shape[1:]
+        folds = sample.minima is not None and not looked_up
+        matrix = Matrix(
+            name=name,
+            rows=rows,
+            columns=count * block,
+            bits=sample.bits,
+            block=block,
+            minima=sample.minima is not None and not folds,
+            folded=folds,
+        )
+        further = -(-digits(sample.bits) * count // block) if folds else 0
+        constants: dict[str, list[NDArray[Any]]] = {"scales": [], "minima": [], "zeros": []}
+        graph, shape = self._graph, (rows, count + further, block * sample.bits // 8)
+        graph.stream(f"{name}.codes", shape, self._packed(parts, constants, folds=folds))
+        for key, pieces in constants.items():
+            if pieces:
+                whole = np.concatenate(pieces)
+                graph.constant(f"{name}.{key}", whole.T if key == "minima" else whole)
+        return matrix
 
-        def packed() -> Iterator[NDArray[np.uint8]]:
-            for part in parts:
-                for start, stop in _slices(part):
-                    blocks = read_blocks(self._file, part.tensor, start, stop)
-                    scales.append(_ordered(part, blocks.scales))
-                    if blocks.minima is not None:
-                        minima.append(_ordered(part, blocks.minima))
-                    yield _pack(blocks, _ordered(part, blocks.codes))
-
-        graph = self._graph
-        graph.stream(f"{name}.codes", (rows, count, block * sample.bits // 8), packed())
-        graph.constant(f"{name}.scales", np.concatenate(scales))
-        if minima:
-            graph.constant(f"{name}.minima", np.concatenate(minima).T)
-        return Matrix(name=name, rows=rows, columns=count * block, bits=sample.bits, block=block, minima=bool(minima))
+    def _packed(
+        self, parts: tuple[Part, ...], constants: dict[str, list[NDArray[Any]]], *, folds: bool
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The codes of all rows; adds what belongs to them to *constants*."""
+        for part in parts:
+            for start, stop in _slices(part):
+                blocks = _in_order(part, read_blocks(self._file, part.tensor, start, stop))
+                if folds:
+                    blocks, zeros = fold(blocks)
+                    constants["zeros"].append(pack_zeros(zeros, blocks.bits))
+                constants["scales"].append(blocks.scales)
+                if blocks.minima is not None:
+                    constants["minima"].append(blocks.minima)
+                yield _pack(blocks)
 
     def _quantised_product(self, x: str, matrix: Matrix, output: str) -> str:
         graph, name = self._graph, matrix.name
         product = f"{output}/product" if matrix.minima else output
-        options = {"K": matrix.columns, "N": matrix.rows, "bits": matrix.bits, "block_size": matrix.block}
-        graph.node(
-            "MatMulNBits",
-            [x, f"{name}.codes", f"{name}.scales"],
-            product,
-            domain=MICROSOFT,
-            accuracy_level=EXACT,
-            **options,
-        )
+        columns, inputs = matrix.columns, [x, f"{name}.codes", f"{name}.scales"]
+        if matrix.folded:
+            columns += digits(matrix.bits) * matrix.columns // matrix.block
+            inputs = [self._with_sums(x, matrix), *inputs[1:], f"{name}.zeros"]
+        options = {"K": columns, "N": matrix.rows, "bits": matrix.bits, "block_size": matrix.block}
+        graph.node("MatMulNBits", inputs, product, domain=MICROSOFT, accuracy_level=EXACT, **options)
         if not matrix.minima:
             return product
         least = graph.node("MatMul", [self._block_sums(x, matrix), f"{name}.minima"], f"{output}/minima")
         return graph.node("Add", [product, least], output)
+
+    def _with_sums(self, x: str, matrix: Matrix) -> str:
+        """*x* and the sums of its blocks, once for each digit, as the columns of a folded matrix are."""
+        key, graph = (x, matrix.block, matrix.bits), self._graph
+        if key not in self._wide:
+            sums = [self._block_sums(x, matrix)]
+            if digits(matrix.bits) == 2:
+                factor = graph.constant("second_digit", np.array(1 / SECOND, dtype=np.float32))
+                sums.append(graph.node("Mul", [sums[0], factor], f"{sums[0]}/second"))
+            self._wide[key] = graph.node("Concat", [x, *sums], f"{x}/wide{matrix.bits}", axis=-1)
+        return self._wide[key]
 
     def _block_sums(self, x: str, matrix: Matrix) -> str:
         """The sum of *x* over each block, once for all matrices that read it."""
@@ -166,7 +196,17 @@ def _ordered(part: Part, rows: NDArray[Any]) -> NDArray[Any]:
     return rows if part.columns is None else part.columns(rows)
 
 
-def _pack(blocks: Blocks, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _in_order(part: Part, blocks: Blocks) -> Blocks:
+    return Blocks(
+        bits=blocks.bits,
+        codes=_ordered(part, blocks.codes),
+        scales=_ordered(part, blocks.scales),
+        minima=None if blocks.minima is None else _ordered(part, blocks.minima),
+    )
+
+
+def _pack(blocks: Blocks) -> NDArray[np.uint8]:
+    codes = blocks.codes
     return codes if blocks.bits == 8 else np.asarray(codes[..., 0::2] | (codes[..., 1::2] << 4), dtype=np.uint8)
 
 

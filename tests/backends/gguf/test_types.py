@@ -9,7 +9,7 @@ from hybrid_llm.backends.edge import verify_manifest
 from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.backends.models.gguf.blocks import read_dense
 from hybrid_llm.backends.models.gguf.reader import KINDS, Gguf
-from tests.ggufs import small_llama
+from tests.ggufs import MINIMA, small_llama
 
 TYPES = sorted(kind.name for kind in KINDS.values())
 
@@ -32,5 +32,5 @@ def test_a_model_of_each_type_computes_what_its_file_says(tmp_path, kind, tied):
     manifest = import_gguf(path, tmp_path / "out", name="small")
     assert verify_manifest(tmp_path / "out") == manifest
     assert manifest.precision == kind
-    assert manifest.parity["float32"]["largest_difference"] < 1e-3
+    assert manifest.parity["float32"]["largest_difference"] < (0.05 if kind in MINIMA else 1e-3)
     assert manifest.parity["as_run"]["divergence"] < 0.01

@@ -13,7 +13,7 @@ from hybrid_llm.backends.models.gguf.shape import read_shape
 from hybrid_llm.backends.models.perplexity import LONGEST, TEXT, perplexity
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.request import Message, Request
-from tests.ggufs import BLOCKS, requantised
+from tests.ggufs import BLOCKS, MINIMA, requantised
 
 
 def of_the_file(path, ids):
@@ -51,7 +51,7 @@ def _log_softmax(logits):
 def test_the_perplexity_is_that_of_the_file(smollm2_gguf, tmp_path, kind):
     path = smollm2_gguf if kind == "as it is" else requantised(smollm2_gguf, tmp_path / "x.gguf", kind)
     manifest = import_gguf(path, tmp_path / "out", name="smollm2")
-    assert manifest.parity["float32"]["largest_difference"] < 1e-3
+    assert manifest.parity["float32"]["largest_difference"] < (0.05 if kind in {*MINIMA, "as it is"} else 1e-3)
     ids = ChatTokenizer.load(tmp_path / "out").tokenizer.encode(TEXT, add_special_tokens=False).ids[:LONGEST]
     theirs, ours = of_the_file(path, ids), on_the_edge(tmp_path / "out", ids)
     before, after, nats = perplexity(theirs, ids), perplexity(ours, ids), divergence(theirs, ours)
