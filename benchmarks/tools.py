@@ -2,7 +2,8 @@
 
     python -m benchmarks tools [--full] [--only calls|cuts] [--json FILE]
 
-Every call is judged by jsonschema, against the schema of its tool. `--full` makes a thousand calls on each side.
+Every call is judged by jsonschema, against the schema of its tool. `--full` makes a thousand calls on each side, and
+cuts five hundred answers in each direction, inside arguments and inside reasoning, between models of other templates.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import jsonschema
 
 from benchmarks._resilience import client, many, row
 from benchmarks._run import parsed, parser, with_json, write
+from benchmarks._tool_cuts import ask_cut, variants
 from benchmarks._tool_schemas import QUESTIONS, SCHEMAS, tool
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
@@ -126,6 +128,20 @@ class Judge:
         """How many there were in place of an answer."""
         return sum(number for name, number in self.counts.items() if name[0].isupper())
 
+    def add_cut(self, reply: Generation) -> None:
+        """Count the *reply* to a request that demands one call, and that broke off."""
+        found = [self._fault(call.name, call.arguments) for call in reply.tool_calls]
+        with self._lock:
+            self.counts[f"ended by {reply.finish_reason}"] += 1
+            self.counts["continued"] += bool(reply.continuations)
+            self.counts["calls"] += len(found)
+            self.counts["valid"] += found.count("")
+            self.faults += filter(None, found)
+            if reply.finish_reason is FinishReason.TOOL_CALLS and len(found) != 1:
+                self.faults.append(f"{len(found)} calls where one is demanded")
+            if reply.finish_reason is FinishReason.STOP or "{" in reply.text:
+                self.faults.append("text where a call is demanded")
+
     def add(self, reply: Generation, case: Case) -> None:
         """Count the *reply* to *case*."""
         found = [self._fault(call.name, call.arguments) for call in reply.tool_calls]
@@ -198,6 +214,28 @@ def compare_calls(edge: Path, node: Path, count: int, sides: list[str]) -> dict[
     return figures
 
 
+def compare_cuts(count: int) -> dict[str, object]:
+    """Cuts in both directions, from each template to others."""
+    print(f"answers that break off in arguments or reasoning, {count} in each direction")
+    row("", "answers", "calls", "valid", "cut", "errors", "s")
+    figures: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        edges, nodes = variants(Path(name))
+        devices = {name: stack.enter_context(device(path)) for name, path in edges.items()}
+        clouds = {name: stack.enter_context(served(nodes[name])) for name in ("plain", "thinks")}
+        for title, firsts, seconds in (("edge to node", devices, clouds), ("node to edge", clouds, devices)):
+            judge, began = Judge(), time.monotonic()
+            pairs = itertools.cycle(itertools.product(firsts, seconds))
+            for number, (first, second) in zip(range(count), pairs, strict=False):
+                try:
+                    judge.add_cut(ask_cut(firsts[first], seconds[second], number))
+                except Exception as error:  # noqa: BLE001  # counted, and a fault where it is none of ours
+                    judge.failed(error)
+            figures[title] = {**judge.counts, "seconds": time.monotonic() - began}
+            print_row(title, judge, time.monotonic() - began)
+    return figures
+
+
 def print_row(name: str, judge: Judge, seconds: float) -> None:
     counts = judge.counts
     answers = sum(counts[f"ended by {reason}"] for reason in FinishReason)
@@ -214,14 +252,24 @@ def main() -> None:
     made = with_json(parser(__doc__))
     made.add_argument("--full", action="store_true", help="a thousand calls on each side")
     made.add_argument("--side", choices=("edge", "node"), action="append", help="only that side")
+    made.add_argument("--only", choices=("calls", "cuts"), help="only that part")
     options = parsed(made)
+    count = 4 if options.smoke else 1000 if options.full else 100
+    figures: dict[str, object] = {}
+    if options.only != "cuts":
+        figures["calls"] = real_calls(count, options.side or ["edge", "node"])
+    if options.only != "calls":
+        figures["cuts"] = compare_cuts(count // 2)
+    write(options.json, figures)
+
+
+def real_calls(count: int, sides: list[str]) -> dict[str, object]:
+    """The calls of real weights, where they can be had."""
     try:
-        edge, node = model_folders(CACHE)
+        return compare_calls(*model_folders(CACHE), count, sides)
     except Unreachable as error:
         print(f"real weights are left out: {error}")
-        return
-    count = 4 if options.smoke else 1000 if options.full else 100
-    write(options.json, {"calls": compare_calls(edge, node, count, options.side or ["edge", "node"])})
+        return {}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from typing import Literal
 
 import pytest
 
+from benchmarks._resilience import client
+from benchmarks._tool_cuts import ask_cut, variants
+from benchmarks.tools import Judge, calls, device
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Location
@@ -68,3 +71,35 @@ def test_the_loop_stays_on_the_node_and_sends_results_under_pseudonyms(node, llm
     seen = "\n".join(node.process.witnessed()[since:])
     assert "sent to EMAIL_" in seen
     assert MAIL not in seen
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory):
+    """The device's model with the template of Hermes, and with one that begins with reasoning."""
+    edges, _ = variants(tmp_path_factory.mktemp("variants"))
+    with device(edges["hermes"]) as hermes, device(edges["thinks"]) as thinks:
+        yield hermes, thinks
+
+
+@pytest.mark.parametrize("direction", ["edge to node", "node to edge"])
+def test_a_call_cut_in_arguments_or_reasoning_goes_on_to_a_valid_one_under_another_template(node, devices, direction):
+    judge, cloud = Judge(), node.cloud()
+    for number in range(12):
+        pair = (devices[number % 2], cloud)
+        judge.add_cut(ask_cut(*(pair if direction == "edge to node" else reversed(pair)), number))
+    assert judge.faults == []
+    assert judge.counts["continued"] > 0
+    assert judge.counts["valid"] > 0
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+def test_calls_of_real_weights_parse_and_validate(smollm2_gguf, tmp_path):
+    from hybrid_llm.backends.models.gguf import import_gguf
+
+    import_gguf(smollm2_gguf, tmp_path / "model", name="smollm2")
+    judge = Judge()
+    with device(tmp_path / "model") as backend, client([backend], "retries: 0") as llm:
+        calls(llm, judge, 24, workers=1)
+    assert judge.faults == []
+    assert judge.counts["valid"] == judge.counts["calls"] >= 24
