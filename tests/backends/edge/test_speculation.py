@@ -278,7 +278,7 @@ def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2, edge, clea
     towns = {"type": "array", "items": {"type": "string"}, "maxItems": 4}
     river = {"type": "object", "properties": {"river": {"type": "string"}, "towns": towns}, "required": ["towns"]}
     asked = [
-        clear(f"{what}\n\n{text}", max_tokens=60, deadline=500.0, **options)
+        clear(f"{what}\n\n{text}", max_tokens=36, deadline=900.0, **options)
         for what in ("Repeat this text word by word.", "Summarise this text in one sentence.")
         for options in ({}, {"sampling": Sampling(temperature=0.7, seed=4)}, {"output_schema": json.dumps(river)})
     ]
@@ -290,4 +290,4 @@ def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2, edge, clea
             got = list(answers(lambda request: collect(quick, request), asked))
             assert [chunks for chunks, _ in got] == expected
             accepted += sum(last.usage.accepted_prediction_tokens for _, last in got)
-    assert accepted > 100, "hardly anything was proposed: equality proves nothing"
+    assert accepted > 50, "hardly anything was proposed: equality proves nothing"
