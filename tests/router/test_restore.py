@@ -147,6 +147,14 @@ def test_cuts_of_texts_of_which_one_type_begins_another(text, places):
     assert stream(table, cut(whole, [min(place, len(whole)) for place in places])) == stream(table, [whole])
 
 
+def test_a_type_that_begins_as_a_shorter_one_with_a_code_is_waited_for():
+    table = PseudonymTable(b"k" * 32)
+    findings = [[Finding(kind=kind, start=0, end=2)] for kind in ("email", "email_work")]
+    _, name = table.replace_all(prepare(["v1", "v2"]), findings)
+    spelling = name.replace("EMAILWORK", "EMAIL-WORK")
+    assert stream(table, [spelling]) == stream(table, list(spelling)) == "v2"
+
+
 def test_nothing_is_restored_in_text_that_holds_no_pseudonym():
     """Half the standard library, and a session of 2,000 values of 20 types."""
     values = [f"value {number}" for number in range(2000)]
