@@ -125,7 +125,8 @@ class CallCheck:
             raise _no_call(backend, "a tool must be called, and none is")
         if len(calls) > 1 and not self._request.parallel_tool_calls:
             raise _no_call(backend, "there are several, and parallel_tool_calls is off")
-        for call in calls[:-1] if cut and calls and not calls[-1].is_whole else calls:
+        whole = calls[:-1] if cut and calls and not calls[-1].is_whole else calls
+        for call in whole:
             self._check(call, backend)
 
     def _check(self, call: ToolCall, backend: str) -> None:

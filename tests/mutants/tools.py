@@ -25,7 +25,7 @@ MUTANTS = (
         f"{_RESTORE}:AnswerRestorer.restore",
         swap("self._reasoning.feed(chunk.reasoning)", "chunk.reasoning"),
     ),
-    Mutant("calls are not checked", f"{_OUTPUT}:CallCheck.__call__", drop("for call in calls: ...")),
+    Mutant("calls are not checked", f"{_OUTPUT}:CallCheck.__call__", drop("for call in whole: ...")),
     Mutant("several calls pass", f"{_OUTPUT}:CallCheck.__call__", drop_operand("len(calls) > 1")),
     Mutant(
         "a piece without a beginning passes", f"{_CALL}:ChunkCheck.__call__", drop("for delta in chunk.tool_calls: ...")
@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant(
         "the route changes in a loop",
         f"{_PIPELINE}:Pipeline._decide",
-        swap("_pinned(policy.decide(metadata, signals), pin)", "policy.decide(metadata, signals)"),
+        swap("_pinned(policy.decide(metadata, signals), incoming.pin)", "policy.decide(metadata, signals)"),
     ),
     Mutant(
         "a route is kept whatever the policy says", f"{_PIPELINE}:_pinned", drop_operand("pin not in decision.order")
@@ -53,7 +53,11 @@ MUTANTS = (
         f"{_STEPS}:AnswerCalls._step",
         swap("self.expires <= began", "False"),
     ),
-    Mutant("tools are called after one has failed", f"{_STEPS}:AnswerCalls._step", swap("self._is_over", "False")),
+    Mutant(
+        "tools are called after one has failed",
+        f"{_STEPS}:AnswerCalls._step",
+        swap("self._is_over or self.expires <= began", "self.expires <= began"),
+    ),
     Mutant("results come in the order of their ends", f"{_STEPS}:HereCaller.side_by_side", swap("most", "1")),
     Mutant(
         "iterators and bytes are read",
