@@ -58,7 +58,7 @@ MUTANTS = (
         f"{_STEPS}:AnswerCalls._step",
         swap("self._is_over or self.expires <= began", "self.expires <= began"),
     ),
-    Mutant("results come in the order of their ends", f"{_STEPS}:HereCaller.side_by_side", swap("most", "1")),
+    Mutant("tools run one after the other", f"{_STEPS}:HereCaller.side_by_side", swap("most", "1")),
     Mutant(
         "iterators and bytes are read",
         "hybrid_llm.core.jsonable:jsonable",
