@@ -62,13 +62,13 @@ ERRORS = (
     Mutant(
         "an answer is not checked",
         f"{_ATTEMPTS}:Attempts._invalid",
-        always("not is_whole or (self.parse is None and self.check_calls is None)"),
+        always("self.check_calls is None and (is_cut or self.parse is None)"),
     ),
     Mutant("the last chunk is not checked", f"{_ATTEMPTS}:Attempts._invalid", drop("self._parts.add(last)")),
     Mutant(
         "a cut answer is checked",
         f"{_ATTEMPTS}:Attempts._invalid",
-        drop_operand("not is_whole"),
+        drop_operand("is_cut"),
     ),
     Mutant("a long answer is checked in the event loop", f"{_OUTPUT}:OutputParser.is_quick", returns("True")),
     Mutant(

@@ -338,10 +338,7 @@ MUTANTS = (
     Mutant(
         "the cloud counts tokens",
         f"{_FLEET}:Fleet.__init__",
-        swap(
-            "next((b for b in backends if b.location is Location.EDGE), None)",
-            "next((b for b in backends), backends[0])",
-        ),
+        drop_operand("b.location is Location.EDGE"),
     ),
     Mutant(
         "a cache that fails fails the request",

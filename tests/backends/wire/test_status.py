@@ -166,6 +166,7 @@ def filled(text: ast.expr) -> Iterator[str]:
                 "name": "ValueError",
                 "type(error).__name__": "ValueError",
                 "field": "task",
+                "LOGPROBS.words": "a whole number from 0 to 20",
                 "version or 'none'": "none",
             }.get(shown, "7")
 
