@@ -26,7 +26,7 @@ from hybrid_llm.backends.edge.folder import (
     read_manifest,
     verify_manifest,
 )
-from hybrid_llm.backends.edge.store import ModelStore
+from hybrid_llm.backends.edge.store import EMBEDDED, ModelStore
 from hybrid_llm.backends.models.bring import bring, recommend
 from hybrid_llm.backends.models.locks import locked
 from hybrid_llm.backends.models.sources import Source, Wanted
@@ -134,8 +134,12 @@ def remove(store: ModelStore, name: str, *, force: bool = False) -> int:
     """Delete a model, and return how many bytes that freed.
 
     Raises:
-        ConfigError: there is no such model, or it is the default and *force* is not set.
+        ConfigError: there is no such model, it is the one of the package, or it is the default and *force* is not set.
     """
+    if name == EMBEDDED:  # its folder is in the installation, beside the library's own code
+        raise ConfigError(
+            "the embedded model is a part of hybrid-llm and stays: `hybrid-llm models list` shows the others"
+        )
     folder = store.folder(name)
     if store.default == name and not force:
         raise ConfigError(
@@ -160,6 +164,8 @@ def verify(store: ModelStore, name: str) -> Manifest:
     """
     folder = store.folder(name)
     manifest = verify_manifest(folder)
+    if name == EMBEDDED:
+        return manifest
     if store.origin(name).get("manifest_sha256") != digest_file(folder / MANIFEST_NAME).sha256:
         raise ConfigError(f"{folder / MANIFEST_NAME} is modified: remove the model and add it again", path=str(folder))
     return manifest

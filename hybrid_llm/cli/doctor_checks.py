@@ -44,7 +44,7 @@ _TIMEOUT_S: Final = 5.0
 _EXTRAS: Final = {
     "cli": "the live view of hybrid-llm signals",
     "node": "hybrid-llm serve",
-    "prepare": "hybrid-llm models convert",
+    "prepare": "hybrid-llm models convert of Hugging Face folders",
 }
 _ISSUE: Final = "hybrid-llm certs issue"
 _GRPC_DIFFERS: Final = "is it a node of hybrid-llm, without a proxy before it? GRPC_VERBOSITY=INFO shows what gRPC sees"

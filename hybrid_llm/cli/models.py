@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -180,6 +180,10 @@ def _inspect(args: argparse.Namespace) -> int:
     store = ModelStore()
     added = args.model == EMBEDDED or args.model in store.names()
     name, folder = (args.model, store.folder(args.model)) if added else ("", Path(args.model))
+    if not added and not folder.exists():
+        raise ConfigError(
+            f"{args.model} is neither an added model nor a folder: `hybrid-llm models list` shows what there is"
+        )
     with Progress(f"verifying {folder}") as progress:
         progress.phase("hashing every file", live_only=True)
         manifest = verify_manifest(folder)
@@ -201,12 +205,23 @@ def _description(folder: Path, manifest: Manifest) -> Iterator[str]:
     yield from (f"  {name:<32}{entry.bytes:>14,}  {entry.sha256[:16]}" for name, entry in manifest.files.items())
     for title, facts in (("parity", manifest.parity), ("created with", manifest.created_with)):
         if facts:
-            yield f"{title:<16}" + ", ".join(f"{key} {value}" for key, value in facts.items())
+            yield f"{title:<16}{_facts(facts)}"
 
     from hybrid_llm.backends.models.gguf import is_outdated
 
     if is_outdated(manifest):
         yield "note            made by an older importer: remove it and add it again for more speed"
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    """What a manifest states, such as `reference NumPy, as_run (positions 18, divergence 0.00379)`."""
+    return ", ".join(f"{key} {_fact(value)}" for key, value in facts.items())
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"({_facts(value)})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _memory(folder: Path, manifest: Manifest) -> str:
@@ -353,8 +368,12 @@ def _convert_folder(args: argparse.Namespace, report: Callable[[str, float], Non
 
 def _template(named: str | None) -> str | None:
     """A name stays; a file is read."""
-    if named is None or not Path(named).is_file():
+    from hybrid_llm.backends.models.gguf.chat import TEMPLATES
+
+    if named is None or named in TEMPLATES:
         return named
+    if not Path(named).is_file():
+        raise ConfigError(f"--chat-template: {named!r} is none of {', '.join(TEMPLATES)}, nor a text file")
     return Path(named).read_text(encoding="utf-8")
 
 

@@ -102,6 +102,8 @@ def _entry(text: str) -> CatalogueEntry | None:
     catalogue = read_catalogue()
     if text in catalogue or any(mark in text for mark in (":", "/", "\\")) or Path(text).exists():
         return catalogue.get(text)
+    if Path(text).suffix in (".gguf", ".whl"):
+        raise ConfigError(f"{text}: there is no such file", path=text)
     raise ConfigError(f"{text!r} is no model of the catalogue, and no file or folder: {did_you_mean(text, catalogue)}")
 
 

@@ -101,6 +101,8 @@ def test_a_gguf_file_without_template_says_what_to_do_and_takes_a_named_one(cli,
     refused = cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out")
     assert refused.code == 3
     assert "--chat-template" in refused.err
+    unknown = cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out", "--chat-template", "vicuna")
+    assert (unknown.code, "'vicuna' is none of chatml, gemma, nor a text file" in unknown.err) == (3, True)
     assert (
         "--precision is for"
         in cli("models", "convert", tmp_path / "small.gguf", tmp_path / "out", "--precision", "int4").err

@@ -61,6 +61,8 @@ def test_a_word_that_is_nearly_a_name_is_answered_with_the_name(cli):
     done = cli("models", "add", "smollm2-135")
     assert done.code == 3
     assert "did you mean `smollm2-135m`?" in done.err
+    assert "nosuch.gguf: there is no such file" in cli("models", "add", "nosuch.gguf").err
+    assert "neither an added model nor a folder" in cli("models", "inspect", "smollm2-135").err
 
 
 def test_the_catalogue_is_listed_with_licences(cli):

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME
 from hybrid_llm.backends.models.sources.source import Fetched, Report, Wanted, check_sha256, digest, digest_folder
 from hybrid_llm.core.errors import ConfigError
+
+_NO_MODEL: Final = (
+    f"a model folder has {MANIFEST_NAME}, a Hugging Face folder config.json; a .gguf file is added by its own path"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class LocalSource:
     def fetch(self, folder: Path, wanted: Wanted, report: Report) -> Fetched:  # noqa: ARG002  # nothing is copied
         """Check it; it stays where it is. Raises ConfigError if it is not there, SecurityError for another hash."""
         if self.path.is_dir():
+            if not any((self.path / name).is_file() for name in (MANIFEST_NAME, "config.json")):
+                raise ConfigError(f"{self.path} holds no model: {_NO_MODEL}", path=str(self.path))
             found = digest_folder(self.path, report)
         elif self.path.is_file():
             found = digest(self.path, report)

@@ -108,6 +108,23 @@ def test_the_default_is_removed_only_by_force_and_then_the_embedded_one_is_it(st
         remove(store, "copy")
 
 
+def test_the_embedded_model_is_verified_and_never_removed(store):
+    for force in (False, True):
+        with pytest.raises(ConfigError, match="a part of hybrid-llm"):
+            remove(store, "embedded", force=force)
+    assert verify(store, "embedded").name == "hybrid-demo-edge"
+
+
+def test_a_folder_that_holds_no_model_is_refused_before_it_is_read(store, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "diary.txt").write_text("private")
+    steps = []
+    addition = Addition(name="notes", source=parse_source(str(tmp_path / "notes")), wanted=Wanted(), license="MIT")
+    with pytest.raises(ConfigError, match="holds no model"):
+        add(store, addition, report=lambda step, share: steps.append(step))
+    assert steps == []
+
+
 def test_a_default_that_is_gone_is_an_error_and_not_another_model(store):
     added(store)
     shutil.rmtree(store.root / "copy")
