@@ -202,10 +202,7 @@ def tools_of(value: object, limits: RequestLimits) -> tuple[Tool, ...]:
     Raises:
         InvalidRequest: one is none of them, its schema cannot be enforced, two share a name, or there is too much.
     """
-    allowed = "pass a list of hybrid_llm.Tool records, typed functions or pydantic models"
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidRequest(f"tools: {allowed}", field="tools")
-    sources = tuple(value)
+    sources = tool_sources(value)
     if len(sources) > limits.tools:
         text = f"tools: there are {len(sources)}, the limit is {limits.tools} (`limits: tools` in hybrid.yaml)"
         raise InvalidRequest(text, field="tools")
@@ -219,6 +216,18 @@ def tools_of(value: object, limits: RequestLimits) -> tuple[Tool, ...]:
     return tools
 
 
+def tool_sources(value: object) -> tuple[Any, ...]:
+    """What a list of tools holds.
+
+    Raises:
+        InvalidRequest: it is no list.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        allowed = "pass a list of hybrid_llm.Tool records, typed functions or pydantic models"
+        raise InvalidRequest(f"tools: {allowed}", field="tools")
+    return tuple(value)
+
+
 def _tool(source: object, at: int) -> Tool:
     """*source* as a tool that can be called, with the defaults in place of None."""
     from hybrid_llm.backends.calls.grammar import check_tool
@@ -229,7 +238,8 @@ def _tool(source: object, at: int) -> Tool:
     tool = replace(tool, **missing) if missing else tool
     texts = (tool.name, tool.description, tool.parameters)
     if not all(isinstance(text, str) for text in texts):
-        raise InvalidRequest("tools: name, description and parameters are texts", field="tools")
+        needed = "name, description and parameters are texts; a JSON Schema becomes one by json.dumps"
+        raise InvalidRequest(f"tools[{at}]: {needed}", field="tools")
     for text in texts:
         unicode_text(text, "tools")
     if tool.name in CHOICES:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, Unpack, cast
 
-from hybrid_llm.core.errors import InvalidRequest, ToolFailed
+from hybrid_llm.core.errors import DeadlineExceeded, InvalidRequest, ToolFailed
 from hybrid_llm.core.generation import FinishReason, Generation
 from hybrid_llm.core.request import GenerateOptions, Message, Prompt, ToolSource
 from hybrid_llm.core.threads import awaited, in_thread
 from hybrid_llm.core.tools import Tool, ToolCall
 from hybrid_llm.core.tracebacks import scrubbed
-from hybrid_llm.router.conversation import conversation_of
+from hybrid_llm.router.conversation import conversation_of, tool_sources
 from hybrid_llm.router.execution.answer import finish
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
 from hybrid_llm.router.request import Incoming
@@ -96,7 +96,8 @@ class ToolLoop:
         """Answer until the model calls no tool; all within *deadline* seconds.
 
         Raises:
-            ToolFailed: a tool failed, and the app wants to be told. Else the errors of `generate`.
+            ToolFailed: a tool failed, and the app wants to be told.
+            DeadlineExceeded: the deadline passed, in a tool too. Else the errors of `generate`.
         """
         tools = tuple([Tool.of(source) for source in self.tools])
         turns: list[Message | Mapping[str, Any]] = list(conversation_of(self.prompt))
@@ -113,6 +114,9 @@ class ToolLoop:
                 break
             steps += (made := await self._call(reply, functions, caller, expires))
             turns += [Message(role="tool", content=step.result, tool_call_id=step.call.id) for step in made]
+            if time.monotonic() >= expires:
+                message = f"the deadline of {deadline:g} s passed while tools ran"
+                raise DeadlineExceeded(message, backend=reply.backend, elapsed=deadline, phase="tools")
         return ToolRun(reply=reply, steps=tuple(steps), replies=tuple(replies), messages=tuple(turns))
 
     def _incoming(
@@ -242,12 +246,12 @@ def _loop(
     max_concurrency: int,
     options: GenerateOptions,
 ) -> ToolLoop:
-    tools = options.get("tools")
+    tools = tool_sources(options.get("tools") or ())
     if not tools:
         raise InvalidRequest("tools: pass the functions that the model may call", field="tools")
     return ToolLoop(
         prompt=prompt,
-        tools=tuple(tools),
+        tools=tools,
         max_steps=max_steps,
         on_error=on_error,
         tool_timeout=tool_timeout,

@@ -39,7 +39,7 @@ def checked_labels(value: object, field: str = "labels") -> tuple[str, ...]:
         raise InvalidRequest(f"{field}: pass a list of texts, such as ['positive', 'negative']", field=field)
     labels = tuple(sorted(value)) if isinstance(value, set | frozenset) else tuple(value)
     if not 2 <= len(labels) <= MOST_LABELS:
-        what = f"there are {len(labels)}; pass 2 to {MOST_LABELS}, and of more first groups, then those of a group"
+        what = f"there are {len(labels)}; pass 2 to {MOST_LABELS}, and of more choose a group first, then a label in it"
         raise InvalidRequest(f"{field}: {what}", field=field)
     for label in labels:
         _check_label(label, field)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from hybrid_llm.core.request import GenerateOptions, Message, OutputSchema
+from hybrid_llm.core.taskform import closing_mark
 from hybrid_llm.router.output import OutputParser
 from hybrid_llm.router.tasks import prompts
 from hybrid_llm.router.tasks.pieces import Piece, asked_in_pieces, estimated_tokens
@@ -38,15 +39,18 @@ class Summarise:
 
     async def __call__(self, session: Session) -> Summary:
         """Do it with the answers of *session*."""
-        own: GenerateOptions = {"task": "summarise", "max_tokens": _SUMMARY_TOKENS * self.sentences}
         text, pieces = self.text, list[Piece]()
         for _ in range(_MOST_ROUNDS):
-            found = await asked_in_pieces(session, text, lambda part: (prompts.summarise(part, self.sentences), own))
+            found = await asked_in_pieces(session, text, self._request)
             pieces += found
             if len(found) == 1:
                 break
             text = "\n\n".join(piece.generation.text.strip() for piece in found)
         return Summary(text=pieces[-1].generation.text.strip(), generations=_generations(pieces))
+
+    def _request(self, part: str) -> tuple[list[Message], GenerateOptions]:
+        own: GenerateOptions = {"task": "summarise", "max_tokens": _SUMMARY_TOKENS * self.sentences}
+        return prompts.summarise(part, self.sentences), own | {"stop": [closing_mark(part)]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ class Translate:
     def _request(self, part: str) -> tuple[list[Message], GenerateOptions]:
         tokens = estimated_tokens(part)
         own: GenerateOptions = {"task": "translate", "max_tokens": _LEAST_TOKENS + int(_GROWTH * tokens)}
-        return prompts.translate(part, self.language, self.source), own
+        return prompts.translate(part, self.language, self.source), own | {"stop": [closing_mark(part)]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -790,8 +790,21 @@ def test_calls_of_an_answer_that_was_cut_are_not_made(make):
 
 def test_the_deadline_holds_for_the_whole_run(make):
     client = make(Model("edge", Location.EDGE, calls("hangs", '{"to": "x"}')))
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded, match=r"0\.5 s passed while tools ran") as caught:
         client.run_tools("hi", tools=[hangs], deadline=0.5)
+    assert (caught.value.phase, caught.value.backend) == ("tools", "edge")
+
+
+@pytest.mark.parametrize("tools", [send, "send", {"send": send}, 5])
+def test_tools_that_are_no_list_are_refused(make, tools):
+    with pytest.raises(InvalidRequest, match="pass a list"):
+        make(Model("edge", Location.EDGE, calls("send", "{}"))).run_tools("hi", tools=tools)
+
+
+def test_a_schema_that_is_no_text_is_refused_with_what_makes_one(make):
+    tool = Tool(name="send", parameters={"type": "object"})
+    with pytest.raises(InvalidRequest, match=r"tools\[0\].*json\.dumps"):
+        make(Model("edge", Location.EDGE, calls("send", "{}"))).run_tools("hi", tools=[tool])
 
 
 def test_the_loop_ends_after_max_steps_and_at_a_tool_without_a_function(make):
