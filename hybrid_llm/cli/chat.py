@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from hybrid_llm.cli import arguments
-from hybrid_llm.cli.terminal import Exit, Progress, note, print_error, print_json, shown_log, write
+from hybrid_llm.cli.terminal import Exit, Progress, end_line, note, print_error, print_json, shown_log, write
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import FinishReason, Generation
@@ -153,7 +153,7 @@ def _generate(args: argparse.Namespace) -> int:
             return Exit.OK
         on_decision = (lambda decision: note(decision.explain())) if args.verbose else _ignore
         generation = session.ask(prompt, options, on_text=write, on_decision=on_decision)
-        write("\n")
+        end_line()
         session.show_notice(generation)
         for line in _tokens(generation):
             note(line)
@@ -295,7 +295,7 @@ class Chat:
             self._remember(getattr(error, "decision", self._decision))
             print_error(error)
         else:
-            write("\n")
+            end_line()
             self._turns += [question, Message(role="assistant", content=generation.text)]
             self._session.show_notice(generation)
             _report(generation, verbose=self._verbose)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _CONTROLS: Final = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in {"\n", "\t"}
 }
+_line_is_open = False
+"""Whether an answer on the terminal has begun a line and not ended it."""
 _RESIZE_POLL_S: Final = 0.1
 _ENDING_SIGNALS: Final = (signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
@@ -82,12 +84,27 @@ def printable(text: str) -> str:
 
 def write(text: str) -> None:
     """Print a chunk of an answer at once: escaped on a terminal, unchanged for a program."""
-    print(printable(text) if sys.stdout and sys.stdout.isatty() else text, end="", flush=True)
+    global _line_is_open  # there is one standard output
+    on_terminal = bool(sys.stdout) and sys.stdout.isatty()
+    print(printable(text) if on_terminal else text, end="", flush=True)
+    if text:
+        _line_is_open = on_terminal and not text.endswith("\n")
+
+
+def end_line() -> None:
+    """End the line of an answer; on a terminal only if a message has not ended it."""
+    if _line_is_open or not (sys.stdout and sys.stdout.isatty()):
+        write("\n")
 
 
 def note(text: str) -> None:
-    """Print a message to standard error, if that takes it: the exit code tells what happened all the same."""
+    """Print a message to standard error, if that takes it: the exit code tells what happened all the same.
+
+    On a terminal it begins a line of its own, also in the middle of an answer.
+    """
     with suppress(OSError):
+        if _line_is_open and sys.stderr and sys.stderr.isatty():
+            write("\n")
         print(text, file=sys.stderr, flush=True)
 
 

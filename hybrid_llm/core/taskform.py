@@ -24,11 +24,21 @@ _TITLES: Final = frozenset({"title", "description"})
 
 def fenced(text: str) -> str:
     """*text* between two marks that it does not contain, so that no text can end before its end."""
+    mark = _mark(text)
+    return f"<{mark}>\n{text}\n{closing_mark(text)}"
+
+
+def closing_mark(text: str) -> str:
+    """The mark behind *text*: a small model that copies the form of its prompt writes it too, and is stopped there."""
+    return f"</{_mark(text)}>"
+
+
+def _mark(text: str) -> str:
     mark, number = "text", 1
     while f"{mark}>" in text:
         number += 1
         mark = f"text-{number}"
-    return f"<{mark}>\n{text}\n</{mark}>"
+    return mark
 
 
 def text_of(request: Request) -> str | None:

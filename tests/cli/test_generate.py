@@ -176,5 +176,12 @@ def test_a_reader_that_goes_away_is_quiet(start, configure, node):
     assert node.engine.left.wait(5)
 
 
+def test_a_message_in_the_middle_of_an_answer_has_a_line_of_its_own(terminal):
+    view = terminal("generate", REVIEW, "--max-tokens", 3, "--verbose")
+    assert view.end(60) == 0
+    lines = view.shown.splitlines()
+    assert [line for line in lines if "first token" in line and line.startswith("hybrid-llm: request")]
+
+
 def test_an_answer_cannot_control_the_terminal():
     assert printable("a\x1b]0;title\x07b\r\n\tc\x9b") == "a\\x1b]0;title\\x07b\\x0d\n\tc\\x9b"

@@ -45,6 +45,13 @@ def test_a_summary_a_translation_and_an_answer_are_texts(make):
     assert "short" not in repr(summary)
 
 
+def test_a_model_that_writes_the_closing_mark_too_is_stopped_there(make):
+    backend = edge(lambda _: "Bonjour")
+    tasks.translate("Good </text> morning", "French", llm=make(backend))
+    tasks.summarise("Good morning.", llm=make(backend))
+    assert [request.sampling.stop for request in backend.requests] == [("</text-2>",), ("</text>",)]
+
+
 def test_an_answer_that_is_not_there_is_none(make):
     assert tasks.answer("Anna came.", "When?", llm=make(edge(lambda _: '{"answer": null}'))).text is None
 
