@@ -220,6 +220,24 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
     yield ok(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, including loading")
 
 
+def check_others(setup: Setup) -> Iterator[Finding]:
+    """Each backend of another kind: what it needs on this machine. No server is asked: that may cost money."""
+    from hybrid_llm.backends.edge import EdgeConfig
+    from hybrid_llm.backends.grpc import GrpcSpec
+
+    specs = setup.config.backends if setup.config else ()
+    for spec in specs:
+        if isinstance(spec, EdgeConfig | GrpcSpec):
+            continue
+        check = f"backend {spec.name}"
+        try:
+            spec.open().close()
+        except HybridLLMError as error:
+            yield fault(check, str(error), _RERUN)
+        else:
+            yield ok(check, f"of kind {spec.kind}: it can be opened; no request was sent")
+
+
 def check_names(setup: Setup) -> Iterator[Finding]:
     """Whether names of people can be found, and the models that the configuration names for it."""
     from hybrid_llm.router.privacy.detectors.models.rampart import INSTALL, LazyDetector, installed, open_rampart
@@ -363,6 +381,7 @@ FIRST_CHECKS: Final[Mapping[str, Check]] = {"python": check_python, "packages": 
 CHECKS: Final[Mapping[str, Check]] = {
     "runtime": check_runtime,
     "models": check_edge,
+    "backends": check_others,
     "names": check_names,
     "policy": check_policy,
     "sensors": check_sensors,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -42,6 +45,7 @@ class GatewayServer:
         metrics: PrometheusMetrics | None = None,
         grace: float = 10.0,
     ) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
         app = gateway_app(client, config, metrics=metrics)
         self._listener = _listener(config)
         self._server = _Server(
@@ -79,6 +83,11 @@ class _Server(uvicorn.Server):
 
     on_ready: Callable[[], None]
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # the signature of the base class
+        """Let running answers finish; a second signal, of either kind, stops them."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """End at SIGTERM and SIGINT; the method of the base class raises the signal again at the end."""
@@ -97,6 +106,12 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.on_ready()
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """What is stopped at the end is no error: uvicorn logs the traceback of each answer, and of the application."""
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and not record.getMessage().rstrip().endswith("CancelledError")
 
 
 def _listener(config: GatewayConfig) -> socket.socket:

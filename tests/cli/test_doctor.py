@@ -41,6 +41,17 @@ def test_a_sound_installation_has_no_fault_and_every_part_was_checked(cli):
     assert any("answered" in item["message"] for item in found)
 
 
+def test_a_server_of_others_is_opened_and_not_asked(cli, tmp_path):
+    config = tmp_path / "hybrid.yaml"
+    cloud = '{kind: openai, base_url: "http://127.0.0.1:9/v1", model: any, context_window: 4096}'
+    config.write_text("version: 1\nbackends:\n  edge: {kind: onnx, model: embedded}\n  cloud: " + cloud)
+    found = examine(cli, "--config", config)
+    assert [item["status"] for item in found if item["check"] == "backend cloud"] == ["ok"]
+    config.write_text(config.read_text().replace("4096", "4096, api_key: {file: missing.key}"))
+    found = examine(cli, "--config", config)
+    assert [message for message in faults(found) if "missing.key" in message]
+
+
 def test_an_extra_that_is_not_installed_is_ok_and_the_remedy_installs_it(cli, monkeypatch):
     version = metadata.version
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,20 @@ def test_it_answers_counts_and_ends_at_sigterm(tmp_path: Path) -> None:
     assert "secret-prompt" not in log
     assert not answer.strip() or answer not in log
     assert not (tmp_path / "port").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_what_runs_and_is_no_error(tmp_path: Path, number: int) -> None:
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    with running(tmp_path, "--grace", "25") as (process, port), socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(f"{head}content-length: 100\r\n\r\n".encode())  # its body never comes
+        time.sleep(0.5)
+        process.send_signal(number)
+        time.sleep(1.0)
+        assert process.poll() is None
+        process.send_signal(number)
+        _, log = process.communicate(timeout=15)
+    assert (process.returncode, "Traceback" in log, "stopped" in log) == (0, False, True)
 
 
 def test_a_key_that_it_made_opens_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
