@@ -139,7 +139,8 @@ class Attempts:
                 except BackendError as error:
                     broken = error
                     self._failed(attempt, error)
-                except BaseException:  # the caller left, or trust is broken
+                except BaseException as error:  # the caller left, or trust is broken
+                    self._record(attempt, type(error).__name__ if isinstance(error, HybridLLMError) else "Cancelled")
                     self.breakers[attempt.name].abandoned()
                     raise
             successor = None if self._is_full() else await self._continue(attempt, broken)

@@ -116,6 +116,7 @@ def test_one_event_per_request_with_counts_and_names_and_no_text(make_client, ed
     with client.stream("SECRET-PROMPT") as stream:
         next(stream)
     assert [event.error for event in events] == ["", "cancelled"]
+    assert [(each.error, each.tokens > 0) for each in events[1].attempts] == [("Cancelled", True)]
     assert events[0].backend == "edge"
     assert events[0].usage.completion_tokens == 3
     assert [attempt.backend for attempt in events[0].attempts] == ["edge"]
