@@ -53,7 +53,7 @@ def check_complete(folder: Path) -> None:
             f"a model has {', '.join(FILES)}: `hybrid-llm models convert` writes them, and so does optimum-cli export "
             "onnx --task token-classification or text-classification"
         )
-        raise invalid(str(folder), f"{' and '.join(missing)} not there; {advice}")
+        raise invalid(str(folder), f"it lacks {', '.join(missing)}; {advice}")
 
 
 def _read(path: Path) -> bytes:

@@ -212,7 +212,7 @@ def test_a_folder_that_is_wrong_is_an_error_at_the_start(texts, entities, tmp_pa
         with pytest.raises(ConfigError, match=match):
             EncoderConfig(model=folder, load="eager", **options).open()
 
-    failing("not there", tmp_path)
+    failing("it lacks", tmp_path)
     failing("'BertForMaskedLM'.*ForSequenceClassification", copied("a", architectures=["BertForMaskedLM"]))
     failing("'missing'", copied("b", architectures=None))
     failing("several labels", copied("c", problem_type="multi_label_classification"))
