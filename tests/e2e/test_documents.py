@@ -38,6 +38,10 @@ NOT_RUN = {
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0": "the same",
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
     "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
+    "hybrid-llm gateway": "serves until it is ended; tests/cli/test_gateway.py",
+    "hybrid-llm gateway --config hybrid.yaml": "the same",
+    "hybrid-llm gateway --config hybrid.yaml --listen 127.0.0.1:8080": "the same",
+    "hybrid-llm gateway --listen 0.0.0.0:8080 --keys keys.json": "the same",
     "python -m examples.models.recipe all": "trains for an hour",
     "hybrid-llm demo": "tests/cli/test_demo.py plays it",
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",
@@ -46,6 +50,7 @@ NOT_RUN = {
 
 PYTHON_NOT_RUN = {
     "from hybrid_llm.backends.models.gguf import import_gguf": "needs that file",
+    'OpenAI(base_url="http://127.0.0.1:8080': "needs that gateway; tests/gateway/test_clients.py",
     "NerDetector": "needs a model for names",
     "sequence.hidden_state": "needs a model that was made with --hidden-states",
     "from hybrid_llm.backends.models import convert": "needs a download; tests/backends/prepare converts a small model",
@@ -66,6 +71,7 @@ SHOWN = {
     "cloud |": "a drawing",
     "TTFT = pace": "a formula",
     "2026-11-29 20:14:03": "the line of a node, tested in tests/backends/wire/test_process.py",
+    "export ANTHROPIC_BASE_URL=": "tests/gateway has that client and plain HTTP",
     "HYBRID_LISTEN=": "tests/deploy runs HAProxy",
     "prediction: {calibrate": "a line of hybrid.yaml, tested in tests/router/test_config.py",
 }

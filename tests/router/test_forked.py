@@ -31,6 +31,7 @@ loop.run_until_complete(anext(left))
 ARGUMENTS = {
     "forget": ("s",), "signals": (), "close": (), "aclose": (), "from_config": (sys.argv[1],),
     **dict.fromkeys(("decide", "adecide", "generate", "agenerate", "stream", "astream"), ("Hi.",)),
+    **dict.fromkeys(("count_tokens", "acount_tokens"), ("Hi.",)),
     **dict.fromkeys(("run_tools", "arun_tools"), ("Hi.",)),
 }
 
