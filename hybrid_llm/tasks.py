@@ -210,8 +210,8 @@ def extract(
 
     Args:
         text: The text.
-        schema: Kinds, such as `["person", "place"]`, of each of which a list is made; a JSON Schema of an object; or a
-            pydantic model.
+        schema: Kinds, such as `["person", "place"]`, of each of which a list is made, of what the text says word for
+            word; a JSON Schema of an object; or a pydantic model.
         llm: The client; by default that of `hybrid_llm.generate`.
         options: As for `summarise`.
 

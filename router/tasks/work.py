@@ -88,7 +88,14 @@ class Extract:
         pieces = await asked_in_pieces(session, self.text, lambda part: (prompts.extract(part, self.names), own))
         values = [piece.generation.parsed for piece in pieces]
         value = values[0] if len(values) == 1 else self._merged(pieces)
+        if self.names:
+            value = self._said(cast("dict[str, list[str]]", value))
         return Extraction(value=value, generations=_generations(pieces))
+
+    def _said(self, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        """*value* without what the text does not say: small models invent most of what they list."""
+        text = _plain(self.text)
+        return {name: [each for each in found if _plain(each) in text] for name, found in value.items()}
 
     def _merged(self, pieces: Sequence[Piece]) -> object:
         values = [json.loads(piece.generation.text) for piece in pieces]
@@ -124,13 +131,18 @@ class Answer:
             "additionalProperties": False,
         }
         own: GenerateOptions = {"task": "answer", "max_tokens": _ANSWER_TOKENS, "output_schema": schema}
-        own |= {"temperature": 0.0}
+        own |= {"temperature": 0.0, "repetition_penalty": _PENALTY}
         return await asked_in_pieces(session, text, lambda part: (prompts.answer(part, self.question), own))
 
 
 def _answer_of(piece: Piece) -> str | None:
     text = cast("dict[str, str | None]", piece.generation.parsed)["answer"]
     return text.strip() or None if text is not None else None
+
+
+def _plain(text: str) -> str:
+    """*text* as it is compared: letters in one case, white space as one space."""
+    return " ".join(text.casefold().split())
 
 
 def merge(one: Any, other: Any) -> Any:

@@ -113,6 +113,12 @@ def test_labels_beyond_the_alternatives_are_asked_for_one_by_one(make):
     assert max(tasks.classify("Hm.", list(shares), llm=make(backend)).scores.values()) < 0.5
 
 
+def test_what_the_text_does_not_say_is_no_find(make):
+    llm = make(edge(lambda _: '{"person": ["anna  keller", "Bob", "Keller"], "place": ["Porto"]}'))
+    found = tasks.extract("Here is Anna\nKeller.", ["person", "place"], llm=llm).value
+    assert found == {"person": ["anna  keller", "Keller"], "place": []}
+
+
 def test_extraction_takes_kinds_a_schema_or_a_model(make):
     backend = edge(lambda _: '{"person": ["Anna"]}')
     llm = make(backend)
