@@ -232,7 +232,8 @@ async def aextract(
 
 def _extract(text: str, schema: OutputSchema | Sequence[str]) -> work.Extract:
     asked = extraction_schema(schema)
-    return work.Extract(text=checked_text(text), schema=asked, names=property_names(asked))
+    verbatim = asked is not schema
+    return work.Extract(text=checked_text(text), schema=asked, names=property_names(asked), verbatim=verbatim)
 
 
 @scrubbed

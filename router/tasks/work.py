@@ -80,6 +80,8 @@ class Extract:
     text: str
     schema: OutputSchema
     names: tuple[str, ...] = ()
+    verbatim: bool = False
+    """The schema lists texts that stand in the text, by their kinds."""
 
     async def __call__(self, session: Session) -> Extraction:
         """Do it with the answers of *session*."""
@@ -88,7 +90,7 @@ class Extract:
         pieces = await asked_in_pieces(session, self.text, lambda part: (prompts.extract(part, self.names), own))
         values = [piece.generation.parsed for piece in pieces]
         value = values[0] if len(values) == 1 else self._merged(pieces)
-        if self.names:
+        if self.verbatim:
             value = self._said(cast("dict[str, list[str]]", value))
         return Extraction(value=value, generations=_generations(pieces))
 
