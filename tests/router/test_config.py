@@ -377,5 +377,5 @@ def test_detectors_with_a_model_are_read_and_may_be_named_by_the_policy(tmp_path
     source = config.open_policy()
     assert source.current.tags["people"].detect == ("names", "more")
     source.close()
-    with pytest.raises(ConfigError, match=r"model\.onnx not there"):
+    with pytest.raises(ConfigError, match=r"it lacks .*model\.onnx"):
         config.open_detectors()
