@@ -54,10 +54,11 @@ class Server:
     port: int
     whole: list[float] = field(default_factory=list)
     streamed: list[float] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | self.environment
         self.process = subprocess.Popen(self.command, env=environment, stdout=subprocess.DEVNULL, cwd=ROOT)
         until = time.monotonic() + 120
         while True:
@@ -180,7 +181,9 @@ def servers(litellm: Path | None, folder: Path) -> list[Server]:
         config, port = folder / "litellm.yaml", free_port()
         config.write_text(LITELLM % WORDS, encoding="utf-8")
         command = [str(litellm), "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
-        found.append(Server("LiteLLM's proxy", command, port))
+        weak = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"
+        environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", weak: "true"}
+        found.append(Server("LiteLLM's proxy", command, port, environment=environment))
     return found
 
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -78,18 +78,19 @@ def batch(
                 found[each[0]] = _outcome(work, each[1])
                 report()
 
+        threads: list[Future[None]] = []
         token = caller_left.set(left)
-        try:
-            threads = [in_thread("hybrid-llm-batch", loop) for _ in range(count)]
-        finally:
-            caller_left.reset(token)
-        try:
+        try:  # an interrupt may come while the threads are started
+            for _ in range(count):
+                threads.append(in_thread("hybrid-llm-batch", loop))
             for thread in threads:
                 thread.result()
         except BaseException:
             left.set()
             wait(threads, _LEAVING_S)
             raise
+        finally:
+            caller_left.reset(token)
     return [found[number] for number in sorted(found)]
 
 

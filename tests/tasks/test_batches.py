@@ -165,6 +165,9 @@ def test_an_interrupt_ends_a_batch_within_a_step():
         try:
             tasks.batch(lambda text: tasks.summarise(text, llm=llm), ["text"] * 50, concurrency=2)
         except KeyboardInterrupt:
+            until = time.monotonic() + 10
+            while backend.abandoned < 2 and time.monotonic() < until:
+                time.sleep(0.01)
             print("interrupted", backend.abandoned, len(backend.requests), flush=True)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
