@@ -27,6 +27,8 @@ class Asked:
     options: Json = field(repr=False)
     """Options of `generate`; one that is None is not given."""
     stream: bool = False
+    with_usage: bool = False
+    """Whether a stream ends with its usage, where an API leaves that to the client."""
     privacy: frozenset[str] = frozenset()
     """Privacy tags of the turns before."""
     follows: str = ""
@@ -129,6 +131,11 @@ def model_of(body: Mapping[str, Any]) -> str:
     if not model:
         raise Failure(400, "missing_required_parameter", "model: it is missing; pass `auto`, or a name", param="model")
     return str(model)
+
+
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    """What `stream_options` says of the usage of a stream. Raises `Failure` if it is no object."""
+    return bool((typed(body, "stream_options", dict, "an object") or {}).get("include_usage"))
 
 
 def tool_of(given: Any, place: str, schema: str) -> Tool:

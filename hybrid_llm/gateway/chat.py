@@ -20,8 +20,9 @@ from hybrid_llm.gateway.asked import (
     refuse,
     tool_of,
     typed,
+    wants_usage,
 )
-from hybrid_llm.gateway.extensions import details_of
+from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.failures import Failure
 
 SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
@@ -61,6 +62,7 @@ class ChatCompletions:
         """The request of *body*; raises `Failure`."""
         check_fields(body, read=_READ, ignored=_IGNORED, neutral=_NEUTRAL)
         tools, choice = tools_of(body)
+        stream = bool(typed(body, "stream", bool, "true or false"))
         options = {name: body.get(name) for name in SAMPLING} | {
             "max_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
             "output_schema": _schema_of(body),
@@ -74,7 +76,8 @@ class ChatCompletions:
             model=model_of(body),
             prompt=messages_of(body),
             options=options,
-            stream=bool(typed(body, "stream", bool, "true or false")),
+            stream=stream,
+            with_usage=stream and wants_usage(body),
             body=body,
         )
 
@@ -86,7 +89,7 @@ class ChatCompletions:
             "logprobs": _logprobs(generation.logprobs) if "logprobs" in answering.asked.options else None,
             "finish_reason": finish_reason(generation.finish_reason),
         }
-        details = {"hybrid": details_of(generation)} if answering.details else {}
+        details = details_field(generation, asked=answering.details)
         head = _head(answering, "chat.completion")
         return head | {"choices": [choice], "usage": usage_of(generation.usage)} | details
 
@@ -103,9 +106,8 @@ class ChatWriter:
     """Writes the events of one answer. Most hold one token, so their frame is made once."""
 
     def __init__(self, answering: Answering) -> None:
-        asked = answering.asked
         self._details = answering.details
-        self._with_usage = bool((typed(asked.body, "stream_options", dict, "an object") or {}).get("include_usage"))
+        self._with_usage = answering.asked.with_usage
         head = _head(answering, "chat.completion.chunk") | ({"usage": None} if self._with_usage else {})
         self._head = head
         self._frame = f'{dumped(head)[:-1]},"choices":[{{"index":0,"delta":'
@@ -129,7 +131,7 @@ class ChatWriter:
     def end(self, generation: Generation) -> Iterator[bytes]:
         """The reason of the end; then the usage, if the client wants it."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(generation.finish_reason)}
-        details = {"hybrid": details_of(generation)} if self._details else {}
+        details = details_field(generation, asked=self._details)
         yield event(dumped(self._head | {"choices": [last]} | details))
         if self._with_usage:
             yield event(dumped(self._head | {"choices": [], "usage": usage_of(generation.usage)}))
@@ -167,14 +169,17 @@ def tools_of(body: Json) -> tuple[list[Tool], Any]:
     """The tools, and the choice of them as `generate` takes it."""
     listed = typed(body, "tools", list, "a list of tools") or []
     tools = [_function(given, f"tools[{at}]") for at, given in enumerate(listed)]
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        allowed = choice.get("allowed_tools", choice)
-        names = {_named(each) for each in allowed.get("tools", ())}
-        return [tool for tool in tools if tool.name in names], allowed.get("mode", "auto")
-    if isinstance(choice, dict):
-        return tools, _named(choice)
-    return tools, choice
+    tools, choice = allowed_of(tools, body.get("tool_choice"))
+    return tools, _named(choice) if isinstance(choice, dict) else choice
+
+
+def allowed_of(tools: list[Tool], choice: Any) -> tuple[list[Tool], Any]:
+    """*tools* and *choice*, or those and what it chooses of them where it is of the type `allowed_tools`."""
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return tools, choice
+    allowed = choice.get("allowed_tools", choice)
+    names = {_named(each) for each in allowed.get("tools", ())}
+    return [tool for tool in tools if tool.name in names], allowed.get("mode", "auto")
 
 
 def _function(given: Any, place: str) -> Tool:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.core.generation import Chunk, Generation
-from hybrid_llm.gateway.asked import Answering, Asked, Json, check_fields, dumped, event, model_of, typed
+from hybrid_llm.gateway.asked import Answering, Asked, Json, check_fields, dumped, event, model_of, typed, wants_usage
 from hybrid_llm.gateway.chat import DONE, SAMPLING, finish_reason, usage_of
-from hybrid_llm.gateway.extensions import details_of
+from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.failures import Failure
 
 _READ: Final = frozenset({"model", "prompt", "max_tokens", "stream", "stream_options", "hybrid", *SAMPLING})
@@ -35,18 +35,20 @@ class Completions:
             prompt = prompt[0]
         if not isinstance(prompt, str) or not prompt:
             raise Failure(400, "invalid_type", "prompt: it must be one text", "prompt")
+        stream = bool(typed(body, "stream", bool, "true or false"))
         return Asked(
             model=model_of(body),
             prompt=[{"role": "user", "content": prompt}],
             options={name: body.get(name) for name in (*SAMPLING, "max_tokens")},
-            stream=bool(typed(body, "stream", bool, "true or false")),
+            stream=stream,
+            with_usage=stream and wants_usage(body),
             body=body,
         )
 
     def whole(self, answering: Answering, generation: Generation) -> Json:
         """A `text_completion`."""
         choice = _choice(generation.text, finish_reason(generation.finish_reason))
-        details = {"hybrid": details_of(generation)} if answering.details else {}
+        details = details_field(generation, asked=answering.details)
         return _head(answering) | {"choices": [choice], "usage": usage_of(generation.usage)} | details
 
     def writer(self, answering: Answering) -> CompletionWriter:
@@ -64,8 +66,7 @@ class CompletionWriter:
     def __init__(self, answering: Answering) -> None:
         self._head = _head(answering)
         self._details = answering.details
-        options = typed(answering.asked.body, "stream_options", dict, "an object") or {}
-        self._with_usage = bool(options.get("include_usage"))
+        self._with_usage = answering.asked.with_usage
 
     def begin(self) -> Iterator[bytes]:
         """Nothing stands before the text."""
@@ -78,7 +79,7 @@ class CompletionWriter:
 
     def end(self, generation: Generation) -> Iterator[bytes]:
         """The reason of the end; then the usage, if the client wants it."""
-        details = {"hybrid": details_of(generation)} if self._details else {}
+        details = details_field(generation, asked=self._details)
         yield event(dumped(self._head | {"choices": [_choice("", finish_reason(generation.finish_reason))]} | details))
         if self._with_usage:
             yield event(dumped(self._head | {"choices": [], "usage": usage_of(generation.usage)}))

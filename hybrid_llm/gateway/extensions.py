@@ -113,7 +113,9 @@ _DETAILS: Final = (
 )
 
 
-def details_of(generation: Generation) -> dict[str, Any]:
-    """How an answer was made, without its text: what the field `hybrid` of an answer holds, if asked for."""
+def details_field(generation: Generation, *, asked: bool) -> dict[str, Any]:
+    """The field `hybrid` of an answer: how it was made, without its text; nothing unless it was *asked* for."""
+    if not asked:
+        return {}
     document = generation.to_dict()
-    return {name: document[name] for name in _DETAILS}
+    return {"hybrid": {name: document[name] for name in _DETAILS}}

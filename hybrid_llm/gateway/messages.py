@@ -20,7 +20,7 @@ from hybrid_llm.gateway.asked import (
     typed,
 )
 from hybrid_llm.gateway.chat import schema_of_format
-from hybrid_llm.gateway.extensions import details_of
+from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.failures import Failure
 
 _READ: Final = frozenset(
@@ -76,7 +76,7 @@ class Messages:
             "content": list(_blocks(generation)),
             "stop_reason": _STOP_REASONS[generation.finish_reason],
             "usage": _usage(generation.usage),
-            **({"hybrid": details_of(generation)} if answering.details else {}),
+            **details_field(generation, asked=answering.details),
         }
 
     def writer(self, answering: Answering) -> MessageWriter:
@@ -120,7 +120,7 @@ class MessageWriter:
         """The reason of the end, and the usage."""
         yield from self._closed()
         delta = {"stop_reason": _STOP_REASONS[generation.finish_reason], "stop_sequence": None}
-        details = {"hybrid": details_of(generation)} if self._answering.details else {}
+        details = details_field(generation, asked=self._answering.details)
         yield _event("message_delta", delta=delta, usage=_usage(generation.usage), **details)
         yield _event("message_stop")
 

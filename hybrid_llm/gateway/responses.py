@@ -21,15 +21,14 @@ from hybrid_llm.gateway.asked import (
     tool_of,
     typed,
 )
-from hybrid_llm.gateway.chat import schema_of_format
-from hybrid_llm.gateway.extensions import details_of
+from hybrid_llm.gateway.chat import SAMPLING, allowed_of, schema_of_format
+from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.failures import Failure
 
-_SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
 _READ: Final = frozenset(
     {"model", "input", "instructions", "stream", "max_output_tokens", "tools", "tool_choice", "parallel_tool_calls"}
     | {"text", "previous_response_id", "store", "metadata", "prompt_cache_key", "hybrid"}
-    | set(_SAMPLING)
+    | set(SAMPLING)
 )
 _IGNORED: Final = frozenset(
     {"user", "safety_identifier", "service_tier", "reasoning", "include", "prompt_cache_retention", "stream_options"}
@@ -63,7 +62,7 @@ class Responses:
             model=model_of(body),
             instructions=[{"role": "system", "content": instructions}] if instructions else [],
             prompt=list(_turns(body.get("input"))),
-            options={name: body.get(name) for name in _SAMPLING}
+            options={name: body.get(name) for name in SAMPLING}
             | {
                 "max_tokens": body.get("max_output_tokens"),
                 "output_schema": schema_of_format(form, form, "text.format") if (form := text.get("format")) else None,
@@ -228,10 +227,7 @@ def _tools_of(body: Json) -> tuple[list[Tool], Any]:
         if not isinstance(given, dict) or given.get("type") != "function":
             raise refuse("tools", f"tools[{at}]: tools of the type 'function' are supported")
         tools.append(tool_of(given, f"tools[{at}]", "parameters"))
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
-        names = {each.get("name") for each in choice.get("tools", ()) if isinstance(each, dict)}
-        return [tool for tool in tools if tool.name in names], choice.get("mode", "auto")
+    tools, choice = allowed_of(tools, body.get("tool_choice"))
     return tools, choice.get("name") if isinstance(choice, dict) else choice
 
 
@@ -271,7 +267,7 @@ def _ended(answering: Answering, generation: Generation, items: list[Json]) -> J
         "output": items,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "usage": _usage(generation.usage),
-        **({"hybrid": details_of(generation)} if answering.details else {}),
+        **details_field(generation, asked=answering.details),
     }
 
 
