@@ -1,0 +1,1 @@
+"""Clients of other libraries: each file imports one framework, and gives it our `generate` in that framework's form."""
