@@ -322,6 +322,10 @@ class HybridLLM(ToolRunner):
         pipeline.set_deadline(incoming)
         return await incoming.within(self._workers.run(lambda: call(pipeline), drop))
 
+    def cost_of(self, generation: Generation) -> float:
+        """What *generation* cost, in the currency of the prices; attempts that failed before are booked beside it."""
+        return self._pipeline.fleet.spending.cost_of(generation)
+
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
         """End a conversation: wipe its pseudonyms and its part of the prefix cache on this device.
 

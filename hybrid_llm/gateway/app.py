@@ -19,11 +19,11 @@ from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.config import GatewayConfig
 from hybrid_llm.gateway.exchange import Exchange, read_json
-from hybrid_llm.gateway.failures import Failure, failure_of
 from hybrid_llm.gateway.gateway import Gateway, no_model
 from hybrid_llm.gateway.messages import Messages
 from hybrid_llm.gateway.responses import Responses
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.failures import Failure, failure_of
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.tools import Tool
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 Json = dict[str, Any]
 

@@ -23,7 +23,7 @@ from hybrid_llm.gateway.asked import (
     wants_usage,
 )
 from hybrid_llm.gateway.extensions import details_field
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
 """Options under our own names; the API lacks the third to fifth, which vLLM and others take under these names too."""

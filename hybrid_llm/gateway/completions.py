@@ -9,7 +9,7 @@ from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.gateway.asked import Answering, Asked, Json, check_fields, dumped, event, model_of, typed, wants_usage
 from hybrid_llm.gateway.chat import DONE, SAMPLING, finish_reason, usage_of
 from hybrid_llm.gateway.extensions import details_field
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 _READ: Final = frozenset({"model", "prompt", "max_tokens", "stream", "stream_options", "hybrid", *SAMPLING})
 _NEUTRAL: Final[Mapping[str, Any]] = {

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
 from hybrid_llm.gateway.extensions import answer_headers, options_of
-from hybrid_llm.gateway.failures import Failure, failure_of
+from hybrid_llm.router.failures import Failure, failure_of
 
 if TYPE_CHECKING:
     from hybrid_llm.gateway.gateway import Gateway

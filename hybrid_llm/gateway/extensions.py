@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.gateway.config import Client
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 if TYPE_CHECKING:
     from hybrid_llm.core.decision import Decision

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from hybrid_llm.gateway.asked import Asked, Json
 from hybrid_llm.gateway.config import ANYBODY, Client, GatewayConfig
-from hybrid_llm.gateway.failures import Failure
 from hybrid_llm.gateway.kept import KeptResponses
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.failures import Failure
+from hybrid_llm.router.names import AUTO, backends_of, model_of
 
-AUTO: Final = "auto"
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -72,8 +72,7 @@ class Gateway:
 
     def model_of(self, backend: str) -> str:
         """The model of *backend*, or the backend's name where it does not tell."""
-        found = next((each for each in self.client.backends if each.name == backend), None)
-        return backend if found is None else found.capabilities.model or backend
+        return model_of(self.client.backends, backend)
 
     def models(self) -> list[Json]:
         """What `model` may be: `auto`, each backend, and each model."""
@@ -83,10 +82,7 @@ class Gateway:
 
     def backends_of(self, model: str) -> tuple[str, ...] | None:
         """The backends that are, or have, *model*; none for `auto`, which is no wish; None if nobody knows it."""
-        if model == AUTO:
-            return ()
-        backends = self.client.backends
-        return tuple(each.name for each in backends if model in (each.name, each.capabilities.model)) or None
+        return backends_of(self.client.backends, model)
 
 
 def no_model(model: str) -> Failure:

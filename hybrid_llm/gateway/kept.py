@@ -8,7 +8,7 @@ from typing import Final
 
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.gateway.asked import Answering, Asked, Json
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 _MOST_CHARACTERS: Final = 64 << 20
 

@@ -21,7 +21,7 @@ from hybrid_llm.gateway.asked import (
 )
 from hybrid_llm.gateway.chat import schema_of_format
 from hybrid_llm.gateway.extensions import details_field
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 _READ: Final = frozenset(
     {"model", "messages", "system", "max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"}

@@ -23,7 +23,7 @@ from hybrid_llm.gateway.asked import (
 )
 from hybrid_llm.gateway.chat import SAMPLING, allowed_of, schema_of_format
 from hybrid_llm.gateway.extensions import details_field
-from hybrid_llm.gateway.failures import Failure
+from hybrid_llm.router.failures import Failure
 
 _READ: Final = frozenset(
     {"model", "input", "instructions", "stream", "max_output_tokens", "tools", "tool_choice", "parallel_tool_calls"}
