@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AttemptRecord,
         Chunk,
         Continuation,
+        Departure,
         FinishReason,
         Generation,
         Timings,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.execution.stream import AsyncStream, Stream
     from hybrid_llm.router.observability.hooks import Hook, RequestEvent
     from hybrid_llm.router.observability.recorder import DecisionRecorder
+    from hybrid_llm.router.preview import Preview
     from hybrid_llm.router.signals import FixedSensors, Sensors, SystemSensors
     from hybrid_llm.router.spending.ledger import Ledger
     from hybrid_llm.router.tool_loop import ToolRun
@@ -68,6 +70,7 @@ _HOMES: Final = {
         "AttemptRecord",
         "Chunk",
         "Continuation",
+        "Departure",
         "FinishReason",
         "Generation",
         "Timings",
@@ -131,6 +134,7 @@ _HOMES: Final = {
         "RequestEvent",
     ),
     "router.observability.recorder": ("DecisionRecorder",),
+    "router.preview": ("Preview",),
     "router.signals": (
         "FixedSensors",
         "Sensors",
@@ -159,6 +163,7 @@ __all__ = [
     "Continuation",
     "Decision",
     "DecisionRecorder",
+    "Departure",
     "Detector",
     "DeviceSignals",
     "Engine",
@@ -179,6 +184,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicySource",
+    "Preview",
     "Request",
     "RequestEvent",
     "RequestMetadata",

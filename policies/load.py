@@ -105,6 +105,7 @@ def parse_policy(
     policy = Policy(
         name=document.name,
         digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        text=text,
         tags=MappingProxyType({name: tag.with_available(detectors) for name, tag in document.tags.items()}),
         objectives=document.objectives,
         resilience=document.resilience,

@@ -57,6 +57,8 @@ class Policy:
     """The name that the file gives."""
     digest: str
     """The first 16 hex digits of the SHA-256 of the text."""
+    text: str = field(default="", repr=False)
+    """The whole text, as it was read."""
     version: int = 1
     """The version of the language."""
     tags: Mapping[str, TagRule]

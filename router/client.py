@@ -11,14 +11,12 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
 from hybrid_llm.core.clearance import Cleared
-from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.lifetime import Origin, close_at_exit
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.loops import LoopThread
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import GenerateOptions, Prompt
-from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import (
     Workers,
     awaited,
@@ -38,6 +36,7 @@ from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.execution.hedging import TaskRace
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
+from hybrid_llm.router.insight import Insight
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy.detectors import Detector
@@ -50,7 +49,7 @@ from hybrid_llm.router.tool_loop import ToolRunner
 T = TypeVar("T")
 
 
-class HybridLLM(ToolRunner):
+class HybridLLM(Insight, ToolRunner):
     """Answers on the device where it can and in the cloud where it must, as the policy decides.
 
     One client serves many threads and event loops at once. Use it as a context manager, or call `close`.
@@ -185,66 +184,6 @@ class HybridLLM(ToolRunner):
             work.add_done_callback(lambda _: self.close())  # nobody else would
             raise
 
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self._pipeline.policy
-
-    @property
-    def backends(self) -> tuple[Backend, ...]:
-        """The backends, in the order of the configuration."""
-        return tuple(self._pipeline.fleet.backends.values())
-
-    def signals(self) -> Signals:
-        """The signals that a policy would read now for an empty request; `members` has each endpoint of a backend."""
-        return self._pipeline.status().signals
-
-    @scrubbed
-    def decide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
-        """Return which backends would be tried, and why; nothing is sent, and no model runs.
-
-        Raises:
-            InvalidRequest: an option is out of range, or a privacy tag is unknown.
-            DeadlineExceeded: the deadline passed.
-        """
-        incoming = Incoming(prompt=prompt, options=options)
-        self._check_open()
-        routed = self._pipeline.receive(incoming)
-        self._pipeline.release(routed)
-        return routed.decision
-
-    @scrubbed
-    async def adecide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
-        """Do as `decide` does, without blocking the event loop."""
-        require_asyncio()
-        incoming = Incoming(prompt=prompt, options=options)
-
-        def decide(pipeline: Pipeline) -> Decision:
-            routed = pipeline.receive(incoming)
-            pipeline.release(routed)
-            return routed.decision
-
-        return await self._aside(incoming, decide, lambda _: None)
-
-    @scrubbed
-    def count_tokens(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> int:
-        """Tokens of *prompt* and its tools: counted by the model on this device where there is one, else estimated.
-
-        Raises:
-            InvalidRequest: an option is out of range.
-            DeadlineExceeded: the deadline passed.
-        """
-        incoming = Incoming(prompt=prompt, options=options)
-        self._check_open()
-        return self._pipeline.count_tokens(incoming)
-
-    @scrubbed
-    async def acount_tokens(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> int:
-        """Do as `count_tokens` does, without blocking the event loop."""
-        require_asyncio()
-        incoming = Incoming(prompt=prompt, options=options)
-        return await self._aside(incoming, lambda pipeline: pipeline.count_tokens(incoming), lambda _: None)
-
     @scrubbed
     def generate(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         """Answer *prompt*; block until the answer is complete.
@@ -311,13 +250,15 @@ class HybridLLM(ToolRunner):
 
         return await self._aside(incoming, start, Answer.abandon)
 
-    async def _aside(self, incoming: Incoming, call: Callable[[Pipeline], T], drop: Callable[[T], object]) -> T:
+    async def _aside(
+        self, incoming: Incoming, call: Callable[[Pipeline], T], drop: Callable[[T], object], *, quick: bool = True
+    ) -> T:
         """Do *call* here if that is quick, else in a thread, which is waited for until the deadline."""
         self._check_open()
         pipeline: Pipeline | None = self._made
         if pipeline is None:
             pipeline = await incoming.within(self._aopen())
-        if pipeline.is_quick(incoming):
+        if quick and pipeline.is_quick(incoming):
             return call(pipeline)
         pipeline.set_deadline(incoming)
         return await incoming.within(self._workers.run(lambda: call(pipeline), drop))

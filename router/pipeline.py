@@ -14,7 +14,7 @@ from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, 
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded
-from hybrid_llm.policies import Policy, PolicySource
+from hybrid_llm.policies import Policy, PolicySource, parse_policy
 from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import Answer
 from hybrid_llm.router.execution.attempts import Attempts
@@ -22,6 +22,7 @@ from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Par
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
 from hybrid_llm.router.output import CallCheck, OutputParser
+from hybrid_llm.router.preview import Preview
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.request import Incoming, deadline_of, given_options, make_request, not_named
 
@@ -69,6 +70,12 @@ class Pipeline:
         self._is_light = self._replaces = False
         for hook in client_hooks(self._hooks):
             hook.attach(self.status)
+
+    def add_hook(self, hook: Hook) -> None:
+        """Call *hook*, too, about each request that is received from now on."""
+        self._hooks = (*self._hooks, hook)
+        for one in client_hooks([hook]):
+            one.attach(self.status)
 
     @property
     def policy(self) -> Policy:
@@ -135,6 +142,42 @@ class Pipeline:
             self._guard.release(assessment)
             raise
         return routed
+
+    def preview(self, incoming: Incoming, policy: Policy | None = None) -> Preview:
+        """What would be decided under *policy*, by default the one in force, which stays in force. Raises as `receive`.
+
+        Nothing is sent, and no backend or breaker is told of it.
+        """
+        current = self.policy
+        self.fleet.adopt(current)
+        routed = self._route(incoming, policy or current)
+        assessment = routed.assessment
+        try:
+            shown = None
+            if Location.CLOUD in assessment.allowed:
+                messages = assessment.request_for(Location.CLOUD).messages
+                shown = tuple([message.content for message in messages])
+            return Preview(
+                decision=routed.decision,
+                declared=assessment.declared,
+                allowed=assessment.allowed,
+                pseudonymised=assessment.pseudonymised is not None,
+                replaced=assessment.replaced,
+                shown=shown,
+            )
+        finally:
+            self.release(routed)
+
+    def parse_policy(self, text: str) -> Policy:
+        """The policy in *text*, checked as one that this client would take.
+
+        Raises:
+            PolicyError: it is not valid; `.errors` has everything that is wrong.
+            ConfigError: it counts in another currency than the prices.
+        """
+        policy = parse_policy(text, backends=self.policy.backends, detectors=self._guard.detector_names)
+        self.fleet.spending.check(policy.objectives)
+        return policy
 
     def set_deadline(self, incoming: Incoming) -> float:
         """Check the options' names; return the deadline in seconds, which everything else is subject to.
@@ -222,13 +265,22 @@ class Pipeline:
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
         keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
-        leave, notice = calls.leave, self.fleet.notice
-        return Answer(attempts, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice)
+        leave, notice, trail = calls.leave, self.fleet.notice, calls.trail
+        return Answer(
+            attempts, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice, trail=trail
+        )
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
         self.release(routed)
         decision, kind = routed.decision, NoEligibleBackend.__name__
-        emit(self._hooks, RequestEvent(metadata=routed.metadata, signals=routed.signals, decision=decision, error=kind))
+        event = RequestEvent(
+            metadata=routed.metadata,
+            signals=routed.signals,
+            decision=decision,
+            error=kind,
+            declared=routed.assessment.declared,
+        )
+        emit(self._hooks, event)
         reasons = "; ".join(decision.exclusions())
         return NoEligibleBackend(f"no eligible backend: {reasons}", decision=decision)
 

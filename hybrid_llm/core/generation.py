@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -172,6 +172,17 @@ class Continuation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A request was given to a backend beyond this device, also if that could not be reached; never a text."""
+
+    backend: str
+    pseudonymised: bool = False
+    """What the detectors found was replaced; else the texts went as they are."""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    """Type of pseudonym, such as `EMAIL` -> how many different ones stood in for values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """A whole answer and how it was made. Its text never shows in `repr`."""
 
@@ -200,6 +211,12 @@ class Generation:
     """What a reader must know of *backend*: that a demonstration model answered, and how to get a real one."""
     warnings: tuple[AnswerWarning, ...] = ()
     """What is wrong with the text: pseudonyms in it that could not be restored."""
+    declared: frozenset[str] = frozenset()
+    """The privacy tags that the app set; detectors set the others of `decision.tags`."""
+    departures: tuple[Departure, ...] = ()
+    """Each call for which the request left the device, and in which form; empty if nothing left it."""
+    cost: float = 0.0
+    """What its calls cost, those that failed too, in the currency of the prices."""
 
     def to_dict(self) -> dict[str, Any]:
         """The answer and how it was made as plain data, for JSON; `parsed` is null where there is no object."""

@@ -109,7 +109,7 @@ def _header(text: str) -> str:
 
 _DETAILS: Final = (
     *("request_id", "backend", "cached", "notice", "finish_reason", "usage", "timings"),
-    *("attempts", "continuations", "decision", "warnings"),
+    *("attempts", "continuations", "decision", "warnings", "declared", "departures", "cost"),
 )
 
 

@@ -17,6 +17,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import (
     AnswerParts,
+    AnswerWarning,
     AttemptRecord,
     Chunk,
     Continuation,
@@ -28,7 +29,7 @@ from hybrid_llm.core.generation import (
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.threads import owned
 from hybrid_llm.core.tracebacks import scrub_traceback
-from hybrid_llm.router.execution.call import Routed
+from hybrid_llm.router.execution.call import Routed, Trail
 from hybrid_llm.router.observability.hooks import Hook, RequestEvent, emit
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Answer:
     """The answer to one request: `chunks` runs it, `generation` is its result once complete.
 
     *over* is called once when it is over, however it ended; *leave* ends it while another thread waits for a chunk;
-    *notice* is what to say of a backend, by name.
+    *notice* is what to say of a backend, by name; *trail* is what the calls give away and cost.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Answer:
         keep: Keep | None = None,
         leave: Callable[[], None] = lambda: None,
         notice: Callable[[str], str] = lambda _: "",
+        trail: Trail | None = None,
     ) -> None:
         self._run = run
         self._routed = routed
@@ -88,6 +90,7 @@ class Answer:
         self._over = over
         self._keep = keep
         self._notice = notice
+        self._trail = trail or Trail()
         self.leave: Final = leave
         self._parts = AnswerParts()
         self._tokens = 0
@@ -217,8 +220,14 @@ class Answer:
             parse=self._routed.parse,
             cached=self._run.cached,
             notice=self._notice(self.backend),
-            warnings=self._final.warnings if self._final is not None else (),
+            warnings=self._warnings(),
+            declared=self._routed.assessment.declared,
+            departures=tuple(self._trail.departures),
+            cost=self._trail.cost,
         )
+
+    def _warnings(self) -> tuple[AnswerWarning, ...]:
+        return self._final.warnings if self._final is not None else ()
 
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.metadata.remaining() <= 0.0:
@@ -236,6 +245,10 @@ class Answer:
             error=self._error,
             continuations=tuple(self._run.continuations),
             cached=self._run.cached,
+            warnings=self._warnings(),
+            declared=self._routed.assessment.declared,
+            departures=tuple(self._trail.departures),
+            cost=self._trail.cost,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Protocol
@@ -21,10 +21,10 @@ from hybrid_llm.core.errors import (
     SecurityError,
     StreamInterrupted,
 )
-from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.generation import Chunk, Departure, FinishReason, Timings, Usage
 from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.protocols import Abortable, Backend
-from hybrid_llm.core.request import PartialAnswer, Request, RequestMetadata
+from hybrid_llm.core.request import Location, PartialAnswer, Request, RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import Aside, Items, at_once, owned
 from hybrid_llm.core.tools import ToolCallDelta
@@ -34,7 +34,7 @@ from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
-from hybrid_llm.router.spending.charge import Charge
+from hybrid_llm.router.spending.charge import Bill, Charge
 
 _log = logging.getLogger("hybrid_llm")
 Sleep = Callable[[float], Awaitable[None]]
@@ -57,6 +57,27 @@ class Routed:
 
 
 @dataclass(slots=True)
+class Trail:
+    """What the calls of one request gave away and cost, noted as they are made."""
+
+    departures: list[Departure] = field(default_factory=list)
+    bills: list[Bill] = field(default_factory=list)
+
+    @property
+    def cost(self) -> float:
+        """What is booked so far, in the currency of the prices."""
+        return sum([bill.cost for bill in self.bills])
+
+    def note(self, backend: Backend, assessment: Assessment, bill: Bill | None) -> None:
+        """A call of *backend* begins."""
+        if bill is not None:
+            self.bills.append(bill)
+        if backend.location is not Location.EDGE:
+            hidden = assessment.pseudonymised is not None
+            self.departures.append(Departure(backend=backend.name, pseudonymised=hidden, replaced=assessment.replaced))
+
+
+@dataclass(slots=True)
 class BackendCalls:
     """The calls that the attempts of one request make, until its caller leaves."""
 
@@ -66,6 +87,7 @@ class BackendCalls:
     open_stream: Opener
     sleep: Sleep
     aside: Aside = at_once
+    trail: Trail = field(default_factory=Trail)
     _left: bool = False
 
     def leave(self) -> None:
@@ -97,6 +119,7 @@ class BackendCalls:
             restorer = self.guard.restorer(assessment, backend.location)
             charge = _charge(name, assessment.request, partial)
             async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
+                self.trail.note(backend, assessment, bill)
                 watch, fault = Stopwatch(), ""
                 try:
                     async with _Closing(owned(self.open_stream(backend, cleared)), name) as chunks:

@@ -9,7 +9,15 @@ from typing import Protocol, runtime_checkable
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import PrivacyViolation
-from hybrid_llm.core.generation import AttemptRecord, Continuation, FinishReason, Timings, Usage
+from hybrid_llm.core.generation import (
+    AnswerWarning,
+    AttemptRecord,
+    Continuation,
+    Departure,
+    FinishReason,
+    Timings,
+    Usage,
+)
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.tracebacks import guarded
@@ -37,6 +45,14 @@ class RequestEvent:
     """Where the answer broke off, and which backend continued it."""
     cached: bool = False
     """The answer came from the cache; no backend was called."""
+    warnings: tuple[AnswerWarning, ...] = ()
+    """What is wrong with the answer."""
+    declared: frozenset[str] = frozenset()
+    """The privacy tags that the app set; detectors set the others of the decision."""
+    departures: tuple[Departure, ...] = ()
+    """Each call for which the request left the device, and in which form."""
+    cost: float = 0.0
+    """What its calls cost, in the currency of the prices."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.metadata, RequestMetadata):

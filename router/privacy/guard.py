@@ -42,6 +42,8 @@ class Assessment:
     """Locations that the tags allow and the guard does not, each with the reason, for people."""
     pseudonymised: Request | None = field(default=None, repr=False)
     """The request with pseudonyms, for the cloud; None where the cloud may see the texts as they are."""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    """Type of pseudonym -> how many different ones the cloud sees."""
     lease: Lease | None = None
     """Keeps the values behind the pseudonyms until the request is over."""
 
@@ -57,6 +59,11 @@ class PrivacyGuard:
         self._detectors: Mapping[str, Detector] = {**DETECTORS, **{d.name: d for d in detectors}}
         self._find_names = frozenset(n for n, d in self._detectors.items() if getattr(d, "finds_names", False) is True)
         self._sessions = sessions if sessions is not None else Sessions()  # not `or`: empty sessions are falsy
+
+    @property
+    def detector_names(self) -> frozenset[str]:
+        """What a policy may name under `detect`."""
+        return frozenset(self._detectors)
 
     def assess(self, request: Request, policy: Policy, *, continues: Assessment | None = None) -> Assessment:
         """Find the effective tags, declared and detected, and what they allow.
@@ -150,7 +157,9 @@ class PrivacyGuard:
         if why or replaced == judged.request:
             lease.close()
             return _keep_local(judged, why) if why else judged
-        return replace(judged, pseudonymised=replaced, lease=lease, cacheable=judged.cacheable & _DEVICE)
+        counts = lease.table.counts(replaced.visible_text())
+        kept = judged.cacheable & _DEVICE
+        return replace(judged, pseudonymised=replaced, replaced=counts, lease=lease, cacheable=kept)
 
     def _doubt(self, replaced: Request, names: list[str], lease: Lease, request: Request) -> str:
         """Why *replaced* must not leave; empty where it may."""

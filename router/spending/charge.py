@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from hybrid_llm.core import errors
-from hybrid_llm.core.errors import ConfigError, QuotaExceeded
+from hybrid_llm.core.errors import ConfigError, HybridLLMError, QuotaExceeded
 from hybrid_llm.core.generation import Chunk, Generation, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import BudgetSignals, Signals
 from hybrid_llm.core.tracebacks import is_fault
 from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending import ledger as ledgers
-from hybrid_llm.router.spending.ledger import UNIT, Balance, Ledger, LedgerBusy, LedgerError, Price
+from hybrid_llm.router.spending.ledger import UNIT, Balance, Entry, Ledger, LedgerBusy, LedgerError, Price
 
 _log = logging.getLogger("hybrid_llm.spend")
 _T = TypeVar("_T")
@@ -156,6 +156,14 @@ class Spending:
         self._ratios[charge.backend] = max(self._ratios[charge.backend], min(_MAX_RATIO, more))
         return price.cost(usage.prompt_tokens, usage.completion_tokens)
 
+    def entries(self) -> list[Entry]:
+        """The lines of the ledger, the latest day first. HybridLLMError if it cannot be read."""
+        try:
+            return _trusted(self._ledger.entries)
+        except LedgerError as error:
+            fault = str(error)
+        raise HybridLLMError(f"the spending cannot be read: {fault}")
+
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()
@@ -167,6 +175,8 @@ class Bill:
     def __init__(self, spending: Spending, charge: Charge, budget: float | None, sleep: Sleep) -> None:
         self.tokens = 0
         self.usage: Usage | None = None
+        self.cost = 0.0
+        """What was booked in the end, in the currency of the prices."""
         self._spending = spending
         self._charge = charge
         self._budget = budget
@@ -205,6 +215,7 @@ class Bill:
             # The highest price stays reserved until the end of the day: too much rather than too little.
             _log.warning("the cost of %s could not be booked and stays reserved: %s", backend, problem)
         else:
+            self.cost = amount / UNIT
             with spending._lock:
                 spending._booked[backend] += amount
 

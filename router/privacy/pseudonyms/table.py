@@ -18,7 +18,8 @@ import hashlib
 import re
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final, NoReturn
@@ -185,6 +186,12 @@ class PseudonymTable:
             at = match.end() if is_ours else match.start() + 1
             if is_ours:
                 yield match.span()
+
+    def counts(self, texts: Iterable[str]) -> dict[str, int]:
+        """How many different pseudonyms of each type the *texts* have, as `replace_all` has written them."""
+        with self._lock:
+            found = {text[start:end] for text in texts for start, end in self.pseudonyms(text)}
+        return dict(sorted(Counter([name.partition("_")[0] for name in found]).items()))
 
     def typed(self, text: str) -> Iterator[tuple[str, str, int]]:
         """Yield each type of this table in *text* with what stands behind it as a code does, and where that begins."""
