@@ -10,7 +10,7 @@
 Every engine runs in its own process. The rounds are interleaved, so that a busy machine slows all alike; the table
 shows medians. *Busy* is beside one process of ours per processor that does nothing but compute. Needs the `prepare`
 extra, and for the real weights the package index. llama.cpp takes part with the real weights where
-`HYBRID_LLM_BENCH_LLAMA_CPP` names the Python of an environment with the package llama-cpp-python. Trust the ratios, not
+`HYBRID_BENCH_LLAMA_CPP` names the Python of an environment with the package llama-cpp-python. Trust the ratios, not
 the figures.
 """
 
@@ -50,7 +50,7 @@ RANDOM_WEIGHTS = Floor(top1_agreement=0.0, logit_correlation=0.4)
 
 
 LLAMA_CPP = "llama.cpp"
-LLAMA_CPP_VARIABLE = "HYBRID_LLM_BENCH_LLAMA_CPP"
+LLAMA_CPP_VARIABLE = "HYBRID_BENCH_LLAMA_CPP"
 LONG = (500, 2000, 4000, 8000)
 """Tokens of the long prompts, about."""
 

@@ -1,14 +1,15 @@
-"""The parts of a client, put together: from what an app made, or from a `hybrid.yaml`."""
+"""The parts of a client, put together: from what an app made, or from a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
+from hybrid_llm.policies.reader.plain import ConfigSource
 from hybrid_llm.router.cache import AnswerCache, Cache
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.observability.hooks import Hook
@@ -21,6 +22,9 @@ from hybrid_llm.router.signals import Sensors, SystemSensors
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Spending
 from hybrid_llm.router.spending.ledger import Ledger, Price
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.config import Config
 
 
 def assemble(
@@ -60,19 +64,19 @@ def assemble(
     )
 
 
-def assemble_from_file(
-    path: Path,
+def assemble_from_config(
+    source: ConfigSource | Config,
     *,
     sensors: Sensors | None = None,
     detectors: Sequence[Detector] = (),
     hooks: Sequence[Hook] = (),
     serve_metrics: bool = True,
 ) -> Pipeline:
-    """The pipeline of the client that the file at *path* describes; the errors are those of `from_config`."""
-    from hybrid_llm.router.config import load_config
+    """The pipeline of the client that *source* describes; the errors are those of `from_config`."""
+    from hybrid_llm.router.config import Config, read_config
     from hybrid_llm.router.signals.calibrate import calibrate_missing
 
-    config = load_config(path)
+    config = source if isinstance(source, Config) else read_config(source)
     with ExitStack() as opened:
         policy = config.open_policy(frozenset(detector.name for detector in detectors))
         opened.callback(policy.close)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import Chunk, Generation
@@ -29,7 +29,8 @@ from hybrid_llm.core.threads import (
 )
 from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.policies import Policy, PolicySource
-from hybrid_llm.router.assembly import assemble, assemble_from_file
+from hybrid_llm.policies.reader.plain import ConfigSource, config_source
+from hybrid_llm.router.assembly import assemble, assemble_from_config
 from hybrid_llm.router.cache import Cache
 from hybrid_llm.router.closing import aclose_parts, close_parts
 from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
@@ -45,6 +46,9 @@ from hybrid_llm.router.signals import Sensors
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.ledger import Ledger, Price
 from hybrid_llm.router.tool_loop import ToolRunner
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.config import Config
 
 T = TypeVar("T")
 
@@ -126,14 +130,14 @@ class HybridLLM(Insight, ToolRunner):
     @classmethod
     def from_config(
         cls,
-        path: str | Path,
+        config: str | os.PathLike[str] | Mapping[str, Any],
         *,
         sensors: Sensors | None = None,
         detectors: Sequence[Detector] | None = (),
         hooks: Sequence[Hook] | None = (),
         serve_metrics: bool = True,
     ) -> Self:
-        """Build a client from a `hybrid.yaml`; its policy file is watched and reloaded.
+        """Build a client from a `hybrid.yaml`, or a mapping with its keys; its policy file is watched and reloaded.
 
         Where an event loop runs, which must not be blocked, the file is read by `async with`, else by the first call,
         in a thread; that raises the error of an invalid file.
@@ -142,19 +146,23 @@ class HybridLLM(Insight, ToolRunner):
                 reply = await llm.agenerate("Is this review positive? 'A warm, funny film.'")
 
         Args:
-            path: The file; relative paths in it are relative to its folder.
+            config: The file; relative paths in it are relative to its folder, those in a mapping to the working one.
             sensors: What reads device and network; by default this machine's.
             detectors: Detectors of the app's own, beside those of the library and of the file.
             hooks: Called once about each request, beside those of the file.
             serve_metrics: False for a second process beside the one that serves the file's `metrics`.
 
         Raises:
-            ConfigError: the file, or one that it names, is invalid; the message has path, line and what to do.
+            ConfigError: it, or a file that it names, is invalid; the message has line or key, and what to do.
         """
+        parts = {"sensors": sensors, "detectors": tuple(detectors or ()), "hooks": tuple(hooks or ())}
+        return cls._of(config_source(config), **parts, serve_metrics=serve_metrics)
+
+    @classmethod
+    def _of(cls, source: ConfigSource | Config, **parts: Any) -> Self:
+        """The client of a configuration; *parts* as of `assemble_from_config`."""
         client = cls.__new__(cls)
-        found, called = tuple(detectors or ()), tuple(hooks or ())
-        make = partial(assemble_from_file, sensors=sensors, detectors=found, hooks=called, serve_metrics=serve_metrics)
-        client._prepare(partial(make, Path(path)))
+        client._prepare(partial(assemble_from_config, source, **parts))
         if not in_event_loop():
             client._open()
         return client

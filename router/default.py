@@ -1,8 +1,8 @@
 """The module-level functions, such as `hybrid_llm.generate` and `run_tools`, and their client.
 
-The client is made on first use and closed when Python exits. It reads the file that `HYBRID_LLM_CONFIG` names; without
-one it runs the default model on this device (see `hybrid-llm models use`) under the built-in policy `balanced`, without
-a cloud.
+The client is made on first use and closed when Python exits. The environment may name its file (`HYBRID_LLM_CONFIG`)
+and its policy (`HYBRID_LLM_POLICY`); else it runs the default model on this device (see `hybrid-llm models use`) under
+the built-in policy `balanced`, without a cloud.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from hybrid_llm.core.threads import awaited, in_thread, require_asyncio
 from hybrid_llm.core.tracebacks import scrubbed
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from hybrid_llm.router.observability.hooks import Hook
     from hybrid_llm.router.tool_loop import OnError, ToolRun
 
-CONFIG_VARIABLE: Final = "HYBRID_LLM_CONFIG"
-
 
 class _Default:
     """The client of this process, once it is made."""
@@ -46,7 +44,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def default_client() -> HybridLLM:
-    """The client of this process; ConfigError if `HYBRID_LLM_CONFIG` names an invalid file."""
+    """The client of this process; ConfigError if the environment names an invalid one."""
     default = _defaults[-1]
     with default.lock:
         if not default.made:
@@ -61,13 +59,16 @@ async def adefault_client() -> HybridLLM:
     return made[0] if made else await awaited(in_thread("hybrid-llm-default", default_client))
 
 
-def open_default(hooks: Sequence[Hook] = ()) -> HybridLLM:
-    """A client of its own, as that of this process; ConfigError if `HYBRID_LLM_CONFIG` names an invalid file."""
+def open_default(hooks: Sequence[Hook] = (), *, serve_metrics: bool = True) -> HybridLLM:
+    """A client of its own, as that of this process; ConfigError if the environment names an invalid file or policy."""
+    from hybrid_llm.core.environment import log_unknown_variables
     from hybrid_llm.router.client import HybridLLM
+    from hybrid_llm.router.config import environment_config
 
-    path = os.environ.get(CONFIG_VARIABLE)
-    if path:
-        return HybridLLM.from_config(path, hooks=hooks)
+    named = environment_config()
+    log_unknown_variables(() if named is None else named.variables)
+    if named is not None:
+        return HybridLLM._of(named, hooks=tuple(hooks), serve_metrics=serve_metrics)
     from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
     from hybrid_llm.policies import builtin_policy
     from hybrid_llm.router.config import identities
@@ -95,7 +96,7 @@ def generate(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Generation:
         The text with finish reason, usage, timings, backend and decision.
 
     Raises:
-        ConfigError: `HYBRID_LLM_CONFIG` names an invalid file, or the default model is gone.
+        ConfigError: the environment names an invalid file or policy, or the default model is gone.
         InvalidRequest: an option is out of range, or a privacy tag is unknown.
         TypeError: an option does not exist.
         NoEligibleBackend: every backend is excluded.
@@ -154,7 +155,7 @@ def decide(prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
     Args are those of `generate`.
 
     Raises:
-        ConfigError: `HYBRID_LLM_CONFIG` names an invalid file.
+        ConfigError: the environment names an invalid file or policy.
         InvalidRequest: an option is out of range, or a privacy tag is unknown.
     """
     return default_client().decide(prompt, **options)

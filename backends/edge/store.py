@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from hybrid_llm.core.environment import read_environment
 from hybrid_llm.core.errors import ConfigError
 
-FOLDER_VARIABLE: Final = "HYBRID_LLM_MODELS"
-"""The environment variable that names another folder for the models."""
 EMBEDDED: Final = "embedded"
 DEFAULT: Final = "default"
 DEMONSTRATION: Final = (
@@ -133,9 +131,8 @@ class ModelStore:
 
 
 def _root() -> Path:
-    named = os.environ.get(FOLDER_VARIABLE)
-    if named:
-        return Path(named).expanduser()
+    if (named := read_environment().models) is not None:
+        return named
     from platformdirs import user_data_path
 
     return user_data_path("hybrid-llm", appauthor=False) / "models"

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.backends.edge.store import FOLDER_VARIABLE
+from hybrid_llm.core.environment import MODELS
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
 
 _RESERVE: Final = 16 << 20
 """Bytes that stay free for others."""
-_ELSEWHERE: Final = f"or set {FOLDER_VARIABLE} to a folder on another disk"
+_ELSEWHERE: Final = f"or set {MODELS} to a folder on another disk"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNUSABLE: Final = frozenset(
     {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,27 +120,21 @@ def add_config(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def config_path(given: Path | None) -> Path | None:
-    """The value of `--config`, else the file that `HYBRID_LLM_CONFIG` names, else None."""
-    from hybrid_llm.router.default import CONFIG_VARIABLE
+def read_config(given: Path | None) -> Config | None:
+    """The configuration of `--config`, else the one that the environment names; None if there is neither."""
+    from hybrid_llm.core.environment import log_unknown_variables
+    from hybrid_llm.router.config import environment_config, load_config
 
-    path = given or os.environ.get(CONFIG_VARIABLE)
-    return Path(path) if path else None
-
-
-def default_config() -> Config:
-    """The configuration without a file: the default model alone."""
-    from hybrid_llm.router.config import parse_config
-
-    return parse_config("version: 1\nbackends: {edge: {kind: onnx, model: default}}\n", Path("hybrid.yaml"))
+    config = environment_config() if given is None else load_config(given)
+    log_unknown_variables(() if config is None else config.variables)
+    return config
 
 
-def load_config_or_default(given: Path | None) -> Config:
-    """The configuration in the file of `config_path`, else `default_config`."""
-    from hybrid_llm.router.config import load_config
+def read_config_or_default(given: Path | None) -> Config:
+    """The configuration of `read_config`, else the default model alone."""
+    from hybrid_llm.router.config import default_config
 
-    path = config_path(given)
-    return load_config(path) if path is not None else default_config()
+    return read_config(given) or default_config()
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Final
 
 from hybrid_llm.backends.registry import BackendSpec
-from hybrid_llm.cli.arguments import Command, add_config, add_json, load_config_or_default
+from hybrid_llm.cli.arguments import Command, add_config, add_json, read_config_or_default
 from hybrid_llm.cli.terminal import Exit, note, output
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.request import Location
@@ -30,7 +30,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = load_config_or_default(args.config)
+    config = read_config_or_default(args.config)
     specs, store = _chosen(config, args.backend), config.open_predictions()
     results: list[dict[str, object]] = []
     with closing(config.open_policy()) as policies:

@@ -19,7 +19,7 @@ from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import FinishReason, Generation
 from hybrid_llm.core.request import GenerateOptions, Message, Prompt
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.default import default_client
+from hybrid_llm.router.default import open_default
 
 _PATIENCE_S: Final = 1.0
 """Seconds without a token after which a terminal shows that the answer is being waited for."""
@@ -43,10 +43,10 @@ class Session:
     """
 
     def __init__(self, config: Path | None) -> None:
-        """Open the client of *config*, else of `HYBRID_LLM_CONFIG`, else the default client of this process."""
-        path = arguments.config_path(config)
-        self._owned = path is not None
-        self.client = HybridLLM.from_config(path, serve_metrics=False) if path else default_client()
+        """Open the client of *config*, else the one that the environment names, else that of the default model."""
+        self.client = (
+            open_default(serve_metrics=False) if config is None else HybridLLM.from_config(config, serve_metrics=False)
+        )
         self._runner = asyncio.Runner()
         self._shown: set[str] = set()
 
@@ -88,8 +88,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self._owned:
-                self._runner.run(self.client.aclose())
+            self._runner.run(self.client.aclose())
         finally:
             self._runner.close()
 

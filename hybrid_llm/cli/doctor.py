@@ -9,9 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_config, add_json, config_path
-from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Check, Finding, Setup, Status, fault, ok, run_checks
+from hybrid_llm.cli.arguments import Command, add_config, add_json
+from hybrid_llm.cli.doctor_checks import (
+    CHECKS,
+    FIRST_CHECKS,
+    Check,
+    Finding,
+    Setup,
+    Status,
+    fault,
+    ok,
+    run_checks,
+    warning,
+)
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
+from hybrid_llm.core.environment import read_environment, unknown_variables
 from hybrid_llm.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +44,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     findings = []
     # The first checks need nothing installed. The set-up is read after them, so that they always report.
-    checks: dict[str, Check] = {**FIRST_CHECKS, "configuration": partial(_read_setup, args), **CHECKS}
+    setup_checks: dict[str, Check] = {"configuration": partial(_read_setup, args), "environment": _check_environment}
+    checks: dict[str, Check] = {**FIRST_CHECKS, **setup_checks, **CHECKS}
     for finding in run_checks(checks, Setup()):
         findings.append(finding)
         if not args.json:
@@ -51,15 +64,15 @@ def _read_setup(args: argparse.Namespace, setup: Setup) -> Iterator[Finding]:
     """Fill in *setup*; an invalid configuration is a finding, and the other checks run without it."""
     from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import TLSFiles
-    from hybrid_llm.router.config import load_config
+    from hybrid_llm.router.config import environment_config, load_config
 
-    if (path := config_path(args.config)) is not None:
-        try:
-            setup.config = load_config(path)
-            setup.clouds = [spec for spec in setup.config.backends if isinstance(spec, GrpcSpec)]
-            yield ok("configuration", f"{path}: {', '.join(spec.name for spec in setup.config.backends)}")
-        except ConfigError as error:
-            yield fault("configuration", str(error), "fix the file; the other checks run without it")
+    try:
+        setup.config = environment_config() if args.config is None else load_config(args.config)
+    except ConfigError as error:
+        yield fault("configuration", str(error), "correct it; the other checks run without it")
+    if (config := setup.config) is not None:
+        setup.clouds = [spec for spec in config.backends if isinstance(spec, GrpcSpec)]
+        yield ok("configuration", f"{config.name}: {', '.join(spec.name for spec in config.backends)}")
     if args.tls is not None:
         setup.folder = args.tls
         names = sorted(path.stem for path in args.tls.glob("*.pem") if path.stem != "ca")
@@ -67,6 +80,16 @@ def _read_setup(args: argparse.Namespace, setup: Setup) -> Iterator[Finding]:
     if args.target is not None:
         tls = _client_certificate(args.name, setup.pairs)
         setup.clouds.append(GrpcSpec(name="target", targets=(args.target,), tls=tls, server_name=args.server_name))
+
+
+def _check_environment(setup: Setup) -> Iterator[Finding]:
+    """Whether every environment variable with our prefix is one that is read, and has a value that it may have."""
+    unknown = list(unknown_variables(() if setup.config is None else setup.config.variables))
+    for message in unknown:
+        yield warning("environment", message, "correct its name, or unset it")
+    read_environment()
+    if not unknown:
+        yield ok("environment", "every variable HYBRID_LLM_... that is set is known")
 
 
 def _client_certificate(name: str | None, pairs: Mapping[str, TLSFiles]) -> TLSFiles:

@@ -24,6 +24,7 @@ from hybrid_llm.lab.recordings import read_recordings
 from hybrid_llm.policies import FixedPolicy, Objectives, PolicySource
 from hybrid_llm.policies.language.schema import FieldSpec, Schema
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.router.config import default_config
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy import PrivacyGuard
@@ -169,9 +170,9 @@ def _show(decision: Decision, *, as_json: bool) -> int:
 @contextlib.contextmanager
 def _open_pipeline(args: argparse.Namespace) -> Iterator[Pipeline]:
     """The pipeline that the options describe, closed at the end."""
-    # --policy and --backend without --config describe a situation of their own: HYBRID_LLM_CONFIG does not apply.
+    # --policy and --backend without --config describe a situation of their own: the environment does not apply.
     assumed = args.config is None and bool(args.policy or args.backend)
-    config = arguments.default_config() if assumed else arguments.load_config_or_default(args.config)
+    config = default_config() if assumed else arguments.read_config_or_default(args.config)
     locations = arguments.parse_backends(args.backend) if assumed else config.locations
     policies: PolicySource
     if args.policy is None and not args.backend:

@@ -8,10 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.cli.arguments import Command, add_json, checked, config_path
+from hybrid_llm.cli.arguments import Command, add_json, checked, read_config
 from hybrid_llm.cli.terminal import Exit, note, print_json, table
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.router.config import load_config
 from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import UNIT, Entry, LedgerError
 
@@ -58,14 +57,13 @@ def _ledger(args: argparse.Namespace) -> Path:
         if not args.file.exists():
             raise ConfigError(f"{args.file} does not exist; the key `spend` of hybrid.yaml names the ledger")
         return Path(args.file)
-    path = config_path(args.config)
-    if path is None:
+    config = read_config(args.config)
+    if config is None:
         raise ConfigError("no ledger: give --file spend.db, or --config hybrid.yaml with `spend: {file: spend.db}`")
-    spend = load_config(path).spend
-    if spend is None:
-        message = f"{path} names no ledger: add `spend: {{file: spend.db}}`; without it spending is not stored"
-        raise ConfigError(message, path=str(path))
-    return spend
+    if config.spend is None:
+        message = f"{config.name} names no ledger: add `spend: {{file: spend.db}}`; without it spending is not stored"
+        raise ConfigError(message, path=config.name)
+    return config.spend
 
 
 def _entries(path: Path) -> list[Entry]:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from hybrid_llm.backends.registry import BACKENDS, BackendSpec, table_of
 from hybrid_llm.core import fields
-from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.errors import PolicyError
 from hybrid_llm.core.fields import Found, Table, key, table
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
-from hybrid_llm.policies.reader.fields import parse_document, read_text
 from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.hooks import Hook
@@ -157,6 +156,9 @@ class Config:
     """
 
     path: Path = Path(_WHAT)
+    """The file; of a mapping made in Python, what the file would be called, in the folder that it is relative to."""
+    name: str = _WHAT
+    """What messages call it."""
     policy: str = key(
         fields.Text("a path, or the name of a built-in policy"),
         "The policy: a file, which is watched, or a built-in one.",
@@ -211,6 +213,12 @@ class Config:
 
         own = frozenset(spec.name for spec in self.detectors)
         return own | {NAME} if installed() is not None else own
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The environment variables that hold keys of backends."""
+        keys = (getattr(spec, "api_key", None) for spec in self.backends)
+        return frozenset(name for each in keys if (name := getattr(each, "env", None)))
 
     def open_predictions(self) -> PredictionStore:
         """What was learnt about these backends on this device."""
@@ -281,7 +289,7 @@ class Config:
         """Reject a policy that would reject every request, because it lacks a tag under `defaults`."""
         for tag in sorted(self.defaults.privacy - policy.tags.keys()):
             lacking = f"which the policy `{policy.name}` does not declare"
-            message = f"{self.path}: defaults.privacy has the tag `{tag}`, {lacking}"
+            message = f"{self.name}: defaults.privacy has the tag `{tag}`, {lacking}"
             raise PolicyError(message, path=str(self.path), hint=did_you_mean(tag, policy.tags))
 
 
@@ -303,24 +311,6 @@ def _config(found: Found) -> Config:
 
 
 CONFIG: Final = table(Config, _WHAT, make=_config, extra=(fields.VERSION,))
-
-
-def load_config(path: Path) -> Config:
-    """The configuration in the file at *path*.
-
-    Raises:
-        ConfigError: the file cannot be read or is not valid; the message has everything that is wrong, with positions.
-    """
-    return parse_config(read_text(path, _WHAT), path)
-
-
-def parse_config(text: str, path: Path) -> Config:
-    """The configuration in *text*; the paths in it are relative to the folder of *path*. Raises as `load_config`."""
-    try:
-        config: Config = parse_document(text, str(path), _WHAT, CONFIG, path.parent)
-    except PolicyError as error:
-        raise ConfigError(str(error), path=str(path)) from None
-    return replace(config, path=path)
 
 
 def config_schema() -> Json:

@@ -22,7 +22,7 @@ from tests.chaos.suite import Scene, play
 from tests.chaos.traffic import Case, Outcome, Traffic, is_exact
 from tests.chaos.world import World
 
-REQUESTS = int(os.environ.get("HYBRID_LLM_CHAOS_REQUESTS", "40"))
+REQUESTS = int(os.environ.get("HYBRID_TESTS_CHAOS_REQUESTS", "40"))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import Any
 
 from hybrid_llm.backends.node.intake import IntakeLimits
 from hybrid_llm.backends.registry import table_of
+from hybrid_llm.core.environment import VARIABLES
 from hybrid_llm.core.fields import (
     Choice,
     Flag,
@@ -116,6 +117,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "policy.objectives": lambda: markdown_table(nested(POLICY, "objectives")),
     "policy.resilience": lambda: markdown_table(nested(POLICY, "resilience")),
     "node.limits": lambda: markdown_table(table(IntakeLimits, "limits")),
+    "environment": lambda: markdown_table(VARIABLES).replace("| key |", "| variable |", 1),
     "world": world,
 }
 

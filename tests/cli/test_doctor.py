@@ -52,6 +52,20 @@ def test_a_server_of_others_is_opened_and_not_asked(cli, tmp_path):
     assert [message for message in faults(found) if "missing.key" in message]
 
 
+def test_a_misspelt_environment_variable_is_a_warning_each_time_and_one_that_a_file_names_is_none(
+    cli, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HYBRID_LLM_CONFG", "hybrid.yaml")
+    monkeypatch.setenv("HYBRID_LLM_CLOUD_KEY", "k")
+    config = tmp_path / "hybrid.yaml"
+    cloud = '{kind: openai, base_url: "http://127.0.0.1:9/v1", model: any, api_key: {env: HYBRID_LLM_CLOUD_KEY}}'
+    config.write_text("version: 1\nbackends:\n  cloud: " + cloud)
+    for _ in range(2):
+        found = [item for item in examine(cli, "--config", config) if item["check"] == "environment"]
+        assert [item["status"] for item in found] == ["warning"]
+        assert "did you mean HYBRID_LLM_CONFIG?" in found[0]["message"]
+
+
 def test_an_extra_that_is_not_installed_is_ok_and_the_remedy_installs_it(cli, monkeypatch):
     version = metadata.version
 

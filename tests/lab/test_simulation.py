@@ -37,7 +37,7 @@ from tests.lab.simulated import (
 from tests.policies.test_properties import cases
 
 SETTINGS = settings(
-    max_examples=int(os.environ.get("HYBRID_LLM_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("HYBRID_TESTS_EXAMPLES", "60")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

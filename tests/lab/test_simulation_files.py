@@ -31,7 +31,7 @@ from hybrid_llm.lab.simulate.world import World, load_world, parse_world
 from hybrid_llm.router.observability.recorder import Recording, dump
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("HYBRID_LLM_DATA", ROOT / ".." / "shared" / "data"))
+DATA = Path(os.environ.get("HYBRID_TESTS_DATA", ROOT / ".." / "shared" / "data"))
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 MOONCAKE = '{"timestamp": 1500, "input_length": 10, "output_length": 5, "hash_ids": [0, 1]}\n'
 
@@ -178,7 +178,7 @@ def test_wrong_netlatency_data_is_refused(tmp_path, slices, pair, told):
 
 def test_the_public_data_can_be_read():
     if not DATA.is_dir():
-        pytest.skip(f"the public traces are not at {DATA}; set HYBRID_LLM_DATA")
+        pytest.skip(f"the public traces are not at {DATA}; set HYBRID_TESTS_DATA")
     azure = load_trace(DATA / "traces" / "AzureLLMInferenceTrace_conv.csv.gz", limit=500)
     mooncake = load_trace(DATA / "traces" / "conversation_trace.jsonl.gz", limit=500)
     assert (len(azure.arrivals), len(mooncake.arrivals)) == (500, 500)

@@ -248,7 +248,7 @@ TAGS = st.builds(
 
 
 @settings(
-    max_examples=int(os.environ.get("HYBRID_LLM_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("HYBRID_TESTS_EXAMPLES", "150")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -1,6 +1,6 @@
 """`policy verify`: what it reports of sound code is true; a mistake planted in guard, policy or attempts is found.
 
-HYBRID_LLM_PROOFS=1 verifies all built-in policies, not one.
+HYBRID_TESTS_PROOFS=1 verifies all built-in policies, not one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_hedges_and_continuations_are_verified_too():
     assert said(report)["phi"].startswith("never leaves the device")
 
 
-@pytest.mark.parametrize("name", builtin_names() if os.environ.get("HYBRID_LLM_PROOFS") else ["offline-first"])
+@pytest.mark.parametrize("name", builtin_names() if os.environ.get("HYBRID_TESTS_PROOFS") else ["offline-first"])
 def test_the_built_in_policies_are_verified(name):
     report = verify(builtin_policy(name))
     assert report.holds

@@ -110,7 +110,7 @@ class Checkout:
             if not item.name.startswith(".") and not (folder / item.name).exists():
                 inside = folder / "hybrid_llm" / item.name
                 (folder / item.name).symlink_to(inside if inside.exists() else item)
-        self._trial = Trial(folder, {"HYBRID_LLM_EXAMPLES": str(examples), "HYBRID_LLM_LEAK_CLIENTS": "12"})
+        self._trial = Trial(folder, {"HYBRID_TESTS_EXAMPLES": str(examples), "HYBRID_LLM_LEAK_CLIENTS": "12"})
 
     def noticed_by(self, suite: Suite, mutant: Mutant, limit: float | None = None) -> str | None:
         """The first test that fails with *mutant* planted, or that all take more than *limit* seconds; or None.

@@ -23,7 +23,7 @@ from hybrid_llm.policies.lint.findings import check_guards
 
 cel = pytest.importorskip("cel_expr_python.cel", reason="the oracle is not installed: pip install cel-expr-python")
 
-RUNS = int(os.environ.get("HYBRID_LLM_CEL_RUNS", "2000"))
+RUNS = int(os.environ.get("HYBRID_TESTS_CEL_RUNS", "2000"))
 INTS = ["0", "1", "-1", "2", "7", "-7", "10", "9223372036854775807", "-9223372036854775808", "4611686018427387904"]
 DOUBLES = ["0.0", "1.0", "-1.5", "0.1", "1e308", "2.5", "9223372036854775807.0", "1e-308"]
 STRINGS = ["''", "'a'", '"ab"', "'病历'", r"'\x41\u00e9\n'", r"r'\n'", "'''b'c'''"]

@@ -1,6 +1,6 @@
 """A real language server reads the schema: it marks what is wrong, completes keys and values, and explains them.
 
-It runs where `yaml-language-server` is on the path, or where HYBRID_LLM_YAML_LS names its script; get it with
+It runs where `yaml-language-server` is on the path, or where HYBRID_TESTS_YAML_LS names its script; get it with
 `npm install yaml-language-server`. Elsewhere the same schema is held to the reader by `test_jsonschema.py`.
 """
 
@@ -18,10 +18,10 @@ import pytest
 from hybrid_llm.policies import builtin_names
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER = os.environ.get("HYBRID_LLM_YAML_LS") or shutil.which("yaml-language-server")
+SERVER = os.environ.get("HYBRID_TESTS_YAML_LS") or shutil.which("yaml-language-server")
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(
-    not (SERVER and NODE), reason="needs node and yaml-language-server: set HYBRID_LLM_YAML_LS to its script"
+    not (SERVER and NODE), reason="needs node and yaml-language-server: set HYBRID_TESTS_YAML_LS to its script"
 )
 Message = dict
 

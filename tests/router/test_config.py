@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from hybrid_llm.backends.grpc import GrpcSpec
 from hybrid_llm.core.errors import ConfigError, InvalidRequest, PolicyError
 from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import GenerateOptions, Location
+from hybrid_llm.policies.reader.plain import config_source
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.config import config_schema, load_config, parse_config
+from hybrid_llm.router.config import config_schema, load_config, parse_config, read_config
 from hybrid_llm.router.privacy.detectors.models.ner import NerSpec
 from hybrid_llm.router.privacy.detectors.models.presidio import PresidioSpec
 from hybrid_llm.router.request import make_request
@@ -379,3 +381,69 @@ def test_detectors_with_a_model_are_read_and_may_be_named_by_the_policy(tmp_path
     source.close()
     with pytest.raises(ConfigError, match=r"it lacks .*model\.onnx"):
         config.open_detectors()
+
+
+def test_a_mapping_is_read_as_the_same_file_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backends = {
+        "edge": {"kind": "onnx", "model": "embedded", "load": "eager", "threads": 2, "energy_per_1k_tokens_j": 80},
+        "cloud": {
+            "kind": "grpc",
+            "target": "127.0.0.1:7443",
+            "tls": {"ca": Path("ca.pem"), "cert": "app.pem", "key": "app.key"},
+            "price_per_1k_tokens": 0.5,
+        },
+    }
+    defaults = {"max_tokens": 64, "deadline": 5.0, "privacy": {"pii"}}
+    given = {"version": 1, "policy": "policy.yaml", "backends": backends, "defaults": defaults}
+    of_file = parse_config(GOOD, tmp_path / "hybrid.yaml")
+    assert replace(read_config(config_source(given)), name=of_file.name) == of_file
+
+
+def test_a_mapping_is_read_as_it_was_when_it_was_given():
+    given = {"version": 1, "backends": {"edge": {"kind": "onnx", "threads": 3}}}
+    source = config_source(given)
+    given["backends"]["edge"]["threads"] = "many"
+    assert read_config(source).backends[0].threads == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "the configuration: `version` is missing"),
+        ({"version": 1, "backends": {"edge": {"kind": "onnx", "threads": -1}}}, "backends.edge.threads: `-1` is not"),
+        (
+            {"version": 1, "backends": {"cloud": {"kind": "grpc", "modle": 1}}},
+            "cloud.modle: a backend of kind",
+        ),
+        ({"version": 1, "backends": {"e": {"kind": "onnx"}}, "defaults": {"privacy": ["a", 3]}}, "privacy[1]: `3` is"),
+        ({"version": 1, "backends": {"e": {"kind": "onnx", "model": object()}}}, "e.model: a value of the type object"),
+        ({"version": 1, "backends": {"e": {"kind": "onnx", 7: 1}}}, "backends.e: a key must be a text, not int"),
+        ({"version": 1, "backends": {"e": {"kind": "onnx"}}, "sessions": {"idle": 60}}, "sessions.idle: `60` is not a"),
+        ({"version": 1, "backends": {"e": {"kind": "onnx", "threads": True}}}, "backends.e.threads: `true` is not"),
+        ({"version": 1, "backends": {"e": {"kind": "onnx", "threads": None}}}, "backends.e.threads: `` is not"),
+    ],
+)
+def test_what_is_wrong_in_a_mapping_is_reported_by_its_keys(given, expected):
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        HybridLLM.from_config(given)
+
+
+def test_a_mapping_that_contains_itself_is_refused():
+    given = {"version": 1}
+    given["backends"] = given
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        HybridLLM.from_config(given)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=12,
+)
+
+
+@given(values=st.dictionaries(st.sampled_from(["version", "backends", "policy", "defaults", "x"]), PLAIN))
+def test_whatever_a_mapping_holds_is_a_configuration_or_one_error(values):
+    with suppress(ConfigError):
+        read_config(config_source(values))

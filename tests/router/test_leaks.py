@@ -1,7 +1,7 @@
 """No local-only text leaves the device, and no text is reported: a client under generated policies and faults.
 
 `python -m benchmarks leaks` runs twenty thousand requests and more; its `--shrink` searches for the shortest sequence
-that leaks. HYBRID_LLM_LEAK_CLIENTS sets the number of clients here, each with about 17 requests.
+that leaks. HYBRID_TESTS_LEAK_CLIENTS sets the number of clients here, each with about 17 requests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.leaks.situations import KINDS, Plan, TagPlan, judge
 from tests.leaks.texts import UNSEEN
 from tests.leaks.witness import rendered
 
-CLIENTS = int(os.environ.get("HYBRID_LLM_LEAK_CLIENTS", "40"))
+CLIENTS = int(os.environ.get("HYBRID_TESTS_LEAK_CLIENTS", "40"))
 _ENOUGH = 400
 """From how many clients on every kind of fault is certain to be seen; of fewer a few may miss their moment."""
 _FEW = 40

@@ -23,7 +23,7 @@ from hybrid_llm.router.privacy.pseudonyms.table import Entry, PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 from hybrid_llm.router.privacy.sessions import Sessions
 
-EXAMPLES = int(os.environ.get("HYBRID_LLM_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("HYBRID_TESTS_EXAMPLES", "150"))
 KINDS = ["email", "phone", "payment_card", "iban", "cn_resident_id", "text", "名", "e"]
 # Texts that read as pseudonyms, or half of one, of a table that has only four suffixes for each type.
 PIECES = [

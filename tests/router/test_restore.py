@@ -17,7 +17,7 @@ from hybrid_llm.router.privacy.detectors import Finding, prepare
 from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.restore import Restorer
 
-RUNS = int(os.environ.get("HYBRID_LLM_CUT_RUNS", "3000"))
+RUNS = int(os.environ.get("HYBRID_TESTS_CUT_RUNS", "3000"))
 KINDS = ["email", "phone", "cn_resident_id", "person"]
 VALUES = ["bob@example.org", "+49 30 1234567", '张 "Wei" \\ Zhang\n\t', "EMAIL_QYSAI", "\u2028é"]
 

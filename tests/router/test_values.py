@@ -253,7 +253,7 @@ def test_a_value_is_found_as_it_stands_also_where_its_first_letter_may_belong_to
 
 # --- properties -------------------------------------------------------------------------------------------------------
 
-EXAMPLES = int(os.environ.get("HYBRID_LLM_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("HYBRID_TESTS_EXAMPLES", "150"))
 WORDS = st.text("abcdefghjkmnopqrstuvwxyzABCDEFGHJ", min_size=3, max_size=8)
 DIGITS = st.text("0123456789", min_size=9, max_size=16).filter(lambda digits: len(set(digits)) > 3)
 EMAILS = st.builds("{}.{}@{}.org".format, WORDS, WORDS, WORDS)

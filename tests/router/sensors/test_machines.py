@@ -232,7 +232,7 @@ def in_range(name, value):
 
 
 @settings(
-    max_examples=int(os.environ.get("HYBRID_LLM_SENSOR_RUNS", "40")),
+    max_examples=int(os.environ.get("HYBRID_TESTS_SENSOR_RUNS", "40")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
