@@ -5,6 +5,7 @@ The standard tests of client libraries judge the API, and need a model that does
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Generator, Iterator
@@ -19,10 +20,24 @@ from hybrid_llm.core.tools import ToolCallDelta
 
 
 class Capable:
-    """Answers from what the request holds."""
+    """Answers from what the request holds; with *reasoning* before it, *endless*ly, or with an *error* instead."""
 
-    name, location = "edge", Location.EDGE
     capabilities = Capabilities(model="capable", context_window=100_000, output_schema=True, tools=True)
+
+    def __init__(
+        self,
+        name: str = "edge",
+        location: Location = Location.EDGE,
+        *,
+        reasoning: str = "",
+        endless: bool = False,
+        error: Exception | None = None,
+    ) -> None:
+        self.name, self.location = name, location
+        self.reasoning, self.endless, self.error = reasoning, endless, error
+        self.requests: list[Request] = []
+        self.left = 0
+        """Streams that were closed before their end."""
 
     def state(self) -> BackendState:
         return BackendState(name=self.name, location=self.location, context_window=100_000)
@@ -32,9 +47,21 @@ class Capable:
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         request = require_clearance(cleared, self.location)
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        try:
+            yield from self._chunks(request)
+        except GeneratorExit:
+            self.left += 1
+            raise
+
+    def _chunks(self, request: Request) -> Iterator[Chunk]:
         count = 0
         reason = FinishReason.STOP
-        for chunk in _answer(request):
+        if self.reasoning:
+            yield Chunk(reasoning=self.reasoning)
+        for chunk in _endless() if self.endless else _answer(request):
             count += 1
             reason = FinishReason.TOOL_CALLS if chunk.tool_calls else reason
             yield chunk
@@ -44,12 +71,18 @@ class Capable:
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         for chunk in self.stream(cleared):
             yield chunk
+            await asyncio.sleep(0.001 if self.endless else 0)
 
     def close(self) -> None:
         """Nothing is open."""
 
     async def aclose(self) -> None:
         """Nothing is open."""
+
+
+def _endless() -> Iterator[Chunk]:
+    while True:
+        yield Chunk(text="on ")
 
 
 def _answer(request: Request) -> Iterator[Chunk]:

@@ -146,6 +146,19 @@ def gateway(folder: Path) -> None:
         connection.close()
 
 
+def _neighbour(folder: Path) -> Path:
+    """A `hybrid.yaml` for an integration, of which the library is in the environment of `make clients`."""
+    path = folder / "hybrid.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+    return path
+
+
+def langchain(folder: Path) -> None:
+    from hybrid_llm.integrations.langchain import ChatHybridLLM
+
+    assert ChatHybridLLM(config=_neighbour(folder), max_tokens=4).invoke("Hello").content
+
+
 def _listed(named: str) -> None:
     from hybrid_llm.backends.models.sources.table import parse_source
 
@@ -172,8 +185,24 @@ def native_sends(_: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
-    each.__name__: each
-    for each in (base, names, presidio, report, metrics, cli, dbus, gpu, node, prepare, hub, s3, gateway, openai)
+    each.__name__.replace("_", "-"): each
+    for each in (
+        base,
+        names,
+        presidio,
+        report,
+        metrics,
+        cli,
+        dbus,
+        gpu,
+        node,
+        prepare,
+        hub,
+        s3,
+        gateway,
+        openai,
+        langchain,
+    )
 }
 CAUGHT: dict[str, Callable[[Path], None]] = {
     each.__name__: each for each in (python_connects, python_resolves, native_sends)

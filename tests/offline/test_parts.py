@@ -18,8 +18,10 @@ import pytest
 from tests.network import NOT_ALLOWED
 from tests.offline.parts import CAUGHT, PARTS, ROOT
 
-NOT_IN_DEV = {"gpu": "pynvml"}
-"""Parts that the development environment has not, as they need hardware: the module that each imports."""
+NEIGHBOURS = {"langchain": "langchain_core"}
+"""Libraries that use us, in the environment of `make clients`: extra -> module."""
+NOT_IN_DEV = {"gpu": "pynvml", **NEIGHBOURS}
+"""Parts that the development environment has not, and the module that each imports; `gpu` needs hardware."""
 
 
 def attempts(part: str, folder: Path) -> list[str]:
