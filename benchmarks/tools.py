@@ -35,10 +35,9 @@ from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import FinishReason, Generation
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.router.client import HybridLLM
-from tests.smollm2 import model_folders
+from tests.smollm2 import edge_folder, node_folder
 from tests.weights import Unreachable
 
-CACHE = Path.home() / ".cache" / "hybrid-llm-tests"
 CHOICES = ("required", "named", "auto", "required", "named", "required")
 SETS = 24
 """Different prompts, each with a few tools."""
@@ -266,7 +265,7 @@ def main() -> None:
 def real_calls(count: int, sides: list[str]) -> dict[str, object]:
     """The calls of real weights, where they can be had."""
     try:
-        return compare_calls(*model_folders(CACHE), count, sides)
+        return compare_calls(edge_folder(), node_folder(), count, sides)
     except Unreachable as error:
         print(f"real weights are left out: {error}")
         return {}

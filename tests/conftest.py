@@ -34,3 +34,11 @@ def smollm2_gguf() -> Path:
         return weights.smollm2_gguf()
     except weights.Unreachable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(smollm2_gguf: Path) -> Path:
+    """The same weights as a model folder of the device, shared by all tests: do not change it."""
+    from tests.smollm2 import edge_folder
+
+    return edge_folder()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from hybrid_llm.backends.models import gguf
 from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.backends.models.gguf.blocks import read_dense
 from hybrid_llm.backends.models.gguf.decoder import rotation_order
@@ -28,27 +32,50 @@ _NAMES: Final = {
 """The parts of a layer: llama.cpp's name -> transformers'."""
 
 
-def model_folders(cache: Path) -> tuple[Path, Path]:
-    """The folders of the device and of a node, made once in *cache*.
+def edge_folder() -> Path:
+    """The folder of the device, made once for each state of the importer's code, and shared: do not change it.
 
     Raises:
         Unreachable: the weights are not cached and cannot be downloaded.
     """
-    edge, node = cache / "smollm2-edge", cache / "smollm2-node"
-    if not edge.exists():
-        import_gguf(smollm2_gguf(), edge, name="smollm2-135m")
-    if not (node / "config.json").exists():
-        write_node_folder(smollm2_gguf(), edge, node)
-    return edge, node
+    return _made("edge", lambda folder: import_gguf(smollm2_gguf(), folder, name="smollm2-135m"))
 
 
-def write_node_folder(gguf: Path, edge: Path, node: Path) -> None:
-    """Write *gguf*, a Llama, as a folder of transformers, with the chat files of *edge*; weights as bfloat16."""
+def node_folder() -> Path:
+    """The folder of a node, made as `edge_folder` is. Raises `Unreachable` as it does."""
+    edge = edge_folder()
+    return _made("node", lambda folder: write_node_folder(smollm2_gguf(), edge, folder))
+
+
+def _made(side: str, make: Callable[[Path], object]) -> Path:
+    cache = smollm2_gguf().parent
+    folder = cache / f"smollm2-{side}-{_code_digest()}"
+    with (cache / f".{side}.lock").open("w") as lock:  # groups of tests run side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            for old in cache.glob(f"smollm2-{side}-*"):
+                shutil.rmtree(old)
+            scratch = cache / f"new-{side}"
+            shutil.rmtree(scratch, ignore_errors=True)
+            make(scratch)
+            scratch.rename(folder)
+    return folder
+
+
+def _code_digest() -> str:
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(Path(gguf.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def write_node_folder(source: Path, edge: Path, node: Path) -> None:
+    """Write *source*, a Llama, as a folder of transformers, with the chat files of *edge*; weights as bfloat16."""
     import torch
     from safetensors.torch import save_file
 
     shutil.copytree(edge, node, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.*", "*genai*", "manifest*"))
-    with Gguf(gguf) as file:
+    with Gguf(source) as file:
         shape = read_shape(file)
         order = rotation_order(shape.head_size)
         tensors = {}

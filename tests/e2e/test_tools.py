@@ -94,12 +94,9 @@ def test_a_call_cut_in_arguments_or_reasoning_goes_on_to_a_valid_one_under_anoth
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_calls_of_real_weights_parse_and_validate(smollm2_gguf, tmp_path):
-    from hybrid_llm.backends.models.gguf import import_gguf
-
-    import_gguf(smollm2_gguf, tmp_path / "model", name="smollm2")
+def test_calls_of_real_weights_parse_and_validate(smollm2_folder):
     judge = Judge()
-    with device(tmp_path / "model") as backend, client([backend], "retries: 0") as llm:
+    with device(smollm2_folder) as backend, client([backend], "retries: 0") as llm:
         calls(llm, judge, 24, workers=1)
     assert judge.faults == []
     assert judge.counts["valid"] == judge.counts["calls"] >= 24

@@ -6,11 +6,9 @@ import pytest
 
 from hybrid_llm import tasks
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
-from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
-from tests.weights import Unreachable, smollm2_gguf
 
 pytestmark = pytest.mark.weights
 REPORT = (
@@ -20,14 +18,8 @@ REPORT = (
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    try:
-        source = smollm2_gguf()
-    except Unreachable as error:
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("weights") / "smollm2"
-    import_gguf(source, folder, name="smollm2-135m")
-    edge = EdgeBackend(EdgeConfig(model=folder, threads=1))
+def llm(smollm2_folder):
+    edge = EdgeBackend(EdgeConfig(model=smollm2_folder, threads=1))
     with HybridLLM(
         [edge], builtin_policy("balanced", backends={"edge": edge.location}), sensors=FixedSensors()
     ) as made:

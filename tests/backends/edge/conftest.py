@@ -43,14 +43,6 @@ def tiny(tmp_path_factory) -> Tiny:
 
 
 @pytest.fixture(scope="session")
-def smollm2(smollm2_gguf, tmp_path_factory) -> Path:
-    """Real weights: SmolLM2-135M-Instruct."""
-    folder = tmp_path_factory.mktemp("weights") / "smollm2-135m"
-    import_gguf(smollm2_gguf, folder, name="smollm2-135m")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def imported(tmp_path_factory) -> Path:
     """A small model with random weights, imported from a GGUF file."""
     folder = tmp_path_factory.mktemp("imported")

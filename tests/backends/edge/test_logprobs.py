@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.edge.scoring import Scoring
-from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -134,11 +133,10 @@ def test_scores_are_those_of_a_full_sort_and_of_equal_ones_the_chosen_is_first(l
 @pytest.mark.weights
 @pytest.mark.slow
 def test_real_weights_give_the_softmax_of_their_logits_with_and_without_speculation(
-    smollm2_gguf, tmp_path, edge, clear, text_of
+    smollm2_folder, edge, clear, text_of
 ):
-    import_gguf(smollm2_gguf, tmp_path / "smollm2", name="smollm2")
-    model = EdgeModel(tmp_path / "smollm2", threads=2)
-    backends = [edge(tmp_path / "smollm2", threads=2, speculation=mode) for mode in ("auto", "off")]
+    model = EdgeModel(smollm2_folder, threads=2)
+    backends = [edge(smollm2_folder, threads=2, speculation=mode) for mode in ("auto", "off")]
     for text in ("Repeat: one two three, one two three.", "Why is the sky blue?", "Schreibe: Köln 日本 🙂"):
         cleared = clear(text, max_tokens=24, logprobs=5, deadline=500.0)
         answers = [list(backend.stream(cleared)) for backend in backends]

@@ -270,7 +270,7 @@ def test_an_unknown_setting_is_refused(edge):
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2, edge, clear):
+def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2_folder, edge, clear):
     text = (
         "The river Lea rises in the Chiltern Hills and flows through Luton, Hertford and Ware before it meets the "
         "Thames at Bow Creek in London. For centuries it was used for milling and to carry grain."
@@ -282,7 +282,10 @@ def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2, edge, clea
         for what in ("Repeat this text word by word.", "Summarise this text in one sentence.")
         for options in ({}, {"sampling": Sampling(temperature=0.7, seed=4)}, {"output_schema": json.dumps(river)})
     ]
-    quick, plain = edge(smollm2, max_concurrency=4), edge(smollm2, speculation="off", reuse_prefixes=False)
+    quick, plain = (
+        edge(smollm2_folder, max_concurrency=4),
+        edge(smollm2_folder, speculation="off", reuse_prefixes=False),
+    )
     expected = [collect(plain, request)[0] for request in asked]
     accepted = 0
     with ThreadPoolExecutor(4) as pool:

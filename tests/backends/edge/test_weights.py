@@ -27,10 +27,10 @@ def ask(backend, clear, text, sampling):
     return "".join(chunk.text for chunk in chunks), chunks[-1].usage.cached_prompt_tokens
 
 
-def test_the_same_seed_and_greedy_give_the_same_answers_whatever_is_cached(smollm2, edge, clear):
+def test_the_same_seed_and_greedy_give_the_same_answers_whatever_is_cached(smollm2_folder, edge, clear):
     """Alone, one after the other, four at once, and beside prompts that were given up."""
-    backend = edge(smollm2, threads=2, max_concurrency=4)
-    plain = edge(smollm2, threads=2, reuse_prefixes=False)
+    backend = edge(smollm2_folder, threads=2, max_concurrency=4)
+    plain = edge(smollm2_folder, threads=2, reuse_prefixes=False)
     asked = [(text, sampling) for text in QUESTIONS for sampling in (Sampling(), Sampling(temperature=1.0, seed=5))]
     expected = [ask(plain, clear, *each)[0] for each in asked]
     assert len(set(expected)) == len(expected)
@@ -63,17 +63,17 @@ def chat(backend, sampling):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, seed=3)])
-def test_each_turn_of_a_chat_reads_only_what_is_new(smollm2, edge, sampling):
+def test_each_turn_of_a_chat_reads_only_what_is_new(smollm2_folder, edge, sampling):
     """Answers, too, are not read again, but for fewer than a run's tokens; and no answer changes by that."""
-    answers, again = chat(edge(smollm2, threads=2), sampling)
-    assert answers == chat(edge(smollm2, threads=2, reuse_prefixes=False), sampling)[0]
+    answers, again = chat(edge(smollm2_folder, threads=2), sampling)
+    assert answers == chat(edge(smollm2_folder, threads=2, reuse_prefixes=False), sampling)[0]
     print("tokens that were read again in each turn:", again)
     assert max(again[1:]) < BORDER
 
 
-def test_an_answer_that_goes_round_in_a_circle_is_ended_and_says_so(smollm2, edge, clear):
+def test_an_answer_that_goes_round_in_a_circle_is_ended_and_says_so(smollm2_folder, edge, clear):
     request = clear("Write a very long poem in which every line is the same.", max_tokens=700, deadline=500.0)
-    last = list(edge(smollm2, threads=2).stream(request))[-1]
+    last = list(edge(smollm2_folder, threads=2).stream(request))[-1]
     assert last.finish_reason is FinishReason.REPETITION
     assert last.usage.completion_tokens < 700
     assert last.usage.accepted_prediction_tokens > last.usage.completion_tokens // 2

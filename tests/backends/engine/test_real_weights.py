@@ -8,7 +8,7 @@ from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.core.request import Message, Request, Sampling
-from tests.smollm2 import model_folders
+from tests.smollm2 import node_folder
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
 QUESTIONS = (
@@ -23,7 +23,7 @@ QUESTIONS = (
 
 @pytest.fixture(scope="module")
 def folder(smollm2_gguf):
-    return model_folders(smollm2_gguf.parent)[1]
+    return node_folder()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -41,10 +41,9 @@ def test_a_run_of_several_tokens_gives_each_the_bits_of_its_own_run(rows):
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_so_it_is_with_real_weights(smollm2_gguf, tmp_path):
-    import_gguf(smollm2_gguf, tmp_path / "real", name="smollm2-135m")
+def test_so_it_is_with_real_weights(smollm2_folder):
     for threads in (1, 2):
-        model = EdgeModel(tmp_path / "real", threads=threads, spin=False)
+        model = EdgeModel(smollm2_folder, threads=threads, spin=False)
         check_bits(model, [300 + (977 * i) % 20_000 for i in range(PROMPT + MORE)])
 
 
