@@ -10,6 +10,8 @@ import pytest
 
 from tests.router import leaving
 
+pytestmark = pytest.mark.usefixtures("young_heap")
+
 
 @pytest.fixture(
     scope="module", params=[(1, "{retries: 0}"), (2, "{retries: 0, hedge_after: 1ms}")], ids=["one", "hedged"]

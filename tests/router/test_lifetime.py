@@ -21,6 +21,8 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.recorder import DecisionRecorder
 from hybrid_llm.router.signals import SystemSensors
 
+pytestmark = pytest.mark.usefixtures("young_heap")
+
 POLICY = "version: 1\nname: p\ntags: {t: {allow: [edge]}}\n"
 CONFIG = """\
 version: 1

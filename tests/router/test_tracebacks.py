@@ -25,6 +25,8 @@ from hybrid_llm.core.tracebacks import SWITCH, scrub_traceback
 from hybrid_llm.router.client import HybridLLM
 from tests.fakes import FakeBackend
 
+pytestmark = pytest.mark.usefixtures("young_heap")
+
 PROMPT = "nobody reads this in a traceback"
 POLICY = "version: 1\nname: t\nresilience: {{retries: 0, continue_streams: {continued}{hedge}}}\n"
 
