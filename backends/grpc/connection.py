@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
-from hybrid_llm.backends.grpc.prober import Prober
+from hybrid_llm.backends.prober import Prober
 from hybrid_llm.backends.wire import channels
 from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.backends.wire.tls import FileWatch, check_files

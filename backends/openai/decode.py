@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.backends.openai.failures import in_stream, interrupted
+from hybrid_llm.backends.http.continuation import Seam
+from hybrid_llm.backends.http.failures import in_stream, interrupted
 from hybrid_llm.core.errors import BackendError, RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
@@ -26,10 +27,10 @@ _DONE: Final = "[DONE]"
 class Answer:
     """The answer of one call, event by event. Its last chunk is held back until the usage has come."""
 
-    def __init__(self, *, backend: str, seam: str = "") -> None:
-        """*seam* is the end of the partial answer that the server goes on with, and may repeat."""
+    def __init__(self, *, backend: str, partial: str = "") -> None:
+        """*partial* is the answer so far that the server was asked to go on with, and may repeat."""
         self._backend = backend
-        self._seam = seam
+        self._seam = Seam(partial)
         self._calls: list[str] = []
         self._reason: FinishReason | None = None
         self._usage: Usage | None = None
@@ -56,8 +57,8 @@ class Answer:
         if isinstance(choices, list) and choices:
             yield from self._choice(choices[0])
 
-    def end(self, timings: Timings) -> Chunk:
-        """The last chunk.
+    def end(self, timings: Timings) -> Iterator[Chunk]:
+        """Yield what was held back, then the last chunk.
 
         Raises:
             BackendError: the server ended the answer without a reason.
@@ -65,7 +66,9 @@ class Answer:
         if self._reason is None:
             raise interrupted(self.received, "it ended without a finish reason", backend=self._backend)
         usage = self._usage or Usage(completion_tokens=self.received)
-        return Chunk(tokens=0, finish_reason=self._reason, usage=usage, timings=timings)
+        if text := self._seam.rest():
+            yield Chunk(text=text, tokens=0)
+        yield Chunk(tokens=0, finish_reason=self._reason, usage=usage, timings=timings)
 
     def _parsed(self, data: str) -> dict[str, Any]:
         try:
@@ -86,20 +89,16 @@ class Answer:
             self._reason = self._finish(str(reason))
 
     def _delta(self, delta: Mapping[str, Any], logprobs: Any) -> Iterator[Chunk]:
-        text = self._joined(_text(delta.get("content")))
+        content = _text(delta.get("content"))
         reasoning = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
         calls = tuple(self._call_deltas(delta.get("tool_calls")))
-        if text or reasoning or calls:
+        if content or reasoning or calls:
             self.received += 1
+        text = self._seam.join(content)
+        if reasoning or calls:
+            text += self._seam.rest()
+        if text or reasoning or calls:
             yield Chunk(text=text, reasoning=reasoning, tool_calls=calls, logprobs=_logprobs(logprobs))
-
-    def _joined(self, text: str) -> str:
-        """*text* without what it repeats of the partial answer, at the first piece that goes on with it."""
-        if not text or not self._seam:
-            return text
-        seam, self._seam = self._seam, ""
-        overlap = next((size for size in range(min(len(seam), len(text)), _LEAST, -1) if seam.endswith(text[:size])), 0)
-        return text[overlap:]
 
     def _call_deltas(self, given: Any) -> Iterator[ToolCallDelta]:
         for each in given if isinstance(given, list) else ():
@@ -134,10 +133,6 @@ class Answer:
     def _filtered(self) -> BackendError:
         text = f"a content filter of {self._backend} ended the answer"
         return RequestRejected(text, backend=self._backend, reason="content_filter")
-
-
-_LEAST: Final = 3
-"""Fewer characters in common are chance."""
 
 
 def _text(value: Any) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from hybrid_llm.backends.openai.settings import OpenAISettings
-from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.openai.backend import OpenAIBackend
+    from hybrid_llm.backends.http.backend import HttpBackend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +17,10 @@ class OpenAISpec(OpenAISettings):
 
     kind: ClassVar[str] = "openai"
 
-    def open(self) -> OpenAIBackend:
+    def open(self) -> HttpBackend:
         """Make the backend; ConfigError if the URL, the key or a file is unusable. Nothing is connected yet."""
         self.check()
-        if find_spec("httpx") is None:
-            raise ConfigError(f"{self.name}: a backend of kind `openai` needs httpx: {install_hint('openai')}")
-        from hybrid_llm.backends.openai.backend import OpenAIBackend
+        from hybrid_llm.backends.http.backend import HttpBackend
+        from hybrid_llm.backends.openai.api import ChatCompletions
 
-        return OpenAIBackend(self)
+        return HttpBackend(self, ChatCompletions(self))

@@ -118,7 +118,7 @@ def openai(folder: Path) -> None:
     import os
 
     from hybrid_llm import HybridLLM
-    from tests.backends.openai.server import WHOLE, events, head, scripted
+    from tests.backends.http.server import WHOLE, events, head, scripted
 
     os.environ |= {"HTTP_PROXY": "http://192.0.2.1:1", "ALL_PROXY": "http://192.0.2.1:1"}
     with scripted([head(), events(*WHOLE)]) as server:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hybrid_llm.backends.grpc.prober import Prober
+from hybrid_llm.backends.prober import Prober
 from hybrid_llm.core.errors import BackendUnavailable, UntrustedPeer
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.signals import Breaker, EndpointHealth

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,11 @@ class Scripted:
     port: int = 0
     bodies: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    described: dict[str, Any] = field(default_factory=dict)
+    """Path -> the document that a GET returns; another path is not found. A status stands for itself."""
+    asked: list[str] = field(default_factory=list)
+    """The paths of GET requests."""
+    asked_headers: list[dict[str, str]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
     """Set when a client closed its connection before its answer was whole."""
 
@@ -37,6 +43,10 @@ class Scripted:
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 named = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+                if head.startswith("GET "):
+                    self.asked_headers.append(named)
+                    await self._describe(head.split(" ")[1], writer)
+                    return
                 self.headers.append(named)
                 self.bodies.append(json.loads(await reader.readexactly(int(named["content-length"]))))
                 script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
@@ -46,6 +56,13 @@ class Scripted:
             pass
         finally:
             writer.close()
+
+    async def _describe(self, path: str, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(path)
+        document = self.described.get(path, 404)
+        status = document if isinstance(document, int) else 200
+        writer.write(b"".join(failed(status, {} if isinstance(document, int) else document)))
+        await writer.drain()
 
     async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         for step in script:
@@ -66,15 +83,18 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*scripts: Sequence[Step]) -> Iterator[Scripted]:
-    """Serve *scripts* on loopback."""
+def scripted(*scripts: Sequence[Step], port: int = 0, path: str = "") -> Iterator[Scripted]:
+    """Serve *scripts* on loopback, or at the socket *path*."""
     server = Scripted(list(scripts))
     loop = asyncio.new_event_loop()
     ready = threading.Event()
 
     async def run() -> None:
-        listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
-        server.port = listening.sockets[0].getsockname()[1]
+        if path:
+            listening = await asyncio.start_unix_server(server.answer, path)
+        else:
+            listening = await asyncio.start_server(server.answer, "127.0.0.1", port)
+            server.port = listening.sockets[0].getsockname()[1]
         ready.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -94,6 +114,14 @@ def scripted(*scripts: Sequence[Step]) -> Iterator[Scripted]:
         loop.call_soon_threadsafe(main.cancel)
         thread.join(10)
         loop.close()
+
+
+def eventually(holds: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until *holds*."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def head(status: int = 200, kind: str = "text/event-stream", **headers: str) -> bytes:
@@ -117,5 +145,5 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "t
 WHOLE = (delta(role="assistant", content=""), delta(content="one "), delta(content="two"), delta("stop"), USAGE)
 
 
-def failed(status: int, document: Any, **headers: str) -> list[Step]:
+def failed(status: int, document: Any, **headers: str) -> list[bytes]:
     return [head(status, "application/json", **headers), json.dumps(document).encode()]

@@ -134,8 +134,17 @@ class Prober:
             return
         self._doubted = self._doubted or time.monotonic()
         self.health.suspect()
+        self._start(self._limit())
+
+    def look(self) -> None:
+        """Probe beside the calls, though nothing seems wrong: what the endpoint reports of itself may be new."""
+        if self._running is None and not self._repeating and not self._closed.is_set():
+            self._start(self.timeout)
+
+    def _start(self, limit: float) -> None:
+        """Begin a probe for which nobody waits."""
         try:
-            self._probe(self._limit())
+            self._probe(limit)
         except BackendUnavailable as error:  # the next call that fails tries again
             log.warning("%s", error)
 
@@ -206,7 +215,7 @@ class Prober:
             if self._doubted is not None:
                 self.check(max(limit - took, _QUICK_S[0]))
         except Exception as error:  # noqa: BLE001  # the waiting callers raise it
-            if type(error) is not type(self._error):
+            if type(error) is not type(self._error) and not self._closed.is_set():
                 log.warning("%s cannot be used: %s", self.label or self.name, error)
             self._doubted = self._doubted or began
             self._error, self._ended = error, time.monotonic()

@@ -5,9 +5,12 @@ Of the server's words nothing is kept: it has read the request, and may repeat i
 
 from __future__ import annotations
 
+import errno
 import math
+import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -28,13 +31,42 @@ from hybrid_llm.core.errors import (
 )
 
 _CONTEXT: Final = frozenset({"context_length_exceeded", "string_above_max_length", "exceed_context_size_error"})
-_QUOTA: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_error"})
+_TOO_LONG: Final = ("maximum context length", "prompt is too long", "exceeds the available context size")
+"""What servers that have no code for it write of a prompt that is too long: vLLM, Anthropic, llama.cpp."""
+_QUOTA: Final = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_error", "contract_spend_limit_reached"}
+    | {"enforced_spend_limit_reached", "organization_on_hold", "linked_organization_spend_limit_reached"}
+)
 _FILTERED: Final = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 _SERVER: Final = 500
 _LONGEST_WAIT_S: Final = 86_400.0
 _OVERLOADED: Final = frozenset({429, 503, 529})
 _NOT_FOUND: Final = frozenset({404, 405, 501})
 """The route or the model is not there."""
+STATUS_OF: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "conflict_error": 409,
+    "memory_path_conflict_error": 409,
+    "memory_precondition_failed_error": 412,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "api_error": 500,
+    "server_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The status that the type of an error means, in an answer that began with 200."""
+_NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
+CONNECTION_ERRORS: Final = (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError)
+"""What the connection to a server, or what comes over it, can raise."""
+_LIMITS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
+_PARTS_OF_TIME: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_UNITS_S: Final[Mapping[str, float]] = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def refusal(status: int, headers: Mapping[str, str], document: Any, *, backend: str) -> BackendError:
@@ -53,11 +85,11 @@ def refusal(status: int, headers: Mapping[str, str], document: Any, *, backend: 
         return BackendUnavailable(f"{said}: redirects are not followed", backend=backend, reason="failed")
     if (status >= _SERVER and status not in _NOT_FOUND) or status == 408:
         return BackendUnavailable(said, backend=backend, retry_after=retry_after(headers), reason="failed")
-    return RequestRejected(said, backend=backend, reason=_reason(status, codes))
+    return RequestRejected(said, backend=backend, reason=_reason(status, codes, document))
 
 
-def _reason(status: int, codes: frozenset[str]) -> str:
-    if codes & _CONTEXT:
+def _reason(status: int, codes: frozenset[str], document: Any) -> str:
+    if codes & _CONTEXT or (status == 400 and _is_too_long(document)):
         return "context_overflow"
     if codes & _FILTERED:
         return "content_filter"
@@ -68,18 +100,33 @@ def _reason(status: int, codes: frozenset[str]) -> str:
 
 def _codes(document: Any) -> frozenset[str]:
     """The short words of an error document, in any of the forms that servers use."""
+    error = _error_of(document)
+    details = error.get("details")
+    found = [error.get("code"), error.get("type"), details.get("error_code") if isinstance(details, dict) else None]
+    return frozenset(each for each in found if isinstance(each, str))
+
+
+def _error_of(document: Any) -> Mapping[str, Any]:
     error = document.get("error", document) if isinstance(document, dict) else None
-    if not isinstance(error, dict):
-        return frozenset()
-    return frozenset(str(error[name]) for name in ("code", "type") if isinstance(error.get(name), str))
+    return error if isinstance(error, dict) else {}
+
+
+def _is_too_long(document: Any) -> bool:
+    said = _error_of(document).get("message")
+    return isinstance(said, str) and any(words in said for words in _TOO_LONG)
 
 
 def in_stream(document: Mapping[str, Any], received: int, *, backend: str) -> BackendError:
     """The error that an event in place of the rest of an answer means."""
-    status = document["error"].get("code") if isinstance(document["error"], dict) else None
-    known = isinstance(status, int) and 400 <= status < 600
-    error = refusal(status if isinstance(status, int) and known else _SERVER, {}, document, backend=backend)
+    error = refusal(_status_of(_error_of(document)), {}, document, backend=backend)
     return error if not received else interrupted(received, str(error), backend=backend)
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    code, kind = error.get("code"), error.get("type")
+    if isinstance(code, int) and 400 <= code < 600:
+        return code
+    return next((STATUS_OF[each] for each in (kind, code) if isinstance(each, str) and each in STATUS_OF), _SERVER)
 
 
 def interrupted(received: int, why: str, *, backend: str) -> BackendError:
@@ -91,23 +138,41 @@ def interrupted(received: int, why: str, *, backend: str) -> BackendError:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the server wants to be asked again: a number, or an HTTP date (RFC 9110, 10.2.3)."""
+    """Seconds until the server wants to be asked again: a number, or an HTTP date (RFC 9110, 10.2.3).
+
+    Where it names none, a limit of its rates that is used up counts, until the instant at which it is renewed.
+    """
     if (text := headers.get("retry-after-ms", "")).isdecimal():
         return min(int(text) / 1e3, _LONGEST_WAIT_S)
     text = headers.get("retry-after", "")
     try:
         seconds = float(text)
     except ValueError:
-        seconds = _seconds_until(text)
+        seconds = _until(parsedate_to_datetime, text) if text else max(_resets(headers), default=math.nan)
     return min(seconds, _LONGEST_WAIT_S) if seconds >= 0.0 and math.isfinite(seconds) else None
 
 
-def _seconds_until(date: str) -> float:
+def _until(read: Callable[[str], datetime], date: str) -> float:
     try:
-        at = parsedate_to_datetime(date)
+        at = read(date)
     except ValueError:
         return math.nan
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _resets(headers: Mapping[str, str]) -> Iterator[float]:
+    """Seconds until each limit that is used up is renewed: Anthropic's are instants, OpenAI's times such as `6m0s`."""
+    for limit in _LIMITS:
+        if headers.get(f"anthropic-ratelimit-{limit}-remaining") == "0":
+            yield _until(datetime.fromisoformat, headers.get(f"anthropic-ratelimit-{limit}-reset", ""))
+        if headers.get(f"x-ratelimit-remaining-{limit}") == "0":
+            yield _duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
+
+
+def _duration(text: str) -> float:
+    if not re.fullmatch(f"(?:{_PARTS_OF_TIME.pattern})+", text):
+        return math.nan
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PARTS_OF_TIME.findall(text))
 
 
 def transport(error: Exception, received: int, *, backend: str) -> HybridLLMError:
@@ -118,7 +183,7 @@ def transport(error: Exception, received: int, *, backend: str) -> HybridLLMErro
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return BackendUnavailable(f"{backend} did not answer in time", backend=backend, reason="no_response")
         case httpx.ConnectError():
-            reason = "unresolved" if _is_unresolved(error) else "refused"
+            reason = "unresolved" if _is_unresolved(error) else "no_route" if _is_unroutable(error) else "refused"
             return BackendUnavailable(f"{backend} cannot be reached: {reason}", backend=backend, reason=reason)
         case httpx.TimeoutException():
             return _silent(received, backend)
@@ -137,14 +202,19 @@ def _is_certificate(error: BaseException | None) -> bool:
 
 
 def _is_unresolved(error: BaseException | None) -> bool:
-    import socket
-
     return _in_causes(error, socket.gaierror)
 
 
+def _is_unroutable(error: BaseException | None) -> bool:
+    return any(isinstance(each, OSError) and each.errno in _NO_ROUTE for each in _causes(error))
+
+
 def _in_causes(error: BaseException | None, kind: type[BaseException]) -> bool:
+    return any(isinstance(each, kind) for each in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """*error*, and what led to it."""
     while error is not None:
-        if isinstance(error, kind):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

@@ -1,0 +1,48 @@
+"""The check of the very bytes that leave: every text in them is one of the cleared request, or a word of the API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Set
+from typing import Any
+
+from hybrid_llm.backends.http.api import Json
+from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.tools import numbered_id
+
+
+def checked(body: Json, allowed: Set[str], location: Location) -> bytes:
+    """*body* as JSON, read back and compared.
+
+    Raises:
+        PrivacyViolation: a text in it is not in *allowed*.
+    """
+    data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    for text in strings(json.loads(data)):
+        if text not in allowed:
+            raise PrivacyViolation("what would be sent is not what was cleared", location=location.value)
+    return data
+
+
+def texts_of(request: Request) -> set[str]:
+    """Every text of *request*, and those inside of its JSON: a schema is sent as JSON, not as a text."""
+    texts = set(request.visible_text())
+    for text in (request.output_schema, *(tool.parameters for tool in request.tools)):
+        if text is not None:
+            texts.update(strings(json.loads(text)))
+    calls = sum(len(message.tool_calls) for message in request.messages)
+    return texts | {numbered_id(number) for number in range(1, calls + 1)}
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON document, names included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)

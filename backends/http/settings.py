@@ -1,0 +1,176 @@
+"""What is set of a server that is called over HTTP, and what of it would break a promise. Imports no HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar, Final
+from urllib.parse import SplitResult, urlsplit
+
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.fields import Choice, File, Flag, Key, Number, Table, Text, Whole, duration, key
+from hybrid_llm.core.hosts import canonical_host
+from hybrid_llm.core.request import Location
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """Where the key of a server is found; it is read when the backend is opened, and never shown."""
+
+    env: str | None = key(Text("the name of a variable"), "The environment variable that holds it.", default=None)
+    file: Path | None = key(File(), "The file that holds it.", default=None)
+
+    def read(self) -> str:
+        """The key. Raises ConfigError if it is not there."""
+        if self.env is not None:
+            found, place = os.environ.get(self.env, ""), f"the environment variable {self.env}"
+        else:
+            assert self.file is not None
+            found, place = _text_of(self.file), str(self.file)
+        if not found.strip() or not found.strip().isascii() or not found.strip().isprintable():
+            raise ConfigError(f"api_key: {place} has no key of printable ASCII")
+        return found.strip()
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+_API_KEY: Final = Table(
+    title="api_key",
+    about="Where the key of the server is found.",
+    keys=(
+        Key("env", Text("the name of a variable"), "The environment variable that holds it."),
+        Key("file", File(), "The file that holds it."),
+    ),
+    make=lambda found: ApiKey(**found.values),
+    exactly_one=("env", "file"),
+)
+
+
+def _url(text: str) -> str:
+    """*text*, if it is an HTTP URL of a server; ValueError with what is wrong with it."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError(f"`{text}` is no URL of a server, such as http://127.0.0.1:8000/v1")
+    canonical_host(parts.hostname)
+    _ = parts.port  # ValueError if it is none
+    return text
+
+
+URL: Final = Text("a URL", r"^https?://", _url)
+"""The URL of a server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """A server that is called over HTTP."""
+
+    kind: ClassVar[str] = "http"
+    extra: ClassVar[str] = "openai"
+    """The extra of this package that brings the HTTP client."""
+
+    name: str
+    base_url: str = key(URL, "Its URL.")
+    model: str = key(Text("a model's name"), "The model that it is asked for.")
+    api_key: ApiKey | None = key(_API_KEY, _API_KEY.about, default=None, hint="api_key: {env: NAME}")
+    location: Location = key(
+        Choice({"edge": Location.EDGE, "cloud": Location.CLOUD}),
+        "Where it runs; `edge` only for a server on this device, at a loopback address or a socket.",
+        default=Location.CLOUD,
+    )
+    socket: Path | None = key(
+        File(), "The Unix socket to connect to, in place of the host of `base_url`.", default=None
+    )
+    context_window: int = key(
+        Whole(0, 2**31 - 1), "Tokens of prompt and answer together; 0 takes what the server reports.", default=0
+    )
+    tools: bool | None = key(
+        Flag(), "Whether it calls tools; left out, what the server reports counts, else true.", default=None
+    )
+    output_schema: bool | None = key(
+        Flag(), "Whether it follows a JSON Schema; left out, what the server reports counts, else true.", default=None
+    )
+    insecure: bool = key(
+        Flag(), "Allow plain HTTP to another machine: everybody on the way can read it.", default=False
+    )
+    ca: Path | None = key(File(), "Certificates of authorities to trust in place of the system's.", default=None)
+    proxy: str | None = key(URL, "The proxy to use; those of the environment are not.", default=None)
+    connect_timeout_s: float = key(duration(), "Time to connect.", name="connect_timeout", default=5.0)
+    idle_timeout_s: float = key(
+        duration(), "Time without a byte of the answer after which it is given up.", name="idle_timeout", default=60.0
+    )
+    energy_per_1k_tokens_j: float = key(
+        Number(), "Energy that the device spends to send and receive 1,000 tokens, joules.", default=0.0
+    )
+
+    @property
+    def url(self) -> SplitResult:
+        """The parts of *base_url*."""
+        return urlsplit(self.base_url)
+
+    @property
+    def host(self) -> str:
+        """The host of *base_url*."""
+        return self.url.hostname or ""
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people: the socket, or host and port."""
+        return str(self.socket) if self.socket is not None else self.url.netloc
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is at a loopback address, or at a socket of this machine."""
+        if self.socket is not None:
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def declared_server(self) -> str:
+        """What the file says that the server is; empty if it leaves that open."""
+        return ""
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether it gives log-probabilities."""
+        return False
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether what is sent to another machine is not encrypted."""
+        return self.url.scheme == "http" and not self.is_local
+
+    def check(self) -> None:
+        """Refuse what would break a promise, and what is not installed.
+
+        Raises:
+            ConfigError: text would leave the device in the clear, or be called local where it leaves the device.
+        """
+        if self.location is Location.EDGE and not self.is_local:
+            remedy = "write 127.0.0.1 or [::1], name its `socket`, or `location: cloud`"
+            raise ConfigError(
+                f"{self.name}: {self.base_url} is no loopback address, so it is not on the edge; {remedy}"
+            )
+        if self.is_readable and not self.insecure:
+            remedy = "use https, or `insecure: true` where the network itself is encrypted"
+            raise ConfigError(f"{self.name}: {self.base_url} sends prompts in the clear to another machine; {remedy}")
+        if self.proxy is not None and (self.location is Location.EDGE or self.socket is not None):
+            raise ConfigError(f"{self.name}: a server on this device is reached without a proxy; leave `proxy` out")
+        if find_spec("httpx") is None:
+            needs = f"a backend of kind `{self.kind}` needs httpx: {install_hint(self.extra)}"
+            raise ConfigError(f"{self.name}: {needs}")
+
+    def fingerprint(self) -> str:
+        """The URL and the model."""
+        return f"{self.base_url} {self.model}"

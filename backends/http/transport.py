@@ -1,0 +1,140 @@
+"""The connections to one server: trust, key, proxy and timeouts, for calls and for questions about the server."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, Final, TypedDict
+
+import httpx
+
+from hybrid_llm.backends.http.api import Api, Get, Reply
+from hybrid_llm.backends.http.failures import refusal
+from hybrid_llm.backends.http.settings import HttpSettings
+from hybrid_llm.core.errors import BackendUnavailable, ConfigError
+
+_MOST_ERROR_BYTES: Final = 64 << 10
+_MOST_REPLY_BYTES: Final = 4 << 20
+"""A list of models has no more."""
+_CONNECTIONS: Final = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=30.0)
+
+
+class _Wires(TypedDict):
+    verify: ssl.SSLContext
+    http2: bool
+    proxy: httpx.Proxy | None
+    uds: str | None
+    limits: httpx.Limits
+    trust_env: bool
+
+
+class Transport:
+    """Opens what the settings name and nothing else; redirects are not followed, the environment is not read.
+
+    Raises:
+        ConfigError: the key or a file is unusable.
+    """
+
+    def __init__(self, settings: HttpSettings, api: Api) -> None:
+        self._settings = settings
+        self._headers = api.headers("" if settings.api_key is None else settings.api_key.read())
+        self._route = api.route
+        self._trust = _trust(settings)
+        self._calls: httpx.AsyncClient | None = None
+
+    @asynccontextmanager
+    async def call(self, data: bytes, request_id: str) -> AsyncGenerator[httpx.Response, None]:
+        """Send *data*, and yield the response once its head has come. Connections belong to one event loop."""
+        if self._calls is None:
+            idle, connect = self._settings.idle_timeout_s, self._settings.connect_timeout_s
+            wires, timeout = httpx.AsyncHTTPTransport(**self._wires()), httpx.Timeout(idle, connect=connect)
+            self._calls = httpx.AsyncClient(transport=wires, trust_env=False, timeout=timeout)
+        said = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
+        url = self._url(self._route)
+        async with self._calls.stream("POST", url, content=data, headers=self._headers | said) as response:
+            yield response
+
+    @contextmanager
+    def questions(self, limit: float) -> Generator[Get, None, None]:
+        """Ask the server about itself, over a connection of its own that must be there within *limit* seconds.
+
+        From any thread, which waits.
+        """
+        wires = httpx.HTTPTransport(**self._wires())
+        with httpx.Client(transport=wires, trust_env=False, timeout=limit) as client:
+            yield partial(self._get, client)
+
+    def _get(self, client: httpx.Client, path: str) -> Reply:
+        body = b""
+        with client.stream("GET", self._url(path), headers=self._headers) as response:
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > _MOST_REPLY_BYTES:
+                    break
+        return Reply(status=response.status_code, headers=response.headers, document=_json(body))
+
+    def _wires(self) -> _Wires:
+        """How a transport of httpx connects. It reads no proxies and certificates of the environment."""
+        settings = self._settings
+        return {
+            "verify": self._trust,
+            "http2": find_spec("h2") is not None,
+            "proxy": None if settings.proxy is None else httpx.Proxy(settings.proxy),
+            "uds": None if settings.socket is None else str(settings.socket),
+            "limits": _CONNECTIONS,
+            "trust_env": False,
+        }
+
+    def _url(self, path: str) -> str:
+        """The URL of *path* below `base_url`, or from `/` below the host; a query, as of Azure, stays."""
+        url = self._settings.url
+        whole = path if path.startswith("/") else f"{url.path.rstrip('/')}/{path}"
+        return url._replace(path=whole).geturl()
+
+
+async def check_answer(response: httpx.Response, *, backend: str) -> None:
+    """Raise the error of an answer that is none."""
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if response.status_code == httpx.codes.OK and "json" not in kind:
+        return
+    document = _json(await _body(response))
+    if response.status_code != httpx.codes.OK or (isinstance(document, dict) and document.get("error")):
+        status = response.status_code if response.status_code != httpx.codes.OK else 500
+        raise refusal(status, response.headers, document, backend=backend)
+    raise BackendUnavailable(f"{backend} does not stream", backend=backend, reason="failed")
+
+
+async def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The pieces of the body, and an empty one at its end."""
+    async for piece in response.aiter_bytes():
+        if piece:
+            yield piece
+    yield b""
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """The body, cut where it has more bytes than an error has."""
+    body = b""
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > _MOST_ERROR_BYTES:
+            break
+    return body
+
+
+def _json(body: bytes) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(body)
+    return None
+
+
+def _trust(settings: HttpSettings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
+    except (OSError, ssl.SSLError):
+        fault = f"{settings.name}: ca: {settings.ca} has no certificates in PEM form"
+    raise ConfigError(fault, path=str(settings.ca))

@@ -1,0 +1,37 @@
+"""Chat Completions as an API of a backend."""
+
+from __future__ import annotations
+
+from hybrid_llm.backends.http.api import Call, Get, Known, Reply
+from hybrid_llm.backends.openai.decode import Answer
+from hybrid_llm.backends.openai.describe import describe
+from hybrid_llm.backends.openai.encode import CONTINUES, payload
+from hybrid_llm.backends.openai.settings import OpenAISettings
+from hybrid_llm.core.clearance import Cleared
+
+
+class ChatCompletions:
+    """OpenAI's Chat Completions, in the dialect of one server."""
+
+    route = "chat/completions"
+    listing = "models"
+
+    def __init__(self, settings: OpenAISettings) -> None:
+        self._settings = settings
+
+    def headers(self, secret: str) -> dict[str, str]:
+        """The key, as the server takes it."""
+        name = self._settings.key_header
+        return {name: f"Bearer {secret}" if name == "authorization" else secret} if secret else {}
+
+    def call(self, cleared: Cleared, known: Known) -> Call:
+        """The call for a cleared request: see `encode.payload`."""
+        settings, request = self._settings, cleared.request
+        data = payload(cleared, settings, known.server)
+        asks_to_go_on = settings.understood(known.server) not in CONTINUES
+        answer = Answer(backend=settings.name, partial=request.answer_prefix if asks_to_go_on else "")
+        return Call(data=data, answer=answer)
+
+    def describe(self, listed: Reply, get: Get) -> Known:
+        """What the server is, by its list of models and what its kind reports besides."""
+        return describe(listed, get, self._settings)
