@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.generation import Generation
@@ -16,8 +16,6 @@ from hybrid_llm.router.names import AUTO as AUTO
 from hybrid_llm.router.names import backends_of, model_of
 
 Config = str | Path
-OPTIONS: Final = frozenset(GenerateOptions.__annotations__)
-"""The options of `generate`, which every integration takes under their own names."""
 _opened: dict[Path, HybridLLM] = {}
 _opening = threading.Lock()
 

@@ -18,7 +18,7 @@ from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
-from hybrid_llm.integrations.common import AUTO, OPTIONS, aclient_for, both, client_for, details, options_of
+from hybrid_llm.integrations.common import AUTO, aclient_for, both, client_for, details, options_of
 from hybrid_llm.integrations.openai_form import schema_of, tools_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import Failure, failure_of
@@ -30,6 +30,7 @@ try:
     from langchain_core.language_models.chat_models import BaseChatModel
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
     from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+    from langchain_core.messages.tool import tool_call, tool_call_chunk
     from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
@@ -37,6 +38,8 @@ try:
     from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
     from langchain_core.utils.pydantic import is_basemodel_subclass
     from pydantic import ConfigDict, Field
+
+    from hybrid_llm.integrations.fields import OptionFields
 except ImportError as error:
     raise ImportError(f"ChatHybridLLM needs langchain-core: {install_hint('langchain')}") from error
 
@@ -54,7 +57,7 @@ _ERRORS: Final[Mapping[int, type[Exception]]] = {
 """HTTP's status -> what LangChain's retries and fallbacks know; the others are told apart by `retry`."""
 
 
-class ChatHybridLLM(BaseChatModel):
+class ChatHybridLLM(OptionFields, BaseChatModel):
     """A chat model that answers on the device or in the cloud, as a policy decides.
 
     The options of `generate` are fields, and arguments of `invoke`, `bind` and the like; privacy tags of both count.
@@ -70,20 +73,8 @@ class ChatHybridLLM(BaseChatModel):
     """A `hybrid.yaml`."""
     model: str = Field(default=AUTO, alias="model_name")
     """`auto`: the policy decides; else the name of a backend or of its model."""
-    privacy: frozenset[str] | None = None
-    task: str | None = None
     deadline: float | None = Field(default=None, alias="timeout")
     """Seconds until the whole answer must be there."""
-    session_id: str | None = None
-    tenant: str | None = None
-    backends: tuple[str, ...] | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
     streaming: bool = False
     max_retries: int | None = Field(default=None, exclude=True)
@@ -97,11 +88,7 @@ class ChatHybridLLM(BaseChatModel):
 
     @property
     def _identifying_params(self) -> Json:
-        return {"model": self.model, "config": str(self.config) if self.config else None, **self._defaults()}
-
-    def _defaults(self) -> Json:
-        """The options that are fields."""
-        return {name: getattr(self, name) for name in OPTIONS & type(self).model_fields.keys()}
+        return {"model": self.model, "config": str(self.config) if self.config else None, **self.option_values()}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
@@ -117,7 +104,7 @@ class ChatHybridLLM(BaseChatModel):
         wanted = call.pop("response_format", None)
         if wanted is not None:
             call["output_schema"] = schema_of(wanted) if isinstance(wanted, Mapping) else wanted
-        return options_of(client, self._defaults(), call, model=call.pop("model", None) or self.model)
+        return options_of(client, self.option_values(), call, model=call.pop("model", None) or self.model)
 
     def _generate(
         self,
@@ -222,8 +209,7 @@ class ChatHybridLLM(BaseChatModel):
         wanted = _json_schema(schema) if method == "json_schema" else {"type": "object"}
         note = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
         model = self.bind(output_schema=wanted, ls_structured_output_format=note, **kwargs)
-        is_model = isinstance(schema, type) and is_basemodel_subclass(schema)
-        parser: BaseOutputParser[Any] = PydanticOutputParser(pydantic_object=schema) if is_model else JsonOutputParser()
+        parser = _parser(schema)
         return _with_raw(model, parser) if include_raw else model | parser
 
     def get_num_tokens(self, text: str) -> int:
@@ -277,6 +263,12 @@ def _json_schema(schema: Json | type) -> Json:
     return convert_to_json_schema(schema)
 
 
+def _parser(schema: Json | type) -> BaseOutputParser[Any]:
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+    return JsonOutputParser()
+
+
 def _with_raw(model: Runnable[Any, Any], parser: BaseOutputParser[Any]) -> Runnable[Any, Any]:
     parsed = RunnablePassthrough.assign(parsed=(lambda both: both["raw"]) | parser, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
@@ -284,9 +276,7 @@ def _with_raw(model: Runnable[Any, Any], parser: BaseOutputParser[Any]) -> Runna
 
 
 def _result(client: HybridLLM, generation: Generation) -> ChatResult:
-    calls = [
-        {"name": call.name, "args": call.values, "id": call.id, "type": "tool_call"} for call in generation.tool_calls
-    ]
+    calls = [tool_call(name=call.name, args=call.values, id=call.id) for call in generation.tool_calls]
     message = AIMessage(
         content=generation.text,
         tool_calls=calls,
@@ -299,7 +289,7 @@ def _result(client: HybridLLM, generation: Generation) -> ChatResult:
 
 def _message_chunk(chunk: Chunk) -> AIMessageChunk:
     calls = [
-        {"name": each.name or None, "args": each.arguments, "id": each.id or None, "index": each.index}
+        tool_call_chunk(name=each.name or None, args=each.arguments, id=each.id or None, index=each.index)
         for each in chunk.tool_calls
     ]
     return AIMessageChunk(content=chunk.text, tool_call_chunks=calls, additional_kwargs=_reasoning(chunk.reasoning))

@@ -25,7 +25,7 @@ from langchain_core.exceptions import (
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from hybrid_llm import HybridLLM, errors
 from hybrid_llm.integrations.langchain import ChatHybridLLM, prompt_of
@@ -189,6 +189,7 @@ def test_an_unknown_part_of_a_message_is_refused_without_its_text(llm: HybridLLM
 class Mood(BaseModel):
     """How a review sounds."""
 
+    model_config = ConfigDict(extra="forbid")  # a small model would go on adding fields
     positive: bool
 
 

@@ -159,6 +159,12 @@ def langchain(folder: Path) -> None:
     assert ChatHybridLLM(config=_neighbour(folder), max_tokens=4).invoke("Hello").content
 
 
+def llama_index(folder: Path) -> None:
+    from hybrid_llm.integrations.llama_index import HybridLLM
+
+    assert HybridLLM(config=_neighbour(folder), max_tokens=4).complete("Hello").text
+
+
 def _listed(named: str) -> None:
     from hybrid_llm.backends.models.sources.table import parse_source
 

@@ -1,0 +1,32 @@
+"""The options of `generate` as fields of a pydantic model, which several libraries make their settings of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from hybrid_llm.core.request import GenerateOptions
+
+
+class OptionFields(BaseModel):
+    """Options of `generate` that are settings; None is not given."""
+
+    privacy: frozenset[str] | None = Field(default=None, description="Privacy tags of the policy; a call can add some.")
+    task: str | None = Field(default=None, description="What the request is for, as rules of the policy read it.")
+    deadline: float | None = Field(default=None, description="Seconds until the whole answer must be there.")
+    session_id: str | None = Field(default=None, description="The conversation, in which pseudonyms stay the same.")
+    tenant: str | None = Field(default=None, description="The tenant whose budget pays.")
+    backends: tuple[str, ...] | None = Field(default=None, description="The only backends that may answer.")
+    max_tokens: int | None = Field(default=None, description="Maximum tokens of the answer.")
+    temperature: float | None = Field(default=None, description="0 is greedy; above it the next token is drawn.")
+    top_p: float | None = Field(default=None, description="Keep the likeliest tokens that reach this probability.")
+    top_k: int | None = Field(default=None, description="Keep this many of the likeliest tokens; 0 keeps all.")
+    min_p: float | None = Field(default=None, description="Keep tokens this fraction as likely as the likeliest.")
+    repetition_penalty: float | None = Field(default=None, description="Makes tokens seen less likely; 1 is off.")
+    seed: int | None = Field(default=None, description="The same seed, model and backend draw the same answer.")
+
+    def option_values(self) -> dict[str, Any]:
+        """The options that are fields, by the names of `generate`."""
+        names = GenerateOptions.__annotations__.keys() & type(self).model_fields.keys()
+        return {name: getattr(self, name) for name in names}
