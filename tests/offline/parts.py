@@ -165,6 +165,10 @@ def llama_index(folder: Path) -> None:
     assert HybridLLM(config=_neighbour(folder), max_tokens=4).complete("Hello").text
 
 
+NEIGHBOURS = (langchain, llama_index)
+"""Of libraries that use us, in the environment of `make clients`."""
+
+
 def _listed(named: str) -> None:
     from hybrid_llm.backends.models.sources.table import parse_source
 
@@ -207,7 +211,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
         s3,
         gateway,
         openai,
-        langchain,
+        *NEIGHBOURS,
     )
 }
 CAUGHT: dict[str, Callable[[Path], None]] = {
