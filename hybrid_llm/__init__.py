@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.core.errors import out_of_files
 
 if TYPE_CHECKING:
-    from hybrid_llm import errors, tasks
+    from hybrid_llm import errors, guardrails, tasks
     from hybrid_llm.backends.node.engine import Engine
     from hybrid_llm.core.clearance import Clearance, Cleared
     from hybrid_llm.core.decision import Decision
-    from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
+    from hybrid_llm.core.errors import ConfigError, ContentRefused, HybridLLMError, InvalidRequest, PolicyError
     from hybrid_llm.core.generation import (
         AnswerWarning,
         AttemptRecord,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from hybrid_llm.core.logprobs import Alternative, TokenLogprob
-    from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Finding
+    from hybrid_llm.core.protocols import Backend, Capabilities, Detector, Direction, Finding, Guardrail, Verdict
     from hybrid_llm.core.request import GenerateOptions, Location, Message, Request, RequestMetadata
     from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals, Signals
     from hybrid_llm.core.tools import Tool, ToolCall, ToolCallDelta
@@ -61,6 +61,7 @@ _HOMES: Final = {
     "core.decision": ("Decision",),
     "core.errors": (
         "ConfigError",
+        "ContentRefused",
         "HybridLLMError",
         "InvalidRequest",
         "PolicyError",
@@ -84,7 +85,10 @@ _HOMES: Final = {
         "Backend",
         "Capabilities",
         "Detector",
+        "Direction",
         "Finding",
+        "Guardrail",
+        "Verdict",
     ),
     "core.request": (
         "GenerateOptions",
@@ -160,18 +164,21 @@ __all__ = [
     "Clearance",
     "Cleared",
     "ConfigError",
+    "ContentRefused",
     "Continuation",
     "Decision",
     "DecisionRecorder",
     "Departure",
     "Detector",
     "DeviceSignals",
+    "Direction",
     "Engine",
     "Finding",
     "FinishReason",
     "FixedSensors",
     "GenerateOptions",
     "Generation",
+    "Guardrail",
     "Hook",
     "HybridLLM",
     "HybridLLMError",
@@ -200,6 +207,7 @@ __all__ = [
     "ToolRun",
     "ToolStep",
     "Usage",
+    "Verdict",
     "adecide",
     "agenerate",
     "arun_tools",
@@ -207,6 +215,7 @@ __all__ = [
     "decide",
     "errors",
     "generate",
+    "guardrails",
     "load_policy",
     "run_tools",
     "stream",
@@ -236,7 +245,7 @@ if not TYPE_CHECKING:  # for a type checker it would make every misspelt name ri
 
     def __getattr__(name: str) -> object:
         """Load the module that *name* lives in, on first use (PEP 562)."""
-        if name in ("errors", "tasks"):
+        if name in ("errors", "guardrails", "tasks"):
             return _module(f"hybrid_llm.{name}")
         home = _HOME_OF.get(name)
         if home is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
-from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.protocols import Backend, Guardrail
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.policies.reader.plain import ConfigSource
 from hybrid_llm.router.cache import AnswerCache, Cache
 from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.guardrails.rules import GuardrailRule, Guardrails
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.observability.log import RequestLog
 from hybrid_llm.router.pipeline import Pipeline
@@ -26,6 +27,16 @@ from hybrid_llm.router.spending.ledger import Ledger, Price
 if TYPE_CHECKING:
     from hybrid_llm.router.config import Config
 
+P = TypeVar("P", bound="Closable | None")
+
+
+class Closable(Protocol):
+    """What a client holds and closes."""
+
+    def close(self) -> object:
+        """Release everything."""
+        ...
+
 
 def assemble(
     backends: Sequence[Backend],
@@ -39,6 +50,7 @@ def assemble(
     ledger: Ledger | None = None,
     predictions: PredictionStore | None = None,
     cache: Cache | None = None,
+    guardrails: Iterable[Guardrail | GuardrailRule] | None = (),
     sessions: SessionLimits | None = None,
     limits: RequestLimits | None = None,
 ) -> Pipeline:
@@ -61,6 +73,7 @@ def assemble(
         defaults=defaults,
         limits=limits,
         cache=AnswerCache(cache, guard, fleet.is_greedy) if cache is not None else None,
+        guardrails=Guardrails(rules) if (rules := tuple(guardrails or ())) else None,
     )
 
 
@@ -78,15 +91,10 @@ def assemble_from_config(
 
     config = source if isinstance(source, Config) else read_config(source)
     with ExitStack() as opened:
-        policy = config.open_policy(frozenset(detector.name for detector in detectors))
-        opened.callback(policy.close)
+        policy = _closed_by(opened, config.open_policy(frozenset(detector.name for detector in detectors)))
         own, models = config.open_hooks(opened, serve_metrics=serve_metrics), config.open_detectors()
-        ledger = config.open_ledger()
-        if ledger is not None:
-            opened.callback(ledger.close)
-        backends = config.open_backends()
-        for backend in backends:
-            opened.callback(backend.close)
+        ledger = _closed_by(opened, config.open_ledger())
+        backends = [_closed_by(opened, backend) for backend in config.open_backends()]
         predictions = config.open_predictions()
         if config.prediction.calibrate:
             calibrate_missing(backends, predictions, policy.current, config.eager, (*models, *detectors))
@@ -100,8 +108,16 @@ def assemble_from_config(
             prices=config.prices,
             ledger=ledger,
             predictions=predictions,
+            guardrails=config.open_guardrails(),
             sessions=config.sessions,
             limits=config.limits,
         )
         opened.pop_all()
     return pipeline
+
+
+def _closed_by(opened: ExitStack, part: P) -> P:
+    """*part*, which *opened* closes if the client cannot be made."""
+    if part is not None:
+        opened.callback(part.close)
+    return part

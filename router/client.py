@@ -15,7 +15,7 @@ from hybrid_llm.core.generation import Chunk, Generation
 from hybrid_llm.core.lifetime import Origin, close_at_exit
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.loops import LoopThread
-from hybrid_llm.core.protocols import Backend
+from hybrid_llm.core.protocols import Backend, Guardrail
 from hybrid_llm.core.request import GenerateOptions, Prompt
 from hybrid_llm.core.threads import (
     Workers,
@@ -37,6 +37,7 @@ from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.execution.hedging import TaskRace
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
+from hybrid_llm.router.guardrails.rules import GuardrailRule
 from hybrid_llm.router.insight import Insight
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
@@ -78,6 +79,7 @@ class HybridLLM(Insight, ToolRunner):
         ledger: Ledger | None = None,
         predictions: PredictionStore | None = None,
         cache: Cache | None = None,
+        guardrails: Iterable[Guardrail | GuardrailRule] | None = (),
         sessions: SessionLimits | None = None,
         limits: RequestLimits | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class HybridLLM(Insight, ToolRunner):
             ledger: Where the spending of tenants is booked; by default in memory.
             predictions: Where latency predictions are loaded from and stored.
             cache: Answers to repeated requests, such as a `MemoryCache`, as far as privacy tags allow.
+            guardrails: What judges requests and answers, in this order, such as `hybrid_llm.guardrails.default()`.
             sessions: How many sessions hold values behind pseudonyms, and for how long.
             limits: How large a request may be.
 
@@ -112,6 +115,7 @@ class HybridLLM(Insight, ToolRunner):
             ledger=ledger,
             predictions=predictions,
             cache=cache,
+            guardrails=guardrails,
             sessions=sessions,
             limits=limits,
         )
@@ -203,6 +207,7 @@ class HybridLLM(Insight, ToolRunner):
 
         Raises:
             InvalidRequest: an option is out of range, or a privacy tag is unknown.
+            ContentRefused: a guardrail refuses what the request asks, or what the answer says.
             NoEligibleBackend: every backend is excluded.
             AllBackendsFailed: every eligible backend was tried.
             DeadlineExceeded: the deadline passed.

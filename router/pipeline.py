@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import DeadlineExceeded, NoEligibleBackend
+from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, NoEligibleBackend
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults, RequestLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
@@ -16,10 +16,11 @@ from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource, parse_policy
 from hybrid_llm.router.cache import AnswerCache
-from hybrid_llm.router.execution.answer import Answer
+from hybrid_llm.router.execution.answer import Answer, Run
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.guardrails.rules import Guardrails
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
 from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.preview import Preview
@@ -38,6 +39,7 @@ class Pipeline:
         defaults: What a request gets where the call sets nothing.
         limits: How large a request may be.
         cache: Answers to repeated requests, or None.
+        guardrails: What judges requests and answers, or None.
         attempts: How the attempts of a request are made.
 
     Raises:
@@ -54,6 +56,7 @@ class Pipeline:
         defaults: Defaults | None = None,
         limits: RequestLimits | None = None,
         cache: AnswerCache | None = None,
+        guardrails: Guardrails | None = None,
         attempts: type[Attempts] = Attempts,
     ) -> None:
         fleet.spending.check(policies.current.objectives)
@@ -64,6 +67,7 @@ class Pipeline:
         self._defaults = defaults or Defaults()
         self._limits = limits or RequestLimits()
         self._cache = cache
+        self._guardrails = guardrails
         self._make_attempts = attempts
         self._policy = policies.current
         self._routed_under: Policy | None = None
@@ -93,13 +97,15 @@ class Pipeline:
     def is_quick(self, incoming: Incoming) -> bool:
         """Whether routing takes so little that it may run in an event loop.
 
-        It does not for long texts, with detectors or a cache of the app or models, with the values of a session, and
-        for the first request under a policy, for which rules are compiled and a tokenizer is loaded.
+        It does not for long texts, with detectors, guardrails or a cache of the app or models, with the values of a
+        session, and for the first request under a policy, for which rules are compiled and a tokenizer is loaded.
         """
         policy = self.policy
         if self._routed_under is not policy or not incoming.is_short:
             return False
         if self._cache is not None and not self._cache.is_quick:
+            return False
+        if self._guardrails is not None and not self._guardrails.is_quick:
             return False
         return self._is_light and (incoming.options.get("session_id") is None or not self._replaces)
 
@@ -112,6 +118,7 @@ class Pipeline:
 
         Raises:
             InvalidRequest: an option is out of range, or a privacy tag is unknown.
+            ContentRefused: a guardrail refuses what the request asks.
             TypeError: an option does not exist.
             DeadlineExceeded: the deadline passed meanwhile; *phase* is what was being done.
         """
@@ -119,6 +126,8 @@ class Pipeline:
         self.fleet.adopt(policy)
         try:
             routed = self._route(incoming, policy)
+            if self._guardrails is not None:
+                self._judge(self._guardrails, routed, incoming)
         except DeadlineExceeded as error:
             if error.phase:
                 raise
@@ -142,6 +151,14 @@ class Pipeline:
             self._guard.release(assessment)
             raise
         return routed
+
+    def _judge(self, guardrails: Guardrails, routed: Routed, incoming: Incoming) -> None:
+        incoming.phase = "the guardrails"
+        try:
+            guardrails.check(routed.assessment.request, routed.metadata)
+        except BaseException as error:
+            self._ended(routed, error)
+            raise
 
     def preview(self, incoming: Incoming, policy: Policy | None = None) -> Preview:
         """What would be decided under *policy*, by default the one in force, which stays in force. Raises as `receive`.
@@ -261,28 +278,40 @@ class Pipeline:
         over = partial(self.release, routed)
         cached = self._cache.replay(routed) if self._cache is not None else None
         if cached is not None:
-            return Answer(cached, routed, hooks=self._hooks, over=over, notice=self.fleet.notice)
+            return Answer(
+                self._screened(cached, routed, aside), routed, hooks=self._hooks, over=over, notice=self.fleet.notice
+            )
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
         keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
         leave, notice, trail = calls.leave, self.fleet.notice, calls.trail
-        return Answer(
-            attempts, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice, trail=trail
-        )
+        run = self._screened(attempts, routed, aside)
+        return Answer(run, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice, trail=trail)
+
+    def _screened(self, run: Run, routed: Routed, aside: Aside) -> Run:
+        if self._guardrails is None:
+            return run
+        return self._guardrails.screened(run, routed.assessment.request, routed.metadata, aside)
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
+        reasons = "; ".join(routed.decision.exclusions())
+        error = NoEligibleBackend(f"no eligible backend: {reasons}", decision=routed.decision)
+        self._ended(routed, error)
+        return error
+
+    def _ended(self, routed: Routed, error: BaseException) -> None:
+        """The request ended with *error* before any backend was called."""
         self.release(routed)
-        decision, kind = routed.decision, NoEligibleBackend.__name__
+        if not isinstance(error, HybridLLMError):
+            return
         event = RequestEvent(
             metadata=routed.metadata,
             signals=routed.signals,
-            decision=decision,
-            error=kind,
+            decision=routed.decision,
+            error=type(error).__name__,
             declared=routed.assessment.declared,
         )
         emit(self._hooks, event)
-        reasons = "; ".join(decision.exclusions())
-        return NoEligibleBackend(f"no eligible backend: {reasons}", decision=decision)
 
     def _attempts(self, routed: Routed, calls: BackendCalls, race: Callable[[], Race]) -> Attempts:
         limits, order = routed.policy.resilience, routed.decision.order

@@ -1,4 +1,4 @@
-"""The fake of a backend that the tests use: it plays a script, and remembers what it was asked."""
+"""The fakes that the tests use: a backend that plays a script, and a guardrail that refuses a word."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
-from hybrid_llm.core.protocols import Capabilities
-from hybrid_llm.core.request import Location, Request, estimate_tokens
+from hybrid_llm.core.protocols import ALLOW, Capabilities, Direction, Verdict
+from hybrid_llm.core.request import Location, Request, RequestMetadata, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 
 Script = Sequence[str | Exception]
@@ -55,3 +55,16 @@ class FakeBackend:
 
     async def aclose(self) -> None:
         self.close()
+
+
+class FakeGuardrail:
+    """Refuses texts that have *word* in them, and remembers what it was asked to judge."""
+
+    def __init__(self, word: str = "forbidden", *, quick: bool = True) -> None:
+        self.name, self.window, self.quick = "fake", len(word), quick
+        self._word = word
+        self.judged: list[tuple[Direction, str]] = []
+
+    def check(self, text: str, direction: Direction, metadata: RequestMetadata) -> Verdict:
+        self.judged.append((direction, text))
+        return Verdict.refuse("word", "said") if self._word in text else ALLOW

@@ -5,6 +5,7 @@ HybridLLMError
     PolicyError                 ... in a policy file; path, line, column, hint; `.errors` has all of them
     UnsupportedRuntime          it was made before a fork, or the event loop is not asyncio's
   InvalidRequest                the call itself is wrong: an option out of range, an unknown privacy tag
+  ContentRefused                a guardrail refuses the request or the answer; `.direction`, `.category`, `.guardrail`
   ToolFailed                    a tool of `run_tools` raised, or did not return in time; `.tool`, `.reason`
   RoutingError                  carries the decision
     NoEligibleBackend           every backend is excluded: by tag, by rule, or not ready
@@ -43,6 +44,7 @@ __all__ = [
     "BackendOverloaded",
     "BackendUnavailable",
     "ConfigError",
+    "ContentRefused",
     "DeadlineExceeded",
     "DecryptionFailed",
     "HybridLLMError",
@@ -113,6 +115,22 @@ class InvalidRequest(HybridLLMError, ValueError):
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class ContentRefused(HybridLLMError):
+    """A guardrail refuses what the request asks (*direction* `input`), or what the answer says (`output`).
+
+    *category* is the guardrail's code for it, such as `weapons`; *reason* a second one, where there is more to say.
+    Reasons of ours: `failed`: the guardrail raised, and refuses what it could not judge. It is not retried, and no
+    other backend is asked: what an app got of a refused answer is not the whole of it.
+    """
+
+    def __init__(self, message: str, *, guardrail: str, direction: str, category: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.guardrail = guardrail
+        self.direction = direction
+        self.category = category
+        self.reason = reason
 
 
 class ToolFailed(HybridLLMError):

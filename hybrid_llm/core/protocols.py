@@ -1,15 +1,17 @@
-"""The protocols that backends and detectors implement."""
+"""The protocols that backends, detectors and guardrails implement."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from enum import StrEnum
+from typing import Final, Protocol, Self, runtime_checkable
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import Health
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.request import Location, Request, RequestMetadata
 from hybrid_llm.core.signals import BackendState, EndpointState
 
 DETECTOR_NAMES: Final = (
@@ -53,6 +55,71 @@ class Detector(Protocol):
 
     def find(self, text: str) -> Iterator[Finding]:
         """Yield the findings in *text*, in order."""
+
+
+class Direction(StrEnum):
+    """Which way a text goes."""
+
+    INPUT = "input"
+    """From the app to a model: a turn of the user, the result of a tool."""
+    OUTPUT = "output"
+    """From a model to the app: a piece of its text, reasoning or arguments of a tool call."""
+
+
+_CATEGORY: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a guardrail makes of a text: nothing, or a refusal with its *category* and a *reason*.
+
+    Both are short codes, such as `weapons` and `instructions`, never a piece of the text: errors and logs show them.
+
+    Raises:
+        ValueError: one is no code of lower-case letters, digits and underscores.
+    """
+
+    category: str = ""
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(_CATEGORY.fullmatch(code) for code in (self.category, self.reason) if code):
+            raise ValueError("a category or reason is a code of lower-case letters, digits and underscores")
+        if self.reason and not self.category:
+            raise ValueError("a refusal has a category")
+
+    @classmethod
+    def refuse(cls, category: str, reason: str = "") -> Self:
+        """The text must not go on."""
+        return cls(category=category, reason=reason)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the text must not go on."""
+        return bool(self.category)
+
+
+ALLOW: Final = Verdict()
+"""The text may go on."""
+
+
+class Guardrail(Protocol):
+    """Keeps back what a request must not ask, or an answer must not say. If it raises, the text is refused."""
+
+    @property
+    def name(self) -> str:
+        """Its name in errors and logs."""
+
+    @property
+    def window(self) -> int:
+        """The length in characters of the longest passage that it refuses: so much of an answer is held back."""
+
+    def check(self, text: str, direction: Direction, metadata: RequestMetadata) -> Verdict:
+        """Judge *text*: a whole message of a request, or the end of an answer so far, at least its last window.
+
+        May block: it runs in a worker thread, and until the deadline of the request at most. Equal texts get equal
+        verdicts.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ from hybrid_llm.router.spending.ledger import Price, currency_of
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Backend, Detector
     from hybrid_llm.policies import Policy, PolicySource
+    from hybrid_llm.router.guardrails.catalogue import PlacedSpec
+    from hybrid_llm.router.guardrails.rules import GuardrailRule
     from hybrid_llm.router.privacy.detectors.catalogue import DetectorSpec
     from hybrid_llm.router.spending.ledger import Ledger
 
@@ -148,6 +150,19 @@ def detector_table(kind: str) -> Table:
     return table(DETECTOR_KINDS.get(kind), f"a detector of kind `{kind}`", make=make)
 
 
+def _guardrail_kinds() -> tuple[str, ...]:
+    from hybrid_llm.router.guardrails.catalogue import GUARDRAIL_KINDS
+
+    return GUARDRAIL_KINDS.names()
+
+
+def guardrail_table(kind: str) -> Table:
+    """The keys of a guardrail of *kind*."""
+    from hybrid_llm.router.guardrails import catalogue
+
+    return catalogue.guardrail_table(kind)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Which backends there are, which policy decides, and what an app sets beside them.
@@ -193,6 +208,12 @@ class Config:
         fields.MapOf(fields.Variants("detector", _detector_kinds, detector_table)),
         "Detectors beside the built-in ones, under the names that the policy uses.",
         default=(),
+    )
+    guardrails: tuple[PlacedSpec, ...] = key(
+        fields.ListOf(fields.Variants("guardrail", _guardrail_kinds, guardrail_table), most=64),
+        "What judges requests and answers, in this order; nothing does by default.",
+        default=(),
+        examples=([{"kind": "default"}],),
     )
 
     @property
@@ -263,6 +284,10 @@ class Config:
         own = tuple(spec.open() for spec in self.detectors)
         names = None if any(detector.name == NAME for detector in own) else default_names()
         return own if names is None else (*own, names)
+
+    def open_guardrails(self) -> tuple[GuardrailRule, ...]:
+        """Make what is under `guardrails`; ConfigError if a file or a model is unusable."""
+        return tuple(spec.open() for spec in self.guardrails)
 
     def open_policy(self, detectors: frozenset[str] = frozenset()) -> PolicySource:
         """Load the policy; a file is watched from now on.

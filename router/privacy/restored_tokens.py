@@ -65,7 +65,7 @@ class TokenRestorer:
             PrivacyViolation: the table is wiped.
         """
         self._text.feed(text)
-        for piece, its in _pieces(text, tokens):
+        for piece, its in pieces_of(text, tokens):
             self._read += len(piece)
             self._pieces.append(_Piece(piece, self._read, its))
         if last:
@@ -110,7 +110,7 @@ def _restored(piece: _Piece, spans: list[Span]) -> tuple[str, Tokens]:
     return text, (TokenLogprob(token=text, logprob=total, bytes=text.encode("utf-8", "surrogatepass")),)
 
 
-def _pieces(text: str, tokens: Tokens) -> Iterator[tuple[str, Tokens]]:
+def pieces_of(text: str, tokens: Tokens) -> Iterator[tuple[str, Tokens]]:
     """*text* cut between its *tokens*, where their bytes are whole characters of it; else they stay together."""
     waiting: list[TokenLogprob] = []
     done = 0

@@ -37,7 +37,7 @@ from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
 from hybrid_llm.router.config import config_schema
-from hybrid_llm.router.config.config import CONFIG, PRICE, detector_table
+from hybrid_llm.router.config.config import CONFIG, PRICE, detector_table, guardrail_table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMAS = {
@@ -112,6 +112,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid.price": lambda: markdown_table(PRICE),
     "hybrid.ner": lambda: markdown_table(detector_table("ner")),
     "hybrid.presidio": lambda: markdown_table(detector_table("presidio")),
+    "guardrail.default": lambda: markdown_table(guardrail_table("default")),
+    "guardrail.denylist": lambda: markdown_table(guardrail_table("denylist")),
+    "guardrail.encoder": lambda: markdown_table(guardrail_table("encoder")),
     "policy.tag": lambda: markdown_table(TAG),
     "policy.rule": lambda: markdown_table(RULE),
     "policy.objectives": lambda: markdown_table(nested(POLICY, "objectives")),

@@ -35,6 +35,7 @@ FAMILY = {
     "RoutingError": Exit.ROUTING,
     "BackendError": Exit.BACKEND,
     "SecurityError": Exit.SECURITY,
+    "ContentRefused": Exit.FAILURE,
     "ToolFailed": Exit.FAILURE,
 }
 

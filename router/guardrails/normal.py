@@ -1,0 +1,56 @@
+"""A text as guardrails compare it: in lower case, without marks, invisible characters and look-alikes.
+
+Beside it stand the readings of what is written to be overlooked: digits and signs for letters (`b0mb`), and letters
+with something between them (`b-o-m-b`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+
+from hybrid_llm.router.guardrails.passages import UNSEEN
+
+_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\([nrtbf\"/\\])")
+_ESCAPED: Final = {"n": "\n", "r": "\n", "t": " ", "b": " ", "f": " "}
+_UNSEEN: Final = re.compile(f"[{UNSEEN}]+")
+_LOOKALIKES: Final = str.maketrans(
+    "авекмнорстухіѕјԁԛԝɡɩαβεηικνορτυχ‘’“”‐‑‒–—", "abekmhopctyxisjdqwgiabenikvoptux''\"\"-----"
+)
+_LEET: Final = re.compile(r"[a-z][0134579@$!|+]|[0134579@$!|+][a-z]")
+_LETTERS: Final = str.maketrans("0134579@$!|+", "oieastgasilt")
+_SPACED: Final = re.compile(r"(?<![^\W_])(?:[^\W\d_][ .\-_*]){2,}[^\W\d_](?![^\W_])")
+_BETWEEN: Final = re.compile(r"[ .\-_*]")
+
+
+def normalised(text: str) -> str:
+    """*text* as it is compared; JSON's escapes are undone, so that arguments of tool calls read as they will."""
+    if "\\" in text:
+        text = _ESCAPE.sub(_unescaped, text)
+    if text.isascii():
+        return text.lower()
+    return _UNSEEN.sub("", unicodedata.normalize("NFKD", text.casefold())).casefold().translate(_LOOKALIKES)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code, sign = match.groups()
+    return chr(int(code, 16)) if code else _ESCAPED.get(sign, sign)
+
+
+def readings(text: str) -> Iterator[str]:
+    """*text* normalised, and each further reading that differs from it."""
+    plain = normalised(text)
+    yield plain
+    read = plain
+    if _LEET.search(plain):
+        read = plain.translate(_LETTERS)
+        yield read
+    if _SPACED.search(read):
+        yield _SPACED.sub(lambda match: _BETWEEN.sub("", match.group()), read)
+
+
+def coded(label: str) -> str:
+    """*label* as a code: lower-case letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", normalised(label)).strip("_").removeprefix("_")[:64] or "label"
