@@ -124,6 +124,7 @@ class HybridLLM(Insight, ToolRunner):
         """Set what every client has; *make* makes its parts when they are first needed."""
         self._made = None
         self._make = make
+        self._added: list[Hook] = []
         self._loop = LoopThread()
         self._workers = Workers()
         self._opening = threading.RLock()
@@ -182,7 +183,10 @@ class HybridLLM(Insight, ToolRunner):
             if self._made is None:
                 self._check_open()
                 assert self._make is not None
-                self._made = self._make()
+                made = self._make()
+                for hook in self._added:
+                    made.add_hook(hook)
+                self._made = made
             return self._made
 
     async def _aopen(self) -> Pipeline:
@@ -279,6 +283,15 @@ class HybridLLM(Insight, ToolRunner):
     def cost_of(self, generation: Generation) -> float:
         """What *generation* cost, in the currency of the prices; attempts that failed before are booked beside it."""
         return self._pipeline.fleet.spending.cost_of(generation)
+
+    def add_hook(self, hook: Hook) -> None:
+        """Call *hook*, too, about each request that begins from now on."""
+        self._check_open()
+        with self._opening:
+            if self._made is None:  # its file is not read yet
+                self._added.append(hook)
+            else:
+                self._made.add_hook(hook)
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
         """End a conversation: wipe its pseudonyms and its part of the prefix cache on this device.

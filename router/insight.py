@@ -13,7 +13,6 @@ from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import require_asyncio
 from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.policies import Policy
-from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.preview import Preview
 from hybrid_llm.router.request import Incoming
@@ -123,6 +122,11 @@ class Insight(ABC):
 
         return await self._aside(incoming, preview, lambda _: None, quick=policy is None)
 
+    @property
+    def currency(self) -> str:
+        """The currency of prices and budgets; empty if neither names one."""
+        return self._pipeline.fleet.spending.currency or self.policy.objectives.currency or ""
+
     def parse_policy(self, text: str) -> Policy:
         """The policy in *text*, checked for the backends, detectors and prices of this client; it does not take effect.
 
@@ -131,10 +135,6 @@ class Insight(ABC):
             ConfigError: it counts in another currency than the prices.
         """
         return self._pipeline.parse_policy(text)
-
-    def add_hook(self, hook: Hook) -> None:
-        """Call *hook*, too, about each request that begins from now on."""
-        self._pipeline.add_hook(hook)
 
     def spending(self) -> list[Entry]:
         """What each tenant has spent and reserved, the latest day first. A ledger in a file is read.

@@ -42,6 +42,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unknown-models", choices=("auto", "refuse"), default="auto", help="route an unknown model name, or refuse it"
     )
+    parser.add_argument("--no-console", action="store_true", help="serve no page at /")
     parser.add_argument("--grace", type=seconds(), default=10.0, metavar="S", help="seconds for running answers (10)")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the gateway is ready")
     add_verbose(parser, "log one line for each request to standard error")
@@ -59,7 +60,9 @@ def _run(args: argparse.Namespace) -> int:
     logging.getLogger("hybrid_llm").setLevel(logging.INFO if args.verbose else logging.WARNING)
     from hybrid_llm.gateway.config import GatewayConfig
 
-    config = GatewayConfig(listen=args.listen, keys=args.keys, unknown_models=args.unknown_models)
+    config = GatewayConfig(
+        listen=args.listen, keys=args.keys, unknown_models=args.unknown_models, console=not args.no_console
+    )
     config.open_keys()  # what is wrong with them is said before a model is loaded
     metrics = _metrics()
     client = _client(args.config, [] if metrics is None else [metrics])

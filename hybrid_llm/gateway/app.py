@@ -18,6 +18,7 @@ from hybrid_llm.gateway.asked import Dialect
 from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.config import GatewayConfig
+from hybrid_llm.gateway.console import console_routes
 from hybrid_llm.gateway.exchange import Exchange, read_json
 from hybrid_llm.gateway.gateway import Gateway, no_model
 from hybrid_llm.gateway.messages import Messages
@@ -60,6 +61,7 @@ def gateway_app(
             Route("/v1/models", _guarded(gateway, _models)),
             Route("/v1/models/{id:path}", _guarded(gateway, _model)),
             Route("/health", _health),
+            *(console_routes(gateway) if gateway.config.console else []),
             *([] if metrics is None else [Route("/metrics", _guarded(gateway, partial(_metrics, metrics)))]),
         ],
         exception_handlers={HTTPException: _http_error},

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import ADDRESS, Choice, File, Whole, duration, key
+from hybrid_llm.core.fields import ADDRESS, Choice, File, Flag, Whole, duration, key
 from hybrid_llm.core.hosts import canonical_address
 
 _HEX_DIGITS: Final = 64
@@ -39,6 +39,8 @@ class GatewayConfig(Checked):
     responses: int = key(
         Whole(0, 1_000_000), "Answers of the Responses API that `previous_response_id` can name.", default=1024
     )
+
+    console: bool = key(Flag(), "Whether the page of the console is served at `/`.", default=True)
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)

@@ -40,16 +40,22 @@ class Gateway:
             Failure: nobody who may.
         """
         if self._keys is None:
-            host = headers.get("host", "").rpartition(":")
-            if (host[0] if host[1] and host[2].isdigit() else headers.get("host", "")) not in self._local_hosts:
-                raise Failure(403, "wrong_host", "this gateway answers only to localhost; keys let it answer to others")
-            self._check_origin(headers)
+            self.check_site(headers)
             return ANYBODY
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         secret = secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if (found := self._keys.client(secret) if secret else None) is None:
             raise Failure(401, "invalid_api_key", "the key is missing or wrong: send `Authorization: Bearer KEY`")
         return found
+
+    def check_site(self, headers: Mapping[str, str]) -> None:
+        """Without keys, refuse who asks another host, or from a page of another site. Raises `Failure`."""
+        if self._keys is not None:
+            return
+        host = headers.get("host", "").rpartition(":")
+        if (host[0] if host[1] and host[2].isdigit() else headers.get("host", "")) not in self._local_hosts:
+            raise Failure(403, "wrong_host", "this gateway answers only to localhost; keys let it answer to others")
+        self._check_origin(headers)
 
     @staticmethod
     def _check_origin(headers: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from hybrid_llm import PolicyError
+from hybrid_llm import HybridLLM, PolicyError
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError, NoEligibleBackend, StreamInterrupted
 from hybrid_llm.core.generation import Departure
 from hybrid_llm.core.request import Location
@@ -134,3 +134,17 @@ def test_a_hook_that_is_added_is_told_of_the_client(make_client, edge):
     assert hook.attached == 1
     client.close()
     assert hook.attached == 0
+
+
+def test_a_hook_is_added_before_the_file_is_read(tmp_path):
+    (tmp_path / "hybrid.yaml").write_text("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n")
+
+    async def main() -> list[RequestEvent]:
+        events: list[RequestEvent] = []
+        llm = HybridLLM.from_config(tmp_path / "hybrid.yaml")
+        llm.add_hook(events.append)
+        async with llm:
+            await llm.agenerate("Is this review positive? 'A delight.'", max_tokens=1)
+        return events
+
+    assert [event.backend for event in asyncio.run(main())] == ["edge"]

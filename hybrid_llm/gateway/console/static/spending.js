@@ -1,0 +1,56 @@
+// What each tenant has spent, and what is left of today's budget.
+
+import { data } from "./api.js";
+import { el, emptyState, icon, row, show } from "./dom.js";
+import { count, money } from "./format.js";
+import { polling } from "./poll.js";
+
+export function spendingView(context) {
+  const body = el("div", {});
+  const element = el("div", { className: "page" }, el("h1", { textContent: "Spending" }), body);
+  const poll = polling(async () => draw(body, await data("spending"), context.overview), (error) => show(body, emptyState("No spending to show", error.message)), 5000);
+  return { element, ...poll };
+}
+
+function draw(body, spending, overview) {
+  const { lines, today, budget, currency } = spending;
+  if (!lines.length) {
+    const limit = budget === null ? "The policy sets no budget." : `The policy allows ${money(budget, currency)} a day for each tenant.`;
+    show(body, emptyState("Nothing is spent", `Backends without a price cost nothing. ${limit}`));
+    return;
+  }
+  const own = lines.filter((line) => line.day === today);
+  show(body,
+    el("p", { className: "lead", textContent: `Days begin at 00:00 UTC. ${budget === null ? "The policy sets no budget." : `Each tenant may spend ${money(budget, currency)} a day.`}` }),
+    el("div", { className: "cards" }, own.map((line) => todayCard(line, budget, currency))),
+    own.length ? null : el("p", { className: "muted", textContent: "Nothing is spent today." }),
+    el("h2", { textContent: "Days" }),
+    table(lines, currency),
+    overview.tenant ? el("p", { className: "muted", textContent: `Only what ${overview.tenant} has spent: the key belongs to it.` }) : null);
+}
+
+function todayCard(line, budget, currency) {
+  const total = line.spent + line.reserved;
+  const used = budget ? total / budget : null;
+  const isSpent = used !== null && used >= 1;
+  const parts = [
+    el("div", { className: "card-head" }, el("h3", { textContent: line.tenant || "no tenant" }), el("span", { className: "muted", textContent: "today" })),
+    el("p", { className: "amount", textContent: money(line.spent, currency) }),
+    el("p", { className: "muted", textContent: `${count(line.requests, "request")}${line.reserved ? `, ${money(line.reserved, currency)} reserved by running ones` : ""}` }),
+  ];
+  if (used !== null) parts.push(bar(used, isSpent), el("p", { className: "muted", textContent: isSpent ? "" : `${money(Math.max(0, budget - total), currency)} left` }));
+  if (isSpent) parts.push(el("p", { className: "failure" }, icon("alert"), "Today's budget is spent: backends with a price are excluded until 00:00 UTC."));
+  return el("section", { className: "card", attrs: { "aria-label": line.tenant || "no tenant" } }, parts);
+}
+
+function bar(used, isSpent) {
+  const fill = el("div", { className: isSpent || used > 0.9 ? "fill high" : "fill" });
+  fill.style.width = `${Math.min(100, Math.round(used * 100))}%`;
+  return el("div", { className: "bar-track", attrs: { role: "img", "aria-label": `${Math.round(used * 100)} % of the budget` } }, fill);
+}
+
+function table(lines, currency) {
+  const rows = lines.map((line) => row([line.day, line.tenant || "no tenant", line.requests, money(line.spent, line.currency || currency), money(line.reserved, line.currency || currency)]));
+  return el("div", { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Spending by day" } },
+    el("table", {}, el("thead", {}, row(["Day", "Tenant", "Requests", "Spent", "Reserved"], "th")), el("tbody", {}, rows)));
+}
