@@ -100,11 +100,14 @@ def details(client: HybridLLM, generation: Generation) -> dict[str, Any]:
     }
 
 
-def both(error: HybridLLMError, foreign: type[Exception]) -> HybridLLMError:
-    """*error*, of a class that is its own and *foreign* too: whoever handles either one catches it."""
+def both(error: HybridLLMError, foreign: type[Exception], **attributes: Any) -> HybridLLMError:
+    """*error*, of a class that is its own and *foreign* too, so that whoever handles either one catches it.
+
+    *attributes* are those of *foreign*; what the error has itself comes first.
+    """
     ours = type(error)
     joined: Any = type(ours.__name__, (ours, foreign), {"__module__": ours.__module__, "__doc__": ours.__doc__})
     made: HybridLLMError = joined.__new__(joined)
     made.args = error.args
-    vars(made).update(vars(error))
+    vars(made).update(attributes | vars(error))
     return made.with_traceback(error.__traceback__)

@@ -87,8 +87,9 @@ def _endless() -> Iterator[Chunk]:
 
 def _answer(request: Request) -> Iterator[Chunk]:
     answered = request.messages[-1].role == "tool"
-    if request.tools and request.tool_choice != "none" and not answered:
-        at = request.tool_choice if isinstance(request.tool_choice, int) else 0
+    must = request.tool_choice not in ("auto", "none")
+    if request.tools and request.tool_choice != "none" and (must or not answered):
+        at = request.tool_choice if isinstance(request.tool_choice, int) else -1 if answered else 0
         tool = request.tools[at]
         yield Chunk(tool_calls=(ToolCallDelta(index=0, id="call_1", name=tool.name),))
         for piece in _pieces(_document(tool.parameters, request)):

@@ -165,7 +165,15 @@ def llama_index(folder: Path) -> None:
     assert HybridLLM(config=_neighbour(folder), max_tokens=4).complete("Hello").text
 
 
-NEIGHBOURS = (langchain, llama_index)
+def pydantic_ai(folder: Path) -> None:
+    from pydantic_ai import Agent
+
+    from hybrid_llm.integrations.pydantic_ai import HybridModel
+
+    assert Agent(HybridModel(config=_neighbour(folder), settings={"max_tokens": 4})).run_sync("Hello").output
+
+
+NEIGHBOURS = (langchain, llama_index, pydantic_ai)
 """Of libraries that use us, in the environment of `make clients`."""
 
 

@@ -1,0 +1,410 @@
+"""pydantic-ai: a model for its agents, over a client of this library.
+
+from hybrid_llm.integrations.pydantic_ai import HybridModel
+from pydantic_ai import Agent
+
+agent = Agent(HybridModel(config="hybrid.yaml"), model_settings={"hybrid_privacy": {"phi"}})
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from hybrid_llm.core.errors import HybridLLMError, InvalidRequest, NoEligibleBackend, SecurityError
+from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
+from hybrid_llm.core.request import GenerateOptions
+from hybrid_llm.integrations.common import AUTO, Config, aclient_for, both, details, options_of
+from hybrid_llm.integrations.openai_form import tool_of
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.failures import Failure, failure_of
+from hybrid_llm.router.names import model_of
+
+try:
+    from pydantic_ai import exceptions
+    from pydantic_ai.exceptions import UserError
+    from pydantic_ai.messages import (
+        CachePoint,
+        ModelMessage,
+        ModelRequest,
+        ModelRequestPart,
+        ModelResponse,
+        ModelResponsePart,
+        ModelResponseStreamEvent,
+        SystemPromptPart,
+        TextContent,
+        TextPart,
+        ThinkingPart,
+        ToolCallPart,
+        ToolReturnPart,
+        UserPromptPart,
+    )
+    from pydantic_ai.messages import FinishReason as Reason
+    from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, check_allow_model_requests
+    from pydantic_ai.profiles import ModelProfile, ModelProfileSpec
+    from pydantic_ai.settings import ModelSettings, ToolOrOutput
+    from pydantic_ai.usage import RequestUsage
+except ImportError as error:
+    raise ImportError(f"HybridModel needs pydantic-ai-slim: {install_hint('pydantic-ai')}") from error
+
+if TYPE_CHECKING:
+    from pydantic_ai import RunContext
+
+    from hybrid_llm.router.execution.stream import AsyncStream
+
+Json = dict[str, Any]
+_PROVIDER: Final = "hybrid-llm"
+_OURS: Final = "hybrid_"
+_SETTINGS: Final[Mapping[str, str]] = {
+    **{name: name for name in ("max_tokens", "temperature", "top_p", "top_k", "seed", "parallel_tool_calls")},
+    "stop_sequences": "stop",
+    "timeout": "deadline",
+}
+"""pydantic-ai's settings -> our options."""
+_PROFILE: Final = ModelProfile(
+    supports_tools=True,
+    supports_json_schema_output=True,
+    supports_json_object_output=True,
+    default_structured_output_mode="native",
+)
+_REASONS: Final[Mapping[FinishReason, Reason]] = {FinishReason.STOP: "stop", FinishReason.TOOL_CALLS: "tool_call"}
+"""Our reasons -> pydantic-ai's; the others are `length`."""
+_ERRORS: Final[Mapping[str, type[Exception]]] = {
+    "context_length_exceeded": exceptions.ModelContextWindowExceededError,
+    "insufficient_quota": exceptions.ModelQuotaExceededError,
+    "overloaded": exceptions.ModelOverloadedError,
+    "backend_unavailable": exceptions.ModelUnavailableError,
+    "stream_interrupted": exceptions.ModelConnectionError,
+    "deadline_exceeded": exceptions.ModelTimeoutError,
+}
+
+
+class HybridModelSettings(ModelSettings, total=False):  # type: ignore[call-arg,unused-ignore]  # Any if not installed
+    """Settings of a request: pydantic-ai's own, and options of `generate` with a prefix."""
+
+    hybrid_privacy: frozenset[str] | set[str] | Sequence[str]
+    hybrid_task: str
+    hybrid_deadline: float
+    hybrid_session_id: str
+    hybrid_tenant: str
+    hybrid_backends: Sequence[str]
+    hybrid_min_p: float
+    hybrid_repetition_penalty: float
+
+
+class HybridModel(Model[None]):
+    """A model that answers on the device or in the cloud, as a policy decides."""
+
+    unsupported_settings = frozenset(
+        (
+            *("max_retries", "presence_penalty", "frequency_penalty", "logit_bias"),
+            *("extra_headers", "extra_body", "service_tier"),
+        )
+    )
+    _unsupported_file_inputs = frozenset({"image", "document", "audio", "video"})
+
+    def __init__(
+        self,
+        model_name: str = AUTO,
+        *,
+        client: HybridLLM | None = None,
+        config: Config | None = None,
+        profile: ModelProfileSpec | None = None,
+        settings: ModelSettings | None = None,
+    ) -> None:
+        """Make a model of a client.
+
+        Args:
+            model_name: `auto`: the policy decides; else the name of a backend, or of its model.
+            client: What answers; it is not closed. By default *config*, else what `HYBRID_LLM_CONFIG` names.
+            config: A `hybrid.yaml`.
+            profile: What pydantic-ai is to know of the model; by default tools, and answers that follow a schema.
+            settings: What every request gets; its privacy tags count beside those of a request.
+        """
+        self._model_name = model_name
+        self._client = client
+        self._config = config
+        super().__init__(settings=settings, profile=profile or _PROFILE)
+
+    @property
+    def model_name(self) -> str:
+        """What was asked for; a response has the name of the model that answered."""
+        return self._model_name
+
+    @property
+    def system(self) -> str:
+        """The name of this library."""
+        return _PROVIDER
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Answer a conversation."""
+        check_allow_model_requests()
+        settings, parameters = self.prepare_request(model_settings, model_request_parameters)
+        with _typed(self._model_name):
+            client = await aclient_for(self._client, self._config)
+            options = self._options(client, settings or {}, parameters)
+            return _response(client, await client.agenerate(self._prompt(messages, parameters), **options))
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse, None]:
+        """Answer a conversation piece by piece; leaving it stops the work of the backend."""
+        check_allow_model_requests()
+        settings, parameters = self.prepare_request(model_settings, model_request_parameters)
+        with _typed(self._model_name):
+            client = await aclient_for(self._client, self._config)
+            options = self._options(client, settings or {}, parameters)
+            async with client.astream(self._prompt(messages, parameters), **options) as stream:
+                yield HybridStreamedResponse(parameters, client, stream, self._model_name)
+
+    async def count_tokens(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> RequestUsage:
+        """Tokens of a conversation, counted by the model on this device where there is one, else estimated."""
+        settings, parameters = self.prepare_request(model_settings, model_request_parameters)
+        client = await aclient_for(self._client, self._config)
+        tools = self._options(client, settings or {}, parameters).get("tools")
+        return RequestUsage(input_tokens=await client.acount_tokens(self._prompt(messages, parameters), tools=tools))
+
+    def _options(
+        self, client: HybridLLM, settings: Mapping[str, Any], parameters: ModelRequestParameters
+    ) -> GenerateOptions:
+        call: Json = {ours: settings[theirs] for theirs, ours in _SETTINGS.items() if theirs in settings}
+        call |= {name.removeprefix(_OURS): value for name, value in settings.items() if name.startswith(_OURS)}
+        if parameters.output_mode == "native" and parameters.output_object is not None:
+            call["output_schema"] = parameters.output_object.json_schema
+        call |= _tools(settings.get("tool_choice"), parameters)
+        own = (self.settings or {}).get("hybrid_privacy")
+        return options_of(client, {"privacy": own}, call, model=self._model_name)
+
+    def _prompt(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> list[Json]:
+        """The conversation as `generate` takes it; the agent's instructions stand after its system prompts."""
+        prompt = [turn for message in messages for turn in _turns(message)]
+        said = [
+            {"role": "system", "content": part.content}
+            for part in self._get_instruction_parts(messages, parameters) or ()
+        ]
+        at = next((at for at, turn in enumerate(prompt) if turn["role"] != "system"), len(prompt))
+        return [*prompt[:at], *said, *prompt[at:]]
+
+
+@dataclass
+class HybridStreamedResponse(StreamedResponse):
+    """One answer, while it comes."""
+
+    _client: HybridLLM
+    _stream: AsyncStream
+    _asked: str
+    _timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        with _typed(self._asked):
+            async for chunk in self._stream:
+                for event in self._events(chunk):
+                    yield event
+            if not self.cancelled:
+                self._end(self._stream.generation)
+
+    def _events(self, chunk: Chunk) -> Iterator[ModelResponseStreamEvent]:
+        parts = self._parts_manager
+        if chunk.reasoning:
+            yield from parts.handle_thinking_delta(vendor_part_id="reasoning", content=chunk.reasoning)
+        if chunk.text:
+            yield from parts.handle_text_delta(vendor_part_id="content", content=chunk.text)
+        for each in chunk.tool_calls:
+            yield from parts.handle_tool_call_delta_events(
+                vendor_part_id=each.index,
+                tool_name=each.name or None,
+                args=each.arguments or None,
+                tool_call_id=each.id or None,
+            )
+
+    def _end(self, generation: Generation) -> None:
+        self._usage = _usage(generation.usage)
+        self.provider_response_id = generation.request_id
+        self.provider_details = details(self._client, generation)
+        self.finish_reason = _REASONS.get(generation.finish_reason, "length")
+
+    async def close_stream(self) -> None:
+        """Stop the work of the backend."""
+        await self._stream.aclose()
+
+    @property
+    def model_name(self) -> str:
+        """The model that answers; before the first piece, what was asked for."""
+        backend = self._stream.backend
+        return model_of(self._client.backends, backend) if backend else self._asked
+
+    @property
+    def provider_name(self) -> str:
+        """The name of this library."""
+        return _PROVIDER
+
+    @property
+    def provider_url(self) -> None:
+        """There is none."""
+
+    @property
+    def timestamp(self) -> datetime:
+        """When the answer was asked for."""
+        return self._timestamp
+
+
+def _response(client: HybridLLM, generation: Generation) -> ModelResponse:
+    made = details(client, generation)
+    return ModelResponse(
+        parts=list(_parts(generation)),
+        usage=_usage(generation.usage),
+        model_name=made["model_name"],
+        provider_name=_PROVIDER,
+        provider_response_id=generation.request_id,
+        provider_details=made,
+        finish_reason=_REASONS.get(generation.finish_reason, "length"),
+    )
+
+
+def _parts(generation: Generation) -> Iterator[ModelResponsePart]:
+    if generation.reasoning:
+        yield ThinkingPart(generation.reasoning)
+    if generation.text:
+        yield TextPart(generation.text)
+    for call in generation.tool_calls:
+        yield ToolCallPart(call.name, call.arguments, tool_call_id=call.id)
+
+
+def _usage(usage: Usage) -> RequestUsage:
+    return RequestUsage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cache_read_tokens=usage.cached_prompt_tokens,
+        details={"reasoning_tokens": usage.reasoning_tokens},
+    )
+
+
+def _tools(choice: Any, parameters: ModelRequestParameters) -> Json:
+    """The tools that may be called, and whether one must be: the agent's own, and those that stand for its output."""
+    tools = parameters.declared_tool_defs
+    names, must = _chosen(choice, parameters)
+    tools = {name: tool for name, tool in tools.items() if name in names}
+    if not tools:
+        return {}
+    must = must or not parameters.allow_text_output
+    offered = [tool_of(each.name, each.description, each.parameters_json_schema) for each in tools.values()]
+    only = next(iter(tools)) if len(tools) == 1 else "required"
+    return {"tools": offered, "tool_choice": only if must else "auto"}
+
+
+def _chosen(choice: Any, parameters: ModelRequestParameters) -> tuple[frozenset[str], bool]:
+    """The names of the tools that a `tool_choice` allows, and whether it asks for a call of one."""
+    outputs = frozenset(tool.name for tool in parameters.output_tools)
+    functions = frozenset(tool.name for tool in parameters.declared_function_tools)
+    if choice in (None, "auto"):
+        return functions | outputs, False
+    if choice == "required":
+        return functions, True
+    if isinstance(choice, ToolOrOutput):
+        return frozenset(choice.function_tools) | outputs, False
+    if choice in ("none", []):
+        return outputs, False
+    return frozenset(choice), True
+
+
+def _turns(message: ModelMessage) -> Iterator[Json]:
+    if isinstance(message, ModelRequest):
+        yield from map(_asked, message.parts)
+    else:
+        yield _answered(message.parts)
+
+
+def _asked(part: ModelRequestPart) -> Json:
+    match part:
+        case SystemPromptPart():
+            return {"role": "system", "content": part.content}
+        case UserPromptPart():
+            return {"role": "user", "content": _text(part)}
+        case ToolReturnPart() if not part.files:
+            return {"role": "tool", "tool_call_id": part.tool_call_id, "content": part.model_response_str()}
+        case ToolReturnPart():
+            raise InvalidRequest("prompt: a tool returned a file; only texts are taken", field="prompt")
+    raise UserError(f"`{type(part).__name__}` needs `model.prepare_messages(messages)`, which agents call themselves")
+
+
+def _text(part: UserPromptPart) -> str:
+    texts = []
+    for item in [part.content] if isinstance(part.content, str) else part.content:
+        if isinstance(item, str | TextContent):
+            texts.append(item if isinstance(item, str) else item.content)
+        elif not isinstance(item, CachePoint):
+            kind = type(item).__name__
+            raise InvalidRequest(f"prompt: a {kind} is no text; only texts are taken", field="prompt")
+    return "\n".join(texts)
+
+
+def _answered(parts: Sequence[ModelResponsePart]) -> Json:
+    """One turn; what a provider's own tools left in it is not sent to another."""
+    calls = [
+        {"id": part.tool_call_id, "function": {"name": part.tool_name, "arguments": part.args_as_json_str()}}
+        for part in parts
+        if isinstance(part, ToolCallPart)
+    ]
+    return {
+        "role": "assistant",
+        "content": "\n\n".join(part.content for part in parts if isinstance(part, TextPart)),
+        "reasoning_content": "\n\n".join(part.content for part in parts if isinstance(part, ThinkingPart)),
+        **({"tool_calls": calls} if calls else {}),
+    }
+
+
+@contextmanager
+def _typed(model_name: str) -> Iterator[None]:
+    """Raise errors of ours as errors of pydantic-ai's too.
+
+    `FallbackModel` goes on after those with another model, which knows no policy: where this one allows no backend, or
+    trust is broken, the error stays ours alone.
+    """
+    try:
+        yield
+    except (NoEligibleBackend, SecurityError):
+        raise
+    except HybridLLMError as error:
+        failure = failure_of(error)
+        raised = both(error, _kind_of(failure), **_attributes(failure, model_name))
+    else:
+        return
+    raise raised from None
+
+
+def _kind_of(failure: Failure) -> type[Exception]:
+    if failure.code in _ERRORS:
+        return _ERRORS[failure.code]
+    return exceptions.ModelRequestRejectedError if failure.status < 500 else exceptions.ModelServerError
+
+
+def _attributes(failure: Failure, model_name: str) -> Json:
+    return {
+        "message": failure.message,
+        "model_name": model_name,
+        "body": None,
+        "provider_error_code": failure.code,
+        "provider_error_type": None,
+        "retry_after": failure.retry_after,
+        "in_stream": False,
+        "phase": None,
+    }
