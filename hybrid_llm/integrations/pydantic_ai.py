@@ -14,40 +14,33 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from hybrid_llm.core.errors import HybridLLMError, InvalidRequest, NoEligibleBackend, SecurityError
+from hybrid_llm.core.errors import HybridLLMError, NoEligibleBackend, SecurityError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.integrations.common import AUTO, Config, aclient_for, both, details, options_of
-from hybrid_llm.integrations.openai_form import tool_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import Failure, failure_of
 from hybrid_llm.router.names import model_of
 
 try:
     from pydantic_ai import exceptions
-    from pydantic_ai.exceptions import UserError
+    from pydantic_ai.messages import FinishReason as Reason
     from pydantic_ai.messages import (
-        CachePoint,
         ModelMessage,
-        ModelRequest,
-        ModelRequestPart,
         ModelResponse,
         ModelResponsePart,
         ModelResponseStreamEvent,
-        SystemPromptPart,
-        TextContent,
         TextPart,
         ThinkingPart,
         ToolCallPart,
-        ToolReturnPart,
-        UserPromptPart,
     )
-    from pydantic_ai.messages import FinishReason as Reason
     from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse, check_allow_model_requests
     from pydantic_ai.profiles import ModelProfile, ModelProfileSpec
-    from pydantic_ai.settings import ModelSettings, ToolOrOutput
+    from pydantic_ai.settings import ModelSettings
     from pydantic_ai.usage import RequestUsage
+
+    from hybrid_llm.integrations.pydantic_ai_prompt import prompt_of, tool_options
 except ImportError as error:
     raise ImportError(f"HybridModel needs pydantic-ai-slim: {install_hint('pydantic-ai')}") from error
 
@@ -190,19 +183,13 @@ class HybridModel(Model[None]):
         call |= {name.removeprefix(_OURS): value for name, value in settings.items() if name.startswith(_OURS)}
         if parameters.output_mode == "native" and parameters.output_object is not None:
             call["output_schema"] = parameters.output_object.json_schema
-        call |= _tools(settings.get("tool_choice"), parameters)
+        call |= tool_options(settings.get("tool_choice"), parameters)
         own = (self.settings or {}).get("hybrid_privacy")
         return options_of(client, {"privacy": own}, call, model=self._model_name)
 
     def _prompt(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> list[Json]:
-        """The conversation as `generate` takes it; the agent's instructions stand after its system prompts."""
-        prompt = [turn for message in messages for turn in _turns(message)]
-        said = [
-            {"role": "system", "content": part.content}
-            for part in self._get_instruction_parts(messages, parameters) or ()
-        ]
-        at = next((at for at, turn in enumerate(prompt) if turn["role"] != "system"), len(prompt))
-        return [*prompt[:at], *said, *prompt[at:]]
+        instructions = self._get_instruction_parts(messages, parameters) or ()
+        return prompt_of(messages, [part.content for part in instructions])
 
 
 @dataclass
@@ -296,80 +283,6 @@ def _usage(usage: Usage) -> RequestUsage:
         cache_read_tokens=usage.cached_prompt_tokens,
         details={"reasoning_tokens": usage.reasoning_tokens},
     )
-
-
-def _tools(choice: Any, parameters: ModelRequestParameters) -> Json:
-    """The tools that may be called, and whether one must be: the agent's own, and those that stand for its output."""
-    tools = parameters.declared_tool_defs
-    names, must = _chosen(choice, parameters)
-    tools = {name: tool for name, tool in tools.items() if name in names}
-    if not tools:
-        return {}
-    must = must or not parameters.allow_text_output
-    offered = [tool_of(each.name, each.description, each.parameters_json_schema) for each in tools.values()]
-    only = next(iter(tools)) if len(tools) == 1 else "required"
-    return {"tools": offered, "tool_choice": only if must else "auto"}
-
-
-def _chosen(choice: Any, parameters: ModelRequestParameters) -> tuple[frozenset[str], bool]:
-    """The names of the tools that a `tool_choice` allows, and whether it asks for a call of one."""
-    outputs = frozenset(tool.name for tool in parameters.output_tools)
-    functions = frozenset(tool.name for tool in parameters.declared_function_tools)
-    if choice in (None, "auto"):
-        return functions | outputs, False
-    if choice == "required":
-        return functions, True
-    if isinstance(choice, ToolOrOutput):
-        return frozenset(choice.function_tools) | outputs, False
-    if choice in ("none", []):
-        return outputs, False
-    return frozenset(choice), True
-
-
-def _turns(message: ModelMessage) -> Iterator[Json]:
-    if isinstance(message, ModelRequest):
-        yield from map(_asked, message.parts)
-    else:
-        yield _answered(message.parts)
-
-
-def _asked(part: ModelRequestPart) -> Json:
-    match part:
-        case SystemPromptPart():
-            return {"role": "system", "content": part.content}
-        case UserPromptPart():
-            return {"role": "user", "content": _text(part)}
-        case ToolReturnPart() if not part.files:
-            return {"role": "tool", "tool_call_id": part.tool_call_id, "content": part.model_response_str()}
-        case ToolReturnPart():
-            raise InvalidRequest("prompt: a tool returned a file; only texts are taken", field="prompt")
-    raise UserError(f"`{type(part).__name__}` needs `model.prepare_messages(messages)`, which agents call themselves")
-
-
-def _text(part: UserPromptPart) -> str:
-    texts = []
-    for item in [part.content] if isinstance(part.content, str) else part.content:
-        if isinstance(item, str | TextContent):
-            texts.append(item if isinstance(item, str) else item.content)
-        elif not isinstance(item, CachePoint):
-            kind = type(item).__name__
-            raise InvalidRequest(f"prompt: a {kind} is no text; only texts are taken", field="prompt")
-    return "\n".join(texts)
-
-
-def _answered(parts: Sequence[ModelResponsePart]) -> Json:
-    """One turn; what a provider's own tools left in it is not sent to another."""
-    calls = [
-        {"id": part.tool_call_id, "function": {"name": part.tool_name, "arguments": part.args_as_json_str()}}
-        for part in parts
-        if isinstance(part, ToolCallPart)
-    ]
-    return {
-        "role": "assistant",
-        "content": "\n\n".join(part.content for part in parts if isinstance(part, TextPart)),
-        "reasoning_content": "\n\n".join(part.content for part in parts if isinstance(part, ThinkingPart)),
-        **({"tool_calls": calls} if calls else {}),
-    }
 
 
 @contextmanager
