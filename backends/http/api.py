@@ -51,6 +51,11 @@ class Known:
         return self.lists_model is False and self.refuses_others
 
 
+def positive(value: Any) -> int:
+    """A number of tokens that a server reports; 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0
+
+
 UNKNOWN = Known()
 """Before a server has been asked."""
 
@@ -100,7 +105,7 @@ class Api(Protocol):
     def headers(self, secret: str) -> dict[str, str]:
         """The headers of every request; *secret* is the key, or empty."""
 
-    def call(self, cleared: Cleared, known: Known) -> Call:
+    def call(self, cleared: Cleared, known: Known, /) -> Call:
         """The call for a cleared request, in which every text is one of that request.
 
         Raises:
@@ -108,5 +113,5 @@ class Api(Protocol):
             RequestRejected: the server cannot be asked for this.
         """
 
-    def describe(self, listed: Reply, get: Get) -> Known:
+    def describe(self, listed: Reply, get: Get, /) -> Known:
         """What the server is and can do, by its reply to *listing* and further questions; raises nothing."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.backends.http.continuation import Seam
-from hybrid_llm.backends.http.failures import in_stream, interrupted
-from hybrid_llm.core.errors import BackendError, RequestRejected
+from hybrid_llm.backends.http.failures import filtered, in_stream, interrupted, parsed_event
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.tools import ToolCallDelta
@@ -48,7 +46,7 @@ class Answer:
         if data.strip() == _DONE:
             self.done = True
             return
-        event = self._parsed(data)
+        event = parsed_event(data, self.received, backend=self._backend)
         if event.get("error"):
             raise in_stream(event, self.received, backend=self._backend)
         if isinstance(event.get("usage"), dict):
@@ -69,15 +67,6 @@ class Answer:
         if text := self._seam.rest():
             yield Chunk(text=text, tokens=0)
         yield Chunk(tokens=0, finish_reason=self._reason, usage=usage, timings=timings)
-
-    def _parsed(self, data: str) -> dict[str, Any]:
-        try:
-            event = json.loads(data)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict):
-            return event
-        raise interrupted(self.received, "an event is no JSON object", backend=self._backend)
 
     def _choice(self, choice: Any) -> Iterator[Chunk]:
         if not isinstance(choice, dict):
@@ -122,17 +111,13 @@ class Answer:
 
     def _finish(self, reason: str) -> FinishReason:
         if reason == "content_filter":
-            raise self._filtered()
+            raise filtered(backend=self._backend)
         if reason == "stop" and self._calls:
             return FinishReason.TOOL_CALLS  # as some servers end calls
         found = _REASONS.get(reason)
         if found is None:
             raise interrupted(self.received, "its finish reason is not known", backend=self._backend)
         return found
-
-    def _filtered(self) -> BackendError:
-        text = f"a content filter of {self._backend} ended the answer"
-        return RequestRejected(text, backend=self._backend, reason="content_filter")
 
 
 def _text(value: Any) -> str:

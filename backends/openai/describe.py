@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.backends.http.api import Get, Json, Known, Reply
+from hybrid_llm.backends.http.api import Get, Json, Known, Reply, positive
 from hybrid_llm.backends.openai.settings import OpenAISettings
 
 _OWNERS: Final[Mapping[str, str]] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
@@ -35,7 +35,7 @@ def describe(listed: Reply, get: Get, settings: OpenAISettings) -> Known:
         return _lm_studio(get, settings.model)
     return Known(
         server=server,
-        context_window=next(filter(None, (_count(model.get(name)) for name in _WINDOWS)), 0),
+        context_window=next(filter(None, (positive(model.get(name)) for name in _WINDOWS)), 0),
         lists_model=bool(model) if models and not settings.is_azure else None,
         refuses_others=server in _REFUSES_OTHERS,
     )
@@ -66,7 +66,7 @@ def _llama_cpp(model: Json, get: Get) -> Known:
     tools = able.get("supports_tools") if isinstance(able, dict) else None
     return Known(
         server="llama.cpp",
-        context_window=next(filter(None, map(_count, windows)), 0),
+        context_window=next(filter(None, map(positive, windows)), 0),
         tools=tools if isinstance(tools, bool) else None,
     )
 
@@ -78,7 +78,7 @@ def _ollama(get: Get, name: str) -> Known:
     loaded = _tagged(_models(get("/api/ps").fields, "models"), name)
     return Known(
         server="ollama",
-        context_window=_count(loaded.get("context_length")),
+        context_window=positive(loaded.get("context_length")),
         tools=_has(model.get("capabilities"), "tools"),
         lists_model=bool(model) if pulled else None,
         refuses_others=True,
@@ -91,7 +91,7 @@ def _lm_studio(get: Get, name: str) -> Known:
     model = _named(models, name)
     return Known(
         server="lmstudio",
-        context_window=_count(model.get("loaded_context_length")),
+        context_window=positive(model.get("loaded_context_length")),
         tools=_has(model.get("capabilities"), "tool_use"),
         lists_model=bool(model),
     )
@@ -119,7 +119,3 @@ def _names(model: Json) -> Iterator[Any]:
 
 def _has(capabilities: Any, name: str) -> bool | None:
     return name in capabilities if isinstance(capabilities, list) else None
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, Final
 
 from hybrid_llm.backends.http.api import Json
 from hybrid_llm.backends.http.cleared import checked, texts_of
 from hybrid_llm.backends.http.continuation import GO_ON
+from hybrid_llm.backends.http.sampling import named
 from hybrid_llm.backends.openai.settings import OpenAISettings
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import RequestRejected
-from hybrid_llm.core.limits import RECOMMENDED
-from hybrid_llm.core.request import GREEDY, Message, Request, Sampling, call_ordinals
+from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import ToolCall, numbered_id
 
 CONTINUES: Final = ("vllm", "llama.cpp")
 """Dialects in which the server continues a message; others are asked to go on with it."""
-_COMMON: Final = ("temperature", "top_p")
+_COMMON: Final = ("temperature", "top_p", "seed")
 """Settings that every server takes; the others of ours are extensions, which OpenAI's own refuses."""
 _FORMAT_NAME: Final = "answer"
 
@@ -96,21 +95,12 @@ def _continued(request: Request, spec: OpenAISettings, dialect: str) -> Iterator
 
 
 def _sampling(sampling: Sampling, spec: OpenAISettings, dialect: str) -> Json:
-    """The settings that were named: the server has recommendations of its own for the others."""
-    values = asdict(sampling)
-    named = {name: values[name] for name in RECOMMENDED if _is_named(sampling, name)}
-    if (foreign := sorted(named.keys() - set(_COMMON))) and dialect == "openai":
+    """What is sent of *sampling*; of OpenAI's own servers what they have."""
+    settings = named(sampling)
+    if (foreign := sorted(settings.keys() - set(_COMMON))) and dialect == "openai":
         text = f"{spec.name} does not take {', '.join(foreign)}"
         raise RequestRejected(text, backend=spec.name, reason="unsupported")
-    if sampling.seed is not None:
-        named["seed"] = sampling.seed
-    if sampling.stop:
-        named["stop"] = list(sampling.stop)
-    return named
-
-
-def _is_named(sampling: Sampling, name: str) -> bool:
-    return name in sampling.explicit or getattr(sampling, name) != getattr(GREEDY, name)
+    return {**settings, **({"stop": list(sampling.stop)} if sampling.stop else {})}
 
 
 def _tools(request: Request) -> Json:

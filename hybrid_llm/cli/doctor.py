@@ -10,18 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_config, add_json
-from hybrid_llm.cli.doctor_checks import (
-    CHECKS,
-    FIRST_CHECKS,
-    Check,
-    Finding,
-    Setup,
-    Status,
-    fault,
-    ok,
-    run_checks,
-    warning,
-)
+from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Check, Setup, run_checks
+from hybrid_llm.cli.findings import Finding, Status, fault, ok, warning
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.environment import read_environment, unknown_variables
 from hybrid_llm.core.errors import ConfigError

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hybrid_llm.cli.findings import Finding, fault, ok, warning
 from hybrid_llm.core import errors
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
 from hybrid_llm.core.extras import install_hint, requirements
@@ -60,24 +60,6 @@ _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
 )
 
 
-class Status(StrEnum):
-    """The result of a check."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One result; *remedy* says what to do, and of an `ok` what would complete it; else it is empty."""
-
-    check: str
-    status: Status
-    message: str
-    remedy: str = ""
-
-
 @dataclass(slots=True, kw_only=True)
 class Setup:
     """What to check: a configuration, certificates, nodes. The check of the configuration fills it in."""
@@ -92,21 +74,6 @@ class Setup:
 
 
 Check = Callable[[Setup], Iterator[Finding]]
-
-
-def ok(check: str, message: str, remedy: str = "") -> Finding:
-    """A finding without a problem."""
-    return Finding(check=check, status=Status.OK, message=message, remedy=remedy)
-
-
-def warning(check: str, message: str, remedy: str) -> Finding:
-    """A finding of something that works now but may fail later."""
-    return Finding(check=check, status=Status.WARNING, message=message, remedy=remedy)
-
-
-def fault(check: str, message: str, remedy: str) -> Finding:
-    """A finding of something that does not work."""
-    return Finding(check=check, status=Status.FAULT, message=message, remedy=remedy)
 
 
 def run_checks(checks: Mapping[str, Check], setup: Setup) -> Iterator[Finding]:
@@ -221,9 +188,11 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
 
 
 def check_others(setup: Setup) -> Iterator[Finding]:
-    """Each backend of another kind: what it needs on this machine. No server is asked: that may cost money."""
+    """Each backend of another kind: what it needs on this machine; a server of others is asked what it is."""
     from hybrid_llm.backends.edge import EdgeConfig
     from hybrid_llm.backends.grpc import GrpcSpec
+    from hybrid_llm.backends.http.settings import HttpSettings
+    from hybrid_llm.cli.doctor_servers import check_server
 
     specs = setup.config.backends if setup.config else ()
     for spec in specs:
@@ -231,11 +200,13 @@ def check_others(setup: Setup) -> Iterator[Finding]:
             continue
         check = f"backend {spec.name}"
         try:
-            spec.open().close()
+            with closing(spec.open()) as backend:
+                if isinstance(spec, HttpSettings):
+                    yield from check_server(check, spec, backend)
+                else:
+                    yield ok(check, f"of kind {spec.kind}: it can be opened; no request was sent")
         except HybridLLMError as error:
             yield fault(check, str(error), _RERUN)
-        else:
-            yield ok(check, f"of kind {spec.kind}: it can be opened; no request was sent")
 
 
 def check_names(setup: Setup) -> Iterator[Finding]:

@@ -79,7 +79,7 @@ def _default(key: Key) -> str:
 def as_written(kind: Kind, value: Any) -> str | None:
     """*value* as a file has it; None where a file cannot say it."""
     match kind:
-        case Flag():
+        case Flag() if value is not None:
             return str(value).lower()
         case Choice():
             return next((word for word, one in kind.values.items() if one == value), None)
@@ -109,6 +109,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid.encoder": lambda: markdown_table(table_of("encoder")),
     "hybrid.grpc": lambda: markdown_table(table_of("grpc")),
     "hybrid.openai": lambda: markdown_table(table_of("openai")),
+    "hybrid.anthropic": lambda: markdown_table(table_of("anthropic")),
     "hybrid.price": lambda: markdown_table(PRICE),
     "hybrid.ner": lambda: markdown_table(detector_table("ner")),
     "hybrid.presidio": lambda: markdown_table(detector_table("presidio")),

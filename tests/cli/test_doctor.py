@@ -9,9 +9,11 @@ from importlib import metadata
 import pytest
 
 from hybrid_llm.backends.wire.certificates import issue, make_authority
-from hybrid_llm.cli.doctor_checks import Setup, Status, check_clock, ok, run_checks
+from hybrid_llm.cli.doctor_checks import Setup, check_clock, run_checks
+from hybrid_llm.cli.findings import Status, ok
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from tests.backends.http.server import scripted
 
 
 def examine(cli, *arguments):
@@ -41,15 +43,44 @@ def test_a_sound_installation_has_no_fault_and_every_part_was_checked(cli):
     assert any("answered" in item["message"] for item in found)
 
 
-def test_a_server_of_others_is_opened_and_not_asked(cli, tmp_path):
+VLLM = {"data": [{"id": "m", "owned_by": "vllm", "max_model_len": 4096}]}
+
+
+@pytest.mark.parametrize(
+    ("reported", "model", "more", "status", "said"),
+    [
+        (VLLM, "m", "", ["ok"], "is vllm; 4096 tokens, tools yes"),
+        (VLLM, "other", "", ["fault", "ok"], "does not list the model other"),
+        ({"data": [{"id": "m"}]}, "other", "", ["warning", "ok"], "does not list the model other"),
+        (401, "m", "", ["fault"], "does not accept the key"),
+        (503, "m", "", ["fault"], "answered 503"),
+        (VLLM, "m", ", api_key: {file: missing.key}", ["fault"], "missing.key"),
+        (VLLM, "m", ", context_window: 9", ["ok"], "9 tokens"),
+    ],
+)
+def test_a_server_of_others_is_asked_what_it_is(cli, tmp_path, reported, model, more, status, said):
     config = tmp_path / "hybrid.yaml"
-    cloud = '{kind: openai, base_url: "http://127.0.0.1:9/v1", model: any, context_window: 4096}'
-    config.write_text("version: 1\nbackends:\n  edge: {kind: onnx, model: embedded}\n  cloud: " + cloud)
-    found = examine(cli, "--config", config)
-    assert [item["status"] for item in found if item["check"] == "backend cloud"] == ["ok"]
-    config.write_text(config.read_text().replace("4096", "4096, api_key: {file: missing.key}"))
-    found = examine(cli, "--config", config)
-    assert [message for message in faults(found) if "missing.key" in message]
+    with scripted([]) as server:
+        server.described = {"/v1/models": reported}
+        config.write_text(
+            f'version: 1\nbackends: {{cloud: {{kind: openai, base_url: "{server.url}", model: {model}{more}}}}}'
+        )
+        found = [item for item in examine(cli, "--config", config) if item["check"] == "backend cloud"]
+    assert [item["status"] for item in found] == status
+    assert said in found[0]["message"]
+    assert server.bodies == []
+
+
+def test_a_server_that_cannot_be_reached_and_one_in_the_clear_are_named(cli, tmp_path):
+    config = tmp_path / "hybrid.yaml"
+    clear = '{kind: anthropic, base_url: "http://192.0.2.1:9", model: m, insecure: true, connect_timeout: 50ms}'
+    gone = '{kind: openai, base_url: "http://127.0.0.1:9/v1", model: m}'
+    config.write_text(f"version: 1\nbackends: {{clear: {clear}, gone: {gone}}}")
+    found = {item["check"]: item for item in reversed(examine(cli, "--config", config))}
+    assert (found["backend clear"]["status"], found["backend gone"]["status"]) == ("warning", "fault")
+    assert "192.0.2.1:9 in the clear" in found["backend clear"]["message"]
+    checked = cli("policy", "check", "balanced", "--config", config)
+    assert (checked.code, "prompts go to 192.0.2.1:9 in the clear" in checked.err) == (0, True)
 
 
 def test_a_misspelt_environment_variable_is_a_warning_each_time_and_one_that_a_file_names_is_none(

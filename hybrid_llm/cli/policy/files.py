@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from hybrid_llm.cli import arguments
@@ -24,6 +25,7 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     load, failed = arguments.policy_loader(args), False
+    _warn_of_readable(args.config)
     records: list[dict[str, object]] = []
     for name in args.files:
         messages: Sequence[object]
@@ -44,6 +46,15 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         print_json(records)
     return Exit.CONFIG if failed else Exit.OK
+
+
+def _warn_of_readable(config: Path | None) -> None:
+    """Name the servers of *config* to which prompts go in the clear."""
+    from hybrid_llm.backends.http.settings import HttpSettings
+
+    for spec in () if config is None else load_config(config).backends:
+        if isinstance(spec, HttpSettings) and spec.is_readable:
+            note(printable(f"warning: {spec.name}: prompts go to {spec.address} in the clear (`insecure: true`)"))
 
 
 def _summary(policy: Policy) -> str:

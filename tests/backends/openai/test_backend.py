@@ -22,11 +22,12 @@ from hybrid_llm.backends.http.backend import HttpBackend
 from hybrid_llm.backends.http.events import EventReader, EventTooLarge
 from hybrid_llm.backends.http.failures import retry_after
 from hybrid_llm.backends.http.settings import ApiKey
+from hybrid_llm.backends.openai.decode import Answer
 from hybrid_llm.backends.openai.encode import payload
 from hybrid_llm.backends.openai.spec import OpenAISpec
 from hybrid_llm.core import errors
 from hybrid_llm.core.clearance import Cleared
-from hybrid_llm.core.generation import AnswerParts, Chunk, FinishReason
+from hybrid_llm.core.generation import AnswerParts, Chunk, FinishReason, Timings
 from hybrid_llm.core.request import Location, Message, Request, Sampling
 from hybrid_llm.core.tools import Tool, ToolCall
 from hybrid_llm.policies import builtin_policy, parse_policy
@@ -504,3 +505,40 @@ def test_an_event_without_an_end_does_not_fill_the_memory() -> None:
     with pytest.raises(EventTooLarge):  # noqa: PT012
         for _ in range(200):
             list(reader.feed(b"data: " + b"x" * 100_000 + b"\n"))
+
+
+ODD = st.sampled_from(
+    [
+        None,
+        0,
+        -1,
+        True,
+        "",
+        [],
+        [1],
+        {},
+        [{}],
+        [{"function": {}}],
+        [{"index": [], "function": {"name": 1}}],
+        {"code": []},
+    ]
+)
+"""What no field should hold."""
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from([*WHOLE, "[DONE]", delta(tool_calls=[{"function": {"name": "f"}}])]), max_size=6),
+    st.dictionaries(st.sampled_from(["content", "tool_calls", "reasoning", "role"]), ODD),
+    st.dictionaries(st.sampled_from(["choices", "usage", "error"]), ODD),
+)
+def test_any_order_of_events_is_an_answer_or_one_typed_error(
+    order: list[Any], inner: dict[str, Any], outer: dict[str, Any]
+) -> None:
+    found = Answer(backend="cloud")
+    try:
+        for event in [*order, delta(**inner), outer, *order]:
+            list(found.take(event if isinstance(event, str) else json.dumps(event)))
+        assert list(found.end(Timings()))[-1].finish_reason is not None
+    except errors.BackendError:
+        pass

@@ -1,0 +1,64 @@
+"""Messages as an API of a backend."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+from hybrid_llm.backends.anthropic.decode import Answer
+from hybrid_llm.backends.anthropic.encode import continues, payload
+from hybrid_llm.backends.anthropic.settings import AnthropicSettings
+from hybrid_llm.backends.http.api import Call, Get, Known, Reply, positive
+from hybrid_llm.core.clearance import Cleared
+
+_VERSION: Final = "2023-06-01"
+
+
+class Messages:
+    """Anthropic's Messages, of one server."""
+
+    route = "v1/messages"
+
+    def __init__(self, settings: AnthropicSettings) -> None:
+        self._settings = settings
+        self.listing = f"v1/models/{quote(settings.model, safe='')}"
+
+    def headers(self, secret: str) -> dict[str, str]:
+        """The version of the API, and the key as the server takes it."""
+        name = self._settings.key_header
+        key = {name: f"Bearer {secret}" if name == "authorization" else secret} if secret else {}
+        return {"anthropic-version": _VERSION, **key}
+
+    def call(self, cleared: Cleared, _: Known) -> Call:
+        """The call for a cleared request: see `encode.payload`."""
+        settings, request = self._settings, cleared.request
+        data = payload(cleared, settings)
+        partial = "" if continues(request, settings) else request.answer_prefix
+        return Call(data=data, answer=Answer(backend=settings.name, partial=partial))
+
+    def describe(self, listed: Reply, _: Get) -> Known:
+        """What the server reports of the model; a server of another kind need not have that route."""
+        model, is_anthropic = listed.fields, self._settings.is_anthropic
+        name = "anthropic" if is_anthropic else ""
+        if not model:
+            return Known(server=name, lists_model=False if _is_missing(listed) else None, refuses_others=is_anthropic)
+        return Known(
+            server=name,
+            context_window=positive(model.get("max_input_tokens")),
+            output_schema=_supports(model, "structured_outputs"),
+            lists_model=model.get("lifecycle") != "retired",
+            refuses_others=is_anthropic,
+        )
+
+
+def _is_missing(reply: Reply) -> bool:
+    """Whether the server knows the route, and not the model."""
+    error = reply.document.get("error") if isinstance(reply.document, dict) else None
+    return reply.status == 404 and isinstance(error, dict) and error.get("type") == "not_found_error"
+
+
+def _supports(model: dict[str, object], name: str) -> bool | None:
+    capabilities = model.get("capabilities")
+    capability = capabilities.get(name) if isinstance(capabilities, dict) else None
+    supported = capability.get("supported") if isinstance(capability, dict) else None
+    return supported if isinstance(supported, bool) else None

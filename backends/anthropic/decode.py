@@ -1,0 +1,188 @@
+"""The answer of a Messages server as chunks: what its events mean, whatever order they come in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from hybrid_llm.backends.http.api import Json
+from hybrid_llm.backends.http.continuation import Seam
+from hybrid_llm.backends.http.failures import filtered, in_stream, interrupted, parsed_event
+from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.tools import ToolCallDelta
+
+REASONS: Final[Mapping[str, FinishReason | None]] = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "pause_turn": None,
+    "refusal": None,
+}
+"""Why an answer ended; None where it is none: a refusal, or a pause of the server's own tools, which we never use."""
+_COUNTS: Final = (
+    *("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"),
+    *("output_tokens", "thinking_tokens"),
+)
+
+
+class Answer:
+    """The answer of one call, event by event. Its last chunk is held back until the usage has come."""
+
+    def __init__(self, *, backend: str, partial: str = "") -> None:
+        """*partial* is the answer so far that the server was asked to go on with, and may repeat."""
+        self._backend = backend
+        self._seam = Seam(partial)
+        self._calls: dict[int, _Use] = {}
+        self._reason: FinishReason | None = None
+        self._counts: dict[str, int] = {}
+        self.received = 0
+        """Pieces that arrived: about tokens."""
+        self.done = False
+        """Nothing more is read."""
+
+    def take(self, data: str) -> Iterator[Chunk]:
+        """Yield what one event holds.
+
+        Raises:
+            BackendError: the server reports an error, or sends what is no answer.
+        """
+        event = parsed_event(data, self.received, backend=self._backend)
+        match event.get("type"):
+            case "message_start":
+                self._count(_fields(event, "message").get("usage"))
+            case "content_block_start":
+                yield from self._start(_index(event), _fields(event, "content_block"))
+            case "content_block_delta":
+                yield from self._delta(_index(event), _fields(event, "delta"))
+            case "content_block_stop":
+                yield from self._stop(_index(event))
+            case "message_delta":
+                self._count(event.get("usage"))
+                self._end(_fields(event, "delta").get("stop_reason"))
+            case "message_stop":
+                self.done = True
+            case "error":
+                raise in_stream(event, self.received, backend=self._backend)
+
+    def end(self, timings: Timings) -> Iterator[Chunk]:
+        """Yield what was held back, then the last chunk.
+
+        Raises:
+            BackendError: the server ended the answer without a reason.
+        """
+        if self._reason is None:
+            raise interrupted(self.received, "it ended without a stop reason", backend=self._backend)
+        if text := self._seam.rest():
+            yield Chunk(text=text, tokens=0)
+        yield Chunk(tokens=0, finish_reason=self._reason, usage=self._usage(), timings=timings)
+
+    def _start(self, index: int, block: Json) -> Iterator[Chunk]:
+        """The begin of a block; some servers send a block whole."""
+        match block.get("type"):
+            case "text":
+                yield from self._text(_str(block, "text"))
+            case "thinking":
+                yield from self._reasoning(_str(block, "thinking"))
+            case "tool_use":
+                use = _Use(len(self._calls))
+                self._calls[index] = use
+                given, name = block.get("input"), _str(block, "name")
+                if not name:
+                    raise interrupted(self.received, "a tool call has no name", backend=self._backend)
+                written = json.dumps(given) if given else ""
+                yield from self._call(use, written, id_=_str(block, "id") or f"call_{use.number}", name=name)
+
+    def _delta(self, index: int, delta: Json) -> Iterator[Chunk]:
+        match delta.get("type"):
+            case "text_delta":
+                yield from self._text(_str(delta, "text"))
+            case "thinking_delta":
+                yield from self._reasoning(_str(delta, "thinking"))
+            case "input_json_delta" if index in self._calls:
+                if written := _str(delta, "partial_json"):
+                    yield from self._call(self._calls[index], written)
+            case "input_json_delta":
+                raise interrupted(self.received, "a tool call has no begin", backend=self._backend)
+
+    def _stop(self, index: int) -> Iterator[Chunk]:
+        """The end of a block: a call without arguments has an empty object."""
+        use = self._calls.get(index)
+        if use is not None and not use.has_arguments:
+            yield from self._call(use, "{}")
+
+    def _text(self, text: str) -> Iterator[Chunk]:
+        if text:
+            self.received += 1
+            if kept := self._seam.join(text):
+                yield Chunk(text=kept)
+
+    def _reasoning(self, text: str) -> Iterator[Chunk]:
+        if text:
+            self.received += 1
+            yield Chunk(reasoning=text)
+
+    def _call(self, use: _Use, arguments: str, *, id_: str = "", name: str = "") -> Iterator[Chunk]:
+        self.received += 1
+        use.has_arguments = use.has_arguments or bool(arguments)
+        delta = ToolCallDelta(index=use.number, id=id_, name=name, arguments=arguments)
+        yield Chunk(text=self._seam.rest(), tool_calls=(delta,))
+
+    def _end(self, reason: Any) -> None:
+        if not isinstance(reason, str) or self._reason is not None:
+            return
+        if reason == "refusal":
+            raise filtered(backend=self._backend)
+        self._reason = REASONS.get(reason)
+        if self._reason is None:
+            why = "the server paused its turn" if reason in REASONS else "its stop reason is not known"
+            raise interrupted(self.received, why, backend=self._backend)
+
+    def _count(self, usage: Any) -> None:
+        """Take the counts of *usage*: each is a total so far, and one that is left out stays."""
+        if isinstance(usage, dict):
+            counts = usage | _fields(usage, "output_tokens_details")
+            self._counts |= {name: counts[name] for name in _COUNTS if _is_count(counts.get(name))}
+
+    def _usage(self) -> Usage:
+        counts = self._counts
+        cached = counts.get("cache_read_input_tokens", 0)
+        read = counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0) + cached
+        return Usage(
+            prompt_tokens=read,
+            completion_tokens=counts.get("output_tokens", self.received),
+            cached_prompt_tokens=cached,
+            reasoning_tokens=counts.get("thinking_tokens", 0),
+        )
+
+
+class _Use:
+    """A tool call that is being received."""
+
+    __slots__ = ("has_arguments", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.has_arguments = False
+
+
+def _fields(event: Json, name: str) -> Json:
+    found = event.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _str(fields: Json, name: str) -> str:
+    found = fields.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def _index(event: Json) -> int:
+    """The number of a block; -1 where it has none."""
+    found = event.get("index")
+    return found if isinstance(found, int) else -1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
