@@ -16,6 +16,7 @@ from hybrid_llm.core.errors import (
     BackendError,
     BackendOverloaded,
     BackendUnavailable,
+    ContentRefused,
     DeadlineExceeded,
     HybridLLMError,
     InvalidRequest,
@@ -79,6 +80,7 @@ _ANTHROPIC: Final[Mapping[int, str]] = {
 _BY_CLASS: Final[Mapping[type[HybridLLMError], tuple[int, str, bool]]] = {
     PrivacyViolation: (403, "privacy_violation", False),
     SecurityError: (502, "untrusted_backend", False),
+    ContentRefused: (400, "content_filter", False),
     NoEligibleBackend: (503, "no_eligible_backend", False),
     QuotaExceeded: (429, "insufficient_quota", False),
     BackendOverloaded: (503, "overloaded", True),

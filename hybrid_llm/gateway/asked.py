@@ -53,6 +53,9 @@ class Writer(Protocol):
     def fail(self, failure: Failure) -> Iterable[bytes]:
         """The events of an answer that broke off."""
 
+    def refuse(self, failure: Failure) -> Iterable[bytes]:
+        """The events that end an answer of which a guardrail refuses the rest: it ends, but not as if it were whole."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
@@ -74,6 +77,10 @@ class Answering:
 class Dialect(Protocol):
     """One API: reads its requests, and writes its answers and errors."""
 
+    @property
+    def answers_refused(self) -> bool:
+        """Whether a request that a guardrail refuses gets an answer that says so, in place of an error."""
+
     def read(self, body: Json) -> Asked:
         """The request of *body*.
 
@@ -86,6 +93,9 @@ class Dialect(Protocol):
 
     def writer(self, answering: Answering) -> Writer:
         """Writes the events of an answer that is streamed."""
+
+    def refused(self, answering: Answering, failure: Failure) -> Json:
+        """The document of an answer that a guardrail refuses: nothing of it is in it."""
 
     def failure(self, failure: Failure) -> Json:
         """The document of an error."""

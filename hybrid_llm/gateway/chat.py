@@ -52,11 +52,15 @@ _DROPPED: Final = frozenset({"annotations", "refusal", "audio", "function_call",
 """Fields of a message that hold nothing for a model: what the official client's records dump beside the texts."""
 _PARAMS: Final = {"prompt": "messages", "max_tokens": "max_completion_tokens", "output_schema": "response_format"}
 _MOST_LOGPROBS: Final = 20
+CONTENT_FILTER: Final = "content_filter"
+"""Why an answer ended that a guardrail refuses."""
 DONE: Final = b"data: [DONE]\n\n"
 
 
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
+
+    answers_refused: Final = False
 
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
@@ -92,6 +96,12 @@ class ChatCompletions:
         details = details_field(generation, asked=answering.details)
         head = _head(answering, "chat.completion")
         return head | {"choices": [choice], "usage": usage_of(generation.usage)} | details
+
+    def refused(self, answering: Answering, failure: Failure) -> Json:
+        """A `chat.completion` with the reason `content_filter`."""
+        message = {"role": "assistant", "content": None, "refusal": failure.message}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": CONTENT_FILTER}
+        return _head(answering, "chat.completion") | {"choices": [choice], "usage": usage_of(Usage())}
 
     def writer(self, answering: Answering) -> ChatWriter:
         """Writes `chat.completion.chunk` events."""
@@ -140,6 +150,13 @@ class ChatWriter:
     def fail(self, failure: Failure) -> Iterator[bytes]:
         """An error in place of the rest: the official client raises it."""
         yield event(dumped(failure.as_openai()))
+
+    def refuse(self, failure: Failure) -> Iterator[bytes]:
+        """The reason `content_filter`."""
+        delta = {"refusal": failure.message}
+        last = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": CONTENT_FILTER}
+        yield event(dumped(self._head | {"choices": [last]}))
+        yield DONE
 
     def _event(self, delta: Json, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
         listed = dumped(_logprobs(logprobs)) if logprobs else "null"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.generation import Chunk, Generation, Usage
 from hybrid_llm.gateway.asked import Answering, Asked, Json, check_fields, dumped, event, model_of, typed, wants_usage
-from hybrid_llm.gateway.chat import DONE, SAMPLING, finish_reason, usage_of
+from hybrid_llm.gateway.chat import CONTENT_FILTER, DONE, SAMPLING, finish_reason, usage_of
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.router.failures import Failure
 
@@ -26,6 +26,8 @@ _NEUTRAL: Final[Mapping[str, Any]] = {
 
 class Completions:
     """`POST /v1/completions`."""
+
+    answers_refused: Final = False
 
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
@@ -50,6 +52,10 @@ class Completions:
         choice = _choice(generation.text, finish_reason(generation.finish_reason))
         details = details_field(generation, asked=answering.details)
         return _head(answering) | {"choices": [choice], "usage": usage_of(generation.usage)} | details
+
+    def refused(self, answering: Answering, failure: Failure) -> Json:  # noqa: ARG002  # the API has no place for it
+        """A `text_completion` with the reason `content_filter`."""
+        return _head(answering) | {"choices": [_choice("", CONTENT_FILTER)], "usage": usage_of(Usage())}
 
     def writer(self, answering: Answering) -> CompletionWriter:
         """Writes `text_completion` events."""
@@ -88,6 +94,11 @@ class CompletionWriter:
     def fail(self, failure: Failure) -> Iterator[bytes]:
         """An error in place of the rest."""
         yield event(dumped(failure.as_openai()))
+
+    def refuse(self, failure: Failure) -> Iterator[bytes]:  # noqa: ARG002  # the API has no place for it
+        """The reason `content_filter`."""
+        yield event(dumped(self._head | {"choices": [_choice("", CONTENT_FILTER)]}))
+        yield DONE
 
 
 def _head(answering: Answering) -> Json:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from hybrid_llm.core.errors import ContentRefused
+from hybrid_llm.core.protocols import Direction
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
 from hybrid_llm.gateway.extensions import answer_headers, options_of
 from hybrid_llm.router.failures import Failure, failure_of
@@ -69,11 +71,17 @@ class Exchange:
     async def _answer(self, asked: Asked, options: Json, reply: Reply) -> None:
         details = options.pop("details")
         stream = self._gateway.client.astream([*asked.instructions, *asked.prompt], **options)
-        async with stream:
-            if asked.stream:
-                await self._stream(asked, options, details, stream, reply)
-                return
-            generation = await stream.collect()
+        try:
+            async with stream:
+                if asked.stream:
+                    await self._stream(asked, options, details, stream, reply)
+                    return
+                generation = await stream.collect()
+        except ContentRefused as refusal:
+            if refusal.direction == Direction.INPUT and not self._dialect.answers_refused:
+                raise
+            await self._refuse(asked, options, self._note(refusal, reply), reply)
+            return
         answering = self._answering(asked, stream, options, details)
         document = self._dialect.whole(answering, generation)
         self._gateway.kept.keep(answering, generation, document)
@@ -100,9 +108,30 @@ class Exchange:
             await reply.write(writer.end(generation))
         except TimeoutError:
             raise
+        except ContentRefused as refusal:
+            await reply.write(writer.refuse(self._note(refusal, reply)))
         except Exception as error:  # noqa: BLE001  # the status is sent: what fails now is an event
             failure = self._note(error, reply)
             await reply.write(writer.fail(failure))
+
+    async def _refuse(self, asked: Asked, options: Json, failure: Failure, reply: Reply) -> None:
+        """Answer with a refusal where nothing of an answer was sent."""
+        request_id = options["request_id"]
+        answering = Answering(
+            asked=asked,
+            request_id=request_id,
+            model=asked.model,
+            created=int(time.time()),
+            tenant=options["tenant"],
+            privacy=options["privacy"],
+        )
+        headers = {"x-request-id": request_id, "request-id": request_id}
+        if not asked.stream:
+            await reply.whole(200, headers, self._dialect.refused(answering, failure))
+            return
+        writer = self._dialect.writer(answering)
+        await reply.begin(200, _EVENTS | headers)
+        await reply.write([*writer.begin(), *writer.refuse(failure)])
 
     def _answering(self, asked: Asked, stream: AsyncStream, options: Json, details: bool) -> Answering:  # noqa: FBT001
         return Answering(

@@ -43,6 +43,8 @@ _STOP_REASONS: Final[Mapping[FinishReason, str]] = {
 class Messages:
     """`POST /v1/messages`."""
 
+    answers_refused: Final = True
+
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
         if body.get("max_tokens") is None:
@@ -78,6 +80,10 @@ class Messages:
             "usage": _usage(generation.usage),
             **details_field(generation, asked=answering.details),
         }
+
+    def refused(self, answering: Answering, failure: Failure) -> Json:
+        """A `message` without content that was stopped by a refusal."""
+        return _message(answering) | {"usage": _usage(Usage()), **_refusal(failure)}
 
     def writer(self, answering: Answering) -> MessageWriter:
         """Writes the events of a `message`."""
@@ -128,6 +134,12 @@ class MessageWriter:
         """An error in place of the rest."""
         yield event(dumped(failure.as_anthropic()), "error")
 
+    def refuse(self, failure: Failure) -> Iterator[bytes]:
+        """The end by a refusal."""
+        yield from self._closed()
+        yield _event("message_delta", delta={"stop_sequence": None, **_refusal(failure)}, usage=_usage(Usage()))
+        yield _event("message_stop")
+
     def _opened(self, kind: str, block: Json) -> Iterator[bytes]:
         """Start *block*, unless one of its kind is open."""
         if self._kind != kind:
@@ -143,6 +155,11 @@ class MessageWriter:
 
     def _delta(self, delta: Json) -> bytes:
         return _event("content_block_delta", index=self._index, delta=delta)
+
+
+def _refusal(failure: Failure) -> Json:
+    details = {"type": "refusal", "category": None, "explanation": failure.message}
+    return {"stop_reason": "refusal", "stop_details": details}
 
 
 def _event(name: str, **fields: Any) -> bytes:

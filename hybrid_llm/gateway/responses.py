@@ -51,6 +51,8 @@ _PARAMS: Final = {"prompt": "input", "max_tokens": "max_output_tokens", "output_
 class Responses:
     """`POST /v1/responses`."""
 
+    answers_refused: Final = False
+
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
         check_fields(body, read=_READ, ignored=_IGNORED, neutral=_NEUTRAL)
@@ -79,6 +81,10 @@ class Responses:
     def whole(self, answering: Answering, generation: Generation) -> Json:
         """A `response`."""
         return _ended(answering, generation, list(_items(answering, generation)))
+
+    def refused(self, answering: Answering, failure: Failure) -> Json:  # noqa: ARG002  # the API has no place for it
+        """A `response` without output, incomplete by a content filter."""
+        return _filtered(answering, [])
 
     def writer(self, answering: Answering) -> ResponseWriter:
         """Writes the events of a `response`."""
@@ -135,6 +141,11 @@ class ResponseWriter:
         response = _response(self._answering, "failed") | {"error": error, "output": self._items}
         yield self._event("response.failed", response=response)
 
+    def refuse(self, failure: Failure) -> Iterator[bytes]:  # noqa: ARG002  # the API has no place for it
+        """The response as far as it was allowed, incomplete by a content filter."""
+        yield from self._closed("incomplete")
+        yield self._event("response.incomplete", response=_filtered(self._answering, self._items))
+
     def _opened(self, kind: str, item: Json) -> Iterator[bytes]:
         """Begin *item*, unless one of its kind is open."""
         if self._open is None or self._open["type"] != kind:
@@ -152,7 +163,7 @@ class ResponseWriter:
         self._text += delta
         yield self._event(name, delta=delta, **more)
 
-    def _closed(self) -> Iterator[bytes]:
+    def _closed(self, status: str = "completed") -> Iterator[bytes]:
         """End the open item."""
         if (item := self._open) is None:
             return
@@ -166,7 +177,7 @@ class ResponseWriter:
             more: Json = {} if item["type"] == "reasoning" else {"logprobs": []}
             yield self._event(f"{name}.done", content_index=0, text=self._text, **more)
             yield self._event("response.content_part.done", content_index=0, part=part)
-        item["status"] = "completed"
+        item["status"] = status
         yield self._event("response.output_item.done", item=item)
         self._items.append(item)
         self._open = None
@@ -268,6 +279,15 @@ def _ended(answering: Answering, generation: Generation, items: list[Json]) -> J
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "usage": _usage(generation.usage),
         **details_field(generation, asked=answering.details),
+    }
+
+
+def _filtered(answering: Answering, items: list[Json]) -> Json:
+    details = {"reason": "content_filter"}
+    return _response(answering, "incomplete") | {
+        "output": items,
+        "incomplete_details": details,
+        "usage": _usage(Usage()),
     }
 
 
