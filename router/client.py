@@ -228,6 +228,8 @@ class HybridLLM(Insight, ToolRunner):
     def _stream(self, incoming: Incoming) -> Stream:
         self._check_open()
         pipeline = self._pipeline
+        if pipeline.tracing is not None:
+            pipeline.begin_trace(incoming)
         routed = pipeline.receive(incoming)
         if not pipeline.may_hedge(routed):
             return Stream(pipeline.answer(routed, _open_sync, blocking_sleep), owner=self)
@@ -261,6 +263,8 @@ class HybridLLM(Insight, ToolRunner):
         require_asyncio()
 
         def start(pipeline: Pipeline) -> Answer:
+            if pipeline.tracing is not None:
+                pipeline.begin_trace(incoming)
             routed = pipeline.receive(incoming)
             race = TaskRace if pipeline.may_hedge(routed) else OneByOne
             return pipeline.answer(routed, _open_async, asyncio.sleep, race, self._workers.run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, NoEligibleBackend
@@ -21,7 +22,7 @@ from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.guardrails.rules import Guardrails
-from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit
+from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit, tracing_hook
 from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.preview import Preview
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
@@ -43,7 +44,7 @@ class Pipeline:
         attempts: How the attempts of a request are made.
 
     Raises:
-        ConfigError: the policy counts in another currency than the prices.
+        ConfigError: the policy counts in another currency than the prices, or several hooks trace.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Pipeline:
         self._policies = policies
         self._guard = guard
         self._hooks = tuple(hooks)
+        self.tracing: Final = tracing_hook(self._hooks)
+        """What follows each request, or None."""
         self._defaults = defaults or Defaults()
         self._limits = limits or RequestLimits()
         self._cache = cache
@@ -128,8 +131,10 @@ class Pipeline:
             routed = self._route(incoming, policy)
             if self._guardrails is not None:
                 self._judge(self._guardrails, routed, incoming)
-        except DeadlineExceeded as error:
-            if error.phase:
+        except BaseException as error:
+            if incoming.trace is not None:
+                incoming.trace.failed(error)
+            if not isinstance(error, DeadlineExceeded) or error.phase:
                 raise
         else:
             if self._routed_under is not policy:
@@ -137,16 +142,27 @@ class Pipeline:
             return routed
         raise incoming.late()  # here, where the error that does not say during what is not its context
 
+    def begin_trace(self, incoming: Incoming) -> None:
+        """The trace of *incoming*, which will be answered, begins in the context of the caller."""
+        if self.tracing is not None:
+            incoming.trace = guarded(partial(self.tracing.begin, incoming.created), "beginning a trace")
+
     def _route(self, incoming: Incoming, policy: Policy) -> Routed:
         request = self._request(incoming, policy)
         request.check_deadline()
-        incoming.phase = "the privacy scan"
+        incoming.phase, trace = "the privacy scan", incoming.trace
+        if trace is not None:
+            trace.enter("guard")
         assessment = self._guard.assess(request, policy)
         try:
             request.check_deadline()
             incoming.phase = "routing"
+            if trace is not None:
+                trace.enter("decide")
             routed = self._decide(assessment, policy, incoming)
             request.check_deadline()
+            if trace is not None:
+                trace.routed(routed.metadata, routed.decision, assessment.allowed, self.fleet.backends)
         except BaseException:
             self._guard.release(assessment)
             raise
@@ -245,6 +261,7 @@ class Pipeline:
             policy=policy,
             parse=_parser(incoming.options),
             check_calls=CallCheck(assessment.request) if assessment.request.tools else None,
+            trace=incoming.trace,
         )
 
     def count_tokens(self, incoming: Incoming) -> int:
@@ -281,6 +298,8 @@ class Pipeline:
             return Answer(
                 self._screened(cached, routed, aside), routed, hooks=self._hooks, over=over, notice=self.fleet.notice
             )
+        if routed.trace is not None:
+            open_stream = routed.trace.opens(open_stream)
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
         attempts = self._attempts(routed, calls, race)
         keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
@@ -310,6 +329,7 @@ class Pipeline:
             decision=routed.decision,
             error=type(error).__name__,
             declared=routed.assessment.declared,
+            trace=routed.trace,
         )
         emit(self._hooks, event)
 
@@ -318,7 +338,7 @@ class Pipeline:
         return self._make_attempts(
             metadata=routed.metadata,
             decision=routed.decision,
-            open_stream=calls.stream,
+            open_stream=calls.stream if routed.trace is None else routed.trace.attempts(calls.stream),
             sleep=calls.sleep,
             breakers=self.fleet.health,
             budget=self.fleet.retry_budgets[order[0]],

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hybrid_llm.core.errors import DeadlineExceeded, InvalidRequest
 from hybrid_llm.core.fields import Number, Whole
@@ -35,6 +35,9 @@ from hybrid_llm.core.request import (
     Sampling,
 )
 from hybrid_llm.router.conversation import choice_of, messages_of, tools_of, unicode_text
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.observability.tracing import RequestTrace
 
 T = TypeVar("T")
 SHORT: Final = 2048
@@ -261,6 +264,8 @@ class Incoming:
     """The backend to go on with, where the policy allows it: that of the steps before."""
     excluded: Mapping[str, str] = field(default_factory=dict)
     """Backends that are not to answer, each with the reason: they did already, for example."""
+    trace: RequestTrace | None = field(default=None, repr=False)
+    """What follows the request, if anything does."""
 
     @property
     def is_short(self) -> bool:

@@ -17,7 +17,7 @@ import grpc
 
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.connection import Connection, Link
-from hybrid_llm.backends.grpc.exchange import METADATA, Exchange, NodeDescription, NodeStats
+from hybrid_llm.backends.grpc.exchange import Exchange, NodeDescription, NodeStats
 from hybrid_llm.backends.wire.handshake import Lookup
 from hybrid_llm.backends.wire.messages import PROTOCOL, record_from_wire
 from hybrid_llm.backends.wire.status import Metadata, has_detail
@@ -68,6 +68,8 @@ class GrpcBackend:
     """
 
     location: Final = Location.CLOUD
+    provider: Final = "hybrid_llm"
+    """Who serves the model, for telemetry."""
     count_tokens = staticmethod(estimate_tokens)
     """An estimate: the tokenizer is on the node."""
 
@@ -301,7 +303,7 @@ class GrpcBackend:
         """Start the call. Cancel it when its consumer leaves: gRPC alone would let the node go on generating."""
         exchange.start(warm=link.warm)
         try:
-            call = link.generate(payload, timeout=exchange.remaining(), metadata=METADATA)
+            call = link.generate(payload, timeout=exchange.remaining(), metadata=exchange.metadata)
             link.calls.running.add(call)
         except ValueError:  # another thread has closed the channel since `link` returned it
             raise self._connection.closed_error() from None

@@ -29,9 +29,10 @@ from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.request import Request
+from hybrid_llm.core.tracing import trace_headers
 from hybrid_llm.protos import hybrid_pb2 as pb
 
-METADATA: Final = ((PROTOCOL_KEY, str(PROTOCOL)),)
+_METADATA: Final = ((PROTOCOL_KEY, str(PROTOCOL)),)
 
 _LONGEST_S: Final = 1e6
 """gRPC cannot count longer deadlines."""
@@ -138,6 +139,8 @@ class Exchange:
     began: float = field(default_factory=time.monotonic)
     """When the exchange began, and from `start` on, when the call was sent; on `time.monotonic()`."""
     received_tokens: int = 0
+    metadata: tuple[tuple[str, str], ...] = _METADATA
+    """What is sent beside the request; from `payload` on, with its place in a trace."""
     ended: bool = False
     lost: bool = False
     """Its connection ended, or the node is silent: whether the node can be reached is for the probes to judge."""
@@ -176,6 +179,8 @@ class Exchange:
         if len(data) > limit:
             text = f"the request has {len(data)} bytes; a message to {self.config.name} holds at most {limit}"
             raise RequestRejected(text, backend=self.config.name, reason="message_too_large")
+        if cleared.traceparent:
+            self.metadata = (*_METADATA, *trace_headers(cleared.traceparent))
         return data
 
     def remaining(self) -> float:

@@ -47,6 +47,8 @@ class Cleared:
 
     request: Request
     clearance: Clearance
+    traceparent: str = ""
+    """Where the call stands in a trace (`core.tracing`), if requests are traced; no part of what is cleared."""
 
 
 def _texts(request: Request) -> Iterator[str]:

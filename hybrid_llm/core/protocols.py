@@ -208,6 +208,19 @@ class HealthAware(Protocol):
 
 
 @runtime_checkable
+class Remote(Protocol):
+    """A backend of one server, as telemetry names it."""
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT`."""
+
+    @property
+    def provider(self) -> str:
+        """Who serves the model, in the words of OpenTelemetry's `gen_ai.provider.name`, such as `openai`."""
+
+
+@runtime_checkable
 class MultiEndpoint(Protocol):
     """A backend of several endpoints, each with a state of its own."""
 

@@ -19,6 +19,7 @@ from hybrid_llm.core.fields import Found, Table, key, table
 from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.telemetry import TelemetrySpec
 from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.observability.hooks import Hook
@@ -27,6 +28,7 @@ from hybrid_llm.router.spending.ledger import Price, currency_of
 
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Backend, Detector
+    from hybrid_llm.core.telemetry import Telemetry
     from hybrid_llm.policies import Policy, PolicySource
     from hybrid_llm.router.guardrails.catalogue import PlacedSpec
     from hybrid_llm.router.guardrails.rules import GuardrailRule
@@ -198,6 +200,9 @@ class Config:
         table(PredictionSpec, "prediction"), "Whether latency is measured and stored.", default=PredictionSpec()
     )
     metrics: MetricsSpec | None = key(table(MetricsSpec, "metrics"), "Metrics for Prometheus.", default=None)
+    telemetry: TelemetrySpec | None = key(
+        table(TelemetrySpec, "telemetry"), "Traces and metrics for OpenTelemetry.", default=None
+    )
     sessions: SessionLimits = key(
         table(SessionLimits, "sessions"),
         "How many sessions hold values behind pseudonyms, and for how long.",
@@ -266,13 +271,16 @@ class Config:
         return made
 
     def open_hooks(self, opened: ExitStack, *, serve_metrics: bool = True) -> tuple[ClosableHook, ...]:
-        """Open the recorder of decisions and the server of metrics that the file asks for; *opened* closes them.
+        """Open the recorder, the server of metrics and the telemetry that the file asks for; *opened* closes them.
 
         Raises:
             ConfigError: one cannot be opened.
         """
         specs = (self.record, self.metrics if serve_metrics else None)
-        return tuple(opened.enter_context(closing(spec.open())) for spec in specs if spec is not None)
+        own = [opened.enter_context(closing(spec.open())) for spec in specs if spec is not None]
+        if self.telemetry is not None and (telemetry := self.telemetry.open()) is not None:
+            own.append(opened.enter_context(closing(_reporting(telemetry, self.telemetry))))
+        return tuple(own)
 
     def open_detectors(self) -> tuple[Detector, ...]:
         """Load the models under `detectors`; ConfigError if one is unusable.
@@ -316,6 +324,13 @@ class Config:
             lacking = f"which the policy `{policy.name}` does not declare"
             message = f"{self.name}: defaults.privacy has the tag `{tag}`, {lacking}"
             raise PolicyError(message, path=str(self.path), hint=did_you_mean(tag, policy.tags))
+
+
+def _reporting(telemetry: Telemetry, spec: TelemetrySpec) -> ClosableHook:
+    """A hook that reports to *telemetry* what *spec* asks for, and closes it."""
+    from hybrid_llm.router.observability.otel import OpenTelemetryHook
+
+    return OpenTelemetryHook.owning(telemetry, names=spec.names, include=spec.include)
 
 
 def _config(found: Found) -> Config:

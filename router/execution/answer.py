@@ -249,6 +249,7 @@ class Answer:
             declared=self._routed.assessment.declared,
             departures=tuple(self._trail.departures),
             cost=self._trail.cost,
+            trace=self._routed.trace,
         )
 
 

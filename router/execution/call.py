@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.decision import Decision
@@ -36,6 +36,9 @@ from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Bill, Charge
 
+if TYPE_CHECKING:
+    from hybrid_llm.router.observability.tracing import RequestTrace
+
 _log = logging.getLogger("hybrid_llm")
 Sleep = Callable[[float], Awaitable[None]]
 Opener = Callable[[Backend, Cleared], AsyncGenerator[Chunk, None]]
@@ -54,6 +57,8 @@ class Routed:
     policy: Policy
     parse: Parse = None
     check_calls: CallCheck | None = None
+    trace: RequestTrace | None = None
+    """What follows the request, if anything does."""
 
 
 @dataclass(slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.generation import (
     AnswerWarning,
     AttemptRecord,
@@ -22,6 +22,9 @@ from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies.language.schema import Objectives
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.observability.tracing import RequestTrace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class RequestEvent:
     """Each call for which the request left the device, and in which form."""
     cost: float = 0.0
     """What its calls cost, in the currency of the prices."""
+    trace: RequestTrace | None = field(default=None, repr=False, compare=False)
+    """What a `TracingHook` began for the request."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.metadata, RequestMetadata):
@@ -102,6 +107,23 @@ class ClientHook(Protocol):
     def detach(self, status: Callable[[], ClientStatus]) -> None:
         """The client with this *status* is closed."""
         ...
+
+
+@runtime_checkable
+class TracingHook(Protocol):
+    """A hook that follows each request while it runs. It gets the event at the end too, with the trace it began."""
+
+    def begin(self, created: float) -> RequestTrace:
+        """A request begins, in the context of its caller; *created* is its instant on `time.monotonic()`."""
+        ...
+
+
+def tracing_hook(hooks: Iterable[Hook]) -> TracingHook | None:
+    """The one of *hooks* that follows requests; ConfigError if there are several."""
+    found = [hook for hook in hooks if isinstance(hook, TracingHook)]
+    if len(found) > 1:
+        raise ConfigError("a client has one trace: pass one OpenTelemetryHook, or leave `telemetry` out of the file")
+    return found[0] if found else None
 
 
 def client_hooks(hooks: Iterable[Hook]) -> list[ClientHook]:
