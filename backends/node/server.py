@@ -29,9 +29,12 @@ from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import MapOf, Number, Whole, key
 from hybrid_llm.core.limits import DEADLINE_S
+from hybrid_llm.core.telemetry import TelemetrySpec
 
 if TYPE_CHECKING:
     import grpc.aio
+
+    from hybrid_llm.backends.node.telemetry import NodeTelemetry
 
 _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -79,6 +82,8 @@ class NodeConfig(Checked):
         "Shares of the engine's tokens by the names of clients' certificates, while several have work; 1 for others.",
         default=MappingProxyType({}),
     )
+    telemetry: TelemetrySpec | None = None
+    """Where calls are reported to OpenTelemetry; by default nowhere."""
 
 
 class NodeServer:
@@ -91,12 +96,14 @@ class NodeServer:
         self._engine = engine
         self._tokenizer = tokenizer
         self._listener: _Listener | None = None
+        self._telemetry: NodeTelemetry | None = None
 
     async def start(self) -> int:
         """Listen, then load the model; returns the port. Calls that arrive earlier get `BackendUnavailable`.
 
         Raises:
-            ConfigError: the certificates, the address or the model folder is unusable; the message says what to do.
+            ConfigError: the certificates, the address, the model folder or the telemetry is unusable; the message says
+                what to do.
             EngineDied: the engine crashed while it loaded.
         """
         if not require_tls13():
@@ -109,7 +116,8 @@ class NodeServer:
             self._engine = ENGINES.get(config.engine)(config, on_progress=lambda _: None)
         engine = self._engine
         try:
-            self._listener = _Listener(self._config, engine, self._tokenizer)
+            self._telemetry = _open_telemetry(self._config.telemetry)
+            self._listener = _Listener(self._config, engine, self._tokenizer, self._telemetry)
             await self._listener.open()
             await engine.start()
             await self._listener.update_health()
@@ -128,6 +136,8 @@ class NodeServer:
         finally:
             if self._engine is not None:
                 await self._engine.close()
+            if self._telemetry is not None:
+                await asyncio.to_thread(self._telemetry.close)
 
     def reload(self) -> None:
         """Check the certificate files and log whether the next handshake uses them; no call is interrupted."""
@@ -185,7 +195,9 @@ class NodeServer:
 class _Listener:
     """The `grpc.aio` server with the service, health and reflection. The engine may still be loading."""
 
-    def __init__(self, config: NodeConfig, engine: Engine, tokenizer: ChatTokenizer) -> None:
+    def __init__(
+        self, config: NodeConfig, engine: Engine, tokenizer: ChatTokenizer, telemetry: NodeTelemetry | None
+    ) -> None:
         """Bind the port; ConfigError if the certificates or the address are unusable."""
         import grpc.aio
         from grpc_health.v1 import health, health_pb2_grpc
@@ -217,7 +229,7 @@ class _Listener:
         admission = Admission(max_queue=config.max_queue, client_share=config.intake.client_share)
         self._servicer = NodeServicer(
             engine, tokenizer, admission, intake,
-            max_deadline=config.max_deadline, version=_version(), weights=config.weights,
+            max_deadline=config.max_deadline, version=_version(), weights=config.weights, telemetry=telemetry,
         )  # fmt: skip
         add_HybridLLMServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -253,6 +265,16 @@ class _Listener:
         while True:
             await asyncio.sleep(_HEALTH_INTERVAL_S)
             await self.update_health()
+
+
+def _open_telemetry(spec: TelemetrySpec | None) -> NodeTelemetry | None:
+    """What reports the calls; None where nothing does. Raises ConfigError if *spec* cannot be followed."""
+    telemetry = spec.open("hybrid-llm-node") if spec is not None else None
+    if telemetry is None:
+        return None
+    from hybrid_llm.backends.node.telemetry import NodeTelemetry
+
+    return NodeTelemetry(telemetry, version=_version())
 
 
 def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -24,6 +25,7 @@ from hybrid_llm.backends.node.identity import PEER, Peer, client_name, set_error
 from hybrid_llm.backends.node.intake import Intake
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request, unexpected
 from hybrid_llm.backends.node.schema_trial import SchemaTrials
+from hybrid_llm.backends.node.telemetry import CallReport, NodeTelemetry
 from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
@@ -77,6 +79,7 @@ class NodeServicer(HybridLLMServicer):
         max_deadline: float,
         version: str,
         weights: Mapping[str, float] | None = None,
+        telemetry: NodeTelemetry | None = None,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
@@ -88,6 +91,7 @@ class NodeServicer(HybridLLMServicer):
         self._weights = weights or {}
         self._max_deadline = max_deadline
         self._version = version
+        self._telemetry = telemetry
         self._numbers = itertools.count(1)
         self.stopping = False
         """The node shuts down: load reports show it, and clients choose another node."""
@@ -106,6 +110,8 @@ class NodeServicer(HybridLLMServicer):
             outcome = self._fail(context, call, error)
         finally:
             _log_call(call, outcome)
+            if self._telemetry is not None:
+                guarded(partial(self._report, self._telemetry, call, context, outcome), "reporting a call")
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.NodeDescription:  # noqa: ARG002, N802
         """Describe this node; answered even while the engine is not ready."""
@@ -226,6 +232,20 @@ class NodeServicer(HybridLLMServicer):
             draws=self._draws,
             logprobs=info.logprobs if info else False,
         )
+
+    def _report(self, telemetry: NodeTelemetry, call: _Call, context: Any, outcome: str) -> None:
+        """Report *call*, which is over."""
+        info = guarded(lambda: self._engine.info, "reading the engine's model")
+        report = CallReport(
+            metadata=context.invocation_metadata() or (),
+            model=info.model if info else "",
+            engine=info.engine if info else "",
+            outcome=outcome,
+            seconds=call.elapsed_ms() / 1e3,
+            prompt_tokens=call.prompt_tokens,
+            answer=call.answer,
+        )
+        telemetry.take(report)
 
     def _fail(self, context: Any, call: _Call, error: BaseException) -> str:
         """End the call with the client's version of *error* and return that error's name."""

@@ -80,11 +80,17 @@ DEFAULTS: Final[dict[StatusCode, str]] = {
 """What a code means that comes without a kind: from gRPC itself or a proxy. OK is an answer that ended too early."""
 
 _KINDS: Final = {row.error: kind for kind, row in ROWS.items()}
+_CODES: Final = {row.error.__name__: row.code.name for row in ROWS.values()} | {"ok": "OK", "cancelled": "CANCELLED"}
 _MOST: Final = 2.0**31
 """The largest plausible fact: a week in seconds is far below it, and NaN is not."""
 _CUT: Final = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
 """The codes that gRPC itself gives a call whose connection broke off."""
 _BROKEN: Final = (errors.BackendUnavailable, errors.BackendOverloaded, errors.StreamInterrupted)
+
+
+def code_of(outcome: str) -> str:
+    """The name of the code of a call that ended so: `ok`, `cancelled`, or the class of an error."""
+    return _CODES.get(outcome, "UNKNOWN")
 
 
 def encode(error: errors.HybridLLMError) -> Status:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.node.engines import EngineFactory
     from hybrid_llm.backends.node.intake import IntakeLimits
     from hybrid_llm.backends.node.server import NodeConfig
+    from hybrid_llm.core.telemetry import TelemetrySpec
 
 _REQUIRED: Final = ("grpc_health", "grpc_reflection")
 _REQUIRED_BY_ENGINE: Final = dict.fromkeys(("auto", "packed", "one_by_one"), ("torch", "transformers"))
@@ -47,7 +48,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser, "log more than one line for each call to standard error")
     parser.add_argument("--quiet", "-q", action="store_true", help="log warnings only, not each call")
     _add_engine(parser)
+    _add_telemetry(parser)
     _add_limits(parser)
+
+
+def _add_telemetry(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("OpenTelemetry; the variables of its SDK apply, such as OTEL_TRACES_SAMPLER")
+    group.add_argument("--telemetry", choices=("otlp", "console"), help="report each call to a collector, or to stderr")
+    group.add_argument("--otlp-endpoint", metavar="URL", help="the collector (OTEL_EXPORTER_OTLP_ENDPOINT)")
+    group.add_argument("--otlp-insecure", action="store_true", help="allow plain HTTP to another machine")
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +201,18 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         max_deadline=args.max_deadline,
         intake=_limits(args),
         weights=dict(args.weight),
+        telemetry=_telemetry(args),
     )
+
+
+def _telemetry(args: argparse.Namespace) -> TelemetrySpec | None:
+    if args.telemetry is None:
+        if args.otlp_endpoint is not None:
+            raise ConfigError("--otlp-endpoint needs --telemetry otlp")
+        return None
+    from hybrid_llm.core.telemetry import TelemetrySpec
+
+    return TelemetrySpec(exporter=args.telemetry, endpoint=args.otlp_endpoint, insecure=args.otlp_insecure)
 
 
 async def _serve(

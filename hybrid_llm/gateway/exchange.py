@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hybrid_llm.core.errors import ContentRefused
 from hybrid_llm.core.protocols import Direction
+from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
 from hybrid_llm.gateway.extensions import answer_headers, options_of
 from hybrid_llm.router.failures import Failure, failure_of
@@ -51,6 +52,7 @@ class Exchange:
         begun = time.perf_counter()
         try:
             headers = Headers(scope=scope)
+            CALLER.set(headers.get(TRACEPARENT, ""))  # each request has a task of its own
             client = self._gateway.admit(headers)
             body = await read_json(
                 headers, receive, self._gateway.config.body_bytes, self._gateway.config.read_timeout_s
