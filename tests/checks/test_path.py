@@ -47,3 +47,4 @@ def test_a_request_crosses_few_files_up_to_the_first_step_of_the_model():
         llm.generate("warm up: load the model and import what is imported on first use", max_tokens=1)
         files = crossed(lambda: llm.generate("Is this review positive? 'A warm, funny film.'", max_tokens=2))
     assert len(files) <= MOST_FILES, files
+    assert not [file for file in files if "tracing" in file or "otel" in file or "telemetry" in file]  # nothing traces

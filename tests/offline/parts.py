@@ -71,6 +71,18 @@ def metrics(folder: Path) -> None:
     _configured(folder, "metrics: {listen: '127.0.0.1:9477'}\n")
 
 
+def otel(folder: Path) -> None:
+    """A collector over loopback gets the reports, and no proxy of the environment does."""
+    import os
+
+    from tests.otlp import Collector
+
+    os.environ |= {"HTTP_PROXY": "http://192.0.2.1:1", "ALL_PROXY": "http://192.0.2.1:1"}
+    with Collector() as collector:
+        _configured(folder, f"telemetry: {{exporter: otlp, endpoint: '{collector.url}'}}\n")
+        assert collector.spans()
+
+
 def cli(_: Path) -> None:
     _cli("signals", "--once")
 
@@ -210,6 +222,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
         presidio,
         report,
         metrics,
+        otel,
         cli,
         dbus,
         gpu,
