@@ -117,6 +117,7 @@ class _Request:
         self._context: Context | None = None
         self._calls: Calls | None = None
         self._backends: Mapping[str, Backend] = {}
+        self._over = False
 
     def enter(self, step: Step) -> None:
         """*step* begins."""
@@ -133,8 +134,9 @@ class _Request:
         guarded(partial(self._routed, metadata, decision, allowed, backends), "tracing a request")
 
     def failed(self, error: BaseException) -> None:
-        """End the trace of a request that no backend was chosen for."""
-        guarded(partial(self._failed, error_type(error)), "tracing a request")
+        """End the trace of a request for which there is no event."""
+        if not self._over:
+            guarded(partial(self._failed, error_type(error)), "tracing a request")
 
     def attempts(self, call: Call) -> Call:
         """*call* with a span for each attempt."""
@@ -146,7 +148,7 @@ class _Request:
 
     def end(self, event: RequestEvent) -> None:
         """End the span with what the *event* says, and count the request."""
-        error = "" if event.error == "cancelled" else event.error
+        self._over, error = True, "" if event.error == "cancelled" else event.error
         backend = self._backends.get(event.backend or self._first(event.decision))
         values = model_values(backend, self._hook.names)
         asked = values.pop("gen_ai.request.model", None)
@@ -172,8 +174,10 @@ class _Request:
             self._calls = Calls(self._hook.tracer, self._hook.instruments, self._context, self._hook.names)
 
     def _failed(self, error: str) -> None:
-        self._begin({"gen_ai.operation.name": "chat", "gen_ai.provider.name": SCOPE})
-        self._end_steps({})
+        self._over = True
+        if self._span is None:
+            self._begin({"gen_ai.operation.name": "chat", "gen_ai.provider.name": SCOPE})
+            self._end_steps({})
         if self._span is not None:
             self._finish(self._span, {"hybrid_llm.outcome": error or "cancelled"}, error)
 

@@ -17,7 +17,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.telemetry import CLOSE_S, Secret, TelemetrySpec
 from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.config.config import parse_config
+from hybrid_llm.router.config import parse_config
 from tests.otlp import Collector, values_of
 
 CONFIG = {"version": 1, "backends": {"edge": {"kind": "onnx", "model": "embedded"}}}
