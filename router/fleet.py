@@ -252,3 +252,22 @@ def _health(backend: Backend, limits: Resilience) -> Health:
     health = backend.endpoint_health
     health.configure(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
     return health
+
+
+def without(blocked: Mapping[Location, str], signals: Signals) -> Signals:
+    """*signals* with the backends of *blocked* locations not ready, and the guard's reason for each."""
+    if not blocked:
+        return signals
+    located = {name: state.location for name, state in signals.backends.items()}
+    return unable({name: blocked[where] for name, where in located.items() if where in blocked}, signals)
+
+
+def unable(reasons: Mapping[str, str], signals: Signals) -> Signals:
+    """*signals* with the backends that *reasons* names not ready, each for its reason."""
+    if not reasons:
+        return signals
+    states = {
+        name: replace(state, ready=False, reason=reasons[name]) if name in reasons else state
+        for name, state in signals.backends.items()
+    }
+    return replace(signals, backends=states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -12,7 +12,6 @@ from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError, NoEligibleB
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, Defaults, RequestLimits
 from hybrid_llm.core.protocols import DETECTOR_NAMES
 from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, RequestMetadata
-from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource, parse_policy
@@ -20,7 +19,7 @@ from hybrid_llm.router.cache import AnswerCache
 from hybrid_llm.router.execution.answer import Answer, Run
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
-from hybrid_llm.router.fleet import Fleet
+from hybrid_llm.router.fleet import Fleet, unable, without
 from hybrid_llm.router.guardrails.rules import Guardrails
 from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit, tracing_hook
 from hybrid_llm.router.output import CallCheck, OutputParser
@@ -384,22 +383,3 @@ def _pinned(decision: Decision, pin: str) -> Decision:
         return decision
     order = (pin, *(name for name in decision.order if name != pin))
     return replace(decision, order=order, because=f"the steps before ran on {pin}")
-
-
-def without(blocked: Mapping[Location, str], signals: Signals) -> Signals:
-    """*signals* with the backends of *blocked* locations not ready, and the guard's reason for each."""
-    if not blocked:
-        return signals
-    located = {name: state.location for name, state in signals.backends.items()}
-    return unable({name: blocked[where] for name, where in located.items() if where in blocked}, signals)
-
-
-def unable(reasons: Mapping[str, str], signals: Signals) -> Signals:
-    """*signals* with the backends that *reasons* names not ready, each for its reason."""
-    if not reasons:
-        return signals
-    states = {
-        name: replace(state, ready=False, reason=reasons[name]) if name in reasons else state
-        for name, state in signals.backends.items()
-    }
-    return replace(signals, backends=states)

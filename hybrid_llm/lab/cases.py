@@ -13,7 +13,7 @@ from hybrid_llm.core.protocols import Detector
 from hybrid_llm.core.request import RequestMetadata, estimate_tokens
 from hybrid_llm.lab.casefile import Case, Expected
 from hybrid_llm.policies.policy import Policy, Rule
-from hybrid_llm.router.pipeline import without
+from hybrid_llm.router.fleet import without
 from hybrid_llm.router.privacy import PrivacyGuard
 
 NO_BACKEND = "no backend"

@@ -30,8 +30,7 @@ from hybrid_llm.lab.simulate.world import Setting
 from hybrid_llm.policies.policy import Policy
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import OneByOne
-from hybrid_llm.router.fleet import Fleet
-from hybrid_llm.router.pipeline import without
+from hybrid_llm.router.fleet import Fleet, without
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Charge, Spending
 from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation

@@ -21,7 +21,7 @@ from hybrid_llm.lab.verify.report import CLEARED, DECIDED, Results, Verdict, jud
 from hybrid_llm.lab.verify.world import Abstract, Fitness, Held, MarkerDetector, Outcomes, Position, Switches, World
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.execution.attempts import Attempts
-from hybrid_llm.router.pipeline import without
+from hybrid_llm.router.fleet import without
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
 from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.request import make_request
