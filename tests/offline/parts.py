@@ -185,7 +185,21 @@ def pydantic_ai(folder: Path) -> None:
     assert Agent(HybridModel(config=_neighbour(folder), settings={"max_tokens": 4})).run_sync("Hello").output
 
 
-NEIGHBOURS = (langchain, llama_index, pydantic_ai)
+def litellm(folder: Path) -> None:
+    """LiteLLM fetches prices of models when it is imported, unless it is told not to."""
+    import os
+
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    from hybrid_llm.integrations.litellm import HybridCustomLLM
+
+    handler = HybridCustomLLM(config=_neighbour(folder))
+    litellm.custom_provider_map = [{"provider": "hybrid", "custom_handler": handler}]
+    assert litellm.completion("hybrid/auto", [{"role": "user", "content": "Hello"}], max_tokens=4).choices
+
+
+NEIGHBOURS = (langchain, llama_index, pydantic_ai, litellm)
 """Of libraries that use us, in the environment of `make clients`."""
 
 

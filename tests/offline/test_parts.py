@@ -18,7 +18,13 @@ import pytest
 from tests.network import NOT_ALLOWED
 from tests.offline.parts import CAUGHT, PARTS, ROOT
 
-NEIGHBOURS = {"langchain": "langchain_core", "llama-index": "llama_index", "pydantic-ai": "pydantic_ai"}
+NEIGHBOURS = {
+    "langchain": "langchain_core",
+    "llama-index": "llama_index",
+    "pydantic-ai": "pydantic_ai",
+    "litellm": "litellm",
+    "llm": "llm",
+}
 """Libraries that use us, in the environment of `make clients`: extra -> module."""
 NOT_IN_DEV = {"gpu": "pynvml", **NEIGHBOURS}
 """Parts that the development environment has not, and the module that each imports; `gpu` needs hardware."""
