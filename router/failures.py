@@ -96,6 +96,8 @@ _BY_CLASS: Final[Mapping[type[HybridLLMError], tuple[int, str, bool]]] = {
     HybridLLMError: (500, "internal_error", False),
 }
 """Class -> status, code and whether to try again; the nearest class counts. The others have functions of their own."""
+STATUSES: Final = tuple(sorted({400, 401, 404, 408, 413, 415, *(status for status, _, _ in _BY_CLASS.values())}))
+"""Every status that an error has; those that are written out are of the gateway itself."""
 UNEXPECTED: Final = Failure(500, "internal_error", "the gateway failed; its log has the request's id")
 
 

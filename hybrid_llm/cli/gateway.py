@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,8 +23,8 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
-    from hybrid_llm.gateway.config import GatewayConfig
     from hybrid_llm.router.client import HybridLLM
+    from hybrid_llm.router.config.gateway import GatewayConfig
     from hybrid_llm.router.observability.hooks import Hook
     from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
@@ -34,16 +35,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="hybrid.yaml; without one, the default model answers"
     )
-    parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="port 0 picks a free one")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="127.0.0.1:8080; port 0 picks a free one")
     parser.add_argument(
         "--keys", type=Path, metavar="FILE", help="keys of clients; needed to listen beyond this machine"
     )
     parser.add_argument("--new-key", metavar="TENANT", help="add a key for a tenant to --keys, print it, and exit")
     parser.add_argument(
-        "--unknown-models", choices=("auto", "refuse"), default="auto", help="route an unknown model name, or refuse it"
+        "--unknown-models", choices=("auto", "refuse"), help="route an unknown model name, or refuse it"
     )
     parser.add_argument("--no-console", action="store_true", help="serve no page at /")
-    parser.add_argument("--grace", type=seconds(), default=10.0, metavar="S", help="seconds for running answers (10)")
+    parser.add_argument("--drain", type=seconds(), metavar="S", help="seconds for load balancers to leave (0)")
+    parser.add_argument("--grace", type=seconds(), metavar="S", help="seconds for running answers (10)")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the gateway is ready")
     add_verbose(parser, "log one line for each request to standard error")
 
@@ -58,18 +60,33 @@ def _run(args: argparse.Namespace) -> int:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("hybrid_llm").setLevel(logging.INFO if args.verbose else logging.WARNING)
-    from hybrid_llm.gateway.config import GatewayConfig
+    from hybrid_llm.gateway.config import open_keys
 
-    config = GatewayConfig(
-        listen=args.listen, keys=args.keys, unknown_models=args.unknown_models, console=not args.no_console
-    )
-    config.open_keys()  # what is wrong with them is said before a model is loaded
+    config = _config(args)
+    open_keys(config)  # what is wrong with them is said before a model is loaded
     metrics = _metrics()
     client = _client(args.config, [] if metrics is None else [metrics])
     with ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(client, config, metrics, args.grace, announce))
+        asyncio.run(_serve(client, config, metrics, announce))
     note("stopped")
     return Exit.OK
+
+
+def _config(args: argparse.Namespace) -> GatewayConfig:
+    """What the file says under `gateway:`; options of the command line come before it."""
+    from hybrid_llm.router.config import load_config
+    from hybrid_llm.router.config.gateway import GatewayConfig
+
+    config = GatewayConfig() if args.config is None else load_config(args.config).gateway
+    named = {
+        "listen": args.listen,
+        "keys": args.keys,
+        "unknown_models": args.unknown_models,
+        "drain_s": args.drain,
+        "grace_s": args.grace,
+        "console": False if args.no_console else None,
+    }
+    return replace(config, **{name: value for name, value in named.items() if value is not None})
 
 
 def _client(config: Path | None, hooks: Sequence[Hook]) -> HybridLLM:
@@ -92,16 +109,15 @@ async def _serve(
     client: HybridLLM,
     config: GatewayConfig,
     metrics: PrometheusMetrics | None,
-    grace: float,
     announce: Callable[[int], None],
 ) -> None:
     from hybrid_llm.gateway.server import GatewayServer
 
-    server = GatewayServer(client, config, metrics=metrics, grace=grace)
+    server = GatewayServer(client, config, metrics=metrics)
 
     def ready() -> None:
         host = config.listen.rpartition(":")[0]
-        print(f"ready on http://{host}:{server.port}/v1", flush=True)
+        print(f"ready on {'http' if config.tls is None else 'https'}://{host}:{server.port}/v1", flush=True)
         announce(server.port)
 
     await server.serve(ready)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,20 +15,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from hybrid_llm.core.errors import HybridLLMError
-from hybrid_llm.gateway.asked import Dialect
 from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
-from hybrid_llm.gateway.config import GatewayConfig
 from hybrid_llm.gateway.console import console_routes
 from hybrid_llm.gateway.exchange import Exchange, read_json
 from hybrid_llm.gateway.gateway import Gateway, no_model
 from hybrid_llm.gateway.messages import Messages
+from hybrid_llm.gateway.openapi import OPERATIONS, document
 from hybrid_llm.gateway.responses import Responses
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.failures import Failure, failure_of
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Operator = Callable[[Gateway, Request], Awaitable[Response]]
 
 
 def gateway_app(
@@ -40,48 +42,75 @@ def gateway_app(
     Raises:
         ConfigError: the keys cannot be used, or there are none though other machines reach the gateway.
     """
-    gateway = Gateway(client, config or GatewayConfig())
+    return app_of(Gateway(client, config or GatewayConfig()), metrics)
+
+
+def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None) -> Starlette:
+    """The application of *gateway*."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with client:
+        async with gateway.client:
             yield
 
-    posts: dict[str, Dialect] = {
-        "/v1/chat/completions": ChatCompletions(),
-        "/v1/completions": Completions(),
-        "/v1/responses": Responses(),
-        "/v1/messages": Messages(),
+    plain: dict[str, Operator] = {
+        "count_tokens": _count_tokens,
+        "response": _kept_response,
+        "delete_response": _delete_response,
+        "models": _models,
+        "model": _model,
+        "openapi": _openapi,
     }
+    if metrics is not None:
+        plain["metrics"] = partial(_metrics, metrics)
+    endpoints: dict[str, Any] = {
+        "chat": Exchange(gateway, ChatCompletions()),
+        "completions": Exchange(gateway, Completions()),
+        "responses": Exchange(gateway, Responses()),
+        "messages": Exchange(gateway, Messages()),
+        "health": partial(_health, gateway),
+        **{name: _guarded(gateway, one, anthropic=OPERATIONS[name].anthropic) for name, one in plain.items()},
+    }
+    gateway.document = document(endpoints)
     return Starlette(
-        routes=[
-            *[Route(path, Exchange(gateway, dialect), methods=["POST"]) for path, dialect in posts.items()],
-            Route("/v1/messages/count_tokens", _guarded(gateway, _count_tokens, anthropic=True), methods=["POST"]),
-            Route("/v1/responses/{id}", _guarded(gateway, _kept_response), methods=["GET", "DELETE"]),
-            Route("/v1/models", _guarded(gateway, _models)),
-            Route("/v1/models/{id:path}", _guarded(gateway, _model)),
-            Route("/health", _health),
-            *(console_routes(gateway) if gateway.config.console else []),
-            *([] if metrics is None else [Route("/metrics", _guarded(gateway, partial(_metrics, metrics)))]),
-        ],
+        routes=[*_routes(endpoints), *(console_routes(gateway) if gateway.config.console else [])],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
 
 
-def _guarded(
-    gateway: Gateway, endpoint: Callable[[Gateway, Request], Awaitable[Response]], *, anthropic: bool = False
-) -> Endpoint:
+def _routes(endpoints: Mapping[str, Any]) -> Iterator[Route]:
+    """A route for each path of an operation that has an endpoint. The name of a model may have slashes."""
+    by_path: dict[str, dict[str, Any]] = {}
+    for name, endpoint in endpoints.items():
+        operation = OPERATIONS[name]
+        path = operation.path.replace("{id}", "{id:path}") if name == "model" else operation.path
+        by_path.setdefault(path, {})[operation.method] = endpoint
+    for path, methods in by_path.items():
+        endpoint = next(iter(methods.values())) if len(methods) == 1 else _by_method(methods)
+        yield Route(path, endpoint, methods=list(methods))
+
+
+def _by_method(methods: Mapping[str, Endpoint]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await methods.get(request.method, methods["GET"])(request)  # HEAD is answered as GET
+
+    return endpoint
+
+
+def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -> Endpoint:
     """*endpoint* for those who may use the gateway; what it raises is a document of the API."""
 
     async def guarded(request: Request) -> Response:
         try:
             request.state.client = gateway.admit(request.headers)
-            return await endpoint(gateway, request)
+            response = await endpoint(gateway, request)
         except (Failure, HybridLLMError) as error:
             failure = failure_of(error)
-        document = failure.as_anthropic() if anthropic else failure.as_openai()
-        return JSONResponse(document, failure.status, failure.headers)
+            found = failure.as_anthropic() if anthropic else failure.as_openai()
+            response = JSONResponse(found, failure.status, failure.headers)
+        response.headers.update(gateway.farewell)
+        return response
 
     return guarded
 
@@ -95,11 +124,17 @@ async def _count_tokens(gateway: Gateway, request: Request) -> Response:
 
 
 async def _kept_response(gateway: Gateway, request: Request) -> Response:
-    response_id, tenant = request.path_params["id"], request.state.client.tenant
-    if request.method == "DELETE":
-        gateway.kept.delete(response_id, tenant)
-        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
-    return JSONResponse(gateway.kept.document(response_id, tenant))
+    return JSONResponse(gateway.kept.document(request.path_params["id"], request.state.client.tenant))
+
+
+async def _delete_response(gateway: Gateway, request: Request) -> Response:
+    response_id = request.path_params["id"]
+    gateway.kept.delete(response_id, request.state.client.tenant)
+    return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+
+
+async def _openapi(gateway: Gateway, _: Request) -> Response:
+    return JSONResponse(gateway.document)
 
 
 async def _models(gateway: Gateway, _: Request) -> Response:
@@ -120,7 +155,9 @@ async def _metrics(metrics: PrometheusMetrics, _: Gateway, request: Request) -> 
     return Response(body, headers={"content-type": kind})
 
 
-async def _health(_: Request) -> Response:
+async def _health(gateway: Gateway, _: Request) -> Response:
+    if gateway.draining:
+        return JSONResponse({"status": "draining"}, 503, gateway.farewell)
     return JSONResponse({"status": "ok"})
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from hybrid_llm.core.generation import Chunk, Generation
-from hybrid_llm.core.tools import Tool
+from hybrid_llm.gateway.parameters import Table
 from hybrid_llm.router.failures import Failure
 
 Json = dict[str, Any]
@@ -35,7 +35,21 @@ class Asked:
     """The id of the answer that came before, which the client leaves to us to keep."""
     keep: bool = False
     """Whether a later request may follow this answer."""
+    warnings: tuple[str, ...] = ()
+    """What the request has that is not followed, and is no mere hint; none holds a text of it."""
+    names: Mapping[str, ToolName] = field(default_factory=dict, repr=False)
+    """How the client knows the tools that it knows otherwise than the model."""
     body: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolName:
+    """A tool as its client knows it."""
+
+    name: str
+    namespace: str | None = None
+    custom: bool = False
+    """Whether its input is a text, and no object."""
 
 
 class Writer(Protocol):
@@ -81,6 +95,9 @@ class Dialect(Protocol):
     def answers_refused(self) -> bool:
         """Whether a request that a guardrail refuses gets an answer that says so, in place of an error."""
 
+    table: ClassVar[Table]
+    """Its fields."""
+
     def read(self, body: Json) -> Asked:
         """The request of *body*.
 
@@ -106,58 +123,12 @@ def refuse(param: str, why: str, *, code: str = "unsupported_value") -> Failure:
     return Failure(400, code, f"{param}: {why}", param=param)
 
 
-def check_fields(body: Json, *, read: Collection[str], ignored: Collection[str], neutral: Mapping[str, Any]) -> None:
-    """Refuse a field that is not known, or that asks for something that is not done.
-
-    Args:
-        body: The request.
-        read: Fields that are followed.
-        ignored: Hints, of which an answer need not show anything.
-        neutral: Fields that are taken with this value alone, which asks for nothing.
-
-    Raises:
-        Failure: as the official servers do, an unknown field is an error.
-    """
-    for name, value in body.items():
-        if name in read or name in ignored or value is None:
-            continue
-        if name not in neutral:
-            raise Failure(400, "unknown_parameter", f"Unrecognized request argument supplied: {name[:64]}", name[:64])
-        if value not in (neutral[name], [], {}):
-            raise refuse(name, f"only {neutral[name]!r} is supported", code="unsupported_parameter")
-
-
 def typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...], what: str) -> Any:
     """The field *name*, None if it is absent or null. Raises `Failure` if it is no *kind*, in words *what*."""
     value = body.get(name)
     if value is None or (isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)):
         return value
     raise Failure(400, "invalid_type", f"{name}: it must be {what}", param=name)
-
-
-def model_of(body: Mapping[str, Any]) -> str:
-    """The field `model`, which both APIs require."""
-    model = typed(body, "model", str, "a text")
-    if not model:
-        raise Failure(400, "missing_required_parameter", "model: it is missing; pass `auto`, or a name", param="model")
-    return str(model)
-
-
-def wants_usage(body: Mapping[str, Any]) -> bool:
-    """What `stream_options` says of the usage of a stream. Raises `Failure` if it is no object."""
-    return bool((typed(body, "stream_options", dict, "an object") or {}).get("include_usage"))
-
-
-def tool_of(given: Any, place: str, schema: str) -> Tool:
-    """The tool that an API describes by name, description and a JSON Schema under *schema*."""
-    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-        raise Failure(400, "invalid_type", f"{place}: a tool has a name, a description and {schema}", param="tools")
-    parameters = given.get(schema)
-    if parameters is None:
-        parameters = {"type": "object", "properties": {}}
-    if not isinstance(parameters, dict):
-        raise Failure(400, "invalid_type", f"{place}.{schema}: it must be a JSON Schema", param="tools")
-    return Tool(name=given["name"], description=given.get("description") or "", parameters=dumped(parameters))
 
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode

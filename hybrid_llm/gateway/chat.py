@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
-from hybrid_llm.core.tools import Tool, ToolCall, ToolCallDelta
-from hybrid_llm.gateway.asked import (
-    Answering,
-    Asked,
-    Json,
-    check_fields,
-    dumped,
-    event,
-    model_of,
-    refuse,
-    tool_of,
-    typed,
-    wants_usage,
-)
+from hybrid_llm.core.tools import ToolCall, ToolCallDelta
+from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event
 from hybrid_llm.gateway.extensions import details_field
+from hybrid_llm.gateway.tables.chat import CHAT
+from hybrid_llm.gateway.tools import Tools, schema_of_format
 from hybrid_llm.router.failures import Failure
 
 SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
 """Options under our own names; the API lacks the third to fifth, which vLLM and others take under these names too."""
-_READ: Final = frozenset(
-    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "tools", "tool_choice"}
-    | {"parallel_tool_calls", "response_format", "logprobs", "top_logprobs", "metadata", "prompt_cache_key", "hybrid"}
-    | set(SAMPLING)
-)
-_IGNORED: Final = frozenset(
-    {"user", "safety_identifier", "service_tier", "store", "reasoning_effort", "verbosity", "prediction"}
-    | {"prompt_cache_options", "prompt_cache_retention"}
-)
-_NEUTRAL: Final[Mapping[str, Any]] = {
-    "n": 1,
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "logit_bias": {},
-    "modalities": ["text"],
-    "audio": None,
-    "moderation": None,
-    "web_search_options": None,
-    "functions": [],
-    "function_call": "none",
-}
-_DROPPED: Final = frozenset({"annotations", "refusal", "audio", "function_call", "name"})
-"""Fields of a message that hold nothing for a model: what the official client's records dump beside the texts."""
+_TURN: Final = ("role", "content", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
+_OF_ASSISTANTS: Final = frozenset({"tool_calls", "reasoning_content", "reasoning"})
 _PARAMS: Final = {"prompt": "messages", "max_tokens": "max_completion_tokens", "output_schema": "response_format"}
-_MOST_LOGPROBS: Final = 20
 CONTENT_FILTER: Final = "content_filter"
 """Why an answer ended that a guardrail refuses."""
 DONE: Final = b"data: [DONE]\n\n"
@@ -60,28 +28,33 @@ DONE: Final = b"data: [DONE]\n\n"
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
 
+    table: ClassVar = CHAT
     answers_refused: Final = False
 
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
-        check_fields(body, read=_READ, ignored=_IGNORED, neutral=_NEUTRAL)
-        tools, choice = tools_of(body)
-        stream = bool(typed(body, "stream", bool, "true or false"))
+        CHAT.check(body)
+        tools = Tools()
+        for at, given in enumerate(body.get("tools") or ()):
+            tools.function(given["function"], f"tools[{at}].function", "parameters")
+        choice = _choice_of(tools, body.get("tool_choice"))
+        stream = bool(body.get("stream"))
+        wanted = body.get("response_format")
         options = {name: body.get(name) for name in SAMPLING} | {
             "max_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
-            "output_schema": _schema_of(body),
-            "tools": tools or None,
-            "tool_choice": choice if tools else None,
+            "output_schema": schema_of_format(wanted, wanted.get("json_schema", {}).get("schema")) if wanted else None,
+            "tools": tools.offered or None,
+            "tool_choice": choice,
             "parallel_tool_calls": body.get("parallel_tool_calls"),
+            "logprobs": _logprobs_of(body),
         }
-        if (logprobs := _logprobs_of(body)) is not None:
-            options["logprobs"] = logprobs
         return Asked(
-            model=model_of(body),
-            prompt=messages_of(body),
+            model=body["model"],
+            prompt=[_message_of(message) for message in body["messages"]],
             options=options,
             stream=stream,
             with_usage=stream and wants_usage(body),
+            warnings=tuple(tools.warnings),
             body=body,
         )
 
@@ -90,10 +63,10 @@ class ChatCompletions:
         choice = {
             "index": 0,
             "message": _message(generation),
-            "logprobs": _logprobs(generation.logprobs) if "logprobs" in answering.asked.options else None,
+            "logprobs": _logprobs(generation.logprobs) if answering.asked.body.get("logprobs") else None,
             "finish_reason": finish_reason(generation.finish_reason),
         }
-        details = details_field(generation, asked=answering.details)
+        details = details_field(answering, generation)
         head = _head(answering, "chat.completion")
         return head | {"choices": [choice], "usage": usage_of(generation.usage)} | details
 
@@ -116,7 +89,7 @@ class ChatWriter:
     """Writes the events of one answer. Most hold one token, so their frame is made once."""
 
     def __init__(self, answering: Answering) -> None:
-        self._details = answering.details
+        self._answering = answering
         self._with_usage = answering.asked.with_usage
         head = _head(answering, "chat.completion.chunk") | ({"usage": None} if self._with_usage else {})
         self._head = head
@@ -141,7 +114,7 @@ class ChatWriter:
     def end(self, generation: Generation) -> Iterator[bytes]:
         """The reason of the end; then the usage, if the client wants it."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(generation.finish_reason)}
-        details = details_field(generation, asked=self._details)
+        details = details_field(self._answering, generation)
         yield event(dumped(self._head | {"choices": [last]} | details))
         if self._with_usage:
             yield event(dumped(self._head | {"choices": [], "usage": usage_of(generation.usage)}))
@@ -163,80 +136,51 @@ class ChatWriter:
         return event(f'{self._frame}{dumped(delta)},"logprobs":{listed},"finish_reason":null}}]}}')
 
 
-def messages_of(body: Json) -> list[Json]:
-    """The conversation, without the fields that hold nothing for a model."""
-    messages = typed(body, "messages", list, "a list of messages")
-    if not messages:
-        raise Failure(400, "missing_required_parameter", "messages: it is missing or empty", param="messages")
-    return [_message_of(message, at) for at, message in enumerate(messages)]
+def wants_usage(body: Json) -> bool:
+    """What `stream_options` says of the usage of a stream."""
+    return bool((body.get("stream_options") or {}).get("include_usage"))
 
 
-def _message_of(message: Any, at: int) -> Json:
-    if not isinstance(message, dict):
-        raise Failure(400, "invalid_type", f"messages[{at}]: it must be an object", param="messages")
-    if message.get("function_call"):
-        raise refuse("messages", f"messages[{at}].function_call: use tool_calls")
-    kept = {name: value for name, value in message.items() if value is not None and name not in _DROPPED}
-    if message.get("refusal") and not kept.get("content"):
-        kept["content"] = message["refusal"]
-    return kept
+def _message_of(message: Json) -> Json:
+    """A turn, without the fields that hold nothing for a model."""
+    turn = {name: message[name] for name in _TURN if message.get(name) is not None}
+    if isinstance(turn.get("content"), list):
+        turn["content"] = [text_part(part) for part in turn["content"]]
+    if message["role"] == "assistant":
+        if not turn.get("content"):
+            turn["content"] = message.get("refusal") or ""
+    else:
+        turn = {name: value for name, value in turn.items() if name not in _OF_ASSISTANTS}
+    return turn
 
 
-def tools_of(body: Json) -> tuple[list[Tool], Any]:
-    """The tools, and the choice of them as `generate` takes it."""
-    listed = typed(body, "tools", list, "a list of tools") or []
-    tools = [_function(given, f"tools[{at}]") for at, given in enumerate(listed)]
-    tools, choice = allowed_of(tools, body.get("tool_choice"))
-    return tools, _named(choice) if isinstance(choice, dict) else choice
+def text_part(part: Json) -> Json:
+    """A part of a message, which is text; a refusal is what the assistant said."""
+    return {"type": "text", "text": part["refusal"] if part["type"] == "refusal" else part["text"]}
 
 
-def allowed_of(tools: list[Tool], choice: Any) -> tuple[list[Tool], Any]:
-    """*tools* and *choice*, or those and what it chooses of them where it is of the type `allowed_tools`."""
-    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
-        return tools, choice
-    allowed = choice.get("allowed_tools", choice)
-    names = {_named(each) for each in allowed.get("tools", ())}
-    return [tool for tool in tools if tool.name in names], allowed.get("mode", "auto")
+def _choice_of(tools: Tools, choice: Any) -> str | None:
+    if not isinstance(choice, dict):
+        return tools.chosen(choice)
+    if choice["type"] == "function":
+        return tools.chosen(choice["function"]["name"])
+    allowed = choice["allowed_tools"]
+    tools.allow(_named(each) for each in allowed["tools"])
+    return tools.chosen(allowed["mode"])
 
 
-def _function(given: Any, place: str) -> Tool:
-    kind = given.get("type") if isinstance(given, dict) else None
-    if kind != "function":
-        raise refuse("tools", f"{place}: tools of the type 'function' are supported")
-    return tool_of(given.get("function"), f"{place}.function", "parameters")
-
-
-def _named(choice: Any) -> str:
-    """The name of a tool in a choice, in either of OpenAI's APIs."""
-    function = choice.get("function", choice) if isinstance(choice, dict) else {}
-    return str(function.get("name", "")) if isinstance(function, dict) else ""
-
-
-def _schema_of(body: Json) -> Json | None:
-    wanted = typed(body, "response_format", dict, "an object")
-    return None if wanted is None else schema_of_format(wanted, wanted.get("json_schema"), "response_format")
-
-
-def schema_of_format(wanted: Json, described: Any, param: str) -> Json | None:
-    """The JSON Schema that a format of the answer asks for; *described* is what holds its `schema`."""
-    match wanted.get("type"):
-        case "text":
-            return None
-        case "json_object":
-            return {"type": "object"}
-        case "json_schema" if isinstance(described, dict) and isinstance(described.get("schema"), dict):
-            schema: Json = described["schema"]
-            return schema
-    raise Failure(400, "invalid_value", f"{param}: a type of text, json_object, or json_schema with its schema", param)
+def _named(tool: Json) -> str:
+    """The name in a tool that is allowed; empty where it has none."""
+    return str((tool.get("function") or tool).get("name") or "")
 
 
 def _logprobs_of(body: Json) -> int | None:
-    count = typed(body, "top_logprobs", int, f"a number from 0 to {_MOST_LOGPROBS}")
-    if not typed(body, "logprobs", bool, "true or false"):
-        if count:
-            raise Failure(400, "invalid_value", "top_logprobs: it needs logprobs to be true", param="top_logprobs")
-        return None
-    return count or 0
+    count: int = body.get("top_logprobs") or 0
+    if body.get("logprobs"):
+        return count
+    if count:
+        raise Failure(400, "invalid_value", "top_logprobs: it needs logprobs to be true", param="top_logprobs")
+    return None
 
 
 def _head(answering: Answering, kind: str) -> Json:

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, Generation, Usage
-from hybrid_llm.gateway.asked import Answering, Asked, Json, check_fields, dumped, event, model_of, typed, wants_usage
-from hybrid_llm.gateway.chat import CONTENT_FILTER, DONE, SAMPLING, finish_reason, usage_of
+from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event
+from hybrid_llm.gateway.chat import CONTENT_FILTER, DONE, SAMPLING, finish_reason, usage_of, wants_usage
 from hybrid_llm.gateway.extensions import details_field
+from hybrid_llm.gateway.tables.completions import COMPLETIONS
 from hybrid_llm.router.failures import Failure
-
-_READ: Final = frozenset({"model", "prompt", "max_tokens", "stream", "stream_options", "hybrid", *SAMPLING})
-_NEUTRAL: Final[Mapping[str, Any]] = {
-    "n": 1,
-    "best_of": 1,
-    "echo": False,
-    "suffix": "",
-    "logprobs": 0,
-    "presence_penalty": 0,
-    "frequency_penalty": 0,
-    "logit_bias": {},
-}
 
 
 class Completions:
     """`POST /v1/completions`."""
 
+    table: ClassVar = COMPLETIONS
     answers_refused: Final = False
 
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
-        check_fields(body, read=_READ, ignored={"user"}, neutral=_NEUTRAL)
-        prompt = body.get("prompt")
-        if isinstance(prompt, list) and len(prompt) == 1:
-            prompt = prompt[0]
-        if not isinstance(prompt, str) or not prompt:
-            raise Failure(400, "invalid_type", "prompt: it must be one text", "prompt")
-        stream = bool(typed(body, "stream", bool, "true or false"))
+        COMPLETIONS.check(body)
+        prompt = body["prompt"]
+        stream = bool(body.get("stream"))
         return Asked(
-            model=model_of(body),
-            prompt=[{"role": "user", "content": prompt}],
+            model=body["model"],
+            prompt=[{"role": "user", "content": prompt if isinstance(prompt, str) else prompt[0]}],
             options={name: body.get(name) for name in (*SAMPLING, "max_tokens")},
             stream=stream,
             with_usage=stream and wants_usage(body),
@@ -50,7 +36,7 @@ class Completions:
     def whole(self, answering: Answering, generation: Generation) -> Json:
         """A `text_completion`."""
         choice = _choice(generation.text, finish_reason(generation.finish_reason))
-        details = details_field(generation, asked=answering.details)
+        details = details_field(answering, generation)
         return _head(answering) | {"choices": [choice], "usage": usage_of(generation.usage)} | details
 
     def refused(self, answering: Answering, failure: Failure) -> Json:  # noqa: ARG002  # the API has no place for it
@@ -71,7 +57,7 @@ class CompletionWriter:
 
     def __init__(self, answering: Answering) -> None:
         self._head = _head(answering)
-        self._details = answering.details
+        self._answering = answering
         self._with_usage = answering.asked.with_usage
 
     def begin(self) -> Iterator[bytes]:
@@ -85,7 +71,7 @@ class CompletionWriter:
 
     def end(self, generation: Generation) -> Iterator[bytes]:
         """The reason of the end; then the usage, if the client wants it."""
-        details = details_field(generation, asked=self._details)
+        details = details_field(self._answering, generation)
         yield event(dumped(self._head | {"choices": [_choice("", finish_reason(generation.finish_reason))]} | details))
         if self._with_usage:
             yield event(dumped(self._head | {"choices": [], "usage": usage_of(generation.usage)}))

@@ -1,82 +1,19 @@
-"""What an operator sets of a gateway, and the keys of its clients."""
+"""The keys of the clients of a gateway."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import ADDRESS, Choice, File, Flag, Whole, duration, key
-from hybrid_llm.core.hosts import canonical_address
+from hybrid_llm.router.config.gateway import GatewayConfig
 
 _HEX_DIGITS: Final = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig(Checked):
-    """Where a gateway listens, whom it answers, and how much it takes."""
-
-    listen: str = key(ADDRESS, "Where it listens; port 0 picks a free one.", default="127.0.0.1:8080")
-    keys: Path | None = key(File(), "The keys of its clients; needed to listen beyond loopback.", default=None)
-    unknown_models: str = key(
-        Choice.of("auto", "refuse"),
-        "A model that no backend has: `auto` lets the policy choose, `refuse` answers 404.",
-        default="auto",
-    )
-    body_bytes: int = key(Whole(1), "Bytes of a request; a larger one is refused with 413.", default=8 << 20)
-    connections: int = key(
-        Whole(1, 1_000_000), "Connections and requests at once; more are refused with 503.", default=4096
-    )
-    read_timeout_s: float = key(duration(), "For a client to send its request.", name="read_timeout", default=30.0)
-    write_timeout_s: float = key(duration(), "For a client to take what is sent.", name="write_timeout", default=30.0)
-    responses: int = key(
-        Whole(0, 1_000_000), "Answers of the Responses API that `previous_response_id` can name.", default=1024
-    )
-
-    console: bool = key(Flag(), "Whether the page of the console is served at `/`.", default=True)
-
-    def __post_init__(self) -> None:
-        Checked.__post_init__(self)
-        try:
-            canonical_address(self.listen, lowest_port=0)
-        except ValueError as error:
-            fault = str(error)
-        else:
-            return
-        raise ConfigError(f"listen: {fault}")
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of *listen*."""
-        return canonical_address(self.listen, lowest_port=0)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only programs of this machine reach it."""
-        try:
-            return ipaddress.ip_address(self.address[0]).is_loopback
-        except ValueError:
-            return self.address[0] == "localhost"
-
-    def open_keys(self) -> Keys | None:
-        """The keys of its clients; None if everybody on this machine is answered.
-
-        Raises:
-            ConfigError: the file is unusable, or there is none though other machines reach the gateway.
-        """
-        if self.keys is not None:
-            return Keys.read(self.keys)
-        if not self.is_local:
-            remedy = "pass --keys FILE (with `--new-key TENANT` it makes one), or listen on 127.0.0.1"
-            raise ConfigError(f"{self.listen} is reached from other machines, which need keys: {remedy}")
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +25,20 @@ class Client:
 
 
 ANYBODY: Final = Client()
+
+
+def open_keys(config: GatewayConfig) -> Keys | None:
+    """The keys of the clients of a gateway; None if everybody on this machine is answered.
+
+    Raises:
+        ConfigError: the file is unusable, or there is none though other machines reach the gateway.
+    """
+    if config.keys is not None:
+        return Keys.read(config.keys)
+    if not config.is_local:
+        remedy = "pass --keys FILE (with `--new-key TENANT` it makes one), or listen on 127.0.0.1"
+        raise ConfigError(f"{config.listen} is reached from other machines, which need keys: {remedy}")
+    return None
 
 
 class Keys:

@@ -22,7 +22,7 @@ from hybrid_llm.core.errors import ContentRefused
 from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
-from hybrid_llm.gateway.extensions import answer_headers, options_of
+from hybrid_llm.gateway.extensions import answer_headers, options_of, warnings_of
 from hybrid_llm.router.failures import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        reply = Reply(send, self._gateway.config.write_timeout_s)
+        reply = Reply(send, self._gateway)
         request_id = secrets.token_hex(16)
         begun = time.perf_counter()
         try:
@@ -88,7 +88,7 @@ class Exchange:
         document = self._dialect.whole(answering, generation)
         self._gateway.kept.keep(answering, generation, document)
         reply.outcome = generation.backend
-        await reply.whole(200, self._headers(stream, answering), document)
+        await reply.whole(200, self._headers(stream, answering, warnings_of(generation)), document)
 
     async def _stream(self, asked: Asked, options: Json, details: bool, stream: AsyncStream, reply: Reply) -> None:  # noqa: FBT001
         chunk = await anext(stream)
@@ -147,8 +147,9 @@ class Exchange:
         )
 
     @staticmethod
-    def _headers(stream: AsyncStream, answering: Answering) -> dict[str, str]:
-        return answer_headers(stream.decision, stream.request_id, stream.backend, answering.model)
+    def _headers(stream: AsyncStream, answering: Answering, warnings: Iterable[str] = ()) -> dict[str, str]:
+        found = (*answering.asked.warnings, *warnings)
+        return answer_headers(stream.decision, stream.request_id, stream.backend, answering.model, found)
 
     async def _fail(self, error: Exception, reply: Reply, request_id: str) -> None:
         failure = self._note(error, reply)
@@ -167,8 +168,9 @@ class Exchange:
 class Reply:
     """The answer of one exchange on its way to the client."""
 
-    def __init__(self, send: Send, timeout_s: float) -> None:
-        self._send, self._timeout_s = send, timeout_s
+    def __init__(self, send: Send, gateway: Gateway) -> None:
+        self._send, self._gateway = send, gateway
+        self._timeout_s = gateway.config.write_timeout_s
         self.status = 0
         self.outcome = "client left"
         self._last: Message | None = None
@@ -176,6 +178,8 @@ class Reply:
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Send the status and *headers*."""
         self.status = status
+        if self._gateway.draining:
+            headers = {**self._gateway.farewell, **headers}
         listed = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": listed})
         self._last = {"type": "http.response.body", "body": b"", "more_body": False}

@@ -7,20 +7,29 @@ places are joined, and none is taken away. Of anything else a header comes befor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from hybrid_llm.core.limits import NAME_CHARACTERS
 from hybrid_llm.gateway.config import Client
 from hybrid_llm.router.failures import Failure
 
 if TYPE_CHECKING:
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.generation import Generation
+    from hybrid_llm.gateway.asked import Answering
 
-SESSIONS: Final = ("x-hybrid-session", "x-session-id", "session-id", "session_id", "x-session-affinity")
+SESSIONS: Final = (
+    *("x-hybrid-session", "x-session-id", "session-id", "session_id", "x-session-affinity"),
+    *("x-claude-code-session-id", "x-opencode-session", "thread-id", "conversation_id"),
+)
 """Headers that name the session; all but the first are sent by agents of others."""
-_NAMES: Final = ("privacy", "task", "deadline", "session", "tenant", "details")
+NAMES: Final = ("privacy", "task", "deadline", "session", "tenant", "details")
 _PREFIX: Final = "x-hybrid-"
+WARNINGS: Final = "x-hybrid-warnings"
+_MOST_SHOWN: Final = 2048
+"""Characters of a header."""
 
 
 def options_of(headers: Mapping[str, str], body: Mapping[str, Any], client: Client) -> dict[str, Any]:
@@ -34,23 +43,23 @@ def options_of(headers: Mapping[str, str], body: Mapping[str, Any], client: Clie
     options["privacy"] = client.privacy.union(*_tags(headers, body))
     if "deadline" in given:
         options["deadline"] = _seconds(given["deadline"])
-    if (session := given.get("session") or body.get("prompt_cache_key")) is not None:
-        options["session_id"] = session
+    if session := given.get("session") or body.get("prompt_cache_key"):
+        options["session_id"] = _session(session)
     options["tenant"] = _tenant(given.get("tenant"), client)
     options["details"] = str(options.get("details", "")).lower() in ("1", "true")
     return options
 
 
 def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
-    given: dict[str, Any] = {name: headers[_PREFIX + name] for name in _NAMES if _PREFIX + name in headers}
+    given: dict[str, Any] = {name: headers[_PREFIX + name] for name in NAMES if _PREFIX + name in headers}
     session = next((headers[name] for name in SESSIONS if headers.get(name)), None)
     return given if session is None else given | {"session": session}
 
 
 def _of_body(body: Mapping[str, Any]) -> dict[str, Any]:
     given = body.get("hybrid") or {}
-    if not isinstance(given, dict) or not given.keys() <= set(_NAMES):
-        raise Failure(400, "invalid_value", f"hybrid: an object with some of {', '.join(_NAMES)}", param="hybrid")
+    if not isinstance(given, dict) or not given.keys() <= set(NAMES):
+        raise Failure(400, "invalid_value", f"hybrid: an object with some of {', '.join(NAMES)}", param="hybrid")
     return given
 
 
@@ -58,7 +67,7 @@ def _of_metadata(body: Mapping[str, Any]) -> dict[str, Any]:
     metadata = body.get("metadata")
     if not isinstance(metadata, dict):
         return {}
-    return {name: metadata[f"hybrid_{name}"] for name in _NAMES if f"hybrid_{name}" in metadata}
+    return {name: metadata[f"hybrid_{name}"] for name in NAMES if f"hybrid_{name}" in metadata}
 
 
 def _tags(headers: Mapping[str, str], body: Mapping[str, Any]) -> list[frozenset[str]]:
@@ -82,15 +91,28 @@ def _seconds(value: Any) -> float:
     raise Failure(400, "invalid_value", "deadline: a number of seconds, such as 2.5", "deadline")
 
 
+def _session(value: Any) -> Any:
+    """The id of a session; a text that can be none stands for itself by its digest."""
+    if not isinstance(value, str) or (len(value) <= NAME_CHARACTERS and value.isascii() and value.isprintable()):
+        return value
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _tenant(value: Any, client: Client) -> str | None:
     if client.tenant is None or value in (None, client.tenant):
         return client.tenant or value
     raise Failure(403, "other_tenant", "the key of this request belongs to another tenant", "tenant")
 
 
-def answer_headers(decision: Decision, request_id: str, backend: str, model: str) -> dict[str, str]:
-    """The headers of an answer: which backend and model answer it, and which rule of the policy decided so."""
-    return {
+def answer_headers(
+    decision: Decision, request_id: str, backend: str, model: str, warnings: Sequence[str] = ()
+) -> dict[str, str]:
+    """The headers of an answer: which backend and model answer it, and which rule of the policy decided so.
+
+    *warnings* are about the request, and, where the whole answer is known, about the answer.
+    """
+    shown = {WARNINGS: _header("; ".join(warnings))[:_MOST_SHOWN]} if warnings else {}
+    return shown | {
         "x-request-id": request_id,
         "request-id": request_id,
         "x-hybrid-backend": _header(backend),
@@ -113,9 +135,15 @@ _DETAILS: Final = (
 )
 
 
-def details_field(generation: Generation, *, asked: bool) -> dict[str, Any]:
-    """The field `hybrid` of an answer: how it was made, without its text; nothing unless it was *asked* for."""
-    if not asked:
+def warnings_of(generation: Generation) -> list[str]:
+    """What is wrong with an answer, in words."""
+    return [f"{each.code}: {each.count} {each.kind}" for each in generation.warnings]
+
+
+def details_field(answering: Answering, generation: Generation) -> dict[str, Any]:
+    """The field `hybrid` of an answer: how it was made, without its text; nothing unless it was asked for."""
+    if not answering.details:
         return {}
     document = generation.to_dict()
-    return {"hybrid": {name: document[name] for name in _DETAILS}}
+    about_request = {"request_warnings": list(answering.asked.warnings)}
+    return {"hybrid": {name: document[name] for name in _DETAILS} | about_request}

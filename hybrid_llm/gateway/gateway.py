@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hybrid_llm.gateway.asked import Asked, Json
-from hybrid_llm.gateway.config import ANYBODY, Client, GatewayConfig
+from hybrid_llm.gateway.config import ANYBODY, Client, open_keys
 from hybrid_llm.gateway.kept import KeptResponses
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.failures import Failure
 from hybrid_llm.router.names import AUTO, backends_of, model_of
 
@@ -26,9 +27,20 @@ class Gateway:
     def __init__(self, client: HybridLLM, config: GatewayConfig) -> None:
         self.client = client
         self.config = config
-        self.kept = KeptResponses(config.responses)
-        self._keys = config.open_keys()
-        self._local_hosts = _LOCAL | {config.listen.rpartition(":")[0]}
+        self.kept = KeptResponses(config.responses, config.response_characters)
+        self.document: Json = {}
+        """The OpenAPI document of its routes."""
+        self.draining = False
+        """Whether it is about to stop: it still answers, and asks its clients to connect elsewhere from now on."""
+        self.stopping = False
+        """Whether it answers nothing new."""
+        self._keys = open_keys(config)
+        self._local_hosts = _LOCAL | {config.listen.rpartition(":")[0], *config.hosts}
+
+    @property
+    def farewell(self) -> dict[str, str]:
+        """Headers of every answer: of one that may be its connection's last, that it is."""
+        return {"connection": "close", "retry-after": "1"} if self.draining else {}
 
     def admit(self, headers: Mapping[str, str]) -> Client:
         """Who sends a request, by its key.
@@ -37,8 +49,10 @@ class Gateway:
         after DNS rebinding, the name of another host.
 
         Raises:
-            Failure: nobody who may.
+            Failure: nobody who may, or the gateway is stopping.
         """
+        if self.stopping:
+            raise Failure(503, "stopping", "the gateway is stopping; try again", retry=True, retry_after=1.0)
         if self._keys is None:
             self.check_site(headers)
             return ANYBODY

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.gateway.asked import Answering, Asked, Json
 from hybrid_llm.router.failures import Failure
-
-_MOST_CHARACTERS: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +25,8 @@ class KeptResponses:
     What detectors find is found again, since every request holds the whole conversation.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int, characters: int) -> None:
+        self._capacity, self._characters = capacity, characters
         self._kept: OrderedDict[tuple[str | None, str], _Kept] = OrderedDict()
         self._size = 0
 
@@ -54,7 +51,7 @@ class KeptResponses:
         key = (answering.tenant, str(document["id"]))
         self._kept[key] = _Kept(turns, answering.privacy, document, size)
         self._size += size
-        while len(self._kept) > self._capacity or self._size > _MOST_CHARACTERS:
+        while len(self._kept) > self._capacity or self._size > self._characters:
             self._size -= self._kept.popitem(last=False)[1].size
 
     def document(self, response_id: str, tenant: str | None) -> Json:

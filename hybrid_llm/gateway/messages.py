@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
-from hybrid_llm.core.tools import Tool, ToolCall, parsed_arguments
-from hybrid_llm.gateway.asked import (
-    Answering,
-    Asked,
-    Json,
-    check_fields,
-    dumped,
-    event,
-    model_of,
-    refuse,
-    tool_of,
-    typed,
-)
-from hybrid_llm.gateway.chat import schema_of_format
+from hybrid_llm.core.tools import ToolCall, parsed_arguments
+from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event, refuse
 from hybrid_llm.gateway.extensions import details_field
+from hybrid_llm.gateway.tables.messages import MESSAGES
+from hybrid_llm.gateway.tools import Tools, schema_of_format
 from hybrid_llm.router.failures import Failure
 
-_READ: Final = frozenset(
-    {"model", "messages", "system", "max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
-    | {"tools", "tool_choice", "output_config", "metadata", "hybrid"}
-)
-_IGNORED: Final = frozenset(
-    {"service_tier", "thinking", "cache_control", "inference_geo", "speed", "user_profile_id", "workspace_id"}
-    | {"diagnostics", "context_management"}
-)
-_NEUTRAL: Final[Mapping[str, Any]] = {"container": None, "mcp_servers": []}
 _STOP_REASONS: Final[Mapping[FinishReason, str]] = {
     FinishReason.STOP: "end_turn",
     FinishReason.LENGTH: "max_tokens",
@@ -43,32 +24,37 @@ _STOP_REASONS: Final[Mapping[FinishReason, str]] = {
 class Messages:
     """`POST /v1/messages`."""
 
+    table: ClassVar = MESSAGES
     answers_refused: Final = True
 
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
-        if body.get("max_tokens") is None:
-            raise Failure(400, "missing_required_parameter", "max_tokens: Field required", param="max_tokens")
-        return self.read_prompt(body)
+        MESSAGES.check(body)
+        return self._read(body)
 
     def read_prompt(self, body: Json) -> Asked:
         """The request of *body* without a limit of its answer, as tokens are counted; raises `Failure`."""
-        check_fields(body, read=_READ, ignored=_IGNORED, neutral=_NEUTRAL)
-        choice = typed(body, "tool_choice", dict, "an object") or {}
-        tools = [_tool_of(given, at) for at, given in enumerate(typed(body, "tools", list, "a list of tools") or [])]
-        format_ = (typed(body, "output_config", dict, "an object") or {}).get("format")
+        MESSAGES.check(body, optional="max_tokens")
+        return self._read(body)
+
+    @staticmethod
+    def _read(body: Json) -> Asked:
+        choice = body.get("tool_choice") or {}
+        tools = _tools_of(body)
+        format_ = (body.get("output_config") or {}).get("format")
         return Asked(
-            model=model_of(body),
-            prompt=[*_system(body.get("system")), *_turns(typed(body, "messages", list, "a list of messages"))],
+            model=body["model"],
+            prompt=[*_system(body.get("system")), *_turns(body["messages"])],
             options={name: body.get(name) for name in ("max_tokens", "temperature", "top_k", "top_p")}
             | {
                 "stop": body.get("stop_sequences") or None,
-                "output_schema": schema_of_format(format_, format_, "output_config.format") if format_ else None,
-                "tools": tools or None,
-                "tool_choice": _choice_of(choice) if tools else None,
+                "output_schema": schema_of_format(format_, format_.get("schema")) if format_ else None,
+                "tools": tools.offered or None,
+                "tool_choice": tools.chosen(_choice_of(choice)),
                 "parallel_tool_calls": False if choice.get("disable_parallel_tool_use") else None,
             },
-            stream=bool(typed(body, "stream", bool, "true or false")),
+            stream=bool(body.get("stream")),
+            warnings=tuple(tools.warnings),
             body=body,
         )
 
@@ -78,7 +64,7 @@ class Messages:
             "content": list(_blocks(generation)),
             "stop_reason": _STOP_REASONS[generation.finish_reason],
             "usage": _usage(generation.usage),
-            **details_field(generation, asked=answering.details),
+            **details_field(answering, generation),
         }
 
     def refused(self, answering: Answering, failure: Failure) -> Json:
@@ -126,7 +112,7 @@ class MessageWriter:
         """The reason of the end, and the usage."""
         yield from self._closed()
         delta = {"stop_reason": _STOP_REASONS[generation.finish_reason], "stop_sequence": None}
-        details = details_field(generation, asked=self._answering.details)
+        details = details_field(self._answering, generation)
         yield _event("message_delta", delta=delta, usage=_usage(generation.usage), **details)
         yield _event("message_stop")
 
@@ -168,77 +154,65 @@ def _event(name: str, **fields: Any) -> bytes:
 
 def _system(given: Any) -> Iterator[Json]:
     if given:
-        yield {"role": "system", "content": given if isinstance(given, str) else _texts(given, "system")}
+        yield {"role": "system", "content": _texts(given)}
 
 
-def _turns(messages: Any) -> Iterator[Json]:
-    if not messages:
-        raise Failure(400, "missing_required_parameter", "messages: at least one message is required", "messages")
-    for at, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in ("user", "assistant"):
-            raise Failure(400, "invalid_type", f"messages[{at}]: the role is user or assistant", "messages")
-        content = message.get("content")
+def _turns(messages: list[Json]) -> Iterator[Json]:
+    for message in messages:
+        content = message["content"]
         if isinstance(content, str):
             yield {"role": message["role"], "content": content}
-        elif message["role"] == "user":
-            yield from _user_turns(content, f"messages[{at}].content")
+        elif message["role"] == "assistant":
+            yield _assistant_turn(content)
         else:
-            yield _assistant_turn(content, f"messages[{at}].content")
+            yield from _user_turns(message["role"], content)
     if messages[-1]["role"] == "assistant":
         raise refuse("messages", "a conversation ends with a message of the user: no prefill of the answer is taken")
 
 
-def _user_turns(blocks: Any, place: str) -> Iterator[Json]:
+def _user_turns(role: str, blocks: list[Json]) -> Iterator[Json]:
     """Results of tools, each as a turn of its own, then what the user says."""
-    texts = []
-    for block in _listed(blocks, place):
-        if block.get("type") == "tool_result":
-            content = block.get("content") or ""
-            text = content if isinstance(content, str) else _texts(content, f"{place}.content")
-            yield {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": text}
-        else:
-            texts.append(block)
+    for block in blocks:
+        if block["type"] == "tool_result":
+            yield {"role": "tool", "tool_call_id": block["tool_use_id"], "content": _texts(block.get("content") or "")}
+    texts = [block for block in blocks if block["type"] == "text"]
     if texts:
-        yield {"role": "user", "content": _texts(texts, place)}
+        yield {"role": role, "content": _texts(texts)}
 
 
-def _assistant_turn(blocks: Any, place: str) -> Json:
-    listed = _listed(blocks, place)
-    calls = [_call_of(block) for block in listed if block.get("type") == "tool_use"]
-    texts = [block for block in listed if block.get("type") not in ("tool_use", "thinking", "redacted_thinking")]
-    thoughts = "".join(str(block.get("thinking", "")) for block in listed if block.get("type") == "thinking")
-    turn: Json = {"role": "assistant", "content": _texts(texts, place) if texts else ""}
+def _assistant_turn(blocks: list[Json]) -> Json:
+    calls = [_call_of(block) for block in blocks if block["type"] == "tool_use"]
+    texts = [block for block in blocks if block["type"] == "text"]
+    thoughts = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
+    turn: Json = {"role": "assistant", "content": _texts(texts) if texts else ""}
     return turn | ({"tool_calls": calls} if calls else {}) | ({"reasoning": thoughts} if thoughts else {})
 
 
 def _call_of(block: Json) -> Json:
-    function = {"name": block.get("name"), "arguments": dumped(block.get("input") or {})}
-    return {"id": block.get("id"), "type": "function", "function": function}
+    function = {"name": block["name"], "arguments": dumped(block["input"])}
+    return {"id": block["id"], "type": "function", "function": function}
 
 
-def _listed(blocks: Any, place: str) -> list[Json]:
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise Failure(400, "invalid_type", f"{place}: a text, or a list of blocks", "messages")
-    return blocks
+def _texts(content: str | list[Json]) -> str | list[Json]:
+    """A text, or blocks that are texts, without what caches of prompts read."""
+    return content if isinstance(content, str) else [{"type": "text", "text": block["text"]} for block in content]
 
 
-def _texts(blocks: Any, place: str) -> list[Json]:
-    """The blocks that are texts, without what caches of prompts read; another kind is refused by name."""
-    for block in _listed(blocks, place):
-        if block.get("type") != "text":
-            raise refuse("messages", f"{place} has a block of the type {str(block.get('type'))[:64]!r}")
-    return [{"type": "text", "text": block.get("text")} for block in blocks]
-
-
-def _tool_of(given: Any, at: int) -> Tool:
-    if isinstance(given, dict) and given.get("type", "custom") != "custom":
-        raise refuse("tools", f"tools[{at}]: tools of the type 'custom' are supported")
-    return tool_of(given, f"tools[{at}]", "input_schema")
+def _tools_of(body: Json) -> Tools:
+    tools = Tools()
+    for at, given in enumerate(body.get("tools") or ()):
+        kind = given.get("type") or "custom"
+        if kind == "custom":
+            tools.function(given, f"tools[{at}]", "input_schema")
+        else:
+            tools.leave(f"tools[{at}]", kind)
+    return tools
 
 
 def _choice_of(choice: Json) -> str | None:
+    """The choice in the library's words."""
     kind = choice.get("type")
-    return str(choice.get("name")) if kind == "tool" else kind  # `auto`, `any` and `none` mean the same for us
+    return str(choice["name"]) if kind == "tool" else "required" if kind == "any" else kind
 
 
 def _message(answering: Answering) -> Json:

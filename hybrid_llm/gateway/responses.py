@@ -2,79 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
-from hybrid_llm.core.tools import Tool, ToolCall, ToolCallDelta
-from hybrid_llm.gateway.asked import (
-    Answering,
-    Asked,
-    Json,
-    check_fields,
-    dumped,
-    event,
-    model_of,
-    refuse,
-    tool_of,
-    typed,
-)
-from hybrid_llm.gateway.chat import SAMPLING, allowed_of, schema_of_format
+from hybrid_llm.core.tools import ToolCall, ToolCallDelta, parsed_arguments
+from hybrid_llm.gateway.asked import Answering, Asked, Json, ToolName, dumped, event
+from hybrid_llm.gateway.chat import SAMPLING, text_part
 from hybrid_llm.gateway.extensions import details_field
+from hybrid_llm.gateway.tables.responses import HISTORY, RESPONSES, SERVER_TOOLS
+from hybrid_llm.gateway.tools import INPUT, Tools, known_as, schema_of_format
 from hybrid_llm.router.failures import Failure
 
-_READ: Final = frozenset(
-    {"model", "input", "instructions", "stream", "max_output_tokens", "tools", "tool_choice", "parallel_tool_calls"}
-    | {"text", "previous_response_id", "store", "metadata", "prompt_cache_key", "hybrid"}
-    | set(SAMPLING)
-)
-_IGNORED: Final = frozenset(
-    {"user", "safety_identifier", "service_tier", "reasoning", "include", "prompt_cache_retention", "stream_options"}
-    | {"prompt_cache_options", "access_programs", "context_management"}
-)
-_NEUTRAL: Final[Mapping[str, Any]] = {
-    "background": False,
-    "truncation": "disabled",
-    "conversation": None,
-    "prompt": None,
-    "max_tool_calls": None,
-    "top_logprobs": 0,
-    "image": None,
-    "moderation": None,
-    "background_options": None,
-}
 _PARAMS: Final = {"prompt": "input", "max_tokens": "max_output_tokens", "output_schema": "text.format"}
 
 
 class Responses:
     """`POST /v1/responses`."""
 
+    table: ClassVar = RESPONSES
     answers_refused: Final = False
 
     def read(self, body: Json) -> Asked:
         """The request of *body*; raises `Failure`."""
-        check_fields(body, read=_READ, ignored=_IGNORED, neutral=_NEUTRAL)
-        tools, choice = _tools_of(body)
-        text = typed(body, "text", dict, "an object") or {}
-        instructions = typed(body, "instructions", str, "a text")
-        store = typed(body, "store", bool, "true or false")
+        RESPONSES.check(body)
+        tools = _tools_of(body)
+        choice = _choice_of(tools, body.get("tool_choice"))
+        format_ = (body.get("text") or {}).get("format")
+        instructions = body.get("instructions")
         return Asked(
-            model=model_of(body),
+            model=body["model"],
             instructions=[{"role": "system", "content": instructions}] if instructions else [],
-            prompt=list(_turns(body.get("input"))),
+            prompt=turns_of(body["input"]),
             options={name: body.get(name) for name in SAMPLING}
             | {
                 "max_tokens": body.get("max_output_tokens"),
-                "output_schema": schema_of_format(form, form, "text.format") if (form := text.get("format")) else None,
-                "tools": tools or None,
-                "tool_choice": choice if tools else None,
+                "output_schema": schema_of_format(format_, format_.get("schema")) if format_ else None,
+                "tools": tools.offered or None,
+                "tool_choice": choice,
                 "parallel_tool_calls": body.get("parallel_tool_calls"),
             },
-            stream=bool(typed(body, "stream", bool, "true or false")),
-            follows=typed(body, "previous_response_id", str, "a text") or "",
-            keep=store is not False,
+            stream=bool(body.get("stream")),
+            follows=body.get("previous_response_id") or "",
+            keep=body.get("store") is not False,
+            warnings=tuple(tools.warnings),
+            names=tools.names,
             body=body,
         )
 
@@ -126,7 +99,9 @@ class ResponseWriter:
             yield from self._closed()
             call = ToolCall(id=delta.id, name=delta.name, arguments="")
             yield from self._add(_call_item(self._answering, len(self._items), call, "in_progress"))
-        if delta.arguments:
+        if delta.arguments and self._open is not None and self._open["type"] == "custom_tool_call":
+            self._text += delta.arguments  # JSON, of which its client gets the text inside once it is whole
+        elif delta.arguments:
             yield from self._grow("response.function_call_arguments.delta", delta.arguments)
 
     def end(self, generation: Generation) -> Iterator[bytes]:
@@ -170,6 +145,10 @@ class ResponseWriter:
         if item["type"] == "function_call":
             item["arguments"] = self._text
             yield self._event("response.function_call_arguments.done", arguments=self._text, name=item["name"])
+        elif item["type"] == "custom_tool_call":
+            item["input"] = _input_of(self._text)
+            yield self._event("response.custom_tool_call_input.delta", delta=item["input"])
+            yield self._event("response.custom_tool_call_input.done", input=item["input"])
         else:
             part = item["content"][0]
             part["text"] = self._text
@@ -192,54 +171,93 @@ class ResponseWriter:
         return event(dumped(document | fields), kind)
 
 
-def _turns(given: Any) -> Iterator[Json]:
-    """The conversation that `input` holds: a text, or a list of items."""
+def turns_of(given: str | list[Json]) -> list[Json]:
+    """The conversation that `input` holds: a text, or a list of items.
+
+    Reasoning, a text and calls that follow each other are of one turn.
+    """
     if isinstance(given, str):
-        yield {"role": "user", "content": given}
-        return
-    if not isinstance(given, list) or not given:
-        raise Failure(400, "invalid_type", "input: a text, or a list of items that is not empty", "input")
-    for kind, items in groupby(enumerate(given), key=lambda pair: _kind_of(*pair)):
-        if kind == "function_call":  # calls that follow each other are of one turn
-            yield {"role": "assistant", "content": "", "tool_calls": [_call_of(item) for _, item in items]}
-        else:
-            yield from (_turn(kind, item, at) for at, item in items if kind != "reasoning")
+        return [{"role": "user", "content": given}]
+    turns: list[Json] = []
+    open_turn: Json = {}
+    for item in given:
+        kind = item.get("type", "message")
+        if kind in HISTORY:
+            continue
+        own = _own_turn(kind, item)
+        if own is not None:
+            open_turn = {}
+            turns.append(own)
+            continue
+        if _ends(open_turn, kind):
+            open_turn = {"role": "assistant", "content": ""}
+            turns.append(open_turn)
+        _extend(open_turn, kind, item)
+    return [turn for turn in turns if turn.keys() - {"role", "content", "reasoning"} or turn["content"]]
 
 
-def _kind_of(at: int, item: Any) -> str:
-    if not isinstance(item, dict):
-        raise Failure(400, "invalid_type", f"input[{at}]: it must be an object", "input")
-    return str(item.get("type", "message"))
+def _own_turn(kind: str, item: Json) -> Json | None:
+    """The turn of an item that is no part of the assistant's."""
+    if kind.endswith("_output"):
+        return {"role": "tool", "tool_call_id": item["call_id"], "content": _texts(item["output"])}
+    if kind == "message" and item["role"] != "assistant":
+        return {"role": item["role"], "content": _texts(item["content"])}
+    return None
 
 
-def _turn(kind: str, item: Json, at: int) -> Json:
-    match kind:
-        case "message":
-            return {"role": item.get("role"), "content": item.get("content")}
-        case "function_call_output":
-            return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _output_of(item.get("output"))}
-    raise refuse("input", f"input[{at}] is of the type {kind[:64]!r}, which no backend takes")
+def _ends(turn: Json, kind: str) -> bool:
+    """Whether an item of *kind* begins another turn of the assistant."""
+    if not turn or kind == "reasoning":
+        return True
+    return kind == "message" and bool(turn["content"] or "tool_calls" in turn)
+
+
+def _extend(turn: Json, kind: str, item: Json) -> None:
+    if kind == "reasoning":
+        turn["reasoning"] = "".join(part["text"] for part in item.get("content") or ())
+    elif kind == "message":
+        turn["content"] = _texts(item["content"])
+    else:
+        turn.setdefault("tool_calls", []).append(_call_of(item))
+
+
+def _texts(content: str | list[Json]) -> str | list[Json]:
+    return content if isinstance(content, str) else [text_part(part) for part in content]
 
 
 def _call_of(item: Json) -> Json:
-    function = {"name": item.get("name"), "arguments": item.get("arguments")}
-    return {"id": item.get("call_id"), "type": "function", "function": function}
+    arguments = item["arguments"] if item["type"] == "function_call" else dumped({INPUT: item["input"]})
+    function = {"name": known_as(item["name"], item.get("namespace")), "arguments": arguments}
+    return {"id": item["call_id"], "type": "function", "function": function}
 
 
-def _output_of(output: Any) -> Any:
-    """The result of a call: a text, or a list of parts."""
-    return output if isinstance(output, str | list) else dumped(output)
+def _tools_of(body: Json) -> Tools:
+    tools = Tools()
+    for at, given in enumerate(body.get("tools") or ()):
+        if given["type"] in SERVER_TOOLS:
+            tools.leave(f"tools[{at}]", given["type"])
+        elif given["type"] == "namespace":
+            for one in given["tools"]:
+                _offer(tools, one, f"tools[{at}]", given["name"])
+        else:
+            _offer(tools, given, f"tools[{at}]")
+    return tools
 
 
-def _tools_of(body: Json) -> tuple[list[Tool], Any]:
-    listed = typed(body, "tools", list, "a list of tools") or []
-    tools = []
-    for at, given in enumerate(listed):
-        if not isinstance(given, dict) or given.get("type") != "function":
-            raise refuse("tools", f"tools[{at}]: tools of the type 'function' are supported")
-        tools.append(tool_of(given, f"tools[{at}]", "parameters"))
-    tools, choice = allowed_of(tools, body.get("tool_choice"))
-    return tools, choice.get("name") if isinstance(choice, dict) else choice
+def _offer(tools: Tools, given: Json, place: str, namespace: str | None = None) -> None:
+    if given["type"] == "custom":
+        tools.custom(given, namespace=namespace)
+    else:
+        tools.function(given, place, "parameters", namespace=namespace)
+
+
+def _choice_of(tools: Tools, choice: Any) -> str | None:
+    if not isinstance(choice, dict):
+        return tools.chosen(choice)
+    if choice["type"] != "allowed_tools":
+        return tools.chosen(choice["name"])
+    tools.allow(each.get("name") or "" for each in choice["tools"] if each.get("type") not in SERVER_TOOLS)
+    return tools.chosen(choice["mode"])
 
 
 def _response(answering: Answering, status: str) -> Json:
@@ -278,7 +296,7 @@ def _ended(answering: Answering, generation: Generation, items: list[Json]) -> J
         "output": items,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "usage": _usage(generation.usage),
-        **details_field(generation, asked=answering.details),
+        **details_field(answering, generation),
     }
 
 
@@ -315,8 +333,18 @@ def _message_item(answering: Answering, at: int, text: str, status: str) -> Json
 
 
 def _call_item(answering: Answering, at: int, call: ToolCall, status: str) -> Json:
-    head = {"id": f"fc_{answering.request_id}_{at}", "type": "function_call", "status": status}
-    return head | {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    known = answering.asked.names.get(call.name) or ToolName(call.name)
+    namespace = {} if known.namespace is None else {"namespace": known.namespace}
+    head = {"call_id": call.id, "name": known.name, "status": status} | namespace
+    if known.custom:
+        id_ = f"ctc_{answering.request_id}_{at}"
+        return {"id": id_, "type": "custom_tool_call", "input": _input_of(call.arguments)} | head
+    return {"id": f"fc_{answering.request_id}_{at}", "type": "function_call", "arguments": call.arguments} | head
+
+
+def _input_of(arguments: str) -> str:
+    """The input of a custom tool: the text in its arguments, or what there is, where the answer was cut."""
+    return str((parsed_arguments(arguments) or {}).get(INPUT, arguments))
 
 
 def _usage(usage: Usage) -> Json:

@@ -6,21 +6,29 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Final
 
 import uvicorn
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.gateway.app import gateway_app
-from hybrid_llm.gateway.config import GatewayConfig
+from hybrid_llm.gateway.app import app_of
+from hybrid_llm.gateway.connection import Connection
+from hybrid_llm.gateway.gateway import Gateway
 from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.config.gateway import GatewayConfig, TlsFiles
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
+_log = logging.getLogger("hybrid_llm.gateway")
 _BACKLOG: Final = 2048
+_TICK_S: Final = 0.1
+_TICKS_OF_TLS: Final = 100
+"""Ticks of uvicorn's server, each 0.1 s, between two looks at the files of a certificate."""
 _KEEP_ALIVE_S: Final = 75
 
 
@@ -31,26 +39,20 @@ class GatewayServer:
         client: What answers; it is closed at the end.
         config: Where to listen, and for whom.
         metrics: Counts the requests of *client*; served under `/metrics`.
-        grace: Seconds that running answers are given at the end.
 
     Raises:
-        ConfigError: the keys cannot be used, or it cannot listen there.
+        ConfigError: the keys or the certificate cannot be used, or it cannot listen there.
     """
 
-    def __init__(
-        self,
-        client: HybridLLM,
-        config: GatewayConfig,
-        *,
-        metrics: PrometheusMetrics | None = None,
-        grace: float = 10.0,
-    ) -> None:
+    def __init__(self, client: HybridLLM, config: GatewayConfig, *, metrics: PrometheusMetrics | None = None) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-        app = gateway_app(client, config, metrics=metrics)
+        gateway = Gateway(client, config)
+        tls = None if config.tls is None else Tls(config.tls)
         self._listener = _listener(config)
         self._server = _Server(
             uvicorn.Config(
-                app,
+                app_of(gateway, metrics),
+                http=partial(Connection, config.read_timeout_s),  # type: ignore[arg-type]  # it is only called
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -58,8 +60,10 @@ class GatewayServer:
                 backlog=_BACKLOG,
                 limit_concurrency=config.connections,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=max(1, round(grace)),
-            )
+                timeout_graceful_shutdown=max(1, round(config.grace_s)),
+            ),
+            gateway,
+            tls,
         )
 
     @property
@@ -78,10 +82,70 @@ class GatewayServer:
         self._server.should_exit = True
 
 
+class Tls:
+    """The certificate of a gateway. Files that are replaced hold for the connections from then on.
+
+    Raises:
+        ConfigError: they cannot be used.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._read = self._changed()
+        try:
+            self._load()
+        except (OSError, ssl.SSLError) as error:
+            fault = f"{files.cert}, {files.key}: no certificate with its key ({error.strerror or 'unreadable'})"
+        else:
+            return
+        raise ConfigError(fault)
+
+    def refresh(self) -> None:
+        """Load the files if they have changed; those that cannot be used are left, with a warning."""
+        try:
+            changed = self._changed()
+            if changed != self._read:
+                self._read = changed
+                self._load()
+        except (OSError, ssl.SSLError):
+            _log.warning("%s: it cannot be used; the certificate before it stays", self._files.cert)
+
+    def _load(self) -> None:
+        self.context.load_cert_chain(self._files.cert, self._files.key)
+
+    def _changed(self) -> tuple[int, ...]:
+        paths = (self._files.cert, self._files.key)
+        return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+
+
 class _Server(uvicorn.Server):
     """Tells when it is ready; a signal ends it, and is no error."""
 
     on_ready: Callable[[], None]
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, tls: Tls | None) -> None:
+        super().__init__(config)
+        config.load()
+        self._gateway, self._tls = gateway, tls
+        if tls is not None:
+            config.ssl = tls.context
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look for a new certificate."""
+        if self._tls is not None and counter % _TICKS_OF_TLS == 0:
+            self._tls.refresh()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer on while load balancers leave; then answer nothing new, and let running answers end."""
+        self._gateway.draining = True
+        for _ in range(round(self._gateway.config.drain_s / _TICK_S)):
+            if self.force_exit:
+                break
+            await asyncio.sleep(_TICK_S)
+        self._gateway.stopping = True
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # the signature of the base class
         """Let running answers finish; a second signal, of either kind, stops them."""

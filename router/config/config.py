@@ -22,6 +22,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.core.telemetry import TelemetrySpec
 from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
 from hybrid_llm.router.spending.ledger import Price, currency_of
@@ -209,6 +210,9 @@ class Config:
         default=SessionLimits(),
     )
     limits: RequestLimits = key(table(RequestLimits, "limits"), "How large a request may be.", default=RequestLimits())
+    gateway: GatewayConfig = key(
+        table(GatewayConfig, "gateway"), "The HTTP gateway: `hybrid-llm gateway`.", default=GatewayConfig()
+    )
     detectors: tuple[DetectorSpec, ...] = key(
         fields.MapOf(fields.Variants("detector", _detector_kinds, detector_table)),
         "Detectors beside the built-in ones, under the names that the policy uses.",

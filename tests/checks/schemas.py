@@ -32,6 +32,12 @@ from hybrid_llm.core.fields import (
     noun_of,
     table,
 )
+from hybrid_llm.gateway.openapi import document
+from hybrid_llm.gateway.parameters import markdown
+from hybrid_llm.gateway.tables.chat import CHAT
+from hybrid_llm.gateway.tables.completions import COMPLETIONS
+from hybrid_llm.gateway.tables.messages import MESSAGES
+from hybrid_llm.gateway.tables.responses import RESPONSES
 from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
@@ -44,6 +50,7 @@ SCHEMAS = {
     "hybrid.schema.json": config_schema,
     "policy.schema.json": policy_schema,
     "policy.cases.schema.json": cases_schema,
+    "openapi.json": document,
 }
 MARKED = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -110,12 +117,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid.grpc": lambda: markdown_table(table_of("grpc")),
     "hybrid.openai": lambda: markdown_table(table_of("openai")),
     "hybrid.anthropic": lambda: markdown_table(table_of("anthropic")),
+    "hybrid.gateway": lambda: markdown_table(nested(CONFIG, "gateway")),
     "hybrid.price": lambda: markdown_table(PRICE),
     "hybrid.ner": lambda: markdown_table(detector_table("ner")),
     "hybrid.presidio": lambda: markdown_table(detector_table("presidio")),
     "guardrail.default": lambda: markdown_table(guardrail_table("default")),
     "guardrail.denylist": lambda: markdown_table(guardrail_table("denylist")),
     "guardrail.encoder": lambda: markdown_table(guardrail_table("encoder")),
+    "gateway.chat": lambda: markdown(CHAT),
+    "gateway.completions": lambda: markdown(COMPLETIONS),
+    "gateway.responses": lambda: markdown(RESPONSES),
+    "gateway.messages": lambda: markdown(MESSAGES),
     "policy.tag": lambda: markdown_table(TAG),
     "policy.rule": lambda: markdown_table(RULE),
     "policy.objectives": lambda: markdown_table(nested(POLICY, "objectives")),

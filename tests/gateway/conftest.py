@@ -36,7 +36,7 @@ Serve = Callable[..., str]
 @contextmanager
 def served(client: HybridLLM, **options: Any) -> Iterator[str]:
     """Serve *client*, and yield the URL of its gateway, without a path."""
-    server = GatewayServer(client, GatewayConfig(**{"listen": "127.0.0.1:0", **options}), grace=1.0)
+    server = GatewayServer(client, GatewayConfig(**{"listen": "127.0.0.1:0", "grace_s": 1.0, **options}))
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(ready.set)))
     thread.start()

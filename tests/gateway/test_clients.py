@@ -269,7 +269,7 @@ class TestMessages:
         [
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
             {"messages": [*ask("secret-text"), {"role": "assistant", "content": "I say"}]},
-            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            {"tools": [{"type": "bash_20250124", "name": "bash"}]},
             {"extra_body": {"temperature": 900}},
         ],
     )

@@ -9,7 +9,9 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator
+from copy import deepcopy
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,9 +25,11 @@ from hybrid_llm.core.errors import BackendOverloaded, ConfigError, RequestReject
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.request import Location
 from hybrid_llm.gateway import GatewayConfig, gateway_app
+from hybrid_llm.gateway.config import open_keys
 from hybrid_llm.policies import parse_policy
 from tests.fakes import FakeBackend
 from tests.gateway.conftest import POLICY, Serve, fakes, served
+from tests.gateway.official import TYPES, mutated, sample
 
 CHAT = "/v1/chat/completions"
 ASKED = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
@@ -217,7 +221,7 @@ class TestKeys:
         path = tmp_path / "keys.json"
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"keys\.json"):
-            GatewayConfig(keys=path).open_keys()
+            open_keys(GatewayConfig(keys=path))
 
 
 class TestLeaving:
@@ -310,6 +314,42 @@ def fuzzed() -> Any:
 def test_no_body_is_an_internal_error(fuzzed: str, path: str, changes: dict[str, Any]) -> None:
     reply = send(fuzzed, path, PATHS[path] | changes)
     assert reply.status in (200, 400, 404, 503), (reply.status, reply.raw)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.sampled_from(sorted(PATHS)), st.integers(0, 2**32), st.integers(0, 2))
+def test_no_body_of_the_official_types_is_an_internal_error(fuzzed: str, path: str, seed: int, faults: int) -> None:
+    random = Random(seed)
+    body = deepcopy(PATHS[path]) | sample(random.choice(TYPES[path]), random)
+    for _ in range(faults):
+        body = mutated(body, random) if body else body
+    for added in ("stream", "stream_options"):
+        body.pop(added, None)
+    reply = send(fuzzed, path, body)
+    assert reply.status in (200, 400, 404, 503), (reply.status, reply.raw)
+
+
+@pytest.mark.parametrize("tools", [7, "x", {}, None, [7], [{"type": "function"}], [{"type": "function", "name": "y"}]])
+def test_allowed_tools_of_any_shape_are_refused_and_no_failure_of_ours(serve: Serve, tools: Any) -> None:
+    url = serve(*fakes())
+    function = {"name": "x", "parameters": {}}
+    allowed = {"mode": "auto", "tools": tools}
+    chat = ASKED | {"tools": [{"type": "function", "function": function}]}
+    chat["tool_choice"] = {"type": "allowed_tools", "allowed_tools": allowed}
+    responses = PATHS["/v1/responses"] | {"tools": [{"type": "function", **function}]}
+    responses["tool_choice"] = {"type": "allowed_tools", **allowed}
+    for path, body in ((CHAT, chat), ("/v1/responses", responses)):
+        reply = send(url, path, body)
+        assert (reply.status, reply.document["error"]["param"]) == (400, "tool_choice"), reply.raw
+
+
+def test_what_is_not_followed_is_a_warning_in_a_header_and_in_the_details(serve: Serve) -> None:
+    url = serve(*fakes())
+    body = PATHS["/v1/responses"] | {"tools": [{"type": "web_search"}], "hybrid": {"details": True}}
+    reply = send(url, "/v1/responses", body)
+    assert reply.headers["x-hybrid-warnings"] == "tools[0]: no backend has the tool web_search"
+    assert reply.document["hybrid"]["request_warnings"] == ["tools[0]: no backend has the tool web_search"]
+    assert "x-hybrid-warnings" not in send(url, "/v1/responses", PATHS["/v1/responses"]).headers
 
 
 def test_what_is_there_no_route_for(serve: Serve) -> None:

@@ -1,0 +1,1 @@
+"""The tables of fields, one for each API."""

@@ -1,0 +1,81 @@
+"""The keys under `gateway:` of `hybrid.yaml`: where the HTTP gateway listens, for whom, and how much it takes."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybrid_llm.core.checked import Checked
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import ADDRESS, HOST, Choice, File, Flag, ListOf, Whole, duration, key, table
+from hybrid_llm.core.hosts import canonical_address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles(Checked):
+    """The certificate of a gateway; files that are replaced are read again within ten seconds."""
+
+    cert: Path = key(File(), "The certificate, with those that signed it, PEM.")
+    key: Path = key(File(), "Its private key, PEM.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig(Checked):
+    """Where a gateway listens, whom it answers, and how much it takes."""
+
+    listen: str = key(ADDRESS, "Where it listens; port 0 picks a free one.", default="127.0.0.1:8080")
+    keys: Path | None = key(File(), "The keys of its clients; needed to listen beyond loopback.", default=None)
+    tls: TlsFiles | None = key(table(TlsFiles, "tls"), "Encrypts connections.", default=None)
+    hosts: tuple[str, ...] = key(
+        ListOf(HOST), "Names by which clients reach it, beside `localhost`; with keys any name will do.", default=()
+    )
+    unknown_models: str = key(
+        Choice.of("auto", "refuse"),
+        "A model that no backend has: `auto` lets the policy choose, `refuse` answers 404.",
+        default="auto",
+    )
+    body_bytes: int = key(Whole(1), "Bytes of a request; a larger one is refused with 413.", default=8 << 20)
+    connections: int = key(
+        Whole(1, 1_000_000), "Connections and requests at once; more are refused with 503.", default=4096
+    )
+    read_timeout_s: float = key(duration(), "For a client to send its request.", name="read_timeout", default=30.0)
+    write_timeout_s: float = key(duration(), "For a client to take what is sent.", name="write_timeout", default=30.0)
+    responses: int = key(
+        Whole(0, 1_000_000), "Answers of the Responses API that `previous_response_id` can name.", default=1024
+    )
+    response_characters: int = key(Whole(0, 10**9 - 1), "Characters of these answers together.", default=64 << 20)
+    drain_s: float = key(
+        duration(positive=False),
+        "After SIGTERM, how long requests are still answered while `/health` says 503, so that load balancers leave.",
+        name="drain",
+        default=0.0,
+    )
+    grace_s: float = key(
+        duration(positive=False), "After that, for running answers to end.", name="grace", default=10.0
+    )
+
+    console: bool = key(Flag(), "Whether the page of the console is served at `/`.", default=True)
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        try:
+            canonical_address(self.listen, lowest_port=0)
+        except ValueError as error:
+            fault = str(error)
+        else:
+            return
+        raise ConfigError(f"listen: {fault}")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of *listen*."""
+        return canonical_address(self.listen, lowest_port=0)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine reach it."""
+        try:
+            return ipaddress.ip_address(self.address[0]).is_loopback
+        except ValueError:
+            return self.address[0] == "localhost"
