@@ -92,6 +92,8 @@ class Call:
 
     data: bytes
     answer: Answer
+    traceparent: str = ""
+    """Where the call stands in a trace, if there is one."""
 
 
 class Api(Protocol):

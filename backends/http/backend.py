@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import aclosing, closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -52,6 +53,10 @@ class HttpBackend:
         """The name that policies use."""
         self.location: Final = settings.location
         """Where texts go."""
+        self.address: Final = settings.endpoint
+        """Where it is, for telemetry."""
+        self.provider: Final = settings.provider
+        """Who serves the model, for telemetry."""
         self.health = HealthProbe(failures=EJECT_FAILURES, open_s=EJECT_S, on_breaker=breaker_log(settings.name))
         """The state of the server."""
         self.endpoint_health = BackendHealth(lambda: (self.health,))
@@ -169,7 +174,7 @@ class HttpBackend:
         if self._description.is_due():
             self._prober.look()
         self._description.check_able(cleared.request)
-        return call
+        return replace(call, traceparent=cleared.traceparent) if cleared.traceparent else call
 
     async def _answer(self, request: Request, call: Call) -> AsyncIterator[Chunk]:
         """Make the call, in the loop of this backend."""
@@ -206,7 +211,7 @@ class HttpBackend:
         began = time.perf_counter()
         first = 0.0
         reader, answer = EventReader(), call.answer
-        async with self._transport.call(call.data, request.request_id) as response:
+        async with self._transport.call(call.data, request.request_id, call.traceparent) as response:
             verdict.heard()
             await check_answer(response, backend=self.name)
             async for piece in pieces(response):

@@ -65,6 +65,22 @@ def _url(text: str) -> str:
     return text
 
 
+_PROVIDERS: Final = {
+    "openai.azure.com": "azure.ai.openai",
+    "openai.com": "openai",
+    "anthropic.com": "anthropic",
+    "mistral.ai": "mistral_ai",
+    "deepseek.com": "deepseek",
+    "groq.com": "groq",
+    "x.ai": "x_ai",
+    "perplexity.ai": "perplexity",
+    "cohere.com": "cohere",
+    "moonshot.ai": "moonshot_ai",
+    "generativelanguage.googleapis.com": "gcp.gemini",
+    "aiplatform.googleapis.com": "gcp.vertex_ai",
+}
+"""Domain -> the well-known value of `gen_ai.provider.name`."""
+
 URL: Final = Text("a URL", r"^https?://", _url)
 """The URL of a server."""
 
@@ -125,6 +141,18 @@ class HttpSettings:
     def address(self) -> str:
         """Where it is, for people: the socket, or host and port."""
         return str(self.socket) if self.socket is not None else self.url.netloc
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is, for telemetry: the socket, or `HOST:PORT`."""
+        port = self.url.port or (443 if self.url.scheme == "https" else 80)
+        return str(self.socket) if self.socket is not None else f"{self.host}:{port}"
+
+    @property
+    def provider(self) -> str:
+        """Who serves the model, in OpenTelemetry's words; of a server that it has no name for, whose API it speaks."""
+        known = (name for host, name in _PROVIDERS.items() if self.host == host or self.host.endswith(f".{host}"))
+        return next(known, self.kind)
 
     @property
     def is_local(self) -> bool:

@@ -16,6 +16,7 @@ from hybrid_llm.backends.http.api import Api, Get, Reply
 from hybrid_llm.backends.http.failures import refusal
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError
+from hybrid_llm.core.tracing import trace_headers
 
 _MOST_ERROR_BYTES: Final = 64 << 10
 _MOST_REPLY_BYTES: Final = 4 << 20
@@ -47,13 +48,14 @@ class Transport:
         self._calls: httpx.AsyncClient | None = None
 
     @asynccontextmanager
-    async def call(self, data: bytes, request_id: str) -> AsyncGenerator[httpx.Response, None]:
+    async def call(self, data: bytes, request_id: str, traceparent: str = "") -> AsyncGenerator[httpx.Response, None]:
         """Send *data*, and yield the response once its head has come. Connections belong to one event loop."""
         if self._calls is None:
             idle, connect = self._settings.idle_timeout_s, self._settings.connect_timeout_s
             wires, timeout = httpx.AsyncHTTPTransport(**self._wires()), httpx.Timeout(idle, connect=connect)
             self._calls = httpx.AsyncClient(transport=wires, trust_env=False, timeout=timeout)
         said = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
+        said |= dict(trace_headers(traceparent))
         url = self._url(self._route)
         async with self._calls.stream("POST", url, content=data, headers=self._headers | said) as response:
             yield response

@@ -213,7 +213,7 @@ class Remote(Protocol):
 
     @property
     def address(self) -> str:
-        """`HOST:PORT`."""
+        """`HOST:PORT`, or the path of a Unix socket."""
 
     @property
     def provider(self) -> str:

@@ -22,7 +22,6 @@ from hybrid_llm.core.telemetry import Detail, Names, Telemetry
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
-from hybrid_llm.router.observability.otel_metrics import Instruments
 from hybrid_llm.router.observability.tracing import Call, Open, RequestTrace, Step
 
 try:
@@ -31,6 +30,7 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     from hybrid_llm.router.observability.otel_calls import Calls, Values, error_type, model_values
+    from hybrid_llm.router.observability.otel_metrics import Instruments
 except ImportError:
     raise ConfigError(f"telemetry needs OpenTelemetry: {install_hint('otel')}") from None
 

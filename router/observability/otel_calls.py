@@ -81,7 +81,9 @@ def _as_remote(backend: Backend | None) -> Remote | None:
 
 def _server(address: str) -> Values:
     host, _, port = address.rpartition(":")
-    return {"server.address": host.strip("[]"), "server.port": int(port)} if port.isdigit() else {}
+    if port.isdigit():
+        return {"server.address": host.strip("[]"), "server.port": int(port)}
+    return {"server.address": address}  # a Unix socket
 
 
 class Calls:
@@ -137,9 +139,10 @@ class Calls:
     def _call(self, backend: Backend) -> _Follow:
         """A call within the attempt that is current."""
         values = model_values(backend, self._names)
-        record = self._instruments.chunk_times(dict(values), self._request)
+        record = self._instruments.chunk_times(dict(values))
         values |= {"hybrid_llm.backend": backend.name, "hybrid_llm.location": str(backend.location)}
-        kind = SpanKind.INTERNAL if backend.location is Location.EDGE else SpanKind.CLIENT
+        is_here = backend.location is Location.EDGE and _as_remote(backend) is None
+        kind = SpanKind.INTERNAL if is_here else SpanKind.CLIENT
         del values["gen_ai.operation.name"]  # of the request's span alone, or its tokens would be counted twice
         parent = contexts.get_current()
         span = self._tracer.start_span(f"call {backend.name}", parent, kind, values)
