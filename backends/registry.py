@@ -51,8 +51,8 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
         "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
         "encoder": "hybrid_llm.backends.encoder.spec:EncoderConfig",
         "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
-        "anthropic": "hybrid_llm.backends.anthropic.spec:AnthropicSpec",
         "openai": "hybrid_llm.backends.openai.spec:OpenAISpec",
+        "anthropic": "hybrid_llm.backends.anthropic.spec:AnthropicSpec",
     },
 )
 """Kind -> the dataclass that its entries are read into."""

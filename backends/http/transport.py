@@ -7,7 +7,6 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, Final, TypedDict
 
 import httpx
@@ -26,7 +25,6 @@ _CONNECTIONS: Final = httpx.Limits(max_connections=256, max_keepalive_connection
 
 class _Wires(TypedDict):
     verify: ssl.SSLContext
-    http2: bool
     proxy: httpx.Proxy | None
     uds: str | None
     limits: httpx.Limits
@@ -80,11 +78,14 @@ class Transport:
         return Reply(status=response.status_code, headers=response.headers, document=_json(body))
 
     def _wires(self) -> _Wires:
-        """How a transport of httpx connects. It reads no proxies and certificates of the environment."""
+        """How a transport of httpx connects. It reads no proxies and certificates of the environment.
+
+        HTTP/1.1, where a call that is left closes its connection: over HTTP/2 httpcore resets no stream (seen with
+        1.0.9), so that the server would go on generating for nobody.
+        """
         settings = self._settings
         return {
             "verify": self._trust,
-            "http2": find_spec("h2") is not None,
             "proxy": None if settings.proxy is None else httpx.Proxy(settings.proxy),
             "uds": None if settings.socket is None else str(settings.socket),
             "limits": _CONNECTIONS,
