@@ -36,6 +36,7 @@ PROGRAM: Final = Group(
         "config": ("hybrid_llm.cli.policy.files:CONFIG", "print the JSON Schema of hybrid.yaml"),
         "models": ("hybrid_llm.cli.models:MODELS", "add, choose, list, verify and convert models"),
         "gateway": ("hybrid_llm.cli.gateway:GATEWAY", "answer clients of the OpenAI and Anthropic APIs"),
+        "mcp": ("hybrid_llm.cli.mcp:MCP", "serve hosts of the Model Context Protocol"),
         "serve": ("hybrid_llm.cli.serve:SERVE", "run a cloud node"),
         "certs": ("hybrid_llm.cli.certs:CERTS", "create and inspect certificates"),
         "doctor": ("hybrid_llm.cli.doctor:DOCTOR", "check the installation and suggest fixes"),

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -20,6 +16,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.gateway.app import app_of
 from hybrid_llm.gateway.connection import Connection
 from hybrid_llm.gateway.gateway import Gateway
+from hybrid_llm.gateway.quiet import QuietServer
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig, TlsFiles
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
@@ -45,7 +42,6 @@ class GatewayServer:
     """
 
     def __init__(self, client: HybridLLM, config: GatewayConfig, *, metrics: PrometheusMetrics | None = None) -> None:
-        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
         gateway = Gateway(client, config)
         tls = None if config.tls is None else Tls(config.tls)
         self._listener = _listener(config)
@@ -119,10 +115,8 @@ class Tls:
         return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
 
 
-class _Server(uvicorn.Server):
-    """Tells when it is ready; a signal ends it, and is no error."""
-
-    on_ready: Callable[[], None]
+class _Server(QuietServer):
+    """Renews its certificate, and drains before it ends."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, tls: Tls | None) -> None:
         super().__init__(config)
@@ -146,36 +140,6 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(_TICK_S)
         self._gateway.stopping = True
         await super().shutdown(sockets)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # the signature of the base class
-        """Let running answers finish; a second signal, of either kind, stops them."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """End at SIGTERM and SIGINT; the method of the base class raises the signal again at the end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer."""
-        await super().startup(sockets)
-        if self.started:
-            self.on_ready()
-
-
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """What is stopped at the end is no error: uvicorn logs the traceback of each answer, and of the application."""
-    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
-    return not cancelled and not record.getMessage().rstrip().endswith("CancelledError")
 
 
 def _listener(config: GatewayConfig) -> socket.socket:

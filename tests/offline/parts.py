@@ -158,6 +158,25 @@ def gateway(folder: Path) -> None:
         connection.close()
 
 
+def mcp(folder: Path) -> None:
+    """A host over standard input and output is answered, and nothing is reached."""
+    import asyncio
+
+    from mcp import Client
+
+    from hybrid_llm import HybridLLM
+    from hybrid_llm.integrations.mcp import mcp_server
+
+    path = folder / "hybrid.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+
+    async def ask() -> None:
+        async with HybridLLM.from_config(path) as llm, Client(mcp_server(llm)) as client:
+            assert not (await client.call_tool("generate", {"prompt": "Hello", "max_tokens": 4})).is_error
+
+    asyncio.run(ask())
+
+
 def _neighbour(folder: Path) -> Path:
     """A `hybrid.yaml` for an integration, of which the library is in the environment of `make clients`."""
     path = folder / "hybrid.yaml"
@@ -245,6 +264,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
         hub,
         s3,
         gateway,
+        mcp,
         openai,
         *NEIGHBOURS,
     )

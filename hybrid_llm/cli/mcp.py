@@ -1,0 +1,108 @@
+"""`hybrid-llm mcp`: serve hosts of the Model Context Protocol."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.cli.arguments import Command, add_config, add_verbose
+from hybrid_llm.cli.ready_file import ready_file
+from hybrid_llm.cli.terminal import Exit, note
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.extras import install_hint
+
+if TYPE_CHECKING:
+    from hybrid_llm.router.client import HybridLLM
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument(
+        "--http",
+        metavar="HOST:PORT",
+        help="serve over HTTP at this address of this machine, under /mcp, not over standard input and output; "
+        "port 0 picks a free one",
+    )
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while --http is ready")
+    add_verbose(parser, "log one line for each call to standard error")
+
+
+def _run(args: argparse.Namespace) -> int:
+    if find_spec("mcp") is None:
+        raise ConfigError(f"this command needs the package mcp: {install_hint('mcp')}")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("hybrid_llm").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    if args.http is None:
+        asyncio.run(_serve_stdio(_client(args.config)))
+        return Exit.OK
+    with ready_file(args.ready_file) as announce:
+        asyncio.run(_serve(_client(args.config), args.http, announce))
+    note("stopped")
+    return Exit.OK
+
+
+async def _serve_stdio(client: HybridLLM) -> None:
+    """Serve until the host closes standard input, or a signal comes: the thread that reads a line cannot be stopped."""
+    from hybrid_llm.integrations.mcp.server import serve_stdio
+
+    loop = asyncio.get_running_loop()
+    endings: set[asyncio.Task[None]] = set()
+
+    async def end(code: int) -> None:
+        try:
+            await client.aclose()
+        finally:
+            os._exit(code)
+
+    def begin_end(code: int) -> None:
+        endings.add(loop.create_task(end(code)))
+
+    with suppress(NotImplementedError):  # on Windows
+        loop.add_signal_handler(signal.SIGINT, begin_end, Exit.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, begin_end, Exit.OK)
+    await serve_stdio(client)
+
+
+def _client(config: Path | None) -> HybridLLM:
+    from hybrid_llm.router.client import HybridLLM
+    from hybrid_llm.router.default import open_default
+
+    return open_default() if config is None else HybridLLM.from_config(config)
+
+
+async def _serve(client: HybridLLM, address: str, announce: Callable[[int], None]) -> None:
+    from hybrid_llm.integrations.mcp.http import HttpServer
+
+    server = HttpServer(client, address)
+
+    def ready() -> None:
+        print(f"ready on {server.url}", flush=True)
+        announce(server.port)
+
+    await server.serve(ready)
+
+
+MCP: Final = Command(
+    about="Serve hosts of the Model Context Protocol (revision 2026-07-28 and before), as the policy decides.\n"
+    "Tools: generate, explain, policy_simulate. By default over standard input and output, as hosts start servers;\n"
+    "it ends when the host closes them. Needs the extra `mcp`.",
+    options=_options,
+    run=_run,
+    examples=(
+        "hybrid-llm mcp",
+        "hybrid-llm mcp --config hybrid.yaml --verbose",
+        "hybrid-llm mcp --config hybrid.yaml --http 127.0.0.1:8900",
+    ),
+    codes=(Exit.CONFIG, Exit.INTERRUPTED),
+)
