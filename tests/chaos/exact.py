@@ -139,9 +139,13 @@ class ExactEdge:
     def count_tokens(self, request: Request) -> int:
         return estimate_tokens(request)
 
+    def question(self, request: Request) -> tuple[str, str]:
+        """The prompt, and the partial answer to go on with."""
+        return request.messages[-1].content, request.answer_prefix
+
     def _pieces(self, request: Request) -> Iterator[Chunk]:
-        answer = answer_to(request.messages[-1].content)
-        given = request.answer_prefix
+        prompt, given = self.question(request)
+        answer = answer_to(prompt)
         rest = answer[len(given) :] if answer.startswith(given) else f"<wrong beginning {given!r}>"
         count = 0
         for start in range(0, len(rest), self._piece):

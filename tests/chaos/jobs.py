@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.queues import SimpleQueue
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tests.chaos.engines import DISK_FULL, ENGINES, SERVED
-from tests.chaos.faults import Fault, RollingRestart
+from tests.chaos.faults import Fault, RollingRestart, _Certificate
+from tests.chaos.http import HttpWorld
 from tests.chaos.outages import OUTAGES, SETTINGS, Cost, Setting, cost
 from tests.chaos.real import EngineKilled, EngineOutOfMemory, RealWorld
 from tests.chaos.report import Row
@@ -29,21 +31,26 @@ class RealRollingRestart(RollingRestart):
 
 
 REAL: tuple[type[Fault], ...] = (RealRollingRestart, EngineKilled, EngineOutOfMemory)
+Kind = Literal["exact", "real", "http"]
+"""What the requests meet: exact nodes, real ones, or exact gateways over HTTP."""
+OVER_HTTP = tuple(kind for kind in FAULTS if not issubclass(kind, _Certificate))
+"""Servers over HTTP know no certificates of apps, and read their own when they start."""
 NAMES = tuple(kind.name for kind in (*FAULTS, *REAL))
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Faults of the exact world, or of the real one, under traffic."""
+    """Faults of the exact world, of the real one, or of the one over HTTP, under traffic."""
 
     names: Sequence[str]
     requests: int
     seed: int
-    real: bool
+    setting: Kind
 
     def run(self) -> Iterator[Row]:
-        kinds = [kind for kind in (REAL if self.real else FAULTS) if kind.name in self.names]
-        with RealWorld(nodes=2) if self.real else World() as world:
+        known = {"exact": FAULTS, "real": REAL, "http": OVER_HTTP}[self.setting]
+        kinds = [kind for kind in known if kind.name in self.names]
+        with {"exact": World, "real": partial(RealWorld, nodes=2), "http": HttpWorld}[self.setting]() as world:
             yield from play(world, kinds, requests=self.requests, seed=self.seed)
 
 
@@ -65,12 +72,14 @@ class Costs:
                     yield cost(world, outage, self.setting)
 
 
-def rows(names: Sequence[str], *, requests: int, seed: int, jobs: int) -> Iterator[Row]:
-    """Each of the faults *names*, as they end."""
-    exact, real = ([kind.name for kind in kinds if kind.name in names] for kinds in (FAULTS, REAL))
-    size = -(-len(exact) // jobs) or 1
-    parts = [Rows(exact[first : first + size], requests, seed, False) for first in range(0, len(exact), size)]
-    parts += [Rows([name], requests, seed, True) for name in real]
+def rows(names: Sequence[str], *, requests: int, seed: int, jobs: int, http: bool = False) -> Iterator[Row]:
+    """Each of the faults *names*, as they end; with *http*, of gateways as backends of kind `openai`."""
+    setting: Kind = "http" if http else "exact"
+    light = [kind.name for kind in (OVER_HTTP if http else FAULTS) if kind.name in names]
+    size = -(-len(light) // jobs) or 1
+    parts = [Rows(light[first : first + size], requests, seed, setting) for first in range(0, len(light), size)]
+    if not http:
+        parts += [Rows([kind.name], requests, seed, "real") for kind in REAL if kind.name in names]
     yield from run_parts(parts, jobs)
 
 

@@ -41,6 +41,8 @@ class Case:
     schema: Mapping[str, object] | None = None
     far: bool = False
     """Only a node may answer it."""
+    private: bool = False
+    """It may not leave the device."""
     session: str | None = None
     pieces: int = 0
     """After so many pieces the caller leaves."""
@@ -55,6 +57,7 @@ class Case:
             "task": "far" if self.far else "chat",
             "session_id": self.session,
             "output_schema": self.schema,
+            "privacy": {"private"} if self.private else set(),
         }
 
 
