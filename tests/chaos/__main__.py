@@ -1,6 +1,6 @@
 """Whatever goes wrong, nothing is lost: `python -m tests.chaos [--requests N] [--only FAULT] [--seed N] [--jobs N]`.
 
-`--table` measures what an outage costs instead, `--soak 12m` whether anything grows under traffic.
+`--setting http` and `--setting gateway` do the same over HTTP. `--table` measures what an outage costs instead, `--soak 12m` whether anything grows under traffic.
 
 Exit status: 0 nothing was lost or wrong, and no error was avoidable; 1 something was.
 """
@@ -31,7 +31,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=3, metavar="N", help="faults beside each other (3)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--table", action="store_true", help="what an outage costs with default settings, and end")
-    parser.add_argument("--http", action="store_true", help="gateways over HTTP in place of nodes over gRPC")
+    parser.add_argument(
+        "--setting", choices=("exact", "http", "gateway"), default="exact",
+        help="exact: nodes over gRPC; http: gateways as openai backends; gateway: those behind one that apps reach",
+    )  # fmt: skip
     parser.add_argument("--soak", type=_seconds, metavar="12m", help="mixed traffic for so long, and end")
     options = parser.parse_args()
     unknown = set(options.only or ()) - set(names.split(", "))
@@ -52,7 +55,9 @@ def main() -> int:
         print(f"seed {options.seed}, {_load()}", head(), sep="\n", flush=True)
     rows = []
     chosen = options.only or jobs.NAMES
-    for row in jobs.rows(chosen, requests=options.requests, seed=options.seed, jobs=options.jobs, http=options.http):
+    for row in jobs.rows(
+        chosen, requests=options.requests, seed=options.seed, jobs=options.jobs, setting=options.setting
+    ):
         rows.append(row)
         if not options.json:
             print(line(row), *(f"    {example}" for example in row.examples), sep="\n", flush=True)

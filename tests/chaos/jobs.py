@@ -6,7 +6,7 @@ import _thread
 import logging
 import multiprocessing
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from tests.chaos.engines import DISK_FULL, ENGINES, SERVED
 from tests.chaos.faults import Fault, RollingRestart, _Certificate
 from tests.chaos.http import HttpWorld
+from tests.chaos.official import OfficialWorld
 from tests.chaos.outages import OUTAGES, SETTINGS, Cost, Setting, cost
 from tests.chaos.real import EngineKilled, EngineOutOfMemory, RealWorld
 from tests.chaos.report import Row
@@ -31,10 +32,23 @@ class RealRollingRestart(RollingRestart):
 
 
 REAL: tuple[type[Fault], ...] = (RealRollingRestart, EngineKilled, EngineOutOfMemory)
-Kind = Literal["exact", "real", "http"]
-"""What the requests meet: exact nodes, real ones, or exact gateways over HTTP."""
+Kind = Literal["exact", "real", "http", "gateway"]
+"""What the requests meet: exact nodes, real ones, servers over HTTP, or a gateway before such servers."""
 OVER_HTTP = tuple(kind for kind in FAULTS if not issubclass(kind, _Certificate))
 """Servers over HTTP know no certificates of apps, and read their own when they start."""
+BEHIND_GATEWAY = tuple(kind for kind in OVER_HTTP if not kind.ends_clients)
+_KNOWN: Mapping[Kind, Sequence[type[Fault]]] = {
+    "exact": FAULTS,
+    "real": REAL,
+    "http": OVER_HTTP,
+    "gateway": BEHIND_GATEWAY,
+}
+_WORLDS: Mapping[Kind, Callable[[], World]] = {
+    "exact": World,
+    "real": partial(RealWorld, nodes=2),
+    "http": HttpWorld,
+    "gateway": OfficialWorld,
+}
 NAMES = tuple(kind.name for kind in (*FAULTS, *REAL))
 
 
@@ -48,9 +62,9 @@ class Rows:
     setting: Kind
 
     def run(self) -> Iterator[Row]:
-        known = {"exact": FAULTS, "real": REAL, "http": OVER_HTTP}[self.setting]
+        known = _KNOWN[self.setting]
         kinds = [kind for kind in known if kind.name in self.names]
-        with {"exact": World, "real": partial(RealWorld, nodes=2), "http": HttpWorld}[self.setting]() as world:
+        with _WORLDS[self.setting]() as world:
             yield from play(world, kinds, requests=self.requests, seed=self.seed)
 
 
@@ -72,13 +86,12 @@ class Costs:
                     yield cost(world, outage, self.setting)
 
 
-def rows(names: Sequence[str], *, requests: int, seed: int, jobs: int, http: bool = False) -> Iterator[Row]:
-    """Each of the faults *names*, as they end; with *http*, of gateways as backends of kind `openai`."""
-    setting: Kind = "http" if http else "exact"
-    light = [kind.name for kind in (OVER_HTTP if http else FAULTS) if kind.name in names]
+def rows(names: Sequence[str], *, requests: int, seed: int, jobs: int, setting: Kind = "exact") -> Iterator[Row]:
+    """Each of the faults *names*, as they end; those of the exact setting with those of the real one."""
+    light = [kind.name for kind in _KNOWN[setting] if kind.name in names]
     size = -(-len(light) // jobs) or 1
     parts = [Rows(light[first : first + size], requests, seed, setting) for first in range(0, len(light), size)]
-    if not http:
+    if setting == "exact":
         parts += [Rows([kind.name], requests, seed, "real") for kind in REAL if kind.name in names]
     yield from run_parts(parts, jobs)
 

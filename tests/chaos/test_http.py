@@ -1,4 +1,4 @@
-"""Gateways as backends of kind `openai`: a few faults, real processes, some dozens of requests under each."""
+"""A few faults over HTTP: gateways as backends of kind `openai`, and such backends behind a gateway."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import pytest
 
 from tests.chaos import faults
 from tests.chaos.http import HttpWorld
+from tests.chaos.official import OfficialWorld
 from tests.chaos.suite import play
 
 REQUESTS = int(os.environ.get("HYBRID_TESTS_CHAOS_REQUESTS", "30"))
 
 
-@pytest.fixture(scope="module")
-def world():
-    with HttpWorld() as made:
+@pytest.fixture(scope="module", params=[HttpWorld, OfficialWorld], ids=["library", "official client"])
+def world(request):
+    with request.param() as made:
         yield made
 
 
