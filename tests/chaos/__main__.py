@@ -1,6 +1,7 @@
 """Whatever goes wrong, nothing is lost: `python -m tests.chaos [--requests N] [--only FAULT] [--seed N] [--jobs N]`.
 
-`--setting http` and `--setting gateway` do the same over HTTP. `--table` measures what an outage costs instead, `--soak 12m` whether anything grows under traffic.
+`--setting http` and `--setting gateway` do the same over HTTP. `--table` measures what an outage costs instead,
+`--soak 12m` whether anything grows under traffic.
 
 Exit status: 0 nothing was lost or wrong, and no error was avoidable; 1 something was.
 """

@@ -237,7 +237,7 @@ class Full(Fault):
         self._restart(slots=16, queue=64)
 
 
-class _Certificate(Fault):
+class CertificateFault(Fault):
     """A certificate file is replaced, and connections are cut so that it comes to count."""
 
     distrusts = True
@@ -262,7 +262,7 @@ def nearly_over() -> datetime:
     return datetime.now(UTC) - timedelta(days=1) + timedelta(seconds=1.5)
 
 
-class AppExpired(_Certificate):
+class AppExpired(CertificateFault):
     """The app's certificate expires while it runs."""
 
     name = "expired (app)"
@@ -274,7 +274,7 @@ class AppExpired(_Certificate):
         self._replace(lambda: None)
 
 
-class NodeExpired(_Certificate):
+class NodeExpired(CertificateFault):
     """A node's certificate expires while it runs."""
 
     name = "expired (node)"
@@ -286,7 +286,7 @@ class NodeExpired(_Certificate):
         self._replace(lambda: None)
 
 
-class ClockJump(_Certificate):
+class ClockJump(CertificateFault):
     """The app's clock jumps back by two days: its certificate is not valid yet."""
 
     name = "clock jump"
@@ -298,7 +298,7 @@ class ClockJump(_Certificate):
         self._replace(lambda: issue(self.world.app_tls, "app", kind="client", not_before=begins, days=7))
 
 
-class Swapped(_Certificate):
+class Swapped(CertificateFault):
     """A node comes back with the certificate of another authority: whoever that is, it is not our node."""
 
     name = "swapped cert"

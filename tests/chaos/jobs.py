@@ -14,7 +14,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Literal, Protocol
 
 from tests.chaos.engines import DISK_FULL, ENGINES, SERVED
-from tests.chaos.faults import Fault, RollingRestart, _Certificate
+from tests.chaos.faults import CertificateFault, Fault, RollingRestart
 from tests.chaos.http import HttpWorld
 from tests.chaos.official import OfficialWorld
 from tests.chaos.outages import OUTAGES, SETTINGS, Cost, Setting, cost
@@ -34,7 +34,7 @@ class RealRollingRestart(RollingRestart):
 REAL: tuple[type[Fault], ...] = (RealRollingRestart, EngineKilled, EngineOutOfMemory)
 Kind = Literal["exact", "real", "http", "gateway"]
 """What the requests meet: exact nodes, real ones, servers over HTTP, or a gateway before such servers."""
-OVER_HTTP = tuple(kind for kind in FAULTS if not issubclass(kind, _Certificate))
+OVER_HTTP = tuple(kind for kind in FAULTS if not issubclass(kind, CertificateFault))
 """Servers over HTTP know no certificates of apps, and read their own when they start."""
 BEHIND_GATEWAY = tuple(kind for kind in OVER_HTTP if not kind.ends_clients)
 _KNOWN: Mapping[Kind, Sequence[type[Fault]]] = {
