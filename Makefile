@@ -89,8 +89,8 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 $(VENV)-clients/.made: pyproject.toml
 	@echo "installing clients of the gateway"
 	@$(PYTHON) -m venv $(VENV)-clients
-	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gateway]' \
-	  langchain-openai langchain-tests litellm pydantic-ai-slim[openai] llm
+	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gateway,openai]' \
+	  "xllamacpp>=2026.10; sys_platform == 'linux'" langchain-openai langchain-tests litellm pydantic-ai-slim[openai] llm
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
