@@ -18,7 +18,17 @@ from typing import Any, Final
 
 from hybrid_llm.core.protocols import Verdict
 
-CATEGORIES: Final = ("hate", "threat", "self_harm", "weapons", "drugs", "sexual_minors", "doxxing", "cybercrime")
+CATEGORIES: Final = (
+    "hate",
+    "threat",
+    "self_harm",
+    "weapons",
+    "drugs",
+    "sexual_minors",
+    "doxxing",
+    "crime",
+    "cybercrime",
+)
 """In the order in which they are looked for: of two that a text has, the earlier is reported."""
 _AROUND: Final = 120
 """Characters before and behind a passage in which something may excuse it."""

@@ -21,7 +21,8 @@ _LOOKALIKES: Final = str.maketrans(
 )
 _LEET: Final = re.compile(r"[a-z][0134579@$!|+]|[0134579@$!|+][a-z]")
 _LETTERS: Final = str.maketrans("0134579@$!|+", "oieastgasilt")
-_SPACED: Final = re.compile(r"(?<![^\W_])(?:[^\W\d_][ .\-_*]){2,}[^\W\d_](?![^\W_])")
+_SPACED: Final = re.compile(r"(?<![^\W_])(?:(?:[^\W\d_][.\-_*]){2,}|(?:[^\W\d_] ){3,})[^\W\d_](?![^\W_])")
+"""Letters with a sign between them, or four and more with spaces."""
 _BETWEEN: Final = re.compile(r"[ .\-_*]")
 
 
