@@ -23,11 +23,10 @@ _PIECE: Final = 4096
 class DefaultGuardrail:
     """Refuses hate, threats, and how to harm oneself or others, in English; *categories* are all, or those named."""
 
-    name: Final = "default"
     window: Final = _WINDOW
     quick: Final = True
 
-    def __init__(self, categories: Collection[str] = CATEGORIES) -> None:
+    def __init__(self, categories: Collection[str] = CATEGORIES, *, name: str = "default") -> None:
         """Choose what to refuse.
 
         Raises:
@@ -37,6 +36,7 @@ class DefaultGuardrail:
         if unknown or not categories or isinstance(categories, str):
             known = ", ".join(CATEGORIES)
             raise ConfigError(f"the default guardrail has the categories {known}; name one or more of these")
+        self.name = name
         self._gate = gate()
         self._rules = [rule for rule in rules() if rule.verdict.category in categories]
 
@@ -68,4 +68,4 @@ class DefaultSpec:
 
     def open(self) -> DefaultGuardrail:
         """Make the guardrail."""
-        return DefaultGuardrail(self.categories)
+        return DefaultGuardrail(self.categories, name=self.name)

@@ -20,6 +20,8 @@ _LOOKALIKES: Final = str.maketrans(
     "авекмнорстухіѕјԁԛԝɡɩαβεηικνορτυχ‘’“”‐‑‒–—", "abekmhopctyxisjdqwgiabenikvoptux''\"\"-----"
 )
 _LEET: Final = re.compile(r"[a-z][0134579@$!|+]|[0134579@$!|+][a-z]")
+_ENDS: Final = re.compile(r"[!|+](?![a-z0-9])")
+"""Signs that end a word rather than stand for a letter."""
 _LETTERS: Final = str.maketrans("0134579@$!|+", "oieastgasilt")
 _SPACED: Final = re.compile(r"(?<![^\W_])(?:(?:[^\W\d_][.\-_*]){2,}|(?:[^\W\d_] ){3,})[^\W\d_](?![^\W_])")
 """Letters with a sign between them, or four and more with spaces."""
@@ -46,7 +48,7 @@ def readings(text: str) -> Iterator[str]:
     yield plain
     read = plain
     if _LEET.search(plain):
-        read = plain.translate(_LETTERS)
+        read = _ENDS.sub(" ", plain).translate(_LETTERS)
         yield read
     if _SPACED.search(read):
         yield _SPACED.sub(lambda match: _BETWEEN.sub("", match.group()), read)

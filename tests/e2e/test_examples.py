@@ -92,6 +92,15 @@ def test_a_detector_of_the_app_sets_its_tag():
     assert "tags ['internal']" in run(EXAMPLES / "own_detector.py").stdout
 
 
+def test_guardrails_refuse_a_request_a_disguised_word_and_an_answer():
+    assert run(EXAMPLES / "guardrails.py").stdout.splitlines() == [
+        "refused: input, default, weapons",
+        "refused: input, denylist, secret",
+        "refused: output, prices, price",
+        "Hello!",
+    ]
+
+
 def test_the_clinic_keeps_a_patient_on_the_device_and_sends_the_rest_where_it_fits(node, tmp_path):
     folder = tmp_path / "clinic"
     shutil.copytree(EXAMPLES / "clinic", folder)

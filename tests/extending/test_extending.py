@@ -1,4 +1,4 @@
-"""docs/extending.md is true: its files add a backend, an engine, a detector, a command and a signal, and they work."""
+"""docs/extending.md is true: its backend, engine, detector, guardrail, command and signal can be added, and work."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def test_every_addition_takes_at_most_three_files():
         "backend": ("acme_llm/backend.py", "pyproject.toml", "hybrid.yaml"),
         "engine": ("acme_llm/engine.py", "pyproject.toml"),
         "detector": ("acme_llm/detector.py", "pyproject.toml", "hybrid.yaml"),
+        "guardrail": ("acme_llm/guardrail.py", "pyproject.toml", "hybrid.yaml"),
         "command": ("acme_llm/command.py", "pyproject.toml"),
         "signal": (
             "hybrid_llm/core/signals.py, in DeviceSignals",
@@ -91,6 +92,20 @@ with HybridLLM.from_config("hybrid.yaml") as llm:
     print(sorted(llm.generate("badge OTHER-123456").decision.tags))
 """
     assert python("-c", script, path=package, cwd=tmp_path) == "Echo: badge ACME-123456 |parrot|['staff']\n[]\n"
+
+
+def test_the_guardrail_refuses_through_the_configuration(package, tmp_path):
+    for name in ("hybrid.yaml", "policy.yaml"):
+        (tmp_path / name).write_text(FILES[name])
+    script = """
+from hybrid_llm import ContentRefused, HybridLLM
+with HybridLLM.from_config("hybrid.yaml") as llm:
+    try:
+        llm.generate("say darn")
+    except ContentRefused as refused:
+        print(refused.guardrail, refused.direction, refused.category)
+"""
+    assert python("-c", script, path=package, cwd=tmp_path) == "polite output impolite\n"
 
 
 @pytest.mark.parametrize(
