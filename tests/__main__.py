@@ -20,18 +20,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # The longest first, so that none is left alone at the end. Tests elsewhere run together in one more group.
 GROUPS = (
-    ("tests/router",),
-    ("tests/benchmarks",),
-    ("tests/backends/wire",),
-    ("tests/policies",),
-    ("tests/e2e",),
-    ("tests/cli", "tests/checks", "tests/packaging"),
     ("tests/backends/engine",),
-    ("tests/lab",),
-    ("tests/backends/gguf", "tests/backends/models", "tests/backends/calls"),
-    ("tests/backends/edge", "tests/backends/prepare"),
+    ("tests/router",),
     ("tests/chaos",),
+    ("tests/e2e",),
+    ("tests/backends/gguf", "tests/backends/models", "tests/backends/calls"),
+    ("tests/backends/wire",),
+    ("tests/benchmarks",),
+    ("tests/backends/edge", "tests/backends/prepare"),
+    ("tests/cli", "tests/checks", "tests/packaging"),
+    ("tests/gateway", "tests/backends/openai", "tests/backends/anthropic"),
+    ("tests/lab",),
+    ("tests/policies",),
 )
+LANES = min(4, (os.cpu_count() or 1) + 1)
+"""One group more than processors: much of the time of nodes, proxies and floods is waiting. Some groups take 3 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def main() -> int:
     """Run the groups, or one group of the paths that are named."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("paths", nargs="*", metavar="PATH", help="tests to run as one group (default: all groups)")
-    parser.add_argument("--lanes", type=int, default=2, help="groups at a time (default: 2)")
+    parser.add_argument("--lanes", type=int, default=LANES, help=f"groups at a time (default: {LANES})")
     options = parser.parse_args()
     began = time.monotonic()
     with ThreadPoolExecutor(options.lanes) as pool:
