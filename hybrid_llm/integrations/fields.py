@@ -12,12 +12,10 @@ from hybrid_llm.core.request import GenerateOptions
 class OptionFields(BaseModel):
     """Options of `generate` that are settings; None is not given."""
 
-    privacy: frozenset[str] | None = Field(default=None, description="Privacy tags of the policy; a call can add some.")
     task: str | None = Field(default=None, description="What the request is for, as rules of the policy read it.")
     deadline: float | None = Field(default=None, description="Seconds until the whole answer must be there.")
     session_id: str | None = Field(default=None, description="The conversation, in which pseudonyms stay the same.")
     tenant: str | None = Field(default=None, description="The tenant whose budget pays.")
-    backends: tuple[str, ...] | None = Field(default=None, description="The only backends that may answer.")
     max_tokens: int | None = Field(default=None, description="Maximum tokens of the answer.")
     temperature: float | None = Field(default=None, description="0 is greedy; above it the next token is drawn.")
     top_p: float | None = Field(default=None, description="Keep the likeliest tokens that reach this probability.")
@@ -30,3 +28,10 @@ class OptionFields(BaseModel):
         """The options that are fields, by the names of `generate`."""
         names = GenerateOptions.__annotations__.keys() & type(self).model_fields.keys()
         return {name: getattr(self, name) for name in names}
+
+
+class ListedOptionFields(OptionFields):
+    """Those that are lists too, where a library's settings can hold such."""
+
+    privacy: frozenset[str] | None = Field(default=None, description="Privacy tags of the policy; a call can add some.")
+    backends: tuple[str, ...] | None = Field(default=None, description="The only backends that may answer.")

@@ -39,7 +39,7 @@ try:
     from langchain_core.utils.pydantic import is_basemodel_subclass
     from pydantic import ConfigDict, Field
 
-    from hybrid_llm.integrations.fields import OptionFields
+    from hybrid_llm.integrations.fields import ListedOptionFields
 except ImportError as error:
     raise ImportError(f"ChatHybridLLM needs langchain-core: {install_hint('langchain')}") from error
 
@@ -57,7 +57,7 @@ _ERRORS: Final[Mapping[int, type[Exception]]] = {
 """HTTP's status -> what LangChain's retries and fallbacks know; the others are told apart by `retry`."""
 
 
-class ChatHybridLLM(OptionFields, BaseChatModel):
+class ChatHybridLLM(ListedOptionFields, BaseChatModel):
     """A chat model that answers on the device or in the cloud, as a policy decides.
 
     The options of `generate` are fields, and arguments of `invoke`, `bind` and the like; privacy tags of both count.

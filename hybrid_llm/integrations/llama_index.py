@@ -53,7 +53,7 @@ try:
     from llama_index.core.llms.llm import ToolSelection
     from llama_index.core.llms.utils import parse_partial_json
 
-    from hybrid_llm.integrations.fields import OptionFields
+    from hybrid_llm.integrations.fields import ListedOptionFields
 except ImportError as error:
     raise ImportError(f"this needs llama-index-core: {install_hint('llama-index')}") from error
 
@@ -72,7 +72,7 @@ _ROLES = {
 """LlamaIndex's roles that have another name here."""
 
 
-class HybridLLM(OptionFields, FunctionCallingLLM):
+class HybridLLM(ListedOptionFields, FunctionCallingLLM):
     """An LLM that answers on the device or in the cloud, as a policy decides.
 
     The options of `generate` are fields, and arguments of each call; privacy tags of both count. *client* answers, else

@@ -218,7 +218,16 @@ def litellm(folder: Path) -> None:
     assert litellm.completion("hybrid/auto", [{"role": "user", "content": "Hello"}], max_tokens=4).choices
 
 
-NEIGHBOURS = (langchain, llama_index, pydantic_ai, litellm)
+def llm(folder: Path) -> None:
+    import os
+
+    os.environ |= {"HYBRID_LLM_CONFIG": str(_neighbour(folder)), "LLM_USER_PATH": str(folder)}
+    from llm import get_model
+
+    assert get_model("hybrid-llm").prompt("Hello", max_tokens=4).text()
+
+
+NEIGHBOURS = (langchain, llama_index, pydantic_ai, litellm, llm)
 """Of libraries that use us, in the environment of `make clients`."""
 
 
