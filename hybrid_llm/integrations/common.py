@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,3 +112,15 @@ def both(error: HybridLLMError, foreign: type[Exception], **attributes: Any) -> 
     made.args = error.args
     vars(made).update(attributes | vars(error))
     return made.with_traceback(error.__traceback__)
+
+
+@contextmanager
+def mapped(as_theirs: Callable[[HybridLLMError], HybridLLMError]) -> Iterator[None]:
+    """Raise errors of ours as *as_theirs* makes them: as errors of a framework's too, see `both`."""
+    try:
+        yield
+    except HybridLLMError as error:
+        raised = as_theirs(error)
+    else:
+        return
+    raise raised from None

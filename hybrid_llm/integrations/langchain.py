@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -18,7 +17,7 @@ from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
-from hybrid_llm.integrations.common import AUTO, aclient_for, both, client_for, details, options_of
+from hybrid_llm.integrations.common import AUTO, aclient_for, both, client_for, details, mapped, options_of
 from hybrid_llm.integrations.openai_form import schema_of, tools_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import Failure, failure_of
@@ -48,13 +47,19 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _METHODS: Final = ("json_schema", "function_calling", "json_mode")
-_ERRORS: Final[Mapping[int, type[Exception]]] = {
+_BY_CODE: Final[Mapping[str, type[Exception]]] = {
+    "context_length_exceeded": lc.ContextOverflowError,
+    "overloaded": lc.ModelRateLimitError,
+    "backend_unavailable": lc.ModelConnectionError,
+    "content_filter": lc.ModelRefusalError,
+}
+_BY_STATUS: Final[Mapping[int, type[Exception]]] = {
     400: lc.ModelInvalidRequestError,
     403: lc.ModelPermissionDeniedError,
     413: lc.ModelInvalidRequestError,
     504: lc.ModelTimeoutError,
 }
-"""HTTP's status -> what LangChain's retries and fallbacks know; the others are told apart by `retry`."""
+"""What LangChain's retries and fallbacks know, for the words of HTTP."""
 
 
 class ChatHybridLLM(ListedOptionFields, BaseChatModel):
@@ -113,7 +118,7 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _typed():
+        with mapped(_as_theirs):
             client = client_for(self.client, self.config)
             generation = client.generate(prompt_of(messages), **self._options(client, stop, kwargs))
             return _result(client, generation)
@@ -125,7 +130,7 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with _typed():
+        with mapped(_as_theirs):
             client = await aclient_for(self.client, self.config)
             generation = await client.agenerate(prompt_of(messages), **self._options(client, stop, kwargs))
             return _result(client, generation)
@@ -137,7 +142,7 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with _typed():
+        with mapped(_as_theirs):
             client = client_for(self.client, self.config)
             with client.stream(prompt_of(messages), **self._options(client, stop, kwargs)) as stream:
                 for chunk in stream:
@@ -154,7 +159,7 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with _typed():
+        with mapped(_as_theirs):
             client = await aclient_for(self.client, self.config)
             async with client.astream(prompt_of(messages), **self._options(client, stop, kwargs)) as stream:
                 async for chunk in stream:
@@ -319,23 +324,11 @@ def _usage(usage: Usage) -> UsageMetadata:
     )
 
 
-@contextmanager
-def _typed() -> Iterator[None]:
-    """Raise errors of ours as errors of LangChain's too."""
-    try:
-        yield
-    except HybridLLMError as error:
-        raised = both(error, _kind_of(failure_of(error)))
-    else:
-        return
-    raise raised from None
+def _as_theirs(error: HybridLLMError) -> HybridLLMError:
+    return both(error, _kind_of(failure_of(error)))
 
 
 def _kind_of(failure: Failure) -> type[Exception]:
-    if failure.code == "context_length_exceeded":
-        return lc.ContextOverflowError
-    if failure.code == "overloaded":
-        return lc.ModelRateLimitError
-    if failure.retry:
-        return lc.ModelConnectionError if failure.code == "backend_unavailable" else lc.ModelAPIError
-    return _ERRORS.get(failure.status, lc.ModelError)
+    if failure.code in _BY_CODE:
+        return _BY_CODE[failure.code]
+    return lc.ModelAPIError if failure.retry else _BY_STATUS.get(failure.status, lc.ModelError)

@@ -10,7 +10,6 @@ print(litellm.completion("hybrid/auto", [{"role": "user", "content": "Hello"}], 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, cast
 
 from hybrid_llm.core.errors import HybridLLMError, NoEligibleBackend, SecurityError
@@ -18,7 +17,7 @@ from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCallDelta
-from hybrid_llm.integrations.common import Config, aclient_for, both, client_for, details, options_of
+from hybrid_llm.integrations.common import Config, aclient_for, both, client_for, details, mapped, options_of
 from hybrid_llm.integrations.openai_form import call_of, schema_of, tools_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import failure_of
@@ -47,6 +46,17 @@ Piece: TypeAlias = "ModelResponseStream | GenericStreamingChunk"
 _MESSAGE: Final = ("role", "content", "tool_calls", "tool_call_id", "reasoning_content", "refusal")
 """Fields of a message that a model is to see."""
 _PROVIDER: Final = "hybrid-llm"
+_BY_CODE: Final[Mapping[str, Callable[..., Exception]]] = {
+    "context_length_exceeded": exceptions.ContextWindowExceededError,
+    "content_filter": exceptions.ContentPolicyViolationError,
+}
+_BY_STATUS: Final[Mapping[int, Callable[..., Exception]]] = {
+    400: exceptions.BadRequestError,
+    413: exceptions.BadRequestError,
+    429: exceptions.RateLimitError,
+    503: exceptions.ServiceUnavailableError,
+    504: exceptions.Timeout,
+}
 _OWN_TIMEOUT_S: Final = 600.0
 """What LiteLLM passes where the app sets no timeout."""
 
@@ -64,67 +74,35 @@ class HybridCustomLLM(CustomLLM):
         self._client = client
         self._config = config
 
-    def completion(
-        self,
-        model: str,
-        messages: list[Json],
-        *,
-        optional_params: Json,
-        timeout: float | httpx.Timeout | None = None,
-        **others: Any,
-    ) -> ModelResponse:
+    def completion(self, model: str, messages: list[Json], **given: Any) -> ModelResponse:
         """A whole answer."""
-        with _typed(model):
+        with mapped(_as_theirs(model)):
             client = client_for(self._client, self._config)
-            generation = client.generate(prompt_of(messages), **_options(client, model, optional_params, timeout))
+            generation = client.generate(prompt_of(messages), **_options(client, model, given))
             return _response(client, generation)
 
-    async def acompletion(
-        self,
-        model: str,
-        messages: list[Json],
-        *,
-        optional_params: Json,
-        timeout: float | httpx.Timeout | None = None,
-        **others: Any,
-    ) -> ModelResponse:
+    async def acompletion(self, model: str, messages: list[Json], **given: Any) -> ModelResponse:
         """Do as `completion` does, without blocking the event loop."""
-        with _typed(model):
+        with mapped(_as_theirs(model)):
             client = await aclient_for(self._client, self._config)
-            options = _options(client, model, optional_params, timeout)
+            options = _options(client, model, given)
             return _response(client, await client.agenerate(prompt_of(messages), **options))
 
-    def streaming(
-        self,
-        model: str,
-        messages: list[Json],
-        *,
-        optional_params: Json,
-        timeout: float | httpx.Timeout | None = None,
-        **others: Any,
-    ) -> Iterator[Piece]:
+    def streaming(self, model: str, messages: list[Json], **given: Any) -> Iterator[Piece]:
         """An answer piece by piece."""
-        with _typed(model):
+        with mapped(_as_theirs(model)):
             client = client_for(self._client, self._config)
-            options = _options(client, model, optional_params, timeout)
+            options = _options(client, model, given)
             with client.stream(prompt_of(messages), **options) as stream:
                 for chunk in stream:
                     yield _piece(chunk)
             yield _last(client, stream.generation)
 
-    async def astreaming(
-        self,
-        model: str,
-        messages: list[Json],
-        *,
-        optional_params: Json,
-        timeout: float | httpx.Timeout | None = None,
-        **others: Any,
-    ) -> AsyncIterator[Piece]:
+    async def astreaming(self, model: str, messages: list[Json], **given: Any) -> AsyncIterator[Piece]:
         """Do as `streaming` does, without blocking the event loop."""
-        with _typed(model):
+        with mapped(_as_theirs(model)):
             client = await aclient_for(self._client, self._config)
-            options = _options(client, model, optional_params, timeout)
+            options = _options(client, model, given)
             async with client.astream(prompt_of(messages), **options) as stream:
                 async for chunk in stream:
                     yield _piece(chunk)
@@ -136,11 +114,12 @@ def prompt_of(messages: Sequence[Mapping[str, Any]]) -> list[Json]:
     return [{name: message[name] for name in _MESSAGE if message.get(name) is not None} for message in messages]
 
 
-def _options(client: HybridLLM, model: str, given: Json, timeout: float | httpx.Timeout | None) -> GenerateOptions:
+def _options(client: HybridLLM, model: str, given: Mapping[str, Any]) -> GenerateOptions:
     """The options of one call; LiteLLM has checked those that are OpenAI's, and passes ours on."""
-    call = {**given, **given.get("extra_body", {})}
+    call: Json = {**given["optional_params"], **given["optional_params"].get("extra_body", {})}
     for name in ("stream", "stream_options", "extra_body"):
         call.pop(name, None)
+    timeout = given.get("timeout")
     if isinstance(timeout, int | float) and timeout < _OWN_TIMEOUT_S:
         call.setdefault("deadline", float(timeout))
     if (most := call.pop("max_completion_tokens", None)) is not None:
@@ -210,38 +189,26 @@ def _usage(usage: Usage) -> LiteLLMUsage:
     )
 
 
-@contextmanager
-def _typed(model: str) -> Iterator[None]:
-    """Raise errors of ours as errors of LiteLLM's too, which it leaves as they are, and retries where that may help."""
-    try:
-        yield
-    except HybridLLMError as error:
-        foreign = _foreign(error, model)
-        raised = both(error, type(foreign), **vars(foreign))
-    else:
-        return
-    raise raised from None
+def _as_theirs(model: str) -> Callable[[HybridLLMError], HybridLLMError]:
+    def made(error: HybridLLMError) -> HybridLLMError:
+        foreign = _foreign(error, {"model": model, "llm_provider": _PROVIDER})
+        return both(error, type(foreign), **vars(foreign))
+
+    return made
 
 
-def _foreign(error: HybridLLMError, model: str) -> Exception:
+def _foreign(error: HybridLLMError, known: Json) -> Exception:
+    """LiteLLM's error, which it leaves as it is, and after which it tries again where that may help."""
     failure = failure_of(error)
-    known: Json = {"message": failure.message, "model": model, "llm_provider": _PROVIDER}
+    known = {**known, "message": failure.message}
     status = 403 if isinstance(error, NoEligibleBackend | SecurityError) else failure.status
-    if failure.code == "context_length_exceeded":
-        return exceptions.ContextWindowExceededError(**known)
-    made: Callable[..., Exception] | None = {
-        400: exceptions.BadRequestError,
-        413: exceptions.BadRequestError,
-        429: exceptions.RateLimitError,
-        503: exceptions.ServiceUnavailableError,
-        504: exceptions.Timeout,
-    }.get(status)
+    made = _BY_CODE.get(failure.code) or _BY_STATUS.get(status)
     if made is not None:
         return made(**known)
-    if status == 403:
-        response = httpx.Response(403, request=httpx.Request("POST", "https://hybrid-llm.invalid"))
-        return exceptions.PermissionDeniedError(**known, response=response)
-    return exceptions.APIError(status_code=status, **known)
+    if status != 403:
+        return exceptions.APIError(status_code=status, **known)
+    response = httpx.Response(403, request=httpx.Request("POST", "https://hybrid-llm.invalid"))
+    return exceptions.PermissionDeniedError(**known, response=response)
 
 
 hybrid_custom_llm: Final = HybridCustomLLM()

@@ -6,7 +6,6 @@ It is found by its entry point. Every run of that command imports this file, so 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import Field, field_validator
@@ -84,9 +83,9 @@ class HybridModel(_Shared, llm.Model):
         self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
     ) -> Iterator[StreamEvent]:
         """Answer *prompt*; whoever leaves the answer early stops the work of the backend."""
-        from hybrid_llm.integrations.common import client_for
+        from hybrid_llm.integrations.common import client_for, mapped
 
-        with _typed():
+        with mapped(_as_theirs):
             client = client_for(self._client, None)
             with client.stream(prompt_of(prompt.messages), **_options(client, prompt, conversation)) as answer:
                 for chunk in answer:
@@ -103,9 +102,9 @@ class AsyncHybridModel(_Shared, llm.AsyncModel):
         self, prompt: llm.Prompt, stream: bool, response: llm.AsyncResponse, conversation: llm.AsyncConversation | None
     ) -> AsyncGenerator[StreamEvent, None]:
         """Answer *prompt*; whoever leaves the answer early stops the work of the backend."""
-        from hybrid_llm.integrations.common import aclient_for
+        from hybrid_llm.integrations.common import aclient_for, mapped
 
-        with _typed():
+        with mapped(_as_theirs):
             client = await aclient_for(self._client, None)
             async with client.astream(prompt_of(prompt.messages), **_options(client, prompt, conversation)) as answer:
                 async for chunk in answer:
@@ -203,15 +202,7 @@ def _note(client: HybridLLM, generation: Generation, response: Any) -> None:
         response.add_tool_call(llm.ToolCall(name=call.name, arguments=call.values, tool_call_id=call.id))
 
 
-@contextmanager
-def _typed() -> Iterator[None]:
-    """Raise errors of ours as those whose text `llm` shows."""
-    try:
-        yield
-    except HybridLLMError as error:
-        from hybrid_llm.integrations.common import both
+def _as_theirs(error: HybridLLMError) -> HybridLLMError:
+    from hybrid_llm.integrations.common import both
 
-        raised = both(error, llm.ModelError)
-    else:
-        return
-    raise raised from None
+    return both(error, llm.ModelError)

@@ -8,8 +8,8 @@ agent = Agent(HybridModel(config="hybrid.yaml"), model_settings={"hybrid_privacy
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ from hybrid_llm.core.errors import HybridLLMError, NoEligibleBackend, SecurityEr
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
-from hybrid_llm.integrations.common import AUTO, Config, aclient_for, both, details, options_of
+from hybrid_llm.integrations.common import AUTO, Config, aclient_for, both, details, mapped, options_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import Failure, failure_of
 from hybrid_llm.router.names import model_of
@@ -68,6 +68,7 @@ _REASONS: Final[Mapping[FinishReason, Reason]] = {FinishReason.STOP: "stop", Fin
 """Our reasons -> pydantic-ai's; the others are `length`."""
 _ERRORS: Final[Mapping[str, type[Exception]]] = {
     "context_length_exceeded": exceptions.ModelContextWindowExceededError,
+    "content_filter": exceptions.ContentFilterError,
     "insufficient_quota": exceptions.ModelQuotaExceededError,
     "overloaded": exceptions.ModelOverloadedError,
     "backend_unavailable": exceptions.ModelUnavailableError,
@@ -142,7 +143,7 @@ class HybridModel(Model[None]):
         """Answer a conversation."""
         check_allow_model_requests()
         settings, parameters = self.prepare_request(model_settings, model_request_parameters)
-        with _typed(self._model_name):
+        with mapped(_as_theirs(self._model_name)):
             client = await aclient_for(self._client, self._config)
             options = self._options(client, settings or {}, parameters)
             return _response(client, await client.agenerate(self._prompt(messages, parameters), **options))
@@ -158,7 +159,7 @@ class HybridModel(Model[None]):
         """Answer a conversation piece by piece; leaving it stops the work of the backend."""
         check_allow_model_requests()
         settings, parameters = self.prepare_request(model_settings, model_request_parameters)
-        with _typed(self._model_name):
+        with mapped(_as_theirs(self._model_name)):
             client = await aclient_for(self._client, self._config)
             options = self._options(client, settings or {}, parameters)
             async with client.astream(self._prompt(messages, parameters), **options) as stream:
@@ -202,7 +203,7 @@ class HybridStreamedResponse(StreamedResponse):
     _timestamp: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
-        with _typed(self._asked):
+        with mapped(_as_theirs(self._asked)):
             async for chunk in self._stream:
                 for event in self._events(chunk):
                     yield event
@@ -285,23 +286,20 @@ def _usage(usage: Usage) -> RequestUsage:
     )
 
 
-@contextmanager
-def _typed(model_name: str) -> Iterator[None]:
-    """Raise errors of ours as errors of pydantic-ai's too.
+def _as_theirs(model_name: str) -> Callable[[HybridLLMError], HybridLLMError]:
+    """Makes errors of ours such of pydantic-ai too.
 
     `FallbackModel` goes on after those with another model, which knows no policy: where this one allows no backend, or
     trust is broken, the error stays ours alone.
     """
-    try:
-        yield
-    except (NoEligibleBackend, SecurityError):
-        raise
-    except HybridLLMError as error:
+
+    def made(error: HybridLLMError) -> HybridLLMError:
+        if isinstance(error, NoEligibleBackend | SecurityError):
+            return error
         failure = failure_of(error)
-        raised = both(error, _kind_of(failure), **_attributes(failure, model_name))
-    else:
-        return
-    raise raised from None
+        return both(error, _kind_of(failure), **_attributes(failure, model_name))
+
+    return made
 
 
 def _kind_of(failure: Failure) -> type[Exception]:
