@@ -32,6 +32,8 @@ _FRESH_LACKING_S: Final = 5.0
 _NOT_SERVING: Final = frozenset({502, 503, 504})
 """A proxy in front of no server, or a server that is loading its model."""
 _REJECTED: Final = frozenset({401, 403})
+_DESCRIBED: Final = frozenset({200, 404, 405, 501})
+"""The list of models, or that there is none."""
 
 
 class Description:
@@ -109,6 +111,8 @@ class Description:
             self.rejected = refusal(listed.status, listed.headers, listed.document, backend=name)
             self.note(self.rejected)
             return
+        if listed.status not in _DESCRIBED:
+            return  # it is there, and says nothing now: what is known stays
         self.known = self._api.describe(listed, partial(_reply, get))
         self._say("model", self._lacking())
         for topic, text in _contradictions(self._settings, self.known):

@@ -16,8 +16,8 @@ from hybrid_llm.backends.openai.settings import OpenAISettings
 
 _OWNERS: Final[Mapping[str, str]] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
 """`owned_by` of a listed model -> the server."""
-_REFUSES_OTHERS: Final = frozenset({"vllm", "sglang", "ollama"})
-"""Servers that refuse a model that they do not list; llama.cpp's takes any name."""
+_REFUSES_OTHERS: Final = frozenset({"vllm", "sglang"})
+"""Servers that refuse a model that they do not list."""
 _WINDOWS: Final = ("max_model_len", "context_length", "context_window", "max_context_length")
 """What servers call the context window of a listed model: vLLM and SGLang, OpenRouter, Groq, Mistral."""
 
@@ -28,7 +28,7 @@ def describe(listed: Reply, get: Get, settings: OpenAISettings) -> Known:
     server = _server(listed, models, get, settings)
     model = _named(models, settings.model)
     if server == "llama.cpp":
-        return _llama_cpp(model, get)
+        return _llama_cpp(models, model, get)
     if server == "ollama":
         return _ollama(get, settings.model)
     if server == "lmstudio":
@@ -57,17 +57,23 @@ def _server(listed: Reply, models: list[Json], get: Get, settings: OpenAISetting
     return "lmstudio" if _models(get("/api/v0/models").fields, "data") else ""
 
 
-def _llama_cpp(model: Json, get: Get) -> Known:
-    """Of llama.cpp's server: what a slot holds rather than what the model was trained with."""
+def _llama_cpp(models: list[Json], model: Json, get: Get) -> Known:
+    """Of llama.cpp's server: what a slot holds rather than what the model was trained with.
+
+    With one model it takes any name; as a router over several, each with a status, only those that it lists.
+    """
     properties = get("/props").fields
     slot, able = properties.get("default_generation_settings"), properties.get("chat_template_caps")
-    meta = model.get("meta")
+    routes = any("status" in each for each in models)
+    meta = (model if routes or not models else models[0]).get("meta")
     windows = (slot.get("n_ctx") if isinstance(slot, dict) else 0, meta.get("n_ctx") if isinstance(meta, dict) else 0)
-    tools = able.get("supports_tools") if isinstance(able, dict) else None
+    tools = able.get("supports_tool_calls") if isinstance(able, dict) else None
     return Known(
         server="llama.cpp",
         context_window=next(filter(None, map(positive, windows)), 0),
         tools=tools if isinstance(tools, bool) else None,
+        lists_model=bool(model) if routes else None,
+        refuses_others=routes,
     )
 
 

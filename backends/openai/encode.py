@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.backends.http.api import Json
@@ -16,8 +16,13 @@ from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import ToolCall, numbered_id
 
-CONTINUES: Final = ("vllm", "llama.cpp")
+CONTINUES: Final = ("vllm", "sglang", "llama.cpp")
 """Dialects in which the server continues a message; others are asked to go on with it."""
+_GOES_ON: Final[Mapping[str, Json]] = {
+    "vllm": {"continue_final_message": True, "add_generation_prompt": False},
+    "sglang": {"continue_final_message": True},
+}
+"""What asks a server to continue the last message; llama.cpp's does so by itself."""
 _COMMON: Final = ("temperature", "top_p", "seed")
 """Settings that every server takes; the others of ours are extensions, which OpenAI's own refuses."""
 _FORMAT_NAME: Final = "answer"
@@ -45,8 +50,8 @@ def _body(request: Request, spec: OpenAISettings, dialect: str) -> Json:
         limit: request.max_tokens,
         **_sampling(request.sampling, spec, dialect),
     }
-    if request.answer_prefix and dialect == "vllm":
-        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    if request.answer_prefix:
+        body |= _GOES_ON.get(dialect, {})
     if request.output_schema is not None:
         schema = json.loads(request.output_schema)
         described = {"name": _FORMAT_NAME, "schema": schema, "strict": _is_strict(schema)}
@@ -68,7 +73,7 @@ def _messages(request: Request, dialect: str) -> Iterator[Json]:
 def _message(message: Message, dialect: str, calls_before: int) -> Json:
     role = "system" if message.role == "developer" and dialect != "openai" else message.role
     written: Json = {"role": role, "content": message.content}
-    if message.reasoning and dialect in ("vllm", "llama.cpp", "other"):
+    if message.reasoning and dialect in (*CONTINUES, "other"):
         written["reasoning_content"] = message.reasoning
     if message.tool_calls:
         written["tool_calls"] = [_call(call, at) for at, call in enumerate(message.tool_calls, calls_before + 1)]

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from hybrid_llm.backends.http.settings import URL, HttpSettings
 from hybrid_llm.core.fields import Choice, Flag, key
 
-Dialect = Literal["auto", "openai", "vllm", "llama.cpp", "ollama", "other"]
+Dialect = Literal["auto", "openai", "vllm", "sglang", "llama.cpp", "ollama", "other"]
 _OPENAI_HOST: Final = "api.openai.com"
 _AZURE_HOST: Final = ".openai.azure.com"
 _KEY_HEADERS: Final[Mapping[str, str]] = {"bearer": "authorization", "api-key": "api-key"}
@@ -21,7 +21,7 @@ class OpenAISettings(HttpSettings):
 
     base_url: str = key(URL, "Its URL, as clients of OpenAI take it: it ends in `/v1`.")
     dialect: Dialect = key(
-        Choice.of("auto", "openai", "vllm", "llama.cpp", "ollama", "other"),
+        Choice.of("auto", "openai", "vllm", "sglang", "llama.cpp", "ollama", "other"),
         "What the server understands besides; `auto` finds it out, by its host and how it lists its models.",
         default="auto",
     )
@@ -56,4 +56,4 @@ class OpenAISettings(HttpSettings):
             return self.dialect
         if self.is_openai:
             return "openai"
-        return server if server in ("vllm", "llama.cpp", "ollama") else "other"
+        return server if server in ("vllm", "sglang", "llama.cpp", "ollama") else "other"

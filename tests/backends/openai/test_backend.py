@@ -388,11 +388,11 @@ class TestWhatIsSent:
         with pytest.raises(errors.RequestRejected, match="top_k"):
             payload(cleared(sampling=Sampling(top_k=5)), hosted)
 
-    @pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "other", "openai"])
+    @pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama.cpp", "ollama", "other", "openai"])
     def test_a_partial_answer_is_gone_on_with(self, dialect: str) -> None:
         request = cleared(answer_prefix="One, tw")
         messages = json.loads(payload(request, spec(dialect=dialect)))["messages"]
-        prefill = dialect in ("vllm", "llama.cpp")
+        prefill = dialect in ("vllm", "sglang", "llama.cpp")
         assert messages[-1 if prefill else -2] == {"role": "assistant", "content": "One, tw"}
         assert (messages[-1]["role"] == "user") is not prefill
 

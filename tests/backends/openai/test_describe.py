@@ -19,9 +19,14 @@ VLLM = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "v
 LLAMA = {
     "models": [],
     "object": "list",
-    "data": [{"id": "x.gguf", "owned_by": "llamacpp", "meta": {"n_ctx_train": 32768}}],
+    "data": [{"id": "x.gguf", "owned_by": "llamacpp", "aliases": [], "meta": {"n_ctx": 4096, "n_ctx_train": 32768}}],
 }
-PROPS = {"default_generation_settings": {"n_ctx": 4096}, "chat_template_caps": {"supports_tools": False}}
+PROPS = {
+    "default_generation_settings": {"n_ctx": 4096},
+    "chat_template_caps": {"supports_tools": False, "supports_tool_calls": False},
+}
+ROUTER = {"data": [{"id": "n", "aliases": ["m"], "owned_by": "llamacpp", "status": {"value": "unloaded"}}]}
+SGLANG = {"data": [{"id": "m", "owned_by": "sglang", "max_model_len": 4096}]}
 OLLAMA = {"object": "list", "data": [{"id": "m:latest", "object": "model", "owned_by": "library"}]}
 TAGS = {"models": [{"name": "m:latest", "model": "m:latest", "capabilities": ["completion", "tools"]}]}
 LOADED = {"models": [{"name": "m:latest", "model": "m:latest", "context_length": 4096}]}
@@ -37,7 +42,8 @@ class TestWhatEachServerReports:
         [
             ({"/v1/models": VLLM}, ("vllm", 8192, True, True)),
             ({"/v1/models": LLAMA, "/props": PROPS}, ("llama.cpp", 4096, False, True)),
-            ({"/v1/models": LLAMA}, ("llama.cpp", 0, True, True)),
+            ({"/v1/models": LLAMA}, ("llama.cpp", 4096, True, True)),
+            ({"/v1/models": SGLANG}, ("sglang", 4096, True, True)),
             (
                 {"/v1/models": OLLAMA, "/api/version": {"version": "0.12"}, "/api/tags": TAGS, "/api/ps": LOADED},
                 ("ollama", 4096, True, True),
@@ -49,7 +55,19 @@ class TestWhatEachServerReports:
             ({"/v1/models": {"data": [1, {"id": 2, "owned_by": []}], "x": None}}, ("", 0, True, True)),
             ({}, ("", 0, True, True)),
         ],
-        ids=["vllm", "llama.cpp", "no_props", "ollama", "not_loaded", "lmstudio", "other", "list", "odd", "no_list"],
+        ids=[
+            "vllm",
+            "llama.cpp",
+            "no_props",
+            "sglang",
+            "ollama",
+            "not_loaded",
+            "lmstudio",
+            "other",
+            "list",
+            "odd",
+            "no_list",
+        ],
     )
     def test_server_window_and_tools(self, described: dict[str, Any], found: tuple[Any, ...]) -> None:
         with scripted([head(), events(*WHOLE)]) as server:
@@ -59,6 +77,20 @@ class TestWhatEachServerReports:
             backend.close()
             assert (known.server, can.context_window, can.tools, can.output_schema) == found
             assert server.bodies == []
+
+    @pytest.mark.parametrize(("model", "lacks"), [("n", False), ("m", False), ("x", True)])
+    def test_a_router_of_llama_cpp_has_the_models_that_it_lists(self, model: str, lacks: object) -> None:
+        spec = OpenAISpec(name="cloud", base_url="http://127.0.0.1:9/v1", model=model)
+        known = describe(Reply(status=200, headers={}, document=ROUTER), lambda _: Reply(status=0, headers={}), spec)
+        assert (known.server, known.lacks_model) == ("llama.cpp", lacks)
+
+    def test_what_is_known_stays_while_the_server_says_nothing(self) -> None:
+        with scripted([head(), events(*WHOLE)]) as server:
+            backend = opened(server.url)
+            for reported in (VLLM, 500, 429, 302):
+                server.described = {"/v1/models": reported}
+                assert backend.probe().context_window == 8192
+            backend.close()
 
     @pytest.mark.parametrize(
         ("url", "server", "listed"),
