@@ -24,6 +24,8 @@ class Scripted:
     """Answers each request with the next script, the last one for ever: bytes are sent, a number waits seconds."""
 
     scripts: list[Sequence[Step]]
+    make: Callable[[Any], Sequence[Step]] | None = None
+    """Makes the script of a request from its body, in place of *scripts*."""
     port: int = 0
     bodies: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -49,9 +51,8 @@ class Scripted:
                     return
                 self.headers.append(named)
                 self.bodies.append(json.loads(await reader.readexactly(int(named["content-length"]))))
-                script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
-                if not await self._play(script, reader, writer):
-                    return
+                await self._play(self._script(), reader, writer)
+                return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -64,22 +65,26 @@ class Scripted:
         writer.write(b"".join(failed(status, {} if isinstance(document, int) else document)))
         await writer.drain()
 
-    async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    def _script(self) -> Sequence[Step]:
+        if self.make is not None:
+            return self.make(self.bodies[-1])
+        return self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+
+    async def _play(self, script: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for step in script:
             if step is CUT:
                 writer.transport.abort()
-                return False
+                return
             if step is HANG:
                 await reader.read(1)
                 self.left.set()
-                return False
+                return
             if isinstance(step, float):
                 await asyncio.sleep(step)
                 continue
             assert isinstance(step, bytes)
             writer.write(step)
             await writer.drain()
-        return False
 
 
 @contextmanager
