@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
-from hybrid_llm.backends.anthropic.decode import Answer
+from hybrid_llm.backends.anthropic.decode import MessageAnswer
 from hybrid_llm.backends.anthropic.encode import continues, payload
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
 from hybrid_llm.backends.http.api import Call, Get, Known, Reply, positive
@@ -34,7 +34,7 @@ class Messages:
         settings, request = self._settings, cleared.request
         data = payload(cleared, settings)
         partial = "" if continues(request, settings) else request.answer_prefix
-        return Call(data=data, answer=Answer(backend=settings.name, partial=partial))
+        return Call(data=data, answer=MessageAnswer(backend=settings.name, partial=partial))
 
     def describe(self, listed: Reply, _: Get) -> Known:
         """What the server reports of the model; a server of another kind need not have that route."""

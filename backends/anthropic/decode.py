@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from hybrid_llm.backends.http.answer import Answer
 from hybrid_llm.backends.http.api import Json
-from hybrid_llm.backends.http.continuation import Seam
-from hybrid_llm.backends.http.failures import filtered, in_stream, interrupted, parsed_event
-from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.tools import ToolCallDelta
 
 REASONS: Final[Mapping[str, FinishReason | None]] = {
@@ -28,28 +27,17 @@ _COUNTS: Final = (
 )
 
 
-class Answer:
-    """The answer of one call, event by event. Its last chunk is held back until the usage has come."""
+class MessageAnswer(Answer):
+    """The answer of one call."""
 
     def __init__(self, *, backend: str, partial: str = "") -> None:
-        """*partial* is the answer so far that the server was asked to go on with, and may repeat."""
-        self._backend = backend
-        self._seam = Seam(partial)
+        super().__init__(backend=backend, partial=partial)
         self._calls: dict[int, _Use] = {}
-        self._reason: FinishReason | None = None
         self._counts: dict[str, int] = {}
-        self.received = 0
-        """Pieces that arrived: about tokens."""
-        self.done = False
-        """Nothing more is read."""
 
     def take(self, data: str) -> Iterator[Chunk]:
-        """Yield what one event holds.
-
-        Raises:
-            BackendError: the server reports an error, or sends what is no answer.
-        """
-        event = parsed_event(data, self.received, backend=self._backend)
+        """Yield what one event holds."""
+        event = self.parsed(data)
         match event.get("type"):
             case "message_start":
                 self._count(_fields(event, "message").get("usage"))
@@ -65,19 +53,7 @@ class Answer:
             case "message_stop":
                 self.done = True
             case "error":
-                raise in_stream(event, self.received, backend=self._backend)
-
-    def end(self, timings: Timings) -> Iterator[Chunk]:
-        """Yield what was held back, then the last chunk.
-
-        Raises:
-            BackendError: the server ended the answer without a reason.
-        """
-        if self._reason is None:
-            raise interrupted(self.received, "it ended without a stop reason", backend=self._backend)
-        if text := self._seam.rest():
-            yield Chunk(text=text, tokens=0)
-        yield Chunk(tokens=0, finish_reason=self._reason, usage=self._usage(), timings=timings)
+                self.break_off("the server reports an error of no kind")
 
     def _start(self, index: int, block: Json) -> Iterator[Chunk]:
         """The begin of a block; some servers send a block whole."""
@@ -91,7 +67,7 @@ class Answer:
                 self._calls[index] = use
                 given, name = block.get("input"), _str(block, "name")
                 if not name:
-                    raise interrupted(self.received, "a tool call has no name", backend=self._backend)
+                    self.break_off("a tool call has no name")
                 written = json.dumps(given) if given else ""
                 yield from self._call(use, written, id_=_str(block, "id") or f"call_{use.number}", name=name)
 
@@ -105,7 +81,7 @@ class Answer:
                 if written := _str(delta, "partial_json"):
                     yield from self._call(self._calls[index], written)
             case "input_json_delta":
-                raise interrupted(self.received, "a tool call has no begin", backend=self._backend)
+                self.break_off("a tool call has no begin")
 
     def _stop(self, index: int) -> Iterator[Chunk]:
         """The end of a block: a call without arguments has an empty object."""
@@ -116,7 +92,7 @@ class Answer:
     def _text(self, text: str) -> Iterator[Chunk]:
         if text:
             self.received += 1
-            if kept := self._seam.join(text):
+            if kept := self.seam.join(text):
                 yield Chunk(text=kept)
 
     def _reasoning(self, text: str) -> Iterator[Chunk]:
@@ -128,17 +104,17 @@ class Answer:
         self.received += 1
         use.has_arguments = use.has_arguments or bool(arguments)
         delta = ToolCallDelta(index=use.number, id=id_, name=name, arguments=arguments)
-        yield Chunk(text=self._seam.rest(), tool_calls=(delta,))
+        yield Chunk(text=self.seam.rest(), tool_calls=(delta,))
 
     def _end(self, reason: Any) -> None:
-        if not isinstance(reason, str) or self._reason is not None:
+        if not isinstance(reason, str) or self.reason is not None:
             return
         if reason == "refusal":
-            raise filtered(backend=self._backend)
-        self._reason = REASONS.get(reason)
-        if self._reason is None:
+            self.refuse()
+        self.reason = REASONS.get(reason)
+        if self.reason is None:
             why = "the server paused its turn" if reason in REASONS else "its stop reason is not known"
-            raise interrupted(self.received, why, backend=self._backend)
+            self.break_off(why)
 
     def _count(self, usage: Any) -> None:
         """Take the counts of *usage*: each is a total so far, and one that is left out stays."""
@@ -146,7 +122,8 @@ class Answer:
             counts = usage | _fields(usage, "output_tokens_details")
             self._counts |= {name: counts[name] for name in _COUNTS if _is_count(counts.get(name))}
 
-    def _usage(self) -> Usage:
+    def usage(self) -> Usage:
+        """What the server has counted; where it has not, the pieces."""
         counts = self._counts
         cached = counts.get("cache_read_input_tokens", 0)
         read = counts.get("input_tokens", 0) + counts.get("cache_creation_input_tokens", 0) + cached

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hybrid_llm.backends.http.answer import Answer
 from hybrid_llm.core.clearance import Cleared
-from hybrid_llm.core.generation import Chunk, Timings
 
 Json = dict[str, Any]
 
@@ -58,32 +58,6 @@ def positive(value: Any) -> int:
 
 UNKNOWN = Known()
 """Before a server has been asked."""
-
-
-class Answer(Protocol):
-    """The answer of one call, event by event. Its last chunk is held back until the usage has come."""
-
-    @property
-    def received(self) -> int:
-        """Pieces that arrived: tokens, for most servers."""
-
-    @property
-    def done(self) -> bool:
-        """Nothing more is read."""
-
-    def take(self, data: str) -> Iterator[Chunk]:
-        """Yield what one event holds.
-
-        Raises:
-            BackendError: the server reports an error, or sends what is no answer.
-        """
-
-    def end(self, timings: Timings) -> Iterator[Chunk]:
-        """Yield what was held back, then the last chunk.
-
-        Raises:
-            BackendError: the server ended the answer without a reason.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ Of the server's words nothing is kept: it has read the request, and may repeat i
 from __future__ import annotations
 
 import errno
-import json
 import math
 import re
 import socket
@@ -136,23 +135,6 @@ def interrupted(received: int, why: str, *, backend: str) -> BackendError:
         return BackendUnavailable(why, backend=backend, reason="disconnected")
     text = f"the answer broke off after {received} tokens: {why}"
     return StreamInterrupted(text, backend=backend, received_tokens=received)
-
-
-def parsed_event(data: str, received: int, *, backend: str) -> dict[str, Any]:
-    """The JSON object that an event of an answer holds; raises the error of one that holds none."""
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError):
-        event = None
-    if isinstance(event, dict):
-        return event
-    raise interrupted(received, "an event is no JSON object", backend=backend)
-
-
-def filtered(*, backend: str) -> BackendError:
-    """The model or a filter before it refused to answer."""
-    text = f"a content filter of {backend} ended the answer"
-    return RequestRejected(text, backend=backend, reason="content_filter")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

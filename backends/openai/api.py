@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybrid_llm.backends.http.api import Call, Get, Known, Reply
-from hybrid_llm.backends.openai.decode import Answer
+from hybrid_llm.backends.openai.decode import ChatAnswer
 from hybrid_llm.backends.openai.describe import describe
 from hybrid_llm.backends.openai.encode import CONTINUES, payload
 from hybrid_llm.backends.openai.settings import OpenAISettings
@@ -29,7 +29,7 @@ class ChatCompletions:
         settings, request = self._settings, cleared.request
         data = payload(cleared, settings, known.server)
         asks_to_go_on = settings.understood(known.server) not in CONTINUES
-        answer = Answer(backend=settings.name, partial=request.answer_prefix if asks_to_go_on else "")
+        answer = ChatAnswer(backend=settings.name, partial=request.answer_prefix if asks_to_go_on else "")
         return Call(data=data, answer=answer)
 
     def describe(self, listed: Reply, get: Get) -> Known:

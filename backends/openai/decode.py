@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.backends.http.continuation import Seam
-from hybrid_llm.backends.http.failures import filtered, in_stream, interrupted, parsed_event
-from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.backends.http.answer import Answer, count
+from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.tools import ToolCallDelta
 
@@ -22,60 +21,38 @@ _REASONS: Final[Mapping[str, FinishReason]] = {
 _DONE: Final = "[DONE]"
 
 
-class Answer:
-    """The answer of one call, event by event. Its last chunk is held back until the usage has come."""
+class ChatAnswer(Answer):
+    """The answer of one call."""
 
     def __init__(self, *, backend: str, partial: str = "") -> None:
-        """*partial* is the answer so far that the server was asked to go on with, and may repeat."""
-        self._backend = backend
-        self._seam = Seam(partial)
+        super().__init__(backend=backend, partial=partial)
         self._calls: list[str] = []
-        self._reason: FinishReason | None = None
         self._usage: Usage | None = None
-        self.received = 0
-        """Pieces that arrived: tokens, for most servers."""
-        self.done = False
-        """Nothing more is read."""
 
     def take(self, data: str) -> Iterator[Chunk]:
-        """Yield what one event holds.
-
-        Raises:
-            BackendError: the server reports an error, or sends what is no answer.
-        """
+        """Yield what one event holds."""
         if data.strip() == _DONE:
             self.done = True
             return
-        event = parsed_event(data, self.received, backend=self._backend)
-        if event.get("error"):
-            raise in_stream(event, self.received, backend=self._backend)
+        event = self.parsed(data)
         if isinstance(event.get("usage"), dict):
             self._usage = _usage(event["usage"])
         choices = event.get("choices")
         if isinstance(choices, list) and choices:
             yield from self._choice(choices[0])
 
-    def end(self, timings: Timings) -> Iterator[Chunk]:
-        """Yield what was held back, then the last chunk.
-
-        Raises:
-            BackendError: the server ended the answer without a reason.
-        """
-        if self._reason is None:
-            raise interrupted(self.received, "it ended without a finish reason", backend=self._backend)
-        usage = self._usage or Usage(completion_tokens=self.received)
-        if text := self._seam.rest():
-            yield Chunk(text=text, tokens=0)
-        yield Chunk(tokens=0, finish_reason=self._reason, usage=usage, timings=timings)
+    def usage(self) -> Usage:
+        """What the server has counted; where it has not, the pieces."""
+        return self._usage or Usage(completion_tokens=self.received)
 
     def _choice(self, choice: Any) -> Iterator[Chunk]:
         if not isinstance(choice, dict):
-            raise interrupted(self.received, "a choice is no object", backend=self._backend)
+            self.break_off("a choice is no object")
         delta = choice.get("delta") or choice.get("message") or {}
-        if isinstance(delta, dict) and self._reason is None:
+        if isinstance(delta, dict) and self.reason is None:
             yield from self._delta(delta, choice.get("logprobs"))
-        if (reason := choice.get("finish_reason")) and self._reason is None:
-            self._reason = self._finish(str(reason))
+        if (reason := choice.get("finish_reason")) and self.reason is None:
+            self.reason = self._finish(str(reason))
 
     def _delta(self, delta: Mapping[str, Any], logprobs: Any) -> Iterator[Chunk]:
         content = _text(delta.get("content"))
@@ -83,9 +60,9 @@ class Answer:
         calls = tuple(self._call_deltas(delta.get("tool_calls")))
         if content or reasoning or calls:
             self.received += 1
-        text = self._seam.join(content)
+        text = self.seam.join(content)
         if reasoning or calls:
-            text += self._seam.rest()
+            text += self.seam.rest()
         if text or reasoning or calls:
             yield Chunk(text=text, reasoning=reasoning, tool_calls=calls, logprobs=_logprobs(logprobs))
 
@@ -93,7 +70,7 @@ class Answer:
         for each in given if isinstance(given, list) else ():
             function = each.get("function") if isinstance(each, dict) else None
             if not isinstance(function, dict):
-                raise interrupted(self.received, "a tool call has no function", backend=self._backend)
+                self.break_off("a tool call has no function")
             yield self._call_delta(each, _text(function.get("name")), _text(function.get("arguments")))
 
     def _call_delta(self, given: Mapping[str, Any], name: str, arguments: str) -> ToolCallDelta:
@@ -105,18 +82,18 @@ class Answer:
         if index < len(self._calls):
             return ToolCallDelta(index=index, arguments=arguments)
         if not name:
-            raise interrupted(self.received, "a tool call has no name", backend=self._backend)
+            self.break_off("a tool call has no name")
         self._calls.append(id_)
         return ToolCallDelta(index=index, id=id_ or f"call_{index}", name=name, arguments=arguments)
 
     def _finish(self, reason: str) -> FinishReason:
         if reason == "content_filter":
-            raise filtered(backend=self._backend)
+            self.refuse()
         if reason == "stop" and self._calls:
             return FinishReason.TOOL_CALLS  # as some servers end calls
         found = _REASONS.get(reason)
         if found is None:
-            raise interrupted(self.received, "its finish reason is not known", backend=self._backend)
+            self.break_off("its finish reason is not known")
         return found
 
 
@@ -130,16 +107,11 @@ def _text(value: Any) -> str:
 def _usage(given: Mapping[str, Any]) -> Usage:
     prompt, completion = given.get("prompt_tokens_details"), given.get("completion_tokens_details")
     return Usage(
-        prompt_tokens=_count(given, "prompt_tokens"),
-        completion_tokens=_count(given, "completion_tokens"),
-        cached_prompt_tokens=_count(prompt, "cached_tokens"),
-        reasoning_tokens=_count(completion, "reasoning_tokens"),
+        prompt_tokens=count(given, "prompt_tokens"),
+        completion_tokens=count(given, "completion_tokens"),
+        cached_prompt_tokens=count(prompt, "cached_tokens"),
+        reasoning_tokens=count(completion, "reasoning_tokens"),
     )
-
-
-def _count(given: Any, name: str) -> int:
-    value = given.get(name) if isinstance(given, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def _logprobs(given: Any) -> tuple[TokenLogprob, ...]:

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from hybrid_llm import HybridLLM
 from hybrid_llm.backends.anthropic.api import Messages
-from hybrid_llm.backends.anthropic.decode import REASONS, Answer
+from hybrid_llm.backends.anthropic.decode import REASONS, MessageAnswer
 from hybrid_llm.backends.anthropic.encode import payload
 from hybrid_llm.backends.anthropic.spec import AnthropicSpec
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
@@ -218,7 +218,7 @@ class TestAnswers:
 
 
 def read(data: bytes, cuts: list[int]) -> list[Chunk]:
-    reader, found = EventReader(), Answer(backend="cloud")
+    reader, found = EventReader(), MessageAnswer(backend="cloud")
     chunks: list[Chunk] = []
     at = 0
     for cut in [*sorted(cuts), len(data)]:

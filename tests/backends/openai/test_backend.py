@@ -22,7 +22,7 @@ from hybrid_llm.backends.http.backend import HttpBackend
 from hybrid_llm.backends.http.events import EventReader, EventTooLarge
 from hybrid_llm.backends.http.failures import retry_after
 from hybrid_llm.backends.http.settings import ApiKey
-from hybrid_llm.backends.openai.decode import Answer
+from hybrid_llm.backends.openai.decode import ChatAnswer
 from hybrid_llm.backends.openai.encode import payload
 from hybrid_llm.backends.openai.spec import OpenAISpec
 from hybrid_llm.core import errors
@@ -535,7 +535,7 @@ ODD = st.sampled_from(
 def test_any_order_of_events_is_an_answer_or_one_typed_error(
     order: list[Any], inner: dict[str, Any], outer: dict[str, Any]
 ) -> None:
-    found = Answer(backend="cloud")
+    found = ChatAnswer(backend="cloud")
     try:
         for event in [*order, delta(**inner), outer, *order]:
             list(found.take(event if isinstance(event, str) else json.dumps(event)))
