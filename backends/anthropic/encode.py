@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
 from hybrid_llm.backends.http.api import Json
-from hybrid_llm.backends.http.cleared import checked, strings, texts_of
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.sampling import named
+from hybrid_llm.backends.http.encode import checked, named, strings, texts_of
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.backends.http.api import Json
-from hybrid_llm.backends.http.cleared import checked, texts_of
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.sampling import named
+from hybrid_llm.backends.http.encode import checked, named, texts_of
 from hybrid_llm.backends.openai.settings import OpenAISettings
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import RequestRejected

@@ -1,15 +1,18 @@
-"""The check of the very bytes that leave: every text in them is one of the cleared request, or a word of the API."""
+"""What leaves, in any API: sampling that was named, and bytes in which every text is cleared or a word of the API."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
-from typing import Any
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, Final
 
 from hybrid_llm.backends.http.api import Json
 from hybrid_llm.core.errors import PrivacyViolation
-from hybrid_llm.core.request import Location, Request
+from hybrid_llm.core.limits import RECOMMENDED
+from hybrid_llm.core.request import GREEDY, Location, Request, Sampling
 from hybrid_llm.core.tools import numbered_id
+
+_SETTINGS: Final = (*RECOMMENDED, "seed")
 
 
 def checked(body: Json, allowed: Set[str], location: Location) -> bytes:
@@ -46,3 +49,13 @@ def strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from strings(item)
+
+
+def named(sampling: Sampling) -> Mapping[str, float]:
+    """The numbers that the app or its configuration named, or that are not the defaults.
+
+    For the others a server has recommendations of its own.
+    """
+    values = {name: getattr(sampling, name) for name in _SETTINGS}
+    explicit = (name for name in _SETTINGS if name in sampling.explicit or values[name] != getattr(GREEDY, name))
+    return {name: values[name] for name in explicit if values[name] is not None}
