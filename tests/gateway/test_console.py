@@ -126,6 +126,13 @@ class TestTheOtherData:
         assert (found["budget"], found["currency"]) == (2.0, "USD")
         assert [line["requests"] for line in found["lines"] if line["tenant"] == "acme"] == [1]
 
+    def test_what_the_budget_no_longer_allows_is_said(self, serve: Serve) -> None:
+        locations = {"edge": Location.EDGE, "cloud": Location.CLOUD}
+        price = Price(input_per_1k=100.0, output_per_1k=100.0, currency="USD")
+        client = HybridLLM(list(fakes()), parse_policy(POLICY, backends=locations), prices={"cloud": price})
+        with served(client) as url:
+            assert "the budget of 2 USD a day" in get(url, "spending").document["excluded"]["cloud"]
+
     def test_the_policy_has_its_text_and_what_each_rule_did(self, url: str) -> None:
         before = get(url, "policy").document
         ask(url, hybrid={"task": "private"})

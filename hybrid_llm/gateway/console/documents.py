@@ -122,6 +122,8 @@ class SpendingDocument:
     """The ledger, the latest day first. *budget* is what a tenant may spend a day; None without a limit."""
 
     today: str
+    excluded: Mapping[str, str]
+    """Backends that a short request of the caller could not use now, each with the reason."""
     budget: float | None
     currency: str
     lines: Sequence[SpendingLine]

@@ -34,6 +34,8 @@ _BODY_BYTES: Final = 1 << 20
 _POLICY_CHARACTERS: Final = 65_536
 _AT_ONCE: Final = 2
 """Previews that run side by side; more wait."""
+_USUAL: Final = "hello"
+"""A short prompt, for what the budget allows now."""
 _PREVIEW: Final = frozenset({"prompt", "policy", "privacy", "task", "max_tokens", "deadline", "backend", "session"})
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 _DATA: Final = {**SECURITY, "cache-control": "no-store"}
@@ -161,10 +163,12 @@ class Console:
     async def spending(self, _: Request, client: Client) -> documents.SpendingDocument:
         """What is spent; a ledger in a file is read."""
         entries = await asyncio.to_thread(self.gateway.client.spending)
+        preview = await self.gateway.client.apreview(_USUAL, tenant=client.tenant, privacy=client.privacy)
         objectives = self.gateway.client.policy.objectives
         own = [entry for entry in entries if client.tenant in (None, entry.tenant)]
         return documents.SpendingDocument(
             today=datetime.now(UTC).date().isoformat(),
+            excluded=preview.decision.excluded,
             budget=objectives.budget,
             currency=self.gateway.client.currency,
             lines=[documents.line_of(entry) for entry in own],

@@ -101,27 +101,30 @@ class Chat {
     this.log.append(turn.element);
     this.busy(new AbortController());
     this.follow(true);
-    const until = this.conversation.turns.length;
+    const { conversation } = this;
+    const asked = [...conversation.turns];
+    const preview = conversation.preview();
+    conversation.turns = asked.slice(0, -1); // a prompt without an answer is no part of what follows
     try {
-      const found = await this.conversation.ask({
+      const found = await conversation.ask(asked, {
         backend: this.backend.select.value,
         deadline: Number(this.deadline.input.value) || 0,
         signal: this.running.signal,
         onText: (piece) => { turn.add(piece); this.follow(); },
       });
-      if (found.text) this.conversation.turns.push({ role: "assistant", content: found.text });
-      await turn.end(found, this.conversation.preview(until));
+      if (found.text) conversation.turns = [...asked, { role: "assistant", content: found.text }];
+      await turn.end(found, preview);
     } catch (error) {
-      await turn.fail(error, this.conversation.preview(until));
+      await turn.fail(error, preview);
     }
-    turn.offerRetry(() => this.retry(turn, until));
+    turn.offerRetry(() => this.retry(turn, asked));
     this.busy(null);
     this.follow();
   }
 
-  retry(turn, until) {
+  retry(turn, asked) {
     if (this.running) return;
-    this.conversation.turns.length = until;
+    this.conversation.turns = asked;
     while (turn.element.nextSibling) turn.element.nextSibling.remove();
     turn.element.remove();
     this.answer();

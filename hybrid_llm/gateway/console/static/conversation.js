@@ -22,19 +22,19 @@ export class Conversation {
     for (const tag of tags) this.tags.add(tag);
   }
 
-  /** What asks `console/data/preview` about the conversation as it was up to the turn `until`. */
-  preview(until) {
-    return { prompt: this.turns.slice(0, until), privacy: [...this.tags], session: this.session };
+  /** What asks `console/data/preview` about the conversation as it is now. */
+  preview() {
+    return { prompt: [...this.turns], privacy: [...this.tags], session: this.session };
   }
 
   /**
-   * Ask for the next turn. `onText` gets each piece as it comes.
+   * Ask for the turn after `turns`. `onText` gets each piece as it comes.
    * Returns `{text, requestId, finish}`; an ApiError that it raises has the `requestId` and the `text` so far.
    */
-  async ask({ backend, deadline, signal, onText }) {
+  async ask(turns, { backend, deadline, signal, onText }) {
     const hybrid = { privacy: [...this.tags], session: this.session };
     if (deadline) hybrid.deadline = deadline;
-    const body = { model: backend, messages: this.turns, stream: true, hybrid };
+    const body = { model: backend, messages: turns, stream: true, hybrid };
     const answer = { text: "", requestId: "", finish: "" };
     try {
       const response = await send("v1/chat/completions", { body, signal });

@@ -10,8 +10,9 @@ export function milliseconds(value) {
 
 /** An amount of money. */
 export function money(value, currency) {
-  const digits = value !== 0 && Math.abs(value) < 0.01 ? 6 : 2;
-  return `${value.toFixed(digits)}${currency ? ` ${currency}` : ""}`;
+  const isSmall = value !== 0 && Math.abs(value) < 0.01;
+  const amount = isSmall ? value.toFixed(6).replace(/0+$/, "") : value.toFixed(2);
+  return `${amount}${currency ? ` ${currency}` : ""}`;
 }
 
 /** A share as a percentage. */

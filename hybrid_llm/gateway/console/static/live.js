@@ -93,7 +93,7 @@ function stateBadge(state) {
 
 function backendCard(state, model) {
   return card(state.name, stateBadge(state),
-    el("p", { className: "muted", textContent: [model, state.location === "edge" ? "on this device" : "in the cloud", state.reason].filter(Boolean).join(" · ") }),
+    el("p", { className: "muted", textContent: [model === state.name ? "" : model, state.location === "edge" ? "on this device" : "in the cloud", state.reason].filter(Boolean).join(" · ") }),
     share("Load", state.load, percent(state.load)),
     list(fact("First token, predicted", `${milliseconds(state.predicted_ttft_ms)} ± ${milliseconds(state.predicted_ttft_error_ms)}`)),
     spark(`ttft ${state.name}`, state.predicted_ttft_ms, 1),

@@ -24,7 +24,7 @@ export function policyView() {
 function draw(body, policy) {
   const beside = [
     policy.by_tags ? `privacy tags excluded a backend in ${count(policy.by_tags, "request")}` : "",
-    policy.by_state ? `a backend was not ready in ${count(policy.by_state, "request")}` : "",
+    policy.by_state ? `a backend could not be used in ${count(policy.by_state, "request")}` : "",
     policy.by_default ? `no rule ordered ${count(policy.by_default, "request")}` : "",
   ].filter(Boolean).join("; ");
   show(body,

@@ -13,8 +13,8 @@ export function summary(decision, overview) {
 /** Why the answer comes from where it comes from, in one line. */
 export function reason({ order, excluded, because, rule }) {
   const others = Object.entries(excluded).map(([name, why]) => `${name}: ${why}`).join("; ");
-  if (!order.length) return `No backend is eligible. ${others}`;
-  if (order.length === 1 && others) return `Only ${order[0]} is eligible. ${others}`;
+  if (!order.length) return `No backend is eligible (${others})`;
+  if (order.length === 1 && others) return `Only ${order[0]} is eligible (${others})`;
   return because || rule;
 }
 
@@ -41,7 +41,7 @@ function took({ timings, error }) {
 /** The whole receipt. `prompt`, if it is known here, makes the request that shows what the cloud sees. */
 export function receipt(decision, { currency = "", prompt = null } = {}) {
   return el("div", { className: "receipt" },
-    section("Why", why(decision)),
+    section("Decision", why(decision)),
     section("Privacy", privacy(decision, prompt)),
     section("Work", work(decision, currency)));
 }
@@ -63,7 +63,7 @@ function why(decision) {
       ["Rule", `${decision.rule || "none"}${decision.because ? `: ${decision.because}` : ""}`],
       ["Order", decision.order.join(", then ") || "no backend is eligible"],
       ["Policy", `${decision.policy} ${decision.digest}`],
-      ...Object.entries(decision.excluded).map(([name, why]) => [`Not ${name}`, why]),
+      ...(decision.order.length > 1 ? Object.entries(decision.excluded).map(([name, why]) => [`Not ${name}`, why]) : []),
     ]),
     rules(decision.trace),
   ];

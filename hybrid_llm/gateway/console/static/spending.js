@@ -13,7 +13,7 @@ export function spendingView(context) {
 }
 
 function draw(body, spending, overview) {
-  const { lines, today, budget, currency } = spending;
+  const { lines, today, budget, currency, excluded } = spending;
   if (!lines.length) {
     const limit = budget === null ? "The policy sets no budget." : `The policy allows ${money(budget, currency)} a day for each tenant.`;
     show(body, emptyState("Nothing is spent", `Backends without a price cost nothing. ${limit}`));
@@ -22,6 +22,7 @@ function draw(body, spending, overview) {
   const own = lines.filter((line) => line.day === today);
   show(body,
     el("p", { className: "lead", textContent: `Days begin at 00:00 UTC. ${budget === null ? "The policy sets no budget." : `Each tenant may spend ${money(budget, currency)} a day.`}` }),
+    Object.entries(excluded).map(([name, why]) => el("p", { className: "failure" }, icon("alert"), el("span", { textContent: `Not for a request now: ${name}. ${why}` }))),
     el("div", { className: "cards" }, own.map((line) => todayCard(line, budget, currency))),
     own.length ? null : el("p", { className: "muted", textContent: "Nothing is spent today." }),
     el("h2", { textContent: "Days" }),
@@ -32,19 +33,17 @@ function draw(body, spending, overview) {
 function todayCard(line, budget, currency) {
   const total = line.spent + line.reserved;
   const used = budget ? total / budget : null;
-  const isSpent = used !== null && used >= 1;
   const parts = [
     el("div", { className: "card-head" }, el("h3", { textContent: line.tenant || "no tenant" }), el("span", { className: "muted", textContent: "today" })),
     el("p", { className: "amount", textContent: money(line.spent, currency) }),
     el("p", { className: "muted", textContent: `${count(line.requests, "request")}${line.reserved ? `, ${money(line.reserved, currency)} reserved by running ones` : ""}` }),
   ];
-  if (used !== null) parts.push(bar(used, isSpent), el("p", { className: "muted", textContent: isSpent ? "" : `${money(Math.max(0, budget - total), currency)} left` }));
-  if (isSpent) parts.push(el("p", { className: "failure" }, icon("alert"), "Today's budget is spent: backends with a price are excluded until 00:00 UTC."));
+  if (used !== null) parts.push(bar(used), el("p", { className: "muted", textContent: `${money(Math.max(0, budget - total), currency)} left` }));
   return el("section", { className: "card", attrs: { "aria-label": line.tenant || "no tenant" } }, parts);
 }
 
-function bar(used, isSpent) {
-  const fill = el("div", { className: isSpent || used > 0.9 ? "fill high" : "fill" });
+function bar(used) {
+  const fill = el("div", { className: used > 0.9 ? "fill high" : "fill" });
   fill.style.width = `${Math.min(100, Math.round(used * 100))}%`;
   return el("div", { className: "bar-track", attrs: { role: "img", "aria-label": `${Math.round(used * 100)} % of the budget` } }, fill);
 }
