@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,11 +69,11 @@ PRICE = Price(input_per_1k=0.01, output_per_1k=0.02, currency="USD")
 
 
 class Cloud(FakeBackend):
-    """Plays its script one chunk every 20 ms."""
+    """Plays its script one chunk every 20 ms; what begins with `~` is reasoning."""
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         for chunk in self.stream(cleared):
-            yield chunk
+            yield replace(chunk, text="", reasoning=chunk.text[1:]) if chunk.text.startswith("~") else chunk
             await asyncio.sleep(0.02)
 
     def play(self, *script: str) -> None:
@@ -209,6 +209,16 @@ class TestChat:
         assert page.query_selector(".turn img, .turn script, .turn b") is None
         assert page.evaluate("window.pwned") is None
 
+    def test_reasoning_stands_apart_and_is_not_sent_again(self, world: World) -> None:
+        world.cloud.play("~first ", "~second", "the answer")
+        page = world.open()
+        turn = world.ask("hello", "cloud")
+        turn.query_selector(".reasoning summary").click()
+        assert page.inner_text(".reasoning .text") == "first second"
+        assert turn.query_selector(".text:not(.muted)").text_content() == "the answer"
+        world.ask("and?", "cloud")
+        assert [message.content for message in world.cloud.requests[-1].messages] == ["hello", "the answer", "and?"]
+
     def test_an_answer_can_be_stopped_and_asked_for_again(self, world: World) -> None:
         world.cloud.play(*["word "] * 400)
         page = world.open()
@@ -230,7 +240,7 @@ class TestChat:
         page = world.open()
         page.check("#tag-phi", force=True)
         turn = world.ask("hello", "cloud")
-        assert facts(turn) == ["NoEligibleBackend", "Nothing left the device"]
+        assert facts(turn) == ["No backend is eligible", "Nothing left the device"]
         assert "tag phi allows only edge" in turn.query_selector("[role=alert]").text_content()
 
     def test_a_new_conversation_forgets(self, world: World) -> None:

@@ -111,8 +111,9 @@ class Chat {
         deadline: Number(this.deadline.input.value) || 0,
         signal: this.running.signal,
         onText: (piece) => { turn.add(piece); this.follow(); },
+        onReasoning: (piece) => { turn.think(piece); this.follow(); },
       });
-      if (found.text) conversation.turns = [...asked, { role: "assistant", content: found.text }];
+      if (found.text && found.finish !== "content_filter") conversation.turns = [...asked, { role: "assistant", content: found.text }];
       await turn.end(found, preview);
     } catch (error) {
       await turn.fail(error, preview);
@@ -159,6 +160,7 @@ class Turn {
   constructor(context) {
     this.context = context;
     this.text = document.createTextNode("");
+    this.reasoning = null;
     this.body = el("p", { className: "text waiting" }, this.text);
     this.facts = el("div", { className: "turn-facts" });
     this.element = el("article", { className: "turn", attrs: { "aria-label": "Answer", "aria-busy": "true" } }, this.body, this.facts);
@@ -169,9 +171,19 @@ class Turn {
     this.text.appendData(piece);
   }
 
+  /** A piece of the model's reasoning, which is no part of the answer. */
+  think(piece) {
+    if (!this.reasoning) {
+      this.reasoning = document.createTextNode("");
+      this.body.before(el("details", { className: "why reasoning" }, el("summary", { textContent: "Reasoning" }), el("p", { className: "text muted" }, this.reasoning)));
+    }
+    this.reasoning.appendData(piece);
+  }
+
   async end({ requestId, finish, text }, preview) {
     this.settle();
-    if (!text) this.body.append(el("span", { className: "muted", textContent: finish === "stopped" ? "Stopped before the first word." : "The answer is empty." }));
+    if (finish === "content_filter") this.facts.append(badge("mask", "Held back by a guardrail", "alert"));
+    else if (!text) this.body.append(el("span", { className: "muted", textContent: finish === "stopped" ? "Stopped before the first word." : "The answer is empty." }));
     if (finish === "length") this.facts.append(badge("mask", "Cut at the limit of tokens", "alert"));
     await this.explain(requestId, preview);
   }

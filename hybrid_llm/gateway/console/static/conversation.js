@@ -28,10 +28,10 @@ export class Conversation {
   }
 
   /**
-   * Ask for the turn after `turns`. `onText` gets each piece as it comes.
+   * Ask for the turn after `turns`. `onText` and `onReasoning` get each piece as it comes.
    * Returns `{text, requestId, finish}`; an ApiError that it raises has the `requestId` and the `text` so far.
    */
-  async ask(turns, { backend, deadline, signal, onText }) {
+  async ask(turns, { backend, deadline, signal, onText, onReasoning }) {
     const hybrid = { privacy: [...this.tags], session: this.session };
     if (deadline) hybrid.deadline = deadline;
     const body = { model: backend, messages: turns, stream: true, hybrid };
@@ -39,7 +39,7 @@ export class Conversation {
     try {
       const response = await send("v1/chat/completions", { body, signal });
       answer.requestId = response.headers.get("x-request-id") ?? "";
-      for await (const event of events(response)) take(event, answer, onText);
+      for await (const event of events(response)) take(event, answer, onText, onReasoning);
       if (!answer.finish) throw new ApiError(0, "cut", "The connection to the gateway was lost in mid-answer.");
     } catch (error) {
       if (error.name === "AbortError") return { ...answer, finish: "stopped" };
@@ -55,13 +55,14 @@ export class Conversation {
   }
 }
 
-function take(event, answer, onText) {
+function take(event, answer, onText, onReasoning) {
   if (event.error) throw new ApiError(502, event.error.code, event.error.message);
   const [choice] = event.choices;
   if (!choice) return;
   const piece = choice.delta.content ?? "";
   answer.text += piece;
   answer.finish = choice.finish_reason ?? answer.finish;
+  if (choice.delta.reasoning_content) onReasoning(choice.delta.reasoning_content);
   if (piece) onText(piece);
 }
 

@@ -4,6 +4,17 @@ import { data } from "./api.js";
 import { badge, el, icon, row, show } from "./dom.js";
 import { count, milliseconds, money, replacedValues, signal } from "./format.js";
 
+/** Errors of the library in words; any other shows its own name. */
+const ERRORS = {
+  AllBackendsFailed: "All backends failed",
+  ContentRefused: "Refused by a guardrail",
+  DeadlineExceeded: "The deadline passed",
+  NoEligibleBackend: "No backend is eligible",
+  PrivacyViolation: "Held back for privacy",
+  QuotaExceeded: "The budget is spent",
+  StreamInterrupted: "The answer broke off",
+};
+
 /** The facts that matter first, as badges. `decision` is a document of `console/data/decisions`. */
 export function summary(decision, overview) {
   const cost = decision.cost ? badge("plain", money(decision.cost, overview.currency)) : null;
@@ -20,7 +31,7 @@ export function reason({ order, excluded, because, rule }) {
 
 function where(decision, overview) {
   if (decision.error === "cancelled") return badge("plain", "Stopped");
-  if (decision.error) return badge("bad", decision.error, "alert");
+  if (decision.error) return badge("bad", ERRORS[decision.error] ?? decision.error, "alert");
   const model = overview.backends.find((each) => each.name === decision.backend)?.model;
   const named = [decision.location === decision.backend ? "" : decision.backend, model].filter(Boolean).join(", ");
   const place = decision.location === "edge" ? "On this device" : "In the cloud";
@@ -141,7 +152,7 @@ function work(decision, currency) {
       ["Each further", timings.tpot_ms ? milliseconds(timings.tpot_ms) : ""],
       ["Whole answer", timings.total_ms ? milliseconds(timings.total_ms) : ""],
       ["Cost", decision.cost ? money(decision.cost, currency) : "none"],
-      ["Ended by", decision.finish_reason],
+      ["Ended by", decision.error || decision.finish_reason],
       ["Request", el("code", { textContent: decision.id })],
     ]),
     attempts(decision.attempts),
