@@ -107,6 +107,8 @@ def _continued(request: Request, settings: AnthropicSettings) -> Iterator[Json]:
         return
     if request.answer_calls or request.answer_reasoning or request.output_schema is not None:
         raise _unsupported(settings, "cannot continue a tool call, reasoning or JSON that was cut off")
+    if not request.answer_prefix.strip():
+        return  # nothing is said yet, and the API takes no blank text
     yield _turn("assistant", [_text(request.answer_prefix)])
     if not continues(request, settings):
         yield _turn("user", [_text(GO_ON)])

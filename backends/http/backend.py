@@ -14,7 +14,7 @@ from typing import Any, Final
 from hybrid_llm.backends.http.api import Api, Call, Known
 from hybrid_llm.backends.http.description import Description
 from hybrid_llm.backends.http.events import EventReader, EventTooLarge
-from hybrid_llm.backends.http.failures import CONNECTION_ERRORS, interrupted, transport
+from hybrid_llm.backends.http.failures import CONNECTION_ERRORS, interrupted, is_silence, transport
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.backends.http.transport import Transport, check_answer, pieces
 from hybrid_llm.backends.http.verdict import Verdict
@@ -194,7 +194,7 @@ class HttpBackend:
             fault = self._late(request)
         except CONNECTION_ERRORS as error:
             fault = transport(error, call.answer.received, backend=self.name)
-            verdict.lost = True
+            verdict.lost = not is_silence(error)
         except EventTooLarge:
             fault = interrupted(call.answer.received, "an event has no end", backend=self.name)
         except HybridLLMError as error:

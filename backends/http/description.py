@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-import httpx
-
 from hybrid_llm.backends.http.api import UNKNOWN, Api, Get, Known, Reply
-from hybrid_llm.backends.http.failures import CONNECTION_ERRORS, refusal, transport
+from hybrid_llm.backends.http.failures import CONNECTION_ERRORS, is_silence, refusal, transport
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.backends.http.transport import Transport
 from hybrid_llm.core.errors import (
@@ -94,10 +92,9 @@ class Description:
         try:
             with self._transport.questions(limit) as get:
                 self._learn(get)
-        except httpx.ReadTimeout:
-            pass  # it is there, and busy
         except CONNECTION_ERRORS as error:
-            fault = transport(error, 0, backend=self._settings.name)
+            if not is_silence(error):  # else it is there, and busy
+                fault = transport(error, 0, backend=self._settings.name)
         if fault is not None:
             silent = getattr(fault, "reason", "") in ("no_response", "no_route")
             raise fault from (TimeoutError() if silent else None)

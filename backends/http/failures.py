@@ -190,6 +190,11 @@ def transport(error: Exception, received: int, *, backend: str) -> HybridLLMErro
     return interrupted(received, "the connection broke off", backend=backend)
 
 
+def is_silence(error: Exception) -> bool:
+    """Whether a server took the request and then sent nothing, rather than that the connection was lost."""
+    return isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
+
+
 def _silent(received: int, backend: str) -> BackendError:
     text = f"{backend} sent nothing for too long"
     if received:

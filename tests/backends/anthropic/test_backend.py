@@ -480,6 +480,9 @@ class TestContinuation:
         turns = body_of(cleared(answer_prefix="One, "), prefill=True)["messages"]
         assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
 
+    def test_a_partial_answer_of_blanks_is_begun_anew(self) -> None:
+        assert [turn["role"] for turn in body_of(cleared(answer_prefix="\n"))["messages"]] == ["user"]
+
     @pytest.mark.parametrize("pieces", [("One, two, three",), ("One", ", two", ", three"), (", two", ", three")])
     def test_a_repetition_at_the_seam_is_cut(self, pieces: tuple[str, ...]) -> None:
         with scripted([head(), events(START, *text(0, *pieces), end(), STOP)]) as server:

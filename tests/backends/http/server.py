@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,8 @@ class Scripted:
     """Path -> the document that a GET returns; another path is not found. A status stands for itself."""
     asked: list[str] = field(default_factory=list)
     """The paths of GET requests."""
+    protocols: list[str | None] = field(default_factory=list)
+    """What each connection over TLS was agreed to speak."""
     asked_headers: list[dict[str, str]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
     """Set when a client closed its connection before its answer was whole."""
@@ -42,6 +45,8 @@ class Scripted:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (secure := writer.get_extra_info("ssl_object")) is not None:
+            self.protocols.append(secure.selected_alpn_protocol())
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 named = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
@@ -88,7 +93,9 @@ class Scripted:
 
 
 @contextmanager
-def scripted(*scripts: Sequence[Step], port: int = 0, path: str = "") -> Iterator[Scripted]:
+def scripted(
+    *scripts: Sequence[Step], port: int = 0, path: str = "", tls: ssl.SSLContext | None = None
+) -> Iterator[Scripted]:
     """Serve *scripts* on loopback, or at the socket *path*."""
     server = Scripted(list(scripts))
     loop = asyncio.new_event_loop()
@@ -98,7 +105,7 @@ def scripted(*scripts: Sequence[Step], port: int = 0, path: str = "") -> Iterato
         if path:
             listening = await asyncio.start_unix_server(server.answer, path)
         else:
-            listening = await asyncio.start_server(server.answer, "127.0.0.1", port)
+            listening = await asyncio.start_server(server.answer, "127.0.0.1", port, ssl=tls)
             server.port = listening.sockets[0].getsockname()[1]
         ready.set()
         with contextlib.suppress(asyncio.CancelledError):

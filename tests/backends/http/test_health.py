@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hybrid_llm.backends.http.backend import HttpBackend
+from hybrid_llm.backends.wire.certificates import issue, make_authority
 from hybrid_llm.core import errors
 from hybrid_llm.core.protocols import Abortable, Backend, HealthAware, MultiEndpoint
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import Breaker, EndpointHealth
-from tests.backends.http.server import CUT, WHOLE, Scripted, events, eventually, failed, head, scripted
+from tests.backends.http.server import CUT, HANG, WHOLE, Scripted, events, eventually, failed, head, scripted
 from tests.backends.openai.test_backend import cleared, opened
 
 ANSWER = [head(), events(*WHOLE)]
@@ -105,6 +107,17 @@ def test_a_server_that_loads_its_model_is_out_of_use_until_it_serves(server: Scr
     backend.close()
 
 
+def test_a_server_that_takes_calls_and_answers_nothing_is_ejected(server: Scripted) -> None:
+    server.scripts = [[HANG]]
+    server.described = {"/v1/models": 503}  # no probe is to close the breaker
+    backend = opened(server.url, idle_timeout_s=0.1)
+    backend.endpoint_health.configure(failures=2, open_s=60.0)
+    for _ in range(2):
+        fails(backend, errors.BackendUnavailable)
+    assert backend.endpoint_health.breaker is Breaker.OPEN
+    backend.close()
+
+
 def test_retry_after_is_a_rest(server: Scripted) -> None:
     server.scripts = [failed(429, {}, retry_after="30")]
     backend = opened(server.url)
@@ -136,6 +149,24 @@ def test_a_server_that_is_busy_is_not_taken_for_lost(server: Scripted) -> None:
         backend.probe(timeout=0.2)
         assert backend.state().ready
         backend.close()
+
+
+def test_http_1_is_spoken_also_where_http_2_is_offered(tmp_path: Path) -> None:
+    """Its client resets no stream that is left, so the server would go on generating."""
+    make_authority(tmp_path)
+    issue(tmp_path, "node", kind="node", hosts=["127.0.0.1"])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "node.pem", tmp_path / "node.key")
+    tls.set_alpn_protocols(["h2", "http/1.1"])
+    with scripted([head(), events(*WHOLE[:2]), HANG], tls=tls) as server:
+        backend = opened(f"https://127.0.0.1:{server.port}/v1", ca=tmp_path / "ca.pem")
+        stream = backend.stream(cleared())
+        assert next(stream).text == "one "
+        stream.close()
+        assert server.left.wait(5)
+        backend.probe()
+        backend.close()
+    assert set(server.protocols) == {"http/1.1"}
 
 
 def test_a_socket_of_this_machine_is_on_the_edge(tmp_path: Path) -> None:
