@@ -52,7 +52,7 @@ ANSWER = 600
 """Characters of an ordinary answer."""
 TEXTS = ("inaugural", "shakespeare")
 _GUARDRAIL = default()
-_METADATA = RequestMetadata()
+_METADATA = RequestMetadata(deadline=86_400.0)
 
 
 def request(text: str) -> bool:

@@ -88,7 +88,10 @@ SUITES = (
     Suite(
         "guardrails",
         guardrails.MUTANTS,
-        _tests("router", "guardrail_passages", "guardrails", "guardrail_kinds"),
+        (
+            *_tests("router", "guardrail_passages", "guardrails", "guardrail_kinds"),
+            *_tests("backends/encoder", "guardrail"),
+        ),
     ),
     Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),

@@ -1,9 +1,7 @@
-"""The kinds of guardrails: the default, lists of words, classifiers, and how a `hybrid.yaml` names them."""
+"""The kinds of guardrails: the default, lists of words, and how a `hybrid.yaml` names them."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,13 @@ from benchmarks._guardrail_cases import DISGUISED, PAIRS
 from hybrid_llm import ConfigError, ContentRefused, HybridLLM
 from hybrid_llm.core.protocols import Direction, Verdict
 from hybrid_llm.core.request import RequestMetadata
-from hybrid_llm.guardrails import CATEGORIES, Denylist, EncoderGuardrail, default
+from hybrid_llm.guardrails import CATEGORIES, Denylist, default
 from hybrid_llm.router.config import load_config
 from hybrid_llm.router.guardrails.harms import rules
 from hybrid_llm.router.guardrails.normal import normalised, readings
-from tests.encoders import trained
+from tests.fakes import A_DAY
 
-METADATA = RequestMetadata()
+METADATA = RequestMetadata(deadline=A_DAY)
 
 
 def judged(guardrail: Any, text: str, direction: Direction = Direction.INPUT) -> Verdict:
@@ -125,40 +123,6 @@ class TestDenylist:
         assert Denylist(["ab", "abcdef"]).window >= len("a.b.c.d.e.f")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A classifier of texts, `Weather` or `Food`, converted to ONNX."""
-    from hybrid_llm.backends.models.encoders import convert_encoder
-
-    root = tmp_path_factory.mktemp("classifier")
-    convert_encoder(trained(root / "hf", tokens=False), root / "onnx", license="Apache-2.0")
-    return root / "onnx"
-
-
-class TestEncoder:
-    def test_a_label_that_reaches_its_limit_is_refused_under_its_name(self, model):
-        guardrail = EncoderGuardrail(model, labels={"Food": 0.8})
-        assert judged(guardrail, "and the soup") == Verdict.refuse("food", "classified")
-        assert not judged(guardrail, "and the storm").refuses
-
-    def test_what_is_harmless_around_it_does_not_dilute_a_passage(self, model):
-        guardrail = EncoderGuardrail(model, labels={"Food": 0.8}, window=32)
-        assert judged(guardrail, "rain and storm " * 30 + "tea bread soup rice " * 3 + "snow and wind " * 30).refuses
-
-    def test_a_model_of_several_labels_judges_each_for_itself(self, model, tmp_path):
-        folder = tmp_path / "several"
-        shutil.copytree(model, folder)
-        settings = json.loads((folder / "config.json").read_text())
-        (folder / "manifest.json").unlink()
-        (folder / "config.json").write_text(json.dumps(settings | {"problem_type": "multi_label_classification"}))
-        assert judged(EncoderGuardrail(folder, labels={"Food": 0.6}), "and the soup").refuses
-        assert not judged(EncoderGuardrail(folder, labels={"Food": 0.6}), "and the storm").refuses
-
-    def test_an_unknown_label_is_rejected_with_the_one_that_is_meant(self, model):
-        with pytest.raises(ConfigError, match="did you mean `Food`"):
-            EncoderGuardrail(model, labels={"Foot": 0.5})
-
-
 class TestConfiguration:
     @staticmethod
     def config(tmp_path: Path, guardrails: str) -> Path:
@@ -166,18 +130,18 @@ class TestConfiguration:
         path.write_text(f"version: 1\nbackends:\n  edge: {{kind: onnx, model: embedded}}\nguardrails: {guardrails}\n")
         return path
 
-    def test_a_file_makes_guardrails_in_their_order(self, tmp_path, model):
+    def test_a_file_makes_guardrails_in_their_order(self, tmp_path):
         (tmp_path / "words.txt").write_text("# rivals\nglobex\n\n")
         (tmp_path / "numbers.txt").write_text("sec-[0-9]{4}\n")
         listed = [
             "{kind: denylist, words_file: words.txt, expressions_file: numbers.txt, category: rival, where: output}",
             "{kind: default, categories: [hate], on_error: allow}",
-            f"{{kind: encoder, model: '{model}', labels: {{Food: 0.9}}}}",
+            "{kind: denylist, name: more, words: [x], where: input}",
         ]
         rules = load_config(self.config(tmp_path, f"[{', '.join(listed)}]")).open_guardrails()
-        assert [rule.guardrail.name for rule in rules] == ["denylist", "default", "encoder"]
+        assert [rule.guardrail.name for rule in rules] == ["denylist", "default", "more"]
         assert [rule.on_error for rule in rules] == ["refuse", "allow", "refuse"]
-        assert [len(rule.where) for rule in rules] == [1, 2, 2]
+        assert [len(rule.where) for rule in rules] == [1, 2, 1]
         assert rules[0].where == {Direction.OUTPUT}
         assert judged(rules[0].guardrail, "Globex").category == "rival"
         assert judged(rules[0].guardrail, "sec-1234").refuses

@@ -76,13 +76,15 @@ def test_what_is_allowed_is_released_whole_and_in_order(text, window, data):
     assert judged(cuts(text, data), window, lambda _: False) == (text, False)
 
 
-@given(st.integers(1, 50), st.integers(0, 400), st.integers(0, 3))
-def test_a_passage_as_long_as_the_window_is_seen_whole_wherever_it_stands(window, at, spaces):
+@pytest.mark.parametrize("window", [1, 2, 17, 40, 120])
+def test_a_passage_as_long_as_the_window_is_seen_whole_wherever_it_stands(window):
+    """No character of it is released, whichever of its characters is the first of a block or the last."""
     passage = "!" * window
-    text = ("word " * 100)[:at] + " " * spaces + passage + " and more words" * 30
-    released, refused = judged([text], window, lambda seen: passage in seen)
-    assert refused
-    assert "!" not in released
+    for at in range(200):
+        text = ("word " * 100)[:at] + passage + " and more words" * 20
+        released, refused = judged([text], window, lambda seen: passage in seen)
+        assert refused, at
+        assert "!" not in released, at
 
 
 def test_no_more_is_held_back_than_a_window_and_a_block():
@@ -107,7 +109,7 @@ def test_invisible_characters_do_not_stretch_a_word_out_of_the_window(between):
 
 
 def test_the_work_is_linear_also_where_no_space_comes():
-    for text in ("x" * 200_000, "\u200b" * 60_000, "\\" * 60_000):
+    for text in ("x" * 60_000, "\u200b" * 20_000, "\\" * 20_000):
         count = 0
 
         def seen(passage: str) -> bool:
