@@ -17,6 +17,7 @@ from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.request import Location, PartialAnswer, Request
 from hybrid_llm.policies import Policy, TagRule
 from hybrid_llm.router.privacy.detectors import DETECTORS, Detector
+from hybrid_llm.router.privacy.pseudonyms.table import counted
 from hybrid_llm.router.privacy.restore import AnswerRestorer
 from hybrid_llm.router.privacy.scan import Findings, Scan
 from hybrid_llm.router.privacy.sessions import Lease, Sessions
@@ -149,17 +150,17 @@ class PrivacyGuard:
 
     def _checked(self, judged: Assessment, scan: Scan, found: Findings, names: list[str], lease: Lease) -> Assessment:
         """Replace, and scan the request with its pseudonyms once more: any doubt keeps it on the device."""
+        used: set[str] = set()
         try:
-            replaced = judged.request.with_texts(_replaced(scan, found, lease))
+            replaced = judged.request.with_texts(_replaced(scan, found, lease, used))
             why = self._doubt(replaced, names, lease, judged.request)
         except PrivacyViolation as error:
             replaced, why = judged.request, str(error)
         if why or replaced == judged.request:
             lease.close()
             return _keep_local(judged, why) if why else judged
-        counts = lease.table.counts(replaced.visible_text())
         kept = judged.cacheable & _DEVICE
-        return replace(judged, pseudonymised=replaced, replaced=counts, lease=lease, cacheable=kept)
+        return replace(judged, pseudonymised=replaced, replaced=counted(used), lease=lease, cacheable=kept)
 
     def _doubt(self, replaced: Request, names: list[str], lease: Lease, request: Request) -> str:
         """Why *replaced* must not leave; empty where it may."""
@@ -211,15 +212,15 @@ def _end(request: Request) -> str:
     return request.answer_prefix or request.answer_reasoning
 
 
-def _replaced(scan: Scan, found: Findings, lease: Lease) -> list[str]:
-    """The texts with pseudonyms.
+def _replaced(scan: Scan, found: Findings, lease: Lease, used: set[str]) -> list[str]:
+    """The texts with pseudonyms, which *used* gets.
 
     Raises:
         PrivacyViolation: no unambiguous pseudonyms exist for them, or a text would not be valid with one.
     """
     texts = scan.structures
     clipped = [text.clipped(each) for text, each in zip(texts, found, strict=True)]
-    written = lease.table.replace_all(scan.open_forms(), clipped)
+    written = lease.table.replace_all(scan.open_forms(), clipped, used=used)
     return [text.rewritten(new, lease.table) for text, new in zip(texts, written, strict=True)]
 
 

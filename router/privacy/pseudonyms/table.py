@@ -48,6 +48,11 @@ _BATCH: Final = 1024
 """Values between two looks at the deadline."""
 
 
+def counted(names: Iterable[str]) -> dict[str, int]:
+    """How many of some pseudonyms have each type."""
+    return dict(sorted(Counter([name.partition("_")[0] for name in names]).items()))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What one pseudonym stands for: *value* in plain text, *escaped* in a JSON string. `repr` shows neither."""
@@ -92,7 +97,9 @@ class PseudonymTable:
         self._types: tuple[str, ...] = ()
         self._wiped = False
 
-    def replace_all(self, texts: Sequence[Prepared], findings: Sequence[Sequence[Finding]]) -> list[str]:
+    def replace_all(
+        self, texts: Sequence[Prepared], findings: Sequence[Sequence[Finding]], *, used: set[str] | None = None
+    ) -> list[str]:
         """Replace in all texts of a request at once: a value found in one of them is replaced in all.
 
         Overlapping findings become one value, with the type of the longest.
@@ -100,6 +107,7 @@ class PseudonymTable:
         Args:
             texts: As the detectors saw them.
             findings: Those in each text.
+            used: Gets every pseudonym that is written.
 
         Raises:
             ValueError: a finding does not lie inside its text, or there are not as many lists as texts.
@@ -112,7 +120,10 @@ class PseudonymTable:
             found = [_spans(each.text, some) for each, some in zip(texts, findings, strict=True)]
             self._learn(texts, found)
             spans = [self._all(each, some) for each, some in zip(texts, found, strict=True)]
-            return self._write_all([each.text for each in texts], spans)
+            written = self._write_all([each.text for each in texts], spans)
+            if used is not None:
+                used.update(text[start:end] for text, placed in written for start, end in placed)
+            return [text for text, _ in written]
 
     def begins_value(self, text: str) -> bool:
         """Whether *text* ends with what could begin a known value in any spelling: a stream broke off within one.
@@ -133,8 +144,8 @@ class PseudonymTable:
         """All values in a text: its findings, and values that were found before or in other texts."""
         return merge([*found, *self._values.occurrences(prepared, merge(found))])
 
-    def _write_all(self, texts: Sequence[str], spans: list[list[Span]]) -> list[str]:
-        """Write every text and check that the restorer would restore each pseudonym and nothing else.
+    def _write_all(self, texts: Sequence[str], spans: list[list[Span]]) -> list[tuple[str, list[Placed]]]:
+        """Write every text, with the places of its pseudonyms, which are all that the restorer would restore there.
 
         Anything else that it would restore becomes a value too: a pseudonym that a user typed, or text that reads as
         one together with an adjacent pseudonym, such as `EMAIL_` before `PHONE_K7SAI`. Spans only grow, and one round
@@ -146,7 +157,7 @@ class PseudonymTable:
             look()
             strays = [list(self._strays(*one, each)) for one, each in zip(written, spans, strict=True)]
             if not any(strays):
-                return [text for text, _ in written]
+                return written
             spans = [merge([*each, *more]) for each, more in zip(spans, strays, strict=True)]
         raise PrivacyViolation("the texts and their pseudonyms cannot be told apart", location="cloud")
 
@@ -186,12 +197,6 @@ class PseudonymTable:
             at = match.end() if is_ours else match.start() + 1
             if is_ours:
                 yield match.span()
-
-    def counts(self, texts: Iterable[str]) -> dict[str, int]:
-        """How many different pseudonyms of each type the *texts* have, as `replace_all` has written them."""
-        with self._lock:
-            found = {text[start:end] for text in texts for start, end in self.pseudonyms(text)}
-        return dict(sorted(Counter([name.partition("_")[0] for name in found]).items()))
 
     def typed(self, text: str) -> Iterator[tuple[str, str, int]]:
         """Yield each type of this table in *text* with what stands behind it as a code does, and where that begins."""

@@ -14,7 +14,7 @@ export function tagChoice(tags, { id, fixed = new Set(), chosen = new Set() } = 
   if (!tags.length) group.append(el("span", { className: "muted", textContent: "the policy has none" }));
   for (const tag of tags) {
     const box = el("input", { type: "checkbox", value: tag.name, id: `${id}-${tag.name}`, checked: fixed.has(tag.name) || chosen.has(tag.name), disabled: fixed.has(tag.name) });
-    const title = `${tag.name} ${meaning(tag)}${fixed.has(tag.name) ? "; earlier turns carry it" : ""}`;
+    const title = `${tag.name} ${meaning(tag)}${fixed.has(tag.name) ? "; it stays set here" : ""}`;
     group.append(el("label", { className: "chip", title }, box, el("span", { textContent: tag.name }), el("span", { className: "hidden-text", textContent: `: ${meaning(tag)}` })));
   }
   return group;
