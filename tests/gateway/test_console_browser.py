@@ -21,7 +21,7 @@ from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location
-from hybrid_llm.policies import parse_policy
+from hybrid_llm.policies import FixedPolicy, parse_policy
 from hybrid_llm.router.spending.ledger import Price
 from tests.fakes import FakeBackend
 from tests.gateway.conftest import fakes, served
@@ -88,6 +88,7 @@ class World:
     url: str
     edge: EdgeBackend
     cloud: Cloud
+    policies: FixedPolicy
     page: Any
     hosts: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
@@ -135,14 +136,14 @@ def browser() -> Iterator[Any]:
 def shared(browser: Any) -> Iterator[World]:
     edge, cloud = EdgeBackend(EdgeConfig()), Cloud("cloud", Location.CLOUD)
     locations = {edge.name: edge.location, cloud.name: cloud.location}
-    client = HybridLLM([edge, cloud], parse_policy(POLICY, backends=locations), prices={"cloud": PRICE})
-    with served(client) as url:
+    policies = FixedPolicy(parse_policy(POLICY, backends=locations))
+    with served(HybridLLM([edge, cloud], policies, prices={"cloud": PRICE})) as url:
         context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
         context.add_init_script(
             "addEventListener('securitypolicyviolation', (e) => console.error('CSP', e.violatedDirective))"
         )
         context.set_default_timeout(10_000)
-        world = World(url, edge, cloud, context.new_page())
+        world = World(url, edge, cloud, policies, context.new_page())
         context.on("request", lambda request: world.hosts.add(urlsplit(request.url).netloc))
         context.on("console", lambda message: world.faults.append(message.text) if message.type != "log" else None)
         context.on("weberror", lambda error: world.faults.append(str(error.error)))
@@ -304,11 +305,31 @@ class TestTheOtherViews:
         assert "prefer: [edge, cloud]" in page.evaluate("fetch('console/data/policy').then((r) => r.text())")
 
 
+def test_a_policy_that_takes_effect_shows_in_every_view(world: World) -> None:
+    before = world.policies.current
+    page = world.open()
+    page.keyboard.press("Tab")
+    page.evaluate("location.hash = 'dry-run'")
+    page.wait_for_selector(".side")
+    try:
+        world.policies.current = parse_policy(POLICY.replace("phi:", "health:"), backends=before.backends)
+        page.evaluate("dispatchEvent(new Event('visibilitychange'))")
+        page.wait_for_selector("#dry-tag-health", state="attached")
+        page.evaluate("location.hash = 'chat'")
+        page.wait_for_selector("#tag-health", state="attached")
+        assert page.query_selector("#tag-phi") is None
+    finally:
+        world.policies.current = before
+
+
 class TestEverybodyCanUseIt:
     def test_it_works_by_keys_alone(self, world: World) -> None:
         page = world.open("live")
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+        assert page.text_content("h1") == "Live signals"
         for number, view in enumerate(DRAWN, start=1):
             page.evaluate("document.activeElement.blur()")
             page.keyboard.press(str(number))

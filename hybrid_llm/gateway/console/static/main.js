@@ -3,7 +3,7 @@
 import { ApiError, data, onLink, setKey } from "./api.js";
 import { chatView } from "./chat.js";
 import { decisionsView } from "./decisions.js";
-import { el, emptyState, show } from "./dom.js";
+import { announce, el, emptyState, show } from "./dom.js";
 import { dryRunView } from "./dryrun.js";
 import { liveView } from "./live.js";
 import { policyView } from "./policy.js";
@@ -48,6 +48,7 @@ function openView() {
   main.className = `view-${view.name}`;
   show(main, state.open.element);
   state.open.open?.();
+  announce(view.title);
 }
 
 async function refresh() {
@@ -60,7 +61,7 @@ async function refresh() {
     return;
   }
   if (!before) openView();
-  else if (before.digest !== state.overview.digest) state.open?.policyChanged?.();
+  else if (before.digest !== state.overview.digest) for (const view of state.made.values()) view.policyChanged?.();
 }
 
 function showStart(error) {
@@ -144,7 +145,12 @@ onLink(showLink);
 byId("theme").addEventListener("click", toggleTheme);
 byId("help-open").addEventListener("click", () => byId("help").showModal());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the hash names the view
+  main.focus();
+});
 addEventListener("hashchange", openView);
+addEventListener("visibilitychange", () => document.hidden || refresh());
 addEventListener("keydown", onKey);
 setInterval(() => document.hidden || refresh(), OVERVIEW_MS);
 openView();
