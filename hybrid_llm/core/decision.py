@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.markdown import literal, table
 
 UNKNOWN_WINDOW: Final = 2**31 - 1
 """The context window of a node that has not reported its own: rules read no limit, and people read "unknown"."""
@@ -80,6 +81,18 @@ class Decision:
         for entry in self.trace:
             lines += _trace_lines(entry)
         return "\n".join(lines)
+
+    def _repr_markdown_(self) -> str:
+        """The decision in a notebook: each backend with its place or why it is excluded, and what each rule read."""
+        backends = [*[(name, f"{at}.") for at, name in enumerate(self.order, 1)], *self.excluded.items()]
+        rules = [
+            (entry.rule, "yes" if entry.matched else "", entry.because, entry.condition, entry.shown_values)
+            for entry in self.trace
+        ]
+        about = f"policy {self.policy} ({self.digest}), by {self.rule}: {self.because}"
+        tags = f"tags: {', '.join(sorted(self.tags)) or 'none'}"
+        parts = (literal(about), literal(tags), table(("backend", "tried"), backends))
+        return "\n\n".join([*parts, table(("rule", "held", "because", "when", "read"), rules)])
 
     def exclusions(self) -> Iterator[str]:
         """Yield each excluded backend with the reason, and with the values that the rule behind it read."""

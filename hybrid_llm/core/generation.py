@@ -12,6 +12,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError, OutputInvalid
 from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.core.logprobs import TokenLogprob
+from hybrid_llm.core.markdown import literal
 from hybrid_llm.core.request import Message, PartialAnswer
 from hybrid_llm.core.tools import ToolCall, ToolCallDelta
 from hybrid_llm.core.tracebacks import scrubbed
@@ -229,6 +230,15 @@ class Generation:
         with suppress(HybridLLMError):  # no schema, or the answer was cut off
             document["parsed"] = jsonable(self.parsed)
         return document
+
+    def _repr_markdown_(self) -> str:
+        """The answer in a notebook, as text, and under it who gave it and why."""
+        calls = [f"calls {call.name}({call.arguments})" for call in self.tool_calls]
+        warned = [f"{each.code}: {each.count} {each.kind}" for each in self.warnings]
+        counted = f"{self.usage.total_tokens} tokens, {self.timings.total_ms:.0f} ms"
+        made = f"{self.backend}: {self.decision.because} ({counted})"
+        notes = [f"*{literal(each)}*" for each in (*warned, self.notice, made) if each]
+        return "\n\n".join([*map(literal, filter(None, (self.text, *calls))), *notes])
 
     def as_message(self, *, reasoning: bool = False) -> Message:
         """The answer as a turn of the conversation, for the next prompt; with its *reasoning* only if asked for."""

@@ -169,3 +169,34 @@ def test_of_two_tasks_that_take_chunks_of_one_stream_the_second_gets_a_typed_err
 
     with calm() as llm:
         assert asyncio.run(main(llm)).text == "one two three"
+
+
+def test_the_synchronous_calls_work_where_an_event_loop_runs_as_in_a_notebook():
+    """The loop waits meanwhile, as for any other work of a cell."""
+
+    async def weather(city: str) -> str:
+        """Tell the weather."""
+        await asyncio.sleep(0)
+        return f"sunny in {city}"
+
+    async def cells() -> list[str]:
+        settings = {"version": 1, "backends": {"edge": {"kind": "onnx", "model": "embedded"}}}
+        with HybridLLM.from_config(settings) as llm:
+            found = [llm.generate("Count from 3 to 9.", max_tokens=8).text]
+            with llm.stream("Count from 3 to 9.", max_tokens=8) as stream:
+                found.append("".join(chunk.text for chunk in stream))
+            found.append((await llm.agenerate("Count from 3 to 9.", max_tokens=8)).text)
+            assert llm.decide("x").order == ("edge",)
+            run = llm.run_tools("Oslo?", tools=[weather], tool_choice="required", max_steps=2, max_tokens=60)
+            assert all(step.error == "" for step in run.steps)
+        return found
+
+    assert len(set(asyncio.run(cells()))) == 1
+
+
+def test_a_hedged_synchronous_call_works_where_an_event_loop_runs():
+    async def cell() -> str:
+        with hedging(Silent("edge", Location.EDGE), FakeBackend("cloud", Location.CLOUD)) as llm:
+            return llm.generate("x").backend
+
+    assert asyncio.run(cell()) == "cloud"
