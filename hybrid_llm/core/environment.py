@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,25 +88,12 @@ def unknown_variables(besides: Collection[str] = (), environ: Mapping[str, str] 
             yield f"the environment variable {name} is not read: {hint}"
 
 
-class _Reported:
-    """What this process has logged."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._messages: set[str] = set()
-
-    def first(self, message: str) -> bool:
-        """Whether *message* is new."""
-        with self._lock:
-            is_new = message not in self._messages
-            self._messages.add(message)
-        return is_new
-
-
-_reported: Final = _Reported()
+@cache
+def _warn(message: str) -> None:
+    log.warning("%s", message)
 
 
 def log_unknown_variables(besides: Collection[str] = ()) -> None:
     """Log a warning about each variable that nothing reads, once in this process."""
-    for message in filter(_reported.first, unknown_variables(besides)):
-        log.warning("%s", message)
+    for message in unknown_variables(besides):
+        _warn(message)

@@ -13,7 +13,6 @@ connection, so that a model that is silent for long is stopped too.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -32,6 +31,7 @@ try:
     from starlette.responses import JSONResponse, Response
     from starlette.types import Receive, Scope, Send
 
+    from hybrid_llm.gateway.asked import dumped, event
     from hybrid_llm.gateway.exchange import ended_by_disconnect
     from hybrid_llm.gateway.extensions import answer_headers
 except ImportError as error:
@@ -99,11 +99,11 @@ class StreamingAnswer(Response):
             await self._piece(first, send)
             async for chunk in stream:
                 await self._piece(chunk, send)
-            last = _event(_made(stream.generation), "done") if self._events else b""
+            last = event(dumped(_made(stream.generation)), "done") if self._events else b""
         except HybridLLMError as error:
             if not self._events:
                 return  # the server closes the connection: a text that is not whole has no end
-            last = _event(failure_of(error).as_openai(), "error")
+            last = event(dumped(failure_of(error).as_openai()), "error")
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _piece(self, chunk: Chunk, send: Send) -> None:
@@ -116,17 +116,12 @@ class StreamingAnswer(Response):
 def _pieces(chunk: Chunk) -> bytes:
     pieces = {"text": chunk.text, "reasoning": chunk.reasoning, "tool_calls": jsonable(chunk.tool_calls)}
     found = {name: piece for name, piece in pieces.items() if piece}
-    return _event(found) if found else b""
+    return event(dumped(found)) if found else b""
 
 
 def _made(generation: Generation) -> dict[str, Any]:
     """How an answer was made, without its texts."""
     return {name: value for name, value in generation.to_dict().items() if name not in _TEXTS}
-
-
-def _event(document: Mapping[str, Any], name: str = "") -> bytes:
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(document, separators=(',', ':'))}\n\n".encode()
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

@@ -78,7 +78,7 @@ def test_a_host_of_each_era_is_answered_over_http_and_learns_who_answered_and_wh
     assert answer["usage"] | {"reasoning_tokens": 0} == answer["usage"]
     assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (3, 5)
     assert answer["cost"] == 0.0
-    assert answer["decision"]["order"] == ["edge", "cloud"]
+    assert answer["order"] == ["edge", "cloud"]
 
 
 def test_a_whole_conversation_and_the_options_that_a_policy_reads_are_followed(served):

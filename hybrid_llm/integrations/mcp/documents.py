@@ -121,18 +121,15 @@ class Routing(BaseModel):
     digest: str = Field(description="The first 16 hex digits of the SHA-256 of the policy's text.")
 
 
-class Answer(BaseModel):
+class Answer(Routing):
     """An answer, and how it was made."""
 
     text: str
     parsed: Any = Field(description="The answer as JSON, where `output_schema` was given.")
     finish_reason: str
     backend: str = Field(description="The backend that answered.")
-    rule: str = Field(description="The rule of the policy that decided so.")
-    because: str = Field(description="That rule's reason.")
     usage: Usage
     cost: float = Field(description="What it cost, in the currency of the prices.")
-    decision: Routing
     attempts: list[dict[str, Any]] = Field(description="The calls of backends that were made for it, in order.")
     request_id: str
     cached: bool

@@ -18,13 +18,11 @@ from hybrid_llm.integrations.mcp.documents import (
     Call,
     Explanation,
     GenerateCall,
-    Routing,
     Simulated,
     SimulatedCall,
     Simulation,
     Trial,
     TriedCase,
-    Usage,
 )
 from hybrid_llm.lab.casefile import parse_cases
 from hybrid_llm.lab.cases import Outcome, Report, run_suite
@@ -68,15 +66,9 @@ async def generate(client: HybridLLM, call: GenerateCall, notify: Notify) -> Ans
 
 
 def _answer(generation: Generation) -> Answer:
-    document, decision = generation.to_dict(), generation.decision
-    names = Answer.model_fields.keys() & document.keys() - {"decision", "usage"}
-    return Answer(
-        **{name: document[name] for name in names},
-        usage=Usage(**{name: document["usage"][name] for name in Usage.model_fields}),
-        rule=decision.rule,
-        because=decision.because,
-        decision=Routing(**_routing(decision)),
-    )
+    document = generation.to_dict()
+    names = Answer.model_fields.keys() & document.keys()
+    return Answer(**{name: document[name] for name in names}, **_routing(generation.decision))
 
 
 async def explain(client: HybridLLM, call: Call) -> Explanation:
