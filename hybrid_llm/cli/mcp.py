@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,7 @@ from hybrid_llm.cli.ready_file import ready_file
 from hybrid_llm.cli.terminal import Exit, note
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.hosts import canonical_address
 
 if TYPE_CHECKING:
     from hybrid_llm.router.client import HybridLLM
@@ -47,7 +50,12 @@ def _run(args: argparse.Namespace) -> int:
         asyncio.run(_serve_stdio(_client(args.config)))
         return Exit.OK
     with ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(_client(args.config), args.http, announce))
+
+        def ready(url: str, port: int, _: Callable[[], None]) -> None:
+            print(f"ready on {url}", flush=True)
+            announce(port)
+
+        asyncio.run(serve_http(_client(args.config), args.http, ready))
     note("stopped")
     return Exit.OK
 
@@ -81,16 +89,48 @@ def _client(config: Path | None) -> HybridLLM:
     return open_default() if config is None else HybridLLM.from_config(config)
 
 
-async def _serve(client: HybridLLM, address: str, announce: Callable[[int], None]) -> None:
-    from hybrid_llm.integrations.mcp.http import HttpServer
+async def serve_http(client: HybridLLM, address: str, on_ready: Callable[[str, int, Callable[[], None]], None]) -> None:
+    """Serve programs of this machine at *address* until SIGTERM, SIGINT, or the stop that *on_ready* gets.
 
-    server = HttpServer(client, address)
+    *on_ready* is called once requests are answered, with the URL, the port, and what ends it.
 
-    def ready() -> None:
-        print(f"ready on {server.url}", flush=True)
-        announce(server.port)
+    Raises:
+        ConfigError: other machines would reach the address, or it cannot listen there.
+    """
+    import uvicorn
 
-    await server.serve(ready)
+    from hybrid_llm.gateway.quiet import QuietServer
+    from hybrid_llm.integrations.mcp.server import PATH, mcp_app
+
+    listener, host = _listener(address)
+    port: int = listener.getsockname()[1]
+    app = mcp_app(client, port=port)
+    server = QuietServer(uvicorn.Config(app, log_config=None, access_log=False, server_header=False))
+
+    def stop() -> None:
+        server.should_exit = True
+
+    server.on_ready = lambda: on_ready(f"http://{host}:{port}{PATH}", port, stop)
+    await server.serve(sockets=[listener])
+
+
+def _listener(address: str) -> tuple[socket.socket, str]:
+    """A socket that listens there, and the host as a URL has it."""
+    try:
+        host, port = canonical_address(address, lowest_port=0)
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ConfigError(f"{address}: MCP has no keys here, so it listens on this machine only: use 127.0.0.1:8900")
+    try:
+        family, kind, protocol, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(bound)
+    except OSError as error:
+        raise ConfigError(f"{address}: {error.strerror}; choose another port with --http") from None
+    return listener, f"[{host}]" if ":" in host else host
 
 
 MCP: Final = Command(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hybrid_llm.core.decision import Decision
+from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.core.protocols import Detector
 from hybrid_llm.core.request import RequestMetadata, estimate_tokens
 from hybrid_llm.lab.casefile import Case, Expected
@@ -72,6 +74,26 @@ class Report:
     def covered(self) -> bool:
         """Whether every rule was matched and every tag occurred."""
         return not self.unmatched and not self.untried
+
+    def to_dict(self) -> dict[str, Any]:
+        """The results as plain data, for JSON."""
+        return {
+            "policy": self.policy.name,
+            "digest": self.policy.digest,
+            "passed": self.passed,
+            "cases": [
+                {
+                    "name": outcome.case.name,
+                    "position": outcome.case.position,
+                    "passed": outcome.passed,
+                    "mismatches": jsonable(outcome.mismatches),
+                    "decision": outcome.decision.to_dict(),
+                }
+                for outcome in self.outcomes
+            ],
+            "rules_not_covered": [rule.label for rule in self.unmatched],
+            "tags_not_covered": list(self.untried),
+        }
 
 
 def run_suite(policy: Policy, cases: Iterable[Case], detectors: Iterable[Detector] = ()) -> Report:

@@ -19,8 +19,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
 from hybrid_llm import HybridLLM
+from hybrid_llm.cli.mcp import serve_http
 from hybrid_llm.integrations.mcp import mcp_server
-from hybrid_llm.integrations.mcp.http import HttpServer
 from tests.integrations.hosts import ROOT, SlowBackend, script, slow_client
 
 COMMAND = str(Path(sys.executable).with_name("hybrid-llm"))
@@ -30,15 +30,20 @@ MODES = ("2026-07-28", "legacy")
 
 @contextmanager
 def serving(client: HybridLLM) -> Iterator[str]:
-    server = HttpServer(client, "127.0.0.1:0")
+    found: list[Any] = []
     ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(ready.set)))
+
+    def on_ready(url: str, _: int, stop: Any) -> None:
+        found.extend((url, stop))
+        ready.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve_http(client, "127.0.0.1:0", on_ready)))
     thread.start()
     try:
         assert ready.wait(20)
-        yield server.url
+        yield found[0]
     finally:
-        server.stop()
+        found[1]()
         thread.join(20)
         assert not thread.is_alive()
 

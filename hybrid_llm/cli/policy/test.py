@@ -29,7 +29,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     policy, cases = _suite(args)
     report = run_suite(policy, cases, arguments.open_detectors(args))
-    output(_report_record(report), _lines(args.policy, report), as_json=args.json)
+    output(report.to_dict(), _lines(args.policy, report), as_json=args.json)
     return Exit.OK if report.passed and (report.covered or not args.strict) else Exit.FAILURE
 
 
@@ -81,26 +81,6 @@ def _failure(outcome: Outcome) -> Iterator[str]:
         yield f"        {mismatch.what + ':':<10} expected {mismatch.expected}"
         yield f"        {'':<10} but was  {mismatch.actual}"
     yield from (f"        | {line}" for line in outcome.decision.explain().splitlines())
-
-
-def _report_record(report: Report) -> dict[str, object]:
-    return {
-        "policy": report.policy.name,
-        "digest": report.policy.digest,
-        "passed": report.passed,
-        "cases": [
-            {
-                "name": outcome.case.name,
-                "position": outcome.case.position,
-                "passed": outcome.passed,
-                "mismatches": outcome.mismatches,
-                "decision": outcome.decision.to_dict(),
-            }
-            for outcome in report.outcomes
-        ],
-        "rules_not_covered": [rule.label for rule in report.unmatched],
-        "tags_not_covered": list(report.untried),
-    }
 
 
 TEST: Final = arguments.Command(

@@ -1,8 +1,8 @@
-"""What the tools of our MCP server take and return: one model each, from which their JSON Schemas are made."""
+"""What the tools of our MCP server take and return, with the JSON Schemas of both."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -99,75 +99,46 @@ class Simulation(Arguments):
     cases: str = Field("", description="The text of a file of test cases, in YAML, as `policy test` reads it.")
 
 
-class Usage(BaseModel):
-    """Tokens read and written."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_prompt_tokens: int
-    reasoning_tokens: int
-    total_tokens: int
-
-
-class Routing(BaseModel):
-    """Which backends the policy chooses, and why."""
-
-    order: list[str] = Field(description="Backends to try, best first.")
-    excluded: dict[str, str] = Field(description="Backend -> why it may not answer.")
-    rule: str = Field(description="The rule that ordered them.")
-    because: str = Field(description="That rule's reason.")
-    tags: list[str] = Field(description="The effective privacy tags: declared and detected.")
-    policy: str
-    digest: str = Field(description="The first 16 hex digits of the SHA-256 of the policy's text.")
+def _schema(**types: str) -> dict[str, Any]:
+    """The JSON Schema of an object that has these names, each with a value of that type."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": each} for name, each in types.items()},
+        "required": [*types],
+    }
 
 
-class Answer(Routing):
-    """An answer, and how it was made."""
-
-    text: str
-    parsed: Any = Field(description="The answer as JSON, where `output_schema` was given.")
-    finish_reason: str
-    backend: str = Field(description="The backend that answered.")
-    usage: Usage
-    cost: float = Field(description="What it cost, in the currency of the prices.")
-    attempts: list[dict[str, Any]] = Field(description="The calls of backends that were made for it, in order.")
-    request_id: str
-    cached: bool
-    notice: str = Field(description="What a reader must know of the backend.")
-    warnings: list[dict[str, Any]]
-
-
-class Explanation(Routing):
-    """What would be done with a request."""
-
-    allowed: list[str] = Field(description="Where it may go, whatever the rules say: `edge`, `cloud`.")
-    pseudonymised: bool = Field(description="Whether the cloud would see pseudonyms in place of what was found.")
-    text: str = Field(description="The decision for people, with every rule and the values it read.")
-
-
-class Simulated(Explanation):
-    """One request under the policy that is tried."""
-
-    name: str
-    changed: bool = Field(description="Whether the policy in force orders the backends otherwise.")
-
-
-class TriedCase(BaseModel):
-    """One test case."""
-
-    name: str
-    passed: bool
-    order: list[str]
-    mismatches: list[dict[str, str]]
-
-
-class Trial(BaseModel):
-    """What a policy does with some requests and cases."""
-
-    policy: str
-    digest: str
-    warnings: list[str] = Field(description="What is valid in the policy and probably a mistake.")
-    requests: list[Simulated]
-    cases: list[TriedCase]
-    passed: bool = Field(description="Whether every test case passed.")
-    rules_not_covered: list[str] = Field(description="Rules that no test case matched; empty without cases.")
+_ROUTING: Final = {
+    "order": "array",
+    "excluded": "object",
+    "rule": "string",
+    "because": "string",
+    "tags": "array",
+    "policy": "string",
+    "digest": "string",
+}
+ANSWER: Final = _schema(
+    text="string",
+    finish_reason="string",
+    backend="string",
+    usage="object",
+    cost="number",
+    attempts="array",
+    request_id="string",
+    cached="boolean",
+    notice="string",
+    warnings="array",
+    **_ROUTING,
+)
+"""What `generate` returns; and `parsed`, of any type."""
+EXPLANATION: Final = _schema(**_ROUTING, allowed="array", pseudonymised="boolean", text="string")
+TRIAL: Final = _schema(
+    policy="string",
+    digest="string",
+    warnings="array",
+    requests="array",
+    cases="array",
+    passed="boolean",
+    rules_not_covered="array",
+    tags_not_covered="array",
+)

@@ -18,20 +18,20 @@ from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
-from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from hybrid_llm import __version__
 from hybrid_llm.core.errors import NoEligibleBackend, PolicyError
+from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.integrations.mcp import work
 from hybrid_llm.integrations.mcp.documents import (
-    Answer,
+    ANSWER,
+    EXPLANATION,
+    TRIAL,
     Arguments,
     Call,
-    Explanation,
     GenerateCall,
     Simulation,
-    Trial,
 )
 from hybrid_llm.integrations.mcp.logs import keep_texts_out
 from hybrid_llm.router.client import HybridLLM
@@ -46,14 +46,15 @@ _POLICY, _SIGNALS = "hybrid://policy", "hybrid://signals"
 PATH: Final = "/mcp"
 """Where the server is found over HTTP."""
 
-Work = Callable[[HybridLLM, Any, work.Notify], Awaitable[BaseModel]]
+Work = Callable[[HybridLLM, Any, work.Notify], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tool:
     about: str
     takes: type[Arguments]
-    returns: type[BaseModel]
+    returns: dict[str, Any]
+    """The JSON Schema of the result."""
     work: Work
     shown: Callable[[Any], str]
     """The result for hosts that read texts only."""
@@ -65,19 +66,11 @@ class _Tool:
             name=name,
             description=self.about,
             input_schema=self.takes.model_json_schema(),
-            output_schema=self.returns.model_json_schema(),
+            output_schema=self.returns,
             annotations=types.ToolAnnotations(
                 read_only_hint=self.reads_only, destructive_hint=False, open_world_hint=not self.reads_only
             ),
         )
-
-
-async def _explain(client: HybridLLM, call: Call, _: work.Notify) -> Explanation:
-    return await work.explain(client, call)
-
-
-async def _simulate(client: HybridLLM, simulation: Simulation, _: work.Notify) -> Trial:
-    return await work.simulate(client, simulation)
 
 
 _TOOLS: Final[Mapping[str, _Tool]] = {
@@ -85,25 +78,25 @@ _TOOLS: Final[Mapping[str, _Tool]] = {
         about="Answer a prompt with a model on this device or in the cloud, as the policy decides. A host that asks "
         "for progress gets the text as it comes, in the messages of the notifications.",
         takes=GenerateCall,
-        returns=Answer,
+        returns=ANSWER,
         work=work.generate,
-        shown=lambda answer: answer.text,
+        shown=lambda answer: answer["text"],
         reads_only=False,
     ),
     "explain": _Tool(
         about="Show which backend would answer a prompt, and why: nothing is sent, and no model runs.",
         takes=Call,
-        returns=Explanation,
-        work=_explain,
-        shown=lambda explanation: explanation.text,
+        returns=EXPLANATION,
+        work=work.explain,
+        shown=lambda explanation: explanation["text"],
     ),
     "policy_simulate": _Tool(
         about="Try a policy without putting it into force: check its text, decide requests under it with the signals "
         "of this moment, and run its test cases. Nothing is sent, and no model runs.",
         takes=Simulation,
-        returns=Trial,
-        work=_simulate,
-        shown=lambda trial: trial.model_dump_json(),
+        returns=TRIAL,
+        work=work.simulate,
+        shown=json.dumps,
     ),
 }
 _RESOURCES: Final = (
@@ -147,7 +140,7 @@ class _Handlers:
                 _log.error("%s failed with %s", params.name, type(error).__name__)
             return _result(f"{failed['code']}: {failed['message']}", {"error": failed}, is_error=True)
         _log.info("%s: answered in %.0f ms", params.name, 1e3 * (time.monotonic() - began))
-        return _result(tool.shown(result), result.model_dump(mode="json"))
+        return _result(tool.shown(result), result)
 
     async def list_resources(
         self, _: ServerRequestContext[Any], __: types.PaginatedRequestParams | None
@@ -162,7 +155,7 @@ class _Handlers:
         if found is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no such resource; there are {_POLICY} and {_SIGNALS}")
         is_policy = found.uri == _POLICY
-        text = self._client.policy.text if is_policy else json.dumps(work.signals_document(self._client))
+        text = self._client.policy.text if is_policy else json.dumps(jsonable(self._client.signals()))
         contents = types.TextResourceContents(uri=found.uri, mime_type=found.mime_type, text=text)
         return types.ReadResourceResult(contents=[contents])
 
