@@ -259,6 +259,8 @@ def _outcome(event: RequestEvent) -> Values:
     }
     if refused := [f"{each.backend} {each.reason}" for each in event.attempts if each.reason in _NO_CALL]:
         values["hybrid_llm.refused"] = refused
+    if event.cost:
+        values["hybrid_llm.cost"] = event.cost
     if event.timings.ttft_ms:
         values["gen_ai.response.time_to_first_chunk"] = event.timings.ttft_ms / 1e3
     if not event.backend:

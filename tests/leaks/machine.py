@@ -22,6 +22,11 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry, generate_latest
 
 from hybrid_llm.core.decision import Decision
@@ -33,6 +38,7 @@ from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.router.cache import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
+from hybrid_llm.router.observability.otel import OpenTelemetryHook
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 from hybrid_llm.router.observability.recorder import DecisionRecorder
 from hybrid_llm.router.signals import FixedSensors
@@ -63,6 +69,7 @@ WORTH_SEEING = (
     "several at once, and a reload",
     "recorded decisions",
     "metrics of requests",
+    "traces of requests",
     *(f"fault: {fault}" for fault in FAULTS),
     *(f"in flight: {moment}" for moment in MOMENTS),
 )
@@ -191,12 +198,21 @@ class Leaks(RuleBasedStateMachine):
         self._recorder = DecisionRecorder(self._folder / "decisions.jsonl")
         self._registry = CollectorRegistry()
         self._metrics: set[str] = set()
+        self._spans, self._reader = InMemorySpanExporter(), InMemoryMetricReader()
+        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         self._client = HybridLLM(
             [Double(name, place, self._record, self._steps) for name, place in locations.items()],
             self._policies,
             sensors=FixedSensors(),
             detectors=self._detectors.values(),
-            hooks=[self._witness, _raising, self._recorder, PrometheusMetrics(registry=self._registry)],
+            hooks=[
+                self._witness,
+                _raising,
+                self._recorder,
+                PrometheusMetrics(registry=self._registry),
+                OpenTelemetryHook(tracer_provider=tracers, meter_provider=MeterProvider([self._reader]), names="both"),
+            ],
             cache=_CACHES[self._cache](self._record),
         )
         self._texts.forget_all()
@@ -362,6 +378,7 @@ class Leaks(RuleBasedStateMachine):
         self._check_sent(by_id)
         self._check_cached(asked)
         self._take_metrics()
+        self._take_traces()
         told = leaked(self._texts.canaries, "\n".join(dict.fromkeys(self._witness.told)))
         assert not told, f"told: {told} in {[text for text in self._witness.told if leaked(told, text)][:3]}"
         assert not self._witness.touched, self._witness.touched
@@ -376,6 +393,14 @@ class Leaks(RuleBasedStateMachine):
         self._metrics |= shown
         self._witness.told += shown
         happened["metrics of requests"] += any(line.startswith("hybrid_llm_attempts_total{") for line in shown)
+
+    def _take_traces(self) -> None:
+        """What OpenTelemetry would export."""
+        spans = self._spans.get_finished_spans()
+        self._spans.clear()
+        metrics = self._reader.get_metrics_data()
+        self._witness.told += [span.to_json() for span in spans] + ([metrics.to_json()] if metrics else [])
+        happened["traces of requests"] += any(span.name.startswith("attempt") for span in spans)
 
     def _check_sent(self, by_id: dict[str, _Asked]) -> None:
         late = self._record.left_after_failure()
