@@ -26,32 +26,47 @@
     const [high, low] = [light(one), light(other)].sort((a, b) => b - a);
     return (high + 0.05) / (low + 0.05);
   };
-  const name = (element) => `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ""}.${element.className}`;
+  const name = (element) =>
+    `${element.tagName.toLowerCase()}${element.id ? `#${element.id}` : ""}.${element.className}`;
   const isShown = (element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true });
 
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !isShown(element) || element.closest(":disabled, .hidden-text, .skip, noscript")) continue;
+    if (
+      !walker.currentNode.data.trim() ||
+      !isShown(element) ||
+      element.closest(":disabled, .hidden-text, .skip, noscript")
+    )
+      continue;
     const style = getComputedStyle(element);
-    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && Number(style.fontWeight) >= 700);
+    const large =
+      parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && Number(style.fontWeight) >= 700);
     const under = ground(element);
     const ratio = contrast(over(pixel(style.color), under), under);
-    if (ratio < (large ? 3 : 4.5)) found.push(`contrast ${ratio.toFixed(2)}: ${name(element)}: ${walker.currentNode.data.slice(0, 30)}`);
+    if (ratio < (large ? 3 : 4.5))
+      found.push(`contrast ${ratio.toFixed(2)}: ${name(element)}: ${walker.currentNode.data.slice(0, 30)}`);
   }
 
-  for (const control of document.querySelectorAll("button, a, input, select, textarea, summary, dialog, [role=region], nav")) {
+  for (const control of document.querySelectorAll(
+    "button, a, input, select, textarea, summary, dialog, [role=region], nav",
+  )) {
     const labels = Array.from(control.labels ?? [], (label) => label.textContent);
-    const named = control.getAttribute("aria-label") ?? document.getElementById(control.getAttribute("aria-labelledby"))?.textContent;
-    if (![named, ...labels, control.matches("input, select, textarea") ? "" : control.textContent].join("").trim()) found.push(`no name: ${name(control)}`);
+    const named =
+      control.getAttribute("aria-label") ??
+      document.getElementById(control.getAttribute("aria-labelledby"))?.textContent;
+    if (![named, ...labels, control.matches("input, select, textarea") ? "" : control.textContent].join("").trim())
+      found.push(`no name: ${name(control)}`);
   }
   const ids = Array.from(document.querySelectorAll("[id]"), (element) => element.id);
   for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) found.push(`two of #${id}`);
   for (const image of document.images) if (!image.hasAttribute("alt")) found.push(`no alt: ${image.src}`);
   if (document.documentElement.lang !== "en" || !document.title) found.push("no language or title");
-  if (document.querySelectorAll("main").length !== 1 || document.querySelectorAll("h1").length > 1) found.push("landmarks");
-  for (const box of document.querySelectorAll(".scroll")) if (box.tabIndex !== 0) found.push(`cannot be scrolled by keys: ${name(box)}`);
+  if (document.querySelectorAll("main").length !== 1 || document.querySelectorAll("h1").length > 1)
+    found.push("landmarks");
+  for (const box of document.querySelectorAll(".scroll"))
+    if (box.tabIndex !== 0) found.push(`cannot be scrolled by keys: ${name(box)}`);
   const wide = document.documentElement.scrollWidth - innerWidth;
   if (wide > 0) found.push(`${wide} px too wide`);
   return found;
-}
+};

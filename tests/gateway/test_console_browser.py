@@ -243,6 +243,13 @@ class TestChat:
         turn = world.ask("hello", "cloud")
         assert facts(turn) == ["No backend is eligible", "Nothing left the device"]
         assert "tag phi allows only edge" in turn.query_selector("[role=alert]").text_content()
+        page.fill("#prompt", "and now?")
+        page.select_option("#backend", "auto")
+        page.keyboard.press("Escape")
+        page.focus("#prompt")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".turn:nth-child(4) .why")
+        assert page.locator(".turn").count() == 4  # the failed one stays in sight, and is not sent again
 
     def test_a_new_conversation_forgets(self, world: World) -> None:
         page = world.open()

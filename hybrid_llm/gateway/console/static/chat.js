@@ -1,9 +1,9 @@
-// The chat: asks, shows the answer as it comes, and then its receipt.
+// The chat: prompts, choices and answers of one conversation.
 
 import { backendChoice, chosenTags, deadlineChoice, tagChoice } from "./choices.js";
-import { Conversation, decisionOf } from "./conversation.js";
-import { announce, badge, el, emptyState, icon, show } from "./dom.js";
-import { receipt, summary } from "./receipt.js";
+import { Conversation } from "./conversation.js";
+import { announce, el, emptyState, icon, show } from "./dom.js";
+import { Turn } from "./turn.js";
 
 const NEAR_END = 120;
 const EXAMPLES = [
@@ -14,7 +14,12 @@ const EXAMPLES = [
 
 export function chatView(context) {
   const view = new Chat(context);
-  return { element: view.element, open: () => view.open(), stop: () => view.stop(), policyChanged: () => view.drawTags() };
+  return {
+    element: view.element,
+    open: () => view.open(),
+    stop: () => view.stop(),
+    policyChanged: () => view.drawTags(),
+  };
 }
 
 class Chat {
@@ -29,17 +34,37 @@ class Chat {
 
   composer() {
     const { overview } = this.context;
-    this.prompt = el("textarea", { id: "prompt", rows: 1, placeholder: "Ask something", on: { keydown: (event) => this.onKey(event), input: () => this.fit() } });
+    this.prompt = el("textarea", {
+      id: "prompt",
+      rows: 1,
+      placeholder: "Ask something",
+      on: { keydown: (event) => this.onKey(event), input: () => this.fit() },
+    });
     this.backend = backendChoice(overview.backends, "backend");
     this.deadline = deadlineChoice(overview.deadline_s, "deadline");
     this.tags = el("div", { className: "tags-slot" });
     this.send = el("button", { type: "submit", className: "primary", textContent: "Send" });
     this.halt = el("button", { type: "button", textContent: "Stop", hidden: true, on: { click: () => this.stop() } });
-    this.fresh = el("button", { type: "button", className: "quiet", textContent: "New conversation", on: { click: () => this.restart() } });
+    this.fresh = el("button", {
+      type: "button",
+      className: "quiet",
+      textContent: "New conversation",
+      on: { click: () => this.restart() },
+    });
     this.drawTags();
-    return el("form", { className: "composer", on: { submit: (event) => this.submit(event) } },
-      el("div", { className: "prompt-row" }, el("label", { className: "hidden-text", htmlFor: "prompt", textContent: "Prompt" }), this.prompt, this.send, this.halt),
-      el("div", { className: "options" }, this.tags, this.backend.element, this.deadline.element, this.fresh));
+    return el(
+      "form",
+      { className: "composer", on: { submit: (event) => this.submit(event) } },
+      el(
+        "div",
+        { className: "prompt-row" },
+        el("label", { className: "hidden-text", htmlFor: "prompt", textContent: "Prompt" }),
+        this.prompt,
+        this.send,
+        this.halt,
+      ),
+      el("div", { className: "options" }, this.tags, this.backend.element, this.deadline.element, this.fresh),
+    );
   }
 
   drawTags() {
@@ -51,10 +76,21 @@ class Chat {
 
   begin() {
     const notices = this.context.overview.backends.map((each) => each.notice).filter(Boolean);
-    show(this.log, emptyState("What would you like to know?",
-      "Each answer shows where it was answered and why, and what left this device.",
-      el("ul", { className: "examples" }, EXAMPLES.map((text) => el("li", {}, el("button", { type: "button", textContent: text, on: { click: () => this.propose(text) } })))),
-      notices.map((text) => el("p", { className: "note" }, icon("alert"), text))));
+    show(
+      this.log,
+      emptyState(
+        "What would you like to know?",
+        "Each answer shows where it was answered and why, and what left this device.",
+        el(
+          "ul",
+          { className: "examples" },
+          EXAMPLES.map((text) =>
+            el("li", {}, el("button", { type: "button", textContent: text, on: { click: () => this.propose(text) } })),
+          ),
+        ),
+        notices.map((text) => el("p", { className: "note" }, icon("alert"), text)),
+      ),
+    );
   }
 
   propose(text) {
@@ -82,8 +118,14 @@ class Chat {
     event.preventDefault();
     const text = this.prompt.value.trim();
     if (!text || this.running) return;
-    if (!this.conversation.turns.length) show(this.log);
-    this.log.append(el("article", { className: "turn user", attrs: { "aria-label": "You" } }, el("p", { className: "text", textContent: text })));
+    this.log.querySelector(".empty")?.remove();
+    this.log.append(
+      el(
+        "article",
+        { className: "turn user", attrs: { "aria-label": "You" } },
+        el("p", { className: "text", textContent: text }),
+      ),
+    );
     this.conversation.turns.push({ role: "user", content: text });
     this.conversation.carry(chosenTags(this.group));
     this.prompt.value = "";
@@ -110,10 +152,17 @@ class Chat {
         backend: this.backend.select.value,
         deadline: Number(this.deadline.input.value) || 0,
         signal: this.running.signal,
-        onText: (piece) => { turn.add(piece); this.follow(); },
-        onReasoning: (piece) => { turn.think(piece); this.follow(); },
+        onText: (piece) => {
+          turn.add(piece);
+          this.follow();
+        },
+        onReasoning: (piece) => {
+          turn.think(piece);
+          this.follow();
+        },
       });
-      if (found.text && found.finish !== "content_filter") conversation.turns = [...asked, { role: "assistant", content: found.text }];
+      if (found.text && found.finish !== "content_filter")
+        conversation.turns = [...asked, { role: "assistant", content: found.text }];
       await turn.end(found, preview);
     } catch (error) {
       await turn.fail(error, preview);
@@ -152,66 +201,5 @@ class Chat {
   follow(always = false) {
     const page = document.scrollingElement;
     if (always || page.scrollHeight - page.scrollTop - innerHeight < NEAR_END) page.scrollTop = page.scrollHeight;
-  }
-}
-
-/** One answer on the page. */
-class Turn {
-  constructor(context) {
-    this.context = context;
-    this.text = document.createTextNode("");
-    this.reasoning = null;
-    this.body = el("p", { className: "text waiting" }, this.text);
-    this.facts = el("div", { className: "turn-facts" });
-    this.element = el("article", { className: "turn", attrs: { "aria-label": "Answer", "aria-busy": "true" } }, this.body, this.facts);
-  }
-
-  add(piece) {
-    this.body.classList.remove("waiting");
-    this.text.appendData(piece);
-  }
-
-  /** A piece of the model's reasoning, which is no part of the answer. */
-  think(piece) {
-    if (!this.reasoning) {
-      this.reasoning = document.createTextNode("");
-      this.body.before(el("details", { className: "why reasoning" }, el("summary", { textContent: "Reasoning" }), el("p", { className: "text muted" }, this.reasoning)));
-    }
-    this.reasoning.appendData(piece);
-  }
-
-  async end({ requestId, finish, text }, preview) {
-    this.settle();
-    if (finish === "content_filter") this.facts.append(badge("mask", "Held back by a guardrail", "alert"));
-    else if (!text) this.body.append(el("span", { className: "muted", textContent: finish === "stopped" ? "Stopped before the first word." : "The answer is empty." }));
-    if (finish === "length") this.facts.append(badge("mask", "Cut at the limit of tokens", "alert"));
-    await this.explain(requestId, preview);
-  }
-
-  async fail(error, preview) {
-    this.settle();
-    if (!error.text) this.body.remove();
-    this.element.append(el("p", { className: "failure", attrs: { role: "alert" } }, icon("alert"), el("span", { textContent: error.message })));
-    this.element.append(this.facts);
-    await this.explain(error.requestId, preview);
-  }
-
-  settle() {
-    this.body.classList.remove("waiting");
-    this.element.setAttribute("aria-busy", "false");
-  }
-
-  async explain(requestId, preview) {
-    const decision = await decisionOf(requestId);
-    if (!decision) return;
-    const badges = summary(decision, this.context.overview);
-    const details = el("details", { className: "why" }, el("summary", { textContent: "Why" }), receipt(decision, { prompt: preview, currency: this.context.overview.currency }));
-    this.facts.append(...badges);
-    this.element.append(details);
-    announce(badges.map((each) => each.textContent).join(". "));
-  }
-
-  offerRetry(retry) {
-    this.facts.append(el("button", { type: "button", className: "quiet small retry", textContent: "Retry", on: { click: retry } }));
   }
 }

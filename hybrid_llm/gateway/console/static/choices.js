@@ -13,9 +13,23 @@ export function tagChoice(tags, { id, fixed = new Set(), chosen = new Set() } = 
   const group = el("fieldset", { className: "tags" }, el("legend", { textContent: "Privacy tags" }));
   if (!tags.length) group.append(el("span", { className: "muted", textContent: "the policy has none" }));
   for (const tag of tags) {
-    const box = el("input", { type: "checkbox", value: tag.name, id: `${id}-${tag.name}`, checked: fixed.has(tag.name) || chosen.has(tag.name), disabled: fixed.has(tag.name) });
+    const box = el("input", {
+      type: "checkbox",
+      value: tag.name,
+      id: `${id}-${tag.name}`,
+      checked: fixed.has(tag.name) || chosen.has(tag.name),
+      disabled: fixed.has(tag.name),
+    });
     const title = `${tag.name} ${meaning(tag)}${fixed.has(tag.name) ? "; it stays set here" : ""}`;
-    group.append(el("label", { className: "chip", title }, box, el("span", { textContent: tag.name }), el("span", { className: "hidden-text", textContent: `: ${meaning(tag)}` })));
+    group.append(
+      el(
+        "label",
+        { className: "chip", title },
+        box,
+        el("span", { textContent: tag.name }),
+        el("span", { className: "hidden-text", textContent: `: ${meaning(tag)}` }),
+      ),
+    );
   }
   return group;
 }
@@ -27,13 +41,30 @@ export function chosenTags(group) {
 
 /** A wish for a backend: the policy decides, or one of them alone. */
 export function backendChoice(backends, id) {
-  const select = el("select", { id }, el("option", { value: "auto", textContent: "auto" }),
-    backends.map((each) => el("option", { value: each.name, textContent: each.name, title: each.model })));
-  return { select, element: el("div", { className: "field" }, el("label", { htmlFor: id, textContent: "Backend" }), select) };
+  const select = el(
+    "select",
+    { id },
+    el("option", { value: "auto", textContent: "auto" }),
+    backends.map((each) => el("option", { value: each.name, textContent: each.name, title: each.model })),
+  );
+  return {
+    select,
+    element: el("div", { className: "field" }, el("label", { htmlFor: id, textContent: "Backend" }), select),
+  };
 }
 
 /** Seconds until the whole answer must be there. */
 export function deadlineChoice(usual, id) {
-  const input = el("input", { id, type: "number", min: 0.1, step: "any", placeholder: String(usual), inputMode: "decimal" });
-  return { input, element: el("div", { className: "field short" }, el("label", { htmlFor: id, textContent: "Deadline (s)" }), input) };
+  const input = el("input", {
+    id,
+    type: "number",
+    min: 0.1,
+    step: "any",
+    placeholder: String(usual),
+    inputMode: "decimal",
+  });
+  return {
+    input,
+    element: el("div", { className: "field short" }, el("label", { htmlFor: id, textContent: "Deadline (s)" }), input),
+  };
 }

@@ -7,7 +7,8 @@ const PAUSE_MS = 120;
 
 /** A random name for a session; works also where the page is not served securely. */
 function sessionName() {
-  return `console-${Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return `console-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 export class Conversation {
@@ -43,7 +44,8 @@ export class Conversation {
       if (!answer.finish) throw new ApiError(0, "cut", "The connection to the gateway was lost in mid-answer.");
     } catch (error) {
       if (error.name === "AbortError") return { ...answer, finish: "stopped" };
-      const typed = error instanceof ApiError ? error : new ApiError(0, "cut", "The connection to the gateway was lost.");
+      const typed =
+        error instanceof ApiError ? error : new ApiError(0, "cut", "The connection to the gateway was lost.");
       throw Object.assign(typed, { requestId: answer.requestId || typed.requestId, text: answer.text });
     }
     return answer;
@@ -73,7 +75,9 @@ export async function decisionOf(requestId) {
       return await data(`decisions/${encodeURIComponent(requestId)}`);
     } catch (error) {
       if (error.status !== 404) return null;
-      await new Promise((resolve) => { setTimeout(resolve, PAUSE_MS); });
+      await new Promise((resolve) => {
+        setTimeout(resolve, PAUSE_MS);
+      });
     }
   }
   return null;

@@ -53,7 +53,13 @@ export function emptyState(title, text, ...more) {
 
 /** A row of a table; with the tag `th`, its head. */
 export function row(cells, tag = "td") {
-  return el("tr", {}, cells.map((cell) => el(tag, { attrs: tag === "th" ? { scope: "col" } : {} }, cell instanceof Node ? cell : String(cell ?? ""))));
+  return el(
+    "tr",
+    {},
+    cells.map((cell) =>
+      el(tag, { attrs: tag === "th" ? { scope: "col" } : {} }, cell instanceof Node ? cell : String(cell ?? "")),
+    ),
+  );
 }
 
 /** Replace what `parent` holds. */

@@ -18,9 +18,27 @@ class DryRun {
     this.context = context;
     this.timer = 0;
     this.asked = 0;
-    this.prompt = el("textarea", { id: "dry-prompt", rows: 3, value: "Write to ann@example.org that the parcel has arrived.", on: { input: () => this.soon() } });
-    this.editor = el("textarea", { id: "editor", className: "editor", spellcheck: false, rows: 24, attrs: { autocomplete: "off", autocapitalize: "off", wrap: "off", "aria-describedby": "faults" },
-      on: { input: () => { this.number(); this.soon(); }, scroll: () => this.align(), keydown: (event) => this.onKey(event) } });
+    this.prompt = el("textarea", {
+      id: "dry-prompt",
+      rows: 3,
+      value: "Write to ann@example.org that the parcel has arrived.",
+      on: { input: () => this.soon() },
+    });
+    this.editor = el("textarea", {
+      id: "editor",
+      className: "editor",
+      spellcheck: false,
+      rows: 24,
+      attrs: { autocomplete: "off", autocapitalize: "off", wrap: "off", "aria-describedby": "faults" },
+      on: {
+        input: () => {
+          this.number();
+          this.soon();
+        },
+        scroll: () => this.align(),
+        keydown: (event) => this.onKey(event),
+      },
+    });
     this.lines = el("pre", { className: "editor-lines", attrs: { "aria-hidden": "true" } });
     this.faults = el("div", { id: "faults", className: "faults", attrs: { "aria-live": "polite" } });
     this.results = el("div", { className: "sides" });
@@ -28,35 +46,84 @@ class DryRun {
     this.backend.select.addEventListener("change", () => this.soon());
     this.tags = el("div", {});
     this.drawTags();
-    this.element = el("div", { className: "page wide" },
+    this.element = el(
+      "div",
+      { className: "page wide" },
       el("h1", { textContent: "Dry run" }),
-      el("p", { className: "lead", textContent: "Edit a copy of the policy and see what it would decide. Nothing is sent to a backend, and the policy in force stays as it is." }),
-      el("form", { className: "dry", on: { submit: (event) => { event.preventDefault(); this.run(); } } }, this.promptPart(), this.editorPart(), this.resultPart()));
+      el("p", {
+        className: "lead",
+        textContent:
+          "Edit a copy of the policy and see what it would decide. Nothing is sent to a backend, and the policy in force stays as it is.",
+      }),
+      el(
+        "form",
+        {
+          className: "dry",
+          on: {
+            submit: (event) => {
+              event.preventDefault();
+              this.run();
+            },
+          },
+        },
+        this.promptPart(),
+        this.editorPart(),
+        this.resultPart(),
+      ),
+    );
   }
 
   promptPart() {
-    return el("section", { className: "dry-prompt" },
-      el("label", { htmlFor: "dry-prompt", textContent: "Prompt" }), this.prompt,
-      el("div", { className: "options" }, this.tags, this.backend.element));
+    return el(
+      "section",
+      { className: "dry-prompt" },
+      el("label", { htmlFor: "dry-prompt", textContent: "Prompt" }),
+      this.prompt,
+      el("div", { className: "options" }, this.tags, this.backend.element),
+    );
   }
 
   editorPart() {
-    return el("section", { className: "dry-editor" },
-      el("div", { className: "card-head" }, el("label", { htmlFor: "editor", textContent: "Edited policy" }),
-        el("button", { type: "button", className: "quiet small", textContent: "Reset to the policy in force", on: { click: () => this.reset() } })),
+    return el(
+      "section",
+      { className: "dry-editor" },
+      el(
+        "div",
+        { className: "card-head" },
+        el("label", { htmlFor: "editor", textContent: "Edited policy" }),
+        el("button", {
+          type: "button",
+          className: "quiet small",
+          textContent: "Reset to the policy in force",
+          on: { click: () => this.reset() },
+        }),
+      ),
       el("div", { className: "editor-frame" }, this.lines, this.editor),
-      this.faults);
+      this.faults,
+    );
   }
 
   resultPart() {
-    return el("section", { className: "dry-results" },
-      el("div", { className: "card-head" }, el("h2", { textContent: "Decisions" }), el("button", { type: "submit", className: "primary", textContent: "Run" })),
-      this.results);
+    return el(
+      "section",
+      { className: "dry-results" },
+      el(
+        "div",
+        { className: "card-head" },
+        el("h2", { textContent: "Decisions" }),
+        el("button", { type: "submit", className: "primary", textContent: "Run" }),
+      ),
+      this.results,
+    );
   }
 
   drawTags() {
     const chosen = this.group ? chosenTags(this.group) : new Set();
-    this.group = tagChoice(this.context.overview.tags, { id: "dry-tag", chosen, fixed: new Set(this.context.overview.key_tags) });
+    this.group = tagChoice(this.context.overview.tags, {
+      id: "dry-tag",
+      chosen,
+      fixed: new Set(this.context.overview.key_tags),
+    });
     this.group.addEventListener("change", () => this.soon());
     show(this.tags, this.group);
   }
@@ -86,7 +153,12 @@ class DryRun {
 
   number(faulty = new Set()) {
     const total = this.editor.value.split("\n").length;
-    show(this.lines, Array.from({ length: total }, (_, at) => el("span", { className: faulty.has(at + 1) ? "faulty" : "", textContent: `${at + 1}\n` })));
+    show(
+      this.lines,
+      Array.from({ length: total }, (_, at) =>
+        el("span", { className: faulty.has(at + 1) ? "faulty" : "", textContent: `${at + 1}\n` }),
+      ),
+    );
     this.align();
   }
 
@@ -102,34 +174,66 @@ class DryRun {
     }
     this.asked += 1;
     const mine = this.asked;
-    const body = { prompt: this.prompt.value, policy: this.editor.value, privacy: [...chosenTags(this.group)], backend: this.backend.select.value };
+    const body = {
+      prompt: this.prompt.value,
+      policy: this.editor.value,
+      privacy: [...chosenTags(this.group)],
+      backend: this.backend.select.value,
+    };
     try {
       const found = await data("preview", { body });
       if (mine === this.asked) this.show(found);
     } catch (error) {
-      if (mine === this.asked) show(this.results, el("p", { className: "failure", attrs: { role: "alert" } }, icon("alert"), error.message));
+      if (mine === this.asked)
+        show(this.results, el("p", { className: "failure", attrs: { role: "alert" } }, icon("alert"), error.message));
     }
   }
 
   show({ current, edited, faults, warnings }) {
     this.number(new Set(faults.map((each) => each.line)));
     this.editor.setAttribute("aria-invalid", String(faults.length > 0));
-    show(this.faults, [...faults.map((each) => this.fault(each, "error")), ...warnings.map((each) => this.fault(each, "warning"))]);
+    show(this.faults, [
+      ...faults.map((each) => this.fault(each, "error")),
+      ...warnings.map((each) => this.fault(each, "warning")),
+    ]);
     const isSame = edited && edited.digest === current.digest;
-    show(this.results, side("In force", current, edited), edited ? side(isSame ? "Edited (no change yet)" : "Edited", edited, current)
-      : el("section", { className: "card side" }, el("h3", { textContent: "Edited" }), emptyState("Refused", "A policy with an error never takes effect. Mend it, and the decision shows here.")));
-    announce(faults.length ? `${faults.length} errors in the edited policy` : same(current, edited) ? "Both decide the same" : "The decisions differ");
+    show(
+      this.results,
+      side("In force", current, edited),
+      edited
+        ? side(isSame ? "Edited (no change yet)" : "Edited", edited, current)
+        : el(
+            "section",
+            { className: "card side" },
+            el("h3", { textContent: "Edited" }),
+            emptyState("Refused", "A policy with an error never takes effect. Mend it, and the decision shows here."),
+          ),
+    );
+    announce(
+      faults.length
+        ? `${faults.length} errors in the edited policy`
+        : same(current, edited)
+          ? "Both decide the same"
+          : "The decisions differ",
+    );
   }
 
   fault({ line, column, message, hint }, kind) {
     const position = line ? `${line}:${column}` : "";
-    return el("button", { type: "button", className: `fault ${kind}`, on: { click: () => this.goTo(line, column) } },
-      el("span", { className: "position", textContent: position }), el("span", { textContent: `${kind}: ${message}` }),
-      hint ? el("span", { className: "muted", textContent: hint }) : null);
+    return el(
+      "button",
+      { type: "button", className: `fault ${kind}`, on: { click: () => this.goTo(line, column) } },
+      el("span", { className: "position", textContent: position }),
+      el("span", { textContent: `${kind}: ${message}` }),
+      hint ? el("span", { className: "muted", textContent: hint }) : null,
+    );
   }
 
   goTo(line, column) {
-    const before = this.editor.value.split("\n").slice(0, Math.max(0, line - 1)).join("\n").length;
+    const before = this.editor.value
+      .split("\n")
+      .slice(0, Math.max(0, line - 1))
+      .join("\n").length;
     const at = before + (line > 1 ? 1 : 0) + Math.max(0, column - 1);
     this.editor.focus();
     this.editor.setSelectionRange(at, at);
@@ -144,19 +248,39 @@ function same(one, other) {
 /** One decision; what differs from the other one is marked. */
 function side(title, shown, other) {
   const differs = (name) => other && !other.refused && JSON.stringify(shown[name]) !== JSON.stringify(other[name]);
-  const entry = (name, key, value) => el("div", { className: differs(key) ? "differs" : "" }, el("dt", { textContent: name }), el("dd", {}, value));
-  if (shown.refused) return el("section", { className: "card side" }, el("h3", { textContent: title }), el("p", { className: "failure" }, icon("alert"), shown.refused));
+  const entry = (name, key, value) =>
+    el("div", { className: differs(key) ? "differs" : "" }, el("dt", { textContent: name }), el("dd", {}, value));
+  if (shown.refused)
+    return el(
+      "section",
+      { className: "card side" },
+      el("h3", { textContent: title }),
+      el("p", { className: "failure" }, icon("alert"), shown.refused),
+    );
   const tags = [...shown.declared, ...shown.detected.map((tag) => `${tag} (found)`)].join(", ") || "none";
-  return el("section", { className: "card side" },
-    el("div", { className: "card-head" }, el("h3", { textContent: title }), shown.order.length ? badge("plain", `${shown.order[0]} first`) : badge("bad", "No backend", "alert")),
-    el("dl", { className: "facts" },
+  return el(
+    "section",
+    { className: "card side" },
+    el(
+      "div",
+      { className: "card-head" },
+      el("h3", { textContent: title }),
+      shown.order.length ? badge("plain", `${shown.order[0]} first`) : badge("bad", "No backend", "alert"),
+    ),
+    el(
+      "dl",
+      { className: "facts" },
       entry("Order", "order", shown.order.join(", then ") || "no backend is eligible"),
       entry("Rule", "because", `${shown.rule}: ${shown.because}`),
       entry("Tags", "detected", tags),
       entry("To the cloud", "pseudonymised", form(shown)),
-      Object.entries(shown.excluded).map(([name, reason]) => entry(`Not ${name}`, "excluded", reason))),
-    shown.pseudonymised && shown.shown ? el("pre", { className: "cloud-text", textContent: shown.shown.join("\n") }) : null,
-    el("details", { className: "why" }, el("summary", { textContent: "What each rule read" }), rules(shown.trace)));
+      Object.entries(shown.excluded).map(([name, reason]) => entry(`Not ${name}`, "excluded", reason)),
+    ),
+    shown.pseudonymised && shown.shown
+      ? el("pre", { className: "cloud-text", textContent: shown.shown.join("\n") })
+      : null,
+    el("details", { className: "why" }, el("summary", { textContent: "What each rule read" }), rules(shown.trace)),
+  );
 }
 
 function form({ allowed, pseudonymised, replaced }) {

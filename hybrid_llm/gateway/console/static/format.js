@@ -44,5 +44,7 @@ export function clock(seconds) {
 
 /** "2 email, 1 tel": what was replaced. */
 export function replacedValues(replaced) {
-  return Object.entries(replaced ?? {}).map(([kind, number]) => `${number} × ${kind}`).join(", ");
+  return Object.entries(replaced ?? {})
+    .map(([kind, number]) => `${number} × ${kind}`)
+    .join(", ");
 }

@@ -11,25 +11,45 @@ const history = new Map();
 export function liveView() {
   const element = el("div", { className: "page" });
   const body = el("div", {});
-  element.append(el("h1", { textContent: "Live signals" }), el("p", { className: "lead", textContent: "What a policy would read now, every two seconds." }), body);
-  const poll = polling(async () => draw(body, await data("signals")), (error) => show(body, emptyState("No signals", error.message)));
+  element.append(
+    el("h1", { textContent: "Live signals" }),
+    el("p", { className: "lead", textContent: "What a policy would read now, every two seconds." }),
+    body,
+  );
+  const poll = polling(
+    async () => draw(body, await data("signals")),
+    (error) => show(body, emptyState("No signals", error.message)),
+  );
   return { element, ...poll };
 }
 
 function draw(body, { device, network, backends, models }) {
-  show(body,
+  show(
+    body,
     el("div", { className: "cards" }, deviceCard(device), networkCard(network)),
     el("h2", { textContent: "Backends" }),
-    el("div", { className: "cards" }, backends.map((state) => backendCard(state, models[state.name]))));
+    el(
+      "div",
+      { className: "cards" },
+      backends.map((state) => backendCard(state, models[state.name])),
+    ),
+  );
 }
 
 function card(title, head, ...parts) {
-  return el("section", { className: "card", attrs: { "aria-label": title } }, el("div", { className: "card-head" }, el("h3", { textContent: title }), head), ...parts);
+  return el(
+    "section",
+    { className: "card", attrs: { "aria-label": title } },
+    el("div", { className: "card-head" }, el("h3", { textContent: title }), head),
+    ...parts,
+  );
 }
 
 /** A name and a value; left out where the device has no such signal. */
 function fact(name, value) {
-  return value === null || value === undefined ? null : el("div", {}, el("dt", { textContent: name }), el("dd", {}, value));
+  return value === null || value === undefined
+    ? null
+    : el("div", {}, el("dt", { textContent: name }), el("dd", {}, value));
 }
 
 function list(...parts) {
@@ -41,9 +61,12 @@ function share(name, value, text) {
   if (value === null || value === undefined) return null;
   const bar = el("div", { className: value > 0.9 ? "fill high" : "fill" });
   bar.style.width = `${Math.round(Math.min(1, Math.max(0, value)) * 100)}%`;
-  return el("div", { className: "share" },
+  return el(
+    "div",
+    { className: "share" },
     el("div", { className: "share-name" }, el("span", { textContent: name }), el("span", { textContent: text })),
-    el("div", { className: "bar-track", attrs: { "aria-hidden": "true" } }, bar));
+    el("div", { className: "bar-track", attrs: { "aria-hidden": "true" } }, bar),
+  );
 }
 
 function remember(name, value) {
@@ -58,14 +81,21 @@ function remember(name, value) {
 function spark(name, value, highest) {
   const past = remember(name, value);
   const top = Math.max(highest, ...past) || 1;
-  const points = past.map((each, at) => `${((at + SAMPLES - past.length) / (SAMPLES - 1)) * 100},${24 - (each / top) * 22}`).join(" ");
-  return svg("svg", { class: "spark", viewBox: "0 0 100 25", preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("polyline", { points, fill: "none", "vector-effect": "non-scaling-stroke" }));
+  const points = past
+    .map((each, at) => `${((at + SAMPLES - past.length) / (SAMPLES - 1)) * 100},${24 - (each / top) * 22}`)
+    .join(" ");
+  return svg(
+    "svg",
+    { class: "spark", viewBox: "0 0 100 25", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("polyline", { points, fill: "none", "vector-effect": "non-scaling-stroke" }),
+  );
 }
 
 function deviceCard(device) {
   const used = device.memory_total_mb ? 1 - device.memory_available_mb / device.memory_total_mb : null;
-  return card("This device", device.throttled ? badge("mask", "Throttled", "alert") : null,
+  return card(
+    "This device",
+    device.throttled ? badge("mask", "Throttled", "alert") : null,
     share("Processors", device.cpu_load, percent(device.cpu_load)),
     spark("cpu", device.cpu_load, 1),
     share("Memory", used, `${mebibytes(device.memory_available_mb)} free of ${mebibytes(device.memory_total_mb)}`),
@@ -75,13 +105,20 @@ function deviceCard(device) {
       fact("Temperature", device.temperature_c === null ? null : `${device.temperature_c.toFixed(0)} °C`),
       fact("Stalled for memory", device.memory_pressure === null ? null : `${device.memory_pressure.toFixed(1)} %`),
       fact("Stalled for processors", device.cpu_pressure === null ? null : `${device.cpu_pressure.toFixed(1)} %`),
-      fact("Stalled for disks", device.io_pressure === null ? null : `${device.io_pressure.toFixed(1)} %`)));
+      fact("Stalled for disks", device.io_pressure === null ? null : `${device.io_pressure.toFixed(1)} %`),
+    ),
+  );
 }
 
 function networkCard(network) {
-  return card("Network", network.online ? badge("edge", "Online") : badge("bad", "Offline", "alert"),
-    list(fact("Route", network.online ? "there is one off this device" : "none off this device"),
-      fact("Metered", network.metered === null ? "not reported" : network.metered ? "yes" : "no")));
+  return card(
+    "Network",
+    network.online ? badge("edge", "Online") : badge("bad", "Offline", "alert"),
+    list(
+      fact("Route", network.online ? "there is one off this device" : "none off this device"),
+      fact("Metered", network.metered === null ? "not reported" : network.metered ? "yes" : "no"),
+    ),
+  );
 }
 
 function stateBadge(state) {
@@ -92,20 +129,47 @@ function stateBadge(state) {
 }
 
 function backendCard(state, model) {
-  return card(state.name, stateBadge(state),
-    el("p", { className: "muted", textContent: [model === state.name ? "" : model, state.location === "edge" ? "on this device" : "in the cloud", state.reason].filter(Boolean).join(" · ") }),
+  return card(
+    state.name,
+    stateBadge(state),
+    el("p", {
+      className: "muted",
+      textContent: [
+        model === state.name ? "" : model,
+        state.location === "edge" ? "on this device" : "in the cloud",
+        state.reason,
+      ]
+        .filter(Boolean)
+        .join(" · "),
+    }),
     share("Load", state.load, percent(state.load)),
-    list(fact("First token, predicted", `${milliseconds(state.predicted_ttft_ms)} ± ${milliseconds(state.predicted_ttft_error_ms)}`)),
+    list(
+      fact(
+        "First token, predicted",
+        `${milliseconds(state.predicted_ttft_ms)} ± ${milliseconds(state.predicted_ttft_error_ms)}`,
+      ),
+    ),
     spark(`ttft ${state.name}`, state.predicted_ttft_ms, 1),
     list(
       fact("Each further token", milliseconds(state.predicted_tpot_ms)),
       fact("Running, waiting", `${state.active}, ${state.queue}`),
       fact("Round trip", state.rtt_ms === null ? null : milliseconds(state.rtt_ms)),
-      fact("Context window", state.context_window ? `${state.context_window.toLocaleString("en")} tokens` : "not reported"),
+      fact(
+        "Context window",
+        state.context_window ? `${state.context_window.toLocaleString("en")} tokens` : "not reported",
+      ),
       fact("Breaker", state.breaker.replace("_", " ")),
-      fact("Nodes", state.members.length ? nodes(state.members) : null)));
+      fact("Nodes", state.members.length ? nodes(state.members) : null),
+    ),
+  );
 }
 
 function nodes(members) {
-  return el("ul", { className: "plain-list" }, members.map((each) => el("li", { textContent: `${each.address}: ${each.health}${each.reason ? ` (${each.reason})` : ""}` })));
+  return el(
+    "ul",
+    { className: "plain-list" },
+    members.map((each) =>
+      el("li", { textContent: `${each.address}: ${each.health}${each.reason ? ` (${each.reason})` : ""}` }),
+    ),
+  );
 }

@@ -23,11 +23,23 @@ const main = byId("main");
 const state = { overview: null, open: null, made: new Map() };
 
 /** What every view gets: the overview, which is read again from time to time. */
-const context = { get overview() { return state.overview; } };
+const context = {
+  get overview() {
+    return state.overview;
+  },
+};
 
 function makeTabs() {
-  show(byId("tabs"), VIEWS.map((view, at) =>
-    el("li", {}, el("a", { href: `#${view.name}`, id: `tab-${view.name}`, title: `${view.title} (${at + 1})` }, view.title))));
+  show(
+    byId("tabs"),
+    VIEWS.map((view, at) =>
+      el(
+        "li",
+        {},
+        el("a", { href: `#${view.name}`, id: `tab-${view.name}`, title: `${view.title} (${at + 1})` }, view.title),
+      ),
+    ),
+  );
 }
 
 function openView() {
@@ -66,8 +78,14 @@ async function refresh() {
 
 function showStart(error) {
   if (error.status === 401) return;
-  show(main, emptyState(error.status ? "The gateway refuses this page" : "The gateway is not there", error.message,
-    el("button", { type: "button", className: "primary", textContent: "Try again", on: { click: refresh } })));
+  show(
+    main,
+    emptyState(
+      error.status ? "The gateway refuses this page" : "The gateway is not there",
+      error.message,
+      el("button", { type: "button", className: "primary", textContent: "Try again", on: { click: refresh } }),
+    ),
+  );
 }
 
 function showLink(link) {

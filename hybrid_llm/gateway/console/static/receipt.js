@@ -23,7 +23,9 @@ export function summary(decision, overview) {
 
 /** Why the answer comes from where it comes from, in one line. */
 export function reason({ order, excluded, because, rule }) {
-  const others = Object.entries(excluded).map(([name, why]) => `${name}: ${why}`).join("; ");
+  const others = Object.entries(excluded)
+    .map(([name, why]) => `${name}: ${why}`)
+    .join("; ");
   if (!order.length) return `No backend is eligible (${others})`;
   if (order.length === 1 && others) return `Only ${order[0]} is eligible (${others})`;
   return because || rule;
@@ -35,7 +37,11 @@ function where(decision, overview) {
   const model = overview.backends.find((each) => each.name === decision.backend)?.model;
   const named = [decision.location === decision.backend ? "" : decision.backend, model].filter(Boolean).join(", ");
   const place = decision.location === "edge" ? "On this device" : "In the cloud";
-  return badge(decision.location, `${place}${named ? `: ${named}` : ""}${decision.cached ? ", from the cache" : ""}`, decision.location);
+  return badge(
+    decision.location,
+    `${place}${named ? `: ${named}` : ""}${decision.cached ? ", from the cache" : ""}`,
+    decision.location,
+  );
 }
 
 function leaving({ departures }) {
@@ -51,10 +57,13 @@ function took({ timings, error }) {
 
 /** The whole receipt. `prompt`, if it is known here, makes the request that shows what the cloud sees. */
 export function receipt(decision, { currency = "", prompt = null } = {}) {
-  return el("div", { className: "receipt" },
+  return el(
+    "div",
+    { className: "receipt" },
     section("Decision", why(decision)),
     section("Privacy", privacy(decision, prompt)),
-    section("Work", work(decision, currency)));
+    section("Work", work(decision, currency)),
+  );
 }
 
 function section(title, ...parts) {
@@ -64,7 +73,11 @@ function section(title, ...parts) {
 /** A list of names and values; a value that is empty is left out. */
 function facts(pairs) {
   const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return el("dl", { className: "facts" }, shown.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, value))));
+  return el(
+    "dl",
+    { className: "facts" },
+    shown.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, value))),
+  );
 }
 
 function why(decision) {
@@ -74,7 +87,9 @@ function why(decision) {
       ["Rule", `${decision.rule || "none"}${decision.because ? `: ${decision.because}` : ""}`],
       ["Order", decision.order.join(", then ") || "no backend is eligible"],
       ["Policy", `${decision.policy} ${decision.digest}`],
-      ...(decision.order.length > 1 ? Object.entries(decision.excluded).map(([name, why]) => [`Not ${name}`, why]) : []),
+      ...(decision.order.length > 1
+        ? Object.entries(decision.excluded).map(([name, why]) => [`Not ${name}`, why])
+        : []),
     ]),
     rules(decision.trace),
   ];
@@ -84,28 +99,55 @@ function why(decision) {
 export function rules(trace) {
   if (!trace.length) return null;
   const [held, others] = [trace.filter((rule) => rule.matched), trace.filter((rule) => !rule.matched)];
-  return el("div", {},
+  return el(
+    "div",
+    {},
     held.length ? ruleList(held) : null,
-    others.length ? el("details", { className: "why" }, el("summary", { textContent: `${count(others.length, "rule")} did not hold` }), ruleList(others)) : null);
+    others.length
+      ? el(
+          "details",
+          { className: "why" },
+          el("summary", { textContent: `${count(others.length, "rule")} did not hold` }),
+          ruleList(others),
+        )
+      : null,
+  );
 }
 
 function ruleList(trace) {
-  return el("ol", { className: "rules" }, trace.map((rule) =>
-    el("li", { className: rule.matched ? "held" : "" },
-      el("span", { className: "rule-name", textContent: rule.rule }),
-      el("span", { textContent: rule.because }),
-      el("code", { textContent: rule.condition || "always" }),
-      values(rule.values))));
+  return el(
+    "ol",
+    { className: "rules" },
+    trace.map((rule) =>
+      el(
+        "li",
+        { className: rule.matched ? "held" : "" },
+        el("span", { className: "rule-name", textContent: rule.rule }),
+        el("span", { textContent: rule.because }),
+        el("code", { textContent: rule.condition || "always" }),
+        values(rule.values),
+      ),
+    ),
+  );
 }
 
 function values(read) {
   const shown = read.filter(([, value]) => value !== true);
-  return shown.length ? el("span", { className: "read", textContent: shown.map(([name, value]) => `${name} = ${signal(value)}`).join(", ") }) : null;
+  return shown.length
+    ? el("span", {
+        className: "read",
+        textContent: shown.map(([name, value]) => `${name} = ${signal(value)}`).join(", "),
+      })
+    : null;
 }
 
 function privacy(decision, prompt) {
   const left = decision.departures.length
-    ? el("ul", { className: "plain-list" }, decision.departures.map((each) => el("li", {}, departure(each, decision))))
+    ? el(
+        "ul",
+        { className: "plain-list" },
+        decision.departures.map((each) => el("li", {}, departure(each, decision))),
+      )
     : "nothing";
   return [
     facts([
@@ -132,8 +174,13 @@ function onDemand(decision, prompt) {
     try {
       const { current } = await data("preview", { body: prompt });
       const changed = current.digest === decision.digest ? "" : "The policy has changed since. ";
-      show(shown, el("p", { className: "muted", textContent: `${changed}Only this page shows it, since you typed it here.` }),
-        current.shown ? current.shown.map((text) => el("pre", { textContent: text })) : el("p", { textContent: "It may not go to the cloud now." }));
+      show(
+        shown,
+        el("p", { className: "muted", textContent: `${changed}Only this page shows it, since you typed it here.` }),
+        current.shown
+          ? current.shown.map((text) => el("pre", { textContent: text }))
+          : el("p", { textContent: "It may not go to the cloud now." }),
+      );
       button.remove();
     } catch (error) {
       show(shown, el("p", { className: "error", textContent: error.message }));
@@ -147,7 +194,10 @@ function work(decision, currency) {
   const { usage, timings } = decision;
   return [
     facts([
-      ["Tokens", `${usage.prompt_tokens} read${usage.cached_prompt_tokens ? ` (${usage.cached_prompt_tokens} from the prefix cache)` : ""}, ${usage.completion_tokens} written`],
+      [
+        "Tokens",
+        `${usage.prompt_tokens} read${usage.cached_prompt_tokens ? ` (${usage.cached_prompt_tokens} from the prefix cache)` : ""}, ${usage.completion_tokens} written`,
+      ],
       ["First token", timings.ttft_ms ? milliseconds(timings.ttft_ms) : ""],
       ["Each further", timings.tpot_ms ? milliseconds(timings.tpot_ms) : ""],
       ["Whole answer", timings.total_ms ? milliseconds(timings.total_ms) : ""],
@@ -156,16 +206,25 @@ function work(decision, currency) {
       ["Request", el("code", { textContent: decision.id })],
     ]),
     attempts(decision.attempts),
-    ...decision.continuations.map((each) => note(`It broke off after ${count(each.tokens, "token")}, and ${each.backend} continued it.`)),
-    ...decision.warnings.map((each) => note(`${each.count} × ${each.kind} in the answer could not be restored: the model changed the pseudonym.`)),
+    ...decision.continuations.map((each) =>
+      note(`It broke off after ${count(each.tokens, "token")}, and ${each.backend} continued it.`),
+    ),
+    ...decision.warnings.map((each) =>
+      note(`${each.count} × ${each.kind} in the answer could not be restored: the model changed the pseudonym.`),
+    ),
   ];
 }
 
 function attempts(made) {
   if (!made.length) return null;
-  const rows = made.map((one) => row([one.backend + (one.hedge ? " (hedge)" : ""), outcome(one), one.tokens, milliseconds(one.elapsed_ms)]));
-  return el("div", { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Attempts" } },
-    el("table", {}, el("thead", {}, row(["Attempt", "Outcome", "Tokens", "Time"], "th")), el("tbody", {}, rows)));
+  const rows = made.map((one) =>
+    row([one.backend + (one.hedge ? " (hedge)" : ""), outcome(one), one.tokens, milliseconds(one.elapsed_ms)]),
+  );
+  return el(
+    "div",
+    { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Attempts" } },
+    el("table", {}, el("thead", {}, row(["Attempt", "Outcome", "Tokens", "Time"], "th")), el("tbody", {}, rows)),
+  );
 }
 
 function outcome({ error, reason }) {

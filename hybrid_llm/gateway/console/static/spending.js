@@ -8,48 +8,105 @@ import { polling } from "./poll.js";
 export function spendingView(context) {
   const body = el("div", {});
   const element = el("div", { className: "page" }, el("h1", { textContent: "Spending" }), body);
-  const poll = polling(async () => draw(body, await data("spending"), context.overview), (error) => show(body, emptyState("No spending to show", error.message)), 5000);
+  const poll = polling(
+    async () => draw(body, await data("spending"), context.overview),
+    (error) => show(body, emptyState("No spending to show", error.message)),
+    5000,
+  );
   return { element, ...poll };
 }
 
 function draw(body, spending, overview) {
   const { lines, today, budget, currency, excluded } = spending;
   if (!lines.length) {
-    const limit = budget === null ? "The policy sets no budget." : `The policy allows ${money(budget, currency)} a day for each tenant.`;
+    const limit =
+      budget === null
+        ? "The policy sets no budget."
+        : `The policy allows ${money(budget, currency)} a day for each tenant.`;
     show(body, emptyState("Nothing is spent", `Backends without a price cost nothing. ${limit}`));
     return;
   }
   const own = lines.filter((line) => line.day === today);
-  show(body,
-    el("p", { className: "lead", textContent: `Days begin at 00:00 UTC. ${budget === null ? "The policy sets no budget." : `Each tenant may spend ${money(budget, currency)} a day.`}` }),
-    Object.entries(excluded).map(([name, why]) => el("p", { className: "failure" }, icon("alert"), el("span", { textContent: `Not for a request now: ${name}. ${why}` }))),
-    el("div", { className: "cards" }, own.map((line) => todayCard(line, budget, currency))),
+  show(
+    body,
+    el("p", {
+      className: "lead",
+      textContent: `Days begin at 00:00 UTC. ${budget === null ? "The policy sets no budget." : `Each tenant may spend ${money(budget, currency)} a day.`}`,
+    }),
+    Object.entries(excluded).map(([name, why]) =>
+      el(
+        "p",
+        { className: "failure" },
+        icon("alert"),
+        el("span", { textContent: `Not for a request now: ${name}. ${why}` }),
+      ),
+    ),
+    el(
+      "div",
+      { className: "cards" },
+      own.map((line) => todayCard(line, budget, currency)),
+    ),
     own.length ? null : el("p", { className: "muted", textContent: "Nothing is spent today." }),
     el("h2", { textContent: "Days" }),
     table(lines, currency),
-    overview.tenant ? el("p", { className: "muted", textContent: `Only what ${overview.tenant} has spent: the key belongs to it.` }) : null);
+    overview.tenant
+      ? el("p", { className: "muted", textContent: `Only what ${overview.tenant} has spent: the key belongs to it.` })
+      : null,
+  );
 }
 
 function todayCard(line, budget, currency) {
   const total = line.spent + line.reserved;
   const used = budget ? total / budget : null;
   const parts = [
-    el("div", { className: "card-head" }, el("h3", { textContent: line.tenant || "no tenant" }), el("span", { className: "muted", textContent: "today" })),
+    el(
+      "div",
+      { className: "card-head" },
+      el("h3", { textContent: line.tenant || "no tenant" }),
+      el("span", { className: "muted", textContent: "today" }),
+    ),
     el("p", { className: "amount", textContent: money(line.spent, currency) }),
-    el("p", { className: "muted", textContent: `${count(line.requests, "request")}${line.reserved ? `, ${money(line.reserved, currency)} reserved by running ones` : ""}` }),
+    el("p", {
+      className: "muted",
+      textContent: `${count(line.requests, "request")}${line.reserved ? `, ${money(line.reserved, currency)} reserved by running ones` : ""}`,
+    }),
   ];
-  if (used !== null) parts.push(bar(used), el("p", { className: "muted", textContent: `${money(Math.max(0, budget - total), currency)} left` }));
+  if (used !== null)
+    parts.push(
+      bar(used),
+      el("p", { className: "muted", textContent: `${money(Math.max(0, budget - total), currency)} left` }),
+    );
   return el("section", { className: "card", attrs: { "aria-label": line.tenant || "no tenant" } }, parts);
 }
 
 function bar(used) {
   const fill = el("div", { className: used > 0.9 ? "fill high" : "fill" });
   fill.style.width = `${Math.min(100, Math.round(used * 100))}%`;
-  return el("div", { className: "bar-track", attrs: { role: "img", "aria-label": `${Math.round(used * 100)} % of the budget` } }, fill);
+  return el(
+    "div",
+    { className: "bar-track", attrs: { role: "img", "aria-label": `${Math.round(used * 100)} % of the budget` } },
+    fill,
+  );
 }
 
 function table(lines, currency) {
-  const rows = lines.map((line) => row([line.day, line.tenant || "no tenant", line.requests, money(line.spent, line.currency || currency), money(line.reserved, line.currency || currency)]));
-  return el("div", { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Spending by day" } },
-    el("table", {}, el("thead", {}, row(["Day", "Tenant", "Requests", "Spent", "Reserved"], "th")), el("tbody", {}, rows)));
+  const rows = lines.map((line) =>
+    row([
+      line.day,
+      line.tenant || "no tenant",
+      line.requests,
+      money(line.spent, line.currency || currency),
+      money(line.reserved, line.currency || currency),
+    ]),
+  );
+  return el(
+    "div",
+    { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Spending by day" } },
+    el(
+      "table",
+      {},
+      el("thead", {}, row(["Day", "Tenant", "Requests", "Spent", "Reserved"], "th")),
+      el("tbody", {}, rows),
+    ),
+  );
 }

@@ -10,7 +10,10 @@ export function coloured(line) {
   let at = 0;
   for (const match of line.matchAll(PARTS)) {
     const [text, comment, quoted] = match;
-    nodes.push(line.slice(at, match.index), el("span", { className: comment ? "y-comment" : quoted ? "y-text" : "y-key", textContent: text }));
+    nodes.push(
+      line.slice(at, match.index),
+      el("span", { className: comment ? "y-comment" : quoted ? "y-text" : "y-key", textContent: text }),
+    );
     at = match.index + text.length;
   }
   nodes.push(line.slice(at));
