@@ -47,7 +47,7 @@ class Exchange:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        reply = Reply(send, self._gateway)
+        reply = Reply(at_its_end(send) if scope["http_version"] == "1.0" else send, self._gateway)
         request_id = secrets.token_hex(16)
         begun = time.perf_counter()
         try:
@@ -203,6 +203,26 @@ class Reply:
         """Send the end of the body, if there is anything to end."""
         if self._last is not None:
             await self._send(self._last)
+
+
+def at_its_end(send: Send) -> Send:
+    """*send* for a client of HTTP/1.0, which knows no chunks: an answer is sent when it is whole, with its length."""
+    start: Message = {}
+    pieces: list[bytes] = []
+
+    async def hold(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+            return
+        pieces.append(message["body"])
+        if not message["more_body"]:
+            body = b"".join(pieces)
+            headers = [header for header in start["headers"] if header[0] != b"content-length"]
+            length = (b"content-length", str(len(body)).encode())
+            await send({**start, "headers": [*headers, length]})
+            await send({"type": "http.response.body", "body": body})
+
+    return hold
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 _log = logging.getLogger("hybrid_llm.gateway")
 _BACKLOG: Final = 2048
 _TICK_S: Final = 0.1
-_TICKS_OF_TLS: Final = 100
+_TICKS_OF_TLS: Final = 10
 """Ticks of uvicorn's server, each 0.1 s, between two looks at the files of a certificate."""
 _KEEP_ALIVE_S: Final = 75
 

@@ -14,7 +14,7 @@ from hybrid_llm.core.hosts import canonical_address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles(Checked):
-    """The certificate of a gateway; files that are replaced are read again within ten seconds."""
+    """The certificate of a gateway; files that are replaced are read again within seconds."""
 
     cert: Path = key(File(), "The certificate, with those that signed it, PEM.")
     key: Path = key(File(), "Its private key, PEM.")

@@ -70,10 +70,11 @@ def send(url: str, path: str, body: Any = None, method: str = "POST", **headers:
 
 
 class Slow(FakeBackend):
-    """Answers a word every 20 ms for ten seconds, and says when it was left."""
+    """Answers a word every 20 ms, by default for ten seconds, and says when it was left."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int = 500) -> None:
         super().__init__("edge", Location.EDGE)
+        self.tokens = tokens
         self.begun, self.left = threading.Event(), threading.Event()
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
@@ -81,10 +82,12 @@ class Slow(FakeBackend):
 
         try:
             self.begun.set()
-            for _ in range(500):
+            for _ in range(self.tokens):
                 await asyncio.sleep(0.02)
                 yield Chunk(text="word " * self.words)
-            yield Chunk(tokens=0, finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=1, completion_tokens=500))
+            yield Chunk(
+                tokens=0, finish_reason=FinishReason.STOP, usage=Usage(prompt_tokens=1, completion_tokens=self.tokens)
+            )
         finally:
             self.left.set()
 
@@ -114,7 +117,8 @@ class TestEveryRoute:
 
     def test_a_failure_before_the_first_token_has_its_status(self, serve: Serve, path: str) -> None:
         full = BackendOverloaded("full", backend="edge", retry_after=7.2)
-        reply = send(serve(*fakes([full])), path, PATHS[path] | {"stream": True})
+        url = serve(*fakes([full]), policy=POLICY + "resilience: {retries: 0}\n")
+        reply = send(url, path, PATHS[path] | {"stream": True})
         assert reply.status == 503
         assert (reply.headers["retry-after"], reply.headers["x-should-retry"]) == ("8", "true")
 
