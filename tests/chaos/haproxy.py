@@ -12,18 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-_CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy" / "haproxy" / "haproxy.cfg"
+_FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "haproxy"
+
+
+def haproxy(target: str, log: Path) -> contextlib.AbstractContextManager[int]:
+    """HAProxy in front of the node at *target*: the port that clients use. It writes to *log*."""
+    return running("haproxy.cfg", log, HYBRID_NODE=target)
 
 
 @contextlib.contextmanager
-def haproxy(target: str, log: Path) -> Iterator[int]:
-    """HAProxy in front of the node at *target*: the port that clients use. It writes to *log*."""
+def running(configuration: str, log: Path, **variables: str) -> Iterator[int]:
+    """HAProxy with a shipped configuration: the port that clients use. It writes to *log*."""
     assert HAPROXY is not None, "haproxy is not installed: apt-get install haproxy"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = os.environ | {"HYBRID_LISTEN": f"127.0.0.1:{port}", "HYBRID_NODE": target}
+    environment = os.environ | {"HYBRID_LISTEN": f"127.0.0.1:{port}"} | variables
     with log.open("wb") as sink:
-        proxy = subprocess.Popen([HAPROXY, "-db", "-f", _CONFIGURATION], env=environment, stdout=sink, stderr=sink)
+        words = [HAPROXY, "-db", "-f", str(_FOLDER / configuration)]
+        proxy = subprocess.Popen(words, env=environment, stdout=sink, stderr=sink)
     try:
         _wait_until_open(port)
         yield port
