@@ -157,7 +157,7 @@ async def _metrics(metrics: PrometheusMetrics, _: Gateway, request: Request) -> 
 
 async def _health(gateway: Gateway, _: Request) -> Response:
     if gateway.draining:
-        return JSONResponse({"status": "draining"}, 503, gateway.farewell)
+        return JSONResponse({"status": "draining"}, 503, gateway.farewell | {"retry-after": "1"})
     return JSONResponse({"status": "ok"})
 
 

@@ -40,7 +40,7 @@ class Gateway:
     @property
     def farewell(self) -> dict[str, str]:
         """Headers of every answer: of one that may be its connection's last, that it is."""
-        return {"connection": "close", "retry-after": "1"} if self.draining else {}
+        return {"connection": "close"} if self.draining else {}
 
     def admit(self, headers: Mapping[str, str]) -> Client:
         """Who sends a request, by its key.

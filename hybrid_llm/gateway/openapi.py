@@ -76,6 +76,7 @@ _MESSAGE: Final = record(
         "usage": record({"input_tokens": _COUNT, "output_tokens": _COUNT}),
     }
 )
+_EVENT: Final[Schema] = {"type": "object", "properties": {"event": TEXT, "data": TEXT}, "required": ["data"]}
 OPENAI_ERROR: Final = record({"error": record({"message": TEXT, "type": TEXT}, param=TEXT, code=TEXT)})
 ANTHROPIC_ERROR: Final = record({"type": {"const": "error"}, "error": record({"type": TEXT, "message": TEXT})})
 
@@ -194,7 +195,7 @@ def _operation(name: str, operation: Operation) -> Json:
 def _answers(operation: Operation) -> Json:
     content: Json = {operation.media: {"schema": operation.answer}}
     if operation.streams:
-        content[_EVENTS] = {"schema": TEXT}
+        content[_EVENTS] = {"schema": _EVENT}
     error = {"$ref": f"#/components/schemas/{'AnthropicError' if operation.anthropic else 'OpenAIError'}"}
     failed = {"description": "An error.", "content": {_JSON: {"schema": error}}}
     found: Json = {"200": {"description": "The answer.", "content": content}}

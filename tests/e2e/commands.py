@@ -17,9 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybrid_llm import HybridLLM
 from hybrid_llm.cli import serve
 from hybrid_llm.cli.main import main
+from hybrid_llm.policies import builtin_policy
 from tests.e2e.documents import ROOT
+from tests.gateway.conftest import fakes, served
 
 LIMIT_S = 120.0
 ELSEWHERE = {
@@ -55,6 +58,8 @@ class Runner:
             return _extras_exist(words), "an extra that does not exist"
         if words[0] == "python":
             return self._finished([sys.executable, *words[1:]])
+        if words[0] == "curl":
+            return self._asked(words)
         if words[1] == "serve":
             return self._served(words[1:])
         if "--follow" in words:
@@ -62,6 +67,14 @@ class Runner:
         if words[1:3] == ["certs", "init"]:
             shutil.rmtree(self.folder / words[3])  # it never overwrites an authority
         return self._called(words[1:], reads, writes)
+
+    def _asked(self, words: list[str]) -> tuple[int, str]:
+        """Run curl against a gateway that stands for the one at the page's address."""
+        edge, cloud = fakes()
+        policy = builtin_policy("balanced", backends={edge.name: edge.location, cloud.name: cloud.location})
+        with served(HybridLLM([edge, cloud], policy)) as url:
+            here = [word.replace("http://127.0.0.1:8080", url) for word in words]
+            return self._finished([*here, "--silent", "--show-error", "--fail-with-body"])
 
     def _parsed(self, command: str) -> tuple[list[str], str | None, str | None]:
         """The arguments of *command*, the file it reads and the file it writes."""

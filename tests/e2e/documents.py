@@ -16,7 +16,7 @@ from hybrid_llm.router.observability.recorder import DecisionRecorder
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
 PAGES.remove(ROOT / "docs" / "extending.md")  # tests/extending makes files of its blocks and runs them
-PROGRAMS = ("hybrid-llm", "make", "pip", "python", "hf")
+PROGRAMS = ("hybrid-llm", "make", "pip", "python", "hf", "curl")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Block:
     @property
     def commands(self) -> list[str]:
         """The command lines, comments cut off; none where a line is no command."""
-        lines = [line.split(" #")[0].strip() for line in self.text.splitlines()]
+        whole = re.sub(r" *\\\n *", " ", self.text)
+        lines = [line.split(" #")[0].strip() for line in whole.splitlines()]
         lines = [line for line in lines if line and not line.startswith("#")]
         return lines if all(line.split()[0] in PROGRAMS for line in lines) else []
 

@@ -77,7 +77,6 @@ SHOWN = {
     "2026-11-29 20:14:03": "the line of a node, tested in tests/backends/wire/test_process.py",
     "docker run --rm -p 16686": "tests/core/test_telemetry.py has a collector",
     "chat SmolLM2-135M": "a drawing",
-    "export ANTHROPIC_BASE_URL=": "tests/gateway has that client and plain HTTP",
     "HYBRID_LISTEN=": "tests/deploy runs HAProxy",
     "prediction: {calibrate": "a line of hybrid.yaml, tested in tests/router/test_config.py",
 }
@@ -168,7 +167,7 @@ def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_or_alerts(block, 
     elif "cases" in keys:
         first = next(other for other in blocks("yaml") if other.page == block.page)
         parse_cases(block.text, "clinic.test.yaml", lambda _: parse_policy(first.text))
-    elif keys & {"backends", "metrics", "detectors", "prediction", "spend", "record", "telemetry"}:
+    elif keys & {"backends", "metrics", "detectors", "prediction", "spend", "record", "gateway", "telemetry"}:
         parsed_config(block.text, tmp_path)
     elif "edge" in keys:
         parse_world(block.text)

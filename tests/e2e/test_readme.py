@@ -6,17 +6,21 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hybrid_llm import HybridLLM
 from hybrid_llm.cli.demo.scenes import SCENES
 from hybrid_llm.cli.main import main
+from hybrid_llm.policies import builtin_policy
 from tests.cli.test_main import PAGES as COMMANDS
 from tests.e2e.documents import PAGES, ROOT, Block, blocks_of
+from tests.gateway.conftest import fakes, served
 
 README = blocks_of(ROOT / "README.md")
-PYTHON = [block for block in README if block.language == "python"]
+PYTHON = [block for block in README if block.language == "python" and "hybrid_llm" in block.text]
 
 
 def write(folder: Path, start: str, name: str) -> Path:
@@ -39,6 +43,21 @@ def test_the_first_minute_runs_as_printed_on_the_device_alone(tmp_path):
     out = run(PYTHON[0], tmp_path)
     assert re.search(r"\(edge, first token after \d+ ms\)", out)
     assert "tags: phi\norder: edge " in out
+
+
+def test_the_two_examples_that_come_first_are_five_lines_and_run_together(tmp_path):
+    """The client asks a gateway whose cloud is a server that speaks OpenAI's API: here another gateway."""
+    client, cloud = README[0], README[1]
+    assert (client.language, len(client.text.strip().splitlines())) == ("python", 5)
+    assert (cloud.language, len(cloud.text.strip().splitlines()) - 1) == ("yaml", 5)
+    _, other = fakes(["forty-two"])
+    with served(HybridLLM([other], builtin_policy("balanced", backends={"cloud": other.location}))) as server:
+        path = tmp_path / "hybrid.yaml"
+        path.write_text(cloud.text.replace("http://127.0.0.1:11434", server).replace("default", "embedded"))
+        with served(HybridLLM.from_config(path)) as url:
+            run_with = client.text.replace("http://127.0.0.1:8080", url).replace('"auto"', '"cloud"')
+            assert run(replace(client, text=run_with), tmp_path).split()[0] == "forty-two"
+            assert run(replace(client, text=client.text.replace("http://127.0.0.1:8080", url)), tmp_path).strip()
 
 
 @pytest.fixture
