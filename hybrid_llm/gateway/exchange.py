@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from hybrid_llm.core.errors import ContentRefused
@@ -51,7 +50,7 @@ class Exchange:
         request_id = secrets.token_hex(16)
         begun = time.perf_counter()
         try:
-            headers = Headers(scope=scope)
+            headers = headers_of(scope)
             CALLER.set(headers.get(TRACEPARENT, ""))  # each request has a task of its own
             client = self._gateway.admit(headers)
             body = await read_json(
@@ -249,6 +248,15 @@ async def ended_by_disconnect(receive: Receive) -> AsyncIterator[None]:
             raise
     finally:
         watcher.cancel()
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The headers of a request; the values of one that is there twice are joined (RFC 9110, 5.3), as its tags are."""
+    headers: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name, text = raw.decode("latin-1"), value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    return headers
 
 
 async def read_json(headers: Mapping[str, str], receive: Receive, limit: int, timeout_s: float) -> Json:

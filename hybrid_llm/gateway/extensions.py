@@ -126,6 +126,8 @@ def answer_headers(
 
 def _header(text: str) -> str:
     """*text* in the characters that a header may have."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from hybrid_llm.gateway.asked import Asked, Json
@@ -87,7 +86,7 @@ class Gateway:
         if names is None and self.config.unknown_models == "refuse":
             raise no_model(asked.model)
         if names:
-            asked = replace(asked, options=asked.options | {"backends": names})
+            asked.options["backends"] = names
         return self.kept.follow(asked, client.tenant)
 
     def model_of(self, backend: str) -> str:

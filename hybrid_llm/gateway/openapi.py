@@ -21,7 +21,7 @@ _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _TIME: Final[Schema] = {"type": "integer", "description": "Seconds since 1970."}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One method of one path."""
 
@@ -55,6 +55,10 @@ _CHOICE: Final = record({"index": _COUNT, "message": _ANSWER, "finish_reason": _
 _TEXT_CHOICE: Final = record({"index": _COUNT, "text": TEXT, "finish_reason": _REASON})
 _HEAD: Final = {"created": _TIME, "model": TEXT}
 _MODEL: Final = _tagged("model", {"created": _TIME, "owned_by": TEXT})
+_CHAT: Final = _tagged("chat.completion", {**_HEAD, "choices": list_of(_CHOICE), "usage": _USAGE}, hybrid=OBJECT)
+_TEXT: Final = _tagged("text_completion", {**_HEAD, "choices": list_of(_TEXT_CHOICE), "usage": _USAGE})
+_MODELS: Final = record({"object": {"const": "list"}, "data": list_of(_MODEL), "has_more": FLAG})
+_HEALTH: Final = record({"status": words("ok", "draining")})
 _RESPONSE: Final = _tagged(
     "response",
     {
@@ -82,74 +86,37 @@ ANTHROPIC_ERROR: Final = record({"type": {"const": "error"}, "error": record({"t
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "chat": Operation(
-        method="POST",
-        path=CHAT.path,
-        summary="Answer a conversation: OpenAI's Chat Completions.",
-        request=CHAT,
-        streams=True,
-        answer=_tagged("chat.completion", {**_HEAD, "choices": list_of(_CHOICE), "usage": _USAGE}, hybrid=OBJECT),
+        "POST", CHAT.path, "Answer a conversation: OpenAI's Chat Completions.", _CHAT, CHAT, streams=True
     ),
     "completions": Operation(
-        method="POST",
-        path=COMPLETIONS.path,
-        summary="Answer a text: OpenAI's Completions.",
-        request=COMPLETIONS,
-        streams=True,
-        answer=_tagged("text_completion", {**_HEAD, "choices": list_of(_TEXT_CHOICE), "usage": _USAGE}),
+        "POST", COMPLETIONS.path, "Answer a text: OpenAI's Completions.", _TEXT, COMPLETIONS, streams=True
     ),
     "responses": Operation(
-        method="POST",
-        path=RESPONSES.path,
-        summary="Answer items: OpenAI's Responses.",
-        request=RESPONSES,
-        streams=True,
-        answer=_RESPONSE,
+        "POST", RESPONSES.path, "Answer items: OpenAI's Responses.", _RESPONSE, RESPONSES, streams=True
     ),
-    "response": Operation(
-        method="GET", path="/v1/responses/{id}", summary="An answer that is kept, as it was sent.", answer=_RESPONSE
-    ),
+    "response": Operation("GET", "/v1/responses/{id}", "An answer that is kept, as it was sent.", _RESPONSE),
     "delete_response": Operation(
-        method="DELETE",
-        path="/v1/responses/{id}",
-        summary="Drop an answer that is kept.",
-        answer=_tagged("response", {"deleted": FLAG}),
+        "DELETE", "/v1/responses/{id}", "Drop an answer that is kept.", _tagged("response", {"deleted": FLAG})
     ),
     "messages": Operation(
-        method="POST",
-        path=MESSAGES.path,
-        summary="Answer a conversation: Anthropic's Messages.",
-        request=MESSAGES,
+        *("POST", MESSAGES.path, "Answer a conversation: Anthropic's Messages.", _MESSAGE, MESSAGES),
         streams=True,
         anthropic=True,
-        answer=_MESSAGE,
     ),
     "count_tokens": Operation(
-        method="POST",
-        path="/v1/messages/count_tokens",
-        summary="Count the tokens of a conversation: Anthropic's Messages.",
-        request=MESSAGES,
+        *("POST", "/v1/messages/count_tokens", "Count the tokens of a conversation: Anthropic's Messages."),
+        record({"input_tokens": _COUNT}),
+        MESSAGES,
         optional="max_tokens",
         anthropic=True,
-        answer=record({"input_tokens": _COUNT}),
     ),
-    "models": Operation(
-        method="GET",
-        path="/v1/models",
-        summary="What `model` may be.",
-        answer=record({"object": {"const": "list"}, "data": list_of(_MODEL), "has_more": FLAG}),
-    ),
-    "model": Operation(method="GET", path="/v1/models/{id}", summary="One model.", answer=_MODEL),
+    "models": Operation("GET", "/v1/models", "What `model` may be.", _MODELS),
+    "model": Operation("GET", "/v1/models/{id}", "One model.", _MODEL),
     "health": Operation(
-        method="GET",
-        path="/health",
-        summary="Whether requests are answered: 503 while the gateway is stopping.",
-        open=True,
-        answer=record({"status": words("ok", "draining")}),
+        "GET", "/health", "Whether requests are answered: 503 while the gateway is stopping.", _HEALTH, open=True
     ),
-    "metrics": Operation(
-        method="GET", path="/metrics", summary="Metrics for Prometheus.", answer=TEXT, media="text/plain"
-    ),
-    "openapi": Operation(method="GET", path="/openapi.json", summary="This document.", answer=OBJECT),
+    "metrics": Operation("GET", "/metrics", "Metrics for Prometheus.", TEXT, media="text/plain"),
+    "openapi": Operation("GET", "/openapi.json", "This document.", OBJECT),
 }
 """Each operation, by the name of what answers it."""
 

@@ -25,7 +25,7 @@ from hybrid_llm.gateway import GatewayConfig
 from hybrid_llm.gateway.server import GatewayServer
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.config.gateway import TlsFiles
-from tests.gateway.conftest import Serve, fakes, served
+from tests.gateway.conftest import POLICY, Serve, fakes, served
 from tests.gateway.test_http import ALONE, ASKED, CHAT, Slow, send
 
 BODY = json.dumps(ASKED).encode()
@@ -109,6 +109,14 @@ class TestConnections:
         before = time.monotonic()
         assert exchanged(url, sent) == b""
         assert time.monotonic() - before < 5
+
+    def test_tags_of_a_header_that_is_there_twice_are_joined(self, serve: Serve) -> None:
+        policy = POLICY.replace("  public:", "  pii: {allow: [edge, cloud]}\n  public:")
+        url = serve(*fakes(), policy=policy)
+        more = ("x-hybrid-privacy: pii", "x-hybrid-privacy: phi", "x-hybrid-task: hard", "connection: close")
+        answer = exchanged(url, head(url, *more) + BODY)
+        assert b"x-hybrid-tags: phi,pii" in answer
+        assert b"x-hybrid-backend: edge" in answer
 
     def test_head_and_options(self, url: str) -> None:
         assert (send(url, "/health", method="HEAD").status, send(url, "/health", method="HEAD").raw) == (200, b"")
