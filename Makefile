@@ -36,7 +36,7 @@ chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS=
 	$(BIN)/python -m tests.chaos $(CHAOS)
 	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle --exits 110 --forks 90 --loops 100)
 
-clients: $(VENV)-clients/.made  ## try the gateway with LangChain's standard tests, schemathesis and other clients
+clients: $(VENV)-clients/.made  ## try our adapters and the gateway with LangChain, LlamaIndex, schemathesis and others
 	$(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
 
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
@@ -87,11 +87,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.torch
 
 # The plug-ins of these libraries for pytest would change the other tests.
 $(VENV)-clients/.made: pyproject.toml
-	@echo "installing clients of the gateway"
+	@echo "installing the libraries that use us"
 	@$(PYTHON) -m venv $(VENV)-clients
-	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gateway,openai]' \
-	  "xllamacpp>=2026.10; sys_platform == 'linux'" langchain-openai langchain-tests litellm pydantic-ai-slim[openai] llm \
-	  schemathesis
+	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --editable '.[gateway,openai,langchain,llama-index,pydantic-ai,litellm,llm]' \
+	  "xllamacpp>=2026.10; sys_platform == 'linux'" langchain-openai langchain-tests pydantic-ai-slim[openai] schemathesis
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -56,6 +56,11 @@ def blocks_of(path: Path) -> list[Block]:
     ]
 
 
+def is_of_clients(block: Block) -> bool:
+    """Whether it is Python of a library that is in the environment of `make clients` alone; tests/clients runs it."""
+    return block.language == "python" and block.page == "docs/integrations.md"
+
+
 BLOCKS = [block for page in sorted(PAGES) for block in blocks_of(page)]
 
 

@@ -22,7 +22,7 @@ from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
 from hybrid_llm.router.config import parse_config
 from tests.cli.test_main import PAGES
 from tests.e2e.commands import Runner
-from tests.e2e.documents import BLOCKS, ROOT, Block, make_folder
+from tests.e2e.documents import BLOCKS, ROOT, Block, is_of_clients, make_folder
 
 NOT_RUN = {
     "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
@@ -180,8 +180,9 @@ def test_a_block_of_json_is_json(block):
     json.loads(block.text)
 
 
-@each([block for block in blocks("python") if block.page != "README.md"])  # test_readme.py runs those as printed
+@each([block for block in blocks("python") if block.page != "README.md" and not is_of_clients(block)])
 def test_a_block_of_python_runs(block, folder):
+    """Those of the README run as printed in test_readme.py."""
     tree = ast.parse(block.text)
     code = block.text
     if any(part in code for part in PYTHON_NOT_RUN):
