@@ -117,7 +117,10 @@ async def _serve(
 
     def ready() -> None:
         host = config.listen.rpartition(":")[0]
-        print(f"ready on {'http' if config.tls is None else 'https'}://{host}:{server.port}/v1", flush=True)
+        url = f"{'http' if config.tls is None else 'https'}://{host}:{server.port}"
+        print(f"ready on {url}/v1", flush=True)
+        if config.console:
+            note(f"console for a browser: {url}/")
         announce(server.port)
 
     await server.serve(ready)

@@ -55,6 +55,7 @@ def test_it_answers_counts_and_ends_at_sigterm(tmp_path: Path) -> None:
         assert status == 200
         answer = json.loads(text)["choices"][0]["message"]["content"]
         assert "hybrid_llm_requests_total{" in get(port, "GET", "/metrics")[1]
+        assert get(port, "GET", "/")[0] == 200
         process.send_signal(signal.SIGTERM)
         out, log = process.communicate(timeout=30)
     assert process.returncode == 0

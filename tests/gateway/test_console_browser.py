@@ -19,6 +19,7 @@ import pytest
 from hybrid_llm import HybridLLM
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.errors import StreamInterrupted
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import FixedPolicy, parse_policy
@@ -65,6 +66,7 @@ rules:
     when: edge.predicted_ttft_ms >= 0
     because: the device answers in time
 """
+CONTINUES = "resilience: {continue_streams: true}\n"
 PRICE = Price(input_per_1k=0.01, output_per_1k=0.02, currency="USD")
 
 
@@ -76,7 +78,7 @@ class Cloud(FakeBackend):
             yield replace(chunk, text="", reasoning=chunk.text[1:]) if chunk.text.startswith("~") else chunk
             await asyncio.sleep(0.02)
 
-    def play(self, *script: str) -> None:
+    def play(self, *script: str | Exception) -> None:
         self._scripts = [script]
         self.requests.clear()
 
@@ -250,6 +252,23 @@ class TestChat:
         page.keyboard.press("Enter")
         page.wait_for_selector(".turn:nth-child(4) .why")
         assert page.locator(".turn").count() == 4  # the failed one stays in sight, and is not sent again
+
+    def test_an_answer_that_breaks_off_shows_who_continued_it(self, world: World) -> None:
+        before = world.policies.current
+        cloud_first = POLICY.replace("prefer: [edge, cloud]", "prefer: [cloud, edge]") + CONTINUES
+        world.cloud.play("Yes, ", StreamInterrupted("cut", backend="cloud"))
+        page = world.open()
+        try:
+            world.policies.current = parse_policy(cloud_first, backends=before.backends)
+            turn = world.ask(QUESTION)
+        finally:
+            world.policies.current = before
+        turn.query_selector(".why > summary").click()
+        receipt = turn.query_selector(".receipt").inner_text()
+        assert "It broke off after 1 token, and edge continued it." in receipt
+        assert re.search(r"cloud\s+StreamInterrupted", receipt)
+        assert facts(turn)[:2] == ["On this device: hybrid-demo-edge", "Left as it is"]
+        assert page.inner_text(".turn:last-child .text").startswith("Yes, ")
 
     def test_a_new_conversation_forgets(self, world: World) -> None:
         page = world.open()
