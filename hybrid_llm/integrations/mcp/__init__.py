@@ -11,7 +11,7 @@ from hybrid_llm.core.extras import install_hint
 try:
     from hybrid_llm.integrations.mcp.server import mcp_app, mcp_server, serve_stdio
     from hybrid_llm.integrations.mcp.tools import McpTools
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise ImportError(f"the Model Context Protocol needs a package: {install_hint('mcp')}") from error
 
 __all__ = ["McpTools", "mcp_app", "mcp_server", "serve_stdio"]
