@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -41,6 +42,7 @@ class Description:
         self._settings = settings
         self._api = api
         self._transport = transport
+        self._asking = threading.Lock()  # one at a time, so that what is reported later counts
         self._asked = float("-inf")
         self._said: dict[str, str] = {}
         self.known: Known = UNKNOWN
@@ -90,7 +92,8 @@ class Description:
         """
         fault: HybridLLMError | None = None
         try:
-            with self._transport.questions(limit) as get:
+            with self._asking, self._transport.questions(limit) as get:
+                self._asked = time.monotonic()
                 self._learn(get)
         except CONNECTION_ERRORS as error:
             if not is_silence(error):  # else it is there, and busy

@@ -22,6 +22,7 @@ from itertools import repeat
 from pathlib import Path
 
 from tests.mutants import (
+    clouds,
     credentials,
     detectors,
     endpoints,
@@ -77,6 +78,15 @@ SUITES = (
     ),
     Suite("leaks", leaks.MUTANTS, _tests("router", "leak_kinds", "leaks")),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
+    Suite(
+        "clouds",
+        clouds.MUTANTS,
+        (
+            *_tests("backends/http", "encode", "continuation", "health"),
+            *_tests("backends/openai", "describe", "backend"),
+            *_tests("backends/anthropic", "backend"),
+        ),
+    ),
     Suite(
         "endpoints",
         endpoints.MUTANTS,
