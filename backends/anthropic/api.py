@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from hybrid_llm.backends.anthropic.decode import MessageAnswer
@@ -11,23 +11,16 @@ from hybrid_llm.backends.anthropic.settings import AnthropicSettings
 from hybrid_llm.backends.http.api import Call, Get, Known, Reply, positive
 from hybrid_llm.core.clearance import Cleared
 
-_VERSION: Final = "2023-06-01"
-
 
 class Messages:
     """Anthropic's Messages, of one server."""
 
     route = "v1/messages"
+    headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
 
     def __init__(self, settings: AnthropicSettings) -> None:
         self._settings = settings
         self.listing = f"v1/models/{quote(settings.model, safe='')}"
-
-    def headers(self, secret: str) -> dict[str, str]:
-        """The version of the API, and the key as the server takes it."""
-        name = self._settings.key_header
-        key = {name: f"Bearer {secret}" if name == "authorization" else secret} if secret else {}
-        return {"anthropic-version": _VERSION, **key}
 
     def call(self, cleared: Cleared, _: Known) -> Call:
         """The call for a cleared request: see `encode.payload`."""

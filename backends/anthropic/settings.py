@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hybrid_llm.backends.http.settings import URL, HttpSettings
-from hybrid_llm.core.fields import Choice, Flag, key
+from hybrid_llm.backends.http.settings import KEY_HEADER, URL, HttpSettings
+from hybrid_llm.core.fields import Flag, key
 
 _HOST: Final = "api.anthropic.com"
-_KEY_HEADERS: Final[Mapping[str, str]] = {"x-api-key": "x-api-key", "bearer": "authorization"}
 _CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2}))?(?!\d)")
 """`claude-3-5-sonnet-20241022`, `claude-opus-4-20250514`, `claude-haiku-4-5`: the generation, then a date or a name."""
 _LAST_PREFILL: Final = (4, 5)
@@ -36,7 +34,7 @@ class AnthropicSettings(HttpSettings):
         "Whether it takes `temperature`, `top_p` and `top_k`; left out, all but Claude after 4.6 do.",
         default=None,
     )
-    key_header: str = key(Choice(_KEY_HEADERS), "How the key is sent.", default="x-api-key")
+    key_header: str = key(KEY_HEADER, "How the key is sent.", default="x-api-key")
 
     @property
     def is_anthropic(self) -> bool:

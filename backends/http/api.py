@@ -78,8 +78,8 @@ class Api(Protocol):
     listing: str
     """The path at which the server lists its models, or the one of the configuration."""
 
-    def headers(self, secret: str) -> dict[str, str]:
-        """The headers of every request; *secret* is the key, or empty."""
+    headers: Mapping[str, str]
+    """Headers of every request, besides the key."""
 
     def call(self, cleared: Cleared, known: Known, /) -> Call:
         """The call for a cleared request, in which every text is one of that request.

@@ -150,23 +150,15 @@ def _reply(get: Get, path: str) -> Reply:
 def _contradictions(settings: HttpSettings, known: Known) -> Iterator[tuple[str, str]]:
     """For each key, what the file says and the server denies, or nothing; the file counts all the same."""
     window, declared = settings.context_window, settings.declared_server
-    denials = {
+    denials: dict[str, tuple[object, object, bool]] = {
         "context_window": (window, known.context_window, window > known.context_window > 0),
         "dialect": (declared, known.server, bool(declared and known.server) and declared != known.server),
-        "tools": (settings.tools, known.tools, settings.tools is True and known.tools is False),
-        "output_schema": (
-            settings.output_schema,
-            known.output_schema,
-            settings.output_schema is True and known.output_schema is False,
-        ),
+        "tools": (True, False, settings.tools is True and known.tools is False),
+        "output_schema": (True, False, settings.output_schema is True and known.output_schema is False),
     }
     for name, (said, reported, is_denied) in denials.items():
-        against = f"the server reports {_shown(reported)}; the file counts"
-        yield name, f"{settings.name}: the file says `{name}: {_shown(said)}`, {against}" if is_denied else ""
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        against = f"{name}: {said}, the server reports {reported}; the file counts".lower()
+        yield name, f"{settings.name}: the file says {against}" if is_denied else ""
 
 
 def _can(*said: bool | None) -> bool:

@@ -5,7 +5,6 @@ Of the server's words nothing is kept: it has read the request, and may repeat i
 
 from __future__ import annotations
 
-import errno
 import math
 import re
 import socket
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import httpx
 
+from hybrid_llm.backends.wire.handshake import NO_ROUTE
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendError,
@@ -61,7 +61,6 @@ STATUS_OF: Final[Mapping[str, int]] = {
     "overloaded_error": 529,
 }
 """The status that the type of an error means, in an answer that began with 200."""
-_NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 CONNECTION_ERRORS: Final = (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError)
 """What the connection to a server, or what comes over it, can raise."""
 _LIMITS: Final = ("requests", "tokens", "input-tokens", "output-tokens")
@@ -177,13 +176,19 @@ def _duration(text: str) -> float:
 
 def transport(error: Exception, received: int, *, backend: str) -> HybridLLMError:
     """The error that a failure of the connection means."""
-    if _is_certificate(error):
+    if _in_causes(error, ssl.SSLCertVerificationError):
         return UntrustedPeer(f"the certificate of {backend} is not trusted", backend=backend)
     match error:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return BackendUnavailable(f"{backend} did not answer in time", backend=backend, reason="no_response")
         case httpx.ConnectError():
-            reason = "unresolved" if _is_unresolved(error) else "no_route" if _is_unroutable(error) else "refused"
+            reason = (
+                "unresolved"
+                if _in_causes(error, socket.gaierror)
+                else "no_route"
+                if _is_unroutable(error)
+                else "refused"
+            )
             return BackendUnavailable(f"{backend} cannot be reached: {reason}", backend=backend, reason=reason)
         case httpx.TimeoutException():
             return _silent(received, backend)
@@ -202,16 +207,8 @@ def _silent(received: int, backend: str) -> BackendError:
     return BackendUnavailable(text, backend=backend, reason="no_response")
 
 
-def _is_certificate(error: BaseException | None) -> bool:
-    return _in_causes(error, ssl.SSLCertVerificationError)
-
-
-def _is_unresolved(error: BaseException | None) -> bool:
-    return _in_causes(error, socket.gaierror)
-
-
 def _is_unroutable(error: BaseException | None) -> bool:
-    return any(isinstance(each, OSError) and each.errno in _NO_ROUTE for each in _causes(error))
+    return any(isinstance(each, OSError) and each.errno in NO_ROUTE for each in _causes(error))
 
 
 def _in_causes(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -81,6 +81,7 @@ _PROVIDERS: Final = {
 }
 """Domain -> the well-known value of `gen_ai.provider.name`."""
 
+KEY_HEADER: Final = Choice({"bearer": "authorization", "api-key": "api-key", "x-api-key": "x-api-key"})
 URL: Final = Text("a URL", r"^https?://", _url)
 """The URL of a server."""
 
@@ -104,6 +105,11 @@ class HttpSettings:
     )
     socket: Path | None = key(
         File(), "The Unix socket to connect to, in place of the host of `base_url`.", default=None
+    )
+    key_header: str = key(
+        KEY_HEADER,
+        "How the key is sent: `bearer`, `api-key` as Azure takes it, or `x-api-key` as Anthropic does.",
+        default="authorization",
     )
     context_window: int = key(
         Whole(0, 2**31 - 1), "Tokens of prompt and answer together; 0 takes what the server reports.", default=0
@@ -163,6 +169,13 @@ class HttpSettings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def key_headers(self) -> dict[str, str]:
+        """The header that holds the key; none without one. Raises ConfigError if the key is not there."""
+        if self.api_key is None:
+            return {}
+        name, secret = self.key_header, self.api_key.read()
+        return {name: f"Bearer {secret}" if name == "authorization" else secret}
 
     @property
     def declared_server(self) -> str:

@@ -40,7 +40,7 @@ class Transport:
 
     def __init__(self, settings: HttpSettings, api: Api) -> None:
         self._settings = settings
-        self._headers = api.headers("" if settings.api_key is None else settings.api_key.read())
+        self._headers = {**api.headers, **settings.key_headers()}
         self._route = api.route
         self._trust = _trust(settings)
         self._calls: httpx.AsyncClient | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hybrid_llm.backends.http.api import Call, Get, Known, Reply
 from hybrid_llm.backends.openai.decode import ChatAnswer
 from hybrid_llm.backends.openai.describe import describe
@@ -15,14 +17,10 @@ class ChatCompletions:
 
     route = "chat/completions"
     listing = "models"
+    headers: Mapping[str, str] = {}
 
     def __init__(self, settings: OpenAISettings) -> None:
         self._settings = settings
-
-    def headers(self, secret: str) -> dict[str, str]:
-        """The key, as the server takes it."""
-        name = self._settings.key_header
-        return {name: f"Bearer {secret}" if name == "authorization" else secret} if secret else {}
 
     def call(self, cleared: Cleared, known: Known) -> Call:
         """The call for a cleared request: see `encode.payload`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,7 +11,6 @@ from hybrid_llm.core.fields import Choice, Flag, key
 Dialect = Literal["auto", "openai", "vllm", "sglang", "llama.cpp", "ollama", "other"]
 _OPENAI_HOST: Final = "api.openai.com"
 _AZURE_HOST: Final = ".openai.azure.com"
-_KEY_HEADERS: Final[Mapping[str, str]] = {"bearer": "authorization", "api-key": "api-key"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +24,6 @@ class OpenAISettings(HttpSettings):
         default="auto",
     )
     logprobs: bool = key(Flag(), "Whether it gives log-probabilities.", default=False)
-    key_header: str = key(
-        Choice(_KEY_HEADERS), "How the key is sent: `bearer`, or `api-key` as Azure takes it.", default="authorization"
-    )
 
     @property
     def is_openai(self) -> bool:

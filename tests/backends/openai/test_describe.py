@@ -128,7 +128,11 @@ class TestWhatTheFileSays:
             backend.close()
         assert (can.context_window, can.tools) == (9999, True)
         texts = [record.getMessage() for record in caplog.records]
-        assert sorted(text.split("`")[1].split(":")[0] for text in texts) == ["context_window", "dialect", "tools"]
+        assert sorted(text.split(": ")[1].removeprefix("the file says ") for text in texts) == [
+            "context_window",
+            "dialect",
+            "tools",
+        ]
 
     def test_less_than_the_server_has_is_no_contradiction(self, caplog: pytest.LogCaptureFixture) -> None:
         with scripted([head(), events(*WHOLE)]) as server, caplog.at_level(logging.WARNING, "hybrid_llm"):
