@@ -144,7 +144,7 @@ class Pipeline:
     def begin_trace(self, incoming: Incoming) -> None:
         """The trace of *incoming*, which will be answered, begins in the context of the caller."""
         if self.tracing is not None:
-            incoming.trace = guarded(partial(self.tracing.begin, incoming.created), "beginning a trace")
+            incoming.trace = guarded(partial(self.tracing.begin_trace, incoming.created), "beginning a trace")
 
     def _route(self, incoming: Incoming, policy: Policy) -> Routed:
         request = self._request(incoming, policy)

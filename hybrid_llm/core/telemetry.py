@@ -14,7 +14,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from hybrid_llm.core.checked import Checked
@@ -34,7 +34,8 @@ Names = Literal["new", "old", "both"]
 """Which names of the conventions are used: those of `semantic-conventions-genai`, those before them, or both."""
 Detail = Literal["because", "privacy", "request_id", "session", "task", "tenant"]
 """What spans may have beside counts, times and names of a configuration."""
-DETAILS: Final[tuple[Detail, ...]] = ("because", "privacy", "request_id", "session", "task", "tenant")
+NAMES: Final[tuple[Names, ...]] = get_args(Names)
+DETAILS: Final[frozenset[Detail]] = frozenset(get_args(Detail))
 CLOSE_S: Final = 3.0
 """For so long closing waits until what is left has been exported, seconds."""
 _LOCAL: Final = "http://localhost:4318"
@@ -108,12 +109,14 @@ class TelemetrySpec(Checked):
         percentage(), "The share of new traces; a caller's trace goes on as the caller chose.", default=None
     )
     names: Names = key(
-        Choice.of("new", "old", "both"),
+        Choice.of(*NAMES),
         "Metrics and attributes by their new names, the old ones, or both.",
         default="new",
     )
     include: tuple[Detail, ...] = key(
-        ListOf(Choice.of(*DETAILS)), "What spans have besides, of what a policy or an app has written.", default=()
+        ListOf(Choice.of(*sorted(DETAILS))),
+        "What spans have besides, of what a policy or an app has written.",
+        default=(),
     )
     insecure: bool = key(Flag(), "Allow plain HTTP to another machine.", default=False)
 

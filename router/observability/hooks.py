@@ -113,7 +113,7 @@ class ClientHook(Protocol):
 class TracingHook(Protocol):
     """A hook that follows each request while it runs. It gets the event at the end too, with the trace it began."""
 
-    def begin(self, created: float) -> RequestTrace:
+    def begin_trace(self, created: float) -> RequestTrace:
         """A request begins, in the context of its caller; *created* is its instant on `time.monotonic()`."""
         ...
 

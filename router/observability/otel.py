@@ -18,7 +18,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, RequestMetadata
-from hybrid_llm.core.telemetry import Detail, Names, Telemetry
+from hybrid_llm.core.telemetry import DETAILS, NAMES, Detail, Names, Telemetry
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
@@ -56,7 +56,7 @@ class OpenTelemetryHook:
             may go; `request_id`, `session`, `task` and `tenant`, as the app wrote them.
 
     Raises:
-        ConfigError: OpenTelemetry's API is not installed.
+        ConfigError: OpenTelemetry's API is not installed, or there are no such names or details.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class OpenTelemetryHook:
         names: Names = "new",
         include: Collection[Detail] = (),
     ) -> None:
+        if names not in NAMES or not DETAILS.issuperset(include):
+            raise ConfigError(f"names is one of {', '.join(NAMES)}; include has of {', '.join(sorted(DETAILS))}")
         self._owned: Telemetry | None = None
         self.names: Final = names
         self.include: Final = frozenset(include)
@@ -83,7 +85,7 @@ class OpenTelemetryHook:
         hook._owned = telemetry
         return hook
 
-    def begin(self, created: float) -> RequestTrace:
+    def begin_trace(self, created: float) -> RequestTrace:
         """The trace of a request that an app made at *created*, on `time.monotonic()`."""
         return _Request(self, time.time_ns() - int((time.monotonic() - created) * 1e9))
 
@@ -151,11 +153,11 @@ class _Request:
         self._over, error = True, "" if event.error == "cancelled" else event.error
         backend = self._backends.get(event.backend or self._first(event.decision))
         values = model_values(backend, self._hook.names)
-        asked = values.pop("gen_ai.request.model", None)
-        if event.backend and asked:
-            values["gen_ai.response.model"] = asked
-        self._hook.instruments.take(event, values | {"gen_ai.request.model": asked or ""}, error, self._context)
+        if event.backend and (model := values.get("gen_ai.request.model")):
+            values["gen_ai.response.model"] = model
+        self._hook.instruments.take(event, values, error, self._context)
         if self._span is not None:
+            values.pop("gen_ai.request.model", None)  # it stays that of the first backend
             self._finish(self._span, values | _outcome(event), error)
 
     def _routed(

@@ -11,6 +11,7 @@ from asyncio import CancelledError
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry import context as contexts
@@ -25,6 +26,7 @@ from hybrid_llm.core.protocols import Backend, Remote
 from hybrid_llm.core.request import Location, PartialAnswer
 from hybrid_llm.core.telemetry import Names
 from hybrid_llm.core.threads import owned
+from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.router.observability.otel_metrics import Instruments
 from hybrid_llm.router.observability.tracing import Call, Open
 
@@ -99,8 +101,8 @@ class Calls:
     def attempts(self, call: Call) -> Call:
         """*call* with a span for each attempt."""
 
-        def begin(name: str, partial: PartialAnswer) -> AsyncGenerator[Chunk, None]:
-            return _followed(call(name, partial), lambda: self._attempt(name, partial))
+        def begin(name: str, begun: PartialAnswer) -> AsyncGenerator[Chunk, None]:
+            return _followed(call(name, begun), lambda: _or_untraced(lambda: self._attempt(name, begun)))
 
         return begin
 
@@ -108,14 +110,14 @@ class Calls:
         """*open_stream* with a span for each call, the parent of those that the backend makes of it."""
 
         def begin(backend: Backend, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
-            call = self._call(backend)
+            call = _or_untraced(lambda: self._call(backend))
             sent = replace(cleared, traceparent=traceparent(call.span))
             return _followed(open_stream(backend, sent), lambda: call)
 
         return begin
 
-    def _attempt(self, name: str, partial: PartialAnswer) -> _Attempt:
-        why = self._why(name, partial)
+    def _attempt(self, name: str, begun: PartialAnswer) -> _Attempt:
+        why = self._why(name, begun)
         values: Values = {
             "hybrid_llm.backend": name,
             "hybrid_llm.attempt.number": len(self._made) + 1,
@@ -126,9 +128,9 @@ class Calls:
         self._made.append(attempt := _Attempt(span, name, trace.set_span_in_context(span, self._request)))
         return attempt
 
-    def _why(self, name: str, partial: PartialAnswer) -> str:
+    def _why(self, name: str, begun: PartialAnswer) -> str:
         """What an attempt is: `first`, or a `continuation`, `hedge`, `retry` or `fallback` of the one before."""
-        if partial:
+        if begun:
             return "continuation"
         if any(not each.ended for each in self._made):
             return "hedge"
@@ -182,7 +184,7 @@ class _Follow:
             self._tokens += chunk.tokens
             self._whole = chunk.finish_reason is not None
 
-    def end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """The stream is over; one that is closed after its last chunk is complete."""
         self.ended = True
         kind = error_type(error)
@@ -204,6 +206,11 @@ class _Attempt(_Follow):
         self.name: Final = name
 
 
+def _or_untraced(make: Callable[[], _Follow]) -> _Follow:
+    """What *make* makes; if a tracer of the app's fails, what follows a call without a trace."""
+    return guarded(make, "tracing a call") or _Follow(trace.INVALID_SPAN, contexts.get_current())
+
+
 async def _followed(items: AsyncIterable[Chunk], begin: Callable[[], _Follow]) -> AsyncGenerator[Chunk, None]:
     """Yield *items*; what *begin* makes, once the first is asked for, follows them."""
     follow, asked = begin(), time.perf_counter()
@@ -223,7 +230,7 @@ async def _followed(items: AsyncIterable[Chunk], begin: Callable[[], _Follow]) -
                 yield chunk
                 asked = time.perf_counter()
     except BaseException as error:
-        follow.end(error)
+        guarded(partial(follow.end, error), "tracing a call")
         raise
     else:
-        follow.end(None)
+        guarded(follow.end, "tracing a call")

@@ -17,7 +17,7 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -494,15 +494,39 @@ def test_the_global_providers_are_taken_where_none_is_given():
         assert llm.generate("hi").text == "ok"  # they do nothing here: no SDK is set up
 
 
-def test_a_tracer_that_fails_costs_no_answer():
-    class Failing(TracerProvider):
-        def get_tracer(self, *_, **__):
-            return self
+@pytest.mark.parametrize("where", ["chat fake", "guard", "attempt edge", "call edge"])
+@pytest.mark.parametrize("when", ["on_start", "on_end"])
+def test_a_tracer_that_fails_costs_no_answer(where, when):
+    class Failing(SpanProcessor):
+        def on_start(self, span, parent_context=None):
+            if (when, span.name) == ("on_start", where):
+                raise RuntimeError("broken")
 
-        def start_span(self, *_, **__):
-            raise RuntimeError("broken")
+        def on_end(self, span):
+            if (when, span.name) == ("on_end", where):
+                raise RuntimeError("broken")
 
-    policy = parse_policy(POLICY.format(more="", failures=20), backends={"edge": Location.EDGE})
-    hook = OpenTelemetryHook(tracer_provider=Failing(shutdown_on_exit=False))
+    with Traced(edge()) as traced:
+        traced.tracers.add_span_processor(Failing())
+        assert traced.llm.generate("hi").text == "ok"
+        assert traced.llm.stream("hi").collect().text == "ok"
+
+
+@pytest.mark.parametrize("wrong", [{"names": "newest"}, {"include": ["prompt"]}])
+def test_a_hook_refuses_names_and_details_that_there_are_not(wrong):
+    with pytest.raises(ConfigError, match="names is one of new, old, both; include has of because, privacy"):
+        OpenTelemetryHook(**wrong)
+
+
+def test_a_hook_of_the_apps_that_happens_to_begin_something_is_no_tracer():
+    class Begins:
+        def begin(self, *_):
+            raise AssertionError("nobody asked for this")
+
+        def __call__(self, event):
+            self.event = event
+
+    policy, hook = parse_policy(POLICY.format(more="", failures=20), backends={"edge": Location.EDGE}), Begins()
     with HybridLLM([edge()], policy, sensors=FixedSensors(), hooks=[hook]) as llm:
         assert llm.generate("hi").text == "ok"
+    assert hook.event.trace is None
