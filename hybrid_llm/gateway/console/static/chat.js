@@ -28,7 +28,8 @@ class Chat {
     this.conversation = new Conversation();
     this.running = null;
     this.log = el("div", { className: "log", attrs: { role: "log", "aria-label": "Conversation" } });
-    this.element = el("div", { className: "chat" }, this.log, this.composer());
+    const title = el("h1", { className: "hidden-text", textContent: "Chat" });
+    this.element = el("div", { className: "chat" }, title, this.log, this.composer());
     this.begin();
   }
 

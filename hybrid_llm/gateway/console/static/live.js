@@ -26,6 +26,7 @@ export function liveView() {
 function draw(body, { device, network, backends, models }) {
   show(
     body,
+    el("h2", { textContent: "Device and network" }),
     el("div", { className: "cards" }, deviceCard(device), networkCard(network)),
     el("h2", { textContent: "Backends" }),
     el(

@@ -67,7 +67,7 @@ export function receipt(decision, { currency = "", prompt = null } = {}) {
 }
 
 function section(title, ...parts) {
-  return el("section", {}, el("h3", { textContent: title }), ...parts);
+  return el("section", {}, el("h2", { textContent: title }), ...parts);
 }
 
 /** A list of names and values; a value that is empty is left out. */

@@ -41,6 +41,7 @@ function draw(body, spending, overview) {
         el("span", { textContent: `Not for a request now: ${name}. ${why}` }),
       ),
     ),
+    el("h2", { textContent: "Today" }),
     el(
       "div",
       { className: "cards" },
@@ -59,12 +60,7 @@ function todayCard(line, budget, currency) {
   const total = line.spent + line.reserved;
   const used = budget ? total / budget : null;
   const parts = [
-    el(
-      "div",
-      { className: "card-head" },
-      el("h3", { textContent: line.tenant || "no tenant" }),
-      el("span", { className: "muted", textContent: "today" }),
-    ),
+    el("div", { className: "card-head" }, el("h3", { textContent: line.tenant || "no tenant" })),
     el("p", { className: "amount", textContent: money(line.spent, currency) }),
     el("p", {
       className: "muted",
