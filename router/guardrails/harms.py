@@ -84,7 +84,7 @@ def _harm(rule: dict[str, str]) -> Harm:
 def _written() -> dict[str, Any]:
     import yaml
 
-    document: dict[str, Any] = yaml.safe_load((files(__package__) / "harms.yaml").read_text("utf-8"))
+    document: dict[str, Any] = yaml.safe_load((files("hybrid_llm.router.guardrails") / "harms.yaml").read_text("utf-8"))
     return document
 
 
@@ -100,7 +100,7 @@ def _fragment(name: str) -> str:
 
 
 def _slurs() -> str:
-    text = codecs.decode((files(__package__) / "slurs.rot13.txt").read_text("ascii"), "rot13")
+    text = codecs.decode((files("hybrid_llm.router.guardrails") / "slurs.rot13.txt").read_text("ascii"), "rot13")
     return "|".join(line for line in text.splitlines() if line and not line.startswith("#"))
 
 

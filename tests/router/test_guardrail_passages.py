@@ -97,15 +97,16 @@ def test_no_more_is_held_back_than_a_window_and_a_block():
 
 
 @pytest.mark.parametrize("between", ["", "\u200b", "\u200d" * 5, "\u0301", "\\u200b"])
-def test_invisible_characters_do_not_stretch_a_word_out_of_the_window(between):
-    words, text = Denylist([WORD]), "harmless words " * 20 + between.join(WORD) + " and more" * 20
+def test_invisible_characters_do_not_stretch_a_phrase_out_of_the_window(between):
+    phrase = "a very forbidden thing"
+    words, text = Denylist([phrase]), "harmless words " * 20 + between.join(phrase) + " and more" * 20
 
     def refuses(passage: str) -> bool:
         return words.check(passage, None, None).refuses
 
     released, refused = judged(list(text), words.window, refuses)
     assert refused
-    assert text[: text.index("f")].startswith(released)
+    assert ("harmless words " * 20).startswith(released)
 
 
 def test_the_work_is_linear_also_where_no_space_comes():
