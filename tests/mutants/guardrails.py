@@ -23,8 +23,12 @@ MUTANTS = (
     ),
     Mutant("the end is not judged", f"{_PASSAGES}.due", never("over and len(self._text) > self._checked")),
     Mutant("the end is not released", f"{_PASSAGES}.rest", returns("''")),
-    Mutant("a block ends where a chunk does", f"{_PASSAGES}.due", always("over and len(self._text) > self._checked")),
-    Mutant("a word without spaces is never cut", f"{_G}.passages:_LONGEST_WORD", swap("64", "1_000_000")),
+    Mutant(
+        "a block ends where a chunk does",
+        f"{_PASSAGES}.due",
+        swap("over and len(self._text) > self._checked", "len(self._text) > self._checked"),
+    ),
+    Mutant("a word without spaces is never cut", f"{_G}.passages:_LONGEST_WORD", swap("64", "4096")),
     Mutant(
         "what is due is released before it is judged",
         f"{_SCREEN}._passed",

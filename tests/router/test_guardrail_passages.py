@@ -87,13 +87,16 @@ def test_a_passage_as_long_as_the_window_is_seen_whole_wherever_it_stands(window
         assert "!" not in released, at
 
 
-def test_no_more_is_held_back_than_a_window_and_a_block():
-    passages, text, out = Passages(120), "some words " * 200, 0
+@pytest.mark.parametrize(
+    ("text", "longest"), [("some words " * 200, len("words ")), ("x" * 2000, 64), ("中文。" * 400, 3)]
+)
+def test_no_more_is_held_back_than_a_window_and_a_block(text, longest):
+    passages, out = Passages(120), 0
     for at in range(len(text)):
         passages.push(text[at])
         while passages.due(over=False) is not None:
             out += len(passages.passed())
-        assert at + 1 - out <= 120 + 30 + len("words ")
+        assert at + 1 - out <= 120 + 30 + longest
 
 
 @pytest.mark.parametrize("between", ["", "\u200b", "\u200d" * 5, "\u0301", "\\u200b"])

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -216,6 +216,15 @@ class TestAnswers:
         assert (whole.reasoning, whole.text) == (f"{LONG}so", "I call two tools")
         assert [call.arguments for call in whole.tool_calls] == [arguments, "{}"]
 
+    def test_what_precedes_another_part_is_read_before_it(self):
+        last = Chunk(tokens=0, finish_reason=FinishReason.STOP)
+        backend = ChunkBackend(Chunk(text="first"), Chunk(reasoning="then"), Chunk(text="last"), last)
+        order = []
+        with client(backend, guardrails=[FakeGuardrail()]) as llm:
+            for chunk in llm.stream("hi"):
+                order += [text for text in (chunk.reasoning, chunk.text) if text]
+        assert order == ["first", "then", "last"]
+
     def test_a_word_on_both_sides_of_another_part_is_refused(self):
         last = Chunk(finish_reason=FinishReason.STOP)
         backend = ChunkBackend(Chunk(text="for"), Chunk(reasoning="hm"), Chunk(text="bidden"), last)
@@ -233,6 +242,18 @@ class TestAnswers:
                 assert "".join(each.token for each in chunk.logprobs) == chunk.text
             whole = llm.generate("hi", logprobs=0)
         assert whole.text == "".join(words) == "".join(each.token for each in whole.logprobs)
+
+    def test_no_token_of_a_refused_word_is_released(self):
+        pieces = [*(f"{word} " for word in LONG.split()), "for", "bid", "den", " it is"]
+        chunks = [Chunk(text=p, logprobs=(TokenLogprob(token=p, logprob=-1.0, bytes=p.encode()),)) for p in pieces]
+        tokens = []
+        with client(ChunkBackend(*chunks), guardrails=[FakeGuardrail()]) as llm:
+            stream = llm.stream("hi", logprobs=0)
+            with suppress(ContentRefused):
+                for chunk in stream:
+                    tokens += [each.token for each in chunk.logprobs]
+        assert tokens
+        assert "for" not in tokens
 
 
 class TestCaches:
