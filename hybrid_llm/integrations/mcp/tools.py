@@ -16,7 +16,6 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -118,11 +117,8 @@ class McpTools:
         )
 
     def __enter__(self) -> Self:
-        return self._closing_if_not(lambda: self._connection.open().result())
-
-    def _closing_if_not(self, listed: Callable[[], Sequence[types.Tool]]) -> Self:
         try:
-            return self._take(listed())
+            return self._take(self._connection.open().result())
         except BaseException:
             self.close()
             raise
@@ -176,13 +172,9 @@ def _caller(connection: Connection, tool: str) -> Callable[..., Coroutine[Any, A
     """What `run_tools` awaits, in whatever loop it has: cancelling it cancels the call on the server."""
 
     async def call(**values: Any) -> str:
-        return text_of(await _cancelling(connection.call(tool, values)))
+        return text_of(await asyncio.wrap_future(connection.call(tool, values)))
 
     return call
-
-
-async def _cancelling(work: Future[types.CallToolResult]) -> types.CallToolResult:
-    return await asyncio.wrap_future(work)
 
 
 def text_of(result: types.CallToolResult) -> str:
