@@ -11,6 +11,7 @@ from typing import Any, cast
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import GenerateOptions
+from hybrid_llm.core.threads import awaited, in_thread
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.default import adefault_client, default_client
 from hybrid_llm.router.names import AUTO as AUTO
@@ -42,9 +43,13 @@ def client_for(client: HybridLLM | None, config: Config | None) -> HybridLLM:
 
 async def aclient_for(client: HybridLLM | None, config: Config | None) -> HybridLLM:
     """Do as `client_for` does, without blocking the event loop; the client's file is read."""
-    if client is None and config is None:
+    if client is not None:
+        return await client.__aenter__()  # whoever made it closes it
+    if config is None:
         return await adefault_client()
-    return await client_for(client, config).__aenter__()
+    if (opened := _opened.get(Path(config).absolute())) is not None:
+        return opened
+    return await awaited(in_thread("hybrid-llm-open", lambda: client_for(None, config)))
 
 
 def options_of(
@@ -59,7 +64,7 @@ def options_of(
         InvalidRequest: no backend is, or has, *model*.
     """
     options = given({**defaults, **given(call)})
-    tags = [each["privacy"] for each in (defaults, call) if each.get("privacy")]
+    tags = [each["privacy"] for each in (defaults, call) if each.get("privacy") is not None]
     if len(tags) > 1 and not any(isinstance(each, str) for each in tags):
         options["privacy"] = frozenset().union(*tags)
     if "backends" not in options and model not in (None, AUTO):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_llm import HybridLLM
+from hybrid_llm import HybridLLM, guardrails
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import builtin_policy, parse_policy
@@ -61,6 +61,15 @@ def pair() -> Iterator[Pair]:
 def llm() -> Iterator[HybridLLM]:
     """A client, for the integrations that need no gateway."""
     with capable_client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def refusing() -> Iterator[HybridLLM]:
+    """A client with a guardrail that refuses `forbidden`."""
+    backend = Capable()
+    policy = builtin_policy("balanced", backends={backend.name: backend.location})
+    with HybridLLM([backend], policy, guardrails=[guardrails.Denylist(["forbidden"])]) as client:
         yield client
 
 

@@ -19,6 +19,7 @@ from langchain_core.exceptions import (
     ContextOverflowError,
     ModelError,
     ModelInvalidRequestError,
+    ModelRefusalError,
     ModelTimeoutError,
     OutputParserException,
 )
@@ -133,6 +134,12 @@ async def test_errors_are_ours_and_langchains_at_once(pair: Pair, error: Excepti
             await call()
         assert isinstance(raised.value, errors.HybridLLMError)
         assert SECRET not in str(raised.value)
+
+
+def test_a_refusal_is_one_of_langchains(refusing: HybridLLM) -> None:
+    with pytest.raises(ModelRefusalError) as raised:
+        ChatHybridLLM(client=refusing).invoke("It is forbidden.")
+    assert isinstance(raised.value, errors.ContentRefused)
 
 
 def test_a_stream_that_is_left_stops_the_backend(pair: Pair) -> None:

@@ -159,6 +159,13 @@ async def test_errors_are_ours_and_litellms_at_once(pair: Pair, error: Exception
         assert isinstance(ours, errors.HybridLLMError)
 
 
+def test_a_refusal_is_one_of_litellms(refusing: HybridLLM) -> None:
+    use(refusing)
+    with pytest.raises(litellm.ContentPolicyViolationError) as raised:
+        litellm.completion("hybrid/auto", [{"role": "user", "content": "It is forbidden."}])
+    assert isinstance(raised.value, errors.ContentRefused)
+
+
 async def test_leaving_and_cancelling_stop_the_backend(pair: Pair) -> None:
     client, _, cloud = pair(endless=True)
     use(client)

@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict
 pytest.importorskip("pydantic_ai", reason="make clients")
 from pydantic_ai import Agent, NativeOutput, PromptedOutput, ToolOutput
 from pydantic_ai.exceptions import (
+    ContentFilterError,
     ModelAPIError,
     ModelContextWindowExceededError,
     ModelOverloadedError,
+    ModelQuotaExceededError,
     ModelRequestRejectedError,
     ModelTimeoutError,
 )
@@ -171,6 +173,7 @@ async def test_reasoning_is_a_part_of_its_own_and_goes_back_with_its_turn(pair: 
         (errors.RequestRejected("too long", backend="b", reason="context_overflow"), ModelContextWindowExceededError),
         (errors.DeadlineExceeded("late", backend="b"), ModelTimeoutError),
         (errors.BackendOverloaded("full", backend="b", retry_after=3.0), ModelOverloadedError),
+        (errors.QuotaExceeded("spent", backend="b"), ModelQuotaExceededError),
     ],
 )
 async def test_errors_are_ours_and_pydantic_ais_at_once(pair: Pair, error: Exception, theirs: type[Exception]) -> None:
@@ -195,6 +198,12 @@ async def test_another_model_takes_over_after_a_failure_and_never_where_the_poli
     private: Any = {"hybrid_privacy": {"phi"}, "hybrid_backends": ["cloud"]}
     with pytest.raises(errors.NoEligibleBackend):
         await both.run(SECRET, model_settings=private)
+
+
+async def test_a_refusal_is_one_of_pydantic_ais(refusing: HybridLLM) -> None:
+    with pytest.raises(ContentFilterError) as raised:
+        await Agent(HybridModel(client=refusing)).run("It is forbidden.")
+    assert isinstance(raised.value, errors.ContentRefused)
 
 
 async def test_images_are_refused(llm: HybridLLM) -> None:
