@@ -18,7 +18,7 @@ from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.integrations.common import AUTO, aclient_for, both, client_for, details, mapped, options_of
-from hybrid_llm.integrations.openai_form import schema_of, tools_of
+from hybrid_llm.integrations.openai_form import as_options, tools_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import Failure, failure_of
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from langchain_core.output_parsers.base import BaseOutputParser
 
 Json = dict[str, Any]
-_METHODS: Final = ("json_schema", "function_calling", "json_mode")
 _BY_CODE: Final[Mapping[str, type[Exception]]] = {
     "context_length_exceeded": lc.ContextOverflowError,
     "overloaded": lc.ModelRateLimitError,
@@ -101,14 +100,8 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
 
     def _options(self, client: HybridLLM, stop: list[str] | None, call: Json) -> GenerateOptions:
         """The options of one call; what LangChain adds of its own is left out."""
-        call = {name: value for name, value in call.items() if name not in ("stream", "strict")}
-        call["stop"] = stop or None
-        call["deadline"] = call.pop("timeout", call.get("deadline"))
-        if "tools" in call:
-            call["tools"] = tools_of(call["tools"]) or None
-        wanted = call.pop("response_format", None)
-        if wanted is not None:
-            call["output_schema"] = schema_of(wanted) if isinstance(wanted, Mapping) else wanted
+        call = as_options({name: value for name, value in call.items() if name not in ("stream", "strict")})
+        call |= {"stop": stop or None, "deadline": call.pop("timeout", call.get("deadline"))}
         return options_of(client, self.option_values(), call, model=call.pop("model", None) or self.model)
 
     def _generate(
@@ -207,8 +200,8 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
             strict: Not needed: a schema is always followed exactly.
             kwargs: More arguments of `bind`.
         """
-        if method not in _METHODS:
-            raise ValueError(f"method: there are {', '.join(_METHODS)}")
+        if method not in ("json_schema", "function_calling", "json_mode"):
+            raise ValueError("method: there are json_schema, function_calling and json_mode")
         if method == "function_calling":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         wanted = _json_schema(schema) if method == "json_schema" else {"type": "object"}
@@ -256,10 +249,10 @@ def _of_other(message: BaseMessage) -> list[Json]:
     try:
         turns = convert_to_openai_messages([message])
     except ValueError:  # its text may quote the message
-        turns = None
-    if turns is None:
-        raise InvalidRequest("prompt: a message has a content block of an unknown form", field="prompt")
-    return [{name: value for name, value in turn.items() if name != "name"} for turn in turns]
+        pass
+    else:
+        return [{name: value for name, value in turn.items() if name != "name"} for turn in turns]
+    raise InvalidRequest("prompt: a message has a content block of an unknown form", field="prompt")
 
 
 def _json_schema(schema: Json | type) -> Json:

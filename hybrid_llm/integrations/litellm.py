@@ -18,7 +18,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.integrations.common import Config, aclient_for, both, client_for, details, mapped, options_of
-from hybrid_llm.integrations.openai_form import call_of, schema_of, tools_of
+from hybrid_llm.integrations.openai_form import as_options, call_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import failure_of
 
@@ -122,13 +122,7 @@ def _options(client: HybridLLM, model: str, given: Mapping[str, Any]) -> Generat
     timeout = given.get("timeout")
     if isinstance(timeout, int | float) and timeout < _OWN_TIMEOUT_S:
         call.setdefault("deadline", float(timeout))
-    if (most := call.pop("max_completion_tokens", None)) is not None:
-        call["max_tokens"] = most
-    if "tools" in call:
-        call["tools"] = tools_of(call["tools"]) or None
-    if (wanted := call.pop("response_format", None)) is not None:
-        call["output_schema"] = schema_of(wanted) if isinstance(wanted, Mapping) else wanted
-    return options_of(client, {}, call, model=model)
+    return options_of(client, {}, as_options(call), model=model)
 
 
 def _response(client: HybridLLM, generation: Generation) -> ModelResponse:

@@ -20,7 +20,7 @@ from hybrid_llm.core.limits import DEFAULT_MAX_TOKENS
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.common import AUTO, aclient_for, client_for, details, options_of
-from hybrid_llm.integrations.openai_form import call_of, tools_of
+from hybrid_llm.integrations.openai_form import as_options, call_of
 from hybrid_llm.router.client import HybridLLM as Client
 from hybrid_llm.router.names import backends_of
 
@@ -111,9 +111,7 @@ class HybridLLM(ListedOptionFields, FunctionCallingLLM):
         return {"class_name": self.class_name(), "model_name": self.model, "temperature": self.temperature}
 
     def _options(self, client: Client, call: Json) -> GenerateOptions:
-        call = dict(call)
-        if "tools" in call:
-            call["tools"] = tools_of(call["tools"]) or None
+        call = as_options(call)
         return options_of(client, self.option_values(), call, model=call.pop("model", None) or self.model)
 
     def _chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:

@@ -10,6 +10,18 @@ from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.tools import Tool, ToolCall
 
 
+def as_options(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of *call* by the names of `generate`: the tools, the format of the answer, its length."""
+    made = dict(call)
+    if made.get("tools") is not None:
+        made["tools"] = tools_of(made["tools"]) or None
+    if (wanted := made.pop("response_format", None)) is not None:
+        made["output_schema"] = schema_of(wanted) if isinstance(wanted, Mapping) else wanted
+    if (most := made.pop("max_completion_tokens", None)) is not None:
+        made["max_tokens"] = most
+    return made
+
+
 def tools_of(described: Iterable[Mapping[str, Any]]) -> list[Tool]:
     """The tools of a list of `{"type": "function", "function": {"name": ..., "parameters": ...}}`.
 
