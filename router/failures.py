@@ -114,6 +114,8 @@ def failure_of(error: Exception) -> Failure:
             return _all_failed(error, failures)
         case HybridLLMError():
             return _by_class(error)
+        case RecursionError():
+            return Failure(400, "invalid_value", "the request is nested too deeply")
     return UNEXPECTED
 
 

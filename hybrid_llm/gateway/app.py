@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.console import console_routes
@@ -28,6 +28,7 @@ from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.failures import Failure, failure_of
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
+_log = logging.getLogger("hybrid_llm.gateway")
 Endpoint = Callable[[Request], Awaitable[Response]]
 Operator = Callable[[Gateway, Request], Awaitable[Response]]
 
@@ -105,8 +106,10 @@ def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -
         try:
             request.state.client = gateway.admit(request.headers)
             response = await endpoint(gateway, request)
-        except (Failure, HybridLLMError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever fails has a status
             failure = failure_of(error)
+            if failure.code == "internal_error":
+                _log.error("%s failed with %s", request.url.path, type(error).__name__)
             found = failure.as_anthropic() if anthropic else failure.as_openai()
             response = JSONResponse(found, failure.status, failure.headers)
         response.headers.update(gateway.farewell)

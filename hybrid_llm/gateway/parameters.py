@@ -5,6 +5,7 @@ The gateway checks requests by these tables, `/openapi.json` publishes them, and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -145,11 +146,5 @@ def markdown(table: Table) -> str:
 
 
 def _shown(parameter: Parameter) -> str:
-    taken = f"only {_json(parameter.neutral[0])} is taken" if parameter.neutral else ""
+    taken = f"only `{json.dumps(parameter.neutral[0])}` is taken" if parameter.neutral else ""
     return "; ".join(part for part in (taken, parameter.about) if part)
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return f"`{json.dumps(value)}`"

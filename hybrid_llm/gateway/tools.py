@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ class Tools:
         parameters = given.get(schema) or {"type": "object", "properties": {}}
         text = dumped(parameters)
         if not given.get("strict"):
-            text = self._relaxed(text, parameters, place)
+            text = self._relaxed(text, place)
         self._offer(given, text, namespace)
 
     def custom(self, given: Json, *, namespace: str | None = None) -> None:
@@ -83,11 +83,11 @@ class Tools:
         self.offered.append(Tool(name=name, description=given.get("description") or "", parameters=parameters))
         return name
 
-    def _relaxed(self, text: str, schema: Json, place: str) -> str:
-        """*text*, the *schema*, without the keywords that cannot be enforced."""
+    def _relaxed(self, text: str, place: str) -> str:
+        """The schema *text* without the keywords that cannot be enforced."""
         if not any(f'"{keyword}"' in text for keyword in _LOOSE):
             return text
-        schema = deepcopy(schema)
+        schema = json.loads(text)  # a copy: the body may be part of the answer
         dropped = {keyword: None for _, node in subschemas(schema) for keyword in _drop(node)}
         if dropped:
             self.warnings.append(f"{place}: not enforced: {', '.join(dropped)}")

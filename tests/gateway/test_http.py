@@ -347,6 +347,25 @@ def test_allowed_tools_of_any_shape_are_refused_and_no_failure_of_ours(serve: Se
         assert (reply.status, reply.document["error"]["param"]) == (400, "tool_choice"), reply.raw
 
 
+@pytest.mark.parametrize("depth", [50, 200, 450, 480, 490])
+def test_what_is_nested_deeply_is_answered_or_refused(serve: Serve, depth: int) -> None:
+    url = serve(*fakes())
+    inner = '{"properties":{"a":' * depth + '{"not":{}}' + "}}" * depth
+    schema = f'{{"type":"object","properties":{{"a":{inner}}}}}'
+    said = '"model":"auto","messages":[{"role":"user","content":"x"}]'
+    chat = f'{{{said},"tools":[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]}}'
+    count = f'{{{said},"tools":[{{"name":"f","input_schema":{schema}}}]}}'
+    for path, body in ((CHAT, chat), ("/v1/messages/count_tokens", count)):
+        reply = send(url, path, body.encode())
+        assert reply.status in (200, 400), reply.raw
+
+
+def test_a_host_of_the_configuration_is_answered(serve: Serve) -> None:
+    url = serve(*fakes(), hosts=("gateway.test",))
+    assert send(url, "/v1/models", method="GET", host="gateway.test:8080").status == 200
+    assert send(url, "/v1/models", method="GET", host="other.test").status == 403
+
+
 def test_what_is_not_followed_is_a_warning_in_a_header_and_in_the_details(serve: Serve) -> None:
     url = serve(*fakes())
     body = PATHS["/v1/responses"] | {"tools": [{"type": "web_search"}], "hybrid": {"details": True}}
