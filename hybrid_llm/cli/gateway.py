@@ -106,10 +106,7 @@ def _metrics() -> PrometheusMetrics | None:
 
 
 async def _serve(
-    client: HybridLLM,
-    config: GatewayConfig,
-    metrics: PrometheusMetrics | None,
-    announce: Callable[[int], None],
+    client: HybridLLM, config: GatewayConfig, metrics: PrometheusMetrics | None, announce: Callable[[int], None]
 ) -> None:
     from hybrid_llm.gateway.server import GatewayServer
 

@@ -72,10 +72,7 @@ CHAT: Final = Table(
                 words("auto", "none", "required"),
                 by(
                     "type",
-                    {
-                        "function": record({"function": _NAMED}),
-                        "allowed_tools": record({"allowed_tools": _CHOSEN}),
-                    },
+                    {"function": record({"function": _NAMED}), "allowed_tools": record({"allowed_tools": _CHOSEN})},
                 ),
             )
         ),

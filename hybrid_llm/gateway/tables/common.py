@@ -33,7 +33,4 @@ HYBRID: Final = supported(
     "ours: see the page of the gateway",
 )
 NO_BACKEND: Final = "not offered to the model, with a warning: no backend has it"
-CACHES: Final = {
-    "prompt_cache_options": ignored(),
-    "prompt_cache_retention": ignored(),
-}
+CACHES: Final = {"prompt_cache_options": ignored(), "prompt_cache_retention": ignored()}

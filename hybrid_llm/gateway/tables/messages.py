@@ -5,18 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hybrid_llm.gateway.parameters import Kinds, Table, ignored, refused, supported
-from hybrid_llm.gateway.shapes import (
-    ANYTHING,
-    FLAG,
-    NAME,
-    OBJECT,
-    TEXT,
-    Schema,
-    any_of,
-    by,
-    list_of,
-    record,
-)
+from hybrid_llm.gateway.shapes import ANYTHING, FLAG, NAME, OBJECT, TEXT, Schema, any_of, by, list_of, record
 from hybrid_llm.gateway.tables import common
 
 SERVER_TOOLS: Final = (
@@ -56,10 +45,7 @@ TOOLS: Final = Kinds(
         *("text_editor_20250728", "mcp_toolset"),
     ),
 )
-CHOICES: Final = Kinds(
-    place="tool_choice.type",
-    supported={"auto": "", "any": "", "tool": "", "none": ""},
-)
+CHOICES: Final = Kinds(place="tool_choice.type", supported={"auto": "", "any": "", "tool": "", "none": ""})
 TEXTS: Final = any_of(TEXT, list_of(by("type", {"text": record({"text": TEXT})})))
 _TEXT: Final = record({"text": TEXT})
 _BLOCKS: Final[dict[str, Schema]] = {

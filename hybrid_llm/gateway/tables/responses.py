@@ -61,8 +61,7 @@ CHOICES: Final = Kinds(
     ),
 )
 FORMATS: Final = Kinds(
-    place="text.format.type",
-    supported={"text": "", "json_object": "any JSON object", "json_schema": "always strict"},
+    place="text.format.type", supported={"text": "", "json_object": "any JSON object", "json_schema": "always strict"}
 )
 _PART: Final = record({"text": TEXT})
 TEXTS: Final = any_of(
@@ -70,10 +69,7 @@ TEXTS: Final = any_of(
     list_of(
         by(
             "type",
-            {
-                **dict.fromkeys(("input_text", "output_text", "text"), _PART),
-                "refusal": record({"refusal": TEXT}),
-            },
+            {**dict.fromkeys(("input_text", "output_text", "text"), _PART), "refusal": record({"refusal": TEXT})},
         )
     ),
 )
