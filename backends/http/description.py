@@ -49,9 +49,10 @@ class Description:
         """The latest."""
         self.rejected: BackendError | None = None
         """Why the server does not describe itself to us: it does not accept the key."""
+        self.capabilities: Capabilities = self._able()
+        """What the server can do."""
 
-    @property
-    def capabilities(self) -> Capabilities:
+    def _able(self) -> Capabilities:
         """What the server can do: by the file, else by what it has reported, else as it is usual."""
         settings, known = self._settings, self.known
         return Capabilities(
@@ -114,6 +115,7 @@ class Description:
         if listed.status not in _DESCRIBED:
             return  # it is there, and says nothing now: what is known stays
         self.known = self._api.describe(listed, partial(_reply, get))
+        self.capabilities = self._able()
         self._say("model", self._lacking())
         for topic, text in _contradictions(self._settings, self.known):
             self._say(topic, text)

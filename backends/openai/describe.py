@@ -14,9 +14,14 @@ from typing import Any, Final
 from hybrid_llm.backends.http.api import Get, Json, Known, Reply, positive
 from hybrid_llm.backends.openai.settings import OpenAISettings
 
-_OWNERS: Final[Mapping[str, str]] = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
+_OWNERS: Final[Mapping[str, str]] = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llama.cpp",
+    "hybrid-llm": "hybrid-llm",
+}
 """`owned_by` of a listed model -> the server."""
-_REFUSES_OTHERS: Final = frozenset({"vllm", "sglang"})
+_REFUSES_OTHERS: Final = frozenset({"vllm", "sglang", "hybrid-llm"})
 """Servers that refuse a model that they do not list."""
 _WINDOWS: Final = ("max_model_len", "context_length", "context_window", "max_context_length")
 """What servers call the context window of a listed model: vLLM and SGLang, OpenRouter, Groq, Mistral."""

@@ -45,7 +45,7 @@ MUTANTS = (
     ),
     Mutant(
         "the server's word counts more than the file's",
-        f"{_HTTP}.description:Description.capabilities",
+        f"{_HTTP}.description:Description._able",
         swap("settings.context_window or known.context_window", "known.context_window or settings.context_window"),
     ),
     Mutant(
