@@ -32,7 +32,10 @@ class MessageAnswer(Answer):
 
     def __init__(self, *, backend: str, partial: str = "") -> None:
         super().__init__(backend=backend, partial=partial)
-        self._calls: dict[int, _Use] = {}
+        self._calls: dict[int, int] = {}
+        self._begun = 0
+        self._bare: set[int] = set()
+        """The calls by their blocks, how many there were, and the blocks that have no arguments yet."""
         self._counts: dict[str, int] = {}
 
     def take(self, data: str) -> Iterator[Chunk]:
@@ -63,13 +66,14 @@ class MessageAnswer(Answer):
             case "thinking":
                 yield from self._reasoning(_str(block, "thinking"))
             case "tool_use":
-                use = _Use(len(self._calls))
-                self._calls[index] = use
+                number, self._begun = self._begun, self._begun + 1
+                self._calls[index] = number
+                self._bare.add(index)
                 given, name = block.get("input"), _str(block, "name")
                 if not name:
                     self.break_off("a tool call has no name")
                 written = json.dumps(given) if given else ""
-                yield from self._call(use, written, id_=_str(block, "id") or f"call_{use.number}", name=name)
+                yield from self._call(index, written, id_=_str(block, "id") or f"call_{number}", name=name)
 
     def _delta(self, index: int, delta: Json) -> Iterator[Chunk]:
         match delta.get("type"):
@@ -79,15 +83,14 @@ class MessageAnswer(Answer):
                 yield from self._reasoning(_str(delta, "thinking"))
             case "input_json_delta" if index in self._calls:
                 if written := _str(delta, "partial_json"):
-                    yield from self._call(self._calls[index], written)
+                    yield from self._call(index, written)
             case "input_json_delta":
                 self.break_off("a tool call has no begin")
 
     def _stop(self, index: int) -> Iterator[Chunk]:
         """The end of a block: a call without arguments has an empty object."""
-        use = self._calls.get(index)
-        if use is not None and not use.has_arguments:
-            yield from self._call(use, "{}")
+        if index in self._bare:
+            yield from self._call(index, "{}")
 
     def _text(self, text: str) -> Iterator[Chunk]:
         if text:
@@ -100,10 +103,11 @@ class MessageAnswer(Answer):
             self.received += 1
             yield Chunk(reasoning=text)
 
-    def _call(self, use: _Use, arguments: str, *, id_: str = "", name: str = "") -> Iterator[Chunk]:
+    def _call(self, index: int, arguments: str, *, id_: str = "", name: str = "") -> Iterator[Chunk]:
         self.received += 1
-        use.has_arguments = use.has_arguments or bool(arguments)
-        delta = ToolCallDelta(index=use.number, id=id_, name=name, arguments=arguments)
+        if arguments:
+            self._bare.discard(index)
+        delta = ToolCallDelta(index=self._calls[index], id=id_, name=name, arguments=arguments)
         yield Chunk(text=self.seam.rest(), tool_calls=(delta,))
 
     def _end(self, reason: Any) -> None:
@@ -133,16 +137,6 @@ class MessageAnswer(Answer):
             cached_prompt_tokens=cached,
             reasoning_tokens=counts.get("thinking_tokens", 0),
         )
-
-
-class _Use:
-    """A tool call that is being received."""
-
-    __slots__ = ("has_arguments", "number")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.has_arguments = False
 
 
 def _fields(event: Json, name: str) -> Json:

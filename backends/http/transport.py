@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypeVar
 
 import httpx
 
@@ -23,12 +23,7 @@ _MOST_REPLY_BYTES: Final = 4 << 20
 _CONNECTIONS: Final = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=30.0)
 
 
-class _Wires(TypedDict):
-    verify: ssl.SSLContext
-    proxy: httpx.Proxy | None
-    uds: str | None
-    limits: httpx.Limits
-    trust_env: bool
+_Wires = TypeVar("_Wires", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 class Transport:
@@ -50,7 +45,7 @@ class Transport:
         """Send *data*, and yield the response once its head has come. Connections belong to one event loop."""
         if self._calls is None:
             idle, connect = self._settings.idle_timeout_s, self._settings.connect_timeout_s
-            wires, timeout = httpx.AsyncHTTPTransport(**self._wires()), httpx.Timeout(idle, connect=connect)
+            wires, timeout = self._wires(httpx.AsyncHTTPTransport), httpx.Timeout(idle, connect=connect)
             self._calls = httpx.AsyncClient(transport=wires, trust_env=False, timeout=timeout)
         said = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
         said |= dict(trace_headers(traceparent))
@@ -64,7 +59,7 @@ class Transport:
 
         From any thread, which waits.
         """
-        wires = httpx.HTTPTransport(**self._wires())
+        wires = self._wires(httpx.HTTPTransport)
         with httpx.Client(transport=wires, trust_env=False, timeout=limit) as client:
             yield partial(self._get, client)
 
@@ -77,20 +72,20 @@ class Transport:
                     break
         return Reply(status=response.status_code, headers=response.headers, document=_json(body))
 
-    def _wires(self) -> _Wires:
+    def _wires(self, kind: type[_Wires]) -> _Wires:
         """How a transport of httpx connects. It reads no proxies and certificates of the environment.
 
         HTTP/1.1, where a call that is left closes its connection: over HTTP/2 httpcore resets no stream (seen with
         1.0.9), so that the server would go on generating for nobody.
         """
         settings = self._settings
-        return {
-            "verify": self._trust,
-            "proxy": None if settings.proxy is None else httpx.Proxy(settings.proxy),
-            "uds": None if settings.socket is None else str(settings.socket),
-            "limits": _CONNECTIONS,
-            "trust_env": False,
-        }
+        return kind(
+            verify=self._trust,
+            proxy=None if settings.proxy is None else httpx.Proxy(settings.proxy),
+            uds=None if settings.socket is None else str(settings.socket),
+            limits=_CONNECTIONS,
+            trust_env=False,
+        )
 
     def _url(self, path: str) -> str:
         """The URL of *path* below `base_url`, or from `/` below the host; a query, as of Azure, stays."""

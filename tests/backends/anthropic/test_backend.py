@@ -307,6 +307,13 @@ class TestFailures:
             assert retry_after({header.format("remaining"): "0", header.format("reset"): reset}) is None
 
 
+def test_two_calls_in_blocks_of_one_number_are_two() -> None:
+    parts = AnswerParts()
+    for chunk in read(events(START, *use(1, "f", "{}"), *use(1, "g", '{"x":1}'), end("tool_use"), STOP), []):
+        parts.add(chunk)
+    assert [(call.name, call.arguments) for call in parts.tool_calls] == [("f", "{}"), ("g", '{"x":1}')]
+
+
 class TestLeaving:
     def test_leaving_a_stream_closes_the_connection(self) -> None:
         with scripted([head(), events(START, *text(0, "one ")), HANG]) as server:
