@@ -115,6 +115,11 @@ class TestRequests:
             else:
                 assert llm.generate(prompt).text == "ok"
 
+    def test_a_rule_for_requests_does_not_judge_answers(self):
+        rule = GuardrailRule(guardrail=FakeGuardrail(), where=frozenset({Direction.INPUT}))
+        with client(edge(["forbidden"]), guardrails=[rule]) as llm:
+            assert llm.generate("hi").text == "forbidden"
+
     def test_a_rule_for_answers_does_not_judge_requests(self):
         rule = GuardrailRule(guardrail=FakeGuardrail(), where=frozenset({Direction.OUTPUT}))
         with client(edge(["ok"]), guardrails=[rule]) as llm:
@@ -151,6 +156,16 @@ class TestAnswers:
                 with pytest.raises(ContentRefused):
                     llm.generate("hi")
             assert (len(first.requests), len(second.requests)) == (9, 0)
+
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_the_longest_window_of_several_guardrails_counts(self, turned):
+        phrase = "a phrase of many words that one of the two refuses as a whole"
+        guardrails = [FakeGuardrail("x!"), FakeGuardrail(phrase)]
+        script = [f"{word} " for word in f"{LONG}{phrase} and more".split()]
+        with client(edge(script), guardrails=guardrails[::-1] if turned else guardrails) as llm:
+            got, refusal = released(llm.stream("hi"))
+        assert refusal is not None
+        assert LONG.startswith("".join(got))
 
     def test_an_allowed_answer_is_whole(self):
         words = [f"{word} " for word in (LONG * 5).split()]
@@ -218,12 +233,12 @@ class TestAnswers:
 
     def test_what_precedes_another_part_is_read_before_it(self):
         last = Chunk(tokens=0, finish_reason=FinishReason.STOP)
-        backend = ChunkBackend(Chunk(text="first"), Chunk(reasoning="then"), Chunk(text="last"), last)
-        order = []
+        backend = ChunkBackend(Chunk(text="first, "), Chunk(reasoning=LONG), Chunk(text="last"), last)
+        read = ""
         with client(backend, guardrails=[FakeGuardrail()]) as llm:
             for chunk in llm.stream("hi"):
-                order += [text for text in (chunk.reasoning, chunk.text) if text]
-        assert order == ["first", "then", "last"]
+                read += chunk.reasoning + chunk.text
+        assert read == f"first, {LONG}last"
 
     def test_a_word_on_both_sides_of_another_part_is_refused(self):
         last = Chunk(finish_reason=FinishReason.STOP)
