@@ -284,10 +284,6 @@ class HybridLLM(Insight, ToolRunner):
         pipeline.set_deadline(incoming)
         return await incoming.within(self._workers.run(lambda: call(pipeline), drop))
 
-    def cost_of(self, generation: Generation) -> float:
-        """What *generation* cost, in the currency of the prices; attempts that failed before are booked beside it."""
-        return self._pipeline.fleet.spending.cost_of(generation)
-
     def add_hook(self, hook: Hook) -> None:
         """Call *hook*, too, about each request that begins from now on."""
         self._check_open()

@@ -100,7 +100,7 @@ def details(client: HybridLLM, generation: Generation) -> dict[str, Any]:
         "excluded": dict(decision.excluded),
         "attempts": [{"backend": each.backend, "error": each.error} for each in generation.attempts],
         "cached": generation.cached,
-        "cost": client.cost_of(generation),
+        "cost": generation.cost,
         "notice": generation.notice,
         "warnings": [{"code": each.code, "kind": each.kind, "count": each.count} for each in generation.warnings],
     }

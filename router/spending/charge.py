@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from hybrid_llm.core import errors
 from hybrid_llm.core.errors import ConfigError, HybridLLMError, QuotaExceeded
-from hybrid_llm.core.generation import Chunk, Generation, Usage
+from hybrid_llm.core.generation import Chunk, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.signals import BudgetSignals, Signals
 from hybrid_llm.core.tracebacks import is_fault
@@ -69,13 +69,6 @@ class Spending:
     def spent(self) -> Mapping[str, float]:
         """Backend with a price -> what this client has spent on it so far."""
         return {name: amount / UNIT for name, amount in self._booked.items()}
-
-    def cost_of(self, generation: Generation) -> float:
-        """The tokens of *generation* at the price of its backend; 0.0 without a price, and for a cached answer."""
-        price, usage = self.prices.get(generation.backend), generation.usage
-        if price is None or generation.cached:
-            return 0.0
-        return price.cost(usage.prompt_tokens, usage.completion_tokens) / UNIT
 
     def check(self, objectives: Objectives) -> None:
         """Raise ConfigError if the budget of the policy is in another currency than the prices."""
