@@ -17,6 +17,7 @@ from hybrid_llm.policies.reader.source import Fault, Faults
 PLAIN: Final = "the configuration"
 """What messages call a mapping made in Python."""
 _MAX_DEPTH: Final = 40
+_MAX_VALUES: Final = 100_000
 
 
 class KeyFaults(Faults):
@@ -68,8 +69,8 @@ class PlainDocument:
 
     def _value(self, value: Any, path: str, depth: int) -> yamltext.Value:
         offset = self._faults.number(path)
-        if depth > _MAX_DEPTH:
-            self._faults.add("nested too deeply", offset)
+        if depth > _MAX_DEPTH or offset > _MAX_VALUES:
+            self._faults.add("nested too deeply" if depth > _MAX_DEPTH else "more values than are read", offset)
         elif isinstance(value, Mapping):
             return yamltext.Mapping(tuple(self._entries(value, path, offset, depth)), offset)
         elif isinstance(value, Sequence | Set) and not isinstance(value, str | bytes | bytearray):
@@ -119,5 +120,5 @@ def _scalar(text: str, offset: int, *, quoted: bool = False) -> yamltext.Scalar:
 
 def _digits(number: float | Decimal) -> str:
     """*number* as a file has it: without an exponent."""
-    exact = Decimal(str(number))
+    exact = Decimal(number if isinstance(number, int) else str(number))
     return format(exact, "f") if exact.is_finite() else str(exact)

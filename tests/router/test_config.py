@@ -436,6 +436,16 @@ def test_a_mapping_that_contains_itself_is_refused():
         HybridLLM.from_config(given)
 
 
+def test_a_mapping_whose_parts_contain_each_other_many_times_is_refused_at_once():
+    shared = {"version": 10**5000}
+    for _ in range(40):
+        shared = {"a": shared, "b": shared}
+    with pytest.raises(ConfigError, match="more values than are read"):
+        HybridLLM.from_config({"version": 1, "backends": shared})
+    with pytest.raises(ConfigError, match="threads: `1000"):
+        HybridLLM.from_config({"version": 1, "backends": {"e": {"kind": "onnx", "threads": 10**5000}}})
+
+
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
