@@ -36,7 +36,13 @@ def test_a_model_of_several_labels_judges_each_for_itself(texts, tmp_path):
     settings = json.loads((folder / "config.json").read_text())
     (folder / "manifest.json").unlink()
     (folder / "config.json").write_text(json.dumps(settings | {"problem_type": "multi_label_classification"}))
-    assert judged(EncoderGuardrail(folder, labels={"Food": 0.6}), "and the soup").refuses
+    limits = [0.6, 0.9, 0.95, 0.97, 0.98, 0.99, 0.993, 0.996, 0.998, 0.999]
+    one, several = (
+        [judged(EncoderGuardrail(files, labels={"Food": limit}), "and the soup").refuses for limit in limits]
+        for files in (texts.folder, folder)
+    )
+    assert several[0]
+    assert sum(several) < sum(one), "a share of its own is less than one of two that add up to 1"
     assert not judged(EncoderGuardrail(folder, labels={"Food": 0.6}), "and the storm").refuses
 
 
