@@ -27,7 +27,8 @@ class Messages:
         settings, request = self._settings, cleared.request
         data = payload(cleared, settings)
         partial = "" if continues(request, settings) else request.answer_prefix
-        return Call(data=data, answer=MessageAnswer(backend=settings.name, partial=partial))
+        tokens = request.prompt_tokens
+        return Call(data=data, answer=MessageAnswer(backend=settings.name, prompt_tokens=tokens, partial=partial))
 
     def describe(self, listed: Reply, _: Get) -> Known:
         """What the server reports of the model; a server of another kind need not have that route."""

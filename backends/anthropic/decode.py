@@ -30,8 +30,8 @@ _COUNTS: Final = (
 class MessageAnswer(Answer):
     """The answer of one call."""
 
-    def __init__(self, *, backend: str, partial: str = "") -> None:
-        super().__init__(backend=backend, partial=partial)
+    def __init__(self, *, backend: str, prompt_tokens: int, partial: str = "") -> None:
+        super().__init__(backend=backend, prompt_tokens=prompt_tokens, partial=partial)
         self._calls: dict[int, int] = {}
         self._begun = 0
         self._bare: set[int] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from hybrid_llm.backends.http.continuation import Seam
@@ -17,11 +18,13 @@ class Answer:
 
     Args:
         backend: The name for errors.
+        prompt_tokens: The estimate that counts where the server reports no usage.
         partial: The answer so far that the server was asked to go on with, and may repeat.
     """
 
-    def __init__(self, *, backend: str, partial: str = "") -> None:
+    def __init__(self, *, backend: str, prompt_tokens: int, partial: str = "") -> None:
         self.backend = backend
+        self._prompt_tokens = prompt_tokens
         self.seam = Seam(partial)
         self.reason: FinishReason | None = None
         """Why it ended, once the server has said so."""
@@ -52,7 +55,9 @@ class Answer:
             self.break_off("it ended without a reason")
         if text := self.seam.rest():
             yield Chunk(text=text, tokens=0)
-        yield Chunk(tokens=0, finish_reason=self.reason, usage=self.usage(), timings=timings)
+        usage = self.usage()
+        usage = usage if usage.prompt_tokens else replace(usage, prompt_tokens=self._prompt_tokens)
+        yield Chunk(tokens=0, finish_reason=self.reason, usage=usage, timings=timings)
 
     def parsed(self, data: str) -> dict[str, Any]:
         """The JSON object that an event holds, which is no error."""

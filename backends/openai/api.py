@@ -27,8 +27,9 @@ class ChatCompletions:
         settings, request = self._settings, cleared.request
         data = payload(cleared, settings, known.server)
         asks_to_go_on = settings.understood(known.server) not in CONTINUES
-        answer = ChatAnswer(backend=settings.name, partial=request.answer_prefix if asks_to_go_on else "")
-        return Call(data=data, answer=answer)
+        partial = request.answer_prefix if asks_to_go_on else ""
+        tokens = request.prompt_tokens
+        return Call(data=data, answer=ChatAnswer(backend=settings.name, prompt_tokens=tokens, partial=partial))
 
     def describe(self, listed: Reply, get: Get) -> Known:
         """What the server is, by its list of models and what its kind reports besides."""

@@ -24,8 +24,8 @@ _DONE: Final = "[DONE]"
 class ChatAnswer(Answer):
     """The answer of one call."""
 
-    def __init__(self, *, backend: str, partial: str = "") -> None:
-        super().__init__(backend=backend, partial=partial)
+    def __init__(self, *, backend: str, prompt_tokens: int, partial: str = "") -> None:
+        super().__init__(backend=backend, prompt_tokens=prompt_tokens, partial=partial)
         self._calls: list[str] = []
         self._usage: Usage | None = None
 

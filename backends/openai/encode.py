@@ -17,6 +17,8 @@ from hybrid_llm.core.tools import ToolCall, numbered_id
 
 CONTINUES: Final = ("vllm", "sglang", "llama.cpp")
 """Dialects in which the server continues a message; others are asked to go on with it."""
+_CONTINUES_JSON: Final = ("llama.cpp",)
+"""Dialects in which the grammar of a schema goes on with the message too. vLLM's begins anew: a second document."""
 _GOES_ON: Final[Mapping[str, Json]] = {
     "vllm": {"continue_final_message": True, "add_generation_prompt": False},
     "sglang": {"continue_final_message": True},
@@ -90,7 +92,7 @@ def _continued(request: Request, spec: OpenAISettings, dialect: str) -> Iterator
         return
     is_text = not (request.answer_calls or request.answer_reasoning)
     continues = dialect in CONTINUES
-    if not is_text or (request.output_schema is not None and not continues):
+    if not is_text or (request.output_schema is not None and dialect not in _CONTINUES_JSON):
         what = "a tool call, reasoning or JSON that was cut off"
         raise RequestRejected(f"{spec.name} cannot continue {what}", backend=spec.name, reason="unsupported")
     yield {"role": "assistant", "content": request.answer_prefix}

@@ -218,7 +218,7 @@ class TestAnswers:
 
 
 def read(data: bytes, cuts: list[int]) -> list[Chunk]:
-    reader, found = EventReader(), MessageAnswer(backend="cloud")
+    reader, found = EventReader(), MessageAnswer(backend="cloud", prompt_tokens=1)
     chunks: list[Chunk] = []
     at = 0
     for cut in [*sorted(cuts), len(data)]:

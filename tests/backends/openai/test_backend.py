@@ -87,9 +87,10 @@ class TestAnswers:
         assert chunks[-1].finish_reason is FinishReason.STOP
         assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (7, 2)
 
-    def test_without_usage_the_pieces_are_counted(self) -> None:
+    def test_without_usage_the_pieces_are_counted_and_the_prompt_is_estimated(self) -> None:
         with scripted([head(), events(*WHOLE[:4], "[DONE]")]) as server:
-            assert answer(server.url)[-1].usage.completion_tokens == 2
+            usage = answer(server.url, cleared(prompt_tokens=9))[-1].usage
+            assert (usage.prompt_tokens, usage.completion_tokens) == (9, 2)
 
     def test_a_compressed_answer(self) -> None:
         with scripted([head(content_encoding="gzip"), gzip.compress(events(*WHOLE))]) as server:
@@ -403,6 +404,15 @@ class TestWhatIsSent:
         with scripted([head(), events(delta(content=said), delta("stop"))]) as server:
             assert text_of(answer(server.url, cleared(answer_prefix="I count: One, two"))) == kept
 
+    @pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama.cpp", "ollama", "other", "openai"])
+    def test_a_cut_document_is_gone_on_with_where_the_grammar_goes_on_too(self, dialect: str) -> None:
+        request = cleared(answer_prefix='{"a', output_schema='{"type": "object"}')
+        if dialect == "llama.cpp":
+            assert json.loads(payload(request, spec(dialect=dialect)))["messages"][-1]["content"] == '{"a'
+        else:
+            with pytest.raises(errors.RequestRejected):
+                payload(request, spec(dialect=dialect))
+
     def test_a_cut_call_is_not_gone_on_with(self) -> None:
         with pytest.raises(errors.RequestRejected):
             payload(cleared(tools=(TOOL,), answer_calls=(ToolCall(name="f", arguments='{"a'),)), spec())
@@ -535,7 +545,7 @@ ODD = st.sampled_from(
 def test_any_order_of_events_is_an_answer_or_one_typed_error(
     order: list[Any], inner: dict[str, Any], outer: dict[str, Any]
 ) -> None:
-    found = ChatAnswer(backend="cloud")
+    found = ChatAnswer(backend="cloud", prompt_tokens=1)
     try:
         for event in [*order, delta(**inner), outer, *order]:
             list(found.take(event if isinstance(event, str) else json.dumps(event)))
