@@ -140,7 +140,7 @@ RESPONSES: Final = Table(
         "prompt_cache_key": common.PROMPT_CACHE_KEY,
         "hybrid": common.HYBRID,
         "reasoning": ignored("a model reasons as it is made to", OBJECT),
-        "include": ignored(),
+        "include": ignored("nothing more is included"),
         "stream_options": ignored(),
         "user": ignored(),
         "safety_identifier": ignored(),
