@@ -55,7 +55,13 @@ class Connection(HttpToolsProtocol):
     def _begin_head(self) -> None:
         self._end_head()
         self._head_bytes = 0
-        self._head_timer = self.loop.call_later(self._timeout_s, self.transport.close)
+        self._head_timer = self.loop.call_later(self._timeout_s, self._late)
+
+    def _late(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # an answer that runs is not cut
+            self._head_timer = self.loop.call_later(self._timeout_s, self._late)
+        else:
+            self.transport.close()
 
     def _end_head(self) -> None:
         if self._head_timer is not None:

@@ -110,6 +110,13 @@ class TestConnections:
         assert exchanged(url, sent) == b""
         assert time.monotonic() - before < 5
 
+    def test_the_beginning_of_a_next_request_does_not_cut_an_answer(self, serve: Serve) -> None:
+        url = serve(Slow(tokens=50), policy=ALONE, read_timeout_s=0.2)
+        body = json.dumps(ASKED | {"stream": True}).encode()
+        answer = exchanged(url, head(url, body=body) + body, b"POST /v1", pause=0.1)
+        assert answer.count(b"word ") == 50
+        assert b"[DONE]" in answer
+
     def test_tags_of_a_header_that_is_there_twice_are_joined(self, serve: Serve) -> None:
         policy = POLICY.replace("  public:", "  pii: {allow: [edge, cloud]}\n  public:")
         url = serve(*fakes(), policy=policy)
