@@ -305,6 +305,10 @@ SHAPES = st.sampled_from(
 )
 
 
+ANSWERED = (200, 400, 404, 502, 503)
+"""What a request may end with: 502 since the fake's answer follows no output schema."""
+
+
 @pytest.fixture(scope="module")
 def fuzzed() -> Any:
     edge, cloud = fakes()
@@ -317,7 +321,7 @@ def fuzzed() -> Any:
 @given(st.sampled_from(sorted(PATHS)), st.dictionaries(st.sampled_from(FIELDS), VALUES | SHAPES, max_size=4))
 def test_no_body_is_an_internal_error(fuzzed: str, path: str, changes: dict[str, Any]) -> None:
     reply = send(fuzzed, path, PATHS[path] | changes)
-    assert reply.status in (200, 400, 404, 503), (reply.status, reply.raw)
+    assert reply.status in ANSWERED, (reply.status, reply.raw)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -330,7 +334,7 @@ def test_no_body_of_the_official_types_is_an_internal_error(fuzzed: str, path: s
     for added in ("stream", "stream_options"):
         body.pop(added, None)
     reply = send(fuzzed, path, body)
-    assert reply.status in (200, 400, 404, 503), (reply.status, reply.raw)
+    assert reply.status in ANSWERED, (reply.status, reply.raw)
 
 
 @pytest.mark.parametrize("tools", [7, "x", {}, None, [7], [{"type": "function"}], [{"type": "function", "name": "y"}]])
