@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from hybrid_llm.core.tools import Tool, ToolCall, ToolCallDelta
     from hybrid_llm.policies import Policy, load_policy
     from hybrid_llm.policies.watch import PolicySource
-    from hybrid_llm.router.cache import Cache, CachedAnswer, MemoryCache
+    from hybrid_llm.router.caching.answers import AnswerCache, CachedAnswer
+    from hybrid_llm.router.caching.disk import DiskCache
+    from hybrid_llm.router.caching.memory import MemoryCache
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.default import adecide, agenerate, arun_tools, astream, decide, generate, run_tools, stream
     from hybrid_llm.router.execution.stream import AsyncStream, Stream
@@ -113,11 +115,12 @@ _HOMES: Final = {
         "load_policy",
     ),
     "policies.watch": ("PolicySource",),
-    "router.cache": (
-        "Cache",
+    "router.caching.answers": (
+        "AnswerCache",
         "CachedAnswer",
-        "MemoryCache",
     ),
+    "router.caching.disk": ("DiskCache",),
+    "router.caching.memory": ("MemoryCache",),
     "router.client": ("HybridLLM",),
     "router.default": (
         "adecide",
@@ -152,12 +155,12 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 
 __all__ = [
     "Alternative",
+    "AnswerCache",
     "AnswerWarning",
     "AsyncStream",
     "AttemptRecord",
     "Backend",
     "BackendState",
-    "Cache",
     "CachedAnswer",
     "Capabilities",
     "Chunk",
@@ -172,6 +175,7 @@ __all__ = [
     "Detector",
     "DeviceSignals",
     "Direction",
+    "DiskCache",
     "Engine",
     "Finding",
     "FinishReason",

@@ -10,7 +10,8 @@ from hybrid_llm.core.limits import Defaults, RequestLimits, SessionLimits
 from hybrid_llm.core.protocols import Backend, Guardrail
 from hybrid_llm.policies import FixedPolicy, Policy, PolicySource
 from hybrid_llm.policies.reader.plain import ConfigSource
-from hybrid_llm.router.cache import AnswerCache, Cache
+from hybrid_llm.router.caching.answers import AnswerCache
+from hybrid_llm.router.caching.guarded import GuardedCache
 from hybrid_llm.router.fleet import Fleet
 from hybrid_llm.router.guardrails.rules import GuardrailRule, Guardrails
 from hybrid_llm.router.observability.hooks import Hook
@@ -49,7 +50,7 @@ def assemble(
     prices: Mapping[str, float | Price] | None = None,
     ledger: Ledger | None = None,
     predictions: PredictionStore | None = None,
-    cache: Cache | None = None,
+    cache: AnswerCache | None = None,
     guardrails: Iterable[Guardrail | GuardrailRule] | None = (),
     sessions: SessionLimits | None = None,
     limits: RequestLimits | None = None,
@@ -72,7 +73,7 @@ def assemble(
         hooks=(RequestLog(), *(hooks or ())),
         defaults=defaults,
         limits=limits,
-        cache=AnswerCache(cache, guard, fleet.is_greedy) if cache is not None else None,
+        cache=GuardedCache(cache, guard, fleet) if cache is not None else None,
         guardrails=Guardrails(rules) if (rules := tuple(guardrails or ())) else None,
     )
 

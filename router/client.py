@@ -31,7 +31,8 @@ from hybrid_llm.core.tracebacks import scrubbed
 from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.policies.reader.plain import ConfigSource, config_source
 from hybrid_llm.router.assembly import assemble, assemble_from_config
-from hybrid_llm.router.cache import Cache
+from hybrid_llm.router.caching.answers import AnswerCache
+from hybrid_llm.router.caching.wakeups import LoopWakeup
 from hybrid_llm.router.closing import aclose_parts, close_parts
 from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne
@@ -78,7 +79,7 @@ class HybridLLM(Insight, ToolRunner):
         prices: Mapping[str, float | Price] | None = None,
         ledger: Ledger | None = None,
         predictions: PredictionStore | None = None,
-        cache: Cache | None = None,
+        cache: AnswerCache | None = None,
         guardrails: Iterable[Guardrail | GuardrailRule] | None = (),
         sessions: SessionLimits | None = None,
         limits: RequestLimits | None = None,
@@ -95,7 +96,7 @@ class HybridLLM(Insight, ToolRunner):
             prices: Backend -> `Price`, or one number per 1,000 tokens.
             ledger: Where the spending of tenants is booked; by default in memory.
             predictions: Where latency predictions are loaded from and stored.
-            cache: Answers to repeated requests, such as a `MemoryCache`, as far as privacy tags allow.
+            cache: Answers to repeated requests, such as a `MemoryCache` or `DiskCache`, as far as privacy tags allow.
             guardrails: What judges requests and answers, in this order, such as `hybrid_llm.guardrails.default()`.
             sessions: How many sessions hold values behind pseudonyms, and for how long.
             limits: How large a request may be.
@@ -233,7 +234,7 @@ class HybridLLM(Insight, ToolRunner):
         routed = pipeline.receive(incoming)
         if not pipeline.may_hedge(routed):
             return Stream(pipeline.answer(routed, _open_sync, blocking_sleep), owner=self)
-        answer = pipeline.answer(routed, _open_async, asyncio.sleep, TaskRace, self._workers.run)
+        answer = pipeline.answer(routed, _open_async, asyncio.sleep, TaskRace, self._workers.run, LoopWakeup)
         return Stream(answer, self._loop, owner=self)
 
     @scrubbed
@@ -267,7 +268,7 @@ class HybridLLM(Insight, ToolRunner):
                 pipeline.begin_trace(incoming)
             routed = pipeline.receive(incoming)
             race = TaskRace if pipeline.may_hedge(routed) else OneByOne
-            return pipeline.answer(routed, _open_async, asyncio.sleep, race, self._workers.run)
+            return pipeline.answer(routed, _open_async, asyncio.sleep, race, self._workers.run, LoopWakeup)
 
         return await self._aside(incoming, start, Answer.abandon)
 

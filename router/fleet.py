@@ -207,6 +207,12 @@ class Fleet:
         reading = f"reading the capabilities of {backend.name}"
         return guarded(lambda: backend.capabilities.logprobs, reading, self._repeated.failed) is True
 
+    def model(self, name: str) -> str:
+        """The model of the backend *name*, with its version where that is known; empty until a node reports it."""
+        backend = self.backends[name]
+        known = guarded(lambda: backend.capabilities, f"reading the capabilities of {name}", self._repeated.failed)
+        return f"{known.model} {known.revision}" if known is not None else ""
+
     def is_greedy(self, name: str, sampling: Sampling) -> bool:
         """Whether the backend *name* is greedy under *sampling*, by its model where no temperature is named."""
         if sampling.temperature != 0.0 or "temperature" in sampling.explicit:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hybrid_llm.core.errors import OutputInvalid
 from hybrid_llm.core.generation import AnswerParts
 from hybrid_llm.core.lazy import cached_property
-from hybrid_llm.core.request import OutputSchema, Request
+from hybrid_llm.core.request import OutputSchema, Request, SchemaModel
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.core.tracebacks import is_fault, scrub_traceback
@@ -44,6 +44,8 @@ class OutputParser:
     """Parses answers under *schema*: by a pydantic model's own validation, else as JSON that follows the schema."""
 
     def __init__(self, schema: OutputSchema) -> None:
+        self.model: type[SchemaModel] | None = schema if isinstance(schema, type) else None
+        """The pydantic model, where the schema is one."""
         self._model: Callable[[str], object] | None = None
         self._size = _TYPICAL
         self._followed: str | None = None

@@ -15,7 +15,8 @@ from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, 
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource, parse_policy
-from hybrid_llm.router.cache import AnswerCache
+from hybrid_llm.router.caching.guarded import Found, GuardedCache
+from hybrid_llm.router.caching.wakeups import Wakeup, thread_wakeup
 from hybrid_llm.router.execution.answer import Answer, Run
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
@@ -55,7 +56,7 @@ class Pipeline:
         hooks: Sequence[Hook] = (),
         defaults: Defaults | None = None,
         limits: RequestLimits | None = None,
-        cache: AnswerCache | None = None,
+        cache: GuardedCache | None = None,
         guardrails: Guardrails | None = None,
         attempts: type[Attempts] = Attempts,
     ) -> None:
@@ -94,7 +95,8 @@ class Pipeline:
     def status(self) -> ClientStatus:
         """The state of the client now, for metrics and for people."""
         self.fleet.adopt(self.policy)
-        return self.fleet.status()
+        status = self.fleet.status()
+        return status if self._cache is None else replace(status, cache=self._cache.savings)
 
     def is_quick(self, incoming: Incoming) -> bool:
         """Whether routing takes so little that it may run in an event loop.
@@ -283,27 +285,33 @@ class Pipeline:
         sleep: Sleep,
         race: Callable[[], Race] = OneByOne,
         aside: Aside = at_once,
+        wakeup: Callable[[], Wakeup | None] = thread_wakeup,
     ) -> Answer:
         """Make the attempts of hop 5, which begin when the first chunk is asked for.
+
+        Where an identical request is in flight, and may be cached, its answer is waited for with a *wakeup* instead.
 
         Raises:
             NoEligibleBackend: the decision excludes every backend.
         """
         if not routed.decision.order:
             raise self._no_eligible(routed)
-        over = partial(self.release, routed)
-        cached = self._cache.replay(routed) if self._cache is not None else None
-        if cached is not None:
-            return Answer(
-                self._screened(cached, routed, aside), routed, hooks=self._hooks, over=over, notice=self.fleet.notice
-            )
+        over, notice = partial(self.release, routed), self.fleet.notice
+        found = self._cache.find(routed) if self._cache is not None else Found()
+        if found.replay is not None:
+            replay = self._screened(found.replay, routed, aside)
+            return Answer(replay, routed, hooks=self._hooks, over=over, notice=notice)
         if routed.trace is not None:
             open_stream = routed.trace.opens(open_stream)
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
-        attempts = self._attempts(routed, calls, race)
-        keep = partial(self._cache.keep, routed, aside) if self._cache is not None else None
-        leave, notice, trail = calls.leave, self.fleet.notice, calls.trail
-        run = self._screened(attempts, routed, aside)
+        attempts, leave, trail, keep = self._attempts(routed, calls, race), calls.leave, calls.trail, None
+        run: Run = attempts
+        if self._cache is not None:
+            keep = partial(self._cache.keep, routed, aside)
+            shared = self._cache.share(found, routed, attempts, aside, wakeup)
+            if shared is not None:
+                run, over, leave = shared, partial(shared.end, over), partial(shared.leave, leave)
+        run = self._screened(run, routed, aside)
         return Answer(run, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice, trail=trail)
 
     def _screened(self, run: Run, routed: Routed, aside: Aside) -> Run:

@@ -140,6 +140,9 @@ class Capabilities:
     """Whether its model recommends a draw: an answer for which no temperature is named differs each time."""
     notice: str = ""
     """What a reader of its answers must know, such as that the model is a demonstration; no text of a request."""
+    revision: str = ""
+    """What distinguishes this version of the model from others of its name, such as a digest of its files: a cached
+    answer is replayed only under the same one."""
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ from hybrid_llm.core.generation import (
     Usage,
 )
 from hybrid_llm.core.request import RequestMetadata
+from hybrid_llm.core.savings import Savings
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies.language.schema import Objectives
@@ -86,6 +87,8 @@ class ClientStatus:
     spent: Mapping[str, float] = field(default_factory=dict)
     """Backend with a price -> what this client has spent on it so far, in *currency*."""
     currency: str = ""
+    cache: Savings | None = None
+    """What this client's cache of answers was asked and has saved; None without one."""
 
 
 class Hook(Protocol):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from hybrid_llm.backends.wire import issue, make_authority
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.recorder import DecisionRecorder
 from hybrid_llm.router.spending.file import FileLedger

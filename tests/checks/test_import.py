@@ -33,12 +33,12 @@ HEAVY = (
 
 PUBLIC = {
     "Alternative",
+    "AnswerCache",
     "AnswerWarning",
     "AsyncStream",
     "AttemptRecord",
     "Backend",
     "BackendState",
-    "Cache",
     "CachedAnswer",
     "Capabilities",
     "Chunk",
@@ -53,6 +53,7 @@ PUBLIC = {
     "Detector",
     "DeviceSignals",
     "Direction",
+    "DiskCache",
     "Engine",
     "Finding",
     "FinishReason",

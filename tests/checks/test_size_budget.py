@@ -27,8 +27,8 @@ def test_a_cycle_is_all_modules_that_reach_each_other():
 
 
 def test_a_module_right_in_a_room_is_a_room_of_its_own_at_two_levels():
-    graph = {"hybrid_llm.router.config.read": ["hybrid_llm.router.cache"], "hybrid_llm.router.cache": []}
-    assert budget.between_rooms(graph, 2) == {"router.config": {"router.cache"}, "router.cache": set()}
+    graph = {"hybrid_llm.router.config.read": ["hybrid_llm.router.fleet"], "hybrid_llm.router.fleet": []}
+    assert budget.between_rooms(graph, 2) == {"router.config": {"router.fleet"}, "router.fleet": set()}
     assert budget.between_rooms(graph, 1) == {"router": {"router"}}
     assert budget.cycles(budget.between_rooms(graph, 1)) == []
 

@@ -26,7 +26,8 @@ from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.caching.answers import CachedAnswer
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.privacy.detectors import DETECTORS, Detector, Finding
 from tests.leaks.situations import AFTER_A_CHUNK
 from tests.leaks.texts import SEPARATOR

@@ -35,7 +35,7 @@ from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import KNOWN_DETECTORS, PolicyFile
 from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.observability.otel import OpenTelemetryHook

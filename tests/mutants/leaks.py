@@ -12,7 +12,9 @@ _TABLE = "hybrid_llm.router.privacy.pseudonyms.table"
 _BEGINNINGS = "hybrid_llm.router.privacy.pseudonyms.beginnings"
 _ENGINE = "hybrid_llm.router.privacy.detectors.engine"
 _TEXT = "hybrid_llm.router.privacy.detectors.text"
-_CACHE = "hybrid_llm.router.cache"
+_CACHE = "hybrid_llm.router.caching.guarded"
+_NAMES = "hybrid_llm.router.caching.names"
+_MEMORY = "hybrid_llm.router.caching.memory"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
 _ANSWER = "hybrid_llm.router.execution.answer"
@@ -171,32 +173,34 @@ MUTANTS = (
     # Caches
     Mutant(
         "roles share a cache",
-        f"{_CACHE}:MemoryCache._name",
+        f"{_NAMES}:entry_name",
         swap("request.shape()", "''"),
     ),
-    Mutant("tasks share a cache", f"{_CACHE}:MemoryCache._name", drop_item("request.task")),
-    Mutant("limits share a cache", f"{_CACHE}:MemoryCache._name", drop_item("str(request.max_tokens)")),
+    Mutant("tasks share a cache", f"{_NAMES}:entry_name", drop_item("request.task")),
+    Mutant("limits share a cache", f"{_NAMES}:entry_name", drop_item("str(request.max_tokens)")),
     Mutant(
-        "samplings share a cache", f"{_CACHE}:MemoryCache._name", swap("repr(getattr(request.sampling, name))", "name")
+        "samplings share a cache",
+        f"{_NAMES}:entry_name",
+        swap("repr(getattr(request.sampling, name))", "name"),
     ),
     Mutant(
         "a cache cannot tell where a text ends",
-        f"{_CACHE}:MemoryCache._name",
+        f"{_NAMES}:entry_name",
         drop("mac.update(len(data).to_bytes(8, 'big'))"),
     ),
     Mutant(
         "a tenant called None shares the cache of those without one",
-        f"{_CACHE}:MemoryCache._name",
+        f"{_NAMES}:entry_name",
         swap("repr(request.tenant)", "str(request.tenant)"),
     ),
     Mutant(
         "a cache stores without a clearance",
-        f"{_CACHE}:MemoryCache.put",
+        f"{_MEMORY}:MemoryCache.put",
         swap("require_clearance(cleared, self.location, Purpose.CACHE)", "cleared.request"),
     ),
     Mutant(
         "a cache takes the clearance for an answer",
-        f"{_CACHE}:MemoryCache.get",
+        f"{_MEMORY}:MemoryCache.get",
         swap(
             "require_clearance(cleared, self.location, Purpose.CACHE)",
             "require_clearance(cleared, self.location, cleared.clearance.purpose)",
@@ -204,7 +208,7 @@ MUTANTS = (
     ),
     Mutant(
         "what an answer holds does not limit where it is cached",
-        f"{_CACHE}:AnswerCache._may_store",
+        f"{_CACHE}:GuardedCache._may_store",
         swap("PartialAnswer(text=text)", "PartialAnswer()"),
     ),
     # Clearances
@@ -223,7 +227,7 @@ MUTANTS = (
     Mutant("escapes are undone two layers deep", f"{_TEXT}:_LAYERS", swap("3", "2")),
     # Records
     Mutant(
-        "a cached answer shows its text", f"{_CACHE}:CachedAnswer", swap("text: str = field(repr=False)", "text: str")
+        "a cached answer shows its text", "hybrid_llm.router.caching.answers:CachedAnswer", swap("text: str = field(repr=False)", "text: str")
     ),
     Mutant("a chunk shows its text", f"{_GENERATION}:Chunk.text", swap("field(default='', repr=False)", "''")),
     Mutant("an answer shows its text", f"{_GENERATION}:Generation", swap("text: str = field(repr=False)", "text: str")),
@@ -269,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "the log of a failed cache shows its message",
-        f"{_CACHE}:AnswerCache._try",
+        f"{_CACHE}:GuardedCache._try",
         swap("type(error).__name__", "str(error)"),
     ),
 )

@@ -8,7 +8,8 @@ from tests.mutants.mutant import Mutant
 _VISIBLE = "hybrid_llm.backends.calls.visible"
 _TOKENS = "hybrid_llm.router.privacy.restored_tokens"
 _PIPELINE = "hybrid_llm.router.pipeline"
-_CACHE = "hybrid_llm.router.cache"
+_CACHE = "hybrid_llm.router.caching.guarded"
+_NAMES = "hybrid_llm.router.caching.names"
 
 MUTANTS = (
     Mutant(
@@ -39,7 +40,7 @@ MUTANTS = (
     ),
     Mutant(
         "the cache takes requests with and without log-probabilities for the same",
-        f"{_CACHE}:MemoryCache._name",
+        f"{_NAMES}:entry_name",
         drop("names.append(repr(request.logprobs))"),
     ),
 )

@@ -14,7 +14,9 @@ _CLEARANCE = "hybrid_llm.core.clearance"
 _REQUEST = "hybrid_llm.core.request"
 _TRACEBACKS = "hybrid_llm.core.tracebacks"
 _HOOKS = "hybrid_llm.router.observability.hooks"
-_CACHE = "hybrid_llm.router.cache"
+_CACHE = "hybrid_llm.router.caching.guarded"
+_NAMES = "hybrid_llm.router.caching.names"
+_MEMORY = "hybrid_llm.router.caching.memory"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _RESTORE = "hybrid_llm.router.privacy.restore"
 _SESSIONS = "hybrid_llm.router.privacy.sessions"
@@ -156,12 +158,12 @@ MUTANTS = (
     ),
     Mutant(
         "a cache answers without a clearance",
-        f"{_CACHE}:MemoryCache.get",
+        f"{_MEMORY}:MemoryCache.get",
         swap("require_clearance(cleared, self.location, Purpose.CACHE)", "cleared.request"),
     ),
     Mutant(
         "sampled answers are cached",
-        f"{_CACHE}:AnswerCache._clear",
+        f"{_CACHE}:GuardedCache._clear",
         drop_operand("not greedy"),
     ),
     Mutant(
@@ -169,10 +171,10 @@ MUTANTS = (
         "hybrid_llm.router.fleet:Fleet.is_greedy",
         swap("backend.capabilities.draws", "False"),
     ),
-    Mutant("tenants share a cache", f"{_CACHE}:MemoryCache._name", drop_item("repr(request.tenant)")),
+    Mutant("tenants share a cache", f"{_NAMES}:entry_name", drop_item("repr(request.tenant)")),
     Mutant(
         "tags share a cache",
-        f"{_CACHE}:MemoryCache._name",
+        f"{_NAMES}:entry_name",
         swap(
             "(*sampling, *names, request.shape(), *sorted(request.privacy), *request.visible_text())",
             "(*sampling, *names, request.shape(), *request.visible_text())",
@@ -180,16 +182,22 @@ MUTANTS = (
     ),
     Mutant(
         "the cache key omits the texts",
-        f"{_CACHE}:MemoryCache._name",
+        f"{_NAMES}:entry_name",
         swap(
             "(*sampling, *names, request.shape(), *sorted(request.privacy), *request.visible_text())",
             "(*sampling, *names, request.shape(), *sorted(request.privacy))",
         ),
     ),
     Mutant(
-        "a cached answer never expires", f"{_CACHE}:MemoryCache.get", never("self._clock() - stored >= self._ttl_s")
+        "a cached answer never expires",
+        f"{_MEMORY}:MemoryCache.get",
+        never("self._clock() - entry.stored >= self._ttl_s"),
     ),
-    Mutant("a cache has no limit", f"{_CACHE}:MemoryCache.put", never("len(self._entries) > self._max")),
+    Mutant(
+        "a cache has no limit",
+        f"{_MEMORY}:MemoryCache.put",
+        never("len(self._entries) > self._max"),
+    ),
     Mutant(
         "the policy gets the texts",
         f"{_PIPELINE}:Pipeline._decide",
@@ -202,13 +210,13 @@ MUTANTS = (
     ),
     Mutant(
         "a cache is read whatever the tags allow",
-        f"{_CACHE}:AnswerCache._clear",
+        f"{_CACHE}:GuardedCache._clear",
         drop_operand("self._cache.location not in assessment.cacheable"),
     ),
     Mutant(
         "a cached answer may come from any backend",
-        f"{_CACHE}:AnswerCache.replay",
-        drop_operand("answer.backend != routed.decision.order[0]"),
+        f"{_CACHE}:GuardedCache._replay",
+        drop_operand("answer.backend != backend"),
     ),
     Mutant(
         "the pseudonyms of a request are not released",
@@ -332,7 +340,7 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is cached whatever it holds",
-        f"{_CACHE}:AnswerCache._may_store",
+        f"{_CACHE}:GuardedCache._may_store",
         always("self._cache.location in assessment.cacheable"),
     ),
     Mutant(
@@ -342,17 +350,17 @@ MUTANTS = (
     ),
     Mutant(
         "a cache that fails fails the request",
-        f"{_CACHE}:AnswerCache._try",
+        f"{_CACHE}:GuardedCache._try",
         swap("is_fault(error)", "isinstance(error, ZeroDivisionError)"),
     ),
     Mutant(
         "the log of a failed cache shows its message",
-        f"{_CACHE}:AnswerCache._try",
+        f"{_CACHE}:GuardedCache._try",
         swap("type(error).__name__", "error"),
     ),
     Mutant(
         "a privacy violation of a cache is ignored",
-        f"{_CACHE}:AnswerCache._try",
+        f"{_CACHE}:GuardedCache._try",
         swap("PrivacyViolation", "ZeroDivisionError"),
     ),
     Mutant(

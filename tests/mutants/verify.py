@@ -9,7 +9,7 @@ _GUARD = "hybrid_llm.router.privacy.guard"
 _SCAN = "hybrid_llm.router.privacy.scan"
 _CALL = "hybrid_llm.router.execution.call"
 _PIPELINE = "hybrid_llm.router.pipeline"
-_CACHE = "hybrid_llm.router.cache"
+_CACHE = "hybrid_llm.router.caching.guarded"
 _ATTEMPTS = "hybrid_llm.router.execution.attempts"
 
 MUTANTS = (
@@ -64,12 +64,12 @@ MUTANTS = (
     ),
     Mutant(
         "an answer is cached whatever it holds",
-        f"{_CACHE}:AnswerCache._may_store",
+        f"{_CACHE}:GuardedCache._may_store",
         always("self._cache.location in assessment.cacheable"),
     ),
     Mutant(
         "a cache is read where nothing may be cached",
-        f"{_CACHE}:AnswerCache._clear",
+        f"{_CACHE}:GuardedCache._clear",
         drop_operand("self._cache.location not in assessment.cacheable"),
     ),
     Mutant(

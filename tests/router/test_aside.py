@@ -17,7 +17,8 @@ from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.threads import Workers
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.caching.answers import CachedAnswer
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import FixedSensors

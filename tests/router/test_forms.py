@@ -18,7 +18,7 @@ from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import Location, Message, Request, Tool
 from hybrid_llm.lab.verify.world import RecordingCache
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeBackend

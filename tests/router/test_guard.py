@@ -18,7 +18,8 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.request import Location, Message, Request, Sampling, Tool
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.caching.answers import CachedAnswer
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.privacy import PrivacyGuard

@@ -31,7 +31,8 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import Location, Message, PartialAnswer, Request, Role, Sampling, Tool
 from hybrid_llm.policies import KNOWN_DETECTORS, Policy, parse_policy
-from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.caching.answers import CachedAnswer
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 from hybrid_llm.router.privacy import PrivacyGuard

@@ -15,7 +15,7 @@ from hybrid_llm.core.errors import InvalidRequest, NoEligibleBackend, StreamInte
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.request import Location
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from tests.fakes import FakeBackend
 
 CONTINUING = """\

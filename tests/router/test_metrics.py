@@ -25,7 +25,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.request import Location
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 from hybrid_llm.router.signals import FixedSensors

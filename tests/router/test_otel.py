@@ -36,7 +36,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.core.telemetry import DETAILS
 from hybrid_llm.core.tracing import CALLER, trace_headers
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.otel import OpenTelemetryHook
 from hybrid_llm.router.signals import FixedSensors

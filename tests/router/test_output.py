@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hybrid_llm.core.errors import OutputInvalid
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.request import Location
-from hybrid_llm.router.cache import CachedAnswer, MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.output import OutputParser
 from tests.fakes import FakeBackend
 
@@ -192,9 +193,7 @@ def test_a_continued_answer_is_checked_as_a_whole(make_client, cloud):
 class Spoilt(MemoryCache):
     def get(self, cleared):
         found = super().get(cleared)
-        return found and CachedAnswer(
-            text="{}", finish_reason=found.finish_reason, usage=found.usage, backend=found.backend
-        )
+        return found and replace(found, text="{}")
 
 
 def test_a_cached_answer_that_does_not_follow_the_schema_is_not_returned(make_client):

@@ -24,7 +24,7 @@ from hybrid_llm.core.generation import Generation
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import DeviceSignals, NetworkSignals
 from hybrid_llm.policies import PolicyFile
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.hooks import RequestEvent
 from hybrid_llm.router.signals import SystemSensors

@@ -44,7 +44,7 @@ from hybrid_llm.lab.verify.world import (
 )
 from hybrid_llm.policies import FixedPolicy, Objectives, Policy
 from hybrid_llm.policies.document import Percentile
-from hybrid_llm.router.cache import AnswerCache
+from hybrid_llm.router.caching.guarded import GuardedCache
 from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.execution.call import Attempt, OneByOne, Routed
 from hybrid_llm.router.fleet import Fleet
@@ -205,7 +205,7 @@ class _Run:
         script, cache = Scripted(events), RecordingCache(cache_at)
         fleet = _WorldFleet(plan.free, world, script)
         guard, attempts = plan.parts.guard(detectors_of(policy, world)), plan.parts.attempts
-        answers = AnswerCache(cache, guard, fleet.is_greedy)
+        answers = GuardedCache(cache, guard, fleet)
         pipeline = Pipeline(fleet, FixedPolicy(policy), guard, cache=answers, attempts=attempts)
         self._routed = pipeline.route(world.prompt(), world.options())
         for name in tripped:

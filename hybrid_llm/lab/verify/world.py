@@ -24,7 +24,7 @@ from hybrid_llm.lab.verify.report import finds_names, mark
 from hybrid_llm.policies.language.schema import FieldSpec, Objectives, Schema
 from hybrid_llm.policies.language.types import BOOL, Field, fields_of
 from hybrid_llm.policies.policy import Policy, Rule
-from hybrid_llm.router.cache import CachedAnswer
+from hybrid_llm.router.caching.answers import CachedAnswer
 from hybrid_llm.router.privacy.detectors import Finding
 
 _OTHER: Final = {Location.EDGE: Location.CLOUD, Location.CLOUD: Location.EDGE}

@@ -23,7 +23,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.taskform import classify_schema, fenced
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.cache import MemoryCache
+from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
 from tests.encoders import changed

@@ -1,0 +1,1 @@
+"""Caches of whole answers, in memory and on disk, and one answer for identical requests in flight."""

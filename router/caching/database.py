@@ -1,0 +1,204 @@
+"""The SQLite file of a cache on disk: entries by name, the one used longest ago gives way, and what they saved.
+
+WAL mode: a reader waits for nobody, and what a process that is killed had not committed is not there. Several processes
+share the file. It holds no text: names are MACs and entries are encrypted before they come here.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from hybrid_llm.core.savings import Savings
+
+_APPLICATION: Final = 0x68796163  # "hyac": distinguishes a cache from another program's database
+_VERSION: Final = 1
+_HEADER: Final = b"SQLite format 3\0"
+_PAGE: Final = 4096
+_OPENING_S: Final = 1.0
+_BUSY_S: Final = 0.05
+"""How long a statement waits for another process, seconds."""
+_FEW: Final = 8
+"""Entries that are removed at once to make room."""
+_SOME: Final = 64
+"""Expired entries that are removed at once."""
+_PARTS: Final = 8
+"""The log has one of so many parts of the size; an answer that is larger than a part is not stored."""
+_SAVED: Final = tuple(each.name for each in fields(Savings))
+_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS answers (name BLOB PRIMARY KEY, stored INTEGER NOT NULL, used INTEGER NOT NULL,"
+    " sealed BLOB NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS answers_used ON answers (used)",
+    "CREATE INDEX IF NOT EXISTS answers_stored ON answers (stored)",
+    "CREATE TABLE IF NOT EXISTS savings (currency TEXT PRIMARY KEY, hits INTEGER, joined INTEGER, misses INTEGER,"
+    " prompt_tokens INTEGER, completion_tokens INTEGER, ms INTEGER, spend INTEGER)",
+)
+_PUT: Final = "INSERT OR REPLACE INTO answers (name, stored, used, sealed) VALUES (?, ?, ?, ?)"
+_OLD: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE stored < ? LIMIT ?)"
+_LEAST: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY used LIMIT ?)"
+_BOOK: Final = """
+INSERT INTO savings (currency, hits, joined, misses, prompt_tokens, completion_tokens, ms, spend)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET hits = hits + excluded.hits, joined = joined + excluded.joined,
+  misses = misses + excluded.misses, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+  completion_tokens = completion_tokens + excluded.completion_tokens, ms = ms + excluded.ms,
+  spend = spend + excluded.spend
+"""
+_READ_SAVED: Final = """
+SELECT currency, hits, joined, misses, prompt_tokens, completion_tokens, ms, spend FROM savings ORDER BY currency
+"""
+
+
+class Sealed(NamedTuple):
+    """An entry as it is in the file: encrypted, and when it was stored, in seconds since 1970."""
+
+    data: bytes
+    stored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStatus:
+    """What is in the file."""
+
+    entries: int
+    bytes: int
+    """Size of the file and its log."""
+    oldest: int | None
+    """When the oldest entry was stored, in seconds since 1970."""
+    savings: dict[str, Savings]
+    """Currency -> what hits saved since the file was created."""
+
+
+class ForeignFile(Exception):
+    """The file is not a cache of answers."""
+
+
+class AnswerFile:
+    """The file at *path*, which is created for its owner alone, and takes at most *size* bytes with its log.
+
+    Not thread-safe. Every method raises `sqlite3.Error` or `OSError` where the file cannot be used.
+
+    Raises:
+        ForeignFile: the file is something else; it is left as it is.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._pages = size // _PAGE * (_PARTS - 1) // _PARTS
+        self._log_pages = max(16, min(1000, size // _PAGE // _PARTS // 2))
+        self._largest = size // _PARTS
+        _check(path)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log gets the same mode
+        self._db = sqlite3.connect(path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        execute = self._db.execute
+        if execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
+            execute(f"PRAGMA page_size = {_PAGE}")
+            execute(f"PRAGMA application_id = {_APPLICATION}")  # before WAL mode: it is in the file itself
+            execute(f"PRAGMA user_version = {_VERSION}")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = NORMAL")
+        execute("PRAGMA secure_delete = ON")
+        execute(f"PRAGMA wal_autocheckpoint = {self._log_pages}")
+        execute(f"PRAGMA journal_size_limit = {self._log_pages * _PAGE}")
+        execute(f"PRAGMA max_page_count = {self._pages}")
+        for statement in _TABLES:
+            execute(statement)
+        execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
+
+    def get(self, name: bytes) -> Sealed | None:
+        """The entry *name*."""
+        row = self._db.execute("SELECT sealed, stored FROM answers WHERE name = ?", (name,)).fetchone()
+        return None if row is None else Sealed(bytes(row[0]), int(row[1]))
+
+    def put(self, name: bytes, entry: Sealed, *, expired: int, used: Iterable[tuple[int, bytes]]) -> None:
+        """Store *entry*, for which others give way: those from before *expired*, then those used longest ago.
+
+        *used* are the times at which entries were used since the last call, and their names.
+        """
+        if len(entry.data) > self._largest:
+            return
+        with self._transaction():
+            self._db.executemany("UPDATE answers SET used = ? WHERE name = ?", used)
+            self._db.execute(_OLD, (expired, _SOME))
+            self._make_room(len(entry.data) // _PAGE + 8)
+            self._db.execute(_PUT, (name, entry.stored, entry.stored, entry.data))
+
+    def _make_room(self, pages: int) -> None:
+        """Remove entries until *pages* are free."""
+        while self._taken() + pages > self._pages:
+            if self._db.execute(_LEAST, (_FEW,)).rowcount < 1:
+                return
+
+    def _taken(self) -> int:
+        (count,) = self._db.execute("PRAGMA page_count").fetchone()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        return int(count) - int(free)
+
+    def remove(self, name: bytes) -> None:
+        """Remove the entry *name*."""
+        self._db.execute("DELETE FROM answers WHERE name = ?", (name,))
+
+    def expire(self, expired: int) -> None:
+        """Remove every entry from before *expired*."""
+        self._db.execute(_OLD, (expired, -1))
+
+    def book(self, currency: str, savings: Savings) -> None:
+        """Add *savings* to those in the file."""
+        self._db.execute(_BOOK, (currency, *(getattr(savings, name) for name in _SAVED)))
+
+    def clear(self) -> int:
+        """Remove every entry and all savings, so that nothing of them is left in the file; how many there were."""
+        count = self._db.execute("DELETE FROM answers").rowcount
+        self._db.execute("DELETE FROM savings")
+        self._db.execute("VACUUM")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count
+
+    def status(self) -> FileStatus:
+        """What is in the file now."""
+        entries, oldest = self._db.execute("SELECT count(*), min(stored) FROM answers").fetchone()
+        saved = {row[0]: Savings(**dict(zip(_SAVED, row[1:], strict=True))) for row in self._db.execute(_READ_SAVED)}
+        size = sum(file.stat().st_size for file in files_of(self._path) if file.exists())
+        return FileStatus(entries=entries, bytes=size, oldest=oldest, savings=saved)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """The file, its log and the index of the log."""
+    return path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+
+
+def _check(path: Path) -> None:
+    """Raise ForeignFile unless the file is ours, empty or not there: nothing else is written to, or deleted."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except FileNotFoundError:
+        return
+    if head and (head[:16] != _HEADER or head[68:72] != _APPLICATION.to_bytes(4, "big")):
+        raise ForeignFile(f"{path} is not an answer cache")
