@@ -95,6 +95,7 @@ def assemble_from_config(
         policy = _closed_by(opened, config.open_policy(frozenset(detector.name for detector in detectors)))
         own, models = config.open_hooks(opened, serve_metrics=serve_metrics), config.open_detectors()
         ledger = _closed_by(opened, config.open_ledger())
+        cache = _closed_by(opened, config.cache.open() if config.cache is not None else None)
         backends = [_closed_by(opened, backend) for backend in config.open_backends()]
         predictions = config.open_predictions()
         if config.prediction.calibrate:
@@ -110,6 +111,7 @@ def assemble_from_config(
             ledger=ledger,
             predictions=predictions,
             guardrails=config.open_guardrails(),
+            cache=cache,
             sessions=config.sessions,
             limits=config.limits,
         )

@@ -95,8 +95,7 @@ class EdgeConfig(Checked):
             manifest = read_manifest(self.folder)
         except ConfigError:
             return None  # opening the backend reports what is wrong with it
-        listed = "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(manifest.files.items()))
-        return f"{listed}\nthreads {self.threads}"
+        return f"{manifest.listed}\nthreads {self.threads}"
 
     def open(self) -> EdgeBackend:
         """Make the backend; ConfigError if its folder or an option is unusable."""
@@ -123,6 +122,7 @@ class EdgeBackend:
         self._notice = DEMONSTRATION if self._folder == embedded_model() else ""
         self._draws = recommends_draw(read_sampling(self._folder))
         self._manifest = read_manifest(self._folder)
+        self._revision = self._manifest.digest
         per_token = read_layout(self._folder, self._manifest).kv_bytes_per_token(4)
         self._memory = config.memory_limit_mb << 20
         self._context_window = min(self._manifest.context_window, self._memory // per_token)
@@ -156,6 +156,7 @@ class EdgeBackend:
             logprobs=True,
             draws=self._draws,
             notice=self._notice,
+            revision=self._revision,
         )
 
     @property

@@ -51,6 +51,16 @@ class Manifest:
         """Total size of the listed files."""
         return sum(entry.bytes for entry in self.files.values())
 
+    @property
+    def listed(self) -> str:
+        """The name and the SHA-256 of each file, in lines."""
+        return "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(self.files.items()))
+
+    @property
+    def digest(self) -> str:
+        """What distinguishes the model from every other one: 32 hexadecimal digits."""
+        return hashlib.sha256(self.listed.encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLayout:

@@ -20,6 +20,7 @@ from hybrid_llm.backends.encoder.classifiers import EntityFinder, text_shares
 from hybrid_llm.backends.encoder.files import (
     ModelFiles,
     invalid,
+    revision_of,
 )
 from hybrid_llm.backends.encoder.model import Encoder, Windows
 from hybrid_llm.backends.encoder.spec import EncoderConfig, meaning
@@ -75,6 +76,7 @@ class EncoderBackend:
         self.name = config.name
         """The name that policies and configurations use."""
         self._task, self._names = meaning(config)
+        self._revision = revision_of(config.model)
         self._slots = threading.Semaphore(config.max_concurrency)
         self._runs: set[_Run] = set()
         self._lock = threading.Lock()
@@ -97,6 +99,7 @@ class EncoderBackend:
             output_schema=True,
             logprobs=self._task == CLASSIFY,
             tasks={self._task: frozenset(name.lower() for name in self._names.values())},
+            revision=self._revision,
         )
 
     def state(self) -> BackendState:

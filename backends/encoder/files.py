@@ -113,6 +113,12 @@ def fingerprint_of(folder: Path) -> str | None:
     return "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(entries.items()))
 
 
+def revision_of(folder: Path) -> str:
+    """What distinguishes the files of a model from those of another one: their sizes and times; no file is read."""
+    found = [(path.name, path.stat()) for path in sorted(folder.glob("*")) if path.is_file()]
+    return "\n".join(f"{name} {of.st_size} {of.st_mtime_ns}" for name, of in found)
+
+
 def invalid(source: str, message: str) -> ConfigError:
     """The error about the files at *source*."""
     return ConfigError(f"{source}: {message}", path=source)

@@ -62,6 +62,7 @@ class Description:
             tools=_can(settings.tools, known.tools),
             logprobs=settings.gives_logprobs,
             draws=True,
+            revision=settings.base_url,
         )
 
     def is_due(self) -> bool:

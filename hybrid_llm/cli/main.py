@@ -32,6 +32,7 @@ PROGRAM: Final = Group(
         "signals": ("hybrid_llm.cli.signals:SIGNALS", "show the signals that policies read, live"),
         "calibrate": ("hybrid_llm.cli.calibrate:CALIBRATE", "measure the speed of backends for latency predictions"),
         "spend": ("hybrid_llm.cli.spend:SPEND", "show spending per tenant and day"),
+        "cache": ("hybrid_llm.cli.cache:CACHE", "show and clear the cache of answers on disk"),
         "policy": ("hybrid_llm.cli.policy:POLICY", "check, test, verify, simulate and compare policies"),
         "config": ("hybrid_llm.cli.policy.files:CONFIG", "print the JSON Schema of hybrid.yaml"),
         "models": ("hybrid_llm.cli.models:MODELS", "add, choose, list, verify and convert models"),

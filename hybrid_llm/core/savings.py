@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
+
+UNIT: Final = 1_000_000_000
+"""Amounts of money are counted in billionths, as whole numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,10 +15,10 @@ class Savings:
 
     hits: int = 0
     """Requests that were answered from the cache."""
-    joined: int = 0
-    """Requests that got the answer of an identical one in flight."""
     misses: int = 0
-    """Requests for which a backend was called."""
+    """Requests whose answer was not there."""
+    joined: int = 0
+    """Of these, those that got the answer of an identical one in flight."""
     prompt_tokens: int = 0
     """Tokens of prompts that no backend read again."""
     completion_tokens: int = 0
@@ -28,11 +32,7 @@ class Savings:
         return Savings(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
     @property
-    def requests(self) -> int:
-        """All of them."""
-        return self.hits + self.joined + self.misses
-
-    @property
     def hit_ratio(self) -> float:
         """The share of requests for which no backend was called, from 0 to 1."""
-        return (self.hits + self.joined) / self.requests if self.requests else 0.0
+        requests = self.hits + self.misses
+        return (self.hits + self.joined) / requests if requests else 0.0

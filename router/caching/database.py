@@ -42,7 +42,7 @@ _PUT: Final = "INSERT OR REPLACE INTO answers (name, stored, used, sealed) VALUE
 _OLD: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE stored < ? LIMIT ?)"
 _LEAST: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY used LIMIT ?)"
 _BOOK: Final = """
-INSERT INTO savings (currency, hits, joined, misses, prompt_tokens, completion_tokens, ms, spend)
+INSERT INTO savings (currency, hits, misses, joined, prompt_tokens, completion_tokens, ms, spend)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET hits = hits + excluded.hits, joined = joined + excluded.joined,
   misses = misses + excluded.misses, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
@@ -50,7 +50,7 @@ ON CONFLICT DO UPDATE SET hits = hits + excluded.hits, joined = joined + exclude
   spend = spend + excluded.spend
 """
 _READ_SAVED: Final = """
-SELECT currency, hits, joined, misses, prompt_tokens, completion_tokens, ms, spend FROM savings ORDER BY currency
+SELECT currency, hits, misses, joined, prompt_tokens, completion_tokens, ms, spend FROM savings ORDER BY currency
 """
 
 

@@ -22,6 +22,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.core.telemetry import TelemetrySpec
 from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.router.caching.spec import CACHE, CacheSpec
 from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
@@ -196,6 +197,9 @@ class Config:
     record: RecordSpec | None = key(table(RecordSpec, "record"), "Where decisions are recorded.", default=None)
     spend: Path | None = key(
         table(SpendSpec, "spend", make=lambda found: found.values["file"]), "Where spending is stored.", default=None
+    )
+    cache: CacheSpec | None = key(
+        CACHE, "Whether answers are cached, in memory or on disk.", default=None, examples=({"kind": "disk"},)
     )
     prediction: PredictionSpec = key(
         table(PredictionSpec, "prediction"), "Whether latency is measured and stored.", default=PredictionSpec()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.core.signals import BackendState, Breaker, EndpointHealth, EndpointState
 from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
 
@@ -199,6 +200,7 @@ def _of_client(status: ClientStatus) -> Iterator[Metric]:
     for name, amount in status.spent.items():
         spent.add_metric((name, status.currency), amount)
     yield spent
+    yield from _of_cache(status)
     yield InfoMetricFamily(
         "hybrid_llm_policy", "The current policy.", {"policy": status.policy, "digest": status.digest}
     )
@@ -206,3 +208,26 @@ def _of_client(status: ClientStatus) -> Iterator[Metric]:
     for state in status.signals.backends.values():
         models.add_metric((state.name, state.location), {"model": status.models.get(state.name, "")})
     yield models
+
+
+def _of_cache(status: ClientStatus) -> Iterator[Metric]:
+    """What the cache of answers was asked and has saved; nothing without one."""
+    from prometheus_client.core import CounterMetricFamily
+
+    def count(name: str, text: str, label: str, samples: Mapping[str, float]) -> Metric:
+        family = CounterMetricFamily(f"hybrid_llm_cache_{name}", text, labels=(label,) if label else ())
+        for value, number in samples.items():
+            family.add_metric((value,) if label else (), number)
+        return family
+
+    if (saved := status.cache) is None:
+        return
+    outcomes = {"hit": saved.hits, "joined": saved.joined, "miss": saved.misses - saved.joined}
+    yield count("requests", "Requests that may be cached; joined: got an identical one's answer.", "outcome", outcomes)
+    tokens = {"input": saved.prompt_tokens, "output": saved.completion_tokens}
+    yield count("saved_tokens", "Tokens that no backend read or wrote again.", "gen_ai_token_type", tokens)
+    yield count(
+        "saved_seconds", "Time that backends took for the answers that were replayed.", "", {"": saved.ms / 1e3}
+    )
+    spend = {status.currency: saved.spend / UNIT}
+    yield count("saved_spend", "What the tokens would have cost.", "currency", spend)

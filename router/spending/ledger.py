@@ -19,9 +19,8 @@ from typing import Final, Protocol
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Number, Text, key
+from hybrid_llm.core.savings import UNIT as UNIT  # a re-export
 
-UNIT: Final = 1_000_000_000
-"""Billionths in one unit of a currency."""
 _AMOUNT: Final = Number()
 
 

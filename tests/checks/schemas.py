@@ -42,6 +42,7 @@ from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
+from hybrid_llm.router.caching.spec import CACHE
 from hybrid_llm.router.config import config_schema
 from hybrid_llm.router.config.config import CONFIG, PRICE, detector_table, guardrail_table
 
@@ -118,6 +119,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid.openai": lambda: markdown_table(table_of("openai")),
     "hybrid.anthropic": lambda: markdown_table(table_of("anthropic")),
     "hybrid.gateway": lambda: markdown_table(nested(CONFIG, "gateway")),
+    "hybrid.cache.memory": lambda: markdown_table(CACHE.get("memory")),
+    "hybrid.cache.disk": lambda: markdown_table(CACHE.get("disk")),
     "hybrid.price": lambda: markdown_table(PRICE),
     "hybrid.ner": lambda: markdown_table(detector_table("ner")),
     "hybrid.presidio": lambda: markdown_table(detector_table("presidio")),

@@ -13,6 +13,7 @@ _BEGINNINGS = "hybrid_llm.router.privacy.pseudonyms.beginnings"
 _ENGINE = "hybrid_llm.router.privacy.detectors.engine"
 _TEXT = "hybrid_llm.router.privacy.detectors.text"
 _CACHE = "hybrid_llm.router.caching.guarded"
+_ANSWERS = "hybrid_llm.router.caching.answers"
 _NAMES = "hybrid_llm.router.caching.names"
 _MEMORY = "hybrid_llm.router.caching.memory"
 _PIPELINE = "hybrid_llm.router.pipeline"
@@ -227,7 +228,9 @@ MUTANTS = (
     Mutant("escapes are undone two layers deep", f"{_TEXT}:_LAYERS", swap("3", "2")),
     # Records
     Mutant(
-        "a cached answer shows its text", "hybrid_llm.router.caching.answers:CachedAnswer", swap("text: str = field(repr=False)", "text: str")
+        "a cached answer shows its text",
+        f"{_ANSWERS}:CachedAnswer",
+        swap("text: str = field(repr=False)", "text: str"),
     ),
     Mutant("a chunk shows its text", f"{_GENERATION}:Chunk.text", swap("field(default='', repr=False)", "''")),
     Mutant("an answer shows its text", f"{_GENERATION}:Generation", swap("text: str = field(repr=False)", "text: str")),
