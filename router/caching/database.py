@@ -38,6 +38,8 @@ _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS savings (currency TEXT PRIMARY KEY, hits INTEGER, joined INTEGER, misses INTEGER,"
     " prompt_tokens INTEGER, completion_tokens INTEGER, ms INTEGER, spend INTEGER)",
 )
+_GET: Final = "SELECT CAST(sealed AS BLOB), CAST(stored AS INTEGER) FROM answers WHERE name = ?"
+"""With its types whatever somebody wrote there: else reading it would be an error, with the content in its text."""
 _PUT: Final = "INSERT OR REPLACE INTO answers (name, stored, used, sealed) VALUES (?, ?, ?, ?)"
 _OLD: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE stored < ? LIMIT ?)"
 _LEAST: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY used LIMIT ?)"
@@ -119,15 +121,16 @@ class AnswerFile:
 
     def get(self, name: bytes) -> Sealed | None:
         """The entry *name*."""
-        row = self._db.execute("SELECT sealed, stored FROM answers WHERE name = ?", (name,)).fetchone()
-        return None if row is None else Sealed(bytes(row[0]), int(row[1]))
+        row = self._db.execute(_GET, (name,)).fetchone()
+        return None if row is None else Sealed(*row)
 
     def put(self, name: bytes, entry: Sealed, *, expired: int, used: Iterable[tuple[int, bytes]]) -> None:
         """Store *entry*, for which others give way: those from before *expired*, then those used longest ago.
 
-        *used* are the times at which entries were used since the last call, and their names.
+        One that is too large is not stored. *used* are the times at which entries were used since the last call, and their names.
         """
         if len(entry.data) > self._largest:
+            self.remove(name)
             return
         with self._transaction():
             self._db.executemany("UPDATE answers SET used = ? WHERE name = ?", used)
@@ -168,7 +171,7 @@ class AnswerFile:
 
     def status(self) -> FileStatus:
         """What is in the file now."""
-        entries, oldest = self._db.execute("SELECT count(*), min(stored) FROM answers").fetchone()
+        entries, oldest = self._db.execute("SELECT count(*), CAST(min(stored) AS INTEGER) FROM answers").fetchone()
         saved = {row[0]: Savings(**dict(zip(_SAVED, row[1:], strict=True))) for row in self._db.execute(_READ_SAVED)}
         size = sum(file.stat().st_size for file in files_of(self._path) if file.exists())
         return FileStatus(entries=entries, bytes=size, oldest=oldest, savings=saved)

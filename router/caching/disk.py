@@ -166,7 +166,7 @@ class DiskCache:
             try:
                 return work(self._open())
             except (sqlite3.Error, OSError, ForeignFile) as error:
-                raise ConfigError(f"{self._path}: the answer cache cannot be used: {error}") from None
+                raise ConfigError(f"{self._path}: the answer cache cannot be used: {_described(error)}") from None
 
     def _try(self, work: Callable[[AnswerFile], T], *, writes: bool = False) -> T | None:
         """Do *work* with the file; None where that fails, and while it is left alone after a failure."""
@@ -202,7 +202,7 @@ class DiskCache:
             self._log.warn("damaged", "%s: the answer cache was damaged; it begins anew", self._path)
             return
         rest_s, use = _BUSY_REST_S if _is_busy(error) else _REST_S, "written to" if writes else "used"
-        self._log.warn(use, "%s: the answer cache is not %s for %g s: %s", self._path, use, rest_s, error)
+        self._log.warn(use, "%s: the answer cache is not %s for %g s: %s", self._path, use, rest_s, _described(error))
         self._writes_at = time.monotonic() + rest_s
         if not writes or self._file is None or _is_damaged(error):
             self._reads_at = self._writes_at
@@ -241,3 +241,10 @@ def _is_damaged(error: Exception) -> bool:
 
 def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # extended codes hold the primary one here
+
+
+def _described(error: Exception) -> str:
+    """*error* without the text of SQLite, which may quote the file."""
+    if isinstance(error, sqlite3.Error):
+        return str(getattr(error, "sqlite_errorname", type(error).__name__))
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
