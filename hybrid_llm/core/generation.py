@@ -207,7 +207,7 @@ class Generation:
     parse: Callable[[str, str], object] | None = field(default=None, repr=False, compare=False)
     """Makes an object of the text of a backend, of which the name is the second argument."""
     cached: bool = False
-    """The answer came from the cache: *backend* gave it to an identical request, and no backend was called now."""
+    """The answer came from the cache, or from an identical request in flight: no backend was called for this one."""
     notice: str = ""
     """What a reader must know of *backend*: that a demonstration model answered, and how to get a real one."""
     warnings: tuple[AnswerWarning, ...] = ()

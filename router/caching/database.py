@@ -127,7 +127,8 @@ class AnswerFile:
     def put(self, name: bytes, entry: Sealed, *, expired: int, used: Iterable[tuple[int, bytes]]) -> None:
         """Store *entry*, for which others give way: those from before *expired*, then those used longest ago.
 
-        One that is too large is not stored. *used* are the times at which entries were used since the last call, and their names.
+        One that is too large is not stored. *used* are the times at which entries were used since the last call, with
+        their names.
         """
         if len(entry.data) > self._largest:
             self.remove(name)

@@ -48,7 +48,7 @@ class RequestEvent:
     continuations: tuple[Continuation, ...] = ()
     """Where the answer broke off, and which backend continued it."""
     cached: bool = False
-    """The answer came from the cache; no backend was called."""
+    """The answer came from the cache, or from an identical request in flight; no backend was called for this one."""
     warnings: tuple[AnswerWarning, ...] = ()
     """What is wrong with the answer."""
     declared: frozenset[str] = frozenset()
