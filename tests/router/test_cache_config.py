@@ -89,7 +89,7 @@ def test_an_answer_of_another_model_or_policy_is_not_replayed(tmp_path, kind):
 
 def test_what_hits_save_is_in_the_metrics():
     registry = CollectorRegistry()
-    metrics = PrometheusMetrics(registry)
+    metrics = PrometheusMetrics(registry=registry)
     price = Price(input_per_1k=1.0, output_per_1k=2.0, currency="USD")
     with client(FakeBackend("edge", Location.EDGE), MemoryCache(), prices={"edge": price}, hooks=[metrics]) as llm:
         for _ in range(3):

@@ -334,7 +334,7 @@ def test_the_page_for_operators_names_every_metric_and_no_other():
     registry = CollectorRegistry()
     policy = parse_policy(POLICY.format(more=""), backends={"cloud": Location.CLOUD})
     metrics = PrometheusMetrics(registry=registry)
-    with HybridLLM([cloud()], policy, sensors=FixedSensors(), hooks=[metrics]):
+    with HybridLLM([cloud()], policy, sensors=FixedSensors(), hooks=[metrics], cache=MemoryCache()):
         text = generate_latest(registry).decode()
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
     assert told == {name for name, _ in kinds if not name.endswith("_created")}
